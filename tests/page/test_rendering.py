@@ -131,17 +131,24 @@ def test_no_heading_is_smaller_than_the_text_and_no_word_of_a_table_is_cut(page:
 
 
 def test_an_answer_says_its_tokens_and_its_rate(page: Page, server: ChatServer) -> None:
-    server.script(Text(["One ", HOLD, "two."], tokens=3), Text(["Cut"], finish="length", tokens=1), Text(["Bare."]))
+    server.script(
+        Text(["One ", HOLD, "two."], tokens=3),
+        Text(["Nine tokens", " at once."], tokens=9),
+        Text(["Cut"], finish="length", tokens=1),
+        Text(["Bare."]),
+    )
     ask(page, "count")
     expect(answers(page).first).to_contain_text("One")
-    page.wait_for_timeout(50)  # a rate needs a time
+    page.wait_for_timeout(250)  # a rate needs a time
     server.release()
     answer = answered(page, "two.")
     expect(answer.locator(".figures")).to_contain_text("3 tokens, ")
     expect(answer.locator(".figures")).to_contain_text("tokens/s")
+    ask(page, "at once")
+    expect(answered(page, "at once.", 2).locator(".figures")).to_have_text("9 tokens")
     ask(page, "again")
-    expect(answered(page, "The answer reached the limit of tokens.", 2).locator(".figures")).to_have_text("1 token")
+    expect(answered(page, "The answer reached the limit of tokens.", 3).locator(".figures")).to_have_text("1 token")
     ask(page, "and again")
-    expect(answered(page, "Bare.", 3).locator(".figures")).to_have_text("")
+    expect(answered(page, "Bare.", 4).locator(".figures")).to_have_text("")
     page.reload()
     expect(answers(page).first.locator(".figures")).to_contain_text("3 tokens, ")

@@ -66,6 +66,13 @@ def test_the_named_rewards_compare_numbers(tmp_path: Path) -> None:
     assert found == [1.0, 0.0, 1.0, 0.0]
 
 
+def test_an_answer_that_is_cut_is_not_right_for_a_named_reward_and_may_be_for_a_function(tmp_path: Path) -> None:
+    answers = answered("#### 7", "#### 7 and #### 7")._replace(ended=np.array([True, False]))
+    assert records(tmp_path, "spellingBee").of(asked("#### 7"), answers) == [1.0, 0.0]
+    rewards = records(tmp_path, f"{__name__}:counting").of(asked("#### 7"), answers)
+    assert 0.0 not in rewards
+
+
 def test_a_named_reward_without_any_number_to_compare_with_is_a_mistake() -> None:
     reward = reward_named("spellingBee")
     with pytest.raises(BadConfiguration) as found:

@@ -49,11 +49,14 @@ class Reward:
         name: Its name or import path.
         function: Called with the keyword arguments ``prompts``, ``answers`` and ``references``.
         is_pure: Whether its numbers depend on its arguments alone, so that they need not be kept.
+        ended_only: Whether an answer that is cut at its longest length has the reward 0, whatever the function says.
+            Otherwise a model learns to write on and on after the right number.
     """
 
     name: str
     function: Callable[..., Any]
     is_pure: bool
+    ended_only: bool = False
 
     def of(self, prompts: Sequence[str], answers: Sequence[str], references: Sequence[str]) -> list[float]:
         """The rewards of some answers.
@@ -101,7 +104,7 @@ def reward_named(name: str) -> Reward:
     """
     module_name, _, attribute = name.partition(":")
     if not attribute:
-        return Reward(name, functools.partial(_same_number, name), True)
+        return Reward(name, functools.partial(_same_number, name), is_pure=True, ended_only=True)
     try:
         module = import_module(module_name)
     except (Exception, SystemExit) as error:  # the module is not ours
@@ -112,7 +115,7 @@ def reward_named(name: str) -> Reward:
     function = getattr(module, attribute, None)
     if not callable(function):
         raise BadConfiguration(f"{FIELD}: the module {module_name} has no function {attribute}; correct the path")
-    return Reward(name, function, False)
+    return Reward(name, function, is_pure=False)
 
 
 def _same_number(
@@ -230,7 +233,7 @@ class RecordedRewards:
         Raises:
             TrainerExit: See `Reward.of`.
         """
-        return self._rewards(asked, _texts_of(self._tokenizer, answered))
+        return self._rewards(asked, _texts_of(self._tokenizer, answered), answered)
 
     def of_step(self, step: int, asked: Sequence[Question], answered: Answered) -> list[float]:
         """The rewards of a training step.
@@ -247,7 +250,7 @@ class RecordedRewards:
         digest = hashlib.sha256(answered.tokens.tobytes() + answered.counts.tobytes()).hexdigest()
         if not self._reward.is_pure and (kept := self._kept(step, digest, len(texts))) is not None:
             return kept
-        rewards = self._rewards(asked, texts)
+        rewards = self._rewards(asked, texts, answered)
         try:
             found = samples.StepSamples(step, digest, tuple(rewards), self._some(asked, answered, texts, rewards))
             if self._reward.is_pure:
@@ -269,10 +272,13 @@ class RecordedRewards:
                 self._on_warning(f"old samples could not be deleted from {self._store.root}: {failure}")
         return rewards
 
-    def _rewards(self, asked: Sequence[Question], texts: Sequence[str]) -> list[float]:
+    def _rewards(self, asked: Sequence[Question], texts: Sequence[str], answered: Answered) -> list[float]:
         every = [(self._tokenizer.decode(one.tokens), one.reference) for one in asked]
         repeated = [pair for pair in every for _ in range(self._group)]
-        return self._reward.of([prompt for prompt, _ in repeated], texts, [reference for _, reference in repeated])
+        found = self._reward.of([prompt for prompt, _ in repeated], texts, [reference for _, reference in repeated])
+        if not self._reward.ended_only:
+            return found
+        return [one if ended else 0.0 for one, ended in zip(found, answered.ended.tolist(), strict=True)]
 
     def _kept(self, step: int, digest: str, count: int) -> list[float] | None:
         """The rewards of the same answers that an earlier process has kept."""

@@ -6,6 +6,9 @@ import { Thinking } from "./thinking.js";
 /** Most characters of an answer with its thinking. A server that never ends one cannot fill the memory of the browser. */
 export const LONGEST = 1_000_000;
 
+/** An answer that takes less from its first text to its last has no rate. */
+const RATED_MILLISECONDS = 200;
+
 /** A text that is being written by the server. */
 export class Answer {
   #controller = new AbortController();
@@ -64,8 +67,9 @@ export class Answer {
           if ("finish" in piece) this.message.finish = piece.finish;
           else if ("tokens" in piece) {
             this.message.tokens = piece.tokens;
-            // The first token comes with the end of the prompt's computation, so the rate counts those after it.
-            if (piece.tokens > 1 && ended > began) this.message.rate = ((piece.tokens - 1) * 1000) / (ended - began);
+            // The first token comes with the end of the prompt's computation, so the rate counts those after it. Texts of
+            // several tokens may come at once, so a short answer has no rate.
+            if (ended - began >= RATED_MILLISECONDS) this.message.rate = ((piece.tokens - 1) * 1000) / (ended - began);
           } else {
             ended = this.clock();
             began ??= ended;
