@@ -67,7 +67,7 @@ def levanter_python() -> Path:
         uv = shutil.which("uv") or next((str(path) for path in sorted(cache.glob("uv-*/bin/uv"))), None)
         if uv is None:
             raise Unavailable("uv is needed to make Levanter's environment: run make setup, or install uv")
-        print(f"making an environment with {LEVANTER} in {home}", flush=True)
+        print(f"making an environment with {LEVANTER} in {home}", file=sys.stderr, flush=True)
         # A version of pyenv, or one that uv finds or downloads.
         interpreters = [*sorted((Path.home() / ".pyenv" / "versions").glob(f"{PYTHON}*/bin/python")), PYTHON]
         commands = [

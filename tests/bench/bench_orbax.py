@@ -57,7 +57,7 @@ def orbax_python() -> Path:
         uv = shutil.which("uv") or next((str(path) for path in sorted(cache.glob("uv-*/bin/uv"))), None)
         if uv is None:
             raise Unavailable("uv is needed to make Orbax's environment: run make setup, or install uv")
-        print(f"making an environment with {ORBAX} in {home}", flush=True)
+        print(f"making an environment with {ORBAX} in {home}", file=sys.stderr, flush=True)
         base = str(Path(sys.executable).resolve())
         for command in (
             [uv, "venv", "--quiet", "--clear", "--python", base, str(home)],
