@@ -147,7 +147,10 @@ BROKEN: tuple[Case, ...] = (
     ("root must be file:///PATH", document(spec__checkpoint__root="file:///a/../b")),
     ("checkpoint.endpoint belongs to an s3:// root;", document(spec__checkpoint__endpoint="http://store:7070")),
     ("volumeClaim belongs to", document(spec__checkpoint={"root": "s3://bucket/a", "volumeClaim": "claim"})),
-    ("checkpoint.credentialsSecret belongs to an s3:// root;", document(spec__checkpoint__credentialsSecret={"name": "secret"})),
+    (
+        "checkpoint.credentialsSecret belongs to an s3:// root;",
+        document(spec__checkpoint__credentialsSecret={"name": "secret"}),
+    ),
     ("minSlices must not be greater", document(spec__recovery={"elastic": {"minSlices": 2, "maxSlices": 1}})),
     (
         "set either required or preferred",
