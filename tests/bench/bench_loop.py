@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from halcyon.checkpoint.evidence import StepNumbers
 from halcyon.data.loader import Loader
 from halcyon.parallel.device_mesh import build_mesh
 from halcyon.parallel.preemption import PreemptionNotice
@@ -69,7 +70,7 @@ class NoSaves:
     def finish(self) -> None:
         return None
 
-    def save(self, step: int, state: Any, position: Any, evaluation: Any = None) -> None:
+    def save(self, *_: Any) -> None:
         return None
 
     def should_save(self, step: int) -> bool:
@@ -149,6 +150,8 @@ def measure(options: argparse.Namespace, root: str, background: ThreadPoolExecut
             sync_point=SyncPoint(processes),
             requests=SaveRequests(),
             clock=time.time,
+            numbers=StepNumbers(),
+            last_step=options.steps,
         )
         state: Any = jax.tree.map(jnp.copy, start)
         began = time.perf_counter()

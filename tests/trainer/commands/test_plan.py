@@ -122,7 +122,7 @@ def test_a_kernel_of_an_accelerator_and_a_model_in_a_file_have_a_plan(tmp_path: 
     said = " ".join(ended.stdout.split())
     assert (
         "Compiled for this processor with attention auto, so the numbers differ somewhat: the compiler for v5e is in "
-        "the extra tpu: pip install '.[tpu]' in a checkout of Halcyon" in said
+        "images built with ACCELERATOR=tpu, and in the extra tpu: pip install '.[tpu]' in a checkout of Halcyon" in said
     )
 
 
