@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import yaml
 
-from halcyon.commands.spikes import places_of, shown
+from halcyon.commands.spikes import document_of, places_of, shown
 from halcyon.errors import BadConfiguration
-from halcyon.run.bisecting import Place
+from halcyon.run.bisecting import Bisected, DocumentLoss, DocumentPlace
 from halcyon_api.ends import ExitCode
 from tests.document_changes import changed
 from tests.trainer.run.test_replay import halcyon, trained
@@ -88,9 +88,16 @@ def test_a_document_that_is_named_in_another_way_is_one_sentence(word: str) -> N
 
 
 def test_a_document_is_named_as_the_table_shows_it() -> None:
-    place = Place(1005, 3, 2)
+    place = DocumentPlace(1005, 3, 2)
     assert places_of([str(place)]) == [place]
 
 
 def test_a_text_is_one_line_without_signs_that_a_terminal_obeys() -> None:
     assert shown("a\n\n b\t\x1b[31mred\x07" + "x" * 99) == "a b \ufffd[31mred\ufffd" + "x" * 47
+
+
+def test_a_loss_that_is_no_number_is_null_in_json() -> None:
+    lost = DocumentLoss(DocumentPlace(7, 0, 0), "rows", 3, float("nan"), float("nan"), "a")
+    found = document_of(Bisected({6: 2.5, 7: float("inf")}, [lost]), 7)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert (found["losses"], found["documents"][0]["loss"]) == ({"6": 2.5, "7": None}, None)

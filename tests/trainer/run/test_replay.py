@@ -237,3 +237,8 @@ def test_rounding_explains_a_few_times_what_was_measured_up_to_a_step(
     numbers = [dict(enumerate(losses, 1)) for losses in ([2.0, 1.5, 1.0], there, again)]
     rounding = rounding_of(*numbers)
     assert (None if rounding is None else (rounding.largest, rounding.measured)) == found
+
+
+@pytest.mark.parametrize(("here", "there"), [({}, {}), ({2: 1.0}, {1: 1.0, 2: 1.0})])
+def test_steps_whose_losses_are_not_known_are_not_explained(here: dict[int, float], there: dict[int, float]) -> None:
+    assert rounding_of(here, there, dict(there)) is None

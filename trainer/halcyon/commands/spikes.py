@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from halcyon.errors import BadConfiguration
-from halcyon.telemetry.event_fields import harmless
+from halcyon.telemetry.event_fields import finite, harmless
 from halcyon_api.replays import replay_document
 from halcyon_api.training_run import TrainingRun
 
 if TYPE_CHECKING:
-    from halcyon.run.bisecting import Bisected, Place
+    from halcyon.run.bisecting import Bisected, DocumentPlace
 
 SHOWN = 10
 """Documents of a step that are shown."""
@@ -21,21 +21,21 @@ AFTER = 2
 """Steps after the jump that are computed too."""
 
 
-def places_of(words: Sequence[str]) -> list[Place]:
+def places_of(words: Sequence[str]) -> list[DocumentPlace]:
     """The documents of ``--without``.
 
     Raises:
         BadConfiguration: One is not of the form STEP:ROW.NUMBER.
     """
-    from halcyon.run.bisecting import Place
+    from halcyon.run.bisecting import DocumentPlace
 
-    found: list[Place] = []
+    found: list[DocumentPlace] = []
     for word in words:
         step, _, rest = word.partition(":")
         row, _, number = rest.partition(".")
         if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in (step, row, number)):
             raise BadConfiguration(f"--without {word}: write STEP:ROW.NUMBER, as the table shows it, such as 1005:3.2")
-        found.append(Place(int(step), int(row), int(number)))
+        found.append(DocumentPlace(int(step), int(row), int(number)))
     return found
 
 
@@ -70,6 +70,8 @@ def bisected(
         if not before:
             raise BadConfiguration(f"--bisect {step}: {store.root} has no checkpoint at least two steps before it")
         first = max(before)
+    if first > step - 2:
+        raise BadConfiguration(f"--from {first}: the batches of steps {step - 1} and {step} need at most {step - 2}")
     with tempfile.TemporaryDirectory(prefix="halcyon-replay-") as folder:
         root = f"file://{folder}/root"
         last = min(step + AFTER, steps)
@@ -86,11 +88,11 @@ def document_of(found: Bisected, step: int) -> dict[str, Any]:
     """What was found as JSON. Pure."""
     return {
         "step": step,
-        "losses": {str(number): loss for number, loss in sorted(found.losses.items())},
+        "losses": {str(number): finite(loss) for number, loss in sorted(found.losses.items())},
         "documents": [
             {
-                "place": str(one.place), "source": one.source, "tokens": one.tokens, "loss": one.loss,
-                "raises": one.raises, "text": one.text,
+                "place": str(one.place), "source": one.source, "tokens": one.tokens, "loss": finite(one.loss),
+                "raises": finite(one.raises), "text": one.text,
             }
             for one in sorted(found.documents, key=lambda one: (-one.place.step, -one.raises))
         ],

@@ -33,7 +33,7 @@ TEXT_CHARACTERS = 200
 
 
 @dataclass(frozen=True, order=True)
-class Place:
+class DocumentPlace:
     """Where a document is: ``STEP:ROW.NUMBER``, with the number of the document in its row."""
 
     step: int
@@ -57,7 +57,7 @@ class DocumentLoss:
         text: The beginning of its text.
     """
 
-    place: Place
+    place: DocumentPlace
     source: str
     tokens: int
     loss: float
@@ -99,7 +99,7 @@ class LookedAt:
         dataset: Dataset,
         program: Program,
         steps: Collection[int],
-        without: Collection[Place],
+        without: Collection[DocumentPlace],
         found: Callable[[DocumentLoss], object],
     ) -> None:
         objective = program.objective
@@ -133,6 +133,8 @@ class LookedAt:
         weights = np.asarray(batch[self._objective.weights]).reshape(-1, losses.shape[-1])
         losses, tokens = losses.reshape(weights.shape), np.asarray(batch["tokens"]).reshape(weights.shape)
         numbers, whole = _numbers(batch), float(weights.sum())
+        if not whole:
+            return
         mean = float((losses * weights).sum()) / whole
         rows, sources = self._dataset.train_rows(number - 1), self._dataset.sources
         for row in range(len(weights)):
@@ -145,7 +147,7 @@ class LookedAt:
                 loss = float((losses[row] * weights[row])[inside].sum())
                 self._found(
                     DocumentLoss(
-                        Place(number, row, document),
+                        DocumentPlace(number, row, document),
                         "" if index == NO_SOURCE else sources[index].name,
                         int(np.count_nonzero(weights[row][inside])),
                         loss / weight,
@@ -154,7 +156,7 @@ class LookedAt:
                     )
                 )
 
-    def _left_out(self, batch: Batch, gone: Sequence[Place]) -> Batch:
+    def _left_out(self, batch: Batch, gone: Sequence[DocumentPlace]) -> Batch:
         """The batch in which the tokens of some documents have weight 0.
 
         Raises:
@@ -189,7 +191,7 @@ def _numbers(batch: Batch) -> np.ndarray:
 def bisect(
     document: Mapping[str, Any],
     steps: Collection[int],
-    without: Collection[Place],
+    without: Collection[DocumentPlace],
     *,
     on_cpu: bool,
     say: Callable[[str], object],
@@ -209,23 +211,23 @@ def bisect(
     """
     context = resolve_context(document, {}, on_cpu=on_cpu)
     losses: dict[int, float] = {}
-    documents: list[DocumentLoss] = []
+    documents: dict[DocumentPlace, DocumentLoss] = {}
     reporter = RunReporter(RunIdentity(run=context.owner.name), run_plan(context), _Log(say))
     reporter.listen(_Losses(losses))
 
     def source(dataset: Dataset, program: Program, settings: TrainerSpec) -> BatchSource:
         inner = dataset_batches(dataset, program, settings)
-        return LookedAt(inner, dataset, program, steps, without, documents.append)
+        # A replay that measures rounding computes the steps twice. The first time counts.
+        return LookedAt(inner, dataset, program, steps, without, lambda one: documents.setdefault(one.place, one))
 
     try:
         budget = RetryBudget(retry_seconds(context))
         train(context, reporter, Surroundings(), compilation_cache=None, retry_budget=budget, batch_source=source)
-    except ReplayDiffers:
-        if not without:
-            raise
+    except ReplayDiffers:  # the losses are shown as they are here
+        pass
     finally:
         reporter.close_listeners(0.0)
-    return Bisected(losses, documents)
+    return Bisected(losses, tuple(documents.values()))
 
 
 class _Losses:

@@ -207,8 +207,10 @@ def rounding_of(here: Mapping[int, float], there: Mapping[int, float], again: Ma
         there: Those of the run.
         again: Those of the replay that was computed once more from rounded parameters.
     """
+    if not there or not there.keys() <= here.keys() & again.keys():  # a restart has lost some
+        return None
     measured = largest = 0.0
-    for step in sorted(here.keys() & there.keys() & again.keys()):
+    for step in sorted(there):
         difference, change = abs(here[step] - there[step]), abs(here[step] - again[step])
         measured = max(measured, change, float(np.spacing(np.float32(there[step]))))
         if not (difference <= _TIMES * measured and math.isfinite(change)):  # also where a loss is not a number
@@ -291,7 +293,8 @@ class Replay(Companion):
             there = (
                 {} if original is None else {step: float(row.get("loss", "nan")) for step, row in original.rows.items()}
             )
-            return work(rounding_of(self.numbers.losses, there, again))
+            earlier = {row["step"]: float(row.get("loss", "nan")) for row in read_history(self._own).steps}
+            return work(rounding_of(earlier | self.numbers.losses, there, again))
 
         record = _record(decide(self._place.processes, self._own.root, work))
         if not record.identical and self._notes and record.compared_steps:
