@@ -106,9 +106,12 @@ def memory_problem(
         where: Name of the device or machine with the memory, for the sentence.
     """
     need = least_need(spec, mesh)
-    if need.total_bytes * devices <= available_bytes:
+    needed = need.total_bytes * devices
+    if needed <= available_bytes:
         return None
-    amounts = f"{size(need.total_bytes * devices)} at least, and {where} has {size(available_bytes)}"
+    amounts = (
+        f"{size(needed)} at least, and {where} has {size(available_bytes)}: {size(needed - available_bytes)} are missing"
+    )
     if need.state_bytes >= need.batch_bytes:
         what = "parameters, gradients and optimizer state" if spec.has_steps else "parameters"
         shared = mesh.parameter_shards == mesh.devices_per_slice

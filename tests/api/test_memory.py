@@ -93,7 +93,7 @@ def test_a_model_of_seven_billion() -> None:
     assert least_need(seven, run_mesh(seven)).state_bytes == pytest.approx(16 * 6.5e9, rel=0.02)
     words = (
         "spec.model.llama: parameters, gradients and optimizer state take 103.8 GB at least, and this machine has "
-        "17.2 GB; "
+        "17.2 GB: 86.6 GB are missing; "
     )
     assert problem(seven, 16 * GIB) == f"{words}choose a smaller model, or a topology with more memory"
     assert not problem(seven, 1024 * GIB)

@@ -128,8 +128,8 @@ def test_a_run_takes_the_least_microbatches_whose_step_fits(monkeypatch: pytest.
 
 def test_a_run_that_fits_nowhere_is_rejected_with_its_need() -> None:
     sentence = (
-        r"^spec.trainer.microbatches: a step with 4 microbatches and remat full needs at least [\d.]+ .B on a device "
-        r"of 1.0 kB; give"
+        r"^spec.trainer.microbatches: a step with 4 microbatches and remat full needs at least ([\d.]+ .B), "
+        r"and it may use 920 bytes of the 1.0 kB of a device: [\d.]+ .B are missing; give"
     )
     with pytest.raises(BadConfiguration, match=sentence):
         chosen(spec_of(microbatches=4, remat="full"), VOCABULARY, mesh_of(fsdp=2), 1000)

@@ -164,11 +164,16 @@ def chosen(
 
     found = choose(counts, policies, offloads, fits)
     if found is None:
-        least = f"at least {size(int(min(needs)))} " if needs else "more memory than there is "
+        may = f"it may use {size(int(usable))} of the {size(memory_bytes)} of a device"
+        if needs:
+            least = int(min(needs))
+            lacks = f"at least {size(least)}, and {may}: {size(least - int(usable))} are missing"
+        else:
+            lacks = f"more than the compiler accepts, and {may}"
         further = " or trainer.offload: optimizer" if offloads[-1] == "none" and on_host else ""
         raise BadConfiguration(
             f"spec.trainer.microbatches: a step with {counts[-1]} microbatches and remat {policies[-1]} needs "
-            f"{least}on a device of {size(memory_bytes)}; give the run more devices, or shorter sequences{further}"
+            f"{lacks}; give the run more devices, or shorter sequences{further}"
         )
     return found
 

@@ -27,7 +27,7 @@ WORK = (
     Work("attention", 0.0, 10.0, 0.0, 1.0),
     Work("other", 0.0, 20.0, 0.0, 2.0),
 )
-COMPILED = replace(PLAN, work=WORK, overlap=Overlap(7.0, 3.0, 1.0))
+COMPILED = replace(PLAN, work=WORK, overlap=Overlap(7.0, 3.0, 1.0), memory=replace(PLAN.memory, offloaded=0))
 RUN = Run(
     tokens=6400,
     tokens_per_step=64,
@@ -79,6 +79,17 @@ def test_kernels_have_the_operations_that_a_program_does_not_state() -> None:
     assert (part.bound, part.seconds, part.moved_bytes) == ("kernels", pytest.approx(3.5 * forward / 100), 0)
 
 
+def test_copies_between_a_device_and_its_host_take_time() -> None:
+    """What is in the host's memory comes to the device for the update and goes back."""
+    offloaded = replace(COMPILED, memory=replace(COMPILED.memory, offloaded=50))
+    without = step_time(COMPILED, RUN, RATES, replace(IDEAL, host_copy=20))
+    found = step_time(offloaded, RUN, RATES, replace(IDEAL, host_copy=20))
+    part = next(part for part in found.parts if part.name == "offload")
+    assert (part.bound, part.moved_bytes, part.ideal_seconds, part.seconds) == ("host", 100, 0, 5)
+    assert (found.seconds, found.ideal_seconds) == (without.seconds + 5, without.ideal_seconds)
+    assert "#0d9488" in picture(estimate(offloaded, RUN, RATES, replace(IDEAL, host_copy=20), NOW), "run")
+
+
 def test_a_step_that_does_not_fit_says_what_is_missing() -> None:
     memory = DeviceBytes(1, 1, 1, 1, 50, 40)
     found = estimate(replace(COMPILED, memory=memory), RUN, RATES, IDEAL, NOW)
@@ -93,6 +104,12 @@ def test_money_and_end_follow_from_the_time_of_the_run() -> None:
     assert number(found, "cost") == pytest.approx(3 * 8 * 800 / 3600, rel=0.01)
     assert number(found, "end") == "2026-11-27T00:13+00:00"
     assert number(estimate(COMPILED, RUN, RATES, IDEAL, NOW), "cost") is None
+
+
+def test_a_run_that_is_too_long_for_a_calendar_has_no_end() -> None:
+    found = estimate(COMPILED, RUN, RATES, replace(IDEAL, host_copy=1e-6, store=1e-6), NOW)
+    assert number(found, "time of the run") > 1e12
+    assert number(found, "end") is None
 
 
 def test_without_the_speed_of_a_device_a_plan_has_memory_and_checkpoints() -> None:

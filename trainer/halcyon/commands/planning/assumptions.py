@@ -32,7 +32,7 @@ class Assumptions:
     links: float = _assumed(0.8, "share of the links' bandwidth that collectives reach")
     uncertainty: float = _assumed(0.25, "share by which the time of a step may differ, in both directions")
     store: float = _assumed(1e9, "bytes in a second between a host and the store of checkpoints")
-    host_copy: float = _assumed(20e9, "bytes in a second from a device to the memory of its host")
+    host_copy: float = _assumed(20e9, "bytes in a second between a device and the memory of its host")
     stops: float | None = _assumed(
         None,
         "stops of a host in a day. Default: 0.1 for spot, else 0.0042, which is 466 interruptions of 2,048 hosts in 54 "

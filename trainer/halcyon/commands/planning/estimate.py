@@ -89,7 +89,8 @@ class Part:
     """The time of one part of a step on a device.
 
     Attributes:
-        name: See `halcyon.step.hlo.work.Work`; ``collectives`` for those that the step waits for.
+        name: See `halcyon.step.hlo.work.Work`; ``collectives`` for those that the step waits for, ``offload`` for the
+            copies of what is in the host's memory.
         flops: Operations of its products and kernels.
         moved_bytes: Bytes that it reads and writes, or sends.
         ideal_seconds: Time of an ideal device.
@@ -102,7 +103,7 @@ class Part:
     moved_bytes: float
     ideal_seconds: float
     seconds: float
-    bound: Literal["products", "kernels", "memory", "links"]
+    bound: Literal["products", "kernels", "memory", "links", "host"]
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,8 @@ def step_time(plan: Plan, run: Run, rates: Rates, assumed: Assumptions) -> StepT
         waited = plan.overlap.waited
         sent = float(sum(row.sent_bytes for row in plan.traffic))
         parts.append(Part("collectives", 0.0, sent, waited, waited / assumed.links, "links"))
+    if copied := 2.0 * plan.memory.offloaded:  # to the device and back; an ideal device copies while it computes
+        parts.append(Part("offload", 0.0, copied, 0.0, copied / assumed.host_copy, "host"))
     ideal_seconds, seconds = sum(part.ideal_seconds for part in parts), sum(part.seconds for part in parts)
     at_peak = run.tokens_per_step * run.flops_per_token / run.devices / rates.flops
     parts.sort(key=lambda part: -part.seconds)
@@ -351,9 +354,13 @@ def _whole(step: StepTime, run: Run, useful: float, assumed: Assumptions, now: d
     hours = seconds / 3600 * run.chips
     money = None if assumed.price is None else hours * assumed.price
     note = "give the price of a chip-hour: --assume price=NUMBER" if money is None else ""
+    try:
+        end = (now + dt.timedelta(seconds=seconds)).isoformat(timespec="minutes")
+    except OverflowError:
+        end = None
     return (
         Number("time of the run", seconds, "seconds", "assumed", "without evaluations"),
-        Number("end", (now + dt.timedelta(seconds=seconds)).isoformat(timespec="minutes"), "date", "assumed"),
+        Number("end", end, "date", "assumed", "" if end else "after the year 9999"),
         Number("chip-hours", hours, "chip-hours", "assumed", counted(run.chips, "chip")),
         Number("cost", money, "money", "assumed", note),
     )

@@ -17,7 +17,7 @@ from halcyon.step.device_use import Plan
 from halcyon_api.counting import size
 
 _SECTION = "memory of a device"
-_COLOURS = {"products": "#2563eb", "kernels": "#7c3aed", "memory": "#f59e0b", "links": "#dc2626"}
+_COLOURS = {"products": "#2563eb", "kernels": "#7c3aed", "memory": "#f59e0b", "links": "#dc2626", "host": "#0d9488"}
 
 
 def plan_page(plan: Plan, numbers: Estimate, note: str, *, details: bool) -> Iterator[RenderableType]:
@@ -93,7 +93,7 @@ def _changes(row: Row) -> str:
     if not row.changes:
         return "as the document says"
     short = {path.rpartition(".")[2]: value for path, value in row.changes.items() if value not in (1, None, "auto")}
-    return ", ".join(f"{name} {value}" for name, value in short.items()) or "microbatches and remat auto"
+    return ", ".join(f"{name} {value}" for name, value in short.items()) or "microbatches, remat and offload auto"
 
 
 def _cell(row: Row, section: str, name: str) -> str:

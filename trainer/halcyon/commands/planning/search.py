@@ -32,6 +32,7 @@ from halcyon_api.validation import find_problems
 
 Changes = dict[str, Any]
 """Values by path, such as ``spec.mesh.ici.tensor``."""
+_AUTOMATIC: Changes = {f"spec.trainer.{name}": "auto" for name in ("microbatches", "remat", "offload")}
 _INSIDE = tuple(row.name for row in AXES if row.link == "ici")
 _LARGEST = {"tensor": 8, "context": 8}
 
@@ -112,11 +113,10 @@ def ranked(rows: Iterable[Row], *, by_money: bool = False) -> tuple[Row, ...]:
 
 def mesh_candidates(run: TrainingRun) -> Iterator[Changes]:
     """Meshes of the run's devices with which the document is valid: few devices on an axis that costs traffic in every
-    layer first. ``auto`` chooses microbatches and remat for each.
+    layer first. ``auto`` chooses microbatches, remat and offload for each.
     """
     devices = run.spec.accelerator.resolve().devices_per_slice
-    automatic = {"spec.trainer.microbatches": "auto", "spec.trainer.remat": "auto"}
-    yield automatic
+    yield _AUTOMATIC
     has_experts = run.spec.model.custom is None and model_shape(run.spec).idle_parameters > 0
     choices = [
         dict(zip(_INSIDE, sizes, strict=True))
@@ -127,7 +127,7 @@ def mesh_candidates(run: TrainingRun) -> Iterator[Changes]:
     for sizes in choices:
         if (sizes["expert"] > 1 and not has_experts) or sizes["data"] > 1:
             continue
-        changes = {f"spec.mesh.ici.{name}": size for name, size in sizes.items()} | automatic
+        changes = {f"spec.mesh.ici.{name}": size for name, size in sizes.items()} | _AUTOMATIC
         if _may_fit(run, changes):
             yield changes
 
@@ -143,8 +143,7 @@ def hardware_candidates(run: TrainingRun) -> Iterator[Changes]:
                 "spec.accelerator.type": name,
                 "spec.accelerator.topology": topology,
                 "spec.mesh": None,
-                "spec.trainer.microbatches": "auto",
-                "spec.trainer.remat": "auto",
+                **_AUTOMATIC,
             }
             if _may_fit(run, changes):
                 found += 1
