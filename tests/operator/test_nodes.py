@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from halcyon_operator.decide.next.placement import current_avoided, node_to_avoid
+from halcyon_operator.decide.next.bad_nodes import current_avoided, node_to_avoid
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.decide.record.follow import follow
 from halcyon_operator.decide.record.placement import placement_of
@@ -70,7 +70,7 @@ RIGHT = ended(88, 50, termination("corrupted", 88, message="two computations of 
         ([on("a", 0, **ended(137, 50)), on("b", 1, **ECHO)], ["a"]),
         ([on("a", 0, **ECHO), on("b", 1, **CRASH)], ["b"]),
         ([on("a", 0, **RIGHT), on("b", 1, **WRONG), on("c", 2, **RIGHT)], ["b"]),
-        ([on("a", 0, **WRONG), on("b", 1, **WRONG)], []),  # no majority says which
+        ([on("a", 0, **WRONG), on("b", 1, **WRONG)], ["a", "b"]),  # no majority says which
         ([on("a", 0, **CRASH), on("b", 1, **CRASH)], []),  # in the same second, so the first one is unknown
         ([on("a", 0, **CRASH), on("a", 1, **CRASH)], []),  # one node: the cause may also be the program
         ([on("a", 0, **(CRASH | disrupted(49))), on("b", 1, **CRASH)], []),
@@ -151,6 +151,59 @@ def test_a_node_with_wrong_numbers_is_avoided_at_once() -> None:
     assert (blame.node, blame.corrupted, change.history[-1].cause) == ("b", True, "corrupted")
     decision = reconcile(observed(run(change.document()), jobsets=[failed], pods=pods), at(61))
     assert [node.node for node in decision.status.placement.avoided] == ["b"]
+
+
+def suspicions(*groups: str) -> list[dict[str, Any]]:
+    """The blames of audits that suspected these nodes, one letter each."""
+    return [
+        {"node": node, "time": rfc(number), "attempt": number, "restart": 0, "corrupted": False}
+        for number, nodes in enumerate(groups, 1)
+        for node in nodes
+    ]
+
+
+@pytest.mark.parametrize(
+    ("suspected", "avoided", "next_node"),
+    [
+        (("ab",), "", "a"),
+        (("ab",), "a", None),  # it is avoided already
+        (("ab", "bc"), "a", "b"),  # b was suspected twice, so it is wrong
+        (("ab", "ac"), "a", None),  # a was used again, because pods found no other node
+        (("ab", "cd"), "a", "c"),
+        (("ab", "bc"), "b", None),
+        (("ab", "ab"), "", "a"),
+    ],
+)
+@promises.CORRUPTED
+def test_of_two_suspected_nodes_the_one_that_is_suspected_again_is_avoided(
+    suspected: tuple[str, ...], avoided: str, next_node: str | None
+) -> None:
+    found = placement("", avoided) | {"blames": suspicions(*suspected)}
+    view = observed(run(status(placement=found), recovery__badNodes={"maxNodes": 1 + (suspected[-1] == "cd")})).run
+    assert view.spec is not None
+    node = node_to_avoid(placement_of(view.status, view.spec), view.spec, at(60))
+    assert (node.node if node is not None else None) == next_node
+
+
+@promises.CORRUPTED
+def test_two_slices_find_the_wrong_node_by_leaving_out_one_after_the_other() -> None:
+    """First a is avoided. When b is suspected beside c, b is avoided, and a may be used again."""
+    failed = jobset(outcome="Failed", reason=EXHAUSTED)
+
+    def moved(before: dict[str, Any], other: str) -> Any:
+        pods = [on(other, 0, **WRONG), on("b", 1, **WRONG)]
+        return reconcile(observed(run(before), jobsets=[failed], pods=pods), at(60))
+
+    first = moved(status(), "a")
+    assert [node.node for node in first.status.placement.avoided] == ["a"]
+    (event,) = [event for event in first.events if event.reason == "NodeAvoided"]
+    assert event.message.startswith("Attempts avoid node a: ")
+    kept = first.status.placement.document()
+    assert [(blame["node"], blame["corrupted"]) for blame in kept["blames"]] == [("a", False), ("b", False)]
+    for blame in kept["blames"]:
+        blame["attempt"] = 0  # the suspicion of an earlier attempt
+    second = moved(status(placement=kept), "c")
+    assert [node.node for node in second.status.placement.avoided] == ["b"]
 
 
 def test_no_node_of_a_multi_host_tpu_slice_is_avoided() -> None:

@@ -53,7 +53,9 @@ class Blame(StatusModel):
     time: Timestamp = Field(description="When the process on the node ended.")
     attempt: int = Field(ge=0, description="Attempt of the process group.")
     restart: int = Field(ge=0, description="JobSet restart inside the attempt.")
-    corrupted: bool | None = optional("Whether an audit found wrong numbers of this node: one such blame is enough.")
+    corrupted: bool | None = optional(
+        "Whether an audit found wrong numbers of this node. False: of one of the nodes that are blamed for this end."
+    )
 
 
 class AvoidedNode(StatusModel):

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
+from halcyon_api.counting import counted
 from halcyon_api.elastic import usable_slices
 from halcyon_api.ends import EndCause, EndReason
-from halcyon_api.status.run_status import TrainingRunStatus
+from halcyon_api.status.run_status import AvoidedNode, PlacementStatus, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.next.backoff import FREE_ENDS_IN_A_ROW, free_ends_in_a_row
-from halcyon_operator.decide.next.placement import (
-    capacity_of,
-    current_avoided,
-    first_slices,
-    grown,
-    node_to_avoid,
-    shrunk,
-    smaller,
-)
+from halcyon_operator.decide.next.bad_nodes import current_avoided, node_to_avoid, others_to_avoid
+from halcyon_operator.decide.next.placement import capacity_of, first_slices, grown, shrunk, smaller
 from halcyon_operator.decide.next.recovery import ENDED, FREE, Cause, RecoveryFacts, Rule, decide
 from halcyon_operator.decide.next.steps import Keep, Situation, Stall, Step, Stop
 from halcyon_operator.decide.record.edits import saved
@@ -68,8 +62,9 @@ def _step_of(rule: Rule, situation: Situation, jobset: JobSetView) -> Step:
         case "pause":
             return Stop(last_cause(status) if failed else EndCause.HELD_BACK, last_message(status))
         case "elsewhere" if (node := node_to_avoid(placement, spec, now)) is not None:
-            message = f"avoiding node {node.node}, where the run failed {node.blames} times: {last_message(status)}"
-            moved = placement.model_copy(update={"avoided": [*avoided, node], "waiting_since": None})
+            message = f"avoiding node {node.node}, {_why(node, placement)}: {last_message(status)}"
+            others = others_to_avoid(placement, node, spec.recovery.bad_nodes, now)
+            moved = placement.model_copy(update={"avoided": [*others, node], "waiting_since": None})
             return Stop(last_cause(status) if failed else EndCause.MOVED, message, moved)
         case "anywhere":
             nodes = ", ".join(node.node for node in avoided)
@@ -77,6 +72,15 @@ def _step_of(rule: Rule, situation: Situation, jobset: JobSetView) -> Step:
             return Stop(EndCause.MOVED, f"{waited} while avoiding {nodes}: using all nodes again", moved)
         case _:
             return Stop(last_cause(status), last_message(status)) if failed else Keep(jobset)
+
+
+def _why(node: AvoidedNode, placement: PlacementStatus) -> str:
+    found = {blame.corrupted for blame in placement.blames if blame.node == node.node}
+    if True in found:
+        return "which computed wrong numbers"
+    if False in found:
+        return "which may compute wrong numbers"
+    return f"where the run failed {counted(node.blames, 'time')}"
 
 
 def _resize(situation: Situation, slices: int, why: str) -> Stop:

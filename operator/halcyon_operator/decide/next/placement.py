@@ -1,4 +1,4 @@
-"""The slices of the next attempt, the nodes that it avoids, and the probe that searches for room for more slices. Pure.
+"""The slices of the next attempt, and the probe that searches for room for more slices. Pure.
 
 Growing costs two starts, and another run may take the room first. The first growth is tried as soon as there is room. A
 growth is lost if its pods find no node, or if the room is lost before the growth has paid for itself. After a lost
@@ -12,15 +12,14 @@ deleted.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from halcyon_api import names
 from halcyon_api.elastic import usable_slices, wanted_slices
-from halcyon_api.spec.recovery import BadNodesSpec, ElasticSpec
-from halcyon_api.status.run_status import AvoidedNode, PlacementStatus, TrainingRunStatus
+from halcyon_api.spec.recovery import ElasticSpec
+from halcyon_api.status.run_status import PlacementStatus, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.decide.next.bad_nodes import current_avoided
 from halcyon_operator.decide.next.recovery import Capacity
 from halcyon_operator.decide.record.placement import LONGEST_PAUSE_SECONDS, placement_of, trains, whole_slices
 from halcyon_operator.model.decision import Deletion, ProbePlan
@@ -106,41 +105,6 @@ def patience(placement: PlacementStatus, elastic: ElasticSpec) -> float:
     if placement.grown_from is None:
         return elastic.shrink_after_seconds
     return GROWN_PATIENCE_SECONDS
-
-
-def node_to_avoid(placement: PlacementStatus, spec: TrainingRunSpec, now: datetime) -> AvoidedNode | None:
-    """The next node to avoid; None if there is none."""
-    settings = spec.recovery.bad_nodes
-    avoided = current_avoided(placement.avoided, settings, now)
-    if settings.blames == 0 or len(avoided) >= settings.max_nodes or not _replaceable(spec):
-        return None
-    known = {node.node for node in avoided}
-    counting = [blame for blame in placement.blames if blame.node not in known and _fresh(blame.time, settings, now)]
-    counts = Counter(blame.node for blame in counting)
-    if (lying := next((blame.node for blame in counting if blame.corrupted), None)) is not None:
-        return AvoidedNode(node=lying, since=stamp(now), blames=counts[lying])
-    ranked = counts.most_common(2)
-    if not ranked or ranked[0][1] < settings.blames or (len(ranked) > 1 and ranked[0][1] <= 2 * ranked[1][1]):
-        return None
-    return AvoidedNode(node=ranked[0][0], since=stamp(now), blames=ranked[0][1])
-
-
-def current_avoided(avoided: Iterable[AvoidedNode], settings: BadNodesSpec, now: datetime) -> list[AvoidedNode]:
-    """The avoided nodes without the expired ones."""
-    return [node for node in avoided if settings.blames and _fresh(node.since, settings, now)]
-
-
-def _fresh(time: str, settings: BadNodesSpec, now: datetime) -> bool:
-    at = moment(time)
-    return at is not None and now - at < timedelta(seconds=settings.expire_seconds)
-
-
-def _replaceable(spec: TrainingRunSpec) -> bool:
-    """Whether another node can replace a node.
-
-    The nodes of a TPU slice of several hosts belong together, so none can be replaced.
-    """
-    return spec.accelerator.row.family != "tpu" or spec.accelerator.resolve().hosts_per_slice == 1
 
 
 def grown(placement: PlacementStatus, slices: int, now: datetime) -> PlacementStatus:

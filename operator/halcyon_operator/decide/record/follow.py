@@ -17,7 +17,7 @@ from halcyon_api.ends import EndCause
 from halcyon_api.status.run_status import Restarts, TrainingRunStatus
 from halcyon_operator.decide.record.completion import completion, early_end, final_step
 from halcyon_operator.decide.record.history import resumed_step, shown, with_end, with_group, with_report
-from halcyon_operator.decide.record.placement import blamed_node, placement_of, with_blame, with_no_room
+from halcyon_operator.decide.record.placement import blames_for, placement_of, with_blames, with_no_room
 from halcyon_operator.decide.record.queue import with_queue_cause
 from halcyon_operator.decide.record.spec_hash import RETIRED
 from halcyon_operator.decide.tell import events
@@ -106,11 +106,11 @@ def _ended(
     *,
     restarting: bool = False,
 ) -> Change:
-    """The change at the end of a process group, with a blame for its node if that is certain."""
+    """The change at the end of a process group, with the blames for its nodes."""
     status = with_end(status, group, end.cause, end.message, at, end.step)
-    node, spec = blamed_node(observed, group, end), observed.run.spec
-    if node and spec is not None:
-        placement = with_blame(placement_of(status, spec), group, node, end)
+    blames, spec = blames_for(observed, group, end), observed.run.spec
+    if blames and spec is not None:
+        placement = with_blames(placement_of(status, spec), blames)
         status = status.model_copy(update={"placement": placement})
     return Change(status, events.ended(status, group, end, restarting=restarting))
 

@@ -142,14 +142,24 @@ def whole_slices(pods: list[PodView], spec: TrainingRunSpec) -> int:
     return sum(count >= hosts for count in Counter(process[0] for process in processes).values())
 
 
-def blamed_node(observed: Observed, group: ProcessGroup, end: GroupEnd) -> str:
-    """The node on which the end of a process group began, if it was a failure and the node is certain; else empty."""
+def blames_for(observed: Observed, group: ProcessGroup, end: GroupEnd) -> list[Blame]:
+    """The node on which the end of a process group began, if it was a failure and the node is certain.
+
+    If an audit cannot say which of some nodes has wrong numbers, each of them.
+    """
     if not end.is_failure or end.at is None:
-        return ""
-    endings = observed.endings_of(group)
+        return []
+    endings, corrupted = observed.endings_of(group), end.cause == EndCause.CORRUPTED
     nodes = {ending.node for ending in endings} | {pod.node for pod in observed.pods_of(group)}
-    first = {ending.node for ending in endings if ending.at == end.at and _began(ending)}
-    return next(iter(first)) if len(first) == 1 and len(nodes - {""}) > 1 else ""
+    first = {ending.node for ending in endings if (corrupted or ending.at == end.at) and _began(ending)}
+    if len(nodes - {""}) < 2 or (len(first) > 1 and not corrupted):
+        return []
+    certain = len(first) == 1 if corrupted else None
+    at = stamp(end.at)
+    return [
+        Blame(node=node, time=at, attempt=group.attempt, restart=group.restart, corrupted=certain)
+        for node in sorted(first)
+    ]
 
 
 def with_no_room(observed: Observed, group: ProcessGroup, end: GroupEnd) -> GroupEnd:
@@ -162,13 +172,9 @@ def with_no_room(observed: Observed, group: ProcessGroup, end: GroupEnd) -> Grou
     return replace(end, cause=EndCause.NO_ROOM) if starved else end
 
 
-def with_blame(placement: PlacementStatus, group: ProcessGroup, node: str, end: GroupEnd) -> PlacementStatus:
-    """The placement with one more blame, if the end has a time and a node."""
-    if not node or end.at is None:
-        return placement
-    corrupted = True if end.cause == EndCause.CORRUPTED else None
-    blame = Blame(node=node, time=stamp(end.at), attempt=group.attempt, restart=group.restart, corrupted=corrupted)
-    return placement.model_copy(update={"blames": [*placement.blames, blame][-MAX_BLAMES:]})
+def with_blames(placement: PlacementStatus, blames: list[Blame]) -> PlacementStatus:
+    """The placement with some more blames."""
+    return placement.model_copy(update={"blames": [*placement.blames, *blames][-MAX_BLAMES:]})
 
 
 def _began(ending: PodEnding) -> bool:

@@ -106,9 +106,10 @@ def placement_changed(before: TrainingRunStatus, after: TrainingRunStatus) -> tu
     """The events when the run changes its number of slices or its avoided nodes, or when there is room for more
     slices.
     """
-    was, now = before.placement, after.placement
-    if was is None or now is None:
+    now = after.placement
+    if now is None:
         return ()
+    was = before.placement or now.model_copy(update={"avoided": [], "room_since": None})
     found: list[Event] = []
     entry = last_end(after)
     why = (entry.message if entry is not None else None) or ""
