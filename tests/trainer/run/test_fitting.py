@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,10 +18,10 @@ from halcyon.run.fitting import (
     choice_key,
     choose,
     chosen,
+    compiled_step,
     is_automatic,
     keep_choice,
     least_fitting,
-    needed_bytes,
     read_choice,
     with_choice,
     without_choice,
@@ -113,16 +114,19 @@ def test_a_run_takes_the_least_microbatches_whose_step_fits(monkeypatch: pytest.
 
     @functools.cache
     def needs(count: int) -> float:
-        found = needed_bytes(with_choice(spec, Choice(count, "none")), VOCABULARY, mesh, ROWS, LENGTH)
+        found = compiled_step(with_choice(spec, Choice(count, "none")), VOCABULARY, mesh)
         assert found is not None
-        return found
+        assert found.needed_bytes is not None
+        return found.needed_bytes
 
     assert needs(1) > needs(2)
-    monkeypatch.setattr(
-        fitting, "needed_bytes", lambda tried, *_: needs(tried.trainer.microbatches)
-    )  # compiles each step once
+    monkeypatch.setattr(  # compiles each step once
+        fitting, "compiled_step", lambda tried, *_: SimpleNamespace(needed_bytes=needs(tried.trainer.microbatches))
+    )
     between = int((needs(1) + needs(2)) / 2 / 0.92)
-    assert chosen(spec, VOCABULARY, mesh, between) == Choice(2, "none")
+    steps: dict[Choice, Any] = {}
+    assert chosen(spec, VOCABULARY, mesh, between, steps=steps) == Choice(2, "none")
+    assert [(choice.microbatches, step.needed_bytes) for choice, step in steps.items()] == [(2, needs(2))]
     assert chosen(spec, VOCABULARY, mesh, 100 * between) == Choice(1, "none")
 
 

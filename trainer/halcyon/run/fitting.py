@@ -130,6 +130,7 @@ def chosen(
     mesh: Mesh,
     memory_bytes: int | None,
     agreed: Callable[[bool], bool] = lambda fits: fits,
+    steps: dict[Choice, CompiledStep] | None = None,
 ) -> Choice:
     """Choose the automatic values of a run.
 
@@ -139,6 +140,7 @@ def chosen(
         mesh: The device mesh.
         memory_bytes: Memory of a device. None: not known, and nothing is compiled.
         agreed: Process 0's answer, given this process's. A collective if there are several processes.
+        steps: Receives the compiled step of the choice, if one was compiled.
 
     Raises:
         BadConfiguration: No step fits into the memory.
@@ -151,16 +153,22 @@ def chosen(
     offloads = (offload,) if offload != "auto" else AUTOMATIC_OFFLOAD if on_host else ("none",)
     if memory_bytes is None:
         return Choice(counts[0], policies[0], offloads[0])
-    sizes, usable = largest_batch(spec.trainer), USABLE * memory_bytes
+    usable = USABLE * memory_bytes
     needs: list[float] = []
+    kept: dict[Choice, CompiledStep] = {} if steps is None else steps
 
     def fits(choice: Choice) -> bool:
         tried = with_choice(spec, choice)
-        needed: float | None = least_need(tried, resolved).total_bytes
+        step, needed = None, least_need(tried, resolved).total_bytes
         if needed <= usable:  # else it need not be compiled
-            needed = needed_bytes(tried, vocabulary, mesh, *sizes)
+            step = compiled_step(tried, vocabulary, mesh)
+            needed = math.inf if step is None else step.needed_bytes
         needs.extend([] if needed in (None, math.inf) else [needed])
-        return agreed(needed is None or needed <= usable)
+        fitting = agreed(needed is None or needed <= usable)
+        if fitting and step is not None:
+            kept.clear()  # the last one that fits is the choice
+            kept[choice] = step
+        return fitting
 
     found = choose(counts, policies, offloads, fits)
     if found is None:
@@ -178,19 +186,39 @@ def chosen(
     return found
 
 
-def needed_bytes(
-    spec: TrainingRunSpec, vocabulary: int, mesh: Mesh, batch_size: int, sequence_length: int
-) -> float | None:
-    """Memory that a device needs for a step of a run, in bytes.
+@dataclass(frozen=True)
+class CompiledStep:
+    """The compiled step of a run, for its largest batch.
 
-    Infinite: the compiler rejects the step. None: it does not say.
+    Attributes:
+        program: The run's program.
+        step: The step.
+        seconds: Seconds that the compiler took.
     """
+
+    program: Program
+    step: jax.stages.Compiled
+    seconds: float
+
+    @property
+    def needed_bytes(self) -> int | None:
+        """Memory that a device needs for it. None: not known."""
+        return step_bytes(self.step)
+
+
+def compiled_step(spec: TrainingRunSpec, vocabulary: int, mesh: Mesh) -> CompiledStep | None:
+    """Compile the step of a run without automatic fields. None: the compiler rejects it, because it needs too much
+    memory.
+    """
+    program = build_program(spec, vocabulary, mesh)
+    lowered, began = program.lower_step(*largest_batch(spec.trainer)), time.perf_counter()
     try:
-        return step_bytes(build_program(spec, vocabulary, mesh).compile_step(batch_size, sequence_length))
+        step = program.compile(lowered)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error):
-            return math.inf
+            return None
         raise
+    return CompiledStep(program, step, time.perf_counter() - began)
 
 
 def planned(
@@ -208,21 +236,27 @@ def planned(
     Raises:
         BadConfiguration: No step fits into the memory.
     """
+    compiled: CompiledStep | None = None
     if is_automatic(spec):
-        spec = with_choice(spec, chosen(spec, vocabulary, mesh, memory_bytes))
-    program, sizes = build_program(spec, vocabulary, mesh), largest_batch(spec.trainer)
-    lowered, began = program.lower_step(*sizes), time.perf_counter()
-    step = program.compile(lowered)
+        steps: dict[Choice, CompiledStep] = {}
+        choice = chosen(spec, vocabulary, mesh, memory_bytes, steps=steps)
+        spec, compiled = with_choice(spec, choice), steps.get(choice)
+    compiled = compiled or compiled_step(spec, vocabulary, mesh)
+    if compiled is None:
+        raise BadConfiguration(
+            f"spec.trainer: the compiler finds no program for this step that fits into {size(memory_bytes or 0)}; set "
+            "trainer.microbatches and trainer.remat to auto, or give the run more devices"
+        )
     plan = plan_of(
-        program,
-        step,
-        *sizes,
+        compiled.program,
+        compiled.step,
+        *largest_batch(spec.trainer),
         remat=spec.trainer.remat,
         memory_bytes=memory_bytes,
         rates=rates,
-        compile_seconds=time.perf_counter() - began,
+        compile_seconds=compiled.seconds,
     )
-    return program, plan
+    return compiled.program, plan
 
 
 def largest_batch(trainer: TrainerSpec) -> tuple[int, int]:
