@@ -120,8 +120,8 @@ def pinned(spec: TrainingRunSpec, recorded: ResolvedMesh | None = None) -> Train
 
 
 def gathers_once(spec: TrainingRunSpec, *, fsdp: int, tensor: int) -> bool:
-    """Whether a device has room for all parameters and a float32 sum of their gradients, in addition to its share of
-    the state.
+    """Whether a device has room for all parameters, a float32 sum of their gradients and the gradients of one
+    microbatch, which are added to it, in addition to its share of the state.
 
     A step of several microbatches then gathers and reduces once. A quarter of the memory is for activations, as in the
     suggestion of a mesh. False if the memory is not known.
@@ -133,7 +133,7 @@ def gathers_once(spec: TrainingRunSpec, *, fsdp: int, tensor: int) -> bool:
     """
     memory_bytes = TABLE[spec.accelerator.type].memory_bytes
     stored = WIDTHS[spec.trainer.precision.parameters]
-    sums = WIDTHS["float32"] if spec.adapter is None else 0
+    sums = 2 * WIDTHS["float32"] if spec.adapter is None else 0
     needed = model_shape(spec).parameters * (_state_bytes(spec) + (stored + sums + reference_bytes(spec)) * fsdp)
     return memory_bytes is not None and 4 * needed <= 3 * memory_bytes * fsdp * tensor
 

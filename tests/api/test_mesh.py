@@ -7,7 +7,7 @@ from pydantic.alias_generators import to_camel
 
 from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES
 from halcyon.parallel.device_mesh import MESH_AXES
-from halcyon_api.mesh import model_shape, pinned, run_mesh, suggest_axes
+from halcyon_api.mesh import gathers_once, model_shape, pinned, run_mesh, suggest_axes
 from halcyon_api.spec.accelerator import AcceleratorSpec, Topology
 from halcyon_api.spec.mesh import AXES, DcnAxes, IciAxes, InvalidMesh, MeshSpec, ResolvedMesh, on, resolve_mesh
 from halcyon_api.spec.model import ModelSpec
@@ -169,11 +169,30 @@ def test_an_older_mesh_on_record_has_no_context_axis() -> None:
 def test_a_model_that_cannot_fit_is_refused() -> None:
     (problem,) = find_problems(spec({"type": "v5e", "topology": "2x2"}, LLAMA_8B))
     assert problem.field == "spec.model.llama"
-    assert problem.message.endswith("each device has 17.2 GB; choose a smaller model, or a topology with more memory")
+    assert problem.message.endswith(
+        "each device has 17.2 GB: 30.1 GB are missing; choose a smaller model, or a topology with more memory"
+    )
     assert find_problems(spec({"type": "v5e", "topology": "4x4"}, LLAMA_8B)) == ()
     assert find_problems(spec({"type": "cpu", "topology": "1x4"}, LLAMA_8B)) == (), (
         "the memory of a CPU device is not known"
     )
+
+
+@pytest.mark.parametrize(("layers", "gathers"), [(12, True), (32, False)])
+def test_all_parameters_are_gathered_once_only_where_there_is_room(layers: int, gathers: bool) -> None:
+    """On v5p a device has 102 GB. The parameters, the sum of the gradients and those of a microbatch take 12 bytes for
+    each parameter: 44 GB of a model of 3.7 billion parameters, 96 GB of one of 8 billion.
+    """
+    sizes = {"hiddenSize": 4096, "intermediateSize": 14_336, "heads": 32, "kvHeads": 8}
+    spec = parse_run(
+        document(
+            spec__accelerator={"type": "v5p", "topology": "4x4x4", "provisioning": "spot"},
+            spec__model={"llama": sizes | {"layers": layers}},
+            spec__tokenizer={"bpe": {"vocabSize": 128_256}},
+            spec__trainer={"steps": 10, "batchSize": 256, "sequenceLength": 8192, "microbatches": 4},
+        )
+    ).spec
+    assert gathers_once(spec, fsdp=64, tensor=1) is gathers
 
 
 def test_the_fields_of_a_mesh_are_the_rows_of_the_table() -> None:

@@ -46,6 +46,7 @@ SHOWN = {
     "compile": Shown("--families llama,gemma3,qwen3Moe --layers 12,48"),
     "attention": Shown(),
     "loss": Shown(),
+    "plan": Shown(),
     "engine": Shown("--weights float32 int8", peer=True),
     "evaluation": Shown(peer=True),
     "sources": Shown(),

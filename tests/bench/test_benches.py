@@ -55,6 +55,7 @@ BENCHES = {
     "optimizers": Bench("--rules adamw --pairs muon --steps 2 --rounds 1 --layers 1 --hidden 16 --length 32 --batch 2"),
     "orbax": Bench("--megabytes 4 --devices 2 --pairs 1", peer="orbax-"),
     "order": Bench("--documents 1000"),
+    "plan": Bench("--documents 1 --steps 1"),
     "precision": Bench("--steps 60 --layers 1 --hidden 32 --length 16 --batch 2 --seeds 1 --only float32 float8 Muon"),
     "roots": Bench("--checkpoints 3 --files 2 --leaves 10"),
     "scheduling": Bench("--steps 31 --pairs 1"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from halcyon_api.status.plan import parse_plan
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document
 from tests.suite.limits import limit
+from tests.trainer.support.planned import drawn, planned, title
 from tests.trainer.weights.folders import GOLDENS
 
 pytestmark = pytest.mark.slow
@@ -61,6 +63,15 @@ def test_a_plan_has_memory_time_money_and_traffic(tmp_path: Path) -> None:
         "computed",
         "assumed",
     }
+
+
+@pytest.mark.parametrize("seed", [2, *(pytest.param(seed, marks=pytest.mark.variant) for seed in range(100, 119))])
+def test_a_step_takes_the_memory_and_sends_the_bytes_that_were_planned(seed: int) -> None:
+    """Of a document that is drawn from a grid, on a mesh of this processor."""
+    drawn_document = drawn(random.Random(seed), scale=1)
+    found = planned(drawn_document, steps=3)
+    assert found.memory[0] == pytest.approx(found.memory[1], rel=0.1), title(drawn_document)
+    assert found.sent[0] == found.sent[1] > 0, title(drawn_document)
 
 
 def test_a_step_that_does_not_fit_is_refused_with_the_missing_memory(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from halcyon.models import CausalLM, build_model
 from halcyon.optim.registry import RULES, build_optimizer
-from halcyon.run.fitting import compiled_step
+from halcyon.run.fitting import traced_step
 from halcyon_api.memory import least_need
 from halcyon_api.mesh import run_mesh
 from halcyon_api.spec.families.llama import LlamaSpec
@@ -76,7 +76,7 @@ def test_a_compiled_step_takes_at_least_the_bound(rule: str, kind: str) -> None:
     trainer = {"steps": 10, "batchSize": 2, "sequenceLength": 8, "precision": precision}
     one = {"type": "cpu", "topology": "1x1"}
     spec = parse_run(document(spec__accelerator=one, spec__optimizer={rule: {}}, spec__trainer=trainer)).spec
-    step = compiled_step(spec, 259, mesh_of())
+    step = traced_step(spec, 259, mesh_of()).compiled()
     assert step is not None
     needed = step.needed_bytes
     assert needed is not None

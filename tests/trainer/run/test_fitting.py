@@ -18,11 +18,11 @@ from halcyon.run.fitting import (
     choice_key,
     choose,
     chosen,
-    compiled_step,
     is_automatic,
     keep_choice,
     least_fitting,
     read_choice,
+    traced_step,
     with_choice,
     without_choice,
 )
@@ -114,15 +114,20 @@ def test_a_run_takes_the_least_microbatches_whose_step_fits(monkeypatch: pytest.
 
     @functools.cache
     def needs(count: int) -> float:
-        found = compiled_step(with_choice(spec, Choice(count, "none")), VOCABULARY, mesh)
+        traced = traced_step(with_choice(spec, Choice(count, "none")), VOCABULARY, mesh)
+        found = traced.compiled()
         assert found is not None
         assert found.needed_bytes is not None
+        assert 0 < traced.least_bytes < found.needed_bytes
         return found.needed_bytes
 
     assert needs(1) > needs(2)
-    monkeypatch.setattr(  # compiles each step once
-        fitting, "compiled_step", lambda tried, *_: SimpleNamespace(needed_bytes=needs(tried.trainer.microbatches))
-    )
+
+    def known(tried: TrainingRunSpec, *_: Any) -> Any:  # compiles each step once
+        step = SimpleNamespace(needed_bytes=needs(tried.trainer.microbatches))
+        return SimpleNamespace(least_bytes=0, compiled=lambda: step)
+
+    monkeypatch.setattr(fitting, "traced_step", known)
     between = int((needs(1) + needs(2)) / 2 / 0.92)
     steps: dict[Choice, Any] = {}
     assert chosen(spec, VOCABULARY, mesh, between, steps=steps) == Choice(2, "none")

@@ -99,7 +99,7 @@ def plan(
             else:
                 _print(page.ranking(tried))
             return
-        now, found = dt.datetime.now(dt.UTC), compiled(run.spec)
+        now, found = dt.datetime.now(dt.UTC), compiled(run.spec, assumed)
         numbers = estimate(found.plan, found.run, found.rates, assumed, now)
         if report is not None:
             from halcyon.commands.planning.report import report_of

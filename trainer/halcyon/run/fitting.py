@@ -31,8 +31,10 @@ from halcyon.data.batch_schedule import build_schedule
 from halcyon.errors import BadConfiguration, TrainerExit
 from halcyon.parallel.devices import device_memory, has_host_memory
 from halcyon.run.place import Place
-from halcyon.step.device_use import Plan, plan_of, step_bytes
+from halcyon.step.device_use import Plan, plan_of, share_bytes, step_bytes
 from halcyon.step.hlo.work import Rates
+from halcyon.step.kept import kept_bytes
+from halcyon.step.offload import is_on_host
 from halcyon.step.program import Program, build_program
 from halcyon.storage.store import Store
 from halcyon_api.base import ApiModel
@@ -160,9 +162,12 @@ def chosen(
     def fits(choice: Choice) -> bool:
         tried = with_choice(spec, choice)
         step, needed = None, least_need(tried, resolved).total_bytes
-        if needed <= usable:  # else it need not be compiled
-            step = compiled_step(tried, vocabulary, mesh)
-            needed = math.inf if step is None else step.needed_bytes
+        if needed <= usable:  # else it need not be traced, and then not compiled, which takes far longer
+            traced = traced_step(tried, vocabulary, mesh)
+            needed = traced.least_bytes
+            if needed <= usable:
+                step = traced.compiled()
+                needed = math.inf if step is None else step.needed_bytes
         needs.extend([] if needed in (None, math.inf) else [needed])
         fitting = agreed(needed is None or needed <= usable)
         if fitting and step is not None:
@@ -206,19 +211,40 @@ class CompiledStep:
         return step_bytes(self.step)
 
 
-def compiled_step(spec: TrainingRunSpec, vocabulary: int, mesh: Mesh) -> CompiledStep | None:
-    """Compile the step of a run without automatic fields. None: the compiler rejects it, because it needs too much
-    memory.
+@dataclass(frozen=True)
+class TracedStep:
+    """The traced step of a run, for its largest batch.
+
+    Attributes:
+        program: The run's program.
+        traced: The step.
     """
+
+    program: Program
+    traced: jax.stages.Traced
+
+    @property
+    def least_bytes(self) -> int:
+        """Memory that a device needs for it at least: for the state, and for what the forward pass keeps."""
+        here = [leaf for leaf in jax.tree.leaves(self.program.template) if not is_on_host(leaf)]
+        return share_bytes(here) + kept_bytes(self.traced.jaxpr.jaxpr) // self.program.mesh.size
+
+    def compiled(self) -> CompiledStep | None:
+        """Compile it. None: the compiler rejects it, because it needs too much memory."""
+        lowered, began = self.program.lower(self.traced), time.perf_counter()
+        try:
+            step = self.program.compile(lowered)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" in str(error):
+                return None
+            raise
+        return CompiledStep(self.program, step, time.perf_counter() - began)
+
+
+def traced_step(spec: TrainingRunSpec, vocabulary: int, mesh: Mesh) -> TracedStep:
+    """Trace the step of a run without automatic fields."""
     program = build_program(spec, vocabulary, mesh)
-    lowered, began = program.lower_step(*largest_batch(spec.trainer)), time.perf_counter()
-    try:
-        step = program.compile(lowered)
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" in str(error):
-            return None
-        raise
-    return CompiledStep(program, step, time.perf_counter() - began)
+    return TracedStep(program, program.trace_step(*largest_batch(spec.trainer)))
 
 
 def planned(
@@ -241,7 +267,7 @@ def planned(
         steps: dict[Choice, CompiledStep] = {}
         choice = chosen(spec, vocabulary, mesh, memory_bytes, steps=steps)
         spec, compiled = with_choice(spec, choice), steps.get(choice)
-    compiled = compiled or compiled_step(spec, vocabulary, mesh)
+    compiled = compiled or traced_step(spec, vocabulary, mesh).compiled()
     if compiled is None:
         raise BadConfiguration(
             f"spec.trainer: the compiler finds no program for this step that fits into {size(memory_bytes or 0)}; set "

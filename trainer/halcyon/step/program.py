@@ -135,17 +135,13 @@ class Program:
         """Compile a traced step with the options of a step."""
         return lowered.compile(compiler_options=self.compiler_options())
 
-    def lower_step(
-        self, batch_size: int, sequence_length: int, *, watched: bool = False, platform: str | None = None
-    ) -> jax.stages.Lowered:
+    def trace_step(self, batch_size: int, sequence_length: int, *, watched: bool = False) -> jax.stages.Traced:
         """Trace the step for batches of this size.
 
         Args:
             batch_size: Sequences of the batch.
             sequence_length: Positions of a sequence.
             watched: Take the step that also computes the numbers of ``spec.telemetry.watch``.
-            platform: JAX's name of the platform to lower for, such as ``cuda``. None: that of the mesh. Such a step
-                cannot be compiled.
 
         Raises:
             BadConfiguration: The named implementation of attention cannot compute the model's attention on these
@@ -153,9 +149,28 @@ class Program:
         """
         batch = self.batch_shapes(batch_size, sequence_length)
         control: Any = jax.ShapeDtypeStruct((self.mesh.size,), jnp.int32, sharding=self.control_sharding)
+        step = self.watched_step if watched and self.watched_step is not None else self.train_step
         with self.tracing():
-            step = self.watched_step if watched and self.watched_step is not None else self.train_step
-            traced = jax.jit(step, donate_argnums=0).trace(self.template, batch, control)
+            return jax.jit(step, donate_argnums=0).trace(self.template, batch, control)
+
+    def lower_step(
+        self, batch_size: int, sequence_length: int, *, watched: bool = False, platform: str | None = None
+    ) -> jax.stages.Lowered:
+        """Trace the step and lower it. See `trace_step`.
+
+        Args:
+            batch_size: Sequences of the batch.
+            sequence_length: Positions of a sequence.
+            watched: Take the step that also computes the numbers of ``spec.telemetry.watch``.
+            platform: JAX's name of the platform to lower for, such as ``cuda``. None: that of the mesh. Such a step
+                cannot be compiled.
+        """
+        traced = self.trace_step(batch_size, sequence_length, watched=watched)
+        return self.lower(traced, platform)
+
+    def lower(self, traced: jax.stages.Traced, platform: str | None = None) -> jax.stages.Lowered:
+        """Lower a traced step. See `lower_step`."""
+        with self.tracing():
             return traced.lower(lowering_platforms=None if platform is None else (platform,))
 
     def batch_shapes(self, batch_size: int, sequence_length: int) -> Any:

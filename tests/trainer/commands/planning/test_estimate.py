@@ -138,6 +138,13 @@ def test_each_assumption_has_a_meaning_and_can_be_given() -> None:
     assert (Assumptions().stops_of_host("spot"), with_values(["stops=0"]).stops_of_host("spot")) == (0.1, 0)
 
 
+def test_the_speed_of_a_device_can_be_given() -> None:
+    measured = with_values(["device-flops=5e12", "device-memory=1e11"])
+    assert measured.rates(RATES) == Rates(flops=5e12, memory=1e11, links=1.0)
+    assert (measured.rates(None), Assumptions().rates(RATES)) == (None, RATES)
+    assert replace(measured, device_links=1e9).rates(None) == Rates(5e12, 1e11, 1e9)
+
+
 def row(name: str, seconds: float, step_bytes: int) -> Row:
     memory = {"the whole step": {"value": step_bytes}, "there is": {"value": 100}}
     return Row(

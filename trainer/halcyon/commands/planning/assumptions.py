@@ -1,5 +1,5 @@
 """What a plan must assume: the shares of the peak speeds that programs reach, the speed of the store, how often
-hardware stops, and prices.
+hardware stops, and prices. The peak speeds themselves are facts of the hardware, unless others are given.
 
 `halcyon plan --assume NAME=VALUE` gives another value to each.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from halcyon.errors import BadConfiguration
+from halcyon.step.hlo.work import Rates
 from halcyon_api.spec.accelerator import Provisioning
 
 
@@ -22,6 +23,15 @@ def _assumed(value: float | None, meaning: str) -> Any:
 class Assumptions:
     """The values. Each has its meaning, its unit and its source beside it."""
 
+    device_flops: float | None = _assumed(
+        None, "peak rate of a device, in operations a second. Default: the hardware's (docs/hardware.md)"
+    )
+    device_memory: float | None = _assumed(
+        None, "bytes in a second that the memory of a device reads or writes. Default: the hardware's"
+    )
+    device_links: float | None = _assumed(
+        None, "bytes in a second that a device sends to its neighbours. Default: the hardware's"
+    )
     products: float = _assumed(
         0.73, "share of the peak rate that large matrix products reach (measured on an H100, docs/performance.md)"
     )
@@ -40,6 +50,18 @@ class Assumptions:
     )
     restart: float = _assumed(300.0, "seconds from a stop to the restore of a checkpoint on other hardware")
     price: float | None = _assumed(None, "money for an hour of a chip, with the run's provisioning")
+
+    def rates(self, known: Rates | None) -> Rates | None:
+        """The speed of a device. None: not known.
+
+        Args:
+            known: That of the hardware. None: not known.
+        """
+        given = {"flops": self.device_flops, "memory": self.device_memory, "links": self.device_links}
+        values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        if known is not None:
+            return replace(known, **values)
+        return Rates(**values) if len(values) == len(given) else None
 
     def stops_of_host(self, provisioning: Provisioning) -> float:
         """Stops of one host in a day."""

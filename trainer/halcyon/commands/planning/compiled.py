@@ -15,6 +15,7 @@ from halcyon_api.training_run import TrainingRunSpec
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
+    from halcyon.commands.planning.assumptions import Assumptions
     from halcyon.commands.planning.estimate import Run
     from halcyon.step.device_use import Plan
     from halcyon.step.hlo.work import Rates
@@ -38,8 +39,12 @@ class Compiled:
     note: str
 
 
-def compiled(spec: TrainingRunSpec) -> Compiled:
+def compiled(spec: TrainingRunSpec, assumed: Assumptions) -> Compiled:
     """Compile the step of a run for the accelerators that it names, else for virtual devices of this processor.
+
+    Args:
+        spec: The run's spec.
+        assumed: May give the speed of a device.
 
     Raises:
         BadConfiguration: No step fits into the memory, or the devices cannot compute the document.
@@ -49,10 +54,10 @@ def compiled(spec: TrainingRunSpec) -> Compiled:
     from halcyon.run.fitting import planned
 
     slices = spec.accelerator.resolve().slices
-    rates, note = rates_of(spec.accelerator, slices), ""
+    rates, note = assumed.rates(rates_of(spec.accelerator, slices)), ""
     if spec.accelerator.row.family != "cpu":
         try:
-            program, plan = plan_for_hardware(spec)
+            program, plan = plan_for_hardware(spec, rates)
             return Compiled(plan, run_of(spec, program, plan), rates, note)
         except NoCompiler as error:
             other = without_kernel(spec)

@@ -19,10 +19,11 @@ from jax.experimental import topologies
 from jax.extend import backend
 from jax.sharding import Mesh
 
-from halcyon.commands.programs.gpus import GPUS, rates_of
+from halcyon.commands.programs.gpus import GPUS
 from halcyon.parallel.device_mesh import build_mesh
 from halcyon.run.fitting import planned
 from halcyon.step.device_use import Plan
+from halcyon.step.hlo.work import Rates
 from halcyon.step.program import Program
 from halcyon_api.hardware.kinds import Accelerator
 from halcyon_api.mesh import document_vocabulary, run_mesh
@@ -177,14 +178,17 @@ def described_mesh(spec: TrainingRunSpec) -> Mesh:
     return build_mesh(mesh, devices_of(spec.accelerator, mesh.replica))
 
 
-def plan_for_hardware(spec: TrainingRunSpec) -> tuple[Program, Plan]:
+def plan_for_hardware(spec: TrainingRunSpec, rates: Rates | None) -> tuple[Program, Plan]:
     """The program and the plan of a run, by a step that is compiled for its own hardware.
+
+    Args:
+        spec: The run's spec.
+        rates: Speed of a device. None: not known.
 
     Raises:
         NoCompiler: There is no compiler for the hardware here.
         BadConfiguration: No step fits into the memory, or the devices cannot compute the document.
     """
     mesh = described_mesh(spec)
-    rates = rates_of(spec.accelerator, mesh.shape["replica"])
     with described(mesh.devices.flat[0]):
         return planned(spec, document_vocabulary(spec.tokenizer), mesh, spec.accelerator.row.memory_bytes, rates)

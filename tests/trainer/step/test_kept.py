@@ -1,0 +1,60 @@
+"""What a traced program keeps in any case is counted before it is compiled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import PartitionSpec
+
+from halcyon.run.fitting import Choice, traced_step, with_choice
+from halcyon.step.kept import kept_bytes
+from halcyon_api.spec.trainer import AUTOMATIC_REMAT
+from tests.trainer.run.test_fitting import LENGTH, ROWS, VOCABULARY, spec_of
+from tests.trainer.support.meshes import mesh_of
+
+
+def stacked(x: jax.Array) -> Any:
+    """Seven arrays of the size of `x`."""
+    return jax.lax.scan(lambda sum_of, _: (sum_of + x, sum_of), x, None, length=7)[1]
+
+
+def test_the_largest_loop_counts_however_deep_it_is() -> None:
+    x = jnp.zeros((4, 8), jnp.float32)
+    one = 7 * x.size * 4
+    assert kept_bytes(jax.make_jaxpr(stacked)(x).jaxpr) == one
+    assert kept_bytes(jax.make_jaxpr(lambda x: (jax.jit(stacked)(x), jax.jit(stacked)(2 * x)))(x).jaxpr) == one
+    assert kept_bytes(jax.make_jaxpr(lambda x: x @ x.T)(x).jaxpr) == 0
+
+
+def test_shapes_of_one_device_count_for_all_devices() -> None:
+    mesh = mesh_of(fsdp=2)
+    rows = PartitionSpec("fsdp")
+    each = jax.shard_map(stacked, mesh=mesh, in_specs=rows, out_specs=PartitionSpec(None, "fsdp"))
+    x = jnp.zeros((4, 8), jnp.float32)
+    assert kept_bytes(jax.make_jaxpr(each)(x).jaxpr) == 7 * x.size * 4
+
+
+def test_a_step_keeps_more_the_less_it_computes_again() -> None:
+    spec, mesh = spec_of(), mesh_of(fsdp=2)
+    found = [
+        kept_bytes(traced_step(with_choice(spec, Choice(1, remat)), VOCABULARY, mesh).traced.jaxpr.jaxpr)
+        for remat in AUTOMATIC_REMAT
+    ]
+    assert found == sorted(set(found), reverse=True)
+    llama = spec.model.llama
+    assert llama is not None
+    assert found[-1] >= llama.layers * ROWS * LENGTH * llama.hidden_size * 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("remat", ["none", "full"])
+@pytest.mark.parametrize("microbatches", [1, 4])
+def test_a_compiled_step_takes_at_least_what_its_trace_keeps(remat: Any, microbatches: int) -> None:
+    traced = traced_step(with_choice(spec_of(), Choice(microbatches, remat)), VOCABULARY, mesh_of(fsdp=2))
+    compiled = traced.compiled()
+    assert compiled is not None
+    assert compiled.needed_bytes is not None
+    assert compiled.needed_bytes / 4 < traced.least_bytes < compiled.needed_bytes

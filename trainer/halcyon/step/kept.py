@@ -1,0 +1,56 @@
+"""Memory that a traced step needs in any case, before it is compiled.
+
+A loop over blocks keeps arrays for the backward pass, stacked over its iterations: no compiler can leave them out,
+because the backward pass is another loop. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+_LOOP, _PER_DEVICE = "scan", "shard_map"
+
+
+def kept_bytes(jaxpr: Any) -> int:
+    """Bytes of the arrays that the loop which keeps most of them stacks over its iterations, on all devices together.
+
+    A lower bound: of arrays that devices have copies of, one counts.
+
+    Args:
+        jaxpr: A traced program, as ``jax.stages.Traced.jaxpr.jaxpr``.
+    """
+    most = 0
+    for equation in jaxpr.eqns:
+        for inner in _inside(equation):
+            kept = kept_bytes(inner)
+            if equation.primitive.name == _PER_DEVICE:  # shapes inside are those of one device
+                kept *= max(
+                    (_size(out) // max(1, _size(one)) for out, one in _pairs(equation.invars, inner.invars)), default=1
+                )
+            most = max(most, kept)
+            if equation.primitive.name == _LOOP:
+                pairs = _pairs(equation.outvars, inner.outvars)
+                most = max(most, sum(_bytes(out) for out, one in pairs if out.aval.shape != one.aval.shape))
+    return most
+
+
+def _inside(equation: Any) -> Iterator[Any]:
+    for value in equation.params.values():
+        for one in value if isinstance(value, tuple | list) else (value,):
+            inner = getattr(one, "jaxpr", one)
+            if hasattr(inner, "eqns"):
+                yield inner
+
+
+def _pairs(outside: Any, inside: Any) -> Iterator[tuple[Any, Any]]:
+    if len(outside) == len(inside):
+        yield from ((out, one) for out, one in zip(outside, inside, strict=True) if hasattr(one.aval, "shape"))
+
+
+def _size(variable: Any) -> int:
+    return variable.aval.size
+
+
+def _bytes(variable: Any) -> int:
+    return variable.aval.size * variable.aval.dtype.itemsize
