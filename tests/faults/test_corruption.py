@@ -22,7 +22,7 @@ from tests.faults import rows
 from tests.faults.table import Trials
 from tests.suite import promises
 from tests.trainer.run.test_resume import newest_checkpoint
-from tests.trainer.step.test_audit import batch_for, first_state, flipped, program_on
+from tests.trainer.step.test_audit import LENGTH, ROWS, batch_for, first_state, flipped, program_on
 from tests.trainer.support.process_groups import TrainerProcesses, run_document, start_processes
 
 pytestmark = [pytest.mark.slow, rows.CORRUPTION]
@@ -73,6 +73,53 @@ def test_random_bits_of_the_state_are_found_and_their_device_is_named(on: str, m
             assert audit.gradient(state, batch_for(program, number)) is None
             trials.count("gradients with a flipped bit of a parameter")
             trials.count("audits of right numbers")
+
+
+LONG = [pytest.mark.variant, pytest.mark.long]
+
+
+@pytest.mark.parametrize(
+    ("steps", "meshes", "model", "rule", "microbatches"),
+    [
+        (30, ("replica 3", "replica 2 x fsdp 2"), "llama", "muon", 2),
+        *(
+            pytest.param(2_000, *case, marks=LONG)
+            for case in (
+                (("replica 3", "replica 2", "replica 4"), "llama", "adamw", 1),
+                (("replica 2 x fsdp 2", "replica 4 x fsdp 2"), "llama", "muon", 2),
+                (("data 4", "replica 2 x data 2 x fsdp 2"), "gpt2", "lion", 3),
+                (("replica 2 x tensor 2", "replica 4 x tensor 2"), "llama", "adafactor", 1),
+                (("replica 2 x fsdp 2 x context 2",), "llama", "adamw", 1),
+                (("replica 2 x fsdp 2 x expert 2", "replica 2 x fsdp 4"), "mixtral", "adamw", 1),
+                (("replica 4 x tensor 2", "replica 2 x tensor 2"), "deepseekV3", "muon", 2),
+                (("replica 2 x fsdp 2 x tensor 2", "replica 3"), "qwen3Next", "adamw", 1),
+                (("replica 8", "replica 4"), "nanochat", "muon", 3),
+                (("fsdp 8", "fsdp 4"), "llama", "adamw", 2),
+            )
+        ),
+    ],
+)
+def test_right_numbers_raise_no_alarm_while_a_run_trains(
+    steps: int, meshes: tuple[str, ...], model: str, rule: str, microbatches: int, trials: Trials
+) -> None:
+    """Each step is audited. The state moves from mesh to mesh, as when a run starts again on other slices."""
+    state: Any = None
+    for on in meshes:
+        program = program_on(on, model, microbatches, rule=rule)
+        audit, step = Audit(program), program.compile_step(ROWS, LENGTH)
+        control = jax.device_put(np.zeros(program.mesh.size, np.int32), program.control_sharding)
+        shapes = program.template
+        state = (
+            first_state(program)
+            if state is None
+            else jax.tree.map(lambda leaf, to: jax.device_put(leaf, to.sharding), jax.device_get(state), shapes)
+        )
+        assert audit.products() is None
+        for number in range(steps // len(meshes)):
+            batch = batch_for(program, number)
+            state, _ = step(state, batch, control)
+            assert (audit.state(state), audit.gradient(state, batch)) == (None, None), (on, number)
+            trials.count("audited steps with right numbers")
 
 
 def events(group: TrainerProcesses, name: str) -> list[dict[str, Any]]:

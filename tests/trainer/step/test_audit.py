@@ -42,11 +42,13 @@ class Faulty:
         return sums._replace(loss=sums.loss * jnp.where(wrong, jnp.float32(1 + 2**-22), jnp.float32(1)))
 
 
-def program_on(on: str, model: str = "llama", microbatches: int = 1, fault: tuple[str, int] | None = None) -> Program:
+def program_on(
+    on: str, model: str = "llama", microbatches: int = 1, fault: tuple[str, int] | None = None, rule: str = "adamw"
+) -> Program:
     run = document(
         spec__accelerator={"type": "cpu", "topology": "1x8", "slices": 1},
         spec__model=MODELS[model],
-        spec__optimizer={"learningRate": 0.01, "adamw": {}},
+        spec__optimizer={"learningRate": 0.01, rule: {}},
         spec__trainer={"steps": 10, "batchSize": ROWS, "sequenceLength": LENGTH, "microbatches": microbatches},
     )
     program = build_program(parse_run(run).spec, 60, mesh_from(on))
