@@ -1,10 +1,11 @@
-"""`halcyon plan` beside published speeds: the step of each published training is compiled for its hardware, without it.
+"""`halcyon plan` of large trainings, and beside published speeds: each step is compiled for its hardware, without it.
 
 The plan's ceiling is the speed of ideal devices, so it lies above what was measured. How far above is a measure of the
 plan. The published trainings are those of MaxText and torchtitan; their sources are in `PUBLISHED`.
 
-    python tests/bench/plan_published.py [--tpu PYTHON] [--cuda PYTHON] [--only WORD ...] [--page docs/guides/planning.md]
+    python tests/bench/plan_published.py [--tpu PYTHON] [--cuda PYTHON] [--only WORD ...] [--page docs/performance.md] [--search MINUTES]
 
+`--search MINUTES` lets `halcyon plan --search` look for a faster mesh of each large training.
 `--tpu` and `--cuda` are interpreters with the extras of these names; a process can compile for one of them only.
 """
 
@@ -94,29 +95,91 @@ PUBLISHED = (
 )
 
 
-def planned(one: Published, python: Path) -> tuple[dict[str, Any] | str, float]:
-    """The numbers of the plan, or why there is none; and the seconds that it took."""
+QWEN_3_30B: dict[str, Any] = {
+    "numHiddenLayers": 48,
+    "hiddenSize": 2048,
+    "numAttentionHeads": 32,
+    "numKeyValueHeads": 4,
+    "headDim": 128,
+    "numExperts": 128,
+    "numExpertsPerTok": 8,
+    "moeIntermediateSize": 768,
+}
+LLAMA_3_1B = {
+    "layers": 16, "hiddenSize": 2048, "intermediateSize": 8192, "heads": 32, "kvHeads": 8, "headDim": 64,
+    "tieEmbeddings": True,
+}  # fmt: skip
+
+
+def large() -> dict[str, dict[str, Any]]:
+    """Documents of large trainings by a few words."""
+
+    def of(
+        where: tuple[str, str, int], llama: dict[str, Any], length: int, rows: int, **trainer: Any
+    ) -> dict[str, Any]:
+        kind, topology, chips = where
+        return Published("", kind, topology, chips, llama, 128_256, length, rows, 0, "", trainer).document()
+
+    dense, sparse = of(("v6e", "16x16", 512), LLAMA_3_70B, 8192, 1), of(("h200", "1x8", 8), {}, 4096, 8)
+    dense["spec"]["accelerator"]["slices"] = 2
+    sparse["spec"] |= {"model": {"qwen3Moe": QWEN_3_30B}, "tokenizer": {"bpe": {"vocabSize": 151_936}}}
+    return {
+        "Llama 3.1 8B, 64 v5p": of(("v5p", "4x4x4", 64), LLAMA_3_8B, 8192, 4),
+        "Llama 3.1 70B, 2 x 256 v6e": dense,
+        "Qwen3 30B-A3B, 8 h200": sparse,
+        "Llama 3.2 1B, 1 l4": of(("l4", "1x1", 1), LLAMA_3_1B, 2048, 8, offload="auto"),
+    }
+
+
+def large_row(title: str, document: dict[str, Any], python: Path, minutes: float | None) -> str:
+    """The row of a large training."""
+    found, seconds = planned(document, python)
+    if isinstance(found, str):
+        return f"| {title} | {found} | | | | {seconds:,.0f} s | |"
+    best = "-"
+    if minutes is not None:
+        rows, _ = planned(document, python, "--search", f"--minutes={minutes}")
+        fitting = [one for one in rows if one["fits"]] if isinstance(rows, list) else []
+        best = f"none of {len(rows)} fits"
+        if fitting:
+            time_of = fitting[0]["plan"]["step"]["time of a step"]["value"]
+            changes = {name.rpartition(".")[2]: value for name, value in fitting[0]["changes"].items()}
+            short = ", ".join(f"{name} {value}" for name, value in changes.items() if value not in (1, "auto"))
+            best = f"{time_of:.3g} s with {short or 'the document as it is'}, of {len(rows)} tried"
+    numbers, program = found["plan"], found["program"]
+    memory = numbers["memory of a device"]
+    mesh = " x ".join(f"{name} {size}" for name, size in program["mesh"].items() if size > 1) or "one device"
+    step = numbers["step"]
+    return (
+        f"| {title} | {mesh}, {program['microbatches']} x {program['rows']}, remat {program['remat']} | "
+        f"{memory['the whole step']['value'] / 1e9:.1f} of {memory['there is']['value'] / 1e9:.1f} GB | "
+        f"{step['time of a step']['value']:.3g} s | {step['MFU']['value']:.1%} | {seconds:,.0f} s | {best} |"
+    )
+
+
+def planned(document: dict[str, Any], python: Path, *options: str) -> tuple[Any, float]:
+    """The numbers of the plan as JSON, or why there is none; and the seconds that it took."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.yaml"
-        path.write_text(yaml.safe_dump(one.document()), encoding="utf-8")
+        path.write_text(yaml.safe_dump(document), encoding="utf-8")
         paths = os.pathsep.join(str(REPOSITORY / name) for name in ("trainer", "crds"))
         began = time.monotonic()
         ended = subprocess.run(
-            [python, "-m", "halcyon.commands.main", "plan", path, "--json"],
+            [python, "-m", "halcyon.commands.main", "plan", path, "--json", *options],
             env=os.environ | {"PYTHONPATH": paths},
             capture_output=True,
             text=True,
             check=False,
         )
     seconds = time.monotonic() - began
-    if not ended.stdout.startswith("{"):
+    if not ended.stdout.startswith(("{", "[")):
         return ended.stderr.strip().splitlines()[-1] if ended.stderr.strip() else f"exit {ended.returncode}", seconds
     return json.loads(ended.stdout), seconds
 
 
 def row(one: Published, python: Path) -> str:
     """The row of a training."""
-    found, seconds = planned(one, python)
+    found, seconds = planned(one.document(), python)
     head = f"| {one.name} | {one.chips} x {one.type} | {one.source} | {one.speed:,.0f} |"
     if isinstance(found, str):
         return f"{head} - | - | - | - | {seconds:,.0f} s | {found} |"
@@ -137,7 +200,17 @@ def main() -> None:
     parser.add_argument("--cuda", type=Path, default=Path(sys.executable))
     parser.add_argument("--only", nargs="*", default=[""], help="words of the model or the hardware")
     parser.add_argument("--page", type=Path)
+    parser.add_argument("--search", type=float, metavar="MINUTES", help="search for a faster mesh of the large ones")
     options = parser.parse_args()
+    wide = [
+        "| training | the plan's choice | memory | time of a step | MFU | planned in | the best of a search |",
+        "|---|---|---|---:|---:|---:|---|",
+    ]
+    for title, document in large().items():
+        if any(word in title for word in options.only):
+            python = options.cuda if document["spec"]["accelerator"]["type"] in ("h200", "l4") else options.tpu
+            wide.append(large_row(title, document, python, options.search))
+            print(wide[-1], flush=True)
     lines = [
         "| model | hardware | published by | tokens/s a chip | the plan's ceiling | ratio | the plan | ratio | planned in | program |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|---|",
@@ -147,6 +220,7 @@ def main() -> None:
             lines.append(row(one, options.cuda if one.type.startswith(("h", "b")) else options.tpu))
             print(lines[-1], flush=True)
     if options.page is not None:
+        write_between(options.page, "large", "\n".join(wide) + "\n")
         write_between(options.page, "published", "\n".join(lines) + "\n")
 
 
