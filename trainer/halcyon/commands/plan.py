@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from halcyon.commands.planning.search import Tried
     from halcyon_api.training_run import TrainingRun
 
-_MINUTES = 4.0
+_MINUTES = 10.0
 
 
 def plan(
