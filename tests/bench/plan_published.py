@@ -202,6 +202,28 @@ def row(one: Published, python: Path) -> str:
     return f"{head} {ceiling:,.0f} | {ceiling / one.speed:.2f} | {speed:,.0f} | {speed / one.speed:.2f} | {seconds:,.0f} s | {program} |"
 
 
+def with_others(page: str, name: str, rows: list[str]) -> list[str]:
+    """The rows of a table, those that did not run now as the page has them.
+
+    Args:
+        page: The page.
+        name: The table.
+        rows: Two lines of its head, and the rows that ran.
+    """
+    before = page.partition(f"<!-- {name}: begin -->")[2].partition(f"<!-- {name}: end -->")[0].split("\n")
+    known = {title_of(line): line for line in before if line.startswith("|")} | {
+        title_of(line): line for line in rows[2:]
+    }
+    order = [*large(), *(f"{one.name} {one.chips} x {one.type}" for one in PUBLISHED)]
+    return [*rows[:2], *(known[title] for title in order if title in known)]
+
+
+def title_of(line: str) -> str:
+    """What names a row: a large training, or a model with its hardware."""
+    first, second, *_ = (cell.strip() for cell in line.strip("|").split("|"))
+    return first if first in large() else f"{first} {second}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tpu", type=Path, default=Path(sys.executable))
@@ -228,8 +250,8 @@ def main() -> None:
             lines.append(row(one, options.cuda if one.type.startswith(("h", "b")) else options.tpu))
             print(lines[-1], flush=True)
     if options.page is not None:
-        write_between(options.page, "large", "\n".join(wide) + "\n")
-        write_between(options.page, "published", "\n".join(lines) + "\n")
+        for name, rows in (("large", wide), ("published", lines)):
+            write_between(options.page, name, "\n".join(with_others(options.page.read_text(), name, rows)) + "\n")
 
 
 if __name__ == "__main__":
