@@ -142,6 +142,9 @@ def test_the_speed_of_a_device_can_be_given() -> None:
     measured = with_values(["device-flops=5e12", "device-memory=1e11"])
     assert measured.rates(RATES) == Rates(flops=5e12, memory=1e11, links=1.0)
     assert (measured.rates(None), Assumptions().rates(RATES)) == (None, RATES)
+    network = with_values(["device-network=7"])
+    assert network.rates(RATES) == RATES, "there is one island"
+    assert network.rates(replace(RATES, network=3.0, island=8)) == replace(RATES, network=7.0, island=8)
     assert replace(measured, device_links=1e9).rates(None) == Rates(5e12, 1e11, 1e9)
 
 

@@ -32,6 +32,9 @@ class Assumptions:
     device_links: float | None = _assumed(
         None, "bytes in a second that a device sends to its neighbours. Default: the hardware's"
     )
+    device_network: float | None = _assumed(
+        None, "bytes in a second that a device sends to other slices, or hosts of GPUs. Default: the hardware's"
+    )
     products: float = _assumed(
         0.73, "share of the peak rate that large matrix products reach (measured on an H100, docs/performance.md)"
     )
@@ -60,7 +63,8 @@ class Assumptions:
         given = {"flops": self.device_flops, "memory": self.device_memory, "links": self.device_links}
         values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if known is not None:
-            return replace(known, **values)
+            between = {} if known.network is None or self.device_network is None else {"network": self.device_network}
+            return replace(known, **values, **between)
         return Rates(**values) if len(values) == len(given) else None
 
     def stops_of_host(self, provisioning: Provisioning) -> float:
