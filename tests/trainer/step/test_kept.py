@@ -29,6 +29,27 @@ def test_the_largest_loop_counts_however_deep_it_is() -> None:
     assert kept_bytes(jax.make_jaxpr(lambda x: x @ x.T)(x).jaxpr) == 0
 
 
+def test_what_is_in_the_hosts_memory_takes_none_of_a_device() -> None:
+    def offloaded(x: jax.Array) -> Any:
+        def one(total: jax.Array, _: Any) -> tuple[jax.Array, Any]:
+            return total + x, (jax.device_put(total, jax.memory.Space.Host), total[0])
+
+        return jax.lax.scan(one, x, None, length=7)[1]
+
+    x = jnp.zeros((4, 8), jnp.float32)
+    assert kept_bytes(jax.make_jaxpr(offloaded)(x).jaxpr) == 7 * 8 * 4
+
+
+def test_a_step_with_blocks_in_the_hosts_memory_keeps_less() -> None:
+    def kept(remat: str) -> int:
+        spec = spec_of(microbatches=1, remat=remat)
+        many = spec.trainer.model_copy(update={"batch_size": 16 * ROWS})  # more bytes than the gradients
+        traced = traced_step(spec.model_copy(update={"trainer": many}), VOCABULARY, mesh_of(fsdp=2))
+        return kept_bytes(traced.traced.jaxpr.jaxpr)
+
+    assert kept("offload") < kept("full") / 2
+
+
 def test_shapes_of_one_device_count_for_all_devices() -> None:
     mesh = mesh_of(fsdp=2)
     rows = PartitionSpec("fsdp")

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import jax
+
 _LOOP, _PER_DEVICE = "scan", "shard_map"
 
 
@@ -53,4 +55,6 @@ def _size(variable: Any) -> int:
 
 
 def _bytes(variable: Any) -> int:
-    return variable.aval.size * variable.aval.dtype.itemsize
+    """Bytes in the memory of devices: what `remat: offload` keeps in the host's memory takes none."""
+    aval = variable.aval
+    return 0 if aval.memory_space == jax.memory.Space.Host else aval.size * aval.dtype.itemsize
