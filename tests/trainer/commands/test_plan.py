@@ -104,7 +104,10 @@ def test_a_search_ranks_meshes_and_writes_the_best_one(tmp_path: Path) -> None:
 
 
 def test_a_wrong_assumption_is_one_sentence(tmp_path: Path) -> None:
-    for given, said in (("prize=2", "there is no assumption prize; there are device-flops,"), ("price=much", "no number")):
+    for given, said in (
+        ("prize=2", "there is no assumption prize; there are device-flops,"),
+        ("price=much", "no number"),
+    ):
         ended = plan(document(), tmp_path, "--assume", given)
         assert (ended.returncode, ended.stderr.count("\n")) == (ExitCode.BAD_CONFIGURATION, 1)
         assert said in ended.stderr
