@@ -109,7 +109,8 @@ def memory_problem(
     needed = need.total_bytes * devices
     if needed <= available_bytes:
         return None
-    amounts = f"{size(needed)} at least, and {where} has {size(available_bytes)}: {size(needed - available_bytes)} are missing"
+    missing = size(needed - available_bytes)
+    amounts = f"{size(needed)} at least, and {where} has {size(available_bytes)}: {missing} are missing"
     if need.state_bytes >= need.batch_bytes:
         what = "parameters, gradients and optimizer state" if spec.has_steps else "parameters"
         shared = mesh.parameter_shards == mesh.devices_per_slice

@@ -26,7 +26,7 @@ import yaml
 
 sys.path.append(str(Path(__file__).parent))
 
-from fleet import write_between
+from page import with_block
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LLAMA_2_7B = {"layers": 32, "hiddenSize": 4096, "intermediateSize": 11_008, "heads": 32}
@@ -283,7 +283,8 @@ def main() -> None:
             print(lines[-1], flush=True)
     if options.page is not None:
         for name, rows in (("large", wide), ("published", lines)):
-            write_between(options.page, name, "\n".join(with_others(options.page.read_text(), name, rows)) + "\n")
+            page = options.page.read_text(encoding="utf-8")
+            options.page.write_text(with_block(page, name, "\n".join(with_others(page, name, rows))), encoding="utf-8")
 
 
 if __name__ == "__main__":
