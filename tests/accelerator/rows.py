@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.page_block import with_block
+
 Row = dict[str, Any]
 """A row: ``stage``, the names of the case, then its figures. The names of figures end with their unit, such as ``step
 ms``.
@@ -14,7 +16,6 @@ ms``.
 A row with ``error`` says what failed; one with ``left out`` says why another library's kernel was not measured, which
 is no failure."""
 
-BEGIN, END = "<!-- accelerator:begin -->", "<!-- accelerator:end -->"
 NOTHING = "Not measured yet."
 _MACHINE = "machine"
 """The stage of the row that names the machine; it begins a run of the script."""
@@ -127,14 +128,10 @@ def read(path: Path) -> list[Row]:
 
 
 def with_section(page: str, rows: list[Row]) -> str:
-    """A page of Markdown with the tables of rows between the two markers.
+    """A page of Markdown with the tables of rows in its block.
 
     Raises:
-        ValueError: The page lacks the markers.
+        LookupError: The page has no such block.
     """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"the page has no lines {BEGIN} and {END}")
     tables = [f"### {card}\n\n{markdown(short(found))}" for card, found in by_card(rows).items()]
-    return "\n".join((f"{before}{BEGIN}", "\n\n".join(tables) or NOTHING, f"{END}{after}"))
+    return with_block(page, "accelerator", "\n\n".join(tables) or NOTHING)

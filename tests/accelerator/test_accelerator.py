@@ -20,7 +20,7 @@ from halcyon.models.parts.masks import Block
 from halcyon_devcluster.waiting import until
 from tests.accelerator import run
 from tests.accelerator.measure import ROOT
-from tests.accelerator.rows import BEGIN, END, NOTHING, Row, Table, by_card, markdown, read, short, with_section
+from tests.accelerator.rows import NOTHING, Row, Table, by_card, markdown, read, short, with_section
 from tests.accelerator.stages.attention import Case, mask_of, visible_pairs
 from tests.accelerator.stages.profile import covered
 from tests.faults.interpreters import of_version, uv
@@ -101,11 +101,11 @@ def test_a_page_shows_the_largest_error_of_each_implementation() -> None:
 
 
 def test_the_section_of_a_page_is_replaced_and_the_rest_stays() -> None:
-    page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
-    assert with_section(page, []) == f"before\n{BEGIN}\n{NOTHING}\n{END}\nafter\n"
+    page = "before\n<!-- accelerator: begin -->\n{}\n<!-- accelerator: end -->\nafter\n"
+    assert with_section(page.format("old"), []) == page.format(NOTHING)
     machine = {"stage": "machine", "card": "C"}
-    assert with_section(with_section(page, [machine, {"stage": "a", "x": 1}]), []) == with_section(page, [])
-    with pytest.raises(ValueError, match="has no lines"):
+    assert with_section(with_section(page.format("old"), [machine, {"stage": "a", "x": 1}]), []) == page.format(NOTHING)
+    with pytest.raises(LookupError, match="has no lines"):
         with_section("nothing", [])
 
 

@@ -33,9 +33,9 @@ from tests.bench.fleet import (
     cluster_options,
     fleet,
     until_async,
-    write_between,
 )
 from tests.cluster.operators import OperatorProcess, stores
+from tests.page_block import write_block
 
 OTHERS = 20
 """Runs of the tenant without the problem."""
@@ -256,7 +256,7 @@ def main() -> None:
     with bench_cluster(options, "halcyon-isolation-") as (cluster, folder):
         sinks, sizes = asyncio.run(measure(cluster, options, folder))
     if options.page is not None:
-        write_between(options.page, "isolation", page(sinks, sizes))
+        write_block(options.page, "isolation", page(sinks, sizes))
     problems = [text for one in sinks for text in missed("runs on a sink", one)] + [
         text for one in sizes for text in missed("pods", one)
     ]

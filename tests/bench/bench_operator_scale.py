@@ -39,9 +39,9 @@ from tests.bench.fleet import (
     cluster_options,
     fleet,
     until_async,
-    write_between,
 )
 from tests.cluster.operators import OperatorProcess, stores
+from tests.page_block import write_block
 
 REST_SECONDS = RESYNC_SECONDS
 EDITS = 200
@@ -423,7 +423,7 @@ def main() -> None:
     with bench_cluster(options, "halcyon-scale-") as (cluster, folder):
         figures = asyncio.run(measure(cluster, options.runs, folder))
     if options.page is not None:
-        write_between(options.page, "scale", page(figures))
+        write_block(options.page, "scale", page(figures))
     if problems := [problem for one in figures for problem in missed(one)] + outgrown(figures[0], figures[-1]):
         raise SystemExit("\n".join(problems))
 

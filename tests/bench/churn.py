@@ -38,9 +38,9 @@ from tests.bench.fleet import (
     dump,
     fleet,
     until_async,
-    write_between,
 )
 from tests.cluster.operators import OperatorProcess, stores
+from tests.page_block import write_block
 
 SETTLE_SECONDS = 240
 ACTIONS = {
@@ -266,7 +266,7 @@ def main() -> None:
     with bench_cluster(options, "halcyon-churn-") as (cluster, folder):
         printed = asyncio.run(churn(cluster, folder, options.runs, options.actions, options.seconds, options.seed))
     if printed and options.page is not None:
-        write_between(options.page, "churn", f"```\n{printed}```\n")
+        write_block(options.page, "churn", f"```\n{printed}```")
     sys.exit(0 if printed else 1)
 
 

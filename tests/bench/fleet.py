@@ -150,16 +150,6 @@ def cluster_options(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--page", type=Path, help="page; the figures are written between its marks")
 
 
-def write_between(page: Path, name: str, text: str) -> None:
-    """Write a text between the marks `name: begin` and `name: end` of a page."""
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    before, _, rest = page.read_text().partition(begin)
-    _, found, after = rest.partition(end)
-    if not found:
-        raise SystemExit(f"{page} has no {begin} with {end} behind it.")
-    page.write_text(f"{before}{begin}\n{text}{end}{after}")
-
-
 def run_document(
     name: str, namespace: str, *, hosts: int = PODS_A_RUN, slices: int = 1, endpoint: str = NO_STORE, **spec: Any
 ) -> dict[str, Any]:

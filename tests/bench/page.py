@@ -16,6 +16,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[2]))
+
+from tests.page_block import write_block
+
 FOLDER = Path(__file__).parent
 REPOSITORY = FOLDER.parents[1]
 PAGE = REPOSITORY / "docs" / "performance.md"
@@ -69,20 +73,6 @@ def machine() -> str:
     )
 
 
-def with_block(page: str, name: str, text: str) -> str:
-    """The page with another text between the marks of a name.
-
-    Raises:
-        LookupError: The page has no such marks.
-    """
-    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
-    before, found, rest = page.partition(begin)
-    _, ended, after = rest.partition(end)
-    if not (found and ended):
-        raise LookupError(f"{PAGE.name} has no marks for {name}")
-    return f"{before}{begin}{text}\n{end}{after}"
-
-
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -110,10 +100,8 @@ def main() -> None:
             broken.append(name)
         elif options.page:
             shown_command = " ".join(["python", f"tests/bench/bench_{name}.py", *shown.arguments.split()])
-            page = with_block(
-                PAGE.read_text(encoding="utf-8"), name, f"```text\n$ {shown_command}\n{ended.stdout.strip()}\n```"
-            )
-            PAGE.write_text(with_block(page, "machine", machine()), encoding="utf-8")
+            write_block(PAGE, name, f"```text\n$ {shown_command}\n{ended.stdout.strip()}\n```")
+            write_block(PAGE, "machine", machine())
     if broken:
         sys.exit(f"these benchmarks failed: {', '.join(broken)}")
 

@@ -24,9 +24,9 @@ from typing import Any
 
 import yaml
 
-sys.path.append(str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[2]))
 
-from page import with_block
+from tests.page_block import block, write_block
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LLAMA_2_7B = {"layers": 32, "hiddenSize": 4096, "intermediateSize": 11_008, "heads": 32}
@@ -242,8 +242,7 @@ def with_others(page: str, name: str, rows: list[str]) -> list[str]:
         name: The table.
         rows: Two lines of its head, and the rows that ran.
     """
-    before = page.partition(f"<!-- {name}: begin -->")[2].partition(f"<!-- {name}: end -->")[0].split("\n")
-    known = {title_of(line): line for line in before if line.startswith("|")} | {
+    known = {title_of(line): line for line in block(page, name).split("\n")} | {
         title_of(line): line for line in rows[2:]
     }
     order = [*large(), *(f"{one.name} {one.chips} x {one.type}" for one in PUBLISHED)]
@@ -284,7 +283,7 @@ def main() -> None:
     if options.page is not None:
         for name, rows in (("large", wide), ("published", lines)):
             page = options.page.read_text(encoding="utf-8")
-            options.page.write_text(with_block(page, name, "\n".join(with_others(page, name, rows))), encoding="utf-8")
+            write_block(options.page, name, "\n".join(with_others(page, name, rows)))
 
 
 if __name__ == "__main__":

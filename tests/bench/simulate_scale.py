@@ -23,10 +23,10 @@ from halcyon.checkpoint.layout import chunk_limit
 from halcyon.checkpoint.save_schedule import best_interval
 from halcyon.commands.planning.estimate import goodput as closed_form
 
-sys.path.append(str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[2]))
 
-from checkpoint_scale import BYTES_A_PARAMETER, Place, times
-from fleet import write_between
+from tests.bench.checkpoint_scale import BYTES_A_PARAMETER, Place, times
+from tests.page_block import write_block
 
 DAY = 86_400.0
 SIZES = ((16, 8e9), (256, 70e9), (4096, 405e9), (16_384, 2e12))
@@ -184,7 +184,7 @@ def main() -> None:
     if options.page is None:
         sys.stdout.write(f"{text}\n")
     else:
-        write_between(options.page, "hosts", f"{text}\n")
+        write_block(options.page, "hosts", text)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from tests.faults.mutation_table import MUTATIONS, Mutation
 from tests.faults.table import REPOSITORY
+from tests.page_block import block, write_block
 from tests.suite.tiers import SuitePart, Tier, expression
 
-BEGIN, END = "<!-- mutations: begin -->", "<!-- mutations: end -->"
 _FAILED = re.compile(r"^FAILED (\S+?::[^\s\[]+(?:\[.*?\])?)(?: - (.*))?$", re.MULTILINE)
 _LONGEST_REASON = 140
 IN_MAKE_TEST = " or ".join(f"({expression(part, Tier.TEST)})" for part in SuitePart)
@@ -89,13 +89,10 @@ def line(mutation: Mutation, failed: list[tuple[str, str]]) -> str:
 
 def write(page: Path, tried: dict[str, str]) -> None:
     """Replace the lines of these mutations in the page's table, and keep the others."""
-    before, rest = page.read_text().split(BEGIN)
-    table, after = rest.split(END)
-    lines = {one.strip("|").split(" | ")[0].strip(): one for one in table.strip().splitlines()[2:]} | tried
+    table = block(page.read_text(), "mutations")
+    lines = {one.strip("|").split(" | ")[0].strip(): one for one in table.splitlines()[2:]} | tried
     body = "\n".join(lines[mutation.what] for mutation in MUTATIONS if mutation.what in lines)
-    page.write_text(
-        f"{before}{BEGIN}\n| broken on purpose | failed | row | how |\n|---|---|---|---|\n{body}\n{END}{after}"
-    )
+    write_block(page, "mutations", f"| broken on purpose | failed | row | how |\n|---|---|---|---|\n{body}")
 
 
 def main() -> int:

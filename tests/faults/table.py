@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults import rows
+from tests.page_block import block, write_block
 
-BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 HEADER = "| fault | what must hold | what was done | held | tests |\n|---|---|---|---|---|"
 _MARK, _TRIAL = "fault", "trial"
 REPOSITORY = Path(__file__).parents[2]
@@ -93,15 +93,13 @@ class Table:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
         """Write the rows whose tests all ran, and keep the others."""
-        text = self._page.read_text()
-        before, rest = text.split(BEGIN)
-        table, after = rest.split(END)
-        lines = {line.strip("|").split(" | ")[0].strip(): line for line in table.strip().splitlines()[2:]}
+        table = block(self._page.read_text(), "table")
+        lines = {line.strip("|").split(" | ")[0].strip(): line for line in table.splitlines()[2:]}
         marked = marked_tests()
         self._written = [row for row in self._rows.values() if row.tests == marked[row.fault]]
         lines |= {row.fault: row.line() for row in self._written}
         body = "\n".join(lines[fault] for fault in self._rows if fault in lines)
-        self._page.write_text(f"{before}{BEGIN}\n{HEADER}\n{body}\n{END}{after}")
+        write_block(self._page, "table", f"{HEADER}\n{body}")
 
     @pytest.hookimpl
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -153,7 +151,7 @@ def marked_tests(folder: Path = REPOSITORY / "tests") -> dict[str, set[str]]:
 
 def tabled_tests(page: Path) -> dict[str, set[str]]:
     """By fault, the tests that the table of a page names."""
-    table = page.read_text().split(BEGIN)[1].split(END)[0].strip().splitlines()[2:]
+    table = block(page.read_text(), "table").splitlines()[2:]
     cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table]
     return {row[0]: {test.strip("` ") for test in row[4].split("<br>")} for row in cells}
 

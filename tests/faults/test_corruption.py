@@ -4,7 +4,12 @@ run.
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +25,9 @@ from halcyon.weights.folder import address
 from halcyon_api.ends import ExitCode
 from tests.faults import rows
 from tests.faults.table import Trials
+from tests.ports import free_port
 from tests.suite import promises
+from tests.suite.limits import limit
 from tests.trainer.run.test_resume import newest_checkpoint
 from tests.trainer.step.test_audit import LENGTH, ROWS, batch_for, first_state, flipped, program_on
 from tests.trainer.support.process_groups import TrainerProcesses, run_document, start_processes
@@ -29,6 +36,7 @@ pytestmark = [pytest.mark.slow, rows.CORRUPTION]
 
 STEPS, EVERY = 20, 5
 MODULE = "tests.trainer.support.faulty_child"
+INJECTED = "tests.trainer.support.injected_child"
 
 
 def document(folder: Path, name: str, slices: int, **audit: Any) -> dict[str, Any]:
@@ -120,6 +128,53 @@ def test_right_numbers_raise_no_alarm_while_a_run_trains(
             state, _ = step(state, batch, control)
             assert (audit.state(state), audit.gradient(state, batch)) == (None, None), (on, number)
             trials.count("audited steps with right numbers")
+
+
+@pytest.mark.parametrize(
+    ("injections", "model", "rule"),
+    [
+        (18, "llama", "adamw"),
+        *(pytest.param(150, *case, marks=LONG) for case in (("llama", "adamw"), ("mixtral", "muon"))),
+    ],
+)
+def test_random_faults_in_processes_are_found_and_named_and_their_steps_done_again(
+    injections: int, model: str, rule: str, trials: Trials
+) -> None:
+    count, coordinator = 3, f"127.0.0.1:{free_port()}"
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", INJECTED, str(index), str(count), coordinator, str(injections), model, rule],
+            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(count)
+    ]
+    try:
+        with ThreadPoolExecutor(count) as readers:
+            outputs = list(
+                readers.map(lambda process: process.communicate(timeout=limit(60 + 5 * injections)), started)
+            )
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0] * count, outputs
+    reports = [json.loads(output.splitlines()[-1]) for output, _ in outputs]
+    assert [report["equal"] for report in reports] == [True] * count
+    for injected in zip(*(report["injections"] for report in reports), strict=True):
+        one = injected[0]
+        assert all(other["named"] == one["named"] for other in injected), "the processes decide alike"
+        if one["named"]:
+            assert (one["found"], one["named"]) == (
+                "state" if one["fault"] == "state" else "gradient",
+                [one["process"]],
+            )
+            trials.count("faults of a process")
+        else:
+            assert one["fault"] == "state"
+            assert all(each["gone"] for each in injected), one
+            trials.count("bits that rounding removed")
 
 
 def events(group: TrainerProcesses, name: str) -> list[dict[str, Any]]:

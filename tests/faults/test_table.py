@@ -13,6 +13,7 @@ from tests.faults import mutations
 from tests.faults.mutation_table import MUTATIONS, PROMISES
 from tests.faults.mutations import mutate
 from tests.faults.table import REPOSITORY, marked_tests, tabled_tests
+from tests.page_block import block
 
 PAGE = REPOSITORY / "docs" / "reliability.md"
 
@@ -51,7 +52,5 @@ def test_make_test_runs_the_tests_that_find_each_mutation() -> None:
 def test_every_mutation_of_the_committed_page_was_detected() -> None:
     page = PAGE.read_text()
     assert "**nothing failed**" not in page
-    table = page.split(mutations.BEGIN)[1].split(mutations.END)[0]
-    assert [line.split(" | ")[0].removeprefix("| ") for line in table.strip().splitlines()[2:]] == [
-        one.what for one in MUTATIONS
-    ]
+    rows = block(page, "mutations").splitlines()[2:]
+    assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == [one.what for one in MUTATIONS]

@@ -104,6 +104,18 @@ def test_a_replay_finds_the_step_after_which_one_bit_was_wrong(lie: int, tmp_pat
 
 
 @pytest.mark.slow
+@promises.REPLAYED
+def test_a_replay_finds_the_step_whose_batch_had_a_wrong_bit(tmp_path: Path) -> None:
+    """No audit can: all slices compute the same from that batch."""
+    path = run(tmp_path, **{"spec.recovery": {"audit": {"everySteps": EVERY}}})
+    trained(path, FAULT="batch", FAULT_STEP=str(EVERY + 2))
+    code, found = replayed(path, "--from", EVERY)
+    assert (code, found["identical"], found["firstDifferentStep"]) == (1, False, EVERY + 2)
+    code, found = replayed(path, "--from", 2 * EVERY)
+    assert (code, found["identical"]) == (0, True)
+
+
+@pytest.mark.slow
 @pytest.mark.variant
 @pytest.mark.parametrize("family", SMALL_FAMILIES)
 def test_every_family_replays_and_its_audits_find_nothing(family: str, tmp_path: Path) -> None:

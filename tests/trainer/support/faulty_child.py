@@ -3,7 +3,8 @@
 FAULT=parameter: after step FAULT_STEP, counted from 1, one bit of one parameter (of the first norm, which each token
 uses) is another one in the memory of the process FAULTY. FAULT=arithmetic: from that step on, each number of the
 gradients of the slice FAULTY is the next larger one. FAULT=once: only in the step FAULT_STEP, and only in the first
-computation of it in an audit.
+computation of it in an audit. FAULT=batch: one bit of the first token of the batch of that step is another one, in a run
+of one process.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from halcyon.commands.main import app
+from halcyon.data.loader import Loader
 from halcyon.run.programs import Programs
 from halcyon.step.audit import Audit
 from halcyon.step.gradients import Gradients
@@ -25,6 +27,7 @@ from halcyon.step.state import TrainState
 KIND, FAULTY, STEP = os.environ.get("FAULT"), int(os.environ.get("FAULTY", "0")), int(os.environ.get("FAULT_STEP", "0"))
 program_of, evaluated = Programs.of, Audit._digests
 of_group, of_first = Gradients._of_group, Gradients._of_first
+batch_of = Loader.batch
 taken = 0
 lied = False
 
@@ -52,6 +55,15 @@ def faulty_memory(programs: Programs, batch: Any, *, watched: bool = False) -> A
     return step
 
 
+def faulty_batch(loader: Loader, step: int) -> Any:
+    found = batch_of(loader, step)
+    if step + 1 != STEP:
+        return found
+    bits = np.zeros(found["tokens"].shape, np.int32)
+    bits.flat[0] = 1
+    return found | {"tokens": found["tokens"] ^ bits}
+
+
 def faulty_arithmetic(of_rows: Any) -> Any:
     def faulty(gradients: Gradients, batch: Any, parts: Any, step: jax.Array) -> Any:
         sums, gradient = of_rows(gradients, batch, parts, step)
@@ -74,6 +86,8 @@ def faulty_once(audit: Audit, state: Any, batch: Any, shift: int) -> Any:
 if __name__ == "__main__":
     if KIND == "parameter":
         Programs.of = faulty_memory  # type: ignore[method-assign]
+    if KIND == "batch":
+        Loader.batch = faulty_batch  # type: ignore[method-assign]
     if KIND == "arithmetic":
         Gradients._of_group = faulty_arithmetic(of_group)  # type: ignore[method-assign]
         Gradients._of_first = faulty_arithmetic(of_first)  # type: ignore[method-assign]
