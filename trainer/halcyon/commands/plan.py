@@ -8,6 +8,7 @@ import json as json_format
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,10 +86,10 @@ def plan(
         if search or topologies:
             from halcyon.commands.planning import search as searching
 
-            candidates = (searching.mesh_candidates if search else searching.hardware_candidates)(run)
+            candidates = searching.mesh_candidates if search else searching.hardware_candidates
             tried = searching.tried(
                 searching.Source(document, _options(defaults, overrides, assume)),
-                candidates,
+                partial(candidates, run),
                 seconds=60 * minutes,
                 by_money=topologies,
             )
@@ -111,8 +112,8 @@ def plan(
             from halcyon.commands.planning.search import Source, planned
 
             other = planned(Source(compare, _options(defaults, overrides, assume)), {}, 60 * minutes)
-            if other.plan is None:
-                raise BadConfiguration(f"{compare}: {other.error}")
+            if other is None or other.plan is None:
+                raise BadConfiguration(f"{compare}: {'there was no time for it' if other is None else other.error}")
             _print([page.beside(numbers, other.plan["plan"], (str(document), str(compare)))])
         elif json:
             whole = {"plan": numbers.document(), "program": found.plan.document(), "note": found.note or None}

@@ -1,8 +1,8 @@
 """Other meshes and other hardware for a document, each compiled by a process of its own, and their ranking.
 
-A candidate is the document with some fields set. The document's own values come first, so what is found is never worse
-than they are. Then come the candidates in the order of `mesh_candidates` or `hardware_candidates`: those that are often
-good first, because the time may end before all were tried.
+A candidate is the document with some fields set. The document's own values come first, and alone, so what is found is
+never worse than they are. Then come the candidates in the order of `mesh_candidates` or `hardware_candidates`: those
+that are often good first, because the time may end before all were tried.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +86,7 @@ class Tried:
 
     Attributes:
         rows: The candidates, the best first; those that do not fit come last.
-        left: Candidates for which there was no time.
+        left: Candidates for which there was not enough time.
     """
 
     rows: tuple[Row, ...]
@@ -111,12 +111,18 @@ def ranked(rows: Iterable[Row], *, by_money: bool = False) -> tuple[Row, ...]:
     return tuple(sorted(rows, key=order))
 
 
-def mesh_candidates(run: TrainingRun) -> Iterator[Changes]:
+def mesh_candidates(run: TrainingRun, fits: bool) -> Iterator[Changes]:
     """Meshes of the run's devices with which the document is valid: few devices on an axis that costs traffic in every
     layer first. ``auto`` chooses microbatches, remat and offload for each.
+
+    Args:
+        run: The run.
+        fits: Whether it fits into the memory with its own values. Then ``offload: auto`` changes nothing.
     """
+    trainer, own_mesh = run.spec.trainer, run_mesh(run.spec)
     devices = run.spec.accelerator.resolve().devices_per_slice
-    yield _AUTOMATIC
+    if not fits or (trainer.microbatches, trainer.remat) != ("auto", "auto"):
+        yield _AUTOMATIC
     has_experts = run.spec.model.custom is None and model_shape(run.spec).idle_parameters > 0
     choices = [
         dict(zip(_INSIDE, sizes, strict=True))
@@ -128,12 +134,19 @@ def mesh_candidates(run: TrainingRun) -> Iterator[Changes]:
         if (sizes["expert"] > 1 and not has_experts) or sizes["data"] > 1:
             continue
         changes = {f"spec.mesh.ici.{name}": size for name, size in sizes.items()} | _AUTOMATIC
-        if _may_fit(run, changes):
+        found = _that_may_fit(run, changes)
+        if found is not None and run_mesh(found.spec) != own_mesh:
             yield changes
 
 
-def hardware_candidates(run: TrainingRun) -> Iterator[Changes]:
-    """Accelerators and topologies on which the run may fit: of each type the smallest one, and two larger ones."""
+def hardware_candidates(run: TrainingRun, fits: bool) -> Iterator[Changes]:
+    """Accelerators and topologies on which the run may fit: of each type the smallest one, and two larger ones.
+
+    Args:
+        run: The run.
+        fits: Whether it fits as it is, which changes nothing here.
+    """
+    del fits
     for name, row in TABLE.items():
         if row.family == "cpu" or row.memory_bytes is None or row.peak_flops_per_second is None:
             continue
@@ -145,7 +158,7 @@ def hardware_candidates(run: TrainingRun) -> Iterator[Changes]:
                 "spec.mesh": None,
                 **_AUTOMATIC,
             }
-            if _may_fit(run, changes):
+            if _that_may_fit(run, changes) is not None:
                 found += 1
                 yield changes
             if found == 3:
@@ -171,38 +184,43 @@ def changed(run: TrainingRun, changes: Changes) -> TrainingRun | None:
     return None if find_problems(found.spec) else found
 
 
-def _may_fit(run: TrainingRun, changes: Changes) -> bool:
+def _that_may_fit(run: TrainingRun, changes: Changes) -> TrainingRun | None:
     found = changed(run, changes)
     if found is None:
-        return False
+        return None
     there = found.spec.accelerator.row.memory_bytes
-    return there is None or least_need(found.spec, run_mesh(found.spec)).total_bytes <= USABLE * there
+    fits = there is None or least_need(found.spec, run_mesh(found.spec)).total_bytes <= USABLE * there
+    return found if fits else None
 
 
-def tried(source: Source, candidates: Iterable[Changes], *, seconds: float, by_money: bool = False) -> Tried:
-    """Plan the document, and as many candidates as there is time for, two at a time.
+def tried(
+    source: Source, candidates: Callable[[bool], Iterable[Changes]], *, seconds: float, by_money: bool = False
+) -> Tried:
+    """Plan the document, and then as many candidates as there is time for, two at a time.
 
     Args:
         source: The document.
-        candidates: The candidates.
-        seconds: Time in which a candidate may begin. A candidate that takes longer than the rest is ended.
+        candidates: The candidates, given whether the document fits as it is.
+        seconds: The time. What has not ended then is ended.
         by_money: Rank by cost.
     """
-    until, all_of_them = time.monotonic() + seconds, [{}, *candidates]
+    until = time.monotonic() + seconds
 
     def plan(changes: Changes) -> Row | None:
         left = until - time.monotonic()
         return None if left <= 0 else planned(source, changes, left)
 
+    own = plan({})
+    others = list(candidates(own is not None and own.fits))
     with ThreadPoolExecutor(max(1, min(2, os.cpu_count() or 1))) as threads:
-        found = list(threads.map(plan, all_of_them))
+        found = [own, *threads.map(plan, others)]
     rows = [row for row in found if row is not None]
-    return Tried(ranked(rows, by_money=by_money), len(all_of_them) - len(rows))
+    return Tried(ranked(rows, by_money=by_money), len(found) - len(rows))
 
 
-def planned(source: Source, changes: Changes, seconds: float) -> Row:
+def planned(source: Source, changes: Changes, seconds: float) -> Row | None:
     """The plan of the document with changes, by a process of its own: a compiler serves one kind of hardware in a
-    process, and one that fails ends no other.
+    process, and one that fails ends no other. None: it did not end in time.
     """
     given = [f"--set={path}={json.dumps(value)}" for path, value in changes.items()]
     command = [sys.executable, "-m", "halcyon.commands.main", "plan", str(source.document), "--json"]
@@ -211,7 +229,7 @@ def planned(source: Source, changes: Changes, seconds: float) -> Row:
             [*command, *source.options, *given], capture_output=True, text=True, check=False, timeout=seconds
         )
     except subprocess.TimeoutExpired:
-        return Row(changes, None, "the time was over")
+        return None
     lines = ended.stdout.splitlines()
     if lines and lines[-1].startswith("{"):
         return Row(changes, json.loads(lines[-1]))
