@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from halcyon.errors import TrainerExit
-from halcyon.run.fitting import Choice, RunChoice
+from halcyon.run.fitting import Choice
+from halcyon.run.recorded_choice import RunChoice
 from halcyon.storage.store import Store
 from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec

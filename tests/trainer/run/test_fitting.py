@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,31 +13,22 @@ from halcyon.errors import BadConfiguration
 from halcyon.run import fitting
 from halcyon.run.fitting import (
     Choice,
-    choice_key,
     choose,
     chosen,
     is_automatic,
-    keep_choice,
     least_fitting,
-    read_choice,
     traced_step,
     with_choice,
     without_choice,
 )
-from halcyon.storage.store import Store
-from halcyon_api.checkpoint_documents import Owner, canonical_json
 from halcyon_api.mesh import run_mesh
-from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.spec.trainer import AUTOMATIC_OFFLOAD, AUTOMATIC_REMAT
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from tests.api.documents import document
 from tests.trainer.support.meshes import mesh_of
-from tests.trainer.support.process_groups import run_document
 
 VOCABULARY, ROWS, LENGTH = 64, 16, 32
 POSSIBLE = (1, 2, 4, 8)
-OWNER = Owner(namespace="tests", name="small")
 
 
 def spec_of(
@@ -129,10 +118,10 @@ def test_a_run_takes_the_least_microbatches_whose_step_fits(monkeypatch: pytest.
 
     monkeypatch.setattr(fitting, "traced_step", known)
     between = int((needs(1) + needs(2)) / 2 / 0.92)
-    steps: dict[Choice, Any] = {}
-    assert chosen(spec, VOCABULARY, mesh, between, steps=steps) == Choice(2, "none")
-    assert [(choice.microbatches, step.needed_bytes) for choice, step in steps.items()] == [(2, needs(2))]
-    assert chosen(spec, VOCABULARY, mesh, 100 * between) == Choice(1, "none")
+    for memory, count in ((between, 2), (100 * between, 1)):
+        choice, step = chosen(spec, VOCABULARY, mesh, memory)
+        assert step is not None
+        assert (choice, step.needed_bytes) == (Choice(count, "none"), needs(count))
 
 
 def test_a_run_that_fits_nowhere_is_rejected_with_its_need() -> None:
@@ -145,8 +134,8 @@ def test_a_run_that_fits_nowhere_is_rejected_with_its_need() -> None:
 
 
 def test_a_device_of_unknown_memory_gets_one_microbatch_and_no_recomputation() -> None:
-    assert chosen(spec_of(), VOCABULARY, mesh_of(fsdp=2), None) == Choice(1, "none")
-    assert chosen(spec_of(microbatches=4), VOCABULARY, mesh_of(fsdp=2), None) == Choice(4, "none")
+    assert chosen(spec_of(), VOCABULARY, mesh_of(fsdp=2), None) == (Choice(1, "none"), None)
+    assert chosen(spec_of(microbatches=4), VOCABULARY, mesh_of(fsdp=2), None) == (Choice(4, "none"), None)
 
 
 def test_the_choice_fills_only_automatic_fields() -> None:
@@ -162,44 +151,3 @@ def test_the_choice_fills_only_automatic_fields() -> None:
 
 def test_the_choice_is_no_part_of_the_fingerprints() -> None:
     assert fingerprints(spec_of(), data={}) == fingerprints(with_choice(spec_of(), Choice(4, "full")), data={})
-
-
-def test_a_recorded_choice_is_never_replaced(tmp_path: Path) -> None:
-    spec, store = spec_of(), Store(CheckpointSpec(root=f"file://{tmp_path}/root"))
-    key = choice_key(spec, run_mesh(spec), OWNER)
-    assert read_choice(store, key) is None
-    assert keep_choice(store, key, Choice(4, "dots"))
-    assert not keep_choice(store, key, Choice(1, "none"))
-    assert read_choice(store, key) == Choice(4, "dots")
-    store.write(key, b"{}")
-    with pytest.raises(BadConfiguration, match="is damaged"):
-        read_choice(store, key)
-
-
-def test_a_choice_is_for_one_run_on_one_mesh() -> None:
-    spec = spec_of()
-    mesh = run_mesh(spec)
-    keys = {
-        choice_key(spec, mesh, OWNER),
-        choice_key(spec, mesh, Owner(namespace="tests", name="other")),
-        choice_key(spec, mesh.model_copy(update={"replica": 2}), OWNER),
-        choice_key(spec_of(microbatches=2), mesh, OWNER),
-        choice_key(spec_of(spec__trainer__attention="blockwise"), mesh, OWNER),
-    }
-    assert len(keys) == 5
-    longer = spec.model_copy(update={"trainer": spec.trainer.model_copy(update={"steps": 20, "log_every_steps": 5})})
-    assert choice_key(longer, mesh, OWNER) in keys
-
-
-def test_a_key_has_no_defaults_so_a_version_with_further_fields_finds_the_choice(tmp_path: Path) -> None:
-    document = run_document(tmp_path / "root", microbatches="auto", remat="auto")
-    run, mesh = parse_run(document), ResolvedMesh(replica=1, data=1, fsdp=2, tensor=1)
-    given = {
-        "owner": ["tests", "tiny"],
-        "mesh": {"replica": 1, "data": 1, "fsdp": 2, "tensor": 1},
-        "accelerator": "cpu",
-        "model": document["spec"]["model"],
-        "trainer": {"batchSize": 8, "sequenceLength": 64, "microbatches": "auto", "remat": "auto"},
-    }
-    expected = hashlib.sha256(canonical_json(given)).hexdigest()[:32]
-    assert choice_key(run.spec, mesh, Owner(namespace="tests", name="tiny")) == f"choices/{expected}.json"

@@ -5,18 +5,12 @@ The compiler says how much memory a step needs, so each candidate is compiled. T
 microbatches, so a binary search over the possible numbers compiles few candidates. More microbatches come before more
 recomputation, because a microbatch repeats no computation. The host's memory comes last: its copies take more time than
 both.
-
-The choice belongs to the run: another number of microbatches adds gradients in another order. So the first attempt
-records it in the checkpoint root before its first step, and every later attempt on the same mesh takes the recorded
-one, even if a later compiler needs more or less memory.
 """
 
 from __future__ import annotations
 
 import bisect
-import hashlib
 import itertools
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -26,19 +20,14 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from halcyon.checkpoint.processes import decide
 from halcyon.data.batch_schedule import build_schedule
-from halcyon.errors import BadConfiguration, TrainerExit
+from halcyon.errors import BadConfiguration
 from halcyon.parallel.devices import device_memory, has_host_memory
-from halcyon.run.place import Place
 from halcyon.step.device_use import Plan, plan_of, share_bytes, step_bytes
 from halcyon.step.hlo.work import Rates
 from halcyon.step.kept import kept_bytes
 from halcyon.step.offload import is_on_host
 from halcyon.step.program import Program, build_program
-from halcyon.storage.store import Store
-from halcyon_api.base import ApiModel
-from halcyon_api.checkpoint_documents import CHOICES_PREFIX, Owner, canonical_json
 from halcyon_api.counting import size
 from halcyon_api.elastic import possible_microbatches
 from halcyon_api.hardware import TABLE
@@ -132,8 +121,7 @@ def chosen(
     mesh: Mesh,
     memory_bytes: int | None,
     agreed: Callable[[bool], bool] = lambda fits: fits,
-    steps: dict[Choice, CompiledStep] | None = None,
-) -> Choice:
+) -> tuple[Choice, CompiledStep | None]:
     """Choose the automatic values of a run.
 
     Args:
@@ -142,7 +130,9 @@ def chosen(
         mesh: The device mesh.
         memory_bytes: Memory of a device. None: not known, and nothing is compiled.
         agreed: Process 0's answer, given this process's. A collective if there are several processes.
-        steps: Receives the compiled step of the choice, if one was compiled.
+
+    Returns:
+        The choice, and its compiled step, if it was compiled.
 
     Raises:
         BadConfiguration: No step fits into the memory.
@@ -154,12 +144,13 @@ def chosen(
     offload, on_host = spec.trainer.offload, has_host_memory(mesh.local_devices)
     offloads = (offload,) if offload != "auto" else AUTOMATIC_OFFLOAD if on_host else ("none",)
     if memory_bytes is None:
-        return Choice(counts[0], policies[0], offloads[0])
+        return Choice(counts[0], policies[0], offloads[0]), None
     usable = USABLE * memory_bytes
     needs: list[float] = []
-    kept: dict[Choice, CompiledStep] = {} if steps is None else steps
+    compiled: CompiledStep | None = None
 
     def fits(choice: Choice) -> bool:
+        nonlocal compiled
         tried = with_choice(spec, choice)
         step, needed = None, least_need(tried, resolved).total_bytes
         if needed <= usable:  # else it need not be traced, and then not compiled, which takes far longer
@@ -170,9 +161,8 @@ def chosen(
                 needed = math.inf if step is None else step.needed_bytes
         needs.extend([] if needed in (None, math.inf) else [needed])
         fitting = agreed(needed is None or needed <= usable)
-        if fitting and step is not None:
-            kept.clear()  # the last one that fits is the choice
-            kept[choice] = step
+        if fitting:
+            compiled = step  # the last one that fits is the choice
         return fitting
 
     found = choose(counts, policies, offloads, fits)
@@ -188,7 +178,7 @@ def chosen(
             f"spec.trainer.microbatches: a step with {counts[-1]} microbatches and remat {policies[-1]} needs "
             f"{lacks}; give the run more devices, or shorter sequences{further}"
         )
-    return found
+    return found, compiled
 
 
 @dataclass(frozen=True)
@@ -264,9 +254,8 @@ def planned(
     """
     compiled: CompiledStep | None = None
     if is_automatic(spec):
-        steps: dict[Choice, CompiledStep] = {}
-        choice = chosen(spec, vocabulary, mesh, memory_bytes, steps=steps)
-        spec, compiled = with_choice(spec, choice), steps.get(choice)
+        choice, compiled = chosen(spec, vocabulary, mesh, memory_bytes)
+        spec = with_choice(spec, choice)
     compiled = compiled or traced_step(spec, vocabulary, mesh).compiled()
     if compiled is None:
         raise BadConfiguration(
@@ -290,120 +279,6 @@ def largest_batch(trainer: TrainerSpec) -> tuple[int, int]:
     return max(((stage.batch_size, stage.sequence_length) for stage in build_schedule(trainer).stages), key=math.prod)
 
 
-_DECIDES = (
-    "batchSize",
-    "sequenceLength",
-    "batchSchedule",
-    "microbatches",
-    "remat",
-    "unroll",
-    "offload",
-    "attention",
-    "determinism",
-    "precision",
-)
-"""Fields of ``spec.trainer`` that decide how much memory a step needs."""
-
-
-class RunChoice:
-    """The choice of a run with automatic fields. All methods are collectives of all processes.
-
-    Args:
-        place: The run and its mesh.
-    """
-
-    def __init__(self, place: Place) -> None:
-        self._processes, self._store, self._spec = place.processes, place.root(), place.spec
-        self._key = choice_key(self._spec, place.context.mesh, place.context.owner)
-        self._new: Choice | None = None
-
-    def find(self, vocabulary: int, mesh: Mesh) -> Choice | None:
-        """The recorded choice, or a new one; None if no field is automatic.
-
-        Args:
-            vocabulary: Number of tokens of the tokenizer.
-            mesh: The device mesh.
-
-        Raises:
-            TrainerExit: No step fits, or the root does not answer.
-        """
-        if not is_automatic(self._spec):
-            return None
-
-        def recorded() -> dict[str, Any]:
-            choice = read_choice(self._store, self._key)
-            return {} if choice is None else choice.document()
-
-        known = decide(self._processes, self._store.root, recorded)
-        if known:
-            return Choice.of(known)
-        memory = self._processes.agree({"bytes": memory_of(self._spec)})["bytes"]
-        self._new = chosen(
-            self._spec, vocabulary, mesh, memory, lambda fits: bool(self._processes.agree({"fits": fits})["fits"])
-        )
-        return self._new
-
-    def keep(self) -> None:
-        """Record a new choice. Call it once this process group owns the root, and before its first step.
-
-        Raises:
-            TrainerExit: Another process group has recorded another choice meanwhile, or the root does not answer.
-        """
-        new, root = self._new, self._store.root
-        if new is None:
-            return
-        if not decide(self._processes, root, lambda: {"kept": keep_choice(self._store, self._key, new)})["kept"]:
-            raise TrainerExit(
-                f"another start of the run has recorded other automatic values in {root} meanwhile; start it again"
-            )
-
-
 def memory_of(spec: TrainingRunSpec) -> int | None:
     """Memory of a device, in bytes: as JAX reports it, else that of the accelerator type. None: not known."""
     return device_memory() or TABLE[spec.accelerator.type].memory_bytes
-
-
-def choice_key(spec: TrainingRunSpec, mesh: ResolvedMesh, owner: Owner) -> str:
-    """Where a checkpoint root keeps a choice: a hash of the run and of all that decides how much memory its step needs.
-
-    The hash leaves out values that are defaults. So it stays the same in a later version, which has further fields.
-    """
-    depends = {
-        "owner": [owner.namespace, owner.name],
-        "mesh": _without_defaults(mesh),
-        "accelerator": spec.accelerator.type,
-        "model": _without_defaults(spec.model),
-        "trainer": {name: value for name, value in _without_defaults(spec.trainer).items() if name in _DECIDES},
-        **({} if spec.adapter is None else {"adapter": _without_defaults(spec.adapter)}),
-    }
-    return f"{CHOICES_PREFIX}{hashlib.sha256(canonical_json(depends)).hexdigest()[:32]}.json"
-
-
-def _without_defaults(section: ApiModel) -> dict[str, Any]:
-    return section.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
-
-
-def read_choice(store: Store, key: str) -> Choice | None:
-    """The choice that a root keeps; None: it keeps none.
-
-    Raises:
-        BadConfiguration: The file is damaged.
-        StoreFailure: The root does not answer.
-    """
-    data = store.read(key).data
-    try:
-        return None if data is None else Choice.of(json.loads(data))
-    except (ValueError, KeyError, TypeError):
-        raise BadConfiguration(
-            f"{store.root}/{key} is damaged; give trainer.microbatches, remat and offload the values of the run's "
-            "first log instead of auto"
-        ) from None
-
-
-def keep_choice(store: Store, key: str, choice: Choice) -> bool:
-    """Record a choice, unless one is recorded. False: another one is recorded.
-
-    Raises:
-        StoreFailure: The root does not answer.
-    """
-    return store.create(key, json.dumps(choice.document()).encode())

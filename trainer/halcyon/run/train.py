@@ -38,12 +38,13 @@ from halcyon.run.companion import Companion
 from halcyon.run.context import Context
 from halcyon.run.data import checked, report_sources
 from halcyon.run.exports import Exports, check_exportable
-from halcyon.run.fitting import RunChoice, with_choice
+from halcyon.run.fitting import with_choice
 from halcyon.run.loop import Training, TrainingEnd
 from halcyon.run.place import Place, session
 from halcyon.run.policy.rewards import reward_named
 from halcyon.run.profiling import Profiler
 from halcyon.run.programs import KeptPrograms, Programs, open_cache
+from halcyon.run.recorded_choice import RunChoice
 from halcyon.run.replay import Replay, rounded
 from halcyon.step.batch_source import BuildBatchSource, dataset_batches
 from halcyon.step.given import Given
