@@ -1,5 +1,5 @@
 """One process of a group in which random faults are injected, one after the other: ``python -m
-tests.trainer.support.injected_child INDEX COUNT COORDINATOR INJECTIONS MODEL RULE``.
+tests.trainer.support.injected_child INDEX COUNT COORDINATOR INJECTIONS WRONG MODEL RULE``.
 
 A window is a few steps and the audit after the last one. First all windows run without a fault. Then each runs with one
 fault in a random process, and after the audit once more from the state before it:
@@ -7,6 +7,8 @@ fault in a random process, and after the audit once more from the state before i
 - ``state``: after a random step of the window, one bit of a random array is another one in the memory of the process;
 - ``arithmetic``: from a random step of the window on, the process computes its loss a little wrong;
 - ``once``: only the first computation of a gradient in the audit is wrong.
+
+Only the processes WRONG, such as ``0,2``, compute anything wrong, because each needs programs of its own.
 
 The last line of the output is JSON: for each window the fault, its process, what the audit found, the processes that
 it named, and whether the fault is gone, because rounding has removed the wrong bit before the audit; and whether the
@@ -36,21 +38,24 @@ KINDS = ("state", "arithmetic", "once")
 
 
 class Group:
-    """The programs of all processes: one with right numbers, and for each process one in which it is wrong."""
+    """The programs of all processes, by the process whose numbers are wrong in them; None: those of no process."""
 
-    def __init__(self, count: int, model: str, rule: str) -> None:
-        def on(fault: tuple[str, int] | None) -> Program:
-            return program_on(f"replica {count}", model, fault=fault, rule=rule)
+    def __init__(self, count: int, wrong: list[int], model: str, rule: str) -> None:
+        def on(index: int | None) -> Program:
+            return program_on(
+                f"replica {count}", model, fault=index if index is None else ("replica", index), rule=rule
+            )
 
-        self.right, self.faulty = on(None), [on(("replica", index)) for index in range(count)]
-        self.steps = [program.compile_step(ROWS, LENGTH) for program in (*self.faulty, self.right)]
-        self.audits = [Audit(program) for program in (*self.faulty, self.right)]
+        programs = {index: on(index) for index in (None, *wrong)}
+        self.right = programs[None]
+        self.steps = {index: program.compile_step(ROWS, LENGTH) for index, program in programs.items()}
+        self.audits = {index: Audit(program) for index, program in programs.items()}
         self.kept: Callable[[Any], Any] = jax.jit(lambda state: jax.tree.map(jnp.copy, state))
         zeros = np.zeros(1, np.int32)
         self.control = jax.make_array_from_process_local_data(self.right.control_sharding, zeros, (count,))
 
     def window(
-        self, state: TrainState, number: int, changed: Callable[[TrainState, int], TrainState], wrong: list[int]
+        self, state: TrainState, number: int, changed: Callable[[TrainState, int], TrainState], wrong: list[int | None]
     ) -> tuple[TrainState, list[bytes]]:
         """The state after the steps of a window, and the bits of their losses.
 
@@ -68,7 +73,7 @@ class Group:
             state = changed(state, place)
         return state, losses
 
-    def found(self, state: TrainState, number: int, programs: tuple[int, int]) -> Finding | None:
+    def found(self, state: TrainState, number: int, programs: tuple[int | None, int | None]) -> Finding | None:
         """What the audit after a window finds.
 
         Args:
@@ -91,10 +96,10 @@ def bits(state: TrainState) -> bytes:
     return b"".join(np.asarray(leaf.addressable_data(0)).tobytes() for leaf in jax.tree.leaves(state))
 
 
-def main(index: int, count: int, coordinator: str, injections: int, model: str, rule: str) -> None:
+def main(index: int, count: int, coordinator: str, injections: int, wrong: list[int], model: str, rule: str) -> None:
     """Run the windows, and print what was found."""
     processes = join(coordinator, index, count, 1)
-    group, right = Group(count, model, rule), count
+    group = Group(count, wrong, model, rule)
     paths = [leaf.path for leaf in flatten(group.right.template)]
 
     def same(state: TrainState, place: int) -> TrainState:
@@ -104,13 +109,14 @@ def main(index: int, count: int, coordinator: str, injections: int, model: str, 
     calm: list[list[bytes]] = []
     state = first_state(group.right)
     for number in range(injections):
-        state, losses = group.window(state, number, same, [right] * STEPS)
+        state, losses = group.window(state, number, same, [None] * STEPS)
         calm.append(losses)
     last, state, found = bits(state), first_state(group.right), list[dict[str, Any]]()
     equal = True
     for number in range(injections):
         noise = np.random.default_rng((7, number))
-        kind, faulty, when = KINDS[number % 3], int(noise.integers(count)), int(noise.integers(STEPS))
+        kind, when = KINDS[number % 3], int(noise.integers(STEPS))
+        faulty = int(noise.integers(count)) if kind == "state" else int(noise.choice(wrong))
         leaf = int(noise.integers(len(paths)))
 
         def changed(
@@ -124,14 +130,14 @@ def main(index: int, count: int, coordinator: str, injections: int, model: str, 
         ) -> TrainState:
             return flipped(state, 0, leaf, noise) if here and place == when else state
 
-        wrong = [faulty if kind == "arithmetic" and place >= when else right for place in range(STEPS)]
-        disturbed, _ = group.window(state, number, changed, wrong)
-        programs = {"state": (right, right), "arithmetic": (faulty, faulty), "once": (faulty, right)}[kind]
+        computed = [faulty if kind == "arithmetic" and place >= when else None for place in range(STEPS)]
+        disturbed, _ = group.window(state, number, changed, computed)
+        programs = {"state": (None, None), "arithmetic": (faulty, faulty), "once": (faulty, None)}[kind]
         finding = group.found(disturbed, number, programs)
         named = [] if finding is None else [group.right.mesh.devices.flat[n].process_index for n in finding.devices]
         array = paths[leaf] if kind == "state" else ""
         fault = {"fault": kind, "process": faulty, "step": when, "array": array}
-        state, losses = group.window(state, number, same, [right] * STEPS)
+        state, losses = group.window(state, number, same, [None] * STEPS)
         gone = bits(disturbed) == bits(state)
         found.append(fault | {"found": finding and finding.what, "named": named, "gone": gone})
         equal &= losses == calm[number]
@@ -140,4 +146,5 @@ def main(index: int, count: int, coordinator: str, injections: int, model: str, 
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]), *sys.argv[5:])
+    place, processes, address, number, wrong, *rest = sys.argv[1:]
+    main(int(place), int(processes), address, int(number), [int(one) for one in wrong.split(",")], *rest)
