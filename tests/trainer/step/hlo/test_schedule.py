@@ -156,6 +156,43 @@ ENTRY %main (w: bf16[8192,8192]) -> bf16[8192,8192] {
     assert (found.part, found.flops) == ("head", 2 * 8192**3)
 
 
+def test_a_fusion_inside_a_fusion_reads_and_writes_the_slices_alone() -> None:
+    """A block of a loop takes its input from the stack of all blocks, and writes its own into it."""
+    text = """HloModule jit_step, is_scheduled=true
+
+%slice (all: f32[80,1000], at: s32[]) -> f32[1,1000] {
+  %at = s32[] parameter(1)
+  %all = f32[80,1000]{1,0} parameter(0)
+  ROOT %one = f32[1,1000]{1,0} dynamic-slice(%all, %at, %at), dynamic_slice_sizes={1,1000}
+}
+
+%update (all: f32[80,1000], one: f32[1,1000], at: s32[]) -> f32[80,1000] {
+  %at.2 = s32[] parameter(2)
+  %one.2 = f32[1,1000]{1,0} parameter(1)
+  %all.2 = f32[80,1000]{1,0} parameter(0)
+  ROOT %new = f32[80,1000]{1,0} dynamic-update-slice(%all.2, %one.2, %at.2, %at.2)
+}
+
+%both (at: s32[], kept: f32[80,1000], into: f32[80,1000]) -> f32[80,1000] {
+  %into = f32[80,1000]{1,0} parameter(2)
+  %at.3 = s32[] parameter(0)
+  %kept = f32[80,1000]{1,0} parameter(1)
+  %row = f32[1,1000]{1,0} fusion(%kept, %at.3), kind=kLoop, calls=%slice
+  %twice = f32[1,1000]{1,0} add(%row, %row)
+  ROOT %written = f32[80,1000]{1,0} fusion(%into, %twice, %at.3), kind=kLoop, calls=%update
+}
+
+ENTRY %main (kept: f32[80,1000], into: f32[80,1000], at: s32[]) -> f32[80,1000] {
+  %kept.4 = f32[80,1000]{1,0} parameter(0)
+  %into.4 = f32[80,1000]{1,0} parameter(1)
+  %at.4 = s32[] parameter(2)
+  ROOT %f = f32[80,1000]{1,0} fusion(%at.4, %kept.4, %into.4), kind=kOutput, calls=%both
+}
+"""
+    (found,) = work_by_part(parse(text), RATES)
+    assert found.moved_bytes == pytest.approx(4 * 1000 + 4 * 1000, abs=16)
+
+
 ISLANDS = Rates(flops=1e12, memory=1e30, links=8 * MIB, network=MIB, island=4)
 """Two islands of four devices; the links within one are eight times as fast as those of a device to the other."""
 

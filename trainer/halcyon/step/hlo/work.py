@@ -157,28 +157,47 @@ def _fused_bytes(module: Module, instruction: Instruction) -> int:
 
     It reads only a part of an array that it slices, and writes only the part that it updates.
     """
-    lines = [line for called in instruction.called for line in module.computations.get(called, ())]
+    lines = _lines(module, instruction)
+    read = sum(_read_bytes(module, lines, line) for line in lines if line.opcode == "parameter")
+    return read + _written_bytes(module, instruction)
+
+
+def _lines(module: Module, fusion: Instruction) -> list[Instruction]:
+    return [line for called in fusion.called for line in module.computations.get(called, ())]
+
+
+def _written_bytes(module: Module, fusion: Instruction) -> int:
+    lines = _lines(module, fusion)
     if not lines:
         return 0
-    name = instruction.called[0]
     root = lines[-1]
-    roots = [line for line in lines if line.name in root.operands] if root.opcode == "tuple" else [root]
-    moved = 0
-    for line in roots:
-        arrays = module.arrays(name, line)
-        updates = line.opcode == "dynamic-update-slice" and len(arrays) > 1
-        moved += arrays[1].size_bytes if updates else sum(array.size_bytes for array in line.results)
-    return moved + sum(_read_bytes(lines, line) for line in lines if line.opcode == "parameter")
+    written = 0
+    for line in [line for line in lines if line.name in root.operands] if root.opcode == "tuple" else [root]:
+        arrays = module.arrays(fusion.called[0], line)
+        if line.opcode == "fusion":
+            written += _written_bytes(module, line)
+        elif line.opcode == "dynamic-update-slice" and len(arrays) > 1:
+            written += arrays[1].size_bytes
+        else:
+            written += sum(array.size_bytes for array in line.results)
+    return written
 
 
-def _read_bytes(lines: list[Instruction], array: Instruction) -> int:
+def _read_bytes(module: Module, lines: list[Instruction], array: Instruction) -> int:
     whole = sum(one.size_bytes for one in array.results)
     read = 0
     for user in (line for line in lines if array.name in line.operands):
         if user.opcode in ("dynamic-slice", "slice", "gather"):
             read += sum(one.size_bytes for one in user.results)
         elif user.opcode == "bitcast":
-            read += _read_bytes(lines, user)
+            read += _read_bytes(module, lines, user)
+        elif user.opcode == "fusion":
+            inside = _lines(module, user)
+            read += sum(
+                _read_bytes(module, inside, line)
+                for line in inside
+                if line.opcode == "parameter" and user.operands[int(line.literal)] == array.name
+            )
         elif user.opcode != "dynamic-update-slice" or user.operands[0] != array.name:
             return whole
     return min(read, whole)
