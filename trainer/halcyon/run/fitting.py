@@ -173,7 +173,9 @@ def chosen(
             lacks = f"at least {size(least)}, and {may}: {size(least - int(usable))} are missing"
         else:
             lacks = f"more than the compiler accepts, and {may}"
-        further = " or trainer.offload: optimizer" if offloads[-1] == "none" and on_host else ""
+        hosts = [] if not on_host or policy == "offload" else ["trainer.remat: offload"]
+        hosts += ["trainer.offload: optimizer"] if on_host and offloads[-1] == "none" else []
+        further = f", or set {' and '.join(hosts)}" if hosts else ""
         raise BadConfiguration(
             f"spec.trainer.microbatches: a step with {counts[-1]} microbatches and remat {policies[-1]} needs "
             f"{lacks}; give the run more devices, or shorter sequences{further}"

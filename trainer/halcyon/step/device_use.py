@@ -58,6 +58,8 @@ class DeviceBytes:
         available: Memory of the device. None: not known.
         frozen: The part of `parameters` that is not trained.
         offloaded: The part of `optimizer` that is in the host's memory. `step` does not contain it on accelerators.
+        kept_on_host: Activations that the host's memory keeps until the backward pass (``remat: offload``). They are in
+            neither `activations` nor `step`.
     """
 
     parameters: int
@@ -68,6 +70,7 @@ class DeviceBytes:
     available: int | None
     frozen: int = 0
     offloaded: int = 0
+    kept_on_host: int = 0
 
 
 @dataclass(frozen=True)
@@ -146,8 +149,8 @@ class Plan:
         """The plan in one line, for the status."""
         sequences = f"{self.rows} {'sequence' if self.rows == 1 else 'sequences'} of {self.positions}"
         parts = [product(self.mesh), f"{self.microbatches} x {sequences} on a device", f"remat {self.remat}"]
-        if self.memory.offloaded:
-            parts.append(f"{size(self.memory.offloaded)} in host memory")
+        if on_host := self.memory.offloaded + self.memory.kept_on_host:
+            parts.append(f"{size(on_host)} in host memory")
         if self.memory.step is not None:
             of = "" if self.memory.available is None else f" of {size(self.memory.available)}"
             parts.append(f"{size(self.memory.step)}{of}")
@@ -231,6 +234,7 @@ def plan_of(
             available=memory_bytes,
             frozen=share_bytes(frozen),
             offloaded=share_bytes([leaf for leaf in jax.tree.leaves(program.template) if is_on_host(leaf)]),
+            kept_on_host=_analysis(step, "host_temp") or 0,
         ),
         traffic=traffic_of(
             collectives(module), tuple(sizes), tuple(sizes.values()), island=None if rates is None else rates.island

@@ -87,6 +87,10 @@ def test_copies_between_a_device_and_its_host_take_time() -> None:
     part = next(part for part in found.parts if part.name == "offload")
     assert (part.bound, part.moved_bytes, part.ideal_seconds, part.seconds) == ("host", 100, 0, 5)
     assert (found.seconds, found.ideal_seconds) == (without.seconds + 5, without.ideal_seconds)
+    kept = replace(COMPILED, memory=replace(COMPILED.memory, kept_on_host=50))  # beside the computation of the blocks
+    assert step_time(kept, RUN, RATES, replace(IDEAL, host_copy=20)).seconds == max(without.seconds, 5)
+    slow = step_time(kept, RUN, RATES, replace(IDEAL, host_copy=0.1)).seconds
+    assert slow == pytest.approx(1000)
     assert "#0d9488" in picture(estimate(offloaded, RUN, RATES, replace(IDEAL, host_copy=20), NOW), "run")
 
 

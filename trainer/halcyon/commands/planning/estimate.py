@@ -170,8 +170,11 @@ def step_time(plan: Plan, run: Run, rates: Rates, assumed: Assumptions) -> StepT
         waited = plan.overlap.waited
         sent = float(sum(row.sent_bytes for row in plan.traffic))
         parts.append(Part("collectives", 0.0, sent, waited, waited / assumed.links, "links"))
-    if copied := 2.0 * plan.memory.offloaded:  # to the device and back; an ideal device copies while it computes
-        parts.append(Part("offload", 0.0, copied, 0.0, copied / assumed.host_copy, "host"))
+    # To the device and back. An ideal device copies while it computes; so do blocks whose inputs the host keeps.
+    copies = [2.0 * each / assumed.host_copy for each in (plan.memory.offloaded, plan.memory.kept_on_host)]
+    if sum(copies):
+        seconds = copies[0] + max(0.0, copies[1] - sum(part.seconds for part in parts))
+        parts.append(Part("offload", 0.0, sum(copies) * assumed.host_copy, 0.0, seconds, "host"))
     ideal_seconds, seconds = sum(part.ideal_seconds for part in parts), sum(part.seconds for part in parts)
     at_peak = run.tokens_per_step * run.flops_per_token / run.devices / rates.flops
     parts.sort(key=lambda part: -part.seconds)
@@ -313,8 +316,8 @@ def _memory(plan: Plan) -> tuple[tuple[Number, ...], int]:
         Number("the whole step", memory.step, "bytes", "compiled"),
         Number("there is", memory.available, "bytes", "computed"),
     ]
-    if memory.offloaded:
-        rows.insert(2, Number("in the memory of the host", memory.offloaded, "bytes", "computed"))
+    if on_host := memory.offloaded + memory.kept_on_host:
+        rows.insert(2, Number("in the memory of the host", on_host, "bytes", "compiled"))
     if memory.step is None or memory.available is None:
         return tuple(rows), 0
     spare = memory.available - memory.step
