@@ -15,6 +15,8 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parents[2]))
 from tests.trainer.support.planned import drawn, planned, title
 
+NEAR = {"memory": 0.1, "time": 0.3}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -40,7 +42,11 @@ def main() -> None:
             flush=True,
         )
     for name, ratios_of in off.items():
-        print(f"{name}: {statistics.median(ratios_of):.2f} times, from {min(ratios_of):.2f} to {max(ratios_of):.2f}")
+        near = sum(abs(ratio - 1) <= NEAR[name] for ratio in ratios_of)
+        print(
+            f"{name}: {statistics.median(ratios_of):.2f} times, from {min(ratios_of):.2f} to {max(ratios_of):.2f}; "
+            f"{near} of {len(ratios_of)} within {NEAR[name]:.0%}"
+        )
     print(f"bytes sent: {equal} of {options.documents} are those of the program that ran")
 
 

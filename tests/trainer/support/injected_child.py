@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -55,7 +55,11 @@ class Group:
         self.control = jax.make_array_from_process_local_data(self.right.control_sharding, zeros, (count,))
 
     def window(
-        self, state: TrainState, number: int, changed: Callable[[TrainState, int], TrainState], wrong: list[int | None]
+        self,
+        state: TrainState,
+        number: int,
+        changed: Callable[[TrainState, int], TrainState] = lambda state, _: state,
+        wrong: Sequence[int | None] = (None,) * STEPS,
     ) -> tuple[TrainState, list[bytes]]:
         """The state after the steps of a window, and the bits of their losses.
 
@@ -102,14 +106,10 @@ def main(index: int, count: int, coordinator: str, injections: int, wrong: list[
     group = Group(count, wrong, model, rule)
     paths = [leaf.path for leaf in flatten(group.right.template)]
 
-    def same(state: TrainState, place: int) -> TrainState:
-        del place
-        return state
-
     calm: list[list[bytes]] = []
     state = first_state(group.right)
     for number in range(injections):
-        state, losses = group.window(state, number, same, [None] * STEPS)
+        state, losses = group.window(state, number)
         calm.append(losses)
     last, state, found = bits(state), first_state(group.right), list[dict[str, Any]]()
     equal = True
@@ -137,7 +137,7 @@ def main(index: int, count: int, coordinator: str, injections: int, wrong: list[
         named = [] if finding is None else [group.right.mesh.devices.flat[n].process_index for n in finding.devices]
         array = paths[leaf] if kind == "state" else ""
         fault = {"fault": kind, "process": faulty, "step": when, "array": array}
-        state, losses = group.window(state, number, same, [None] * STEPS)
+        state, losses = group.window(state, number)
         gone = bits(disturbed) == bits(state)
         found.append(fault | {"found": finding and finding.what, "named": named, "gone": gone})
         equal &= losses == calm[number]

@@ -8,7 +8,6 @@ import json as json_format
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -86,10 +85,12 @@ def plan(
         if search or topologies:
             from halcyon.commands.planning import search as searching
 
-            candidates = searching.mesh_candidates if search else searching.hardware_candidates
+            def candidates(fits: bool) -> Iterable[searching.Changes]:
+                return searching.mesh_candidates(run, fits) if search else searching.hardware_candidates(run)
+
             tried = searching.tried(
                 searching.Source(document, _options(defaults, overrides, assume)),
-                partial(candidates, run),
+                candidates,
                 seconds=60 * minutes,
                 by_money=topologies,
             )

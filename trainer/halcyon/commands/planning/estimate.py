@@ -171,10 +171,11 @@ def step_time(plan: Plan, run: Run, rates: Rates, assumed: Assumptions) -> StepT
         sent = float(sum(row.sent_bytes for row in plan.traffic))
         parts.append(Part("collectives", 0.0, sent, waited, waited / assumed.links, "links"))
     # To the device and back. An ideal device copies while it computes; so do blocks whose inputs the host keeps.
-    copies = [2.0 * each / assumed.host_copy for each in (plan.memory.offloaded, plan.memory.kept_on_host)]
-    if sum(copies):
-        seconds = copies[0] + max(0.0, copies[1] - sum(part.seconds for part in parts))
-        parts.append(Part("offload", 0.0, sum(copies) * assumed.host_copy, 0.0, seconds, "host"))
+    alone, beside = 2.0 * plan.memory.offloaded, 2.0 * plan.memory.kept_on_host
+    if alone or beside:
+        hidden = sum(part.seconds for part in parts)
+        seconds = alone / assumed.host_copy + max(0.0, beside / assumed.host_copy - hidden)
+        parts.append(Part("offload", 0.0, alone + beside, 0.0, seconds, "host"))
     ideal_seconds, seconds = sum(part.ideal_seconds for part in parts), sum(part.seconds for part in parts)
     at_peak = run.tokens_per_step * run.flops_per_token / run.devices / rates.flops
     parts.sort(key=lambda part: -part.seconds)

@@ -139,14 +139,8 @@ def mesh_candidates(run: TrainingRun, fits: bool) -> Iterator[Changes]:
             yield changes
 
 
-def hardware_candidates(run: TrainingRun, fits: bool) -> Iterator[Changes]:
-    """Accelerators and topologies on which the run may fit: of each type the smallest one, and two larger ones.
-
-    Args:
-        run: The run.
-        fits: Whether it fits as it is, which changes nothing here.
-    """
-    del fits
+def hardware_candidates(run: TrainingRun) -> Iterator[Changes]:
+    """Accelerators and topologies on which the run may fit: of each type the smallest one, and two larger ones."""
     for name, row in TABLE.items():
         if row.family == "cpu" or row.memory_bytes is None or row.peak_flops_per_second is None:
             continue
