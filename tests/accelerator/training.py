@@ -9,15 +9,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from halcyon.commands.planning.assumptions import Assumptions
-from halcyon.commands.planning.compiled import run_of
-from halcyon.commands.planning.estimate import step_time
-from halcyon.commands.programs.gpus import rates_of
+from halcyon.models.flops import model_flops
 from halcyon.models.registry import flops_per_token
 from halcyon.parallel.device_mesh import build_mesh
 from halcyon.step.device_use import plan_of
 from halcyon.step.program import Program, build_program, padded_vocabulary
+from halcyon.step.speeds import rates_of
 from halcyon.step.state import TrainState, initial_state
+from halcyon.step.step_time import PlannedTime
 from halcyon_api.overrides import parse_override, with_overrides
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import TrainingRunSpec
@@ -140,7 +139,8 @@ class Training:
             return None
         sizes, remat = (self.batch_size, self.length), self.spec.trainer.remat
         plan = plan_of(self.program, self.step, *sizes, remat=remat, memory_bytes=None, rates=rates)
-        return step_time(plan, run_of(self.spec, self.program, plan), rates, Assumptions()).seconds
+        flops = model_flops(self.spec, self.program.template.model, self.vocabulary)
+        return PlannedTime(plan, flops, rates).step.seconds
 
     def mfu(self, seconds: float) -> float | None:
         """Model FLOPs utilisation of a step; None if the peak is not known."""

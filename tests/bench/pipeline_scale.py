@@ -11,7 +11,7 @@ formulas.
 
 A step gathers parameters in bfloat16 and adds gradients in float32. The compiled step of the 8B Llama of tests/programs
 on 8 H200 has gathers of 40.2 GB, 2.5 times its parameters, and scatters of 32.1 GB, once. Bandwidth counts one
-direction: of TPUs and of NVLink that of `halcyon.commands.programs.gpus`, of a GPU host the 3,200 Gbit/s of Google's
+direction: of TPUs and of NVLink that of `halcyon.step.speeds`, of a GPU host the 3,200 Gbit/s of Google's
 a3-ultragpu-8g. Nothing is measured.
 
     python tests/bench/pipeline_scale.py [--batch 512] [--length 8192] [--gathers 2.5] [--utilisation 0.5] [--stages 4]
@@ -28,7 +28,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from halcyon.commands.programs.gpus import rates_of
+from halcyon.step.speeds import rates_of
 from halcyon_api.hardware import TABLE
 from halcyon_api.spec.accelerator import AcceleratorSpec
 from halcyon_api.spec.model import ModelSpec

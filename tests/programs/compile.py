@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from halcyon.commands.programs.devices import described, described_mesh
-from halcyon.commands.programs.gpus import rates_of
 from halcyon.step.device_use import Plan, plan_of
 from halcyon.step.program import build_program
+from halcyon.step.speeds import rates_of
 from tests.programs.rows import DEVICES, LENGTH, ROWS, VOCABULARY, Row
 
 _COMPILERS = ("jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "tokamax")

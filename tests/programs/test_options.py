@@ -50,7 +50,7 @@ from halcyon.step.hlo.module import parse
 from halcyon.step.hlo.schedule import overlap
 from halcyon.commands.programs.devices import described_mesh
 from halcyon.commands.programs.devices import described
-from halcyon.commands.programs.gpus import rates_of
+from halcyon.step.speeds import rates_of
 from halcyon.step.program import build_program
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document

@@ -31,7 +31,7 @@ REMAT: dict[Remat, str] = {
     "full": "inputs of blocks",
     "nested": "inputs of groups of about sqrt(layers) blocks, at the cost of a second recomputation",
     "offload": "inputs of blocks, in the host's memory",
-    "auto": "the most that fits in the memory of a device: `none`, `dots`, `attention` or `full`",
+    "auto": "the one of `none`, `dots`, `attention` and `full` with the shortest step that fits in the memory of a device",
 }
 """What each remat policy keeps."""
 

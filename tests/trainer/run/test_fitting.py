@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +23,7 @@ from halcyon.run.fitting import (
     without_choice,
 )
 from halcyon_api.mesh import run_mesh
-from halcyon_api.spec.trainer import AUTOMATIC_OFFLOAD, AUTOMATIC_REMAT
+from halcyon_api.spec.trainer import AUTOMATIC_OFFLOAD, AUTOMATIC_REMAT, Remat
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from tests.api.documents import document
 from tests.trainer.support.meshes import mesh_of
@@ -44,6 +45,26 @@ def spec_of(
         **changes,
     )  # fmt: skip
     return parse_run(run).spec
+
+
+class Steps:
+    """Steps whose fit is known, and their time if it is given."""
+
+    def __init__(self, fit: Callable[[Choice], bool], seconds: Callable[[Choice], float] | None = None) -> None:
+        self.fit, self._seconds, self.asked = fit, seconds, list[Choice]()
+
+    def fits(self, one: Choice) -> bool:
+        self.asked.append(one)
+        return self.fit(one)
+
+    def may_be_faster(self, one: Choice, best: Choice) -> bool:
+        return self._seconds is not None and self._seconds(one) < self._seconds(best)
+
+    is_faster = may_be_faster
+
+    @staticmethod
+    def all(counts: Iterable[int], policies: Iterable[Remat]) -> list[Choice]:
+        return [Choice(count, policy) for count in counts for policy in policies]
 
 
 @pytest.mark.parametrize("least", [1, 2, 3, 4, 5, 6, 7, 8, 9])
@@ -70,9 +91,26 @@ def test_the_search_finds_the_first_that_fits_and_asks_for_few(least: int) -> No
     ],
 )
 def test_more_microbatches_come_before_more_recomputation(bytes_of: dict[str, int], choice: Choice | None) -> None:
-    assert (
-        choose(POSSIBLE, AUTOMATIC_REMAT, ("none",), lambda one: bytes_of[one.remat] / one.microbatches <= 8) == choice
-    )
+    steps = Steps(lambda one: bytes_of[one.remat] / one.microbatches <= 8)
+    assert choose(POSSIBLE, AUTOMATIC_REMAT, ("none",), steps) == choice
+
+
+@pytest.mark.parametrize(
+    ("gather", "choice"),
+    [(0, Choice(8, "none")), (1, Choice(4, "dots")), (15, Choice(2, "attention")), (30, Choice(1, "full"))],
+)
+def test_recomputation_comes_first_where_it_takes_less_time_than_gathers(gather: float, choice: Choice) -> None:
+    bytes_of = {"none": 64, "dots": 32, "attention": 16, "full": 8}
+    again = {"none": 0, "dots": 1, "attention": 30, "full": 50}
+
+    def seconds(one: Choice) -> float:
+        return 100 + gather * one.microbatches + again[one.remat]
+
+    steps = Steps(lambda one: bytes_of[one.remat] / one.microbatches <= 8, seconds)
+    assert choose(POSSIBLE, AUTOMATIC_REMAT, ("none",), steps) == choice
+    fitting = [one for one in steps.all(POSSIBLE, AUTOMATIC_REMAT) if steps.fit(one)]
+    assert seconds(choice) == min(map(seconds, fitting))
+    assert all(seconds(one) < seconds(Choice(8, "none")) for one in steps.asked if one.remat != "none")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +126,7 @@ def test_the_memory_of_the_host_comes_last(state: int, choice: Choice | None) ->
         held = state if one.offload == "none" else max(0, state - 6)
         return held + {"none": 40, "dots": 20}[one.remat] / one.microbatches <= 7 and state < 9
 
-    assert choose(POSSIBLE, ("none", "dots"), AUTOMATIC_OFFLOAD, fits) == choice
+    assert choose(POSSIBLE, ("none", "dots"), AUTOMATIC_OFFLOAD, Steps(fits)) == choice
 
 
 def test_an_automatic_offload_is_replaced_also_by_none() -> None:

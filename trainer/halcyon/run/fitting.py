@@ -2,32 +2,38 @@
 a device.
 
 The compiler says how much memory a step needs, so each candidate is compiled. The memory falls with the number of
-microbatches, so a binary search over the possible numbers compiles few candidates. More microbatches come before more
-recomputation, because a microbatch repeats no computation. The host's memory comes last: its copies take more time than
-both.
+microbatches, so a binary search over the possible numbers compiles few candidates. A microbatch repeats no computation,
+but it gathers the parameters again. Policies are tried in the order of their recomputation: the first takes as many
+microbatches as it needs, and a later one is compiled only if fewer of them may save more time than it recomputes. The
+times are those of `halcyon plan`. Without the speeds of a device the first policy that fits is the choice. The host's
+memory comes last: its copies take more time than both.
 """
 
 from __future__ import annotations
 
 import bisect
+import functools
 import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import jax
 from jax.sharding import Mesh
 
 from halcyon.data.batch_schedule import build_schedule
 from halcyon.errors import BadConfiguration
+from halcyon.models.flops import model_flops
 from halcyon.parallel.devices import device_memory, has_host_memory
 from halcyon.step.device_use import Plan, plan_of, share_bytes, step_bytes
 from halcyon.step.hlo.work import Rates
 from halcyon.step.kept import kept_bytes
 from halcyon.step.offload import is_on_host
 from halcyon.step.program import Program, build_program
+from halcyon.step.speeds import rates_of
+from halcyon.step.step_time import PlannedTime
 from halcyon_api.counting import size
 from halcyon_api.elastic import possible_microbatches
 from halcyon_api.hardware import TABLE
@@ -84,7 +90,10 @@ def without_choice(spec: TrainingRunSpec, mesh: ResolvedMesh) -> TrainingRunSpec
     return with_choice(spec, Choice((possible_microbatches(spec.trainer, mesh.data_parallelism) or (1,))[-1], "none"))
 
 
-def least_fitting(candidates: Sequence[int], fits: Callable[[int], bool]) -> int | None:
+_Candidate = TypeVar("_Candidate")
+
+
+def least_fitting(candidates: Sequence[_Candidate], fits: Callable[[_Candidate], bool]) -> _Candidate | None:
     """The first candidate that fits, where all after a fitting one fit too. None: none fits. Asks for few of them."""
     if not candidates or fits(candidates[0]):
         return candidates[0] if candidates else None
@@ -94,25 +103,116 @@ def least_fitting(candidates: Sequence[int], fits: Callable[[int], bool]) -> int
     return candidates[bisect.bisect_left(candidates, True, 1, len(candidates) - 1, key=fits)]
 
 
+class Candidates(Protocol):
+    """What is known of the steps of a run."""
+
+    def fits(self, one: Choice) -> bool:
+        """Whether a step fits into the memory of a device."""
+        ...
+
+    def may_be_faster(self, one: Choice, best: Choice) -> bool:
+        """Whether a step that was not compiled may take less time than the best one."""
+        ...
+
+    def is_faster(self, one: Choice, best: Choice) -> bool:
+        """Whether a step that fits takes less time than the best one."""
+        ...
+
+
 def choose(
-    microbatches: Sequence[int], policies: Sequence[Remat], offloads: Sequence[Offload], fits: Callable[[Choice], bool]
+    microbatches: Sequence[int], policies: Sequence[Remat], offloads: Sequence[Offload], candidates: Candidates
 ) -> Choice | None:
-    """The first offload and policy with which some number of microbatches fits, with the least such number. None:
-    nothing fits.
+    """The fastest choice with the first offload that fits. None: nothing fits.
 
     Args:
         microbatches: Possible numbers, in rising order.
         policies: Possible remat policies, the one with the least recomputation first.
         offloads: Possible offloads, ``none`` first.
-        fits: Whether a step fits into the memory of a device.
+        candidates: The steps.
     """
+    best: Choice | None = None
     for offload, policy in itertools.product(offloads, policies):
-        found = least_fitting(
-            microbatches, lambda count, policy=policy, offload=offload: fits(Choice(count, policy, offload))
+        if best is not None and best.offload != offload:
+            break
+        of_policy = [Choice(count, policy, offload) for count in microbatches]
+        if best is not None:
+            fewer = [one for one in of_policy if one.microbatches < best.microbatches]
+            of_policy = [one for one in fewer if candidates.may_be_faster(one, best)]
+        found = least_fitting(of_policy, candidates.fits)
+        if found is not None and (best is None or candidates.is_faster(found, best)):
+            best = found
+    return best
+
+
+class _Compiled:
+    """The candidates of a run, compiled.
+
+    Args:
+        spec: The run's spec.
+        vocabulary: Number of tokens of the tokenizer.
+        mesh: The device mesh.
+        usable: Memory of a device that a step may need.
+        agreed: See `chosen`.
+    """
+
+    def __init__(
+        self, spec: TrainingRunSpec, vocabulary: int, mesh: Mesh, usable: float, agreed: Callable[[bool], bool]
+    ) -> None:
+        self._spec, self._vocabulary, self._mesh, self._usable, self._agreed = spec, vocabulary, mesh, usable, agreed
+        self._resolved = ResolvedMesh(**dict(mesh.shape))
+        # A program for this processor does not have the times of an accelerator.
+        own = mesh.devices.flat[0].platform != "cpu"
+        self._rates = rates_of(spec.accelerator, self._resolved.replica) if own else None
+        self._best: Choice | None = None
+        self.steps: dict[Choice, CompiledStep | None] = {}
+        """The last step that fits, and the best one."""
+        self.needs: list[int] = []
+        """What the candidates need, where it is known."""
+
+    def fits(self, one: Choice) -> bool:
+        """See `Candidates`."""
+        tried = with_choice(self._spec, one)
+        step, needed = None, least_need(tried, self._resolved).total_bytes
+        if needed <= self._usable:  # else it need not be traced, and then not compiled, which takes far longer
+            traced = traced_step(tried, self._vocabulary, self._mesh)
+            needed = traced.least_bytes
+            if needed <= self._usable:
+                step = traced.compiled()
+                needed = math.inf if step is None else step.needed_bytes
+        if needed is not None and needed < math.inf:
+            self.needs.append(int(needed))
+        fitting = self._agreed(needed is None or needed <= self._usable)
+        if fitting:
+            self.steps = {known: at for known, at in self.steps.items() if known == self._best} | {one: step}
+        return fitting
+
+    def may_be_faster(self, one: Choice, best: Choice) -> bool:
+        """See `Candidates`."""
+        self._best = best
+        time = self._time(best)
+        may = time is not None and time.least_with(one.microbatches, one.remat) < time.step.seconds
+        return self._agreed(may)
+
+    def is_faster(self, one: Choice, best: Choice) -> bool:
+        """See `Candidates`."""
+        time, before = self._time(one), self._time(best)
+        faster = time is not None and before is not None and time.step.seconds < before.step.seconds
+        return self._agreed(faster)
+
+    @functools.cache  # noqa: B019 - the object lives as long as the search
+    def _time(self, one: Choice) -> PlannedTime | None:
+        step, spec = self.steps.get(one), with_choice(self._spec, one)
+        if step is None or self._rates is None:
+            return None
+        plan = plan_of(
+            step.program,
+            step.step,
+            *largest_batch(spec.trainer),
+            remat=spec.trainer.remat,
+            memory_bytes=None,
+            rates=self._rates,
         )
-        if found is not None:
-            return Choice(found, policy, offload)
-    return None
+        return PlannedTime(plan, model_flops(spec, step.program.template.model, self._vocabulary), self._rates)
 
 
 def chosen(
@@ -120,7 +220,7 @@ def chosen(
     vocabulary: int,
     mesh: Mesh,
     memory_bytes: int | None,
-    agreed: Callable[[bool], bool] = lambda fits: fits,
+    agreed: Callable[[bool], bool] = lambda answer: answer,
 ) -> tuple[Choice, CompiledStep | None]:
     """Choose the automatic values of a run.
 
@@ -146,30 +246,12 @@ def chosen(
     if memory_bytes is None:
         return Choice(counts[0], policies[0], offloads[0]), None
     usable = USABLE * memory_bytes
-    needs: list[float] = []
-    compiled: CompiledStep | None = None
-
-    def fits(choice: Choice) -> bool:
-        nonlocal compiled
-        tried = with_choice(spec, choice)
-        step, needed = None, least_need(tried, resolved).total_bytes
-        if needed <= usable:  # else it need not be traced, and then not compiled, which takes far longer
-            traced = traced_step(tried, vocabulary, mesh)
-            needed = traced.least_bytes
-            if needed <= usable:
-                step = traced.compiled()
-                needed = math.inf if step is None else step.needed_bytes
-        needs.extend([] if needed in (None, math.inf) else [needed])
-        fitting = agreed(needed is None or needed <= usable)
-        if fitting:
-            compiled = step  # the last one that fits is the choice
-        return fitting
-
-    found = choose(counts, policies, offloads, fits)
+    candidates = _Compiled(spec, vocabulary, mesh, usable, agreed)
+    found = choose(counts, policies, offloads, candidates)
     if found is None:
         may = f"it may use {size(int(usable))} of the {size(memory_bytes)} of a device"
-        if needs:
-            least = int(min(needs))
+        if candidates.needs:
+            least = min(candidates.needs)
             lacks = f"at least {size(least)}, and {may}: {size(least - int(usable))} are missing"
         else:
             lacks = f"more than the compiler accepts, and {may}"
@@ -180,7 +262,7 @@ def chosen(
             f"spec.trainer.microbatches: a step with {counts[-1]} microbatches and remat {policies[-1]} needs "
             f"{lacks}; give the run more devices, or shorter sequences{further}"
         )
-    return found, compiled
+    return found, candidates.steps[found]
 
 
 @dataclass(frozen=True)

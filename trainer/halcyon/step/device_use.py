@@ -141,6 +141,11 @@ class Plan:
     compile_seconds: float | None = None
 
     @property
+    def tokens(self) -> int:
+        """Tokens of a step."""
+        return self.batch_size * self.sequence_length
+
+    @property
     def kernels(self) -> tuple[Call, ...]:
         """Its calls that are no library's matrix products."""
         return tuple(call for call in self.calls if not call.is_product)

@@ -11,29 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halcyon.commands.planning.assumptions import Assumptions, meanings, with_values
-from halcyon.commands.planning.estimate import Estimate, Run, estimate, goodput, kernel_flops, step_time
+from halcyon.commands.planning.estimate import Estimate, Run, estimate, goodput
 from halcyon.commands.planning.page import duration, picture
 from halcyon.commands.planning.search import Row, ranked
 from halcyon.step.device_use import DeviceBytes, Plan
-from halcyon.step.hlo.contents import Call
-from halcyon.step.hlo.schedule import Overlap
-from halcyon.step.hlo.work import Rates, Work
-from tests.trainer.step.plans import PLAN
+from halcyon.step.hlo.work import Rates
+from tests.trainer.step.plans import COMPILED, FLOPS, RATES
 
 IDEAL = Assumptions(products=1, kernels=1, memory=1, links=1)
-RATES = Rates(flops=100.0, memory=10.0, links=1.0)
-WORK = (
-    Work("mlp", 400.0, 5.0, 4.0, 0.0),
-    Work("attention", 0.0, 10.0, 0.0, 1.0),
-    Work("other", 0.0, 20.0, 0.0, 2.0),
-)
-COMPILED = replace(PLAN, work=WORK, overlap=Overlap(7.0, 3.0, 1.0), memory=replace(PLAN.memory, offloaded=0))
 RUN = Run(
     tokens=6400,
-    tokens_per_step=64,
-    flops_per_token=100,
-    attention_flops_per_token=30,
-    expert_flops_per_token=0,
+    flops=FLOPS,
     own_kernel=False,
     state_bytes=32 * 10**9,
     devices=8,
@@ -48,49 +36,8 @@ def number(found: Estimate, name: str) -> Any:
     return next(one.value for numbers in found.sections.values() for one in numbers if one.name == name)
 
 
-def test_the_time_of_a_step_is_the_sum_of_its_parts_and_what_it_waits_for() -> None:
-    found = step_time(COMPILED, RUN, RATES, IDEAL)
-    assert found.ideal_seconds == found.seconds == 4 + 1 + 2 + 1
-    # 64 tokens of 100 operations on 8 devices of 100 operations a second.
-    assert found.ceiling == found.mfu == pytest.approx(8 / 8)
-    assert ([part.name for part in found.parts], found.bound) == (
-        ["mlp", "other", "attention", "collectives"],
-        "products",
-    )
-    slower = step_time(COMPILED, RUN, RATES, replace(IDEAL, memory=0.5, links=0.25))
-    assert (slower.ideal_seconds, slower.seconds) == (8, 4 + 2 + 4 + 4)
-
-
-def test_kernels_have_the_operations_that_a_program_does_not_state() -> None:
-    """A third of training's operations is the forward pass, of which a causal kernel computes half; the backward pass
-    has five products instead of two."""
-    call = Call("mosaic_gpu_v2", "attended", "forward", "attention", (), 1)
-    forward = 8 * 30 / 3 / 2
-    assert kernel_flops(COMPILED, RUN) == {}
-    assert kernel_flops(replace(COMPILED, calls=(call,)), RUN) == {"attention": pytest.approx(3.5 * forward)}
-    again = replace(call, phase="recomputed")
-    assert kernel_flops(replace(COMPILED, calls=(call, again)), RUN) == {"attention": pytest.approx(4.5 * forward)}
-    # Compiled for another platform, whose attention is no kernel: its bytes are not those of the kernel.
-    part = next(
-        part
-        for part in step_time(COMPILED, replace(RUN, own_kernel=True), RATES, IDEAL).parts
-        if part.name == "attention"
-    )
-    assert (part.bound, part.seconds, part.moved_bytes) == ("kernels", pytest.approx(3.5 * forward / 100), 0)
-
-
-def test_copies_between_a_device_and_its_host_take_time() -> None:
-    """What is in the host's memory comes to the device for the update and goes back."""
+def test_the_picture_shows_copies_between_a_device_and_its_host() -> None:
     offloaded = replace(COMPILED, memory=replace(COMPILED.memory, offloaded=50))
-    without = step_time(COMPILED, RUN, RATES, replace(IDEAL, host_copy=20))
-    found = step_time(offloaded, RUN, RATES, replace(IDEAL, host_copy=20))
-    part = next(part for part in found.parts if part.name == "offload")
-    assert (part.bound, part.moved_bytes, part.ideal_seconds, part.seconds) == ("host", 100, 0, 5)
-    assert (found.seconds, found.ideal_seconds) == (without.seconds + 5, without.ideal_seconds)
-    kept = replace(COMPILED, memory=replace(COMPILED.memory, kept_on_host=50))  # beside the computation of the blocks
-    assert step_time(kept, RUN, RATES, replace(IDEAL, host_copy=20)).seconds == max(without.seconds, 5)
-    slow = step_time(kept, RUN, RATES, replace(IDEAL, host_copy=0.1)).seconds
-    assert slow == pytest.approx(1000)
     assert "#0d9488" in picture(estimate(offloaded, RUN, RATES, replace(IDEAL, host_copy=20), NOW), "run")
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from halcyon.errors import BadConfiguration
-from halcyon.step.hlo.work import Rates
+from halcyon.step.hlo.work import Rates, Shares
 from halcyon_api.spec.accelerator import Provisioning
 
 
@@ -36,16 +36,17 @@ class Assumptions:
         None, "bytes in a second that a device sends to other slices, or hosts of GPUs. Default: the hardware's"
     )
     products: float = _assumed(
-        0.73, "share of the peak rate that large matrix products reach (measured on an H100, docs/performance.md)"
+        Shares.products,
+        "share of the peak rate that large matrix products reach (measured on an H100, docs/performance.md)",
     )
     kernels: float = _assumed(
-        0.38, "share of the peak rate that kernels of attention and experts reach (measured on an H100)"
+        Shares.kernels, "share of the peak rate that kernels of attention and experts reach (measured on an H100)"
     )
-    memory: float = _assumed(0.85, "share of the memory's bandwidth that programs reach (measured on an H100)")
-    links: float = _assumed(0.8, "share of the links' bandwidth that collectives reach")
+    memory: float = _assumed(Shares.memory, "share of the memory's bandwidth that programs reach (measured on an H100)")
+    links: float = _assumed(Shares.links, "share of the links' bandwidth that collectives reach")
     uncertainty: float = _assumed(0.25, "share by which the time of a step may differ, in both directions")
     store: float = _assumed(1e9, "bytes in a second between a host and the store of checkpoints")
-    host_copy: float = _assumed(20e9, "bytes in a second between a device and the memory of its host")
+    host_copy: float = _assumed(Shares.host_copy, "bytes in a second between a device and the memory of its host")
     stops: float | None = _assumed(
         None,
         "stops of a host in a day. Default: 0.1 for spot, else 0.0042, which is 466 interruptions of 2,048 hosts in 54 "
@@ -66,6 +67,11 @@ class Assumptions:
             between = {} if known.network is None or self.device_network is None else {"network": self.device_network}
             return replace(known, **values, **between)
         return Rates(**values) if len(values) == len(given) else None
+
+    @property
+    def shares(self) -> Shares:
+        """What programs reach of the peak speeds."""
+        return Shares(self.products, self.kernels, self.memory, self.links, self.host_copy)
 
     def stops_of_host(self, provisioning: Provisioning) -> float:
         """Stops of one host in a day."""

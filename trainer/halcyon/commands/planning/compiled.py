@@ -50,8 +50,8 @@ def compiled(spec: TrainingRunSpec, assumed: Assumptions) -> Compiled:
         BadConfiguration: No step fits into the memory, or the devices cannot compute the document.
     """
     from halcyon.commands.programs.devices import NoCompiler, plan_for_hardware
-    from halcyon.commands.programs.gpus import rates_of
     from halcyon.run.fitting import planned
+    from halcyon.step.speeds import rates_of
 
     slices = spec.accelerator.resolve().slices
     rates, note = assumed.rates(rates_of(spec.accelerator, slices)), ""
@@ -79,23 +79,16 @@ def run_of(spec: TrainingRunSpec, program: Program, plan: Plan) -> Run:
         plan: Its plan.
     """
     from halcyon.commands.planning.estimate import Run
-    from halcyon.commands.views.run_summary import idle_parameters, parameter_rows
-    from halcyon.models.parameters import Role
-    from halcyon.models.registry import flops_per_token
+    from halcyon.models.flops import model_flops
 
-    vocabulary, template = document_vocabulary(spec.tokenizer), program.template
-    rows = tuple(parameter_rows(template.model, vocabulary, idle_parameters(spec)))
-    whole = flops_per_token(spec.model, spec.trainer.longest_sequence, vocabulary)
+    template = program.template
     topology = spec.accelerator.resolve()
     saved = (template.model, template.optimizer_state, template.average, template.reference)
     shape = spec.accelerator.row.shape(spec.accelerator.topology)
     hosts = topology.slices * topology.hosts_per_slice
     return Run(
         tokens=spec.trainer.tokens,
-        tokens_per_step=plan.batch_size * plan.sequence_length,
-        flops_per_token=whole,
-        attention_flops_per_token=max(0, whole - sum(row.flops_per_token for row in rows)),
-        expert_flops_per_token=sum(row.flops_per_token for row in rows if row.role == Role.EXPERT.value),
+        flops=model_flops(spec, template.model, document_vocabulary(spec.tokenizer)),
         own_kernel=plan.platform == "cpu" and spec.accelerator.row.family != "cpu",
         state_bytes=sum(leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in jax.tree.leaves(saved)),
         devices=program.mesh.size,

@@ -8,21 +8,19 @@ the document and the facts of the hardware, ``assumed`` ones need an assumption
 from __future__ import annotations
 
 import datetime as dt
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from halcyon.checkpoint.save_schedule import best_interval
 from halcyon.commands.planning.assumptions import Assumptions
+from halcyon.models.flops import ModelFlops
 from halcyon.step.device_use import Plan
-from halcyon.step.hlo.work import Rates, Work
+from halcyon.step.hlo.work import Rates
+from halcyon.step.step_time import StepTime, step_time
 from halcyon_api.counting import counted
 from halcyon_api.spec.accelerator import Provisioning
 
 Basis = Literal["compiled", "computed", "assumed"]
-_BACKWARD = 2.5
-"""Operations of the backward pass of attention, as a multiple of the forward pass: five products instead of two (Dao
-2023)."""
 _DAY = 86_400.0
 _FEWEST_STOPS = 0.001
 """Stops in a day below which a rate counts as this one: fewer change nothing that a run notices."""
@@ -58,10 +56,7 @@ class Run:
 
     Attributes:
         tokens: Its tokens.
-        tokens_per_step: Tokens of its largest step.
-        flops_per_token: Operations of training for a token, as the metric ``mfu`` counts them.
-        attention_flops_per_token: The part of it that is scores and values of attention over the whole sequence.
-        expert_flops_per_token: The part of it that is products of experts.
+        flops: The operations of its model.
         own_kernel: Whether the hardware computes attention by a kernel that the compiled program does not have, because
             it was compiled for another platform.
         state_bytes: Size of a checkpoint.
@@ -72,140 +67,13 @@ class Run:
     """
 
     tokens: int
-    tokens_per_step: int
-    flops_per_token: int
-    attention_flops_per_token: int
-    expert_flops_per_token: int
+    flops: ModelFlops
     own_kernel: bool
     state_bytes: int
     devices: int
     chips: int
     hosts: int
     provisioning: Provisioning
-
-
-@dataclass(frozen=True)
-class Part:
-    """The time of one part of a step on a device.
-
-    Attributes:
-        name: See `halcyon.step.hlo.work.Work`; ``collectives`` for those that the step waits for, ``offload`` for the
-            copies of what is in the host's memory.
-        flops: Operations of its products and kernels.
-        moved_bytes: Bytes that it reads and writes, or sends.
-        ideal_seconds: Time of an ideal device.
-        seconds: Time with the assumed shares of the peak speeds.
-        bound: What takes most of that time.
-    """
-
-    name: str
-    flops: float
-    moved_bytes: float
-    ideal_seconds: float
-    seconds: float
-    bound: Literal["products", "kernels", "memory", "links", "host"]
-
-
-@dataclass(frozen=True)
-class StepTime:
-    """The time of a step.
-
-    Attributes:
-        parts: Its parts, the longest first.
-        ideal_seconds: On ideal devices.
-        seconds: With the assumed shares.
-        ceiling: The greatest MFU, that of ideal devices.
-        mfu: MFU of `seconds`.
-    """
-
-    parts: tuple[Part, ...]
-    ideal_seconds: float
-    seconds: float
-    ceiling: float
-    mfu: float
-
-    @property
-    def bound(self) -> str:
-        """What takes most of the time."""
-        times: dict[str, float] = {}
-        for part in self.parts:
-            times[part.bound] = times.get(part.bound, 0.0) + part.seconds
-        return max(times, key=lambda name: times[name])
-
-
-def step_time(plan: Plan, run: Run, rates: Rates, assumed: Assumptions) -> StepTime:
-    """The time of a compiled step.
-
-    Args:
-        plan: Its plan, with `work` and `overlap`.
-        run: The run.
-        rates: Speed of a device.
-        assumed: The shares of the peak speeds.
-    """
-    kernels = kernel_flops(plan, run)
-    shares = {"products": assumed.products, "memory": assumed.memory, "kernels": assumed.kernels}
-    parts: list[Part] = []
-    for work in plan.work:
-        if work.part == "attention" and run.own_kernel:
-            work = Work(work.part)
-        flops = kernels.get(work.part, 0.0)
-        ideal = {
-            "products": work.product_seconds,
-            "memory": work.memory_seconds,
-            "kernels": flops / rates.flops,
-        }
-        times = {name: seconds / shares[name] for name, seconds in ideal.items()}
-        bound: Any = max(times, key=lambda name: times[name])
-        parts.append(
-            Part(
-                work.part,
-                work.flops + flops,
-                work.moved_bytes,
-                sum(ideal.values()),
-                sum(times.values()),
-                bound,
-            )
-        )
-    if plan.overlap is not None and plan.overlap.waited:
-        waited = plan.overlap.waited
-        sent = float(sum(row.sent_bytes for row in plan.traffic))
-        parts.append(Part("collectives", 0.0, sent, waited, waited / assumed.links, "links"))
-    # To the device and back. An ideal device copies while it computes; so do blocks whose inputs the host keeps.
-    alone, beside = 2.0 * plan.memory.offloaded, 2.0 * plan.memory.kept_on_host
-    if alone or beside:
-        hidden = sum(part.seconds for part in parts)
-        seconds = alone / assumed.host_copy + max(0.0, beside / assumed.host_copy - hidden)
-        parts.append(Part("offload", 0.0, alone + beside, 0.0, seconds, "host"))
-    ideal_seconds, seconds = sum(part.ideal_seconds for part in parts), sum(part.seconds for part in parts)
-    at_peak = run.tokens_per_step * run.flops_per_token / run.devices / rates.flops
-    parts.sort(key=lambda part: -part.seconds)
-    return StepTime(
-        tuple(parts),
-        ideal_seconds,
-        seconds,
-        at_peak / ideal_seconds if ideal_seconds else math.nan,
-        at_peak / seconds if seconds else math.nan,
-    )
-
-
-def kernel_flops(plan: Plan, run: Run) -> dict[str, float]:
-    """Operations of a step that a program does not state, on one device, by part: those of kernels, and of loops whose
-    iterations the data decides.
-    """
-    tokens = run.tokens_per_step / run.devices
-    found: dict[str, float] = {}
-    hidden = {"attention"} if run.own_kernel else set[str]()
-    hidden |= {call.scope for call in plan.kernels if call.scope} | {
-        loop.scope for loop in plan.loops if loop.scope and loop.trips is None and loop.products
-    }
-    again = {call.scope for call in plan.kernels if call.phase == "recomputed"}
-    if "attention" in hidden and run.attention_flops_per_token:
-        forward = run.attention_flops_per_token / 3 / 2  # kernels leave out the half that a causal mask hides
-        found["attention"] = tokens * forward * (1 + _BACKWARD + ("attention" in again))
-    if "experts" in hidden and run.expert_flops_per_token:
-        forward = run.expert_flops_per_token / 3
-        found["experts"] = tokens * forward * (3 + ("experts" in again))
-    return found
 
 
 @dataclass(frozen=True)
@@ -280,7 +148,11 @@ def estimate(plan: Plan, run: Run, rates: Rates | None, assumed: Assumptions, no
         assumed: What is assumed.
         now: When the run starts.
     """
-    step = None if rates is None or not plan.work else step_time(plan, run, rates, assumed)
+    step = (
+        None
+        if rates is None or not plan.work
+        else step_time(plan, run.flops, rates, assumed.shares, own_kernel=run.own_kernel)
+    )
     memory, missing = _memory(plan)
     save = _saving(run, assumed)
     sections: dict[str, tuple[Number, ...]] = {"memory of a device": memory}
@@ -303,7 +175,7 @@ def estimate(plan: Plan, run: Run, rates: Rates | None, assumed: Assumptions, no
         Number("goodput", useful.goodput, "share", "assumed"),
     )
     if step is not None:
-        sections["run"] = _whole(step, run, useful.goodput, assumed, now)
+        sections["run"] = _whole(step, run.tokens / plan.tokens, run, useful.goodput, assumed, now)
     return Estimate(sections, step, missing)
 
 
@@ -330,12 +202,12 @@ def _step(step: StepTime, run: Run, plan: Plan, assumed: Assumptions) -> tuple[N
     share = assumed.uncertainty
     range_of = f"{in_words(step.seconds * (1 - share))} to {in_words(step.seconds * (1 + share))}"
     rows = [
-        Number("model FLOPs of a step", float(run.tokens_per_step * run.flops_per_token), "FLOPs", "computed"),
+        Number("model FLOPs of a step", float(plan.tokens * run.flops.per_token), "FLOPs", "computed"),
         Number("time on ideal devices", step.ideal_seconds, "seconds", "compiled"),
         Number("MFU, at most", step.ceiling, "share", "compiled"),
         Number("time of a step", step.seconds, "seconds", "assumed", f"{range_of}; bound by {step.bound}"),
         Number("MFU", step.mfu, "share", "assumed"),
-        Number("tokens a day", run.tokens_per_step / step.seconds * _DAY, "tokens", "assumed"),
+        Number("tokens a day", plan.tokens / step.seconds * _DAY, "tokens", "assumed"),
     ]
     if plan.compile_seconds is not None:
         rows.append(Number("time to compile, on this machine", plan.compile_seconds, "seconds", "compiled"))
@@ -353,8 +225,10 @@ def _saving(run: Run, assumed: Assumptions) -> tuple[Number, ...]:
     )
 
 
-def _whole(step: StepTime, run: Run, useful: float, assumed: Assumptions, now: dt.datetime) -> tuple[Number, ...]:
-    seconds = run.tokens / run.tokens_per_step * step.seconds / useful
+def _whole(
+    step: StepTime, steps: float, run: Run, useful: float, assumed: Assumptions, now: dt.datetime
+) -> tuple[Number, ...]:
+    seconds = steps * step.seconds / useful
     hours = seconds / 3600 * run.chips
     money = None if assumed.price is None else hours * assumed.price
     note = "give the price of a chip-hour: --assume price=NUMBER" if money is None else ""

@@ -8,12 +8,13 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from halcyon.commands.planning.estimate import Estimate, Number, StepTime
+from halcyon.commands.planning.estimate import Estimate, Number
 from halcyon.commands.planning.search import Row, Tried
 from halcyon.commands.views.pages import program_page
 from halcyon.commands.views.picture import numbers_table
 from halcyon.commands.views.tables import FittedTable
 from halcyon.step.device_use import Plan
+from halcyon.step.step_time import StepTime
 from halcyon_api.counting import size
 
 _SECTION = "memory of a device"

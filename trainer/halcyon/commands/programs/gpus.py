@@ -3,44 +3,18 @@
 XLA reads them from a text of its type ``GpuTargetConfigProto``. Sources: XLA's own descriptions of GPUs
 (``openxla/xla: xla/backends/gpu/target_config/specs``, read 2026-11-26), and for the L4, which has none there, NVIDIA's
 data sheet and the table of compute capabilities in the CUDA C++ programming guide.
-
-Beside them stand the nominal speeds of a device, for the share of collectives that computation covers. The peak rate is
-in the hardware table (`halcyon_api.hardware`). The others are from Google's pages on the system architecture of TPUs
-("HBM bandwidth per chip"; "bidirectional inter-chip interconnect bandwidth per chip", of which a link has an equal part
-in each direction; "data center network bandwidth" of a chip, or of a pod by its chips; Jouppi et al. 2023 for v4), on
-the network bandwidth of GPU machines, and from NVIDIA's data sheets (NVLink, each direction; PCIe 4 for the L4). Read
-2026-11-26 and, of networks, 2026-11-27.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from halcyon.step.hlo.work import Rates
-from halcyon_api.spec.accelerator import AcceleratorSpec
+from halcyon.step.speeds import GPU_MEMORY
 
 _KIB, _GB = 1024, 10**9
 _CUDNN = (9, 10)
 """Version of cuDNN that the program is compiled for; the packages of the extra ``cuda`` have a later one."""
-_TPU_MEMORY = {"v4": 1228 * _GB, "v5e": 819 * _GB, "v5p": 2765 * _GB, "v6e": 1640 * _GB, "v7x": 7380 * _GB}
-"""Bytes in a second of a chip."""
-_TPU_LINK = {"v4": 50 * _GB, "v5e": 50 * _GB, "v5p": 100 * _GB, "v6e": 100 * _GB, "v7x": 100 * _GB}
-"""Bytes in a second of one link of a chip, in one direction."""
-_NVLINK = {
-    "l4": 32 * _GB, "a100": 300 * _GB, "a100-80gb": 300 * _GB, "h100": 450 * _GB, "h100-mega": 450 * _GB,
-    "h200": 450 * _GB,
-    "b200": 900 * _GB, "gb200": 900 * _GB, "b300": 900 * _GB, "gb300": 900 * _GB,
-}  # fmt: skip
-_GBIT = _GB // 8
-_TPU_NETWORK = {"v5e": 25 * _GBIT, "v5p": 50 * _GBIT, "v6e": 100 * _GBIT}
-"""Bytes in a second of a chip to other slices. Google's pages state none for v4 and v7x."""
-_HOST_NETWORK = {
-    "l4": 100 * _GBIT, "a100": 100 * _GBIT, "a100-80gb": 100 * _GBIT, "h100": 800 * _GBIT, "h100-mega": 1600 * _GBIT,
-    "h200": 3200 * _GBIT, "b200": 3200 * _GBIT, "gb200": 1600 * _GBIT, "gb300": 3200 * _GBIT,
-}  # fmt: skip
-"""Bytes in a second of the largest host to other hosts, of the interfaces for GPUs alone where a machine has some."""
 
 
 @dataclass(frozen=True)
@@ -104,62 +78,26 @@ device_description_str: "{self.device_kind}"
 
 
 _HOPPER: dict[str, Any] = {"capability": (9, 0), "core_count": 132, "l2_bytes": 52428800, "clock_ghz": 1.98}
-_H100 = Gpu("NVIDIA H100 80GB HBM3", memory_bytes=84942979072, memory_bandwidth=3352320000000, **_HOPPER)
+_H100 = Gpu("NVIDIA H100 80GB HBM3", memory_bytes=84942979072, memory_bandwidth=GPU_MEMORY["h100"], **_HOPPER)
 _A100: dict[str, Any] = {
     "capability": (8, 0), "core_count": 108, "l2_bytes": 41943040, "clock_ghz": 1.41, "shared_bytes": 164 * _KIB,
     "float_units": 64
 }  # fmt: skip
 
 GPUS: dict[str, Gpu] = {
-    "l4": Gpu("NVIDIA L4", (8, 9), 58, 24 * _GB, 300 * _GB, 50331648, 2.04, shared_bytes=100 * _KIB, threads=1536),
-    "a100": Gpu("NVIDIA A100-SXM4-40GB", memory_bytes=42331013120, memory_bandwidth=1555200000000, **_A100),
-    "a100-80gb": Gpu("NVIDIA A100-SXM4-80GB", memory_bytes=85100068864, memory_bandwidth=2039040000000, **_A100),
+    "l4": Gpu(
+        "NVIDIA L4", (8, 9), 58, 24 * _GB, GPU_MEMORY["l4"], 50331648, 2.04, shared_bytes=100 * _KIB, threads=1536
+    ),
+    "a100": Gpu("NVIDIA A100-SXM4-40GB", memory_bytes=42331013120, memory_bandwidth=GPU_MEMORY["a100"], **_A100),
+    "a100-80gb": Gpu(
+        "NVIDIA A100-SXM4-80GB", memory_bytes=85100068864, memory_bandwidth=GPU_MEMORY["a100-80gb"], **_A100
+    ),
     "h100": _H100,
     "h100-mega": _H100,
-    "h200": Gpu("NVIDIA H200", memory_bytes=151397597184, memory_bandwidth=4800000000000, **_HOPPER),
-    "b200": Gpu("NVIDIA B200", (10, 0), 148, 191514411008, 7672320000000, 132644864, 1.965),
-    "gb200": Gpu("NVIDIA GB200", (10, 0), 152, 197897748480, 7928064000000, 135528448, 2.062),
-    "b300": Gpu("NVIDIA B300", (10, 3), 158, 297021865984, 7936000000000, 135528448, 1.965),
-    "gb300": Gpu("NVIDIA GB300", (10, 3), 152, 297021079552, 7928064000000, 135528448, 2.07),
+    "h200": Gpu("NVIDIA H200", memory_bytes=151397597184, memory_bandwidth=GPU_MEMORY["h200"], **_HOPPER),
+    "b200": Gpu("NVIDIA B200", (10, 0), 148, 191514411008, GPU_MEMORY["b200"], 132644864, 1.965),
+    "gb200": Gpu("NVIDIA GB200", (10, 0), 152, 197897748480, GPU_MEMORY["gb200"], 135528448, 2.062),
+    "b300": Gpu("NVIDIA B300", (10, 3), 158, 297021865984, GPU_MEMORY["b300"], 135528448, 1.965),
+    "gb300": Gpu("NVIDIA GB300", (10, 3), 152, 297021079552, GPU_MEMORY["gb300"], 135528448, 2.07),
 }
 """The GPUs by ``accelerator.type``. The type ``nvidia`` is any GPU, so it has no facts."""
-
-
-def rates_of(spec: AcceleratorSpec, slices: int) -> Rates | None:
-    """Speed of a device of a document. None: not known.
-
-    Args:
-        spec: ``spec.accelerator``.
-        slices: Number of slices.
-    """
-    row = spec.row
-    peak = row.peak_flops_per_second
-    if peak is None:
-        return None
-    sides = [int(side) for side in spec.topology.split("x")]
-    if row.family == "tpu":
-        shared, network = row.devices_per_chip, _TPU_NETWORK.get(row.name)
-        if slices > 1 and network is None:
-            return None
-        links = max(1, edge_links(sides, largest=16 if len(sides) == 2 else 4)) * _TPU_LINK[row.name]
-        ideal = Rates(peak, _TPU_MEMORY[row.name] / shared, links / shared)
-        island = math.prod(sides) * shared
-        return ideal if slices == 1 else replace(ideal, network=(network or 0) / shared, island=island)
-    if row.name not in GPUS:
-        return None
-    ideal = Rates(peak, GPUS[row.name].memory_bandwidth, _NVLINK[row.name])
-    if slices * sides[0] == 1:
-        return ideal
-    if (network := _HOST_NETWORK.get(row.name)) is None:
-        return None
-    return replace(ideal, network=network / row.largest_host, island=sides[1])
-
-
-def edge_links(sides: list[int], *, largest: int) -> int:
-    """Links of a chip at the edge of a slice: two along a side whose ends are connected, one along a shorter side.
-
-    Args:
-        sides: The topology.
-        largest: Length from which the ends of a side are connected.
-    """
-    return sum(0 if side == 1 else 2 if side >= largest else 1 for side in sides)

@@ -1,10 +1,8 @@
 """The summary of a run before it starts: its model, optimizer state, memory, tokens, data shares and mesh. Nothing runs
 on a device.
 
-All sizes come from the shapes and shardings of the program, which need no compilation. The FLOPs of a parameter are six
-for each weight of a matrix product that a token passes through (Chowdhery et al. 2022, PaLM, appendix B): of the
-experts, those that it goes to. What the weights do not explain, the scores and values of attention and the recurrent
-states, is one number for the whole model.
+All sizes come from the shapes and shardings of the program, which need no compilation. `halcyon.models.flops` counts
+the FLOPs.
 """
 
 from __future__ import annotations
@@ -19,9 +17,9 @@ import jax
 import numpy as np
 from haliax import NamedArray
 
-from halcyon.models.axes import EXPERTS, VOCAB, is_named
-from halcyon.models.parameters import PRODUCTS, Parameter, Role, dotted, parameters, split
-from halcyon.models.registry import flops_per_token
+from halcyon.models.axes import is_named
+from halcyon.models.flops import model_flops, weight_flops
+from halcyon.models.parameters import dotted, split
 from halcyon.step.device_use import share_bytes
 from halcyon.step.program import Program
 from halcyon_api.memory import least_need
@@ -29,7 +27,6 @@ from halcyon_api.mesh import model_shape
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import TrainingRun, TrainingRunSpec
 
-_FLOPS_PER_WEIGHT = 6
 _WIDE_BYTES = 4
 """Gradients are float32."""
 
@@ -183,8 +180,8 @@ def summarize(run: TrainingRun, program: Program, mesh: ResolvedMesh, vocabulary
         vocabulary: Tokens of the tokenizer.
     """
     spec, row = run.spec, run.spec.accelerator.row
-    whole = flops_per_token(spec.model, spec.trainer.longest_sequence, vocabulary)
-    rows = tuple(parameter_rows(program.template.model, vocabulary, idle_parameters(spec)))
+    flops = model_flops(spec, program.template.model, vocabulary)
+    rows = tuple(parameter_rows(spec, program.template.model, vocabulary))
     trained = jax.tree.leaves(split(program.template.model, program.trained)[0])
     custom = spec.model.custom is not None
     return Summary(
@@ -196,8 +193,8 @@ def summarize(run: TrainingRun, program: Program, mesh: ResolvedMesh, vocabulary
         mesh=dict(program.mesh.shape),
         parameters=rows,
         active_parameters=None if custom else model_shape(spec).active_parameters,
-        flops_per_token=whole,
-        attention_flops_per_token=max(0, whole - sum(one.flops_per_token for one in rows)),
+        flops_per_token=flops.per_token,
+        attention_flops_per_token=flops.attention,
         optimizer=spec.optimizer.kind,
         state=tuple(state_rows(program.template.optimizer_state, program.template.model)),
         device=DeviceRow(
@@ -216,31 +213,16 @@ def summarize(run: TrainingRun, program: Program, mesh: ResolvedMesh, vocabulary
     )
 
 
-def idle_parameters(spec: TrainingRunSpec) -> int:
-    """Parameters of experts that a token does not go to; 0 for a model without experts, and for a custom model."""
-    return 0 if spec.model.custom is not None else model_shape(spec).idle_parameters
-
-
-def parameter_rows(model: Any, vocabulary: int, idle: int = 0) -> Iterator[ParameterRow]:
+def parameter_rows(spec: TrainingRunSpec, model: Any, vocabulary: int) -> Iterator[ParameterRow]:
     """The parameters of a model.
 
     Args:
+        spec: The run's spec.
         model: The model, or its shapes.
-        vocabulary: Tokens of the tokenizer; the padding of the model's vocabulary has no FLOPs.
-        idle: Parameters of experts that a token does not go to (`idle_parameters`).
+        vocabulary: Tokens of the tokenizer.
     """
-    named = _leaves(model)
-    known: list[Parameter] = jax.tree.leaves(parameters(model), is_leaf=lambda leaf: isinstance(leaf, Parameter))
-    experts = sum(_elements(leaf) for _, leaf in named if EXPERTS in (axis.name for axis in leaf.axes))
-    active = 1 - idle / experts if experts else 1.0
-    tied = all(parameter.role is not Role.HEAD for parameter in known)
-    for (path, leaf), parameter in zip(named, known, strict=True):
+    for path, leaf, parameter, flops in weight_flops(spec, model, vocabulary):
         elements = _elements(leaf)
-        # With tied embeddings the table is the output head too. A table of positions has no vocabulary.
-        multiplies = parameter.role in PRODUCTS or (
-            tied and parameter.role is Role.EMBEDDING and leaf.axis_names == model.head.axis_names
-        )
-        share = active if parameter.role is Role.EXPERT else 1.0
         yield ParameterRow(
             path=path,
             axes=tuple((axis.name, axis.size) for axis in leaf.axes),
@@ -248,7 +230,7 @@ def parameter_rows(model: Any, vocabulary: int, idle: int = 0) -> Iterator[Param
             role=parameter.role.value,
             parameters=elements,
             size_bytes=elements * leaf.array.dtype.itemsize,
-            flops_per_token=round(_FLOPS_PER_WEIGHT * _multiplied(leaf, vocabulary) * share) if multiplies else 0,
+            flops_per_token=flops,
         )
 
 
@@ -283,11 +265,6 @@ def source_rows(spec: TrainingRunSpec) -> tuple[SourceRow, ...]:
         )
         for source, weight in zip(data.sources, weights, strict=True)
     )
-
-
-def _multiplied(leaf: NamedArray, vocabulary: int) -> int:
-    """Weights of a matrix product, without those of the vocabulary's padding."""
-    return math.prod(vocabulary if axis.name == VOCAB else axis.size for axis in leaf.axes)
 
 
 def _elements(leaf: NamedArray) -> int:

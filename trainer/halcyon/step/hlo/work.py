@@ -54,6 +54,25 @@ class Rates:
 
 
 @dataclass(frozen=True)
+class Shares:
+    """What programs reach of the peak speeds. Measured on an H100 (docs/performance.md), but for the links.
+
+    Attributes:
+        products: Share of the peak rate that large matrix products reach.
+        kernels: Share of the peak rate that kernels of attention and experts reach.
+        memory: Share of the memory's bandwidth.
+        links: Share of the links' bandwidth that collectives reach.
+        host_copy: Bytes in a second between a device and the memory of its host.
+    """
+
+    products: float = 0.73
+    kernels: float = 0.38
+    memory: float = 0.85
+    links: float = 0.8
+    host_copy: float = 20e9
+
+
+@dataclass(frozen=True)
 class Work:
     """What a device computes for one part of a step.
 
