@@ -76,6 +76,7 @@ def find_problems(spec: TrainingRunSpec, topology: Topology | None = None) -> tu
         _precision_problems(spec),
         _group_problems(spec),
         _elastic_problems(spec),
+        _flip_problems(spec, topology),
     )
     return tuple(itertools.starmap(Problem, found))
 
@@ -220,6 +221,18 @@ def _elastic_problems(spec: TrainingRunSpec) -> Found:
                 f"on {spec.accelerator.slices}; of the numbers from {elastic.min_slices} to {wanted_slices(spec)} "
                 f"these can be used: {usable}",
             )
+
+
+def _flip_problems(spec: TrainingRunSpec, topology: Topology) -> Found:
+    """The bit must change in a process that the run has, before an audit."""
+    flip = None if spec.recovery.audit is None else spec.recovery.audit.flip_bit
+    if flip is None:
+        return
+    field, hosts = "spec.recovery.audit.flipBit", topology.slices * topology.hosts_per_slice
+    if flip.process >= hosts:
+        yield f"{field}.process", f"must be below {hosts}, the number of processes"
+    if flip.step >= spec.trainer.steps:
+        yield f"{field}.step", f"must be below trainer.steps, which is {spec.trainer.steps}"
 
 
 def _precision_problems(spec: TrainingRunSpec) -> Found:

@@ -42,7 +42,7 @@ def demo(
         typer.Option(help="Draw both runs into this SVG file, and write what was printed into a page beside it."),
     ] = None,
 ) -> None:
-    """Train on a real Kubernetes, lose pods to an eviction and a SIGKILL, and compare with an undisturbed run."""
+    """Train on a real Kubernetes with a flipped bit, an eviction and a SIGKILL, and compare with an undisturbed run."""
     signal.signal(signal.SIGTERM, _as_interrupt)
     began = time.monotonic()
     progress = ConsoleProgress(_CONSOLE)

@@ -77,12 +77,26 @@ class Comparison:
 
 
 def losses(lines: Iterable[LogLine], run: str) -> list[Loss]:
-    """Return the losses of a run in the order in which they were written."""
+    """Return the losses of a run in the order in which they were written, without those that an audit has rejected."""
+    mine = [line for line in lines if line.run == run]
+    rejected = _rejected(mine)
     return [
         Loss(line.step, line.group, bits(line.fields["loss"]))
-        for line in lines
-        if line.run == run and line.event == "step"
+        for line in mine
+        if line.event == "step" and line.step < rejected.get(line.group, line.step + 1)
     ]
+
+
+def _rejected(lines: list[LogLine]) -> dict[ProcessGroup, int]:
+    """The first rejected step of each process group in which an audit has found wrong numbers: the first one that the
+    next group has done again.
+    """
+    found: dict[ProcessGroup, int] = {}
+    for group in {line.group for line in lines if line.event == "corrupted"}:
+        later = [line for line in lines if line.event == "step" and line.group > group]
+        following = min((line.group for line in later), default=None)
+        found[group] = min((line.step for line in later if line.group == following), default=0)
+    return found
 
 
 def bits(loss: float | int | str) -> str:

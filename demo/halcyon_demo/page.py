@@ -86,11 +86,10 @@ def page(printed: str, picture_name: str) -> str:
     lines = "\n".join(line.rstrip() for line in printed.strip().splitlines())
     return (
         "# The demo\n\n"
-        "`make demo` starts a real Kubernetes on this machine, trains a small model on two slices of two CPU devices, "
-        "evicts a pod,\n"
-        "kills a trainer by SIGKILL and deletes the operator's pod. Then it trains the same document again without "
-        "faults and\n"
-        'compares all losses. `make demo ARGS="--picture docs/demo.svg"` writes this page.\n\n'
+        "`make demo` starts a real Kubernetes on this machine, and trains a small model on two slices of two devices.\n"
+        "A bit flips in the memory of a process, a pod is evicted, a trainer killed by SIGKILL, and the operator is\n"
+        "deleted. Then the same document trains again without faults, and all losses are compared.\n"
+        '`make demo ARGS="--picture docs/demo.svg"` writes this page.\n\n'
         f"![Losses of both runs, which lie on each other]({picture_name})\n\n"
         f"```text\n{lines}\n```\n"
     )

@@ -1,6 +1,7 @@
 """The demo, top to bottom."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 
@@ -29,8 +30,12 @@ from halcyon_devcluster.waiting import until
 
 EXAMPLE = "stdlib-llama"
 PLACE = Namespaces()
-EVICT_FRACTION, KILL_FRACTION, RESTART_OPERATOR_FRACTION = 0.3, 0.55, 0.8
+FLIP_FRACTION, EVICT_FRACTION, KILL_FRACTION, RESTART_OPERATOR_FRACTION = 0.12, 0.3, 0.55, 0.8
 """The faults are injected after these fractions of the steps."""
+AUDIT_FRACTION = 0.1
+"""The devices are audited each time after this fraction of the steps."""
+FLIPPED = 1
+"""The process in whose memory a bit flips."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +80,11 @@ def run_demo(cluster: Cluster, console: Console, progress: ProgressView, *, step
     with progress.step("Installing the operator with its chart"):
         install_operator(cluster, chart_values(images))
 
-    document = variant(example(EXAMPLE), steps=steps)
+    document = audited(variant(example(EXAMPLE), steps=steps))
     kubectl, faults = cluster.kubectl, Faults(cluster)
     with Watch(kubectl, PLACE.runs) as watch:
         view = View(console, watch.observations)
-        disturbed = Training(kubectl, faults, watch.observations, PLACE.runs, document, view.draw)
+        disturbed = Training(kubectl, faults, watch.observations, PLACE.runs, with_flip(document), view.draw)
         undisturbed = Training(
             kubectl, faults, watch.observations, PLACE.runs, variant(document, name=f"{EXAMPLE}-undisturbed"), view.draw
         )
@@ -93,6 +98,24 @@ def run_demo(cluster: Cluster, console: Console, progress: ProgressView, *, step
     return conclude(console, disturbed, undisturbed, recoveries, marks)
 
 
+def audited(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with audits, and with a copy of the state on each of its four devices: of two copies that differ,
+    none is known to be right. Pure.
+    """
+    changed = variant(document)
+    every = max(1, round(AUDIT_FRACTION * document["spec"]["trainer"]["steps"]))
+    changed["spec"] |= {"mesh": {"ici": {"data": 2}}, "recovery": {"audit": {"everySteps": every}}}
+    return changed
+
+
+def with_flip(document: dict[str, Any]) -> dict[str, Any]:
+    """The audited document with a bit that flips in the memory of a process. Pure."""
+    changed = variant(document)
+    step = max(1, round(FLIP_FRACTION * document["spec"]["trainer"]["steps"]))
+    changed["spec"]["recovery"]["audit"]["flipBit"] = {"step": step, "process": FLIPPED}
+    return changed
+
+
 def clear(cluster: Cluster, progress: ProgressView) -> None:
     """Delete the runs and checkpoints of an earlier demo in a kept cluster; a run would continue from an old checkpoint
     of its name.
@@ -104,12 +127,12 @@ def clear(cluster: Cluster, progress: ProgressView) -> None:
 
 
 def disturb(cluster: Cluster, view: View, training: Training) -> tuple[tuple[Recovery, ...], tuple[Mark, ...]]:
-    """Start the run, evict a pod, kill a trainer, and delete the operator's pod.
+    """Start the run, in which a bit flips, evict a pod, kill a trainer, and delete the operator's pod.
 
     Returns:
-        The recoveries of the first two, and the marks of all three in the picture.
+        The recoveries of the first three, and the marks of all four in the picture.
     """
-    view.say(f"\nkubectl apply --filename examples/{EXAMPLE}.yaml", "bold")
+    view.say(f"\nkubectl apply of examples/{EXAMPLE}.yaml, with audits (recovery.audit)", "bold")
     training.apply()
     marks: list[Mark] = []
 
@@ -119,6 +142,11 @@ def disturb(cluster: Cluster, view: View, training: Training) -> tuple[tuple[Rec
         view.say(f"→ step {marks[-1].step}: {what}", "yellow")
 
     with view.of(training.name, training.steps):
+        hit(FLIP_FRACTION, "bit flipped", f"a bit flips in the memory of process {FLIPPED}, and nothing says so")
+        flip = training.wait_for_recovery(training.flipped(marks[-1].step))
+        view.say(f"  an audit finds it: {training.end('corrupted')}")
+        view.say(_went_on(flip))
+
         hit(EVICT_FRACTION, "pod evicted", "evicting the pod of slice 1 through the Eviction API")
         eviction = training.wait_for_recovery(training.evict(1))
         view.say(_went_on(eviction))
@@ -130,7 +158,7 @@ def disturb(cluster: Cluster, view: View, training: Training) -> tuple[tuple[Rec
         hit(RESTART_OPERATOR_FRACTION, "operator deleted", "deleting the operator's pod")
         restart_operator(cluster)
         view.say(meanwhile(marks[-1].step, training.step()))
-    return (eviction, crash), tuple(marks)
+    return (flip, eviction, crash), tuple(marks)
 
 
 def restart_operator(cluster: Cluster) -> None:

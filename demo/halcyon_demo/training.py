@@ -122,6 +122,20 @@ class Training:
 
         return self._wait(running, 120, f"slice {slice_index} has no running pod")
 
+    def flipped(self, step: int) -> Fault:
+        """The flip of a bit after a step, which the document has asked for."""
+        time = next(line.time for line in self.lines() if line.event == "step" and line.step >= step)
+        return Fault("flipped bit", time)
+
+    def end(self, cause: str) -> str:
+        """What the history says of the process group that ended for a cause."""
+        entry = self._wait(
+            lambda: next((one for one in self.run.status.history if one.cause == cause), None) if self.run else None,
+            60,
+            f"its history has no end by {cause}",
+        )
+        return entry.message or ""
+
     def evict(self, slice_index: int) -> Fault:
         """Evict the pod of a slice through the Eviction API, like a drain or a reclaimed node."""
         pod = self.running_pod(slice_index)

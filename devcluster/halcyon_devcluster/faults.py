@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from halcyon_devcluster.cluster import Cluster
 from halcyon_devcluster.containerd import Task
 from halcyon_devcluster.errors import DevclusterError
-from halcyon_devcluster.memory import flip_bit
 from halcyon_devcluster.waiting import until
 
 _BACK_SECONDS = 90
@@ -101,18 +100,6 @@ class Faults:
             DevclusterError: no container of the pod runs, or several do.
         """
         self.cluster.ctr.kill(self._main_process(namespace, pod).container)
-
-    def flip_bit(self, namespace: str, pod: str, pattern: bytes, bit: int) -> int:
-        """Flip one bit of these bytes in the memory of the main process of a pod's only container. Only where the
-        node's processes are those of this machine.
-
-        Returns:
-            The number of places that had these bytes.
-
-        Raises:
-            DevclusterError: No container of the pod runs, or several do, or none of its memory has these bytes.
-        """
-        return flip_bit(self._main_process(namespace, pod).pid, pattern, bit)
 
     def _main_process(self, namespace: str, pod: str) -> Task:
         ctr = self.cluster.ctr

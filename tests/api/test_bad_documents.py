@@ -342,6 +342,16 @@ def test_all_faults_are_reported_in_one_error() -> None:
             "2 must be a multiple of twice the context axis of the mesh, 2 x 2",
         ),
         (
+            {"spec__recovery": {"audit": {"everySteps": 5, "flipBit": {"step": 7, "process": 99}}}},
+            "spec.recovery.audit.flipBit.process",
+            "must be below",
+        ),
+        (
+            {"spec__recovery": {"audit": {"everySteps": 5, "flipBit": {"step": 1_000_000, "process": 0}}}},
+            "spec.recovery.audit.flipBit.step",
+            "must be below trainer.steps, which is",
+        ),
+        (
             BY_TOKAMAX | {"spec__model": {"gemma2": {}}, "spec__accelerator": {**H100, "type": "a100"}},
             "spec.trainer.attention",
             "on GPUs of compute capability 8.0, the Triton kernel has no soft cap of the scores; use auto for gemma2",

@@ -32,6 +32,18 @@ def test_one_bit_is_a_difference() -> None:
     assert [(group.equal, group.count) for group in result.groups] == [(10, 10), (0, 1)]
 
 
+def test_losses_that_an_audit_has_rejected_are_not_compared() -> None:
+    wrong = [line("step", 13.0, step=step, loss=9.0) for step in (11, 12)]
+    lines = [*steps(1, 10), *wrong, line("corrupted", 14.0, step=12, processes=[1], message="step 12: copies differ")]
+    result = compare(losses([*lines, *steps(11, 20, (1, 1))], RUN), losses(steps(1, 20), RUN), 20)
+    assert result.identical
+    assert [(group.first, group.last, group.count) for group in result.groups] == [(1, 10, 10), (11, 20, 10)]
+    kept = losses([*lines, *steps(9, 20, (1, 1))], RUN)
+    assert [loss.step for loss in kept if loss.group == (1, 0)] == list(range(1, 9)), "the run went back to step 8"
+    unconfirmed = compare(losses([*steps(1, 10), *wrong, *steps(11, 20, (1, 1))], RUN), losses(steps(1, 20), RUN), 20)
+    assert len(unconfirmed.differences) == 2
+
+
 @pytest.mark.parametrize("shortened", ["disturbed", "undisturbed"])
 def test_a_step_that_is_missing_is_a_difference(shortened: str) -> None:
     whole, short = losses(steps(1, 10), RUN), losses(steps(1, 9), RUN)

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from halcyon_api.status.run_status import TrainingRunStatus, parse_status
 from halcyon_api.training_run import parse_run
+from halcyon_api.validation import find_problems
 from halcyon_demo.comparison import compare, losses
 from halcyon_demo.documents import EXAMPLES, example, load, variant
 from halcyon_demo.install import Images, Namespaces, chart_values, moved, with_image
@@ -15,7 +16,7 @@ from halcyon_demo.observations import Observations
 from halcyon_demo.page import Mark, page, picture
 from halcyon_demo.records import Fault
 from halcyon_demo.recovery import MEANINGS, PARTS, Recovery
-from halcyon_demo.story import meanwhile
+from halcyon_demo.story import audited, meanwhile, with_flip
 from halcyon_demo.tables import cost, equality_table, recovery_table, summary_table
 from halcyon_demo.view import View
 from tests.demo.samples import RUN, line, steps
@@ -34,6 +35,15 @@ def status(**fields: object) -> TrainingRunStatus:
 def test_the_progress_without_the_operator_is_described_correctly() -> None:
     assert meanwhile(200, 207).endswith("meanwhile the run continued, from step 200 to step 207")
     assert meanwhile(200, 200).endswith("the operator is back before the run has done another step; it is at step 200")
+
+
+def test_the_run_with_a_flipped_bit_is_audited_and_the_other_one_is_the_same_without_it() -> None:
+    calm = audited(example("stdlib-llama"))
+    assert calm["spec"]["recovery"] == {"audit": {"everySteps": 25}}
+    disturbed = with_flip(calm)
+    assert disturbed["spec"]["recovery"]["audit"].pop("flipBit") == {"step": 30, "process": 1}
+    assert disturbed == calm
+    assert find_problems(parse_run(with_flip(calm)).spec) == ()
 
 
 def test_equality_table_gives_the_verdict() -> None:

@@ -194,7 +194,7 @@ def calm_root(folder: Path, slices: int) -> dict[int, float]:
 @pytest.mark.parametrize(
     ("fault", "step", "process", "what"),
     [
-        ("parameter", 7, 1, "copies of the state differ"),
+        ("bit", 7, 1, "copies of the state differ"),
         ("arithmetic", 12, 2, "two computations of a gradient differ"),
         pytest.param("once", 15, 1, "two computations of a gradient differ", marks=pytest.mark.variant),
     ],
@@ -203,10 +203,12 @@ def test_a_run_with_a_wrong_device_names_it_goes_back_and_ends_with_the_right_bi
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: Trials, fault: str, step: int, process: int, what: str
 ) -> None:
     losses = calm_root(tmp_path, 3)
-    run = document(tmp_path, "root", 3)
+    in_memory: dict[str, Any] = {"flipBit": {"step": step, "process": process}} if fault == "bit" else {}
+    run = document(tmp_path, "root", 3, **in_memory)
+    child: dict[str, Any] = {} if in_memory else {"module": MODULE, "own_interpreter": True}
     for name, value in {"FAULT": fault, "FAULTY": str(process), "FAULT_STEP": str(step)}.items():
         monkeypatch.setenv(name, value)
-    faulty = start_processes(run, tmp_path / "run", module=MODULE, share_programs=False, own_interpreter=True).ended()
+    faulty = start_processes(run, tmp_path / "run", share_programs=False, **child).ended()
     assert [one.popen.poll() for one in faulty.processes] == [ExitCode.CORRUPTED] * 3, faulty.leader.output_tail()
     found, confirmed = -(-step // EVERY) * EVERY, (step - 1) // EVERY * EVERY
     (event,) = events(faulty, "corrupted")

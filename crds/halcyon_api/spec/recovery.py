@@ -124,6 +124,13 @@ class BadNodesSpec(ApiModel):
     )
 
 
+class FlipBitSpec(ApiModel):
+    """A bit that changes in the memory of one process, to try out an audit."""
+
+    step: Annotated[int, Field(ge=1)] = Field(description="The bit changes after this number of steps.")
+    process: Annotated[int, Field(ge=0)] = Field(description="The process, which is the number of its host in the run.")
+
+
 class AuditSpec(ApiModel):
     """Audits of the devices while the run trains.
 
@@ -142,6 +149,11 @@ class AuditSpec(ApiModel):
             "`goBack`: the run goes on from the last checkpoint that an audit has confirmed, and avoids the node that "
             "computed wrong numbers. `report`: only the log, a metric and an alert say so."
         ),
+    )
+
+    flip_bit: FlipBitSpec | None = optional(
+        "To try out the audit: one bit of one parameter changes in the memory of a process, once, before the run is "
+        "first restarted. Default: none."
     )
 
     def is_due(self, step: int, *, is_last: bool) -> bool:

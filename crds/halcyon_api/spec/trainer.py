@@ -31,7 +31,7 @@ REMAT: dict[Remat, str] = {
     "full": "inputs of blocks",
     "nested": "inputs of groups of about sqrt(layers) blocks, at the cost of a second recomputation",
     "offload": "inputs of blocks, in the host's memory",
-    "auto": "the one of `none`, `dots`, `attention` and `full` with the shortest step that fits in the memory of a device",
+    "auto": "that of `none`, `dots`, `attention` and `full` with the shortest step that fits in a device's memory",
 }
 """What each remat policy keeps."""
 

@@ -27,6 +27,7 @@ from halcyon.parallel.preemption import PreemptionNotice, wait_together
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.run.best import BestWatch
 from halcyon.run.companion import Companion
+from halcyon.run.flip import flipped
 from halcyon.run.last_save import LastSave, SaveBudget, choose, longest_wait
 from halcyon.run.place import Place
 from halcyon.run.programs import Programs
@@ -38,7 +39,7 @@ from halcyon.step.state import Model, TrainState
 from halcyon.step.step import CONTROL_BITS, StepMetrics
 from halcyon.telemetry import SaveRequests, StepReport
 from halcyon_api.checkpoint_documents import DataPosition, EvaluationRecord
-from halcyon_api.spec.recovery import RollbackSpec
+from halcyon_api.spec.recovery import FlipBitSpec, RollbackSpec
 
 SAVE_WANTED = 1
 """Bit of the control value of a process that wants a checkpoint."""
@@ -94,6 +95,8 @@ class Training:
     """The step after which the training ends."""
     companions: Sequence[Companion] = ()
     """The optional features of the run, in the order in which they are called."""
+    flip: FlipBitSpec | None = None
+    """A bit that changes in the memory of a process, to try out the audit."""
     evaluated: EvaluationRecord | None = None
     """The evaluations before the checkpoint that the run resumed from."""
 
@@ -172,6 +175,7 @@ class Training:
             with jax.profiler.StepTraceAnnotation("train", step_num=step + 1):
                 state, metrics = train_step(state, batch, self._control(step))
             step += 1
+            state = flipped(self.flip, step, self.place.processes.process_index, state)
             self._report_pending()
             of_batch = self.batches.numbers if isinstance(self.batches, HasNumbers) else {}
             self._pending = (step, metrics, self.batches.last_wait_seconds + self._waited_seconds, of_batch)

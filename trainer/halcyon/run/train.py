@@ -224,9 +224,11 @@ def train(
 
         reporter.stage("compiling")
         batches = (batch_source or _source_of(place, checkpointer))(dataset, program, spec.trainer)
+        audit = spec.recovery.audit
+        flip = audit.flip_bit if audit is not None and checkpointer.is_first_start else None
         training = Training(
             place, programs, dataset, batches, caches, checkpointer, notice, sync_point, around.save_requests,
-            time.time, numbers, spec.trainer.steps if replay is None else replay.last, companions,
+            time.time, numbers, spec.trainer.steps if replay is None else replay.last, companions, flip,
             beginning.evaluated,
         )  # fmt: skip
         if replay is not None:
