@@ -9,8 +9,8 @@ from pathlib import Path
 from halcyon.commands.errors import about_file
 from halcyon.errors import TrainerExit
 from halcyon.weights.model_file import read_model
+from halcyon_api.base import InvalidRun
 from halcyon_api.defaults.files import load_resolved
-from halcyon_api.training_run import InvalidRun
 from halcyon_api.yaml_text import dump_all
 from halcyon_cli.output import Rejected
 from halcyon_cli.sweep_members import members_of

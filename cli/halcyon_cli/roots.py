@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from halcyon_api.base import InvalidRun
 from halcyon_api.defaults.files import with_values
 from halcyon_api.defaults.units import Values
-from halcyon_api.training_run import InvalidRun, TrainingRunSpec, parse_run
+from halcyon_api.reading import parse_run
+from halcyon_api.training_run import TrainingRunSpec
 from halcyon_cli.output import Rejected
 
 if TYPE_CHECKING:

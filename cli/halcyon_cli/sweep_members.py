@@ -9,8 +9,10 @@ from pathlib import Path
 from halcyon.commands.errors import about_file
 from halcyon.errors import TrainerExit
 from halcyon.weights.model_file import read_model
+from halcyon_api.base import InvalidRun
 from halcyon_api.defaults.files import load_defaults, with_changes, with_values
-from halcyon_api.training_run import InvalidRun, TrainingRun, parse_run, read_one
+from halcyon_api.reading import parse_run, read_one
+from halcyon_api.training_run import TrainingRun
 from halcyon_api.validation import find_problems
 from halcyon_cli.output import Rejected
 from halcyon_cli.sweeps import Variant, parse_sweep, variants

@@ -8,6 +8,7 @@ definition and its reference are generated from these types (`generate`). The pa
 Kubernetes client.
 """
 
-from halcyon_api.training_run import API_VERSION, GROUP, KIND, PLURAL, VERSION, TrainingRun, load_run
+from halcyon_api.reading import load_run
+from halcyon_api.training_run import API_VERSION, GROUP, KIND, PLURAL, VERSION, TrainingRun
 
 __all__ = ["API_VERSION", "GROUP", "KIND", "PLURAL", "VERSION", "TrainingRun", "load_run"]

@@ -1,4 +1,4 @@
-"""The ``TrainingRun`` resource as a whole, and how its document is read.
+"""The ``TrainingRun`` resource as a whole.
 
 The fields that define the mathematics of a run (model, tokenizer, data, optimizer, batch, seed, precision) and the
 checkpoint root must not change while the run exists: the API server rejects such an edit. The fields that only define
@@ -8,23 +8,17 @@ where, how and how long it is computed (image, accelerator, mesh, microbatches, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from copy import deepcopy
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast, get_args
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
-from pydantic import ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
 from pydantic.alias_generators import to_snake
 
-from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, InvalidRun, Rule, RuledModel, RunName, Seconds, cel, optional
+from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, Rule, RuledModel, RunName, Seconds, cel, optional
 from halcyon_api.edits.steps import steps_rule
 from halcyon_api.hardware import TABLE
 from halcyon_api.hardware.kinds import NarrowType
-from halcyon_api.local_roots import with_root_addresses
-from halcyon_api.model_file import ReadModel, with_model
 from halcyon_api.names import MAX_RUN_NAME_LENGTH
-from halcyon_api.plain_files import read_text
-from halcyon_api.sentences import sentences
 from halcyon_api.spec.accelerator import AcceleratorSpec
 from halcyon_api.spec.adapter import AdapterSpec, LoraSpec
 from halcyon_api.spec.attention import ATTENTION_RULES
@@ -47,7 +41,6 @@ from halcyon_api.spec.tokenizer import ByteTokenizerSpec, TokenizerSpec
 from halcyon_api.spec.trainer import NARROW_MOMENTS_BETA, TrainerSpec
 from halcyon_api.spec.variables import MAX_VARIABLES, VariableSpec, each_once
 from halcyon_api.status.run_status import TrainingRunStatus
-from halcyon_api.yaml_text import InvalidYaml, read_documents
 
 GROUP = "halcyon.dev"
 VERSION = "v1alpha1"
@@ -475,119 +468,3 @@ class TrainingRun(RuledModel):
             ".spec.after.run",
         ),
     )
-
-
-Model = TypeVar("Model", bound=ApiModel)
-
-_NO_ROOT = (
-    "spec.checkpoint.root: nothing says where the checkpoints of this run are kept; set it, or have "
-    "checkpoint.rootPrefix set in the TrainingRunDefaults of its namespace"
-)
-
-
-_ROOT_PLACES = (("spec", "checkpoint"), ("spec", "checkpoint", "root"))
-
-
-def parse_run(document: Any) -> TrainingRun:
-    """Check a parsed YAML or JSON document that has been merged with its defaults.
-
-    Raises:
-        InvalidRun: The document does not fit the schema.
-    """
-    return read_document(TrainingRun, document)
-
-
-def read_document(model: type[Model], document: Any) -> Model:
-    """Check a parsed YAML or JSON document.
-
-    Raises:
-        InvalidRun: The document does not fit the schema.
-    """
-    _reject_other_kind(model, document)
-    try:
-        return model.model_validate(document, by_alias=True, by_name=False)
-    except ValidationError as error:
-        faults = error.errors()
-    without = _without_nulls(
-        document, [fault["loc"] for fault in faults if fault["input"] is None and fault["type"] != "extra_forbidden"]
-    )
-    if without != document:
-        return read_document(model, without)
-    rootless = [fault for fault in faults if fault["type"] == "missing" and fault["loc"] in _ROOT_PLACES]
-    others = [fault for fault in faults if fault not in rootless]
-    raise InvalidRun("; ".join((*(_NO_ROOT for _ in rootless), *sentences(model, others))))
-
-
-def _reject_other_kind(model: type[ApiModel], document: Any) -> None:
-    """Reject a document of another kind with one sentence, instead of one for each of its fields."""
-    wanted = model.__name__
-    if not isinstance(document, dict):
-        raise InvalidRun(f"document: this is no {wanted}; it begins with apiVersion: {API_VERSION} and kind: {wanted}")
-    kind = cast("dict[str, Any]", document).get("kind")
-    if kind != wanted and kind is not None:
-        shown = kind if isinstance(kind, str) and len(kind) <= MAX_NAME_LENGTH else "something else"
-        hint = "; give it with --defaults" if kind == "TrainingRunDefaults" else ""
-        raise InvalidRun(f"kind: this is {shown}, not {wanted}{hint}")
-
-
-def _without_nulls(document: Any, places: Sequence[tuple[int | str, ...]]) -> Any:
-    """A document without the null fields that must not be null. The API server also treats them as absent."""
-    copy = deepcopy(document) if places else document
-    for *above, last in places:
-        node: Any = copy
-        for part in above:
-            try:
-                node = node[part]
-            except (LookupError, TypeError):  # a part of the error's location that the document does not have
-                break
-        if isinstance(node, dict) and cast("dict[Any, Any]", node).get(last, "") is None:
-            del node[last]
-    return copy
-
-
-def load_run(path: Path, read_model: ReadModel | None = None) -> TrainingRun:
-    """Read a ``run.yaml``.
-
-    Args:
-        path: The file.
-        read_model: Reads the model of a config.json that the document names. Default: such a document is not valid.
-
-    Raises:
-        InvalidRun: The file is missing, is not YAML, or is not a valid TrainingRun.
-    """
-    return parse_run(with_root_addresses(with_model(read_one(path), path.parent, read_model)))
-
-
-def read_one(path: Path, kind: str = "TrainingRun") -> Any:
-    """The one YAML document of a file.
-
-    Args:
-        path: The file.
-        kind: What the file should hold, for errors.
-
-    Raises:
-        InvalidRun: The file is missing, is not YAML, or holds several documents.
-    """
-    documents = read_yaml(path, kind)
-    if len(documents) > 1:
-        raise InvalidRun(f"{path}: {len(documents)} documents; give a file with one {kind}")
-    return documents[0]
-
-
-def read_yaml(path: Path, kind: str = "TrainingRun") -> list[Any]:
-    """The YAML documents of a file, at least one. `kind` is what the file should hold, for errors.
-
-    Raises:
-        InvalidRun: The file is missing or is not YAML.
-    """
-    try:
-        found = read_documents(read_text(path, "utf-8-sig"))
-    except OSError as error:
-        raise InvalidRun(f"{path}: {error.strerror}; give the path of a {kind} document") from None
-    except UnicodeDecodeError as error:
-        raise InvalidRun(f"{path}: not YAML: byte {error.start} is not UTF-8; save the file as UTF-8") from None
-    except InvalidYaml as error:
-        raise InvalidRun(f"{path}: {error}") from None
-    if not found:
-        raise InvalidRun(f"{path}: the file is empty; give the path of a {kind} document")
-    return found

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from halcyon_api.training_run import InvalidRun, load_run, parse_run
+from halcyon_api.base import InvalidRun
+from halcyon_api.reading import load_run, parse_run
 from halcyon_api.validation import find_problems
 from tests.api.documents import document
 

@@ -14,11 +14,11 @@ from halcyon_api.environment import FROM_POD, InvalidEnvironment, PodEnvironment
 from halcyon_api.generate.__main__ import stale_files
 from halcyon_api.generate.crd import custom_resource_definition, definitions, reachable
 from halcyon_api.hardware import TABLE
+from halcyon_api.reading import parse_run
 from halcyon_api.spec.accelerator import MAX_SLICES
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.spec.model import ModelSpec
 from halcyon_api.status.run_status import TrainingRunStatus, parse_status
-from halcyon_api.training_run import parse_run
 from tests.api.documents import document
 
 

@@ -13,6 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from halcyon_api.base import InvalidRun
 from halcyon_api.defaults.files import load_defaults, load_resolved, with_values
 from halcyon_api.defaults.resource import BUILT_IN, parse_defaults
 from halcyon_api.defaults.status import DefaultsStatus, read_values, written
@@ -30,7 +31,8 @@ from halcyon_api.defaults.units import (
 from halcyon_api.edits.changes import values_of
 from halcyon_api.edits.classes import class_of, leaves_of
 from halcyon_api.generate.crd import custom_resource_definition, defaults_definition
-from halcyon_api.training_run import InvalidRun, TrainingRunSpec, parse_run
+from halcyon_api.reading import parse_run
+from halcyon_api.training_run import TrainingRunSpec
 from tests.api.documents import document
 
 SAMPLES: dict[str, list[Any]] = {

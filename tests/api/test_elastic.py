@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from halcyon_api.base import InvalidRun
 from halcyon_api.elastic import microbatches_on, on_slices, usable_slices, wanted_slices
 from halcyon_api.mesh import run_mesh
-from halcyon_api.training_run import InvalidRun, TrainingRunSpec, parse_run
+from halcyon_api.reading import parse_run
+from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.validation import find_problems
 from tests.api.documents import document
 

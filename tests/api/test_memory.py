@@ -11,7 +11,8 @@ import pytest
 from halcyon_api.hardware.host_memory import pod_memory_gib
 from halcyon_api.memory import host_memory_problem, least_need, memory_problem, offloaded_bytes
 from halcyon_api.mesh import model_shape, run_mesh
-from halcyon_api.training_run import TrainingRunSpec, parse_run
+from halcyon_api.reading import parse_run
+from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.validation import find_problems
 from tests.api.documents import document
 

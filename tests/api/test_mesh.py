@@ -8,11 +8,12 @@ from pydantic.alias_generators import to_camel
 from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES
 from halcyon.parallel.device_mesh import MESH_AXES
 from halcyon_api.mesh import gathers_once, model_shape, pinned, run_mesh, suggest_axes
+from halcyon_api.reading import parse_run
 from halcyon_api.spec.accelerator import AcceleratorSpec, Topology
 from halcyon_api.spec.mesh import AXES, DcnAxes, IciAxes, InvalidMesh, MeshSpec, ResolvedMesh, on, resolve_mesh
 from halcyon_api.spec.model import ModelSpec
 from halcyon_api.spec.model_shape import ModelShape, Split
-from halcyon_api.training_run import TrainingRunSpec, parse_run
+from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.validation import find_problems
 from tests.api.documents import document
 from tests.families import SMALL_FAMILIES

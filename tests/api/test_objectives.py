@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from halcyon_api.training_run import InvalidRun, TrainingRunSpec, parse_run
+from halcyon_api.base import InvalidRun
+from halcyon_api.reading import parse_run
+from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.validation import find_problems
 from tests.api.documents import document
 

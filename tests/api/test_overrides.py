@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
+from halcyon_api.base import InvalidRun
 from halcyon_api.defaults.files import load_resolved
 from halcyon_api.overrides import parse_override, with_overrides
-from halcyon_api.training_run import InvalidRun, parse_run
+from halcyon_api.reading import parse_run
 from tests.api.documents import document
 
 

@@ -14,9 +14,10 @@ from halcyon.data.sources.files import fetch_file
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
 from halcyon_api import plain_files
+from halcyon_api.base import InvalidRun
 from halcyon_api.plain_files import read_text
+from halcyon_api.reading import read_one
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_api.training_run import InvalidRun, read_one
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from halcyon_api.base import InvalidRun
 from halcyon_api.defaults.resource import parse_defaults
-from halcyon_api.training_run import InvalidRun, parse_run
+from halcyon_api.reading import parse_run
 from tests.api.rules import BROKEN, all_rules
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from halcyon_api.training_run import InvalidRun, load_run
+from halcyon_api.base import InvalidRun
+from halcyon_api.reading import load_run
 from halcyon_api.yaml_text import InvalidYaml, dump, read_document, read_documents
 from halcyon_devcluster.programs import KUBERNETES
 from tests.api.documents import document

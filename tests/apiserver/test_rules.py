@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from halcyon_api.base import InvalidRun
 from halcyon_api.hardware import TABLE
+from halcyon_api.reading import parse_run
 from halcyon_api.spec.attention import ATTENTION
-from halcyon_api.training_run import InvalidRun, parse_run
 from halcyon_api.validation import find_problems
 from tests.api.documents import document
 from tests.api.rules import BROKEN, all_rules

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from halcyon_api.generate.crd import definitions
-from halcyon_api.training_run import parse_run
+from halcyon_api.reading import parse_run
 from halcyon_api.validation import find_problems
 from halcyon_devcluster import DevclusterError
 from halcyon_devcluster.control_plane import ControlPlane

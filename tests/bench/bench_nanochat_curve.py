@@ -53,9 +53,10 @@ from halcyon.parallel.device_mesh import build_mesh
 from halcyon.step.compilation import compiler_options
 from halcyon.step.program import build_program
 from halcyon.step.state import TrainState, completed_state
+from halcyon_api.reading import parse_run
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
-from halcyon_api.training_run import TrainingRunSpec, parse_run
+from halcyon_api.training_run import TrainingRunSpec
 from tests.arrays import load_arrays
 from tests.trainer.models.nanochat.golden import model_from
 from tests.trainer.support.datasets import open_dataset

@@ -49,8 +49,9 @@ from halcyon.step.compilation import compiler_options
 from halcyon.step.curvature import gauss_newton
 from halcyon.step.program import Program, build_program
 from halcyon.step.state import initial_state
+from halcyon_api.reading import parse_run
 from halcyon_api.spec.mesh import ResolvedMesh
-from halcyon_api.training_run import TrainingRunSpec, parse_run
+from halcyon_api.training_run import TrainingRunSpec
 from tests.trainer.optim.documented import RECOMMENDED
 from tests.trainer.support.datasets import open_dataset
 

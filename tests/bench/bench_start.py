@@ -28,7 +28,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 
 from halcyon_api.environment import PodEnvironment
 from halcyon_api.mesh import run_mesh
-from halcyon_api.training_run import parse_run
+from halcyon_api.reading import parse_run
 from tests.ports import free_port
 
 STEPS_BEFORE_THE_END = 3

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import typer
 
-from halcyon_api.training_run import parse_run
+from halcyon_api.reading import parse_run
 from halcyon_api.validation import find_problems
 from halcyon_chat.chain import Broken, Stage, in_order, left, model_of, stages
 from halcyon_chat.local import local_form

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from halcyon_api.reading import parse_run
 from halcyon_api.status.run_status import parse_status
-from halcyon_api.training_run import TrainingRunSpec, parse_run
+from halcyon_api.training_run import TrainingRunSpec
 from halcyon_cli.cluster import Runs
 from halcyon_cli.commands.views import diff
 from halcyon_cli.differing import Difference, difference, difference_view

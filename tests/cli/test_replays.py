@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from halcyon_api.names import LABEL_REPLAY_OF, MAX_RUN_NAME_LENGTH
-from halcyon_api.training_run import parse_run
+from halcyon_api.reading import parse_run
 from halcyon_cli.cluster import Runs
 from halcyon_cli.commands.replays import replay_run
 from halcyon_cli.replays import pieces, proved, replay_of

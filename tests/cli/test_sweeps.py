@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from halcyon_api.base import InvalidRun
 from halcyon_api.names import ANNOTATION_SWEEP, LABEL_SWEEP
-from halcyon_api.training_run import InvalidRun, parse_run
+from halcyon_api.reading import parse_run
 from halcyon_cli.sweeps import parse_sweep, values_of, variants
 from tests.api.documents import document
 

@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
+from halcyon_api.reading import parse_run
 from halcyon_api.status.run_status import TrainingRunStatus, parse_status
-from halcyon_api.training_run import parse_run
 from halcyon_api.validation import find_problems
 from halcyon_demo.comparison import compare, losses
 from halcyon_demo.documents import EXAMPLES, example, load, variant

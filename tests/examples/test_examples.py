@@ -9,11 +9,11 @@ import yaml
 
 from halcyon_api.defaults.files import with_values
 from halcyon_api.defaults.resource import parse_defaults
+from halcyon_api.reading import parse_run
 from halcyon_api.spec.accelerator import AcceleratorSpec
 from halcyon_api.spec.objective import ObjectiveSpec
 from halcyon_api.spec.optimizer import OptimizerSpec
 from halcyon_api.spec.scheduling import SchedulingSpec
-from halcyon_api.training_run import parse_run
 from halcyon_api.validation import find_problems
 from tests.examples.documents import REPOSITORY, shown_documents, taken, training_runs
 

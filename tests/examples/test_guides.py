@@ -16,10 +16,10 @@ import pytest
 import yaml
 
 from halcyon_api.overrides import check_path
+from halcyon_api.reading import parse_run
 from halcyon_api.schedules import schedule_problems
 from halcyon_api.spec.optimizer import OptimizerSpec
 from halcyon_api.spec.trainer import TrainerSpec
-from halcyon_api.training_run import parse_run
 from halcyon_cli.sweeps import parse_sweep, variants
 from tests.api.documents import document
 from tests.examples.documents import REPOSITORY, shown_documents, training_runs

@@ -12,9 +12,10 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 
-from halcyon_api.base import OneOf
+from halcyon_api.base import InvalidRun, OneOf
 from halcyon_api.generate import json_schema
-from halcyon_api.training_run import InvalidRun, TrainingRun, parse_run
+from halcyon_api.reading import parse_run
+from halcyon_api.training_run import TrainingRun
 from tests.examples.documents import patches, training_runs
 from tests.gitops.readers import kubeconform
 from tests.operator import builders

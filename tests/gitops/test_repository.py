@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from halcyon_api.generate import json_schema
-from halcyon_api.training_run import parse_run
+from halcyon_api.reading import parse_run
 from halcyon_api.validation import find_problems
 from halcyon_devcluster.programs import GO_MODULES, KUBECONFORM, KUBERNETES, pinned_version
 from tests.examples.documents import REPOSITORY

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from halcyon_api.base import InvalidRun
+from halcyon_api.reading import parse_run
 from halcyon_api.status.run_status import Spending, TrainingRunStatus
-from halcyon_api.training_run import parse_run
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.decide.record.budget import until_budget
 from halcyon_operator.decide.tell.events import budget_nearly_spent

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from halcyon_api import names
 from halcyon_api.ends import EndCause
+from halcyon_api.reading import parse_run
 from halcyon_api.status.run_status import HistoryEntry
-from halcyon_api.training_run import parse_run
 from halcyon_operator.decide.next.attempts import BEFORE, current_jobset, next_step
 from halcyon_operator.decide.next.by_cause import recovery_facts
 from halcyon_operator.decide.next.next_attempt import AFTER_ATTEMPT

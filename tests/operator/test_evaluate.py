@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from halcyon_api.training_run import InvalidRun, parse_run
+from halcyon_api.base import InvalidRun
+from halcyon_api.reading import parse_run
 from halcyon_api.validation import find_problems
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.decide.record.spec_hash import attempt_spec_hash

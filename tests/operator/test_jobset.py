@@ -14,7 +14,7 @@ from halcyon_api.ends import FATAL_CODES, ExitCode
 from halcyon_api.environment import parse_environment
 from halcyon_api.hardware import TABLE
 from halcyon_api.mesh import pinned
-from halcyon_api.training_run import parse_run
+from halcyon_api.reading import parse_run
 from halcyon_operator.model.decision import ConfigMapPlan, JobSetPlan
 from halcyon_operator.objects.jobset import build_config_map, build_jobset
 from halcyon_operator.observe.runs import parse_run_view

@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from halcyon_api import names
+from halcyon_api.reading import parse_run
 from halcyon_api.status.plan import PlanStatus
 from halcyon_api.status.progress import Progress
 from halcyon_api.status.run_status import TrainingRunStatus
-from halcyon_api.training_run import parse_run
 from halcyon_operator.decide.record.plan import plan_hash
 from halcyon_operator.decide.tell.conditions import planned
 from halcyon_operator.model.planned_speed import speed_ratio

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from halcyon_api import names
-from halcyon_api.training_run import InvalidRun, parse_run
+from halcyon_api.base import InvalidRun
+from halcyon_api.reading import parse_run
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.decide.record.status_writes import status_document
 from halcyon_operator.kube.client import ApiError, NotFound

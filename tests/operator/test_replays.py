@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from halcyon_api.base import InvalidRun
-from halcyon_api.training_run import parse_run
+from halcyon_api.reading import parse_run
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.decide.record.spec_hash import attempt_spec_hash
 from tests.operator.builders import at, ended, jobset, observed, pod, report, run, termination

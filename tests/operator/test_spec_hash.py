@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from halcyon_api.training_run import TrainingRunSpec, parse_run
+from halcyon_api.reading import parse_run
+from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.record.spec_hash import RETIRED, attempt_spec_hash, fits
 from tests.operator.builders import run
 

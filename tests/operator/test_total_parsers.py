@@ -20,12 +20,13 @@ from hypothesis import strategies as st
 
 import halcyon_api
 import halcyon_operator
+from halcyon_api.base import InvalidRun
 from halcyon_api.checkpoint_documents import DamagedDocument, decode_head, decode_origin
 from halcyon_api.defaults.resource import parse_defaults
+from halcyon_api.reading import parse_run
 from halcyon_api.status.plan import parse_plan
 from halcyon_api.status.progress import Evaluated, Progress
 from halcyon_api.status.run_status import TrainingRunStatus, parse_status
-from halcyon_api.training_run import InvalidRun, parse_run
 from halcyon_operator.kube.client import merge_patch
 from halcyon_operator.kube.cluster import knows_the_rules
 from halcyon_operator.kube.election import parse_lease
@@ -177,7 +178,7 @@ PARSERS: dict[str, tuple[Callable[[Any], object], Any]] = {
     ),
     "api.defaults.resource.parse_defaults": (_refusing(parse_defaults, InvalidRun), DEFAULTS),
     "api.status.run_status.parse_status": (parse_status, STATUS | LATER_STATUS),
-    "api.training_run.parse_run": (_refusing(parse_run, InvalidRun), RUN),
+    "api.reading.parse_run": (_refusing(parse_run, InvalidRun), RUN),
 }
 """By module and name, each with a correct document to damage."""
 

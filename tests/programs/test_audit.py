@@ -21,7 +21,7 @@ from halcyon.commands.programs.devices import described, described_mesh
 from halcyon.step.audit import Audit
 from halcyon.step.hlo.collectives import collectives
 from halcyon.step.program import build_program
-from halcyon_api.training_run import parse_run
+from halcyon_api.reading import parse_run
 from tests.api.documents import document
 
 accelerator, topology, slices = sys.argv[1:]

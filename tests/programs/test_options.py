@@ -52,7 +52,7 @@ from halcyon.commands.programs.devices import described_mesh
 from halcyon.commands.programs.devices import described
 from halcyon.step.speeds import rates_of
 from halcyon.step.program import build_program
-from halcyon_api.training_run import parse_run
+from halcyon_api.reading import parse_run
 from tests.api.documents import document
 
 llama = {"layers": 8, "hiddenSize": 2048, "intermediateSize": 8192, "heads": 16, "kvHeads": 4}

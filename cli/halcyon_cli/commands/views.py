@@ -151,10 +151,11 @@ def diff(
     something differs, and 2 if the comparison fails. Fields from defaults have the values that the run has recorded."""
     from halcyon.errors import TrainerExit
     from halcyon.weights.model_file import read_model
+    from halcyon_api.base import InvalidRun
     from halcyon_api.defaults.files import with_root_prefix, with_values
     from halcyon_api.defaults.status import read_values
     from halcyon_api.model_file import with_model
-    from halcyon_api.training_run import InvalidRun, parse_run, read_one
+    from halcyon_api.reading import parse_run, read_one
     from halcyon_cli.differing import difference, difference_view
     from halcyon_cli.roots import live_spec
 

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from halcyon_api.base import InvalidRun
 from halcyon_api.defaults.resource import parse_defaults
 from halcyon_api.defaults.units import PREFIX, Values, merged, resolved, values_of_defaults, values_of_run
 from halcyon_api.local_roots import with_root_addresses
 from halcyon_api.model_file import ReadModel, with_model
 from halcyon_api.overrides import names_model_file, parse_override, with_overrides
-from halcyon_api.training_run import InvalidRun, TrainingRun, parse_run, read_one, read_yaml
+from halcyon_api.reading import parse_run, read_one, read_yaml
+from halcyon_api.training_run import TrainingRun
 
 _STORE = ("checkpoint.endpoint", "checkpoint.region", "checkpoint.credentialsSecret")
 

@@ -14,8 +14,9 @@ from pydantic.fields import FieldInfo
 from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel, optional
 from halcyon_api.defaults.units import UNITS, Values
 from halcyon_api.edits.classes import section_of
+from halcyon_api.reading import read_document
 from halcyon_api.spec.variables import VariableSpec, each_once
-from halcyon_api.training_run import TrainingRunSpec, read_document
+from halcyon_api.training_run import TrainingRunSpec
 
 KIND = "TrainingRunDefaults"
 PLURAL = "trainingrundefaults"

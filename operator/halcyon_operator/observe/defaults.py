@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from halcyon_api import names
-from halcyon_api.base import MAX_NAME_LENGTH
+from halcyon_api.base import MAX_NAME_LENGTH, InvalidRun
 from halcyon_api.defaults.resource import KIND, parse_defaults
 from halcyon_api.defaults.status import (
     DEFAULT_NAME,
@@ -26,7 +26,6 @@ from halcyon_api.defaults.status import (
 from halcyon_api.defaults.units import ROOT, Values, kept_place, merged, resolved, values_of_defaults, values_of_run
 from halcyon_api.status.requests import MAX_REQUEST_VALUE, MAX_VALUE
 from halcyon_api.status.run_status import TrainingRunStatus, parse_status
-from halcyon_api.training_run import InvalidRun
 from halcyon_operator.model.untrusted import count, mapping, text, value_at
 
 

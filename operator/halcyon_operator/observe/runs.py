@@ -16,12 +16,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from halcyon_api import names
+from halcyon_api.base import InvalidRun
 from halcyon_api.edits.changes import recorded, values_of
 from halcyon_api.mesh import pinned
+from halcyon_api.reading import parse_run
 from halcyon_api.spec.checkpoint import parse_root
 from halcyon_api.status.requests import MAX_REQUEST_VALUE
 from halcyon_api.status.run_status import TrainingRunStatus, parse_status
-from halcyon_api.training_run import API_VERSION, KIND, InvalidRun, TrainingRunSpec, parse_run
+from halcyon_api.training_run import API_VERSION, KIND, TrainingRunSpec
 from halcyon_api.validation import find_problems
 from halcyon_operator.model.untrusted import count, mapping, text, value_at
 from halcyon_operator.model.views import Prerequisite, RunView

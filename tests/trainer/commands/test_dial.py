@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from halcyon.commands.dial import Choices, Dial, InvalidDial, dial, document
-from halcyon_api.training_run import parse_run
+from halcyon_api.reading import parse_run
 from halcyon_api.validation import find_problems
 
 FIGURES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "nanochat_figures.json").read_text())

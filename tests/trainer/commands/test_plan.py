@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from halcyon_api.ends import ExitCode
+from halcyon_api.reading import parse_run
 from halcyon_api.status.plan import parse_plan
-from halcyon_api.training_run import parse_run
 from tests.api.documents import document
 from tests.suite.limits import limit
 from tests.trainer.support.planned import drawn, planned, title

@@ -16,7 +16,8 @@ from halcyon.models import flops_per_token, parameter_count
 from halcyon.step.program import build_program
 from halcyon.step.state import state_bytes
 from halcyon_api.mesh import document_vocabulary, model_shape, run_mesh
-from halcyon_api.training_run import TrainingRun, parse_run
+from halcyon_api.reading import parse_run
+from halcyon_api.training_run import TrainingRun
 from tests.api.documents import document
 from tests.families import SMALL_FAMILIES
 from tests.trainer.support.meshes import mesh_of

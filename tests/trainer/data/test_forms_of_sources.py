@@ -31,7 +31,7 @@ from halcyon.data.sources import Access, list_files, pieces
 from halcyon.errors import BadConfiguration
 from halcyon.run.data import report_sources
 from halcyon.tokenizer import BYTE
-from halcyon_api.training_run import load_run
+from halcyon_api.reading import load_run
 from tests.trainer.data.corpus import at
 
 WORDS = [f"w{number * number}x{number * 7}" for number in range(400)]

@@ -17,7 +17,7 @@ from halcyon.commands.views import sources as overview
 from halcyon.commands.views.sources import lengths_of
 from halcyon.data.dataset import Dataset
 from halcyon.tokenizer import BYTE, load
-from halcyon_api.training_run import load_run
+from halcyon_api.reading import load_run
 from tests.trainer.support.datasets import open_dataset
 
 STEPS = 30

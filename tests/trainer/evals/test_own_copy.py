@@ -18,7 +18,7 @@ from halcyon.evals.shared import _Share
 from halcyon.step.program import build_program
 from halcyon.step.state import initial_state
 from halcyon.tokenizer import BYTE, load
-from halcyon_api.training_run import parse_run
+from halcyon_api.reading import parse_run
 from tests.trainer.evals import samples
 from tests.trainer.support.meshes import mesh_of
 from tests.trainer.support.process_groups import run_document

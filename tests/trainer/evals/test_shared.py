@@ -15,8 +15,8 @@ from halcyon.parallel.process_group import ProcessGroup
 from halcyon.storage.store import Store
 from halcyon.tokenizer import BYTE, load
 from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX
+from halcyon_api.reading import parse_run
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_api.training_run import parse_run
 from tests.trainer.evals.samples import ARC_HUB, lines
 from tests.trainer.support.process_groups import run_document
 

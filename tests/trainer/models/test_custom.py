@@ -21,9 +21,10 @@ from halcyon.models import flops_per_token, parameter_count
 from halcyon.models.custom import check_model
 from halcyon.models.families.lookup import form_of_section
 from halcyon.step.program import build_program
+from halcyon_api.base import InvalidRun
 from halcyon_api.mesh import run_mesh
+from halcyon_api.reading import parse_run
 from halcyon_api.spec.model import ModelSpec
-from halcyon_api.training_run import InvalidRun, parse_run
 from tests.trainer.models.cases import VOCAB, batch, logits, losses, make, shapes
 from tests.trainer.support.meshes import mesh_of
 

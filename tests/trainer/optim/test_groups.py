@@ -18,8 +18,8 @@ from halcyon.models.parameters import Role, roles, split
 from halcyon.optim import build_optimizer
 from halcyon.optim.groups import check_groups, groups_of, paths, trained
 from halcyon.optim.registry import RULES
+from halcyon_api.reading import parse_run
 from halcyon_api.spec.optimizer import OptimizerSpec, RoleName, RuleName
-from halcyon_api.training_run import parse_run
 from halcyon_api.validation import find_problems
 from tests.api.documents import document
 from tests.trainer.models.cases import LLAMA, make, shapes

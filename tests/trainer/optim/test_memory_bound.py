@@ -15,10 +15,10 @@ from halcyon.optim.registry import RULES, build_optimizer
 from halcyon.run.fitting import traced_step
 from halcyon_api.memory import least_need
 from halcyon_api.mesh import run_mesh
+from halcyon_api.reading import parse_run
 from halcyon_api.spec.families.llama import LlamaSpec
 from halcyon_api.spec.model import ModelSpec
 from halcyon_api.spec.optimizer import OptimizerSpec
-from halcyon_api.training_run import parse_run
 from tests.api.documents import document
 from tests.trainer.models.cases import FAMILIES, shapes
 from tests.trainer.support.meshes import mesh_of

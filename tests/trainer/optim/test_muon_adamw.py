@@ -19,8 +19,8 @@ from halcyon.optim import build_optimizer, learning_rate
 from halcyon.optim.schedules import update_arguments
 from halcyon.parallel.axes import shardings
 from halcyon.parallel.partition import computing
+from halcyon_api.reading import parse_run
 from halcyon_api.spec.optimizer import OptimizerSpec
-from halcyon_api.training_run import parse_run
 from tests.trainer.models.cases import FAMILIES, make, shapes
 from tests.trainer.models.reference import named_leaves
 from tests.trainer.support.meshes import mesh_from

@@ -21,8 +21,9 @@ from halcyon.optim.registry import RULES
 from halcyon.step.program import Program, build_program
 from halcyon.step.state import initial_state
 from halcyon_api import mesh as mesh_memory
+from halcyon_api.reading import parse_run
 from halcyon_api.spec.rules import MatricesSpec
-from halcyon_api.training_run import TrainingRunSpec, parse_run
+from halcyon_api.training_run import TrainingRunSpec
 from tests.api.documents import document
 from tests.trainer.checkpoint.helpers import Root, open_root, position
 from tests.trainer.checkpoint.roots import file_root  # noqa: F401 - a fixture

@@ -12,7 +12,7 @@ import pytest
 
 from halcyon.step.program import build_program
 from halcyon.step.state import initial_state
-from halcyon_api.training_run import parse_run
+from halcyon_api.reading import parse_run
 from tests.api.documents import document
 from tests.trainer.exactness.page import losses_case
 from tests.trainer.parallel.mesh_cases import FEW, MODELS, MORE, RECOMPUTED

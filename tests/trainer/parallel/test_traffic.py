@@ -11,7 +11,7 @@ from halcyon.models import log_probs
 from halcyon.parallel.device_mesh import MESH_AXES
 from halcyon.step.hlo.collectives import Collective, collectives
 from halcyon.step.program import Program, build_program
-from halcyon_api.training_run import parse_run
+from halcyon_api.reading import parse_run
 from tests.api.documents import document
 from tests.trainer.support.meshes import mesh_of
 

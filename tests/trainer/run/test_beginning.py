@@ -25,8 +25,9 @@ from halcyon.storage.failures import StoreFailure
 from halcyon.weights.creating import import_model
 from halcyon_api.checkpoint_documents import Owner
 from halcyon_api.ends import ExitCode
+from halcyon_api.reading import parse_run
 from halcyon_api.spec.origin import OriginSpec
-from halcyon_api.training_run import TrainingRunSpec, parse_run
+from halcyon_api.training_run import TrainingRunSpec
 from tests.trainer.checkpoint.helpers import OneProcess
 from tests.trainer.support.meshes import mesh_of
 from tests.trainer.support.process_groups import run_document, start_processes

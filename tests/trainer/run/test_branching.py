@@ -30,8 +30,8 @@ from halcyon_api.checkpoint_documents import (
     canonical_json,
 )
 from halcyon_api.overrides import parse_override, with_overrides
+from halcyon_api.reading import parse_run
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_api.training_run import parse_run
 from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import Root, fill, snapshot_of
 from tests.trainer.support.process_groups import run_document

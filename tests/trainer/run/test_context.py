@@ -15,8 +15,8 @@ from halcyon.errors import BadConfiguration
 from halcyon.run.context import adapt_to_devices, check_context, check_memory, resolve_context
 from halcyon_api.checkpoint_documents import Epoch
 from halcyon_api.mesh import run_mesh
+from halcyon_api.reading import parse_run
 from halcyon_api.spec.mesh import ResolvedMesh
-from halcyon_api.training_run import parse_run
 from tests.api.documents import document
 from tests.api.test_contract import POD
 

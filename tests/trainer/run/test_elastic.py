@@ -12,7 +12,7 @@ import pytest
 
 from halcyon_api.elastic import on_slices
 from halcyon_api.ends import ExitCode
-from halcyon_api.training_run import parse_run
+from halcyon_api.reading import parse_run
 from tests.trainer.run.test_resume import document, seen_step
 from tests.trainer.support.process_groups import start_processes
 

@@ -23,8 +23,9 @@ from halcyon.run.fitting import (
     without_choice,
 )
 from halcyon_api.mesh import run_mesh
+from halcyon_api.reading import parse_run
 from halcyon_api.spec.trainer import AUTOMATIC_OFFLOAD, AUTOMATIC_REMAT, Remat
-from halcyon_api.training_run import TrainingRunSpec, parse_run
+from halcyon_api.training_run import TrainingRunSpec
 from tests.api.documents import document
 from tests.trainer.support.meshes import mesh_of
 

@@ -13,9 +13,9 @@ from halcyon.run.recorded_choice import choice_key, keep_choice, read_choice
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import Owner, canonical_json
 from halcyon_api.mesh import run_mesh
+from halcyon_api.reading import parse_run
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.mesh import ResolvedMesh
-from halcyon_api.training_run import parse_run
 from tests.trainer.run.test_fitting import spec_of
 from tests.trainer.support.process_groups import run_document
 

@@ -16,8 +16,8 @@ import yaml
 
 from halcyon.run.replay import rounding_of
 from halcyon_api.ends import ExitCode
+from halcyon_api.reading import parse_run
 from halcyon_api.replays import REPLAY_KEY, replay_document
-from halcyon_api.training_run import parse_run
 from tests.document_changes import changed
 from tests.families import SMALL_FAMILIES
 from tests.ports import free_port

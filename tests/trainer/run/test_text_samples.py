@@ -18,7 +18,7 @@ from halcyon.telemetry.event_fields import harmless
 from halcyon.telemetry.history.reading import read_history
 from halcyon.tokenizer import BYTE, load
 from halcyon_api.ends import ExitCode
-from halcyon_api.training_run import parse_run
+from halcyon_api.reading import parse_run
 from tests.trainer.run.test_resume import seen_step
 from tests.trainer.support.process_groups import run_document, start_processes
 

@@ -13,7 +13,7 @@ import pytest
 
 from halcyon.data.open import ensure_caches, inspect_dataset
 from halcyon_api.ends import ExitCode
-from halcyon_api.training_run import parse_run
+from halcyon_api.reading import parse_run
 from tests.suite.limits import limit
 from tests.trainer.data.cache.runs import jsonl, ledger_of, write_jsonl
 from tests.trainer.support.process_groups import Process, TrainerProcesses, run_document, start_processes

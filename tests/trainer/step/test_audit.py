@@ -16,7 +16,7 @@ from halcyon.step.audit import Audit, Finding, digest, wrong_copies, wrong_parts
 from halcyon.step.objectives.objective import Sums
 from halcyon.step.program import Program, build_program
 from halcyon.step.state import TrainState, initial_state
-from halcyon_api.training_run import parse_run
+from halcyon_api.reading import parse_run
 from tests.api.documents import document
 from tests.trainer.parallel.mesh_cases import MODELS
 from tests.trainer.support.batches import batch_of

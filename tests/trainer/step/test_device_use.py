@@ -13,8 +13,9 @@ from halcyon.run.fitting import planned
 from halcyon.step.device_use import Plan, Traffic, event_fields, plan_of, traffic_of
 from halcyon.step.hlo.collectives import Collective, collectives
 from halcyon.step.program import Program, build_program
+from halcyon_api.reading import parse_run
 from halcyon_api.status.progress import Progress
-from halcyon_api.training_run import TrainingRunSpec, parse_run
+from halcyon_api.training_run import TrainingRunSpec
 from tests.api.documents import document
 from tests.trainer.step.plans import PLAN
 from tests.trainer.support.meshes import mesh_of

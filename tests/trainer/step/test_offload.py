@@ -17,8 +17,8 @@ from halcyon.step.device_use import plan_of
 from halcyon.step.offload import is_on_host, on_devices, on_devices_after
 from halcyon.step.program import Program, build_program
 from halcyon.step.state import initial_state
+from halcyon_api.reading import parse_run
 from halcyon_api.spec.trainer import TrainerSpec
-from halcyon_api.training_run import parse_run
 from tests.api.documents import document
 from tests.trainer.checkpoint.helpers import Root, open_root, position
 from tests.trainer.checkpoint.roots import file_root  # noqa: F401 - a fixture

@@ -22,7 +22,7 @@ from halcyon.optim.registry import RULES
 from halcyon.step import program as programs
 from halcyon.step.program import Program, build_program
 from halcyon.step.state import TrainState, initial_state
-from halcyon_api.training_run import parse_run
+from halcyon_api.reading import parse_run
 from tests.api.documents import document
 from tests.trainer.support.batches import batch_of
 from tests.trainer.support.meshes import mesh_from

@@ -17,8 +17,8 @@ from halcyon.data.loader import Loader
 from halcyon.errors import BadConfiguration
 from halcyon.step.program import Program, build_program
 from halcyon_api.hardware.compiler import options_of
+from halcyon_api.reading import parse_run
 from halcyon_api.spec.trainer import UNORDERED, in_effect
-from halcyon_api.training_run import parse_run
 from tests.api.documents import document
 from tests.trainer.data.corpus import open_text
 from tests.trainer.support.meshes import mesh_of

@@ -27,8 +27,8 @@ from halcyon.run.programs import Programs
 from halcyon.step.program import build_program
 from halcyon.step.state import initial_state
 from halcyon.step.watch import Watched, watched
+from halcyon_api.reading import parse_run
 from halcyon_api.spec.telemetry import WatchSpec
-from halcyon_api.training_run import parse_run
 from tests.api.documents import document
 from tests.trainer.run.test_programs import Kept
 from tests.trainer.step.test_program import TINY, program_of

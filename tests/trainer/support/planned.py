@@ -140,7 +140,7 @@ def ran(path: Path, steps: int) -> dict[str, Any]:
     from halcyon.step.program import build_program
     from halcyon.step.state import initial_state
     from halcyon_api.mesh import document_vocabulary
-    from halcyon_api.training_run import parse_run
+    from halcyon_api.reading import parse_run
 
     spec = parse_run(yaml.safe_load(path.read_text(encoding="utf-8"))).spec
     mesh, vocabulary, trainer = virtual_mesh(spec), document_vocabulary(spec.tokenizer), spec.trainer

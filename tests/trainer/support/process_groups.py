@@ -20,7 +20,7 @@ import yaml
 
 from halcyon_api.environment import PodEnvironment
 from halcyon_api.mesh import run_mesh
-from halcyon_api.training_run import parse_run
+from halcyon_api.reading import parse_run
 from halcyon_devcluster.waiting import holds_within
 from tests.ports import free_port
 from tests.suite.limits import limit

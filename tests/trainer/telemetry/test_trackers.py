@@ -23,9 +23,9 @@ from halcyon.telemetry.trackers.kinds import JsonLines, WeightsAndBiases, has_cr
 from halcyon.telemetry.trackers.opening import git_state, returns_of, series_identity, shown_document, trackers_of
 from halcyon.telemetry.trackers.tracker import TrackedRun, Tracker, TrackerThread
 from halcyon_api.checkpoint_documents import HEAD_KEY, Epoch, Head, Owner, SkippedBatches, encode_head
+from halcyon_api.reading import parse_run
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.telemetry import TrackersSpec
-from halcyon_api.training_run import parse_run
 from tests.suite.limits import limit
 from tests.trainer.support.process_groups import run_document
 

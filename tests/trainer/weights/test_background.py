@@ -28,9 +28,9 @@ from halcyon.weights.exporting import export_model, plan_export
 from halcyon.weights.root import stored_model
 from halcyon_api.checkpoint_documents import CommittedStep, Owner, canonical_json
 from halcyon_api.ends import ExitCode
+from halcyon_api.reading import parse_run
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.export import ExportSpec
-from halcyon_api.training_run import parse_run
 from halcyon_devcluster.machine import limit
 from tests.families import SMALL_FAMILIES
 from tests.trainer.checkpoint.helpers import OneProcess, Root, open_root, position

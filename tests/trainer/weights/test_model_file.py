@@ -17,8 +17,9 @@ from halcyon.errors import BadConfiguration
 from halcyon.run.context import resolve_context
 from halcyon.weights.folder import read_config
 from halcyon.weights.model_file import read_model
+from halcyon_api.base import InvalidRun
 from halcyon_api.ends import ExitCode
-from halcyon_api.training_run import InvalidRun, load_run, parse_run
+from halcyon_api.reading import load_run, parse_run
 from tests.trainer.support.process_groups import run_document
 from tests.trainer.weights.folders import CASES, CONFIG, GOLDENS, imported, llama_tensors, store_of, write_folder
 

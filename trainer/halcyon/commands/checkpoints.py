@@ -24,8 +24,8 @@ from halcyon_api.checkpoint_documents import CommittedStep, Owner
 from halcyon_api.counting import counted
 from halcyon_api.ends import ExitCode
 from halcyon_api.local_roots import root_address
+from halcyon_api.reading import load_run
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_api.training_run import load_run
 from halcyon_api.yaml_text import dump
 
 if TYPE_CHECKING:

@@ -28,7 +28,8 @@ from halcyon_api.memory import memory_problem
 from halcyon_api.mesh import run_mesh
 from halcyon_api.model_file import with_model
 from halcyon_api.package import version
-from halcyon_api.training_run import TrainingRunSpec, read_one
+from halcyon_api.reading import read_one
+from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.validation import Problem, find_problems
 from halcyon_api.yaml_text import dump
 

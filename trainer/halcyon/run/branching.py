@@ -24,6 +24,7 @@ from halcyon.run.context import Context
 from halcyon.storage.failures import StoreFailure, as_exit
 from halcyon.storage.store import Store
 from halcyon.weights.chat_template import with_templates
+from halcyon_api.base import InvalidRun
 from halcyon_api.checkpoint_documents import (
     ORIGIN_KEY,
     CommittedStep,
@@ -32,8 +33,9 @@ from halcyon_api.checkpoint_documents import (
     OriginRecord,
     decode_origin,
 )
+from halcyon_api.reading import parse_run
 from halcyon_api.spec.origin import OriginSpec
-from halcyon_api.training_run import InvalidRun, TrainingRun, parse_run
+from halcyon_api.training_run import TrainingRun
 
 _ORDER_OF_DATA = ("order", "validation", "attendAcrossDocuments")
 _STEPS_SHOWN = 10

@@ -22,6 +22,7 @@ from halcyon.errors import BadConfiguration
 from halcyon.host.memory import check_memory, machine_memory
 from halcyon.telemetry import RunPlan
 from halcyon.weights.model_file import read_model
+from halcyon_api.base import InvalidRun
 from halcyon_api.checkpoint_documents import Epoch, Owner
 from halcyon_api.counting import counted
 from halcyon_api.defaults.files import load_resolved, with_changes
@@ -29,9 +30,10 @@ from halcyon_api.environment import InvalidEnvironment, parse_environment
 from halcyon_api.local_roots import root_address
 from halcyon_api.mesh import pinned, run_mesh
 from halcyon_api.package import install
+from halcyon_api.reading import read_one
 from halcyon_api.spec.accelerator import Topology
 from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh
-from halcyon_api.training_run import InvalidRun, TrainingRun, TrainingRunSpec, read_one
+from halcyon_api.training_run import TrainingRun, TrainingRunSpec
 from halcyon_api.validation import find_problems
 
 

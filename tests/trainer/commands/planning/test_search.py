@@ -9,7 +9,7 @@ import pytest
 from halcyon.commands.planning import search
 from halcyon.commands.planning.search import Changes, Row, Source, changed, mesh_candidates, tried
 from halcyon_api.mesh import run_mesh
-from halcyon_api.training_run import parse_run
+from halcyon_api.reading import parse_run
 from tests.api.documents import document
 
 AUTOMATIC = {"spec.trainer.microbatches": "auto", "spec.trainer.remat": "auto", "spec.trainer.offload": "auto"}

@@ -14,8 +14,9 @@ from halcyon.commands.programs.gpus import GPUS
 from halcyon.models.parts.attention_choice import Target
 from halcyon.parallel.device_mesh import build_mesh
 from halcyon.step.program import build_program
+from halcyon_api.reading import parse_run
 from halcyon_api.spec.mesh import ResolvedMesh
-from halcyon_api.training_run import TrainingRunSpec, parse_run
+from halcyon_api.training_run import TrainingRunSpec
 from tests.api.documents import document
 
 LENGTH = 1024

@@ -28,8 +28,8 @@ from halcyon.storage.store import Store
 from halcyon.weights.model_file import read_model
 from halcyon_api.checkpoint_documents import Owner
 from halcyon_api.ends import ExitCode
+from halcyon_api.reading import load_run
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_api.training_run import load_run
 from tests.mistakes.row import document
 from tests.trainer.checkpoint.helpers import Root, fill, mesh, numbers, on, open_root, position, template
 from tests.trainer.commands.proving.test_documents import record

@@ -12,8 +12,9 @@ from halcyon.data.cache.ensure import Caches
 from halcyon.data.cache.ledger import LEDGER_KEY, Ledger, decode
 from halcyon.data.cache.reader import Memory, TokenReader
 from halcyon.storage.store import Store
+from halcyon_api.reading import parse_run
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_api.training_run import TrainingRunSpec, parse_run
+from halcyon_api.training_run import TrainingRunSpec
 
 
 def write_jsonl(path: Path, rows: int, *, seed: int = 0) -> Path:

@@ -11,8 +11,8 @@ from halcyon.checkpoint import origin
 from halcyon.data.cache.tokenizers import inherited_tokenizer, keep_tokenizer
 from halcyon.storage.store import Store
 from halcyon.tokenizer import TokenizerDefinition
+from halcyon_api.reading import parse_run
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_api.training_run import parse_run
 from tests.trainer.support.process_groups import run_document
 
 TRAINED = TokenizerDefinition("tokenizerJson", b"{}", {"beginning": "b", "end": "e"})

@@ -19,7 +19,8 @@ from halcyon.models.axes import BATCH, POSITION
 from halcyon.step.objectives.policy import SAMPLED_LOG_PROBS, Policy
 from halcyon.step.program import Program, build_program
 from halcyon.step.state import TrainState, initial_state
-from halcyon_api.training_run import TrainingRunSpec, parse_run
+from halcyon_api.reading import parse_run
+from halcyon_api.training_run import TrainingRunSpec
 from tests.api.documents import document
 from tests.trainer.support.meshes import mesh_of
 

@@ -22,7 +22,8 @@ from halcyon.step.program import Program, build_program
 from halcyon.step.state import TrainState, initial_state
 from halcyon_api.memory import least_need
 from halcyon_api.mesh import run_mesh
-from halcyon_api.training_run import TrainingRunSpec, parse_run
+from halcyon_api.reading import parse_run
+from halcyon_api.training_run import TrainingRunSpec
 from tests.api.documents import document
 from tests.trainer.support.meshes import mesh_of
 

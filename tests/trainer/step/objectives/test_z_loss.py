@@ -21,7 +21,8 @@ from halcyon.step.held_out import make_evaluation_step
 from halcyon.step.objectives import build_objective
 from halcyon.step.program import build_program
 from halcyon.step.state import initial_state
-from halcyon_api.training_run import TrainingRunSpec, parse_run
+from halcyon_api.reading import parse_run
+from halcyon_api.training_run import TrainingRunSpec
 from tests.api.documents import document
 from tests.trainer.models.cases import FAMILIES, LENGTH, VOCAB, batch, make
 from tests.trainer.support.meshes import mesh_of
