@@ -11,6 +11,7 @@ block until it is taken down, because its certificates contain the addresses.
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,10 +27,17 @@ CLUSTER_DOMAIN = "cluster.local"
 
 @dataclass(frozen=True)
 class Addresses:
-    """The addresses of cluster `name` in its /16 block."""
+    """The addresses of a node and its cluster in the cluster's /16 block.
+
+    Attributes:
+        name: Name of the node, and of the cluster for its first node.
+        block: The block.
+        number: Number of the node.
+    """
 
     name: str
     block: IPv4Network
+    number: int = 0
 
     @property
     def host_link(self) -> str:
@@ -54,7 +62,7 @@ class Addresses:
     @property
     def node_pods(self) -> IPv4Network:
         """The part of `pods` that the node assigns to its pods."""
-        return next(self.pods.subnets(new_prefix=24))
+        return next(itertools.islice(self.pods.subnets(new_prefix=24), self.number, None))
 
     @property
     def services(self) -> IPv4Network:

@@ -42,6 +42,19 @@ def local_archive(image: str, images: Path) -> Path | None:
     return own if image.startswith(f"{REGISTRY}/") and own.is_file() else None
 
 
+def load_image(ctr: Ctr, image: str, images: Path, progress: ProgressView) -> str:
+    """Make an image (name in buildah's storage, own image, or path of an archive) usable by a node without Docker.
+
+    Args:
+        ctr: Client of the node's containerd.
+        image: The image.
+        images: Folder of kept archives and layouts.
+        progress: Shows what is done.
+    """
+    archive = local_archive(image, images)
+    return load_archive(ctr, archive, progress) if archive else load_from_buildah(ctr, image, images, progress)
+
+
 def load_archive(ctr: Ctr, path: Path, progress: ProgressView) -> str:
     """Import an archive unless the node has the same image under the same name; return the image's name."""
     if not path.is_file():

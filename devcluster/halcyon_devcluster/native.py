@@ -29,13 +29,14 @@ from halcyon_devcluster.engine import Backend
 from halcyon_devcluster.errors import DevclusterError
 from halcyon_devcluster.files import delete, filesystem_type, last_line, link_tools, write_document
 from halcyon_devcluster.kubectl import Kubectl
-from halcyon_devcluster.loading import load_archive, load_from_buildah, local_archive
+from halcyon_devcluster.loading import load_archive, load_image
 from halcyon_devcluster.lock import exclusive
 from halcyon_devcluster.namespaces import anchor_command, enter, link_commands, remove_link, write_kernel_settings
 from halcyon_devcluster.paths import Paths
 from halcyon_devcluster.processes import Processes
 from halcyon_devcluster.progress import ProgressView
 from halcyon_devcluster.waiting import until
+from halcyon_devcluster.worker import Worker, worker_name
 
 _ANCHOR = "anchor"
 _MARKER = "cluster.json"
@@ -150,9 +151,22 @@ class NativeCluster:
         """Make an image usable by pods."""
         if not self._processes.running("containerd"):
             raise DevclusterError(f"The cluster {self.paths.name} is not up: run `python -m halcyon_devcluster up`.")
-        if archive := local_archive(image, self.paths.images):
-            return load_archive(self.ctr, archive, self._progress)
-        return load_from_buildah(self.ctr, image, self.paths.images, self._progress)
+        return load_image(self.ctr, image, self.paths.images, self._progress)
+
+    def worker(self, *, most_pods: int) -> Worker:
+        """A further node, which is not made yet; the cluster must be up. It is gone after `down`.
+
+        Args:
+            most_pods: The number of pods that it takes.
+        """
+        facts, anchor = self._facts(), self._processes.running(_ANCHOR)
+        if facts is None or anchor is None:
+            raise DevclusterError(f"The cluster {self.paths.name} is not up: run `python -m halcyon_devcluster up`.")
+        pause, _ = own_images.make(own_images.PAUSE, self._binaries, self.paths.images)
+        kubelet = self._binaries.path(programs.KUBERNETES, "kubelet")
+        return Worker(
+            self.paths, IPv4Network(facts.block), anchor.pid, kubelet, pause, self.kubectl, self._progress, most_pods
+        )
 
     def stop_component(self, name: str) -> None:
         """Kill one component, like a crash, and return when it has ended."""
@@ -291,6 +305,8 @@ class NativeCluster:
 
     def _clean(self) -> None:
         """Remove everything except image content; works in every state of the cluster."""
+        ControlGroup(worker_name(self.paths)).kill()
+        ControlGroup(worker_name(self.paths)).remove()
         for name in reversed(components.COMPONENTS):
             if name != "containerd":
                 self._processes.stop(name, force=True)

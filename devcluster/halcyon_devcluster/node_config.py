@@ -62,9 +62,13 @@ def cni(paths: Paths, addresses: Addresses) -> dict[str, Any]:
     }
 
 
-def kubelet(paths: Paths, addresses: Addresses, control_group: str) -> dict[str, Any]:
-    """Return the kubelet's configuration."""
+def kubelet(paths: Paths, addresses: Addresses, control_group: str, *, most_pods: int | None = None) -> dict[str, Any]:
+    """Return the kubelet's configuration. Its ports are the usual ones on the first node only."""
+    number = addresses.number
     return {
+        "port": 10250 + 100 * number,
+        "healthzPort": 10248 + 100 * number,
+        **({} if most_pods is None else {"maxPods": most_pods}),
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "authentication": {

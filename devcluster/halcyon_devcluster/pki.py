@@ -16,7 +16,13 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from halcyon_devcluster.addresses import CLUSTER_DOMAIN, Addresses
@@ -51,17 +57,25 @@ class Identity:
 
 def identities(addresses: Addresses) -> list[Identity]:
     """Return every certificate that the cluster needs besides its authority. Pure."""
-    node, name = str(addresses.node), addresses.name
+    node = str(addresses.node)
     return [
         Identity(
             "apiserver", "kube-apiserver", names=(*API_SERVER_NAMES, "127.0.0.1", node, str(addresses.api_service))
         ),
-        Identity("kubelet", f"system:node:{name}", names=(name, node)),
         Identity("apiserver-kubelet-client", "kube-apiserver-kubelet-client", "system:masters"),
         Identity("admin", "halcyon-admin", "system:masters"),
         Identity("controller-manager", "system:kube-controller-manager"),
         Identity("scheduler", "system:kube-scheduler"),
         Identity("proxy", "system:kube-proxy"),
+        *of_node(addresses),
+    ]
+
+
+def of_node(addresses: Addresses) -> list[Identity]:
+    """Return the certificates of a node. Pure."""
+    name = addresses.name
+    return [
+        Identity("kubelet", f"system:node:{name}", names=(name, str(addresses.node))),
         Identity("node", f"system:node:{name}", "system:nodes"),
     ]
 
@@ -139,26 +153,41 @@ def create(folder: Path, addresses: Addresses, now: datetime) -> None:
         .sign(authority_key, hashes.SHA256())
     )
     (folder / "ca.crt").write_bytes(certificate.public_bytes(Encoding.PEM))
-    for identity in identities(addresses):
+    issue(folder, folder, identities(addresses), now)
+    accounts = _write_key(folder / "service-accounts.key")
+    public = accounts.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (folder / "service-accounts.pub").write_bytes(public)
+
+
+def issue(authority: Path, folder: Path, wanted: Sequence[Identity], now: datetime) -> None:
+    """Write identities of an authority into a folder.
+
+    Args:
+        authority: The folder of the authority.
+        folder: The target.
+        wanted: The identities.
+        now: See `create`.
+    """
+    signer = load_pem_private_key((authority / "ca.key").read_bytes(), None)
+    issuer = x509.load_pem_x509_certificate((authority / "ca.crt").read_bytes())
+    assert isinstance(signer, ec.EllipticCurvePrivateKey)  # noqa: S101
+    for identity in wanted:
         key = _write_key(folder / f"{identity.file}.key")
         purpose = ExtendedKeyUsageOID.SERVER_AUTH if identity.names else ExtendedKeyUsageOID.CLIENT_AUTH
         builder = (
-            _builder(_name(identity.user, identity.group), authority, key.public_key(), now)
+            _builder(_name(identity.user, identity.group), issuer.subject, key.public_key(), now)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(authority=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
             .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()),
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()),
                 critical=False,
             )
         )
         if identity.names:
             builder = builder.add_extension(_alternative_names(identity.names), critical=False)
-        signed = builder.sign(authority_key, hashes.SHA256())
+        signed = builder.sign(signer, hashes.SHA256())
         (folder / f"{identity.file}.crt").write_bytes(signed.public_bytes(Encoding.PEM))
-    accounts = _write_key(folder / "service-accounts.key")
-    public = accounts.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    (folder / "service-accounts.pub").write_bytes(public)
 
 
 def kubeconfig(folder: Path, identity: str, server: str, cluster: str) -> dict[str, object]:

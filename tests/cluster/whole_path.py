@@ -25,6 +25,7 @@ from halcyon_demo.comparison import Loss, losses
 from halcyon_demo.documents import EXAMPLES, example, load, variant
 from halcyon_demo.install import (
     STORE,
+    Images,
     Namespaces,
     chart_values,
     install_object_store,
@@ -62,6 +63,7 @@ class WholePath:
     document: dict[str, Any]
     cache: Path
     """Where compiled programs are kept for later sessions."""
+    images: Images
 
     def training(self, name: str, *, task: str = "train", cache: str | None = None, **checkpoint: Any) -> Training:
         """A run with its own name and checkpoint root; other fields of `spec.checkpoint` by keyword."""
@@ -188,7 +190,9 @@ def path(devcluster: DevCluster) -> Iterator[WholePath]:
         small = {"mode": "warn", "seconds": 300, "cpu": "250m", "memory": "3Gi"}
         install_operator(cluster, chart_values(images, place, kueue={"enabled": True}, planning=small), place)
         with Watch(devcluster.kubectl, place.runs) as watch:
-            whole = WholePath(devcluster, place, watch, small_document(place), kept_folder(os.environ) / "cluster")
+            whole = WholePath(
+                devcluster, place, watch, small_document(place), kept_folder(os.environ) / "cluster", images
+            )
             yield whole
             whole.programs.keep()
     finally:
