@@ -20,7 +20,9 @@ import pytest
 from halcyon.checkpoint import list_checkpoints
 from halcyon.checkpoint.arrays import compare
 from halcyon.checkpoint.layout import flatten
+from halcyon.checkpoint.retention import PROGRAMS_PREFIX
 from halcyon.step.audit import Audit, Finding
+from halcyon.step.program import STEP_MODULE
 from halcyon.weights.folder import address
 from halcyon_api.ends import ExitCode
 from tests.faults import rows
@@ -187,6 +189,8 @@ def calm_root(folder: Path, slices: int) -> dict[int, float]:
     assert [process.popen.poll() for process in calm.processes] == [0] * slices, calm.leader.output_tail()
     assert [event["step"] for event in events(calm, "audited")] == [5, 10, 15, 20]
     assert events(calm, "corrupted") == []
+    kept = {path.name.partition("-")[0] for path in (folder / "calm" / PROGRAMS_PREFIX).rglob("*-cache.*")}
+    assert kept >= {STEP_MODULE, "jit_audit_state", "jit_audit_products", "jit_audit_gradient"}, "for the next start"
     return calm.leader.losses()
 
 

@@ -163,9 +163,9 @@ def test_the_device_whose_products_differ_is_named(monkeypatch: pytest.MonkeyPat
     assert audit.products() is None
     right = module._product_words
 
-    def wrong(seeds: jax.Array) -> jax.Array:
+    def wrong(seeds: jax.Array, side: int) -> jax.Array:
         here = (jax.lax.axis_index("replica") == 1) & (jax.lax.axis_index("fsdp") == 0)
-        return right(seeds) ^ here.astype(jnp.uint32)
+        return right(seeds, side) ^ here.astype(jnp.uint32)
 
     monkeypatch.setattr(module, "_product_words", wrong)
     assert audit.products() == Finding("products", (2,), certain=True)

@@ -17,9 +17,9 @@ from halcyon.checkpoint.rollback import Distrust, KeepsAudited
 from halcyon.errors import BadConfiguration, Corrupted
 from halcyon.run.companion import Companion
 from halcyon.run.place import Place
+from halcyon.run.programs import Programs
 from halcyon.step.audit import Audit, Finding
 from halcyon.step.objectives.objective import Batch
-from halcyon.step.program import Program
 from halcyon.step.state import TrainState
 from halcyon_api.counting import counted
 from halcyon_api.spec.recovery import AuditSpec
@@ -37,7 +37,7 @@ class Audits(Companion):
     Args:
         spec: ``spec.recovery.audit``.
         place: The run.
-        program: Its program.
+        programs: Its programs.
         checkpointer: Its checkpoints.
         numbers: The numbers of the steps, which keep the step of the last audit.
 
@@ -49,15 +49,16 @@ class Audits(Companion):
     saves = False
 
     def __init__(
-        self, spec: AuditSpec, place: Place, program: Program, checkpointer: Checkpointer, numbers: StepNumbers
+        self, spec: AuditSpec, place: Place, programs: Programs, checkpointer: Checkpointer, numbers: StepNumbers
     ) -> None:
+        program = programs.program
         if program.determinism_in_effect == "fast":
             raise BadConfiguration(
                 "spec.recovery.audit: with trainer.determinism: fast two computations of the same numbers may differ; "
                 "set trainer.determinism: bitwise, or remove recovery.audit"
             )
         self._spec, self._place, self._checkpointer, self._numbers = spec, place, checkpointer, numbers
-        self._program, self._audit, self._checked = program, Audit(program), -1
+        self._program, self._audit, self._checked = program, Audit(program, programs.further), -1
         newest = checkpointer.newest
         if newest is not None:
             # The first audit of a run has nothing older to trust than what it began with.

@@ -8,6 +8,7 @@ programs for the next start (`halcyon.step.compilation`).
 
 from __future__ import annotations
 
+import functools
 import threading
 from concurrent.futures import Executor, Future
 from pathlib import Path
@@ -50,7 +51,7 @@ class Programs(Companion):
         self.newest: TrainStep | None = None
         """The compiled step that was used last."""
         self._background, self._kept = background, kept
-        self._fetched = self._published = False
+        self._published = False
         self._compiled: dict[tuple[int, int, bool], Future[TrainStep]] = {}
         self._used: set[tuple[int, int, bool]] = set()
         self._lock = threading.Lock()
@@ -59,6 +60,7 @@ class Programs(Companion):
         """Start to compile the step for batches of this size, unless that has begun already."""
         size = (batch_size, sequence_length, watched)
         with self._lock:
+            _ = self._fetched  # before the first program, which waits for it
             if size not in self._compiled:
                 self._compiled[size] = self._background.submit(self._compile, *size)
             return self._compiled[size]
@@ -96,10 +98,26 @@ class Programs(Companion):
             self._published = True
             self._background.submit(self._kept.publish)
 
+    def further(self, lowered: jax.stages.Lowered, module: str) -> jax.stages.Compiled:
+        """Compile another program of the run, which the checkpoint root keeps too.
+
+        Args:
+            lowered: The program.
+            module: Name of its module.
+        """
+        self._fetched.result()
+        compiled = self.program.compile(lowered)
+        self._kept.keep(module, compiled)
+        self._published = False
+        return compiled
+
+    @functools.cached_property
+    def _fetched(self) -> Future[None]:
+        """Done when the programs that the root keeps are here."""
+        return self._background.submit(self._kept.fetch)
+
     def _compile(self, batch_size: int, sequence_length: int, watched: bool) -> TrainStep:
-        if not self._fetched:
-            self._kept.fetch()
-            self._fetched = True
+        self._fetched.result()
         compiled = self.program.compile_step(batch_size, sequence_length, watched=watched)
         if self.program.watched_step is not None and not watched:
             self.start(batch_size, sequence_length, watched=True)
@@ -167,7 +185,11 @@ class KeptPrograms:
             self._report(step, batch_size, sequence_length)
         if jax.default_backend() == "cpu":  # the compiler of an accelerator itself rejects a program that does not fit
             check_step_memory(step, machine_memory(), devices=jax.local_device_count())
-        self._cache.compiled(STEP_MODULE, step)
+        self.keep(STEP_MODULE, step)
+
+    def keep(self, module: str, program: jax.stages.Compiled) -> None:
+        """Keep a compiled program, which `publish` copies."""
+        self._cache.compiled(module, program)
 
     def publish(self) -> None:
         """Copy the programs to the root and report their plans, on process 0."""

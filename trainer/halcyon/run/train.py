@@ -197,7 +197,7 @@ def train(
         numbers = StepNumbers() if replay is None else replay.numbers
         last.callback(lambda: [companion.close() for companion in reversed(companions)])
         if spec.recovery.audit is not None:
-            companions.append(Audits(spec.recovery.audit, place, program, checkpointer, numbers))
+            companions.append(Audits(spec.recovery.audit, place, programs, checkpointer, numbers))
         if spec.export is not None:
             companions.append(Exports(spec.export, place, checkpointer, notice))
         if benchmarks is not None:

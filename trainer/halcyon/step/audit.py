@@ -30,8 +30,9 @@ from halcyon.step.state import TrainState
 REPLICAS = ("replica", "data")
 """The mesh axes along which each device has a copy of the state."""
 
-_PRODUCTS, _SIDE = 8, 1024
-"""Number of the products of `Audit.products`, and the rows and columns of their matrices."""
+_PRODUCTS, _SIDE, _SIDE_ON_CPU = 8, 1024, 256
+"""Number of the products of `Audit.products`, and the rows and columns of their matrices: enough for all cores of an
+accelerator. A processor would take a second."""
 
 Digests = np.ndarray
 """uint32 [part, device of the part, words]."""
@@ -58,10 +59,14 @@ class Audit:
 
     Args:
         program: The program of the run.
+        compiled: Compiles a lowered program. It gets the name of its module. None: the program of the run does.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(
+        self, program: Program, compiled: Callable[[jax.stages.Lowered, str], jax.stages.Compiled] | None = None
+    ) -> None:
         self._program, self._mesh = program, program.mesh
+        self._compile = compiled or (lambda lowered, _: program.compile(lowered))
         sizes = self._mesh.shape
         self._along = next((name for name in REPLICAS if sizes[name] > 1), REPLICAS[0])
         self._parts = sizes[self._along]
@@ -81,8 +86,13 @@ class Audit:
     def products(self) -> Finding | None:
         """Multiply the same matrices on each device. A collective, which needs no state."""
         names = self._mesh.axis_names
+        side = _SIDE_ON_CPU if self._mesh.devices.flat[0].platform == "cpu" else _SIDE
+
+        def audit_products(seeds: jax.Array) -> jax.Array:
+            return _product_words(seeds, side).reshape(*(1,) * len(names), -1)
+
         sharded = jax.shard_map(
-            lambda seeds: _product_words(seeds).reshape(*(1,) * len(names), -1),
+            audit_products,
             mesh=self._mesh,
             in_specs=PartitionSpec(),
             out_specs=PartitionSpec(*names),
@@ -92,7 +102,7 @@ class Audit:
         # The seeds are an argument: the compiler would compute the products of constants itself, on one machine.
         seeds = jax.device_put(np.arange(1, 1 + _PRODUCTS, dtype=np.uint32), whole)
         # On GPUs each process compiles for itself, and could choose another kernel without the options of a step.
-        compiled = self._program.compile(jax.jit(sharded, out_shardings=whole).lower(seeds))
+        compiled = self._compile(jax.jit(sharded, out_shardings=whole).lower(seeds), "jit_audit_products")
         words = np.asarray(jax.device_get(compiled(seeds)))
         found = wrong_copies(words.reshape(-1, 1, words.shape[-1]))
         return None if found is None else Finding("products", tuple(np.flatnonzero(found[0]).tolist()), found[1])
@@ -109,7 +119,7 @@ class Audit:
         rolled = self._rolled(batch, state.step, shift=shift)
         size = program.size_of(batch)
         if size not in self._compiled:
-            self._compiled[size] = program.compile(self.lower(*size))
+            self._compiled[size] = self._compile(self.lower(*size), "jit_audit_gradient")
         words = np.asarray(jax.device_get(self._compiled[size](model, rolled, state.step)))
         by_part = _parted(words, [self._mesh.axis_names.index(self._along)])
         return np.roll(by_part, -shift, axis=0)
@@ -124,10 +134,11 @@ class Audit:
             for name, leaf in rolled.items()
         }
         with program.tracing():
-            traced = jax.jit(self._evaluate).trace(_evaluated(program.template), batch, program.template.step)
+            traced = jax.jit(self.audit_gradient).trace(_evaluated(program.template), batch, program.template.step)
         return traced.lower()
 
-    def _evaluate(self, state: TrainState, batch: Batch, step: jax.Array) -> jax.Array:
+    def audit_gradient(self, state: TrainState, batch: Batch, step: jax.Array) -> jax.Array:
+        """The digests of the gradient of a microbatch, to be compiled."""
         part, fixed = split(state.model, self._program.trained)
         words = self._program.gradients.digests(digest, (part, {}), (fixed, state.reference), batch, step)
         return jax.lax.with_sharding_constraint(words, NamedSharding(self._mesh, PartitionSpec()))
@@ -161,15 +172,19 @@ class Audit:
         template = jax.tree.leaves(self._program.template)
         kept = [number for number, leaf in enumerate(template) if not is_on_host(leaf)]
         shapes, ones = [template[number] for number in kept], (1,) * len(self._mesh.axis_names)
+
+        def audit_state(leaves: list[jax.Array]) -> jax.Array:
+            return digest(leaves).reshape(*ones, -1)
+
         each = jax.shard_map(
-            lambda leaves: digest(leaves).reshape(*ones, -1),
+            audit_state,
             mesh=self._mesh,
             in_specs=([leaf.sharding.spec for leaf in shapes],),
             out_specs=PartitionSpec(*self._mesh.axis_names),
             check_vma=False,
         )
         whole = NamedSharding(self._mesh, PartitionSpec())
-        compiled = jax.jit(each, out_shardings=whole).lower(shapes).compile()
+        compiled = self._compile(jax.jit(each, out_shardings=whole).lower(shapes), "jit_audit_state")
 
         def of(state: TrainState) -> jax.Array:
             leaves = jax.tree.leaves(state)
@@ -253,9 +268,9 @@ def _parted(words: np.ndarray, axes: list[int]) -> np.ndarray:
     return np.moveaxis(words, axes, range(len(axes))).reshape(parts, -1, words.shape[-1])
 
 
-def _product_words(seeds: jax.Array) -> jax.Array:
-    """The digest of products and sums of matrices that depend on the seeds alone: uint32 [2]."""
-    places = jax.lax.iota(jnp.uint32, _SIDE * _SIDE).reshape(_SIDE, _SIDE)
+def _product_words(seeds: jax.Array, side: int) -> jax.Array:
+    """The digest of products and sums of matrices [side, side] that depend on the seeds alone: uint32 [2]."""
+    places = jax.lax.iota(jnp.uint32, side * side).reshape(side, side)
 
     def one(words: jax.Array, seed: jax.Array) -> tuple[jax.Array, None]:
         bits = _mixed(places + seed * jnp.uint32(0x9E3779B9))
