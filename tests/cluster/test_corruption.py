@@ -20,6 +20,7 @@ from halcyon_devcluster.waiting import until
 from halcyon_devcluster.worker import Worker
 from tests.cluster.whole_path import WholePath
 from tests.suite import promises
+from tests.suite.limits import limit
 
 pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(600)]
 
@@ -73,7 +74,7 @@ def spread(path: WholePath, training: Training, worker: Worker) -> dict[int, str
             for name in names
         ]
     )
-    kubectl("wait", *(f"pod/{name}" for name in names), "--for=condition=Ready", "--timeout=60s")
+    kubectl("wait", *(f"pod/{name}" for name in names), "--for=condition=Ready", f"--timeout={limit(60)}s")
     try:
         kubectl("cordon", first)
         training.apply()
