@@ -15,6 +15,7 @@ import pytest
 
 from halcyon_demo.documents import variant
 from halcyon_demo.training import Training
+from tests.cluster.life import UNENDING
 from tests.cluster.plugin import Plugin
 from tests.cluster.scripted import Runs, counts
 from tests.cluster.whole_path import WholePath
@@ -53,9 +54,6 @@ def test_a_missing_run_is_reported_in_one_sentence(halcyon: Plugin) -> None:
 
 STEPS = 100_000
 """More than any machine makes before the last command, which sets an end soon after."""
-
-UNENDING = {"schedule": {"constant": {}}, "adamw": {}}
-"""A learning rate schedule that does not depend on the number of steps, so that this number may be edited."""
 
 
 @pytest.fixture
