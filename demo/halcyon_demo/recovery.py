@@ -12,7 +12,7 @@ from halcyon_demo.records import Fault, LogLine, Pod, ProcessGroup
 
 PARTS = ("detect", "recreate", "start", "imports", "join", "restore", "compile")
 MEANINGS = {
-    "detect": "the fault is noticed, old processes exit",
+    "detect": "noticed, old processes exit",
     "recreate": "JobSet replaces all Jobs and pods",
     "start": "scheduler, kubelet, container",
     "imports": "interpreter and imports",

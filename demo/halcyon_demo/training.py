@@ -125,7 +125,7 @@ class Training:
     def flipped(self, step: int) -> Fault:
         """The flip of a bit after a step, which the document has asked for."""
         time = next(line.time for line in self.lines() if line.event == "step" and line.step >= step)
-        return Fault("flipped bit", time)
+        return Fault("bit flip", time)
 
     def end(self, cause: str) -> str:
         """What the history says of the process group that ended for a cause."""
