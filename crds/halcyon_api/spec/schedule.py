@@ -135,11 +135,6 @@ class OtherSchedulesSpec(ApiModel):
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 
 
-def is_fraction(length: float) -> bool:
-    """Whether a length is a fraction of a whole, and not a number of steps."""
-    return 0 < length <= 1
-
-
 def steps_in(length: float, whole: int) -> int:
     """A length in steps; a fraction is rounded down.
 

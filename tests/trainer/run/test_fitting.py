@@ -22,6 +22,7 @@ from halcyon.run.fitting import (
     with_choice,
     without_choice,
 )
+from halcyon.step.hlo.work import Rates
 from halcyon_api.mesh import run_mesh
 from halcyon_api.reading import parse_run
 from halcyon_api.spec.trainer import AUTOMATIC_OFFLOAD, AUTOMATIC_REMAT, Remat
@@ -161,6 +162,33 @@ def test_a_run_takes_the_least_microbatches_whose_step_fits(monkeypatch: pytest.
         choice, step = chosen(spec, VOCABULARY, mesh, memory)
         assert step is not None
         assert (choice, step.needed_bytes) == (Choice(count, "none"), needs(count))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("links", "choice"), [(1e12, Choice(8, "none")), (1e6, Choice(1, "attention"))])
+def test_a_run_computes_again_where_its_links_are_slow(links: float, choice: Choice) -> None:
+    """One microbatch fits if its blocks are computed again, and eight fit as they are."""
+    spec, mesh = spec_of(), mesh_of(fsdp=2)
+    step = traced_step(with_choice(spec, Choice(1, "attention")), VOCABULARY, mesh).compiled()
+    assert step is not None
+    assert step.needed_bytes is not None
+    memory = int(step.needed_bytes / 0.92) + 1
+    answers: list[bool] = []
+
+    def kept(answer: bool) -> bool:
+        answers.append(answer)
+        return answer
+
+    found, step = chosen(spec, VOCABULARY, mesh, memory, Rates(flops=1e11, memory=1e12, links=links), kept)
+    assert found == choice
+    assert step is not None
+    assert step.program.microbatches == choice.microbatches
+    assert step.needed_bytes is not None
+    assert step.needed_bytes <= 0.92 * memory
+    # Another process, with other times, decides as process 0 does.
+    later = iter(answers)
+    assert chosen(spec, VOCABULARY, mesh, memory, None, lambda _: next(later))[0] == choice
+    assert list(later) == []
 
 
 def test_a_run_that_fits_nowhere_is_rejected_with_its_need() -> None:

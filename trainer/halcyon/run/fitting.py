@@ -48,6 +48,9 @@ USABLE = 0.92
 The rest is for batches made ahead, evaluations, and memory lost between arrays.
 """
 
+_WORTH = 0.98
+"""Share of the time of a step below which another one is worth its compilation."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -152,17 +155,21 @@ class _Compiled:
         vocabulary: Number of tokens of the tokenizer.
         mesh: The device mesh.
         usable: Memory of a device that a step may need.
+        rates: Speed of a device. None: not known.
         agreed: See `chosen`.
     """
 
     def __init__(
-        self, spec: TrainingRunSpec, vocabulary: int, mesh: Mesh, usable: float, agreed: Callable[[bool], bool]
+        self,
+        spec: TrainingRunSpec,
+        vocabulary: int,
+        mesh: Mesh,
+        usable: float,
+        rates: Rates | None,
+        agreed: Callable[[bool], bool],
     ) -> None:
-        self._spec, self._vocabulary, self._mesh, self._usable, self._agreed = spec, vocabulary, mesh, usable, agreed
-        self._resolved = ResolvedMesh(**dict(mesh.shape))
-        # A program for this processor does not have the times of an accelerator.
-        own = mesh.devices.flat[0].platform != "cpu"
-        self._rates = rates_of(spec.accelerator, self._resolved.replica) if own else None
+        self._spec, self._vocabulary, self._mesh, self._usable = spec, vocabulary, mesh, usable
+        self._rates, self._agreed = rates, agreed
         self._best: Choice | None = None
         self.steps: dict[Choice, CompiledStep | None] = {}
         """The last step that fits, and the best one."""
@@ -172,7 +179,7 @@ class _Compiled:
     def fits(self, one: Choice) -> bool:
         """See `Candidates`."""
         tried = with_choice(self._spec, one)
-        step, needed = None, least_need(tried, self._resolved).total_bytes
+        step, needed = None, least_need(tried, ResolvedMesh(**dict(self._mesh.shape))).total_bytes
         if needed <= self._usable:  # else it need not be traced, and then not compiled, which takes far longer
             traced = traced_step(tried, self._vocabulary, self._mesh)
             needed = traced.least_bytes
@@ -190,7 +197,7 @@ class _Compiled:
         """See `Candidates`."""
         self._best = best
         time = self._time(best)
-        may = time is not None and time.least_with(one.microbatches, one.remat) < time.step.seconds
+        may = time is not None and time.least_with(one.microbatches, one.remat) < _WORTH * time.step.seconds
         return self._agreed(may)
 
     def is_faster(self, one: Choice, best: Choice) -> bool:
@@ -220,6 +227,7 @@ def chosen(
     vocabulary: int,
     mesh: Mesh,
     memory_bytes: int | None,
+    rates: Rates | None = None,
     agreed: Callable[[bool], bool] = lambda answer: answer,
 ) -> tuple[Choice, CompiledStep | None]:
     """Choose the automatic values of a run.
@@ -229,6 +237,7 @@ def chosen(
         vocabulary: Number of tokens of the tokenizer.
         mesh: The device mesh.
         memory_bytes: Memory of a device. None: not known, and nothing is compiled.
+        rates: Speed of a device (`own_rates`). None: not known, and the first policy that fits is chosen.
         agreed: Process 0's answer, given this process's. A collective if there are several processes.
 
     Returns:
@@ -246,7 +255,7 @@ def chosen(
     if memory_bytes is None:
         return Choice(counts[0], policies[0], offloads[0]), None
     usable = USABLE * memory_bytes
-    candidates = _Compiled(spec, vocabulary, mesh, usable, agreed)
+    candidates = _Compiled(spec, vocabulary, mesh, usable, rates, agreed)
     found = choose(counts, policies, offloads, candidates)
     if found is None:
         may = f"it may use {size(int(usable))} of the {size(memory_bytes)} of a device"
@@ -338,7 +347,7 @@ def planned(
     """
     compiled: CompiledStep | None = None
     if is_automatic(spec):
-        choice, compiled = chosen(spec, vocabulary, mesh, memory_bytes)
+        choice, compiled = chosen(spec, vocabulary, mesh, memory_bytes, own_rates(spec, mesh))
         spec = with_choice(spec, choice)
     compiled = compiled or traced_step(spec, vocabulary, mesh).compiled()
     if compiled is None:
@@ -361,6 +370,15 @@ def planned(
 def largest_batch(trainer: TrainerSpec) -> tuple[int, int]:
     """Batch size and sequence length of the steps with the most tokens."""
     return max(((stage.batch_size, stage.sequence_length) for stage in build_schedule(trainer).stages), key=math.prod)
+
+
+def own_rates(spec: TrainingRunSpec, mesh: Mesh) -> Rates | None:
+    """Speed of the devices of a mesh. None: not known, as on this processor, also in place of an accelerator: its
+    programs do not have the times of one.
+    """
+    if mesh.devices.flat[0].platform == "cpu":
+        return None
+    return rates_of(spec.accelerator, mesh.shape["replica"])
 
 
 def memory_of(spec: TrainingRunSpec) -> int | None:

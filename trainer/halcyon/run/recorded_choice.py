@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from halcyon.checkpoint.processes import decide
 from halcyon.errors import BadConfiguration, TrainerExit
-from halcyon.run.fitting import Choice, chosen, is_automatic, memory_of
+from halcyon.run.fitting import Choice, chosen, is_automatic, memory_of, own_rates
 from halcyon.run.place import Place
 from halcyon.storage.store import Store
 from halcyon_api.base import ApiModel
@@ -72,7 +72,12 @@ class RunChoice:
             return Choice.of(known)
         memory = self._processes.agree({"bytes": memory_of(self._spec)})["bytes"]
         self._new, _ = chosen(
-            self._spec, vocabulary, mesh, memory, lambda fits: bool(self._processes.agree({"fits": fits})["fits"])
+            self._spec,
+            vocabulary,
+            mesh,
+            memory,
+            own_rates(self._spec, mesh),
+            lambda answer: bool(self._processes.agree({"answer": answer})["answer"]),
         )
         return self._new
 
