@@ -12,7 +12,6 @@ memory comes last: its copies take more time than both.
 from __future__ import annotations
 
 import bisect
-import functools
 import itertools
 import math
 import time
@@ -171,6 +170,7 @@ class _Compiled:
         self._spec, self._vocabulary, self._mesh, self._usable = spec, vocabulary, mesh, usable
         self._rates, self._agreed = rates, agreed
         self._best: Choice | None = None
+        self._times: dict[Choice, PlannedTime | None] = {}
         self.steps: dict[Choice, CompiledStep | None] = {}
         """The last step that fits, and the best one."""
         self.needs: list[int] = []
@@ -206,20 +206,27 @@ class _Compiled:
         faster = time is not None and before is not None and time.step.seconds < before.step.seconds
         return self._agreed(faster)
 
-    @functools.cache  # noqa: B019 - the object lives as long as the search
     def _time(self, one: Choice) -> PlannedTime | None:
-        step, spec = self.steps.get(one), with_choice(self._spec, one)
-        if step is None or self._rates is None:
+        """The time of a step that fits. None: it is not known."""
+        if one not in self._times:
+            step = self.steps.get(one)
+            self._times[one] = None if step is None or self._rates is None else self._planned(one, step, self._rates)
+        return self._times[one]
+
+    def _planned(self, one: Choice, step: CompiledStep, rates: Rates) -> PlannedTime | None:
+        spec = with_choice(self._spec, one)
+        try:
+            plan = plan_of(
+                step.program,
+                step.step,
+                *largest_batch(spec.trainer),
+                remat=spec.trainer.remat,
+                memory_bytes=None,
+                rates=rates,
+            )
+        except (KeyError, ValueError):  # another XLA may write its programs in another way
             return None
-        plan = plan_of(
-            step.program,
-            step.step,
-            *largest_batch(spec.trainer),
-            remat=spec.trainer.remat,
-            memory_bytes=None,
-            rates=self._rates,
-        )
-        return PlannedTime(plan, model_flops(spec, step.program.template.model, self._vocabulary), self._rates)
+        return PlannedTime(plan, model_flops(spec, step.program.template.model, self._vocabulary), rates)
 
 
 def chosen(
