@@ -36,7 +36,7 @@ from halcyon_devcluster.paths import Paths
 from halcyon_devcluster.processes import Processes
 from halcyon_devcluster.progress import ProgressView
 from halcyon_devcluster.waiting import until
-from halcyon_devcluster.worker import Worker, worker_name
+from halcyon_devcluster.worker import Worker, worker_group
 
 _ANCHOR = "anchor"
 _MARKER = "cluster.json"
@@ -305,8 +305,9 @@ class NativeCluster:
 
     def _clean(self) -> None:
         """Remove everything except image content; works in every state of the cluster."""
-        ControlGroup(worker_name(self.paths)).kill()
-        ControlGroup(worker_name(self.paths)).remove()
+        worker = worker_group(self.paths)
+        worker.kill()
+        worker.remove()
         for name in reversed(components.COMPONENTS):
             if name != "containerd":
                 self._processes.stop(name, force=True)

@@ -29,9 +29,9 @@ from halcyon_devcluster.waiting import until
 _CONTAINERD = Path("/usr/bin/containerd")
 
 
-def worker_name(cluster: Paths) -> str:
-    """Name of the further node of a cluster, and of its control group."""
-    return f"{cluster.name}-2"
+def worker_group(cluster: Paths) -> ControlGroup:
+    """The control group of the further node. No cluster can have its name, because names of clusters have no dots."""
+    return ControlGroup(f"{cluster.name}.worker")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Worker:
     @property
     def name(self) -> str:
         """Name of the node."""
-        return worker_name(self.cluster)
+        return f"{self.cluster.name}-2"
 
     @cached_property
     def _paths(self) -> Paths:
@@ -69,7 +69,7 @@ class Worker:
 
     @cached_property
     def _group(self) -> ControlGroup:
-        return ControlGroup(self.name)
+        return worker_group(self.cluster)
 
     @cached_property
     def _processes(self) -> Processes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,3 +38,12 @@ def test_only_the_step_and_the_process_that_the_document_names_are_hit() -> None
     assert flipped(spec, 2, 0, state) is state
     assert flipped(spec, 3, 1, state) is state
     assert flipped(spec, 3, 0, state) is not state
+
+
+def test_whole_numbers_stay() -> None:
+    """Frozen weights of 8 bits may come first in a model."""
+    state = first_state(program_on("replica 2"))
+    model = [jnp.arange(4, dtype=jnp.int8), jnp.ones(4)]
+    whole, wrong = flipped(FlipBitSpec(step=3, process=0), 3, 0, eqx.tree_at(lambda at: at.model, state, model)).model
+    assert (whole == model[0]).all()
+    assert (wrong != model[1]).sum() == 1

@@ -216,14 +216,7 @@ class _Compiled:
     def _planned(self, one: Choice, step: CompiledStep, rates: Rates) -> PlannedTime | None:
         spec = with_choice(self._spec, one)
         try:
-            plan = plan_of(
-                step.program,
-                step.step,
-                *largest_batch(spec.trainer),
-                remat=spec.trainer.remat,
-                memory_bytes=None,
-                rates=rates,
-            )
+            plan = step.plan(spec.trainer, None, rates)
         except (KeyError, ValueError):  # another XLA may write its programs in another way
             return None
         return PlannedTime(plan, model_flops(spec, step.program.template.model, self._vocabulary), rates)
@@ -300,6 +293,24 @@ class CompiledStep:
         """Memory that a device needs for it. None: not known."""
         return step_bytes(self.step)
 
+    def plan(self, trainer: TrainerSpec, memory_bytes: int | None, rates: Rates | None) -> Plan:
+        """How it uses the devices.
+
+        Args:
+            trainer: ``spec.trainer``, without automatic fields.
+            memory_bytes: Memory of a device. None: not known.
+            rates: Speed of a device. None: not known.
+        """
+        return plan_of(
+            self.program,
+            self.step,
+            *largest_batch(trainer),
+            remat=trainer.remat,
+            memory_bytes=memory_bytes,
+            rates=rates,
+            compile_seconds=self.seconds,
+        )
+
 
 @dataclass(frozen=True)
 class TracedStep:
@@ -362,16 +373,7 @@ def planned(
             f"spec.trainer: the compiler finds no program for this step that fits into {size(memory_bytes or 0)}; set "
             "trainer.microbatches and trainer.remat to auto, or give the run more devices"
         )
-    plan = plan_of(
-        compiled.program,
-        compiled.step,
-        *largest_batch(spec.trainer),
-        remat=spec.trainer.remat,
-        memory_bytes=memory_bytes,
-        rates=rates,
-        compile_seconds=compiled.seconds,
-    )
-    return compiled.program, plan
+    return compiled.program, compiled.plan(spec.trainer, memory_bytes, rates)
 
 
 def largest_batch(trainer: TrainerSpec) -> tuple[int, int]:

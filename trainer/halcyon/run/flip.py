@@ -23,7 +23,8 @@ def flipped(spec: FlipBitSpec | None, step: int, process: int, state: TrainState
     if spec is None or (step, process) != (spec.step, spec.process):
         return state
     leaves, tree = jax.tree.flatten(state.model)
-    leaves[0] = with_wrong_bit(leaves[0])
+    place = next(number for number, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.floating))
+    leaves[place] = with_wrong_bit(leaves[place])
     return eqx.tree_at(lambda whole: whole.model, state, jax.tree.unflatten(tree, leaves))
 
 

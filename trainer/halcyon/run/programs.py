@@ -8,7 +8,6 @@ programs for the next start (`halcyon.step.compilation`).
 
 from __future__ import annotations
 
-import functools
 import threading
 from concurrent.futures import Executor, Future
 from pathlib import Path
@@ -51,6 +50,9 @@ class Programs(Companion):
         self.newest: TrainStep | None = None
         """The compiled step that was used last."""
         self._background, self._kept = background, kept
+        # Before the first program, which waits for it.
+        self._fetched = background.submit(kept.fetch)
+        """Done when the programs that the root keeps are here."""
         self._published = False
         self._compiled: dict[tuple[int, int, bool], Future[TrainStep]] = {}
         self._used: set[tuple[int, int, bool]] = set()
@@ -60,7 +62,6 @@ class Programs(Companion):
         """Start to compile the step for batches of this size, unless that has begun already."""
         size = (batch_size, sequence_length, watched)
         with self._lock:
-            _ = self._fetched  # before the first program, which waits for it
             if size not in self._compiled:
                 self._compiled[size] = self._background.submit(self._compile, *size)
             return self._compiled[size]
@@ -110,11 +111,6 @@ class Programs(Companion):
         self._kept.keep(module, compiled)
         self._published = False
         return compiled
-
-    @functools.cached_property
-    def _fetched(self) -> Future[None]:
-        """Done when the programs that the root keeps are here."""
-        return self._background.submit(self._kept.fetch)
 
     def _compile(self, batch_size: int, sequence_length: int, watched: bool) -> TrainStep:
         self._fetched.result()
