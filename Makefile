@@ -19,6 +19,9 @@ BIN := .venv/bin
 TRANSFORMERS := 5.23.0
 TORCH := 2.15.0
 PEFT := 0.21.2
+LM_EVAL := 0.4.13
+LITELLM := 1.110.2
+CLIENTS = $(HALCYON_CACHE)/lm-eval-$(LM_EVAL)-litellm-$(LITELLM)
 PARITY = $(HALCYON_CACHE)/transformers-$(TRANSFORMERS)-torch-$(TORCH)
 
 ##@ General
@@ -120,6 +123,12 @@ parity: setup ## Compare random models, adapters, templates, tokenizers and expo
 	@$(PARITY)/bin/python -m tests.parity.adapters --check
 	@$(BIN)/python -m tests.parity.exports .halcyon/parity/exports
 	@$(PARITY)/bin/python -m tests.parity.read_exports .halcyon/parity/exports
+
+.PHONY: clients
+clients: setup ## Ask `halcyon serve` with lm-eval and litellm, which it installs
+	@test -e $(CLIENTS)/.ready || { $(UV) venv --quiet --clear $(CLIENTS) && $(UV) pip install --quiet --python $(CLIENTS) \
+		"lm-eval[api]==$(LM_EVAL)" litellm==$(LITELLM) transformers==$(TRANSFORMERS) && touch $(CLIENTS)/.ready; }
+	@HALCYON_CLIENTS=$(CLIENTS)/bin/python $(BIN)/pytest -q -n 0 tests/clients/asking.py $(ARGS)
 
 # The compilers of all accelerators: about 7 GB, into an environment of their own. ARGS=--page writes docs/programs.md instead of testing.
 PROGRAMS = $(HALCYON_CACHE)/programs-$(shell sha256sum uv.lock | cut -c 1-12)

@@ -7,8 +7,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -41,7 +40,7 @@ def chat(
 
     Goes on where an earlier command was stopped.
     """
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     place = Folder(folder.resolve())
     found = stages(read_chain(documents), place.path, [version(), platform.python_version()])
     try:
@@ -109,10 +108,6 @@ def serve_page(model: Stage, port: int) -> None:
         return
     if code != 0:
         raise Failed(f"the server ended with exit code {code}; its sentence is above")
-
-
-def _as_interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def main() -> None:

@@ -41,9 +41,11 @@ def run(arguments: Sequence[str], log: Path, on_event: Callable[[dict[str, Any]]
                     if (event := event_of(line)) is not None:
                         on_event(event)
                 code = process.wait()
-            except (
-                BaseException
-            ):  # an interrupt; or a fault of this process, which must not leave the training without a reader
+            except KeyboardInterrupt:
+                sys.stderr.write("stopping: a training saves its last step; Ctrl-C again ends it at once\n")
+                end(process)
+                raise
+            except BaseException:  # a fault of this process must not leave the training without a reader
                 end(process)
                 raise
     if code != 0:

@@ -43,6 +43,7 @@ class Events:
         self.left_seconds: float | None = None
         self.speed = self.text = ""
         self._last, self._held_out = "", ""
+        self._tokens: dict[str, int] = {}
 
     def add(self, event: dict[str, Any]) -> None:
         """Take in one event of the log (docs/reference/metrics.md).
@@ -60,7 +61,9 @@ class Events:
                 self.speed = f"{speed:,.0f} tokens/s" if speed else ""
                 self.words = self._last
             case "tokenized":
-                self.words = f"{event['source']}: {event['tokens']:,} tokens"
+                self._tokens[event["source"]] = event["tokens"]
+                names = next(iter(self._tokens)) if len(self._tokens) == 1 else f"{len(self._tokens)} sources"
+                self.words = f"{names}: {sum(self._tokens.values()):,} tokens"
             case "evaluating":
                 self.step, self.of = event["batch"], event["batches"]
                 self.left_seconds = _number(event.get("etaSeconds"))

@@ -92,11 +92,11 @@ class Runs:
         """
         return documents(lambda: self.get(name), lambda version: self._events(name, version), _pause)
 
-    def rejection_reason(self, name: str, document: dict[str, Any]) -> str:
+    def rejection_reason(self, name: str, document: dict[str, Any]) -> str | None:
         """Return why the API server, with all its admission policies, would reject a new document for a run. Changes
         nothing (dry run).
 
-        Empty if it would accept the document, or if the user may not try.
+        Empty if it would accept the document. None: the user may not ask.
 
         Raises:
             Rejected: The cluster does not answer.
@@ -117,9 +117,10 @@ class Runs:
                         return detail
                     if error.status not in (403, 409):
                         raise
-                    if error.status == 409:  # its status was written meanwhile
-                        document = document | {"metadata": self.get(name)["metadata"]}
-                        continue
+                    if error.status == 403:
+                        return None
+                    document = document | {"metadata": self.get(name)["metadata"]}  # its status was written meanwhile
+                    continue
             return ""
 
     def list(self, *, everywhere: bool) -> list[dict[str, Any]]:

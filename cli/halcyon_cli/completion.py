@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import typer.main
 
+from halcyon.host.output import guard_streams
 from halcyon_cli.cluster import Runs
 from halcyon_cli.kubectl import app
 from halcyon_cli.output import Rejected
@@ -47,6 +48,7 @@ def candidates(words: Sequence[str], namespace: str | None) -> Iterable[str]:
 
 def main() -> None:
     """Print the candidates for kubectl."""
+    guard_streams()
     words = sys.argv[1:]
     namespace = next((after for word, after in pairwise(words) if word in ("-n", "--namespace")), None)
     try:

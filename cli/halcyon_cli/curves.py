@@ -7,12 +7,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from halcyon.telemetry.history.reading import History
-from halcyon_cli.drawing import svg_of
+from halcyon_api.printable import markup
+from halcyon_cli.drawing import NoPicture, svg_of
 from halcyon_cli.history_report import labels, series, together
 
 if TYPE_CHECKING:
@@ -23,13 +24,13 @@ MANY_POINTS = 200
 """From this number of points on, a curve also has its moving mean, and the points themselves are pale."""
 SCRIPT = files("halcyon_cli").joinpath("pointer.js").read_text(encoding="utf-8")
 """The script of a page with curves. It makes no requests."""
-_PANELS = (("loss", "nats per token"), ("gradientNorm", ""), ("learningRate", ""), ("tokensPerSecond", ""))
-_TITLES = {
+TITLES = {
     "loss": "loss",
     "gradientNorm": "gradient norm",
     "learningRate": "learning rate",
     "tokensPerSecond": "tokens per second",
 }
+"""The curves of a run, by the names of their numbers in its history."""
 _SIZE = (10.0, 6.4)
 _POINTS_PER_INCH = 72.0
 _COLOURS = 10
@@ -59,7 +60,7 @@ class _Panel:
         width, height = (inches * _POINTS_PER_INCH for inches in _SIZE)
         box = self.axes.get_position()
         return {
-            "title": _TITLES[self.name],
+            "title": TITLES[self.name],
             "left": round(box.x0 * width, 2),
             "right": round(box.x1 * width, 2),
             "top": round((1 - box.y1) * height, 2),
@@ -68,13 +69,7 @@ class _Panel:
             "values": self.axes.get_ylim(),
             "logarithmic": self.axes.get_yscale() == "log",
             "curves": [
-                {
-                    "name": curve.name,
-                    "colour": curve.colour,
-                    "steps": list(curve.steps),
-                    "values": [float(f"{value:.6g}") for value in curve.values],
-                }
-                for curve in self.curves
+                asdict(curve) | {"values": [float(f"{value:.6g}") for value in curve.values]} for curve in self.curves
             ],
         }
 
@@ -86,18 +81,19 @@ def draw_curves(histories: Sequence[History]) -> str:
     vertical lines are restarts, at the steps where a process group resumed.
 
     Raises:
-        Rejected: matplotlib is not installed.
+        NoPicture: matplotlib is not installed.
     """
     return _drawn(histories)[0]
 
 
 def curves_in_page(histories: Sequence[History]) -> str:
-    """The picture as a part of an HTML page that has `SCRIPT`, with the values of the curves and what the lines are.
-
-    Raises:
-        Rejected: matplotlib is not installed.
+    """The picture as a part of an HTML page that has `SCRIPT`, with the values of the curves and what the lines are;
+    without matplotlib a sentence in its place.
     """
-    svg, panels = _drawn(histories)
+    try:
+        svg, panels = _drawn(histories)
+    except NoPicture as problem:
+        return f'<p class="dim">{markup(str(problem))}</p>'
     # In a script element only "<" could end the text.
     values = json.dumps([panel.document() for panel in panels], separators=(",", ":")).replace("<", "\\u003c")
     windows = sorted({window for one in histories if (window := smoothing(series(one.steps, "loss")[1]))})
@@ -123,12 +119,12 @@ def _drawn(histories: Sequence[History]) -> tuple[str, list[_Panel]]:
 
 def _panels(figure: Figure, histories: Sequence[History]) -> list[_Panel]:
     grid = figure.subplots(2, 2, sharex=True)
-    panels = [_Panel(axes, name) for axes, (name, _) in zip(grid.flat, _PANELS, strict=True)]
-    for panel, (name, unit) in zip(panels, _PANELS, strict=True):
+    panels = [_Panel(axes, name) for axes, name in zip(grid.flat, TITLES, strict=True)]
+    for panel in panels:
         _fill(panel, histories)
-        panel.axes.set_title(_TITLES[name], loc="left")
-        panel.axes.set_ylabel(unit)
+        panel.axes.set_title(TITLES[panel.name], loc="left")
         panel.axes.grid(alpha=0.25)
+    grid[0][0].set_ylabel("nats per token")
     for axes in grid[1]:
         axes.set_xlabel("step")
     if len(histories) > 1 or together(histories[0]) or smoothing(series(histories[0].steps, "loss")[1]):

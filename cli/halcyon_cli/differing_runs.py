@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rich.console import RenderableType
 from rich.text import Text
 
 from halcyon.commands.views.tables import FittedTable
 from halcyon_api.edits.changes import shown
+from halcyon_api.printable import one_line
 
 _LEFT_OUT = ("data", "spec.from")
 """Sections of a checkpoint about the contents of the data, and about the run that this one began from."""
@@ -37,6 +39,19 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
+def documents_view(labels: Sequence[str], documents: Sequence[Mapping[str, Any]]) -> Iterator[RenderableType]:
+    """What differs between the documents of runs, and which runs have none. Arguments: see `differing_view`."""
+    known = [label for label, one in zip(labels, documents, strict=True) if one]
+    fields = differing_fields([one for one in documents if one])
+    if fields:
+        yield differing_view(known, fields)
+    elif len(known) > 1:
+        yield _cell(f"no field differs in the documents of {', '.join(known)}; contents of data are not compared")
+    for label, one in zip(labels, documents, strict=True):
+        if not one:
+            yield _cell(f"{label}: no checkpoint has recorded its document, so its fields are not compared")
+
+
 def differing_view(labels: Sequence[str], fields: Mapping[str, Sequence[Any]]) -> FittedTable:
     """A table of these fields, one column for each run."""
     table = FittedTable("differing field", *labels)
@@ -47,4 +62,4 @@ def differing_view(labels: Sequence[str], fields: Mapping[str, Sequence[Any]]) -
 
 def _cell(text: str) -> Text:
     """A text of a root, which may be that of a stranger: without signs that would change the terminal."""
-    return Text("".join(sign if sign.isprintable() else "?" for sign in text))
+    return Text(one_line(text))

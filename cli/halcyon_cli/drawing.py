@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+class NoPicture(Rejected):
+    """Matplotlib is not installed."""
+
+
 def svg_of(draw: Callable[[Figure], None], size: tuple[float, float]) -> str:
     """The text of the SVG file of a picture. Text in it stays text, also with a $, and equal pictures give equal files.
 
@@ -21,13 +25,13 @@ def svg_of(draw: Callable[[Figure], None], size: tuple[float, float]) -> str:
         size: Width and height, in inches.
 
     Raises:
-        Rejected: matplotlib is not installed.
+        NoPicture: matplotlib is not installed.
     """
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError:
-        raise Rejected(f"a picture of curves needs matplotlib; install it with {install('report')}") from None
+        raise NoPicture(f"a picture of curves needs matplotlib; install it with {install('report')}") from None
     with mpl.rc_context({"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "halcyon", "font.size": 9}):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)

@@ -12,6 +12,7 @@ from typing import Any
 
 from halcyon.telemetry.history.reading import History
 from halcyon.telemetry.history.segments import Record
+from halcyon_api.counting import counted
 from halcyon_api.local_times import local_time
 from halcyon_cli.report import ProcessGroup, Report, one_after_another
 
@@ -106,6 +107,17 @@ def spread(rows: Sequence[Record], count: int) -> list[Record]:
 def last_tasks(history: History) -> list[dict[str, Any]]:
     """The newest result of each task, in the order in which tasks were run."""
     return list({row["task"]: row for row in history.events if row["event"] == "task"}.values())
+
+
+def left_out(history: History) -> list[str]:
+    """What the run left out, one sentence each: of its sources, as the newest start reported, and of its steps."""
+    events = history.events
+    found = list({row["source"]: row["message"] for row in events if row["event"] == "source"}.values())
+    if skipped := sum(row["event"] == "skipped" for row in events):
+        found.append(f"the updates of {counted(skipped, 'step')} were dropped")
+    if batches := sum(row["batches"] for row in events if row["event"] == "rolledBack"):
+        found.append(f"{counted(batches, 'batch', 'batches')} left out after a return")
+    return found
 
 
 def table(history: History) -> str:

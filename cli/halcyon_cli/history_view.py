@@ -9,19 +9,22 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from halcyon.commands.views.tables import FittedTable
-from halcyon.telemetry.event_fields import harmless, task_title
+from halcyon.telemetry.event_fields import harmless
+from halcyon.telemetry.events import sentence
 from halcyon.telemetry.history.reading import History
-from halcyon.telemetry.sentences import sentence
+from halcyon.telemetry.sentences import task_title
 from halcyon_api.checkpoint_documents import Epoch
-from halcyon_api.counting import counted
+from halcyon_api.counting import counted, percent
 from halcyon_api.local_times import local_time
-from halcyon_cli.history_report import labels, last_tasks, report_of, series, spread, state, together
+from halcyon_cli.history_report import labels, last_tasks, left_out, report_of, series, spread, state, together
 from halcyon_cli.report import span
 from halcyon_cli.status_view import Facts, report_view, sparkline
 
 _WIDTH = 60
 _LAST_EVENTS = 8
 _TEXTS = 4
+WRITER_FIELDS = ("event", "time", "attempt", "restart")
+"""What a row of a history has beside the fields of its event."""
 _SNAKE = str.maketrans({letter: f"_{letter.lower()}" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"})
 
 
@@ -40,7 +43,7 @@ def status_view(history: History, now: float) -> RenderableType:
         fact("that is", last.message)
     fact("root", history.root)
     if history.origin is not None:
-        fact("origin", history.origin.sentence)
+        fact("origin", history.origin.message)
     facts.add_progress(history.done_steps, history.planned_steps, "steps")
     if history.steps and (speed := history.steps[-1].get("tokensPerSecond")):
         eta = history.steps[-1].get("etaSeconds")
@@ -59,7 +62,9 @@ def history_view(history: History, now: float) -> RenderableType:
     report = report_of(history, now)
     facts = Facts()
     if history.origin is not None:
-        facts.add("origin", history.origin.sentence)
+        facts.add("origin", history.origin.message)
+    for words in left_out(history):
+        facts.add("left out", harmless(words))
     _add_losses(facts, history)
     parts: list[RenderableType] = [report_view(report), facts.grid]
     if history.stopped_seconds >= 0.1:
@@ -75,9 +80,11 @@ def history_view(history: History, now: float) -> RenderableType:
 
 
 def comparison_view(histories: Sequence[History], now: float) -> RenderableType:
-    """Several runs, one line each, and their losses at the same step: the last that all of them have done."""
-    common = min(history.done_steps for history in histories)
-    compared = ("loss", f"loss at {common}", "held-out loss", "bits per byte")
+    """Several runs, one line each, and their losses at the same step: the last one that all histories have."""
+    losses_at = [{row["step"]: row["loss"] for row in history.steps if "loss" in row} for history in histories]
+    common = max(set(losses_at[0]).intersection(*losses_at), default=None)
+    at = "a common step" if common is None else str(common)
+    compared = ("loss", f"loss at {at}", "held-out loss", "bits per byte")
     curve = "losses"
     table = FittedTable(
         "run",
@@ -86,10 +93,10 @@ def comparison_view(histories: Sequence[History], now: float) -> RenderableType:
         drops=(curve, "starts", "goodput", "tokens/s", "state", "loss", "bits per byte"),
     )
     table.add_column(curve, no_wrap=True)
-    for label, history in zip(labels(histories), histories, strict=True):
+    names = labels(histories)
+    for label, history, at_step in zip(names, histories, losses_at, strict=True):
         report = report_of(history, now)
         _, losses = series(history.steps, "loss")
-        at_common = next((row["loss"] for row in reversed(history.steps) if row["step"] <= common), None)
         held_out = (together(history) or [{}])[-1]
         last = history.steps[-1] if history.steps else {}
         table.add_row(
@@ -97,15 +104,16 @@ def comparison_view(histories: Sequence[History], now: float) -> RenderableType:
             Text(report.phase),
             f"{history.done_steps}/{history.planned_steps}",
             number(last.get("loss")),
-            number(at_common),
+            number(at_step.get(common)),
             number(held_out.get("loss")),
             number(held_out.get("bitsPerByte")),
             f"{speed:,.0f}" if isinstance(speed := last.get("tokensPerSecond"), (int, float)) and speed else "-",
-            f"{report.ratio:.0%}",
+            percent(report.ratio),
             str(len(report.groups)),
             Text(sparkline(losses, 30) if losses else "", "cyan"),
         )
-    return table
+    of = zip(names, histories, strict=True)
+    return Group(table, *(Text(f"{label}: ", "red") + text for label, one in of for text in _damages(one)))
 
 
 def _add_losses(facts: Facts, history: History) -> None:
@@ -167,11 +175,7 @@ def event_cells(row: dict[str, Any]) -> tuple[str, str, str]:
 
 def event_sentence(row: dict[str, Any]) -> str:
     """An event as a sentence, as the trainer's live line shows it."""
-    fields = {
-        name.translate(_SNAKE): value
-        for name, value in row.items()
-        if name not in ("event", "time", "attempt", "restart")
-    }
+    fields = {name.translate(_SNAKE): value for name, value in row.items() if name not in WRITER_FIELDS}
     try:
         return sentence(row["event"], fields)
     except (KeyError, TypeError, ValueError):  # an event of another version

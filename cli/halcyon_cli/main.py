@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from halcyon.commands.main import LOCAL, Defaults, Document, Overrides, app
+from halcyon.commands.main import LOCAL, Defaults, Device, Document, Overrides, app
 from halcyon_api.ends import ExitCode
 from halcyon_cli import commands
 
@@ -55,10 +55,7 @@ def sweep(
     ] = None,
     defaults: Defaults = None,
     overrides: Overrides = None,
-    device: Annotated[
-        Literal["cpu"] | None,
-        typer.Option(help="cpu: train on the processor. Default: the accelerator that the document names."),
-    ] = None,
+    device: Device = None,
 ) -> None:
     """Train the members of a sweep on this machine, and print a table of their losses with the best one.
 
@@ -76,7 +73,7 @@ def sweep(
     raise typer.Exit(0 if complete else 1)
 
 
-commands.register(app, panel="In a cluster")
+commands.register(app, panel="In a cluster", local=LOCAL)
 
 if __name__ == "__main__":
     app()

@@ -13,6 +13,8 @@ from typing import Any
 
 import typer
 
+from halcyon_api.printable import printable
+
 
 class Rejected(Exception):
     """The command cannot do its work; the message is one sentence for the user."""
@@ -24,13 +26,13 @@ def reporting_errors(code: int = 1) -> Iterator[None]:
     try:
         yield
     except Rejected as refused:
-        sys.stderr.write(f"{refused}\n")
+        sys.stderr.write(f"{printable(str(refused))}\n")
         raise typer.Exit(code) from None
 
 
 def say(sentence: str) -> None:
     """Write a sentence at once, also into a pipe."""
-    sys.stdout.write(f"{sentence}\n")
+    sys.stdout.write(f"{printable(sentence)}\n")
     sys.stdout.flush()
 
 

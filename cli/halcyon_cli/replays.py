@@ -55,7 +55,11 @@ def replay_of(
 
 def proved(replays: Sequence[Mapping[str, Any]]) -> Iterator[Piece]:
     """The steps that succeeded replays have proved, as few pieces as possible, in rising order."""
-    done = sorted(_piece(one) for one in replays if one.get("status", {}).get("phase") == "Succeeded")
+    done = sorted(
+        piece
+        for one in replays
+        if one.get("status", {}).get("phase") == "Succeeded" and (piece := _piece(one))[0] < piece[1]
+    )
     begin = end = None
     for first, last in done:
         if begin is None or end is None:
@@ -80,5 +84,7 @@ def row(replay: Mapping[str, Any]) -> tuple[str, str, str, str]:
 
 
 def _piece(replay: Mapping[str, Any]) -> Piece:
+    """The steps that a replay has reported, up to its last one; none without a report."""
     origin = replay["spec"]["from"]
-    return origin["step"], origin.get("toStep") or replay["status"].get("progress", {}).get("step", origin["step"])
+    done = replay["status"].get("progress", {}).get("step", origin["step"])
+    return origin["step"], min(done, origin.get("toStep") or done)

@@ -10,60 +10,36 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from xml.sax.saxutils import escape
 
 from halcyon_api.accounts import divide
-from halcyon_api.counting import counted
+from halcyon_api.counting import counted, percent
 from halcyon_api.local_times import local_time
+from halcyon_api.printable import markup
 from halcyon_api.status.goodput import GoodputSeconds, cause_label
 from halcyon_api.status.run_status import HistoryEntry, TrainingRunStatus
 
-ORDER = (
-    "operator_delay",
-    "capacity_wait",
-    "startup",
-    "join",
-    "data_wait",
-    "restore",
-    "compile",
-    "evaluation",
-    "productive_step",
-    "lost_work",
-    "save_blocking",
-    "other",
-)
-"""The causes in the order in which they occur in a process group.
+_CAUSES = {
+    "operator_delay": ("old pods ended, new pods created", "#ef6c00"),
+    "capacity_wait": ("waited for hardware", "#f9a825"),
+    "startup": ("image, container, interpreter, imports", "#1565c0"),
+    "join": ("processes connected", "#4fc3f7"),
+    "data_wait": ("waited for data", "#8e24aa"),
+    "restore": ("state built or restored", "#3949ab"),
+    "compile": ("compilation, first step", "#5c6bc0"),
+    "evaluation": ("evaluated", "#7cb342"),
+    "audit": ("audited the devices", "#795548"),
+    "productive_step": ("steps that were not repeated", "#2e7d32"),
+    "lost_work": ("steps that had to be repeated", "#c62828"),
+    "save_blocking": ("blocked by a checkpoint", "#00838f"),
+    "other": ("shutdown, or not observed", "#9e9e9e"),
+}
+"""Meaning and colour of each cause, in the order in which the causes occur in a process group.
 
 A cause that occurs many times is drawn once, as one block.
 """
-MEANINGS = {
-    "productive_step": "steps that were not repeated",
-    "startup": "image, container, interpreter, imports",
-    "join": "processes connected",
-    "restore": "state built or restored",
-    "compile": "compilation, first step",
-    "data_wait": "waited for data",
-    "save_blocking": "blocked by a checkpoint",
-    "evaluation": "evaluated",
-    "lost_work": "steps that had to be repeated",
-    "capacity_wait": "waited for hardware",
-    "operator_delay": "old pods ended, new pods created",
-    "other": "shutdown, or not observed",
-}
-COLOURS = {
-    "productive_step": "#2e7d32",
-    "evaluation": "#7cb342",
-    "save_blocking": "#00838f",
-    "data_wait": "#8e24aa",
-    "startup": "#1565c0",
-    "join": "#4fc3f7",
-    "restore": "#3949ab",
-    "compile": "#5c6bc0",
-    "lost_work": "#c62828",
-    "capacity_wait": "#f9a825",
-    "operator_delay": "#ef6c00",
-    "other": "#9e9e9e",
-}
+ORDER = tuple(_CAUSES)
+MEANINGS = {cause: meaning for cause, (meaning, _) in _CAUSES.items()}
+COLOURS = {cause: colour for cause, (_, colour) in _CAUSES.items()}
 _WIDTH, _LEFT, _RIGHT, _TOP, _ROW, _BAR = 1000, 92, 150, 74, 24, 16
 _TICKS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400, 172800, 604800)
 _LEGEND_COLUMNS = 4
@@ -173,12 +149,12 @@ def draw(report: Report) -> str:
         _text(
             16,
             50,
-            f"{report.ratio:.1%} goodput of {span(report.wall_seconds)} since {local_time(report.started_at)}, "
+            f"{percent(report.ratio, 1)} goodput of {span(report.wall_seconds)} since {local_time(report.started_at)}, "
             f"{report.restarts} restarts, {counted(report.lost_steps, 'step')} repeated",
             fill="#555555",
         ),
         *_grid(wall, scale, axis),
-        *_row(ProcessGroup("all", report.seconds, ended=f"{report.ratio:.1%}"), 0, scale),
+        *_row(ProcessGroup("all", report.seconds, ended=f"{percent(report.ratio, 1)}"), 0, scale),
     ]
     for number, group in enumerate(report.groups, start=1):
         parts += _row(group, number, scale)
@@ -206,7 +182,7 @@ def _row(group: ProcessGroup, number: int, scale: float) -> Iterator[str]:
         if seconds <= 0:
             continue
         width = seconds * scale
-        about = escape(f"{cause_label(cause)}: {MEANINGS[cause]}, {span(seconds)}")
+        about = markup(f"{cause_label(cause)}: {MEANINGS[cause]}, {span(seconds)}")
         bar = f'x="{x:.2f}" y="{top}" width="{max(width, 0.2):.2f}" height="{_BAR}" fill="{COLOURS[cause]}"'
         yield f"<rect {bar}><title>{about}</title></rect>"
         x += width
@@ -243,4 +219,4 @@ def _text(
     fill: str = "#222222",
 ) -> str:
     place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
-    return f'<text {place} font-size="{size}" font-weight="{weight}" fill="{fill}">{escape(words)}</text>'
+    return f'<text {place} font-size="{size}" font-weight="{weight}" fill="{fill}">{markup(words)}</text>'

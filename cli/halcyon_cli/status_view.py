@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from halcyon.commands.views.tables import Bars, FittedTable
-from halcyon_api.counting import counted
+from halcyon_api.counting import amount, counted, percent
 from halcyon_api.status.goodput import CAUSES, GoodputSeconds, cause_label
 from halcyon_api.status.progress import Evaluated, Progress
 from halcyon_api.status.run_status import Phase, TrainingRunStatus
@@ -59,7 +59,9 @@ class Facts:
 
     def add_goodput(self, report: Report) -> None:
         """Add the goodput of a run, and a band of its seconds by cause."""
-        self.add("goodput", band(report.seconds, _WIDTH - 20, f"{report.ratio:.1%} of {span(report.wall_seconds)}"))
+        self.add(
+            "goodput", band(report.seconds, _WIDTH - 20, f"{percent(report.ratio, 1)} of {span(report.wall_seconds)}")
+        )
 
     def add_losses(self, title: str, words: str, values: Sequence[float]) -> None:
         """Add losses: a few words, and a line of small bars."""
@@ -185,7 +187,7 @@ def fleet_view(runs: Sequence[tuple[str, str, TrainingRunStatus]], now: datetime
             span(progress.eta_seconds) if progress is not None and progress.eta_seconds else "-",
             f"{checkpoint.step} ({_ago(checkpoint.time, now)})" if checkpoint is not None else "-",
             str(status.restarts.total),
-            f"{goodput.ratio:.0%}" if goodput is not None else "-",
+            percent(goodput.ratio) if goodput is not None else "-",
             Text(waits),
         )
     return table
@@ -229,15 +231,15 @@ def _loss(progress: Progress | None) -> float | None:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:z.4f}"
+    return "-" if value is None else amount(value, 4)
 
 
 def _speed(status: TrainingRunStatus) -> str:
     progress = status.progress
     if progress is None or progress.tokens_per_second is None:
         return "-"
-    words = [f"{progress.tokens_per_second:,.0f} tokens/s"]
-    words += [f"MFU {progress.mfu:.1%}"] if progress.mfu is not None else []
+    words = [f"{amount(progress.tokens_per_second, 0)} tokens/s"]
+    words += [f"MFU {percent(progress.mfu, 1)}"] if progress.mfu is not None else []
     words += [f"{span(progress.eta_seconds)} left"] if progress.eta_seconds is not None else []
     return ", ".join(words)
 
@@ -261,7 +263,7 @@ def report_view(report: Report) -> RenderableType:
 
 def _report_title(report: Report) -> Text:
     text = Text(f"{report.run}  ", "bold")
-    text.append(f"{report.phase}, {report.ratio:.1%} goodput of {span(report.wall_seconds)}", "default")
+    text.append(f"{report.phase}, {percent(report.ratio, 1)} goodput of {span(report.wall_seconds)}", "default")
     if report.suspended_seconds:
         text.append(f" (suspended for {span(report.suspended_seconds)} more)", "dim")
     return text
@@ -293,7 +295,7 @@ def causes_table(report: Report) -> FittedTable:
             table.add_row(
                 Text(cause_label(cause), COLOURS[cause]),
                 f"{seconds:.1f}",
-                f"{seconds / wall:.1%}",
+                percent(seconds / wall, 1),
                 MEANINGS[cause],
             )
     table.add_section()

@@ -11,6 +11,7 @@ from halcyon.errors import TrainerExit
 from halcyon.weights.model_file import read_model
 from halcyon_api.base import InvalidRun
 from halcyon_api.defaults.files import load_defaults, with_changes, with_values
+from halcyon_api.local_roots import real_root
 from halcyon_api.reading import parse_run, read_one
 from halcyon_api.training_run import TrainingRun
 from halcyon_api.validation import find_problems
@@ -69,7 +70,7 @@ def members_of(
                     f"{sweep}: {variant}: metadata.name: {other.variant} has the name {other.name} too; "
                     "give each a name of its own"
                 )
-            if run.spec.checkpoint.root == other.run.spec.checkpoint.root:
+            if real_root(run.spec.checkpoint.root) == real_root(other.run.spec.checkpoint.root):
                 raise Rejected(f"{sweep}: {variant}: spec.checkpoint.root: that of {other.variant} too; change it")
         members.append(Member(variant, run))
     return tuple(members)

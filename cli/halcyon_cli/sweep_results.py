@@ -43,12 +43,14 @@ class Result:
 
     @property
     def best(self) -> tuple[float, int] | None:
-        """Its lowest held-out loss, without evaluations its last loss, and the step of it; None without either."""
+        """Its lowest held-out loss, without evaluations its last loss, and the step of it; None without either, or if
+        the last loss is no number.
+        """
         steps, values = series(together(self.history), "loss")
         if values:
             return min(zip(values, steps, strict=True))
-        steps, values = series(self.history.steps, "loss")
-        return (values[-1], steps[-1]) if values else None
+        steps, values = series(self.history.steps[-1:], "loss")
+        return (values[0], steps[0]) if values else None
 
 
 def read_result(member: Member, end: End | None = None) -> Result:
@@ -77,8 +79,8 @@ def is_complete(result: Result) -> bool:
     if not result.history.complete or result.history.planned_steps != spec.trainer.steps:
         return False
     now = fingerprints(spec, data={}).documents
-    then = {name: value for name, value in sections_in(Store(spec.checkpoint)).items() if name in now}
-    return not differences(fingerprints_of({**now, "data": {}}), fingerprints_of({**then, "data": {}}))
+    then = sections_in(Store(spec.checkpoint))
+    return not differences(fingerprints_of(now), fingerprints_of({**then, "data": {}}))
 
 
 def best_of(results: Sequence[Result]) -> Result | None:
@@ -101,14 +103,14 @@ def results_view(results: Sequence[Result]) -> FittedTable:
     )
     for result in results:
         history, values = result.history, result.member.variant.values
-        losses, held_out = series(history.steps, "loss")[1], series(together(history), "loss")[1]
+        held_out, evaluations = series(together(history), "loss")[1], together(history)
         table.add_row(
             Text(result.member.name),
             *(Text(shown(values[path]) if path in values else "") for path in paths),
             Text(result.state, _STYLES[result.state]),
             f"{history.done_steps}/{result.member.run.spec.trainer.steps}",
-            number(losses[-1] if losses else None),
-            number(held_out[-1] if held_out else None),
+            number(history.steps[-1].get("loss") if history.steps else None),
+            number(evaluations[-1].get("loss") if evaluations else None),
             number(min(held_out) if held_out else None),
             span(history.seconds.total),
             style="bold" if result is best else "",
@@ -125,7 +127,9 @@ def best_sentence(results: Sequence[Result]) -> str | None:
     values = ", ".join(f"{path} {shown(value)}" for path, value in best.member.variant.values.items())
     kind = "held-out loss" if together(best.history) else "loss"
     root = best.history.root.removeprefix("file://")
-    return f"best: {best.member.name} ({values}): {kind} {loss:.4f} at step {step}; its root is {root}"
+    others = [one.member.name for one in results if one.state != "complete" or one.best is None]
+    left_out = f"; not compared: {', '.join(others)}" if others else ""
+    return f"best: {best.member.name} ({values}): {kind} {loss:.4f} at step {step}; its root is {root}{left_out}"
 
 
 def _titles(paths: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ the members save and end, after the second one they end at once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -94,7 +95,8 @@ class SweepRunner:
         self._stopping = True
         self._interrupts += 1
         for process in self._processes.values():
-            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                process.send_signal(signal.SIGINT)
 
     async def _train(self, member: Member) -> End:
         document, log = self.folder / f"{member.name}.yaml", self.folder / f"{member.name}.log"
@@ -102,7 +104,7 @@ class SweepRunner:
         self.shows.began(member)
         with log.open("w", encoding="utf-8") as stream:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "halcyon_cli.sweep_child", str(os.getpid()),
+                sys.executable, "-m", "halcyon.commands.child", str(os.getpid()),
                 "train", str(document), "--json", *self.words,
                 stdin=DEVNULL, stdout=PIPE, stderr=stream, start_new_session=True, limit=_LONGEST_LINE,
             )  # fmt: skip
@@ -112,7 +114,8 @@ class SweepRunner:
             assert process.stdout is not None  # noqa: S101 - it is a pipe
             message = ""
             async for line in process.stdout:
-                stream.write(line.decode(errors="replace"))
+                with contextlib.suppress(OSError):  # a full disk under the logs ends no training
+                    stream.write(line.decode(errors="replace"))
                 message = self._heard(member, line) or message
             code = await process.wait()
             del self._processes[member.name]

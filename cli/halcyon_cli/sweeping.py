@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from halcyon.commands.errors import console, report_root_errors
+from halcyon.host.output import outlive_reader
 from halcyon_api.local_roots import root_address
 from halcyon_cli.output import Rejected, say
 from halcyon_cli.sweep_members import members_of
@@ -49,6 +50,7 @@ def train_sweep(
         Rejected: The run or the sweep is not valid, or a member does not train.
         typer.Exit: A root does not answer; the sentence is printed.
     """
+    outlive_reader()
     if checkpoint_root is not None:
         removed = [f"spec.checkpoint.{name}=null" for name in _STORE]
         overrides = [*overrides, *removed, f"spec.checkpoint.root={root_address(checkpoint_root)}"]
@@ -68,6 +70,9 @@ def train_sweep(
     with report_root_errors():
         results = [read_result(member, ends.get(member.name)) for member in members]
     shown.print(results_view(results))
+    for result in results:
+        for damage in result.history.damages:
+            say(f"{result.member.name}: not read: {damage}")
     if (best := best_sentence(results)) is not None:
         say(best)
     failed = [name for name, end in ends.items() if end.state == "failed"]

@@ -3,6 +3,8 @@
 A rule that JSON Schema cannot express is one `Rule` of its class: the expression that the API server evaluates at
 apply, the check for documents that are read without an API server, and the message of both. A rule that compares with
 the object before an edit can be evaluated by the API server only; it is a `cel` expression alone.
+
+The text below a field is its description in the schemas (`generate/crd.py`).
 """
 
 from __future__ import annotations
@@ -16,9 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from pydantic.alias_generators import to_camel
 
 from halcyon_api.names import MAX_RUN_NAME_LENGTH
+from halcyon_api.printable import printable
 
 MAX_NAME_LENGTH = 253
 """Longest name of a Kubernetes object that is not a label (RFC 1123 subdomain)."""
+
+MAX_FILE_NAME_BYTES = 255
 
 
 def cel(rule: str, message: str, *, field_path: str | None = None, reason: str | None = None) -> dict[str, str]:
@@ -85,6 +90,9 @@ def shows(*names: str) -> Callable[[Any], str]:
 class InvalidRun(ValueError):
     """The document is not a valid TrainingRun. The message has one sentence for each error, with the field."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
 
 class ApiModel(BaseModel):
     """A strict, frozen object: unknown fields are errors, no value is converted to another type.
@@ -108,6 +116,8 @@ class ApiModel(BaseModel):
 
     rules: ClassVar[tuple[Rule, ...]] = ()
     """Rules over the whole object. The first broken one is reported."""
+    fields_of: ClassVar[type[BaseModel] | None] = None
+    """The class whose fields this one has been given, and whose source describes them. None: its own."""
     cel_rules: ClassVar[tuple[dict[str, str], ...]] = ()
     """Rules for the API server only; other code checks them, if at all, for documents that are read without it."""
 
@@ -126,11 +136,11 @@ class ApiModel(BaseModel):
         return self.model_dump(by_alias=True, mode="json", exclude_none=True)
 
 
-def optional(description: str, **constraints: Any) -> Any:
+def optional(description: str | None = None, **constraints: Any) -> Any:
     """A field that a document may leave out: it is None then.
 
     Args:
-        description: What the field says, for the schema.
+        description: What the field says, for the schema. None: the text below the field.
         constraints: Further arguments of pydantic's `Field`.
     """
     return Field(default=None, description=description, **constraints)
@@ -218,8 +228,15 @@ RunName = Annotated[
     str, StringConstraints(min_length=1, max_length=MAX_RUN_NAME_LENGTH, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
 ]
 
-Quantity = Annotated[str, StringConstraints(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
+QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
+Quantity = Annotated[str, StringConstraints(max_length=32, pattern=QUANTITY_PATTERN)]
 """A Kubernetes resource quantity, such as ``500m`` or ``2Gi``."""
+
+AtLeastOne = Annotated[int, Field(ge=1)]
+"""A whole number from 1 on."""
+
+Ratio = Annotated[float, Field(ge=0, le=1)]
+"""A number from 0 to 1."""
 
 Seconds = Annotated[int, Field(ge=0, le=31_536_000)]
 """A whole number of seconds, at most a year."""

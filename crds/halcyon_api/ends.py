@@ -18,7 +18,8 @@ Budget = Literal["failure", "free", "operator", "store", "final", "other"]
 """The cost of an end:
 
 - `failure`: it counts against `recovery.maxRestarts` and blames a node.
-- `free`: nothing; after ten such ends in a row without a checkpoint the next attempt waits.
+- `free`: nothing; after ten such ends in a row without a checkpoint the next attempt waits, after `rejected` from the
+  second on.
 - `operator`: nothing; the operator made the end itself, for a new attempt.
 - `store`: a pause before the next attempt, because a store rejected a request or did not answer.
 - `final`: the run stops until its spec is edited or a restart is requested.
@@ -105,8 +106,7 @@ class EndCause(StrEnum):
         "queueEvicted",
         End(
             "free",
-            "The queue took its quota back: for a run of higher priority, by `waitForPodsReady`, or because the queue "
-            "was stopped.",
+            "The queue took its quota back: for another run, by `waitForPodsReady`, or because it was stopped.",
             event="QueueEvicted",
         ),
     )
@@ -135,12 +135,22 @@ class EndCause(StrEnum):
         "corrupted",
         End(
             "failure",
-            "An audit found wrong numbers (`spec.recovery.audit`). The run goes on from the last confirmed checkpoint.",
+            "An audit found wrong numbers (`spec.recovery.audit`).",
             ExitCode.CORRUPTED,
             "CorruptionSuspected",
         ),
     )
     POD_DELETED = _row("podDeleted", End("free", "A user deleted a pod.", event="PodDeleted", evicted=True))
+    REJECTED = _row(
+        "rejected",
+        End(
+            "free",
+            "A node rejected a pod or could not start it.",
+            event="PodsRejected",
+            reason="PodsRejected",
+            fix="check the node in the message: the run does not crash, its processes never began",
+        ),
+    )
     NO_ROOM = _row(
         "noRoom",
         End(
@@ -176,7 +186,7 @@ class EndCause(StrEnum):
         "heldBack",
         End(
             "operator",
-            "Ten free ends in a row brought no checkpoint, so the operator ended the attempt and delays the next one.",
+            "Free ends in a row brought no checkpoint, so the operator delays the next attempt.",
         ),
     )
     ROOT_UNUSABLE = _row(
@@ -279,7 +289,7 @@ class EndCause(StrEnum):
         "endedEarly",
         End(
             "final",
-            "All processes ended with exit code 0, and neither a checkpoint nor a report has the last step.",
+            "All processes ended with exit code 0, and HEAD (a report, where HEAD cannot be read) lacks the last step.",
             reason="EndedEarly",
             fix="read the logs of the pods: the program in the image may end by itself, or at a signal; then edit the "
             "spec",
@@ -308,10 +318,12 @@ COUNTERS: tuple[str, ...] = tuple(dict.fromkeys(cause.counter for cause in EndCa
 RESTARTS_WITHOUT_CHECKPOINT: Literal["RestartsWithoutCheckpoint"] = "RestartsWithoutCheckpoint"
 """Reason of the condition while the next attempt is delayed because free ends brought no checkpoint."""
 
-HELD_REASONS: tuple[str, ...] = (
-    *(cause.end.reason for cause in EndCause if cause.end.budget == "store"),
-    RESTARTS_WITHOUT_CHECKPOINT,
+HELD: tuple[EndCause, ...] = tuple(
+    cause for cause in EndCause if cause.end.reason and cause.end.budget in ("store", "free")
 )
+"""Causes with a reason of their own while the next attempt is delayed."""
+
+HELD_REASONS: tuple[str, ...] = (*(cause.end.reason for cause in HELD), RESTARTS_WITHOUT_CHECKPOINT)
 """Reasons of the condition `Degraded` while the next attempt is delayed."""
 
 

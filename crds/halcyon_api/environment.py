@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import NonNegativeInt, ValidationError
 
-from halcyon_api.base import ApiModel, optional
+from halcyon_api.base import ApiModel, AtLeastOne
 from halcyon_api.spec.mesh import ResolvedMesh
 
 PREFIX = "HALCYON_"
@@ -34,28 +34,38 @@ class InvalidEnvironment(ValueError):
 class PodEnvironment(ApiModel):
     """The parsed environment of a trainer pod. Each field is the variable ``HALCYON_<FIELD>``."""
 
-    run_document: str = Field(description="Path of the mounted run.yaml.")
-    run_uid: str = Field(description="Uid of the TrainingRun.")
-    namespace: str = Field(description="Namespace of the TrainingRun.")
-    attempt: int = Field(ge=1, description="Attempt, assigned by the operator.")
-    restart: int = Field(ge=0, description="JobSet restart inside the attempt.")
-    job_index: int = Field(ge=0, description="Index of the slice.")
-    completion_index: int = Field(ge=0, description="Index of the host in its slice.")
-    slices: int = Field(ge=1, description="Slices of the run.")
-    hosts_per_slice: int = Field(ge=1, description="Hosts, and so processes, of a slice.")
-    devices_per_host: int = Field(ge=1, description="JAX devices of a host.")
-    coordinator: str = Field(description="host:port of JAX's coordination service.")
-    mesh: ResolvedMesh = Field(description="Mesh axes and sizes, as JSON.")
-    resume_step: int = Field(
-        ge=0, description="Newest committed step that the operator knew when it created the attempt."
-    )
-    termination_log: str = Field(default="/dev/termination-log", description="Where the termination report is written.")
-    grace_seconds: int | None = optional(
-        "Time from the pod's preemption notice to its end, if the operator knows it.", ge=0
-    )
-    save_token: str = Field(
-        default="", description="Token that a checkpoint request must carry; empty: all requests are rejected."
-    )
+    run_document: str
+    """Path of the mounted run.yaml."""
+    run_uid: str
+    """Uid of the TrainingRun."""
+    namespace: str
+    """Namespace of the TrainingRun."""
+    attempt: AtLeastOne
+    """Attempt, assigned by the operator."""
+    restart: NonNegativeInt
+    """JobSet restart inside the attempt."""
+    job_index: NonNegativeInt
+    """Index of the slice."""
+    completion_index: NonNegativeInt
+    """Index of the host in its slice."""
+    slices: AtLeastOne
+    """Slices of the run."""
+    hosts_per_slice: AtLeastOne
+    """Hosts, and so processes, of a slice."""
+    devices_per_host: AtLeastOne
+    """JAX devices of a host."""
+    coordinator: str
+    """host:port of JAX's coordination service."""
+    mesh: ResolvedMesh
+    """Mesh axes and sizes, as JSON."""
+    resume_step: NonNegativeInt
+    """Newest committed step that the operator knew when it created the attempt."""
+    termination_log: str = "/dev/termination-log"
+    """Where the termination report is written."""
+    grace_seconds: NonNegativeInt | None = None
+    """Time from the pod's preemption notice to its end, if the operator knows it."""
+    save_token: str = ""
+    """Token that a checkpoint request must carry; empty: all requests are rejected."""
 
     @property
     def process_count(self) -> int:

@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any, cast
 
+from halcyon_api.spec.checkpoint import normal_root
+
 _FIELDS = (("checkpoint", "root"), ("from", "root"), ("export", "root"), ("data", "cache", "root"))
 """Fields of ``spec`` that are addresses of roots."""
 
@@ -13,6 +15,12 @@ _FIELDS = (("checkpoint", "root"), ("from", "root"), ("export", "root"), ("data"
 def root_address(place: str) -> str:
     """The address of a root, where a path is a folder of this machine; ``~`` is the home folder."""
     return place if "://" in place else f"file://{os.path.abspath(os.path.expanduser(place))}"  # noqa: PTH100, PTH111 - `..` must go, and an unknown ~name stays
+
+
+def real_root(root: str) -> str:
+    """The one spelling of a root on this machine, with symbolic links resolved."""
+    found = normal_root(root)
+    return f"file://{os.path.realpath(found.removeprefix('file://'))}" if found.startswith("file://") else found
 
 
 def with_root_addresses(document: Any) -> Any:

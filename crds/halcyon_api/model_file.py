@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from halcyon_api.base import InvalidRun
-from halcyon_api.plain_files import read_text
+from halcyon_api.plain_files import read_text, user_path
 from halcyon_api.spec.sources import CONVERSATION_FORMATS
 
 
@@ -54,7 +54,7 @@ def _text(template: dict[str, Any], folder: Path, where: str) -> str:
     path = template.get("path")
     if list(template) != ["path"] or not isinstance(path, str):
         raise InvalidRun(f"{where}: give a text with the template, or an object with the one member path, a file")
-    file = folder / Path(path.removeprefix("file://")).expanduser()
+    file = folder / user_path(path.removeprefix("file://"))
     try:
         return read_text(file)
     except UnicodeDecodeError as error:

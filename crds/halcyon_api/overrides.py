@@ -17,7 +17,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from halcyon_api.base import InvalidRun
 from halcyon_api.counting import counted
-from halcyon_api.sentences import nearest, sentences
+from halcyon_api.sentences import did_you_mean, meant_field, sentences
 from halcyon_api.training_run import TrainingRun
 from halcyon_api.yaml_text import InvalidYaml, read_document
 
@@ -115,15 +115,6 @@ def _parts(path: str) -> tuple[Part, ...]:
     return tuple(found)
 
 
-def check_path(path: str) -> None:
-    """Check that there is a field with this path.
-
-    Raises:
-        InvalidRun: There is none; the sentence names the nearest.
-    """
-    _type_at(path, _parts(path))
-
-
 def _type_at(path: str, parts: Sequence[Part]) -> Any:
     """The type of the field at a path, with its bounds."""
     current: Any = TrainingRun
@@ -145,12 +136,8 @@ def _type_at(path: str, parts: Sequence[Part]) -> Any:
             raise InvalidRun(f"{path}: {above} {what}")
         fields = {field.alias or name: field for model in models for name, field in model.model_fields.items()}
         if part not in fields:
-            near = nearest(part, list(fields))
-            meant = (
-                f"did you mean {_written((*parts[:depth], near))}?"
-                if near is not None
-                else f"there are {', '.join(fields)}"
-            )
+            near = meant_field(TrainingRun, (*parts[:depth], part))
+            meant = f"there are {', '.join(fields)}" if near is None else did_you_mean(part, _written(near))
             raise InvalidRun(f"{path}: unknown field; {meant}")
         field = fields[part]
         current = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation

@@ -15,6 +15,11 @@ _OWN_STREAMS = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 """Paths of streams that the user's shell has opened, such as those of ``<(command)``."""
 
 
+def user_path(text: str) -> Path:
+    """The path that a user gives: ``~`` is the home folder. An unknown ``~name`` stays: opening it reports it."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises
+
+
 def require_file(path: Path) -> None:
     """Check, without opening it, that a path that exists leads to a file.
 
@@ -31,12 +36,11 @@ def require_file(path: Path) -> None:
         raise OSError(errno.EINVAL, f"it is {_name(mode)}, not a file", str(path))
 
 
-def read_text(path: Path, encoding: str = "utf-8", *, most_bytes: int | None = None) -> str:
-    """The text of a file.
+def read_text(path: Path, *, most_bytes: int | None = None) -> str:
+    """The text of a file in UTF-8, without the mark that some editors put before it.
 
     Args:
         path: The file.
-        encoding: Of the text.
         most_bytes: Size of the longest file. Default: `MOST_TEXT_BYTES`.
 
     Raises:
@@ -49,7 +53,7 @@ def read_text(path: Path, encoding: str = "utf-8", *, most_bytes: int | None = N
         if os.fstat(file.fileno()).st_size > most or len(data := file.read(most + 1)) > most:
             size = f"{most >> 20} MiB" if most >= 2**20 else f"{most >> 10} KiB"
             raise OSError(errno.EFBIG, f"it is larger than {size}", str(path))
-    return data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+    return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _name(mode: int) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, NonNegativeInt, StringConstraints
 
 from halcyon_api.base import ApiModel, StatusModel
 
@@ -28,17 +28,19 @@ class ProfileRequest(ApiModel):
     Only a process of the run that it names accepts it. The process profiles its next steps, alone.
     """
 
-    run: Annotated[str, StringConstraints(max_length=63)] = Field(description="Name of the run.")
-    steps: ProfiledSteps = Field(default=USUAL_PROFILED_STEPS, description="Number of steps.")
+    run: Annotated[str, StringConstraints(max_length=63)]
+    """Name of the run."""
+    steps: ProfiledSteps = USUAL_PROFILED_STEPS
+    """Number of steps."""
 
 
 class ProfileRequestTaken(ApiModel):
     """The answer to an accepted request."""
 
-    step: int = Field(
-        ge=0, description="Steps done when the request came. The profile begins with one of the next steps."
-    )
-    steps: ProfiledSteps = Field(description="Number of steps of the profile.")
+    step: NonNegativeInt
+    """Steps done when the request came. The profile begins with one of the next steps."""
+    steps: ProfiledSteps
+    """Number of steps of the profile."""
 
 
 SAVE_PATH = "/save"
@@ -52,19 +54,23 @@ RequestId = Annotated[str, StringConstraints(min_length=1, max_length=64, patter
 class SaveRequest(ApiModel):
     """The body of ``POST /save``. Only a process of the run, attempt and restart that it names accepts it."""
 
-    id: RequestId = Field(description="A process acts only once on the same id.")
-    run: Annotated[str, StringConstraints(max_length=63)] = Field(description="Name of the run.")
-    attempt: int = Field(ge=0, description="Attempt of the process group.")
-    restart: int = Field(ge=0, description="JobSet restart of the process group.")
+    id: RequestId
+    """A process acts only once on the same id."""
+    run: Annotated[str, StringConstraints(max_length=63)]
+    """Name of the run."""
+    attempt: NonNegativeInt
+    """Attempt of the process group."""
+    restart: NonNegativeInt
+    """JobSet restart of the process group."""
 
 
 class SaveRequestTaken(StatusModel):
     """A request that a process has recorded."""
 
-    id: RequestId = Field(description="Id of the request.")
-    step: int = Field(
-        ge=0, description="Steps done when the request came. A checkpoint of this step or a later one serves it."
-    )
+    id: RequestId
+    """Id of the request."""
+    step: NonNegativeInt
+    """Steps done when the request came. A checkpoint of this step or a later one serves it."""
 
 
 def request_id(kind: str, text: str) -> str:

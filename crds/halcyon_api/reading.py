@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -13,12 +13,15 @@ from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, InvalidRun
 from halcyon_api.local_roots import with_root_addresses
 from halcyon_api.model_file import ReadModel, with_model
 from halcyon_api.plain_files import read_text
+from halcyon_api.printable import one_line
 from halcyon_api.sentences import sentences
 from halcyon_api.training_run import API_VERSION, TrainingRun
 from halcyon_api.yaml_text import InvalidYaml, read_documents
 
 Model = TypeVar("Model", bound=ApiModel)
 
+SMALLEST_FLOAT32, LARGEST_FLOAT32 = 2.0**-126, (2 - 2.0**-23) * 2.0**127
+"""The smallest number of float32 with all its digits, and the largest one."""
 _NO_ROOT = (
     "spec.checkpoint.root: nothing says where the checkpoints of this run are kept; set it, or have "
     "checkpoint.rootPrefix set in the TrainingRunDefaults of its namespace"
@@ -43,9 +46,13 @@ def read_document(model: type[Model], document: Any) -> Model:
     """
     _reject_other_kind(model, document)
     try:
-        return model.model_validate(document, by_alias=True, by_name=False)
+        found = model.model_validate(document, by_alias=True, by_name=False)
     except ValidationError as error:
         faults = error.errors()
+    else:
+        if beyond := sentences(model, list(_beyond_float32(document))):
+            raise InvalidRun("; ".join(beyond))
+        return found
     without = _without_nulls(
         document, [fault["loc"] for fault in faults if fault["input"] is None and fault["type"] != "extra_forbidden"]
     )
@@ -63,9 +70,19 @@ def _reject_other_kind(model: type[ApiModel], document: Any) -> None:
         raise InvalidRun(f"document: this is no {wanted}; it begins with apiVersion: {API_VERSION} and kind: {wanted}")
     kind = cast("dict[str, Any]", document).get("kind")
     if kind != wanted and kind is not None:
-        shown = kind if isinstance(kind, str) and len(kind) <= MAX_NAME_LENGTH else "something else"
+        shown = one_line(kind) if isinstance(kind, str) and len(kind) <= MAX_NAME_LENGTH else "something else"
         hint = "; give it with --defaults" if kind == "TrainingRunDefaults" else ""
         raise InvalidRun(f"kind: this is {shown}, not {wanted}{hint}")
+
+
+def _beyond_float32(value: Any, place: tuple[str | int, ...] = ()) -> Iterator[dict[str, Any]]:
+    """The faults of numbers that the trainer, which computes in float32, would take for infinity or 0."""
+    if isinstance(value, Mapping | list):
+        parts = cast("Mapping[str, Any] | list[Any]", value)
+        for name, part in parts.items() if isinstance(parts, Mapping) else enumerate(parts):
+            yield from _beyond_float32(part, (*place, name))
+    elif isinstance(value, int | float) and value and not SMALLEST_FLOAT32 <= abs(value) <= LARGEST_FLOAT32:
+        yield {"loc": place, "type": "float32", "msg": "must be a number of float32: 0, or of 1.2e-38 to 3.4e38"}
 
 
 def _without_nulls(document: Any, places: Sequence[tuple[int | str, ...]]) -> Any:
@@ -119,7 +136,7 @@ def read_yaml(path: Path, kind: str = "TrainingRun") -> list[Any]:
         InvalidRun: The file is missing or is not YAML.
     """
     try:
-        found = read_documents(read_text(path, "utf-8-sig"))
+        found = read_documents(read_text(path))
     except OSError as error:
         raise InvalidRun(f"{path}: {error.strerror}; give the path of a {kind} document") from None
     except UnicodeDecodeError as error:

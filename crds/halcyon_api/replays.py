@@ -6,11 +6,11 @@ The guide is ``docs/guides/proof.md``; `halcyon.run.replay` computes it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
-from halcyon_api.base import ApiModel, Timestamp, optional
+from halcyon_api.base import ApiModel, Timestamp
 from halcyon_api.checkpoint_documents import Sha256
 from halcyon_api.counting import counted
 
@@ -21,7 +21,7 @@ _LEFT_OUT = ("after", "budget", "export", "from", "plan", "suspend", "ttlSeconds
 _OF_THE_RUN = ("endpoint", "region", "credentialsSecret", "volumeClaim", "accessRetrySeconds")
 """Fields of the checkpoints that say how the store of the run is reached."""
 
-Steps = Annotated[int, Field(ge=0)]
+Steps = NonNegativeInt
 
 
 class Rounding(ApiModel):
@@ -29,40 +29,59 @@ class Rounding(ApiModel):
     with other versions.
     """
 
-    largest: float = Field(description="Largest difference of a loss from that of the run.")
-    measured: float = Field(
-        description="Largest difference of a loss when the replay computed the steps once more, with parameters that "
-        "were changed by half a unit in the last place of the type of its products."
-    )
+    largest: float
+    """Largest difference of a loss from that of the run."""
+    measured: float
+    """Largest difference of a loss when the replay computed the steps once more, with parameters that were changed by
+    half a unit in the last place of the type of its products."""
 
 
 class ReplayRecord(ApiModel):
     """What a replay has found."""
 
-    run: str = Field(description="NAMESPACE/NAME of the run.")
-    chain: Sha256 | None = optional("SHA-256 of the newest link of the run's chain when the replay began.")
-    identical: bool = Field(description="Whether all that was compared has the same bits.")
-    first: Steps = Field(
-        validation_alias="from",
-        serialization_alias="from",
-        description="Steps done at the checkpoint that it began with.",
-    )
-    last: Steps = Field(validation_alias="to", serialization_alias="to", description="The last step.")
-    compared_steps: Steps = Field(description="Steps whose loss and gradient norm were compared with the history.")
-    first_different_step: Steps | None = optional("The first step whose numbers differ.")
-    rounding: Rounding | None = optional("If rounding explains all that differs.")
-    state_compared: bool = Field(description="Whether the state was compared with the checkpoint of the last step.")
-    different_arrays: tuple[str, ...] = Field(default=(), description="Paths of the arrays that differ.")
-    differences: tuple[str, ...] = Field(default=(), description="What differs, in a sentence each.")
-    notes: tuple[str, ...] = Field(default=(), description="What differed in hardware, mesh and versions.")
-    hardware: str = Field(description="Devices that computed it.")
-    versions: dict[str, str] = Field(description="Versions of the software that computed it.")
-    time: Timestamp = Field(description="When the last step was saved.")
+    run: str
+    """NAMESPACE/NAME of the run."""
+    chain: Sha256 | None = None
+    """SHA-256 of the newest link of the run's chain when the replay began."""
+    identical: bool
+    """Whether all that was compared has the same bits."""
+    first: Steps = Field(validation_alias="from", serialization_alias="from")
+    """Steps done at the checkpoint that it began with."""
+    last: Steps = Field(validation_alias="to", serialization_alias="to")
+    """The last step."""
+    compared_steps: Steps
+    """Steps whose loss and gradient norm were compared with the history."""
+    first_different_step: Steps | None = None
+    """The first step whose numbers differ."""
+    rounding: Rounding | None = None
+    """If rounding explains all that differs."""
+    state_compared: bool
+    """Whether the state was compared with the checkpoint of the last step."""
+    different_arrays: tuple[str, ...] = ()
+    """Paths of the arrays that differ."""
+    differences: tuple[str, ...] = ()
+    """What differs, in a sentence each."""
+    notes: tuple[str, ...] = ()
+    """What differed in hardware, mesh and versions."""
+    hardware: str
+    """Devices that computed it."""
+    versions: dict[str, str]
+    """Versions of the software that computed it."""
+    time: Timestamp
+    """When the last step was saved."""
 
     @property
     def confirms(self) -> bool:
-        """Whether the steps of the run are right: all bits are the same, or rounding explains what differs."""
-        return self.identical or self.rounding is not None
+        """Whether the steps of the run are right: all bits that were compared are the same, or rounding explains what
+        differs. A replay that compared nothing confirms nothing.
+        """
+        some = self.compared_steps > 0 or self.state_compared
+        return some and (self.identical or self.rounding is not None)
+
+    @property
+    def compared(self) -> str:
+        """How many of its steps were compared."""
+        return f"{self.compared_steps} of {counted(self.last - self.first, 'step')} compared with the history"
 
     def sentences(self) -> Iterator[str]:
         """The findings for people."""
@@ -77,10 +96,12 @@ class ReplayRecord(ApiModel):
             yield f"different: {steps} do not have the bits of the run"
             yield from (f"  {sentence}" for sentence in self.differences)
             return
-        state = f", and the state of step {self.last} is that of its checkpoint" if self.state_compared else ""
-        compared = self.compared_steps
-        numbers = f"{counted(compared, 'step')} compared" if compared else "the history has none of them"
-        yield f"identical: {steps} have the bits of the run ({numbers}){state}"
+        if self.state_compared:
+            state = f"the state of step {self.last} is that of its checkpoint, every byte of which was read"
+            yield f"identical: {steps} have the bits of the run ({self.compared}), and {state}"
+            return
+        verdict = "identical" if self.compared_steps else "not compared"
+        yield f"{verdict}: {self.compared}; the state of step {self.last} has no checkpoint to compare with"
 
 
 def replay_document(

@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, StringConstraints
 
-from halcyon_api.base import RunName, Timestamp, optional
+from halcyon_api.base import AtLeastOne, RunName, Timestamp
 from halcyon_api.checkpoint_documents import CommittedStep, Document, Owner, Sha256
 from halcyon_api.spec.sources import SourceName
 
@@ -59,46 +59,66 @@ def results_step(key: str) -> int | None:
 class TaskNumbers(Document):
     """The result of a task."""
 
-    task: Annotated[str, StringConstraints(max_length=256)] = Field(
-        description="Its name; of a task of CORE, `core/` and its label."
-    )
-    examples: int = Field(ge=1, description="Number of examples.")
-    accuracy: float | None = optional("Mean share of right answers; None: the task has no right answers.")
-    standard_error: float | None = optional("Of the accuracy.")
-    baseline: float | None = optional("Accuracy of random answers.")
-    centred: float | None = optional("(accuracy - baseline) / (1 - baseline).")
-    bits_per_byte: float | None = optional("Of given answers.")
-    answers: int = Field(default=1, ge=1, description="Answers to each question.")
-    pass_at: dict[str, float] = Field(default={}, description="Estimate of pass@k by k, of several answers.")
-    groups: dict[str, float] = Field(default={}, description="Accuracy of each part of the task.")
-    seconds: float = Field(default=0.0, ge=0, description="Duration.")
+    task: Annotated[str, StringConstraints(max_length=256)]
+    """Its name; of a task of CORE, `core/` and its label."""
+    examples: AtLeastOne
+    """Number of examples."""
+    accuracy: float | None = None
+    """Mean share of right answers; None: the task has no right answers."""
+    standard_error: float | None = None
+    """Of the accuracy."""
+    baseline: float | None = None
+    """Accuracy of random answers."""
+    centred: float | None = None
+    """(accuracy - baseline) / (1 - baseline)."""
+    bits_per_byte: float | None = None
+    """Of given answers."""
+    answers: AtLeastOne = 1
+    """Answers to each question."""
+    pass_at: dict[str, float] = Field(default={})
+    """Estimate of pass@k by k, of several answers."""
+    groups: dict[str, float] = Field(default={})
+    """Accuracy of each part of the task."""
+    seconds: NonNegativeFloat = 0.0
+    """Duration."""
 
 
 class AnswerSample(Document):
     """An answer that is kept for readers."""
 
-    task: str = Field(description="Name of the task.")
-    example: Text = Field(description="Name of the example.")
-    prompt: Text = Field(description="The question; long ones are cut.")
-    answer: Text = Field(description="What the model answered, or the choice that it found the most likely.")
-    right: bool | None = optional("Whether it is right.")
+    task: str
+    """Name of the task."""
+    example: Text
+    """Name of the example."""
+    prompt: Text
+    """The question; long ones are cut."""
+    answer: Text
+    """What the model answered, or the choice that it found the most likely."""
+    right: bool | None = None
+    """Whether it is right."""
 
 
 class TaskResults(Document):
     """Results of the tasks that are done so far on one model."""
 
     format_version: Literal[1] = 1
-    step: int = Field(ge=0, description="Steps done of the model's run.")
-    prompts: Literal["plain", "chat"] = Field(
-        description="Whether the model was asked in plain text or in conversations."
-    )
-    decides: Sha256 | None = optional("Hash of the model and the settings of a run; None: of the command.")
-    tasks: tuple[TaskNumbers, ...] = Field(default=(), description="Tasks that are done.")
-    core: float | None = optional("CORE: the mean of its tasks' centred accuracies.")
-    chat_core: float | None = optional("ChatCORE: the same of the tasks for conversations.")
+    step: NonNegativeInt
+    """Steps done of the model's run."""
+    prompts: Literal["plain", "chat"]
+    """Whether the model was asked in plain text or in conversations."""
+    decides: Sha256 | None = None
+    """Hash of the model and the settings of a run; None: of the command."""
+    tasks: tuple[TaskNumbers, ...] = ()
+    """Tasks that are done."""
+    core: float | None = None
+    """CORE: the mean of its tasks' centred accuracies."""
+    chat_core: float | None = None
+    """ChatCORE: the same of the tasks for conversations."""
     samples: tuple[AnswerSample, ...] = Field(default=(), description=f"The first {SAMPLES} answers of each task.")
-    finished: bool = Field(default=False, description="Whether all tasks are done.")
-    time: Timestamp = Field(description="When the document was written.")
+    finished: bool = False
+    """Whether all tasks are done."""
+    time: Timestamp
+    """When the document was written."""
 
     @property
     def core_tasks(self) -> int:
@@ -126,26 +146,42 @@ class SourceSums(Document):
     """Result of the evaluation on the held-out part of one source."""
 
     source: SourceName
-    nats: Number = Field(description="Weighted sum of losses.")
-    weight: Number = Field(description="Sum of weights.")
-    size_bytes: int = Field(ge=0, description="Bytes of text of the predicted tokens.")
-    sequences: int = Field(ge=0)
-    seconds: float = Field(ge=0, description="Duration of the evaluation.")
-    loss: float | None = optional("Nats per token, for readers.")
-    bits_per_byte: float | None = optional("Bits per byte, for readers.")
+    nats: Number
+    """Weighted sum of losses."""
+    weight: Number
+    """Sum of weights."""
+    size_bytes: NonNegativeInt
+    """Bytes of text of the predicted tokens."""
+    sequences: NonNegativeInt
+    seconds: NonNegativeFloat
+    """Duration of the evaluation."""
+    loss: float | None = None
+    """Nats per token, for readers."""
+    bits_per_byte: float | None = None
+    """Bits per byte, for readers."""
 
 
 class EvaluationDocument(Document):
     """Results of one checkpoint on the sources evaluated so far."""
 
     format_version: Literal[1] = 1
-    owner: Owner = Field(description="The run that evaluates.")
-    run: RunName = Field(description="The run of the checkpoint.")
-    root: str | None = optional("The root of that run; None: not recorded.")
-    checkpoint: CommittedStep = Field(description="The checkpoint, as that run's HEAD listed it.")
-    decides: Sha256 = Field(description="Hash of everything else that determines the results.")
-    sources: tuple[SourceSums, ...] = Field(default=(), description="Sources whose evaluation is complete.")
-    finished: bool = Field(default=False, description="Whether all sources are complete.")
-    loss: float | None = optional("Nats per token over all sources so far, for readers.")
-    bits_per_byte: float | None = optional("Bits per byte over all sources so far, for readers.")
-    time: Timestamp = Field(description="When the document was written.")
+    owner: Owner
+    """The run that evaluates."""
+    run: RunName
+    """The run of the checkpoint."""
+    root: str | None = None
+    """The root of that run; None: not recorded."""
+    checkpoint: CommittedStep
+    """The checkpoint, as that run's HEAD listed it."""
+    decides: Sha256
+    """Hash of everything else that determines the results."""
+    sources: tuple[SourceSums, ...] = ()
+    """Sources whose evaluation is complete."""
+    finished: bool = False
+    """Whether all sources are complete."""
+    loss: float | None = None
+    """Nats per token over all sources so far, for readers."""
+    bits_per_byte: float | None = None
+    """Bits per byte over all sources so far, for readers."""
+    time: Timestamp
+    """When the document was written."""

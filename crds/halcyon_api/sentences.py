@@ -14,29 +14,38 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
 
+from halcyon_api.base import QUANTITY_PATTERN
+from halcyon_api.printable import one_line
+from halcyon_api.spec.families.custom import CLASS_PATTERN
 from halcyon_api.spec.objective import REWARD_PATTERN
 
 MAX_SHOWN = 12
 """Maximum number of fields that a sentence lists."""
 _MAX_WORD = 60
+_STEPS = ("spec", "trainer", "steps")
+_EPOCHS = "`halcyon data stats RUN.YAML --set spec.trainer.steps=1` prints the steps for 1, 2 and 3 epochs"
 _NEAR = 0.7
 _SYNONYMS: dict[str, tuple[str, ...]] = {
     "batch": ("batchSize",),
+    "epochs": ("steps",),
     "heads": ("numAttentionHeads",),
     "initializerRange": ("initializerStd",),
     "initializerStd": ("initializerRange",),
     "kvHeads": ("numKeyValueHeads",),
     "layers": ("numHiddenLayers",),
     "lr": ("learningRate",),
+    "maxEpochs": ("steps",),
     "maxSteps": ("steps",),
     "nHeads": ("heads", "numAttentionHeads"),
     "nLayers": ("layers", "numHiddenLayers"),
     "normEpsilon": ("rmsNormEps",),
     "numAttentionHeads": ("heads",),
     "numHeads": ("heads", "numAttentionHeads"),
+    "numEpochs": ("steps",),
     "numHiddenLayers": ("layers",),
     "numKeyValueHeads": ("kvHeads",),
     "numLayers": ("layers", "numHiddenLayers"),
+    "numTrainEpochs": ("steps",),
     "rmsNormEps": ("normEpsilon",),
     "seqLen": ("sequenceLength",),
     "tieEmbeddings": ("tieWordEmbeddings",),
@@ -45,16 +54,37 @@ _SYNONYMS: dict[str, tuple[str, ...]] = {
 }
 """Field names of other trainers, and of other sections, with ours. The first that the section has is meant."""
 
-_PATTERNS = {
+PATTERNS = {
     r"^[a-z]([-a-z0-9]*[a-z0-9])?$": "begin with a letter, end with a letter or digit, and hold only "
     "lower-case letters, digits and -",
     r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$": "begin and end with a letter or digit, and hold only lower-case "
     "letters, digits and -",
     r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$": "begin and end with a letter or digit, and hold only lower-case "
     "letters, digits, - and .",
+    r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$": "be empty, or begin and end with a letter or digit, and hold only "
+    "lower-case letters, digits, - and .",
+    r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$": "be the ID of a project: 6 to 30 lower-case letters, digits and -",
+    r"^[a-z0-9-]+$": "hold only lower-case letters, digits and -",
+    r"^[1-9][0-9]*x[1-9][0-9]*(x[1-9][0-9]*)?$": "be two or three numbers with x between them, such as 4x4",
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$": "be a date, such as 2026-03-31",
+    r"^https?://[A-Za-z0-9.:\[\]-]+$": "be http:// or https://, a host and perhaps a port, without a path",
+    r"^[^\s-].*$": "not begin with a space or -",
+    r"^(/[A-Za-z0-9._-]+)+$": "be a path from /, of letters, digits, ., _ and -",
+    r"^/[^/].*$": "be a path from /",
+    r"^[A-Za-z0-9][A-Za-z0-9._/-]*$": "be a name such as OWNER/NAME, of letters, digits, ., _, - and /",
+    r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$": "be the name of an image, of letters, digits, ., _, :, /, @ and -",
+    r"^[-._A-Za-z0-9]+$": "hold only letters, digits, -, _ and .",
+    r"^[A-Z][A-Z0-9_]*$": "begin with a capital letter, and hold only capital letters, digits and _",
+    r"^[SL]+$": "hold only the letters S and L",
+    r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$": "be the key of a label, "
+    "such as example.com/rack",
+    r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$": "begin and end with a letter or digit, and hold only letters, "
+    "digits, -, _ and .",
+    CLASS_PATTERN: "be the import path of a class, such as package.module:Class",
+    QUANTITY_PATTERN: "be a number and perhaps a unit, such as 16G or 16Gi (m, k, M, G, T, Ki, Mi, Gi, Ti)",
     REWARD_PATTERN: "be gsm8k, spellingBee, or the import path of a function, such as package.module:function",
 }
-"""Patterns and their descriptions."""
+"""What the text of a field must do or be, by the pattern of the field."""
 
 Location = tuple[str | int, ...]
 
@@ -66,7 +96,7 @@ def sentences(model: type[BaseModel], faults: Sequence[Mapping[str, Any]]) -> li
         model: The type of the whole document.
         faults: The entries of a validation error.
     """
-    meant = {fault["loc"]: _meant(model, fault["loc"]) for fault in faults if fault["type"] == "extra_forbidden"}
+    meant = {fault["loc"]: meant_field(model, fault["loc"]) for fault in faults if fault["type"] == "extra_forbidden"}
     # A required field with a misspelt name is one error, not two.
     shown = [fault for fault in faults if fault["type"] != "missing" or fault["loc"] not in meant.values()]
     return [_sentence(_name(fault["loc"]), _what(model, fault, meant.get(fault["loc"]))) for fault in shown]
@@ -93,9 +123,13 @@ def _sentence(name: str, what: str) -> str:
 
 def _name(location: Location) -> str:
     return (
-        ".".join(part if len(part) <= _MAX_WORD else f"{part[:_MAX_WORD]}…" for part in map(str, location))
+        ".".join(part if len(part) <= _MAX_WORD else f"{part[:_MAX_WORD]}…" for part in map(_part, location))
         or "document"
     )
+
+
+def _part(part: str | int) -> str:
+    return one_line(str(part))
 
 
 def _what(model: type[BaseModel], fault: Mapping[str, Any], meant: Location | None) -> str:
@@ -103,11 +137,12 @@ def _what(model: type[BaseModel], fault: Mapping[str, Any], meant: Location | No
     if kind == "extra_forbidden":
         if meant is not None:
             beside = meant[:-1] == location[:-1]
-            return f"unknown field; did you mean {meant[-1] if beside else '.'.join(map(str, meant))}?"
+            name = str(meant[-1] if beside else ".".join(map(str, meant)))
+            return f"unknown field; {did_you_mean(str(location[-1]), name)}"
         fields = fields_at(model, location[:-1])
         return f"unknown field; there are {_listed(fields)}" if fields else "unknown field; take it out"
     if kind == "missing":
-        return "required, and not there; add it"
+        return "required, and not there; add it" + (f" ({_EPOCHS})" if location == _STEPS else "")
     if kind in ("model_type", "dict_type"):
         fields = fields_at(model, location)
         return "must be an object" + (f" with the fields {_listed(fields)}" if fields else " of names and values")
@@ -123,21 +158,20 @@ def _what(model: type[BaseModel], fault: Mapping[str, Any], meant: Location | No
         return f"must be a number, not {_shown(fault['input'])}"
     if kind == "string_pattern_mismatch":
         pattern: str = fault["ctx"]["pattern"]
-        return f"{_shown(fault['input'])} must {_PATTERNS.get(pattern, f'match {pattern}')}"
+        return f"{_shown(fault['input'])} must {PATTERNS.get(pattern, 'be as the reference says')}"
     message: str = fault["msg"].removeprefix("Value error, ")
     for subject in ("Input should", "String should", "List should"):
         message = message.replace(subject, "must", 1)
     return message
 
 
-def _meant(model: type[BaseModel], location: Location) -> Location | None:
+def meant_field(model: type[BaseModel], location: Location) -> Location | None:
     """The field that a user meant with an unknown field; None if no field is similar."""
     *section, last = location
     written = to_camel(str(last))
     fields = fields_at(model, section)
-    synonyms = _SYNONYMS.get(written, (written,))
-    wanted = next((name for name in synonyms if name in fields), synonyms[0])
-    near = wanted if wanted in fields else nearest(str(last), fields)
+    wanted = _SYNONYMS.get(written, (written,))[0]
+    near = _meant_by(str(last), fields)
     if near is not None:
         return (*section, near)
     places = [place for place in _places(model, wanted) if place[0] != "status"]
@@ -146,6 +180,18 @@ def _meant(model: type[BaseModel], location: Location) -> Location | None:
         return min(below, key=len)
     outermost = [place for place in places if len(place) == min(map(len, places))]
     return outermost[0] if len(outermost) == 1 else None
+
+
+def _meant_by(word: str, fields: Sequence[str]) -> str | None:
+    """The field of a section that a user meant with another name; None if no field is similar."""
+    written = to_camel(word)
+    synonyms = _SYNONYMS.get(written, (written,))
+    return next((name for name in synonyms if name in fields), None) or nearest(word, fields)
+
+
+def did_you_mean(word: str, field: str) -> str:
+    """The question after an unknown field; one about epochs has the way to steps."""
+    return f"did you mean {field}?" + (f" {_EPOCHS}" if "epoch" in word.lower() and field.endswith("steps") else "")
 
 
 def nearest(word: str, choices: Sequence[str]) -> str | None:

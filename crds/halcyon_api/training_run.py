@@ -24,7 +24,7 @@ from halcyon_api.spec.adapter import AdapterSpec, LoraSpec
 from halcyon_api.spec.attention import ATTENTION_RULES
 from halcyon_api.spec.average import AverageSpec
 from halcyon_api.spec.budget import BudgetSpec
-from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
+from halcyon_api.spec.checkpoint import CheckpointSpec, normal_root, parse_root
 from halcyon_api.spec.data import DataSpec
 from halcyon_api.spec.export import ExportSpec
 from halcyon_api.spec.mesh import REST, MeshSpec, on
@@ -150,94 +150,74 @@ class TrainingRunSpec(RuledModel):
     defaults: (
         Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH, pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")]
         | None
-    ) = optional(
-        "Name of the TrainingRunDefaults, in the run's namespace and in the operator's, that fill in the fields "
-        "missing here. Default: `default`. An empty string: no defaults."
-    )
-    image: Annotated[str, StringConstraints(max_length=512, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$")] | None = (
-        optional("Image of the trainer. Default: the operator's trainer image, of the same version as the operator.")
-    )
-    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
-        default="IfNotPresent", description="When the kubelet pulls the image."
-    )
-    origin: OriginSpec | None = optional(
-        "Begin with a checkpoint of another run, or with the weights of a Hugging Face model. Model and tokenizer "
-        "must be the same, steps count on from it, and this document sets everything else. With task `evaluate`: "
-        "the checkpoint to evaluate.",
-        alias="from",
-    )
-    after: AfterSpec | None = optional(
-        "Begin when another run has succeeded, such as a run of task `data` that builds this run's tokens."
-    )
+    ) = None
+    """Name of the TrainingRunDefaults, in the run's namespace and in the operator's, that fill in the fields missing
+    here. Default: `default`. An empty string: no defaults."""
+    image: Annotated[str, StringConstraints(max_length=512, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$")] | None = None
+    """Image of the trainer. Default: the operator's trainer image, of the same version as the operator."""
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    """When the kubelet pulls the image."""
+    origin: OriginSpec | None = optional(alias="from")
+    """Begin with a checkpoint of another run, or with the weights of a Hugging Face model. Model and tokenizer must be
+    the same, steps count on from it, and this document sets everything else. With task `evaluate`: the checkpoint to
+    evaluate."""
+    after: AfterSpec | None = None
+    """Begin when another run has succeeded, such as a run of task `data` that builds this run's tokens."""
     env: Annotated[
         list[VariableSpec],
         Field(
             max_length=MAX_VARIABLES,
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
         ),
-    ] = Field(
-        default=[],
-        description=(
-            "Environment variables of the trainer's processes. The operator's settings list the allowed names: by "
-            "default `XLA_FLAGS`, `LIBTPU_INIT_ARGS`, `NCCL_*` and `HF_TOKEN`. On your own machine, a variable that "
-            "your shell sets keeps its value."
-        ),
-    )
-    task: Task = Field(
-        default="train",
-        description=(
-            "`train`: train. `data`: only build the token cache of `data`, on hosts without accelerators. `evaluate`: "
-            "only evaluate the checkpoint that `from` names, on the held-out part of each source of `data`. `replay`: "
-            "compute the steps after the checkpoint that `from` names again, and compare every bit with that run."
-        ),
-    )
-    accelerator: AcceleratorSpec = Field(
-        description="The hardware: identical slices of one topology and one accelerator type."
-    )
-    mesh: MeshSpec | None = optional(
-        "How the devices are arranged into named axes. Default: chosen from the size of the model and the memory "
-        "of a device, and kept for the life of the run; only `fsdp` wherever the model then fits."
-    )
-    model: ModelSpec = Field(description="The architecture: exactly one member.")
-    adapter: AdapterSpec | None = optional("Train only an adapter beside the weights of `from`.")
-    tokenizer: TokenizerSpec = Field(
-        default_factory=lambda: TokenizerSpec(byte=ByteTokenizerSpec()),
-        description="The tokenizer: exactly one member.",
-    )
-    data: DataSpec = Field(description="The training data and its order.")
-    optimizer: OptimizerSpec = Field(
-        default_factory=lambda: OptimizerSpec(adamw=AdamWSpec()),
-        description="Learning rate, schedule, weight decay, clipping, and the update rule: exactly one member.",
-    )
-    objective: ObjectiveSpec = Field(
-        default_factory=next_token, description="Objective: exactly one member. Default: `nextToken`."
-    )
-    average: AverageSpec | None = optional(
-        "Keep an average of the parameters beside them, evaluate it too, and export it by choice: exactly one member."
-    )
-    trainer: TrainerSpec = Field(description="The training loop: steps, batch, precision, evaluation, logging.")
-    checkpoint: CheckpointSpec = Field(description="Where the run's checkpoints are kept and when they are made.")
-    export: ExportSpec | None = optional(
-        "Write the model for other programs while the run trains. Default: only `halcyon export` writes it."
-    )
-    recovery: RecoverySpec = Field(default_factory=RecoverySpec, description="What happens when something fails.")
-    scheduling: SchedulingSpec = Field(
-        default_factory=SchedulingSpec, description="Placement and priority of the pods."
-    )
-    telemetry: TelemetrySpec = Field(default_factory=TelemetrySpec, description="How the run is monitored.")
-    budget: BudgetSpec | None = optional("What the run may use before it is suspended. Default: no limit.")
-    plan: Literal["require", "warn", "off"] | None = optional(
-        "Whether the step is compiled before the first attempt, in a pod without accelerators. require: a run that "
-        "does not fit, or whose plan fails, takes no hardware. warn: it says so and begins. Default: the operator's."
-    )
-    suspend: bool = Field(
-        default=False,
-        description="true: save a checkpoint, release the hardware and wait. false: continue from the checkpoint.",
-    )
-    ttl_seconds_after_finished: Seconds | None = optional(
-        "Delete the TrainingRun, with its pods and their logs, this many seconds after it has succeeded. Its "
-        "checkpoints stay. Default: never delete it."
-    )
+    ] = Field(default=[])
+    """Environment variables of the trainer's processes. The operator's settings list the allowed names: by default
+    `XLA_FLAGS`, `LIBTPU_INIT_ARGS`, `NCCL_*` and `HF_TOKEN`. On your own machine, a variable that your shell sets keeps
+    its value."""
+    task: Task = "train"
+    """`train`: train. `data`: only build the token cache of `data`, on hosts without accelerators. `evaluate`: only
+    evaluate the checkpoint that `from` names, on the held-out part of each source of `data`. `replay`: compute the
+    steps after the checkpoint that `from` names again, and compare every bit with that run."""
+    accelerator: AcceleratorSpec
+    """The hardware: identical slices of one topology and one accelerator type."""
+    mesh: MeshSpec | None = None
+    """How the devices are arranged into named axes. Default: chosen from the size of the model and the memory of a
+    device, and kept for the life of the run; only `fsdp` wherever the model then fits."""
+    model: ModelSpec
+    """The architecture: exactly one member."""
+    adapter: AdapterSpec | None = None
+    """Train only an adapter beside the weights of `from`."""
+    tokenizer: TokenizerSpec = Field(default_factory=lambda: TokenizerSpec(byte=ByteTokenizerSpec()))
+    """The tokenizer: exactly one member."""
+    data: DataSpec
+    """The training data and its order."""
+    optimizer: OptimizerSpec = Field(default_factory=lambda: OptimizerSpec(adamw=AdamWSpec()))
+    """Learning rate, schedule, weight decay, clipping, and the update rule: exactly one member."""
+    objective: ObjectiveSpec = Field(default_factory=next_token)
+    """Objective: exactly one member. Default: `nextToken`."""
+    average: AverageSpec | None = None
+    """Keep an average of the parameters beside them, evaluate it too, and export it by choice: exactly one member."""
+    trainer: TrainerSpec
+    """The training loop: steps, batch, precision, evaluation, logging."""
+    checkpoint: CheckpointSpec
+    """Where the run's checkpoints are kept and when they are made."""
+    export: ExportSpec | None = None
+    """Write the model for other programs while the run trains. Default: only `halcyon export` writes it."""
+    recovery: RecoverySpec = Field(default_factory=RecoverySpec)
+    """What happens when something fails."""
+    scheduling: SchedulingSpec = Field(default_factory=SchedulingSpec)
+    """Placement and priority of the pods."""
+    telemetry: TelemetrySpec = Field(default_factory=TelemetrySpec)
+    """How the run is monitored."""
+    budget: BudgetSpec | None = None
+    """What the run may use before it is suspended. Default: no limit."""
+    plan: Literal["require", "warn", "off"] | None = None
+    """Whether the step is compiled before the first attempt, in a pod without accelerators. require: a run that does
+    not fit, or whose plan fails, takes no hardware. warn: it says so and begins. Default: the operator's."""
+    suspend: bool = False
+    """true: save a checkpoint, release the hardware and wait. false: continue from the checkpoint."""
+    ttl_seconds_after_finished: Seconds | None = None
+    """Delete the TrainingRun, with its pods and their logs, this many seconds after it has succeeded. Its checkpoints
+    stay. Default: never delete it."""
 
     cel_rules: ClassVar = (
         # `halcyon_api.validation` checks these two too, with the sizes in the message and for other numbers of slices.
@@ -306,7 +286,7 @@ class TrainingRunSpec(RuledModel):
         Rule(
             "!has(self.checkpoint.root) || self.?from.?root.orValue('') != self.checkpoint.root",
             lambda self: (
-                self.origin is None or (self.origin.root or "").rstrip("/") != self.checkpoint.root.rstrip("/")
+                self.origin is None or normal_root(self.origin.root or "") != normal_root(self.checkpoint.root)
             ),
             "from.root is the other run's; give this run a checkpoint.root of its own",
             ".from.root",
@@ -328,7 +308,7 @@ class TrainingRunSpec(RuledModel):
         Rule(
             "!has(self.checkpoint.root) || self.?export.?root.orValue('') != self.checkpoint.root",
             lambda self: (
-                self.export is None or (self.export.root or "").rstrip("/") != self.checkpoint.root.rstrip("/")
+                self.export is None or normal_root(self.export.root or "") != normal_root(self.checkpoint.root)
             ),
             "export.root is checkpoint.root; give the exports a folder of their own, or leave export.root out",
             ".export.root",
@@ -424,9 +404,13 @@ class TrainingRunSpec(RuledModel):
         return each_once(env)
 
     @model_validator(mode="after")
-    def _origin_root_is_an_address(self) -> Self:
-        if self.origin is not None and self.origin.root is not None:
-            parse_root(self.origin.root)
+    def _other_roots_are_addresses(self) -> Self:
+        for where, place in (("from", self.origin), ("data.cache", self.data.cache)):
+            if place is not None and place.root is not None:
+                try:
+                    parse_root(place.root)
+                except ValueError as error:
+                    raise ValueError(f"{where}.{error}") from None
         return self
 
 
@@ -447,11 +431,16 @@ class ObjectMeta(ApiModel):
 class TrainingRun(RuledModel):
     """Trains a language model and continues after the loss of machines."""
 
-    api_version: Literal["halcyon.dev/v1alpha1"] = Field(description="Version of this document's schema.")
-    kind: Literal["TrainingRun"] = Field(description="Kind of the document.")
-    metadata: ObjectMeta = Field(description="Name and namespace of the run.")
-    spec: TrainingRunSpec = Field(description="What to train, on what hardware, and where the checkpoints are kept.")
-    status: TrainingRunStatus | None = optional("The state of the run, written by the operator.")
+    api_version: Literal["halcyon.dev/v1alpha1"]
+    """Version of this document's schema."""
+    kind: Literal["TrainingRun"]
+    """Kind of the document."""
+    metadata: ObjectMeta
+    """Name and namespace of the run."""
+    spec: TrainingRunSpec
+    """What to train, on what hardware, and where the checkpoints are kept."""
+    status: TrainingRunStatus | None = None
+    """The state of the run, written by the operator."""
 
     cel_rules: ClassVar = (_NAME_RULE, steps_rule(), _ROOT_STAYS)
     rules: ClassVar = (

@@ -116,7 +116,7 @@ RUN_HELD_BACK = (
 RUN_PODS_STUCK = (
     _per_run(
         "halcyon_run_condition",
-        'type="Degraded",reason=~"PodStuckTerminating|PodsNotStarting|PodsRefused"',
+        f'type="Degraded",reason!~"FewerSlices|{"|".join(HELD_REASONS)}"',
         by="reason",
     )
     + " == 1"
@@ -138,8 +138,14 @@ CHECKPOINT_OVERDUE = (
     f" unless (time() - {_SAVED_AT}) <= {_LATE_SECONDS}))"
     f" and on (namespace, run) {_RUNNING}"
 )
+CHECKPOINT_LATE = "max by (namespace, run) (halcyon_trainer_late_save_seconds) > 60"
 CHECKPOINT_FAILS = "sum by (namespace, run) (increase(halcyon_trainer_checkpoint_failures_total[30m])) > 0"
 TRAINER_UNHEALTHY = "min by (namespace, run, pod) (halcyon_trainer_healthy) == 0"
+# A metric that does not arrive fires no alert.
+TRAINER_UNSEEN = (
+    f"({_per_run('halcyon_run_hosts')} and on (namespace, run) {_RUNNING})"
+    f" - (count by (namespace, run) (halcyon_trainer_healthy) or {_RUNNING} * 0) > 0"
+)
 ROOT_UNREACHABLE = (
     'sum(rate(halcyon_operator_checkpoint_head_reads_total{result="unreachable"}[15m]))'
     " / sum(rate(halcyon_operator_checkpoint_head_reads_total[15m])) > 0.5"
@@ -158,7 +164,7 @@ OPERATOR_ERRORS = (
 OPERATOR_BACKLOG = f"max(min_over_time(halcyon_operator_queue_depth[15m])) > {BACKLOG}"
 OPERATOR_WATCH_LAGS = f"max(halcyon_operator_watch_lag_seconds) > {WATCH_LAG_SECONDS}"
 API_SERVER_REFUSES = (
-    'sum(rate(halcyon_operator_api_requests_total{code=~"429|5.."}[10m]))'
+    'sum(rate(halcyon_operator_api_requests_total{code=~"429|5..|none"}[10m]))'
     f" / sum(rate(halcyon_operator_api_requests_total[10m])) > {API_ERRORS}"
 )
 

@@ -96,7 +96,7 @@ RUN_ALERTS = (
         "1m",
         "warning",
         f"Run {_RUN} waits for its pods: {{{{ $labels.reason }}}}.",
-        "A pod does not end (usually its node was lost), does not start, or is refused. The run's Ready condition "
+        "A pod does not end (usually its node was lost), does not start, or is not made. The run's Ready condition "
         "names the cause.",
     ),
     Alert(
@@ -160,12 +160,29 @@ RUN_ALERTS = (
         "reason.",
     ),
     Alert(
+        "HalcyonCheckpointLate",
+        queries.CHECKPOINT_LATE,
+        "0m",
+        "warning",
+        f"A save of run {_RUN} takes longer than usual.",
+        "It has been in flight for {{ $value | humanizeDuration }}, and another save is due. The run's condition says "
+        "whether the training waits, and whether the store answers.",
+    ),
+    Alert(
         "HalcyonTrainerUnhealthy",
         queries.TRAINER_UNHEALTHY,
         "2m",
         "warning",
         f"Trainer {{{{ $labels.pod }}}} of run {_RUN} makes no progress.",
         "The process has ended no step (or other stage) within its limit. The kubelet restarts it if that continues.",
+    ),
+    Alert(
+        "HalcyonTrainerUnseen",
+        queries.TRAINER_UNSEEN,
+        "15m",
+        "warning",
+        f"Run {_RUN} trains, and the metrics of {{{{ $value }}}} of its trainers do not arrive.",
+        "No alert about these trainers or their saves can fire.",
     ),
 )
 
@@ -215,8 +232,8 @@ OPERATOR_ALERTS = (
         queries.API_SERVER_REFUSES,
         "15m",
         "warning",
-        "The API server refuses {{ $value | humanizePercentage }} of the operator's requests.",
-        "The API server answers 429 or 5xx: it is overloaded or broken.",
+        "The API server refuses, or does not answer, {{ $value | humanizePercentage }} of the operator's requests.",
+        "The API server answers 429 or 5xx, or not at all: it is overloaded or broken, or the network to it is.",
     ),
     Alert(
         "HalcyonCheckpointRootUnreachable",

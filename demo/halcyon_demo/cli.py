@@ -5,8 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -43,7 +42,7 @@ def demo(
     ] = None,
 ) -> None:
     """Train on a real Kubernetes with a flipped bit, an eviction and a SIGKILL, and compare with an undisturbed run."""
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     progress = ConsoleProgress(_CONSOLE)
     console = Console(highlight=False, record=True, force_terminal=False, width=80) if picture is not None else _CONSOLE
@@ -103,10 +102,6 @@ def _left_as_found(cluster: Cluster, progress: ConsoleProgress, *, keep: bool) -
                 uninstall_operator(cluster, PLACE)
         else:
             cluster.down()
-
-
-def _as_interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def main() -> None:

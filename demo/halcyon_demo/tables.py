@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
+from halcyon_api.counting import percent
 from halcyon_api.status.goodput import CAUSES, cause_label
 from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_cli.report import MEANINGS as CAUSE_MEANINGS
@@ -121,7 +122,7 @@ def summary_table(disturbed: Cost, undisturbed: Cost) -> Table:
     table.add_row("other restarts", *(str(found["total"] - found["preempted"] - found["failed"]) for found in restarts))
     table.add_row("steps lost", *(str(found.repeated) for found in both))
     table.add_row("wall seconds", *(f"{found.wall_seconds:.0f}" if found else "-" for found in goodput))
-    table.add_row("goodput", *(f"{found.ratio:.1%}" if found else "-" for found in goodput))
+    table.add_row("goodput", *(percent(found.ratio, 1) if found else "-" for found in goodput))
     table.add_row("last loss", *(f"{found.loss:.9f}" for found in both))
     if any(found.bits_per_byte for found in both):
         table.add_row(

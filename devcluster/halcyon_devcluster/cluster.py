@@ -70,12 +70,12 @@ class Cluster(Protocol):
     @property
     def kubeconfig(self) -> Path:
         """The administrator's kubeconfig."""
-        ...
+        return self.paths.kubeconfig
 
     @property
     def kubectl(self) -> Kubectl:
         """kubectl against this cluster."""
-        ...
+        return Kubectl(self.paths.tools / "kubectl", self.kubeconfig)
 
     @property
     def ctr(self) -> Ctr:

@@ -11,13 +11,12 @@ from typing import Any
 
 from halcyon_devcluster import addons, own_images, programs
 from halcyon_devcluster.binaries import Binaries
-from halcyon_devcluster.cluster import ClusterStatus, ComponentStatus
+from halcyon_devcluster.cluster import Cluster, ClusterStatus, ComponentStatus
 from halcyon_devcluster.commands import run, succeeds
 from halcyon_devcluster.containerd import Ctr
 from halcyon_devcluster.engine import Backend
 from halcyon_devcluster.errors import DevclusterError
 from halcyon_devcluster.files import delete, link_tools, write_document
-from halcyon_devcluster.kubectl import Kubectl
 from halcyon_devcluster.loading import load_archive, load_from_docker, local_archive
 from halcyon_devcluster.lock import exclusive
 from halcyon_devcluster.machine import limit
@@ -57,7 +56,7 @@ def component_command(name: str, *, start: bool) -> list[str]:
     raise DevclusterError(f"There is no component {name!r}: it is one of {', '.join((*_STATIC_PODS, *_UNITS))}.")
 
 
-class KindCluster:
+class KindCluster(Cluster):
     """A single-node cluster in a Docker container."""
 
     backend = Backend.KIND
@@ -67,16 +66,6 @@ class KindCluster:
         self._progress = progress
         self._binaries = Binaries(paths.cache, progress)
         self._node = node_container(paths.name)
-
-    @property
-    def kubeconfig(self) -> Path:
-        """The administrator's kubeconfig."""
-        return self.paths.kubeconfig
-
-    @property
-    def kubectl(self) -> Kubectl:
-        """kubectl against this cluster."""
-        return Kubectl(self.paths.tools / "kubectl", self.kubeconfig)
 
     @property
     def ctr(self) -> Ctr:

@@ -21,14 +21,13 @@ from halcyon_devcluster import addons, components, node_config, own_images, pki,
 from halcyon_devcluster.addresses import Addresses, parse_routes, pick_block
 from halcyon_devcluster.binaries import Binaries
 from halcyon_devcluster.cgroups import ControlGroup
-from halcyon_devcluster.cluster import ClusterStatus, ComponentStatus
+from halcyon_devcluster.cluster import Cluster, ClusterStatus, ComponentStatus
 from halcyon_devcluster.commands import run
 from halcyon_devcluster.containerd import Ctr
 from halcyon_devcluster.debian import NODE_REQUIREMENTS, ensure_packages
 from halcyon_devcluster.engine import Backend
 from halcyon_devcluster.errors import DevclusterError
 from halcyon_devcluster.files import delete, filesystem_type, last_line, link_tools, write_document
-from halcyon_devcluster.kubectl import Kubectl
 from halcyon_devcluster.loading import load_archive, load_image
 from halcyon_devcluster.lock import exclusive
 from halcyon_devcluster.namespaces import anchor_command, enter, link_commands, remove_link, write_kernel_settings
@@ -56,7 +55,7 @@ class _Facts:
     coredns_image: str
 
 
-class NativeCluster:
+class NativeCluster(Cluster):
     """A single-node cluster in namespaces of this machine."""
 
     backend = Backend.NATIVE
@@ -74,16 +73,6 @@ class NativeCluster:
     def exists(paths: Paths) -> bool:
         """Whether a native cluster was made in these folders and not taken down."""
         return (paths.state / _MARKER).is_file()
-
-    @property
-    def kubeconfig(self) -> Path:
-        """The administrator's kubeconfig."""
-        return self.paths.kubeconfig
-
-    @property
-    def kubectl(self) -> Kubectl:
-        """kubectl against this cluster."""
-        return Kubectl(self.paths.tools / "kubectl", self.kubeconfig)
 
     @property
     def ctr(self) -> Ctr:

@@ -14,7 +14,6 @@ Unix socket has at most 107 bytes. Both are checked here, before anything starts
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from halcyon_devcluster.errors import DevclusterError
@@ -25,88 +24,41 @@ _LONGEST_SOCKET = "containerd/run/containerd.sock.ttrpc"
 _SOCKET_PATH_LIMIT = 107
 
 
-@dataclass(frozen=True)
 class Paths:
     """The folders of one cluster. Nothing is created here."""
 
-    name: str
-    cache: Path
-    state: Path
-
-    @property
-    def binaries(self) -> Path:
+    def __init__(self, name: str, cache: Path, state: Path) -> None:
+        self.name, self.cache, self.state = name, cache, state
+        self.binaries = cache / "bin"
         """Built programs, one folder per hash of inputs."""
-        return self.cache / "bin"
-
-    @property
-    def images(self) -> Path:
+        self.images = cache / "images"
         """Kept image archives and layouts."""
-        return self.cache / "images"
-
-    @property
-    def lock(self) -> Path:
+        self.lock = state.parent / f".{name}.lock"
         """The lock file that makes one process the only writer of this cluster."""
-        return self.state.parent / f".{self.name}.lock"
-
-    @property
-    def kubeconfig(self) -> Path:
+        self.kubeconfig = state / "kubeconfig"
         """The administrator's kubeconfig, for use on the host."""
-        return self.state / "kubeconfig"
-
-    @property
-    def pki(self) -> Path:
+        self.pki = state / "pki"
         """Keys, certificates and the components' kubeconfigs."""
-        return self.state / "pki"
-
-    @property
-    def config(self) -> Path:
+        self.config = state / "config"
         """Rendered configuration of the components."""
-        return self.state / "config"
-
-    @property
-    def audit_log(self) -> Path:
-        """The API server's audit log; a kind cluster has none."""
-        return self.logs / "audit.log"
-
-    @property
-    def logs(self) -> Path:
+        self.logs = state / "logs"
         """Logs: one file per component, and the pods' logs under `pods/`."""
-        return self.state / "logs"
-
-    @property
-    def records(self) -> Path:
+        self.audit_log = self.logs / "audit.log"
+        """The API server's audit log; a kind cluster has none."""
+        self.records = state / "processes"
         """One JSON document per started process."""
-        return self.state / "processes"
-
-    @property
-    def etcd(self) -> Path:
+        self.etcd = state / "etcd"
         """etcd's data."""
-        return self.state / "etcd"
-
-    @property
-    def kubelet(self) -> Path:
+        self.kubelet = state / "kubelet"
         """The kubelet's root folder."""
-        return self.state / "kubelet"
-
-    @property
-    def cni(self) -> Path:
+        self.cni = state / "cni"
         """Addresses that the CNI plugin host-local has assigned."""
-        return self.state / "cni"
-
-    @property
-    def containerd(self) -> Path:
+        self.containerd = state / "containerd"
         """containerd's root and state; `down` keeps the image content under `root`."""
-        return self.state / "containerd"
-
-    @property
-    def containerd_socket(self) -> Path:
+        self.containerd_socket = self.containerd / "run" / "containerd.sock"
         """containerd's socket."""
-        return self.containerd / "run" / "containerd.sock"
-
-    @property
-    def tools(self) -> Path:
+        self.tools = state / "bin"
         """Folder with links to kubectl and helm, for the user's PATH."""
-        return self.state / "bin"
 
 
 def cache_folder(environ: Mapping[str, str], home: Path) -> Path:

@@ -160,12 +160,6 @@ FLUX_HELM = Group(
     source="github.com/fluxcd/helm-controller",
     keep="config/crd/bases",
 )
-# Sandboxes for programs that a model wrote: the controller, and its CRDs in its source.
-AGENT_SANDBOX = Group(
-    "agent-sandbox",
-    {"agent-sandbox-controller": "sigs.k8s.io/agent-sandbox/cmd/agent-sandbox-controller"},
-    source="sigs.k8s.io/agent-sandbox",
-)
 
 NATIVE_GROUPS = (KUBERNETES, JOBSET, COREDNS, HELM, PAUSE)
 """The groups of a native cluster."""

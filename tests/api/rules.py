@@ -234,7 +234,7 @@ BROKEN: tuple[Case, ...] = (
         document(spec__trainer__attention="reference", spec__mesh={"ici": {"context": 2}}),
     ),
     ("set chipHours, money or until", document(spec__budget={})),
-    ("until must be a time with its zone", document(spec__budget={"until": "tomorrow"})),
+    ("until must be a time of 2020 to 2199 with its zone", document(spec__budget={"until": "tomorrow"})),
     ("budget.money needs accelerator.pricePerChipHour", document(spec__budget={"money": 5})),
     ("accelerator.slices must lie", document(spec__recovery={"elastic": {"minSlices": 3}})),
     (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import pytest
 
 from halcyon_api.base import InvalidRun
 from halcyon_api.reading import load_run, parse_run
+from halcyon_api.sentences import PATTERNS
+from halcyon_api.spec.checkpoint import ADDRESS_SCHEMA
+from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.validation import find_problems
 from tests.api.documents import document
 
@@ -61,6 +65,8 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"spec__trainer__steps": 0}, "spec.trainer.steps", "greater than or equal to 1"),
     ({"spec__accelerator__type": "v9"}, "spec.accelerator.type", "unknown accelerator 'v9'; there are cpu, v4, v5e"),
+    ({"spec__accelerator__type": "rtx4090"}, "spec.accelerator.type", "nvidia is any other NVIDIA GPU"),
+    ({"spec__accelerator__hostResources": {"memory": "16GB"}}, "spec.accelerator.hostResources.memory", "16G or 16Gi"),
     ({"spec__accelerator__type": "h100-megs"}, "spec.accelerator.type", "did you mean h100-mega?"),
     ({"spec__accelerator__type": "nvidia-h100-80gb"}, "spec.accelerator.type", "did you mean h100?"),
     ({"spec__accelerator__type": "v" * 10_000}, "spec.accelerator.type", "unknown accelerator"),
@@ -87,7 +93,11 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"spec__accelerator__computeDomain": "x"}, "spec.accelerator", "exists for gb200, gb300 only"),
     ({"spec__scheduling": {"nodeSelector": {"a b": "c"}}}, "spec.scheduling.nodeSelector", "is no key of a label"),
     ({"spec__scheduling": {"labels": {"halcyon.dev/run": "c"}}}, "spec.scheduling.labels", "take another key"),
-    ({"spec__scheduling": {"nodeSelector": {"a": "c d"}}}, "spec.scheduling.nodeSelector.a", "must match"),
+    (
+        {"spec__scheduling": {"nodeSelector": {"a": "c d"}}},
+        "spec.scheduling.nodeSelector.a",
+        "must begin and end with a letter",
+    ),
     (
         {"spec__scheduling": {"tolerations": [{"key": "a", "effect": "Never"}]}},
         "spec.scheduling.tolerations.0.effect",
@@ -132,7 +142,7 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
             }
         },
         "spec.accelerator.reservationProject",
-        "must match",
+        "must be the ID of a project",
     ),
     ({"spec__model": {}}, "spec.model", "exactly one of llama, gpt2"),
     ({"spec__model__gpt2": {}}, "spec.model", "exactly one of llama, gpt2"),
@@ -192,7 +202,7 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"spec__env": [{"name": "XLA_FLAGS"}]}, "spec.env.0", "give value or valueFrom, and not both"),
     ({"spec__env": [{"name": "XLA_FLAGS", "value": "a"}] * 2}, "spec.env", "XLA_FLAGS is set twice"),
-    ({"spec__env": [{"name": "xla", "value": "a"}]}, "spec.env.0.name", "match"),
+    ({"spec__env": [{"name": "xla", "value": "a"}]}, "spec.env.0.name", "capital letters"),
     ({"spec__data__sources": [{"name": "x"}]}, "spec.data.sources.0", "exactly one of stdlib, text"),
     ({"spec__optimizer": {"learningRate": 0, "adamw": {}}}, "spec.optimizer.learningRate", "greater than 0"),
     ({"spec__optimizer": {"learningRate": float("nan"), "adamw": {}}}, "spec.optimizer.learningRate", "finite"),
@@ -233,10 +243,32 @@ def test_the_error_names_the_field_and_the_fix(changes: dict[str, Any], field: s
     assert mend in str(refused.value)
 
 
+def test_no_error_of_a_spec_shows_a_regular_expression() -> None:
+    def patterns(schema: Any) -> Iterator[str]:
+        for name, value in schema.items() if isinstance(schema, dict) else enumerate(schema):
+            if name == "pattern" and isinstance(value, str):
+                yield value
+            elif isinstance(value, dict | list):
+                yield from patterns(value)
+
+    described = {*PATTERNS, ADDRESS_SCHEMA["pattern"]}  # an address has a sentence of its own
+    assert {*patterns(TrainingRunSpec.model_json_schema(by_alias=True))} <= described
+
+
 def test_a_misspelt_required_field_is_one_mistake() -> None:
     with pytest.raises(InvalidRun) as refused:
         parse_run(document(spec__trainer__steps=..., spec__trainer__step=3))
     assert str(refused.value) == "spec.trainer.step: unknown field; did you mean steps?"
+
+
+def test_epochs_have_a_way_to_steps() -> None:
+    for name in ("epochs", "numTrainEpochs"):
+        with pytest.raises(InvalidRun) as refused:
+            parse_run(document(spec__trainer__steps=..., **{f"spec__trainer__{name}": 3}))
+        assert str(refused.value) == (
+            f"spec.trainer.{name}: unknown field; did you mean steps? `halcyon data stats RUN.YAML --set "
+            "spec.trainer.steps=1` prints the steps for 1, 2 and 3 epochs"
+        )
 
 
 @pytest.mark.parametrize("field", ["spec__trainer__evaluation", "spec__recovery", "spec__mesh", "spec__suspend"])
@@ -282,6 +314,23 @@ def test_narrow_moments_are_accepted_if_they_decay_fast_enough(precision: dict[s
 def test_moments_that_are_rounded_stochastically_may_decay_slowly(precision: dict[str, str]) -> None:
     spec = parse_run(document(spec__trainer__precision=precision, spec__optimizer={"adamw": {"beta2": 0.999}})).spec
     assert spec.trainer.precision.moments == precision["moments"]
+
+
+@pytest.mark.parametrize("number", [1e300, 1e-300, 5e-324, 3.5e38, 10**300], ids="{:.1e}".format)
+def test_a_number_that_float32_does_not_have_is_rejected_with_its_field(number: float) -> None:
+    custom = {"custom": {"class": "package.module:Model", "config": {"scales": [1.0, number]}}}
+    for field, changes in (
+        ("spec.optimizer.weightDecay", {"spec__optimizer": {"weightDecay": number, "learningRate": 1.0, "adamw": {}}}),
+        ("spec.model.custom.config.scales.1", {"spec__model": custom}),
+    ):
+        with pytest.raises(InvalidRun, match=rf"^{field}: must be "):
+            parse_run(document(**changes))
+
+
+@pytest.mark.parametrize("number", [0, -0.0, 1.2e-38, 1e-30, 3.4e38])
+def test_a_number_of_float32_is_accepted(number: float) -> None:
+    optimizer = {"weightDecay": number, "learningRate": 1.0, "adamw": {}}
+    parse_run(document(spec__optimizer=optimizer, spec__trainer__seed=2**32 - 1))
 
 
 def test_all_faults_are_reported_in_one_error() -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from halcyon_api.base import InvalidRun
 from halcyon_api.defaults.files import load_resolved
-from halcyon_api.local_roots import root_address, with_root_addresses
-from halcyon_api.spec.checkpoint import parse_root, parsed_root
+from halcyon_api.local_roots import real_root, root_address, with_root_addresses
+from halcyon_api.reading import parse_run
+from halcyon_api.spec.checkpoint import normal_root, parse_root, parsed_root
 from tests.api.documents import document
 
 
@@ -44,3 +46,34 @@ def test_what_is_no_path_stays(found: object) -> None:
 )
 def test_an_address_that_is_not_safe_is_rejected(root: str) -> None:
     assert parsed_root(root) is None
+
+
+@pytest.mark.parametrize(
+    ("root", "normal"),
+    [
+        ("file:///a/b", "file:///a/b"),
+        ("file:////a//b/", "file:///a/b"),
+        ("s3://bucket/x", "s3://bucket/x"),
+        ("s3://bucket//x/y///", "s3://bucket/x/y"),
+        ("gs://bucket/x/", "gs://bucket/x"),
+        ("s3://bucket/", "s3://bucket"),
+        ("", ""),
+    ],
+)
+def test_a_root_has_one_spelling(root: str, normal: str) -> None:
+    assert normal_root(root) == normal == normal_root(normal)
+
+
+def test_a_link_of_this_machine_is_the_folder_that_it_names(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert real_root(f"file://{tmp_path}/link//x/") == real_root(f"file://{tmp_path}/real/x")
+    assert real_root("s3://bucket/x/") == "s3://bucket/x"
+
+
+@pytest.mark.parametrize("spelling", ["s3://bucket/x", "s3://bucket/x/", "s3://bucket//x", "s3://bucket/x//"])
+@pytest.mark.parametrize("section", ["from", "export"])
+def test_no_spelling_of_its_own_root_is_another_root(section: str, spelling: str) -> None:
+    more = {"run": "base"} if section == "from" else {"everySteps": 1}
+    run = document(**{"spec__checkpoint": {"root": "s3://bucket/x/"}, f"spec__{section}": {"root": spelling, **more}})
+    with pytest.raises(InvalidRun, match=rf"{section}\.root is"):
+        parse_run(run)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from halcyon_api.hardware.host_memory import pod_memory_gib
+from halcyon_api.hardware.machines import pod_memory_gib
 from halcyon_api.memory import host_memory_problem, least_need, memory_problem, offloaded_bytes
 from halcyon_api.mesh import model_shape, run_mesh
 from halcyon_api.reading import parse_run

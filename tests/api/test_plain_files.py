@@ -5,19 +5,28 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from halcyon.commands.checkpoints import root_spec
 from halcyon.data.sources import Access
 from halcyon.data.sources.files import fetch_file
+from halcyon.errors import BadConfiguration
+from halcyon.evals.benchmarks import read_of_document
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
+from halcyon.weights.folder import root_place
+from halcyon.weights.model_file import read_model
 from halcyon_api import plain_files
 from halcyon_api.base import InvalidRun
+from halcyon_api.model_file import with_template_files
 from halcyon_api.plain_files import read_text
 from halcyon_api.reading import read_one
 from halcyon_api.spec.checkpoint import CheckpointSpec
+from halcyon_api.spec.evaluation import TasksSpec
 
 
 @pytest.fixture
@@ -49,9 +58,9 @@ def test_a_pipe_is_no_document_no_tokenizer_and_no_file_of_a_store(pipe: Path) -
             read()
 
 
-def test_the_streams_of_a_shell_are_read() -> None:
+def test_the_streams_of_a_shell_are_read_without_the_mark_of_an_editor() -> None:
     end, start = os.pipe()
-    os.write(start, b"a\r\nb")
+    os.write(start, b"\xef\xbb\xbfa\r\nb")
     os.close(start)
     assert read_text(Path(f"/dev/fd/{end}")) == "a\nb"
     os.close(end)
@@ -75,3 +84,25 @@ def test_a_reader_has_its_own_limit_also_of_a_stream(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="it is larger than 1 KiB"):
             read_text(path, most_bytes=1024)
     os.close(end)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda path: with_template_files(templated(path), Path()),
+        lambda path: read_model(f"{path}/config.json", Path()),
+        lambda path: read_model(path, Path()),
+        lambda path: read_of_document(TasksSpec(files={"gsm8k": path})),
+        lambda path: root_spec(path, None, None),
+        lambda path: root_place(path),
+    ],
+    ids=["template", "config", "model", "task", "checkpoints", "root"],
+)
+def test_the_home_folder_of_a_user_that_does_not_exist_is_a_sentence(read: Callable[[str], object]) -> None:
+    with pytest.raises((InvalidRun, BadConfiguration), match="~nosuchuser/model"):
+        read("~nosuchuser/model")
+
+
+def templated(path: str) -> dict[str, Any]:
+    """A document with a source whose template is a file."""
+    return {"spec": {"data": {"sources": [{"format": {"chat": {"template": {"path": path}}}}]}}}

@@ -74,6 +74,13 @@ class Api:
         """The current object of that kind and name."""
         return self._answer(self._client.get(self._path(document, namespace)))
 
+    def columns(self, document: Mapping[str, Any], namespace: str) -> Document:
+        """The cells of an object by column, as `kubectl get --output wide` prints them."""
+        accept = {"Accept": "application/json;as=Table;g=meta.k8s.io;v=v1"}
+        table = self._answer(self._client.get(self._path(document, namespace), headers=accept))
+        names = (column["name"] for column in table["columnDefinitions"])
+        return dict(zip(names, table["rows"][0]["cells"], strict=True))
+
     def names(self, path: str) -> list[str]:
         """The names of the objects of a collection."""
         return [one["metadata"]["name"] for one in self._answer(self._client.get(path))["items"]]

@@ -22,12 +22,10 @@ from halcyon_devcluster.binaries import Binaries
 from halcyon_devcluster.commands import run
 from halcyon_devcluster.control_plane import ControlPlane
 from halcyon_devcluster.paths import cache_folder
-from halcyon_devcluster.programs import AGENT_SANDBOX, HELM, JOBSET
+from halcyon_devcluster.programs import HELM, JOBSET
 from halcyon_devcluster.progress import ConsoleProgress
 from halcyon_devcluster.waiting import until
-from tests.apiserver import sandboxes
 from tests.apiserver.api import Api
-from tests.apiserver.kubelet import Kubelet
 from tests.ports import free_port
 
 Helm = Callable[..., str]
@@ -80,30 +78,6 @@ def api(api_server: ControlPlane, binaries: Binaries) -> Iterator[Api]:
     )
     yield api
     api.close()
-
-
-@pytest.fixture(scope="package")
-def agent_sandbox(api: Api, binaries: Binaries) -> None:
-    """The kinds of agent-sandbox."""
-    found = sandboxes.kinds(binaries.source(AGENT_SANDBOX))
-    for one in found:
-        api.create(one)
-    served = [f"/apis/{one['spec']['group']}/{sandboxes.VERSION}/{one['spec']['names']['plural']}" for one in found]
-    until(
-        lambda: all(map(api.answers, served)),
-        timeout_seconds=30,
-        failure=lambda: f"the API server does not serve {served}",
-    )
-
-
-@pytest.fixture(scope="package")
-def kubelet(api: Api, api_server: ControlPlane) -> Iterator[Kubelet]:
-    """A node that runs commands in its pods."""
-    found, keys = Kubelet(free_port()), api_server.kubeconfig.parent / "pki"
-    api.create(found.node())
-    api.patch(found.node(), {"status": found.status()}, "", subresource="status")
-    with found.serving(keys / "apiserver.crt", keys / "apiserver.key"):
-        yield found
 
 
 @pytest.fixture(scope="package")

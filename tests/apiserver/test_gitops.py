@@ -13,6 +13,7 @@ import pytest
 
 from halcyon_api.generate.argocd import CONFIG_MAP
 from halcyon_api.generate.crd import UNSEEN
+from halcyon_api.local_roots import with_root_addresses
 from halcyon_demo.documents import EXAMPLES, load
 from halcyon_demo.install import Namespaces, moved
 from halcyon_devcluster.control_plane import ControlPlane
@@ -28,12 +29,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def examples(namespace: str) -> list[dict[str, Any]]:
-    """All runs of examples/, in one namespace."""
+    """All runs of examples/, in one namespace, with addresses in place of the folders of one machine."""
     files = sorted(EXAMPLES.glob("*.yaml"))
     documents = [document for file in files for document in load(file)] + load(
         EXAMPLES / "gitops" / "base" / "run.yaml"
     )
-    found = moved(documents, Namespaces(runs=namespace))
+    found = moved([with_root_addresses(document) for document in documents], Namespaces(runs=namespace))
     for run in found:
         run["metadata"]["namespace"] = namespace
     return found

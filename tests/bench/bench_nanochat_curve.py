@@ -112,6 +112,7 @@ def run_of(found: Dial, folder: Path) -> TrainingRunSpec:
     run = document(found)
     spec = run["spec"]
     spec["data"] |= {"attendAcrossDocuments": True, "cache": {"root": f"file://{folder}/tokens"}}
+    spec["checkpoint"]["root"] = f"file://{folder}/root"
     spec["optimizer"]["muonAdamw"] = {"iterationType": "float32"}
     spec["trainer"] |= {"precision": {"compute": "float32"}, "evaluation": {"everySteps": 0}}
     return parse_run(run).spec

@@ -94,6 +94,9 @@ ON_HOST = {"remat": "offload"}
 
 HOPPER = "large products reach 0.73 of the peak of an H100, and attention 0.38 (measured)"
 
+AT_500_W = ("device-memory=2.4e12", "device-flops=835e12")
+"""torchtitan's H100 have HBM2e and take 500 W; their peak lies between those of the H100 NVL, which is this one, and SXM."""
+
 PUBLISHED = (
     Published("Llama 3.1 8B", "v6e", "2x4", 8, LLAMA_3_8B, 128_256, 8192, 3, 7139, "tpu-recipes", ON_HOST),
     Published("Llama 3.1 70B", "v6e", "16x16", 256, LLAMA_3_70B, 128_256, 8192, 5, 960, "tpu-recipes", ON_HOST),
@@ -107,11 +110,40 @@ PUBLISHED = (
         LLAMA_3_8B,
         128_256,
         8192,
-        1,
+        2,
         6667,
         "torchtitan, compiled",
-        assume=("device-memory=2.4e12",),
-        why=f"{HOPPER}; its cards take 500 W, and its blocks are computed again in part",
+        assume=AT_500_W,
+        why=f"{HOPPER}; its blocks are computed again in part, on cards of 500 W",
+    ),
+    Published(
+        "Llama 3.1 8B in float8",
+        "h100",
+        "1x8",
+        8,
+        LLAMA_3_8B,
+        128_256,
+        32_768,
+        1,
+        3890,
+        "torchtitan, compiled",
+        {"precision": {"compute": "bfloat16", "products": "float8"}, "remat": "full"},
+        AT_500_W,
+        f"{HOPPER}; cards of 500 W",
+    ),
+    Published(
+        "Llama 3 8B",
+        "a100-80gb",
+        "8x8",
+        64,
+        LLAMA_3_8B,
+        128_256,
+        8192,
+        1,
+        2973,
+        "torchtitan, selective op",
+        assume=("device-network=25e9",),
+        why="products and attention reach the shares of an H100; 200 Gbit/s a GPU between hosts",
     ),
     Published(
         "Llama 3 70B",
@@ -282,7 +314,7 @@ def main() -> None:
     ]
     for one in PUBLISHED:
         if any(word in f"{one.name} {one.type}" for word in options.only):
-            lines.append(row(one, options.cuda if one.type.startswith(("h", "b")) else options.tpu))
+            lines.append(row(one, options.cuda if one.type.startswith(("a", "h", "b")) else options.tpu))
             print(lines[-1], flush=True)
     if options.page is not None:
         for name, rows in (("large", wide), ("published", lines)):

@@ -23,7 +23,7 @@ RULES = [
     {"apiGroups": ["jobset.x-k8s.io"], "resources": ["jobsets"], "verbs": ["get", "list", "watch", "create", "delete"]},
     {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create", "delete"]},
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch", "delete"]},
-    {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["patch"]},
+    {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get", "patch"]},
     {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},
     {"apiGroups": [""], "resources": ["events"], "verbs": ["list"]},
 ]
@@ -173,6 +173,14 @@ def test_pod_passes_the_restricted_profile(render: Render) -> None:
     assert not {"hostNetwork", "hostPID", "hostIPC", "volumes", "initContainers"} & set(spec)
     assert all("hostPort" not in port for port in container["ports"])
     assert container["resources"]["limits"] == {"memory": "384Mi"}
+
+
+def test_a_slow_start_of_the_operator_is_not_ended_by_its_liveness_probe(render: Render) -> None:
+    (container,) = pod(render())["containers"]
+    start, alive = container["startupProbe"], container["livenessProbe"]
+    assert start["httpGet"] == alive["httpGet"]
+    assert start["failureThreshold"] * start["periodSeconds"] == 300
+    assert "initialDelaySeconds" not in alive
 
 
 def test_two_replicas_get_anti_affinity_and_a_disruption_budget(render: Render) -> None:

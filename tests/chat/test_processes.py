@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from halcyon_chat import processes
 from halcyon_chat.processes import Failed, event_of, last_lines, reason, run
 from halcyon_devcluster.waiting import until
 
@@ -40,6 +41,20 @@ def test_a_stage_that_fails_says_why(tmp_path: Path) -> None:
     with pytest.raises(Failed, match=r"(?s)exit code 80; .*log has all that it printed.*no-such\.yaml"):
         run(["validate", str(tmp_path / "no-such.yaml")], log, lambda event: None)
     assert "no-such.yaml" in log.read_text()
+
+
+def test_an_interrupt_is_answered_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    child = [sys.executable, "-c", "print('{}', flush=True); import signal; signal.pause()"]
+    monkeypatch.setattr(processes, "start", lambda *_: subprocess.Popen(child, stdout=subprocess.PIPE))
+
+    def interrupted(event: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(["train"], tmp_path / "log", interrupted)
+    assert capsys.readouterr().err == "stopping: a training saves its last step; Ctrl-C again ends it at once\n"
 
 
 @pytest.mark.slow

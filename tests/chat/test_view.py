@@ -44,6 +44,9 @@ def test_tokens_and_batches_are_shown() -> None:
     events = Events(None)
     events.add({"event": "tokenized", "source": "library", "tokens": 1234})
     assert events.came == "library: 1,234 tokens"
+    events.add({"event": "tokenized", "source": "answers", "tokens": 1000})
+    events.add({"event": "tokenized", "source": "library", "tokens": 2000})
+    assert events.came == "2 sources: 3,000 tokens"
     events.add({"event": "evaluating", "batch": 2, "batches": 9})
     assert (events.step, events.of) == (2, 9)
 

@@ -52,6 +52,8 @@ class Server(ThreadingHTTPServer):
         self.looks = 0
         self.patches: list[Document] = []
         self.created: list[Document] = []
+        self.refusal: tuple[int, str] | None = None
+        """Status and message of the answer to a new document."""
         self.watched: queue.Queue[dict[str, list[str]]] = queue.Queue()
         self.events: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self.refuses_watches = False
@@ -112,6 +114,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_PATCH(self) -> None:
         self.server.patches.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         self._answer(200, self.server.run or {})
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        code, message = self.server.refusal or (200, "")
+        self._answer(code, {"message": message} if message else self.server.run or {})
 
     def _answer(self, code: int, document: dict[str, Any]) -> None:
         body = json.dumps(document).encode()

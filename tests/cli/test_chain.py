@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from halcyon.storage.store import Store
 from halcyon.telemetry.history.background import Row
+from halcyon.telemetry.history.reading import History
 from halcyon.telemetry.history.samples import Sample, StepSamples, write_samples
 from halcyon.telemetry.history.segments import ProcessGroupId
 from halcyon_api.checkpoint_documents import CommittedStep, Epoch, Owner
@@ -25,6 +27,7 @@ from halcyon_api.result_documents import (
 )
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_cli.chain.original import CORE_TASKS, ROWS, comparable
+from halcyon_cli.chain.stage import Stage
 from halcyon_cli.main import app
 from tests.trainer.telemetry.history.rows import Recorder, row
 
@@ -37,7 +40,7 @@ PLACE = {
     "devices": 32,
     "chips": 32,
 }
-HOSTILE = "</pre><script>alert(1)</script>\n```\n# no heading | no cell"
+HOSTILE = "</pre><script>alert(1)</script>\n```\n# no heading | no cell\n- no item\n1. no number\n[no](link) &lt;"
 
 
 def group(run: str, number: int = 1, resumed: int = 0) -> ProcessGroupId:
@@ -112,6 +115,42 @@ def test_a_chain_is_followed_backwards_and_its_cost_is_chips_times_hours_times_p
         "| goodput | 100.0% | 100.0% | 100.0% |",
     ):
         assert words in text, words
+
+
+def test_a_sum_that_lacks_parts_says_so(tmp_path: Path) -> None:
+    base = trained(tmp_path, "base", hours=2.0, price_per_chip_hour=1.5)
+    chat = trained(tmp_path, "chat", from_run="base", from_root=base.root)
+    assert "64.000 chip hours, which is 96.00 in" in run(base.root).stdout
+    assert "and 96.000 chip hours, which is at least 96.00 in" in run(chat.root).stdout
+    recorder = Recorder(base.place, group("base", 2, resumed=10), seconds=3600.0)
+    recorder.flush([row(11, 0.5, tokens_per_second=100.0)])
+    assert "at least 64.000 chip hours, which is at least 96.00 in" in run(base.root).stdout
+    alone = Recorder(CheckpointSpec(root=f"file://{tmp_path / 'alone'}"), group("alone"), seconds=3600.0)
+    alone.flush([row(1, 0.5)])
+    assert "chip hours that are not known; the price of a chip hour is not known." in run(tmp_path / "alone").stdout
+    assert card(tmp_path / "alone")["chipHours"] is None
+
+
+def test_one_example_shows_neither_what_a_model_can_do_nor_what_it_cannot(tmp_path: Path) -> None:
+    store = trained(tmp_path, "base")
+    one = results(10, {"gsm8k": 1.0})
+    keep(store, one.model_copy(update={"tasks": (one.tasks[0].model_copy(update={"standard_error": None}),)}))
+    first = run(store.root).stdout.split("\n\n")[1]
+    assert "gsm8k" not in first
+    assert "What it cannot do was not measured: no task had more than one example." in first
+
+
+def test_a_share_that_no_recorded_size_gives_is_not_shown(tmp_path: Path) -> None:
+    data = {"sources": [{"name": "prose"}, {"name": "code"}]}
+
+    def stage(recorded: dict[str, Any]) -> list[float | None]:
+        documents = {"spec.data": data, "data": {"sources": recorded}}
+        prints = SimpleNamespace(fingerprints=SimpleNamespace(documents=documents), step=10)
+        return [one.share for one in Stage("run", "root", History("root"), prints).sources]  # type: ignore[arg-type]
+
+    assert stage({"prose": {"trainSequences": 30}, "code": {"trainSequences": 10}}) == [0.75, 0.25]
+    assert stage({"prose": {"trainSequences": 30}}) == [None, None]
+    assert stage({}) == [None, None]
 
 
 def test_what_is_missing_is_named_and_the_rest_is_shown(tmp_path: Path) -> None:
@@ -205,6 +244,7 @@ def test_texts_of_a_model_are_no_markup(tmp_path: Path) -> None:
     assert page.count("<script") == 2, "the values of the curves, and the one script that the policy allows"
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)" in page
+    assert page.count("no heading | no cell\n- no item\n1. no number\n[no](link) &amp;lt;") == 2, "as it was written"
     assert page.count("<svg") == 1
     assert "http://" not in page.replace("http://www.w3.org/", "").replace("http://purl.org", "").replace(
         "http://creativecommons.org", ""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 from rich.console import Console
 
-from halcyon_cli.differing_runs import differing_fields, differing_view
+from halcyon_cli.differing_runs import differing_fields, differing_view, documents_view
 
 
 def sections(rate: float, *sources: str, **more: Any) -> dict[str, Any]:
@@ -26,6 +27,21 @@ def test_the_fields_of_the_document_that_differ_are_named() -> None:
         "spec.optimizer.learningRate": (0.1, 0.1, 0.2),
     }
     assert differing_fields(runs[:2]) == {}
+
+
+def test_equal_documents_and_missing_ones_are_named() -> None:
+    def shown(*documents: dict[str, Any]) -> str:
+        console = Console(file=io.StringIO(), width=200)
+        for part in documents_view(["a", "b", "c"], documents):
+            console.print(part)
+        return console.file.getvalue()  # type: ignore[attr-defined]
+
+    same = sections(1, "x")
+    assert shown(same, {}, same).splitlines() == [
+        "no field differs in the documents of a, c; contents of data are not compared",
+        "b: no checkpoint has recorded its document, so its fields are not compared",
+    ]
+    assert "no field differs" not in shown(same, {}, {})
 
 
 def test_a_value_of_a_stranger_changes_no_terminal() -> None:

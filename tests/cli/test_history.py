@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import sys
 from base64 import b64encode
 from dataclasses import replace
 from hashlib import sha256
@@ -79,6 +80,27 @@ def test_the_report_of_a_root_counts_repeated_steps_as_lost(folder: Path) -> Non
     assert found["stoppedSeconds"] == 500.0
 
 
+def test_a_report_says_what_was_left_out(tmp_path: Path) -> None:
+    recorder = Recorder(root(tmp_path / "root").place, group(1, writer="a"), seconds=30.0)
+    pairs = {"source": "pairs", "rows": 9, "message": "source pairs leaves out 2 rows without text"}
+    recorder.flush(
+        [
+            Row("source", 1.0, {**pairs, "message": "of an earlier start"}),
+            Row("source", 2.0, pairs),
+            *(Row("skipped", 3.0, {"step": step, "reason": "the loss is not a number"}) for step in (3, 7)),
+            Row("rolledBack", 4.0, {"step": 9, "to_step": 5, "batches": 4, "reason": "the loss is not a number"}),
+            *numbers(1, 30),
+        ]
+    )
+    page = tmp_path / "page.html"
+    shown = run("report", tmp_path / "root", "--html", page)
+    assert shown.exit_code == 0, shown.output
+    for sentence in (pairs["message"], "the updates of 2 steps were dropped", "4 batches left out after a return"):
+        assert sentence in shown.stdout
+        assert sentence in page.read_text()
+    assert re.findall("left out +(.+?) *$", shown.stdout, re.MULTILINE)[0] == pairs["message"]
+
+
 def test_the_steps_as_csv_have_the_evaluations(folder: Path) -> None:
     lines = list(csv.DictReader(io.StringIO(run("report", folder, "--csv", "-").stdout)))
     assert [int(line["step"]) for line in lines] == list(range(1, 41))
@@ -105,7 +127,8 @@ def test_the_pictures_and_the_page_are_complete_files(folder: Path, tmp_path: Pa
     assert panels[0]["curves"][0]["steps"] == list(range(1, 41))
     assert panels[0]["curves"][0]["values"][7] == 1.0
     assert "all 40 steps are &lt;done&gt;" in page
-    assert '<td>gsm8k</td><td class="n">40</td><td class="n">0.1250</td>' in page
+    cells = "\n".join(f'<td style="text-align:right">{cell}</td>' for cell in ("40", "0.1250"))
+    assert f"<td>gsm8k</td>\n{cells}" in page
     assert "http://" not in page.replace("http://www.w3.org/", "").replace("http://purl.org", "").replace(
         "http://creativecommons.org", ""
     )
@@ -113,6 +136,34 @@ def test_the_pictures_and_the_page_are_complete_files(folder: Path, tmp_path: Pa
     assert compared.exit_code == 0, compared.output
     assert "loss at 40" in compared.stdout
     assert both.read_text().count(str(folder)) >= 2  # equal names: the roots tell the runs apart
+
+
+def test_a_comparison_says_what_it_has_not_compared(folder: Path, tmp_path: Path) -> None:
+    """A step that one history lacks has no loss beside that of another run, and no document is the same as another."""
+    store = root(tmp_path / "other")
+    recorder = Recorder(store.place, replace(group(1, writer="a"), run="other"), seconds=30.0)
+    recorder.flush(numbers(1, 10, scale=2.0))
+    recorder.flush(numbers(11, 40, scale=2.0))
+    shown = run("compare", folder, tmp_path / "other")
+    assert re.search(r"loss at 40.*\n.*\b0\.2000 +0\.2000 ", shown.stdout), shown.stdout
+    assert shown.stdout.count("no checkpoint has recorded its document, so its fields are not compared") == 2
+    assert [one["differs"] for one in json.loads(run("compare", folder, folder, "--json").stdout)] == [None, None]
+    _, second = sorted((tmp_path / "other" / "metrics").glob("*"))
+    second.write_bytes(b"damaged")
+    damaged = run("compare", folder, tmp_path / "other").stdout
+    assert "loss at 10" in damaged
+    assert f"other: not read: metrics/{second.name}" in damaged
+    assert second.name in json.loads(run("status", tmp_path / "other", "--output", "json").stdout)["damages"][0]
+
+
+def test_a_page_without_matplotlib_has_a_sentence_in_place_of_its_curves(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    page = tmp_path / "page.html"
+    assert run("report", folder, "--html", page).exit_code == 0
+    assert "a picture of curves needs matplotlib; install it with" in page.read_text()
+    assert "<h2>Time</h2>" in page.read_text()
 
 
 @pytest.mark.usefixtures("runs")

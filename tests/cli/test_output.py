@@ -53,7 +53,7 @@ def test_the_version_and_the_two_groups_of_commands() -> None:
     shown = CliRunner().invoke(halcyon_app, ["--help"], env={"COLUMNS": "100"}).stdout
     here, cluster = shown.partition("In a cluster")[::2]
     assert "On this machine" in here
-    assert all(
-        f" {name} " in here for name in ("train", "validate", "doctor", "render", "checkpoints", "data", "tokenizer")
-    )
-    assert all(f" {name} " in cluster for name in ("status", "top", "logs", "report", "suspend", "resume", "restart"))
+    for name in ("train", "validate", "doctor", "render", "checkpoints", "data", "tokenizer", "report", "compare"):
+        assert f"│ {name} " in here
+    for name in ("status", "top", "logs", "suspend", "resume", "restart"):
+        assert f"│ {name} " in cluster

@@ -84,14 +84,15 @@ def replay(first: int, last: int | None, phase: str, step: int = 0) -> dict[str,
 
 def test_only_succeeded_replays_prove_steps() -> None:
     found = [
-        replay(100, 150, "Succeeded"),
+        replay(100, 150, "Succeeded", step=150),
         replay(0, None, "Succeeded", step=50),
         replay(50, 100, "Failed"),
         replay(150, None, "Succeeded", step=170),
-        replay(120, 140, "Succeeded"),
+        replay(120, 140, "Succeeded", step=300),
+        replay(200, 250, "Succeeded"),
         replay(170, 200, "Running"),
     ]
-    assert list(proved(found)) == [(0, 50), (100, 170)]
+    assert list(proved(found)) == [(0, 50), (100, 170)], "a replay without a report of its steps proves none"
     assert list(proved([])) == []
 
 

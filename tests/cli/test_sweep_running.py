@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -114,6 +115,25 @@ def test_members_have_names_and_roots_of_their_own(tmp_path: Path) -> None:
             members_of(*written(tmp_path, {"list": [values, values]}))
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("file:///a/b", "file:///a/b/"),
+        ("file:///a/b", "file:////a//b"),
+        ("s3://bucket/x", "s3://bucket/x/"),
+        ("s3://bucket/x/y", "s3://bucket//x///y"),
+        ("gs://bucket/x/", "gs://bucket/x"),
+        ("file://{}/real/x", "file://{}/link/x"),
+    ],
+)
+def test_two_spellings_of_a_root_are_one_root(tmp_path: Path, one: str, other: str) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    roots = [{"spec.checkpoint.root": root.format(tmp_path)} for root in (one, other)]
+    with pytest.raises(Rejected, match=r"member 2 .*: spec\.checkpoint\.root: that of member 1 .* too; change it"):
+        members_of(*written(tmp_path, {"list": roots}))
+
+
 def result(folder: Path, member: Member, state: str, *losses: float, held_out: float | None = None) -> Result:
     store = root(folder / member.name)
     recorder = Recorder(store.place, group(1, writer="a"), seconds=1.0)
@@ -135,6 +155,7 @@ def test_the_best_member_has_the_lowest_held_out_loss_or_the_lowest_last_loss(tm
     assert (best_sentence(trained) or "").startswith(
         f"best: small-1 ({RATE} 0.001): loss 2.0000 at step 2; its root is /"
     )
+    assert (best_sentence(trained) or "").endswith("; not compared: small-3")
     held_out = [
         result(tmp_path / "b", one, "complete", 2.0, held_out=4.0),
         result(tmp_path / "b", two, "complete", 3.0, held_out=3.5),
@@ -142,6 +163,13 @@ def test_the_best_member_has_the_lowest_held_out_loss_or_the_lowest_last_loss(tm
     assert best_of(held_out) is held_out[1]
     assert best_of([*held_out, trained[0]]) is None, "losses of different kinds are not compared"
     assert best_sentence([trained[2]]) is None
+
+
+def test_a_member_whose_last_loss_is_no_number_is_not_the_best(tmp_path: Path) -> None:
+    one, two, _ = members(tmp_path, 3)
+    trained = [result(tmp_path, one, "complete", 3.0, 1.0, math.nan), result(tmp_path, two, "complete", 2.0)]
+    assert (best_sentence(trained) or "").startswith("best: small-2 ")
+    assert (best_sentence(trained) or "").endswith("; not compared: small-1")
 
 
 @pytest.mark.slow

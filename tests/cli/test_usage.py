@@ -6,10 +6,12 @@ import subprocess
 import sys
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from halcyon_cli.kubectl import app as kubectl
 from halcyon_cli.main import app
+from tests.faults.test_commands import commands
 from tests.suite.limits import limit
 
 MISUSES = {
@@ -38,6 +40,51 @@ MISUSES = {
 def test_a_misuse_is_reported_in_one_sentence(command: str) -> None:
     result = CliRunner().invoke(app, command.split())
     assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"{MISUSES[command]}\n")
+
+
+def test_a_flag_takes_no_value_and_shows_no_type() -> None:
+    for words in (["--help"], ["train", "--help"], ["checkpoints", "verify", "--help"]):
+        shown = CliRunner().invoke(app, words)
+        assert shown.exit_code == 0
+        assert "bool" not in shown.stdout
+
+
+PRINTS_NO_TABLE = {
+    "train": "its --json is lines of the log",
+    "validate": "prints sentences",
+    "resolve": "prints a document", "dial": "prints a document", "render": "prints documents",
+    "import hf": "prints a document", "checkpoints average": "prints a document",
+    "chat": "a conversation", "serve": "a server", "logs": "prints lines of pods, --raw as they are",
+    "export hf": "prints a sentence", "prove": "writes a statement, or says what holds",
+    "data conversations": "names its files", "tokenizer train": "writes a file; tokenizer eval compares it",
+    "sweep": "halcyon compare --json has the losses of its members",
+    "checkpoints pin": "prints a sentence", "checkpoints unpin": "prints a sentence",
+    "checkpoints copy": "prints a sentence",
+    "status": "has --output json, as kubectl has", "top": "has --output json, as kubectl has",
+    "diff": "its exit code says whether something differs, as of kubectl diff",
+    "checkpoint": "prints sentences", "profile": "prints sentences; show profile --json has the numbers",
+    "suspend": "prints a sentence", "resume": "prints a sentence", "restart": "prints a sentence",
+    "refresh": "prints a sentence", "profile-here": "for halcyon profile, which shows the numbers",
+}  # fmt: skip
+"""The commands without ``--json``, and why."""
+NO_DEFAULTS = {"resolve": "the cluster adds its defaults when the document is applied"}
+
+
+def test_each_command_has_the_options_that_its_siblings_have() -> None:
+    without_json: set[str] = set()
+    for name, command in commands(typer.main.get_command(app)):
+        options = {word for one in command.params for word in one.opts}
+        documents = [one.metavar for one in command.params if one.param_type_name == "argument"]
+        wanted = {"--set", "--defaults"} if "RUN.YAML" in documents else set[str]()
+        assert wanted - options <= ({"--defaults"} if name in NO_DEFAULTS else set()), name
+        if "--json" not in options or name == "train":
+            without_json.add(name)
+    assert without_json == PRINTS_NO_TABLE.keys(), "give the command --json, or say why not"
+
+
+def test_the_shell_completes_commands() -> None:
+    typed = {"_HALCYON_COMPLETE": "complete_bash", "COMP_WORDS": "halcyon checkpoints ver", "COMP_CWORD": "2"}
+    assert CliRunner().invoke(app, [], env=typed, prog_name="halcyon").stdout.split() == ["verify"]
 
 
 @pytest.mark.parametrize(

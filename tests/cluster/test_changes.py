@@ -79,6 +79,14 @@ def test_a_checkpoint_is_made_when_the_annotation_asks_for_one(runs: Runs, name:
     assert token not in json.dumps(runs.get(name))
 
 
+def test_a_budget_binds_a_run_whose_trainer_reports_no_account_of_its_time(runs: Runs, name: str) -> None:
+    runs.apply(name, "rate=5", "save=5", accelerator={"type": "cpu"}, budget={"chipHours": 0.001})
+    status = runs.in_phase(name, "Suspended")  # after 3.6 seconds of its pod: perhaps before its training was seen
+    assert runs.condition(name, "Ready")["reason"] == "BudgetSpent"
+    assert status["spent"]["chipHours"] >= 0.001, "the operator counts the time that the pod held its node"
+    assert not any(entry.get("seconds", {}).get("productiveStep") for entry in status["history"])
+
+
 def test_suspension_frees_everything_and_resumes_from_the_checkpoint(runs: Runs, changed: str) -> None:
     attempt, restart = runs.group(changed)
     before = runs.training(changed, attempt, restart, step=10)

@@ -59,8 +59,11 @@ def queue_objects(namespace: str) -> list[dict[str, Any]]:
     flavor, cluster_queue, local_queue, _ = objects
     flavor["spec"].pop("nodeLabels")
     (group,) = cluster_queue["spec"]["resourceGroups"]
-    group["coveredResources"] = ["memory"]
-    group["flavors"][0]["resources"] = [{"name": "memory", "nominalQuota": f"{2 * MEMORY_GIB}Gi"}]
+    group["coveredResources"] = ["memory", "cpu"]
+    group["flavors"][0]["resources"] = [
+        {"name": "memory", "nominalQuota": f"{2 * MEMORY_GIB}Gi"},
+        {"name": "cpu", "nominalQuota": 1000},
+    ]
     local_queue["metadata"]["namespace"] = namespace
     return objects
 

@@ -5,10 +5,14 @@ Most tests use the same run, one fault after the other, so that its pods start o
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
+import yaml
 
 from halcyon_devcluster.waiting import until
 from tests.cluster.scripted import INTERVAL_SECONDS, Operator, Runs, causes, counts
@@ -30,7 +34,19 @@ def troubled(runs: Runs) -> Iterator[str]:
 def test_an_eviction_counts_as_a_preemption_and_uses_no_budget(runs: Runs, troubled: str) -> None:
     attempt, restart = runs.group(troubled)
     before = runs.training(troubled, attempt, restart)
+    alarms: list[dict[str, Any]] = []
+
+    def trains_again(status: dict[str, Any]) -> bool:
+        alarms.extend(
+            one
+            for one in status["conditions"]
+            if (one["type"], one["status"]) == ("Degraded", "True") or one["reason"] == "PodsRefused"
+        )
+        return status["history"][-1]["restart"] == restart + 1 and status["phase"] == "Running"
+
     runs.devcluster.faults.evict(runs.namespace, runs.pods(troubled)[1])
+    runs.wait(troubled, "training again", trains_again)
+    assert alarms == [], "nothing refuses the pods of an ordinary restart"
     status = runs.training(troubled, attempt, restart + 1)
     assert causes(status)[-2:] == [(attempt, restart, "preempted"), (attempt, restart + 1, "")]
     assert (counts(status, before), status["failuresWithoutCheckpoint"]) == ({"preempted": 1}, 0)
@@ -44,6 +60,19 @@ def test_a_deleted_pod_is_distinguished_from_an_eviction(runs: Runs, troubled: s
     runs.kubectl("delete", "pod", runs.pods(troubled)[1], "--wait=false")
     status = runs.training(troubled, attempt, restart + 1)
     assert (causes(status)[-2], counts(status, before)) == ((attempt, restart, "podDeleted"), {"podDeleted": 1})
+
+
+def test_a_deleted_config_map_is_created_again_for_the_next_restart(runs: Runs, troubled: str) -> None:
+    attempt, restart = runs.group(troubled)
+    runs.training(troubled, attempt, restart)
+    (before,) = runs.objects("configmap", troubled)
+    runs.kubectl("delete", "configmap", before["metadata"]["name"])
+    runs.devcluster.faults.evict(runs.namespace, runs.pods(troubled)[1])
+    runs.training(troubled, attempt, restart + 1)
+    (after,) = runs.objects("configmap", troubled)
+    assert after["metadata"]["uid"] != before["metadata"]["uid"]
+    assert (after["data"], after["immutable"]) == (before["data"], True)
+    runs.wait_for_events(troubled, "ConfigMapDeleted")
 
 
 def test_a_deleted_jobset_is_made_again_under_the_next_number(runs: Runs, troubled: str) -> None:
@@ -68,6 +97,86 @@ def test_a_killed_process_is_a_failure(runs: Runs, name: str) -> None:
         1,
     )
     assert "exit code 137" in status["history"][0]["message"]
+
+
+@contextmanager
+def changed_pods(runs: Runs, name: str, patches: str) -> Iterator[None]:
+    """An admission policy of the cluster changes each new pod of a run by JSON patches, in CEL."""
+    policy = f"change-{name}"
+    kinds = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
+    spec = {
+        "failurePolicy": "Fail",
+        "reinvocationPolicy": "Never",
+        "matchConstraints": {"resourceRules": [kinds]},
+        "matchConditions": [
+            {"name": "run", "expression": f"object.metadata.?labels[?'halcyon.dev/run'].orValue('') == '{name}'"}
+        ],
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": patches}}],
+    }
+    api = "admissionregistration.k8s.io/v1"
+    rule = {"apiVersion": api, "kind": "MutatingAdmissionPolicy", "metadata": {"name": policy}, "spec": spec}
+    binding = rule | {"kind": "MutatingAdmissionPolicyBinding", "spec": {"policyName": policy}}
+    kubectl, documents = runs.devcluster.kubectl, yaml.safe_dump_all([rule, binding])
+    kubectl("apply", "--filename=-", stdin=documents)
+
+    trial = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "trial", "labels": {"halcyon.dev/run": name}},
+        "spec": {"containers": [{"name": "trial", "image": "trial"}]},
+    }
+
+    def in_force() -> bool:
+        options = ("--dry-run=server", "--validate=false", "--output=json", "--filename=-")
+        made = json.loads(runs.devcluster.kubectl("create", *options, stdin=yaml.safe_dump(trial)))["spec"]
+        return "nodeName" in made or "initContainers" in made
+
+    try:
+        until(in_force, timeout_seconds=30, interval_seconds=INTERVAL_SECONDS, failure=lambda: f"no {policy}")
+        yield
+    finally:
+        kubectl("delete", "--filename=-", stdin=documents)
+
+
+def test_pods_that_the_node_rejects_use_no_budget(runs: Runs, name: str) -> None:
+    """A policy passes the scheduler by, so that the kubelet itself must see that the pods are not for its node."""
+    (node,) = runs.devcluster.kubectl("get", "nodes", "--output=name").split()
+    node, label = node.removeprefix("node/"), f"halcyon.test/{name}"
+    bind = f'[JSONPatch{{op: "add", path: "/spec/nodeName", value: "{node}"}}]'
+    with changed_pods(runs, name, bind):
+        recovery = {"maxRestarts": 0, "gracePeriodSeconds": 5}
+        runs.apply(name, "rate=20", recovery=recovery, scheduling={"nodeSelector": {label: "yes"}})
+
+        def held_back(status: dict[str, Any]) -> bool:
+            found = {one["type"]: one["reason"] for one in status.get("conditions", [])}
+            return found.get("Degraded") == "PodsRejected"
+
+        status = runs.wait(name, "held back", held_back, seconds=120)
+        assert f"node {node} did not start pod {name}-" in str(status["history"][0]["message"])
+        try:
+            runs.devcluster.kubectl("label", "node", node, f"{label}=yes")
+            status = runs.wait(name, "training", lambda status: status.get("phase") == "Running", seconds=150)
+        finally:
+            runs.devcluster.kubectl("label", "node", node, f"{label}-")
+    assert {cause for *_, cause in causes(status)} <= {"rejected", "heldBack", "moved", ""}
+    assert (status["failuresWithoutCheckpoint"], status["restarts"]["rejected"] > 0) == (0, True)
+
+
+@pytest.mark.variant
+def test_the_image_of_an_added_sidecar_that_cannot_be_pulled_is_named(runs: Runs, name: str) -> None:
+    context = "Object.spec.initContainers.securityContext"
+    sidecar = (
+        'Object.spec.initContainers{name: "agent", image: "registry.invalid/agent:1", restartPolicy: "Always", '
+        f"securityContext: {context}{{allowPrivilegeEscalation: false, "
+        f'capabilities: {context}.capabilities{{drop: ["ALL"]}}}}}}'
+    )
+    places = ("/spec/initContainers", "[]"), ("/spec/initContainers/-", sidecar)
+    patches = (f'JSONPatch{{op: "add", path: "{path}", value: {value}}}' for path, value in places)
+    add = f"[{', '.join(patches)}]"
+    with changed_pods(runs, name, add):
+        runs.apply(name, "rate=20")
+        runs.wait(name, "degraded", lambda _: runs.condition(name, "Degraded").get("reason") == "ImagePullFailed")
+    assert "of init container agent" in runs.condition(name, "Ready")["message"]
 
 
 @rows.CONTROL_PLANE

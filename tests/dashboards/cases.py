@@ -172,6 +172,19 @@ ALERT_CASES = (
     ),
     AlertCase(
         "HalcyonRunPodsStuck",
+        "an image cannot be pulled",
+        {of_run("condition", type="Degraded", reason="ImagePullFailed"): "1x30"},
+        "5m",
+        LABELS | {"reason": "ImagePullFailed"},
+    ),
+    AlertCase(
+        "HalcyonRunPodsStuck",
+        "the store is away, which has an alert of its own",
+        {of_run("condition", type="Degraded", reason="CheckpointRootUnusable"): "1x30"},
+        "5m",
+    ),
+    AlertCase(
+        "HalcyonRunPodsStuck",
         "a slice is missing",
         {of_run("condition", type="Degraded", reason="FewerSlices"): "1x30"},
         "5m",
@@ -322,6 +335,12 @@ ALERT_CASES = (
     ),
     AlertCase("HalcyonCheckpointDegraded", "long ago", {of_trainer("checkpoint_failures_total"): "0x9 2x90"}, "60m"),
     AlertCase(
+        "HalcyonCheckpointLate", "it hangs", {of_trainer("late_save_seconds"): "_x5 10+60x5"}, "8m", LABELS, "3m 10s"
+    ),
+    AlertCase(
+        "HalcyonCheckpointLate", "it has ended", {of_trainer("late_save_seconds"): "_x5 10+60x2 stale _x20"}, "12m"
+    ),
+    AlertCase(
         "HalcyonTrainerUnhealthy",
         "one of two is unhealthy",
         {of_trainer("healthy"): "1x30", of_trainer("healthy", "demo-1-s-0-1"): "1x5 0x30"},
@@ -335,6 +354,27 @@ ALERT_CASES = (
         "15m",
     ),
     AlertCase("HalcyonTrainerUnhealthy", "only for a minute", {of_trainer("healthy"): "1x5 0 1x20"}, "6m"),
+    AlertCase(
+        "HalcyonTrainerUnseen",
+        "the metrics of one of two trainers arrive",
+        RUNNING | {of_run("hosts"): "2x60", of_trainer("healthy"): "1x60"},
+        "20m",
+        LABELS,
+        "1",
+    ),
+    AlertCase("HalcyonTrainerUnseen", "none arrives", RUNNING | {of_run("hosts"): "2x60"}, "20m", LABELS, "2"),
+    AlertCase(
+        "HalcyonTrainerUnseen",
+        "those of both arrive",
+        RUNNING | {of_run("hosts"): "2x60"} | {of_trainer("healthy", pod): "1x60" for pod in ("a", "b")},
+        "20m",
+    ),
+    AlertCase(
+        "HalcyonTrainerUnseen",
+        "the run waits for its hosts",
+        {of_run("phase", phase="Starting"): "1x60", of_run("hosts"): "2x60"},
+        "20m",
+    ),
     AlertCase("HalcyonOperatorDown", "it does not answer", {UP: "1x5 0x30"}, "20m", {"namespace": "halcyon"}),
     AlertCase(
         "HalcyonOperatorDown",
@@ -418,6 +458,17 @@ ALERT_CASES = (
             of_operator("api_requests_total", code="200"): "0+9x60",
             of_operator("api_requests_total", code="429"): "0+0.5x60",
             of_operator("api_requests_total", code="503"): "0+0.5x60",
+        },
+        "40m",
+        {},
+        "10%",
+    ),
+    AlertCase(
+        "HalcyonApiServerRefuses",
+        "it does not answer",
+        {
+            of_operator("api_requests_total", code="200"): "0+9x60",
+            of_operator("api_requests_total", code="none"): "0+1x60",
         },
         "40m",
         {},

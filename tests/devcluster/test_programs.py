@@ -35,7 +35,6 @@ GROUPS = [
     programs.FLUX_SOURCE,
     programs.FLUX_KUSTOMIZE,
     programs.KUEUE,
-    programs.AGENT_SANDBOX,
 ]
 SOURCES = {"go.mod": b"require (\n\tk8s.io/kubernetes v1.2.3\n)\n", "go.sum": b"sum"}
 

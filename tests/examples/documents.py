@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from halcyon_api.defaults.units import Values, values_of_defaults
+from halcyon_api.local_roots import with_root_addresses
 from halcyon_api.model_file import with_model
 from tests import quick_yaml
 
@@ -70,7 +71,7 @@ def training_runs() -> dict[str, dict[str, Any]]:
     """
     parts = patches()
     return {
-        where: with_model(document, REPOSITORY, lambda config, folder: {"llama": {}})
+        where: with_root_addresses(with_model(document, REPOSITORY, lambda config, folder: {"llama": {}}))
         for where, document in shown_documents()
         if isinstance(document, dict) and document.get("kind") == "TrainingRun" and where not in parts
     }

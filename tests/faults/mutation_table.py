@@ -20,8 +20,28 @@ _BUDGETS = "A request or a file of a stranger has a budget of time and memory"
 _HELD = "A pod whose trainer has ended holds no hardware"
 _PLANNED = "A run that cannot fit takes no hardware"
 _REPLAYED = "A replay compares every number and every array"
+_EVIDENCE = "What is missing in a root counts as wrong"
 _CHECKS = "A program of a model passes only if its checks ran to their end"
-PROMISES = (_ISOLATION, _FINALITY, _TRUST, _LOSS, _REFERENCE, _ENDS, _BUDGETS, _HELD, _PLANNED, _REPLAYED, _CHECKS)
+_PRESENT = "A condition names what is wrong with the present objects"
+_SPENT = "No report of a trainer changes what its run has used"
+_DEADLINE = "A process that has decided to end ends, with the exit code of its cause"
+PROMISES = (
+    _ISOLATION,
+    _FINALITY,
+    _TRUST,
+    _LOSS,
+    _REFERENCE,
+    _ENDS,
+    _BUDGETS,
+    _HELD,
+    _PLANNED,
+    _REPLAYED,
+    _EVIDENCE,
+    _CHECKS,
+    _PRESENT,
+    _SPENT,
+    _DEADLINE,
+)
 """Promises that are no rows of the fault table."""
 
 
@@ -65,7 +85,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a lost HEAD is rebuilt, and nobody is told",
-        (("telemetry/reporter.py", "        if head_loss:\n", "        if False:\n"),),
+        (("telemetry/reporter.py", "            if reason:\n", "            if False:\n"),),
         (
             "tests/faults/test_lost_head.py::test_a_training_goes_on_from_its_newest_checkpoint_and_says_why_head_was_rebuilt[garbage]",
         ),
@@ -386,6 +406,20 @@ MUTATIONS = (
         "operator/halcyon_operator",
     ),
     Mutation(
+        "a pod that its node rejects counts as a crash",
+        (("model/endings.py", "return EndCause.REJECTED", "return EndCause.FAILED"),),
+        ("tests/operator/test_backoff.py::test_rejected_pods_cost_no_failure_and_the_pause_grows",),
+        _FINALITY,
+        "operator/halcyon_operator",
+    ),
+    Mutation(
+        "the events of an old Job count for the new one of its name",
+        (("observe/pod_events.py", 'if value_at(event, "involvedObject", "uid") == subject.uid', "if True"),),
+        ("tests/operator/test_pod_events.py::test_the_end_of_the_job_before_is_no_refusal",),
+        _PRESENT,
+        "operator/halcyon_operator",
+    ),
+    Mutation(
         "a run that does not fit takes hardware although its plan is required",
         (("decide/next/next_attempt.py", "or not (plan.failed or plan.fits is False)", "or not plan.failed"),),
         ("tests/operator/test_planning.py::test_a_run_that_cannot_fit_takes_no_hardware_and_a_mended_one_begins",),
@@ -456,5 +490,44 @@ MUTATIONS = (
             "found",
         ),
         _REPLAYED,
+    ),
+    Mutation(
+        "the budget counts only the time that a trainer reports, not that of the operator's own clock",
+        (
+            (
+                "decide/record/spending.py",
+                "if spec is None or status.topology is None:",
+                "if spec is None or status.topology is None or observed.report is None:",
+            ),
+        ),
+        ("tests/operator/test_budget.py::test_no_report_of_a_trainer_changes_what_the_run_has_used",),
+        _SPENT,
+        "operator/halcyon_operator",
+    ),
+    Mutation(
+        "the watchdog of the end: a step of the end that hangs keeps the process",
+        (
+            (
+                "run/process.py",
+                "        end_within(MARGIN_SECONDS if is_late else seconds + _REST_SECONDS, cause.exit_code)\n",
+                "",
+            ),
+        ),
+        (
+            "tests/trainer/run/test_failing_end.py::test_an_end_that_hangs_or_fails_keeps_its_deadline_its_report_and_its_exit_code",
+        ),
+        _DEADLINE,
+    ),
+    Mutation(
+        "a link that is skipped: the history lacks its steps",
+        (("checkpoint/evidence.py", "if missing and not is_whole:", "if False:"),),
+        ("tests/trainer/checkpoint/test_evidence.py::test_verify_shows_the_chain",),
+        _EVIDENCE,
+    ),
+    Mutation(
+        "a file of the history that a link names may be missing",
+        (("telemetry/history/checking.py", 'damages.append(f"{key} is missing")', "pass"),),
+        ("tests/trainer/checkpoint/test_checking.py::test_a_file_that_a_link_names_is_missed",),
+        _EVIDENCE,
     ),
 )

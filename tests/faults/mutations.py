@@ -81,7 +81,7 @@ def line(mutation: Mutation, failed: list[tuple[str, str]]) -> str:
     if not failed:
         return f"| {mutation.what} | **nothing failed** | {mutation.row} | |"
     test, reason = failed[0]
-    reason = " ".join(reason.replace("|", "/").split())
+    reason = " ".join(reason.replace(f"{REPOSITORY}/", "").replace("|", "/").split())
     reason = re.sub(r"\S*/tmp/\S*", "…", reason)
     short = reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}…"
     return f"| {mutation.what} | `{test.split('::')[-1]}` | {mutation.row} | `{short}` |"
@@ -114,7 +114,9 @@ def main() -> int:
         print(tried[mutation.what], flush=True)
     if arguments.page is not None:
         write(arguments.page, tried)
-    return 1 if survived else 0
+    if not tried:
+        print(f"no mutation has the numbers {arguments.numbers}; there are {len(MUTATIONS)}", file=sys.stderr)
+    return 1 if survived or not tried else 0
 
 
 if __name__ == "__main__":

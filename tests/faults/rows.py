@@ -22,6 +22,12 @@ LOST_HEAD = pytest.mark.fault(
     holds="no signal and no traceback; the run goes on from the newest checkpoint that verifies, and says why HEAD was "
     "rebuilt",
 )
+RECOVERIES = pytest.mark.fault(
+    row="Two recoveries meet: rebuild of HEAD, return after divergence or wrong numbers, fallback over damage, an older "
+    "checkpoint, take-over, other slices, deletion; with kills before any write",
+    holds="what has left HEAD never comes back; the newest valid checkpoint of the others is restored; at the end the "
+    "state is that of an undisturbed run",
+)
 CORRUPTION = pytest.mark.fault(
     row="A device computes wrong numbers, or a bit of its copy of the state changes, while the run is audited",
     holds="the audit names the process, or both of two; the run goes on from the last confirmed checkpoint, and its "

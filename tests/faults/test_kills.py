@@ -117,8 +117,8 @@ def test_the_engine_killed_at_random_moments(
         trials.count(f"kills in {moment}", number)
 
 
-WRITES = 26
-"""Of a save: its files, MANIFEST, COMMIT and HEAD."""
+WRITES = 27
+"""Of a save: its files, MANIFEST, COMMIT, the copy of HEAD, and HEAD."""
 
 
 @pytest.mark.parametrize("kind", ["file", pytest.param("s3", marks=pytest.mark.variant)])
@@ -129,7 +129,7 @@ def test_the_engine_killed_before_each_write_of_a_commit(
     restores the last commit."""
     root: Root = request.getfixturevalue(f"{kind}_root")
     newest = 0
-    for write in (WRITES, 0, *range(WRITES - 4, WRITES + 1)):
+    for write in (WRITES, 0, *range(WRITES - 5, WRITES + 1)):
         with FaultChild("killed_at_a_write", root, write=write, devices=4) as child:
             assert child.end() == -signal.SIGKILL, child.noise()
         assert child.events == [{"event": "restored", "step": newest, "right": True}]

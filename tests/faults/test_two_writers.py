@@ -43,9 +43,9 @@ def wait_until_stopped(child: Child) -> None:
     assert child.popen.poll() is None, "it ended instead"
 
 
-# 26 files and documents are written by the save; the last three are MANIFEST, COMMIT and HEAD.
+# 27 files and documents are written by the save; the last four are MANIFEST, COMMIT, the copy of HEAD, and HEAD.
 PLACES = [("file", 25), ("file", 11), ("s3", 23), ("s3", 24), ("s3", 25)]
-FURTHER_PLACES = [("file", 0), ("file", 23), ("file", 24), ("s3", 0), ("s3", 11)]
+FURTHER_PLACES = [("file", 0), ("file", 23), ("file", 24), ("file", 26), ("s3", 0), ("s3", 11), ("s3", 26)]
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,11 @@ def _zeros(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
 
 def segment(*lines: Any, head: Any = None) -> Make:
     """A root whose history has a segment with some rows."""
-    first = {"format": 1, "level": 0, "first": 1, "last": 1} if head is None else head
+    first = (
+        {"format": 1, "level": 0, "first": 1, "last": 1, "number": 1, "writer": "w1", "lost": []}
+        if head is None
+        else head
+    )
     text = b"\n".join(json.dumps(line).encode() for line in (first, *lines))
     return files(
         {

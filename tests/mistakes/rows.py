@@ -180,6 +180,13 @@ DATA = (
         files={"pictures/a.png": b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"},
     ),
     Mistake(
+        "a PDF as text",
+        ("data", "build", "run.yaml"),
+        BAD,
+        {"spec.data.sources": [{"name": "paper", "text": {"paths": ["paper.pdf"]}}]},
+        files={"paper.pdf": b"%PDF-1.4\n1 0 obj\n"},
+    ),
+    Mistake(
         "more bad rows than may be skipped",
         ("data", "build", "run.yaml"),
         BAD,

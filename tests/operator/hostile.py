@@ -313,6 +313,7 @@ def observations(data: st.DataObject, document: object, **seen: Any) -> Observed
         "report": reading.report,
         "report_problem": reading.problem,
         "config_map": None,
+        "config_map_lost": data.draw(st.booleans()),
         "origin_root": root_of_run(other) if some else None,
         "origin": parse_prerequisite("base", other) if some else None,
         "prerequisites": tuple(

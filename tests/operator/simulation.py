@@ -54,6 +54,7 @@ class FakeApi:
     version: int = 1
     events: list[dict[str, Any]] | None = field(default_factory=list)
     """Events about pods; None: the operator may not list events."""
+    jobset_controller_away: bool = False
     gone: dict[str, Any] = field(default_factory=dict[str, Any])
     """The run as it was when it was deleted."""
     created: list[tuple[str, str]] = field(default_factory=list)
@@ -98,14 +99,11 @@ class FakeApi:
         if path == EVENTS:
             if self.events is None:
                 raise ApiError(403, "Forbidden", "events is forbidden")
-            wanted = dict(part.split("=") for part in query["fieldSelector"].split(","))
-            kind, name = wanted["involvedObject.kind"], wanted["involvedObject.name"]
-            about = [
-                event
-                for event in self.events
-                if event["involvedObject"] | {"kind": kind, "name": name} == event["involvedObject"]
-            ]
-            return {"items": [_copy(event) for event in about]}
+            uid = dict(part.split("=") for part in query["fieldSelector"].split(","))["involvedObject.uid"]
+            return {"items": [_copy(event) for event in self.events if event["involvedObject"]["uid"] == uid]}
+        jobset, _, _ = path.removeprefix(JOBS).rpartition(f"-{names.REPLICATED_JOB}-")
+        if path.startswith(JOBS) and f"{JOBSETS}/{jobset}" in self.objects and not self.jobset_controller_away:
+            return {"metadata": {"uid": f"job-{path.rpartition('-')[2]}"}}
         raise NotFound(404, "NotFound", path)
 
     def _write(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -345,7 +343,7 @@ class SimulatedCluster:
             counted = before.get("restartsCountTowardsMax", 0) + int(self.killed)
             jobset["status"] = {"restarts": before.get("restarts", 0) + 1, "restartsCountTowardsMax": counted}
             self.killed = False
-        elif not pods and not jobset.get("status", {}).get("conditions"):
+        elif not pods and not jobset.get("status", {}).get("conditions") and not self.api.jobset_controller_away:
             self.add_pod(
                 pod(int(jobset["metadata"]["labels"][names.LABEL_ATTEMPT]), jobset.get("status", {}).get("restarts", 0))
             )

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from halcyon_api.names import MAX_ATTEMPT
 from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.decide.record.follow import MAX_ATTEMPTS_AHEAD
 from halcyon_operator.decide.record.spec_hash import RETIRED, attempt_spec_hash
-from halcyon_operator.model.views import HeadUnreachable, ObjectView
+from halcyon_operator.model.views import HeadReading, HeadUnreachable, ObjectView
 from halcyon_operator.objects.jobset import build
 from halcyon_operator.observe.runs import parse_run_view
 from tests.operator.builders import (
@@ -207,7 +209,13 @@ def test_exit_code_0_before_the_last_step_is_no_success() -> None:
         termination("completed", 0, step=20, progress={"step": 20, "steps": 300}),
     )
     pods = [pod(**ended(0, 90, early)), pod(slice_index=1, **ended(0, 90, termination("completed", 0, step=20)))]
-    for seen in ({"pods": pods, "head": head(20)}, {"pods": pods}, {"head": head(20)}, {"gone": pods, "head": head()}):
+    out = HeadUnreachable("it lies on a volume")
+    for seen in (
+        {"pods": pods, "head": head(20)},
+        {"pods": pods, "head": out},
+        {"head": head(20)},
+        {"gone": pods, "head": out},
+    ):
         first = reconcile(observed(run(status()), jobsets=completed, **seen), at(110))
         known = "pods" in seen or "gone" in seen
         assert (first.status.phase == "Failed") == known, "the last report or checkpoint may still come"
@@ -226,13 +234,30 @@ def test_exit_code_0_before_the_last_step_is_no_success() -> None:
         )
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_report_of_steps_that_head_does_not_have_is_no_success(stopped: bool) -> None:
+    """The document has no ``evaluation.best.patience``, so no report can say that it stopped early."""
+    progress = {"step": 120 if stopped else 300, "steps": 300, "stoppedEarly": stopped}
+    pods = [pod(**ended(0, 90, termination("completed", 0, step=300, progress=progress)))]
+    for root in (head(120), head()):
+        seen = observed(run(status()), jobsets=[jobset(outcome="Completed")], pods=pods, head=root)
+        assert reconcile(seen, at(110)).status.phase == "Running", "the last checkpoint may still be seen"
+        late = reconcile(seen, at(140))
+        assert condition(late, "Stalled") == ("True", "EndedEarly")
+        known = 120 if root == head(120) else 0
+        assert f"only {known} of 300 steps" in late.status.condition("Stalled").message
+
+
 def test_the_steps_of_an_attempt_are_those_that_it_was_made_with() -> None:
     """The edit that raises them came too late for it: the attempt is done, and another one follows."""
     made = status(inForce={"trainer.steps": "300"})
     left = termination("completed", 0, step=300, progress={"step": 300, "steps": 300})
     found = reconcile(
         observed(
-            run(made, trainer__steps=400), jobsets=[jobset(outcome="Completed")], pods=[pod(**ended(0, 90, left))]
+            run(made, trainer__steps=400),
+            jobsets=[jobset(outcome="Completed")],
+            pods=[pod(**ended(0, 90, left))],
+            head=HeadUnreachable("it lies on a volume"),
         ),
         at(110),
     )
@@ -431,6 +456,18 @@ def test_a_fenced_attempt_is_followed_by_one_above_the_epoch_even_if_the_root_ca
     assert (minted.status.attempt, minted.status.restarts.fenced) == (7, 1)
 
 
+@pytest.mark.parametrize(
+    ("root", "known"), [(HeadUnreachable("it lies on a volume"), 1 + MAX_ATTEMPTS_AHEAD), (head(5, epoch=(1, 0)), 1)]
+)
+def test_a_report_of_a_fence_cannot_use_up_the_numbers_of_attempts(root: HeadReading, known: int) -> None:
+    fenced = pod(**ended(81, 55, termination("fenced", 81, epochAttempt=MAX_ATTEMPT)))
+    failed = jobset(outcome="Failed", reason=REFUSED)
+    stop = reconcile(observed(run(status()), jobsets=[failed], pods=[fenced], head=root), NOW)
+    assert stop.status.root_attempt == known
+    minted = reconcile(observed(run(stop.status.document()), head=root), NOW)
+    assert minted.status.attempt == known + 1
+
+
 def test_a_run_that_is_fenced_three_times_in_a_row_stops() -> None:
     entry = {"startedAt": rfc(0), "endedAt": rfc(1), "cause": "fenced"}
     history = [entry | {"attempt": n, "restart": 0} for n in (1, 2)] + [
@@ -480,6 +517,23 @@ def test_an_invalid_edit_does_not_stop_a_training_run() -> None:
     assert condition(decision, "Stalled") == ("True", "InvalidSpec")
 
 
+def test_a_trainer_that_does_not_answer_is_not_said_to_train_now() -> None:
+    silent = observed(run(status()), jobsets=[jobset()], pods=[pod()], report_problem="no answer within 2 s")
+    assert reconcile(silent, NOW).status.condition("Ready").message == (
+        "attempt 1, restart 0 is training by its last report; process 0 does not report now (no answer within 2 s)"
+    )
+
+
+def test_an_end_under_an_invalid_document_counts_when_the_document_is_valid() -> None:
+    """Without the document nobody knows which step is the last one."""
+    over = {"jobsets": [jobset(outcome="Completed")], "pods": [pod(**ended(0, 50))]}
+    invalid = reconcile(observed(run(status(), trainer__batchSize=7, generation=2), **over), at(100)).status
+    assert invalid.condition("Stalled").reason == "InvalidSpec"
+    assert invalid.history[-1].cause is None
+    valid = reconcile(observed(run(invalid.document(), generation=3), **over), at(200)).status
+    assert valid.history[-1].cause == "endedEarly"
+
+
 def test_a_failed_save_is_reported_in_the_conditions_of_a_training_run() -> None:
     seen = {"jobsets": [jobset()], "pods": [pod()]}
     decision = reconcile(
@@ -498,6 +552,38 @@ def test_a_failed_save_is_reported_in_the_conditions_of_a_training_run() -> None
         observed(run(status()), **seen, report=report(restart=1, checkpointError="of another cluster")), NOW
     )
     assert condition(other_group, "Ready") == ("True", "Running")
+
+
+@pytest.mark.parametrize(
+    ("seen", "message"),
+    [
+        (
+            {"lateSave": {"step": 20, "since": "2026-03-01T12:00:30Z", "waits": False}},
+            "is training beside the save of step 20, which began at 2026-03-01T12:00:30Z and takes longer than usual",
+        ),
+        (
+            {
+                "lateSave": {
+                    "step": 20,
+                    "since": "2026-03-01T12:00:30Z",
+                    "silentSince": "2026-03-01T12:00:31Z",
+                    "waits": True,
+                }
+            },
+            "waits for the save of step 20, which began at 2026-03-01T12:00:30Z and takes longer than usual; its store "
+            "has completed no request since 2026-03-01T12:00:31Z",
+        ),
+        (
+            {"waiting": {"what": "dataSource", "until": "2026-03-01T12:10:00Z"}},
+            "is training, and retries the store of its data, which denies access or does not answer until "
+            "2026-03-01T12:10:00Z",
+        ),
+    ],
+)
+def test_what_a_training_run_waits_for_is_in_its_conditions(seen: dict[str, object], message: str) -> None:
+    decision = reconcile(observed(run(status()), jobsets=[jobset()], pods=[pod()], report=report(**seen)), NOW)
+    assert condition(decision, "Running") == ("True", "Running")
+    assert decision.status.condition("Running").message == f"attempt 1, restart 0 {message}"
 
 
 def test_a_volume_without_a_claim_and_slices_of_one_host_are_reported() -> None:

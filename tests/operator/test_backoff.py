@@ -16,7 +16,7 @@ from halcyon_operator.decide.next.backoff import (
     backoff_of,
 )
 from halcyon_operator.model.views import HeadUnreachable
-from tests.operator.builders import REFUSED, ended, head, run, termination
+from tests.operator.builders import EXHAUSTED, REFUSED, ended, head, run, termination
 from tests.operator.simulation import PODS, SimulatedCluster
 
 
@@ -175,3 +175,61 @@ def test_evictions_with_checkpoints_between_them_are_never_delayed() -> None:
         cluster.settle()
     assert attempts(cluster) == 1
     finish(cluster)
+
+
+def reject(cluster: SimulatedCluster, *, last: bool = False) -> None:
+    """The node rejects a pod of the present process group; the JobSet counts a failure, and restarts or gives up."""
+    verdict = {
+        "phase": "Failed",
+        "reason": "OutOfmemory",
+        "message": "Pod was rejected: Node didn't have enough resource",
+    }
+    for place in cluster.api.objects:
+        if place.startswith(PODS):
+            status = verdict | {"startTime": cluster.clock().strftime("%Y-%m-%dT%H:%M:%SZ"), "containerStatuses": []}
+            cluster.api.objects[place]["status"] = status
+    if last:
+        cluster.end_jobset("Failed", EXHAUSTED)
+    else:
+        cluster.killed = True
+    cluster.settle()
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["the JobSet restarts", "the JobSet has no restart left"])
+def test_rejected_pods_cost_no_failure_and_the_pause_grows(last: bool) -> None:
+    """From the second end in a row on: the first one may be over at once."""
+    cluster = SimulatedCluster(run(recovery__maxRestarts=0, recovery__badNodes={"blames": 0}))
+    cluster.settle()
+    reject(cluster, last=last)
+    assert (ready(cluster)["reason"], cluster.status["history"][-1].get("cause")) == ("Restarting", None)
+    pauses = []
+    for _ in range(4):
+        reject(cluster, last=last)
+        assert ready(cluster)["reason"] == "PodsRejected"
+        assert "node node-a did not start pod demo-" in ready(cluster)["message"]
+        pauses.append(wait_for_next_attempt(cluster))
+    assert pauses == [FIRST_PAUSE_SECONDS * 2**number for number in range(4)]
+    assert cluster.status["failuresWithoutCheckpoint"] == 0
+    assert {entry.get("cause", "") for entry in cluster.status["history"]} <= {"rejected", "heldBack", ""}
+    assert cluster.status["restarts"]["rejected"] > 0
+
+
+def test_a_node_that_rejects_pods_again_is_used_only_where_no_other_has_room() -> None:
+    cluster = SimulatedCluster(run())
+    cluster.settle()
+    reject(cluster)
+    assert not cluster.status.get("placement", {}).get("avoided")
+    reject(cluster)
+    assert [node["node"] for node in cluster.status["placement"]["avoided"]] == ["node-a"]
+    assert "avoiding node node-a, which rejected pods 2 times" in str(cluster.status["history"])
+    assert cluster.jobset is not None
+    template = cluster.jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    rules = template["affinity"]["nodeAffinity"]
+    assert [*rules] == ["preferredDuringSchedulingIgnoredDuringExecution"], "if all nodes reject, none is excluded"
+    (rule,) = rules["preferredDuringSchedulingIgnoredDuringExecution"]
+    (term,) = rule["preference"]["matchExpressions"]
+    assert (term["operator"], term["values"]) == ("NotIn", ["node-a"])
+    reject(cluster)
+    reject(cluster)
+    assert ready(cluster)["reason"] == "PodsRejected", "there is no better node, so the run waits"
+    wait_for_next_attempt(cluster)

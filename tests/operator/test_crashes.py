@@ -12,7 +12,7 @@ import pytest
 
 from halcyon_api import names
 from halcyon_operator.observe.pods import parse_pod
-from tests.operator.builders import EXHAUSTED, REFUSED, ended, head, run, termination
+from tests.operator.builders import EXHAUSTED, REFUSED, ended, head, pod, run, termination
 from tests.operator.builders import deleted as deleted_pod
 from tests.operator.simulation import KEY, PODS, SimulatedCluster
 
@@ -224,3 +224,23 @@ def test_pods_of_an_earlier_run_of_the_same_name_are_ignored() -> None:
     assert cluster.pod_endings.record(KEY, parse_pod(gone))
     cluster.settle()
     assert cluster.status["phase"] == "Running"
+
+
+def test_a_deleted_config_map_is_created_again_with_the_same_document() -> None:
+    cluster = SimulatedCluster(run())
+    cluster.settle()
+    cluster.train(50)
+    cluster.settle()
+    (place,) = (place for place, thing in cluster.api.objects.items() if thing["kind"] == "ConfigMap")
+    before = cluster.api.objects.pop(place)
+    cluster.settle()
+    assert place not in cluster.api.objects, "pods that run do not need it"
+    cluster.evict()
+    cluster.settle()
+    state = {"waiting": {"reason": "ContainerCreating"}}
+    cluster.add_pod(pod(1, 1, phase="Pending", containerStatuses=[{"name": "trainer", "state": state}]))
+    cluster.settle()
+    after = cluster.api.objects[place]
+    assert after["metadata"]["uid"] != before["metadata"]["uid"]
+    assert (after["data"], after["immutable"]) == (before["data"], True)
+    assert cluster.status["attempt"] == 1

@@ -8,7 +8,7 @@ import pytest
 
 from halcyon_operator.model.endings import conclude, merge_endings
 from halcyon_operator.observe.pods import parse_pod
-from tests.operator.builders import deleted, disrupted, ended, pod, termination
+from tests.operator.builders import at, deleted, disrupted, ended, pod, rfc, termination
 
 EVICTED = pod(1, 0, 1, **(ended(42, 12) | disrupted(10)))
 EVICTED_RUNNING = pod(1, 0, 1, **disrupted(10))
@@ -39,8 +39,8 @@ CHANGED = pod(1, 0, 0, **ended(83, 11, termination("runChanged", 83, message="da
         ([DONE, KILLED], "failed", "exit code 137"),
         (
             [pod(1, 0, 0, phase="Failed", reason="OutOfcpu", message="no room", containerStatuses=[])],
-            "failed",
-            "OutOfcpu: no room",
+            "rejected",
+            "node node-a did not start pod demo-1-s-0-0-abcde: OutOfcpu: no room",
         ),
     ],
 )
@@ -50,6 +50,100 @@ def test_the_earliest_disruption_or_failure_is_the_cause(pods: list[dict], cause
         assert end is not None
         assert end.cause == cause
         assert sentence in end.message
+
+
+LOST = {"exitCode": 137, "reason": "ContainerStatusUnknown", "message": "The container could not be located"}
+
+
+def failed(reason: str = "", *, state: dict[str, Any] | None = None, **status: Any) -> dict[str, Any]:
+    """A pod that failed 10 s after the start of its group, as the kubelet writes it."""
+    containers = [] if state is None else [{"name": "trainer", "state": state}]
+    times = {"startTime": rfc(10)} if not containers else {"startTime": rfc(0)}
+    return pod(1, 0, 1, **(times | {"phase": "Failed", "reason": reason, "containerStatuses": containers} | status))
+
+
+def terminated(code: int, reason: str, finished: float | None = 10) -> dict[str, Any]:
+    times = {} if finished is None else {"finishedAt": rfc(finished)}
+    return {"terminated": {"exitCode": code, "reason": reason, **times}}
+
+
+UNREADY = {"conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": rfc(10)}]}
+REJECTIONS = (
+    "OutOfmemory",
+    "OutOfnvidia.com/gpu",
+    "UnexpectedAdmissionError",
+    "NodeAffinity",
+    "NodeShutdown",
+    "NodePorts",
+    "Preempting",
+    "Evicted",
+)
+
+
+@pytest.mark.parametrize(
+    ("document", "cause"),
+    [
+        *((failed(reason), "rejected") for reason in REJECTIONS),
+        *((failed(reason, state={"waiting": {"reason": "PodInitializing"}}), "rejected") for reason in REJECTIONS),
+        (failed(state=terminated(128, "StartError")), "rejected"),
+        (failed(state=terminated(128, "ContainerCannotRun")), "rejected"),
+        (failed(state=terminated(128, "CreateContainerConfigError")), "rejected"),
+        (failed(state=terminated(137, "ContainerStatusUnknown", None), **UNREADY), "preempted"),
+        (failed(state={"terminated": LOST}), "preempted"),
+        (failed(state=terminated(255, "Unknown")), "preempted"),
+        (failed("Terminated", state=terminated(137, "Error")), "preempted"),
+        (failed("NodeShutdown", state=terminated(143, "Error", None), **UNREADY), "preempted"),
+        (failed("UnexpectedAdmissionError", state=terminated(137, "ContainerStatusUnknown", None)), "preempted"),
+        (failed("Evicted", state=terminated(137, "Error")), "evicted"),
+        (failed("DeadlineExceeded", state=terminated(137, "Error")), "failed"),
+        (failed(state=terminated(137, "OOMKilled")), "failed"),
+        (failed(state=terminated(137, "Error")), "failed"),
+        (failed(state=terminated(255, "Error")), "failed"),
+        (failed(state=terminated(128, "Error")), "failed"),
+        (failed(state=terminated(1, "Error", None), **UNREADY), "failed"),
+        (failed(), "failed"),
+    ],
+)
+@pytest.mark.parametrize("seconds", [10, 11])
+def test_the_end_that_the_node_made_is_not_the_programs_nor_a_users(
+    document: dict[str, Any], cause: str, seconds: float
+) -> None:
+    """The JobSet deletes all pods of the group afterwards, at the earliest in the same second.
+
+    A process may crash in the second of a user's deletion too, so for a crash the deletion comes later here.
+    """
+    if cause in ("failed", "evicted"):
+        seconds = 11
+    peer = deleted(pod(1, 0, 0, **ended(143, 12)), seconds)
+    seen_first = parse_pod(document).ending
+    later = parse_pod(deleted(document, seconds)).ending
+    assert seen_first is not None
+    assert later is not None
+    end = conclude([*merge_endings([seen_first], [later]), *endings(deleted(peer, 11))], (1, 0))
+    assert end is not None
+    assert end.cause == cause
+
+
+@pytest.mark.parametrize("reason", REJECTIONS)
+def test_a_rejection_that_is_first_seen_after_its_clean_up_is_still_the_first_trouble(reason: str) -> None:
+    pods = [deleted(failed(reason), 11), deleted(pod(1, 0, 0, **ended(143, 12)), 10)]
+    for order in (pods, pods[::-1]):
+        end = conclude(endings(*order), (1, 0))
+        assert end.cause == "rejected"
+        assert end.message.startswith(f"node node-a did not start pod demo-1-s-1-0-abcde: {reason}")
+
+
+def test_a_pod_that_was_deleted_before_it_began_is_a_users_deletion() -> None:
+    """The kubelet writes the same reason as for a container that it lost, and no time."""
+    assert conclude(endings(deleted(failed(state={"terminated": LOST}), 10)), (1, 0)).cause == "podDeleted"
+
+
+def test_the_init_container_that_failed_is_named() -> None:
+    document = failed(state={"waiting": {"reason": "PodInitializing"}})
+    document["status"]["initContainerStatuses"] = [{"name": "agent", "state": terminated(3, "Error")}]
+    end = conclude(endings(document), (1, 0))
+    assert (end.cause, end.at) == ("failed", at(10))
+    assert end.message.endswith("ended with no exit code: init container agent: Error")
 
 
 STORAGE = "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi."

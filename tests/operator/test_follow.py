@@ -168,6 +168,19 @@ def test_if_the_root_is_unreachable_the_trainers_report_is_used_and_marked() -> 
     assert later.status.checkpoint.step == 47
 
 
+def test_a_given_up_checkpoint_is_not_shown_when_the_root_is_unreachable() -> None:
+    """The first group had a checkpoint of step 30. It was given up, and the second one goes on from step 20."""
+    out = HeadUnreachable("it lies on a volume of the pods")
+    known = {"step": 30, "attempt": 1, "path": "steps/30/", "time": rfc(9), "source": "trainer"}
+    status = BASE | {"checkpoint": known, "jobSetRestarts": 1}
+    earlier = report(checkpoint={"step": 30, "attempt": 1, "path": "steps/30/", "time": rfc(9)})
+    seen = reconcile(observed(run(status), jobsets=[jobset(restarts=1)], report=earlier, head=out), at(60))
+    assert seen.status.checkpoint.step == 30
+    present = report(restart=1, checkpoint={"step": 20, "attempt": 1, "path": "steps/20/", "time": rfc(7)})
+    seen = reconcile(observed(run(status), jobsets=[jobset(restarts=1)], report=present, head=out), at(60))
+    assert seen.status.checkpoint.step == 20
+
+
 def test_a_known_checkpoint_is_not_forgotten_when_head_is_missing() -> None:
     known = {"step": 30, "attempt": 1, "path": "steps/30/", "time": rfc(9)}
     gone = run(BASE | {"checkpoint": known, "jobSetUid": None, "attempt": 2, "history": []})

@@ -43,7 +43,7 @@ def test_a_run_whose_trainers_are_done_succeeds_and_releases_its_hardware() -> N
     message = early.status.condition("Ready").message
     assert condition(early, "Ready") == ("True", "PodHeld")
     assert "its trainer has ended, and the container istio-proxy keeps it alive" in message
-    done = decided(pods, DUE)
+    done = decided(pods, DUE, head=head(300))
     assert (done.status.phase, done.status.progress.step, deletions(done)) == ("Succeeded", 300, [("JobSet", "demo-1")])
     again = reconcile(observed(run(done.status.document()), jobsets=[jobset()], pods=pods), at(DUE + 9))
     assert deletions(again) == [("JobSet", "demo-1")], "the operator was killed before the deletion"

@@ -81,19 +81,21 @@ class Connection:
     class configuration:  # noqa: N801 - the name of the client's attribute
         host = "https://server"
 
-    def __init__(self) -> None:
+    def __init__(self, answer: bytes = b"{}") -> None:
         self.asked: list[tuple[str, str]] = []
+        self.answer = answer
 
     async def update_params_for_auth(self, *_: Any) -> None: ...
 
     async def call_api(self, method: str, url: str, *_: Any) -> Any:
         self.asked.append((method, url))
+        answer = self.answer
 
         class Response:
             status = 200
 
             async def read(self) -> bytes:
-                return b"{}"
+                return answer
 
         return Response()
 
@@ -109,3 +111,14 @@ def test_every_object_that_is_written_is_validated_strictly() -> None:
     asyncio.run(story())
     assert {method for method, url in connection.asked if "fieldValidation=Strict" in url} == {"POST", "PUT", "PATCH"}
     assert all("a=b" in url for _, url in connection.asked)
+
+
+@pytest.mark.parametrize("answer", [b"<html>Sign in</html>", b"[]", b"", b"{}", b'{"message": "try again"}'])
+def test_an_answer_that_is_no_list_does_not_say_that_a_run_has_no_objects(answer: bytes) -> None:
+    cluster = Cluster(KubernetesApi(Connection(answer), Metrics().api_requests))  # type: ignore[arg-type]
+    for ask in (cluster.jobsets, lambda *run: cluster.pods(*run, str)):
+        with pytest.raises(ApiError, match="Unreadable"):
+            asyncio.run(ask("default", "demo"))
+    if not answer.startswith(b"{"):
+        with pytest.raises(ApiError, match="HTTP status 200 and no JSON object"):
+            asyncio.run(cluster.run("default", "demo"))

@@ -208,7 +208,10 @@ def test_the_planning_pod_takes_no_accelerator_and_gets_the_document() -> None:
     assert cluster.planner is not None
     job = cluster.planner["spec"]["replicatedJobs"][0]["template"]["spec"]
     pod_spec, (container,) = job["template"]["spec"], job["template"]["spec"]["containers"]
-    assert (job["backoffLimit"], job["activeDeadlineSeconds"], cluster.planner["spec"]["suspend"]) == (0, 600, False)
+    assert (job["activeDeadlineSeconds"], cluster.planner["spec"]["suspend"]) == (600, False)
+    disrupted, ended = job["podFailurePolicy"]["rules"]
+    assert (disrupted["action"], job["backoffLimit"] > 100) == ("Ignore", True), "a lost pod is replaced"
+    assert ended["onExitCodes"] == {"operator": "NotIn", "values": [0]}, "only the program's own end fails a plan"
     assert container["resources"] == {"requests": {"cpu": "2", "memory": "8Gi"}, "limits": {"memory": "8Gi"}}
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert container["securityContext"]["readOnlyRootFilesystem"] is True

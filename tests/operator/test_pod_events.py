@@ -13,6 +13,7 @@ from hypothesis import given
 
 from halcyon_operator.decide.record.status_writes import COUNT_SECONDS
 from halcyon_operator.kube.client import ApiError
+from halcyon_operator.model.ownership import SILENT_SECONDS
 from halcyon_operator.model.views import PodView
 from halcyon_operator.observe.jobsets import parse_jobset
 from halcyon_operator.observe.pod_events import (
@@ -30,7 +31,7 @@ from halcyon_operator.observe.pods import parse_pod
 from halcyon_operator.observe.runs import parse_run_view
 from tests.operator.builders import at, jobset, pod, rfc, run
 from tests.operator.hostile import JUNK
-from tests.operator.simulation import PODS, SimulatedCluster
+from tests.operator.simulation import KEY, PODS, SimulatedCluster
 from tests.operator.test_attempts import status
 from tests.operator.test_held_pods import TWO
 
@@ -135,6 +136,85 @@ def test_the_reason_why_no_pod_is_made_is_reported_within_seconds(refusal: str) 
     assert ready(cluster)["reason"] != "PodsRefused", "the pods are there"
 
 
+OLD_END = "Job has reached the specified backoff limit"
+
+
+def about_a_job(reason: str, uid: str) -> dict[str, Any]:
+    return event(reason, OLD_END, involvedObject={"kind": "Job", "name": "demo-1-s-1", "uid": uid})
+
+
+@pytest.mark.parametrize(
+    "old",
+    [
+        about_a_job("FailedCreate", "of-the-job-before"),
+        about_a_job("PodFailurePolicy", "job-1"),
+        about_a_job("BackoffLimitExceeded", "job-1"),
+        event(
+            "RestartJobSetFailurePolicyAction", involvedObject={"kind": "JobSet", "name": "demo-1", "uid": "jobset-1"}
+        ),
+    ],
+    ids=["of an old Job", "a matched rule", "the limit", "a restart"],
+)
+def test_the_end_of_the_job_before_is_no_refusal(old: dict[str, Any]) -> None:
+    kind, uid = old["involvedObject"]["kind"], {"Job": "job-1", "JobSet": "jobset-1"}[old["involvedObject"]["kind"]]
+    subject = Subject(kind, old["involvedObject"]["name"], uid, at(100))
+    assert newest_warning(subject, [old]) is None
+    reason = "FailedCreate" if kind == "Job" else "JobCreationFailed"
+    refusal = event(reason, "exceeded quota", involvedObject={**old["involvedObject"], "uid": uid})
+    found = newest_warning(subject, [old, refusal])
+    assert found is not None
+    assert (found.reason, found.message) == (reason, "exceeded quota")
+
+
+def test_a_refusal_of_an_earlier_process_group_is_not_shown_again() -> None:
+    """The name of the Job is the same after a restart, and the answer about the new one comes later."""
+
+    async def story() -> None:
+        reads = PodEvents(Refusals(), lambda key: None, lambda: at(1000), lambda: 0.0)  # type: ignore[arg-type]
+        first = parse_run_view(run(status(topology=TWO))).status
+        reads.of(KEY, [], JOB_SET, first)
+        await rounds()
+        known = reads.of(KEY, [], JOB_SET, first)
+        assert known is not None
+        assert known.reason == "FailedCreate"
+        entry = first.history[0].model_copy(update={"restart": 1, "started_at": rfc(900)})
+        restarted = first.model_copy(update={"history": [*first.history, entry]})
+        assert reads.of(KEY, [], replace(JOB_SET, restarts=1), restarted) is None
+        await reads.close()
+
+    asyncio.run(story())
+
+
+class Refusals:
+    """A Job whose pods were refused."""
+
+    async def job_uid(self, namespace: str, name: str) -> str:
+        return "job-0"
+
+    async def warnings(self, namespace: str, uid: str) -> Sequence[object]:
+        return [about_a_job("FailedCreate", "job-0")]
+
+
+def test_a_jobset_controller_that_does_not_answer_is_reported() -> None:
+    cluster = SimulatedCluster(run())
+    cluster.api.jobset_controller_away = True
+    cluster.settle()
+    cluster.now = SILENT_SECONDS - 15
+    settle_messages(cluster)
+    assert ready(cluster)["reason"] == "Starting"
+    cluster.now += 2 * MISSING_PAUSE_SECONDS
+    settle_messages(cluster)
+    sentence = (
+        "there is no Job demo-1-s-0 yet: the JobSet controller does not answer; check the deployment "
+        "jobset-controller-manager"
+    )
+    assert (ready(cluster)["reason"], ready(cluster)["message"]) == ("JobSetControllerSilent", f"attempt 1: {sentence}")
+    cluster.api.jobset_controller_away = False
+    cluster.now += MISSING_PAUSE_SECONDS
+    settle_messages(cluster)
+    assert ready(cluster)["reason"] == "Starting"
+
+
 def test_events_are_read_about_the_first_job_without_all_its_pods() -> None:
     begun = parse_run_view(run(status(topology=TWO))).status
 
@@ -228,8 +308,8 @@ class Events:
         self.go = asyncio.Event()
         self.refuses = False
 
-    async def warnings(self, namespace: str, kind: str, name: str) -> Sequence[object]:
-        self.asked.append(name)
+    async def warnings(self, namespace: str, uid: str) -> Sequence[object]:
+        self.asked.append(uid)
         self.at_once += 1
         self.most_at_once = max(self.at_once, self.most_at_once)
         try:
@@ -254,7 +334,7 @@ def test_a_reconciliation_never_waits_for_events_and_requests_them_once_a_minute
         for _ in range(3):
             assert reads.of(key, [late()], JOB_SET, STATUS) is None
             await rounds()
-        assert events.asked == [NAME]
+        assert events.asked == [UID]
         events.go.set()
         await rounds()
         assert changed == [key]
@@ -262,7 +342,7 @@ def test_a_reconciliation_never_waits_for_events_and_requests_them_once_a_minute
             found = reads.of(key, [late()], JOB_SET, STATUS)
             assert found is not None
             await rounds()
-        assert events.asked == [NAME] * 2
+        assert events.asked == [UID] * 2
         assert changed == [key], "there was no change to report"
         events.refuses = True
         now[0] += PAUSE_SECONDS
@@ -291,7 +371,7 @@ def test_events_are_requested_only_for_the_first_late_pod_of_a_run() -> None:
             ("default", "other"), [late(uid="not,yet=late"), late(uid="late", scheduled_at=at(900))], JOB_SET, STATUS
         )
         await rounds()
-        assert events.asked == [NAME]
+        assert events.asked == [UID]
 
     asyncio.run(story())
 

@@ -188,7 +188,7 @@ def test_only_kueue_places_pods_if_the_queue_has_a_topology() -> None:
         ({"queue": {"name": "x" * 64}}, {}, "at most 63"),
         ({"queue": {"name": "a", "topology": {}}}, {}, "set required, preferred or slice"),
         ({"queue": {"name": "a", "topology": {"required": "x", "preferred": "y"}}}, {}, "not both"),
-        ({"queue": {"name": "a", "topology": {"slice": "a b"}}}, {}, "must match"),
+        ({"queue": {"name": "a", "topology": {"slice": "a b"}}}, {}, "must be the key of a label"),
         ({"queue": {"name": "a", "maxRunDurationSeconds": 5}}, {}, "greater than or equal to 600"),
         ({"queue": {"name": "a"}}, {"elastic": {"minSlices": 1}}, "leave one of the two out"),
     ],

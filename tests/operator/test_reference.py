@@ -9,10 +9,11 @@ from typing import get_args
 import pytest
 
 import halcyon_operator
+from halcyon_api.ends import HELD_REASONS
 from halcyon_api.status.run_status import Phase
 from halcyon_dashboards.queries import RUN_PODS_STUCK
 from halcyon_operator import __main__
-from halcyon_operator.decide.tell.conditions import NOT_STARTING, REFUSED, STUCK_TERMINATING
+from halcyon_operator.decide.tell.conditions import DEGRADED_REASONS, NOT_STARTING, REFUSED, SILENT, STUCK_TERMINATING
 from halcyon_operator.model import reasons
 from halcyon_operator.run import metrics_reference
 from halcyon_operator.run.metrics import Metrics
@@ -60,8 +61,11 @@ def test_the_guide_of_queues_has_the_reasons_of_a_queued_run() -> None:
 
 
 def test_the_alert_about_stuck_pods_has_their_reasons() -> None:
-    (pattern,) = re.findall(r'reason=~"([\w|]+)"', RUN_PODS_STUCK)
-    assert sorted(pattern.split("|")) == sorted((STUCK_TERMINATING, NOT_STARTING, REFUSED))
+    """All of `Degraded`, but for those that have an alert of their own."""
+    (pattern,) = re.findall(r'reason!~"([\w|]+)"', RUN_PODS_STUCK)
+    alone = pattern.split("|")
+    assert sorted(alone) == sorted(("FewerSlices", *HELD_REASONS))
+    assert {STUCK_TERMINATING, NOT_STARTING, REFUSED, SILENT} <= set(DEGRADED_REASONS) - set(alone)
 
 
 def test_the_reference_has_the_reasons_of_events_and_no_others() -> None:

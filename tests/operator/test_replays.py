@@ -38,6 +38,18 @@ def test_a_replay_is_replaying_and_its_success_names_the_steps() -> None:
     )
 
 
+@pytest.mark.parametrize("to_step", [None, 150])
+def test_a_replay_without_a_report_of_its_steps_confirms_none(to_step: int | None) -> None:
+    """Exit code 0 alone, as of another program in the image, shows no step."""
+    document = run(**{"task": "replay", "from": ORIGIN | ({} if to_step is None else {"toStep": to_step})})
+    before = status(attemptSpecHash=attempt_spec_hash(parse_run(document).spec))
+    pods = [pod(**ended(0, 90)), pod(slice_index=1, **ended(0, 90))]
+    seen = observed(document | {"status": before}, jobsets=[jobset(outcome="Completed")], pods=pods)
+    stalled = reconcile(seen, at(200)).status.condition("Stalled")
+    assert (stalled.status, stalled.reason) == ("True", "EndedEarly")
+    assert f"only 0 of {to_step or 101} steps are known to be done" in stalled.message
+
+
 def test_a_replay_that_differs_stops_with_what_it_has_found_and_is_not_restarted() -> None:
     pods = [pod(**ended(89, 90, termination("replayDiffers", 89, step=150, message=FOUND)))]
     decision = reconcile(observed(made(), jobsets=[jobset(outcome="Failed")], pods=pods), at(100))

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from halcyon_operator.decide.reconcile import reconcile
-from halcyon_operator.decide.tell.conditions import MAX_MESSAGE
+from halcyon_operator.decide.tell.conditions import DEGRADED_REASONS, MAX_MESSAGE
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model.decision import Decision, Deletion
 from halcyon_operator.observe.memory import SeenDeletions
 from halcyon_operator.observe.pods import parse_pod
-from tests.operator.builders import at, deleted, head, jobset, observed, pod, report, rfc, run, settings_of
+from tests.operator.builders import at, deleted, ended, head, jobset, observed, pod, report, rfc, run, settings_of
 
 GRACE = 30
 STATUS = {"attempt": 1, "jobSetName": "demo-1", "jobSetUid": "jobset-1", "rootAttempt": 1}
@@ -189,7 +189,7 @@ def starts(*pods: dict[str, Any], seconds: float) -> tuple[str, str, str]:
     decision = reconcile(observed(run(STATUS), jobsets=[jobset()], pods=[*pods], head=head(5)), at(seconds))
     assert decision.status is not None
     assert verdict(decision, "Degraded")[0] == (
-        "True" if verdict(decision, "Ready")[1] == "PodsNotStarting" else "False"
+        "True" if verdict(decision, "Ready")[1] in DEGRADED_REASONS else "False"
     )
     return verdict(decision, "Ready")
 
@@ -223,6 +223,68 @@ def test_the_reason_of_a_late_start_is_reported(document: dict[str, Any], senten
 
 def test_a_known_reason_is_reported_at_once() -> None:
     assert starts(waiting("ErrImagePull", "no such image"), seconds=101)[1] == "ImagePullFailed"
+    assert {"ImagePullFailed", "ContainerConfigInvalid", "CreateRefused"} <= set(DEGRADED_REASONS)
+
+
+def behind(state: dict[str, Any], *, always: bool = False, started: bool = False) -> dict[str, Any]:
+    """A pod whose trainer waits for an init container in a state."""
+    document = waiting("PodInitializing")
+    document["spec"]["initContainers"] = [{"name": "agent", **({"restartPolicy": "Always"} if always else {})}]
+    document["status"]["initContainerStatuses"] = [{"name": "agent", "state": state, "started": started}]
+    return document
+
+
+@pytest.mark.parametrize(
+    ("document", "seconds", "reason", "sentence"),
+    [
+        (
+            behind({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}, always=True),
+            101,
+            "ImagePullFailed",
+            "does not start, ImagePullBackOff of init container agent: no such image",
+        ),
+        (
+            behind({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}, always=True),
+            101,
+            "ContainerConfigInvalid",
+            "does not start, CrashLoopBackOff of init container agent: back-off 10s",
+        ),
+        (behind({"running": {}}, started=True), 1000, "PodsNotStarting", "PodInitializing of init container agent; "),
+        (behind({"running": {}}, always=True), 1000, "PodsNotStarting", "PodInitializing of init container agent; "),
+        (
+            behind({"running": {}}, always=True, started=True),
+            1000,
+            "PodsNotStarting",
+            "PodInitializing; a volume, its network or its image is missing",
+        ),
+        (
+            behind({"terminated": {"exitCode": 0}}),
+            1000,
+            "PodsNotStarting",
+            "PodInitializing; a volume, its network or its image is missing",
+        ),
+    ],
+    ids=["image", "crashes", "runs on", "is not started", "is started", "is done"],
+)
+def test_the_init_container_that_a_pod_waits_for_is_named(
+    document: dict[str, Any], seconds: float, reason: str, sentence: str
+) -> None:
+    found = starts(document, seconds=seconds)
+    assert found[1] == reason
+    assert sentence in found[2]
+
+
+def test_an_end_that_the_jobset_controller_does_not_answer_is_reported() -> None:
+    def after(seconds: float, *pods: dict[str, Any]) -> tuple[str, str, str]:
+        seen = observed(run(STATUS), jobsets=[jobset()], pods=[*pods], head=head(5))
+        return verdict(reconcile(seen, at(seconds)), "Ready")
+
+    crashed = pod(**ended(1, 100))
+    assert after(159, crashed)[1] == "Restarting"
+    assert after(1000, crashed, pod(slice_index=1))[1] == "Restarting", "it waits for the end of the other pod"
+    _, reason, message = after(160, crashed)
+    assert reason == "JobSetControllerSilent"
+    assert message.endswith("the JobSet controller does not answer; check the deployment jobset-controller-manager")
 
 
 @pytest.mark.parametrize("reason", ["<script>", "x" * 65, "two words", "a\nb", "ä"])

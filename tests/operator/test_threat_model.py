@@ -25,8 +25,9 @@ VARIABLES = ".env"
 """Names from the owner's list; each value is a text or comes from a Secret of the namespace."""
 
 
-CUSTOM = ".model.custom.config"
-"""Arguments of the class of a custom model, which is a class of the image. Only the trainer reads them."""
+OPEN = re.compile(r"\.model\.custom\.config|\.data\.sources\[\]\.format\.(chat|preference|prompt)\.templateVariables")
+"""Arguments of the class of a custom model, which is a class of the image, and values of a chat template's variables.
+Only the trainer reads them."""
 
 
 def fields(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -44,7 +45,7 @@ def test_no_field_of_a_run_reaches_the_node() -> None:
     found = [path for path, name, _ in fields(SPEC) if name and NODE_FIELDS.fullmatch(name)]
     assert [path for path in found if path != VARIABLES and not CHAT_TEMPLATES.fullmatch(path)] == []
     for path, _, schema in fields(SPEC):
-        assert ("x-kubernetes-preserve-unknown-fields" in schema) == (path == CUSTOM), path
+        assert ("x-kubernetes-preserve-unknown-fields" in schema) == bool(OPEN.fullmatch(path)), path
         assert "x-kubernetes-embedded-resource" not in schema, path
 
 
@@ -53,7 +54,7 @@ def test_no_field_of_a_run_names_a_namespace() -> None:
 
 
 CODE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
-SANDBOX = REPOSITORY / "trainer" / "halcyon" / "sandbox" / "execution.py"  # the process of a model's program
+SANDBOX = REPOSITORY / "trainer" / "halcyon" / "evals" / "sandbox" / "execution.py"  # the process of a model's program
 SOURCES = [
     path for folder in ("crds", "operator", "trainer", "cli") for path in sorted((REPOSITORY / folder).rglob("*.py"))
 ]

@@ -22,3 +22,19 @@ def answered(page: Page, text: str, number: int = 1) -> Locator:
     expect(answer).to_contain_text(text)
     expect(page.locator("#stop")).to_be_hidden()
     return answer
+
+
+def assert_cheap(page: Page, text: str) -> None:
+    """The page's Markdown takes no more than some times as long for this text as for plain emphasis of its length."""
+    took = page.evaluate(
+        """async (text) => {
+            const m = await import('/assets/markdown.js');
+            const began = performance.now();
+            m.render(m.parse(text, {}).tokens, true);
+            const plain = performance.now();
+            m.render(m.parse("a*b ".repeat(text.length / 4), {}).tokens, true);
+            return [plain - began, performance.now() - plain];
+        }""",
+        text,
+    )
+    assert took[0] < 50 * took[1] + 1000, took

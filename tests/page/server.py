@@ -17,12 +17,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.suite.limits import limit
 
 PAGE = Path(__file__).parents[2] / "trainer" / "halcyon" / "serving" / "page"
 POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
+
+
+class Tokens(NamedTuple):
+    """A piece of an answer with the ids of its tokens."""
+
+    text: str
+    ids: Sequence[int]
+
+
 HOLD = object()
 """In an answer: wait for `ChatServer.release`, or for the end of the connection."""
 
@@ -32,7 +41,7 @@ class Text:
     """A streamed answer.
 
     Attributes:
-        pieces: The texts, one event each, and `HOLD`; ("thought", text) for text in the field `reasoning_content`.
+        pieces: The texts, one event each, `Tokens`, and `HOLD`; ("thought", text) for text in the field `reasoning_content`.
         finish: The reason of its end; None for an answer that breaks off.
         events: Further events as they are, after the pieces.
         tokens: The number of tokens that the server counts; None: it says none.
@@ -144,8 +153,14 @@ class _Handler(BaseHTTPRequestHandler):
             if piece is HOLD:
                 self._hold()
             else:
-                delta = {"reasoning_content": piece[1]} if isinstance(piece, tuple) else {"content": piece}
-                self._event(json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}))
+                logs = None
+                if isinstance(piece, Tokens):
+                    logs = {"content": [{"id": token} for token in piece.ids]}
+                    delta = {"content": piece.text}
+                else:
+                    delta = {"reasoning_content": piece[1]} if isinstance(piece, tuple) else {"content": piece}
+                choice = {"index": 0, "delta": delta, "logprobs": logs, "finish_reason": None}
+                self._event(json.dumps({"choices": [choice]}))
         for event in answer.events:
             self._event(event)
         if answer.finish is not None:

@@ -30,6 +30,11 @@ Some *text* with `code` and a [link](https://example.org/).
 for number in range(1_000_000): print("a line of code that is wider than a narrow screen", number, number ** 2)
 ```
 
+- [x] a task with a note[^1]
+- [ ] another one, with an ![image](https://example.org/a.png)
+
+[^1]: The note.
+
 > A quotation.
 """
 
@@ -80,6 +85,7 @@ def test_no_rule_of_accessibility_is_broken(page: Page, server: ChatServer, sche
     if width == 360:
         page.keyboard.press("Escape")
     page.get_by_role("button", name="Settings").click()
+    page.get_by_text("Top-k, min-p and penalties").click()
     assert violations(page) == []
 
 
@@ -181,7 +187,7 @@ def test_the_keyboard_alone_reaches_everything(page: Page, server: ChatServer) -
         "System message: none",
         "Edit",
     ]
-    wanted += ["Copy code", "Code", "Copy", "Regenerate", "message", "Send"]
+    wanted += ["Copy code", "Code", "Copy", "Regenerate", "Attach", "message", "Send"]
     start = order.index(wanted[0])
     assert order[start : start + len(wanted)] == wanted[: len(order) - start]
     for _ in range(40):

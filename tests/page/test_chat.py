@@ -11,7 +11,7 @@ from tests.page.acts import answered, answers, ask
 from tests.page.server import HOLD, ChatServer, Rejected, Text
 from tests.suite.limits import limit
 
-STREAM = {"stream": True, "stream_options": {"include_usage": True}}
+STREAM = {"stream": True, "stream_options": {"include_usage": True}, "logprobs": True}
 
 pytestmark = [pytest.mark.slow, pytest.mark.variant, pytest.mark.xdist_group("chat-page")]
 
@@ -180,6 +180,15 @@ def test_settings_are_sent_and_stay_after_a_reload(page: Page, server: ChatServe
         "System message": "Answer in one word.",
     }.items():
         page.get_by_label(label).fill(value)
+    page.get_by_text("Top-k, min-p and penalties").click()
+    for label, value in {
+        "Top-k": "40",
+        "Min-p": "0.05",
+        "Presence penalty": "-0.5",
+        "Frequency penalty": "0.25",
+        "Repetition penalty": "1.1",
+    }.items():
+        page.get_by_label(label).fill(value)
     page.get_by_role("button", name="Save").click()
     page.reload()
     page.get_by_label("Model").select_option("tiny-qwen3")
@@ -190,6 +199,11 @@ def test_settings_are_sent_and_stay_after_a_reload(page: Page, server: ChatServe
         "messages": [{"role": "system", "content": "Answer in one word."}, {"role": "user", "content": "Is it?"}],
         "temperature": 0.7,
         "top_p": 0.9,
+        "top_k": 40,
+        "min_p": 0.05,
+        "presence_penalty": -0.5,
+        "frequency_penalty": 0.25,
+        "repetition_penalty": 1.1,
         "max_tokens": 64,
         **STREAM,
     }
@@ -201,6 +215,18 @@ def test_a_setting_out_of_range_is_not_saved(page: Page) -> None:
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("dialog")).to_be_visible()
     assert page.get_by_label("Temperature").evaluate("field => field.validationMessage")
+    page.get_by_label("Temperature").fill("")
+    folded = page.get_by_text("Top-k, min-p and penalties")
+    folded.click()
+    page.get_by_label("Min-p").fill("1.5")
+    folded.click()
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_label("Min-p")).to_be_visible()  # the message of the browser stands at it
+    page.get_by_label("Min-p").fill("0.5")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_role("button", name="Settings").click()
+    expect(page.get_by_label("Min-p")).to_be_visible()  # a setting that holds is not folded away
+    page.get_by_role("button", name="Cancel").click()
 
 
 def test_a_server_that_cannot_be_reached_is_reported(page: Page) -> None:

@@ -65,3 +65,17 @@ def test_what_can_be_done_with_a_conversation_is_reached_with_the_keyboard(page:
     page.keyboard.press("Enter")
     expect(page.locator("#list .open")).to_have_text(["second"])
     expect(page.locator("#list .open")).to_be_focused()
+
+
+def test_shortcuts_begin_a_conversation_and_search(page: Page, server: ChatServer) -> None:
+    server.script(Text(["One."]))
+    ask(page, "question")
+    answered(page, "One.")
+    page.keyboard.press("Control+k")
+    expect(page.locator("#search")).to_be_focused()
+    page.keyboard.press("Control+Shift+o")
+    expect(page.locator("#log article")).to_have_count(0)
+    expect(page.get_by_label("Message", exact=True)).to_be_focused()
+    page.set_viewport_size({"width": 360, "height": 640})
+    page.keyboard.press("Control+k")
+    expect(page.locator("#search")).to_be_focused()

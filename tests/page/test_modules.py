@@ -98,19 +98,22 @@ def test_changes_of_a_conversation(page: Page) -> None:
         const asked = m.add(empty, {role: "user", content: "  First line of it\\nsecond"}, 2);
         const failed = m.add(asked, {role: "assistant", content: "", finish: "error"}, 3);
         const again = m.add(failed, {role: "user", content: "more"}, 4);
+        const stopped = m.add(m.add(again, {role: "assistant", content: "", finish: "stopped"}, 4), {role: "user", content: "last"}, 4);
         return {
             titles: [empty.title, asked.title, m.before(again, 0, 5).title, m.titleOf("word ".repeat(30)), m.titleOf("x".repeat(80))],
-            sent: m.requestMessages(again, "Be brief."),
+            sent: [failed, again, stopped].map((one) => m.requestMessages(one, "Be brief.")),
+            asked: m.requestMessages(asked, ""),
             cut: m.before(again, 1, 5),
             unchanged: empty.messages.length,
         };"""
     found = call(page, "conversations", code)
     assert found["titles"] == ["", "First line of it", "", "word " * 11 + "word…", "x" * 60 + "…"]
-    # Neighbours of the same role are joined: the answer between them has no text.
+    # A question that was refused is not sent again; neighbours of the same role are joined.
+    system = {"role": "system", "content": "Be brief."}
     assert found["sent"] == [
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": "  First line of it\nsecond\n\nmore"},
-    ]
+        [system], [system, {"role": "user", "content": "more"}], [system, {"role": "user", "content": "more\n\nlast"}]
+    ]  # fmt: skip
+    assert found["asked"] == [{"role": "user", "content": "  First line of it\nsecond"}]
     assert (len(found["cut"]["messages"]), found["cut"]["updated"], found["unchanged"]) == (1, 5, 0)
 
 
@@ -162,16 +165,39 @@ def test_a_storage_that_refuses_keeps_the_newest_that_fit(page: Page) -> None:
 
 
 def test_settings_that_are_not_valid_get_their_defaults(page: Page) -> None:
+    numbers = {"temperature": 0, "topP": 1, "topK": 40, "minP": 0, "presencePenalty": -2, "frequencyPenalty": 2}
     given = [
-        {"temperature": 0, "topP": 1, "maxTokens": 5, "system": "s", "model": "m", "theme": "dark"},
-        {"temperature": 2.1, "topP": 0, "maxTokens": 1.5, "system": 5, "model": None, "theme": "red", "key": "secret"},
-        {"temperature": "1", "topP": -1, "maxTokens": 0},
+        numbers | {"repetitionPenalty": 1, "maxTokens": 5, "system": "s", "model": "m", "theme": "dark"},
+        {
+            "topK": 0,
+            "minP": -0.1,
+            "presencePenalty": -3,
+            "frequencyPenalty": 3,
+            "repetitionPenalty": 0,
+            "temperature": 2.1,
+            "topP": 0,
+            "maxTokens": 1.5,
+            "system": 5,
+            "model": None,
+            "theme": "red",
+            "key": "secret",
+        },
+        {"temperature": "1", "topP": -1, "maxTokens": 0, "topK": 1.5},
         None,
     ]
     found = call(page, "settings", "return {read: x.map(m.readSettings), defaults: m.DEFAULTS};", given)
     assert found["read"] == [given[0], *[found["defaults"]] * 3]
     assert call(page, "settings", "return x.map((one) => m.requestFields(m.readSettings(one)));", given) == [
-        {"temperature": 0, "top_p": 1, "max_tokens": 5},
+        {
+            "temperature": 0,
+            "top_p": 1,
+            "top_k": 40,
+            "min_p": 0,
+            "presence_penalty": -2,
+            "frequency_penalty": 2,
+            "repetition_penalty": 1,
+            "max_tokens": 5,
+        },
         *[{}] * 3,
     ]
 
@@ -181,7 +207,7 @@ def test_an_answer_without_an_end_is_stopped(page: Page) -> None:
         const message = {role: "assistant", content: ""};
         let closed = false;
         const endless = async function* () {
-            try { for (;;) yield {text: "x".repeat(100_000)}; } finally { closed = true; }
+            try { for (;;) yield {text: "x".repeat(100_000), ids: []}; } finally { closed = true; }
         };
         const error = await new m.Answer({}, message).run(endless, null, () => {});
         return [error.message, message.finish, message.content.length, closed];"""

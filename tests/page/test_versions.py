@@ -97,3 +97,30 @@ def test_a_new_version_without_a_text_loses_no_earlier_one(page: Page, server: C
     expect(page.locator(".versions")).to_have_text("2/2")
     page.get_by_role("button", name="Previous version").click()
     answered(page, "One.")
+
+
+def test_an_edited_message_keeps_its_earlier_version_with_all_that_followed(page: Page, server: ChatServer) -> None:
+    server.script(*(Text([text]) for text in ("One.", "Two.", "Other.", "Third.", "Fourth.")))
+    for number, text in enumerate(("One.", "Two.")):
+        ask(page, f"question {number}")
+        answered(page, text, number + 1)
+    page.get_by_role("button", name="Edit").first.click()
+    page.get_by_label("Edit your message").fill("changed")
+    page.get_by_label("Edit your message").press("Enter")
+    answered(page, "Other.")
+    question = page.locator("#log .user").first
+    expect(question.locator(".versions")).to_have_text("2/2")
+    ask(page, "and then")
+    answered(page, "Third.", 2)
+    question.get_by_role("button", name="Previous version").click()
+    expect(page.locator("#log .content")).to_have_text(["question 0", "One.", "question 1", "Two."])
+    expect(question.get_by_role("button", name="Next version")).to_be_focused()
+    expect(page.locator("#said")).to_have_text("Version 1 of 2")
+    assert violations(page) == []
+    page.reload()
+    expect(page.locator("#log .content")).to_have_text(["question 0", "One.", "question 1", "Two."])
+    page.get_by_role("button", name="Next version").click()
+    expect(page.locator("#log .content")).to_have_text(["changed", "Other.", "and then", "Third."])
+    ask(page, "last")
+    answered(page, "Fourth.", 3)
+    assert sent(server) == ["changed", "Other.", "and then", "Third.", "last"]

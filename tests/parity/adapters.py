@@ -22,6 +22,8 @@ import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 
+from tests.parity.dora import dora_with_dropout
+
 BASES = Path(__file__).parents[1] / "trainer/weights/goldens"
 GOLDENS = BASES / "adapters"
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -95,6 +97,42 @@ def same(one: Path, other: Path) -> bool:
     return float(np.abs(here - there).max()) <= 1e-5 * float(np.abs(there).max()) and next(configs) == next(configs)
 
 
+class Masked(torch.nn.Module):
+    """Dropout with an explicit mask."""
+
+    def __init__(self, factors: torch.Tensor) -> None:
+        super().__init__()
+        self.factors = factors
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.factors
+
+
+def dropout_differs() -> float:
+    """How much peft's DoRA with dropout differs from `dora_with_dropout`, as a share of the output."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(7, 5, bias=True))
+    adapted = get_peft_model(
+        model, LoraConfig(r=2, lora_alpha=3, lora_dropout=0.5, use_dora=True, target_modules=["0"])
+    )
+    layer, x = adapted.base_model.model[0], torch.randn(6, 7)
+    factors = (torch.rand(6, 7) > 0.5).float() * 2
+    layer.lora_dropout["default"] = Masked(factors)
+    parts = (
+        layer.lora_A["default"].weight,
+        layer.lora_B["default"].weight,
+        layer.lora_magnitude_vector["default"].weight,
+    )
+    with torch.no_grad():
+        parts[1].copy_(torch.randn_like(parts[1]))
+        parts[2].copy_(parts[2] * 1.5)
+        found = (layer.train()(x) - layer.base_layer.bias).numpy()
+    weight = layer.base_layer.weight.detach().numpy().T
+    down, up, magnitude = (each.detach().numpy().T for each in parts)
+    expected = dora_with_dropout(x.numpy(), factors.numpy(), weight, down, up, magnitude, 3 / 2)
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
 def main() -> int:
     """Write the goldens, or check that peft still computes them."""
     warnings.simplefilter("ignore")
@@ -111,6 +149,9 @@ def main() -> int:
     sys.stdout.write(f"{len(CASES) - len(changed)} of {len(CASES)} adapters have the logits of peft\n")
     for case in changed:
         sys.stdout.write(f"{case}: peft does not compute the logits of the golden\n")
+    if (difference := dropout_differs()) > 1e-5:
+        sys.stdout.write(f"peft computes DoRA with dropout otherwise: a difference of {difference:.1g}\n")
+        return 1
     return bool(changed)
 
 

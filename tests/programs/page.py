@@ -16,8 +16,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
+
+from halcyon.commands.programs.gpus import GPUS
+from halcyon.models.parts.blackwell_gradients import keys_of_step
+from halcyon.models.parts.hopper_gradients import BLOCK, TILE
+from halcyon.models.parts.visible_tiles import tiles_of_keys, tiles_of_queries
 from halcyon_api.counting import size
-from tests.programs.rows import LENGTH, MODELS, PENDING, ROWS, WITH_EXPERTS, Row
+from halcyon_api.hardware.gpu_attention import gpu_kernel
+from tests.programs.rows import HEADS, LENGTH, MODELS, PENDING, ROWS, WITH_EXPERTS, Row
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = REPOSITORY / "docs" / "programs.md"
@@ -46,6 +54,8 @@ over `fsdp`, and defaults for all else. Each row is a test of `make programs`, w
 - **attention**: calls of attention kernels in a step, forward and backward. *Computed again*: the backward pass calls a forward kernel.
 - **its loops**: loops with matrix products of attention, and their iterations in a step. *d*: the data decides the iterations of one of
   them, which counts once.
+- **tiles**: the tiles that the backward kernels of GPUs compute, of those in the causal triangle, with documents of 1,000 tokens in the mean;
+  counted from the ranges that the kernels get, for drawn documents.
 - **experts**, **its loops**: the same for the products of experts.
 - **products**: matrix products of libraries and of XLA by type of the factors, in a step. A loop whose iterations the data decides counts
   once.
@@ -123,6 +133,36 @@ def _loops(plan: Document, scope: str) -> str:
     return f"{len(found)}: {sum(times((loop['trips'], *loop['outer'])) for loop in found):,}{decided}"
 
 
+def tile_share(first: np.ndarray, gpu: str, head: int, value: int) -> float:
+    """Tiles that the backward kernels of a GPU compute, of those in the causal triangle.
+
+    Args:
+        first: First key of each query, int32 [rows, positions].
+        gpu: `accelerator.type`.
+        head: Features of a key.
+        value: Features of a value.
+    """
+    major, minor = map(int, GPUS[gpu].compute_capability.split("."))
+    kernel = gpu_kernel((major, minor), head, value, soft_cap=False, ranges=True)
+    if isinstance(kernel, str) or kernel.gradients is None:
+        return 1.0
+    keys = BLOCK if kernel.gradients == "hopper" else keys_of_step(2 * (head + value))
+    given, counts = jnp.asarray(first, jnp.int32), []
+    for begins in (given, jnp.zeros_like(given)):
+        ranges = (tiles_of_keys(begins, TILE, keys) * keys, tiles_of_queries(begins, TILE, BLOCK) * BLOCK)
+        counts.append(sum(int(jnp.sum(found[..., 1] - found[..., 0])) for found in ranges))
+    return counts[0] / counts[1]
+
+
+def tiles_of(row: Row) -> str:
+    """The cell of a row in the column "tiles"."""
+    if row.accelerator not in GPUS:
+        return "-"
+    begins = np.random.default_rng(0).random((20, LENGTH)) < 1 / 1000
+    first = np.maximum.accumulate(np.where(begins, np.arange(LENGTH), 0), 1)
+    return f"{tile_share(first, row.accelerator, *HEADS[row.model]):.0%}"
+
+
 def _products(plan: Document) -> str:
     found: Counter[str] = Counter()
     for product in plan["products"]:
@@ -134,10 +174,8 @@ def _line(row: Row, plan: Document) -> str:
     cells = [row.accelerator]
     experts = row.model in WITH_EXPERTS
     if "error" in plan:
-        return (
-            f"| {row.accelerator} | no program: {plan['error'][:300].replace('|', ' ')} |{' |' * (9 if experts else 7)}"
-        )
-    cells += [_kernels(plan, "attention"), _loops(plan, "attention")]
+        return f"| {row.accelerator} | no program: {plan['error'][:300].replace('|', ' ')} |{' |' * (10 if experts else 8)}"
+    cells += [_kernels(plan, "attention"), _loops(plan, "attention"), tiles_of(row)]
     cells += [_kernels(plan, "experts"), _loops(plan, "experts")] if experts else []
     share = covered(plan)
     cells += [
@@ -160,7 +198,18 @@ def page(plans: Mapping[str, Document], versions: Mapping[str, str]) -> str:
     lines = [_HEAD, f"Compilers: {', '.join(f'{name} {version}' for name, version in versions.items())}.", ""]
     for model in MODELS:
         experts = ["experts", "its loops"] if model in WITH_EXPERTS else []
-        header = ["", "attention", "its loops", *experts, "products", "memory", "covered", "in loops", "compiler"]
+        header = [
+            "",
+            "attention",
+            "its loops",
+            "tiles",
+            *experts,
+            "products",
+            "memory",
+            "covered",
+            "in loops",
+            "compiler",
+        ]
         lines += [f"## {_TITLES[model]}", "", f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
         lines += [_line(row, plans[row.name]) for row in ROWS if row.model == model]
         lines.append("")

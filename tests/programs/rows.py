@@ -57,6 +57,8 @@ MODELS: dict[str, dict[str, Any]] = {
 """Widths of Llama 3.2 1B, Llama 3 8B, Qwen3-30B-A3B, Qwen3-Next (with 8 of 128 experts) and DeepSeek V3's attention
 with 16 heads. Models with experts have few layers; a loop over more of them would be the same program."""
 WITH_EXPERTS = ("MoE", "hybrid", "MLA")
+HEADS = {"1B": (64, 64), "8B": (128, 128), "MoE": (128, 128), "hybrid": (256, 256), "MLA": (192, 128)}
+"""Features of a key and of a value."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,6 @@ _MORE_READERS = (programs.PROMETHEUS, programs.ARGO, programs.ACTIONLINT, progra
 minutes.
 """
 _CONTROLLERS = (
-    programs.AGENT_SANDBOX,
     programs.FLUX_SOURCE,
     programs.FLUX_KUSTOMIZE,
     programs.FLUX_HELM,

@@ -102,6 +102,7 @@ class Run:
         self._console = console
         self._progress = ConsoleProgress(console)
         self._steps: list[Step] = []
+        self._ran_tests = False
 
     def all(self, *, check: bool) -> int:
         """Run everything.
@@ -110,7 +111,7 @@ class Run:
             check: Whether to run `make check` first.
 
         Returns:
-            The highest exit status of the steps.
+            The highest exit status of the steps; that of pytest without tests if no step ran a test.
         """
         before = machine.measure(rounds=4)
         os.environ[machine.VARIABLE] = f"{before.factor:.2f}"
@@ -138,7 +139,9 @@ class Run:
         path = FOLDER / (f"{self._tier}.json" if whole else f"{self._tier}-{'-'.join(self._parts)}.json")
         path.write_text(json.dumps(report.document(self._tier, self._steps, before, after), indent=2) + "\n")
         self._console.print(f"The same as JSON: {path.relative_to(REPOSITORY)}", highlight=False)
-        return max((step.code for step in self._steps), default=0)
+        if not self._ran_tests:
+            self._console.print("error: no test ran", highlight=False)
+        return max((step.code for step in self._steps), default=0) or (0 if self._ran_tests else NO_TESTS)
 
     def _step(self, name: str, work: Callable[[], int], record: Path | None = None) -> int:
         self._console.rule(name, align="left")
@@ -154,6 +157,7 @@ class Run:
 
         def work() -> int:
             code = _exit_status(command)
+            self._ran_tests |= code != NO_TESTS
             return 0 if code == NO_TESTS else code
 
         self._step(part, work, record)
@@ -162,6 +166,7 @@ class Run:
         """The tests that compile for accelerators have an environment of their own, which the Makefile makes."""
         record = FOLDER / f"{SuitePart.PROGRAMS}.json"
         record.unlink(missing_ok=True)
+        self._ran_tests = True  # without tests, make fails
         self._step(
             "accelerator programs", lambda: _exit_status(["make", "programs", f"ARGS=--record {record}"]), record
         )

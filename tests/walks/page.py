@@ -119,8 +119,10 @@ class Walk:
         own = {"HOME": str(self.folder), "XDG_CACHE_HOME": str(self.folder / ".cache"), "PATH": path}
         return kept | own | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": QUICK_FLAGS}
 
-    def run(self, line: str, *, given: str = "") -> str:
-        """Run a command in a process of its own. Returns what it prints."""
+    def run(self, line: str, *, given: str = "", code: int = 0) -> str:
+        """Run a command in a process of its own, which must end with this code. Returns what it prints; of a command
+        that fails, also what it says on standard error.
+        """
         command = self.command(line)
         ended = subprocess.run(
             ["bash", "-c", command],
@@ -132,8 +134,8 @@ class Walk:
             timeout=limit(900),
             check=False,
         )
-        assert ended.returncode == 0, f"{command}\n{ended.stdout[-3000:]}{ended.stderr[-3000:]}"
-        return ended.stdout
+        assert ended.returncode == code, f"{command}\n{ended.stdout[-3000:]}{ended.stderr[-3000:]}"
+        return ended.stdout + (ended.stderr if code else "")
 
     def step(self, root: str) -> int:
         """The step of the newest checkpoint in a root below the folder."""

@@ -48,7 +48,7 @@ def laptop(folder: Path, sets: dict[str, Any]) -> Walk:
     """A reader with the checkout's examples, whose checkpoints are in their folder."""
     walk = Walk(folder, LAPTOP, sets)
     example = (REPOSITORY / "examples" / "local-llama.yaml").read_text()
-    walk.write("examples/local-llama.yaml", example.replace("/var/tmp/halcyon/", f"{folder}/"))
+    walk.write("examples/local-llama.yaml", example.replace("~/halcyon/", f"file://{folder}/"))
     return walk
 
 
@@ -108,7 +108,7 @@ def finetunes(folder: Path, steps: int, sizes: dict[str, str], *, until: str | N
     """Follow both pages, with a published model in small and conversations of the reader's own."""
     base(folder / "models" / "base")
     share_gpt(folder)
-    places = {"file:///var/tmp/halcyon": f"file://{folder}", "everySteps: 100": f"everySteps: {steps // 2}"}
+    places = {"root: ~/halcyon": f"root: file://{folder}", "everySteps: 100": f"everySteps: {steps // 2}"}
     done = Walk(folder, places | LENGTH | sizes, WORKERS).follow("data-forms.md")
     (shown,) = (output for command, output in done if command.startswith("halcyon data show"))
     assert "ShareGPT" in shown, "the form of the rows"

@@ -5,6 +5,16 @@ from __future__ import annotations
 from typing import ClassVar
 
 from halcyon_api.ends import EndCause, ExitCode
+from halcyon_api.printable import printable
+
+_NO_THREAD = "can't start new thread"
+"""What Python says of it."""
+
+
+def no_thread(error: BaseException) -> str:
+    """The sentence about a thread that could not start; empty for another error."""
+    fix = "raise its limit of processes (ulimit -u, the pids of a pod), or end other programs"
+    return f"this machine lets the process start no more threads; {fix}" if str(error) == _NO_THREAD else ""
 
 
 class TrainerExit(Exception):
@@ -13,6 +23,9 @@ class TrainerExit(Exception):
     cause: ClassVar[EndCause] = EndCause.FAILED
     others_missing: ClassVar[bool] = False
     """Whether the process stopped waiting for other processes; they or their pods are then the cause."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
     @property
     def exit_code(self) -> ExitCode:

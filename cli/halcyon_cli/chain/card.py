@@ -1,25 +1,23 @@
-"""The sections of a report card, as values that Markdown and HTML are written from.
-
-Pure, but for the pictures, which matplotlib draws.
-"""
+"""The sections of a report card, as Markdown. Pure."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from halcyon.telemetry.history.reading import History
-from halcyon_api.counting import counted
+from halcyon_api.counting import amount, counted, percent
 from halcyon_api.local_times import local_time
-from halcyon_api.result_documents import CORE_PREFIX, CORE_TASKS, core_title
-from halcyon_api.status.goodput import CAUSES, cause_label
-from halcyon_cli.chain.original import CORE_OF_GPT2, ROWS, comparable
+from halcyon_api.result_documents import CORE_PREFIX, CORE_TASKS, AnswerSample, core_title
+from halcyon_api.status.goodput import CAUSES, GoodputSeconds, cause_label
+from halcyon_cli.chain.original import GPT2, ROWS, comparable
 from halcyon_cli.chain.reading import Chain
-from halcyon_cli.chain.stage import Stage, cost_of, seconds_of
+from halcyon_cli.chain.stage import Rollout, Stage, at_least, chip_hours_words, cost_of, seconds_of, tokens_of
 from halcyon_cli.chain.verdict import verdict
-from halcyon_cli.chain.writing import Block, Card, Curves, Facts, Heading, Paragraph, Sample, Table
-from halcyon_cli.history_report import series, state
+from halcyon_cli.chain.writing import Card
+from halcyon_cli.history_report import left_out, series, state
+from halcyon_cli.markdown import fenced, line, quoted, table, text
 from halcyon_cli.report import MEANINGS, span
 
 NONE = "-"
@@ -38,83 +36,83 @@ def card(chain: Chain, price: float | None, now: float) -> Card:
         now: Seconds since 1970.
     """
     stages = chain.stages
-    blocks: list[Block] = [Paragraph(verdict(stages, price)), _summary(chain, price, now)]
-    for title, make in (
-        ("Stages", lambda: _stages(stages, now)),
-        ("Data", lambda: _data(stages)),
-        ("Hardware and cost", lambda: _cost(stages, price)),
-        ("Time by cause", lambda: _time(stages)),
-        ("Curves", lambda: _curves(stages)),
-        ("Results", lambda: _results(stages)),
-        ("Beside the original", lambda: _original(stages)),
-        ("Answers", lambda: _answers(stages)),
-        ("What is missing", lambda: _missing(chain)),
-    ):
-        found = list(make())
-        blocks += [Heading(title), *found] if found else []
-    return Card(f"Report card: {' → '.join(stage.run for stage in stages)}", tuple(blocks))
+    parts: list[str | History] = [line(verdict(stages, price)), _summary(stages, price, now)]
+    for title, section in {
+        "Stages": _stages(stages, now),
+        "Data": _data(stages),
+        "Hardware and cost": _cost(stages, price),
+        "Time by cause": _time(stages),
+        "Curves": _curves(stages),
+        "Results": _results(stages),
+        "Beside the original": _original(stages),
+        "Answers": _answers(stages),
+        "What is missing": _missing(chain),
+    }.items():
+        if found := list(section):
+            parts += [f"## {title}", *found]
+    return Card(f"Report card: {' → '.join(stage.run for stage in stages)}", tuple(parts))
 
 
-def _summary(chain: Chain, price: float | None, now: float) -> Facts:
-    stages = chain.stages
+def _summary(stages: Sequence[Stage], price: float | None, now: float) -> str:
     seconds = seconds_of(stages)
     last = stages[-1]
     rows = [
-        ("model", ", ".join(part for part in (last.model, _amount(last.parameters, "parameter")) if part) or NONE),
+        ("model", ", ".join(filter(None, (last.model, _amount(last.parameters, "parameter")))) or NONE),
         ("stages", counted(len(stages), "stage")),
-        ("trained on", _amount(sum(stage.tokens or 0 for stage in stages) or None, "token") or NONE),
-        ("time", f"{span(seconds.total)}, {_ratio(seconds.productive_step, seconds.total)} of it productive"),
+        ("trained on", tokens_of(stages) or NONE),
+        ("time", f"{span(seconds.total)}, {_ratio(seconds)} of it productive"),
         ("cost", _total_cost(stages, price)),
         ("written", local_time(now)),
     ]
-    rows += (
-        (core_title(last.core_tasks) if name == "CORE" else name, f"{value:z.4f} at step {step:,}")
-        for name, (step, value) in last.averages.items()
-    )
-    return Facts(tuple(rows))
+    for name, found in last.averages.items():
+        title = core_title(last.core_tasks) if name == "CORE" else name
+        rows.append((title, f"{found['value']:z.4f} at step {found['step']:,}"))
+    return table(rows)
 
 
-def _stages(stages: Sequence[Stage], now: float) -> Iterator[Block]:
+def _stages(stages: Sequence[Stage], now: float) -> Iterator[str]:
     titles = ("stage", "objective", "began from", "#steps", "#tokens", "#time", "state")
-    yield Table(titles, tuple(_stage_row(stage, now) for stage in stages))
+    yield table((_stage_row(stage, now) for stage in stages), *titles)
 
 
 def _stage_row(stage: Stage, now: float) -> tuple[str, ...]:
     origin = stage.origin
     began = NONE if origin is None else origin.run or origin.root or NONE
-    tokens = stage.tokens
+    known = bool(stage.history.groups)
     steps = f"{stage.first_step:,} to {stage.last_step:,}" if stage.first_step else f"{stage.last_step:,}"
     return (
         stage.run,
         stage.objective or NONE,
         began,
         steps,
-        NONE if tokens is None else f"{tokens:,}",
-        span(stage.seconds.total) if stage.history is not None else NONE,
-        state(stage.history, now) if stage.history is not None else "no history",
+        NONE if stage.tokens is None else f"{stage.tokens:,}",
+        span(stage.history.seconds.total) if known else NONE,
+        state(stage.history, now) if known else "no history",
     )
 
 
-def _data(stages: Sequence[Stage]) -> Iterator[Block]:
+def _data(stages: Sequence[Stage]) -> Iterator[str]:
     rows = [
         (
             stage.run,
             source.name,
-            f"{source.share:.1%}",
-            f"{source.tokens:,.0f}",
+            NONE if source.share is None else percent(source.share, 1),
+            NONE if source.tokens is None else f"{source.tokens:,.0f}",
             NONE if source.epochs is None else f"{source.epochs:.2f}",
-            NONE if source.held_out is None else f"{source.held_out:,}",
+            NONE if source.held_out_sequences is None else f"{source.held_out_sequences:,}",
         )
         for stage in stages
         for source in stage.sources
     ]
     if rows:
-        yield Table(("stage", "source", "#share", "#tokens", "#epochs", "#held-out sequences"), tuple(rows))
-        yield Paragraph("Shares are those at the first step of a stage; tokens and epochs follow from them.")
+        yield table(rows, "stage", "source", "#share", "#tokens", "#epochs", "#held-out sequences")
+        for stage in stages:
+            yield from (line(f"{stage.run}: {sentence}") for sentence in left_out(stage.history))
+        yield line("Shares are those at the first step of a stage; tokens and epochs follow from them.")
 
 
-def _cost(stages: Sequence[Stage], price: float | None) -> Iterator[Block]:
-    rows: list[tuple[str, ...]] = []
+def _cost(stages: Sequence[Stage], price: float | None) -> Iterator[str]:
+    rows: list[tuple[object, ...]] = []
     for stage in stages:
         place, hours, cost = stage.place, stage.chip_hours, stage.cost(price)
         shown = price if price is not None else place.get("pricePerChipHour")
@@ -122,13 +120,13 @@ def _cost(stages: Sequence[Stage], price: float | None) -> Iterator[Block]:
             (
                 stage.run,
                 _hardware(place),
-                str(place.get("chips", NONE)),
+                place.get("chips", NONE),
                 NONE if hours is None else f"{hours:,.3f}",
                 NONE if shown is None else f"{shown:g}",
                 NONE if cost is None else f"{cost:,.2f}",
             )
         )
-    yield Table(("stage", "hardware", "#chips", "#chip hours", "#price", "#cost"), tuple(rows))
+    yield table(rows, "stage", "hardware", "#chips", "#chip hours", "#price", "#cost")
     words = ["Cost is chips times hours times the price of a chip hour, over every second of each process group."]
     if not any(row[4] != NONE for row in rows):
         words.append("No price is known: set accelerator.pricePerChipHour in the documents, or give --price.")
@@ -137,7 +135,7 @@ def _cost(stages: Sequence[Stage], price: float | None) -> Iterator[Block]:
         for stage in stages
         if stage.unplaced
     )
-    yield Paragraph(" ".join(words))
+    yield line(" ".join(words))
 
 
 def _hardware(place: Any) -> str:
@@ -150,27 +148,26 @@ def _hardware(place: Any) -> str:
     )
 
 
-def _time(stages: Sequence[Stage]) -> Iterator[Block]:
-    known = [stage for stage in stages if stage.history is not None]
+def _time(stages: Sequence[Stage]) -> Iterator[str]:
+    known = [stage for stage in stages if stage.history.groups]
     if not known:
         return
-    every = [*(stage.seconds for stage in known), seconds_of(known)]
+    every = [*(stage.history.seconds for stage in known), seconds_of(known)]
     rows = [
         (cause_label(cause), *(f"{getattr(seconds, cause):,.1f}" for seconds in every), MEANINGS[cause])
         for cause in CAUSES
         if getattr(every[-1], cause) > 0
     ]
     rows.append(("all", *(f"{seconds.total:,.1f}" for seconds in every), "seconds"))
-    rows.append(("goodput", *(_ratio(seconds.productive_step, seconds.total) for seconds in every), "productive share"))
-    yield Table(("cause", *(f"#{stage.run}" for stage in known), "#all", "meaning"), tuple(rows))
+    rows.append(("goodput", *map(_ratio, every), "productive share"))
+    yield table(rows, "cause", *(f"#{stage.run}" for stage in known), "#all", "meaning")
 
 
-def _curves(stages: Sequence[Stage]) -> Iterator[Block]:
+def _curves(stages: Sequence[Stage]) -> Iterator[str | History]:
     for stage in stages:
-        if stage.history is None or not stage.history.steps:
-            continue
-        yield Paragraph(f"{stage.run}: {_first_and_last(stage.history)}")
-        yield Curves(stage.history)
+        if stage.history.steps:
+            yield line(f"{stage.run}: {_first_and_last(stage.history)}")
+            yield stage.history
 
 
 def _first_and_last(history: History) -> str:
@@ -183,7 +180,7 @@ def _first_and_last(history: History) -> str:
     return ", ".join(parts)
 
 
-def _results(stages: Sequence[Stage]) -> Iterator[Block]:
+def _results(stages: Sequence[Stage]) -> Iterator[str]:
     names = list(dict.fromkeys(name for stage in stages for name in stage.last_results))
     names.sort(key=lambda one: one.startswith(CORE_PREFIX))
     rows = [
@@ -193,27 +190,25 @@ def _results(stages: Sequence[Stage]) -> Iterator[Block]:
     rows = [row for row in rows if any(cell != NONE for cell in row[1:])]
     held_out = [stage.held_out for stage in stages]
     if any(held_out):
-        rows.append(("held-out loss", *(_before_and_after(found, 1) for found in held_out)))
-        rows.append(("held-out bits per byte", *(_before_and_after(found, 2) for found in held_out)))
+        rows.append(("held-out loss", *(_before_and_after(found, "loss") for found in held_out)))
+        rows.append(("held-out bits per byte", *(_before_and_after(found, "bitsPerByte") for found in held_out)))
     if any(stage.held_out_rewards for stage in stages):
-        rows.append(("held-out reward", *(_before_and_after(stage.held_out_rewards, 1) for stage in stages)))
+        rows.append(("held-out reward", *(_before_and_after(stage.held_out_rewards, "reward") for stage in stages)))
     if not rows:
         return
-    yield Table(("result", *(f"#{stage.run}" for stage in stages)), tuple(rows))
-    words = [
+    yield table(rows, "result", *(f"#{stage.run}" for stage in stages))
+    yield line(
         "Tasks are those of the newest model of each stage, so a column and the one before it are after and before the "
-        "stage."
-    ]
-    words.append("± is the standard error. CORE and ChatCORE are means of centred accuracies: random answers have 0.")
-    words.append("Held-out results are the first and the last of a stage, each on the stage's own held-out text.")
-    yield Paragraph(" ".join(words))
+        "stage. ± is the standard error. CORE and ChatCORE are means of centred accuracies: random answers have 0. "
+        "Held-out results are the first and the last of a stage, each on the stage's own held-out text."
+    )
 
 
 def _average(stage: Stage, name: str) -> str:
     if name not in stage.averages:
         return NONE
     partial = name == "CORE" and stage.core_tasks != CORE_TASKS
-    return f"{stage.averages[name][1]:z.4f}" + (f" ({stage.core_tasks} of {CORE_TASKS} tasks)" if partial else "")
+    return f"{stage.averages[name]['value']:z.4f}" + (f" ({stage.core_tasks} of {CORE_TASKS} tasks)" if partial else "")
 
 
 def _accuracy(stage: Stage, name: str) -> str:
@@ -228,83 +223,78 @@ def _accuracy(stage: Stage, name: str) -> str:
     return f"{found.accuracy:z.4f}{error}{best}"
 
 
-def _before_and_after(found: Sequence[tuple[float | None, ...]], column: int) -> str:
-    values = [value for one in found if isinstance(value := one[column], (int, float)) and math.isfinite(value)]
+def _before_and_after(found: Sequence[Mapping[str, Any]], name: str) -> str:
+    values = [value for one in found if isinstance(value := one[name], (int, float)) and math.isfinite(value)]
     if not values:
         return NONE
     return f"{values[-1]:z.4f}" if len(values) == 1 else f"{values[0]:z.4f} to {values[-1]:z.4f}"
 
 
-def _original(stages: Sequence[Stage]) -> Iterator[Block]:
+def _original(stages: Sequence[Stage]) -> Iterator[str]:
     last = stages[-1]
     tasks = list(ROWS[-1].tasks)
-    newest: Callable[[str], float | None] = lambda name: next(  # noqa: E731
-        (found[1].accuracy for stage in reversed(stages) if (found := stage.last_results.get(name)) is not None), None
-    )
-    averages = {name: value for stage in stages for name, (_, value) in stage.averages.items()}
-    of_core = next((stage.core_tasks for stage in reversed(stages) if "CORE" in stage.averages), 0)
-    held_out = next((stage.held_out[-1] for stage in reversed(stages) if stage.held_out), None)
+    accuracies = {name: found.accuracy for stage in stages for name, (_, found) in stage.last_results.items()}
+    averages = {name: found["value"] for stage in stages for name, found in stage.averages.items()}
+    core = next((stage for stage in reversed(stages) if "CORE" in stage.averages), last)
+    held_out = next((stage.held_out[-1] for stage in reversed(stages) if stage.held_out), {})
     mine = (
         f"this chain ({last.run})",
         NONE,
         f"{seconds_of(stages).total / 3600:.2f}",
-        next((_average(stage, "CORE") for stage in reversed(stages) if "CORE" in stage.averages), NONE),
+        _average(core, "CORE"),
         _number(averages.get("ChatCORE")),
-        _number(held_out[2] if held_out is not None else None),
-        *(_number(newest(name)) for name in tasks),
+        _number(held_out.get("bitsPerByte")),
+        *(_number(accuracies.get(name)) for name in tasks),
     )
     rows = [
         (
             row.name,
             row.source,
-            f"{row.hours:.2f}",
+            _number(row.hours, 2),
             _number(row.core),
             _number(row.chat_core),
             _number(row.bits_per_byte),
             *(_number(row.tasks.get(name)) for name in tasks),
         )
-        for row in ROWS
+        for row in (*ROWS, GPT2)
     ]
-    gpt2 = (
-        "GPT-2, 1.5 billion parameters",
-        "leaderboard, its goal",
-        NONE,
-        _number(CORE_OF_GPT2),
-        *(NONE for _ in range(2 + len(tasks))),
-    )
     titles = ("run", "source", "#hours", "#CORE", "#ChatCORE", "#bits per byte", *(f"#{name}" for name in tasks))
-    yield Table(titles, (mine, *rows, gpt2))
-    yield Paragraph(f"Rows of the original are from github.com/karpathy/nanochat. {' '.join(comparable(of_core))}")
+    yield table((mine, *rows), *titles)
+    yield line(f"Rows of the original are from github.com/karpathy/nanochat. {' '.join(comparable(core.core_tasks))}")
 
 
-def _answers(stages: Sequence[Stage]) -> Iterator[Block]:
+def _answers(stages: Sequence[Stage]) -> Iterator[str]:
     for stage in stages:
         for task, (step, samples) in stage.last_samples.items():
             for sample in samples:
                 verdict = "" if sample.right is None else ", right" if sample.right else ", wrong"
-                yield Sample(f"{stage.run} at step {step:,}, {task}{verdict}", sample.prompt, sample.answer)
+                yield _answer(f"{stage.run} at step {step:,}, {task}{verdict}", sample)
         for one in stage.rollouts:
-            yield Sample(f"{stage.run}, sampled in step {one.step:,}, reward {one.reward:z.4g}", one.prompt, one.answer)
+            yield _answer(f"{stage.run}, sampled in step {one.step:,}, reward {one.reward:z.4g}", one)
 
 
-def _missing(chain: Chain) -> Iterator[Block]:
+def _answer(title: str, sample: AnswerSample | Rollout) -> str:
+    return f"**{text(title)}**\n\n{quoted(sample.prompt)}\n\n{fenced(sample.answer)}"
+
+
+def _missing(chain: Chain) -> Iterator[str]:
     if chain.notes:
-        yield Facts(tuple((str(number), note) for number, note in enumerate(chain.notes, 1)))
+        yield table(enumerate(chain.notes, 1))
 
 
 def _total_cost(stages: Sequence[Stage], price: float | None) -> str:
-    hours = math.fsum(stage.chip_hours or 0.0 for stage in stages)
     cost = cost_of(stages, price)
-    return f"{hours:,.3f} chip hours" + ("" if cost is None else f", {cost:,.2f}")
+    least = at_least(all(stage.is_counted(price) for stage in stages))
+    return chip_hours_words(stages) + ("" if cost is None else f", {least}{cost:,.2f}")
 
 
 def _amount(number: int | None, noun: str) -> str:
     return "" if number is None else f"{number:,} {noun}s"
 
 
-def _ratio(part: float, whole: float) -> str:
-    return f"{part / whole:.1%}" if whole else NONE
+def _ratio(seconds: GoodputSeconds) -> str:
+    return percent(seconds.productive_step / seconds.total, 1) if seconds.total else NONE
 
 
-def _number(value: float | None) -> str:
-    return NONE if value is None else f"{value:z.4f}"
+def _number(value: float | None, decimals: int = 4) -> str:
+    return NONE if value is None else amount(value, decimals)

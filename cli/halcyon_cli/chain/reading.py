@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from halcyon.errors import TrainerExit
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
-from halcyon.telemetry.history.reading import History, read_history
+from halcyon.telemetry.history.reading import read_history
 from halcyon.telemetry.history.samples import DamagedSamples, read_samples, sampled_steps
 from halcyon_api.checkpoint_documents import Manifest
 from halcyon_api.plain_files import read_text
@@ -27,10 +27,10 @@ from halcyon_api.result_documents import (
     EVALUATION_KEY,
     TASKS_PREFIX,
     EvaluationDocument,
-    TaskNumbers,
     TaskResults,
     results_step,
 )
+from halcyon_api.spec.checkpoint import normal_root
 from halcyon_cli.chain.stage import Rollout, Stage
 from halcyon_cli.history_report import moment
 from halcyon_cli.output import Rejected
@@ -81,7 +81,7 @@ class _Reader:
         self._stages: dict[str, Stage] = {}
         self._seen: set[str] = set()
         self._evaluating: list[tuple[EvaluationDocument, tuple[TaskResults, ...]]] = []
-        self._results: list[tuple[str, TaskResults]] = []
+        self._results: list[tuple[str, TaskResults, bool]] = []
         self._notes: list[str] = []
 
     def add(self, store: Store, *, asked: bool) -> None:
@@ -92,7 +92,7 @@ class _Reader:
             self._notes.append(f"{store.root} is not shown, because a report has at most {MOST_STAGES} roots")
             return
         self._seen.add(store.root)
-        evaluation = _evaluation_in(store)
+        evaluation = _evaluation_in(store, self._notes)
         results = _results_in(store, self._notes)
         if evaluation is not None:
             self._evaluating.append((evaluation, results))
@@ -128,25 +128,20 @@ class _Reader:
         path = folder / "results.json"
         try:
             found: Any = json.loads(read_text(path))
-            tasks = tuple(TaskNumbers.model_validate(one, by_alias=True, by_name=False) for one in _tasks_of(found))
             place, step = found["place"], found.get("step")  # weights of other programs have no step
             root = place.rpartition("@")[0] or place
-            prompts = found.get("prompts", "plain")
-            core, chat_core = found.get("core"), found.get("chatCore")
-            results = TaskResults(
-                step=int(step or 0),  # the model allows no number below 0
-                prompts=prompts,
-                tasks=tasks,
-                core=core,
-                chat_core=chat_core,
-                finished=True,
-                time=moment(path.stat().st_mtime),
-            )
+            more = {
+                "tasks": (*found["tasks"], *found.get("coreTasks", ())),
+                "step": step or 0,
+                "finished": True,
+                "time": moment(path.stat().st_mtime),
+            }
+            results = TaskResults.model_validate({"prompts": "plain"} | found | more, by_alias=True, by_name=False)
         except OSError as error:
             raise Rejected(f"{path}: {error.strerror}; give the folder of `halcyon eval --results FOLDER`") from None
         except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
             raise Rejected(f"{path} has no results of `halcyon eval`; run it again with --results") from None
-        self._results.append((root, results if step is not None else results.model_copy(update={"step": -1})))
+        self._results.append((root, results, step is None))
 
     def chain(self) -> Chain:
         """The chain of all roots and results that were added."""
@@ -161,12 +156,11 @@ class _Reader:
                 )
                 continue
             stage = stages[owner]
-            stages[owner] = replace(
-                stage, evaluations=_by_step((*stage.evaluations, evaluation)), results=_merged(stage.results, results)
-            )
+            evaluations = sorted((*stage.evaluations, evaluation), key=lambda one: one.checkpoint.step)
+            stages[owner] = replace(stage, evaluations=tuple(evaluations), results=_merged(*stage.results, *results))
             if not evaluation.finished:
                 notes.append(f"the run {evaluation.owner.name} has not evaluated everything yet")
-        for place, results in self._results:
+        for place, results, of_newest in self._results:
             owner = _owner(stages, _address(place), None)
             if owner is None:
                 notes.append(
@@ -174,11 +168,10 @@ class _Reader:
                 )
                 continue
             stage = stages[owner]
-            if results.step < 0:  # of the newest checkpoint
-                results = results.model_copy(
-                    update={"step": stage.manifest.step if stage.manifest is not None else stage.last_step}
-                )
-            stages[owner] = replace(stage, results=_merged(stage.results, (results,)))
+            if of_newest:
+                step = stage.manifest.step if stage.manifest is not None else stage.last_step
+                results = results.model_copy(update={"step": step})
+            stages[owner] = replace(stage, results=_merged(*stage.results, results))
         if not stages:
             raise Rejected(f"there is no training in the chain: {'; '.join(notes)}")
         for stage in stages.values():
@@ -188,15 +181,13 @@ class _Reader:
 
 def _stage_in(store: Store, results: tuple[TaskResults, ...]) -> Stage | None:
     notes: list[str] = []
-    history: History | None = read_history(store)
+    history = read_history(store)
     notes += history.damages
-    if not history.groups:
-        history = None
     manifest, name = _newest_manifest(store, notes)
-    if history is None and manifest is None and not results:
+    if not history.groups and manifest is None and not results:
         return None
-    run = history.run if history is not None and history.run else name or store.root.rsplit("/", 1)[-1]
-    if history is None:
+    run = history.run or name or store.root.rsplit("/", 1)[-1]
+    if not history.groups:
         notes.append("it has no history, so its curves, time and cost are not known")
     elif not history.complete:
         notes.append("it is not complete")
@@ -229,11 +220,12 @@ def _newest_manifest(store: Store, notes: list[str]) -> tuple[Manifest | None, s
     return None, head.owner.name
 
 
-def _evaluation_in(store: Store) -> EvaluationDocument | None:
+def _evaluation_in(store: Store, notes: list[str]) -> EvaluationDocument | None:
     data = store.read(EVALUATION_KEY).data
     try:
         return None if data is None else EvaluationDocument.model_validate_json(data, by_alias=True, by_name=False)
     except ValidationError:
+        notes.append(f"{store.root}/{EVALUATION_KEY} is damaged, so its results are not shown")
         return None
 
 
@@ -245,7 +237,7 @@ def _results_in(store: Store, notes: list[str]) -> tuple[TaskResults, ...]:
     notes += (
         f"{store.root}/{key} is damaged, so its results are not shown" for key, one in found.items() if one is None
     )
-    return _merged((), tuple(one for one in found.values() if one is not None))
+    return _merged(*filter(None, found.values()))
 
 
 def _rollouts_in(store: Store, notes: list[str]) -> tuple[Rollout, ...]:
@@ -266,19 +258,15 @@ def _rollouts_in(store: Store, notes: list[str]) -> tuple[Rollout, ...]:
     return tuple(islice(answers, _MOST_ROLLOUTS))
 
 
-def _merged(first: tuple[TaskResults, ...], second: tuple[TaskResults, ...]) -> tuple[TaskResults, ...]:
+def _merged(*results: TaskResults) -> tuple[TaskResults, ...]:
     """Results in the order of steps, and of one step in the order of time, so that later ones count."""
-    return tuple(sorted((*first, *second), key=lambda one: (one.step, one.time)))
-
-
-def _by_step(evaluations: Sequence[EvaluationDocument]) -> tuple[EvaluationDocument, ...]:
-    return tuple(sorted(evaluations, key=lambda one: one.checkpoint.step))
+    return tuple(sorted(results, key=lambda one: (one.step, one.time)))
 
 
 def _owner(stages: dict[str, Stage], root: str | None, run: str | None) -> str | None:
     """The root of the stage that results belong to: by its root, else by the only run of this name."""
-    if root is not None and root.rstrip("/") in stages:
-        return root.rstrip("/")
+    if root is not None and normal_root(root) in stages:
+        return normal_root(root)
     named = [place for place, stage in stages.items() if stage.run == run]
     return named[0] if root is None and len(named) == 1 else None
 
@@ -286,8 +274,4 @@ def _owner(stages: dict[str, Stage], root: str | None, run: str | None) -> str |
 def _address(place: str) -> str:
     from halcyon_api.local_roots import root_address
 
-    return root_address(place).rstrip("/")
-
-
-def _tasks_of(found: Any) -> list[Any]:
-    return [*found["tasks"], *found.get("coreTasks", ())]
+    return normal_root(root_address(place))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 from pydantic import ValidationError
 
-from halcyon.telemetry.history.reading import History, ProcessGroupHistory
+from halcyon.telemetry.history.reading import History
 from halcyon_api.checkpoint_documents import Manifest
-from halcyon_api.result_documents import CORE_PREFIX, AnswerSample, EvaluationDocument, TaskNumbers, TaskResults
+from halcyon_api.result_documents import AnswerSample, EvaluationDocument, TaskNumbers, TaskResults
 from halcyon_api.spec.trainer import TrainerSpec
 from halcyon_api.status.goodput import CAUSES, GoodputSeconds
 
@@ -39,17 +40,18 @@ class SourceShare:
 
     Attributes:
         name: Its name.
-        share: Share of the training sequences at the beginning, between 0 and 1.
-        tokens: Tokens of the source that the stage trained on, by this share.
-        epochs: How often it read the source; None: the size of the source is not recorded.
-        held_out: Its held-out sequences; None: not recorded.
+        share: Share of the training sequences at the beginning, between 0 and 1; None: a size that decides it is not
+            recorded.
+        tokens: Tokens of the source that the stage trained on, by this share; None: not known.
+        epochs: How often it read the source; None: not known.
+        held_out_sequences: Its held-out sequences; None: not recorded.
     """
 
     name: str
-    share: float
-    tokens: float
+    share: float | None
+    tokens: float | None
     epochs: float | None
-    held_out: int | None
+    held_out_sequences: int | None
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Stage:
     Attributes:
         run: Name of the run.
         root: Its root.
-        history: Its history; None: the root has none.
+        history: Its history; without process groups if the root has none.
         manifest: The metadata of its newest checkpoint; None: the root has none.
         results: Results of tasks on its models, by step; the newest last.
         evaluations: Evaluations of its checkpoints by runs of task ``evaluate``, the newest step last.
@@ -86,7 +88,7 @@ class Stage:
 
     run: str
     root: str
-    history: History | None = None
+    history: History
     manifest: Manifest | None = None
     results: tuple[TaskResults, ...] = ()
     evaluations: tuple[EvaluationDocument, ...] = ()
@@ -101,8 +103,7 @@ class Stage:
     @property
     def places(self) -> dict[tuple[int, int], Mapping[str, Any]]:
         """The hardware of each process group, by attempt and restart."""
-        events = self.history.events if self.history is not None else ()
-        return {(row["attempt"], row["restart"]): row for row in events if row["event"] == PLACED}
+        return {(row["attempt"], row["restart"]): row for row in self.history.events if row["event"] == PLACED}
 
     @property
     def place(self) -> Mapping[str, Any]:
@@ -112,12 +113,8 @@ class Stage:
     @property
     def origin(self) -> Origin | None:
         """What the run begins from."""
-        place = self.place
-        return (
-            Origin(place.get("fromRun"), place.get("fromRoot"))
-            if place.get("fromRun") or place.get("fromRoot")
-            else None
-        )
+        run, root = self.place.get("fromRun"), self.place.get("fromRoot")
+        return Origin(run, root) if run or root else None
 
     @property
     def after(self) -> str | None:
@@ -125,41 +122,31 @@ class Stage:
         return self.place.get("afterRun")
 
     @property
-    def objective(self) -> str:
-        """What the stage minimized; empty if it is not recorded."""
+    def objective(self) -> str | None:
+        """What the stage minimized; None if it is not recorded."""
         return _kind(self.documents.get("spec.objective"))
 
     @property
-    def model(self) -> str:
-        """The model family; empty if it is not recorded."""
+    def model(self) -> str | None:
+        """The model family; None if it is not recorded."""
         return _kind(self.documents.get("spec.model"))
 
     @property
     def parameters(self) -> int | None:
         """Number of parameters, with the padding of the vocabulary; None without a checkpoint."""
-        leaves = (
-            [leaf for leaf in self.manifest.leaves if leaf.path.startswith(_MODEL_PREFIX)]
-            if self.manifest is not None
-            else []
-        )
-        return sum(math.prod(leaf.shape) for leaf in leaves) or None
-
-    @property
-    def seconds(self) -> GoodputSeconds:
-        """Seconds by cause."""
-        return self.history.seconds if self.history is not None else GoodputSeconds()
+        leaves = self.manifest.leaves if self.manifest is not None else ()
+        return sum(math.prod(leaf.shape) for leaf in leaves if leaf.path.startswith(_MODEL_PREFIX)) or None
 
     @property
     def first_step(self) -> int:
         """Steps that were done when the stage began: those of the run that it goes on from."""
-        return self.history.groups[0].group.resumed_step if self.history is not None and self.history.groups else 0
+        return self.history.groups[0].group.resumed_step if self.history.groups else 0
 
     @property
     def last_step(self) -> int:
         """Steps done."""
-        if self.history is not None and self.history.groups:
-            return self.history.done_steps
-        return self.manifest.step if self.manifest is not None else 0
+        recorded = self.manifest.step if self.manifest is not None else 0
+        return self.history.done_steps if self.history.groups else recorded
 
     @property
     def tokens(self) -> int | None:
@@ -187,28 +174,49 @@ class Stage:
         found: Any = (self.documents.get("data") or {}).get("sources") or {}
         given: list[Any] = data.get("sources") or []
         sizes = {one["name"]: _size(found.get(one["name"])) for one in given}
-        weights = {one["name"]: float(one.get("weight", sizes[one["name"]] or 0)) for one in given}
-        whole = sum(weights.values())
-        tokens, trainer = self.tokens or 0, self._trainer
+        weights = {one["name"]: one.get("weight", sizes[one["name"]]) for one in given}
+        whole = 0 if None in weights.values() else math.fsum(weights.values())
+        all_tokens, trainer = self.tokens, self._trainer
         length = trainer.longest_sequence if trainer is not None else 0
         shares: list[SourceShare] = []
         for name, weight in weights.items():
-            share = weight / whole if whole else 1 / len(weights)
+            share = weight / whole if whole else None
+            tokens = None if share is None or all_tokens is None else share * all_tokens
             size = (sizes[name] or 0) * length
             held_out = (found.get(name) or {}).get("validationSequences")
-            shares.append(SourceShare(name, share, share * tokens, share * tokens / size if size else None, held_out))
+            epochs = tokens / size if size and tokens is not None else None
+            shares.append(SourceShare(name, share, tokens, epochs, held_out))
         return shares
+
+    @property
+    def _chips(self) -> list[tuple[float, float | None]]:
+        """Chip hours, and the price of one, of each process group that recorded its chips."""
+        placed = (
+            (group, self.places.get((group.group.attempt, group.group.restart), {})) for group in self.history.groups
+        )
+        return [
+            (group.seconds.total / 3600 * place["chips"], place.get("pricePerChipHour"))
+            for group, place in placed
+            if "chips" in place
+        ]
 
     @property
     def chip_hours(self) -> float | None:
         """Chips times hours, over all process groups; None if no process group recorded its chips."""
-        known = [(group, place["chips"]) for group in self._groups if "chips" in (place := self._place_of(group))]
-        return math.fsum(group.seconds.total / 3600 * chips for group, chips in known) if known else None
+        return math.fsum(hours for hours, _ in self._chips) if self._chips else None
 
     @property
     def unplaced(self) -> int:
         """Number of process groups that did not record their chips, so that their cost is not known."""
-        return sum("chips" not in self._place_of(group) for group in self._groups)
+        return len(self.history.groups) - len(self._chips)
+
+    def is_counted(self, price: float | None) -> bool:
+        """Whether the chips and the price of each process group are known; `price`: see `cost`."""
+        return (
+            bool(self._chips)
+            and not self.unplaced
+            and (price is not None or all(own is not None for _, own in self._chips))
+        )
 
     def cost(self, price: float | None) -> float | None:
         """Cost: chips times hours times price; None if chips or price are not known.
@@ -216,19 +224,8 @@ class Stage:
         Args:
             price: Price of a chip for an hour. None: the price that the document gave at the time.
         """
-        parts = [
-            group.seconds.total / 3600 * place["chips"] * (place["pricePerChipHour"] if price is None else price)
-            for group in self._groups
-            if "chips" in (place := self._place_of(group)) and (price is not None or "pricePerChipHour" in place)
-        ]
+        parts = [hours * paid for hours, own in self._chips if (paid := own if price is None else price) is not None]
         return math.fsum(parts) if parts else None
-
-    @property
-    def _groups(self) -> tuple[ProcessGroupHistory, ...]:
-        return self.history.groups if self.history is not None else ()
-
-    def _place_of(self, group: ProcessGroupHistory) -> Mapping[str, Any]:
-        return self.places.get((group.group.attempt, group.group.restart), {})
 
     @property
     def last_samples(self) -> dict[str, tuple[int, tuple[AnswerSample, ...]]]:
@@ -245,48 +242,47 @@ class Stage:
         return {one.task: (found.step, one) for found in self.results for one in found.tasks}
 
     @property
-    def averages(self) -> dict[str, tuple[int, float]]:
-        """The newest CORE and ChatCORE, with their steps."""
-        found: dict[str, tuple[int, float]] = {}
-        for one in self.results:
-            found |= {
-                name: (one.step, value)
-                for name, value in (("CORE", one.core), ("ChatCORE", one.chat_core))
-                if value is not None
-            }
-        return found
+    def averages(self) -> dict[str, dict[str, Any]]:
+        """Step and value of the newest CORE and ChatCORE."""
+        return {
+            name: {"step": one.step, "value": value}
+            for one in self.results
+            for name, value in (("CORE", one.core), ("ChatCORE", one.chat_core))
+            if value is not None
+        }
 
     @property
     def core_tasks(self) -> int:
         """Number of tasks in the newest CORE."""
         found = next((one for one in reversed(self.results) if one.core is not None), None)
-        return 0 if found is None else sum(one.task.startswith(CORE_PREFIX) for one in found.tasks)
+        return 0 if found is None else found.core_tasks
 
     @property
-    def held_out(self) -> list[tuple[int, float, float | None]]:
+    def held_out(self) -> list[dict[str, Any]]:
         """Step, loss and bits per byte of each evaluation on all sources together, in the order of steps."""
-        rows = [row for row in self._evaluations() if "reward" not in row]  # the loss of rewards is none of text
-        found = [
-            (row["step"], row["loss"], row.get("bitsPerByte"))
-            for row in rows
-            if isinstance(row.get("loss"), (int, float))
-        ]
-        found += [
-            (one.checkpoint.step, one.loss, one.bits_per_byte) for one in self.evaluations if one.loss is not None
-        ]
-        return sorted(found, key=lambda one: one[0])
+        found = self._evaluations("loss", "bitsPerByte")
+        found += (
+            {"step": one.checkpoint.step, "loss": one.loss, "bitsPerByte": one.bits_per_byte}
+            for one in self.evaluations
+            if one.loss is not None
+        )
+        return sorted(found, key=itemgetter("step"))
 
     @property
-    def held_out_rewards(self) -> list[tuple[int, float]]:
+    def held_out_rewards(self) -> list[dict[str, Any]]:
         """Step and mean reward of each evaluation of reinforcement learning, in the order of steps."""
-        return sorted(
-            (row["step"], row["reward"]) for row in self._evaluations() if isinstance(row.get("reward"), (int, float))
-        )
+        return sorted(self._evaluations("reward"), key=itemgetter("step"))
 
-    def _evaluations(self) -> list[Mapping[str, Any]]:
-        """The evaluations on all sources together."""
-        rows = self.history.evaluations if self.history is not None else ()
-        return [row for row in rows if "source" not in row and "tag" not in row]
+    def _evaluations(self, *names: str) -> list[dict[str, Any]]:
+        """These numbers of the evaluations on all sources together that have the first one."""
+        return [
+            {name: row.get(name) for name in ("step", *names)}
+            for row in self.history.evaluations
+            if isinstance(row.get(names[0]), (int, float))
+            and "source" not in row
+            and "tag" not in row
+            and ("reward" in names or "reward" not in row)  # the loss of rewards is none of text
+        ]
 
 
 def _tokens_before(trainer: TrainerSpec, step: int) -> int:
@@ -299,18 +295,43 @@ def _size(description: Any) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def _kind(section: Any) -> str:
+def _kind(section: Any) -> str | None:
     """The member of a choice that is set."""
-    return (
-        next((name for name, value in section.items() if isinstance(value, dict)), "")
-        if isinstance(section, dict)
-        else ""
-    )
+    members = section.items() if isinstance(section, dict) else ()
+    return next((name for name, value in members if isinstance(value, dict)), None)
 
 
 def seconds_of(stages: Sequence[Stage]) -> GoodputSeconds:
     """Seconds of some stages together, by cause."""
-    return GoodputSeconds(**{cause: math.fsum(getattr(stage.seconds, cause) for stage in stages) for cause in CAUSES})
+    return GoodputSeconds(
+        **{cause: math.fsum(getattr(stage.history.seconds, cause) for stage in stages) for cause in CAUSES}
+    )
+
+
+def at_least(whole: bool) -> str:
+    """What stands before a sum that lacks parts which are not known."""
+    return "" if whole else "at least "
+
+
+def tokens_of(stages: Sequence[Stage]) -> str:
+    """Tokens that some stages trained on, in words; empty: not known."""
+    tokens = [stage.tokens for stage in stages]
+    known = sum(count for count in tokens if count is not None)
+    return f"{at_least(None not in tokens)}{known:,} tokens" if known else ""
+
+
+def chip_hours_of(stages: Sequence[Stage]) -> float | None:
+    """Chip hours of some stages together, as far as they are known; None: none is."""
+    known = [hours for stage in stages if (hours := stage.chip_hours) is not None]
+    return math.fsum(known) if known else None
+
+
+def chip_hours_words(stages: Sequence[Stage]) -> str:
+    """The same in words."""
+    hours = chip_hours_of(stages)
+    if hours is None:
+        return "chip hours that are not known"
+    return f"{at_least(all(stage.is_counted(0.0) for stage in stages))}{hours:,.3f} chip hours"
 
 
 def cost_of(stages: Sequence[Stage], price: float | None) -> float | None:

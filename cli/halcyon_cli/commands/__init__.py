@@ -9,7 +9,11 @@ from halcyon_cli.commands.requests import checkpoint, profile, refresh, restart,
 from halcyon_cli.commands.views import diff, logs, status, top
 
 
-def register(app: typer.Typer, panel: str | None = None) -> None:
-    """Add the commands to an application, under the heading `panel` of its help."""
-    for command in (status, top, logs, report, compare, diff, checkpoint, profile, suspend, resume, restart, refresh):
+def register(app: typer.Typer, panel: str | None = None, local: str | None = None) -> None:
+    """Add the commands to an application, under the heading `panel` of its help; under `local` those that also read the
+    root of a run on this machine.
+    """
+    for command in (report, compare):
+        app.command(rich_help_panel=local)(command)
+    for command in (status, top, logs, diff, checkpoint, profile, suspend, resume, restart, refresh):
         app.command(rich_help_panel=panel)(command)

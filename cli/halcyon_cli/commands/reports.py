@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -10,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 
 from halcyon.commands.errors import console
+from halcyon.commands.options import Json
 from halcyon_api.counting import counted
 from halcyon_api.plain_files import read_text
 from halcyon_api.status.run_status import parse_status
@@ -55,7 +56,7 @@ def report(
         Path | None,
         typer.Option("--csv", help="With a ROOT: write the numbers of the steps to this file (- for standard output)."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: Json = False,
     chain: Annotated[
         bool,
         typer.Option("--chain", help="Report on the chain of runs that ends with this ROOT, or with each of several."),
@@ -102,7 +103,7 @@ def report(
         if found is None:
             raise Rejected(f"run {run} has not started yet, so there is nothing to report")
         if as_json:
-            sys.stdout.write(json.dumps(_document(found), indent=2) + "\n")
+            write_json(_document(found))
         else:
             from halcyon_cli.status_view import report_view
 
@@ -119,10 +120,7 @@ def _report_root(history: History, svg: Path | None, html: Path | None, table: P
 
     now = time.time()
     if as_json:
-        sys.stdout.write(
-            json.dumps(_document(history_report.report_of(history, now)) | history_report.document(history), indent=2)
-            + "\n"
-        )
+        write_json(_history_document(history, now))
     elif str(table) != "-":
         console().print(history_view(history, now))
     if svg is not None:
@@ -167,13 +165,10 @@ def _report_chain(
         write_json(json_document(found, price))
     elif html is None and markdown is None:
         sys.stdout.write(as_markdown(card))
-    if markdown is not None:
-        write_file(as_markdown(card), markdown, "--markdown")
-    if html is not None:
-        write_file(as_html(card), html, "--html")
-    if not as_json:
-        for path in (markdown, html):
-            if path is not None:
+    for path, option, written in ((markdown, "--markdown", as_markdown), (html, "--html", as_html)):
+        if path is not None:
+            write_file(written(card), path, option)
+            if not as_json:
                 say(f"{path}: the report card of {counted(len(found.stages), 'stage')}")
 
 
@@ -194,7 +189,7 @@ def compare(
     A name is that of a run in the cluster, which has the address of its root. If this is an address inside the cluster,
     give --endpoint."""
     from halcyon_cli import history_report
-    from halcyon_cli.differing_runs import differing_fields, differing_view
+    from halcyon_cli.differing_runs import differing_fields, documents_view
     from halcyon_cli.history_view import comparison_view
 
     now = time.time()
@@ -208,21 +203,18 @@ def compare(
             for place in places
         ]
         histories = [history_in(store) for store in stores]
-        # A run without a checkpoint has recorded no document.
-        sections = {index: found for index, store in enumerate(stores) if (found := sections_in(store))}
-        fields = differing_fields([*sections.values()])
+        sections = [sections_in(store) for store in stores]
         if as_json:
-            documents = [
-                _document(history_report.report_of(one, now)) | history_report.document(one) for one in histories
-            ]
-            for column, index in enumerate(sections):
+            documents = [_history_document(one, now) | {"differs": None} for one in histories]
+            known = [index for index, one in enumerate(sections) if one]
+            fields = differing_fields([sections[index] for index in known])
+            for column, index in enumerate(known if len(known) > 1 else ()):
                 documents[index]["differs"] = {path: values[column] for path, values in fields.items()}
             write_json(documents)
         else:
             console().print(comparison_view(histories, now))
-            if fields:
-                names = history_report.labels(histories)
-                console().print(differing_view([names[index] for index in sections], fields))
+            for part in documents_view(history_report.labels(histories), sections) if len(stores) > 1 else ():
+                console().print(part, soft_wrap=isinstance(part, Text))
         if svg is not None:
             from halcyon_cli.curves import draw_curves
 
@@ -251,6 +243,12 @@ def _read(file: Path, run: str) -> dict[str, Any]:
         ):
             return item
     raise Rejected(f"{file} holds no run with the name {run}")
+
+
+def _history_document(history: History, now: float) -> dict[str, Any]:
+    from halcyon_cli import history_report
+
+    return _document(history_report.report_of(history, now)) | history_report.document(history)
 
 
 def _document(report: Report) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def checkpoint(
 ) -> None:
     """Make a run save a checkpoint now, without stopping the training."""
     with connected(context, namespace) as runs:
-        before = parse_status(runs.get(run).get("status"))
+        _, before = _known(runs, run)
         if before.phase in AT_REST:
             saved = (
                 f"; its newest checkpoint is of step {before.checkpoint.step}" if before.checkpoint is not None else ""
@@ -38,6 +38,8 @@ def checkpoint(
         if not wait:
             say(f"{run}: checkpoint requested")
             return
+        if before.phase != "Running":
+            say(f"{run} is {before.phase} and saves when it trains")
         step = saved_step(runs, run, value)
         say(f"{run} has saved step {step}")
 
@@ -70,8 +72,10 @@ def profile(
 def suspend(run: Run, namespace: Namespace = None, context: Context = None, wait: Wait = False) -> None:
     """Save a checkpoint, release the hardware, and stay suspended until `resume`."""
     with connected(context, namespace) as runs:
+        document, before = _known(runs, run)
+        said = _suspended(run, before, asked=_asked(document))
         patched = runs.patch(run, {"spec": {"suspend": True}})
-        say(f"{run} saves and releases its hardware")
+        say(said)
         if wait:
             wait_for(runs, run, lambda status: status.phase in AT_REST, _generation(patched))
 
@@ -79,8 +83,10 @@ def suspend(run: Run, namespace: Namespace = None, context: Context = None, wait
 def resume(run: Run, namespace: Namespace = None, context: Context = None, wait: Wait = False) -> None:
     """Continue the run from its last checkpoint."""
     with connected(context, namespace) as runs:
+        document, before = _known(runs, run)
+        said = _resumed(run, before, asked=_asked(document))
         patched = runs.patch(run, {"spec": {"suspend": False}})
-        say(f"{run} goes on from its last checkpoint")
+        say(said)
         if wait:
             wait_for(runs, run, lambda status: status.phase in ("Running", "Succeeded", "Failed"), _generation(patched))
 
@@ -96,14 +102,14 @@ def restart(
     The operator does this, even if this command is interrupted.
     """
     with connected(context, namespace) as runs:
-        before = parse_status(runs.get(run).get("status"))
-        if before.phase in ("Succeeded", "Suspended"):
+        _, before = _known(runs, run)
+        if before.phase in ("Succeeded", "Suspended", "Suspending") or (before.phase, before.attempt) == ("Pending", 0):
             raise Rejected(f"run {run} is {before.phase} and has no pods to replace")
         if problem := _problem(before):
             raise Rejected(f"run {run} cannot be restarted while its document is not valid: {problem}")
         value = _new_value()
         runs.patch(run, {"metadata": {"annotations": {names.ANNOTATION_RESTART: value}}})
-        say(f"{run} saves, and goes on with new pods")
+        say(f"{run} {'saves, and ' if before.phase == 'Running' else ''}goes on with new pods")
         if wait:
             try:
                 say(f"{run} goes on as attempt {restarted(runs, run, value)}")
@@ -115,7 +121,7 @@ def restart(
 def refresh(run: Run, namespace: Namespace = None, context: Context = None, wait: Wait = False) -> None:
     """Make a run use its defaults as they are now. Fields that differ then have the effect of an edit."""
     with connected(context, namespace) as runs:
-        before = parse_status(runs.get(run).get("status"))
+        _, before = _known(runs, run)
         if before.phase == "Succeeded":
             raise Rejected(f"run {run} is Succeeded, so its defaults have no effect any more")
         value = _new_value()
@@ -123,7 +129,8 @@ def refresh(run: Run, namespace: Namespace = None, context: Context = None, wait
         if before.phase == "Suspended":
             say(f"{run} is Suspended and reads its defaults again when it is resumed")
             return
-        say(f"{run} reads its defaults again; changes that need new pods wait for a checkpoint")
+        later = "; changes that need new pods wait for a checkpoint" if before.phase == "Running" else ""
+        say(f"{run} reads its defaults again{later}")
         if not wait:
             return
         known = _problem(before)
@@ -137,6 +144,53 @@ def refresh(run: Run, namespace: Namespace = None, context: Context = None, wait
             return status.defaults is not None and status.defaults.request == value
 
         wait_for(runs, run, taken)
+
+
+def _known(runs: Runs, run: str) -> tuple[dict[str, Any], TrainingRunStatus]:
+    """Return a run's document and status.
+
+    Raises:
+        Rejected: The run is being deleted, so no request has an effect; or as `Runs.get`.
+    """
+    document = runs.get(run)
+    if document["metadata"].get("deletionTimestamp"):
+        raise Rejected(f"run {run} is being deleted; its checkpoints stay in its root")
+    return document, parse_status(document.get("status"))
+
+
+def _asked(document: dict[str, Any]) -> bool:
+    """Whether a document asks for suspension."""
+    return bool(document.get("spec", {}).get("suspend"))
+
+
+def _suspended(run: str, status: TrainingRunStatus, *, asked: bool) -> str:
+    """Return what `suspend` does to a run. It raises `Rejected` if it does nothing, now or later."""
+    match status.phase:
+        case "Succeeded":
+            raise Rejected(f"run {run} is Succeeded, so there is nothing to suspend")
+        case "Suspended" | "Suspending" if asked:
+            return f"{run} is {status.phase} already"
+        case "Running":
+            return f"{run} saves and releases its hardware"
+        case "Starting" | "Restarting":
+            return f"{run} releases its hardware; it saves before if it trains by then"
+        case _:
+            return f"{run} is {status.phase}, so it saves nothing; it stays suspended until resume"
+
+
+def _resumed(run: str, status: TrainingRunStatus, *, asked: bool) -> str:
+    """Return what `resume` does to a run. It raises `Rejected` if it does nothing."""
+    ready = status.condition("Ready")
+    if status.phase == "Succeeded":
+        raise Rejected(f"run {run} is Succeeded, so there is nothing to resume")
+    if ready is not None and ready.reason == "BudgetSpent":
+        raise Rejected(f"run {run} stays Suspended: {ready.message}")
+    if not asked and status.phase == "Failed":
+        why = f": {ready.message}" if ready is not None and ready.message else ""
+        raise Rejected(f"run {run} is Failed, and not because of a suspension{why}")
+    if not asked and status.phase not in ("Suspended", "Suspending"):
+        return f"{run} is {status.phase} and is not suspended"
+    return f"{run} goes on from step {status.checkpoint.step}" if status.checkpoint else f"{run} begins at step 0"
 
 
 def _problem(status: TrainingRunStatus) -> str:

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console, RenderableType
 
 from halcyon.commands.errors import about_file, console
+from halcyon_api.printable import printable
 from halcyon_api.status.run_status import parse_status
 from halcyon_cli.cluster import Runs, connected
 from halcyon_cli.commands.options import Context, Form, Namespace, Output, Run
@@ -66,7 +67,7 @@ def _status_of_root(place: str, endpoint: str | None, region: str | None, *, wat
     history = history_of_root(place, endpoint, region)
     if output is not None:
         found = history_report.document(history)
-        del found["history"]
+        found["damages"] = found.pop("history")["damages"]
         write_json({"run": history.run, "state": history_report.state(history, time.time()), **found})
     elif not watch:
         console().print(status_view(history, time.time()))
@@ -117,7 +118,7 @@ def logs(
         runs.get(run)  # fails if there is no such run
         for line in follow_run(runs, run) if follow else read_run(runs, run):
             if raw:
-                sys.stdout.write(f"{line.text}\n")
+                sys.stdout.write(f"{printable(line.text) if sys.stdout.isatty() else line.text}\n")
             else:
                 console.print(shown(line))
 
@@ -180,7 +181,9 @@ def diff(
             raise typer.Exit(1)
         present = live_spec(live, values)
         objection = runs.rejection_reason(run, live | {"spec": document["spec"]}) if present != wanted.spec else ""
-        found = difference(present, wanted.spec, known, objection)
+        found = difference(present, wanted.spec, known, objection or "")
         console().print(difference_view(found))
+        if objection is None:
+            say("the API server and its policies were not asked, because you may not update the run")
         if found.effects or objection:
             raise typer.Exit(1)

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, StringConstraints, create_model, field_v
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 
-from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel, optional
+from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel
 from halcyon_api.defaults.units import UNITS, Values
 from halcyon_api.edits.classes import section_of
 from halcyon_api.reading import read_document
@@ -22,7 +22,7 @@ KIND = "TrainingRunDefaults"
 PLURAL = "trainingrundefaults"
 SHORT_NAME = "trundef"
 
-_PREFIX_PATTERN = r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)*)/?$"
+_PREFIX_PATTERN = r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs)://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)*)/?$"
 
 
 def _belongs(field: str) -> Rule:
@@ -45,10 +45,9 @@ class CheckpointPrefix(RuledModel):
             Field(json_schema_extra={"pattern": _PREFIX_PATTERN}, pattern=_PREFIX_PATTERN),
         ]
         | None
-    ) = optional(
-        "Address for the roots of runs that set no `checkpoint.root`; each gets PREFIX/NAMESPACE/NAME. "
-        "file:///PATH, s3://BUCKET or gs://BUCKET, with or without a path."
-    )
+    ) = None
+    """Address for the roots of runs that set no `checkpoint.root`; each gets PREFIX/NAMESPACE/NAME. file:///PATH,
+    s3://BUCKET or gs://BUCKET, with or without a path."""
 
     rules: ClassVar = (
         Rule(
@@ -80,9 +79,11 @@ def _part(source: type[ApiModel], path: str) -> type[ApiModel]:
     )
     documented = base.__doc__ if path else source.__doc__
     checks = {} if path else {"each_variable_once": field_validator("env")(_each_once)}
-    return create_model(
+    made = create_model(
         title, __base__=base, __doc__=documented, __module__=__name__, __validators__=checks, **cast("Any", fields)
     )
+    made.fields_of = source
+    return made
 
 
 def _each_once(env: list[VariableSpec] | None) -> list[VariableSpec] | None:
@@ -127,12 +128,14 @@ class DefaultsMeta(ApiModel):
 class TrainingRunDefaults(ApiModel):
     """Values for fields that runs of its namespace do not set; in the operator's namespace, for runs everywhere."""
 
-    api_version: Literal["halcyon.dev/v1alpha1"] = Field(description="Version of this document's schema.")
-    kind: Literal["TrainingRunDefaults"] = Field(description="Kind of the document.")
-    metadata: DefaultsMeta = Field(
-        description="Name and namespace of the defaults. A run without `spec.defaults` uses `default`."
-    )
-    spec: TrainingRunDefaultsSpec = Field(description="The values, in the structure of a run's `spec`.")  # type: ignore[valid-type] # pyright: ignore[reportInvalidTypeForm]
+    api_version: Literal["halcyon.dev/v1alpha1"]
+    """Version of this document's schema."""
+    kind: Literal["TrainingRunDefaults"]
+    """Kind of the document."""
+    metadata: DefaultsMeta
+    """Name and namespace of the defaults. A run without `spec.defaults` uses `default`."""
+    spec: TrainingRunDefaultsSpec  # type: ignore[valid-type] # pyright: ignore[reportInvalidTypeForm]
+    """The values, in the structure of a run's `spec`."""
 
 
 def parse_defaults(document: Any) -> TrainingRunDefaults:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, NonNegativeInt, StringConstraints
 
 from halcyon_api.base import MAX_NAME_LENGTH, StatusModel
 from halcyon_api.defaults.units import Values
@@ -19,9 +19,12 @@ DEFAULT_NAME = "default"
 class DefaultsSource(StatusModel):
     """A TrainingRunDefaults from which values were taken."""
 
-    namespace: Annotated[str, StringConstraints(max_length=63)] = Field(description="Its namespace.")
-    name: Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH)] = Field(description="Its name.")
-    generation: int = Field(default=0, ge=0, description="Its generation at that time.")
+    namespace: Annotated[str, StringConstraints(max_length=63)]
+    """Its namespace."""
+    name: Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH)]
+    """Its name."""
+    generation: NonNegativeInt = 0
+    """Its generation at that time."""
 
 
 class DefaultsStatus(StatusModel):
@@ -30,20 +33,14 @@ class DefaultsStatus(StatusModel):
     Later edits of the defaults apply only after a request to refresh them.
     """
 
-    name: Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH)] = Field(
-        default=DEFAULT_NAME, description="`spec.defaults` when they were taken."
-    )
-    request: Annotated[str, StringConstraints(max_length=MAX_REQUEST_VALUE)] = Field(
-        default="", description="Annotation `halcyon.dev/refresh-defaults` when they were taken."
-    )
-    sources: Annotated[list[DefaultsSource], Field(max_length=2)] = Field(
-        default_factory=list[DefaultsSource],
-        description="The sources: that in the run's namespace, then that in the operator's.",
-    )
-    values: InForce = Field(
-        default_factory=dict[str, str],
-        description="All values of the defaults, by path, as JSON text. The run's document overrides them.",
-    )
+    name: Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH)] = DEFAULT_NAME
+    """`spec.defaults` when they were taken."""
+    request: Annotated[str, StringConstraints(max_length=MAX_REQUEST_VALUE)] = ""
+    """Annotation `halcyon.dev/refresh-defaults` when they were taken."""
+    sources: Annotated[list[DefaultsSource], Field(max_length=2)] = Field(default_factory=list[DefaultsSource])
+    """The sources: that in the run's namespace, then that in the operator's."""
+    values: InForce = Field(default_factory=dict[str, str])
+    """All values of the defaults, by path, as JSON text. The run's document overrides them."""
 
 
 def written(values: Mapping[str, Any]) -> dict[str, str]:

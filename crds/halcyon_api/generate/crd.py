@@ -8,14 +8,20 @@ every string, list and map, because the API server estimates the cost of its rul
 
 from __future__ import annotations
 
+import ast
 import copy
 import functools
+import inspect
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from textwrap import dedent
 from typing import Any, cast
 
 import yaml
 from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema
 
 from halcyon_api import training_run
 from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, OneOf
@@ -267,7 +273,42 @@ def structural_schema(model: type[BaseModel]) -> Schema:
 @functools.cache
 def _json_schema(model: type[BaseModel]) -> Schema:
     """pydantic's output. The callers share it, because it is slow; `_rewrite` copies what it changes."""
-    return model.model_json_schema(by_alias=True, mode="validation")
+    return model.model_json_schema(by_alias=True, mode="validation", schema_generator=_Described)
+
+
+class _Described(GenerateJsonSchema):
+    """Takes the text below a field as its description, where the field has no other.
+
+    Pydantic can do so too (``use_attribute_docstrings``), but in each process that imports the classes, and reading
+    their source takes longer than all else of the import.
+    """
+
+    def model_schema(self, schema: Any) -> Schema:
+        """See `GenerateJsonSchema`."""
+        found = super().model_schema(schema)
+        texts = _texts(schema["cls"])
+        for name, field in schema["cls"].model_fields.items():
+            if name in texts:
+                found["properties"][str(field.validation_alias or name)].setdefault("description", texts[name])
+        return found
+
+
+def _texts(model: type[BaseModel]) -> dict[str, str]:
+    """The text below each field of a class, on one line."""
+    found: dict[str, str] = {}
+    source = getattr(model, "fields_of", None) or model
+    for base in (*reversed(model.__mro__[1:]), *reversed(source.__mro__)):
+        if not issubclass(base, ApiModel):
+            continue
+        with suppress(OSError):  # a class of create_model has no source
+            definition = cast("ast.ClassDef", ast.parse(dedent(inspect.getsource(base))).body[0])
+            for field, below in pairwise(definition.body):
+                match field, below:
+                    case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(text))):
+                        found[name] = " ".join(text.split())
+                    case _:
+                        pass
+    return found
 
 
 @functools.cache

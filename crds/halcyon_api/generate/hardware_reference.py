@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from halcyon_api.hardware import PROVISIONING_AS_OF, PROVISIONING_LABELS, PROVISIONING_SOURCE, TABLE
+from halcyon_api.hardware import PRICES, PROVISIONING_AS_OF, PROVISIONING_LABELS, PROVISIONING_SOURCE, TABLE
 from halcyon_api.hardware.compiler import (
     COMPILER_OPTIONS,
     FIRST_JAX,
@@ -12,8 +12,8 @@ from halcyon_api.hardware.compiler import (
     LEFT_OUT,
     CompilerOption,
 )
-from halcyon_api.hardware.host_memory import CPU_POD_GIB, DEVICE_GIB, HOST_MEMORY_GIB, left_of_host_gib
 from halcyon_api.hardware.kinds import Accelerator, Fabric
+from halcyon_api.hardware.machines import CPU_POD_CPUS, CPU_POD_GIB, DEVICE_CPUS, DEVICE_GIB, MACHINES, left_of_host_gib
 
 _HEADER = """<!-- Generated from crds/halcyon_api/hardware by `make generate`. Do not edit. -->
 # Hardware
@@ -97,7 +97,7 @@ The column "narrow products" has the values of `trainer.precision.products` that
 than in bfloat16. For `nvidia`, the trainer asks the devices: float8 needs compute capability 8.9, int8 needs 8.0, and mxfp8 and nvfp4 need
 10. [Numbers](design/numbers.md#narrow-products) says which products are narrow.
 
-## Memory of a pod
+## Memory and CPUs of a pod
 
 A trainer pod requests memory, and the request is also its limit: a memory leak ends only the process that leaks. If a run does not set
 `accelerator.hostResources.memory`, the chart's value `podMemory` for the accelerator type is used (`none`: no memory), else the memory of
@@ -105,8 +105,13 @@ the machine without the needs of the node: 97 % of its memory, less the memory t
 node. A host of type `cpu` gets {CPU_POD_GIB} GiB, and a host whose machine is not known {DEVICE_GIB} GiB per device. The memory that
 devices share (/dev/shm) may use a quarter of that, `/tmp` 32 GiB and the cache 64 GiB; a pod that writes more is evicted.
 
-| machine | memory of the machine | memory of the pod |
-|---|---|---|
+If a run does not set `accelerator.hostResources.cpu`, a pod requests half of the CPUs of its machine: more than the pods that run on every
+node, which keep their place beside it. Without a limit, it may use all that are idle. A host of type `cpu` requests {CPU_POD_CPUS}, because
+many of them share a small node; set more where other pods compute beside it. A host whose machine is not known requests {DEVICE_CPUS} per
+device, and a sidecar of the fast network 1.
+
+| machine | memory of the machine | memory of the pod | CPUs of the machine | CPUs that the pod requests |
+|---|---|---|---|---|
 """
 
 _FABRIC_TEXT = """
@@ -188,14 +193,14 @@ def render() -> str:
         "## TPU slices on GKE\n",
         _table(
             "type | `gke-tpu-accelerator` | machine | JAX devices a chip | memory a device | peak a device | "
-            "narrow products | topologies | tried",
+            "narrow products | list price | topologies | tried",
             (_tpu(row) for row in rows if row.family == "tpu"),
         ),
         _TPU_TEXT.strip() + "\n",
         "## GPUs\n",
         _table(
             "type | `gke-accelerator` | machine | GPUs a host | hosts | memory a device | peak a device | "
-            "narrow products | tried",
+            "narrow products | list price | tried",
             (_gpu(row) for row in rows if row.family == "gpu"),
         ),
         _GPU_TEXT.strip() + "\n",
@@ -285,8 +290,8 @@ def _provisioning() -> Iterable[str]:
 
 
 def _host_memory() -> Iterable[str]:
-    for machine, host in HOST_MEMORY_GIB.items():
-        yield f"| `{machine}` | {host} GiB | {left_of_host_gib(host)} GiB |"
+    for machine, (host, cpus) in MACHINES.items():
+        yield f"| `{machine}` | {host} GiB | {left_of_host_gib(host)} GiB | {cpus} | {cpus // 2} |"
 
 
 def _sources() -> Iterable[tuple[str, ...]]:
@@ -297,6 +302,8 @@ def _sources() -> Iterable[tuple[str, ...]]:
             source, _, read = row.fabric.source.partition(", read ")
             found.setdefault((source, read), []).append(f"network of `{row.name}`")
     rows = [(", ".join(names), source, as_of) for (source, as_of), names in found.items()]
+    source, _, read = PRICES.partition(", read ")
+    rows.append(("list prices of a chip-hour", source, read))
     return [*rows, ("`provisioning`", PROVISIONING_SOURCE, PROVISIONING_AS_OF)]
 
 
@@ -306,6 +313,7 @@ def _powers(row: Accelerator) -> tuple[str, ...]:
         "not known" if memory is None else f"{memory / 1e9:.0f} GB",
         "not known" if peak is None else f"{peak / 1e12:.0f} TFLOP/s",
         ", ".join(row.narrow) or "no",
+        "not known" if row.list_price is None else f"${row.list_price:.2f}",
     )
 
 

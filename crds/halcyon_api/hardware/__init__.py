@@ -39,6 +39,11 @@ PROVISIONING_SOURCE = (
 )
 PROVISIONING_AS_OF = "2026-11-21"
 
+PRICES = "Google Cloud's list price on demand in us-central1 (h100: us-east4, v4: us-central2), read 2026-11-29"
+"""The source of list prices, of a GPU with its part of the machine: the SkyPilot catalog (`v8/gcp/vms.csv`; of v4 its
+fetcher for Google Cloud). That of v5e is Google's page of prices; that of a100-80gb is without the local disk.
+"""
+
 
 _ROWS = {kind: row for row in TABLE.values() for kind in row.device_kinds}
 

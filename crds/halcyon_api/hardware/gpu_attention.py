@@ -1,4 +1,5 @@
-"""The kernels of attention that tokamax 0.0.17 has for NVIDIA GPUs, and what each cannot compute.
+"""The kernels of attention for NVIDIA GPUs, and what each cannot compute: those of tokamax 0.0.17, and our own backward
+passes, which compute visible tiles alone.
 
 The facts are of its sources and of programs that were compiled for each compute capability, forward and backward
 (tests/trainer/models/test_tokamax_attention.py lowers programs for four of them):
@@ -34,6 +35,7 @@ class GpuKernel:
         soft_cap: Whether it has a soft cap of the scores.
         ranges: Whether it keeps documents apart and has windows.
         keeps_table: Whether ranges need a table of one byte for each query and key, in the backward pass.
+        gradients: Our own kernels of the backward pass; None: those of tokamax.
     """
 
     name: GpuKernelName
@@ -42,6 +44,7 @@ class GpuKernel:
     soft_cap: bool
     ranges: bool = True
     keeps_table: bool = False
+    gradients: Literal["hopper", "blackwell"] | None = None
 
     def lacks(self, head_size: int, value_size: int, *, soft_cap: bool, ranges: bool) -> str | None:
         """What the kernel lacks for a call, as the end of a sentence that begins with the kernel; None: nothing.
@@ -69,10 +72,10 @@ def gpu_kernels(compute_capability: tuple[int, int]) -> tuple[GpuKernel, ...]:
     if major < 8:
         return ()
     if major == 9:
-        return (GpuKernel(mosaic, 256, 256, soft_cap=True),)
+        return (GpuKernel(mosaic, 256, 256, soft_cap=True, gradients="hopper"),)
     if major == 10:
         return (
-            GpuKernel(mosaic, 192, 192, soft_cap=True),
+            GpuKernel(mosaic, 192, 192, soft_cap=True, gradients="blackwell"),
             GpuKernel(triton, 256, 256, soft_cap=False, keeps_table=True),
         )
     if compute_capability in ((8, 0), (8, 7)):

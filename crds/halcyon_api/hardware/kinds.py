@@ -97,6 +97,14 @@ class Accelerator:
     """Memory of one JAX device; None: not known."""
     peak_flops_per_second: float | None = None
     """Dense bfloat16 operations of one JAX device; None: not known."""
+    memory_bandwidth: int | None = None
+    """Bytes in a second of a chip's memory (see `halcyon.step.speeds`); None: not known."""
+    link_bandwidth: int = 0
+    """TPU: of one ICI link of a chip, in one direction. GPU: of its NVLink, or of its PCIe, in each direction."""
+    network_bandwidth: int | None = None
+    """Of the network between slices or hosts. TPU: of a chip. GPU: of a host. None: not known."""
+    list_price: float | None = None
+    """US dollars of a chip-hour with its part of the machine (`halcyon_api.hardware.PRICES`); None: not known."""
     narrow: tuple[NarrowType, ...] = ()
     """Types with 8 bits or less in which it multiplies matrices faster than in bfloat16."""
     compute_capability: tuple[int, int] | None = None

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from halcyon_api.base import ApiModel, ObjectName, Quantity, Rule, RuledModel, optional, shows
+from halcyon_api.base import ApiModel, ObjectName, Quantity, Rule, RuledModel, shows
 from halcyon_api.hardware import TABLE, suggestion
 from halcyon_api.hardware.kinds import CHIPS_OF_A_CUBE, Accelerator, Provisioning
 
@@ -24,7 +24,9 @@ def _known(name: str) -> str:
         return name
     near = suggestion(name)
     meant = f"did you mean {near}? " if near is not None else ""
-    raise ValueError(f"unknown accelerator '{name[:40]}'; {meant}there are {', '.join(TABLE)}")
+    raise ValueError(
+        f"unknown accelerator '{name[:40]}'; {meant}there are {', '.join(TABLE)}; nvidia is any other NVIDIA GPU"
+    )
 
 
 ProjectId = Annotated[str, StringConstraints(max_length=30, pattern=r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$")]
@@ -61,13 +63,12 @@ class Topology:
 class HostResources(ApiModel):
     """CPU, memory and local disk of one host: both the request and the limit."""
 
-    cpu: Quantity | None = optional("CPUs of one host, such as `2` or `500m`.")
-    memory: Quantity | None = optional(
-        "Memory of one host, such as `4Gi`. Default: by accelerator type, see docs/hardware.md."
-    )
-    ephemeral_storage: Quantity | None = optional(
-        "Local disk of one host, such as `20Gi`. A pod that uses more is evicted. Default: no limit."
-    )
+    cpu: Quantity | None = None
+    """CPUs of one host, such as `2` or `500m`. Default: half of its CPUs, without a limit."""
+    memory: Quantity | None = None
+    """Memory of one host, such as `4Gi`. Default: by accelerator type, see docs/hardware.md."""
+    ephemeral_storage: Quantity | None = None
+    """Local disk of one host, such as `20Gi`. A pod that uses more is evicted. Default: no limit."""
 
 
 _SIDES = "self.topology.split('x')"
@@ -189,53 +190,34 @@ def _bought_rule(kinds: list[str], names: tuple[str, ...]) -> Rule:
 class AcceleratorSpec(RuledModel):
     """The hardware of the run: identical slices of one topology and one accelerator type."""
 
-    type: AcceleratorType = Field(
-        description=(
-            "Accelerator type: `cpu` (any node, to try a run), a TPU generation or a GPU on GKE, or `nvidia` (any "
-            "nodes that offer nvidia.com/gpu). docs/hardware.md describes each."
-        )
-    )
+    type: AcceleratorType
+    """Accelerator type: `cpu` (any node, to try a run), a TPU generation or a GPU on GKE, or `nvidia` (any nodes that
+    offer nvidia.com/gpu). docs/hardware.md describes each."""
     topology: Annotated[str, StringConstraints(max_length=16, pattern=r"^[1-9][0-9]*x[1-9][0-9]*(x[1-9][0-9]*)?$")] = (
-        Field(
-            default="1x1",
-            description=(
-                "Shape of one slice. TPU: the chip topology as GKE names it, such as `4x4` or `4x4x8`. GPU and cpu: "
-                "HOSTSxDEVICES, such as "
-                "`2x8` for two hosts with eight GPUs each, or with eight JAX devices each for cpu."
-            ),
-        )
+        "1x1"
     )
-    slices: Annotated[int, Field(ge=1, le=MAX_SLICES)] = Field(
-        default=1,
-        description="Number of identical slices that train together. Data parallelism spans them (`mesh.dcn.replica`).",
-    )
-    provisioning: Provisioning = Field(
-        default="onDemand",
-        description=(
-            "How capacity is bought on GKE: `onDemand`, `spot`, `reservation` (with `reservation`), `flexStart`, or "
-            "`queued` (flex-start with queued provisioning: all nodes at once; needs `scheduling.queue`)."
-        ),
-    )
-    reservation: ObjectName | None = optional("Name of the reservation, with `provisioning: reservation`.")
-    reservation_project: ProjectId | None = optional(
-        "Project that owns the reservation, if it is not the cluster's project."
-    )
-    network: Literal["standard", "gpuDirect"] = Field(
-        default="standard",
-        description=(
-            "Network between GPUs of several hosts: `standard` (the pod's network, under the restricted security "
-            "profile) or `gpuDirect` (the fast fabric of the machine, which needs directories of the node and, for "
-            "h100 and h100-mega, a sidecar that runs as root; the operator's settings must allow it)."
-        ),
-    )
-    compute_domain: ObjectName | None = optional(
-        "gb200 and gb300: name of the ResourceClaimTemplate of a ComputeDomain in the namespace, so that NVLink "
-        "connects the hosts."
-    )
-    host_resources: HostResources = Field(
-        default_factory=HostResources, description="CPU and memory of each host's trainer container."
-    )
-    price_per_chip_hour: Annotated[float, Field(ge=0, le=100_000)] | None = optional("Price of a chip hour.")
+    """Shape of one slice. TPU: the chip topology as GKE names it, such as `4x4` or `4x4x8`. GPU and cpu: HOSTSxDEVICES,
+    such as `2x8` for two hosts with eight GPUs each, or with eight JAX devices each for cpu."""
+    slices: Annotated[int, Field(ge=1, le=MAX_SLICES)] = 1
+    """Number of identical slices that train together. Data parallelism spans them (`mesh.dcn.replica`)."""
+    provisioning: Provisioning = "onDemand"
+    """How capacity is bought on GKE: `onDemand`, `spot`, `reservation` (with `reservation`), `flexStart`, or `queued`
+    (flex-start with queued provisioning: all nodes at once; needs `scheduling.queue`)."""
+    reservation: ObjectName | None = None
+    """Name of the reservation, with `provisioning: reservation`."""
+    reservation_project: ProjectId | None = None
+    """Project that owns the reservation, if it is not the cluster's project."""
+    network: Literal["standard", "gpuDirect"] = "standard"
+    """Network between GPUs of several hosts: `standard` (the pod's network, under the restricted security profile) or
+    `gpuDirect` (the fast fabric of the machine, which needs directories of the node and, for h100 and h100-mega, a
+    sidecar that runs as root; the operator's settings must allow it)."""
+    compute_domain: ObjectName | None = None
+    """gb200 and gb300: name of the ResourceClaimTemplate of a ComputeDomain in the namespace, so that NVLink connects
+    the hosts."""
+    host_resources: HostResources = Field(default_factory=HostResources)
+    """CPU and memory of each host's trainer container."""
+    price_per_chip_hour: Annotated[float, Field(ge=0, le=100_000)] | None = None
+    """Price of a chip hour."""
 
     rules: ClassVar = (
         *_topology_rules(),

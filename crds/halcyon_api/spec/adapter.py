@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, PositiveFloat, StringConstraints
 
 from halcyon_api.base import ApiModel
 
@@ -20,17 +20,20 @@ class LoraSpec(ApiModel):
     the root of `rank`.
     """
 
-    rank: int = Field(default=8, ge=1, le=4096, description="Columns of A.")
-    alpha: float = Field(default=16.0, gt=0, description="Factor, divided by `rank`.")
-    targets: Annotated[list[Pattern], Field(min_length=1, max_length=64)] = Field(
-        default=["*"], description="Patterns of the adapted weights, such as `*.attention.*`."
-    )
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of an adapter's inputs that training sets to 0.")
-    rs_lora: bool = Field(default=False, description="Divide `alpha` by the root of `rank`.")
-    dora: bool = Field(default=False, description="Train the length of each column too.")
-    train_also: Annotated[list[Pattern], Field(max_length=64)] = Field(
-        default=[], description="Patterns of further trained parameters, such as `embedding.*`."
-    )
+    rank: int = Field(default=8, ge=1, le=4096)
+    """Columns of A."""
+    alpha: PositiveFloat = 16.0
+    """Factor, divided by `rank`."""
+    targets: Annotated[list[Pattern], Field(min_length=1, max_length=64)] = Field(default=["*"])
+    """Patterns of the adapted weights, such as `*.attention.*`."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of an adapter's inputs that training sets to 0."""
+    rs_lora: bool = False
+    """Divide `alpha` by the root of `rank`."""
+    dora: bool = False
+    """Train the length of each column too."""
+    train_also: Annotated[list[Pattern], Field(max_length=64)] = Field(default=[])
+    """Patterns of further trained parameters, such as `embedding.*`."""
 
     @property
     def scale(self) -> float:
@@ -41,4 +44,5 @@ class LoraSpec(ApiModel):
 class AdapterSpec(ApiModel):
     """The adapter."""
 
-    lora: LoraSpec = Field(description="Low-rank adaptation (LoRA).")
+    lora: LoraSpec
+    """Low-rank adaptation (LoRA)."""

@@ -25,7 +25,7 @@ ATTENTION: dict[AttentionName, str] = {
 
 ATTENTION_DESCRIPTION = (
     f"Implementation of attention: {'; '.join(f'`{name}` {meaning}' for name, meaning in ATTENTION.items())}. All "
-    "compute the same numbers up to rounding. The log and the status name the one in use."
+    "compute the same numbers up to rounding."
 )
 
 NARROW_KERNELS: tuple[AttentionName, ...] = ("splash", "tokamax")

@@ -8,20 +8,21 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints
 
-from halcyon_api.base import Rule, RuledModel, optional
+from halcyon_api.base import Rule, RuledModel
 
-_TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(Z|[+-][0-9]{2}:[0-9]{2})"
-_Amount = Annotated[float, Field(gt=0, le=1e12)]
+_TIME = r"2(0[2-9]|1[0-9])[0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9](Z|[+-][01][0-9]:[0-5][0-9])"
+_Amount = Annotated[float, Field(ge=1e-6, le=1e12)]
 
 
 class BudgetSpec(RuledModel):
     """What the run may use: it saves and is suspended when the first of these is used up. A raised budget goes on."""
 
-    chip_hours: _Amount | None = optional("Hours of chips, over all attempts, while the run holds hardware.")
-    money: _Amount | None = optional("The same times `accelerator.pricePerChipHour`.")
-    until: Annotated[str, StringConstraints(max_length=40)] | None = optional(
-        "Time at which the run ends, such as `2026-12-31T00:00:00Z`."
-    )
+    chip_hours: _Amount | None = None
+    """Chips times the hours that pods hold them, over all attempts."""
+    money: _Amount | None = None
+    """The same times `accelerator.pricePerChipHour`."""
+    until: Annotated[str, StringConstraints(max_length=40)] | None = None
+    """When the run ends: `2026-12-31T00:00:00Z`."""
 
     rules: ClassVar = (
         Rule(
@@ -32,7 +33,7 @@ class BudgetSpec(RuledModel):
         Rule(
             f"!has(self.until) || self.until.matches('^{_TIME}$')",
             lambda self: self.until is None or _is_time(self.until),
-            "until must be a time with its zone, such as 2026-12-31T00:00:00Z",
+            "until must be a time of 2020 to 2199 with its zone, such as 2026-12-31T00:00:00Z",
             ".until",
         ),
     )

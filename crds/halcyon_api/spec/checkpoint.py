@@ -6,22 +6,37 @@ credentials, no query, and no ``..`` that would lead out of the root.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints, model_validator
 
-from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel, Seconds, StepCount, StepNumber, optional
+from halcyon_api.base import (
+    MAX_FILE_NAME_BYTES,
+    ApiModel,
+    ObjectName,
+    Rule,
+    RuledModel,
+    Seconds,
+    StepCount,
+    StepNumber,
+)
 
-ROOT_PATTERN = r"^(file://(/[^/:\x00-\x1f\x7f]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
+ROOT_PATTERN = r"^(file://(/[^/:\x00-\x1f\x7f]+)+|(s3|gs)://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
 ADDRESS_SCHEMA: dict[str, Any] = {"pattern": ROOT_PATTERN}
 """What the schema says of the address of a folder of a store, beside its length."""
 Address = Annotated[str, StringConstraints(max_length=1024)]
 _ROOT_MESSAGE = (
-    "root must be file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH, in a bucket of letters, digits, `.`, `_`, `=` "
+    "root must be file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH, with a PATH of letters, digits, `.`, `_`, `=` "
     "and `-`, without `..`"
 )
+_LABEL = "[a-z0-9]([a-z0-9_-]*[a-z0-9])?"
+_BUCKET = re.compile(
+    rf"(?=.{{3,63}}$)(?!([0-9]+\.){{3}}[0-9]+$|xn--|sthree-){_LABEL}(\.{_LABEL})*(?<!-s3alias)(?<!--ol-s3)"
+)
+"""Names that both stores allow: no IP address, and no beginning or end that S3 reserves."""
 
 
 @dataclass(frozen=True)
@@ -38,92 +53,69 @@ class CheckpointRoot:
 class SecretName(ApiModel):
     """A Secret in the run's namespace. The operator never reads it; the kubelet gives it to the pods."""
 
-    name: ObjectName = Field(description="Name of the Secret.")
+    name: ObjectName
+    """Name of the Secret."""
 
 
 class SaveSpec(ApiModel):
     """When a checkpoint is made. The end of the run always makes one; a preemption makes one if there is time."""
 
-    every_steps: StepNumber = Field(default=100, description="Save every N steps; 0: not by steps.")
-    every_seconds: Seconds = Field(
-        default=0, description="Save when the newest checkpoint is older than this; 0: not by time."
-    )
-    auto: bool = Field(
-        default=False,
-        description=(
-            "Save at the interval that loses the least time, computed from the cost of a save and the rate of stops "
-            "so far (Young, Daly); everySteps and everySeconds are then ignored."
-        ),
-    )
-    before_evaluation: bool = Field(
-        default=False, description="Save before each evaluation, so that a failed evaluation loses no step."
-    )
+    every_steps: StepNumber = 100
+    """Save every N steps, or once a late save has ended; 0: not by steps."""
+    every_seconds: Seconds = 0
+    """Save when the newest checkpoint is older than this; 0: not by time."""
+    auto: bool = False
+    """Save at the interval that loses the least time (Young, Daly), by the cost of a save and the rate of stops;
+    everySteps and everySeconds are then ignored."""
+    before_evaluation: bool = False
+    """Save before each evaluation, so that a failed evaluation loses no step."""
 
 
 class PermanentSpec(ApiModel):
     """Steps whose checkpoints are always made and kept forever."""
 
-    every_steps: StepCount = Field(description="Every N steps.")
-    until_step: StepCount | None = optional(
-        "Last step of this entry; the next entry counts from there. Default: the end of the run."
-    )
+    every_steps: StepCount
+    """Every N steps."""
+    until_step: StepCount | None = None
+    """Last step of this entry; the next entry counts from there. Default: the end of the run."""
 
 
 class VerifySpec(ApiModel):
     """How often a checkpoint is read back after its commit."""
 
-    every_saves: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
-        default=10,
-        description=(
-            "Read the checkpoint of every Nth save back in full, in the background, and mark it bad if a byte is "
-            "wrong; 0: never. The newest checkpoint that passed is kept until a newer one passes."
-        ),
-    )
+    every_saves: Annotated[int, Field(ge=0, le=1_000_000)] = 10
+    """Read every Nth checkpoint back in full, in the background, and mark it bad if a byte is wrong; 0: never. The
+    newest that passed is kept until a newer one passes."""
 
 
 class CheckpointSpec(RuledModel):
     """Where the run's checkpoints are kept and when they are made."""
 
-    root: Address = Field(
-        description=(
-            "Address of the run's checkpoints, used by no other run: file:///PATH, s3://BUCKET/PATH or "
-            "gs://BUCKET/PATH. Default: "
-            "PREFIX/NAMESPACE/NAME, with PREFIX from `checkpoint.rootPrefix` of the run's TrainingRunDefaults."
-        ),
-        json_schema_extra=ADDRESS_SCHEMA,
-    )
-    endpoint: Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[A-Za-z0-9.:\[\]-]+$")] | None = (
-        optional("Address of an S3-compatible store other than AWS, such as `http://store.storage.svc:7070`.")
-    )
-    region: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z0-9-]+$")] | None = optional(
-        "Region of an S3 bucket. Default: `us-east-1` if an endpoint is set, else found by the client."
-    )
-    credentials_secret: SecretName | None = optional(
-        "Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for an S3 root. Default: the identity of the "
-        "pod's service account."
-    )
-    volume_claim: ObjectName | None = optional(
-        "PersistentVolumeClaim (ReadWriteMany) mounted at the path of a `file://` root in every pod. The operator "
-        "cannot read it and uses the trainer's reports instead."
-    )
-    access_retry_seconds: Annotated[int, Field(ge=0, le=86_400)] = Field(
-        default=300,
-        description=(
-            "How long a starting process retries an object store that rejects its credentials, before it ends with "
-            "exit code 85; 0: no retry; outside a cluster only if this is set. The store of a source or of a tokenizer "
-            "that rejects access or does not answer is retried as long; then the code is 87."
-        ),
-    )
-    save: SaveSpec = Field(default_factory=SaveSpec, description="When a checkpoint is made.")
-    verify: VerifySpec = Field(default_factory=VerifySpec, description="How often a committed checkpoint is read back.")
-    keep: Annotated[int, Field(ge=2, le=1000)] = Field(
-        default=2, description="Number of newest checkpoints to keep, at least 2."
-    )
-    permanent: Annotated[list[PermanentSpec], Field(max_length=16)] = Field(
-        default=[],
-        description="Steps that are always saved and kept forever, whatever `save` and `keep` say; in rising order of "
-        "untilStep.",
-    )
+    root: Address = Field(json_schema_extra=ADDRESS_SCHEMA)
+    """Address of the run's checkpoints, used by no other run: file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH.
+    Default: PREFIX/NAMESPACE/NAME, with PREFIX from `checkpoint.rootPrefix` of the run's TrainingRunDefaults."""
+    endpoint: Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[A-Za-z0-9.:\[\]-]+$")] | None = None
+    """Address of an S3-compatible store other than AWS, such as `http://store.storage.svc:7070`."""
+    region: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z0-9-]+$")] | None = None
+    """Region of an S3 bucket. Default: `us-east-1` if an endpoint is set, else found by the client."""
+    credentials_secret: SecretName | None = None
+    """Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for an S3 root. Default: the identity of the pod's
+    service account."""
+    volume_claim: ObjectName | None = None
+    """PersistentVolumeClaim (ReadWriteMany) mounted at the path of a `file://` root in every pod. The operator cannot
+    read it and uses the trainer's reports instead."""
+    access_retry_seconds: Annotated[int, Field(ge=0, le=86_400)] = 300
+    """How long a starting process retries an object store that rejects its credentials, before it ends with exit code
+    85; 0: no retry; outside a cluster only if this is set. The store of a source or of a tokenizer is retried as long;
+    then the code is 87."""
+    save: SaveSpec = Field(default_factory=SaveSpec)
+    """When a checkpoint is made."""
+    verify: VerifySpec = Field(default_factory=VerifySpec)
+    """How often a committed checkpoint is read back."""
+    keep: Annotated[int, Field(ge=2, le=1000)] = 2
+    """Newest checkpoints to keep."""
+    permanent: Annotated[list[PermanentSpec], Field(max_length=16)] = Field(default=[])
+    """Steps that are always saved and kept forever, whatever `save` and `keep` say; in rising order of untilStep."""
 
     rules: ClassVar = (
         Rule(
@@ -131,7 +123,7 @@ class CheckpointSpec(RuledModel):
             lambda self: parsed_root(self.root) is not None,
             _ROOT_MESSAGE,
             ".root",
-            lambda self: _instead(self.root),
+            lambda self: instead(self.root),
         ),
         Rule(
             "!has(self.volumeClaim) || !has(self.root) || self.root.startsWith('file://')",
@@ -161,7 +153,7 @@ def parse_root(root: str) -> CheckpointRoot:
     """
     found = parsed_root(root)
     if found is None:
-        raise ValueError(f"{_ROOT_MESSAGE}{_instead(root)}")
+        raise ValueError(f"{_ROOT_MESSAGE}{instead(root)}")
     return found
 
 
@@ -169,7 +161,10 @@ def parsed_root(root: str) -> CheckpointRoot | None:
     """The parsed address of a root; None: it is not valid."""
     if root.startswith("file:///"):
         names = [name for name in root.removeprefix("file://").split("/") if name]
-        valid = names and all(name.isprintable() and name not in (".", "..") for name in names)
+        valid = names and all(
+            name.isprintable() and name not in (".", "..") and len(name.encode()) <= MAX_FILE_NAME_BYTES
+            for name in names
+        )
         return CheckpointRoot("file", "", f"/{'/'.join(names)}") if valid else None
     try:
         parts = urlsplit(root)
@@ -179,7 +174,7 @@ def parsed_root(root: str) -> CheckpointRoot | None:
     allowed = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._=-")
     valid = (
         parts.scheme in ("s3", "gs")
-        and parts.netloc
+        and _BUCKET.fullmatch(parts.netloc)
         and not (parts.query or parts.fragment or "@" in parts.netloc)
         and segments
         and all(set(part) <= allowed and part not in (".", "..") for part in segments)
@@ -190,8 +185,19 @@ def parsed_root(root: str) -> CheckpointRoot | None:
     return CheckpointRoot("s3" if parts.scheme == "s3" else "gs", parts.netloc, path)
 
 
-def _instead(root: str) -> str:
+def normal_root(root: str) -> str:
+    """The one spelling of a root, by which roots are compared. An invalid address only loses its final slashes."""
+    found = parsed_root(root)
+    if found is None:
+        return root.rstrip("/")
+    return f"{found.scheme}://{found.bucket}/{found.path.removeprefix('/')}"
+
+
+def instead(root: str) -> str:
     """The end of a sentence about an invalid root: the root, and the address that may be meant."""
+    bucket = re.match("(?:s3|gs)://([^/]+)/", root)
+    if bucket and not _BUCKET.fullmatch(bucket[1]):
+        return f"; not {root!r}: a BUCKET has 3 to 63 lowercase letters, digits, `.`, `_` and `-`, and is no IP address"
     return f"; not {root!r}{_meant_root(root)}"
 
 

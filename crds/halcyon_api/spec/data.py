@@ -14,12 +14,8 @@ from halcyon_api.spec.sources import DataSourceSpec, SourceName
 class ValidationSpec(ApiModel):
     """The held-out part, which is never trained on."""
 
-    fraction: float = Field(
-        default=0.01,
-        ge=0,
-        le=0.5,
-        description="Share of each source's sequences that is held out for evaluation, chosen before the shuffle.",
-    )
+    fraction: float = Field(default=0.01, ge=0, le=0.5)
+    """Share of each source's sequences that is held out for evaluation, chosen before the shuffle."""
 
 
 class RandomOrderSpec(ApiModel):
@@ -31,20 +27,17 @@ class BlockOrderSpec(ApiModel):
     object store.
     """
 
-    block_sequences: Annotated[int, Field(ge=1, le=16_777_216)] = Field(
-        default=256, description="Sequences of a block, which is one read."
-    )
-    window_blocks: Annotated[int, Field(ge=1, le=65_536)] = Field(
-        default=512, description="Blocks of a window, whose sequences are shuffled together and held in memory."
-    )
+    block_sequences: Annotated[int, Field(ge=1, le=16_777_216)] = 256
+    """Sequences of a block, which is one read."""
+    window_blocks: Annotated[int, Field(ge=1, le=65_536)] = 512
+    """Blocks of a window, whose sequences are shuffled together and held in memory."""
 
 
 class WindowOrderSpec(ApiModel):
     """Windows of neighbouring sequences, one after the other. Each window is shuffled, differently in every epoch."""
 
-    sequences: Annotated[int, Field(ge=2, le=1_073_741_824)] = Field(
-        default=16_384, description="Training sequences of a window. Only the last window of an epoch may be smaller."
-    )
+    sequences: Annotated[int, Field(ge=2, le=1_073_741_824)] = 16_384
+    """Training sequences of a window. Only the last window of an epoch may be smaller."""
 
 
 class SequentialOrderSpec(ApiModel):
@@ -54,90 +47,74 @@ class SequentialOrderSpec(ApiModel):
 class OrderSpec(OneOf):
     """The order of a source's sequences: exactly one member. Every epoch has a new order, unless `sequential`."""
 
-    random: RandomOrderSpec | None = optional("A full shuffle.")
-    blocks: BlockOrderSpec | None = optional("A shuffle of blocks, for slow object stores.")
-    windows: WindowOrderSpec | None = optional(
-        "A shuffle inside windows of the text: training may begin while the token cache is still being built."
-    )
-    sequential: SequentialOrderSpec | None = optional(
-        "No shuffle: training may begin while the token cache is still being built."
-    )
+    random: RandomOrderSpec | None = None
+    """A full shuffle."""
+    blocks: BlockOrderSpec | None = None
+    """A shuffle of blocks, for slow object stores."""
+    windows: WindowOrderSpec | None = None
+    """A shuffle inside windows of the text: training may begin while the token cache is still being built."""
+    sequential: SequentialOrderSpec | None = None
+    """No shuffle: training may begin while the token cache is still being built."""
 
 
 class SourceWeightSpec(ApiModel):
     """The weight of one source."""
 
-    source: SourceName = Field(description="Name of the source.")
-    weight: Annotated[float, Field(ge=0, le=1_000_000_000_000)] = Field(
-        description="Share, relative to the other weights."
-    )
+    source: SourceName
+    """Name of the source."""
+    weight: Annotated[float, Field(ge=0, le=1_000_000_000_000)]
+    """Share, relative to the other weights."""
 
 
 class MixtureScheduleEntry(ApiModel):
     """The weights from one step on."""
 
-    from_step: StepCount = Field(description="First step (counted from 0) with these weights.")
-    weights: Annotated[list[SourceWeightSpec], Field(min_length=1, max_length=64)] = Field(
-        description="Weights from this step on. A source that is not listed has weight 0."
-    )
+    from_step: StepCount
+    """First step (counted from 0) with these weights."""
+    weights: Annotated[list[SourceWeightSpec], Field(min_length=1, max_length=64)]
+    """Weights from this step on. A source that is not listed has weight 0."""
 
 
 class MixtureSpec(ApiModel):
     """How the sources are mixed."""
 
-    block_sequences: Annotated[int, Field(ge=1, le=65_536)] = Field(
-        default=2048,
-        description="Sequences of a mixture block. In each block every source has its exact share, rounded to "
-        "sequences, in random order.",
-    )
-    schedule: Annotated[list[MixtureScheduleEntry], Field(max_length=32)] = Field(
-        default=[], description="Mixture schedule: other weights from given steps on, in rising order of `fromStep`."
-    )
-    stop: Literal["restart", "firstExhausted", "allExhausted"] = Field(
-        default="restart",
-        description=(
-            "`restart`: an exhausted source begins its next epoch, in a new order. `firstExhausted`: a run whose "
-            "steps need more data than the first exhausted source has is rejected at its start. `allExhausted`: the "
-            "same for the last exhausted source."
-        ),
-    )
-    last_batch: Literal["pad", "drop"] = Field(
-        default="drop",
-        description="If the data ends inside a batch: `pad` fills it with sequences of weight 0, `drop` leaves it out.",
-    )
-    simulate_tokens: Annotated[int, Field(ge=1, le=1_000_000_000_000_000)] | None = optional(
-        "Simulate a run over this many tokens: only a part of each source is used, so that this shorter run has as "
-        "many epochs of it."
-    )
+    block_sequences: Annotated[int, Field(ge=1, le=65_536)] = 2048
+    """Sequences of a mixture block. In each block every source has its exact share, rounded to sequences, in random
+    order."""
+    schedule: Annotated[list[MixtureScheduleEntry], Field(max_length=32)] = Field(default=[])
+    """Mixture schedule: other weights from given steps on, in rising order of `fromStep`."""
+    stop: Literal["restart", "firstExhausted", "allExhausted"] = "restart"
+    """`restart`: an exhausted source begins its next epoch, in a new order. `firstExhausted`: a run whose steps need
+    more data than the first exhausted source has is rejected at its start. `allExhausted`: the same for the last
+    exhausted source."""
+    last_batch: Literal["pad", "drop"] = "drop"
+    """If the data ends inside a batch: `pad` fills it with sequences of weight 0, `drop` leaves it out."""
+    simulate_tokens: Annotated[int, Field(ge=1, le=1_000_000_000_000_000)] | None = None
+    """Simulate a run over this many tokens: only a part of each source is used, so that this shorter run has as many
+    epochs of it."""
 
 
 class CacheSpec(ApiModel):
     """The token cache: where it is kept, and how it is built and read. These settings do not change any batch."""
 
-    root: Address | None = optional(
-        "Address of the token cache: file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH. Runs with the same data "
-        "may share it. Default: `data` below `checkpoint.root`. An S3 store's endpoint, region and credentials "
-        "are those of `checkpoint`.",
-        json_schema_extra=ADDRESS_SCHEMA,
-    )
-    workers: Annotated[int, Field(ge=0, le=1024)] = Field(
-        default=0, description="Processes that tokenize, on the one host that builds the cache; 0: one per CPU."
-    )
-    shard_tokens: Annotated[int, Field(ge=1024, le=17_179_869_184)] = Field(
-        default=67_108_864, description="Approximate tokens of a shard. An interrupted build resumes at a shard."
-    )
-    memory_mebibytes: Annotated[int, Field(ge=1, le=1_048_576)] = Field(
-        default=1024, description="Memory for tokens, in MiB, in each process that reads from an object store."
-    )
+    root: Address | None = optional(json_schema_extra=ADDRESS_SCHEMA)
+    """Address of the token cache: file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH. Runs with the same data may share
+    it. Default: `data` below `checkpoint.root`. Settings of S3 are those of `checkpoint`."""
+    workers: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Processes that tokenize, on the one host that builds the cache; 0: one per CPU."""
+    shard_tokens: Annotated[int, Field(ge=1024, le=17_179_869_184)] = 67_108_864
+    """Approximate tokens of a shard. An interrupted build resumes at a shard."""
+    memory_mebibytes: Annotated[int, Field(ge=1, le=1_048_576)] = 1024
+    """Memory for tokens, in MiB, in each process that reads from an object store."""
 
 
 class DataVolumeSpec(ApiModel):
     """A volume with data, mounted read-only in every pod."""
 
-    claim: ObjectName = Field(description="PersistentVolumeClaim in the run's namespace.")
-    mount_path: Annotated[str, StringConstraints(max_length=256, pattern=r"^(/[A-Za-z0-9._-]+)+$")] = Field(
-        description="Mount path in the pods."
-    )
+    claim: ObjectName
+    """PersistentVolumeClaim in the run's namespace."""
+    mount_path: Annotated[str, StringConstraints(max_length=256, pattern=r"^(/[A-Za-z0-9._-]+)+$")]
+    """Mount path in the pods."""
 
 
 def _unknown_sources(data: DataSpec) -> list[str]:
@@ -156,21 +133,20 @@ class DataSpec(RuledModel):
             max_length=64,
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
         ),
-    ] = Field(description="The sources of text.")
-    mixture: MixtureSpec = Field(default_factory=MixtureSpec, description="How the sources are mixed.")
-    order: OrderSpec = Field(
-        default_factory=lambda: OrderSpec(random=RandomOrderSpec()),
-        description="Order of a source's sequences: exactly one member.",
-    )
-    validation: ValidationSpec = Field(
-        default_factory=ValidationSpec, description="The held-out part, which is never trained on."
-    )
-    attend_across_documents: bool = Field(
-        default=False,
-        description="true: a token also attends to earlier documents of its sequence. false: only to its own document.",
-    )
-    cache: CacheSpec = Field(default_factory=CacheSpec, description="The token cache.")
-    volume: DataVolumeSpec | None = optional("A volume with data.")
+    ]
+    """The sources of text."""
+    mixture: MixtureSpec = Field(default_factory=MixtureSpec)
+    """How the sources are mixed."""
+    order: OrderSpec = Field(default_factory=lambda: OrderSpec(random=RandomOrderSpec()))
+    """Order of a source's sequences: exactly one member."""
+    validation: ValidationSpec = Field(default_factory=ValidationSpec)
+    """The held-out part, which is never trained on."""
+    attend_across_documents: bool = False
+    """true: a token also attends to earlier documents of its sequence. false: only to its own document."""
+    cache: CacheSpec = Field(default_factory=CacheSpec)
+    """The token cache."""
+    volume: DataVolumeSpec | None = None
+    """A volume with data."""
 
     rules: ClassVar = (
         Rule(

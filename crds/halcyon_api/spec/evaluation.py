@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, NonNegativeInt, StringConstraints
 
-from halcyon_api.base import ApiModel, Rule, RuledModel, StepNumber, optional
+from halcyon_api.base import ApiModel, AtLeastOne, Rule, RuledModel, StepNumber, optional
 from halcyon_api.spec.sources import SourceName
 
 EVALUATION_BATCHES = 8
@@ -18,30 +18,32 @@ EVALUATION_BATCHES = 8
 class TagSpec(ApiModel):
     """A named set of sources."""
 
-    name: SourceName = Field(description="Its name.")
-    sources: Annotated[list[SourceName], Field(min_length=1, max_length=64)] = Field(
-        description="Names of its sources."
-    )
+    name: SourceName
+    """Its name."""
+    sources: Annotated[list[SourceName], Field(min_length=1, max_length=64)]
+    """Names of its sources."""
 
 
 class BySourceSpec(ApiModel):
     """The evaluation of each source alone."""
 
-    tags: Annotated[list[TagSpec], Field(max_length=32)] = Field(default=[], description="Named sets of sources.")
+    tags: Annotated[list[TagSpec], Field(max_length=32)] = Field(default=[])
+    """Named sets of sources."""
 
 
 class BestSpec(ApiModel):
     """The evaluation by which the best checkpoint is chosen, and the run stopped."""
 
-    metric: Literal["loss", "bitsPerByte"] = Field(default="loss", description="The number to minimise.")
-    of: SourceName | None = optional("A source, or a tag. Default: all sources.")
-    average: Literal["micro", "macro"] = Field(default="micro", description="Over tokens, or over sources.")
-    patience: Annotated[int, Field(ge=1, le=1_000_000)] | None = optional(
-        "Stop, as a success, after this many evaluations without improvement."
-    )
-    min_improvement: Annotated[float, Field(ge=0, le=1000)] = Field(
-        default=0.0, description="Least decrease that counts."
-    )
+    metric: Literal["loss", "bitsPerByte"] = "loss"
+    """The number to minimise."""
+    of: SourceName | None = None
+    """A source, or a tag. Default: all sources."""
+    average: Literal["micro", "macro"] = "micro"
+    """Over tokens, or over sources."""
+    patience: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Stop, as a success, after this many evaluations without improvement."""
+    min_improvement: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    """Least decrease that counts."""
 
     @property
     def key(self) -> str:
@@ -55,24 +57,29 @@ class TasksSpec(ApiModel):
     A model is asked in conversations, unless its objective is ``nextToken``.
     """
 
-    files: Annotated[dict[str, Annotated[str, StringConstraints(max_length=512)]], Field(max_length=16)] = Field(
-        description="Path of each, by its name; `core`: the bundle of CORE."
-    )
-    every_steps: Annotated[int, Field(ge=0)] = Field(default=0, description="Also every N steps.")
-    most: Annotated[int, Field(ge=1)] | None = optional("Most examples of each.")
+    files: Annotated[dict[str, Annotated[str, StringConstraints(max_length=512)]], Field(max_length=16)]
+    """Path of each, by its name; `core`: the bundle of CORE."""
+    every_steps: NonNegativeInt = 0
+    """Also every N steps."""
+    most: AtLeastOne | None = None
+    """Most examples of each."""
 
 
 class EvaluationSpec(RuledModel):
     """Loss and bits per byte on the held-out part."""
 
-    every_steps: StepNumber = Field(default=0, description="Evaluate every N steps and after the last step; 0: never.")
+    every_steps: StepNumber = 0
+    """Evaluate every N steps and after the last step; 0: never."""
     batches: Annotated[int, Field(ge=1, le=1_000_000)] | None = optional(
         f"Maximum batches of the held-out part. Default: {EVALUATION_BATCHES} while training; all with task "
         "`evaluate`, where the maximum is per source."
     )
-    by_source: BySourceSpec | None = optional("Evaluate each source alone, on `batches` each.")
-    best: BestSpec | None = optional("Save a checkpoint at each improvement, and never delete the best.")
-    tasks: TasksSpec | None = optional("Tasks to run.")
+    by_source: BySourceSpec | None = None
+    """Evaluate each source alone, on `batches` each."""
+    best: BestSpec | None = None
+    """Save a checkpoint at each improvement, and never delete the best."""
+    tasks: TasksSpec | None = None
+    """Tasks to run."""
 
     rules: ClassVar = (
         Rule(

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
-
 from halcyon_api.base import Rule, RuledModel, StepCount, optional
-from halcyon_api.spec.checkpoint import ADDRESS_SCHEMA, Address, CheckpointSpec, parsed_root
+from halcyon_api.spec.checkpoint import ADDRESS_SCHEMA, Address, CheckpointSpec, instead, parsed_root
 
 _FOLDER = "exports"
 """The default root, below the checkpoint root."""
@@ -16,18 +14,13 @@ _FOLDER = "exports"
 class ExportSpec(RuledModel):
     """Exports of the model during the training, in the files of Hugging Face. The training does not wait for them."""
 
-    every_steps: StepCount = Field(
-        description="Export after every N steps, and after the last one. Each of these steps is "
-        "saved as a checkpoint too."
-    )
-    root: Address | None = optional(
-        "Folder of the exports, used by no other run; each is in `step-N` below it. Default: `exports` below "
-        "`checkpoint.root`. An S3 store's endpoint, region and credentials are those of `checkpoint`.",
-        json_schema_extra=ADDRESS_SCHEMA,
-    )
-    dtype: Literal["float32", "bfloat16", "float16"] | None = optional(
-        "Type of the tensors. Default: `trainer.precision.parameters`."
-    )
+    every_steps: StepCount
+    """Export after every N steps, and after the last one. Each of these steps is saved as a checkpoint too."""
+    root: Address | None = optional(json_schema_extra=ADDRESS_SCHEMA)
+    """Folder of the exports, used by no other run; each is in `step-N` below it. Default: `exports` below
+    `checkpoint.root`. Settings of S3 are those of `checkpoint`."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Type of the tensors. Default: `trainer.precision.parameters`."""
 
     rules: ClassVar = (
         Rule(
@@ -35,6 +28,7 @@ class ExportSpec(RuledModel):
             lambda self: self.root is None or parsed_root(self.root) is not None,
             "export.root must be file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH, without `..`",
             ".root",
+            lambda self: instead(self.root),
         ),
     )
 

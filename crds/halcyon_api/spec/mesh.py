@@ -177,8 +177,10 @@ class DcnAxes(RuledModel):
 class MeshSpec(ApiModel):
     """The logical device mesh."""
 
-    ici: IciAxes = Field(default_factory=IciAxes, description="Axes inside a slice.")
-    dcn: DcnAxes = Field(default_factory=DcnAxes, description="Axes across slices.")
+    ici: IciAxes = Field(default_factory=IciAxes)
+    """Axes inside a slice."""
+    dcn: DcnAxes = Field(default_factory=DcnAxes)
+    """Axes across slices."""
 
 
 class ResolvedMesh(ApiModel):

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar, cast, get_args
 
-from pydantic import Field
-
-from halcyon_api.base import ApiModel, OneOf, Rule, RuledModel, optional
+from halcyon_api.base import ApiModel, OneOf, Rule, RuledModel
 from halcyon_api.spec.families.apertus import ApertusSpec
 from halcyon_api.spec.families.custom import CustomSpec
 from halcyon_api.spec.families.deepseek import DeepseekV3Spec, Glm4MoeSpec
@@ -38,46 +36,61 @@ class ModelFileSpec(ApiModel):
     The programs that read this document from a file replace it by the section that the file describes.
     """
 
-    config: Uri = Field(
-        description=(
-            "The `config.json` or the folder with it: a path, from the folder of the document if it is relative, "
-            "s3://, gs://, or hf://OWNER/NAME."
-        )
-    )
+    config: Uri
+    """The `config.json` or the folder with it: a path, from the folder of the document if it is relative, s3://, gs://,
+    or hf://OWNER/NAME."""
 
 
 class ModelSpec(OneOf, RuledModel):
     """The architecture: exactly one member."""
 
-    llama: LlamaSpec | None = optional("A Llama decoder.")
-    gpt2: Gpt2Spec | None = optional("A GPT-2 decoder.")
-    qwen2: Qwen2Spec | None = optional("A Qwen 2 or 2.5 decoder.")
-    qwen3: Qwen3Spec | None = optional("A dense Qwen 3 decoder.")
-    mistral: MistralSpec | None = optional("A Mistral decoder.")
-    gemma: GemmaSpec | None = optional("A Gemma decoder.")
-    gemma2: Gemma2Spec | None = optional("A Gemma 2 decoder.")
-    gemma3: Gemma3Spec | None = optional("A Gemma 3 text decoder.")
-    olmo2: Olmo2Spec | None = optional("An OLMo 2 decoder.")
-    olmo3: Olmo3Spec | None = optional("An OLMo 3 decoder.")
+    llama: LlamaSpec | None = None
+    """A Llama decoder."""
+    gpt2: Gpt2Spec | None = None
+    """A GPT-2 decoder."""
+    qwen2: Qwen2Spec | None = None
+    """A Qwen 2 or 2.5 decoder."""
+    qwen3: Qwen3Spec | None = None
+    """A dense Qwen 3 decoder."""
+    mistral: MistralSpec | None = None
+    """A Mistral decoder."""
+    gemma: GemmaSpec | None = None
+    """A Gemma decoder."""
+    gemma2: Gemma2Spec | None = None
+    """A Gemma 2 decoder."""
+    gemma3: Gemma3Spec | None = None
+    """A Gemma 3 text decoder."""
+    olmo2: Olmo2Spec | None = None
+    """An OLMo 2 decoder."""
+    olmo3: Olmo3Spec | None = None
+    """An OLMo 3 decoder."""
 
-    mixtral: MixtralSpec | None = optional("A Mixtral decoder.")
-    qwen3_moe: Qwen3MoeSpec | None = optional("A Qwen 3 decoder with experts.")
-    gpt_oss: GptOssSpec | None = optional("A gpt-oss decoder.")
+    mixtral: MixtralSpec | None = None
+    """A Mixtral decoder."""
+    qwen3_moe: Qwen3MoeSpec | None = None
+    """A Qwen 3 decoder with experts."""
+    gpt_oss: GptOssSpec | None = None
+    """A gpt-oss decoder."""
 
-    deepseek_v3: DeepseekV3Spec | None = optional("A DeepSeek V3 or Kimi K2 decoder.")
-    glm4_moe: Glm4MoeSpec | None = optional("A GLM 4.5 decoder.")
+    deepseek_v3: DeepseekV3Spec | None = None
+    """A DeepSeek V3 or Kimi K2 decoder."""
+    glm4_moe: Glm4MoeSpec | None = None
+    """A GLM 4.5 decoder."""
 
-    qwen3_next: Qwen3NextSpec | None = optional("A Qwen3-Next or Qwen 3.5 text decoder.")
+    qwen3_next: Qwen3NextSpec | None = None
+    """A Qwen3-Next or Qwen 3.5 text decoder."""
 
-    apertus: ApertusSpec | None = optional("An Apertus decoder.")
-    nanochat: NanochatSpec | None = optional("A nanochat decoder.")
+    apertus: ApertusSpec | None = None
+    """An Apertus decoder."""
+    nanochat: NanochatSpec | None = None
+    """A nanochat decoder."""
 
-    custom: CustomSpec | None = optional("A model of your own package.")
+    custom: CustomSpec | None = None
+    """A model of your own package."""
 
-    hugging_face: ModelFileSpec | None = optional(
-        "The model of a Hugging Face `config.json`, only in a document that `halcyon` or `kubectl halcyon` reads "
-        "from a file. `halcyon resolve` prints the document with the model's own section."
-    )
+    hugging_face: ModelFileSpec | None = None
+    """The model of a Hugging Face `config.json`, only in a document that `halcyon` or `kubectl halcyon` reads from a
+    file. `halcyon resolve` prints the document with the model's own section."""
 
     rules: ClassVar = (
         Rule(

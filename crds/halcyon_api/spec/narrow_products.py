@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from halcyon_api.base import ApiModel, optional
+from halcyon_api.base import ApiModel
 from halcyon_api.hardware.kinds import NarrowType
 
 Scales = Literal["row", "tensor"]
@@ -25,27 +25,22 @@ PARAMETER_GRADIENT_TYPES: tuple[NarrowType, ...] = ("float8", "int8", "mxfp8")
 class NarrowProductsSpec(ApiModel):
     """How the factors of narrow products are rounded and added up."""
 
-    scales: Scales | None = optional(
-        "The values that share a scale. row: those that one sum goes over, so a token's numbers do not depend on "
-        "other tokens; tensor: all values of a factor. For float8 and int8 only: mxfp8 and nvfp4 have a scale for "
-        "each 32 or 16 values. Default: row."
-    )
-    gradients: Float8 | None = optional(
-        "Type of the gradients that are factors, for float8 only. e4m3 has 3 bits after the first one, e5m2 has 2 "
-        "and a larger range. Gradients of logits are always e5m2, those of experts always e4m3. Default: e4m3 "
-        "with scales by row, e5m2 by tensor."
-    )
-    fast_accumulation: FastAccumulation | None = optional(
-        "The products of float8 that GPUs of compute capability 9 may add up in about 14 bits, which is faster. "
-        "forward: all but those for gradients. Default: never."
-    )
-    parameter_gradients: bool | None = optional(
-        "Whether products for gradients of parameters are narrow too. Their sums go over all tokens of a device. "
-        "Default: true for float8 and mxfp8, false for int8; nvfp4 has none."
-    )
-    head: bool | None = optional(
-        "Whether the three products of the output head are narrow, for float8 and mxfp8 only. Default: true for these."
-    )
+    scales: Scales | None = None
+    """The values that share a scale. row: those that one sum goes over, so a token's numbers do not depend on other
+    tokens; tensor: all values of a factor. For float8 and int8 only: mxfp8 and nvfp4 have a scale for each 32 or 16
+    values. Default: row."""
+    gradients: Float8 | None = None
+    """Type of the gradients that are factors, for float8 only. e4m3 has 3 bits after the first one, e5m2 has 2 and a
+    larger range. Gradients of logits are always e5m2, those of experts always e4m3. Default: e4m3 with scales by row,
+    e5m2 by tensor."""
+    fast_accumulation: FastAccumulation | None = None
+    """The products of float8 that GPUs of compute capability 9 may add up in about 14 bits, which is faster. forward:
+    all but those for gradients. Default: never."""
+    parameter_gradients: bool | None = None
+    """Whether products for gradients of parameters are narrow too. Their sums go over all tokens of a device. Default:
+    true for float8 and mxfp8, false for int8; nvfp4 has none."""
+    head: bool | None = None
+    """Whether the three products of the output head are narrow, for float8 and mxfp8 only. Default: true for these."""
 
 
 @dataclass(frozen=True)

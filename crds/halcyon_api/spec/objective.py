@@ -8,18 +8,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from halcyon_api.base import ApiModel, OneOf, optional
+from halcyon_api.base import ApiModel, OneOf, Ratio
+
+Coefficient = Annotated[float, Field(ge=0, le=1000)]
 
 
 class NextTokenSpec(ApiModel):
     """Cross entropy of the next token, in nats, over all tokens with a loss weight."""
 
-    z_loss: float = Field(
-        default=0.0,
-        ge=0,
-        le=1000,
-        description="Weight of the squared logarithm of the softmax's denominator (Chowdhery et al. 2022).",
-    )
+    z_loss: Coefficient = 0.0
+    """Weight of the squared logarithm of the softmax's denominator (Chowdhery et al. 2022)."""
 
 
 class FinetuneSpec(ApiModel):
@@ -27,57 +25,59 @@ class FinetuneSpec(ApiModel):
     padded.
     """
 
-    weighting: Literal["token", "conversation"] = Field(
-        default="token", description="What has the same weight in the loss."
-    )
-    buffer: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        default=1000, description="Number of conversations to choose the best fit from."
-    )
+    weighting: Literal["token", "conversation"] = "token"
+    """What has the same weight in the loss."""
+    buffer: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    """Number of conversations to choose the best fit from."""
 
 
 class DpoSpec(ApiModel):
     """Direct preference optimization (Rafailov et al. 2023, equation 7)."""
 
-    beta: float = Field(default=0.1, gt=0, le=1000, description="Weight of the distance to the reference.")
-    label_smoothing: float = Field(
-        default=0.0, ge=0, le=0.49, description="Share of pairs whose order is assumed to be wrong."
-    )
+    beta: float = Field(default=0.1, gt=0, le=1000)
+    """Weight of the distance to the reference."""
+    label_smoothing: float = Field(default=0.0, ge=0, le=0.49)
+    """Share of pairs whose order is assumed to be wrong."""
 
 
 class IpoSpec(ApiModel):
     """Identity preference optimization (Azar et al. 2023, equation 17)."""
 
-    beta: float = Field(
-        default=0.1, gt=0, le=1000, description="Weight of the distance to the reference (the paper's tau)."
-    )
-    per_token: bool = Field(
-        default=False, description="Use the mean of an answer's log-probabilities instead of their sum."
-    )
+    beta: float = Field(default=0.1, gt=0, le=1000)
+    """Weight of the distance to the reference (the paper's tau)."""
+    per_token: bool = False
+    """Use the mean of an answer's log-probabilities instead of their sum."""
 
 
 class SimpoSpec(ApiModel):
     """Simple preference optimization (Meng et al. 2024, equation 6). It has no reference."""
 
-    beta: float = Field(default=2.0, gt=0, le=1000, description="Factor of the mean log-probability of an answer.")
-    gamma: float = Field(default=1.0, ge=0, le=1000, description="Margin between the answers.")
+    beta: float = Field(default=2.0, gt=0, le=1000)
+    """Factor of the mean log-probability of an answer."""
+    gamma: Coefficient = 1.0
+    """Margin between the answers."""
 
 
 class OrpoSpec(ApiModel):
     """Odds ratio preference optimization (Hong et al. 2024, equation 6). It has no reference."""
 
-    weight: float = Field(default=0.1, ge=0, le=1000, description="Weight of the odds ratio (the paper's lambda).")
+    weight: Coefficient = 0.1
+    """Weight of the odds ratio (the paper's lambda)."""
 
 
 class PreferenceSpec(OneOf):
     """A loss over pairs of a preferred and a rejected conversation: exactly one kind."""
 
-    dpo: DpoSpec | None = optional("DPO.")
-    ipo: IpoSpec | None = optional("IPO.")
-    simpo: SimpoSpec | None = optional("SimPO.")
-    orpo: OrpoSpec | None = optional("ORPO.")
-    pairs_per_row: Annotated[int, Field(ge=1, le=64)] = Field(
-        default=1, description="Maximum number of pairs in a row of the batch."
-    )
+    dpo: DpoSpec | None = None
+    """DPO."""
+    ipo: IpoSpec | None = None
+    """IPO."""
+    simpo: SimpoSpec | None = None
+    """SimPO."""
+    orpo: OrpoSpec | None = None
+    """ORPO."""
+    pairs_per_row: Annotated[int, Field(ge=1, le=64)] = 1
+    """Maximum number of pairs in a row of the batch."""
 
     @property
     def has_reference(self) -> bool:
@@ -96,34 +96,32 @@ class PolicySpec(ApiModel):
     answer.
     """
 
-    reward: Annotated[str, StringConstraints(max_length=253, pattern=REWARD_PATTERN)] = Field(
-        description="`gsm8k`, `spellingBee`, or a function, as `package.module:function`."
-    )
-    group_size: Annotated[int, Field(ge=2, le=1024)] = Field(default=8, description="Answers to each prompt.")
-    max_tokens: Annotated[int, Field(ge=1, le=1_048_576)] = Field(
-        default=256, description="Maximum tokens of an answer."
-    )
-    temperature: float = Field(default=1.0, gt=0, le=100, description="Of sampling and loss.")
-    advantage: Advantage = Field(
-        default="standardized",
-        description="Reward minus the mean of its group; `standardized`: divided by the deviation.",
-    )
-    deviation: Deviation = Field(
-        default="population",
-        description="Of n rewards, with the divisor n (`population`) or n - 1 (`sample`); Shao et al. (2024, 4.1.2) "
-        "name none.",
-    )
-    deviation_epsilon: float = Field(default=1e-6, ge=0, le=1000, description="Added to the deviation.")
-    normalization: Literal["token", "sequence", "constant"] = Field(
-        default="token", description="Mean over tokens (DAPO), over answers (GRPO), or sum / `maxTokens` (Dr. GRPO)."
-    )
-    ratio: Literal["token", "sequence"] = Field(default="token", description="Of each token, or of the answer (GSPO).")
-    clip_low: float = Field(default=0.2, ge=0, le=1, description="The ratio is clipped at 1 - clipLow.")
-    clip_high: float = Field(default=0.2, ge=0, le=1000, description="The ratio is clipped at 1 + clipHigh.")
-    beta: float = Field(default=0.0, ge=0, le=1000, description="Weight of the KL to the first weights.")
-    updates_per_rollout: Annotated[int, Field(ge=1, le=64)] = Field(
-        default=1, description="Steps with the same sampling weights."
-    )
+    reward: Annotated[str, StringConstraints(max_length=253, pattern=REWARD_PATTERN)]
+    """`gsm8k`, `spellingBee`, or a function, as `package.module:function`."""
+    group_size: Annotated[int, Field(ge=2, le=1024)] = 8
+    """Answers to each prompt."""
+    max_tokens: Annotated[int, Field(ge=1, le=1_048_576)] = 256
+    """Maximum tokens of an answer."""
+    temperature: float = Field(default=1.0, gt=0, le=100)
+    """Of sampling and loss."""
+    advantage: Advantage = "standardized"
+    """Reward minus the mean of its group; `standardized`: divided by the deviation."""
+    deviation: Deviation = "population"
+    """Of n rewards, with the divisor n (`population`) or n - 1 (`sample`); Shao et al. (2024, 4.1.2) name none."""
+    deviation_epsilon: Coefficient = 1e-6
+    """Added to the deviation."""
+    normalization: Literal["token", "sequence", "constant"] = "token"
+    """Mean over tokens (DAPO), over answers (GRPO), or sum / `maxTokens` (Dr. GRPO)."""
+    ratio: Literal["token", "sequence"] = "token"
+    """Of each token, or of the answer (GSPO)."""
+    clip_low: Ratio = 0.2
+    """The ratio is clipped at 1 - clipLow."""
+    clip_high: Coefficient = 0.2
+    """The ratio is clipped at 1 + clipHigh."""
+    beta: Coefficient = 0.0
+    """Weight of the KL to the first weights."""
+    updates_per_rollout: Annotated[int, Field(ge=1, le=64)] = 1
+    """Steps with the same sampling weights."""
 
     @property
     def has_reference(self) -> bool:
@@ -139,10 +137,14 @@ class PolicySpec(ApiModel):
 class ObjectiveSpec(OneOf):
     """The objective: exactly one member."""
 
-    next_token: NextTokenSpec | None = optional("Cross entropy of the next token.")
-    finetune: FinetuneSpec | None = optional("Cross entropy of the assistant's tokens.")
-    preference: PreferenceSpec | None = optional("A loss over pairs.")
-    policy: PolicySpec | None = optional("Rewards of sampled answers.")
+    next_token: NextTokenSpec | None = None
+    """Cross entropy of the next token."""
+    finetune: FinetuneSpec | None = None
+    """Cross entropy of the assistant's tokens."""
+    preference: PreferenceSpec | None = None
+    """A loss over pairs."""
+    policy: PolicySpec | None = None
+    """Rewards of sampled answers."""
 
 
 def next_token() -> ObjectiveSpec:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, NonNegativeFloat, PositiveFloat, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 
-from halcyon_api.base import ApiModel, OneOf, Rule, RuledModel, optional
+from halcyon_api.base import ApiModel, OneOf, Rule, RuledModel
 from halcyon_api.spec.rules import (
     AdafactorSpec,
     AdamHSpec,
@@ -27,7 +27,6 @@ from halcyon_api.spec.rules import (
     MuonHSpec,
     MuonSpec,
     NorMuonSpec,
-    Positive,
     ScheduleFreeSpec,
     ScionSpec,
     SoapMuonSpec,
@@ -70,15 +69,24 @@ class GroupSpec(RuledModel):
         ),
     )
 
-    match: Pattern | None = optional("Pattern of paths; `halcyon show optimizer` lists them.")
-    roles: Annotated[list[RoleName], Field(min_length=1, max_length=9)] | None = optional("Roles.")
-    learning_rate: float | None = optional("Factor of `optimizer.learningRate`.", gt=0)
-    weight_decay: float | None = optional("Weight decay, whatever the roles.", ge=0)
-    rule: RuleName | None = optional("Rule with its defaults. Default: that of the run.")
-    beta1: Decay | None = optional("`beta1` of the rule.")
-    beta2: Decay | None = optional("`beta2` of the rule.")
-    epsilon: Positive | None = optional("`epsilon` of the rule.")
-    frozen: bool | None = optional("true: no gradient, no optimizer state, no update.")
+    match: Pattern | None = None
+    """Pattern of paths; `halcyon show optimizer` lists them."""
+    roles: Annotated[list[RoleName], Field(min_length=1, max_length=9)] | None = None
+    """Roles."""
+    learning_rate: PositiveFloat | None = None
+    """Factor of `optimizer.learningRate`."""
+    weight_decay: NonNegativeFloat | None = None
+    """Weight decay, whatever the roles."""
+    rule: RuleName | None = None
+    """Rule with its defaults. Default: that of the run."""
+    beta1: Decay | None = None
+    """`beta1` of the rule."""
+    beta2: Decay | None = None
+    """`beta2` of the rule."""
+    epsilon: PositiveFloat | None = None
+    """`epsilon` of the rule."""
+    frozen: bool | None = None
+    """true: no gradient, no optimizer state, no update."""
 
     @property
     def own_settings(self) -> dict[str, float]:
@@ -89,10 +97,10 @@ class GroupSpec(RuledModel):
 class ClipSpec(ApiModel):
     """Clipping of gradients before that of the global norm."""
 
-    value: Positive | None = optional("Largest absolute value of an element.")
-    adaptive: Positive | None = optional(
-        "Largest norm for an output of a matrix, as a share of that of its weights (Brock et al. 2021)."
-    )
+    value: PositiveFloat | None = None
+    """Largest absolute value of an element."""
+    adaptive: PositiveFloat | None = None
+    """Largest norm for an output of a matrix, as a share of that of its weights (Brock et al. 2021)."""
 
 
 FOR_MATRICES = ("muon", "normuon", "muonH", "soap", "soapMuon", "kron", "scion")
@@ -113,40 +121,60 @@ class InvalidGroup(ValueError):
 class OptimizerSpec(OneOf, RuledModel):
     """Learning rate, schedule, weight decay, clipping, and the update rule: exactly one member."""
 
-    learning_rate: float = Field(default=3e-4, gt=0, description="Peak learning rate.")
-    schedule: ScheduleSpec = Field(
-        default_factory=cosine, description="Learning rate schedule: exactly one member. Default: `cosine`."
-    )
-    weight_decay: float = Field(
-        default=0.1, ge=0, description="Decoupled decay of matrices; norms, biases and embeddings do not decay."
-    )
-    max_gradient_norm: float = Field(default=1.0, ge=0, description="Global gradient norm to clip to; 0: do not clip.")
-    clip: ClipSpec | None = optional("Clipping besides that of the norm.")
-    other_schedules: OtherSchedulesSpec | None = optional("Schedules besides that of the learning rate.")
-    adamw: AdamWSpec | None = optional("AdamW.")
-    lion: LionSpec | None = optional("Lion.")
-    muon: MuonSpec | None = optional("Muon.")
-    normuon: NorMuonSpec | None = optional("NorMuon.")
-    muon_h: MuonHSpec | None = optional("MuonH.")
-    soap: SoapSpec | None = optional("SOAP.")
-    soap_muon: SoapMuonSpec | None = optional("SOAP-Muon.")
-    kron: KronSpec | None = optional("PSGD-Kron.")
-    scion: ScionSpec | None = optional("Scion.")
-    muon_adamw: MuonAdamWSpec | None = optional("Muon of nanochat.")
-    adafactor: AdafactorSpec | None = optional("Adafactor.")
-    adopt: AdoptSpec | None = optional("ADOPT.")
-    mars: MarsSpec | None = optional("MARS.")
-    ademamix: AdemamixSpec | None = optional("AdEMAMix.")
-    schedule_free: ScheduleFreeSpec | None = optional("Schedule-free AdamW.")
-    adam_mini: AdamMiniSpec | None = optional("Adam-mini.")
-    adam_h: AdamHSpec | None = optional("AdamH.")
-    sophia: SophiaSpec | None = optional("Sophia.")
-    matrices: MatricesSpec | None = optional("What the rules for hidden matrices share.")
-    groups: Annotated[list[GroupSpec], Field(max_length=32)] | None = optional(
-        "Parameters with settings of their own; none may be in two groups."
-    )
+    learning_rate: PositiveFloat = 3e-4
+    """Peak learning rate."""
+    schedule: ScheduleSpec = Field(default_factory=cosine)
+    """Learning rate schedule: exactly one member. Default: `cosine`."""
+    weight_decay: NonNegativeFloat = 0.1
+    """Decoupled decay of matrices; norms, biases and embeddings do not decay."""
+    max_gradient_norm: NonNegativeFloat = 1.0
+    """Global gradient norm to clip to; 0: do not clip."""
+    clip: ClipSpec | None = None
+    """Clipping besides that of the norm."""
+    other_schedules: OtherSchedulesSpec | None = None
+    """Schedules besides that of the learning rate."""
+    adamw: AdamWSpec | None = None
+    """AdamW."""
+    lion: LionSpec | None = None
+    """Lion."""
+    muon: MuonSpec | None = None
+    """Muon."""
+    normuon: NorMuonSpec | None = None
+    """NorMuon."""
+    muon_h: MuonHSpec | None = None
+    """MuonH."""
+    soap: SoapSpec | None = None
+    """SOAP."""
+    soap_muon: SoapMuonSpec | None = None
+    """SOAP-Muon."""
+    kron: KronSpec | None = None
+    """PSGD-Kron."""
+    scion: ScionSpec | None = None
+    """Scion."""
+    muon_adamw: MuonAdamWSpec | None = None
+    """Muon of nanochat."""
+    adafactor: AdafactorSpec | None = None
+    """Adafactor."""
+    adopt: AdoptSpec | None = None
+    """ADOPT."""
+    mars: MarsSpec | None = None
+    """MARS."""
+    ademamix: AdemamixSpec | None = None
+    """AdEMAMix."""
+    schedule_free: ScheduleFreeSpec | None = None
+    """Schedule-free AdamW."""
+    adam_mini: AdamMiniSpec | None = None
+    """Adam-mini."""
+    adam_h: AdamHSpec | None = None
+    """AdamH."""
+    sophia: SophiaSpec | None = None
+    """Sophia."""
+    matrices: MatricesSpec | None = None
+    """What the rules for hidden matrices share."""
+    groups: Annotated[list[GroupSpec], Field(max_length=32)] | None = None
+    """Parameters with settings of their own; none may be in two groups."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (
+    rules: ClassVar = (
         Rule(
             f"!has(self.matrices) || has(self.groups) || {' || '.join(f'has(self.{name})' for name in FOR_MATRICES)}",
             lambda spec: spec.matrices is None or spec.groups is not None or spec.kind in FOR_MATRICES,

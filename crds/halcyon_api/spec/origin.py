@@ -17,20 +17,18 @@ from halcyon_api.spec.tokenizer import Uri
 class AfterSpec(ApiModel):
     """The run that must succeed before this one begins, such as the run that builds its data or the run of `from`."""
 
-    run: RunName = Field(description="Name of a run of the same namespace. It may be created later than this one.")
+    run: RunName
+    """Name of a run of the same namespace. It may be created later than this one."""
 
 
 class HuggingFaceOriginSpec(ApiModel):
     """A model in the files of Hugging Face. The run begins with its weights at step 0, and with a fresh optimizer."""
 
-    path: Uri = Field(
-        description=(
-            "The folder with `config.json` and `model.safetensors` or its parts: a path in the trainer's file system, "
-            "s3://, gs://, or "
-            "hf://OWNER/NAME. An S3 store's endpoint, region and credentials are those of this run's `checkpoint`."
-        )
-    )
-    adapter: Uri | None = optional("Folder of a peft adapter to add to the weights.")
+    path: Uri
+    """The folder with `config.json` and `model.safetensors` or its parts: a path in the trainer's file system, s3://,
+    gs://, or hf://OWNER/NAME. Settings of S3 are those of this run's `checkpoint`."""
+    adapter: Uri | None = None
+    """Folder of a peft adapter to add to the weights."""
 
 
 class OriginSpec(RuledModel):
@@ -38,30 +36,26 @@ class OriginSpec(RuledModel):
     writes to its own root from the start.
     """
 
-    run: RunName | None = optional(
-        "Name of a run of the same namespace, which may still be training, or have ended; or of a `halcyon import`."
-    )
-    step: StepNumber | None = optional(
-        "Step of the checkpoint. Default: the newest checkpoint that verifies when this run begins."
-    )
-    to_step: StepNumber | None = optional("With task `replay`: the last step. Default: that of the next checkpoint.")
-    root: Address | None = optional(
-        "`checkpoint.root` of that run. Needed if that TrainingRun is deleted, or outside a cluster. Default: read "
-        "from that TrainingRun. An S3 store's endpoint, region and credentials are those of this run's `checkpoint`.",
-        json_schema_extra=ADDRESS_SCHEMA,
-    )
-    hugging_face: HuggingFaceOriginSpec | None = optional(
-        "A model in the files of Hugging Face, instead of `run`. Its `config.json` must be that of `model`."
-    )
+    run: RunName | None = None
+    """Name of a run of the same namespace, which may still be training, or have ended; or of a `halcyon import`."""
+    step: StepNumber | None = None
+    """Step of the checkpoint. Default: the newest checkpoint that verifies when this run begins."""
+    to_step: StepNumber | None = None
+    """With task `replay`: the last step. Default: that of the next checkpoint."""
+    root: Address | None = optional(json_schema_extra=ADDRESS_SCHEMA)
+    """`checkpoint.root` of that run. Needed if that TrainingRun is deleted, or outside a cluster. Default: read from
+    that TrainingRun. Settings of S3 are those of this run's `checkpoint`."""
+    hugging_face: HuggingFaceOriginSpec | None = None
+    """A model in the files of Hugging Face, instead of `run`. Its `config.json` must be that of `model`."""
 
-    weights_only: bool | None = optional("Take only the weights of `run`, at step 0.")
-    only: Annotated[list[Pattern], Field(max_length=64)] | None = optional(
-        "Patterns of the parameters to take; the others begin random."
-    )
-    grow_vocabulary: bool | None = optional("Begin missing tokens with the mean of all rows.")
-    data_position: Annotated[int, Field(ge=0, le=1_000_000_000_000_000)] | None = optional(
-        "Position in the order of the data where this run begins, in sequences; 0: the start. Default: that of `step`."
-    )
+    weights_only: bool | None = None
+    """Take only the weights of `run`, at step 0."""
+    only: Annotated[list[Pattern], Field(max_length=64)] | None = None
+    """Patterns of the parameters to take; the others begin random."""
+    grow_vocabulary: bool | None = None
+    """Begin missing tokens with the mean of all rows."""
+    data_position: Annotated[int, Field(ge=0, le=1_000_000_000_000_000)] | None = None
+    """Position in the order of the data where this run begins, in sequences; 0: the start. Default: that of `step`."""
 
     @property
     def takes_weights(self) -> bool:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
-from halcyon_api.base import ApiModel, StepCount, StepNumber, optional
+from halcyon_api.base import ApiModel, StepCount, StepNumber
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 """Share of the old value that a moving average keeps in each step."""
-
-Positive = Annotated[float, Field(gt=0)]
 
 
 class UpdateRule(ApiModel):
@@ -27,91 +25,106 @@ class UpdateRule(ApiModel):
     """Whether its update draws random numbers."""
 
 
-class AdamWSpec(UpdateRule):
+class AdamRule(UpdateRule):
+    """What AdamW and the rules that change only its update share."""
+
+    beta1: Decay = 0.9
+    """Decay of the first moment."""
+    beta2: Decay = 0.95
+    """Decay of the second moment."""
+    epsilon: PositiveFloat = 1e-8
+    """Added to the root."""
+
+
+class AdamWSpec(AdamRule):
     """AdamW (Loshchilov and Hutter 2019)."""
 
-    beta1: float = Field(default=0.9, ge=0, lt=1, description="Decay of the first moment.")
-    beta2: float = Field(default=0.95, ge=0, lt=1, description="Decay of the second moment.")
-    epsilon: float = Field(default=1e-8, gt=0, description="Added to the root of the second moment.")
-    cautious: bool | None = optional(
-        "Change only elements whose gradient has the sign of the update (Liang et al. 2024)."
-    )
-    corrected_decay: bool | None = optional(
-        "Decay of all matrices but the head falls with the rate (AdamC, Defazio 2025)."
-    )
-    clip_update: Positive | None = optional(
-        "Largest root mean square of a parameter's update, before the rate (Shazeer and Stern 2018)."
-    )
+    epsilon: PositiveFloat = 1e-8
+    """Added to the root of the second moment."""
+    cautious: bool | None = None
+    """Change only elements whose gradient has the sign of the update (Liang et al. 2024)."""
+    corrected_decay: bool | None = None
+    """Decay of all matrices but the head falls with the rate (AdamC, Defazio 2025)."""
+    clip_update: PositiveFloat | None = None
+    """Largest root mean square of a parameter's update, before the rate (Shazeer and Stern 2018)."""
 
 
 class AdoptSpec(UpdateRule):
     """ADOPT (Taniguchi et al. 2024): the second moment of the steps before divides the gradient."""
 
-    beta1: Decay = Field(default=0.9, description="Decay of the first moment.")
-    beta2: Decay = Field(default=0.9999, description="Decay of the second moment.")
-    epsilon: Positive = Field(default=1e-6, description="Least divisor.")
+    beta1: Decay = 0.9
+    """Decay of the first moment."""
+    beta2: Decay = 0.9999
+    """Decay of the second moment."""
+    epsilon: PositiveFloat = 1e-6
+    """Least divisor."""
 
-    wide_only: ClassVar[bool] = True
+    wide_only: ClassVar = True
 
 
 class MarsSpec(UpdateRule):
     """MARS-AdamW (Yuan et al. 2024): AdamW of gradients whose variance the last gradient reduces."""
 
-    beta1: Decay = Field(default=0.95, description="Decay of the first moment.")
-    beta2: Decay = Field(default=0.99, description="Decay of the second moment.")
-    epsilon: Positive = Field(default=1e-8, description="Added to the root.")
-    gamma: Positive = Field(default=0.025, description="Scale of the reduction.")
+    beta1: Decay = 0.95
+    """Decay of the first moment."""
+    beta2: Decay = 0.99
+    """Decay of the second moment."""
+    epsilon: PositiveFloat = 1e-8
+    """Added to the root."""
+    gamma: PositiveFloat = 0.025
+    """Scale of the reduction."""
 
-    moments: ClassVar[int] = 3
-    wide_only: ClassVar[bool] = True
+    moments: ClassVar = 3
+    wide_only: ClassVar = True
 
 
 class AdemamixSpec(UpdateRule):
     """AdEMAMix (Pagliardini et al. 2024): AdamW with a second, slow first moment."""
 
-    beta1: Decay = Field(default=0.9, description="Decay of the fast moment.")
-    beta2: Decay = Field(default=0.999, description="Decay of the second moment.")
-    beta3: Decay = Field(default=0.9999, description="Decay of the slow moment.")
-    alpha: Positive = Field(default=5.0, description="Factor of the slow moment.")
-    epsilon: Positive = Field(default=1e-8, description="Added to the root.")
-    warmup_steps: StepNumber = Field(default=0, description="Steps in which beta3 and alpha rise.")
+    beta1: Decay = 0.9
+    """Decay of the fast moment."""
+    beta2: Decay = 0.999
+    """Decay of the second moment."""
+    beta3: Decay = 0.9999
+    """Decay of the slow moment."""
+    alpha: PositiveFloat = 5.0
+    """Factor of the slow moment."""
+    epsilon: PositiveFloat = 1e-8
+    """Added to the root."""
+    warmup_steps: StepNumber = 0
+    """Steps in which beta3 and alpha rise."""
 
-    moments: ClassVar[int] = 3
-    wide_only: ClassVar[bool] = True
+    moments: ClassVar = 3
+    wide_only: ClassVar = True
 
 
 class ScheduleFreeSpec(UpdateRule):
     """Schedule-free AdamW (Defazio et al. 2024). Use a constant schedule with a warm-up."""
 
-    beta1: Positive = Field(default=0.9, lt=1, description="Share of the average in the trained point.")
-    beta2: Decay = Field(default=0.95, description="Decay of the second moment.")
-    epsilon: Positive = Field(default=1e-8, description="Added to the root.")
+    beta1: PositiveFloat = Field(default=0.9, lt=1)
+    """Share of the average in the trained point."""
+    beta2: Decay = 0.95
+    """Decay of the second moment."""
+    epsilon: PositiveFloat = 1e-8
+    """Added to the root."""
 
-    wide_only: ClassVar[bool] = True
+    wide_only: ClassVar = True
 
 
-class AdamMiniSpec(UpdateRule):
+class AdamMiniSpec(AdamRule):
     """Adam-mini (Zhang et al. 2024): one second moment for a head, a neuron, a token or a vector."""
 
-    beta1: Decay = Field(default=0.9, description="Decay of the first moment.")
-    beta2: Decay = Field(default=0.95, description="Decay of the second moment.")
-    epsilon: Positive = Field(default=1e-8, description="Added to the root.")
-
-    moments: ClassVar[int] = 1
-    wide_only: ClassVar[bool] = True
+    moments: ClassVar = 1
+    wide_only: ClassVar = True
 
 
-class AdamHSpec(UpdateRule):
+class AdamHSpec(AdamRule):
     """AdamH (Wen et al. 2025): Adam on the sphere of each matrix's norm, without decay; AdamW for the rest."""
 
-    beta1: Decay = Field(default=0.9, description="Decay of the first moment.")
-    beta2: Decay = Field(default=0.95, description="Decay of the second moment.")
-    epsilon: Positive = Field(default=1e-8, description="Added to the root.")
-    matrix_rate: Positive = Field(
-        default=6.0, description="Factor of the learning rate; the product is a share of the norm."
-    )
+    matrix_rate: PositiveFloat = 6.0
+    """Factor of the learning rate; the product is a share of the norm."""
 
-    wide_only: ClassVar[bool] = True
+    wide_only: ClassVar = True
 
 
 class AdafactorSpec(UpdateRule):
@@ -119,22 +132,28 @@ class AdafactorSpec(UpdateRule):
     size.
     """
 
-    decay_exponent: Positive = Field(default=0.8, description="The decay of moments is 1 - step ** -this.")
-    epsilon: Positive = Field(default=1e-30, description="Added to squares of gradients.")
-    least_size: Positive = Field(default=1e-3, description="Least root mean square of a parameter for its rate.")
-    clip_update: Positive = Field(default=1.0, description="Greatest root mean square of an update.")
+    decay_exponent: PositiveFloat = 0.8
+    """The decay of moments is 1 - step ** -this."""
+    epsilon: PositiveFloat = 1e-30
+    """Added to squares of gradients."""
+    least_size: PositiveFloat = 1e-3
+    """Least root mean square of a parameter for its rate."""
+    clip_update: PositiveFloat = 1.0
+    """Greatest root mean square of an update."""
 
-    moments: ClassVar[int] = 0
-    wide_only: ClassVar[bool] = True
+    moments: ClassVar = 0
+    wide_only: ClassVar = True
 
 
 class LionSpec(UpdateRule):
     """Lion (Chen et al. 2023). It needs about a fifth of AdamW's learning rate and five times its weight decay."""
 
-    beta1: Decay = Field(default=0.9, description="Share of the momentum in the direction.")
-    beta2: Decay = Field(default=0.99, description="Decay of the momentum.")
+    beta1: Decay = 0.9
+    """Share of the momentum in the direction."""
+    beta2: Decay = 0.99
+    """Decay of the momentum."""
 
-    moments: ClassVar[int] = 1
+    moments: ClassVar = 1
 
 
 Estimator = Literal["gaussNewton", "hutchinson"]
@@ -144,17 +163,20 @@ Estimator = Literal["gaussNewton", "hutchinson"]
 class SophiaSpec(UpdateRule):
     """Sophia (Liu et al. 2023): momentum over an estimate of the Hessian's diagonal, clipped."""
 
-    estimator: Estimator = Field(
-        default="gaussNewton",
-        description="Sophia-G: by tokens that the model samples. Sophia-H: by products with the Hessian.",
-    )
-    beta1: Decay = Field(default=0.965, description="Decay of the momentum.")
-    beta2: Decay = Field(default=0.99, description="Decay of the estimate.")
-    gamma: Positive | None = optional("Factor of the estimate. Default: 0.05, or 0.01 for hutchinson.")
-    epsilon: Positive = Field(default=1e-12, description="Least divisor.")
-    every_steps: StepCount = Field(default=10, description="Steps between estimates.")
+    estimator: Estimator = "gaussNewton"
+    """Sophia-G: by tokens that the model samples. Sophia-H: by products with the Hessian."""
+    beta1: Decay = 0.965
+    """Decay of the momentum."""
+    beta2: Decay = 0.99
+    """Decay of the estimate."""
+    gamma: PositiveFloat | None = None
+    """Factor of the estimate. Default: 0.05, or 0.01 for hutchinson."""
+    epsilon: PositiveFloat = 1e-12
+    """Least divisor."""
+    every_steps: StepCount = 10
+    """Steps between estimates."""
 
-    wide_only: ClassVar[bool] = True
+    wide_only: ClassVar = True
 
 
 Coefficients = Literal["quintic", "polarExpress"]
@@ -172,108 +194,136 @@ that an element changes as much as with AdamW and the same learning rate (Liu et
 class OthersSpec(ApiModel):
     """AdamW for the parameters that are no hidden matrices: embeddings, head, router, norms, biases."""
 
-    learning_rate: Positive = Field(default=1.0, description="Factor of the learning rate.")
-    beta1: Decay = Field(default=0.9, description="Decay of the first moment.")
-    beta2: Decay = Field(default=0.95, description="Decay of the second moment.")
-    epsilon: Positive = Field(default=1e-8, description="See `adamw`.")
+    learning_rate: PositiveFloat = 1.0
+    """Factor of the learning rate."""
+    beta1: Decay = 0.9
+    """Decay of the first moment."""
+    beta2: Decay = 0.95
+    """Decay of the second moment."""
+    epsilon: PositiveFloat = 1e-8
+    """See `adamw`."""
 
 
 class MatricesSpec(ApiModel):
     """Settings of the rules for hidden matrices: muon, normuon, muonH, soap, soapMuon, kron, scion."""
 
-    coefficients: Coefficients = Field(default="polarExpress", description="Polynomials of the orthogonalisation.")
-    iterations: int = Field(default=5, ge=1, le=20, description="Its iterations.")
-    iteration_type: IterationType = Field(default="float32", description="Type of its products.")
-    scaling: Scaling = Field(default="moonlight", description="Scale of orthogonal updates.")
-    cautious: bool = Field(
-        default=False, description="Decay matrices only where the update has the sign of the weight."
-    )
-    others: OthersSpec = Field(
-        default_factory=OthersSpec, description="AdamW of all other parameters; not for `scion`."
-    )
+    coefficients: Coefficients = "polarExpress"
+    """Polynomials of the orthogonalisation."""
+    iterations: int = Field(default=5, ge=1, le=20)
+    """Its iterations."""
+    iteration_type: IterationType = "float32"
+    """Type of its products."""
+    scaling: Scaling = "moonlight"
+    """Scale of orthogonal updates."""
+    cautious: bool = False
+    """Decay matrices only where the update has the sign of the weight."""
+    others: OthersSpec = Field(default_factory=OthersSpec)
+    """AdamW of all other parameters; not for `scion`."""
 
 
 class MuonSpec(UpdateRule):
     """Muon (Jordan et al. 2024) for hidden matrices."""
 
-    momentum: Decay = Field(default=0.95, description="Decay of the momentum.")
-    nesterov: bool = Field(default=True, description="Nesterov momentum.")
+    momentum: Decay = 0.95
+    """Decay of the momentum."""
+    nesterov: bool = True
+    """Nesterov momentum."""
 
-    moments: ClassVar[int] = 1
+    moments: ClassVar = 1
 
 
 class NorMuonSpec(UpdateRule):
     """NorMuon (Li et al. 2025): Muon with one size for the updates of all outputs of a matrix."""
 
-    momentum: Decay = Field(default=0.95, description="Decay of the momentum.")
-    beta2: Decay = Field(default=0.95, description="Decay of the second moment.")
+    momentum: Decay = 0.95
+    """Decay of the momentum."""
+    beta2: Decay = 0.95
+    """Decay of the second moment."""
 
-    moments: ClassVar[int] = 1
+    moments: ClassVar = 1
 
 
 class MuonHSpec(UpdateRule):
     """MuonH (Wen et al. 2025): Muon on the sphere of each matrix's norm, without decay."""
 
-    momentum: Decay = Field(default=0.95, description="Decay of the momentum.")
-    matrix_rate: Positive = Field(
-        default=6.0, description="Factor of the learning rate; the product is a share of the norm."
-    )
+    momentum: Decay = 0.95
+    """Decay of the momentum."""
+    matrix_rate: PositiveFloat = 6.0
+    """Factor of the learning rate; the product is a share of the norm."""
 
-    moments: ClassVar[int] = 1
+    moments: ClassVar = 1
 
 
 class SoapMuonSpec(UpdateRule):
     """SOAP-Muon (Vyas et al. 2025): Muon of the update that SOAP scales in its eigenbasis."""
 
-    momentum: Decay = Field(default=0.95, description="Decay of the momentum.")
-    beta2: Decay = Field(default=0.9, description="Decay of second moments.")
-    every_steps: StepCount = Field(default=1, description="Steps between eigenbases.")
+    momentum: Decay = 0.95
+    """Decay of the momentum."""
+    beta2: Decay = 0.9
+    """Decay of second moments."""
+    every_steps: StepCount = 1
+    """Steps between eigenbases."""
 
-    moments: ClassVar[int] = 6
-    least_moments: ClassVar[int | None] = 2
+    moments: ClassVar = 6
+    least_moments: ClassVar = 2
 
 
 class MuonAdamWSpec(UpdateRule):
     """Muon of nanochat (Karpathy 2026); AdamW without decay for the rest."""
 
-    momentum: Decay = Field(default=0.95, description="Decay of the momentum.")
-    beta2: Decay = Field(default=0.9, description="Decay of the second moment.")
-    epsilon: Positive = Field(default=1e-10, description="Of AdamW.")
-    iteration_type: IterationType = Field(default="float32", description="See `matrices`.")
+    momentum: Decay = 0.95
+    """Decay of the momentum."""
+    beta2: Decay = 0.9
+    """Decay of the second moment."""
+    epsilon: PositiveFloat = 1e-10
+    """Of AdamW."""
+    iteration_type: IterationType = "float32"
+    """See `matrices`."""
 
-    moments: ClassVar[int] = 1
+    moments: ClassVar = 1
 
 
 class SoapSpec(UpdateRule):
     """SOAP (Vyas et al. 2024): Adam in the eigenbasis of Shampoo, for hidden matrices."""
 
-    beta1: Decay = Field(default=0.95, description="Decay of the first moment.")
-    beta2: Decay = Field(default=0.95, description="Decay of second moments.")
-    every_steps: StepCount = Field(default=10, description="Steps between eigenbases.")
+    beta1: Decay = 0.95
+    """Decay of the first moment."""
+    beta2: Decay = 0.95
+    """Decay of second moments."""
+    every_steps: StepCount = 10
+    """Steps between eigenbases."""
 
-    moments: ClassVar[int] = 6
-    least_moments: ClassVar[int | None] = 2
+    moments: ClassVar = 6
+    least_moments: ClassVar = 2
 
 
 class KronSpec(UpdateRule):
     """PSGD with Kronecker factors (Li 2024), for hidden matrices."""
 
-    momentum: Decay = Field(default=0.9, description="Decay of the momentum.")
-    factor_rate: Positive = Field(default=0.1, description="Learning rate of the factors.")
-    matrix_rate: Positive = Field(default=0.33, description="Factor of the learning rate.")
+    momentum: Decay = 0.9
+    """Decay of the momentum."""
+    factor_rate: PositiveFloat = 0.1
+    """Learning rate of the factors."""
+    matrix_rate: PositiveFloat = 0.33
+    """Factor of the learning rate."""
 
-    moments: ClassVar[int] = 3
-    least_moments: ClassVar[int | None] = 1
-    draws: ClassVar[bool] = True
+    moments: ClassVar = 3
+    least_moments: ClassVar = 1
+    draws: ClassVar = True
 
 
 class ScionSpec(UpdateRule):
     """Scion (Pethick et al. 2025): each parameter moves towards the edge of a ball of its own norm."""
 
-    momentum: Decay = Field(default=0.9, description="Decay of the momentum.")
-    radius: Positive = Field(default=50.0, description="Radius for hidden matrices.")
-    outer_radius: Positive = Field(default=3000.0, description="Radius for embeddings and head.")
-    constrained: bool = Field(default=True, description="Stay in the ball, in place of `weightDecay`.")
-    matrix_rate: Positive = Field(default=0.1, description="Factor of the learning rate.")
+    momentum: Decay = 0.9
+    """Decay of the momentum."""
+    radius: PositiveFloat = 50.0
+    """Radius for hidden matrices."""
+    outer_radius: PositiveFloat = 3000.0
+    """Radius for embeddings and head."""
+    constrained: bool = True
+    """Stay in the ball, in place of `weightDecay`."""
+    matrix_rate: PositiveFloat = 0.1
+    """Factor of the learning rate."""
 
-    moments: ClassVar[int] = 1
+    moments: ClassVar = 1

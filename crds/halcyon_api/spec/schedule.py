@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
-from halcyon_api.base import ApiModel, OneOf, Rule, RuledModel, StepCount, StepNumber, optional
+from halcyon_api.base import ApiModel, AtLeastOne, OneOf, Ratio, Rule, RuledModel, StepCount, StepNumber, optional
 
-Share = Annotated[float, Field(ge=0)]
+Share = NonNegativeFloat
 """Up to 1: a fraction of a whole. Above 1: steps."""
-CycleStep = Annotated[int, Field(ge=1)]
+CycleStep = AtLeastOne
 MAX_CYCLES = 256
 
 Shape = Literal[
@@ -27,7 +27,8 @@ ABOVE_ZERO: tuple[Shape, ...] = ("inverse", "exponential")
 class ConstantScheduleSpec(ApiModel):
     """The learning rate rises linearly and then stays. As `phases`: `shape: constant`, `firstRate: afterOneStep`."""
 
-    warmup_steps: StepNumber = Field(default=0, description="Steps of linear warm-up from 0.")
+    warmup_steps: StepNumber = 0
+    """Steps of linear warm-up from 0."""
 
 
 class CosineScheduleSpec(ApiModel):
@@ -36,12 +37,13 @@ class CosineScheduleSpec(ApiModel):
     As `phases`: `shape: cosine`, `firstRate: afterOneStep`.
     """
 
-    warmup_steps: StepNumber = Field(default=0, description="Steps of linear warm-up from 0.")
-    min_ratio: float = Field(default=0.1, ge=0, le=1, description="Last learning rate as a share of the peak.")
-    decay_steps: StepCount | None = optional(
-        "Step at which the last learning rate is reached; it stays there. `trainer.steps` may then change. "
-        "Default: the last step of the run; `trainer.steps` must then not change after the warm-up."
-    )
+    warmup_steps: StepNumber = 0
+    """Steps of linear warm-up from 0."""
+    min_ratio: Ratio = 0.1
+    """Last learning rate as a share of the peak."""
+    decay_steps: StepCount | None = None
+    """Step at which the last learning rate is reached; it stays there. `trainer.steps` may then change. Default: the
+    last step of the run; `trainer.steps` must then not change after the warm-up."""
 
 
 class WsdScheduleSpec(ApiModel):
@@ -51,36 +53,41 @@ class WsdScheduleSpec(ApiModel):
     `trainer.steps` may change until the decay begins. As `phases`: `shape: linear`, `firstRate: afterOneStep`.
     """
 
-    warmup_steps: StepNumber = Field(default=0, description="Steps of linear warm-up from 0.")
-    decay_steps: StepCount = Field(description="Steps of the decay, at the end of the run.")
-    min_ratio: float = Field(default=0.0, ge=0, le=1, description="Last learning rate as a share of the peak.")
+    warmup_steps: StepNumber = 0
+    """Steps of linear warm-up from 0."""
+    decay_steps: StepCount
+    """Steps of the decay, at the end of the run."""
+    min_ratio: Ratio = 0.0
+    """Last learning rate as a share of the peak."""
 
 
 class PhasesScheduleSpec(RuledModel):
     """Cycles of warm-up, stable phase and decay. A length up to 1 is a fraction of the cycle, above 1 steps."""
 
-    shape: Shape = Field(default="cosine", description="Curve of the decay.")
-    warmup: Share = Field(default=0.0, description="Linear warm-up from 0, in the first cycle.")
-    decay: Share | None = optional("Decay at the end of a cycle. Default: all after the warm-up.")
-    min_ratio: float = Field(default=0.1, ge=0, le=1, description="Last rate as a share of the peak.")
-    rewarmup: Share = Field(default=0.0, description="Warm-up of later cycles, from the last rate.")
-    cycles: CycleStep | None = optional("Number of equal cycles.")
-    cycle_lengths: Annotated[list[CycleStep], Field(max_length=MAX_CYCLES)] | None = optional(
-        "Steps of cycles; the rest is one more."
-    )
-    cycle_ends: Annotated[list[CycleStep], Field(max_length=MAX_CYCLES)] | None = optional(
-        "Last steps of cycles; the rest is one more."
-    )
-    first_rate: FirstRate = Field(
-        default="atStart",
-        description=(
-            "Rate of the first step of a cycle. `atStart`: that at the start of the curve, so 0 in a warm-up. "
-            "`afterOneStep`: that one step later, so above 0 in a warm-up, and the last step has the last rate. "
-            "`cosine`, `wsd` and `constant` have the latter."
-        ),
-    )
-    exponent: float | None = optional("Of `cosine` (1), `polynomial` (2), `power` (-0.51).")
-    scale: float | None = optional("Of `inverseSquareRoot` (10000), `power` (4.6).", gt=0)
+    shape: Shape = "cosine"
+    """Curve of the decay."""
+    warmup: Share = 0.0
+    """Linear warm-up from 0, in the first cycle."""
+    decay: Share | None = None
+    """Decay at the end of a cycle. Default: all after the warm-up."""
+    min_ratio: Ratio = 0.1
+    """Last rate as a share of the peak."""
+    rewarmup: Share = 0.0
+    """Warm-up of later cycles, from the last rate."""
+    cycles: CycleStep | None = None
+    """Number of equal cycles."""
+    cycle_lengths: Annotated[list[CycleStep], Field(max_length=MAX_CYCLES)] | None = None
+    """Steps of cycles; the rest is one more."""
+    cycle_ends: Annotated[list[CycleStep], Field(max_length=MAX_CYCLES)] | None = None
+    """Last steps of cycles; the rest is one more."""
+    first_rate: FirstRate = "atStart"
+    """Rate of the first step of a cycle. `atStart`: that at the start of the curve, so 0 in a warm-up. `afterOneStep`:
+    that one step later, so above 0 in a warm-up, and the last step has the last rate. `cosine`, `wsd` and `constant`
+    have the latter."""
+    exponent: float | None = None
+    """Of `cosine` (1), `polynomial` (2), `power` (-0.51)."""
+    scale: PositiveFloat | None = None
+    """Of `inverseSquareRoot` (10000), `power` (4.6)."""
 
     rules: ClassVar = (
         Rule(
@@ -94,12 +101,14 @@ class PhasesScheduleSpec(RuledModel):
 class ScheduleSpec(OneOf):
     """The learning rate schedule: exactly one member."""
 
-    constant: ConstantScheduleSpec | None = optional("Warm-up, then constant.")
-    cosine: CosineScheduleSpec | None = optional("Warm-up, then half a cosine.")
-    wsd: WsdScheduleSpec | None = optional("Warm-up, constant, then a linear decay over the last steps.")
-    phases: PhasesScheduleSpec | None = optional(
-        "Decays of any shape, in cycles. A length up to 1 is a fraction of its cycle, above 1 steps."
-    )
+    constant: ConstantScheduleSpec | None = None
+    """Warm-up, then constant."""
+    cosine: CosineScheduleSpec | None = None
+    """Warm-up, then half a cosine."""
+    wsd: WsdScheduleSpec | None = None
+    """Warm-up, constant, then a linear decay over the last steps."""
+    phases: PhasesScheduleSpec | None = None
+    """Decays of any shape, in cycles. A length up to 1 is a fraction of its cycle, above 1 steps."""
 
 
 def cosine() -> ScheduleSpec:
@@ -110,22 +119,23 @@ def cosine() -> ScheduleSpec:
 class SchedulePointSpec(ApiModel):
     """Values at one step."""
 
-    at: Share = Field(description="As a fraction of the run, or above 1 in steps.")
-    weight_decay: float | None = optional("Factor of `weightDecay`.", ge=0)
-    momentum: float | None = optional("Momentum of the rule (`beta1`).", ge=0, lt=1)
+    at: Share
+    """As a fraction of the run, or above 1 in steps."""
+    weight_decay: NonNegativeFloat | None = None
+    """Factor of `weightDecay`."""
+    momentum: float | None = optional(ge=0, lt=1)
+    """Momentum of the rule (`beta1`)."""
 
 
 class OtherSchedulesSpec(ApiModel):
     """Schedules of weight decay and momentum, and the rate by batch size."""
 
-    points: Annotated[list[SchedulePointSpec], Field(max_length=64)] = Field(
-        default=[],
-        description="In rising order; linear in between.",
-    )
-    weight_decay_shape: Literal["cosine"] | None = optional("Half a cosine to 0.")
-    rate_by_batch_size: Literal["linear", "sqrt"] | None = optional(
-        "Multiply the rate by the growth of the batch, or its root."
-    )
+    points: Annotated[list[SchedulePointSpec], Field(max_length=64)] = Field(default=[])
+    """In rising order; linear in between."""
+    weight_decay_shape: Literal["cosine"] | None = None
+    """Half a cosine to 0."""
+    rate_by_batch_size: Literal["linear", "sqrt"] | None = None
+    """Multiply the rate by the growth of the batch, or its root."""
 
     def points_of(self, name: Literal["weight_decay", "momentum"]) -> list[tuple[float, float]]:
         """The points that set one value: their place, which is a fraction of the run or a step, and the value."""

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, field_validator
 
-from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel, optional
+from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel
 
 LabelKey = Annotated[
     str,
@@ -33,15 +33,12 @@ QueueName = Annotated[
 class QueueTopologySpec(RuledModel):
     """How close together the pods must be. Each label is a level of the Topology of Kueue's ResourceFlavor."""
 
-    required: LabelKey | None = optional(
-        "The whole run on nodes that share one value of this label. The run waits until such nodes have room."
-    )
-    preferred: LabelKey | None = optional(
-        "The whole run on nodes that share one value of this label if possible, else as few values as possible."
-    )
-    slice: LabelKey | None = optional(
-        "Each slice on nodes that share one value of this label. May be combined with `required` or `preferred`."
-    )
+    required: LabelKey | None = None
+    """The whole run on nodes that share one value of this label. The run waits until such nodes have room."""
+    preferred: LabelKey | None = None
+    """The whole run on nodes that share one value of this label if possible, else as few values as possible."""
+    slice: LabelKey | None = None
+    """Each slice on nodes that share one value of this label. May be combined with `required` or `preferred`."""
 
     rules: ClassVar = (
         Rule(
@@ -61,27 +58,26 @@ class QueueTopologySpec(RuledModel):
 class QueueSpec(ApiModel):
     """The Kueue queue in which the run waits for quota. All slices are admitted together, or none."""
 
-    name: QueueName = Field(description="LocalQueue in the run's namespace.")
-    priority_class: QueueName | None = optional(
-        "WorkloadPriorityClass: the run's priority in the queue. Default: the priority of `priorityClassName`."
-    )
-    topology: QueueTopologySpec | None = optional(
-        "How close together the pods must be. Default: on any nodes of the queue's flavor."
-    )
-    max_run_duration_seconds: Annotated[int, Field(ge=600, le=31_536_000)] | None = optional(
-        "For queues that request nodes with a ProvisioningRequest: how long the nodes are needed. Default: as "
-        "long as the provider gives them. When the nodes end, the run continues on the next ones."
-    )
+    name: QueueName
+    """LocalQueue in the run's namespace."""
+    priority_class: QueueName | None = None
+    """WorkloadPriorityClass: the run's priority in the queue. Default: the priority of `priorityClassName`."""
+    topology: QueueTopologySpec | None = None
+    """How close together the pods must be. Default: on any nodes of the queue's flavor."""
+    max_run_duration_seconds: Annotated[int, Field(ge=600, le=31_536_000)] | None = None
+    """For queues that request nodes with a ProvisioningRequest: how long the nodes are needed. Default: as long as the
+    provider gives them. The run continues on the next ones."""
 
 
 class TolerationSpec(ApiModel):
     """A node taint that the pods tolerate."""
 
-    key: LabelKey = Field(description="Key of the taint.")
-    value: LabelValue | None = optional("Value of the taint. Default: any.")
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = optional(
-        "Effect of the taint. Default: any."
-    )
+    key: LabelKey
+    """Key of the taint."""
+    value: LabelValue | None = None
+    """Value of the taint. Default: any."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """Effect of the taint. Default: any."""
 
 
 def _check_key(key: str, where: str = "") -> None:
@@ -105,28 +101,21 @@ def check_pod_label(key: str) -> None:
 class SchedulingSpec(ApiModel):
     """Placement and priority of the pods."""
 
-    node_selector: Annotated[dict[str, LabelValue], Field(max_length=16)] = Field(
-        default={},
-        description=(
-            "Labels that the nodes must have, in addition to those of the accelerator type. They choose nodes of type "
-            "`nvidia` or `cpu`, on any Kubernetes."
-        ),
-    )
-    tolerations: Annotated[list[TolerationSpec], Field(max_length=16)] = Field(
-        default=[], description="Taints that the pods tolerate, in addition to those of the accelerator type."
-    )
+    node_selector: Annotated[dict[str, LabelValue], Field(max_length=16)] = Field(default={})
+    """Labels that the nodes must have, in addition to those of the accelerator type. They choose nodes of type `nvidia`
+    or `cpu`, on any Kubernetes."""
+    tolerations: Annotated[list[TolerationSpec], Field(max_length=16)] = Field(default=[])
+    """Taints that the pods tolerate, in addition to those of the accelerator type."""
 
-    priority_class_name: ObjectName | None = optional("PriorityClass of the pods.")
-    queue: QueueSpec | None = optional(
-        "Wait in a Kueue queue until there is quota for all slices at once. Default: create the pods at once."
-    )
-    service_account_name: ObjectName | None = optional(
-        "ServiceAccount whose cloud identity the pods have. Default: the namespace's `default`. No token is mounted."
-    )
+    priority_class_name: ObjectName | None = None
+    """PriorityClass of the pods."""
+    queue: QueueSpec | None = None
+    """Wait in a Kueue queue until there is quota for all slices at once. Default: create the pods at once."""
+    service_account_name: ObjectName | None = None
+    """ServiceAccount whose cloud identity the pods have. Default: the namespace's `default`. No token is mounted."""
 
-    labels: Annotated[dict[str, LabelValue], Field(max_length=16)] = Field(
-        default={}, description="Labels of the pods and their Jobs, of keys that the operator's owner allows."
-    )
+    labels: Annotated[dict[str, LabelValue], Field(max_length=16)] = Field(default={})
+    """Labels of the pods and their Jobs, of keys that the operator's owner allows."""
 
     @field_validator("labels")
     @classmethod

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from halcyon_api.base import ApiModel, OneOf, Rule, RuledModel, optional, shows
+from halcyon_api.base import ApiModel, OneOf, Ratio, Rule, RuledModel, optional, shows
 from halcyon_api.spec.tokenizer import Uri
 
 SourceName = Annotated[str, StringConstraints(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
@@ -24,20 +24,18 @@ class StdlibSourceSpec(ApiModel):
     include: Annotated[
         list[Literal["source", "documentation"]],
         Field(min_length=1, max_length=2, json_schema_extra={"x-kubernetes-list-type": "set"}),
-    ] = Field(
-        default=["source", "documentation"],
-        description="`source`: the library's modules. `documentation`: the language reference that `help()` shows.",
-    )
+    ] = Field(default=["source", "documentation"])
+    """`source`: the library's modules. `documentation`: the language reference that `help()` shows."""
 
 
 class FilesSpec(ApiModel):
     """A source of files."""
 
-    paths: Paths = Field(
-        description="Files, directories (all files below with the kind's suffixes, but no hidden ones) or globs: "
-        "paths, file://, s3://, gs://, https:// or hf://datasets/…"
-    )
-    exclude: Globs = Field(default=[], description="Globs of files and folders to leave out: `*.log`, `drafts/old`.")
+    paths: Paths
+    """Files, directories (all files below with the kind's suffixes, but no hidden ones) or globs: paths, file://,
+    s3://, gs://, https:// or hf://datasets/…"""
+    exclude: Globs = Field(default=[])
+    """Globs of files and folders to leave out: `*.log`, `drafts/old`."""
 
 
 class TextSourceSpec(FilesSpec):
@@ -69,12 +67,14 @@ class ParquetSourceSpec(FilesSpec):
 class HuggingFaceSourceSpec(ApiModel):
     """A data set by name, loaded with Hugging Face's `datasets`, which the image must contain."""
 
-    dataset: Annotated[
-        str, StringConstraints(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
-    ] = Field(description="Name of the data set, such as `OWNER/NAME`, or a directory that `datasets` can load.")
-    config: FieldName | None = optional("Configuration of the data set.")
-    split: FieldName = Field(default="train", description="Split of the data set.")
-    revision: FieldName | None = optional("Commit or tag. Set it: the newest version may change during a run.")
+    dataset: Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
+    """Name of the data set, such as `OWNER/NAME`, or a directory that `datasets` can load."""
+    config: FieldName | None = None
+    """Configuration of the data set."""
+    split: FieldName = "train"
+    """Split of the data set."""
+    revision: FieldName | None = None
+    """Commit or tag. Set it: the newest version may change during a run."""
 
 
 def _of_calendar(day: str) -> str:
@@ -92,15 +92,26 @@ Day = Annotated[
 
 Template = Annotated[str, StringConstraints(max_length=65_536)]
 
+
+def _of_scalars(variables: dict[str, Any]) -> dict[str, Any]:
+    """Refuse a variable that a line of Jinja cannot set."""
+    for name, value in variables.items():
+        if not name.isidentifier() or not isinstance(value, str | int | float):
+            raise ValueError("give names of variables, each with a text, a number, true or false")
+    return variables
+
+
+Variables = Annotated[dict[str, Any], Field(max_length=16), AfterValidator(_of_scalars)]
+_ANY_MEMBERS: dict[str, Any] = {"x-kubernetes-preserve-unknown-fields": True}
+
 _DATE = "Day that the template prints with `strftime_now`: YYYY-MM-DD. Default: 2026-01-01."
 
 
 class TextFormatSpec(ApiModel):
     """Each row is a text."""
 
-    field: FieldName = Field(
-        default="text", description="Field of a row that holds the text. Plain text files have no fields."
-    )
+    field: FieldName = "text"
+    """Field of a row that holds the text. Plain text files have no fields."""
 
     @property
     def row_fields(self) -> tuple[str, ...]:
@@ -111,54 +122,62 @@ class TextFormatSpec(ApiModel):
 class ChatFormatSpec(ApiModel):
     """Each row is a conversation."""
 
-    messages_field: FieldName | None = optional(
-        "Field with the messages. Default: the form of the first row is recognised: messages, ShareGPT, Alpaca, "
-        "prompt and completion, KTO."
-    )
-    tools_field: FieldName | None = optional(
-        "Field with the tools that the template shows. Default: `tools`, without `messagesField`."
-    )
-    template: Template | None = optional(
-        "Jinja template; `{path: FILE}` in a file that `halcyon` reads. Default: that of the model of `from`, "
-        "else that beside `tokenizer`, else Halcyon's, with tokens such as <|user_start|>."
-    )
-    system_prompt: Annotated[str, StringConstraints(max_length=16_384)] | None = optional(
-        "System message for conversations that have none."
-    )
+    messages_field: FieldName | None = None
+    """Field with the messages. Default: the form of the first row is recognised: messages, ShareGPT, Alpaca, prompt and
+    completion, KTO."""
+    tools_field: FieldName | None = None
+    """Field with the tools that the template shows. Default: `tools`, without `messagesField`."""
+    template: Template | None = None
+    """Jinja template; `{path: FILE}` in a file that `halcyon` reads. Default: that of the model of `from`, else that
+    beside `tokenizer`, else Halcyon's."""
+    template_variables: Variables | None = optional(json_schema_extra=_ANY_MEMBERS)
+    """Defaults of its variables, as `{enable_thinking: false}`."""
+    system_prompt: Annotated[str, StringConstraints(max_length=16_384)] | None = None
+    """System message for conversations that have none."""
     date: Day | None = optional(_DATE)
-    loss_on: Literal["assistant", "all"] = Field(default="assistant", description="Which tokens count in the loss.")
+    loss_on: Literal["assistant", "all"] = "assistant"
+    """Which tokens count in the loss."""
 
 
 class PreferenceFormatSpec(ApiModel):
     """Each row is a pair of conversations: a preferred one and a rejected one."""
 
-    chosen_field: FieldName | None = optional(
-        "Field with the preferred conversation or answer. Default: recognised, usually `chosen`."
-    )
-    rejected_field: FieldName | None = optional("Field with the rejected one. Default: recognised.")
-    prompt_field: FieldName | None = optional(
-        "Field with the prompt, if the others hold answers. Default: recognised, unless both are named."
-    )
-    template: Template | None = optional("As in `chat`.")
-    date: Day | None = optional("As in `chat`.")
+    chosen_field: FieldName | None = None
+    """Field with the preferred conversation or answer. Default: recognised, usually `chosen`."""
+    rejected_field: FieldName | None = None
+    """Field with the rejected one. Default: recognised."""
+    prompt_field: FieldName | None = None
+    """Field with the prompt, if the others hold answers. Default: recognised, unless both are named."""
+    template: Template | None = None
+    """As in `chat`."""
+    template_variables: Variables | None = optional(json_schema_extra=_ANY_MEMBERS)
+    """As in `chat`."""
+    date: Day | None = None
+    """As in `chat`."""
 
 
 class PromptFormatSpec(ApiModel):
     """Each row is a prompt to answer, and a reference for the reward."""
 
-    field: FieldName | None = optional("Field with the prompt: a text, or messages. Default: recognised, as in `chat`.")
-    reference_field: FieldName | None = optional(
-        "Field with the reference. Default: the answer of the form, or the assistant's last message."
-    )
-    template: Template | None = optional("As in `chat`.")
-    date: Day | None = optional("As in `chat`.")
+    field: FieldName | None = None
+    """Field with the prompt: a text, or messages. Default: recognised, as in `chat`."""
+    reference_field: FieldName | None = None
+    """Field with the reference. Default: the answer of the form, or the assistant's last message."""
+    template: Template | None = None
+    """As in `chat`."""
+    template_variables: Variables | None = optional(json_schema_extra=_ANY_MEMBERS)
+    """As in `chat`."""
+    date: Day | None = None
+    """As in `chat`."""
 
 
 class PrebuiltFormatSpec(ApiModel):
     """Each row is a list of token ids."""
 
-    tokens_field: FieldName = Field(default="tokens", description="Field with the token ids.")
-    weights_field: FieldName | None = optional("Field with a loss weight, 0 to 1, for each token id.")
+    tokens_field: FieldName = "tokens"
+    """Field with the token ids."""
+    weights_field: FieldName | None = None
+    """Field with a loss weight, 0 to 1, for each token id."""
 
     @property
     def row_fields(self) -> tuple[str, ...]:
@@ -169,11 +188,16 @@ class PrebuiltFormatSpec(ApiModel):
 class FormatSpec(OneOf):
     """Format of the rows: exactly one member."""
 
-    text: TextFormatSpec | None = optional("A text.")
-    chat: ChatFormatSpec | None = optional("A conversation.")
-    preference: PreferenceFormatSpec | None = optional("A preferred and a rejected conversation.")
-    prebuilt: PrebuiltFormatSpec | None = optional("Token ids.")
-    prompt: PromptFormatSpec | None = optional("A prompt and a reference.")
+    text: TextFormatSpec | None = None
+    """A text."""
+    chat: ChatFormatSpec | None = None
+    """A conversation."""
+    preference: PreferenceFormatSpec | None = None
+    """A preferred and a rejected conversation."""
+    prebuilt: PrebuiltFormatSpec | None = None
+    """Token ids."""
+    prompt: PromptFormatSpec | None = None
+    """A prompt and a reference."""
 
     @property
     def conversation(self) -> ChatFormatSpec | PreferenceFormatSpec | PromptFormatSpec | None:
@@ -200,14 +224,10 @@ class ConcatenateSpec(ApiModel):
 class PackSpec(ApiModel):
     """Each sequence holds whole neighbouring documents, as many as fit."""
 
-    max_segments: Annotated[int, Field(ge=1, le=65_536)] = Field(
-        default=64, description="Maximum number of documents in a sequence."
-    )
-    too_long: Literal["left", "right", "drop", "raise"] = Field(
-        default="left",
-        description="For a document longer than a sequence: keep its left end, keep its right end, drop it, or stop "
-        "with an error.",
-    )
+    max_segments: Annotated[int, Field(ge=1, le=65_536)] = 64
+    """Maximum number of documents in a sequence."""
+    too_long: Literal["left", "right", "drop", "raise"] = "left"
+    """For a document longer than a sequence: keep its left end, keep its right end, drop it, or stop with an error."""
 
 
 class BestFitSpec(ApiModel):
@@ -215,24 +235,28 @@ class BestFitSpec(ApiModel):
     cropped.
     """
 
-    buffer: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        default=1000, description="Number of documents to choose the best fit from."
-    )
+    buffer: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    """Number of documents to choose the best fit from."""
 
 
 class LayoutSpec(OneOf):
     """How documents become sequences: exactly one member."""
 
-    concatenate: ConcatenateSpec | None = optional("Concatenate and cut.")
-    pack: PackSpec | None = optional("Whole neighbouring documents.")
-    best_fit: BestFitSpec | None = optional("Full sequences that begin with a document.")
+    concatenate: ConcatenateSpec | None = None
+    """Concatenate and cut."""
+    pack: PackSpec | None = None
+    """Whole neighbouring documents."""
+    best_fit: BestFitSpec | None = None
+    """Full sequences that begin with a document."""
 
 
 class RowsSpec(RuledModel):
     """A range of a source's rows, counted over all its files."""
 
-    start: RowNumber = Field(default=0, description="First row, counted from 0.")
-    end: RowNumber | None = optional("Row after the last one. Default: the end of the source.")
+    start: RowNumber = 0
+    """First row, counted from 0."""
+    end: RowNumber | None = None
+    """Row after the last one. Default: the end of the source."""
 
     rules: ClassVar = (
         Rule(
@@ -248,24 +272,29 @@ class RowsSpec(RuledModel):
 class HeldOutSpec(ApiModel):
     """The held-out part of a source, which is never trained on."""
 
-    fraction: float = Field(
-        ge=0, le=1, description="Share of the source's sequences; 1: the source is used for evaluation only."
-    )
+    fraction: Ratio
+    """Share of the source's sequences; 1: the source is used for evaluation only."""
 
 
 class DataSourceSpec(OneOf):
     """One source of text: a name and exactly one kind."""
 
-    name: SourceName = Field(
-        description="Name of the source. It seeds the source's order: a new name changes this source's order only."
-    )
-    stdlib: StdlibSourceSpec | None = optional("Text of the Python standard library.")
-    text: TextSourceSpec | None = optional("Plain text files.")
-    jsonl: JsonlSourceSpec | None = optional("JSON Lines.")
-    csv: CsvSourceSpec | None = optional("CSV files.")
-    tsv: TsvSourceSpec | None = optional("CSV files with tabs.")
-    parquet: ParquetSourceSpec | None = optional("Parquet files.")
-    hugging_face: HuggingFaceSourceSpec | None = optional("A data set of the Hugging Face hub.")
+    name: SourceName
+    """Name of the source. It seeds the source's order: a new name changes this source's order only."""
+    stdlib: StdlibSourceSpec | None = None
+    """Text of the Python standard library."""
+    text: TextSourceSpec | None = None
+    """Plain text files."""
+    jsonl: JsonlSourceSpec | None = None
+    """JSON Lines."""
+    csv: CsvSourceSpec | None = None
+    """CSV files."""
+    tsv: TsvSourceSpec | None = None
+    """CSV files with tabs."""
+    parquet: ParquetSourceSpec | None = None
+    """Parquet files."""
+    hugging_face: HuggingFaceSourceSpec | None = None
+    """A data set of the Hugging Face hub."""
 
     @classmethod
     def kinds(cls) -> tuple[str, ...]:
@@ -282,21 +311,20 @@ class DataSourceSpec(OneOf):
         """Its files; None: it has none of its own."""
         return self.text or self.jsonl or self.csv or self.tsv or self.parquet
 
-    weight: Annotated[float, Field(ge=0, le=1_000_000_000_000)] | None = optional(
-        "Share of the training sequences, relative to other sources. Set it for all or none. Default: the "
-        "source's size."
-    )
-    format: FormatSpec = Field(
-        default_factory=lambda: FormatSpec(text=TextFormatSpec()), description="Format of the rows: exactly one member."
-    )
-    rows: RowsSpec = Field(default_factory=RowsSpec, description="Use only a range of the rows.")
-    on_bad_file: OnBad = Field(default="fail", description="What to do with a file that cannot be read.")
-    on_bad_row: OnBad = Field(default="fail", description="What to do with a row that cannot be read.")
-    max_skipped: float = Field(
-        default=0.1, ge=0, le=1, description="Largest share of the files, and of the rows, that may be skipped."
-    )
-    layout: LayoutSpec = Field(
-        default_factory=lambda: LayoutSpec(concatenate=ConcatenateSpec()),
-        description="How documents become sequences: exactly one member.",
-    )
-    validation: HeldOutSpec | None = optional("The held-out part. Default: `data.validation`.")
+    weight: Annotated[float, Field(ge=0, le=1_000_000_000_000)] | None = None
+    """Share of the training sequences, relative to other sources. Set it for all or none. Default: the source's size.
+    """
+    format: FormatSpec = Field(default_factory=lambda: FormatSpec(text=TextFormatSpec()))
+    """Format of the rows: exactly one member."""
+    rows: RowsSpec = Field(default_factory=RowsSpec)
+    """Use only a range of the rows."""
+    on_bad_file: OnBad = "fail"
+    """What to do with a file that cannot be read."""
+    on_bad_row: OnBad = "fail"
+    """What to do with a row that cannot be read."""
+    max_skipped: Ratio = 0.1
+    """Largest share of the files, and of the rows, that may be skipped."""
+    layout: LayoutSpec = Field(default_factory=lambda: LayoutSpec(concatenate=ConcatenateSpec()))
+    """How documents become sequences: exactly one member."""
+    validation: HeldOutSpec | None = None
+    """The held-out part. Default: `data.validation`."""

@@ -15,7 +15,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from halcyon_api.base import ApiModel, StepCount, optional
+from halcyon_api.base import ApiModel, StepCount
 from halcyon_api.hardware.kinds import NarrowType
 from halcyon_api.spec.attention import ATTENTION_DESCRIPTION, AttentionName
 from halcyon_api.spec.evaluation import EvaluationSpec
@@ -173,46 +173,33 @@ of 2**-8 / (1 - beta): 8 % for 0.95, 39 % for 0.99; for 0.999 it never changes."
 class PrecisionSpec(ApiModel):
     """Types of parameters, moments and matrix products."""
 
-    parameters: Literal["float32", "bfloat16"] = Field(
-        default="float32",
-        description=(
-            "Type of the stored parameters. With bfloat16, an update smaller than about 1/512 of its parameter is "
-            "lost in rounding, unless `rounding` is stochastic."
-        ),
-    )
-    rounding: Literal["stochastic"] | None = optional(
-        "How updated parameters are rounded to bfloat16. stochastic: to one of the two neighbours by chance, so "
-        "that small updates are not lost on average. Default: to the nearest number."
-    )
+    parameters: Literal["float32", "bfloat16"] = "float32"
+    """Type of the stored parameters. With bfloat16, an update smaller than about 1/512 of its parameter is lost in
+    rounding, unless `rounding` is stochastic."""
+    rounding: Literal["stochastic"] | None = None
+    """How updated parameters are rounded to bfloat16. stochastic: to one of the two neighbours by chance, so that small
+    updates are not lost on average. Default: to the nearest number."""
     moments: MomentsType = Field(
         default="float32",
         description=(
             "Type of the stored optimizer moments. bfloat16 needs `momentsRounding: stochastic`, or `beta1` and "
-            f"`beta2` of at most {NARROW_MOMENTS_BETA}: rounding to the nearest would stop a moment that decays more "
-            "slowly. float8 is a quarter of the bytes of float32: a scale for each row, stochastic rounding, second "
-            "moments as their roots; vectors stay float32."
+            f"`beta2` of at most {NARROW_MOMENTS_BETA}. float8 is a quarter of the bytes of float32: a scale for each "
+            "row, stochastic rounding, second moments as their roots; vectors stay float32."
         ),
     )
-    moments_rounding: Literal["stochastic"] | None = optional(
-        "How moments are rounded to bfloat16. stochastic: to one of the two neighbours by chance, so that a slow "
-        "decay is not lost on average. Default: to the nearest number. float8 is always rounded stochastically."
-    )
-    compute: Literal["float32", "bfloat16"] = Field(
-        default="float32",
-        description=(
-            "Type of activations and matrix products. Softmax, norms, the loss, and sums of gradients over batch and "
-            "positions are always float32."
-        ),
-    )
-    products: NarrowType | None = optional(
-        "Type to which the factors of matrix products are rounded: in the linear maps of blocks, the output head "
-        "(float8, mxfp8) and experts (float8, int8). nvfp4 is for the products of linear maps without their "
-        "gradients. Tables, routers and attention stay in `compute`. It needs hardware that is faster in this "
-        "type (docs/hardware.md). Default: the type `compute`."
-    )
-    narrow_products: NarrowProductsSpec | None = optional(
-        "The finer choices for `products`. Default: that of each field."
-    )
+    moments_rounding: Literal["stochastic"] | None = None
+    """How moments are rounded to bfloat16. stochastic: to one of the two neighbours by chance, so that a slow decay is
+    not lost on average. Default: to the nearest number. float8 is always rounded stochastically."""
+    compute: Literal["float32", "bfloat16"] = "float32"
+    """Type of activations and matrix products. Softmax, norms, the loss, and sums of gradients over batch and positions
+    are always float32."""
+    products: NarrowType | None = None
+    """Type to which the factors of matrix products are rounded: in the linear maps of blocks, the output head (float8,
+    mxfp8) and experts (float8, int8). nvfp4 is for the products of linear maps without their gradients. Tables, routers
+    and attention stay in `compute`. It needs hardware that is faster in this type (docs/hardware.md). Default: the type
+    `compute`."""
+    narrow_products: NarrowProductsSpec | None = None
+    """The finer choices for `products`. Default: that of each field."""
 
     @property
     def narrow(self) -> NarrowProducts | None:
@@ -227,11 +214,12 @@ SequenceLength = Annotated[int, Field(ge=2, le=16_777_216)]
 class BatchScheduleEntry(ApiModel):
     """Batch size and sequence length from one step on. A size that is not set stays the same."""
 
-    from_step: StepCount = Field(description="First step (counted from 0) with these sizes.")
-    batch_size: BatchSize | None = optional("Sequences of one step.")
-    sequence_length: SequenceLength | None = optional(
-        "Tokens of a sequence. All lengths of a run must divide the longest one."
-    )
+    from_step: StepCount
+    """First step (counted from 0) with these sizes."""
+    batch_size: BatchSize | None = None
+    """Sequences of one step."""
+    sequence_length: SequenceLength | None = None
+    """Tokens of a sequence. All lengths of a run must divide the longest one."""
 
 
 MAX_MICROBATCHES, MAX_UNROLL = 65_536, 1024
@@ -257,35 +245,30 @@ Unroll = Annotated[Annotated[int, Field(ge=1, le=MAX_UNROLL)] | Literal["auto"],
 class TrainerSpec(ApiModel):
     """The training loop."""
 
-    steps: StepCount = Field(description="Optimizer steps of the whole run.")
-    batch_size: BatchSize = Field(
-        description="Sequences of one step, over all devices. A multiple of the data parallelism times `microbatches`."
-    )
-    sequence_length: SequenceLength = Field(default=1024, description="Tokens of a sequence.")
-    batch_schedule: Annotated[list[BatchScheduleEntry], Field(max_length=32)] = Field(
-        default=[],
-        description="Batch schedule: other batch sizes and sequence lengths from given steps on, in rising order of "
-        "`fromStep`.",
-    )
-    microbatches: Microbatches = Field(
-        default=1,
-        description=(
-            "Number of parts of a step's batch, computed one after the other to save memory. The result is the same up "
-            "to rounding. "
-            "`auto`: the least number whose step fits into the memory of a device; 1 if its size is not known."
-        ),
-    )
+    steps: StepCount
+    """Optimizer steps of the whole run."""
+    batch_size: BatchSize
+    """Sequences of one step, over all devices. A multiple of the data parallelism times `microbatches`."""
+    sequence_length: SequenceLength = 1024
+    """Tokens of a sequence."""
+    batch_schedule: Annotated[list[BatchScheduleEntry], Field(max_length=32)] = Field(default=[])
+    """Batch schedule: other batch sizes and sequence lengths from given steps on, in rising order of `fromStep`."""
+    microbatches: Microbatches = 1
+    """Number of parts of a step's batch, computed one after the other to save memory. The result is the same up to
+    rounding. `auto`: the least number whose step fits into the memory of a device; 1 if its size is not known."""
     remat: Remat = Field(default="none", description=REMAT_DESCRIPTION)
     unroll: Unroll = Field(default=1, description=UNROLL_DESCRIPTION)
     offload: Offload = Field(default="none", description=OFFLOAD_DESCRIPTION)
     attention: AttentionName = Field(default="auto", description=ATTENTION_DESCRIPTION)
     determinism: Determinism = Field(default="bitwise", description=DETERMINISM_DESCRIPTION)
-    seed: Annotated[int, Field(ge=0, le=4_294_967_295)] = Field(
-        default=0, description="Seed of the initial parameters and of the order of the data."
-    )
-    precision: PrecisionSpec = Field(default_factory=PrecisionSpec, description="Floating-point types.")
-    evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec, description="Evaluation during the run.")
-    log_every_steps: StepCount = Field(default=1, description="Log a line of metrics every N steps.")
+    seed: Annotated[int, Field(ge=0, le=4_294_967_295)] = 0
+    """Seed of the initial parameters and of the order of the data."""
+    precision: PrecisionSpec = Field(default_factory=PrecisionSpec)
+    """Floating-point types."""
+    evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec)
+    """Evaluation during the run."""
+    log_every_steps: StepCount = 1
+    """Log a line of metrics every N steps."""
 
     @property
     def least_microbatches(self) -> int:

@@ -11,9 +11,9 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
-from pydantic import Field, StringConstraints
+from pydantic import StringConstraints
 
-from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel, optional, shows
+from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel, shows
 
 MAX_VARIABLES = 64
 _NAME = r"^[A-Z][A-Z0-9_]*$"
@@ -58,26 +58,28 @@ CODE_ENDINGS = ("_PLUGIN", "_PLUGINS", "_LIB", "_LIBRARY", "_LIB_DIR", "_CONF_FI
 class SecretKeyRef(ApiModel):
     """A key of a Secret in the run's namespace. The operator never reads it; the kubelet gives it to the pods."""
 
-    name: ObjectName = Field(description="Name of the Secret.")
-    key: Annotated[str, StringConstraints(max_length=253, pattern=r"^[-._A-Za-z0-9]+$")] = Field(
-        description="Key in the Secret."
-    )
+    name: ObjectName
+    """Name of the Secret."""
+    key: Annotated[str, StringConstraints(max_length=253, pattern=r"^[-._A-Za-z0-9]+$")]
+    """Key in the Secret."""
 
 
 class VariableSource(ApiModel):
     """The source of a variable's value."""
 
-    secret_key_ref: SecretKeyRef = Field(description="A key of a Secret in the run's namespace.")
+    secret_key_ref: SecretKeyRef
+    """A key of a Secret in the run's namespace."""
 
 
 class VariableSpec(RuledModel):
     """An environment variable of the trainer's processes."""
 
-    name: Annotated[str, StringConstraints(max_length=128, pattern=_NAME)] = Field(
-        description="Name. The operator's settings must allow it (the chart's `trainerPods.variables`)."
-    )
-    value: Annotated[str, StringConstraints(max_length=4096)] | None = optional("Value.")
-    value_from: VariableSource | None = optional("Source of the value, instead of `value`.")
+    name: Annotated[str, StringConstraints(max_length=128, pattern=_NAME)]
+    """Name. The operator's settings must allow it (the chart's `trainerPods.variables`)."""
+    value: Annotated[str, StringConstraints(max_length=4096)] | None = None
+    """Value."""
+    value_from: VariableSource | None = None
+    """Source of the value, instead of `value`."""
 
     rules: ClassVar = (
         Rule(

@@ -9,36 +9,40 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Self
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
-from halcyon_api.base import StatusModel, Timestamp, optional
+from halcyon_api.base import Ratio, StatusModel, Timestamp
 
 
 class GoodputSeconds(StatusModel):
     """Seconds by cause. `productiveStep` is goodput, everything else is badput."""
 
-    productive_step: float = Field(default=0.0, ge=0, description="Steps that were kept.")
-    startup: float = Field(
-        default=0.0,
-        ge=0,
-        description="From scheduled pods to processes that start to join each other: image, container, imports.",
-    )
-    join: float = Field(default=0.0, ge=0, description="Waiting for the other processes.")
-    restore: float = Field(default=0.0, ge=0, description="Building or restoring the state.")
-    compile: float = Field(default=0.0, ge=0, description="Tracing, compiling and the first step of a process.")
-    data_wait: float = Field(default=0.0, ge=0, description="Waiting for token caches or for a batch.")
-    save_blocking: float = Field(
-        default=0.0, ge=0, description="The training loop waited for a checkpoint, the last save included."
-    )
-    evaluation: float = Field(default=0.0, ge=0, description="Evaluating.")
-    lost_work: float = Field(default=0.0, ge=0, description="Steps that had to be repeated.")
-    capacity_wait: float = Field(default=0.0, ge=0, description="Pods waiting for hardware.")
-    operator_delay: float = Field(
-        default=0.0, ge=0, description="From the end of the processes to new pods: JobSet and operator."
-    )
-    other: float = Field(
-        default=0.0, ge=0, description="Everything else: processes that are ending, and time without a report."
-    )
+    productive_step: NonNegativeFloat = 0.0
+    """Steps that were kept."""
+    startup: NonNegativeFloat = 0.0
+    """From scheduled pods to processes that join: image, container, imports."""
+    join: NonNegativeFloat = 0.0
+    """Waiting for the other processes."""
+    restore: NonNegativeFloat = 0.0
+    """Building or restoring the state."""
+    compile: NonNegativeFloat = 0.0
+    """Compiling, and the first step of a process."""
+    data_wait: NonNegativeFloat = 0.0
+    """Waiting for token caches or a batch."""
+    save_blocking: NonNegativeFloat = 0.0
+    """The loop waited for a save, the last one included."""
+    evaluation: NonNegativeFloat = 0.0
+    """Evaluating."""
+    audit: NonNegativeFloat = 0.0
+    """Auditing."""
+    lost_work: NonNegativeFloat = 0.0
+    """Repeated steps."""
+    capacity_wait: NonNegativeFloat = 0.0
+    """Pods waiting for hardware."""
+    operator_delay: NonNegativeFloat = 0.0
+    """From ended processes to new pods."""
+    other: NonNegativeFloat = 0.0
+    """All else: ending processes, time without a report."""
 
     @property
     def total(self) -> float:
@@ -69,32 +73,39 @@ def cause_label(cause: str) -> str:
 class WorldAccount(StatusModel):
     """The seconds of the present process group, or of the next one while there is none."""
 
-    seconds: GoodputSeconds = Field(
-        default_factory=GoodputSeconds, description="Since the end of the previous process group."
-    )
-    process: GoodputSeconds | None = optional("Seconds in the last report of its process; absent before the first.")
+    seconds: GoodputSeconds = Field(default_factory=GoodputSeconds)
+    """Since the end of the previous process group."""
+    process: GoodputSeconds | None = None
+    """Seconds in the last report of its process; absent before the first."""
 
 
 class CarriedGoodput(StatusModel):
     """Sums over the process groups that are no longer in `history`."""
 
-    seconds: GoodputSeconds = Field(default_factory=GoodputSeconds, description="Their seconds by cause.")
-    lost_steps: int = Field(default=0, ge=0, description="Steps that had to be repeated.")
+    seconds: GoodputSeconds = Field(default_factory=GoodputSeconds)
+    """Their seconds by cause."""
+    lost_steps: NonNegativeInt = 0
+    """Steps that had to be repeated."""
 
 
 class Goodput(StatusModel):
     """The time of a run by cause, and the share of it that was productive."""
 
-    ratio: float = Field(ge=0, le=1, description="Productive seconds divided by wall seconds.")
-    wall_seconds: float = Field(
-        ge=0, description="Seconds from the first start to `countedUntil`, without suspensions."
-    )
-    productive_seconds: float = Field(ge=0, description="Seconds in steps that were kept.")
-    lost_steps: int = Field(default=0, ge=0, description="Steps that had to be repeated.")
-    seconds: GoodputSeconds = Field(default_factory=GoodputSeconds, description="All wall seconds by cause.")
-    suspended_seconds: float = Field(default=0.0, ge=0, description="Seconds of suspension. They are in no other sum.")
-    counted_until: Timestamp | None = optional("All time up to this moment is counted.")
-    current: WorldAccount = Field(default_factory=WorldAccount, description="The present process group.")
-    carried: CarriedGoodput = Field(
-        default_factory=CarriedGoodput, description="Sums over the process groups no longer in `history`."
-    )
+    ratio: Ratio
+    """Productive seconds divided by wall seconds."""
+    wall_seconds: NonNegativeFloat
+    """Seconds from the first start to `countedUntil`, without suspensions."""
+    productive_seconds: NonNegativeFloat
+    """Seconds in steps that were kept."""
+    lost_steps: NonNegativeInt = 0
+    """Steps that had to be repeated."""
+    seconds: GoodputSeconds = Field(default_factory=GoodputSeconds)
+    """All wall seconds by cause."""
+    suspended_seconds: NonNegativeFloat = 0.0
+    """Seconds of suspension, in no other sum."""
+    counted_until: Timestamp | None = None
+    """All time up to this moment is counted."""
+    current: WorldAccount = Field(default_factory=WorldAccount)
+    """The present process group."""
+    carried: CarriedGoodput = Field(default_factory=CarriedGoodput)
+    """Sums over the process groups no longer in `history`."""

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints, ValidationError
 
-from halcyon_api.base import StatusModel, optional
+from halcyon_api.base import StatusModel
 from halcyon_api.status.progress import TERMINATION_MESSAGE_LIMIT
 
 _Number = Annotated[float, Field(ge=0, le=1e18)]
@@ -20,20 +20,26 @@ _Text = Annotated[str, StringConstraints(max_length=1024)]
 class PlanStatus(StatusModel):
     """What a step needs and takes on its hardware, computed before any is taken."""
 
-    hash: Annotated[str, StringConstraints(max_length=64)] = Field(
-        default="", description="Hash of the part of the spec that decides the plan."
-    )
-    fits: bool | None = optional("Whether a step fits into the memory of a device; absent: not known.")
-    memory: Annotated[str, StringConstraints(max_length=64)] | None = optional(
-        "Memory of a device that a step takes, and that there is."
-    )
-    step_seconds: _Number | None = optional("Seconds of a step.")
-    tokens_per_second: _Number | None = optional("Tokens a second.")
-    mfu: _Number | None = optional("Model FLOPs utilisation of that speed.")
-    bound: Annotated[str, StringConstraints(max_length=32)] | None = optional("What takes most of a step.")
-    chip_hours: _Number | None = optional("Chip-hours of the whole run.")
-    cost: _Number | None = optional("The same times `accelerator.pricePerChipHour`.")
-    message: _Text = Field(default="", description="One sentence about the plan, or why there is none.")
+    hash: Annotated[str, StringConstraints(max_length=64)] = ""
+    """Hash of the part of the spec that decides the plan."""
+    fits: bool | None = None
+    """Whether a step fits into the memory of a device; absent: not known."""
+    memory: Annotated[str, StringConstraints(max_length=64)] | None = None
+    """Memory of a device that a step takes, and that there is."""
+    step_seconds: _Number | None = None
+    """Seconds of a step."""
+    tokens_per_second: _Number | None = None
+    """Tokens a second."""
+    mfu: _Number | None = None
+    """Model FLOPs utilisation of that speed."""
+    bound: Annotated[str, StringConstraints(max_length=32)] | None = None
+    """What takes most of a step."""
+    chip_hours: _Number | None = None
+    """Chip-hours of the whole run."""
+    cost: _Number | None = None
+    """The same times `accelerator.pricePerChipHour`."""
+    message: _Text = ""
+    """One sentence about the plan, or why there is none."""
 
     @property
     def failed(self) -> bool:

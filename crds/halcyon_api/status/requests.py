@@ -9,9 +9,9 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, NonNegativeInt, StringConstraints
 
-from halcyon_api.base import MAX_NAME_LENGTH, StatusModel, Timestamp, optional
+from halcyon_api.base import MAX_NAME_LENGTH, StatusModel, Timestamp
 
 MAX_NOTICES = 64
 MAX_REQUEST_VALUE = 253
@@ -23,35 +23,38 @@ Notice = Literal["scheduled", "soon", "window", "underway", "terminating", "drai
 class SaveRequestStatus(StatusModel):
     """A request for a checkpoint and its result."""
 
-    value: Annotated[str, StringConstraints(max_length=MAX_REQUEST_VALUE)] = Field(description="Value of the request.")
-    requested_at: Timestamp = Field(description="When the request was first seen.")
-    asked_step: int | None = optional("Steps done when the trainer recorded the request.", ge=0)
-    step: int | None = optional("Step of the checkpoint that serves it: the first one after the request.", ge=0)
+    value: Annotated[str, StringConstraints(max_length=MAX_REQUEST_VALUE)]
+    """Value of the request."""
+    requested_at: Timestamp
+    """When the request was first seen."""
+    asked_step: NonNegativeInt | None = None
+    """Steps done when the trainer recorded the request."""
+    step: NonNegativeInt | None = None
+    """Step of the checkpoint that serves it: the first one after the request."""
 
 
 class NodeNotice(StatusModel):
     """A notice of one of the run's nodes."""
 
-    node: Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH)] = Field(description="Name of the node.")
-    notice: Notice = Field(
-        description=(
-            "`scheduled`: maintenance at a known time; `soon`: maintenance in a few minutes; `window`: the "
-            "maintenance window has begun; `underway`: maintenance is in progress; `terminating`: the machine ends "
-            "soon; `draining`: the autoscaler removes the node; `cordoned`: closed for new pods; `outOfService`: the "
-            "node is out of service."
-        )
-    )
-    at: Timestamp | None = optional("Scheduled time of the maintenance.")
-    seen_at: Timestamp = Field(description="When the operator first saw the notice.")
+    node: Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH)]
+    """Name of the node."""
+    notice: Notice
+    """Maintenance is `scheduled`: at a known time; `soon`: in a few minutes; `window`: its window has begun;
+    `underway`: in progress. `terminating`: the machine ends soon; `draining`: the autoscaler removes the node;
+    `cordoned`: closed for new pods; `outOfService`: the node is out of service."""
+    at: Timestamp | None = None
+    """Scheduled time of the maintenance."""
+    seen_at: Timestamp
+    """When the operator first saw the notice."""
 
 
 class MaintenanceStatus(StatusModel):
     """Notices of the run's nodes, and the checkpoint requested because of them."""
 
-    notices: Annotated[list[NodeNotice], Field(max_length=MAX_NOTICES)] = Field(
-        description="Notices by node, at most 64."
-    )
-    save: SaveRequestStatus | None = optional("The last checkpoint that was requested because of a notice.")
+    notices: Annotated[list[NodeNotice], Field(max_length=MAX_NOTICES)]
+    """Notices by node, at most 64."""
+    save: SaveRequestStatus | None = None
+    """The last checkpoint that was requested because of a notice."""
 
 
 RestartOutcome = Literal["waiting", "restarted", "passedOver"]
@@ -60,14 +63,11 @@ RestartOutcome = Literal["waiting", "restarted", "passedOver"]
 class RestartStatus(SaveRequestStatus):
     """A requested restart, the checkpoint that is made for it, and its outcome. Unknown fields are ignored."""
 
-    attempt: int = Field(ge=0, description="Attempt when the request was first seen; the next attempt is the restart.")
-    outcome: RestartOutcome = Field(
-        description=(
-            "`waiting`: waits for a checkpoint, or for the pods to end; `restarted`: every pod is newer than the "
-            "request; "
-            "`passedOver`: the run was suspended, had succeeded or had not begun, so there was no pod to replace."
-        )
-    )
+    attempt: NonNegativeInt
+    """Attempt when the request was first seen; the next attempt is the restart."""
+    outcome: RestartOutcome
+    """`waiting`: waits for a checkpoint, or for the pods to end; `restarted`: every pod is newer than the request;
+    `passedOver`: the run was suspended, had succeeded or had not begun, so there was no pod to replace."""
 
     @property
     def waits(self) -> bool:
@@ -100,8 +100,9 @@ FieldPath = Annotated[str, StringConstraints(max_length=128)]
 class EditStatus(StatusModel):
     """An edit that waits for a checkpoint. Unknown fields are ignored."""
 
-    since: Timestamp = Field(description="When the edit was first seen.")
-    fields: Annotated[list[FieldPath], Field(max_length=MAX_FIELDS)] = Field(
-        default_factory=list[str], description="The fields that differ from those of the present attempt."
-    )
-    save: SaveRequestStatus = Field(description="The requested checkpoint; the next attempt begins with it.")
+    since: Timestamp
+    """When the edit was first seen."""
+    fields: Annotated[list[FieldPath], Field(max_length=MAX_FIELDS)] = Field(default_factory=list[str])
+    """The fields that differ from those of the present attempt."""
+    save: SaveRequestStatus
+    """The requested checkpoint; the next attempt begins with it."""

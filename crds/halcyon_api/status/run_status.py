@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, create_model
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, StringConstraints, create_model
 from pydantic.alias_generators import to_snake
 
-from halcyon_api.base import MAX_NAME_LENGTH, StatusModel, Timestamp, optional
+from halcyon_api.base import MAX_NAME_LENGTH, AtLeastOne, StatusModel, Timestamp, optional
 from halcyon_api.defaults.status import DefaultsStatus
 from halcyon_api.ends import COUNTERS, EndCause
 from halcyon_api.spec.mesh import ResolvedMesh
@@ -23,21 +23,27 @@ Word = Annotated[str, StringConstraints(max_length=316)]
 class QueueEviction(StatusModel):
     """The queue took its quota back from a process group."""
 
-    attempt: int = Field(ge=0, description="Attempt of the process group.")
-    restart: int = Field(ge=0, description="JobSet restart inside the attempt.")
-    reason: Word = Field(
-        description="Kueue's reason, such as `Preempted`, `PodsReadyTimeout` or `ClusterQueueStopped`."
-    )
-    message: ShortText = Field(default="", description="Kueue's message.")
-    time: Timestamp = Field(description="Time of the eviction.")
+    attempt: NonNegativeInt
+    """Attempt of the process group."""
+    restart: NonNegativeInt
+    """JobSet restart inside the attempt."""
+    reason: Word
+    """Kueue's reason, such as `Preempted`, `PodsReadyTimeout` or `ClusterQueueStopped`."""
+    message: ShortText = ""
+    """Kueue's message."""
+    time: Timestamp
+    """Time of the eviction."""
 
 
 class QueueStatus(StatusModel):
     """The queue of the present attempt."""
 
-    name: Word = Field(description="LocalQueue.")
-    waiting_since: Timestamp | None = optional("Since when the run waits for admission; absent once admitted.")
-    eviction: QueueEviction | None = optional("The last time the queue took its quota back.")
+    name: Word
+    """LocalQueue."""
+    waiting_since: Timestamp | None = None
+    """Since when the run waits for admission; absent once admitted."""
+    eviction: QueueEviction | None = None
+    """The last time the queue took its quota back."""
 
 
 MAX_BLAMES = 32
@@ -49,49 +55,60 @@ NodeName = Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH)]
 class Blame(StatusModel):
     """A process group ended because of a failure on a node."""
 
-    node: NodeName = Field(description="Name of the node.")
-    time: Timestamp = Field(description="When the process on the node ended.")
-    attempt: int = Field(ge=0, description="Attempt of the process group.")
-    restart: int = Field(ge=0, description="JobSet restart inside the attempt.")
-    corrupted: bool | None = optional(
-        "Whether an audit found wrong numbers of this node. False: of one of the nodes that are blamed for this end."
-    )
+    node: NodeName
+    """Name of the node."""
+    time: Timestamp
+    """When the process on the node ended."""
+    attempt: NonNegativeInt
+    """Attempt of the process group."""
+    restart: NonNegativeInt
+    """JobSet restart inside the attempt."""
+    corrupted: bool | None = None
+    """Whether an audit found wrong numbers of this node. False: of one of the blamed ones."""
+    rejected: bool | None = None
+    """Whether the node rejected the pod."""
 
 
 class AvoidedNode(StatusModel):
     """A node that attempts avoid."""
 
-    node: NodeName = Field(description="Name of the node.")
-    since: Timestamp = Field(description="Since when the node is avoided.")
-    blames: int = Field(ge=0, description="Number of its blames at that time.")
+    node: NodeName
+    """Name of the node."""
+    since: Timestamp
+    """Since when the node is avoided."""
+    blames: NonNegativeInt
+    """Number of its blames at that time."""
 
 
 class PlacementStatus(StatusModel):
     """Number of slices and avoided nodes, with the reasons."""
 
-    slices: int = Field(
-        ge=1, description="Slices of the present attempt, or of the next one while the present one is stopping."
-    )
-    wanted_slices: int = Field(ge=1, description="Slices that the run would use if there were room.")
-    reason: ShortText | None = optional("Why the run has fewer slices than `accelerator.slices`.")
-    waiting_since: Timestamp | None = optional("Since when pods of the present attempt wait for a node.")
-    room_since: Timestamp | None = optional("Since when a probe has held room for more slices.")
-    room_slices: int | None = optional("Number of slices that the run could have with that room.", ge=1)
-    room_step: int | None = optional("Committed step when the room was found. The run grows at a later one.", ge=0)
-    grown_from: int | None = optional(
-        "Slices before the run grew; kept until the growth has paid for itself or was lost.", ge=1
-    )
-    grown_at: Timestamp | None = optional("When the run grew.")
-    lost_growths: int = Field(
-        default=0, ge=0, description="Growths in a row that were lost before they had paid for themselves."
-    )
-    grow_not_before: Timestamp | None = optional("After a lost growth: when the search for room may begin again.")
-    avoided: Annotated[list[AvoidedNode], Field(max_length=MAX_AVOIDED)] = Field(
-        default_factory=list[AvoidedNode], description="Nodes that attempts avoid because of repeated failures on them."
-    )
-    blames: Annotated[list[Blame], Field(max_length=MAX_BLAMES)] = Field(
-        default_factory=list[Blame], description="The last failures by node, oldest first."
-    )
+    slices: AtLeastOne
+    """Slices of the present attempt, or of the next one while the present one is stopping."""
+    wanted_slices: AtLeastOne
+    """Slices that the run would use if there were room."""
+    reason: ShortText | None = None
+    """Why the run has fewer slices than `accelerator.slices`."""
+    waiting_since: Timestamp | None = None
+    """Since when pods of the present attempt wait for a node."""
+    room_since: Timestamp | None = None
+    """Since when a probe has held room for more slices."""
+    room_slices: AtLeastOne | None = None
+    """Number of slices that the run could have with that room."""
+    room_step: NonNegativeInt | None = None
+    """Committed step when the room was found. The run grows at a later one."""
+    grown_from: AtLeastOne | None = None
+    """Slices before the run grew; kept until the growth has paid for itself or was lost."""
+    grown_at: Timestamp | None = None
+    """When the run grew."""
+    lost_growths: NonNegativeInt = 0
+    """Growths in a row that were lost before they had paid for themselves."""
+    grow_not_before: Timestamp | None = None
+    """After a lost growth: when the search for room may begin again."""
+    avoided: Annotated[list[AvoidedNode], Field(max_length=MAX_AVOIDED)] = Field(default_factory=list[AvoidedNode])
+    """Nodes that attempts avoid."""
+    blames: Annotated[list[Blame], Field(max_length=MAX_BLAMES)] = Field(default_factory=list[Blame])
+    """The last failures by node, oldest first."""
 
 
 Phase = Literal[
@@ -112,20 +129,23 @@ MAX_HISTORY = 32
 class Condition(StatusModel):
     """One aspect of the run's state, in the form of all Kubernetes conditions."""
 
-    type: ConditionType = Field(description="Type of the condition.")
-    status: Literal["True", "False", "Unknown"] = Field(description="Whether the condition holds.")
-    reason: Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Z][A-Za-z0-9]*$")] = Field(
-        description="Machine-readable reason, CamelCase."
-    )
-    message: Text = Field(default="", description="One sentence for the user.")
-    last_transition_time: Timestamp = Field(description="When `status` last changed.")
-    observed_generation: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="Generation of the spec that the condition is about."
-    )
+    type: ConditionType
+    """Type of the condition."""
+    status: Literal["True", "False", "Unknown"]
+    """Whether the condition holds."""
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Z][A-Za-z0-9]*$")]
+    """Machine-readable reason, CamelCase."""
+    message: Text = ""
+    """One sentence for the user."""
+    last_transition_time: Timestamp
+    """When `status` last changed."""
+    observed_generation: NonNegativeInt = 0
+    """Generation of the spec that the condition is about."""
 
 
 class _Total(StatusModel):
-    total: int = Field(default=0, ge=0, description="Sum over all causes.")
+    total: NonNegativeInt = 0
+    """Sum over all causes."""
 
 
 def _counter(name: str) -> Any:
@@ -149,115 +169,134 @@ class Restarts(_Counters):
 class RunCheckpoint(CheckpointProgress):
     """The newest committed checkpoint."""
 
-    source: Literal["root", "trainer"] = Field(
-        default="root",
-        description="`root`: read from the root by the operator. `trainer`: reported, because the operator cannot "
-        "read the root.",
-    )
+    source: Literal["root", "trainer"] = "root"
+    """`root`: read from the root by the operator. `trainer`: reported, because the operator cannot read the root."""
 
 
 class TopologyStatus(StatusModel):
     """The hardware of the present attempt."""
 
-    slices: int = Field(ge=1, description="Slices.")
-    hosts: int = Field(ge=1, description="Hosts, over all slices; one process each.")
-    devices: int = Field(ge=1, description="JAX devices, over all hosts.")
-    mesh: ResolvedMesh = Field(description="Mesh axes and sizes.")
+    slices: AtLeastOne
+    """Slices."""
+    hosts: AtLeastOne
+    """Hosts, over all slices; one process each."""
+    devices: AtLeastOne
+    """JAX devices, over all hosts."""
+    mesh: ResolvedMesh
+    """Mesh axes and sizes."""
 
 
 class Spending(StatusModel):
     """What the run has used."""
 
-    chip_hours: float = Field(default=0.0, ge=0, description="Hours of chips while the run held hardware.")
-    money: float | None = optional("The same times `accelerator.pricePerChipHour` of the time.", ge=0)
-    share: float | None = optional("The largest used share of a part of `spec.budget`.", ge=0)
+    chip_hours: NonNegativeFloat = 0.0
+    """Chips times the hours that pods held them."""
+    money: NonNegativeFloat | None = None
+    """The same times the price of the time."""
+    share: NonNegativeFloat | None = None
+    """The largest used share of a part of `spec.budget`."""
+    pods: NonNegativeInt = 0
+    """Pods that held chips at `countedUntil`."""
+    counted_until: Timestamp | None = None
+    """End of the last count."""
 
 
 class HistoryEntry(StatusModel):
     """One process group (the processes of one start), from its start to its end."""
 
-    attempt: int = Field(ge=0, description="Attempt.")
-    restart: int = Field(ge=0, description="JobSet restart inside the attempt.")
-    started_at: Timestamp = Field(description="When it was first seen.")
-    ended_at: Timestamp | None = optional("When its end was seen.")
-    from_step: int | None = optional("Steps done when it resumed the run.", ge=0)
-    to_step: int | None = optional("Steps done when it ended.", ge=0)
-    cause: str | None = optional("Why it ended.", max_length=64)
-    message: Text | None = optional("Message of the process that ended first.")
-    first_step_at: Timestamp | None = optional("End of its first step.")
-    startup_seconds: StartupSeconds | None = optional("Durations of the phases of its start.")
-    seconds: GoodputSeconds | None = optional(
-        "Its time by cause, from the end of the previous process group to its own end. Steps repeated by a later "
-        "group count as productive here."
-    )
-    unseen_seconds: float = Field(
-        default=0.0, ge=0, description="Part of `other`: time after the last report of a process."
-    )
+    attempt: NonNegativeInt
+    """Attempt."""
+    restart: NonNegativeInt
+    """JobSet restart inside the attempt."""
+    started_at: Timestamp
+    """When it was first seen."""
+    ended_at: Timestamp | None = None
+    """When its end was seen."""
+    from_step: NonNegativeInt | None = None
+    """Steps done when it resumed the run."""
+    to_step: NonNegativeInt | None = None
+    """Steps done when it ended."""
+    cause: str | None = optional(max_length=64)
+    """Why it ended."""
+    message: Text | None = None
+    """Message of the process that ended first."""
+    first_step_at: Timestamp | None = None
+    """End of its first step."""
+    startup_seconds: StartupSeconds | None = None
+    """Durations of the phases of its start."""
+    seconds: GoodputSeconds | None = None
+    """Its time by cause, from the end of the previous process group to its own end. Steps repeated by a later group
+    count as productive here."""
+    unseen_seconds: NonNegativeFloat = 0.0
+    """Part of `other`: time after the last report of a process."""
 
 
 class TrainingRunStatus(StatusModel):
     """The state of the run, written by the operator."""
 
-    observed_generation: int = Field(default=0, ge=0, description="Generation of the spec that this status is about.")
-    phase: Phase = Field(default="Pending", description="The conditions summarized in one word.")
+    observed_generation: NonNegativeInt = 0
+    """Generation of the spec that this status is about."""
+    phase: Phase = "Pending"
+    """The conditions summarized in one word."""
     conditions: Annotated[
         list[Condition],
         Field(
             max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
         ),
-    ] = Field(default_factory=list[Condition], description="Conditions of the run.")
-    attempt: int = Field(
-        default=0,
-        ge=0,
-        description="Number of the present attempt. It never decreases, and fences the checkpoint root.",
-    )
-    attempt_spec_hash: Annotated[str, StringConstraints(max_length=64)] | None = optional(
-        "Hash of the part of the spec that the present attempt was created from."
-    )
-    defaults: DefaultsStatus | None = optional(
-        "The values that the run took from its TrainingRunDefaults at its first attempt."
-    )
-    in_force: InForce | None = optional(
-        "The editable fields of the spec that are not at their default, with the values that the run uses now."
-    )
-    edit: EditStatus | None = optional("The edit that waits for a checkpoint, if there is one.")
-    job_set_name: Annotated[str, StringConstraints(max_length=63)] | None = optional("JobSet of the present attempt.")
-    job_set_uid: Annotated[str, StringConstraints(max_length=64)] | None = optional(
-        "UID of that JobSet; absent until it exists."
-    )
-    job_set_restarts: int = Field(default=0, ge=0, description="Restarts of that JobSet when it was last read.")
-    job_set_restarts_counted: int = Field(
-        default=0, ge=0, description="How many of them the JobSet counted as failures."
-    )
-    root_attempt: int = Field(
-        default=0,
-        ge=0,
-        description="Highest attempt known to have owned the checkpoint root. The next attempt gets a higher number.",
-    )
-    failures_without_checkpoint: int = Field(
-        default=0,
-        ge=0,
-        description="Failures in a row without a new checkpoint; `recovery.maxRestarts` is their limit.",
-    )
-    restarts: Restarts = Field(default_factory=Restarts, description="Restarts by cause.")
-    progress: Progress | None = optional("Progress of the run.")
-    checkpoint: RunCheckpoint | None = optional("The newest committed checkpoint.")
-    save_request: SaveRequestStatus | None = optional(
-        "The last checkpoint request, by the annotation `halcyon.dev/checkpoint`."
-    )
-    restart: RestartStatus | None = optional("The last restart request, by the annotation `halcyon.dev/restart`.")
-    maintenance: MaintenanceStatus | None = optional("Notices of the run's nodes, such as maintenance, if any.")
-    goodput: Goodput | None = optional("The share of time spent on training steps that were kept.")
-    spent: Spending | None = optional("What the run has used of hardware and money.")
-    plan: PlanStatus | None = optional("What a step was planned to need and take.")
-    topology: TopologyStatus | None = optional("The hardware of the present attempt.")
-    placement: PlacementStatus | None = optional("Number of slices and avoided nodes, with the reasons.")
-    queue: QueueStatus | None = optional("The queue of the present attempt.")
-    history: Annotated[list[HistoryEntry], Field(max_length=MAX_HISTORY)] = Field(
-        default_factory=list[HistoryEntry], description="The last process groups, oldest first."
-    )
-    started_at: Timestamp | None = optional("When the first attempt was created.")
-    finished_at: Timestamp | None = optional("When the run ended.")
+    ] = Field(default_factory=list[Condition])
+    """Conditions of the run."""
+    attempt: NonNegativeInt = 0
+    """Number of the present attempt. It never decreases, and fences the checkpoint root."""
+    attempt_spec_hash: Annotated[str, StringConstraints(max_length=64)] | None = None
+    """Hash of the part of the spec that the present attempt was created from."""
+    defaults: DefaultsStatus | None = None
+    """The values that the run took from its TrainingRunDefaults at its first attempt."""
+    in_force: InForce | None = None
+    """The editable fields of the spec that are not at their default, with the values that the run uses now."""
+    edit: EditStatus | None = None
+    """The edit that waits for a checkpoint, if there is one."""
+    job_set_name: Annotated[str, StringConstraints(max_length=63)] | None = None
+    """JobSet of the present attempt."""
+    job_set_uid: Annotated[str, StringConstraints(max_length=64)] | None = None
+    """UID of that JobSet; absent until it exists."""
+    job_set_restarts: NonNegativeInt = 0
+    """Restarts of that JobSet when it was last read."""
+    job_set_restarts_counted: NonNegativeInt = 0
+    """How many of them the JobSet counted as failures."""
+    root_attempt: NonNegativeInt = 0
+    """Highest attempt known to have owned the checkpoint root. The next attempt gets a higher number."""
+    failures_without_checkpoint: NonNegativeInt = 0
+    """Failures in a row without a new checkpoint; `recovery.maxRestarts` is their limit."""
+    restarts: Restarts = Field(default_factory=Restarts)
+    """Restarts by cause."""
+    progress: Progress | None = None
+    """Progress of the run."""
+    checkpoint: RunCheckpoint | None = None
+    """The newest committed checkpoint."""
+    save_request: SaveRequestStatus | None = None
+    """The last checkpoint request, by the annotation `halcyon.dev/checkpoint`."""
+    restart: RestartStatus | None = None
+    """The last restart request, by the annotation `halcyon.dev/restart`."""
+    maintenance: MaintenanceStatus | None = None
+    """Notices of the run's nodes, such as maintenance, if any."""
+    goodput: Goodput | None = None
+    """The share of time spent on training steps that were kept."""
+    spent: Spending | None = None
+    """What the run has used of hardware and money."""
+    plan: PlanStatus | None = None
+    """What a step was planned to need and take."""
+    topology: TopologyStatus | None = None
+    """The hardware of the present attempt."""
+    placement: PlacementStatus | None = None
+    """Number of slices and avoided nodes, with the reasons."""
+    queue: QueueStatus | None = None
+    """The queue of the present attempt."""
+    history: Annotated[list[HistoryEntry], Field(max_length=MAX_HISTORY)] = Field(default_factory=list[HistoryEntry])
+    """The last process groups, oldest first."""
+    started_at: Timestamp | None = None
+    """When the first attempt was created."""
+    finished_at: Timestamp | None = None
+    """When the run ended."""
 
     @property
     def waits_in_queue(self) -> bool:

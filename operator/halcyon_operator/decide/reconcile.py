@@ -15,11 +15,12 @@ from datetime import datetime
 from halcyon_api import names
 from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_operator.decide.next import attempts, pods, steps
+from halcyon_operator.decide.next.budget import until_budget, within_budget
 from halcyon_operator.decide.next.carry_out import LATER_SECONDS, SOON_SECONDS, carry_out, later
+from halcyon_operator.decide.next.fallback import jobsets_to_suspend
 from halcyon_operator.decide.next.permissions import permitted
 from halcyon_operator.decide.next.placement import plan_probe, probe_holds_room
 from halcyon_operator.decide.next.steps import Situation
-from halcyon_operator.decide.record.budget import until_budget, with_spending, within_budget
 from halcyon_operator.decide.record.checkpoint import with_checkpoint
 from halcyon_operator.decide.record.edits import with_edits
 from halcyon_operator.decide.record.follow import follow
@@ -30,6 +31,7 @@ from halcyon_operator.decide.record.queue import with_queue
 from halcyon_operator.decide.record.restarts import with_restart
 from halcyon_operator.decide.record.save_requests import next_due, with_requests
 from halcyon_operator.decide.record.spec_hash import attempt_spec_hash
+from halcyon_operator.decide.record.spending import spending
 from halcyon_operator.decide.record.status_writes import status_to_write
 from halcyon_operator.decide.tell import events
 from halcyon_operator.decide.tell.conditions import Description, recorded_description, stalled, with_description
@@ -41,16 +43,19 @@ from halcyon_operator.model.views import HeadPending, JobSetView, Observed
 
 def reconcile(observed: Observed, now: datetime) -> Decision:
     """The decision about a run now."""
-    observed = within_budget(replace(observed, run=permitted(observed.run, observed.settings)), now)
     if observed.run.deleting:
         # Owner references delete all objects of the run; there is nothing outside the cluster to clean up.
         return Decision()
+    observed = replace(observed, run=permitted(observed.run, observed.settings))
+    spent = spending(observed, now)
+    observed = within_budget(observed, spent, now)
     if isinstance(observed.head, HeadPending):
         return _reading_head(observed, now)
     observed = pods.with_held_ends(observed, now)
     jobset = attempts.current_jobset(observed)
     wanted_hash = attempt_spec_hash(observed.run.spec) if observed.run.spec is not None else ""
     change = _updated(observed, jobset, wanted_hash, now)
+    change = change.updated(change.status.model_copy(update={"spent": spent}))
     if change.refusal:
         observed = replace(observed, run=replace(observed.run, spec=None, problems=(change.refusal,)))
     change = change.then(with_restart(observed, change.status, jobset, now))
@@ -94,7 +99,7 @@ def _completed(
     """
     status, before = decision.status or change.status, observed.run.status
     waits_for_save = jobset is not None and (status.edit is not None or status.restart_waits)
-    written = status_to_write(observed, with_spending(observed, account(observed, status, now), now), now)
+    written = status_to_write(observed, account(observed, status, now), now)
     if written is not None and any(deletion.resource_version for deletion in decision.delete):
         # The write changes the run's resource version, so a deletion with the observed version waits for the next
         # reconcile.
@@ -181,4 +186,5 @@ def _invalid(observed: Observed, status: TrainingRunStatus, now: datetime) -> De
             "InvalidSpec",
             f"{message}; attempt {status.attempt} goes on as it was",
         )
-    return Decision(with_description(status, description, observed.run.generation, now), requeue_after=later(observed))
+    status = with_description(status, description, observed.run.generation, now)
+    return Decision(status, jobsets_to_suspend(observed), requeue_after=later(observed))

@@ -154,9 +154,11 @@ class KubernetesApi:
                 0, "Unreachable", f"the API server did not answer: {type(error).__name__}: {error}"
             ) from error
         self._requests.labels(verb, resource, str(code)).inc()
-        document = _parse(content)
-        if code < 400:
+        document, is_object = _parse(content)
+        if code < 400 and is_object:
             return document
+        if code < 400:  # such as a page of a proxy: it says nothing about the object, nor that there is none
+            raise ApiError(0, "Unreadable", f"the API server answered with HTTP status {code} and no JSON object")
         kind = {404: NotFound, 409: Conflict}.get(code, ApiError)
         wait = min(LONGEST_RETRY_AFTER_SECONDS, float(integer(response.headers.get("Retry-After")) or 0))
         raise kind(code, text(value_at(document, "reason")), _message(document), max(0.0, wait))
@@ -202,12 +204,13 @@ def _message(document: dict[str, Any]) -> str:
     return text(message)
 
 
-def _parse(content: bytes) -> dict[str, Any]:
+def _parse(content: bytes) -> tuple[dict[str, Any], bool]:
+    """A document, and whether the answer was one."""
     try:
         document = json.loads(content)
     except ValueError:
-        return {"message": content[:200].decode(errors="replace")}
-    return cast("dict[str, Any]", document) if isinstance(document, dict) else {}
+        return {"message": content[:200].decode(errors="replace")}, False
+    return (cast("dict[str, Any]", document), True) if isinstance(document, dict) else ({}, False)
 
 
 def merge_patch(old: Mapping[str, object], new: Mapping[str, object]) -> dict[str, Any]:

@@ -166,16 +166,18 @@ class Cluster:
         )
         return sequence((await self._api.request("GET", path, WORKLOADS, query=query)).get("items"))
 
-    async def warnings(self, namespace: str, kind: str, name: str) -> tuple[object, ...]:
+    async def job_uid(self, namespace: str, name: str) -> str:
+        """The uid of a Job; empty if it does not exist, or is being deleted."""
+        metadata = value_at(await self._get("batch/v1", "jobs", namespace, name), "metadata")
+        return "" if value_at(metadata, "deletionTimestamp") else text(value_at(metadata, "uid"))
+
+    async def warnings(self, namespace: str, uid: str) -> tuple[object, ...]:
         """Events of type Warning about an object, at most `EVENT_PAGE`, in no particular order.
 
         Raises:
             ApiError: The operator may not list them, or the API server did not answer.
         """
-        query = {
-            "fieldSelector": f"involvedObject.kind={kind},involvedObject.name={name},type=Warning",
-            "limit": str(EVENT_PAGE),
-        }
+        query = {"fieldSelector": f"involvedObject.uid={uid},type=Warning", "limit": str(EVENT_PAGE)}
         return sequence(
             (await self._api.request("GET", path_of("v1", "events", namespace), "events", query=query)).get("items")
         )
@@ -279,7 +281,9 @@ class Cluster:
             query["labelSelector"] = selector
         while True:
             page = await self._api.request("GET", path, plural, query=query, accept=accept)
-            yield sequence(page.get("items"))
+            if "items" not in page:  # an empty list has them too
+                raise ApiError(0, "Unreadable", f"the API server's list of {plural} has no items")
+            yield sequence(page["items"])
             token = value_at(page, "metadata", "continue")
             if not isinstance(token, str) or not token:
                 return

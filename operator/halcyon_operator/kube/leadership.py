@@ -20,6 +20,7 @@ from typing import Any
 
 from halcyon_operator.kube.client import ApiError, Conflict, KubernetesApi, NotFound, path_of
 from halcyon_operator.kube.election import API_VERSION, Election, LeaseRecord, Terms, lease_document, parse_lease
+from halcyon_operator.kube.tasks import cancelled
 
 logger = logging.getLogger(__name__)
 
@@ -108,11 +109,10 @@ class Leadership:
                     logger.warning(
                         "not leading any more: lease %s/%s could not be renewed in time", self._namespace, self._name
                     )
-                    await _end(term)
+                    await cancelled([term])
                     term = None
         finally:
-            if term is not None:
-                await _end(term)
+            await cancelled([term])
             await self._release()
 
     async def _try(self) -> None:
@@ -160,9 +160,3 @@ class Leadership:
 
     def _path(self) -> str:
         return path_of(API_VERSION, "leases", self._namespace, self._name)
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    """Cancel a task and wait for its end. Its result is ignored."""
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

@@ -47,6 +47,8 @@ class JobSetPlan:
     """Names of nodes that no pod may use."""
     save_token: str = field(default="", repr=False)
     """Secret that a request for a checkpoint must contain."""
+    unpreferred: tuple[str, ...] = ()
+    """Names of nodes that pods use only where no other node has room."""
 
 
 @dataclass(frozen=True)

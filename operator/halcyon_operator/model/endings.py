@@ -19,7 +19,7 @@ from halcyon_operator.model.views import EndKind, PodEnding, PodView, ProcessGro
 UNKNOWN_TIME = datetime.max.replace(tzinfo=UTC)
 """Sorts after every known time."""
 
-TROUBLE_RANKS: dict[EndKind, int] = {"disrupted": 0, "deleted": 1, "exited": 2}
+TROUBLE_RANKS: dict[EndKind, int] = {"disrupted": 0, "rejected": 0, "deleted": 1, "exited": 2}
 """Order of troubles in the same second: a lower rank explains a higher one."""
 
 _RANKS: dict[EndCause, int] = {EndCause.EVICTED: 2, EndCause.PREEMPTED: 3, EndCause.HUNG: 4, EndCause.FAILED: 5}
@@ -60,6 +60,8 @@ def merge_endings(*groups: Iterable[PodEnding]) -> tuple[PodEnding, ...]:
             continue
         last = ending if ending.ended >= known.ended else known
         first = min(known, ending, key=lambda seen: (seen.at, TROUBLE_RANKS[seen.trouble]))
+        if known.ended and known.at == UNKNOWN_TIME:
+            first = known  # It had ended before anything else was seen.
         merged[ending.uid] = replace(last, trouble=first.trouble, at=first.at, message=first.message)
     return tuple(merged.values())
 
@@ -89,6 +91,8 @@ def cause_of(ending: PodEnding) -> EndCause:
     """The cause that the ending of one pod shows."""
     if ending.trouble == "disrupted":
         return EndCause.PREEMPTED
+    if ending.trouble == "rejected":
+        return EndCause.REJECTED
     if ending.trouble == "deleted":
         return EndCause.POD_DELETED
     if ending.evicted and _fatal_cause(ending) is None:
@@ -111,6 +115,9 @@ def conclude(endings: Iterable[PodEnding], group: ProcessGroup, *, refused: bool
     candidates = [ending for ending in own if cause_of(ending) != EndCause.COMPLETED]
     if refused:
         candidates = [ending for ending in candidates if _fatal_cause(ending)] or candidates
+    if any(ending.at == UNKNOWN_TIME and ending.trouble != "deleted" for ending in candidates):
+        # The deletions are the JobSet's clean-up: after a deletion by a user, each end has a time.
+        candidates = [ending for ending in candidates if ending.trouble != "deleted"]
     if any(not is_echo(ending) and ending.trouble != "deleted" for ending in candidates):
         # The clocks of two nodes differ: an end that another one caused came after it, even if its time is earlier.
         candidates = [ending for ending in candidates if not is_echo(ending)]
@@ -149,6 +156,8 @@ def ending_sentence(ending: PodEnding) -> str:
             if ending.message
             else f"pod {ending.name} was disrupted"
         )
+    if ending.trouble == "rejected":
+        return f"node {ending.node} did not start pod {ending.name}: {ending.message}"
     if ending.trouble == "deleted":
         return f"pod {ending.name} was deleted"
     if ending.evicted:

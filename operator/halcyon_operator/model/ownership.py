@@ -17,6 +17,8 @@ from halcyon_operator.model.views import JobSetView, ObjectView, Observed, PodEn
 
 START_SECONDS = 300.0
 """Time after which a pod that has a node and does not run is late."""
+SILENT_SECONDS = 60.0
+"""Time after which the JobSet controller counts as away if it has done nothing that was due."""
 DEFAULT_PORT = TelemetrySpec().port
 _LAST_PORT = 65_535
 

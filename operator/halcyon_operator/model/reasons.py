@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from halcyon_api.ends import EndCause, EndReason
+from halcyon_api.ends import HELD, EndCause, EndReason
 from halcyon_api.status.run_status import Phase
 
 OwnStallReason = Literal[
@@ -24,6 +24,7 @@ OwnStallReason = Literal[
     "AttemptsExhausted",
     "DoesNotFit",
     "PlanFailed",
+    "ReconcileFailed",
 ]
 """Why nothing happens until a user acts, for another reason than the cause of the last end alone."""
 
@@ -58,9 +59,9 @@ ChangeReason = Literal[
     "ProbeRefused",
     "PodForceDeleted",
     "PodHeld",
+    "ConfigMapDeleted",
     "Queued",
     "Admitted",
-    "ReconcileFailed",
 ]
 """The reason of an event about any other change."""
 
@@ -75,6 +76,7 @@ StartReason = Literal[
     "PodsNotStarting",
     "PodsRefused",
     "PodHeld",
+    "JobSetControllerSilent",
     "CreateRefused",
     "Planning",
     "JobSetSuspended",
@@ -104,7 +106,7 @@ RunReason = (
 EventReason = StallReason | ChangeReason
 """The reason of an event."""
 
-_OF_ENDS = (EndReason(cause.end.reason) for cause in EndCause if cause.end.reason and cause.end.budget != "store")
+_OF_ENDS = (EndReason(cause.end.reason) for cause in EndCause if cause.end.reason and cause not in HELD)
 
 STALL_REASONS: tuple[StallReason, ...] = tuple(dict.fromkeys((*get_args(OwnStallReason), *_OF_ENDS)))
 

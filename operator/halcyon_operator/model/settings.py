@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from typing import Annotated, Literal, Self, get_args
 from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, StringConstraints, ValidationError, field_validator, model_validator
 
 from halcyon_api.base import ApiModel, ObjectName
 from halcyon_api.hardware import TABLE
@@ -186,7 +186,7 @@ class Planning(ApiModel):
 
 
 class _StuckPods(ApiModel):
-    after_seconds: Annotated[int, Field(ge=0)] = 300
+    after_seconds: NonNegativeInt = 300
     force_delete: bool = False
 
 

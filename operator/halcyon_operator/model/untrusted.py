@@ -110,6 +110,11 @@ def stamp(value: datetime) -> str:
     return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def precise_stamp(value: datetime) -> str:
+    """RFC 3339 in UTC with milliseconds."""
+    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def seconds_between(start: str | None, end: str | datetime | None) -> float:
     """Seconds from one point to another; 0 if one is missing or the order is wrong."""
     first = moment(start)

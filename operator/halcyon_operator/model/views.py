@@ -44,8 +44,9 @@ class ProcessIndex(NamedTuple):
 Role = Literal["attempt", "probe", "plan"]
 """What a JobSet or pod of a run is for."""
 
-EndKind = Literal["disrupted", "deleted", "exited"]
-"""How a pod's end began: by a disruption (eviction, preemption, loss of the node), by a deletion, or by an exit."""
+EndKind = Literal["disrupted", "rejected", "deleted", "exited"]
+"""How a pod's end began: by a disruption (eviction, preemption, loss of the node or its container), by its node, which
+started no process, by a deletion, or by an exit."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,8 @@ class PodView:
     running: bool
     waiting_reason: str = ""
     waiting_message: str = ""
+    waiting_for: str = ""
+    """Init container that its trainer waits for, which has the reason and the message; empty: none."""
     ending: PodEnding | None = None
     grace_seconds: float = 0.0
     """Its grace period, if it is being deleted."""
@@ -165,6 +168,10 @@ class PodView:
     created_at: datetime | None = None
     scheduled_at: datetime | None = None
     """When the scheduler bound it to its node."""
+    started_at: datetime | None = None
+    """When the first of its containers started."""
+    finished_at: datetime | None = None
+    """When the last of its containers ended."""
     gone_by: datetime | None = None
     """When its grace period ends; None: the pod is not being deleted."""
     deleted_by_force: bool = False
@@ -196,7 +203,7 @@ class PodWarning:
     kind: str
     name: str
     reason: str
-    """One word, such as ``FailedMount``."""
+    """One word, such as ``FailedMount``; empty: the Job does not exist although its JobSet does."""
     message: str
     """One line of bounded length; untrusted text."""
 
@@ -305,6 +312,8 @@ class Observed:
     """Why there is no report although process 0 runs."""
     config_map: ObjectView | None = None
     """The object with the name of the present attempt's ConfigMap; read only while that attempt has no JobSet."""
+    config_map_lost: bool = False
+    """Whether there is no such object although the JobSet has pods that need it to start."""
     origin_root: str | None = None
     """`checkpoint.root` of the run of `spec.from`; None: not read, or not known."""
     origin: Prerequisite | None = None

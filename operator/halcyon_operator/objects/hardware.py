@@ -21,8 +21,8 @@ from typing import Any
 
 from halcyon_api import names
 from halcyon_api.hardware import PROVISIONING_LABELS
-from halcyon_api.hardware.host_memory import pod_memory_gib
 from halcyon_api.hardware.kinds import Fabric, HostPath, Sidecar
+from halcyon_api.hardware.machines import pod_cpus, pod_memory_gib
 from halcyon_api.memory import offloaded_bytes
 from halcyon_api.mesh import run_mesh
 from halcyon_api.spec.accelerator import AcceleratorSpec
@@ -49,6 +49,8 @@ INTERFACES_ANNOTATION = "networking.gke.io/interfaces"
 DEFAULT_INTERFACE_ANNOTATION = "networking.gke.io/default-interface"
 DEVICES_ANNOTATION = "devices.gke.io/container."
 SOCKETS_VOLUME = "fabric-sockets"
+SIDECAR_CPUS = "1"
+"""CPUs that the sidecar of a fabric requests, so that the trainer cannot starve what moves its data."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,10 @@ class NodeRequirements:
 
 
 def node_requirements(
-    spec: TrainingRunSpec, avoided: Sequence[str] = (), pod_memory: Mapping[str, str] = MappingProxyType({})
+    spec: TrainingRunSpec,
+    avoided: Sequence[str] = (),
+    pod_memory: Mapping[str, str] = MappingProxyType({}),
+    unpreferred: Sequence[str] = (),
 ) -> NodeRequirements:
     """The requirements of a run's pods.
 
@@ -77,6 +82,7 @@ def node_requirements(
         spec: The run's spec.
         avoided: Names of nodes that the pods must not use.
         pod_memory: By accelerator type, the memory that pods request if their run sets none.
+        unpreferred: Names of nodes that the pods use only where no other node has room.
     """
     accelerator = spec.accelerator
     row, shape = accelerator.row, accelerator.row.shape(accelerator.topology)
@@ -103,11 +109,11 @@ def node_requirements(
     return NodeRequirements(
         node_selector=_selector(accelerator, spec.scheduling),
         tolerations=_tolerations(accelerator, spec.scheduling),
-        resources={"requests": dict(amounts), "limits": dict(amounts)} if amounts else {},
+        resources={"requests": {"cpu": pod_cpus(row, shape)} | amounts} | ({"limits": amounts} if amounts else {}),
         jobset_annotations={EXCLUSIVE_TOPOLOGY_ANNOTATION: NODE_POOL_LABEL}
         if row.pool_is_slice and shape.hosts > 1
         else {},
-        affinity=_avoiding(avoided),
+        affinity=_avoiding(avoided, unpreferred),
         pod_annotations=_fabric_annotations(fast) if fast is not None else {},
         environment=row.environment | (fast.environment if fast is not None else {}),
         volumes=volumes,
@@ -146,16 +152,19 @@ def _toleration(key: str, value: str | None, effect: str | None) -> dict[str, st
     return {"key": key, **matches} | ({"effect": effect} if effect is not None else {})
 
 
-def _avoiding(nodes: Sequence[str]) -> dict[str, Any]:
-    """The affinity of pods that must not use some nodes."""
-    if not nodes:
-        return {}
-    names = {"key": HOSTNAME_LABEL, "operator": "NotIn", "values": sorted(nodes)}
-    return {
-        "nodeAffinity": {
-            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [names]}]}
-        }
-    }
+def _avoiding(nodes: Sequence[str], unpreferred: Sequence[str]) -> dict[str, Any]:
+    """The affinity of pods that must not use some nodes, and should not use others."""
+
+    def without(names: Sequence[str]) -> dict[str, Any]:
+        return {"matchExpressions": [{"key": HOSTNAME_LABEL, "operator": "NotIn", "values": sorted(names)}]}
+
+    rules: dict[str, Any] = {}
+    if nodes:
+        rules["requiredDuringSchedulingIgnoredDuringExecution"] = {"nodeSelectorTerms": [without(nodes)]}
+    if unpreferred:
+        best = {"weight": 100, "preference": without(unpreferred)}
+        rules["preferredDuringSchedulingIgnoredDuringExecution"] = [best]
+    return {"nodeAffinity": rules} if rules else {}
 
 
 def multislice_environment(
@@ -236,6 +245,7 @@ def _sidecar(fabric: Fabric, sidecar: Sidecar) -> dict[str, Any]:
         "restartPolicy": "Always",
         "command": list(sidecar.command),
         "env": [{"name": name, "value": value} for name, value in sidecar.environment.items()],
+        "resources": {"requests": {"cpu": SIDECAR_CPUS}},
         "securityContext": {
             "runAsUser": 0,
             "runAsGroup": 0,

@@ -57,6 +57,7 @@ _WITHOUT_NETWORK: dict[str, Any] = {
     "suspend": False,
 }
 """Of a JobSet whose pods do not look for each other."""
+_DISRUPTED = [{"type": "DisruptionTarget", "status": "True"}]
 _REPLACEMENTS = 1_000_000
 """Backoff limit: each evicted pod is replaced by a new one that waits."""
 
@@ -91,7 +92,7 @@ def build_jobset(plan: JobSetPlan) -> Manifest:
     """The JobSet of one attempt, whose number is already recorded in the run's status."""
     run, spec, settings, attempt = plan.run, plan.spec, plan.settings, plan.attempt
     topology, queue = spec.accelerator.resolve(), spec.scheduling.queue
-    requirements = node_requirements(spec, plan.avoided, settings.pod_memory)
+    requirements = node_requirements(spec, plan.avoided, settings.pod_memory, plan.unpreferred)
     annotations = requirements.jobset_annotations | jobset_annotations(queue)
     if queue is not None and queue.topology is not None:
         # Kueue then chooses the nodes, so JobSet must not choose them.
@@ -208,7 +209,7 @@ def _pod_failure_policy() -> dict[str, Any]:
             },
         }
 
-    disrupted = {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    disrupted = {"action": "FailJob", "onPodConditions": _DISRUPTED}
     return {"rules": [disrupted, exit_codes(ExitCode.PREEMPTED), exit_codes(*FATAL_CODES)]}
 
 
@@ -260,9 +261,9 @@ def build_probe(plan: ProbePlan) -> Manifest:
         "imagePullPolicy": spec.image_pull_policy,
         "command": _PAUSE,
         "securityContext": container_context,
+        "resources": requirements.resources,
     }
-    resources = {"resources": requirements.resources} if requirements.resources else {}
-    pod = _short_pod(pod_context, container | resources)
+    pod = _short_pod(pod_context, container)
     optional = {
         "nodeSelector": requirements.node_selector,
         "tolerations": requirements.tolerations,
@@ -342,7 +343,18 @@ def build_planner(plan: PlannerPlan) -> Manifest:
         1,
         1,
         labels,
-        {"backoffLimit": 0, "activeDeadlineSeconds": planning.seconds, "template": template},
+        {
+            # A pod that a node rejected or lost is replaced after a growing pause; only the program's own end fails.
+            "backoffLimit": _REPLACEMENTS,
+            "podFailurePolicy": {
+                "rules": [
+                    {"action": "Ignore", "onPodConditions": _DISRUPTED},
+                    {"action": "FailJob", "onExitCodes": {"operator": "NotIn", "values": [0]}},
+                ]
+            },
+            "activeDeadlineSeconds": planning.seconds,
+            "template": template,
+        },
         _WITHOUT_NETWORK,
     )
 

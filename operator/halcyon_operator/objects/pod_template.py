@@ -132,8 +132,7 @@ def _container(plan: JobSetPlan, requirements: NodeRequirements, mounts: list[di
         if requirements.resource_claims
         else {}
     )
-    resources = requirements.resources | claims
-    return container | ({"resources": resources} if resources else {})
+    return container | {"resources": requirements.resources | claims}
 
 
 def _variable(variable: VariableSpec) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
+from halcyon_operator.kube.tasks import cancelled
 from halcyon_operator.model.recent import Recent
 from halcyon_operator.model.views import HeadPending, HeadReading, HeadUnreachable, RunKey
 from halcyon_operator.observe.checkpoints import Checkpoints
@@ -177,10 +178,7 @@ class HeadReads:
 
     async def close(self) -> None:
         """Cancel all requests."""
-        running = [root.request for root in self._roots.values() if root.request is not None]
-        for request in running:
-            request.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await cancelled(root.request for root in self._roots.values())
 
     async def _ask(self, spec: CheckpointSpec, root: _Root, endpoint: _Endpoint, namespace: str) -> None:
         began = self._clock()

@@ -143,6 +143,13 @@ class Observer:
         earlier = () if run.status.attempt else _of_earlier_runs(run, seen)
         return await self._complete(key, run, found, seen, progress_written_at, 0.0, earlier)
 
+    async def observe_objects(self, namespace: str, name: str) -> Observed | None:
+        """The run and its JobSets alone, for a run whose observation or decision failed."""
+        document = await self._cluster.run(namespace, name)
+        found = map(SeenJobSet, await self._cluster.jobsets(namespace, name))
+        jobsets = tuple(one.view for one in found if one.role == "attempt")
+        return None if document is None else Observed(parse_run_view(document), self._settings, jobsets)
+
     async def _complete(
         self,
         key: RunKey,
@@ -158,12 +165,15 @@ class Observer:
         pods = _pods_of(run, self._own.of(run, jobsets), seen, "attempt")
         alive = next((jobset for jobset in jobsets if _at_work(run, jobset)), None)
         config_map: ObjectView | None = None
+        lost = False
         if alive is None and run.status.attempt > 0:
             jobsets, config_map = await self._named(run, jobsets)
+        elif alive is not None and any(_mounts(pod) for pod in pods):
+            lost = await self._cluster.config_map(run.namespace, alive.name) is None
         head, reading, (origin, origin_root), prerequisites, workload = await asyncio.gather(
             self._head(run, jobsets, pods, alive),
             self._report(run, pods, alive),
-            self._origin(run, alive),
+            self._origin(run, None if lost else alive),
             self._prerequisites(run),
             self._workload(run, alive, workload_age),
         )
@@ -185,6 +195,7 @@ class Observer:
             report=reading.report,
             report_problem=reading.problem,
             config_map=config_map,
+            config_map_lost=lost,
             progress_written_at=progress_written_at,
             earlier_pods=earlier,
             deleting_seconds=self._deletions.seconds(key, (*pods, *earlier)),
@@ -323,8 +334,14 @@ def _planner(run: RunView, found: Iterable[SeenJobSet], seen: Iterable[SeenPod])
         return None
     own = frozenset({jobset.view.uid})
     pods = [pod for pod in seen if pod.role == "plan" and is_own(pod.view, run, own)]
+    pods.sort(key=lambda pod: pod.view.ending is not None)  # after the living pod, those that it replaces
     answer = next((pod.plan for pod in pods if pod.plan is not None), None)
     return PlannerView(jobset.view, jobset.plan_hash, pods[0].view if pods else None, answer)
+
+
+def _mounts(pod: PodView) -> bool:
+    """Whether the volumes of a pod are not mounted yet."""
+    return bool(pod.node) and pod.phase == "Pending" and not pod.running and pod.sandbox_ready is not True
 
 
 def _at_work(run: RunView, jobset: JobSetView) -> bool:

@@ -1,10 +1,12 @@
 """Reads the newest warning event about a pod that does not start, or about a Job whose pods are not made.
 
 Some causes are only in events: a volume that is not mounted (FailedMount), a network that does not work
-(FailedCreatePodSandBox), a quota or a webhook that refuses the pod (FailedCreate, an event of the Job). A reconcile
-never waits for the answer. The events are listed in the background, for one late pod of a run at most once a minute,
-and for one Job without pods every ten seconds; the run is reconciled again if the warning has changed. Without the
-right to list events, the run's condition shows only what the pods themselves report.
+(FailedCreatePodSandBox), a quota or a webhook that refuses the pod (FailedCreate, an event of the Job). After a restart
+a Job has the name of the one before it. So an event counts only for the uid of its object, and for a Job or JobSet only
+if it says that a creation failed. A reconcile never waits for the answer. The events are listed in the background, for
+one late pod of a run at most once a minute, and for one Job without pods every ten seconds; the run is reconciled again
+if the warning has changed. Without the right to list events, the run's condition shows only what the pods themselves
+report.
 
 Every user who may create events in the namespace can write such a text. So it is shown but has no other effect, its
 length is bounded, and credentials in URLs are removed."""
@@ -16,15 +18,16 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from halcyon_api import names
 from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_operator.kube.client import ApiError
 from halcyon_operator.kube.cluster import Cluster
+from halcyon_operator.kube.tasks import cancelled
 from halcyon_operator.model.history import entry_of, group_of
-from halcyon_operator.model.ownership import late_pods
+from halcyon_operator.model.ownership import SILENT_SECONDS, late_pods
 from halcyon_operator.model.recent import Recent
 from halcyon_operator.model.untrusted import moment, text, value_at
 from halcyon_operator.model.views import JobSetView, PodView, PodWarning, RunKey
@@ -43,6 +46,7 @@ MAX_MESSAGE = 512
 """An admission policy's own sentence stands at the end, after names of up to 63 characters."""
 _UID = re.compile(r"[A-Za-z0-9-]{1,64}")
 _REASON = re.compile(r"[A-Za-z0-9]{1,64}")
+_REFUSAL = re.compile(r"FailedCreate|[A-Za-z]+CreationFailed")
 _USER_OF_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@\"']*@", re.IGNORECASE)
 _QUERY_OF_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?\"']*\?)[^\s\"']*", re.IGNORECASE)
 
@@ -54,7 +58,7 @@ class Subject:
     kind: str
     name: str
     uid: str
-    """Empty: the events of every object of this name count."""
+    """Empty: that of the Job which has this name now."""
     since: datetime | None
     """Older events do not count."""
 
@@ -89,7 +93,7 @@ class PodEvents:
         self._changed = changed
         self._clock = clock
         self._timer = timer
-        self._known: Recent[tuple[str, str, str], _Known] = Recent(MAX_REMEMBERED)
+        self._known: Recent[tuple[str, Subject], _Known] = Recent(MAX_REMEMBERED)
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
 
     def of(
@@ -108,14 +112,15 @@ class PodEvents:
         late = late_pods(pods, self._clock())
         if late and _UID.fullmatch(late[0].uid):
             return self._newest(key, Subject("Pod", late[0].name, late[0].uid, late[0].scheduled_at), PAUSE_SECONDS)
-        found = (
-            self._newest(key, subject, MISSING_PAUSE_SECONDS)
+        found = [
+            warning
             for subject in without_pods(pods, jobset, status, self._clock())
-        )
-        return next((warning for warning in found if warning is not None), None)
+            if (warning := self._newest(key, subject, MISSING_PAUSE_SECONDS)) is not None
+        ]
+        return min(found, key=lambda warning: not warning.reason, default=None)
 
     def _newest(self, key: RunKey, subject: Subject, pause: float) -> PodWarning | None:
-        known = self._known.recall((key[0], subject.name, subject.uid), _Known)
+        known = self._known.recall((key[0], subject), _Known)
         if known.request is None and self._timer() >= known.due:
             known.due = self._timer() + pause
             known.request = asyncio.create_task(self._ask(key, subject, known))
@@ -123,23 +128,27 @@ class PodEvents:
 
     async def close(self) -> None:
         """Cancel all requests."""
-        running = [known.request for known in self._known.values() if known.request is not None]
-        for request in running:
-            request.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await cancelled(known.request for known in self._known.values())
 
     async def _ask(self, key: RunKey, subject: Subject, known: _Known) -> None:
         before = known.warning
         try:
             async with self._slots:
-                known.warning = newest_warning(subject, await self._events.warnings(key[0], subject.kind, subject.name))
+                known.warning = await self._warning(key[0], subject)
         except ApiError as error:
             known.warning = None
-            logger.debug("%s/%s: the events of %s %s cannot be listed: %s", *key, subject.kind, subject.name, error)
+            logger.debug("%s/%s: the events of %s %s cannot be read: %s", *key, subject.kind, subject.name, error)
         finally:
             known.request = None
         if known.warning != before:
             self._changed(key)
+
+    async def _warning(self, namespace: str, subject: Subject) -> PodWarning | None:
+        uid = subject.uid or await self._events.job_uid(namespace, subject.name)
+        if uid:
+            return newest_warning(replace(subject, uid=uid), await self._events.warnings(namespace, uid))
+        silent = subject.since is not None and (self._clock() - subject.since).total_seconds() >= SILENT_SECONDS
+        return PodWarning(subject.kind, subject.name, "", "") if silent else None
 
 
 def without_pods(
@@ -165,12 +174,11 @@ def newest_warning(subject: Subject, events: Iterable[object]) -> PodWarning | N
     found = [
         (at, reason, message)
         for event in events
-        if value_at(event, "involvedObject", "name") == subject.name
-        and subject.uid in ("", value_at(event, "involvedObject", "uid"))
+        if value_at(event, "involvedObject", "uid") == subject.uid
         and value_at(event, "type") == "Warning"
         and (at := _time(event)) is not None
         and (subject.since is None or at >= subject.since)
-        and _REASON.fullmatch(reason := text(value_at(event, "reason"), 65))
+        and (_REASON if subject.kind == "Pod" else _REFUSAL).fullmatch(reason := text(value_at(event, "reason"), 65))
         and (message := _cleaned(value_at(event, "message")))
     ]
     if not found:

@@ -2,7 +2,11 @@
 
 A pod's end has up to three signs: the API server marks it for a disruption, a client deletes it, or its process ends.
 The earliest one is the reason: an evicted pod is deleted later and its process ends too, and a crashed pod is deleted
-afterwards."""
+afterwards.
+
+Not every end is the program's. A kubelet that ends a pod gives the reason in the pod's status, and no other end has
+one: it rejects a pod that its node cannot take (``OutOfmemory``, ``NodeAffinity``), or ends it with its node
+(``Terminated``). A container that the runtime cannot start, or has lost, has its reason in the container's status."""
 
 from __future__ import annotations
 
@@ -31,6 +35,18 @@ from halcyon_operator.model.untrusted import (
 from halcyon_operator.model.views import EndKind, PodEnding, PodView, ProcessGroup, ProcessIndex
 
 _MAX_GRACE_SECONDS = 31_536_000
+_NOT_STARTED = (
+    "StartError",
+    "ContainerCannotRun",
+    "RunContainerError",
+    "CreateContainerError",
+    "CreateContainerConfigError",
+)
+"""Reasons of the kubelet and the runtime for a container whose process never began."""
+_LOST = ("ContainerStatusUnknown", "Unknown")
+"""Reasons of the kubelet and the runtime for a container that they lost, mostly by a restart of the node."""
+_OF_THE_POD = ("Evicted", "DeadlineExceeded")
+"""Reasons of the kubelet for the end of a pod that has used more than it may."""
 _FINALIZER_OF_JOBS = "batch.kubernetes.io/job-tracking"
 
 
@@ -39,7 +55,7 @@ def parse_pod(document: object) -> PodView:
     metadata = mapping(value_at(document, "metadata"))
     status = mapping(value_at(document, "status"))
     container = _trainer(status.get("containerStatuses"))
-    reason, message = _waiting(status, container)
+    waiting_for, reason, message = _waiting(document, status, container)
     return PodView(
         name=text(metadata.get("name")),
         uid=text(metadata.get("uid")),
@@ -52,12 +68,15 @@ def parse_pod(document: object) -> PodView:
         running="running" in mapping(container.get("state")),
         waiting_reason=reason,
         waiting_message=message,
-        ending=_ending(metadata, status, container, text(value_at(document, "spec", "nodeName"))),
+        waiting_for=waiting_for,
+        ending=_ending(document, metadata, status, container),
         grace_seconds=float(min(count(metadata.get("deletionGracePeriodSeconds")), _MAX_GRACE_SECONDS)),
         finalizers=_finalizers(metadata),
         other_containers=_others(status),
         created_at=moment(metadata.get("creationTimestamp")),
         scheduled_at=_scheduled_at(status),
+        started_at=min(_container_times(status, "startedAt"), default=None),
+        finished_at=max(_container_times(status, "finishedAt"), default=None),
         gone_by=moment(metadata.get("deletionTimestamp")),
         deleted_by_force=metadata.get("deletionTimestamp") is not None
         and metadata.get("deletionGracePeriodSeconds") == 0,
@@ -128,20 +147,44 @@ def _others(status: dict[str, object]) -> tuple[str, ...]:
     return tuple(name for name in running if name and name != names.TRAINER_CONTAINER)
 
 
-def _waiting(status: dict[str, object], container: dict[str, object]) -> tuple[str, str]:
-    """Reason and message from the kubelet or the scheduler why the pod does not run yet."""
+def _waiting(document: object, status: dict[str, object], container: dict[str, object]) -> tuple[str, str, str]:
+    """Init container, reason and message from the kubelet or the scheduler why the pod does not run yet."""
     waiting = mapping(value_at(container, "state", "waiting"))
     if waiting:
-        return text(waiting.get("reason"), 64), text(waiting.get("message"))
+        first = _init_container(document)
+        waiting = mapping(value_at(first, "state", "waiting")) or waiting
+        return text(value_at(first, "name"), 63), text(waiting.get("reason"), 64), text(waiting.get("message"))
     scheduled = conditions_of(status).get("PodScheduled", {})
     if scheduled.get("status") == "False":
-        return text(scheduled.get("reason"), 64), text(scheduled.get("message"))
-    return "", ""
+        return "", text(scheduled.get("reason"), 64), text(scheduled.get("message"))
+    return "", "", ""
+
+
+def _init_container(document: object) -> dict[str, object]:
+    """Status of the first init container that has neither ended with 0 nor, as a native sidecar, started."""
+    containers = mappings(value_at(document, "spec", "initContainers"))
+    sidecars = [entry.get("name") for entry in containers if entry.get("restartPolicy") == "Always"]
+    return next(
+        (
+            entry
+            for entry in mappings(value_at(document, "status", "initContainerStatuses"))
+            if value_at(entry, "state", "terminated", "exitCode") != 0
+            and not (entry.get("name") in sidecars and entry.get("started") is True)
+        ),
+        mapping(None),
+    )
 
 
 def _scheduled_at(status: dict[str, object]) -> datetime | None:
     scheduled = conditions_of(status).get("PodScheduled", {})
     return moment(scheduled.get("lastTransitionTime")) if holds(scheduled) else None
+
+
+def _container_times(status: dict[str, object], name: str) -> list[datetime]:
+    """The times of one name in the states of the containers."""
+    states = (mapping(one.get("state")) for one in mappings(status.get("containerStatuses")))
+    times = (moment(value_at(state, name)) for found in states for state in found.values())
+    return [at for at in times if at is not None]
 
 
 def _sandbox_ready(status: dict[str, object]) -> bool | None:
@@ -150,11 +193,11 @@ def _sandbox_ready(status: dict[str, object]) -> bool | None:
 
 
 def _ending(
-    metadata: dict[str, object], status: dict[str, object], container: dict[str, object], node: str
+    document: object, metadata: dict[str, object], status: dict[str, object], container: dict[str, object]
 ) -> PodEnding | None:
     terminated = mapping(value_at(container, "state", "terminated"))
     ended = bool(terminated) or status.get("phase") in ("Failed", "Succeeded")
-    troubles = _troubles(metadata, status, terminated, ended)
+    troubles = _troubles(document, metadata, status, container, ended)
     if not troubles:
         return None
     at, _, trouble, message = min(troubles)
@@ -172,16 +215,22 @@ def _ending(
         exit_code=exit_code if exit_code is not None and 0 <= exit_code <= 255 else None,
         report=_report(terminated.get("message"), group),
         message=message,
-        evicted=(text(status.get("message")) or "Evicted") if status.get("reason") == "Evicted" else "",
-        node=node,
-        ran=moment(terminated.get("finishedAt")) is not None,
+        evicted=(text(status.get("message")) or "Evicted")
+        if status.get("reason") == "Evicted" and trouble != "rejected"
+        else "",
+        node=text(value_at(document, "spec", "nodeName")),
+        ran=moment(terminated.get("finishedAt")) is not None and trouble != "rejected",
         jobset_uid=text(value_at(metadata, "labels", names.JOBSET_UID_LABEL)),
         controlled=bool(_job_uid(metadata)),
     )
 
 
 def _troubles(
-    metadata: dict[str, object], status: dict[str, object], terminated: dict[str, object], ended: bool
+    document: object,
+    metadata: dict[str, object],
+    status: dict[str, object],
+    container: dict[str, object],
+    ended: bool,
 ) -> list[tuple[datetime, int, EndKind, str]]:
     """All troubles of a pod: time, rank, kind and message."""
     found: list[tuple[datetime, int, EndKind, str]] = []
@@ -200,15 +249,39 @@ def _troubles(
             "deleted",
             gone_at - timedelta(seconds=min(count(metadata.get("deletionGracePeriodSeconds")), _MAX_GRACE_SECONDS)),
         )
-    if ended:
+    if not ended:
+        return found
+    terminated = mapping(value_at(container, "state", "terminated"))
+    at = moment(terminated.get("finishedAt")) or _unready_at(status)
+    by_node = status.get("reason"), status.get("message")
+    by_runtime = terminated.get("reason"), terminated.get("message")
+    created = bool(terminated) or "running" in mapping(container.get("state"))
+    if by_node[0] and by_node[0] != "DeadlineExceeded" and not created:
+        add("rejected", moment(status.get("startTime")) or moment(metadata.get("creationTimestamp")), *by_node)
+    elif by_runtime[0] in _NOT_STARTED:
+        add("rejected", at, *by_runtime)
+    elif by_node[0] and by_node[0] not in _OF_THE_POD:
+        add("disrupted", at, *by_node)
+    elif by_runtime[0] in _LOST and (at or gone_at is None):
+        # A pod that was deleted before its container was created has the same reason, and no time.
+        add("disrupted", at, *by_runtime)
+    elif terminated:
         report = _report(terminated.get("message"), _group(metadata))
-        parts = (report.message,) if report else (terminated.get("reason"), terminated.get("message"))
-        add(
-            "exited",
-            moment(terminated.get("finishedAt")),
-            *(parts if terminated else (status.get("reason"), status.get("message"))),
-        )
+        add("exited", at, *((report.message,) if report else by_runtime))
+    else:
+        first = _init_container(document)
+        last = mapping(value_at(first, "state", "terminated"))
+        init = f"init container {text(first.get('name'), 63)}" if first else ""
+        add("exited", moment(last.get("finishedAt")), *by_node, init, last.get("reason"), last.get("message"))
     return found
+
+
+def _unready_at(status: dict[str, object]) -> datetime | None:
+    """When a pod that was ready became unready; None: it never was ready, or is ready."""
+    ready = conditions_of(status).get("Ready", {})
+    at, started = moment(ready.get("lastTransitionTime")), moment(status.get("startTime"))
+    before = holds(ready) or at is None or started is None or (at - started).total_seconds() <= 1
+    return None if before else at
 
 
 def _report(message: object, group: ProcessGroup) -> TerminationReport | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -20,7 +21,7 @@ from halcyon_api.base import InvalidRun
 from halcyon_api.edits.changes import recorded, values_of
 from halcyon_api.mesh import pinned
 from halcyon_api.reading import parse_run
-from halcyon_api.spec.checkpoint import parse_root
+from halcyon_api.spec.checkpoint import normal_root, parse_root
 from halcyon_api.status.requests import MAX_REQUEST_VALUE
 from halcyon_api.status.run_status import TrainingRunStatus, parse_status
 from halcyon_api.training_run import API_VERSION, KIND, TrainingRunSpec
@@ -30,6 +31,7 @@ from halcyon_operator.model.views import Prerequisite, RunView
 from halcyon_operator.objects.owned_pods import CACHE_DIRECTORY
 from halcyon_operator.observe.defaults import FoundDefaults, due, resolved_spec, taken
 
+logger = logging.getLogger(__name__)
 MAX_PROBLEM_TEXT = 2048
 _KEPT_SPECS = 4096
 """Parsed specs that are kept.
@@ -90,9 +92,15 @@ def _parse_spec(metadata: dict[str, object], raw_spec: dict[str, object]) -> _Pa
         name: metadata[name] for name in ("name", "namespace") if name in metadata
     }  # some rules compare the spec with it
     try:
-        return _kept(json.dumps([place, raw_spec]))
-    except (RecursionError, ValueError):  # deeper than any valid spec, or with a number longer than any valid one
-        return _parsed(place, raw_spec)
+        try:
+            return _kept(json.dumps([place, raw_spec]))
+        except (RecursionError, ValueError):  # deeper than any valid spec, or with a number longer than any valid one
+            return _parsed(place, raw_spec)
+    except Exception as error:
+        # A document that a check cannot handle must leave its run suspendable.
+        logger.exception("%s: a check of its document failed", place)
+        problem = f"spec: a check of this document failed ({type(error).__name__}); the operator's log has the reason"
+        return _ParsedSpec(problems=(problem,))
 
 
 @functools.lru_cache(maxsize=_KEPT_SPECS)
@@ -164,7 +172,9 @@ def _cluster_problems(spec: TrainingRunSpec) -> tuple[str, ...]:
 def _on_volume(spec: TrainingRunSpec) -> bool:
     """Whether the exports of a run lie on the volume of its checkpoints."""
     exports = spec.export.place(spec.checkpoint).root if spec.export is not None else ""
-    return spec.checkpoint.volume_claim is not None and exports.startswith(f"{spec.checkpoint.root.rstrip('/')}/")
+    return spec.checkpoint.volume_claim is not None and normal_root(exports).startswith(
+        f"{normal_root(spec.checkpoint.root)}/"
+    )
 
 
 def _mount_paths(spec: TrainingRunSpec) -> list[str]:

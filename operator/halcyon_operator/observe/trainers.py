@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from halcyon_api.post_requests import SAVE_PATH
 from halcyon_api.status.progress import ProgressReport
+from halcyon_operator.kube.tasks import cancelled
 from halcyon_operator.model.decision import SaveAsk
 from halcyon_operator.model.recent import Recent
 from halcyon_operator.model.untrusted import LARGEST_EXACT, mapping
@@ -159,7 +160,7 @@ def _address(ip: str, port: int) -> str:
 class _Polled:
     """The last report of one pod's trainer."""
 
-    reading: ReportReading = field(default_factory=lambda: ReportReading(problem="it has not answered yet"))
+    reading: ReportReading = field(default_factory=ReportReading)
     failures: int = 0
     due: float = 0.0
     poll: asyncio.Task[None] | None = None
@@ -196,10 +197,7 @@ class Polls:
 
     async def close(self) -> None:
         """Cancel all polls."""
-        running = [trainer.poll for trainer in self._known.values() if trainer.poll is not None]
-        for poll in running:
-            poll.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await cancelled(trainer.poll for trainer in self._known.values())
 
     async def _poll(self, key: RunKey, pod: PodView, port: int, trainer: _Polled) -> None:
         waited_for, before = trainer.answers, trainer.reading

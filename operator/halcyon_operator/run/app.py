@@ -27,6 +27,7 @@ from halcyon_api.training_run import GROUP, PLURAL, VERSION
 from halcyon_operator.kube.client import ApiError, connect, inside_cluster
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.kube.leadership import Leadership, process_identity
+from halcyon_operator.kube.tasks import cancelled
 from halcyon_operator.model.settings import Settings
 from halcyon_operator.model.untrusted import mapping, text, value_at
 from halcyon_operator.model.views import RunKey
@@ -303,15 +304,7 @@ async def _run_together(
         watching = asyncio.create_task(kopf.run_tasks(tasks, ignored=ignored))
         await asyncio.wait([watching, signalled, *own], return_when=asyncio.FIRST_COMPLETED)
     finally:
-        ended = await _cancelled([signalled, *own]) + (await _cancelled([watching]) if watching is not None else [])
+        ended = await cancelled([signalled, *own]) + await cancelled([watching])
     for result in ended:
         if result is not None and not isinstance(result, asyncio.CancelledError):
             raise result
-
-
-async def _cancelled(tasks: Sequence[asyncio.Task[Any]]) -> list[BaseException | None]:
-    """Cancel tasks. Returns the exception of each task; None for a task without an exception."""
-    for task in tasks:
-        task.cancel()
-    results: list[Any] = await asyncio.gather(*tasks, return_exceptions=True)
-    return [result if isinstance(result, BaseException) else None for result in results]

@@ -1,9 +1,9 @@
 """The control loop: take a run from the queue, observe it, decide, carry the decision out.
 
 A run is reconciled by one worker at a time; many runs are reconciled in parallel. A failed reconcile is logged, counted
-in the metrics, reported in an Event of the run (unless the API server itself is the reason), and retried after a
-growing delay; other runs are not affected. A conflict is not a failure: the run was changed between the observation and
-the write, so it is reconciled again.
+in the metrics, reported in a condition and an Event of the run (unless the API server itself is the reason), and
+retried after a growing delay. The run can still be suspended and deleted, and other runs are not affected. A conflict
+is not a failure: the run was changed between the observation and the write, so it is reconciled again.
 
 A reconcile begins with the watch cache, which needs no request. If the decision is more than new progress, the run is
 observed again from the API server, and the decision is made from that observation. So an idle run needs no request, and
@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 
+from halcyon_operator.decide.next.fallback import after_failure
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.decide.record.status_writes import is_routine, status_document
 from halcyon_operator.kube.client import ApiError, Conflict
@@ -153,14 +154,13 @@ class Controller:
         except ApiError as error:
             delay = self._failed(key, error.retry_after)
             logger.warning("%s/%s: %s; again in %.1f s", *key, error, delay)
-            if observed is not None and error.code in (400, 422) and key not in self._refusals:
-                await self._post_error(observed.run, error)
+            if error.code in (400, 422) and key not in self._refusals:
+                await self._fall_back(key, error)
         except Exception as error:
             # An error in one run must not stop the others.
             delay = self._failed(key)
             logger.exception("%s/%s: reconcile failed; again in %.1f s", *key, delay)
-            if observed is not None:
-                await self._post_error(observed.run, error)
+            await self._fall_back(key, error)
         else:
             self._metrics.reconciles.labels("ok").inc()
             self._queue.succeeded(key)
@@ -185,6 +185,7 @@ class Controller:
 
     async def _carry_out(self, key: RunKey, observed: Observed, decision: Decision) -> None:
         run = observed.run
+        manifests = [(plan, build(plan)) for plan in decision.create]
         if decision.status is not None:
             written = await self._cluster.write_status(run, status_document(decision.status))
             self._echo.record_write(key, value_at(written, "metadata", "resourceVersion"))
@@ -192,14 +193,16 @@ class Controller:
             self._written_at[key] = self._clock()
             # A recorded conclusion needs no evidence any more.
             self._pod_endings.prune(key, decision.status.attempt, decision.status.job_set_restarts)
-        self._metrics.saw_run(key, run.status, decision.status or run.status, run.spec)
+        try:
+            self._metrics.saw_run(key, run.status, decision.status or run.status, run.spec)
+        except Exception:
+            logger.exception("%s/%s: its metrics are not up to date", *key)
         for deletion in decision.delete:
             logger.info("%s/%s: deleting %s %s", *key, deletion.kind, deletion.name)
             await self._cluster.delete(run.namespace, deletion)
         for job in decision.sync:
             await self._cluster.sync_job(run.namespace, job)
-        for plan in decision.create:
-            manifest = build(plan)
+        for plan, manifest in manifests:
             logger.info("%s/%s: creating %s %s", *key, manifest["kind"], manifest["metadata"]["name"])
             if isinstance(plan, ProbePlan):
                 await self._create_probe(run, manifest)
@@ -251,14 +254,24 @@ class Controller:
         logger.info("%s/%s: %s: %s", run.namespace, run.name, event.reason, text(event.message))
         await self._cluster.post(run, event, self._instance, self._clock())
 
-    async def _post_error(self, run: RunView, error: Exception) -> None:
-        message = f"The operator cannot manage this run: {type(error).__name__}: {text(str(error), 500)}"
+    async def _fall_back(self, key: RunKey, error: Exception) -> None:
+        """Carry out what is possible after a failed reconcile. Never raises."""
+        self._check_from[key] = self._timer()
         try:
-            await self._post(
-                run, Event("Warning", "ReconcileFailed", message, f"error/{type(error).__name__}/{run.generation}")
-            )
+            observed = await self._observer.observe_objects(*key)
+            if observed is None:
+                return
+            decision = after_failure(observed, error, self._clock())
+            for deletion in decision.delete:
+                await self._cluster.delete(key[0], deletion)
+            if decision.status is not None:
+                await self._cluster.write_status(observed.run, status_document(decision.status))
+            for event in decision.events:
+                await self._post(observed.run, event)
+        except Conflict as conflict:  # the next reconcile reports it
+            logger.debug("%s/%s changed meanwhile: %s", *key, conflict)
         except Exception:
-            logger.exception("%s/%s: cannot post an event", run.namespace, run.name)
+            logger.exception("%s/%s: the failure is not reported to the user", *key)
 
     def _failed(self, key: RunKey, at_least: float = 0.0) -> float:
         self._metrics.reconciles.labels("error").inc()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -30,24 +30,26 @@ SHOWN_CONDITIONS: tuple[ConditionType, ...] = ("Stalled", "Degraded", "Queued")
 
 @dataclass(frozen=True)
 class RunMetric:
-    """One metric of a run: name, help text, and the function that computes its samples from spec and status."""
+    """One metric of a run: name, help text, and where its value comes from."""
 
     name: str
     help: str
-    read: Callable[[TrainingRunSpec | None, TrainingRunStatus], Iterable[Sample]]
+    read: str | Callable[[TrainingRunSpec | None, TrainingRunStatus], float | Iterable[Sample] | None]
+    """A path in the status, or a function. Without labels, the number; None while there is none. With labels, the
+    samples.
+    """
     labels: tuple[str, ...] = ()
     kind: Literal["gauge", "counter"] = "gauge"
 
-
-def _one(read: Callable[[TrainingRunSpec | None, TrainingRunStatus], float | None]) -> Callable[..., Iterable[Sample]]:
-    """A metric without further labels. It is absent while it has no value."""
-
-    def samples(spec: TrainingRunSpec | None, status: TrainingRunStatus) -> Iterator[Sample]:
-        value = read(spec, status)
-        if value is not None:
-            yield (), float(value)
-
-    return samples
+    def samples(self, spec: TrainingRunSpec | None, status: TrainingRunStatus) -> tuple[Sample, ...]:
+        """The samples of a run."""
+        if isinstance(self.read, str):
+            found: Any = status
+            for name in self.read.split("."):
+                found = found and getattr(found, name)
+        else:
+            found = self.read(spec, status)
+        return () if found is None else (((), float(found)),) if isinstance(found, int | float) else tuple(found)
 
 
 def _conditions(_: TrainingRunSpec | None, status: TrainingRunStatus) -> Iterator[Sample]:
@@ -75,20 +77,15 @@ def _held(status: TrainingRunStatus, what: Literal["devices", "hosts"]) -> float
     )
 
 
-def _checkpoint_time(_: TrainingRunSpec | None, status: TrainingRunStatus) -> float | None:
-    committed = moment(status.checkpoint.time) if status.checkpoint is not None else None
-    return committed.timestamp() if committed is not None else None
+def _seconds(time: str | None) -> float | None:
+    """A time of the status in seconds since 1970."""
+    known = moment(time)
+    return known and known.timestamp()
 
 
 def _first_step_time(_: TrainingRunSpec | None, status: TrainingRunStatus) -> float | None:
     newest = status.history[-1] if status.history else None
-    first = moment(newest.first_step_at) if newest is not None and newest.ended_at is None else None
-    return first.timestamp() if first is not None else None
-
-
-def _queued_time(_: TrainingRunSpec | None, status: TrainingRunStatus) -> float | None:
-    since = moment(status.queue.waiting_since) if status.queue is not None else None
-    return since.timestamp() if since is not None else None
+    return None if newest is None or newest.ended_at is not None else _seconds(newest.first_step_at)
 
 
 def _saves(spec: TrainingRunSpec | None) -> SaveSpec | None:
@@ -126,21 +123,21 @@ RUN_METRICS = (
         _conditions,
         ("type", "reason"),
     ),
-    RunMetric("halcyon_run_attempt", "Number of the run's present attempt.", _one(lambda _, s: s.attempt)),
+    RunMetric("halcyon_run_attempt", "Number of the run's present attempt.", "attempt"),
     RunMetric(
         "halcyon_run_devices",
         "JAX devices that the run holds or waits for; 0 while it needs none.",
-        _one(lambda _, s: _held(s, "devices")),
+        lambda _, s: _held(s, "devices"),
     ),
     RunMetric(
         "halcyon_run_hosts",
         "Hosts that the run holds or waits for; 0 while it needs none.",
-        _one(lambda _, s: _held(s, "hosts")),
+        lambda _, s: _held(s, "hosts"),
     ),
     RunMetric(
         "halcyon_run_queued_timestamp_seconds",
         "Since when the run waits in its queue, in seconds since 1970; absent if it does not wait.",
-        _one(_queued_time),
+        lambda _, s: _seconds(s.queue and s.queue.waiting_since),
     ),
     RunMetric(
         "halcyon_run_restarts_total",
@@ -152,23 +149,23 @@ RUN_METRICS = (
     RunMetric(
         "halcyon_run_failures_without_checkpoint",
         "Failures in a row without a new checkpoint.",
-        _one(lambda _, s: s.failures_without_checkpoint),
+        "failures_without_checkpoint",
     ),
     RunMetric(
         "halcyon_run_step",
         "Steps done. With task `evaluate`: batches evaluated. Absent with task `data`.",
-        _one(_steps("step")),
+        _steps("step"),
     ),
-    RunMetric("halcyon_run_planned_steps", "Steps, or batches, of the whole run.", _one(_steps("steps"))),
+    RunMetric("halcyon_run_planned_steps", "Steps, or batches, of the whole run.", _steps("steps")),
     RunMetric(
         "halcyon_run_evaluation_loss_nats",
         "Loss on the held-out part at the last evaluation, nats per token.",
-        _one(lambda _, s: s.progress and s.progress.evaluation_loss),
+        "progress.evaluation_loss",
     ),
     RunMetric(
         "halcyon_run_evaluation_bits_per_byte",
         "Loss on the held-out part at the last evaluation, bits per byte of text.",
-        _one(lambda _, s: s.progress and s.progress.bits_per_byte),
+        "progress.bits_per_byte",
     ),
     RunMetric(
         "halcyon_run_task_ratio",
@@ -179,52 +176,52 @@ RUN_METRICS = (
     RunMetric(
         "halcyon_run_chip_hours",
         "Hours of chips that the run has used, while it held hardware.",
-        _one(lambda _, s: s.spent and s.spent.chip_hours),
+        "spent.chip_hours",
     ),
     RunMetric(
         "halcyon_run_money",
         "The same times `accelerator.pricePerChipHour`; absent without a price.",
-        _one(lambda _, s: s.spent and s.spent.money),
+        "spent.money",
     ),
     RunMetric(
         "halcyon_run_budget_ratio",
         "The largest used share of a part of `spec.budget`; absent without a budget.",
-        _one(lambda _, s: s.spent and s.spent.share),
+        "spent.share",
     ),
     RunMetric(
         "halcyon_run_planned_tokens_per_second",
         "Tokens a second by the plan; absent without a plan.",
-        _one(lambda _, s: s.plan and s.plan.tokens_per_second),
+        "plan.tokens_per_second",
     ),
     RunMetric(
         "halcyon_run_planned_speed_ratio",
         "Measured speed as a share of the planned one, after the first steps.",
-        _one(lambda _, s: speed_ratio(s)),
+        lambda _, s: speed_ratio(s),
     ),
     RunMetric(
         "halcyon_run_checkpoint_step",
         "Steps done when the newest committed checkpoint was made.",
-        _one(lambda _, s: s.checkpoint and s.checkpoint.step),
+        "checkpoint.step",
     ),
     RunMetric(
         "halcyon_run_checkpoint_timestamp_seconds",
         "When the newest checkpoint was committed, in seconds since 1970.",
-        _one(_checkpoint_time),
+        lambda _, s: _seconds(s.checkpoint and s.checkpoint.time),
     ),
     RunMetric(
         "halcyon_run_first_step_timestamp_seconds",
         "When the present process group ended its first step, in seconds since 1970.",
-        _one(_first_step_time),
+        _first_step_time,
     ),
     RunMetric(
         "halcyon_run_save_interval_steps",
         "Steps between saves, if saves are made by steps.",
-        _one(_interval_steps),
+        _interval_steps,
     ),
     RunMetric(
         "halcyon_run_save_interval_seconds",
         "Seconds between saves, if saves are made by time; with `checkpoint.save.auto` as the trainer reports.",
-        _one(_interval_seconds),
+        _interval_seconds,
     ),
 )
 
@@ -237,7 +234,7 @@ class RunCollector:
 
     def saw(self, key: RunKey, spec: TrainingRunSpec | None, status: TrainingRunStatus) -> None:
         """Record a run; `spec` is None if the document is invalid."""
-        self._runs[key] = tuple(tuple(metric.read(spec, status)) for metric in RUN_METRICS)
+        self._runs[key] = tuple(metric.samples(spec, status) for metric in RUN_METRICS)
 
     def lost(self, key: RunKey) -> None:
         """Remove the samples of a run."""

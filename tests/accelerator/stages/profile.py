@@ -19,7 +19,7 @@ from tests.accelerator.rows import Row
 from tests.accelerator.training import LLAMA_1B, LLAMA_TINY, VOCABULARY, Training, spec_of
 
 KINDS = {
-    "attention": r"sdpa|fmha|flash|cudnn.*attention|mha",
+    "attention": r"sdpa|fmha|flash|attention|mha",
     "matrix products": r"gemm|cutlass|nvjet|xmma|cublas|splitK|dot|matmul",
     "collectives": r"nccl|all-reduce|all-gather|reduce-scatter",
     "copies": r"memcpy|memset|copy|transpose",

@@ -58,7 +58,7 @@ def case(tokenizer: Any, plain: tokenizers.Tokenizer, template: str, conversatio
 
     ``plain``: the tokenizer without its post-processor, which may cut white space off the offsets.
     """
-    messages, tools = conversation["messages"], conversation.get("tools")
+    messages, tools = with_objects(conversation["messages"]), conversation.get("tools")
     given = {"tools": tools, "chat_template": template}
     try:
         found = tokenizer.apply_chat_template(messages, **given, return_assistant_tokens_mask=True, return_dict=True)
@@ -79,6 +79,15 @@ def case(tokenizer: Any, plain: tokenizers.Tokenizer, template: str, conversatio
     if stretches(exact) != golden["counted"]:
         golden |= {"exact": stretches(exact), "why": sorted(reasons(found, spans[0]))}
     return golden
+
+
+def with_objects(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Messages whose calls have their arguments as objects, as transformers expects them."""
+    messages = copy.deepcopy(messages)
+    for call in (call for message in messages for call in message.get("tool_calls") or ()):
+        if isinstance(arguments := call["function"]["arguments"], str):
+            call["function"]["arguments"] = json.loads(arguments)
+    return messages
 
 
 def reasons(found: Any, spans: Iterable[tuple[int, int]]) -> set[str]:

@@ -33,7 +33,8 @@ what `transformers` gives. All are equal, except where Halcyon counts other toke
 | last character | The last character of a span has no token. `transformers` counts everything up to the end of the conversation. |
 | character of several tokens | The last character of a span has several tokens. `transformers` counts only the first of them. |
 
-A special token that a message spells is text. For `transformers` it is the token, if `sanitize_control_tokens` is not given.
+A special token that a message spells is text. For `transformers` it is the token, if `sanitize_control_tokens` is not given. The arguments
+of a call may be JSON in a text, as OpenAI writes them; `transformers` gets the object.
 
 ## Tokenizers
 

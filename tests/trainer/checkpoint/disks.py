@@ -12,11 +12,11 @@ import pytest
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 512 KiB."""
+    """A file system of 520 KiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     library = ctypes.CDLL(None, use_errno=True)
-    if library.mount(b"none", os.fsencode(folder), b"tmpfs", 0, b"size=512k") != 0:
+    if library.mount(b"none", os.fsencode(folder), b"tmpfs", 0, b"size=520k") != 0:
         raise OSError(ctypes.get_errno(), "mount")
     yield folder
     library.umount2(os.fsencode(folder), 2)

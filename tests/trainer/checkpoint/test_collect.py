@@ -107,7 +107,7 @@ def test_lock_files_of_a_killed_writer_never_get_into_head(file_root: Root, left
     (file_root.folder / leftover).write_bytes(b"J" * 100_000)
     fill(file_root, 2)
     assert list_checkpoints(file_root.spec).head_damage is None
-    assert sorted(path.name for path in file_root.folder.iterdir()) == ["HEAD", "LOCK", "PROBE", "steps"]
+    assert sorted(path.name for path in file_root.folder.iterdir()) == ["HEAD", "LOCK", "PROBE", "heads", "steps"]
 
 
 def test_nothing_is_deleted_by_a_process_that_has_lost_the_root(file_root: Root) -> None:

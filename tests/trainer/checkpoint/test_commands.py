@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from halcyon.commands.main import app
+from halcyon.telemetry.history.segments import SegmentName, encode_segment
 from halcyon_api.checkpoint_documents import Owner
 from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
@@ -29,7 +30,7 @@ from tests.trainer.checkpoint.helpers import (
     template,
     with_keep,
 )
-from tests.trainer.telemetry.history.rows import Recorder, group, row
+from tests.trainer.telemetry.history.rows import Recorder, group, row, steps
 
 
 def run(root: Root, *words: str) -> Result:
@@ -81,9 +82,22 @@ def test_show_names_every_array(file_root: Root) -> None:
     assert rows["weight"][:3] == ["float32", "16", "8"]
     assert rows["half"][0] == "bfloat16"
     assert rows.keys() >= numbers(7).keys()
+    document = json.loads(run(file_root, "show", "--json").stdout)
+    assert document["entry"]["step"] == document["manifest"]["step"] == 7
+    assert {leaf["path"] for leaf in document["manifest"]["leaves"]} == numbers(7).keys()
     missing = run(file_root, "show", "--step", "8")
     assert missing.exit_code == ExitCode.BAD_CONFIGURATION
     assert missing.stderr.endswith("has no checkpoint of step 8; there are 7\n")
+
+
+def test_verify_does_not_say_what_a_damaged_head_lists(file_root: Root) -> None:
+    fill(file_root, 1)
+    assert "HEAD: it lists every committed checkpoint" in run(file_root, "verify").stdout
+    (file_root.folder / "HEAD").write_bytes(b"{")
+    result = run(file_root, "verify")
+    assert (result.exit_code, "it lists" in result.stdout) == (ExitCode.FAILURE, False)
+    found = json.loads(run(file_root, "verify", "--json").stdout)
+    assert (found["intact"], len(found["problems"]["HEAD"])) == (False, 1)
 
 
 def test_verify_reads_every_byte(file_root: Root) -> None:
@@ -96,16 +110,27 @@ def test_verify_reads_every_byte(file_root: Root) -> None:
     assert result.exit_code == ExitCode.FAILURE
     assert "step 1: 1 problem" in result.stdout
     assert "data/half/zarr.json has" in result.stdout
+    found = json.loads(run(file_root, "verify", "--json").stdout)
+    assert found["intact"] is True
+    assert found["checkpointsNotRead"] == 1
+    assert not any(found["problems"].values())
+    result = run(file_root, "verify", "--all", "--json")
+    assert result.exit_code == ExitCode.FAILURE
+    found = json.loads(result.stdout)
+    assert found["intact"] is False
+    (problem,) = found["problems"]["step 1"]
+    assert problem.startswith("data/half/zarr.json has")
 
 
 def test_verify_and_gc_know_the_history(file_root: Root) -> None:
     fill(file_root, 1)
     Recorder(file_root.spec, group(1)).flush([row(1)])
     (segment,) = (file_root.folder / "metrics").glob("*.zst")
-    data = segment.read_bytes()
-    merged = segment.with_name("000000001-000000008.1.000001.w1.jsonl.zst")
+    name = SegmentName(1, 8, 1, 1, "w1")
+    merged = file_root.folder / name.key
+    data = encode_segment(name, {group(1): steps(1, 1)})
     merged.write_bytes(data)  # as if a merge had been killed before it deleted its sources
-    assert "history: every byte of 1 file is what was written" in run(file_root, "verify").stdout
+    assert "history: 1 file with 1 step; no link covers 1 file (steps 1 to 1) yet" in run(file_root, "verify").stdout
     assert segment.name in run(file_root, "gc", "--dry-run").stdout
     assert segment.exists()
     run(file_root, "gc")
@@ -125,6 +150,11 @@ def test_diff_names_the_arrays_and_the_number_of_differing_values(file_root: Roo
     assert result.exit_code == ExitCode.FAILURE
     rows = [row for row in words_of(result) if row and row[0] in numbers(0)]
     assert rows == [["bias", "values", "1", "of", "8", "2"]]
+    result = run(file_root, "diff", "1", "2", "--json")
+    assert result.exit_code == ExitCode.FAILURE
+    (array,) = [one for one in json.loads(result.stdout)["differences"] if one["path"] == "bias"]
+    assert array.pop("largest") == pytest.approx(2)
+    assert array == {"path": "bias", "what": "values", "elements": 1, "of": 8}
 
 
 def test_diff_of_different_steps_has_arrays_of_one_number_too(file_root: Root) -> None:
@@ -172,8 +202,12 @@ def test_gc_keeps_the_files_that_the_current_writer_is_writing(root: Root) -> No
     dead, alive = steps / "000000000003.000001.dead-0", steps / f"000000000003.000001.{root.head['writer']}-9"
     for folder in (dead, alive):
         shutil.copytree(root.folder / root.head["committed"][0]["path"], folder)
+        (folder / "COMMIT").unlink()  # the mark of a writer comes last
     tried = run(root, "gc", "--dry-run")
     assert "steps/000000000003.000001.dead-0/" in tried.stdout
+    listed = json.loads(run(root, "gc", "--dry-run", "--json").stdout)
+    assert listed["deleted"] is False
+    assert "steps/000000000003.000001.dead-0/" in {one["path"] for one in listed["garbage"]}
     assert dead.exists()
     assert run(root, "gc").exit_code == 0
     assert not any(path.is_file() for path in dead.rglob("*"))

@@ -16,6 +16,7 @@ from halcyon.storage.store import Store
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.trainer.checkpoint.helpers import Root, mesh, numbers, on, open_root, position, template, with_keep
 from tests.trainer.checkpoint.test_commands import run
+from tests.trainer.telemetry.history.rows import Recorder, group, row
 
 pytestmark = pytest.mark.slow
 
@@ -133,8 +134,13 @@ def test_every_change_of_the_history_is_found(file_root: Root) -> None:
 
 def test_verify_shows_the_chain(file_root: Root) -> None:
     train(file_root, 3, 6)
+    absent = run(file_root, "verify")
+    assert absent.exit_code == 1
+    assert "the history lacks 3 steps (4 to 6), which the link of step 6 covers" in absent.output
+    Recorder(file_root.spec, group(1)).flush([row(step, loss(step), gradientNorm=0.5) for step in range(1, 7)])
     intact = run(file_root, "verify")
     assert intact.exit_code == 0
+    assert "not read: 1 other checkpoint; --all reads them too" in intact.output
     assert "evidence: 2 links for steps 1 to 6, each names the one before" in intact.output
     (file_root.folder / key_of(committed_steps(Store(file_root.spec))[1].path)).write_text("{}")
     damaged = run(file_root, "verify")

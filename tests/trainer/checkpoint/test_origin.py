@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from halcyon.checkpoint.fingerprints import fingerprints_of
+from halcyon.checkpoint.opening import entry_of
 from halcyon.checkpoint.origin import OtherRun, origin_store
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootTaken, RunChanged, TrainerExit
-from halcyon_api.checkpoint_documents import Fingerprints, Owner
+from halcyon_api.checkpoint_documents import MANIFEST_KEY, Fingerprints, Owner
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.origin import OriginSpec
 from tests.trainer.checkpoint.helpers import (
@@ -62,6 +63,17 @@ def test_a_clone_starts_from_the_named_or_newest_step_and_only_reads_the_root(so
         assert (begun.step, begun.skipped) == (wanted, ())
         assert same_bits(begun.state, numbers(wanted))
     assert snapshot_of(source.folder) == before
+
+
+def test_an_unreadable_manifest_does_not_say_that_nothing_differs(file_root: Root) -> None:
+    kept = with_keep(file_root, 5)
+    fill(kept, 2, epoch=epoch(3), fingerprints=prints())
+    origin = OriginSpec(run="run", root=kept.spec.root)
+    other = OtherRun(origin, origin_store(origin, OWN), Owner(namespace="tests", name="clone"), OneProcess())
+    entry = entry_of(other.store, 2)
+    assert other.record(entry, prints()).changes == ()
+    (kept.folder / entry.path / MANIFEST_KEY).write_bytes(b"x")
+    assert other.record(entry, prints()).changes[0].startswith("it is not known what differs")
 
 
 def test_a_damaged_newest_checkpoint_is_skipped_but_a_damaged_named_one_is_not(source: Root) -> None:

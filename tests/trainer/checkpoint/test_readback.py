@@ -91,8 +91,9 @@ def test_a_checkpoint_damaged_after_its_commit_is_set_aside_and_a_new_save_is_re
         return read_back(store, entry, files, **options)
 
     monkeypatch.setattr("halcyon.checkpoint.readback.read_back", spoil)
-    read_backs = ReadBacks()
-    with open_root(root, callbacks=Callbacks(on_read_back=read_backs.take)) as checkpointer:
+    read_backs, told = ReadBacks(), list[int]()
+    callbacks = Callbacks(on_read_back=read_backs.take, on_newest=lambda one: told.append(one.step if one else 0))
+    with open_root(root, callbacks=callbacks) as checkpointer:
         save(checkpointer, 1)
         assert not checkpointer.due(0)
         save(checkpointer, 2)
@@ -100,6 +101,11 @@ def test_a_checkpoint_damaged_after_its_commit_is_set_aside_and_a_new_save_is_re
         assert read_backs.next() == (2, reason)
         assert [(bad["step"], bad["reason"]) for bad in root.head["bad"]] == [(2, reason)]
         assert [entry["step"] for entry in root.head["committed"]] == [1]
+        assert told == [1], "the reports name the checkpoint from which the next start goes on"
+        assert checkpointer.newest is not None
+        assert (checkpointer.newest.step, checkpointer.kept) == (2, checkpointer.agreed())
+        assert checkpointer.kept is not None
+        assert checkpointer.kept.step == checkpointer.newest.step == 1
         assert checkpointer.due(0), "the damage, not the time, must request a save"
         save(checkpointer, 3)
         assert not checkpointer.due(0)

@@ -87,7 +87,7 @@ def test_each_row_is_a_conversation(tmp_path: Path) -> None:
     assert tuple(found) == chat_data.NAMES
     for name, content in found.items():
         for line in content.decode().splitlines() if name.endswith(".jsonl") else ():
-            check_turns(check_messages(json.loads(line)["messages"], needs_assistant=True))
+            check_turns(check_messages(json.loads(line)["messages"], needs_assistant=True, alternate=True))
     assert all(word.isalpha() and word.islower() for word in found["words.txt"].decode().split())
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from halcyon.commands.dial import Choices, Dial, InvalidDial, dial, document
+from halcyon_api.local_roots import with_root_addresses
 from halcyon_api.reading import parse_run
 from halcyon_api.validation import find_problems
 
@@ -82,7 +83,7 @@ def test_the_momentum_at_a_step_is_that_of_the_original(figures: dict[str, Any])
 @EACH
 def test_the_document_is_valid_and_names_every_number(figures: dict[str, Any]) -> None:
     ours = found(figures)
-    run = parse_run(document(ours))
+    run = parse_run(with_root_addresses(document(ours)))
     assert find_problems(run.spec) == ()
     assert run.spec.trainer.batch_size * run.spec.trainer.sequence_length == ours.batch_tokens
     assert run.spec.trainer.steps == ours.steps

@@ -59,7 +59,7 @@ def test_a_plan_has_memory_time_money_and_traffic(tmp_path: Path) -> None:
     assert shown.tokens_per_second == pytest.approx(32 * 32 / numbers["step"]["time of a step"]["value"])
     assert {"mlp", "head", "attention", "optimizer"} <= {part["name"] for part in numbers["parts"]}
     assert {one["basis"] for section in numbers.values() if isinstance(section, dict) for one in section.values()} == {
-        "compiled",
+        "compiled for a processor",
         "computed",
         "assumed",
     }
@@ -80,6 +80,7 @@ def test_a_step_that_does_not_fit_is_refused_with_the_missing_memory(tmp_path: P
     ended = plan(huge, tmp_path, "--report", str(report))
     assert ended.returncode == ExitCode.BAD_CONFIGURATION
     assert "It does not fit: a device lacks " in ended.stdout
+    assert ended.stdout.startswith("Compiled for a processor: ")
     found = parse_plan(report.read_text())
     assert found is not None
     assert (found.fits, found.bound is not None) == (False, True)
@@ -135,7 +136,8 @@ def test_a_kernel_of_an_accelerator_and_a_model_in_a_file_have_a_plan(tmp_path: 
     assert ended.returncode == 0, ended.stderr
     said = " ".join(ended.stdout.split())
     assert (
-        "Compiled for this processor with attention auto, so the numbers differ somewhat: the compiler for v5e is in "
+        "Compiled for a processor with attention auto, so memory is an upper bound and times are rough: the compiler "
+        "for v5e is in "
         "images built with ACCELERATOR=tpu, and in the extra tpu: pip install '.[tpu]' in a checkout of Halcyon" in said
     )
 

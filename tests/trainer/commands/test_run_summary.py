@@ -13,6 +13,8 @@ from rich.console import Console
 from halcyon.commands.views.pages import run_page
 from halcyon.commands.views.run_summary import Summary, source_rows, summarize
 from halcyon.models import flops_per_token, parameter_count
+from halcyon.models.axes import is_named
+from halcyon.models.flops import model_flops
 from halcyon.step.program import build_program
 from halcyon.step.state import state_bytes
 from halcyon_api.mesh import document_vocabulary, model_shape, run_mesh
@@ -60,6 +62,28 @@ def test_the_rows_add_up_to_the_model_and_to_its_flops(family: str) -> None:
     )
     rest = shape.attention_width * 32 + shape.windowed_width * min(shape.window, 32) + shape.state_products
     assert found.attention_flops_per_token == pytest.approx(6 * rest, abs=len(found.parameters)), "experts are rounded"
+
+
+def test_what_no_step_computes_is_told_apart() -> None:
+    """Half of a square of positions is hidden, less of a window; frozen weights have no gradients."""
+    run, length = run_of("gemma3"), 32
+    program, shape = build_program(run.spec, 259, mesh_of(fsdp=4)), model_shape(run.spec)
+    window = min(shape.window, length)
+    assert 0 < window < length
+    whole = model_flops(run.spec, program.template.model, 259)
+
+    def visible(width: int, window: int) -> float:
+        return 6 * width * sum(min(place + 0.5, window) for place in range(length)) / length
+
+    seen = visible(shape.attention_width, length) + visible(shape.windowed_width, window)
+    assert whole.visible == pytest.approx(seen, rel=0.01)
+    assert (whole.frozen, whole.products + whole.attention) == (0, whole.per_token)
+    longer = model_flops(run.spec, program.template.model, 259, length=2 * length)
+    assert longer.visible > whole.visible
+    assert longer.products == whole.products
+    none_trained = jax.tree.map(lambda _: False, program.template.model, is_leaf=is_named)
+    frozen = model_flops(run.spec, program.template.model, 259, trained=none_trained)
+    assert frozen.products == pytest.approx(whole.products * 2 / 3)
 
 
 def test_bytes_are_those_of_the_program() -> None:

@@ -15,6 +15,7 @@ from halcyon_api.ends import ExitCode
 from halcyon_api.hardware import TABLE
 from tests.api.documents import document
 from tests.suite.limits import limit
+from tests.trainer.tokenizer.texts import trained
 
 pytestmark = pytest.mark.slow
 
@@ -31,11 +32,16 @@ def show(
 @pytest.mark.variant
 def test_a_run_is_shown_without_a_compilation(tmp_path: Path) -> None:
     """``halcyon show run.yaml``: the command may be left out, and options may come first."""
-    run = document(spec__accelerator={"type": "v5e", "topology": "2x4", "provisioning": "spot"})
+    (tmp_path / "tokenizer.json").write_bytes(trained().content)
+    run = document(
+        spec__accelerator={"type": "v5e", "topology": "2x4", "provisioning": "spot"},
+        spec__tokenizer={"tokenizerJson": {"path": str(tmp_path)}},
+    )
     ended = show(run, tmp_path, command=("--json",))
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout)
     assert (found["tokens"], found["steps"], found["devices"], found["mesh"]["fsdp"]) == (10 * 8 * 32, 10, 8, 8)
+    assert (found["vocabulary"], found["vocabulary_note"]) == (512, None)
     assert found["device"]["available"] == TABLE["v5e"].memory_bytes
 
 

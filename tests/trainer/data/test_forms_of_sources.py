@@ -29,7 +29,7 @@ from halcyon.data.forms.form import of_first_row
 from halcyon.data.open import inspect_dataset
 from halcyon.data.sources import Access, list_files, pieces
 from halcyon.errors import BadConfiguration
-from halcyon.run.data import report_sources
+from halcyon.run.data import report_warnings
 from halcyon.tokenizer import BYTE
 from halcyon_api.reading import load_run
 from tests.trainer.data.corpus import at
@@ -308,5 +308,5 @@ def test_what_a_user_should_know_of_a_template_is_a_warning(tmp_path: Path) -> N
     for command in ("build", "stats", "show"):
         assert f"warning: {sentence}" in look(command, path)
     reporter, spec = Mock(), load_run(path).spec
-    report_sources(reporter, spec, inspect_dataset(spec, process="test")[1])
+    report_warnings(reporter, spec, inspect_dataset(spec, process="test")[1])
     assert any(call.args[0].startswith(sentence) for call in reporter.warning.call_args_list)

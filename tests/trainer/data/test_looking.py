@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -191,6 +192,27 @@ def test_a_picture_shows_every_source_and_its_counts(run: Path, tmp_path: Path) 
     assert re.findall(r"(?:https?:|url\(\"?)(?!//www\.w3\.org/2000/svg)(?!#)", content) == [], (
         "it must load nothing from elsewhere"
     )
+
+
+def test_programs_get_json_and_fields_may_be_set(run: Path) -> None:
+    dataset = dataset_of(run)
+    shown = json.loads(look("stats", run, "--json", "--set", "spec.trainer.steps=25"))
+    assert (shown["steps"], shown["notes"]) == (25, [])
+    end = dataset.schedule.positions_before(25)
+    for index, (source, found) in enumerate(zip(dataset.sources, shown["sources"], strict=True)):
+        assert (found["name"], found["tokens"]) == (source.name, dataset.description["sources"][source.name]["tokens"])
+        assert (found["epochs"], found["layout"]["leftOut"]) == (dataset.mixture.epochs(end)[index], 0)
+        for epochs, steps in enumerate(found["epochSteps"], start=1):
+            counts = [
+                dataset.mixture.ranks(dataset.schedule.positions_before(one))[index] for one in (steps - 1, steps)
+            ]
+            assert counts[0] < epochs * source.used <= counts[1]
+    built = json.loads(look("build", run, "--json"))
+    assert [(one["name"], one["finished"]) for one in built["sources"]] == [("poems", True), ("proofs", True)]
+    step = json.loads(look("show", run, "--json", "--step", "3", "--rows", "1:3"))
+    rows = dataset.train_rows(2)
+    assert [(one["row"], one["sequence"]) for one in step["rows"]] == [(n, rows.sequence[n]) for n in (1, 2)]
+    assert all(sum(part["tokens"] for part in one["excerpts"]) <= 65 and one["text"] for one in step["rows"])
 
 
 def test_a_histogram_counts_every_document_once() -> None:

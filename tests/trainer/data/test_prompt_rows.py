@@ -1,5 +1,5 @@
 """The rows of the objective `policy`: each step has whole groups in the order of the data set; a prompt that is too
-long is rejected.
+long is rejected, or left out; a reference is the row's own text.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from halcyon.data.batch_schedule import BatchSchedule
 from halcyon.data.dataset import Dataset
@@ -21,15 +23,25 @@ from tests.trainer.support.datasets import open_dataset
 TEMPLATE = "{{ messages[0]['content'] }}"
 
 
-def opened(folder: Path, rows: list[Any], *, length: int = 24, most: int = 8, batch: int = 6) -> Dataset:
+def opened(
+    folder: Path,
+    rows: list[Any],
+    *,
+    length: int = 24,
+    most: int = 8,
+    batch: int = 6,
+    tokenizer: Any = None,
+    **source: Any,
+) -> Dataset:
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     form = {"prompt": {"field": "question", "referenceField": "answer", "template": TEMPLATE}}
     spec = {
         "accelerator": {"type": "cpu"},
         "model": {"llama": {}},
+        "tokenizer": tokenizer or {"byte": {}},
         "data": {
-            "sources": [{"name": "sums", "jsonl": {"paths": [str(path)]}, "format": form}],
+            "sources": [{"name": "sums", "jsonl": {"paths": [str(path)]}, "format": form, **source}],
             "validation": {"fraction": 0.2},
             "cache": {"workers": 1},
         },
@@ -71,6 +83,43 @@ def test_a_prompt_without_room_for_its_answer_is_rejected(tmp_path: Path) -> Non
     assert "has 17 tokens, and spec.trainer.sequenceLength leaves 16 beside an answer of 8; raise it to 25" in str(
         found.value
     )
+
+
+LONG = [{"question": "x" * 17 if number % 4 == 1 else f"{number}?", "answer": str(number)} for number in range(16)]
+
+
+def test_a_prompt_without_room_is_left_out_if_bad_rows_are(tmp_path: Path) -> None:
+    data = opened(tmp_path, LONG, onBadRow="skip", maxSkipped=0.25)
+    (source,) = data.sources
+    assert source.layout.report.loss == (
+        "4 of 16 prompts left out (68 tokens, 70.1% of all), because they leave no room for an answer; raise "
+        "spec.trainer.sequenceLength to keep them"
+    )
+    found = [one for step in range(4) for one in questions(data, data.train_rows(step)[::3])]
+    assert {one.reference for one in found} <= {str(number) for number in range(16) if number % 4 != 1}
+    assert all(data.tokenizer.decode(one.tokens) == f"{one.reference}?" for one in found)
+    with pytest.raises(BadConfiguration, match=r"4 of 16 rows cannot be used, more than the share of maxSkipped: the "):
+        opened(tmp_path, LONG, onBadRow="skip", maxSkipped=0.24)
+
+
+def test_a_reference_is_the_rows_own_text(tmp_path: Path) -> None:
+    """Although the tokenizer changes letters, and knows the special token that the reference spells."""
+    names = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = tokenizers.Tokenizer(models.BPE(vocab={name: number for number, name in enumerate(names)}, merges=[]))
+    made.normalizer, made.decoder = normalizers.NFKC(), decoders.ByteLevel()
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.add_special_tokens(["<|endoftext|>"])
+    made.save(str(tmp_path / "tokenizer.json"))
+    answers = ["cafe\u0301 \uf90a  two \n tail ", "<|endoftext|> \u2581 x", " lead", ["a  = 1"], {"b": 1, "a": 2}]
+    rows = [{"question": str(n), "answer": one} for n, one in enumerate(answers * 2)]
+    data = opened(tmp_path, rows, tokenizer={"tokenizerJson": {"path": str(tmp_path)}})
+    (held_out,) = data.validation_batches(None, 99)
+    steps = (data.train_rows(step)[::3] for step in range(4))
+    found = {
+        data.tokenizer.decode(one.tokens): one.reference for some in (held_out, *steps) for one in questions(data, some)
+    }
+    wanted = [one if isinstance(one, str) else json.dumps(one, separators=(",", ":")) for one in answers]
+    assert found == {str(number): reference for number, reference in enumerate(wanted * 2)}
 
 
 def test_a_sequence_is_repeated_in_the_rows_of_a_step() -> None:

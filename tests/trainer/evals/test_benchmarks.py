@@ -126,6 +126,7 @@ def test_a_completed_function_becomes_a_program(tmp_path: Path, answer: str) -> 
         ("arc-easy", "a.jsonl", '{"question": "q"}', "a.jsonl line 1: the row has no field choices; it has question"),
         ("arc-easy", "a.jsonl", "\n[1]", "a.jsonl line 2: the line is no JSON object"),
         ("arc-easy", "a.jsonl", "{", "a.jsonl line 1: the line is no JSON: "),
+        ("arc-easy", "a.jsonl", '{"question": "\\ud83d"}', "a.jsonl line 1: the line has half a surrogate pair"),
         (
             "arc-easy",
             "a.jsonl",
@@ -237,6 +238,8 @@ def test_the_averages_need_all_their_tasks() -> None:
     assert chat_core_of(numbers) == 0.5
     assert chat_core_of(numbers[:5]) == 0.6, "SpellingBee may be left out, as in the first form"
     assert chat_core_of(numbers[1:]) is None
+    unscored = result_of(names[0], [Answer("1", True)], None, 1.0)
+    assert chat_core_of([unscored, *numbers[1:]]) is None, "a task without a centred accuracy is missing"
     of_core = [result_of(f"core/{name}", [Answer("1", name == "a")], 0.0, 1.0) for name in "ab"]
     assert core_of([*numbers, *of_core]) == 0.5
     assert core_of(numbers) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,9 +13,9 @@ import pytest
 
 import halcyon
 from halcyon.errors import BadConfiguration
-from halcyon.evals.likelihood import Score, Span
+from halcyon.evals.likelihood import Likelihoods, Score, Span
 from halcyon.evals.lm_eval_model import Requests, lm_eval_model, sampling_of, windows
-from halcyon.tokenizer import first_id
+from halcyon.evals.runner import Runner
 from halcyon.tokenizer.byte import ByteTokenizer
 from halcyon.tokenizer.definition import TokenizerDefinition
 from halcyon.tokenizer.tokenizer_json import JsonTokenizer
@@ -61,7 +62,7 @@ def test_the_beginning_token_is_where_the_harness_has_it(
 
     monkeypatch.setattr("halcyon.evals.lm_eval_model.Likelihoods", lambda *_, **__: SimpleNamespace(scores=scores))
     monkeypatch.setattr(ByteTokenizer, "prefix", (256,) if adds else ())
-    model: Any = SimpleNamespace(max_position=SimpleNamespace(size=8))
+    model: Any = SimpleNamespace(max_position=SimpleNamespace(size=8), token_count=259)
     requests = Requests(model, ByteTokenizer("f"), add_bos_token=add_bos_token)
     requests.loglikelihood([("ab ", "c"), ("", "ab"), (" ", "a")])
     begins = [256] if (adds if add_bos_token is None else add_bos_token) else []
@@ -73,6 +74,35 @@ def test_the_beginning_token_is_where_the_harness_has_it(
     spans.clear()
     requests.loglikelihood_rolling(["ab"])
     assert [span.tokens.tolist() for span in spans] == [[256, *b"ab"]]
+
+
+def test_answers_that_leave_no_room_for_the_question_are_refused() -> None:
+    """A task with answers of 32,768 tokens would ask a small model nothing."""
+    model: Any = SimpleNamespace(max_position=SimpleNamespace(size=8), token_count=259)
+    said = "the task has answers of 8 tokens, which leave no room .* in the 8 of the model; set .*max_gen_toks=4"
+    with pytest.raises(BadConfiguration, match=said):
+        Requests(model, ByteTokenizer("f")).generate_until([("What?", {"max_gen_toks": 8})])
+
+
+def test_ids_without_a_row_of_the_model_are_refused() -> None:
+    model: Any = SimpleNamespace(max_position=SimpleNamespace(size=8), token_count=258)
+    tokenizer = ByteTokenizer("f")
+    said = (
+        "the tokenizer has 259 ids, and the model has rows for 258; take the tokenizer of this model, or train the new "
+        "tokens with spec.from.growVocabulary"
+    )
+    uses: list[Callable[[], object]] = [
+        lambda: Requests(model, tokenizer),
+        lambda: Runner(model, tokenizer),
+        lambda: halcyon.generate(model, tokenizer, "a"),
+    ]
+    for use in uses:
+        with pytest.raises(BadConfiguration, match=f"^{said}$"):
+            use()
+    likelihoods = Likelihoods(model, batch_tokens=8)
+    for ids in ([1, 258], [-1, 2]):
+        with pytest.raises(ValueError, match="a text has a token that is not one of 0 to 257, which the model has"):
+            likelihoods.scores([Span(np.array(ids, np.int32), 1)])
 
 
 @pytest.mark.parametrize(("processor", "prefix"), [(None, ()), ("<|endoftext|>", (2,)), ("a", (0,))])
@@ -115,7 +145,8 @@ def test_requests_have_the_numbers_of_the_model() -> None:
     (rolling,) = requests.loglikelihood_rolling(["a b c"])
     assert rolling == pytest.approx(found[2][0], rel=1e-6)
     texts = requests.generate_until([("a b", {"max_gen_toks": 4}), ("a b", {"max_gen_toks": 4, "until": ["zzz"]})])
-    prompt = [first_id(tokenizer), *tokenizer.encode("a b")]
+    assert tokenizer.bos_id is None, "so nothing stands before the text, and never the token that ends one"
+    prompt = tokenizer.encode("a b").tolist()
     assert texts[0] == texts[1] == halcyon.generate(model, tokenizer, [prompt], max_tokens=4, temperature=0.0)[0].text
 
 

@@ -17,7 +17,6 @@ from halcyon.commands.main import app
 from halcyon.evals.benchmarks import BENCHMARKS, read_benchmarks
 from halcyon.evals.generation import Answers, Prompts
 from halcyon.evals.runner import Runner, Settings
-from halcyon.evals.sandbox.running import Program, Ran
 from halcyon.inference import Sampling
 from halcyon.inference.sequence import Token
 from halcyon.tokenizer.byte import SPECIAL_TOKENS, ByteTokenizer
@@ -139,21 +138,6 @@ def test_tasks_and_core_from_files_to_results(tmp_path: Path) -> None:
     (program,) = [json.loads(line) for line in kept["humaneval.jsonl"].splitlines()]
     assert (program["right"], program["outcome"]) == (False, "failed")
     assert len(kept["core-choice.jsonl"].splitlines()) == 6
-
-
-@pytest.mark.slow
-def test_programs_that_run_are_stopped_with_their_task(tmp_path: Path) -> None:
-    def interrupted(program: Program) -> Ran:
-        raise KeyboardInterrupt
-
-    model, tokenizer = halcyon.load(PLACE)
-    assert tokenizer is not None
-    stopped = list[bool]()
-    benchmark = BENCHMARKS["humaneval"].read(samples.lines(tmp_path / "HumanEval.jsonl.gz", samples.HUMAN_EVAL))
-    settings = Settings(run_program=interrupted, stop_programs=lambda: stopped.append(True))
-    with pytest.raises(KeyboardInterrupt):
-        Runner(model, tokenizer, None, settings).run(benchmark)
-    assert stopped == [True]
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from halcyon.errors import RootTaken
-from halcyon.host.root_lock import held_root
+from halcyon.host.root_lock import PARENT, held_root
 from tests.suite.limits import limit
 
 HOLDER = """
@@ -65,6 +65,33 @@ def test_a_second_training_is_told_which_process_trains(tmp_path: Path, holder: 
 def test_a_takeover_waits_until_the_process_has_ended(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     hold(tmp_path, takes_over=True)
     assert holder.wait(limit(30)) == 0
+
+
+def test_a_stopped_process_is_told_of_and_taken_over(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    holder.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, holder.pid, os.WSTOPPED | os.WNOWAIT)
+    with pytest.raises(RootTaken, match=rf"stop it with `kill {holder.pid} && kill -CONT {holder.pid}`"):
+        hold(tmp_path)
+    hold(tmp_path, takes_over=True)
+    assert holder.wait(limit(30)) == 0
+
+
+def test_a_process_that_ends_because_its_parent_was_killed_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep that is called again just after it was killed finds members that still save."""
+    monkeypatch.setenv(PARENT, "1234567")  # not the parent of this process any more
+    arguments = [root(tmp_path), str(tmp_path / "locks")]
+    orphan = subprocess.Popen([sys.executable, "-c", HOLDER, *arguments], stdout=subprocess.PIPE, text=True)
+    try:
+        assert orphan.stdout is not None
+        child = int(orphan.stdout.readline())
+        os.kill(child, signal.SIGKILL)
+        hold(tmp_path)
+        assert orphan.wait(limit(30)) == 0
+    finally:
+        orphan.kill()
+        orphan.communicate()
 
 
 def test_a_killed_process_blocks_no_root_though_its_child_lives(tmp_path: Path, holder: subprocess.Popen[str]) -> None:

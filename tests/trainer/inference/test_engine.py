@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
 from halcyon.errors import BadConfiguration
 from halcyon.inference import Engine, Sampling, Token
+from halcyon.inference.programs import PromptLogs
+from halcyon.inference.sequence import Sequence
 from halcyon.models import CausalLM
 from halcyon_api.spec.model import ModelSpec
 from tests.trainer.models.cases import FAMILIES, LLAMA, TIED_LLAMA, VOCAB, logits, make, named
@@ -23,7 +26,7 @@ _REQUESTS = [
         (18, Sampling(9, seed=5)),
         (1, Sampling(12, temperature=0.7, top_k=5, seed=6)),
         (30, Sampling(20, top_p=0.8, min_p=0.02, seed=7)),
-        (7, Sampling(5, temperature=0.0, repetition_penalty=1.5)),
+        (7, Sampling(5, temperature=0.0, repetition_penalty=1.5, frequency_penalty=0.7)),
         (2, Sampling(8, temperature=2.0, seed=5)),
     )
 ]
@@ -153,6 +156,33 @@ def test_requests_with_one_prompt_compute_it_once(name: str) -> None:
     together, alone = computed(*requests), [computed(request)[0] for request in requests]
     assert [text[0][2] for text in together] == [0, 0, len(prompt), len(prompt)]
     assert [[one[:2] for one in text] for text in together] == [[one[:2] for one in text] for text in alone]
+
+
+@pytest.mark.slow
+def test_logs_of_a_prompt_are_those_of_the_model() -> None:
+    """Of chunks, beside a sequence that has computed the same beginning, and of two sequences with one prompt."""
+    model = make.__wrapped__(TIED_LLAMA, length=512)
+    engine = Engine(model, slots=3, alternatives=3)
+    prompt = _NOISE.integers(0, VOCAB.size, 330).astype(np.int32)
+    _finished(engine, [engine.submit(prompt, Sampling(2))])
+    both = [Sequence(prompt, Sampling(2, alternatives=2), logs_prompt=True) for _ in range(2)]
+    _finished(engine, [engine.add(one) for one in both])
+    expected = jax.nn.log_softmax(logits(model, named(prompt[None]))[0], -1)
+    for one in both:
+        logs = PromptLogs(*(np.concatenate(parts) for parts in zip(*one.prompt_logs, strict=True)))
+        np.testing.assert_allclose(logs.log_probs, expected[np.arange(329), prompt[1:]], atol=2e-5)
+        np.testing.assert_allclose(logs.top_log_probs, jax.lax.top_k(expected[:-1], 2)[0], atol=2e-5)
+        assert logs.top_tokens.shape == (329, 2)
+    assert engine.free_pages == engine.pages
+
+
+@pytest.mark.slow
+def test_a_penalty_counts_each_time_that_a_token_was_written() -> None:
+    """The first tokens are those without a penalty; with a large one, no token comes twice."""
+    engine, prompt = _engine(_model(LLAMA)), _REQUESTS[1][0]
+    plain, unlike = _tokens(engine, (prompt, Sampling(16, 0.0)), (prompt, Sampling(16, 0.0, frequency_penalty=1000.0)))
+    assert unlike[0] == plain[0]
+    assert len(set(unlike)) == 16
 
 
 @pytest.mark.slow

@@ -9,11 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from halcyon.inference.sampling import Controls, Sampling, filtered, next_tokens, repetition_penalised
+from halcyon.inference.sampling import Controls, Sampling, filtered, next_tokens, penalised
 
-_PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "seed": 0, "number": 0}
+_PLAIN = {
+    "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "frequency_penalty": 0.0,
+    "presence_penalty": 0.0, "seed": 0, "number": 0,
+}  # fmt: skip
 _TYPES = {"top_k": jnp.int32, "seed": jnp.uint32, "number": jnp.int32}
-_filtered, _next_tokens = jax.jit(filtered), jax.jit(next_tokens)
+_filtered = jax.jit(filtered)
+
+
+@jax.jit
+def _next_tokens(logits: jax.Array, controls: Controls) -> jax.Array:
+    return next_tokens(logits, jnp.zeros(logits.shape, bool), jnp.zeros(logits.shape, jnp.int32), controls)
 
 
 def _controls(rows: int = 1, **changed: Any) -> Controls:
@@ -45,21 +53,29 @@ def test_filters_leave_the_tokens_of_their_definitions() -> None:
     assert _left([0.25, 0.25, 0.25, 0.25], top_k=2) == [0, 1]  # of equal tokens the first ones
 
 
-def test_the_repetition_penalty_makes_seen_tokens_less_likely() -> None:
-    logits = jnp.asarray([[2.0, -2.0, 1.0]])
-    seen = jnp.asarray([[True, True, False]])
-    np.testing.assert_allclose(repetition_penalised(logits, seen, jnp.asarray([2.0])), [[1.0, -4.0, 1.0]])
+def test_penalties_are_those_of_their_definitions() -> None:
+    """Of Hugging Face for tokens of prompt and text, and of OpenAI for tokens of the text."""
+    logits = jnp.asarray([[2.0, -2.0, 1.0, 4.0]])
+    prompted, written = jnp.asarray([[True, False, False, False]]), jnp.asarray([[0, 1, 0, 3]])
+
+    def changed(**penalties: float) -> list[float]:
+        return penalised(logits, prompted, written, _controls(**penalties))[0].tolist()
+
+    assert changed(repetition_penalty=2.0) == [1.0, -4.0, 1.0, 2.0]
+    assert changed(frequency_penalty=0.5) == [2.0, -2.5, 1.0, 2.5]
+    assert changed(presence_penalty=0.5) == [2.0, -2.5, 1.0, 3.5]
+    assert changed(repetition_penalty=2.0, frequency_penalty=1.0, presence_penalty=-0.5) == [1.0, -4.5, 1.0, -0.5]
 
 
 def test_tokens_are_as_frequent_as_their_probabilities() -> None:
     probabilities, rows = np.array([0.5, 0.3, 0.15, 0.05]), 4000
     logits = jnp.broadcast_to(jnp.log(jnp.asarray(probabilities)), (rows, 4))
     controls = _controls(rows, seed=np.arange(rows))
-    found = np.bincount(_next_tokens(logits, jnp.zeros((rows, 4), bool), controls), minlength=4) / rows
+    found = np.bincount(_next_tokens(logits, controls), minlength=4) / rows
     np.testing.assert_allclose(found, probabilities, atol=0.03)
     squared = probabilities**2 / np.sum(probabilities**2)
     found = np.bincount(
-        _next_tokens(logits, jnp.zeros((rows, 4), bool), controls._replace(temperature=jnp.full(rows, 0.5))),
+        _next_tokens(logits, controls._replace(temperature=jnp.full(rows, 0.5))),
         minlength=4,
     )
     np.testing.assert_allclose(found / rows, squared, atol=0.03)
@@ -68,11 +84,10 @@ def test_tokens_are_as_frequent_as_their_probabilities() -> None:
 def test_the_token_of_a_row_does_not_depend_on_the_others() -> None:
     """A neighbour with filters changes no other row, although only it needs the sort."""
     logits = jax.random.normal(jax.random.key(3), (6, 50))
-    seen = jnp.zeros((6, 50), bool)
-    alone = _next_tokens(logits, seen, _controls(6, seed=7, number=np.arange(6)))
-    beside = _next_tokens(logits, seen, _controls(6, seed=7, number=np.arange(6), top_k=[0, 3, 0, 0, 5, 0]))
+    alone = _next_tokens(logits, _controls(6, seed=7, number=np.arange(6)))
+    beside = _next_tokens(logits, _controls(6, seed=7, number=np.arange(6), top_k=[0, 3, 0, 0, 5, 0]))
     np.testing.assert_array_equal(np.asarray(alone)[[0, 2, 3, 5]], np.asarray(beside)[[0, 2, 3, 5]])
-    greedy = _next_tokens(logits, seen, _controls(6, temperature=0.0, seed=np.arange(6)))
+    greedy = _next_tokens(logits, _controls(6, temperature=0.0, seed=np.arange(6)))
     np.testing.assert_array_equal(greedy, np.argmax(logits, -1))
 
 

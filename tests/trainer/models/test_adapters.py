@@ -28,7 +28,9 @@ from halcyon.models.adapters import (
 from halcyon.models.adapters import without_adapter as base_of
 from halcyon.models.parameters import Role, joined, roles, split
 from halcyon.models.parts.linear import Linear
+from halcyon.models.parts.low_rank import LowRank
 from halcyon_api.spec.adapter import LoraSpec
+from tests.parity.dora import dora_with_dropout
 from tests.trainer.models.cases import FAMILIES, LLAMA, make, named
 
 TOKENS = named(np.random.default_rng(0).integers(0, 24, (2, 8), np.int32))
@@ -138,6 +140,35 @@ def test_the_mean_of_many_masks_is_the_input() -> None:
     dropped = np.asarray(adapter._dropped(ones).array)
     assert set(np.unique(dropped)) == {0.0, np.float32(4 / 3)}
     assert dropped.mean() == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_dora_with_dropout_computes_what_peft_computes_with_the_same_masks(dtype: Any) -> None:
+    """``make parity`` compares the formula with peft itself."""
+    batch, position, inputs, outputs = (hax.Axis(*one) for one in (("batch", 3), ("position", 5), ("i", 7), ("o", 6)))
+    noise = np.random.default_rng(0)
+
+    def drawn(*axes: hax.Axis) -> Any:
+        return hax.named(noise.standard_normal([axis.size for axis in axes]).astype(np.float32), axes)
+
+    linear = Linear((inputs,), Role.MATRIX, drawn(inputs, outputs), drawn(outputs))
+    options: Any = {"dropout": 0.4, "dora": True, "key": jax.random.key(1)}
+    adapter = LowRank.init(linear.weight, (inputs,), 2, 1.5, **options)
+    adapter = dataclasses.replace(
+        adapter,
+        up=drawn(adapter.rank, outputs),
+        magnitude=adapter.magnitude * 1.3,
+        seeds=hax.arange(batch, dtype=jnp.uint32),
+    )
+    x = drawn(batch, position, inputs).astype(dtype)
+    factors = adapter._dropped(hax.ones((batch, position, inputs)))
+    assert set(np.unique(factors.array)) == {0.0, np.float32(1 / (1 - 0.4))}
+    found = dataclasses.replace(linear, adapter=adapter)(x).astype(jnp.float32).array
+    arrays = [np.asarray(one.array, np.float32) for one in (linear.weight, adapter.down, adapter.up, adapter.magnitude)]
+    rows = [np.asarray(one.array, np.float32).reshape(-1, 7) for one in (x, factors)]
+    expected = dora_with_dropout(*rows, *arrays, 1.5) + np.asarray(linear.bias.array)
+    tolerance = 1e-5 if dtype == jnp.float32 else 0.03
+    assert np.abs(np.asarray(found).reshape(-1, 6) - expected).max() <= tolerance * np.abs(expected).max()
 
 
 @pytest.mark.parametrize(

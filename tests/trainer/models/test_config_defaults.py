@@ -62,7 +62,10 @@ def test_other_absent_keys_have_the_defaults_of_the_class() -> None:
     assert (deepseek.q_lora_rank, deepseek.routed_scaling_factor) == (1536, 2.5)
     assert read("DeepseekV3ForCausalLM", q_lora_rank=None).q_lora_rank is None
     assert read("Qwen3_5ForCausalLM").num_experts == 0
-    assert read("Qwen3NextForCausalLM", full_attention_interval=2).mixers == ("linear_attention", "full_attention")
+    assert read("Qwen3NextForCausalLM", full_attention_interval=2).layers_by_type == (
+        "linear_attention",
+        "full_attention",
+    )
 
 
 @pytest.mark.parametrize("architecture", ["Olmo3ForCausalLM", "Gemma3ForCausalLM", "LlamaForCausalLM"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from halcyon.errors import BadConfiguration
 from halcyon.models.families.lookup import form_of_config, published_forms
 from halcyon.models.published.config import ConfigReader
 from tests.trainer.models.parity import FOLDER
@@ -58,3 +59,40 @@ def test_a_published_config_is_read_as_in_transformers(name: str) -> None:
     for key, value in written.items():
         if key in expected:
             assert value in (expected[key], same_by_another_value.get(key, expected[key])), key
+
+
+OTHER_NAMES = frozenset(
+    {"rope_theta", "rope_scaling", "rope_local_base_freq", "partial_rotary_factor"}  # parts of rope_parameters
+    | {"head_dim", "hidden_activation", "experts_per_token", "num_experts"}  # other names of keys that the class has
+    | {"intermediate_size", "norm_topk_prob", "decoder_sparse_step"}  # of Qwen 3.5, whose class has one value of each
+)
+"""Keys of an export that the class in transformers does not read, and whose values come from keys that it reads."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_an_import_takes_no_number_that_neither_its_files_nor_the_class_name(name: str) -> None:
+    """Each factor of a loss is that of the files or of the class, and 0 if neither has one."""
+    config, named = ConfigReader(PUBLISHED[name]["config"]), PUBLISHED[name]["read"]
+    form = form_of_config(config)
+    config = form.completed(config)
+    section: Any = form.read(config)
+    own = {"router_z_loss_coef": 0.0, "router_correction_coef": 0.0}
+    assert {key: getattr(section, key, value) for key, value in own.items()} == own
+    if getattr(section, "num_experts", 1) and hasattr(section, "router_aux_loss_coef"):
+        at_even_load = section.router_aux_loss_coef * section.num_experts_per_tok
+        factor = named.get("router_aux_loss_coef", 0.0) * section.num_experts_per_tok
+        assert at_even_load == pytest.approx(named.get("aux_loss_alpha", factor))
+    written = form.write(section, config.integer(form.positions))
+    assert {key for key in written.keys() - named.keys() - OTHER_NAMES if written[key]} <= {
+        "router_aux_loss_coef" if "aux_loss_alpha" in named else ""
+    }
+
+
+def test_a_balance_loss_of_deepseek_is_one_of_sequences() -> None:
+    config = PUBLISHED["deepseek-v3"]["config"]
+    form = form_of_config(ConfigReader(config))
+    absent = {key: value for key, value in config.items() if key != "aux_loss_alpha"}
+    assert form.read(ConfigReader(absent)).router_aux_loss_coef == 0.0  # type: ignore[attr-defined]
+    with pytest.raises(BadConfiguration, match=r"seq_aux is false, but Halcyon computes this model only with true"):
+        form.read(ConfigReader(config | {"seq_aux": False}))
+    assert form.read(ConfigReader(absent | {"seq_aux": False})) == form.read(ConfigReader(absent))

@@ -1,7 +1,7 @@
 """The kernels of tokamax for GPUs: the Triton kernel's numbers in Pallas' interpreter, and what is in programs for each
 generation.
 
-Mosaic GPU kernels cannot be interpreted. Before and after them runs the code that the Triton kernel is tested with.
+The backward kernels of Mosaic GPU are in `test_gpu_gradients.py`; the forward kernel cannot be interpreted.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from halcyon.optim import build_optimizer, learning_rate
 from halcyon.optim.schedules import update_arguments
 from halcyon.parallel.axes import shardings
 from halcyon.parallel.partition import computing
+from halcyon_api.local_roots import with_root_addresses
 from halcyon_api.reading import parse_run
 from halcyon_api.spec.optimizer import OptimizerSpec
 from tests.trainer.models.cases import FAMILIES, make, shapes
@@ -52,7 +53,7 @@ def test_each_parameter_has_the_state_of_its_group() -> None:
 @pytest.mark.parametrize("figures", FIGURES[:2], ids=["d4", "d12"])
 def test_the_schedules_of_the_document_are_those_of_the_original(figures: dict[str, Any]) -> None:
     """The fall of the rate begins, and ends, one step earlier than in the original: the last step has the last rate."""
-    spec = parse_run(document(dial(Choices(figures["depth"])))).spec
+    spec = parse_run(with_root_addresses(document(dial(Choices(figures["depth"]))))).spec
     steps, optimizer = spec.trainer.steps, spec.optimizer
     rate, arguments = learning_rate(optimizer, steps, spec.trainer), update_arguments(optimizer, steps)
     for step, factor, momentum, decay in figures["at"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import yaml
 
 from halcyon.commands.spikes import document_of, places_of, shown
 from halcyon.errors import BadConfiguration
-from halcyon.run.bisecting import Bisected, DocumentLoss, DocumentPlace
+from halcyon.run.bisecting import Bisected, DocumentLoss, DocumentPlace, bisect
+from halcyon.telemetry import RunReporter
 from halcyon_api.ends import ExitCode
 from tests.document_changes import changed
 from tests.trainer.run.test_replay import halcyon, trained
@@ -101,3 +103,16 @@ def test_a_loss_that_is_no_number_is_null_in_json() -> None:
     found = document_of(Bisected({6: 2.5, 7: float("inf")}, [lost]), 7)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert (found["losses"], found["documents"][0]["loss"]) == ({"6": 2.5, "7": None}, None)
+
+
+def test_the_history_of_a_look_is_written_before_its_folder_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    def train(_: object, reporter: RunReporter, *__: object, **___: object) -> None:
+        reporter.listen(SimpleNamespace(close=waits.append))  # type: ignore[arg-type]
+
+    monkeypatch.setattr("halcyon.run.bisecting.train", train)
+    bisect(run_document(tmp_path / "root", slices=1), (1, 2), (), on_cpu=True, say=print)
+    assert max(waits) > 1

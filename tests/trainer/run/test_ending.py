@@ -34,6 +34,7 @@ def test_the_lost_process_is_named_also_when_the_collective_fails_first(
     failed, left = threading.Event(), threading.Event()
     monkeypatch.setattr(traceback, "print_exception", lambda error: failed.set())
     monkeypatch.setattr(process, "_exit", lambda cause: left.set())
+    monkeypatch.setattr(process, "end_within", lambda seconds, code: None)
     monkeypatch.setattr(process, "_LIFELINE_SECONDS", 3600.0)
     log = tmp_path / "termination-log"
     context: Any = SimpleNamespace(process_count=2, process_index=0, in_pod=True, termination_log=log)

@@ -131,6 +131,17 @@ def test_the_memory_of_the_host_comes_last(state: int, choice: Choice | None) ->
     assert choose(POSSIBLE, ("none", "dots"), AUTOMATIC_OFFLOAD, Steps(fits)) == choice
 
 
+def test_a_run_that_does_not_fit_is_refused_after_two_candidates_for_each_place_of_its_state() -> None:
+    """The candidate with all microbatches and all recomputation needs least; where it does not fit, no other is asked."""
+    steps = Steps(lambda one: False)
+    assert choose(POSSIBLE, AUTOMATIC_REMAT, AUTOMATIC_OFFLOAD, steps) is None
+    assert steps.asked == [
+        Choice(count, remat, offload)
+        for offload in AUTOMATIC_OFFLOAD
+        for count, remat in ((1, "none"), (8, "none"), (8, "full"))
+    ]
+
+
 def test_an_automatic_offload_is_replaced_also_by_none() -> None:
     assert with_choice(spec_of(offload="auto"), Choice(2, "dots")).trainer.offload == "none"
     assert Choice.of(Choice(2, "dots", "optimizer").document()) == Choice(2, "dots", "optimizer")
@@ -198,6 +209,11 @@ def test_a_run_that_fits_nowhere_is_rejected_with_its_need() -> None:
     )
     with pytest.raises(BadConfiguration, match=sentence):
         chosen(spec_of(microbatches=4, remat="full"), VOCABULARY, mesh_of(fsdp=2), 1000)
+    said: list[str] = []
+    with pytest.raises(BadConfiguration):
+        chosen(spec_of(), VOCABULARY, mesh_of(fsdp=2), 1000, doing=said.append)
+    assert said[0] == "microbatches 1, remat none; left: remat dots, attention, full"
+    assert said[-1] == "microbatches 8, remat full"
 
 
 def test_a_device_of_unknown_memory_gets_one_microbatch_and_no_recomputation() -> None:

@@ -22,11 +22,14 @@ import halcyon
 from halcyon.errors import BadConfiguration
 from halcyon.step.given import Given, ModelParts
 from halcyon.step.given_batches import Batches
+from halcyon.storage.store import Store
+from halcyon.telemetry.history.reading import read_history
+from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.suite.limits import limit
 from tests.trainer.support.shared_programs import QUICK_FLAGS
 
 EXPERIMENT = """
-import sys, threading
+import os, signal, sys, threading
 import equinox as eqx, jax, numpy as np, optax
 import halcyon
 
@@ -56,9 +59,11 @@ committed, losses = threading.Event(), {}
 
 def see(step):
     losses[step.step] = (step.loss.hex(), step.learning_rate)
-    if len(sys.argv) > 2 and step.step == 25:
+    if "stop" in sys.argv and step.step == 25:
         assert committed.wait(60)
         sys.exit(3)
+    if "interrupt" in sys.argv and step.step == 5:
+        os.kill(os.getpid(), signal.SIGINT)
 
 hooks = halcyon.Hooks(on_step=see, on_checkpoint=lambda entry: entry.step == 20 and committed.set())
 names = {} if "unnamed" not in sys.argv[1] else {"batches": batches(), "objective": loss}
@@ -69,6 +74,12 @@ ended = halcyon.train(
 )
 print(repr([losses, ended.step, ended.complete, ended.resumable, float(loss(ended.model, next(batches()), None))]))
 """
+
+
+def end_of(root: Path) -> tuple[str, str]:
+    """The cause of the last end in the history of a root, and its sentence."""
+    last = read_history(Store(CheckpointSpec(root=f"file://{root}"))).groups[-1]
+    return last.ended, last.message
 
 
 def ran(folder: Path, root: str, *more: str, code: int = 0) -> tuple[list[dict[str, Any]], list[Any]]:
@@ -100,13 +111,23 @@ def test_given_objects_train_and_go_on_in_a_fresh_process(tmp_path: Path) -> Non
     (placed,) = [event for event in log if event["event"] == "placed"]
     assert placed["given"]["model"] == "experiment:model"
     assert not [event for event in log if event["event"] == "warning"]
+    assert end_of(tmp_path / "whole") == ("completed", "all 40 steps are done and saved")
     ran(tmp_path, "unnamed", "stop", code=3)
+    assert end_of(tmp_path / "unnamed") == ("failed", "SystemExit: 3")
     log, (found, *_, resumable, _) = ran(tmp_path, "unnamed")
     assert not resumable, "a generator and a function have no import path"
     assert [event["step"] for event in log if event["event"] == "restored"] == [20]
     (warning,) = [event["message"] for event in log if event["event"] == "warning"]
     assert warning.startswith("objective, batches were given to halcyon.train without import paths")
     assert found == {number: numbers for number, numbers in losses.items() if number > 20}
+
+
+@pytest.mark.slow
+@pytest.mark.variant
+def test_an_interrupt_is_the_end_in_the_history(tmp_path: Path) -> None:
+    _, (_, step, complete, *_) = ran(tmp_path, "interrupted", "interrupt")
+    assert not complete
+    assert end_of(tmp_path / "interrupted") == ("preempted", f"stopped by you; step {step} is saved")
 
 
 def batch(rows: int = 4) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from halcyon.checkpoint import SaveFailed
 from halcyon.run.companion import Companion
 from halcyon.run.last_save import LastSave, SaveBudget, choose, longest_wait
 from halcyon.run.loop import Training
@@ -75,11 +76,19 @@ def test_companions_stop_before_the_last_save_also_after_the_last_step(step: int
     loop.caches = SimpleNamespace(stop=lambda: None)
     loop.companions = [Exports()]
     loop.place = SimpleNamespace(context=SimpleNamespace(grace_seconds=None))
-    loop.checkpointer = SimpleNamespace(finish=lambda: None, newest=SimpleNamespace(step=step))
+    loop.checkpointer = SimpleNamespace(finish=lambda: None, kept=SimpleNamespace(step=step))
     loop._reporter = SimpleNamespace(stage=lambda _: None)
     loop._settings, loop._saved_step = SimpleNamespace(steps=10), 3
     loop._report_pending, loop._program = lambda: None, SimpleNamespace(first_model=None)
     loop._budget = lambda _: SaveBudget(None, None, None)
-    loop._save = lambda *_: done.append("save")
+    loop._save = lambda *_, **__: done.append("save")
     assert loop._leave(None, step).preempted
     assert done == ["exports stop", "save"]
+
+
+def test_a_run_does_not_go_back_beside_a_save_that_hangs() -> None:
+    loop: Any = object.__new__(Training)
+    loop.checkpointer = SimpleNamespace(skipped=(), wait=lambda seconds: not 0 < seconds <= 600)
+    loop._reporter, loop._policy = SimpleNamespace(stage=lambda _: None), SimpleNamespace(rollback=None)
+    with pytest.raises(SaveFailed, match="the loss is NaN, and the save in flight takes longer than 600 s"):
+        loop._go_back(7, "the loss is NaN")

@@ -34,7 +34,7 @@ def loop_with(done: list[str], companions: list[Companion], *, stops: bool = Fal
     loop.companions, loop._settings = companions, SimpleNamespace(steps=12)
     loop.last_step = 12
     loop._best = SimpleNamespace(stop=stop)
-    loop._save = lambda state, step: done.append(f"save {step}")
+    loop._save = lambda state, step, **_: done.append(f"save {step}")
     loop._report_pending = lambda: done.append("report")
     loop.sync_point = SimpleNamespace(should_stop=lambda: stops)
     loop.place = SimpleNamespace(context=SimpleNamespace(grace_seconds=30.0))
@@ -62,7 +62,7 @@ def test_a_companion_that_needs_no_checkpoint_makes_none() -> None:
     loop = loop_with(done, [companion])
     assert loop._accompany(None, 5)
     assert done == ["report", "after 5"]
-    loop.checkpointer = SimpleNamespace(should_save=lambda step: False)
+    loop.checkpointer = SimpleNamespace(should_save=lambda step: False, is_promised=lambda step: False)
     loop.place.spec = SimpleNamespace(checkpoint=SimpleNamespace(save=SimpleNamespace(before_evaluation=False)))
     assert not loop._saved_by_step(5)
 

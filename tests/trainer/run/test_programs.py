@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -13,8 +15,12 @@ import pytest
 
 from halcyon.data.loader import Loader
 from halcyon.run.programs import Programs
+from halcyon.step.compilation import CompilationCache
 from halcyon.step.program import Program
 from halcyon.step.state import initial_state
+from halcyon.storage.store import Store
+from halcyon_api.spec.checkpoint import CheckpointSpec
+from tests.suite.limits import limit
 from tests.trainer.data.corpus import open_text
 from tests.trainer.step.test_program import program_of
 
@@ -27,6 +33,7 @@ class Kept:
         self.fetched_before: list[int] = []
         self.compiled_sizes: list[tuple[int, int]] = []
         self.published = 0
+        self.stopped = False
 
     def fetch(self) -> None:
         self.fetched_before.append(len(self._sizes))
@@ -37,6 +44,9 @@ class Kept:
 
     def publish(self) -> None:
         self.published += 1
+
+    def stop(self) -> None:
+        self.stopped = True
 
 
 class Compilations:
@@ -128,6 +138,54 @@ def test_programs_are_kept_after_the_first_step_of_each_and_at_no_other(tmp_path
         for step, batch in enumerate((short, short, long, short, long), start=1):
             programs.of(batch)  # type: ignore[arg-type]
             programs.dispatched(step, lambda: None)
-            background.submit(lambda: None).result()
+            programs.close()  # waits
             published.append(kept.published)
     assert published == [1, 1, 2, 2, 2]
+
+
+def test_the_end_of_a_run_waits_for_the_programs_that_are_being_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits, copied = threading.Event(), threading.Event()
+
+    def waiting(copies: Sequence[Future[None]], _: float) -> None:
+        waits.set()
+        wait(copies, limit(10))
+
+    def publish() -> None:
+        if waits.wait(limit(10)):
+            copied.set()
+
+    monkeypatch.setattr("halcyon.run.programs.wait", waiting)
+    kept = Kept()
+    kept.publish = publish  # type: ignore[method-assign]
+    with ThreadPoolExecutor(1) as background:
+        programs = Programs(Compilations(), background, kept)  # type: ignore[arg-type]
+        programs.dispatched(1, lambda: None)
+        programs.close()
+    assert copied.is_set()
+
+
+def test_programs_that_a_silent_store_never_takes_do_not_keep_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("halcyon.run.programs.COPY_SECONDS", 0.01)
+    asked, answers, stopped = threading.Event(), threading.Event(), threading.Event()
+
+    def unanswered(_: str) -> Future[Any]:
+        asked.set()
+        return Future()
+
+    def abandoned() -> bool:
+        if stopped.is_set():
+            answers.set()
+        return stopped.is_set()
+
+    store = Store(CheckpointSpec(root=f"file://{tmp_path}"), abandoned=abandoned)
+    monkeypatch.setattr(store, "_kvstore", SimpleNamespace(list=unanswered))
+    kept = Kept()
+    kept.publish, kept.stop = CompilationCache(tmp_path, store, "p").publish, stopped.set  # type: ignore[method-assign]
+    with ThreadPoolExecutor(1) as background:
+        programs = Programs(Compilations(), background, kept)  # type: ignore[arg-type]
+        programs.dispatched(1, lambda: None)
+        assert asked.wait(limit(10))
+        programs.close()
+    assert answers.wait(limit(10)), "the request is abandoned, so that no thread of it keeps the process"

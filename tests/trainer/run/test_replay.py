@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
-from halcyon.run.replay import rounding_of
+from halcyon.run.replay import ComparedNumbers, rounding_of
 from halcyon_api.ends import ExitCode
 from halcyon_api.reading import parse_run
-from halcyon_api.replays import REPLAY_KEY, replay_document
+from halcyon_api.replays import REPLAY_KEY, ReplayRecord, replay_document
 from tests.document_changes import changed
 from tests.families import SMALL_FAMILIES
 from tests.ports import free_port
@@ -89,6 +89,14 @@ def test_a_replay_has_the_bits_of_the_run_and_leaves_its_root_as_it_is(tmp_path:
     verdict = f"steps {EVERY + 1} to {2 * EVERY} were replayed on {found['hardware']} at {found['time']}: identical"
     assert (checked.returncode, verdict in checked.stdout) == (0, True), checked.stdout
     assert {one: one.stat().st_mtime_ns for one in (tmp_path / "root").rglob("*") if one.is_file()} == files
+    other = halcyon("replay", path, "--from", EVERY, "--set", "spec.trainer.seed=7")
+    assert other.stderr.startswith("the document is not that of the run: spec.trainer.seed is 7 but was 0")
+    target = next((tmp_path / "root").glob(f"steps/{2 * EVERY:012d}.*/data"))
+    array = next(one for one in sorted(target.rglob("c/**/*")) if one.is_file())
+    array.write_bytes(array.read_bytes()[:-1])
+    code, found = replayed(path, "--from", EVERY)
+    assert (code, found["identical"], found["firstDifferentStep"]) == (1, False, None), "its bytes are read"
+    assert "bytes instead of" in found["differences"][0]
 
 
 @pytest.mark.slow
@@ -179,22 +187,24 @@ def test_runs_with_other_objectives_replay(made: Callable[[Path], dict[str, Any]
 @pytest.mark.slow
 @promises.REPLAYED
 def test_another_mesh_is_said_first_and_compared_within_measured_rounding(tmp_path: Path) -> None:
-    path = run(tmp_path, **{"spec.accelerator.topology": "1x2", "spec.mesh": {"ici": {"data": 1, "fsdp": 2}}})
-    trained(path)
-    document = yaml.safe_load(path.read_text())
-    document["spec"]["mesh"] = {"ici": {"data": 1, "fsdp": 1, "tensor": 2}}
-    other = tmp_path / "other.yaml"
-    other.write_text(yaml.safe_dump(document))
-    ended = halcyon("replay", other, "--from", EVERY, "--json")
-    found = json.loads(ended.stdout)
+    def replayed_elsewhere(folder: Path, **changes: Any) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
+        folder.mkdir()
+        mesh = {"spec.accelerator.topology": "1x2", "spec.mesh": {"ici": {"data": 1, "fsdp": 2}}}
+        path = run(folder, **mesh, **changes)
+        trained(path)
+        elsewhere = {"spec.mesh": {"ici": {"data": 1, "fsdp": 1, "tensor": 2}}}
+        path.write_text(yaml.safe_dump(changed(yaml.safe_load(path.read_text()), elsewhere)))
+        ended = halcyon("replay", path, "--from", EVERY, "--json")
+        assert ended.stdout, ended.stderr
+        return ended, json.loads(ended.stdout)
+
+    ended, found = replayed_elsewhere(tmp_path / "right")
     assert "the mesh of the run had fsdp 2 instead of 1, tensor 1 instead of 2, so bits may differ" in ended.stderr
     assert (ended.returncode, found["identical"]) == (0, False)
     assert 0 < found["rounding"]["largest"] < 4 * found["rounding"]["measured"] < 1e-3
 
-    document["spec"]["optimizer"]["learningRate"] = 0.0031
-    other.write_text(yaml.safe_dump(document))
-    code, found = replayed(other, "--from", EVERY)
-    assert (code, found["rounding"], found["identical"]) == (1, None, False)
+    ended, found = replayed_elsewhere(tmp_path / "wrong", **with_wrong_bit(EVERY + 1))
+    assert (ended.returncode, found["rounding"], found["identical"]) == (1, None, False), "rounding is no wrong bit"
 
 
 @pytest.mark.slow
@@ -235,6 +245,27 @@ def test_a_replay_of_what_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     ):
         ended = halcyon("replay", path, *words)
         assert (ended.returncode, ended.stderr) == (ExitCode.BAD_CONFIGURATION, f"{sentence}\n")
+
+
+def record(compared: int, *, state: bool = False) -> ReplayRecord:
+    document = {"run": "tests/run", "identical": True, "from": 3, "to": 6, "comparedSteps": compared, "hardware": ""}
+    more = {"stateCompared": state, "versions": {}, "time": "2026-03-01T12:00:00Z"}
+    return ReplayRecord.model_validate_json(json.dumps(document | more))
+
+
+def test_a_replay_confirms_only_what_it_has_compared() -> None:
+    said: list[str] = []
+    numbers = ComparedNumbers({5: {"loss": 1.0}, 6: {"loss": 1.0, "gradientNorm": 2.0}}, said.append)
+    for step in (4, 5, 6):
+        numbers.add(step, 1.0, 2.0)
+    assert (numbers.compared, said) == (1, []), "step 4 has no numbers, and step 5 has not all of them"
+    numbers.goes_on(6, record(0))
+    assert numbers.compared == 0, "an earlier process that found nothing has compared nothing"
+    assert not record(0).confirms
+    assert next(record(0).sentences()).startswith("not compared: 0 of 3 steps compared")
+    assert next(record(1).sentences()).startswith("identical: 1 of 3 steps compared")
+    assert record(1).confirms
+    assert record(0, state=True).confirms
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,19 @@ def test_a_notice_ends_a_process_whose_main_thread_waits_to_join(
     assert process.wait() == ExitCode.PREEMPTED, process.output_tail()
 
 
+def test_a_notice_ends_a_process_whose_step_never_ends_as_preempted_before_it_is_killed(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HANG", "7,0")
+    process = start(run_document(tmp_path / "root", slices=1, steps=40), module=MODULE, grace_seconds=3).leader
+    process.wait_for(seen("checkpoint"))
+    process.popen.send_signal(signal.SIGTERM)
+    assert process.wait() == ExitCode.PREEMPTED, process.output_tail()
+    report = process.report()
+    assert report["saved"] == "none"
+    assert report["message"].startswith("a notice of preemption came; the process did not stop in time; step")
+
+
 def test_a_hung_step_ends_the_run_and_the_stacks_of_all_processes_are_kept(
     tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,7 @@ from tests.trainer.weights.folders import GOLDENS
 SETTINGS = EngineSettings(slots=4, length=192)
 TEMPLATE = """\
 {%- if tools %}T{% for tool in tools %}{{ tool.function.name }}{% endfor %}<tool_call></tool_call>{% endif -%}
+{%- if enable_thinking is defined %}{{ 'think' if enable_thinking else reasoning_effort }}{% endif -%}
 {% for message in messages %}<|im_start|>{{ message.role }}
 {{ message.content }}{% for call in message.tool_calls or [] %}<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}<|im_end|>
 {% endfor %}"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -10,10 +11,12 @@ from halcyon.serving.errors import ApiError
 from halcyon.serving.limits import Limits
 from halcyon.serving.preparing import check
 from halcyon.serving.requests import ChatRequest, TextRequest, parsed
+from halcyon.serving.served import Source
 
 HELLO = [{"role": "user", "content": "hello"}]
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
 LARGE = {"type": "function", "function": {"name": "look", "parameters": {"a": "b" * 99}}}
+DEEP: dict[str, Any] = functools.reduce(lambda inner, _: {"a": inner}, range(400), {})
 CHAT: list[tuple[dict[str, Any], str | None, str]] = [
     ({"messages": None}, "messages", "input should be a valid list"),
     ({"messages": []}, "messages", "list should have at least 1 item"),
@@ -31,8 +34,8 @@ CHAT: list[tuple[dict[str, Any], str | None, str]] = [
     ({"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
     ({"max_tokens": 51}, "max_tokens", "more than the 50 tokens that this server allows"),
     ({"stop": [""]}, "stop.0", "at least 1 character"),
-    ({"presence_penalty": 0.5}, "presence_penalty", "less than or equal to 0"),
-    ({"logit_bias": {"5": 1}}, "logit_bias", "at most 0 items"),
+    ({"presence_penalty": 2.5}, "presence_penalty", "less than or equal to 2"),
+    ({"logit_bias": {"5": 1}}, "logit_bias", "it is not supported; leave it out"),
     ({"temprature": 1}, "temprature", "there is no such field"),
     ({"model": "gpt"}, "model", "there is no model 'gpt'"),
     ({"stream_options": {"include_usage": True}}, "stream_options", "only for stream: true"),
@@ -55,7 +58,9 @@ CHAT: list[tuple[dict[str, Any], str | None, str]] = [
         "response_format",
         "at most 99",
     ),
-    ({"tools": [LARGE]}, "tools", "tools.0.function.parameters: it has 107 bytes; a JSON schema has at most 99"),
+    ({"chat_template_kwargs": {"a": "b" * 99}}, "chat_template_kwargs", "it has 107 bytes; at most 99"),
+    ({"chat_template_kwargs": DEEP}, "chat_template_kwargs", "it is nested too deeply"),
+    ({"tools": [LARGE]}, "tools", "tools.0.function.parameters: it has 107 bytes; at most 99 are possible"),
 ]
 TEXT: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": 5}, "prompt", "valid string"),
@@ -63,7 +68,7 @@ TEXT: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": ["a"] * 9, "n": 2}, "n", "asks for 18 texts"),
     ({"best_of": 2}, "best_of", "must equal n"),
     ({"logprobs": 6}, "logprobs", "at most 5"),
-    ({"echo": True, "logprobs": 1}, "echo", "log probabilities of a prompt"),
+    ({"max_tokens": -1}, "max_tokens", "greater than or equal to 0"),
     ({"suffix": "x"}, "suffix", "None"),
 ]
 LIMITS = Limits(max_tokens=50, schema_bytes=99)
@@ -128,3 +133,21 @@ def test_every_field_of_the_client_is_accepted_if_it_changes_nothing() -> None:
     }
     assert check(parsed(ChatRequest, document), "tiny", LIMITS) == 1
     assert check(parsed(TextRequest, {"prompt": [[1, 2], [3]], "n": 3}), "tiny", LIMITS) == 6
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("hf:/runs/notes/exports/step-60", "notes"),
+        ("hf:s3://bucket/notes/exports/step-60", "notes"),
+        ("hf:/models/step-60", "models"),
+        ("hf:/hub/models--ada--tiny/snapshots/0123abc", "tiny"),
+        ("hf:models/instruct", "instruct"),
+        ("hf://ada/tiny", "tiny"),
+        ("/runs/notes/", "notes"),
+        ("s3://bucket/notes@60", "notes"),
+    ],
+)
+def test_a_served_model_has_the_name_of_the_model(place: str, name: str) -> None:
+    assert Source(place)._name == name
+    assert Source(place, "given")._name == "given"

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import openai
 import pytest
 
+from halcyon.inference.chat import ChatPrompts
+from halcyon.serving.limits import Limits
+from halcyon.serving.preparing import prepare
+from halcyon.serving.requests import ChatRequest, parsed
 from halcyon.serving.served import Served
 from tests.trainer.serving.running import Running
 
@@ -111,8 +116,9 @@ def test_json_of_a_schema_is_valid(server: Running) -> None:
 def test_a_required_tool_is_called_with_valid_arguments(server: Running) -> None:
     client = server.openai()
     parameters = {
+        "$defs": {"Place": {"enum": ["x"]}},
         "type": "object",
-        "properties": {"at": {"enum": ["x"]}},
+        "properties": {"at": {"$ref": "#/$defs/Place"}},
         "required": ["at"],
         "additionalProperties": False,
     }
@@ -124,6 +130,45 @@ def test_a_required_tool_is_called_with_valid_arguments(server: Running) -> None
         calls = [call for one in choices for call in ((one.delta if stream else one.message).tool_calls or ())]
         assert [(call.function.name, json.loads(call.function.arguments)) for call in calls] == [("look", {"at": "x"})]
         assert choices[-1].finish_reason == "tool_calls"
+
+
+def test_variables_of_a_request_reach_the_template(server: Running) -> None:
+    """A request cannot replace what the server gives to the template."""
+    client = server.openai()
+
+    def tokens(**variables: Any) -> int:
+        given = {"extra_body": {"chat_template_kwargs": variables}} if variables else {}
+        usage = client.chat.completions.create(**ASK, **given, reasoning_effort="high").usage
+        assert usage is not None
+        return usage.prompt_tokens
+
+    plain = tokens()
+    assert tokens(messages=[], add_generation_prompt=False, tools=[{}]) == plain
+    assert tokens(enable_thinking=True) == plain + len("think")
+    assert tokens(enable_thinking=False) == plain + len("high")
+    assert tokens(enable_thinking=False, reasoning_effort="xx") == plain + len("xx")
+
+
+def test_what_an_assistant_said_earlier_reaches_the_template(tiny: Served) -> None:
+    """As the agents of other servers send it: calls without arguments, no calls, reasoning."""
+    template = (
+        "{% for m in messages %}{{ m.reasoning_content or '' }}{{ m.content }}{% if m.tool_calls is defined %}c{% for "
+        "call in m.tool_calls %}{{ call.function.arguments | items | list }}{% endfor %}{% endif %};{% endfor %}"
+    )
+    served = replace(tiny, prompts=ChatPrompts(tiny.tokenizer, template))
+
+    def shown(**said: Any) -> str:
+        messages: Any = [{"role": "user", "content": "?"}, {"role": "assistant", **said}]
+        batch = prepare(parsed(ChatRequest, {"messages": messages}), served, 192, Limits())
+        return tiny.tokenizer.decode(batch.sequences[0].prompt).partition(";")[2]
+
+    def call(arguments: str) -> list[Any]:
+        return [{"id": "1", "type": "function", "function": {"name": "look", "arguments": arguments}}]
+
+    assert shown(content=None, tool_calls=call("")) == "c[];"
+    assert shown(content="x", tool_calls=call('{"at": 1}')) == "xc[('at', 1)];"
+    assert shown(content="x", tool_calls=[]) == "x;"
+    assert shown(content="x", reasoning_content="why ") == shown(content="x", reasoning="why ") == "why x;"
 
 
 def test_a_second_question_finds_the_beginning_of_the_first(server: Running) -> None:

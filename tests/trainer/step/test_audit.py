@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -102,6 +104,30 @@ def test_right_numbers_are_not_suspected(on: str, model: str, microbatches: int)
     for number in range(3):
         assert audit.gradient(state, batch_for(program, number)) is None
     assert audit.state(state) is None
+
+
+def compilations(caplog: pytest.LogCaptureFixture, work: Callable[[], object]) -> list[str]:
+    """The names of the programs that `work` compiles."""
+    caplog.clear()
+    with jax.log_compiles():
+        work()
+    return [found.group(1) for one in caplog.messages if (found := re.match(r"Compiling (\S+)", one))]
+
+
+@pytest.mark.parametrize(
+    "on", ["replica 3", pytest.param("replica 2 x fsdp 2", marks=[pytest.mark.slow, pytest.mark.variant])]
+)
+def test_the_first_audit_compiles_nothing_that_was_compiled_beside_the_steps(
+    on: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    program = program_on(on, microbatches=2)
+    audit, batch = Audit(program), batch_for(program)
+    control = jax.device_put(np.zeros(program.mesh.size, np.int32), program.control_sharding)
+    state, _ = program.compile_step(ROWS, LENGTH)(first_state(program), batch, control)
+    with ThreadPoolExecutor(1) as beside:  # what is logged is a setting of the thread
+        made = beside.submit(compilations, caplog, lambda: audit.compiled(ROWS, LENGTH)).result()
+    assert "jit(audit_gradient)" in made
+    assert compilations(caplog, lambda: (audit.state(state), audit.gradient(state, batch))) == []
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +15,16 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from halcyon.data.dataset import Dataset
-from halcyon.step.held_out import evaluate, make_evaluation_step
+from halcyon.step.held_out import HeldOutEvaluation, evaluate, make_evaluation_step
 from halcyon.step.objectives.objective import Batch, Sums
+from halcyon.step.state import initial_state
 from halcyon.telemetry.evaluation import Evaluation
+from halcyon_api.reading import parse_run
 from halcyon_api.spec.sources import HeldOutSpec
+from tests.api.documents import document
 from tests.trainer.data.corpus import distinct_tokens, open_text, text_source
+from tests.trainer.step.test_audit import compilations
+from tests.trainer.step.test_program import TINY, program_of
 from tests.trainer.support.batches import FIELDS, NO_SEGMENTS
 
 
@@ -203,3 +209,21 @@ def test_an_evaluation_of_nothing_is_an_error() -> None:
         evaluate(
             dataset, unused, batches=1, batch_size=1, microbatches=1, sharding=batch_sharding(), fields=NO_SEGMENTS
         )
+
+
+def test_the_first_evaluation_compiles_nothing_that_was_compiled_beside_the_steps(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "1").write_text("The text of a file.\n" * 40)
+    program = program_of(spec__trainer__evaluation={"everySteps": 2, "batches": 1})
+    settings = parse_run(
+        document(spec__model=TINY, spec__trainer__evaluation={"everySteps": 2, "batches": 1})
+    ).spec.trainer
+    length = settings.sequence_length
+    dataset = open_text(tmp_path, sequence_length=length, fraction=0.5, batch_size=settings.batch_size)
+    evaluation = HeldOutEvaluation(settings, program, dataset, cast("Any", None))
+    state = initial_state(program.build_state, program.template)
+    with ThreadPoolExecutor(1) as beside:
+        made = beside.submit(compilations, caplog, evaluation.compile).result()
+    assert made == ["jit(evaluation_step)"]
+    assert compilations(caplog, lambda: evaluation.of(state, lambda: None)) == []

@@ -29,6 +29,16 @@ def test_the_largest_loop_counts_however_deep_it_is() -> None:
     assert kept_bytes(jax.make_jaxpr(lambda x: x @ x.T)(x).jaxpr) == 0
 
 
+def test_a_loop_that_reads_what_another_one_kept_has_both_in_memory() -> None:
+    """As the backward pass, which stacks the gradients of blocks beside what the forward pass kept."""
+    x = jnp.zeros((4, 8), jnp.float32)
+
+    def backward(x: jax.Array) -> Any:
+        return jax.lax.scan(lambda total, kept: (total + kept, total * kept), x, stacked(x))[1]
+
+    assert kept_bytes(jax.make_jaxpr(backward)(x).jaxpr) == 2 * 7 * x.size * 4
+
+
 def test_what_is_in_the_hosts_memory_takes_none_of_a_device() -> None:
     def offloaded(x: jax.Array) -> Any:
         def one(total: jax.Array, _: Any) -> tuple[jax.Array, Any]:
@@ -78,4 +88,4 @@ def test_a_compiled_step_takes_at_least_what_its_trace_keeps(remat: Any, microba
     compiled = traced.compiled()
     assert compiled is not None
     assert compiled.needed_bytes is not None
-    assert compiled.needed_bytes / 4 < traced.least_bytes < compiled.needed_bytes
+    assert compiled.needed_bytes / 2 < traced.least_bytes < compiled.needed_bytes

@@ -9,12 +9,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import haliax as hax
 import jax
 import numpy as np
 import pytest
 
 from halcyon.data.loader import Loader
 from halcyon.errors import BadConfiguration
+from halcyon.models import build_model
+from halcyon.models.axes import POSITION, VOCAB
+from halcyon.step.given import Given
 from halcyon.step.program import Program, build_program
 from halcyon_api.hardware.compiler import options_of
 from halcyon_api.reading import parse_run
@@ -55,6 +59,13 @@ def test_attention_does_not_cross_documents_unless_asked_to(tmp_path: Path, acro
             return float(sums(model, alone | {"weights": alone["weights"].at[:, :4].set(0)}).loss)
 
         assert (nats(0) == pytest.approx(nats(1), rel=1e-6)) is not across
+
+
+def test_a_given_model_needs_a_row_for_each_token_of_the_text() -> None:
+    spec = parse_run(document(spec__model=TINY)).spec
+    model = build_model(spec.model, hax.Axis(VOCAB, 64), hax.Axis(POSITION, 32), tokens=60, key=jax.random.key(0))
+    with pytest.raises(BadConfiguration, match=r"^model: the tokenizer has 259 ids, and the model has rows for 60;"):
+        build_program(spec, 259, mesh_of(), given=Given(model=model))
 
 
 def test_fast_is_in_effect_on_gpus_alone_and_the_sentence_says_what_it_gives_up() -> None:

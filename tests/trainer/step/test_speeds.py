@@ -29,6 +29,9 @@ def test_every_accelerator_has_its_speeds_on_one_host(row) -> None:
     found = rates_of(AcceleratorSpec(type=row.name, topology=topology), 1)
     assert found is not None
     assert min(found.flops, found.memory, found.links) > 1e10
+    assert 1e-4 < found.dispatch < 1e-3
+    assert 0 <= found.latency < 1e-3
+    assert (1e-6 < found.launch < 1e-5) if row.family == "gpu" else not found.launch
     between = rates_of(AcceleratorSpec(type=row.name, topology=topology, slices=2), 2)
     if row.name in ("v4", "v7x", "b300"):
         assert between is None, "the network between slices is not known"

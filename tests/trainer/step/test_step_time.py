@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from halcyon.step.hlo.contents import Call
-from halcyon.step.hlo.work import Shares
-from halcyon.step.step_time import PlannedTime, kernel_flops, step_time
+from halcyon.models.flops import ModelFlops
+from halcyon.step.hlo.contents import Call, Product
+from halcyon.step.hlo.work import Shares, Work
+from halcyon.step.step_time import PlannedTime, StepTime, kernel_flops, step_time
 from tests.trainer.step.plans import COMPILED, FLOPS, RATES
 
 IDEAL = Shares(products=1, kernels=1, memory=1, links=1)
@@ -17,8 +18,8 @@ IDEAL = Shares(products=1, kernels=1, memory=1, links=1)
 def test_the_time_of_a_step_is_the_sum_of_its_parts_and_what_it_waits_for() -> None:
     found = step_time(COMPILED, FLOPS, RATES, IDEAL)
     assert found.ideal_seconds == found.seconds == 4 + 1 + 2 + 1
-    # 64 tokens of 100 operations on 8 devices of 100 operations a second.
-    assert found.ceiling == found.mfu == pytest.approx(8 / 8)
+    # 64 tokens of 100 operations, 15 of them hidden, on 8 devices of 100 operations a second.
+    assert found.ceiling == found.mfu == pytest.approx(0.85)
     assert ([part.name for part in found.parts], found.bound) == (
         ["mlp", "other", "attention", "collectives"],
         "products",
@@ -41,6 +42,40 @@ def test_kernels_have_the_operations_that_a_program_does_not_state() -> None:
         part for part in step_time(COMPILED, FLOPS, RATES, IDEAL, own_kernel=True).parts if part.name == "attention"
     )
     assert (part.bound, part.seconds, part.moved_bytes) == ("kernels", pytest.approx(3.5 * forward / 100), 0)
+
+
+def test_no_program_does_more_than_its_peak() -> None:
+    """What MFU counts is in every program: visible positions, gradients of trained weights, narrow products at the rate
+    of their type. So the program that does nothing else reaches 1."""
+    call = Call("mosaic_gpu_v2", "attended", "forward", "attention", (), 1)
+
+    def least(flops: ModelFlops, *products: Product) -> StepTime:
+        work = tuple(Work("mlp", seconds * 100, 0.0, seconds) for seconds in (8 * flops.products / 100,))
+        narrow = sum(one.flops for one in products if one.dtype != "bf16") / 2 / 100
+        work = (replace(work[0], product_seconds=work[0].product_seconds - narrow), Work("attention"))
+        plan = replace(COMPILED, calls=(call,), work=work, overlap=None, products=products)
+        return step_time(plan, flops, RATES, IDEAL)
+
+    wide = Product("bf16", 0, 1, 1, 140)
+    backward = 3.5 / 3  # a kernel computes the scores again
+    assert least(FLOPS, wide).ceiling == pytest.approx(85 / (70 + 15 * backward))
+    assert least(replace(FLOPS, attention=0, hidden=0)).ceiling == pytest.approx(1)
+    assert least(replace(FLOPS, attention=0, hidden=0, frozen=30)).ceiling == pytest.approx(1)
+    eight = least(
+        replace(FLOPS, attention=0, hidden=0), *(replace(wide, dtype=name, flops=400) for name in ("f8e4m3fn", "bf16"))
+    )
+    assert eight.ceiling == pytest.approx(1)
+
+
+def test_short_kernels_take_the_time_of_their_launches() -> None:
+    """The device waits where its host needs longer for the launches than the device for the kernels."""
+    work = tuple(replace(one, kernels=100) for one in COMPILED.work)
+    launching = replace(RATES, launch=0.02, dispatch=4.0)
+    found = step_time(replace(COMPILED, work=work), FLOPS, launching, IDEAL)
+    part = next(part for part in found.parts if part.name == "launches")
+    assert (part.bound, part.ideal_seconds, part.seconds) == ("host", 0, pytest.approx(10 - 8))
+    assert (found.seconds, found.ideal_seconds) == (pytest.approx(10), 8)
+    assert step_time(COMPILED, FLOPS, launching, IDEAL).seconds == 8, "long kernels hide the launches"
 
 
 def test_copies_between_a_device_and_its_host_take_time() -> None:

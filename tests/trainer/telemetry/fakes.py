@@ -59,10 +59,10 @@ class Scene:
     def start(self, *, resumed_step: int = 0) -> None:
         """Advance to the first step: 1 s joining, 2 s restoring, 3 s compiling (imports not counted)."""
         reporter, time = self.reporter, self.time
-        reporter.started(version="0.1.0")
+        reporter.event("start", version="0.1.0")
         reporter.stage("joining")
         time.pass_(1)
-        reporter.joined(processes=2, devices=2)
+        reporter.event("joined", processes=2, devices=2, seconds=reporter.seconds_in_stage())
         reporter.stage("restoring")
         time.pass_(2)
         reporter.resumed(resumed_step, path="steps/x/" if resumed_step else None)

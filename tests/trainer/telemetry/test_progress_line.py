@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from halcyon.telemetry.sentences import duration, line_steps, sentence
+from halcyon.telemetry.events import sentence
+from halcyon.telemetry.sentences import duration, line_steps
 from tests.suite.limits import limit
 
 SCRIPT = """

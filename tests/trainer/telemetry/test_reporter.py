@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from pydantic.alias_generators import to_snake
 
+from halcyon.checkpoint.results import SaveUnderWay
+from halcyon.data.layout.spans import LayoutReport
 from halcyon.data.source_notes import SourceNote
 from halcyon.step.device_use import event_fields
 from halcyon.telemetry import state, termination_report
 from halcyon.telemetry.clock import process_age_seconds
-from halcyon.telemetry.diagnostics import KeptProfile
 from halcyon.telemetry.evaluation import EvaluatedSets, Evaluation
-from halcyon.telemetry.event_fields import percentiles
+from halcyon.telemetry.event_fields import percentiles, step_percentiles
 from halcyon.telemetry.events import BY_NAME, COMMON
 from halcyon_api.checkpoint_documents import OriginRecord
 from halcyon_api.ends import EndCause
@@ -169,7 +170,7 @@ def test_the_implementations_of_attention_are_named_once() -> None:
 def test_the_status_has_the_determinism_in_effect_and_the_log_its_meaning() -> None:
     scene = Scene()
     assert scene.reporter.report().progress.determinism is None
-    scene.reporter.knows_determinism(in_effect("fast", "gpu"))
+    scene.reporter.event("determinism", in_effect("fast", "gpu"))
     assert scene.reporter.report().progress.determinism == "fast"
     assert [(event["determinism"], event["meaning"]) for event in scene.named("determinism")] == [
         ("fast", in_effect("fast", "gpu").meaning)
@@ -227,7 +228,7 @@ def test_every_second_of_a_start_has_one_part_also_during_background_tokenizing(
         seconds_of_tokenizing(seconds)
         assert reporter.report().stage == stage
         if stage == "joining":
-            reporter.joined(processes=2, devices=2)
+            reporter.event("joined", processes=2, devices=2, seconds=reporter.seconds_in_stage())
     began = scene.time.now
     reporter.step_done(step_report(1))
     seconds_of_tokenizing(20)
@@ -501,6 +502,30 @@ def test_tokenizing_counts_as_the_work_of_a_data_run() -> None:
     assert (report.seconds.productive_step, report.seconds.data_wait) == (5.0, 0.0)
 
 
+def test_a_late_save_is_reported_once_and_once_more_when_the_training_waits_for_it() -> None:
+    scene = Scene(steps=9)
+    scene.start()
+    for seconds, silent_seconds, waits in (
+        (9.0, 2.0, False),
+        (15.0, 8.0, False),
+        (21.0, 14.0, True),
+        (22.0, 15.0, True),
+    ):
+        scene.reporter.late_save(SaveUnderWay(3, seconds, silent_seconds, True), waits=waits)
+    late = [event for event in scene.events if event["event"] == "checkpointLate"]
+    assert [event["waits"] for event in late] == [False, True]
+    assert [event["message"] for event in late] == [
+        "the save of step 3 takes longer than usual: 9 s so far; the training goes on, and the next save begins after it",
+        "the save of step 3 takes longer than usual: 21 s so far, and the store has completed no request for 14 s; the "
+        "training waits for it",
+    ]
+    shown = scene.reporter.report().late_save
+    assert shown is not None
+    assert (shown.step, shown.waits, shown.silent_since is not None) == (3, True, True)
+    scene.reporter.late_save(None, waits=False)
+    assert scene.reporter.report().late_save is None
+
+
 def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene = Scene(steps=3)
     scene.reporter.stage("tokenizing")
@@ -508,8 +533,8 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene.start(resumed_step=1)
     scene.reporter.resumed(1, path="steps/x/", fallback_reason="bits flipped", head_loss="HEAD is empty", start="2")
     scene.reporter.attends({"reference": "few positions"})
-    scene.reporter.knows_determinism(in_effect("bitwise", "cpu"))
-    scene.reporter.planned(PLAN.sentence(), event_fields(PLAN))
+    scene.reporter.event("determinism", in_effect("bitwise", "cpu"))
+    scene.reporter.event("plan", plan=PLAN.sentence(), **event_fields(PLAN))
     assert scene.reporter.report().progress.plan == PLAN.sentence()
     scene.steps(2, 3)
     scene.reporter.evaluation(3, Found(), average=Found())  # type: ignore[arg-type]
@@ -522,32 +547,48 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     }
     scene.reporter.evaluated_sets(3, EvaluatedSets(parts["book"], parts, {"text": ("book",)}))
     numbers = TaskNumbers(task="arc-easy", examples=2, accuracy=0.5, standard_error=0.5, centred=0.3, bits_per_byte=1.0)
-    scene.reporter.task_done(3, numbers)
+    scene.reporter.event("task", numbers, step=3)
     of_core = tuple(TaskNumbers(task=f"core/{number}", examples=1) for number in range(CORE_TASKS))
     results = TaskResults(
         step=3, prompts="plain", tasks=(numbers, *of_core), core=0.1, finished=True, time="2026-01-01T00:00:00Z"
     )
     scene.reporter.tasks_done(results)
     assert scene.reporter.report().progress.tasks == {"arc-easy": 0.5, "core": 0.1}
-    scene.reporter.sampled(3, "def ", "main():")
-    scene.reporter.branched(OriginRecord(run="base", root="file:///base", step=3, data_position=0, changes=("a is 1",)))
-    scene.reporter.placed(dict.fromkeys(map(to_snake, BY_NAME["placed"].fields), 1))
-    scene.reporter.profiled(
-        2, 1, KeptProfile("file:///checkpoints/profiles/2", 9, ()), {"mfu": 0.4, "stepSeconds": percentiles([1.0])}
+    scene.reporter.event("sample", step=3, prompt="def ", text="main():")
+    origin = OriginRecord(run="base", root="file:///base", step=3, data_position=0, changes=("a is 1",))
+    scene.reporter.event("branched", origin, from_run=origin.run, from_root=origin.root)
+    scene.reporter.event("placed", **dict.fromkeys(map(to_snake, BY_NAME["placed"].fields), 1))
+    scene.reporter.event(
+        "profiled",
+        step=2,
+        steps=1,
+        path="file:///checkpoints/profiles/2",
+        size_bytes=9,
+        mfu=0.4,
+        **step_percentiles({"stepSeconds": percentiles([1.0])}),
     )
     scene.reporter.checkpoint(committed(3), blocked_seconds=0.1)
     scene.reporter.verified_checkpoint(3)
     scene.reporter.checkpoint_failed("disk full")
-    scene.reporter.exported(3, "file:///models/step-3", size_bytes=1, seconds=0.5)
-    scene.reporter.export_failed(3, "disk full")
-    scene.reporter.skipped(3, "the loss is not a number")
+    scene.reporter.late_save(SaveUnderWay(3, 9.0, 6.0, True), waits=False)
+    scene.reporter.event("exported", step=3, path="file:///models/step-3", size_bytes=1, seconds=0.5)
+    scene.reporter.event("exportFailed", step=3, reason="disk full")
+    scene.reporter.event("skipped", step=3, reason="the loss is not a number")
     scene.reporter.watched(3, {"gradients/norm/embeddings": np.ones(1, np.float32)})
     scene.reporter.rolled_back(3, 1, 2, "the loss is not a number")
-    scene.reporter.audited(4, 0.25)
-    scene.reporter.corrupted(5, (1,), "copies of the state differ")
-    scene.reporter.hung(61.0, 60.0, "Thread 0x1", "file:///checkpoints/diagnostics/hung-3.1-0.txt")
+    scene.reporter.event("audited", step=4, seconds=0.25)
+    scene.reporter.event("corrupted", step=5, processes=(1,), message="copies of the state differ")
+    scene.reporter.event(
+        "hung",
+        seconds=61.0,
+        limit_seconds=60.0,
+        path="file:///checkpoints/diagnostics/hung-3.1-0.txt",
+        stacks="Thread 0x1",
+    )
     scene.reporter.warning("the compiled programs could not be published")
-    scene.reporter.reads([SourceNote("talks", "ShareGPT: conversations", 9, 2, "1 hidden file or folder")])
+    scene.reporter.event(
+        "source", SourceNote("talks", "ShareGPT: conversations", 9, 2, "1 hidden file", LayoutReport(2, 90, 5, 5, 0))
+    )
     for cause in (EndCause.COMPLETED, EndCause.PREEMPTED, EndCause.FAILED):
         saved: Any = "step" if cause == EndCause.PREEMPTED else None
         ending = termination_report(IDENTITY, cause=cause, message="why", step=3, saved=saved)

@@ -42,13 +42,13 @@ def test_a_state_stays_as_it_was_read() -> None:
     assert seen == before
     assert (seen.step, seen.checkpoint, seen.health.idle_seconds) == (10, None, 0.0)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        seen.skipped = 1  # type: ignore[misc]
+        seen.skipped_steps = 1  # type: ignore[misc]
 
 
 def test_a_state_has_no_fields_but_its_own() -> None:
     seen = Scene().reporter.observe()
-    changed = seen.but(skipped=3).plus(skipped=2, save_seconds=0.5)
-    assert (seen.skipped, changed.skipped, changed.save_seconds) == (0, 5, 0.5)
+    changed = seen.but(skipped_steps=3).plus(skipped_steps=2, checkpoint_save_seconds=0.5)
+    assert (seen.skipped_steps, changed.skipped_steps, changed.checkpoint_save_seconds) == (0, 5, 0.5)
     with pytest.raises(TypeError, match="unexpected keyword argument 'skiped'"):
         seen.but(skiped=1)
 

@@ -24,6 +24,8 @@ def test_the_seconds_of_a_process_are_split_by_its_stages() -> None:
     scene.steps(1, 11)
     scene.reporter.stage("evaluating")
     scene.time.pass_(7)
+    scene.reporter.stage("auditing")
+    scene.time.pass_(3)
     scene.reporter.stage("saving")
     scene.time.pass_(0.25)
     scene.reporter.stage("training")
@@ -32,7 +34,7 @@ def test_the_seconds_of_a_process_are_split_by_its_stages() -> None:
     scene.time.pass_(4)
     found = scene.reporter.report().seconds
     assert (found.startup, found.join, found.restore, found.compile) == (2, 1, 2, 3)
-    assert (found.evaluation, found.save_blocking, found.other) == (7, 4.25, 0)
+    assert (found.evaluation, found.audit, found.save_blocking, found.other) == (7, 3, 4.25, 0)
     assert found.productive_step == 6, "ten steps of 0.5 s after the first, and two more"
 
 

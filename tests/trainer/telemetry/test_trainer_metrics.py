@@ -69,9 +69,9 @@ def test_a_training_run_has_all_metrics() -> None:
     scene.reporter.checkpoint_failed("disk full")
     scene.reporter.checkpoint(committed(50), blocked_seconds=0.25, save_seconds=3.5)
     scene.reporter.knows(save_interval_seconds=75.5)
-    scene.reporter.knows(exported_step=30)
-    scene.reporter.export_failed(40, "disk full")
-    scene.reporter.exported(40, "file:///models/step-40", size_bytes=1, seconds=0.5)
+    scene.reporter.knows(exported_step=40)
+    scene.reporter.event("exportFailed", step=40, reason="disk full")
+    scene.reporter.event("exported", step=40, path="file:///models/step-40", size_bytes=1, seconds=0.5)
     found = values(scene)
     expected = {
         "stage{stage=training}": 1,

@@ -9,13 +9,18 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Mapping
+from itertools import pairwise
+from random import Random
+from typing import Any
 
 import pytest
+import rustbpe
 import tokenizers
 
 from halcyon.errors import BadConfiguration
 from halcyon.tokenizer import load
-from halcyon.tokenizer.bpe import train_bpe
+from halcyon.tokenizer.bpe import SPLIT_PATTERN, find_merge, train_bpe, write_tokenizer_json
 from halcyon.tokenizer.rendered import RenderedText
 from halcyon.tokenizer.special import OWN_SPECIAL_TOKENS
 from tests.trainer.tokenizer.texts import TRAINING, trained
@@ -65,6 +70,64 @@ def test_numbers_are_split_in_groups_of_two() -> None:
     tokenizer = load(train_bpe(["123123 " * 1000], 512))
     ids = tokenizer.encode("123123")
     assert [tokenizer.decode(ids[index : index + 1]) for index in range(len(ids))] == ["12", "31", "23"]
+
+
+RUNS = [
+    "x" * 511 + " y",
+    "=" * 511 + "\n",
+    " " * 511 + "z",
+    *(f"<{'ab' * 200}>/{'-' * number}\n" for number in range(50)),
+]
+"""Runs that are not longer than a block of letters, of signs and of white space."""
+
+
+def plain_merge(data: bytes, rank_of: Mapping[bytes, int]) -> tuple[bytes, ...]:
+    """The parts of a token before its own merge: each pair is looked up again after each merge."""
+    parts = [data[place : place + 1] for place in range(len(data))]
+    while len(parts) > 2:
+        ranks = [rank_of.get(left + right, len(rank_of)) for left, right in pairwise(parts)]
+        best = ranks.index(min(ranks))
+        parts[best : best + 2] = [parts[best] + parts[best + 1]]
+    return tuple(parts)
+
+
+def test_text_without_long_runs_has_the_merges_of_whole_texts() -> None:
+    texts = [*TRAINING, *RUNS]
+    whole = rustbpe.Tokenizer()  # type: ignore[attr-defined]
+    whole.train_from_iterator(iter(texts), 600, pattern=SPLIT_PATTERN)
+    ranks = {bytes(data): rank for data, rank in whole.get_mergeable_ranks()}
+    assert train_bpe(texts, 600 + len(OWN_SPECIAL_TOKENS)).content == write_tokenizer_json(
+        ranks.items(), OWN_SPECIAL_TOKENS
+    )
+    for data in list(ranks)[256:]:
+        assert find_merge(data, ranks) == plain_merge(
+            data, {key: rank for key, rank in ranks.items() if rank < ranks[data]}
+        )
+
+
+class Counted(dict[bytes, int]):
+    lookups = 0
+
+    def get(self, key: bytes, default: Any = None) -> Any:
+        self.lookups += 1
+        return super().get(key, default)
+
+
+@pytest.mark.parametrize("letters", ["x", " ", " \t\n", "ACGT", "-=*"])
+def test_a_long_run_has_tokens_of_bounded_length_and_is_trained_in_linear_steps(letters: str) -> None:
+    text = "".join(Random(0).choices(letters, k=20_000))
+    vocabulary = json.loads(train_bpe([text], 2048).content)["model"]["vocab"]
+    assert max(map(len, vocabulary)) <= 1024 + len("<|assistant_start|>")
+    powers = Counted({b"x" * 2**power: power for power in range(15)})
+    assert find_merge(b"x" * 2**14, powers) == (b"x" * 2**13, b"x" * 2**13)
+    assert powers.lookups < 8 * 2**14
+
+
+def test_merges_are_reported() -> None:
+    seen: list[tuple[int, int]] = []
+    train_bpe(TRAINING, 400, on_merges=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (133, 133)
+    assert seen == sorted(seen)
 
 
 def test_a_definition_can_be_pickled() -> None:

@@ -43,6 +43,10 @@ def test_a_tokenizer_is_trained_on_files_and_compared(files: list[Path], tmp_pat
     assert output.read_bytes() == trained().content
     assert [path.name for path in output.parent.iterdir()] == ["tokenizer.json"]
     assert "English" in result.stdout
+    assert "244 of at most 244 merges\n" in result.stderr
+    shown = json.loads(halcyon("eval", output.parent, "byte", "--text", files[0], "--json").stdout)
+    assert shown["byte"] == {"tokens": 259, "texts": {"a.txt": {"bytesPerToken": 1.0, "exact": True}}}
+    assert shown[str(output.parent)]["texts"]["a.txt"]["bytesPerToken"] > 1
     result = halcyon("eval", output.parent, "byte", "--text", files[0])
     assert result.exit_code == 0, result.output
     tokens = load(trained()).encode(TRAINING[0]).size
@@ -91,7 +95,11 @@ def test_every_sample_comes_back_and_its_bytes_are_counted() -> None:
             b'{"text": "a"}\n{"other": "b"}\n',
             "a.jsonl: row 1 has no text in the field 'text'; name another with --field",
         ),
-        ("a.txt", b"caf\xe9", "a.txt: row 0 is not UTF-8 (byte 3); convert it or leave it out"),
+        (
+            "a.txt",
+            b"caf\xe9",
+            "a.txt is not UTF-8 at byte 3 (0xe9): 1 of its 4 bytes would be replaced; convert the text, for example",
+        ),
     ],
 )
 def test_bad_files_are_named(name: str, content: bytes, words: str, tmp_path: Path) -> None:

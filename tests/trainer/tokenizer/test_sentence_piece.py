@@ -72,6 +72,24 @@ def test_the_settings_beside_a_model_say_what_stands_around_a_text() -> None:
         assert (tokenizer.prefix, tokenizer.suffix) == around
 
 
+def test_tokens_that_only_the_files_beside_a_model_name_have_ids_after_it() -> None:
+    size = TOKENIZERS["bpe"].vocab_size
+    files = {
+        "tokenizer.model": model("bpe"),
+        "tokenizer_config.json": b'{"additional_special_tokens": ["<|last|>"], "pad_token": "[PAD]"}',
+        "added_tokens.json": b'{"[PAD]": %d, "</s>": 2}' % (size + 1),
+    }
+    definition = definition_of(files)
+    assert definition is not None
+    tokenizer = load(definition)
+    assert tokenizer.special_tokens.items() >= {("</s>", 2), ("[PAD]", size + 1), ("<|last|>", size + 2)}
+    assert (tokenizer.vocab_size, len(tokenizer.pieces()), tokenizer.pad_id) == (size + 3, size + 3, size + 1)
+    (found,) = tokenizer.encode_rendered([RenderedText("text<|last|>[PAD]", [(4, 12)])])
+    assert found.tokens.tolist().count(size + 2) == 1
+    assert size + 1 not in found.tokens, "it is not in a text"
+    assert tokenizer.decode(found.tokens) == "text[PAD]"
+
+
 def test_the_model_says_which_tokens_begin_and_end_a_text() -> None:
     tokenizer = tokenizer_of("bpe", control_symbols="<|bos|>,<|eos|>")
     assert (tokenizer.bos_id, tokenizer.eos_id) == (tokenizer.special_tokens["<s>"], tokenizer.special_tokens["</s>"])

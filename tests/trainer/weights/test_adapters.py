@@ -26,7 +26,8 @@ from halcyon.models.adapters import merged, trained_with_adapter, with_adapter
 from halcyon.step.state import initial_state
 from halcyon.weights.creating import import_model
 from halcyon.weights.exporting import export_model, template_note
-from halcyon.weights.peft import export_adapter
+from halcyon.weights.peft import adapter_config, export_adapter
+from halcyon.weights.reading import weights_of_checkpoint
 from halcyon.weights.root import stored_model
 from halcyon_api.checkpoint_documents import ManifestLeaf
 from halcyon_api.spec.adapter import AdapterSpec, LoraSpec
@@ -223,6 +224,8 @@ def test_the_folder_of_an_adapter_has_the_tokenizer_and_the_template(tmp_path: P
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         assert (tmp_path / "adapter" / name).read_bytes() == (base / name).read_bytes()
     assert not (tmp_path / "adapter" / "config.json").exists()
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(base), "peft loads its base by this name"
     assert template_note(stored) is None
     own = "{{ messages[0].content }}{% if add_generation_prompt %}: {% endif %}"
     other = dataclasses.replace(stored, data={"sources": [{"format": {"chat": {"template": own}}}]})
@@ -255,6 +258,41 @@ def test_an_adapter_with_numbers_that_are_not_finite_is_not_exported(tmp_path: P
         BadConfiguration, match=r"model.layers.0.mlp.up_proj.weight has NaN or infinite numbers in the checkpoint"
     ):
         export_model(stored, store_of(tmp_path / "model"))
+
+
+@pytest.mark.parametrize(
+    ("base", "named"),
+    [
+        ("hf://owner/tiny", ("owner/tiny", None)),
+        ("hf://owner/tiny@v2", ("owner/tiny", "v2")),
+        ("/models/me@home", ("/models/me@home", None)),
+        ("", (None, None)),
+    ],
+)
+def test_an_adapter_names_its_base_and_a_revision_of_the_hub(base: str, named: tuple[str | None, str | None]) -> None:
+    config = adapter_config(LoraSpec(rank=2), [], set(), base)
+    assert (config["base_model_name_or_path"], config["revision"]) == named
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "is_base"),
+    [("folder", {}, True), ("root", {}, True), ("folder", {"only": ["blocks.*"]}, False), ("root", {"step": 3}, False)],
+)
+def test_a_run_keeps_the_name_of_its_base_only_if_it_has_all_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, changes: dict[str, Any], is_base: bool
+) -> None:
+    origin = origin_of(tmp_path, kind)
+    if "step" in changes:  # a later checkpoint has trained weights
+        root = store_of(tmp_path / "root")
+        entry = entry_of(root, None)
+        monkeypatch.setattr("halcyon.weights.reading.stored_model", lambda *_: stored_model(root, entry))
+        spec = spec_of(tmp_path, origin)
+        assert spec.origin is not None
+        later, model = entry.model_copy(update=changes), begun(spec)[1].template.model
+        files = weights_of_checkpoint(root, later, spec.origin, spec.model, model).files
+    else:
+        files = begun(spec_of(tmp_path, {**origin, **changes}))[0].files
+    assert json.loads(files["config.json"])["_name_or_path"] == (str(tmp_path / "model") if is_base else None)
 
 
 @pytest.mark.parametrize("kind", ["folder", "root"])
@@ -290,6 +328,7 @@ def test_an_adapter_can_be_added_to_the_weights_that_a_run_begins_with(tmp_path:
     export_adapter(stored, store_of(tmp_path / "adapter"))
     origin = {"huggingFace": {"path": str(base), "adapter": str(tmp_path / "adapter")}}
     found, _ = begun(spec_of(tmp_path, origin))
+    assert json.loads(found.files["config.json"])["_name_or_path"] is None, "no files hold the sum"
     wanted: Any = merged(model).blocks.stacked.mlp.up.weight.array  # type: ignore[attr-defined]
     np.testing.assert_allclose(
         np.asarray(found.weights.model.blocks.stacked.mlp.up.weight.array), np.asarray(wanted), atol=1e-6

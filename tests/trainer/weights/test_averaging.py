@@ -4,6 +4,7 @@ rejected.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ def test_each_element_is_the_rounded_mean_of_a_float32_sum(tmp_path: Path, dtype
     assert same_bits(tensors_of(tmp_path / "out"), expected)
     assert CliRunner().invoke(app, ["checkpoints", "verify", str(tmp_path / "soup")]).exit_code == 0
     halcyon.load(str(tmp_path / "soup"))
+    kept = [json.loads((tmp_path / name / "huggingface" / "config.json").read_text()) for name in ("root-1", "soup")]
+    assert [one["_name_or_path"] for one in kept] == [str(tmp_path / "model-1"), None], "no files hold the mean"
 
 
 @pytest.mark.parametrize(

@@ -243,6 +243,18 @@ def test_exports_of_an_earlier_run_of_the_same_name_are_replaced(scene: Scene) -
     assert [step for step in now if now[step] != earlier[step]] == [5]
 
 
+def test_an_export_without_one_of_its_files_is_not_complete(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "FILE_BYTES", 2000)
+    scene.export()
+    lost = sorted(scene.folder(10).glob("*.safetensors"))[1]
+    lost.unlink()
+    assert scene.exporter().complete_steps == {5, 12}
+    scene.export()
+    assert scene.complete == [5, 10, 12, 10]
+    assert lost.exists()
+    assert same_bits(tensors_of(scene.folder(10)), llama_tensors(seed=10))
+
+
 def test_a_pending_export_keeps_no_part_of_its_checkpoint_in_memory(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:

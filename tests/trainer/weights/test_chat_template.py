@@ -11,19 +11,23 @@ import pytest
 import tokenizers
 
 from halcyon.checkpoint.opening import entry_of
-from halcyon.data.formats.template import DEFAULT_TEMPLATE
+from halcyon.data.cache.ledger import identity
+from halcyon.data.formats.template import DEFAULT_TEMPLATE, ChatTemplate, day
+from halcyon.errors import BadConfiguration
 from halcyon.inference.chat import ChatPrompts
 from halcyon.storage.store import Store
 from halcyon.tokenizer import load
 from halcyon.tokenizer.bpe import train_bpe
-from halcyon.tokenizer.resolve import definition_of, spelling
+from halcyon.tokenizer.resolve import definition_of
+from halcyon.tokenizer.side_files import spelling
 from halcyon.weights.chat_template import chat_template, template_of_run, template_to_export, with_templates
-from halcyon.weights.companions import exported_companions
+from halcyon.weights.companions import exported_companions, files_for, template_of, token_ids
 from halcyon.weights.exporting import export_model
 from halcyon.weights.root import StoredModel, stored_model
 from halcyon_api.base import InvalidRun
 from halcyon_api.model_file import with_model
 from halcyon_api.training_run import TrainingRunSpec
+from tests.trainer.data.formats.standin import MarkedBytes
 from tests.trainer.weights.folders import imported, llama_tensors, store_of, write_folder
 
 MINE, OTHER, OF_FILES = "mine {{ add_generation_prompt }}", "it begins no turn", "of files"
@@ -54,6 +58,17 @@ def test_the_template_of_the_data_comes_first(
 ) -> None:
     assert template_of_run(of_run, files) == used
     assert template_to_export(of_run, files) == exported
+
+
+def test_of_several_templates_that_for_tools_prints_tools() -> None:
+    named = {"default": "plain {{ messages[0].content }}\n", "rag": "r", "tool_use": "{{ tools | length }} tools\n"}
+    listed = [{"name": name, "template": template} for name, template in named.items()]
+    files = {"tokenizer_config.json": json.dumps({"chat_template": listed}).encode()}
+    template = ChatTemplate(template_of(files), MarkedBytes(), "the template", day(None))
+    asked = [{"role": "user", "content": "?"}]
+    assert template.uses("tools")
+    assert [template.render(asked, tools).text.text for tools in (None, [{}, {}])] == ["plain ?", "2 tools"]
+    assert template_of({"chat_template.jinja": b"\xef\xbb\xbfplain"}) == "plain", "without the mark of an editor"
 
 
 def test_a_root_answers_with_the_template_of_its_data_and_exports_it(
@@ -110,6 +125,27 @@ def test_an_export_names_every_token_at_which_an_answer_ends(
     if template is not None:
         with_ends = load(replace(definition, ends=tuple(ids[name] for name in given or ())))
         assert set(ChatPrompts(with_ends, template).ends) == {ids[name] for name in named}
+
+
+@pytest.mark.parametrize("source", ["generation_config.json", "config.json"])
+def test_another_tokenizer_keeps_the_ends_of_the_base_and_its_own_padding(source: str) -> None:
+    base, own = (train_bpe(["a b c d"] * 10, 300, names) for names in (MARKS, ("<|more|>", *MARKS)))
+    old, new = load(base).special_tokens, load(own).special_tokens
+    files = {
+        "tokenizer.json": base.content,
+        "tokenizer_config.json": b"{}",
+        "config.json": b"{}",
+        source: json.dumps({"eos_token_id": [old["<|im_end|>"], old["<|user_end|>"]], "pad_token_id": 3}).encode(),
+    }
+    definition = replace(own, options={"beginning": "", "eos": "<|im_end|>", "pad": "<|more|>"})
+    written = exported_companions(files, definition, load(definition), 64, CHATML)
+    generation = json.loads(written["generation_config.json"])
+    assert generation["eos_token_id"] == [new["<|im_end|>"], new["<|user_end|>"]]
+    assert generation["pad_token_id"] == new["<|more|>"]
+    settings = json.loads(written["tokenizer_config.json"])
+    assert (settings["eos_token"], settings["pad_token"]) == ("<|im_end|>", "<|more|>")
+    config = token_ids(files_for(files, definition, load(definition)), load(definition), None)
+    assert config == {key: generation[key] for key in ("eos_token_id", "pad_token_id")}
 
 
 @pytest.mark.parametrize(
@@ -211,6 +247,38 @@ def test_a_format_without_a_template_takes_that_of_the_model_or_of_the_tokenizer
     }
     given = run(tmp_path, **begun, data=chosen)
     assert with_templates(given) is given
+
+
+THINKING = "{{ 'a' if enable_thinking is false else 'b' }}{{ effort }} {{ add_generation_prompt }}"
+
+
+def test_variables_of_a_format_are_defaults_of_its_template(tmp_path: Path) -> None:
+    """A changed value is another text of the template, so other tokens; a request to a server may give its own."""
+
+    def with_variables(template: str | None, **variables: Any) -> TrainingRunSpec:
+        chat = {"template": template, "templateVariables": variables}
+        source = {"name": "talks", "jsonl": {"paths": ["talks.jsonl"]}, "format": {"chat": chat}}
+        return run(tmp_path, data={"sources": [source]})
+
+    tokenizer = load(train_bpe(["a b c d"] * 10, 300, ()))
+    spec = with_templates(with_variables(THINKING, enable_thinking=False, effort='é "{{"'))
+    assert with_templates(spec) is spec, "the variables are in the text now"
+    (source,) = spec.data.sources
+    other = with_templates(with_variables(THINKING, enable_thinking=True, effort='é "{{"')).data.sources[0]
+    assert identity(source, "", 1) != identity(other, "", 1), "the tokens are built again"
+    assert source.format.chat is not None
+    prompts = ChatPrompts(tokenizer, source.format.chat.template)
+    asked = [{"role": "user", "content": "?"}]
+    assert tokenizer.decode(prompts.ids(asked)) == 'aé "{{" True'
+    assert tokenizer.decode(prompts.ids(asked, variables={"enable_thinking": True, "effort": 3})) == "b3 True"
+    for template, whose in ((THINKING, "the template"), (None, "Halcyon's own template")):
+        with pytest.raises(BadConfiguration, match=f"chat.templateVariables: {whose} has no variable enable_thinkng; "):
+            with_templates(with_variables(template, enable_thinkng=False))
+    with pytest.raises(BadConfiguration, match="has no variable enable; "):  # it has enable_thinking
+        with_templates(with_variables(THINKING, enable=False))
+    for wrong in ({"a b": 1}, {"a": None}, {"a": [1]}):
+        with pytest.raises(ValueError, match="give names of variables, each with a text, a number, true or false"):
+            with_variables(THINKING, **wrong)
 
 
 def test_a_run_that_begins_with_a_checkpoint_takes_the_template_of_its_root(tmp_path: Path) -> None:

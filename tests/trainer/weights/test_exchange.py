@@ -246,7 +246,7 @@ def test_the_types_of_an_import_and_of_an_export_can_be_chosen(tmp_path: Path) -
 
 
 def test_tokenizer_template_and_settings_travel(tmp_path: Path) -> None:
-    folder = write_folder(tmp_path / "model", llama_tensors())
+    folder = write_folder(tmp_path / "model", llama_tensors(tokens=300), vocab_size=300)
     own = train_bpe(["a b c d"] * 10, 300, ())
     (folder / "tokenizer.json").write_bytes(own.content)
     files = {
@@ -265,6 +265,17 @@ def test_tokenizer_template_and_settings_travel(tmp_path: Path) -> None:
     exported(tmp_path / "root", tmp_path / "out")
     assert {name: (tmp_path / "out" / name).read_bytes() for name in files} == files
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
+
+
+def test_a_model_without_a_row_for_each_id_of_its_tokenizer_is_refused(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "model", llama_tensors())
+    (folder / "tokenizer.json").write_bytes(train_bpe(["a b c d"] * 10, 300, ()).content)
+    imported(folder, tmp_path / "root")
+    for place in (f"hf:{folder}", str(tmp_path / "root")):
+        with pytest.raises(
+            BadConfiguration, match=rf": the tokenizer has \d+ ids, and the model has rows for {TOKENS};"
+        ):
+            halcyon.load(place)
 
 
 def test_a_run_with_another_tokenizer_exports_the_ids_of_its_own(tmp_path: Path) -> None:

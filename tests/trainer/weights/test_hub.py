@@ -112,6 +112,8 @@ def test_a_model_is_imported_with_the_hubs_token_and_comes_from_its_cache_later(
     assert done.exit_code == 0, done.output
     assert same_bits(exported(tmp_path / "root", tmp_path / "out"), llama_tensors())
     assert set(hub.asked) == {"config.json", "model.safetensors"}
+    kept = json.loads((tmp_path / "root" / "huggingface" / "config.json").read_text())
+    assert kept["_name_or_path"] == "hf://owner/tiny", "an exported adapter names its base by it"
     hub.stop()
     model, _ = halcyon.load("hf://owner/tiny")
     assert model.vocab.size == 70

@@ -42,6 +42,9 @@ def test_the_document_gets_the_section_of_the_file(tmp_path: Path, case: str) ->
     assert found["spec"]["model"] == read_config(store_of(GOLDENS / case)).spec.document()
     before = yaml.safe_load(path.read_text())
     assert {**found["spec"], "model": None} == {**before["spec"], "model": None}
+    changed = yaml.safe_load(halcyon("resolve", path, "--set", "spec.trainer.seed=7").stdout)
+    assert changed["spec"].pop("trainer") == found["spec"]["trainer"] | {"seed": 7}
+    assert changed["spec"] == {name: value for name, value in found["spec"].items() if name != "trainer"}
     assert (
         parse_run(found).spec.model == resolve_context(path, {}).run.spec.model == load_run(path, read_model).spec.model
     )

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from halcyon.errors import BadConfiguration
-from halcyon.weights.reading import require_same
+from halcyon.weights.reading import balance_note, require_same
 from halcyon_api.spec.families.mixtral import MixtralSpec
 from halcyon_api.spec.families.qwen import Qwen3Spec
 from halcyon_api.spec.families.qwen_moe import Qwen3MoeSpec
@@ -54,5 +54,9 @@ def test_another_factor_of_the_balance_loss_is_no_other_model() -> None:
         "numAttentionHeads": 4,
         "numLocalExperts": 4,
     }
-    ours = ModelSpec.model_validate({"mixtral": sizes | {"routerAuxLossCoef": 0.01}})
-    require_same(ours, ModelSpec.model_validate({"mixtral": sizes | {"routerAuxLossCoef": 0.0}}), "spec.from")
+    ours, theirs = (ModelSpec.model_validate({"mixtral": sizes | {"routerAuxLossCoef": one}}) for one in (0.01, 0.0))
+    require_same(ours, theirs, "spec.from")
+    assert balance_note(ours, ours, "it") == ""
+    assert balance_note(ours, theirs, "it").startswith(
+        "spec.model.mixtral.routerAuxLossCoef is 0.01, and 0 by the files in it; set it"
+    )

@@ -12,22 +12,24 @@ import json
 import secrets
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from statistics import median_low
 from typing import Any, Self
 
+from halcyon.checkpoint.collect import mark_left
 from halcyon.checkpoint.commit import CommitFailed, Undecided
 from halcyon.checkpoint.evidence import StepNumbers
 from halcyon.checkpoint.head import HeadKeeper, bad_step, with_bad
-from halcyon.checkpoint.opening import none_verifies, same_root_everywhere, take_root
+from halcyon.checkpoint.opening import same_root_everywhere, take_root
 from halcyon.checkpoint.parts import second_prefix
 from halcyon.checkpoint.processes import Agreement, Processes, decide, gather_texts
 from halcyon.checkpoint.readback import ReadBackWorker
 from halcyon.checkpoint.reader import read_state
 from halcyon.checkpoint.results import (
     NO_CALLBACKS,
+    PATIENCE_SECONDS,
     USUAL_LIMITS,
     Callbacks,
     CheckpointReader,
@@ -35,13 +37,14 @@ from halcyon.checkpoint.results import (
     Restored,
     RunRecord,
     SaveReport,
+    SaveUnderWay,
 )
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.rollback import GoesBack
 from halcyon.checkpoint.save_roles import Follower, Leader
 from halcyon.checkpoint.save_schedule import is_save_step, is_save_time, save_interval
 from halcyon.checkpoint.snapshot import Snapshot, Snapshotter
-from halcyon.checkpoint.verify import Damaged
+from halcyon.checkpoint.verify import Damaged, none_verifies
 from halcyon.errors import Fenced, NoValidCheckpoint, RootUnusable, TrainerExit
 from halcyon.storage.failures import STOPPED, Abandoned, SaveFailed, StoreFailure, as_exit, explain
 from halcyon.storage.retry_budget import RetryBudget
@@ -127,6 +130,8 @@ class Checkpointer:
         """The epoch with which this process took the root."""
         self.writer = head.writer
         """The nonce with which process 0 took the root, as HEAD has it."""
+        self.segments: Callable[[], dict[str, str] | None] = lambda: None
+        """The files of the history with all rows so far, which each link names; called in the background."""
         self._readers: list[CheckpointReader] = []
         self._wants: list[Callable[[int], bool]] = []
         self._snapshotter = Snapshotter(processes.process_index, processes.process_count)
@@ -155,11 +160,13 @@ class Checkpointer:
                 sleep=self._pause,
                 warn=callbacks.on_warning,
                 read_back_every=lambda: 0 if self._readback.busy else spec.verify.every_saves,
+                segments=lambda: self.segments(),
             )
         )
         self._last_save_at = clock()
         self._saving_since: float | None = None
-        self._took_seconds: deque[float] = deque(maxlen=4)
+        self._waited_seconds = 0.0
+        self._took_seconds: tuple[float, ...] = ()
         self._fatal: Exception | None = None
         self._failure: str | None = None
         self.last_error: str | None = None
@@ -201,6 +208,18 @@ class Checkpointer:
     def newest(self) -> documents.CommittedStep | None:
         """The newest committed checkpoint that this process knows."""
         return self._head.newest
+
+    @property
+    def kept(self) -> documents.CommittedStep | None:
+        """`newest`, but on process 0 without what a read-back has found damaged since the last save: for reports, not
+        for decisions of all processes.
+        """
+        return self.newest if self._keeper is None else self._keeper.head.newest
+
+    def agreed(self) -> documents.CommittedStep | None:
+        """What process 0 has `kept`. A collective, for the main thread."""
+        self._change_head(lambda head: head)
+        return self.newest
 
     @property
     def committed(self) -> tuple[documents.CommittedStep, ...]:
@@ -292,14 +311,19 @@ class Checkpointer:
         keeper = self._keeper
 
         def work() -> dict[str, Any]:
+            if keeper is None:
+                return {}
             try:
-                return keeper.update(change).document() if keeper else {}
+                head = keeper.update(change)
+                mark_left(self._store, head)
+                return head.document()
             except documents.DamagedDocument as damage:
                 raise TrainerExit(
                     f"{damage} in checkpoint root {self._store.root}; start again to have it rebuilt"
                 ) from None
 
         self._head = documents.Head.model_validate_json(json.dumps(decide(self._processes, self._store.root, work)))
+        self._callbacks.on_newest(self.newest)
 
     # Saving
 
@@ -307,7 +331,11 @@ class Checkpointer:
         """Whether ``spec.save``, ``spec.permanent`` or a reader wants a checkpoint after `step` steps. The same on
         every process; saves by time are not, so processes exchange `due` instead.
         """
-        return is_save_step(self._spec, step) or any(wants(step) for wants in self._wants)
+        return is_save_step(self._spec, step) or self.is_promised(step)
+
+    def is_promised(self, step: int) -> bool:
+        """Whether ``spec.permanent`` or a reader wants the checkpoint of exactly this step."""
+        return Retention.of(self._spec).is_permanent(step) or any(wants(step) for wants in self._wants)
 
     def due(self, now: float) -> bool:
         """Whether ``spec.save.everySeconds``, or the best interval, has passed since the last save began, or a
@@ -321,19 +349,38 @@ class Checkpointer:
 
         With ``save.auto`` the processes measure different values.
         """
-        head = self._head
-        return save_interval(self._spec, head.up_milliseconds / 1000, max(0, head.starts - 1), self.last_save)
+        head, last = self._head, self.last_save
+        return save_interval(
+            self._spec,
+            head.up_milliseconds / 1000,
+            max(0, head.starts - 1),
+            None if last is None else last.copy_seconds,
+            self.expected_seconds or 0.0,
+        )
 
     @property
     def expected_seconds(self) -> float | None:
-        """Longest duration of the last four saves, from the copy to the commit; None before the first save."""
-        return max(self._took_seconds, default=None)
+        """Median duration of the last five saves, from the copy to the commit; None before the first save."""
+        return median_low(self._took_seconds) if self._took_seconds else None
 
     @property
-    def under_way_seconds(self) -> float | None:
-        """Seconds since the save in flight began; None without one."""
-        since = self._saving_since
-        return None if since is None else time.monotonic() - since
+    def under_way(self) -> SaveUnderWay | None:
+        """The save in flight, with the deletions after its commit; None without one."""
+        since, now = self._saving_since, time.monotonic()
+        if self.wait(0.0) or since is None:
+            return None
+        usual, seconds, silent_seconds = self.expected_seconds, now - since, now - max(self._store.answered_at, since)
+        over = silent_seconds if usual is None else seconds - usual  # the first one is late if the store is silent
+        return SaveUnderWay(self._step, seconds, silent_seconds, over > PATIENCE_SECONDS)
+
+    def wait(self, seconds: float | None) -> bool:
+        """Wait at most this time (None: no limit) for the save in flight. True: there is none any more."""
+        if self._thread is None or self._saving_since is None:
+            return True
+        began = time.monotonic()
+        self._thread.join(seconds)
+        self._waited_seconds += time.monotonic() - began
+        return not self._thread.is_alive()
 
     def save(
         self,
@@ -354,7 +401,7 @@ class Checkpointer:
             Fenced: A newer epoch has the root.
             ValueError: The root holds a checkpoint of a later step, so this state was not restored from it.
         """
-        began = time.monotonic()
+        self.wait(None)
         self._join()
         self.poll()
         if self.newest is not None and step < self.newest.step:
@@ -366,7 +413,8 @@ class Checkpointer:
             return
         copying = time.monotonic()
         snapshot = self._snapshotter.take(state)
-        ended = time.monotonic()
+        copy_seconds = time.monotonic() - copying
+        blocked_seconds, self._waited_seconds = self._waited_seconds + copy_seconds, 0.0
         self._last_save_at = self._clock()
         self._save_wanted = False
         self._try = self._try + 1 if step == self._step else 1
@@ -391,8 +439,7 @@ class Checkpointer:
             evidence=self._evidence(step, numbers),
             **{name: value for name, value in vars(self._run).items() if name != "hardware"},
         )
-        self._saving_since = copying
-        self._in_background(lambda: self._write(prefix, snapshot, about, ended - began, ended - copying))
+        self._in_background(lambda: self._write(prefix, snapshot, about, blocked_seconds, copy_seconds), copying)
 
     def _evidence(self, step: int, numbers: StepNumbers | None) -> documents.Evidence | None:
         """What this save adds to the chain of evidence; process 0 fills in the link that it follows."""
@@ -430,10 +477,9 @@ class Checkpointer:
         Raises:
             Fenced: A newer epoch has the root.
         """
-        if self._thread is not None:
-            self._thread.join(seconds)
-            if self._thread.is_alive():
-                return f"the checkpoint at step {self._step} was not committed in time"
+        if not self.wait(seconds):
+            slow = self.under_way
+            return f"the checkpoint at step {self._step} was not committed in time{slow.clause if slow else ''}"
         self.poll()
         return self._failure or ""
 
@@ -459,8 +505,9 @@ class Checkpointer:
             self._thread.join()
             self._thread = None
 
-    def _in_background(self, work: Callable[[], None]) -> None:
+    def _in_background(self, work: Callable[[], None], saving_since: float | None = None) -> None:
         self._join()
+        self._saving_since = saving_since
         self._thread = threading.Thread(target=work, name="checkpoint")
         self._thread.start()
 
@@ -494,8 +541,7 @@ class Checkpointer:
         if error is None:
             entry = next(one for one in self._head.committed if one.path in (prefix, second_prefix(prefix)))
             self.last_save = SaveReport(entry, blocked_seconds, copy_seconds, time.monotonic() - began)
-            self._took_seconds.append(copy_seconds + self.last_save.commit_seconds)
-        self._saving_since = None
+            self._took_seconds = (*self._took_seconds[-4:], copy_seconds + self.last_save.commit_seconds)
         try:
             if error is None and self.last_save is not None:
                 for reader in self._readers:
@@ -529,6 +575,8 @@ class Checkpointer:
 
     def _take_read_back(self, entry: documents.CommittedStep, damage: str | None) -> None:
         self._save_wanted |= damage is not None
+        if damage is not None:
+            self._callbacks.on_newest(self.kept)
         self._callbacks.on_read_back(entry, damage)
 
     def _end_by(self, failure: Exception) -> None:

@@ -23,13 +23,24 @@ between the known prefixes are listed: one request for each gap, and no response
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from halcyon.checkpoint.head import HeadKeeper, without_deleted
+from halcyon.checkpoint.parts import in_parallel
 from halcyon.checkpoint.verify import prefixes
 from halcyon.storage.store import Store
-from halcyon_api.checkpoint_documents import COMMIT_KEY, HEAD_KEY, STEPS_PREFIX, Head, decode_head
+from halcyon_api.checkpoint_documents import (
+    COMMIT_KEY,
+    HEAD_KEY,
+    STEPS_PREFIX,
+    BadStep,
+    DamagedDocument,
+    Head,
+    canonical_json,
+    decode_head,
+)
 
 FIRST = STEPS_PREFIX
 LAST = f"{STEPS_PREFIX[:-1]}0"
@@ -64,6 +75,22 @@ def delete_checkpoint(store: Store, prefix: str) -> None:
     store.delete_prefix(prefix)
 
 
+def mark_left(store: Store, head: Head) -> None:
+    """Make the COMMIT marks of the checkpoints that have left HEAD say so, so that no rebuild of HEAD lists them as
+    committed: delete those of prefixes in ``HEAD.deleting``, and replace those of ``HEAD.bad`` by the entry.
+
+    What has left HEAD never returns to it, so a process that has lost the root since then does no harm.
+    """
+
+    def replace(bad: BadStep) -> None:
+        key, mark = f"{bad.path}{COMMIT_KEY}", canonical_json(bad.document())
+        if store.read(key).data not in (None, mark):
+            store.write(key, mark)
+
+    in_parallel([lambda path=path: store.delete(f"{path}{COMMIT_KEY}") for path in head.deleting])
+    in_parallel([lambda bad=bad: replace(bad) for bad in head.bad])
+
+
 def finish_deletions(store: Store, keeper: HeadKeeper) -> None:
     """Delete the prefixes in ``HEAD.deleting``, then remove them from HEAD."""
     paths = keeper.head.deleting
@@ -74,7 +101,7 @@ def finish_deletions(store: Store, keeper: HeadKeeper) -> None:
 
 def unnamed(listed: Iterable[str], head: Head) -> tuple[str, ...]:
     """The listed prefixes that HEAD does not name."""
-    named = {entry.path for entry in (*head.committed, *head.bad)} | set(head.deleting)
+    named = head.named
     return tuple(prefix for prefix in listed if prefix not in named)
 
 
@@ -94,6 +121,29 @@ def delete_orphans(store: Store, keeper: HeadKeeper) -> None:
     head = keeper.refresh()  # after the listing: see the module
     for prefix in orphans(listed, head):
         delete_checkpoint(store, prefix)
+
+
+def unlisted_commits(store: Store, pause: Callable[[float], object] = time.sleep) -> tuple[str, ...]:
+    """A sentence about each checkpoint with a COMMIT mark that HEAD does not name. A commit writes the mark before it
+    changes HEAD, so a mark counts only if it still has no name in HEAD a second later.
+
+    Raises:
+        StoreFailure: The store did not answer.
+    """
+    found: set[str] | None = None
+    while True:
+        try:
+            head = decode_head(store.read(HEAD_KEY).data or b"")
+        except DamagedDocument:
+            return ()  # its damage is reported, and all marks count
+        listed = unlisted_prefixes(store, (entry.path for entry in (*head.committed, *head.bad)))
+        marked = {path for path in unnamed(listed, head) if store.read(f"{path}{COMMIT_KEY}").data is not None}
+        if not marked or found is not None:
+            return tuple(
+                f"{path} is committed, and HEAD does not name it" for path in sorted(marked & (found or set()))
+            )
+        found = marked
+        pause(1.0)
 
 
 @dataclass(frozen=True)

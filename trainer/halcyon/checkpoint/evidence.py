@@ -1,16 +1,18 @@
 """The chain of evidence of a root: a link for each committed checkpoint, which names what was computed and the link
 that it follows.
 
-A link has the hash of the checkpoint's files, the hash of the numbers of each step since the link before, the position
-in the data, and what computed it. Its own hash is in HEAD. A link is derived from the manifest alone, so a HEAD that is
-rebuilt from the checkpoints has the same hashes. The links of deleted checkpoints stay, so the chain reaches from the
-newest checkpoint to the beginning of the run. After a return to an earlier checkpoint the next link follows that one,
-and the links that were given up are a branch.
+A link has the hash of the checkpoint's files, the hash of the numbers of each step since the link before, the hash of
+each file of the history, the position in the data, and what computed it. Its own hash is in HEAD. A link is derived
+from the manifest alone, so a HEAD that is rebuilt from the checkpoints has the same hashes. The links of deleted
+checkpoints stay, so the chain reaches from the newest checkpoint to the beginning of the run. After a return to an
+earlier checkpoint the next link follows that one, and the links that were given up are a branch.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
+import math
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,15 +24,32 @@ from halcyon.checkpoint.parts import in_parallel
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import (
     LINKS_PREFIX,
+    SEGMENTS_KEY,
     STEPS_PREFIX,
     CommittedStep,
+    Head,
     Link,
     Manifest,
+    Segments,
     canonical_json,
 )
+from halcyon_api.counting import counted
 
-_STEP = struct.Struct("<qff")
-"""A step, and the bits of its loss and gradient norm in float32."""
+_STEP = struct.Struct("<q")
+_MOST_NAMED = 5
+
+
+def float32_bits(number: float | str | None) -> bytes | None:
+    """The bits of a number in float32. All NaNs have the same ones, because JSON has one. None: it is no float32.
+
+    Args:
+        number: The number; as text if JSON cannot express it.
+    """
+    try:
+        value = float("missing" if number is None else number)
+        return struct.pack("<f", math.nan if math.isnan(value) else value)
+    except (OverflowError, ValueError):
+        return None
 
 
 class StepNumbers:
@@ -43,7 +62,7 @@ class StepNumbers:
 
     def add(self, step: int, loss: float, gradient_norm: float) -> None:
         """Record the numbers of a step. A step that is done again replaces the one before."""
-        self._steps[step] = _STEP.pack(step, loss, gradient_norm)
+        self._steps[step] = _bits(step, loss, gradient_norm) or b""
 
     def since(self, committed: int, step: int) -> tuple[int, str]:
         """The number of recorded steps after a committed one, up to a step, and their SHA-256. Forgets the committed
@@ -59,27 +78,42 @@ class StepNumbers:
         self._steps = {number: bits for number, bits in self._steps.items() if number <= step}
 
 
-def unlike_history(links: Iterable[Link], rows: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-    """The links whose numbers are not those that the history of the run shows, one sentence each.
+def _bits(step: int, loss: float | str | None, gradient_norm: float | str | None) -> bytes | None:
+    """What the hash of the numbers has of a step. None: a number is missing, or is no float32."""
+    bits = float32_bits(loss), float32_bits(gradient_norm)
+    return None if bits[0] is None or bits[1] is None else _STEP.pack(step) + bits[0] + bits[1]
 
-    A link is left out if the history lacks one of its steps, or has a number that JSON cannot express.
+
+def unlike_history(
+    links: Iterable[Link], rows: Iterable[Mapping[str, Any]], *, is_whole: bool = False
+) -> tuple[str, ...]:
+    """The links whose numbers are not those that the history of the run shows, one sentence each.
 
     Args:
         links: The links.
         rows: The steps of the history, with ``step``, ``loss`` and ``gradientNorm``.
+        is_whole: Whether every byte of the history is what the run wrote, so the run itself has left out the steps that
+            it lacks: a long history keeps old steps at growing distances.
     """
-    known = {row["step"]: (row.get("loss"), row.get("gradientNorm")) for row in rows}
+    known = {row["step"]: row for row in rows}
     found: list[str] = []
     for link in links:
         steps = range(link.step - link.steps + 1, link.step + 1)
-        shown, numbers = [known.get(step, (None, None)) for step in steps], StepNumbers()
-        if not all(isinstance(one, float | int) for pair in shown for one in pair):
-            continue
-        for step, (loss, norm) in zip(steps, shown, strict=True):
-            numbers.add(step, loss, norm)  # type: ignore[arg-type]
-        if numbers.since(0, link.step)[1] != link.numbers:
+        missing = [step for step in steps if step not in known]
+        shown = [_bits(step, row.get("loss"), row.get("gradientNorm")) for step in steps if (row := known.get(step))]
+        if missing and not is_whole:
+            found.append(f"the history lacks {_ranges(missing)}, which the link of step {link.step} covers")
+        elif not missing and (
+            None in shown or hashlib.sha256(b"".join(bits or b"" for bits in shown)).hexdigest() != link.numbers
+        ):
             found.append(f"the losses of steps {steps[0]} to {link.step} in the history are not those of the chain")
     return tuple(found)
+
+
+def _ranges(steps: list[int]) -> str:
+    """Rising steps in words."""
+    runs = [[step for _, step in same] for _, same in itertools.groupby(enumerate(steps), lambda one: one[1] - one[0])]
+    return f"{counted(len(steps), 'step')} ({', '.join(f'{run[0]} to {run[-1]}' for run in runs[:_MOST_NAMED])})"
 
 
 def link_of(prefix: str, manifest: Manifest) -> Link | None:
@@ -98,6 +132,7 @@ def link_of(prefix: str, manifest: Manifest) -> Link | None:
         data_position=manifest.data_position,
         steps=found.steps,
         numbers=found.numbers,
+        segments=found.segments,
         hardware=found.hardware,
         audited=found.audited,
         mesh=manifest.mesh,
@@ -129,11 +164,74 @@ class Chain:
         others: Number of stored links that are not in the chain: of branches that the run has given up, and of saves
             that were not committed.
         damages: What is wrong, one sentence for each fault; empty: each link is what was written.
+        segments: SHA-256 of each file of the history, by key, as the newest link names them. After a return to an
+            earlier checkpoint it is not in the chain.
     """
 
     links: tuple[Link, ...]
     others: int
     damages: tuple[str, ...]
+    segments: Mapping[str, str]
+
+
+def segments_of(store: Store, head: Head | None) -> dict[str, str]:
+    """SHA-256 of each file of the history, by key, as the newest link and the process that ended last name them.
+
+    Raises:
+        StoreFailure: The store did not answer.
+    """
+    end, _ = read_end(store)
+    is_copy = end is not None and not end.writer
+    linked = {} if is_copy or head is None else read_chain(store, head.committed).segments
+    return {**linked, **({} if end is None else end.segments)}
+
+
+def read_end(store: Store) -> tuple[Segments | None, str | None]:
+    """What the process that ended last says of the history, and why it cannot be read; None if nothing is wrong.
+
+    Raises:
+        StoreFailure: The store did not answer.
+    """
+    data = store.read(SEGMENTS_KEY).data
+    try:
+        return (None if data is None else Segments.model_validate_json(data)), None
+    except ValidationError:
+        return None, f"{SEGMENTS_KEY} cannot be read"
+
+
+def _stored(store: Store) -> dict[str, bytes]:
+    keys = [key for key in store.list(LINKS_PREFIX) if key.endswith(".json")]
+    found = in_parallel([lambda key=key: store.read(key).data for key in keys])
+    return {key: data for key, data in zip(keys, found, strict=True) if data is not None}
+
+
+def _parsed(data: bytes | None) -> Link | None:
+    """A link, or None if the bytes are none in the form in which they are hashed."""
+    try:
+        return None if data is None else Link.model_validate_json(data)
+    except ValidationError:
+        return None
+
+
+def _newest_segments(links: Mapping[str, Link], newest: str | None) -> Mapping[str, str]:
+    """What the newest link says of the history. A run that went back has later links than that of its newest
+    checkpoint: those that follow it.
+
+    Args:
+        links: All stored links, by their hashes.
+        newest: The hash of the link of the newest checkpoint.
+    """
+    line, later = {newest}, list[Link]()
+    while more := {digest for digest, link in links.items() if link.previous in line} - line:
+        line |= more
+        later += (links[digest] for digest in more)
+    if named := [(link.epoch, max(link.segments), link.segments) for link in later if link.segments]:
+        return max(named, key=lambda one: one[:2])[2]
+    while (link := links.get(newest or "")) is not None:
+        if link.segments:
+            return link.segments
+        newest = link.previous
+    return {}
 
 
 def read_chain(store: Store, committed: Iterable[CommittedStep]) -> Chain:
@@ -146,10 +244,8 @@ def read_chain(store: Store, committed: Iterable[CommittedStep]) -> Chain:
     Raises:
         StoreFailure: The store did not answer.
     """
-    entries = tuple(committed)
-    keys = [key for key in store.list(LINKS_PREFIX) if key.endswith(".json")]
-    stored = dict(zip(keys, in_parallel([lambda key=key: store.read(key).data for key in keys]), strict=True))
-    by_hash = {hashlib.sha256(data).hexdigest(): (key, data) for key, data in stored.items() if data is not None}
+    entries, stored = tuple(committed), _stored(store)
+    by_hash = {hashlib.sha256(data).hexdigest(): (key, data) for key, data in stored.items()}
     damages = [
         f"the link of step {entry.step} ({entry.path}) is missing, or is not what was written"
         for entry in entries
@@ -158,13 +254,10 @@ def read_chain(store: Store, committed: Iterable[CommittedStep]) -> Chain:
     links: list[Link] = []
     wanted = entries[0].link if entries else None
     while wanted is not None:
-        _, data = by_hash.get(wanted, ("", None))
+        key, data = by_hash.get(wanted, ("", None))
         after = f"before step {links[-1].step}" if links else "of the newest checkpoint"
-        try:
-            if data is None:
-                raise ValueError
-            link = Link.model_validate_json(data)
-        except (ValueError, ValidationError):
+        link = _parsed(data)
+        if link is None or key != key_of(link.path):
             damages.append(f"the link {after} is missing, or is not what was written")
             break
         if links and link.step >= links[-1].step:
@@ -175,4 +268,6 @@ def read_chain(store: Store, committed: Iterable[CommittedStep]) -> Chain:
             damages.append(f"the link of step {newer.step} covers {newer.steps} steps, and follows step {link.step}")
         links.append(link)
         wanted = link.previous
-    return Chain(tuple(links), len(stored) - len(links), tuple(dict.fromkeys(damages)))
+    parsed = {digest: link for digest, (_, data) in by_hash.items() if (link := _parsed(data)) is not None}
+    segments = _newest_segments(parsed, entries[0].link if entries else None)
+    return Chain(tuple(links), len(stored) - len(links), tuple(dict.fromkeys(damages)), segments)

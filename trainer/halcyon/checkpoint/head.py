@@ -8,6 +8,7 @@ change is a compare-and-swap from a HEAD that named this writer.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable
 
@@ -16,6 +17,7 @@ from halcyon.errors import Fenced, RootTaken
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store, Value
 from halcyon_api.checkpoint_documents import (
+    COPIES_PREFIX,
     HEAD_KEY,
     BadStep,
     CommittedStep,
@@ -156,6 +158,24 @@ def without_deleted(head: Head, paths: Iterable[str]) -> Head:
     return head.model_copy(update={"deleting": tuple(path for path in head.deleting if path not in done)})
 
 
+def copy_key(writer: str) -> str:
+    """Where a writer keeps its copy of HEAD."""
+    return f"{COPIES_PREFIX}{writer}.json"
+
+
+def copies(store: Store) -> dict[str, Head]:
+    """The copies of HEAD that can be read, by key.
+
+    Each is written before HEAD, by the only process that may write HEAD then. So nothing has left HEAD that is still in
+    the copy of its last writer, which has the most `starts`.
+    """
+    found: dict[str, Head] = {}
+    for key in store.list(COPIES_PREFIX):
+        with contextlib.suppress(DamagedDocument):
+            found[key] = decode_head(store.read(key).data or b"")
+    return found
+
+
 class HeadKeeper:
     """Reads and writes HEAD in the process that has the root.
 
@@ -182,6 +202,7 @@ class HeadKeeper:
             if wanted == self.head:
                 return wanted
             data = encode_head(wanted)
+            self._store.write(copy_key(wanted.writer), data)
             generation = self._store.swap(HEAD_KEY, data, self._generation)
             if generation is None:
                 # The swap failed: another writer was first, or our own first try succeeded and its answer was lost.
@@ -230,8 +251,12 @@ def edit(store: Store, change: Callable[[Head], Head]) -> Head:
         if present.data is None:
             raise DamagedDocument("HEAD is missing")
         head = decode_head(present.data)
-        wanted = change(head)
-        if wanted == head or store.swap(HEAD_KEY, encode_head(wanted), present.generation) is not None:
+        key, wanted = copy_key(head.writer), change(head)
+        data, copy = encode_head(wanted), store.read(key)
+        if wanted == head:
+            return wanted
+        if store.swap(HEAD_KEY, data, present.generation) is not None:
+            store.swap(key, data, copy.generation)  # fails if the writer has begun a change, which it must try again
             return wanted
 
 

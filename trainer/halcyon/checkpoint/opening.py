@@ -9,13 +9,12 @@ checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from halcyon.checkpoint.collect import FIRST, LAST, unlisted_prefixes, unnamed
+from halcyon.checkpoint.collect import FIRST, LAST, mark_left, unlisted_prefixes, unnamed
 from halcyon.checkpoint.fingerprints import differences, planned_steps, sentence, with_steps
-from halcyon.checkpoint.head import HeadKeeper, take
-from halcyon.checkpoint.verify import find_damage, readable, rebuild_head
+from halcyon.checkpoint.head import HeadKeeper, copies, copy_key, take
+from halcyon.checkpoint.verify import find_damage, none_verifies, readable, rebuild_head
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, RunChanged, TrainerExit
 from halcyon.storage.abilities import ProbeContended, require_abilities
 from halcyon.storage.failures import STOPPED, StoreFailure, as_exit
@@ -27,7 +26,6 @@ from halcyon_api.spec.optimizer import OptimizerSpec
 
 QUARANTINE_PREFIX = "quarantine/"
 _TRIES = 20
-_LONGEST_REASON = 200
 
 
 def take_root(
@@ -77,8 +75,18 @@ def take_root(
             again = store.read(documents.HEAD_KEY)
             generation = again.generation if again.data == data else None
         if generation is not None:
+            _settle(store, wanted, data)
             return HeadKeeper(store, wanted, generation), loss
     raise _contended(store.root)
+
+
+def _settle(store: Store, head: documents.Head, data: bytes) -> None:
+    """Finish what a killed writer has left: copy HEAD, delete the copies of earlier writers, mark what left HEAD."""
+    store.write(copy_key(head.writer), data)
+    for key, copy in copies(store).items():
+        if copy.starts < head.starts:
+            store.delete(key)
+    mark_left(store, head)
 
 
 def _contended(root: str) -> TrainerExit:
@@ -88,7 +96,7 @@ def _contended(root: str) -> TrainerExit:
 
 
 def load_head(store: Store, present: Value | None = None) -> tuple[documents.Head | None, str | None]:
-    """HEAD of a root, or rebuilt from the checkpoints if it is missing or damaged.
+    """HEAD of a root, or rebuilt from its copy and the checkpoints if it is missing or damaged.
 
     Args:
         store: The root.
@@ -98,23 +106,27 @@ def load_head(store: Store, present: Value | None = None) -> tuple[documents.Hea
         HEAD, or None if the root is fresh; and why HEAD was rebuilt, or None if it was not.
 
     Raises:
-        NoValidCheckpoint: HEAD is damaged, and there is no committed checkpoint from which to rebuild it.
+        NoValidCheckpoint: HEAD is damaged, and there is no committed checkpoint from which to rebuild it; or HEAD is
+            missing, and all checkpoints are damaged.
         StoreFailure: The store did not answer.
     """
-    data = (present or store.read(documents.HEAD_KEY)).data
-    if data is None:
-        head = rebuild_head(store)
-        return head, "HEAD is missing" if head else None
+    data, loss = (present or store.read(documents.HEAD_KEY)).data, "HEAD is missing"
     try:
-        return documents.decode_head(data), None
+        if data is not None:
+            return documents.decode_head(data), None
     except documents.DamagedDocument as damage:
-        head = rebuild_head(store)
-        if head is None:
-            raise NoValidCheckpoint(
-                f"{damage} in checkpoint root {store.root}, and no committed checkpoint lies there; restore HEAD from "
-                "a backup, or give the run a new spec.checkpoint.root"
-            ) from None
-        return head, str(damage)
+        loss = str(damage)
+    head, bad = rebuild_head(store)
+    if head is not None:
+        return head, loss
+    if bad:
+        raise NoValidCheckpoint(none_verifies(store.root, bad, ()))
+    if data is not None:
+        raise NoValidCheckpoint(
+            f"{loss} in checkpoint root {store.root}, and no committed checkpoint lies there; restore HEAD from a "
+            "backup, or give the run a new spec.checkpoint.root"
+        )
+    return None, None
 
 
 def committed_steps(store: Store) -> tuple[documents.CommittedStep, ...]:
@@ -125,10 +137,7 @@ def committed_steps(store: Store) -> tuple[documents.CommittedStep, ...]:
         NoValidCheckpoint: HEAD is damaged and cannot be rebuilt.
         StoreFailure: The store did not answer.
     """
-    head, _ = load_head(store)
-    if head is None or not head.committed:
-        raise BadConfiguration(f"{store.root} holds no checkpoint")
-    return head.committed
+    return _filled_head(store).committed
 
 
 def entry_of(store: Store, step: int | None) -> documents.CommittedStep:
@@ -139,13 +148,22 @@ def entry_of(store: Store, step: int | None) -> documents.CommittedStep:
         NoValidCheckpoint: HEAD is damaged and cannot be rebuilt.
         StoreFailure: The store did not answer.
     """
-    entries = committed_steps(store)
-    for entry in entries:
+    head = _filled_head(store)
+    for entry in head.committed:
         if step in (None, entry.step):
             return entry
+    why = next((f" any more ({bad.reason})" for bad in reversed(head.bad) if bad.step == step), "")
     raise BadConfiguration(
-        f"{store.root} has no checkpoint of step {step}; there are {', '.join(str(one.step) for one in entries)}"
+        f"{store.root} has no checkpoint of step {step}{why}; there are "
+        f"{', '.join(str(one.step) for one in head.committed)}"
     )
+
+
+def _filled_head(store: Store) -> documents.Head:
+    head, _ = load_head(store)
+    if head is None or not head.committed:
+        raise BadConfiguration(f"{store.root} holds no checkpoint")
+    return head
 
 
 def _expect_checkpoint(head: documents.Head | None, expected_step: int, root: str) -> None:
@@ -162,27 +180,6 @@ def _expect_checkpoint(head: documents.Head | None, expected_step: int, root: st
             f"the run had a checkpoint at step {expected_step}, but {root} holds none; correct spec.checkpoint.root or "
             "restore its files, or give the run a new root to begin again"
         )
-
-
-def none_verifies(root: str, tried: Sequence[documents.BadStep], older: Sequence[documents.CommittedStep]) -> str:
-    """The error message for a restore that found only damaged checkpoints.
-
-    Args:
-        root: Address of the root.
-        tried: Checkpoints that were tried and do not verify, newest first.
-        older: Checkpoints that were not tried, newest first.
-    """
-    reasons = "; ".join(f"step {bad.step}: {bad.reason[:_LONGEST_REASON]}" for bad in tried)
-    if not older:
-        return (
-            f"none of the {len(tried)} checkpoints in {root} verifies ({reasons}); restore the files from a backup, or "
-            "give the run a new spec.checkpoint.root to begin again"
-        )
-    return (
-        f"none of the {len(tried)} newest checkpoints in {root} verifies ({reasons}), and a run does not go further "
-        f"back by itself; restore the files from a backup, or copy an older one, such as step {older[0].step}, to a "
-        "root of its own (halcyon checkpoints copy) and set spec.checkpoint.root to that"
-    )
 
 
 def _expect_same_run(store: Store, head: documents.Head, fingerprints: documents.Fingerprints) -> None:

@@ -195,7 +195,7 @@ class OtherRun:
         Raises:
             StoreFailure: The store did not answer.
         """
-        clauses: tuple[str, ...] = ()
+        clauses: tuple[str, ...] = ("it is not known what differs: the manifest of the checkpoint cannot be read",)
         for _, manifest in readable(self.store, [entry]):
             clauses = differences(_of_document(fingerprints), _of_document(manifest.fingerprints))
         return OriginRecord(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from halcyon.checkpoint.collect import mark_left
 from halcyon.checkpoint.head import HeadKeeper, bad_step, with_damage, with_verified
 from halcyon.checkpoint.parts import Sleep, decode_report, encode_report, gather_reports, report_key
 from halcyon.checkpoint.processes import Processes
@@ -169,3 +170,4 @@ class ReadBackWorker:
             if bad not in self.keeper.update(lambda head: with_damage(head, bad)).bad:
                 return  # the checkpoint is being deleted, so missing files are no damage
         self.on_read_back(entry, damages[0] if damages else None)
+        mark_left(self.store, self.keeper.head)

@@ -27,6 +27,9 @@ class Limits:
 
 
 USUAL_LIMITS = Limits()
+PATIENCE_SECONDS = 5.0
+"""A save is late when it takes this much longer than usual. A store that completes no request for this time is silent.
+"""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,26 @@ class SaveReport:
     """Seconds between saves by time, as estimated after this save; None without saves by time."""
 
 
+@dataclass(frozen=True)
+class SaveUnderWay:
+    """A save in flight."""
+
+    step: int
+    seconds: float
+    """Since it began."""
+    silent_seconds: float
+    """Since the store last completed a request."""
+    is_late: bool
+    """Whether it takes longer than usual."""
+
+    @property
+    def clause(self) -> str:
+        """What the store did, for the end of a sentence; empty if it answers."""
+        if self.silent_seconds < PATIENCE_SECONDS:
+            return ""
+        return f", and the store has completed no request for {self.silent_seconds:.0f} s"
+
+
 def _ignore(*_: object) -> None:
     return
 
@@ -93,6 +116,8 @@ class Callbacks:
     """Called with the handling of a fault that does not end the run."""
     on_read_back: Callable[[CommittedStep, str | None], object] = _ignore
     """Called on process 0 with a checkpoint that was read back after its commit, and its damage; None: it is intact."""
+    on_newest: Callable[[CommittedStep | None], object] = _ignore
+    """Called with the newest checkpoint of HEAD, after a change of HEAD that is no commit. None: there is none."""
 
 
 NO_CALLBACKS = Callbacks()

@@ -158,6 +158,8 @@ class Leader:
     sleep: parts.Sleep
     warn: Callable[[str], object]
     read_back_every: Callable[[], int]
+    segments: Callable[[], dict[str, str] | None]
+    """The files of the history with all rows so far, for the link; None: the store did not take them in time."""
     written: tuple[ManifestFile, ...] = ()
     """The files that this process wrote in the last save that it finished."""
     _counted_until: float = field(default_factory=time.monotonic)
@@ -209,6 +211,9 @@ class Leader:
         if failure is not None:
             raise failure
         self.written = part.files
+        if about.evidence is not None:
+            evidence = about.evidence.model_copy(update={"segments": self.segments()})
+            about = about.model_copy(update={"evidence": evidence})
         now = time.monotonic()
         up_milliseconds = round(1000 * (now - self._counted_until))
         commit(

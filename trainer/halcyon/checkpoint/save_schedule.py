@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 
-from halcyon.checkpoint.results import SaveReport
 from halcyon.checkpoint.retention import Retention
 from halcyon_api.spec.checkpoint import CheckpointSpec
 
@@ -35,21 +34,22 @@ def is_save_time(interval_seconds: float | None, last_save_at: float, now: float
     return interval_seconds is not None and now - last_save_at >= interval_seconds
 
 
-def save_interval(spec: CheckpointSpec, up_seconds: float, stops: int, last: SaveReport | None) -> float | None:
+def save_interval(
+    spec: CheckpointSpec, up_seconds: float, stops: int, blocked_seconds: float | None, save_seconds: float
+) -> float | None:
     """Seconds between saves by time; None without saves by time.
 
     Args:
         spec: ``save.everySeconds``, or ``save.auto`` for the best interval.
         up_seconds: Total time that the run has been up.
         stops: Number of stops in that time.
-        last: The last save of this process; None before the first one.
+        blocked_seconds: Time for which a save blocks the loop; None before the first one.
+        save_seconds: Usual time from the start of a save to its commit.
     """
     if not spec.save.auto:
         return spec.save.every_seconds or None
     mean = mean_time_between_stops(up_seconds, stops)
-    if last is None:
-        return best_interval(FIRST_GUESS_SECONDS, mean)
-    return best_interval(last.blocked_seconds, mean, last.blocked_seconds + last.commit_seconds)
+    return best_interval(FIRST_GUESS_SECONDS if blocked_seconds is None else blocked_seconds, mean, save_seconds)
 
 
 def mean_time_between_stops(up_seconds: float, stops: int) -> float:

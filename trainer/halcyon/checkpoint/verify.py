@@ -10,16 +10,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from pydantic import ValidationError
 
 from halcyon.checkpoint.evidence import hash_of, link_of
+from halcyon.checkpoint.head import copies, with_bad
 from halcyon.checkpoint.layout import expected_files
 from halcyon.checkpoint.parts import in_parallel
 from halcyon.storage.store import Store
 from halcyon_api import checkpoint_documents as documents
 
+_LONGEST_REASON = 200
 _PREFIX = re.compile(rf"^{documents.STEPS_PREFIX}(\d{{12,}})\.(\d{{6,}})\.([0-9A-Za-z-]+)/")
 
 
@@ -115,9 +117,11 @@ def damage_of(read: Callable[[], object]) -> str | None:
 def find_damage(store: Store, entry: documents.CommittedStep) -> tuple[str, ...]:
     """Read a whole checkpoint and return its damage, one sentence for each fault; empty if it is intact."""
     try:
-        manifest = read_manifest(store, entry)
+        data, manifest = read_manifest_bytes(store, entry)
     except Damaged as damage:
         return (str(damage),)
+    if describe_commit(entry.path, data, manifest) != entry.model_copy(update={"verification": None}):
+        return ("HEAD does not say of it what MANIFEST.json says",)
 
     jobs: list[Callable[[], str | None]] = [
         lambda file=file: damage_of(lambda: read_file(store, entry.path, file)) for file in manifest.files
@@ -130,37 +134,93 @@ def prefixes(keys: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({match[0] for key in keys if (match := _PREFIX.match(key))}))
 
 
-def rebuild_head(store: Store) -> documents.Head | None:
-    """A HEAD that is rebuilt from the checkpoints, for a root whose HEAD is lost; None if no checkpoint is committed.
+def rebuild_head(store: Store) -> tuple[documents.Head | None, tuple[documents.BadStep, ...]]:
+    """A HEAD for a root whose HEAD is lost: its last copy, with the checkpoints that are still there.
 
-    A fenced writer may have written a COMMIT that HEAD never listed. The rebuilt HEAD lists it, because it is a
-    complete checkpoint of the same run, and the run's numbers at a step do not depend on the process that computed
-    them. The epoch is the newest in all prefixes.
+    A COMMIT that HEAD never listed, of a writer that was killed or fenced, does not count. Without a copy it does,
+    because it is a complete checkpoint of the same run. What has left HEAD counts in neither case: the copy says so,
+    and its COMMIT mark (`mark_left`). The epoch is the newest in all prefixes.
+
+    Returns:
+        HEAD; None if there is no copy and no checkpoint, then with those whose MANIFEST and COMMIT do not fit.
     """
     listed = prefixes(
         store.list(documents.STEPS_PREFIX) if store.folder is None else store.folders(documents.STEPS_PREFIX)
     )
     entries: list[tuple[documents.CommittedStep, documents.Manifest]] = []
+    bad: dict[str, documents.BadStep] = {}
     for prefix in listed:
-        data, mark = (store.read(f"{prefix}{key}").data for key in (documents.MANIFEST_KEY, documents.COMMIT_KEY))
-        if data is None or mark is None:
+        data, mark = (
+            store.read(f"{prefix}{key}").data or b"" for key in (documents.MANIFEST_KEY, documents.COMMIT_KEY)
+        )
+        if not mark:
             continue
         try:
             manifest = _parse(data)
-        except Damaged:
-            continue
-        if mark == encode_commit(data, manifest.epoch):
+            if mark != encode_commit(data, manifest.epoch):
+                raise Damaged("COMMIT does not name the manifest")
             entries.append((describe_commit(prefix, data, manifest), manifest))
-    if not entries:
-        return None
+        except Damaged as damage:
+            bad[prefix] = _left(prefix, mark, str(damage))
+    known = max(
+        (copy for copy in copies(store).values() if not copy.named.isdisjoint(listed)),
+        key=lambda copy: copy.starts,
+        default=None,
+    )
+    if known is not None:
+        named = {entry.path: entry for entry in known.committed}
+        entries = [
+            (named.get(entry.path, entry), manifest)
+            for entry, manifest in entries
+            if entry.path in named or known.epoch < entry.epoch
+        ]
+        for path in named.keys() - {entry.path for entry, _ in entries}:
+            lost = documents.BadStep(path=path, step=named[path].step, reason="COMMIT is missing")
+            known = with_bad(known, [bad.get(path, lost)])
+    elif not entries:
+        return None, tuple(bad.values())
     entries.sort(key=lambda one: (one[0].step, one[0].epoch), reverse=True)
-    committed = tuple(entry for entry, _ in entries)
-    epochs = [entry.epoch for entry in committed] + [
+    if known is None:
+        newest, manifest = entries[0]
+        known = documents.Head(owner=manifest.owner, epoch=newest.epoch, bad=tuple(bad.values()))
+    if entries and entries[0][0].path not in known.named:
+        # There is no copy, or it is of an earlier start, and the last one is lost too.
+        known = known.model_copy(update={"skipped": entries[0][1].data_position.skipped})
+    epochs = [known.epoch, *(entry.epoch for entry, _ in entries)] + [
         documents.Epoch(attempt=int(prefix.split(".")[1]), restart=0) for prefix in listed
     ]
-    newest = entries[0][1]
-    return documents.Head(
-        owner=newest.owner, epoch=max(epochs), committed=committed, skipped=newest.data_position.skipped
+    return known.model_copy(update={"epoch": max(epochs), "committed": tuple(entry for entry, _ in entries)}), ()
+
+
+def _left(prefix: str, mark: bytes, damage: str) -> documents.BadStep:
+    """The entry of ``HEAD.bad`` for a checkpoint without a valid COMMIT: its mark says why it left HEAD, or it is
+    damaged.
+    """
+    try:
+        reason = documents.BadStep.model_validate_json(mark).reason
+    except ValidationError:
+        reason = damage
+    return documents.BadStep(path=prefix, step=int(prefix.split("/")[1].split(".")[0]), reason=reason)
+
+
+def none_verifies(root: str, tried: Sequence[documents.BadStep], older: Sequence[documents.CommittedStep]) -> str:
+    """The error message for a restore that found only damaged checkpoints.
+
+    Args:
+        root: Address of the root.
+        tried: Checkpoints that were tried and do not verify, newest first.
+        older: Checkpoints that were not tried, newest first.
+    """
+    reasons = "; ".join(f"step {bad.step}: {bad.reason[:_LONGEST_REASON]}" for bad in tried)
+    if not older:
+        return (
+            f"none of the {len(tried)} checkpoints in {root} verifies ({reasons}); restore the files from a backup, or "
+            "give the run a new spec.checkpoint.root to begin again"
+        )
+    return (
+        f"none of the {len(tried)} newest checkpoints in {root} verifies ({reasons}), and a run does not go further "
+        f"back by itself; restore the files from a backup, or copy an older one, such as step {older[0].step}, to a "
+        "root of its own (halcyon checkpoints copy) and set spec.checkpoint.root to that"
     )
 
 

@@ -4,26 +4,28 @@ is active or not.
 
 from __future__ import annotations
 
-import json
 import secrets
 import sys
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from math import isfinite
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.filesize import decimal
 
 from halcyon.commands.errors import about_file, console, report_root_errors
 from halcyon.commands.models import owner_of
-from halcyon.commands.options import Endpoint, NewRoot, OwnerName, Region
+from halcyon.commands.options import Endpoint, Json, NewRoot, OwnerName, Region, RootEndpoint, RootRegion, print_json
 from halcyon.errors import BadConfiguration
 from halcyon_api.base import InvalidRun
 from halcyon_api.checkpoint_documents import CommittedStep, Owner
 from halcyon_api.counting import counted
 from halcyon_api.ends import ExitCode
 from halcyon_api.local_roots import root_address
+from halcyon_api.plain_files import user_path
 from halcyon_api.reading import load_run
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.yaml_text import dump
@@ -52,7 +54,7 @@ def list_(
     before: Annotated[int | None, typer.Option(min=0, help="Only checkpoints before this step: the next page.")] = None,
     endpoint: Endpoint = None,
     region: Region = None,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    as_json: Json = False,
 ) -> None:
     """List the checkpoints in a root: those that can be restored, and the others with the reason."""
     from halcyon.checkpoint.opening import list_checkpoints
@@ -62,25 +64,26 @@ def list_(
         listing = list_checkpoints(
             root_spec(place, endpoint, region), limit=None if as_json else limit, before=None if as_json else before
         )
-        if as_json:
-            document = {
-                "head": listing.head.document() if listing.head else None,
-                "headDamage": listing.head_damage,
-                "unfinished": listing.unfinished,
-            }
-            sys.stdout.write(f"{json.dumps(document, indent=1)}\n")
-        else:
-            _print(listing_view(listing, datetime.now(UTC)))
+        document = {
+            "head": listing.head.document() if listing.head else None,
+            "headDamage": listing.head_damage,
+            "unfinished": listing.unfinished,
+        }
+        _print(listing_view(listing, datetime.now(UTC)), as_json and document)
 
 
 @app.command()
-def show(place: RootArgument, step: Step = None, endpoint: Endpoint = None, region: Region = None) -> None:
+def show(
+    place: RootArgument, step: Step = None, endpoint: Endpoint = None, region: Region = None, as_json: Json = False
+) -> None:
     """Show one checkpoint: the attempt that made it, its position in the data, and its arrays."""
     from halcyon.checkpoint.arrays import Checkpoint
     from halcyon.commands.views.checkpoints import checkpoint_view
 
     with report_root_errors():
-        _print(checkpoint_view(Checkpoint(*_opened(place, step, endpoint, region))))
+        checkpoint = Checkpoint(*_opened(place, step, endpoint, region))
+        document = {"entry": checkpoint.entry.document(), "manifest": checkpoint.manifest.document()}
+        _print(checkpoint_view(checkpoint), as_json and document)
 
 
 @app.command()
@@ -90,41 +93,52 @@ def verify(
     every: Annotated[bool, typer.Option("--all", help="All checkpoints.")] = False,
     endpoint: Endpoint = None,
     region: Region = None,
+    as_json: Json = False,
 ) -> None:
-    """Read HEAD, the chain of evidence, and every byte of a checkpoint and of the history, and report all damage.
+    """Read HEAD, the chain of evidence, the ledgers of token caches, and every byte of a checkpoint and of the history,
+    and report all damage.
 
     Exits with 1 if there is any.
     """
-    from halcyon.checkpoint.evidence import read_chain, unlike_history
-    from halcyon.checkpoint.opening import committed_steps, entry_of, load_head
+    from halcyon.checkpoint.collect import unlisted_commits
+    from halcyon.checkpoint.opening import committed_steps, entry_of
     from halcyon.checkpoint.verify import find_damage
+    from halcyon.commands.proving.caches import read_caches
     from halcyon.commands.views.checkpoints import chain_sentence, damage_view
-    from halcyon.telemetry.history.reading import read_history
+    from halcyon.telemetry.history.checking import read_evidence
 
     with report_root_errors():
         store = root_store(place, endpoint, region)
-        entries = committed_steps(store) if every else (entry_of(store, step),)
-        _, head_damage = load_head(store)
-        intact = head_damage is None
-        if head_damage:
-            _print(
-                f"{head_damage}; the checkpoints below are found without it, and the run rebuilds it when it starts "
-                "again"
+        committed = committed_steps(store)
+        entries = committed if every else (entry_of(store, step),)
+        shown = read_evidence(store)
+        found: dict[str, list[str]] = {}
+        say = (lambda _: None) if as_json else _print
+
+        def read(what: str, says: str, damages: Sequence[str]) -> None:
+            found.setdefault(what, []).extend(damages)  # two starts may have saved one step
+            say(damage_view(what, says, damages))
+
+        if shown.head_damage:
+            found["HEAD"] = [shown.head_damage]
+            say(
+                f"{shown.head_damage}; the checkpoints below are found without it, and the run rebuilds it when it "
+                "starts again"
             )
         for entry in entries:
-            damages = find_damage(store, entry)
-            intact = intact and not damages
             size = decimal(entry.size_bytes)
-            _print(damage_view(f"step {entry.step}", f"every byte is what was written ({size})", damages))
-        chain, history = read_chain(store, committed_steps(store)), read_history(store)
-        if chain.links or chain.damages:
-            damages = (*chain.damages, *unlike_history(chain.links, history.steps))
-            intact = intact and not damages
-            _print(damage_view("evidence", chain_sentence(chain), damages))
-        if history.files:
-            intact = intact and not history.damages
-            files = counted(history.files, "file")
-            _print(damage_view("history", f"every byte of {files} is what was written", history.damages))
+            read(f"step {entry.step}", f"every byte is what was written ({size})", find_damage(store, entry))
+        others = len(committed) - len(entries)
+        if others:
+            say(f"not read: {counted(others, 'other checkpoint')}; --all reads them too")
+        if not shown.head_damage:
+            read("HEAD", "it lists every committed checkpoint", unlisted_commits(store))
+        read("evidence", chain_sentence(shown.chain), shown.chain.damages)
+        read("history", shown.says, shown.damages)
+        read("token caches", *read_caches(store))
+        intact = not any(found.values())
+        if as_json:
+            print_json({"intact": intact, "problems": found, "checkpointsNotRead": others})
     if not intact:
         raise typer.Exit(ExitCode.FAILURE)
 
@@ -139,6 +153,7 @@ def diff(
     ] = None,
     endpoint: Endpoint = None,
     region: Region = None,
+    as_json: Json = False,
 ) -> None:
     """List the arrays that differ between two checkpoints, and by how much. Exits with 1 if any array differs."""
     from halcyon.checkpoint.arrays import Checkpoint, compare
@@ -148,7 +163,9 @@ def diff(
         before = Checkpoint(*_opened(place, first, endpoint, region))
         after = Checkpoint(*_opened(place if other is None else other, second, endpoint, region))
         differences = list(compare(before, after))
-        _print(difference_view(differences))
+        # JSON has no NaN and no infinity.
+        rows = [asdict(one) | ({} if isfinite(one.largest) else {"largest": None}) for one in differences]
+        _print(difference_view(differences), as_json and {"differences": rows})
     if differences:
         raise typer.Exit(ExitCode.FAILURE)
 
@@ -186,24 +203,30 @@ def gc(
     ] = False,
     endpoint: Endpoint = None,
     region: Region = None,
+    as_json: Json = False,
 ) -> None:
     """Delete files that can never be restored: of checkpoints deleted in part, and of writers that have lost the
     root.
     """
     from halcyon.checkpoint.collect import Garbage, delete_checkpoint, garbage
+    from halcyon.checkpoint.evidence import segments_of
+    from halcyon.checkpoint.opening import load_head
     from halcyon.commands.views.checkpoints import garbage_view
     from halcyon.telemetry.history.reading import list_segments
 
     with report_root_errors():
         store = root_store(place, endpoint, region)
-        orphans = garbage(store)
-        merged = tuple(Garbage(name.key, "merged into another file of the history") for name in list_segments(store)[1])
+        orphans, named = garbage(store), segments_of(store, load_head(store)[0])
+        left = [name.key for name in list_segments(store)[1] if name.key not in named]
+        merged = tuple(Garbage(key, "merged into another file of the history") for key in left)
         if not dry_run:
             for orphan in orphans:
                 delete_checkpoint(store, orphan.path)
             for file in merged:
                 store.delete(file.path)
-        _print(garbage_view((*orphans, *merged), deleted=not dry_run))
+        found = (*orphans, *merged)
+        document = {"deleted": not dry_run, "garbage": [asdict(one) for one in found]}
+        _print(garbage_view(found, deleted=not dry_run), as_json and document)
 
 
 @app.command()
@@ -214,8 +237,8 @@ def copy(
     run: Annotated[
         str | None, typer.Option(help="NAMESPACE/NAME of the run that may resume from it. Default: the same run.")
     ] = None,
-    to_endpoint: Annotated[str | None, typer.Option(help="Address of the S3-compatible store of the new root.")] = None,
-    to_region: Annotated[str | None, typer.Option(help="Region of the new root's bucket.")] = None,
+    to_endpoint: RootEndpoint = None,
+    to_region: RootRegion = None,
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
@@ -241,10 +264,8 @@ def average(
     run: OwnerName = None,
     endpoint: Endpoint = None,
     region: Region = None,
-    root_endpoint: Annotated[
-        str | None, typer.Option(help="Address of the S3-compatible store of the new root.")
-    ] = None,
-    root_region: Annotated[str | None, typer.Option(help="Region of the new root's bucket.")] = None,
+    root_endpoint: RootEndpoint = None,
+    root_region: RootRegion = None,
 ) -> None:
     """Average the models of checkpoints into a checkpoint of step 0, with which runs can begin.
 
@@ -265,7 +286,7 @@ def average(
     sys.stdout.write(dump({"spec": {"from": {"run": owner.name, "root": to.root}, "model": model.spec.document()}}))
 
 
-def doctor(place: RootArgument, endpoint: Endpoint = None, region: Region = None) -> None:
+def doctor(place: RootArgument, endpoint: Endpoint = None, region: Region = None, as_json: Json = False) -> None:
     """Test the operations that a checkpoint root must support. Exits with 85 if one fails."""
     from halcyon.commands.views.checkpoints import abilities_view
     from halcyon.storage.abilities import test_abilities
@@ -273,7 +294,8 @@ def doctor(place: RootArgument, endpoint: Endpoint = None, region: Region = None
     with report_root_errors():
         store = root_store(place, endpoint, region)
         abilities = list(test_abilities(store, secrets.token_hex(4), time.monotonic))
-        _print(abilities_view(store.root, abilities))
+        document = {"root": store.root, "abilities": [asdict(one) for one in abilities]}
+        _print(abilities_view(store.root, abilities), as_json and document)
     if any(ability.problem for ability in abilities):
         raise typer.Exit(ExitCode.ROOT_UNUSABLE)
 
@@ -289,7 +311,7 @@ def root_spec(place: str, endpoint: str | None, region: str | None) -> Checkpoin
     from halcyon.weights.model_file import read_model
 
     try:
-        if "://" not in place and not (path := Path(place).expanduser()).is_dir():
+        if "://" not in place and not (path := user_path(place)).is_dir():
             if not path.exists() and path.suffix not in (".yaml", ".yml"):
                 raise BadConfiguration(
                     f"there is no folder {place}; give a checkpoint root, or the path of a TrainingRun document"
@@ -317,5 +339,9 @@ def _opened(place: str, step: int | None, endpoint: str | None, region: str | No
     return store, entry_of(store, step)
 
 
-def _print(view: object) -> None:
-    console().print(view)
+def _print(view: object, document: Mapping[str, object] | Literal[False] = False) -> None:
+    """Print a view, or the document of `Json`."""
+    if document is False:
+        console().print(view)
+    else:
+        print_json(document)

@@ -5,25 +5,29 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from halcyon.commands.checkpoints import root_store
 from halcyon.commands.errors import console as new_console
 from halcyon.commands.errors import report_errors, report_root_errors
-from halcyon.commands.options import Defaults, Document, Endpoint, Region
+from halcyon.commands.options import Defaults, Document, Endpoint, Json, Overrides, Region, print_json
 from halcyon.errors import BadConfiguration
+from halcyon.host.output import outlive_reader
 from halcyon_api.counting import counted
 from halcyon_api.local_roots import root_address
+from halcyon_api.printable import printable
 from halcyon_api.training_run import TrainingRunSpec
 
 if TYPE_CHECKING:
     from halcyon.data.cache.ensure import Caches
+    from halcyon.data.dataset import Dataset
     from halcyon.run.context import Context
 
 _STOPPED = "stopped; the shards that are done are kept"
@@ -37,16 +41,26 @@ Root = Annotated[
 
 
 @app.command()
-def build(document: Document, checkpoint_root: Root = None, defaults: Defaults = None) -> None:
+def build(
+    document: Document,
+    checkpoint_root: Root = None,
+    defaults: Defaults = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
     """Build the token caches of a run. Continues a build that was stopped."""
-    from halcyon.commands.views.sources import source_table
+    from halcyon.commands.views.sources import ledger_document, source_table
 
+    outlive_reader()
     with report_errors(document, interrupted=_STOPPED):
-        console = new_console()
-        spec = _context(document, checkpoint_root, defaults).run.spec
-        caches = _built(spec, console)
-        console.print(source_table(caches.ledgers))
-        _note(spec, caches, console)
+        spec = _context(document, checkpoint_root, defaults, overrides).run.spec
+        caches = _built(spec, Console(stderr=True) if as_json else new_console())
+        notes = _notes(spec, caches)
+        if as_json:
+            sources = [ledger_document(name, ledger) for name, ledger in caches.ledgers.items()]
+            print_json({"sources": sources, "notes": notes})
+            return
+        _print([source_table(caches.ledgers)], notes)
 
 
 @app.command()
@@ -61,17 +75,19 @@ def show(
     text: Annotated[bool, typer.Option(help="Print the text, or only the documents that it comes from.")] = True,
     checkpoint_root: Root = None,
     defaults: Defaults = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
 ) -> None:
     """Print the data of a step: sources, documents and text. Text that does not count in the loss is struck through."""
     import numpy as np
 
-    from halcyon.commands.views.examples import step_view
+    from halcyon.commands.views.examples import step_document, step_view
     from halcyon.data.open import inspect_dataset
     from halcyon.data.trace import rows_of_host
 
     picked = _slice(("0:4" if text else ":") if rows is None else rows)
     with report_errors(document, interrupted=_STOPPED):
-        context = _context(document, checkpoint_root, defaults)
+        context = _context(document, checkpoint_root, defaults, overrides)
         spec = context.run.spec
         if step > spec.trainer.steps:
             raise typer.BadParameter(
@@ -96,8 +112,13 @@ def show(
             )
         if not len(chosen[picked]):
             raise typer.BadParameter(f"{rows} is none of the {len(chosen)} rows, counted from 0", param_hint="--rows")
+        notes = _notes(spec, caches, dataset)
+        if as_json:
+            found = step_document(dataset, caches.ledgers, step, chosen[picked], text=text)
+            print_json({**found, "notes": notes})
+            return
         console = new_console()
-        _note(spec, caches, console)
+        _print([], notes)
         marked = not console.is_terminal or console.no_color
         for part in step_view(dataset, caches.ledgers, step, chosen[picked], text=text, marked=marked):
             console.print(part, soft_wrap=isinstance(part, Text))
@@ -111,29 +132,34 @@ def stats(
     ] = None,
     checkpoint_root: Root = None,
     defaults: Defaults = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
 ) -> None:
     """Print the contents of a run's sources, how often each is read, and how long its documents are."""
     from halcyon.commands.views.picture import write_picture
-    from halcyon.commands.views.sources import overview, picture, stats_view
+    from halcyon.commands.views.sources import overview, overview_document, picture, stats_view
     from halcyon.data.open import inspect_dataset
 
     if plot is not None and plot.suffix != ".svg":
         raise typer.BadParameter(f"{plot} is drawn as SVG, so its name must end in .svg", param_hint="--plot")
     with report_errors(document, interrupted=_STOPPED):
-        spec = _context(document, checkpoint_root, defaults).run.spec
+        spec = _context(document, checkpoint_root, defaults, overrides).run.spec
         dataset, caches = inspect_dataset(spec, process=f"stats/{time.time_ns()}", on_rebuild=_warn)
         ledgers = caches.ledgers
         steps = spec.trainer.steps
         sources = overview(dataset, ledgers, steps)
-        console = new_console()
-        for name, ledger in ledgers.items():
-            if not ledger.finished:
-                console.print(
-                    f"{name}: its token cache is not complete yet; all numbers are of its first "
-                    f"{counted(len(ledger.shards), 'shard')}"
-                )
-        console.print(stats_view(sources, ledgers, steps))
-        _note(spec, caches, console)
+        notes = _notes(spec, caches, dataset)
+        if as_json:
+            found = [overview_document(source, ledgers[source.name]) for source in sources]
+            print_json({"steps": steps, "sources": found, "notes": notes})
+        else:
+            incomplete = [
+                f"{name}: its token cache is not complete yet; all numbers are of its first "
+                f"{counted(len(ledger.shards), 'shard')}"
+                for name, ledger in ledgers.items()
+                if not ledger.finished
+            ]
+            _print([*incomplete, stats_view(sources, ledgers, steps)], notes)
         if plot is not None:
             write_picture(picture(sources, steps), plot)
 
@@ -197,18 +223,25 @@ def _built(spec: TrainingRunSpec, console: Console) -> Caches:
         return ensure_caches(spec, process=f"build/{time.time_ns()}", report=show, on_rebuild=_warn)[1]
 
 
-def _note(spec: TrainingRunSpec, caches: Caches, console: Console) -> None:
-    """Print what `halcyon.data.source_notes` finds; warnings go to standard error."""
+def _notes(spec: TrainingRunSpec, caches: Caches, dataset: Dataset | None = None) -> list[str]:
+    """The sentences that `halcyon.data.source_notes` finds. Its warnings are printed to standard error."""
     from halcyon.data.source_notes import source_notes, source_warnings
 
-    for note in source_notes(caches):
-        console.print(note.message, markup=False, highlight=False, soft_wrap=True)
     for warning in source_warnings(spec, caches):
         _warn(warning)
+    return [note.message for note in source_notes(caches, dataset)]
+
+
+def _print(parts: Sequence[RenderableType], notes: Sequence[str]) -> None:
+    console = new_console()
+    for part in parts:
+        console.print(part)
+    for note in notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
 
 
 def _warn(sentence: str) -> None:
-    sys.stderr.write(f"warning: {sentence}\n")
+    sys.stderr.write(f"warning: {printable(sentence)}\n")
 
 
 def _slice(words: str) -> slice:
@@ -226,8 +259,11 @@ def _slice(words: str) -> slice:
     return slice(begin, end) if row is None else slice(row, row + 1)
 
 
-def _context(document: Path, checkpoint_root: str | None, defaults: list[Path] | None) -> Context:
+def _context(
+    document: Path, checkpoint_root: str | None, defaults: list[Path] | None, overrides: list[str] | None
+) -> Context:
     from halcyon.run.context import resolve_context
     from halcyon.run.data import checked
 
-    return checked(resolve_context(document, {}, checkpoint_root=checkpoint_root, defaults=defaults or ()))
+    changes = {"defaults": defaults or (), "overrides": overrides or ()}
+    return checked(resolve_context(document, {}, checkpoint_root=checkpoint_root, **changes))

@@ -10,7 +10,6 @@ Halcyon with other laws changes no run.
 from __future__ import annotations
 
 import inspect
-import json as json_format
 import math
 import sys
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from halcyon.commands.errors import console
+from halcyon.commands.options import Json, print_json
 from halcyon.commands.views.tables import FittedTable
 from halcyon_api.ends import ExitCode
 from halcyon_api.spec.families.nanochat import NanochatSpec, derived_width
@@ -304,7 +304,7 @@ def document(settings: Dial) -> dict[str, Any]:
                 "sequenceLength": choices.sequence_length,
                 "precision": {"compute": "bfloat16"},
             },
-            "checkpoint": {"root": f"file:///var/tmp/halcyon/{name}"},
+            "checkpoint": {"root": f"~/halcyon/{name}"},
         },
     }
 
@@ -350,13 +350,11 @@ def print_dial(settings: Dial) -> None:
 
 
 @_with_choices
-def show_dial(
-    settings: Dial, json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False
-) -> None:
+def show_dial(settings: Dial, json: Json = False) -> None:
     """Show what `halcyon dial` sets for a nanochat of this depth, and by which law."""
     rows = settings.laws()
     if json:
-        sys.stdout.write(f"{json_format.dumps({name: {'value': value, 'law': law} for name, value, law in rows})}\n")
+        print_json({name: {"value": value, "law": law} for name, value, law in rows})
         return
     table = FittedTable("setting", "value", "law")
     for name, value, law in rows:

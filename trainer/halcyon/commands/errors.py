@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,12 +19,14 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from halcyon.errors import NoValidCheckpoint, RootUnusable, TrainerExit
+from halcyon.errors import NoValidCheckpoint, RootUnusable, TrainerExit, no_thread
+from halcyon.host.output import OutputLost, guard_streams
 from halcyon_api.base import InvalidRun
 from halcyon_api.checkpoint_documents import DamagedDocument
 from halcyon_api.counting import counted
 from halcyon_api.ends import ExitCode
 from halcyon_api.package import missing
+from halcyon_api.printable import one_line, printable
 from halcyon_api.sentences import nearest
 
 _WIDE = 1000
@@ -68,17 +71,20 @@ def report_errors(about: object = "", *, interrupted: str = "stopped") -> Iterat
         sentence, code = about_file(about, str(error)), error.exit_code
     except InvalidRun as error:
         sentence, code = about_file(about, str(error)), ExitCode.BAD_CONFIGURATION
-    except BrokenPipeError:
-        raise  # the reader, such as `head`, has closed the pipe
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         sentence, code = f"{_of_file(error)}; give another path", ExitCode.BAD_CONFIGURATION
     except OSError as error:
         sentence, code = _of_file(error), ExitCode.FAILURE
+    except UnicodeEncodeError as error:  # a byte of the shell that is not UTF-8 is half a surrogate pair
+        sentence = (
+            f"a text has a part of a character, {error.object[error.start]!a}, at character {error.start}; fix the text"
+        )
+        code = ExitCode.BAD_CONFIGURATION
     except MemoryError:
         sentence, code = "this machine has too little memory for this command", ExitCode.FAILURE
     except KeyboardInterrupt:
         sentence, code = interrupted, ExitCode.FAILURE
-    sys.stderr.write(f"{sentence}\n")
+    sys.stderr.write(f"{printable(sentence)}\n")
     raise typer.Exit(code)
 
 
@@ -106,12 +112,12 @@ def report_root_errors(what: str = "the root") -> Iterator[None]:
 
 
 def _of_file(error: OSError) -> str:
-    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+    return f"{one_line(str(error.filename))}: {error.strerror}" if error.filename else error.strerror or str(error)
 
 
 def about_file(file: object, sentence: str) -> str:
     """The sentence with the file's name before it, unless it already begins with that name."""
-    return sentence if not file or sentence.startswith(f"{file}:") else f"{file}: {sentence}"
+    return sentence if not file or sentence.startswith(f"{file}:") else f"{one_line(str(file))}: {sentence}"
 
 
 def replace_unencodable() -> None:
@@ -153,6 +159,8 @@ class OneSentence(TyperGroup):
         run = super().main
         if not standalone_mode:
             return run(args, prog_name, complete_var, False, windows_expand_args, **extra)
+        guard_streams()
+        _name_no_type_of_flags(self)
         try:
             code = run(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except typer.TyperException as error:
@@ -162,12 +170,29 @@ class OneSentence(TyperGroup):
         except typer.Abort:
             sys.stderr.write("stopped\n")
             sys.exit(1)
+        except OutputLost as lost:
+            os._exit(lost.exit_code)
         except ModuleNotFoundError as error:
             if error.name is None or error.name.startswith("halcyon"):
                 raise
             sys.stderr.write(f"{missing(error.name)}\n")
             sys.exit(1)
+        except RuntimeError as error:
+            if not (said := no_thread(error)):
+                raise
+            sys.stderr.write(f"{said}\n")
+            sys.stderr.flush()
+            os._exit(1)  # the threads that did start may keep the interpreter
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _name_no_type_of_flags(command: Any) -> None:
+    """Let the help of commands show a flag without a type: it takes no value."""
+    for option in (*command.params, command.get_help_option(typer.Context(command))):
+        if getattr(option, "is_flag", False):
+            option.metavar = ""
+    for one in getattr(command, "commands", {}).values():
+        _name_no_type_of_flags(one)
 
 
 def sentence(error: typer.TyperException, program: str) -> str:
@@ -180,8 +205,7 @@ def sentence(error: typer.TyperException, program: str) -> str:
     if type(error).__name__ == "NoArgsIsHelpError":
         return ""
     context = getattr(error, "ctx", None)
-    text = " ".join(_what(error, context).split())
-    text = "".join(sign if sign.isprintable() else "?" for sign in text)
+    text = one_line(" ".join(_what(error, context).split()))
     text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
     command = program if context is None else context.command_path
     return f"{command}: {text}; see `{command} --help`"

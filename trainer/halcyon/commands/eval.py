@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -57,7 +55,7 @@ def evaluate_tasks(
     answers: Annotated[
         int, typer.Option(min=1, max=256, help="Answers to each question; several give pass@k, and need a temperature.")
     ] = 1,
-    json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON object.")] = False,
+    json: options.Json = False,
     template: options.Template = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="Ask in plain text, for a model that was not trained on conversations.")
@@ -74,26 +72,11 @@ def evaluate_tasks(
     dtype: options.LoadedAs = None,
     compute: options.Compute = "float32",
     mesh: options.Mesh = None,
-    sandbox_pool: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Run programs of the model in pods of this SandboxWarmPool of agent-sandbox, not on this machine.",
-        ),
-    ] = None,
-    sandbox_namespace: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAMESPACE", help="The pool's namespace. Default: that of this pod, or of the kubeconfig."
-        ),
-    ] = None,
     endpoint: options.Endpoint = None,
     region: options.Region = None,
 ) -> None:
     """Ask a model the questions of tasks, and print the part that it answers right."""
-    with report_root_errors(), _terminable() if sandbox_pool else nullcontext():
-        if sandbox_namespace is not None and sandbox_pool is None:
-            raise BadConfiguration("--sandbox-namespace needs --sandbox-pool NAME")
+    with report_root_errors():
         benchmarks = _benchmarks(task or (), core, most)
         if answers > 1 and temperature == 0:
             raise BadConfiguration(
@@ -109,7 +92,6 @@ def evaluate_tasks(
             )
         if results is not None:
             results.mkdir(parents=True, exist_ok=True)
-        programs = _programs(benchmarks, sandbox_pool, sandbox_namespace)
 
         from halcyon.evals.runner import Runner, Settings
         from halcyon.evals.scores import document_of, samples_of
@@ -123,7 +105,7 @@ def evaluate_tasks(
             model,
             tokenizer,
             chat,
-            Settings(sampling, slots, batch_tokens, compute, answers=answers, **programs),
+            Settings(sampling, slots, batch_tokens, compute, answers=answers),
         )
         numbers: list[TaskNumbers] = []
         samples: list[AnswerSample] = []
@@ -177,29 +159,6 @@ def _benchmarks(given: Sequence[str], core: Path | None, most: int | None) -> li
             f"{', '.join(BENCHMARKS)}"
         )
     return read_benchmarks(files, most)
-
-
-def _programs(benchmarks: list[Benchmark], pool: str | None, namespace: str | None) -> dict[str, Any]:
-    """The members of the settings that say where programs run. The place is tried before the model is read."""
-    from halcyon.evals.benchmarks import check_programs
-
-    if pool is None or not any(benchmark.runs_programs for benchmark in benchmarks):
-        check_programs(benchmarks)
-        return {}
-    from halcyon.evals.sandbox.pool import SandboxPool
-
-    sandboxes = SandboxPool(pool, namespace)
-    return {"programs": sandboxes.check(), "run_program": sandboxes.run, "stop_programs": sandboxes.stop}
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Treat SIGTERM as an interrupt: a Job that is deleted still deletes its claims."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _write_answers(path: Path, answers: Sequence[Answer]) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from halcyon.commands import checkpoints, data, dial, models, profile, samples, serve, show, texts, tokenizer
 from halcyon.commands.errors import OneSentence, console, replace_unencodable, report_errors
 from halcyon.commands.eval import evaluate_tasks
-from halcyon.commands.options import Defaults, Document, Overrides, resolved
+from halcyon.commands.options import Defaults, Device, Document, Json, Overrides, print_json, resolved
 from halcyon.commands.plan import plan
 from halcyon.commands.prove import prove
 from halcyon.commands.replay import replay
@@ -23,11 +24,12 @@ from halcyon.commands.views.tables import FittedTable
 from halcyon.errors import BadConfiguration
 from halcyon.host.documents import is_local, local_paths, missing_files
 from halcyon_api.counting import counted
+from halcyon_api.defaults.files import with_changes
 from halcyon_api.ends import ExitCode
 from halcyon_api.memory import memory_problem
 from halcyon_api.mesh import run_mesh
-from halcyon_api.model_file import with_model
 from halcyon_api.package import version
+from halcyon_api.printable import printable
 from halcyon_api.reading import read_one
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.validation import Problem, find_problems
@@ -38,7 +40,6 @@ app = typer.Typer(
     cls=OneSentence,
     help="Train language models on preemptible accelerators as if nothing ever failed.",
     no_args_is_help=True,
-    add_completion=False,
 )
 
 LOCAL = "On this machine"
@@ -85,10 +86,7 @@ def train(
     ] = None,
     defaults: Defaults = None,
     overrides: Overrides = None,
-    device: Annotated[
-        Literal["cpu"] | None,
-        typer.Option(help="cpu: train on the processor. Default: the accelerator that the document names."),
-    ] = None,
+    device: Device = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Begin again: the folder of the checkpoint root is renamed, not deleted.")
     ] = False,
@@ -154,7 +152,7 @@ def validate(document: Document, defaults: Defaults = None, overrides: Overrides
     with report_errors(document):
         run = resolved(document, defaults, overrides)
     for warning in text_warnings(run.spec.data):
-        sys.stderr.write(f"{document}: warning: {warning}\n")
+        sys.stderr.write(printable(f"{document}: warning: {warning}\n"))
     problems = find_problems(run.spec) or (
         *missing_files(run.spec),
         *_memory_problems(run.spec),
@@ -165,9 +163,9 @@ def validate(document: Document, defaults: Defaults = None, overrides: Overrides
 
         problems, notes = check_formats(run.spec)
         for note in notes:
-            sys.stderr.write(f"{document}: note: {note}\n")
+            sys.stderr.write(printable(f"{document}: note: {note}\n"))
     for problem in problems:
-        sys.stderr.write(f"{document}: {problem}\n")
+        sys.stderr.write(printable(f"{document}: {problem}\n"))
     if problems:
         raise typer.Exit(ExitCode.BAD_CONFIGURATION)
     topology = run.spec.accelerator.resolve()
@@ -180,21 +178,24 @@ def validate(document: Document, defaults: Defaults = None, overrides: Overrides
 
 
 @app.command(rich_help_panel=LOCAL)
-def resolve(document: Document) -> None:
+def resolve(document: Document, overrides: Overrides = None) -> None:
     """Print a run document with the model of the config.json that it names, for `kubectl apply`."""
     from halcyon.weights.model_file import read_model
 
     with report_errors(document):
-        sys.stdout.write(dump(with_model(read_one(document), document.parent, read_model)))
+        sys.stdout.write(dump(with_changes(read_one(document), document.parent, read_model, overrides or ())))
 
 
 @app.command("models", rich_help_panel=LOCAL)
-def list_models() -> None:
+def list_models(as_json: Json = False) -> None:
     """List the model families of spec.model, with the published models and the fields of each, and those that are left
     out.
     """
     from halcyon_api.families_reference import COMMON, LEFT_OUT, rows
 
+    if as_json:
+        print_json({"families": [asdict(row) for row in rows()], "common": COMMON, "leftOut": dict(LEFT_OUT)})
+        return
     table = FittedTable("section", "models", "what it is", "further fields")
     for row in rows():
         table.add_row(row.section, row.models, row.meaning, ", ".join(row.fields) or "none")

@@ -10,10 +10,11 @@ from typing import Annotated
 import typer
 
 from halcyon.commands.errors import report_root_errors
-from halcyon.commands.options import Dtype, Endpoint, Kept, NewRoot, OwnerName, Region
+from halcyon.commands.options import Dtype, Endpoint, Kept, NewRoot, OwnerName, Region, RootEndpoint, RootRegion
 from halcyon.errors import BadConfiguration
 from halcyon_api.checkpoint_documents import Owner
 from halcyon_api.counting import counted
+from halcyon_api.printable import printable
 from halcyon_api.yaml_text import dump
 
 import_app = typer.Typer(help="Make a checkpoint from a model in other files.", no_args_is_help=True)
@@ -49,8 +50,8 @@ def import_hf(
     ] = None,
     endpoint: Endpoint = None,
     region: Region = None,
-    root_endpoint: Annotated[str | None, typer.Option(help="Address of the S3-compatible store of the root.")] = None,
-    root_region: Annotated[str | None, typer.Option(help="Region of the root's bucket.")] = None,
+    root_endpoint: RootEndpoint = None,
+    root_region: RootRegion = None,
 ) -> None:
     """Import a Hugging Face model as a checkpoint of step 0, with which runs can begin.
 
@@ -67,7 +68,7 @@ def import_hf(
         owner = owner_of(run, to.root)
         source = Store(folder_place(folder, endpoint, region), timeout_seconds=FILE_SECONDS)
         beside = None if adapter is None else Store(folder_place(adapter))
-        entry = import_model(source, to, owner=owner, dtype=dtype, adapter=beside, clock=time.time())
+        entry = import_model(source, to, owner=owner, dtype=dtype, adapter=beside, clock=time.time(), place=folder)
         stored = stored_model(to, entry)
     sys.stderr.write(
         f"{folder}: {stored.spec.kind} with {stored.tokens} tokens and sequences of at most {stored.positions} is the "
@@ -157,7 +158,7 @@ def export_hf(
         )
     sys.stdout.write(f"{what}{without}\n")
     if (note := template_note(stored)) is not None:
-        sys.stdout.write(f"{note}\n")
+        sys.stdout.write(f"{printable(note)}\n")
 
 
 def _part(part: str | None) -> tuple[int, int]:

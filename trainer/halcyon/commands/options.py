@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -35,8 +38,13 @@ OwnerName = Annotated[
     str | None,
     typer.Option(help="NAME or NAMESPACE/NAME of the run that owns the root. Default: the last part of the root."),
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 NewRoot = Annotated[str, typer.Option(help="The checkpoint root to make: a directory, s3:// or gs://.")]
-
+RootEndpoint = Annotated[str | None, typer.Option(help="Address of the S3-compatible store of the new root.")]
+RootRegion = Annotated[str | None, typer.Option(help="Region of the new root's bucket.")]
+Device = Annotated[
+    Literal["cpu"] | None, typer.Option(help="cpu: on the processor. Default: the accelerator that the document names.")
+]
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 """Types of parameters."""
@@ -112,6 +120,11 @@ def valid_training(document: Path, defaults: list[Path] | None, overrides: list[
             f"spec.task: a run of task {run.spec.task} has no training step; only task train has a plan and schedules"
         )
     return run
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Print what `Json` asks for."""
+    sys.stdout.write(f"{json.dumps(document, indent=1)}\n")
 
 
 def text_of(file: Path, most_bytes: int) -> str:

@@ -15,6 +15,7 @@ import typer
 
 from halcyon.commands.errors import console, report_errors
 from halcyon.commands.options import Defaults, Document, Overrides, valid_training
+from halcyon.commands.terminal import each_minute
 from halcyon.errors import BadConfiguration
 from halcyon_api.ends import ExitCode
 from halcyon_api.yaml_text import dump
@@ -61,8 +62,9 @@ def plan(
 
     Compiles the step of the largest batch for the accelerators that the document names; they need not be there. This
     needs the extra `cuda` or `tpu`. Without it, the step is compiled for virtual devices of this machine's processor,
-    whose compiler orders and fuses operations in another way: memory and times differ somewhat, and kernels are
-    missing. Each number says whether it was compiled, computed or assumed. Ends with 80 if the step does not fit.
+    whose compiler orders and fuses operations in another way: memory is an upper bound, times are rough, and kernels
+    are missing. Each number says whether it was compiled, and for what, computed or assumed. Ends with 80 if the step
+    does not fit.
     """
     from halcyon.commands.planning.assumptions import meanings, with_values
 
@@ -73,7 +75,8 @@ def plan(
         for name, meaning in meanings().items():
             sys.stdout.write(f"{name}: {meaning}\n")
         return
-    with report_errors(document):
+    doing = ["as the document says"]
+    with report_errors(document), each_minute(lambda: f"still compiling: {doing[-1]}"):
         assumed = with_values(assume or ())
         run = valid_training(document, defaults, overrides)
         if assumed.price is None:
@@ -93,6 +96,7 @@ def plan(
                 candidates,
                 seconds=60 * minutes,
                 by_money=topologies,
+                doing=doing.append,
             )
             if write is not None:
                 write_best(tried, run, write)
@@ -101,7 +105,7 @@ def plan(
             else:
                 _print(page.ranking(tried))
             return
-        now, found = dt.datetime.now(dt.UTC), compiled(run.spec, assumed)
+        now, found = dt.datetime.now(dt.UTC), compiled(run.spec, assumed, doing.append)
         numbers = estimate(found.plan, found.run, found.rates, assumed, now)
         if report is not None:
             from halcyon.commands.planning.report import report_of
@@ -120,7 +124,7 @@ def plan(
             whole = {"plan": numbers.document(), "program": found.plan.document(), "note": found.note or None}
             sys.stdout.write(f"{json_format.dumps(whole)}\n")
         else:
-            _print(page.plan_page(found.plan, numbers, found.note, details=details))
+            _print(page.plan_page(found.plan, numbers, found.run, found.note, details=details))
     if numbers.missing_bytes:
         raise typer.Exit(ExitCode.BAD_CONFIGURATION)
 

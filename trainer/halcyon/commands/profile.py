@@ -16,6 +16,7 @@ from rich.text import Text
 from halcyon.commands.errors import report_errors
 from halcyon.commands.views.tables import FittedTable
 from halcyon.errors import BadConfiguration
+from halcyon_api.counting import percent
 from halcyon_api.environment import SAVE_TOKEN
 from halcyon_api.post_requests import (
     MAX_PROFILED_STEPS,
@@ -110,7 +111,7 @@ def profile_view(path: str, numbers: dict[int, dict[str, Any]]) -> RenderableTyp
     title = f"{path}: {first.get('steps')} steps from step {first.get('firstStep')}, {window:.3g} s"
     if first.get("mfu") is not None:
         peak = first.get("peakFlopsPerSecond")
-        mfu = f"MFU {first['mfu']:.1%} = {first.get('mfuFormula')}, peak {peak:.4g} FLOP/s"
+        mfu = f"MFU {percent(first['mfu'], 1)} = {first.get('mfuFormula')}, peak {peak:.4g} FLOP/s"
     else:
         mfu = "MFU is not known: the hardware table has no peak for this accelerator"
     causes = (first.get("secondsByCause") or {}).items()

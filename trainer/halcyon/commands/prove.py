@@ -19,6 +19,8 @@ from halcyon.commands.options import Defaults, Endpoint, Overrides, Region, requ
 from halcyon.errors import BadConfiguration, TrainerExit
 from halcyon_api.counting import counted
 from halcyon_api.ends import ExitCode
+from halcyon_api.plain_files import user_path
+from halcyon_api.printable import printable
 from halcyon_api.training_run import TrainingRun
 
 if TYPE_CHECKING:
@@ -92,7 +94,7 @@ def _proved(store: Store, run: TrainingRun | None, replays: list[Path], key: Pat
     root = read_root(store, run)
     if root.damages:
         sys.stderr.write(f"{store.root} does not hold, so there is no statement:\n")
-        sys.stderr.writelines(f"  {damage}\n" for damage in root.damages)
+        sys.stderr.writelines(f"  {printable(str(damage))}\n" for damage in root.damages)
         return False
     for path, record in zip(replays, records, strict=True):
         if (problem := misfit(record, root.run, root.links)) is not None:
@@ -173,12 +175,12 @@ def _opened(
         BadConfiguration: It is neither, or a root has options of a document.
         InvalidRun: The document is not valid.
     """
-    if "://" in place or Path(place).expanduser().is_dir():
+    if "://" in place or user_path(place).is_dir():
         if defaults or overrides:
             raise BadConfiguration("--defaults and --set belong to a document; give run.yaml in place of the root")
         return root_store(place, endpoint, region), None
     root_spec(place, endpoint, region)  # says what is wrong with the path
-    run = resolved(Path(place).expanduser(), defaults, overrides)
+    run = resolved(user_path(place), defaults, overrides)
     from halcyon.storage.store import Store
 
     return Store(run.spec.checkpoint), run

@@ -6,21 +6,32 @@ A process trains the document of the replay (task ``replay``) in a folder of its
 from __future__ import annotations
 
 import json as json_format
+import os
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from halcyon.commands.errors import console, report_root_errors
-from halcyon.commands.options import Defaults, Document, Overrides, require_folder, valid_training
+from halcyon.commands.options import (
+    Defaults,
+    Device,
+    Document,
+    Json,
+    Overrides,
+    print_json,
+    require_folder,
+    valid_training,
+)
 from halcyon.errors import BadConfiguration, TrainerExit
 from halcyon_api.ends import EndCause, ExitCode
+from halcyon_api.printable import printable
 from halcyon_api.replays import REPLAY_KEY, ReplayRecord, replay_document
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.training_run import TrainingRun
@@ -36,11 +47,8 @@ def replay(
     to: Annotated[int | None, typer.Option(min=1, help="The last step. Default: that of the next checkpoint.")] = None,
     defaults: Defaults = None,
     overrides: Overrides = None,
-    device: Annotated[
-        Literal["cpu"] | None,
-        typer.Option(help="cpu: on the processor. Default: the accelerator that the document names."),
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print what was found as one JSON object.")] = False,
+    device: Device = None,
+    json: Json = False,
     record: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write what was found to this file as well, for `halcyon prove --replay`."),
@@ -102,14 +110,18 @@ def replayed(
         BadConfiguration: There is no such checkpoint, or nothing to compare with.
         TrainerExit: The replay failed; the message has its last words.
     """
+    from halcyon.commands.proving.deriving import other_document
     from halcyon.run.replay import read_original
     from halcyon.storage.store import Store
 
+    store = Store(run.spec.checkpoint)
     try:
-        read_original(Store(run.spec.checkpoint), first, to, run.spec.trainer.steps)
+        read_original(store, first, to, run.spec.trainer.steps)
     except BadConfiguration as error:
         raise BadConfiguration(_BY_OPTION.sub(lambda found: _OPTIONS[found[0]], str(error))) from None
-    with tempfile.TemporaryDirectory(prefix="halcyon-replay-") as folder:
+    if others := other_document(store, run):
+        raise BadConfiguration("; ".join(others))
+    with tempfile.TemporaryDirectory(prefix="halcyon-replay-", ignore_cleanup_errors=True) as folder:
         root = f"file://{folder}/root"
         document = replay_document(run.document(), first, to, name="replay", root=root, cache=_cache_of(run))
         path = Path(folder) / "run.yaml"
@@ -141,7 +153,7 @@ def _show_spike(
 
     found = bisected(run, step, first, without, _cache_of(run), on_cpu=on_cpu, say=_say)
     if as_json:
-        sys.stdout.write(f"{json_format.dumps(document_of(found, step))}\n")
+        print_json(document_of(found, step))
         return
     for number in (step - 1, step):
         title = f"The documents of step {number} that raise its loss most"
@@ -159,7 +171,7 @@ def _show_spike(
 
 def _trained(path: Path, words: tuple[str, ...], say: Callable[[str], object]) -> dict[str, Any]:
     """Train the document of a replay, and give the event of its end."""
-    command = [sys.executable, "-m", "halcyon.commands.main", "train", str(path), "--json", *words]
+    command = [sys.executable, "-m", "halcyon.commands.child", str(os.getpid()), "train", str(path), "--json", *words]
     end: dict[str, Any] = {}
     said = path.with_name("errors")
     with said.open("w") as errors:
@@ -180,5 +192,5 @@ def _trained(path: Path, words: tuple[str, ...], say: Callable[[str], object]) -
 
 
 def _say(sentence: str) -> None:
-    sys.stderr.write(f"{sentence}\n")
+    sys.stderr.write(f"{printable(sentence)}\n")
     sys.stderr.flush()

@@ -64,16 +64,16 @@ def samples(
 
 
 def _lines(sampled: StepSamples) -> Iterator[Text]:
-    from halcyon.commands.views.examples import SAFE
+    from halcyon_api.printable import printable
 
     rewards = sampled.rewards
     mean = sum(rewards) / max(1, len(rewards))
     yield Text(f"Step {sampled.step:,}: {counted(len(rewards), 'answer')}, mean reward {mean:z.4g}", style="bold")
     for sample in sampled.samples:
         yield Text()
-        yield Text(sample.prompt.translate(SAFE), style="cyan")
+        yield Text(printable(sample.prompt), style="cyan")
         if sample.reference:
-            yield Text(f"reference: {sample.reference.translate(SAFE)}", style="dim")
+            yield Text(f"reference: {printable(sample.reference)}", style="dim")
         for answer, reward, tokens, ended in zip(
             sample.answers, sample.rewards, sample.tokens, sample.ended, strict=True
         ):
@@ -81,4 +81,4 @@ def _lines(sampled: StepSamples) -> Iterator[Text]:
                 f"reward {reward:z.4g}, {counted(tokens, 'token')}{'' if ended else ', cut'}",
                 style="green" if reward > 0 else "yellow",
             )
-            yield Text(answer.translate(SAFE))
+            yield Text(printable(answer))

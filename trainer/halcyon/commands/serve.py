@@ -14,6 +14,11 @@ from halcyon.commands import options
 from halcyon.commands.errors import report_root_errors
 from halcyon.commands.terminal import COMPILING_MODEL, waiting
 from halcyon.errors import BadConfiguration
+from halcyon.host.last_resort import end_within
+from halcyon_api.printable import printable
+
+_CLOSING_SECONDS = 30.0
+"""Longest time from the last answer to the end of the process."""
 
 
 def serve(
@@ -23,7 +28,8 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on. 0: any free one.")] = 8000,
     name: Annotated[
-        str | None, typer.Option(help="Name of the model for clients. Default: the last part of the place.")
+        str | None,
+        typer.Option(help="Name of the model for clients. Default: that of the place, or of an export's run."),
     ] = None,
     api_key_file: Annotated[
         Path | None,
@@ -148,6 +154,7 @@ def serve(
         _say(f"its parameters take {stored_bytes(served.model) / 1e6:,.1f} MB")
         try:
             server.run([listener])
+            end_within(_CLOSING_SECONDS, 0)
         finally:
             if follower is not None:
                 follower.stop()
@@ -158,5 +165,5 @@ def serve(
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
+    sys.stderr.write(f"{printable(line)}\n")
     sys.stderr.flush()

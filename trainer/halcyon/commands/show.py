@@ -16,11 +16,12 @@ from typer.core import TyperGroup
 
 from halcyon.commands.dial import show_dial
 from halcyon.commands.errors import console, report_errors, report_root_errors
-from halcyon.commands.options import Defaults, Document, Endpoint, Overrides, Region, valid_training
+from halcyon.commands.options import Defaults, Document, Endpoint, Json, Overrides, Region, valid_training
+from halcyon.commands.planning.vocabulary import vocabulary_of
 from halcyon.commands.profile import profile_view
 from halcyon.commands.show_schedule import schedule
 from halcyon.errors import BadConfiguration
-from halcyon_api.mesh import ASSUMED_VOCABULARY, document_vocabulary, run_mesh
+from halcyon_api.mesh import run_mesh
 from halcyon_api.training_run import TrainingRunSpec
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def show_run(
     document: Document,
     defaults: Defaults = None,
     overrides: Overrides = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Show the model, the optimizer state, the memory of each device, the tokens and the data of a run, in a second or
     two.
@@ -62,13 +63,15 @@ def show_run(
     """
     with report_errors(document):
         run = valid_training(document, defaults, overrides)
-        program = _program(run.spec)
+        vocabulary = vocabulary_of(run.spec.tokenizer)
+        program = _program(run.spec, vocabulary.tokens)
         from halcyon.commands.views.pages import run_page
         from halcyon.commands.views.run_summary import summarize
 
-        vocabulary = document_vocabulary(run.spec.tokenizer)
-        summary = summarize(run, program, run_mesh(run.spec), vocabulary)
-        _print(summary.document(), (*run_page(summary), *_assumed(vocabulary)), json=json)
+        summary = summarize(run, program, run_mesh(run.spec), vocabulary.tokens)
+        note = f"The vocabulary is assumed to have {vocabulary.tokens:,} tokens: {vocabulary.note}."
+        shown = summary.document() | {"vocabulary_note": vocabulary.note or None}
+        _print(shown, (*run_page(summary), *([note] if vocabulary.note else [])), json=json)
 
 
 app.command()(schedule)
@@ -88,7 +91,7 @@ def optimizer(
     """
     with report_errors(document):
         spec = valid_training(document, defaults, overrides).spec
-        program = _program(spec)
+        program = _program(spec, vocabulary_of(spec.tokenizer).tokens)
         from halcyon.commands.views.optimizer import overview, updates_table
 
         template = program.template
@@ -106,7 +109,7 @@ def profile(
     ],
     endpoint: Endpoint = None,
     region: Region = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the numbers of all processes as JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Show a stored profile: step times, MFU, time by phase, and the processes that the others wait for."""
     from halcyon.storage.store import Store
@@ -138,18 +141,11 @@ def _print(document: dict[str, Any], parts: Iterable[Any], *, json: bool) -> Non
         screen.print(part, highlight=False)
 
 
-def _assumed(vocabulary: int) -> list[str]:
-    """The note about a vocabulary that is in a file."""
-    if vocabulary != ASSUMED_VOCABULARY:
-        return []
-    return [f"The vocabulary is in a file; {vocabulary:,} tokens are assumed."]
-
-
-def _program(spec: TrainingRunSpec) -> Program:
+def _program(spec: TrainingRunSpec, vocabulary: int) -> Program:
     """The program of a run on virtual devices; nothing is compiled."""
     from halcyon.commands.planning.compiled import virtual_mesh
 
     mesh = virtual_mesh(spec)
     from halcyon.step.program import build_program
 
-    return build_program(spec, document_vocabulary(spec.tokenizer), mesh)
+    return build_program(spec, vocabulary, mesh)

@@ -14,7 +14,7 @@ from rich.console import Group
 from rich.text import Text
 
 from halcyon.commands.errors import console, report_errors
-from halcyon.commands.options import Defaults, Document, Overrides, valid_training
+from halcyon.commands.options import Defaults, Document, Json, Overrides, valid_training
 from halcyon.commands.views.picture import write_picture
 from halcyon_api.spec.optimizer import MOMENTUM
 from halcyon_api.training_run import TrainingRunSpec
@@ -32,7 +32,7 @@ def schedule(
     document: Document,
     defaults: Defaults = None,
     overrides: Overrides = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the values of the drawn steps as JSON.")] = False,
+    json: Json = False,
     svg: Annotated[Path | None, typer.Option(help="Also write the curves as an SVG picture to this file.")] = None,
 ) -> None:
     """Show the learning rate, weight decay, momentum, batch size and sequence length of a run by step, without a

@@ -72,7 +72,7 @@ def bisected(
         first = max(before)
     if first > step - 2:
         raise BadConfiguration(f"--from {first}: the batches of steps {step - 1} and {step} need at most {step - 2}")
-    with tempfile.TemporaryDirectory(prefix="halcyon-replay-") as folder:
+    with tempfile.TemporaryDirectory(prefix="halcyon-replay-", ignore_cleanup_errors=True) as folder:
         root = f"file://{folder}/root"
         last = min(step + AFTER, steps)
         document = replay_document(run.document(), first, last, name="replay", root=root, cache=cache)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -36,6 +37,30 @@ def shows_utf8(environ: Mapping[str, str]) -> bool:
         names[1] = None
     named = next((name for name in names if name), None)
     return named is None or "utf" in named.lower()
+
+
+@contextmanager
+def each_minute(sentence: Callable[[], str], seconds: float = 60.0) -> Iterator[None]:
+    """Write what a long command does to standard error, each minute until the end of the block.
+
+    Args:
+        sentence: Gives what it does now.
+        seconds: The time between two lines.
+    """
+    ended = threading.Event()
+
+    def write() -> None:
+        while not ended.wait(seconds):
+            sys.stderr.write(f"{sentence()}\n")
+            sys.stderr.flush()
+
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from halcyon.commands import options
 from halcyon.commands.errors import report_root_errors
 from halcyon.commands.terminal import COMPILING_MODEL, waiting
 from halcyon.errors import BadConfiguration
+from halcyon_api.printable import printable
 
 if TYPE_CHECKING:
     from halcyon.inference import Piece
@@ -31,9 +32,6 @@ _SLOTS = 8
 """Prompts that are computed at once."""
 _OPTIONS = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop")
 """Names of settings in the errors of the engine."""
-_DIRECTIONS = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
-_OTHERS = dict.fromkeys((*_DIRECTIONS, *range(0xD800, 0xE000)), 0xFFFD)
-"""Marks of direction, and halves of surrogate pairs."""
 
 
 def sample(
@@ -166,12 +164,8 @@ def bad_options() -> Iterator[None]:
 
 
 def write_text(text: str) -> None:
-    """Write a text of a model; on a terminal with a visible symbol in place of each control character, mark of
-    direction and half of a surrogate pair.
-    """
-    from halcyon.commands.views.examples import SAFE
-
-    sys.stdout.write(text.translate(SAFE | _OTHERS) if sys.stdout.isatty() else text)
+    """Write a text of a model: printable on a terminal, and as it is elsewhere."""
+    sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
 
 
 class _Written:

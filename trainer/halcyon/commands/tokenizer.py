@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from halcyon.commands.errors import console as new_console
 from halcyon.commands.errors import report_errors
+from halcyon.commands.options import Json, print_json
 from halcyon.errors import BadConfiguration
 from halcyon.storage.files import write_file
 from halcyon_api.plain_files import read_text
@@ -56,14 +57,26 @@ def train(
     from halcyon.tokenizer.bpe import train_bpe
 
     with report_errors():
+        if output.is_dir() or not next(one for one in output.absolute().parents if one.exists()).is_dir():
+            raise BadConfiguration(f"{output}: it cannot be written; give a file in a folder, with --output")
         sources = sources_of(paths, field)
         console = Console(stderr=True)
-        with Progress(
-            TextColumn("reading"), BarColumn(), DownloadColumn(), TimeElapsedColumn(), console=console, transient=True
-        ) as progress:
-            task = progress.add_task("reading", total=None)
-            texts = take_bytes(read_texts(sources, field), sample_bytes, lambda size: progress.advance(task, size))
-            definition = train_bpe(texts, vocab_size, special_token or ())
+        columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,.0f} {task.fields[unit]}")
+        with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
+            task = progress.add_task("reading", total=None, unit="bytes")
+
+            def read(size: int) -> None:
+                if not console.is_terminal and not progress.tasks[task].completed:
+                    sys.stderr.write("reading the texts\n")
+                progress.advance(task, size)
+
+            def merged(done: int, total: int) -> None:
+                progress.update(task, description="merging", completed=done, total=total, unit="merges")
+                if not console.is_terminal and 10 * done // total > 10 * (done - 1) // total:
+                    sys.stderr.write(f"{done:,} of at most {total:,} merges\n")
+
+            texts = take_bytes(read_texts(sources, field), sample_bytes, read)
+            definition = train_bpe(texts, vocab_size, special_token or (), merged)
         try:
             write_file(output, [definition.content])
         except OSError as error:
@@ -87,13 +100,14 @@ def evaluate(
     text: Annotated[
         list[Path] | None, typer.Option(help="Compare on these files instead of the built-in samples.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Show the bytes per token of tokenizers, and for comparison of GPT-2's and cl100k's if tiktoken has them on this
     machine.
     """
     with report_errors():
         definitions = {name: definition_of(name) for name in tokenizers}
-        _show(definitions, {path.name: _read_text(path) for path in text or []})
+        _show(definitions, {path.name: _read_text(path) for path in text or []}, as_json=as_json)
 
 
 def definition_of(name: str) -> TokenizerDefinition:
@@ -151,6 +165,7 @@ def read_texts(sources: Iterable[DataSourceSpec], field: str) -> Iterator[str]:
         BadConfiguration: A file cannot be read, or a row has no text.
     """
     from halcyon.data.sources import Access, list_files, pieces, read_pieces
+    from halcyon.data.sources.text_check import no_text, not_utf8
 
     access = Access()
     for source in sources:
@@ -159,12 +174,9 @@ def read_texts(sources: Iterable[DataSourceSpec], field: str) -> Iterator[str]:
                 value = row.value.get(field) if isinstance(row.value, dict) else row.value
                 where = f"{row.file}: row {row.number}"
                 if isinstance(value, bytes):
-                    try:
-                        value = value.decode()
-                    except UnicodeDecodeError as error:
-                        raise BadConfiguration(
-                            f"{where} is not UTF-8 (byte {error.start}); convert it or leave it out"
-                        ) from None
+                    if wrong := no_text(value) or not_utf8(value):
+                        raise BadConfiguration(f"{where} {wrong}")
+                    value = value.decode()
                 if not isinstance(value, str):
                     raise BadConfiguration(f"{where} has no text in the field {field!r}; name another with --field")
                 yield value
@@ -183,9 +195,8 @@ def take_bytes(texts: Iterable[str], limit: int, advance: Callable[[int], None] 
             return
 
 
-def _show(definitions: dict[str, TokenizerDefinition], texts: dict[str, str]) -> None:
-
-    from halcyon.commands.views.tokenizers import SAMPLES, compression_table
+def _show(definitions: dict[str, TokenizerDefinition], texts: dict[str, str], *, as_json: bool = False) -> None:
+    from halcyon.commands.views.tokenizers import SAMPLES, compression_document, compression_table
     from halcyon.tokenizer import load
     from halcyon.tokenizer.resolve import cached_encoding
 
@@ -194,9 +205,11 @@ def _show(definitions: dict[str, TokenizerDefinition], texts: dict[str, str]) ->
         kept = cached_encoding(name)
         if kept is not None and name not in shown:
             shown[name] = kept
-    new_console().print(
-        compression_table({name: load(definition) for name, definition in shown.items()}, texts or SAMPLES)
-    )
+    tokenizers = {name: load(definition) for name, definition in shown.items()}
+    if as_json:
+        print_json(compression_document(tokenizers, texts or SAMPLES))
+    else:
+        new_console().print(compression_table(tokenizers, texts or SAMPLES))
 
 
 def _read_text(path: Path) -> str:

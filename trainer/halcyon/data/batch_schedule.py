@@ -130,6 +130,10 @@ class BatchSchedule:
             return bisect_left(range(_MAX_STEPS), positions, key=self._first_position)
         return bisect_right(range(_MAX_STEPS), positions, key=self.positions_before) - 1
 
+    def steps_for(self, positions: int) -> int:
+        """Least number of steps that begin the first ``positions`` positions."""
+        return bisect_left(range(_MAX_STEPS), positions, key=self.positions_before)
+
     def _first_position(self, step: int) -> int:
         stage = self.stage_of(step)
         return stage.first_position + (step - stage.first_step) * stage.batch_size // stage.parts

@@ -115,6 +115,11 @@ class Mixture:
         """Epochs of each source before a position: float64 [sources]; 0 for a source without sequences."""
         return self.ranks(position) / np.maximum(1, self.sequences)
 
+    def position_after(self, source: int, epochs: int) -> int | None:
+        """Number of positions until a source has given all its sequences this number of times; None: it never does."""
+        wanted = epochs * self.sequences[source]
+        return self._first_where(lambda counts: bool(counts[source] >= wanted)) if wanted else None
+
     def limit(self) -> int | None:
         """Number of positions until the stop rule ends the data; None: it never does.
 

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -293,7 +294,10 @@ class _Snapshots:
         self._reader = TokenReader(store, source.name, first, memory)
         self._schedule = build_schedule(spec.trainer)
         self._begin = begin_id(source.format, tokenizer)
-        self._packer = packer_of(spec.objective, source.layout, source.name)
+        packer = packer_of(spec.objective, source.layout, source.name)
+        if isinstance(packer, PromptPacker):
+            packer = replace(packer, skips=source.on_bad_row == "skip")
+        self._packer = packer
         self._description = _description_of_stream(first, self._reader, self._schedule) if run_streams(spec) else None
 
     def __call__(self, ledger: Ledger) -> SourceData:
@@ -318,7 +322,7 @@ class _Snapshots:
             split=split,
             order=order,
             used=used,
-            description=self._description or _description(ledger),
+            description=self._description or ledger.description,
             begin_id=self._begin,
             turns=None if ledger.finished else order.settled,
         )
@@ -347,38 +351,33 @@ class _Snapshots:
         """Check that a sequence has room for each prompt and an answer.
 
         Raises:
-            BadConfiguration: A prompt is too long.
+            BadConfiguration: A prompt is too long; or more rows are left out than `maxSkipped`.
         """
         longest, most = int(prompts.prompt_tokens.max(initial=0)), prompts.sequence_length - answer_tokens
-        if longest > most:
+        bad = prompts.report.left_out + ledger.skipped.bad_rows
+        skips = self._source.on_bad_row == "skip"
+        if longest > most and not (skips and bad <= self._source.max_skipped * ledger.rows):
+            of_all = f"{bad:,} of {counted(ledger.rows, 'row')} cannot be used, more than the share of maxSkipped: "
             file, row = self._reader.origins_of(np.array([int(np.argmax(prompts.prompt_tokens))]))[0].tolist()
             where = f"row {row} (counted from 0)" + (f" of {ledger.files[file].uri}" if file >= 0 else "")
             raise BadConfiguration(
-                f"spec.data.sources[{self._source.name}]: the prompt of {where} has {longest} tokens, and "
+                f"spec.data.sources[{self._source.name}]: {of_all if skips else ''}the prompt of {where} has "
+                f"{longest} tokens, and "
                 f"spec.trainer.sequenceLength leaves {most} beside an answer of {answer_tokens}; raise it to "
-                f"{longest + answer_tokens}, lower spec.objective.policy.maxTokens, or leave the row out"
+                f"{longest + answer_tokens}, lower spec.objective.policy.maxTokens, or "
+                f"{'raise maxSkipped' if skips else 'leave the row out (onBadRow: skip)'}"
             )
-
-
-def _description(ledger: Ledger) -> dict[str, Any]:
-    return {
-        "contentSha256": ledger.content_sha256,
-        "tokens": ledger.tokens,
-        "documents": ledger.documents,
-        "sizeBytes": ledger.size_bytes,
-    }
 
 
 def _description_of_stream(ledger: Ledger, reader: TokenReader, schedule: BatchSchedule) -> dict[str, Any]:
     """Identifies the contents of a cache from the beginning of its build: hashes of the files' identities and of its
     first sequence.
     """
-    files = [[entry.size_bytes, entry.sha256 or entry.version] for entry in ledger.files]
     first = np.array([0]), np.array([min(reader.tokens, schedule.longest + 1)])
     weights = reader.gather_weights(*first)
     contents = [reader.gather(*first).tobytes(), b"" if weights is None else weights.tobytes()]
     return {
-        "filesSha256": hashlib.sha256(canonical_json(files)).hexdigest(),
+        "filesSha256": ledger.files_sha256,
         "firstSequenceSha256": hashlib.sha256(b"".join(contents)).hexdigest(),
     }
 

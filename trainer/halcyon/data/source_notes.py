@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from halcyon.data.batch_schedule import build_schedule
 from halcyon.data.cache.ensure import Caches
 from halcyon.data.cache.ledger import Ledger
+from halcyon.data.cache.skipped import MOST_EXAMPLES
+from halcyon.data.dataset import HeldOut
 from halcyon.data.formats import build_formatter
+from halcyon.data.layout.spans import LayoutReport
 from halcyon.data.source_kinds import text_warning
 from halcyon.tokenizer import load
 from halcyon_api.counting import counted
@@ -30,6 +33,23 @@ class SourceNote:
     """Of these, rows that are left out because their label is false."""
     left_out: str | None = None
     """What else is left out. None: nothing."""
+    layout: LayoutReport | None = None
+    """How its tokens fill sequences. None: it is not known yet."""
+
+    @property
+    def units_left_out(self) -> int | None:
+        """Documents, conversations, pairs or prompts that are in no sequence."""
+        return None if self.layout is None else self.layout.left_out
+
+    @property
+    def dropped_tokens(self) -> int | None:
+        """Tokens of these, and of a rest that fills no sequence."""
+        return None if self.layout is None else self.layout.dropped
+
+    @property
+    def cropped_tokens(self) -> int | None:
+        """Tokens cut off what is too long for a sequence."""
+        return None if self.layout is None else self.layout.cropped
 
     @property
     def message(self) -> str:
@@ -43,15 +63,23 @@ class SourceNote:
             )
         if self.left_out is not None:
             clauses.append(f"leaves out {self.left_out}")
+        if self.layout is not None and self.layout.loss is not None:
+            clauses.append(f"in sequences: {self.layout.loss}")
         return f"source {self.source} {'; '.join(clauses)}"
 
 
-def source_notes(caches: Caches) -> Iterator[SourceNote]:
-    """The forms of the sources of conversations, and what is left out, in the order of the sources."""
+def source_notes(caches: Caches, data: HeldOut | None = None) -> Iterator[SourceNote]:
+    """The forms of the sources of conversations, and what is left out, in the order of the sources.
+
+    Args:
+        caches: The caches.
+        data: The data set on top of them. A source that still grows has no layout yet.
+    """
+    layouts = {} if data is None else {one.name: one.layout.report for one in data.sources if one.turns is None}
     for name, ledger in caches.ledgers.items():
-        form = None if ledger.form is None else str(ledger.form)
-        note = SourceNote(name, form, ledger.rows, ledger.rejected_rows, left_out(ledger))
-        if form is not None or note.left_out is not None:
+        form, layout = None if ledger.form is None else str(ledger.form), layouts.get(name)
+        note = SourceNote(name, form, ledger.rows, ledger.rejected_rows, left_out(ledger), layout)
+        if form is not None or note.left_out is not None or (layout is not None and layout.loss is not None):
             yield note
 
 
@@ -59,8 +87,10 @@ def left_out(ledger: Ledger) -> str | None:
     """What is left out of a source, and the first problems; None: nothing."""
     skipped = ledger.skipped
     counts = (
+        (ledger.empty_rows, "row without text", "rows without text"),
         (ledger.hidden, "hidden file or folder", "hidden files and folders"),
         (ledger.excluded, "excluded file or folder", "excluded files and folders"),
+        (ledger.others, "file with another ending", "files with other endings"),
         (skipped.binary_files, "binary file", ""),
         (skipped.bad_files, "file that cannot be read", "files that cannot be read"),
         (skipped.bad_rows, "row that cannot be read", "rows that cannot be read"),
@@ -68,8 +98,8 @@ def left_out(ledger: Ledger) -> str | None:
     found = [counted(count, one, several) for count, one, several in counts if count]
     if not found:
         return None
-    examples = f". The first: {'. '.join(skipped.examples)}" if skipped.examples else ""
-    return f"{', '.join(found)}{examples}"
+    examples = (*skipped.examples, *skipped.binary_examples)[:MOST_EXAMPLES]
+    return ". ".join((", ".join(found), *(("The first: " + ". ".join(examples),) if examples else ())))
 
 
 def source_warnings(spec: TrainingRunSpec, caches: Caches) -> Iterator[str]:

@@ -246,25 +246,29 @@ class Printer:
         marks = any(data.data == START for data in self._parsed.find_all(nodes.TemplateData))
         return marks, sorted({found.name for found in self._parsed.find_all(nodes.Name)})
 
-    def print(self, messages: Sequence[Mapping[str, Any]], tools: Any, to_generate: bool, now: str) -> str:
+    def print(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Any,
+        to_generate: bool,
+        variables: Mapping[str, Any],
+        now: str,
+    ) -> str:
         """The text of a conversation, with marks.
 
         Args:
             messages: Objects with ``role`` and ``content``.
             tools: The tools of the conversation.
             to_generate: Whether the template is to add the beginning of the assistant's turn.
+            variables: Further variables of the template; they cannot replace the others.
             now: The time that the template prints, in ISO 8601.
 
         Raises:
             TemplateError, TypeError, ValueError, ...: Any error of the template, for messages that do not fit it.
         """
         self._now = dt.datetime.fromisoformat(now)
-        return self._template.render(
-            messages=of_message(messages, self._marker),
-            tools=of_message(tools, self._marker),
-            documents=None,
-            add_generation_prompt=to_generate,
-        )
+        given = {"documents": None} | dict(variables) | {"messages": messages, "tools": tools}
+        return self._template.render(of_message(given, self._marker), add_generation_prompt=to_generate)
 
 
 class _Environment(ImmutableSandboxedEnvironment):

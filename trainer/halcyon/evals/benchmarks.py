@@ -16,6 +16,7 @@ from halcyon.evals import core, tasks
 from halcyon.evals.example import Example, OpenQuestion
 from halcyon.evals.rows import Row, read_rows
 from halcyon.evals.sandbox.running import Program, check
+from halcyon_api.plain_files import user_path
 from halcyon_api.result_documents import CORE, CORE_PREFIX
 from halcyon_api.spec.evaluation import TasksSpec
 
@@ -101,7 +102,8 @@ def read_benchmarks(files: Mapping[str, Path], most: int | None = None) -> list[
         most: Only this number of examples of each. None: all.
 
     Raises:
-        BadConfiguration: There is no such benchmark, or a row is bad.
+        BadConfiguration: There is no such benchmark, a row is bad, or a benchmark runs programs and this machine cannot
+            run them safely.
         OSError: A file cannot be read.
     """
     benchmarks: list[Benchmark] = []
@@ -115,6 +117,8 @@ def read_benchmarks(files: Mapping[str, Path], most: int | None = None) -> list[
             benchmarks.append(BENCHMARKS[name].read(path, most))
         else:
             raise BadConfiguration(f"there is no task {name!r}; the tasks are {', '.join(BENCHMARKS)}")
+    if any(benchmark.runs_programs for benchmark in benchmarks):
+        check()
     return benchmarks
 
 
@@ -123,13 +127,12 @@ def read_of_document(tasks: TasksSpec) -> list[Benchmark]:
     `read_benchmarks`.
 
     Raises:
-        BadConfiguration: A file is missing or bad; the message names the field.
-        Unavailable: A benchmark runs programs, and this machine cannot run them safely.
+        BadConfiguration: As there, or a file is missing; the message names the field.
     """
     benchmarks: list[Benchmark] = []
     files = tasks.files
     for name in (*(name for name in BENCHMARKS if name in files), *(name for name in files if name not in BENCHMARKS)):
-        path = Path(files[name].removeprefix("file://")).expanduser()
+        path = user_path(files[name].removeprefix("file://"))
         field = f"spec.trainer.evaluation.tasks.files.{name}"
         try:
             benchmarks += read_benchmarks({name: path}, tasks.most)
@@ -137,18 +140,7 @@ def read_of_document(tasks: TasksSpec) -> list[Benchmark]:
             raise BadConfiguration(f"{field}: {path}: {error.strerror}; give its file or folder") from None
         except BadConfiguration as error:
             raise BadConfiguration(f"{field}: {error}") from None
-    check_programs(benchmarks)
     return benchmarks
-
-
-def check_programs(benchmarks: Iterable[Benchmark]) -> None:
-    """Check that this machine can run the programs of a model safely, if a benchmark needs it.
-
-    Raises:
-        Unavailable: It cannot.
-    """
-    if any(benchmark.runs_programs for benchmark in benchmarks):
-        check()
 
 
 def fingerprint(benchmarks: Iterable[Benchmark]) -> str:

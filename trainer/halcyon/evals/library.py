@@ -10,7 +10,7 @@ from pathlib import Path
 from jax.typing import DTypeLike
 
 from halcyon.errors import BadConfiguration
-from halcyon.evals.benchmarks import BENCHMARKS, check_programs, read_benchmarks
+from halcyon.evals.benchmarks import BENCHMARKS, read_benchmarks
 from halcyon.evals.core import core_of
 from halcyon.evals.example import Answer
 from halcyon.evals.runner import Runner, Settings
@@ -76,16 +76,16 @@ def evaluate(
         compute_dtype: Type of activations and matrix products.
 
     Raises:
-        BadConfiguration: There is no task of a name, or a row of a file is bad.
+        BadConfiguration: There is no task of a name, a row of a file is bad, or a task runs programs of the model and
+            this machine cannot run them safely.
         OSError: A file cannot be read.
-        Unavailable: A task runs programs of the model, and this machine cannot run them safely.
+        Unavailable: A program could not be run safely.
     """
     if not tasks:
         raise BadConfiguration(f"there is no task to evaluate; the tasks are {', '.join(BENCHMARKS)}, core")
     if answers > 1 and temperature == 0:
         raise BadConfiguration("at temperature 0 all answers are the same; give a temperature, such as 1")
     benchmarks = read_benchmarks({name: Path(path) for name, path in tasks.items()}, most)
-    check_programs(benchmarks)
     template = getattr(tokenizer, "chat_template", None) if template is None else template
     chat = None if plain else ChatPrompts.of(tokenizer, template)
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)

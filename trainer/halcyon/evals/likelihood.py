@@ -71,8 +71,12 @@ class Likelihoods:
 
         Raises:
             BadConfiguration: The scored part alone is longer than the model's positions.
-            ValueError: A span has no token, or no token before it.
+            ValueError: A span has no token, no token before it, or one that the model does not have.
         """
+        known = self._model.token_count
+        for span in spans:
+            if len(span.tokens) and not 0 <= span.tokens.min() <= span.tokens.max() < known:
+                raise ValueError(f"{span.name} has a token that is not one of 0 to {known - 1}, which the model has")
         rows = rows_of(spans, self._model.max_position.size)
         groups, alone = _grouped(rows) if isinstance(self._model, KeepsCache) else ([], rows)
         scores: dict[int, Score] = {}

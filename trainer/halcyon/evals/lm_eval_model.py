@@ -20,10 +20,12 @@ from halcyon.evals.runner import Settings
 from halcyon.inference import Sampling
 from halcyon.inference.generating import engine_for
 from halcyon.models import CausalLM
-from halcyon.tokenizer import Tokenizer, first_id
+from halcyon.tokenizer import Tokenizer, check_rows, first_id
 
 MAX_GEN_TOKS = 256
-"""Most tokens of an answer if the task gives no number; the harness has the same default."""
+"""Most tokens of an answer if the task gives no number, as in the harness; half of the model's positions if these are
+fewer.
+"""
 _KNOWN = ("do_sample", "max_gen_toks", "min_p", "repetition_penalty", "temperature", "top_k", "top_p", "until")
 
 
@@ -35,14 +37,17 @@ class Requests:
         tokenizer: Its tokenizer.
         settings: The settings; how answers are chosen is up to the task.
         add_bos_token: Whether the token that begins a document stands before every text, as the harness's argument of
-            this name. None: as the tokenizer's files have it, which is the default of the harness.
+            this name; a tokenizer without such a token puts none. None: as the tokenizer's files have it, which is the
+            default of the harness.
     """
 
     def __init__(
         self, model: CausalLM, tokenizer: Tokenizer, settings: Settings | None = None, add_bos_token: bool | None = None
     ) -> None:
         self._model, self._tokenizer, self._settings = model, tokenizer, settings or Settings()
-        self._before = tokenizer.prefix if add_bos_token is None else (first_id(tokenizer),) if add_bos_token else ()
+        check_rows(tokenizer.vocab_size, model.token_count)
+        begin = () if tokenizer.bos_id is None else (tokenizer.bos_id,)
+        self._before = tokenizer.prefix if add_bos_token is None else begin if add_bos_token else ()
         self._prompts = Prompts(tokenizer, None)
         self._likelihoods = Likelihoods(
             model, compute_dtype=self._settings.compute_dtype, batch_tokens=self._settings.batch_tokens
@@ -75,18 +80,24 @@ class Requests:
         """The text after each context, with the settings of the task beside it.
 
         Raises:
-            BadConfiguration: A task has a setting that is not known here.
+            BadConfiguration: A task has a setting that is not known here, or its answers leave no room for a prompt.
         """
         if not pairs:
             return []
-        settings = [sampling_of(given, seed) for seed, (_, given) in enumerate(pairs)]
         positions = self._model.max_position.size
+        usual = {"max_gen_toks": min(MAX_GEN_TOKS, positions // 2)}
+        settings = [sampling_of({**usual, **given}, seed) for seed, (_, given) in enumerate(pairs)]
+        most, slots = max(sampling.max_tokens for sampling in settings), self._settings.slots
+        if most >= positions:
+            raise BadConfiguration(
+                f"the task has answers of {most} tokens, which leave no room for a question in the {positions} of the "
+                f"model; set gen_kwargs='max_gen_toks={positions // 2}'"
+            )
         prompts = [
             # The beginning of a context that is too long is left out, as the harness does.
-            self._ids(context)[-max(1, positions - sampling.max_tokens) :]
+            self._ids(context)[sampling.max_tokens - positions :]
             for (context, _), sampling in zip(pairs, settings, strict=True)
         ]
-        most, slots = max(sampling.max_tokens for sampling in settings), self._settings.slots
         dtype = self._settings.compute_dtype
         engine = engine_for(self._model, self._tokenizer, prompts, most, slots=slots, compute_dtype=dtype)
         return [text.text for text in Answers(engine, self._prompts).answers(prompts, settings)]

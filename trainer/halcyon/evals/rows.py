@@ -112,7 +112,11 @@ def _json_lines(path: Path) -> Iterator[Row]:
         place = f"{path.name} line {number}"
         try:
             value = json.loads(line)
-        except ValueError as error:
+            if "\\u" in line:
+                json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise BadConfiguration(f"{place}: the line has half a surrogate pair; fix the text") from None
+        except (ValueError, RecursionError) as error:
             raise BadConfiguration(f"{place}: the line is no JSON: {error}") from None
         if not isinstance(value, dict):
             raise BadConfiguration(f"{place}: the line is no JSON object")

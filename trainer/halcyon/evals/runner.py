@@ -23,13 +23,13 @@ from halcyon.evals.benchmarks import Benchmark, Grade
 from halcyon.evals.example import Answer, CoreExample, Example, GivenReply, MultipleChoice, OpenQuestion
 from halcyon.evals.generation import Answers, Prompts, Text
 from halcyon.evals.likelihood import Likelihoods, Span, span_of
-from halcyon.evals.sandbox.running import Program, Ran, RunProgram, run
+from halcyon.evals.sandbox.running import Program, Ran, run
 from halcyon.evals.scores import result_of
 from halcyon.inference import Sampling
 from halcyon.inference.chat import ChatPrompts
 from halcyon.inference.generating import engine_for, seeded
 from halcyon.models import CausalLM
-from halcyon.tokenizer import Tokenizer, first_id
+from halcyon.tokenizer import Tokenizer, check_rows, first_id
 from halcyon_api.result_documents import TaskNumbers
 
 MOST_TOKENS = 512
@@ -46,10 +46,6 @@ class Settings:
         slots: Answers that are generated at once.
         batch_tokens: Positions of a batch of rows whose likelihood is computed. None: what suits the device.
         compute_dtype: Type of activations and matrix products.
-        run_program: Runs the program of an answer: in a process of this machine, or
-            `halcyon.evals.sandbox.pool.SandboxPool.run`.
-        stop_programs: Called when a benchmark ends early, so that it does not wait for programs that still run.
-        programs: Programs of answers that run at once.
         answers: Answers to each question; the results of several have pass@k.
     """
 
@@ -57,9 +53,6 @@ class Settings:
     slots: int = 32
     batch_tokens: int | None = None
     compute_dtype: DTypeLike = jnp.float32
-    run_program: RunProgram = run
-    stop_programs: Callable[[], object] = lambda: None
-    programs: int = os.cpu_count() or 1
     answers: int = 1
 
 
@@ -85,6 +78,7 @@ class Runner:
         clock: Callable[[], float] = time.monotonic,
         on_progress: Callable[[], object] = lambda: None,
     ) -> None:
+        check_rows(tokenizer.vocab_size, model.token_count)
         self._model, self._settings, self._clock = model, settings or Settings(), clock
         self._tokenizer, self._prompts, self._on_progress = tokenizer, Prompts(tokenizer, chat), on_progress
         self._likelihoods = Likelihoods(
@@ -163,16 +157,11 @@ class Runner:
         texts = self._texts(asked)
         graded = [grade(example, text.text) for example, text in zip(asked, texts, strict=True)]
         answers: list[Answer] = []
-        run_program = self._settings.run_program
-        with ThreadPoolExecutor(self._settings.programs) as pool:
-            outcomes = pool.map(lambda mark: run_program(mark) if isinstance(mark, Program) else mark, graded)
-            try:
-                for example, text, outcome in zip(asked, texts, outcomes, strict=True):
-                    answers.append(_answered(example, text, outcome))
-                    self._on_progress()
-            except BaseException:
-                self._settings.stop_programs()
-                raise
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            outcomes = pool.map(lambda mark: run(mark) if isinstance(mark, Program) else mark, graded)
+            for example, text, outcome in zip(asked, texts, outcomes, strict=True):
+                answers.append(_answered(example, text, outcome))
+                self._on_progress()
         if count == 1:
             return answers
         return [_joined(answers[place : place + count]) for place in range(0, len(answers), count)]

@@ -132,12 +132,12 @@ def parse_results(content: bytes | None) -> TaskResults | None:
 
 def chat_core_of(tasks: Sequence[TaskNumbers]) -> float | None:
     """ChatCORE: the mean of the centred accuracies of ARC (both), MMLU, GSM8K, HumanEval, and SpellingBee; None if one
-    is missing.
+    is missing, or has no centred accuracy.
 
     SpellingBee may be left out, as in the first form of ChatCORE.
     """
     wanted = {benchmark.name for benchmark in BENCHMARKS.values() if benchmark.in_chat_core}
-    centred_by_task = {task.task: task.centred for task in tasks if task.task in wanted}
+    centred_by_task = {task.task: task.centred for task in tasks if task.task in wanted and task.centred is not None}
     return _mean(centred_by_task.values()) if wanted - {_OPTIONAL} <= set(centred_by_task) else None
 
 

@@ -282,7 +282,7 @@ class SharedRunner:
         answers = [shares[place % count].answers[place // count] for place in range(len(benchmark.examples))]
         numbers = result_of(benchmark.name, answers, benchmark.baseline, time.monotonic() - begin)
         if self._processes.is_main:
-            self._reporter.task_done(step, numbers)
+            self._reporter.event("task", numbers, step=step)
         return "done", numbers, samples_of(benchmark, answers)
 
     def _on_progress(self) -> None:

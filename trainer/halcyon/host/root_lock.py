@@ -23,8 +23,13 @@ from pathlib import Path
 
 from halcyon.errors import RootTaken
 from halcyon.host.documents import CACHE
+from halcyon_api.local_roots import real_root
 from halcyon_api.local_times import local_time
 
+PARENT = "HALCYON_PARENT"
+"""A variable with the process with which this one ends."""
+STOPPED = ("T", "t")
+"""States of a stopped process, such as by Ctrl-Z: it sees a signal only when it goes on."""
 _PAUSE_SECONDS = 0.1
 _ENDING_SECONDS = 120.0
 """Longest wait for a process that was asked to save and end."""
@@ -38,6 +43,13 @@ class Holder:
     command: str
     began: float
     """Seconds since 1970."""
+    parent: int = 0
+    """The process with which it ends, such as a sweep; 0: none."""
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether it saves and ends now, because its parent was killed."""
+        return self.parent > 0 and _state_and_parent(self.pid)[1] != str(self.parent)
 
 
 @contextmanager
@@ -69,14 +81,17 @@ def held_root(
     try:
         if not _try(descriptor):
             holder = _holder(descriptor)
-            if not takes_over(_trains(root, holder)):
+            if not holder.is_orphan and not takes_over(_trains(root, holder)):
                 follow = f"halcyon status {shlex.quote(_place(root))} --watch"
+                goes_on = f" && kill -CONT {holder.pid}" if _state_and_parent(holder.pid)[0] in STOPPED else ""
+                end = f"kill {holder.pid}{goes_on}"
                 raise RootTaken(
-                    f"{_trains(root, holder)}; stop it with `kill {holder.pid}` (it saves first), follow it with "
+                    f"{_trains(root, holder)}; stop it with `{end}` (it saves first), follow it with "
                     f"`{follow}`, or give --take-over to stop it and go on here"
                 )
             _end(descriptor, holder, wait_seconds)
-        text = json.dumps(asdict(Holder(os.getpid(), command, time.time()))).encode()
+        holder = Holder(os.getpid(), command, time.time(), int(os.environ.pop(PARENT, "0")))
+        text = json.dumps(asdict(holder)).encode()
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, text, 0)
         yield
@@ -85,9 +100,7 @@ def held_root(
 
 
 def _opened(root: str, folder: Path) -> int | None:
-    scheme, _, path = root.partition("://")
-    same = f"{scheme}://{os.path.realpath(path) if scheme == 'file' else path.rstrip('/')}"
-    name = hashlib.sha256(same.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    name = hashlib.sha256(real_root(root).encode("utf-8", "surrogatepass")).hexdigest()[:32]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -116,6 +129,12 @@ def _holder(descriptor: int) -> Holder:
     raise RootTaken("another process of this machine takes this checkpoint root now; try again")
 
 
+def _state_and_parent(pid: int) -> list[str]:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(") ")[2].split()[:2]
+    return ["", ""]
+
+
 def _place(root: str) -> str:
     return root.removeprefix("file://")
 
@@ -131,6 +150,7 @@ def _end(descriptor: int, holder: Holder, wait_seconds: float) -> None:
     """Ask a process to save and end, and wait for its lock."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(holder.pid, signal.SIGTERM)
+        os.kill(holder.pid, signal.SIGCONT)  # a stopped process sees no other signal
     deadline = time.monotonic() + wait_seconds
     while not _try(descriptor):
         if time.monotonic() >= deadline:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import signal
 import socket
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
 
@@ -56,7 +57,10 @@ class SignalThread:
 
     def _listen(self) -> None:
         while signals := self._reading.recv(64):
-            self._on_signals(signals)
+            try:
+                self._on_signals(signals)
+            except Exception as error:  # the next signal must have its effect
+                traceback.print_exception(error)
 
 
 def ending_signals() -> tuple[signal.Signals, ...]:

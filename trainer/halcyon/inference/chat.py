@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -50,7 +50,12 @@ class ChatPrompts:
         return self._template.uses("tools")
 
     def ids(
-        self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] | None = None, *, begun: str = ""
+        self,
+        messages: Sequence[dict[str, Any]],
+        tools: Sequence[dict[str, Any]] | None = None,
+        *,
+        begun: str = "",
+        variables: Mapping[str, Any] | None = None,
     ) -> np.ndarray:
         """The tokens of a conversation, up to the assistant's next words: int32 [tokens].
 
@@ -58,12 +63,13 @@ class ChatPrompts:
             messages: Objects with ``role`` and ``content``.
             tools: The tools that the model may call, as the template takes them. None: no tools.
             begun: The first words of the assistant, which are given. Special tokens that they spell are tokens.
+            variables: Further variables of the template, such as ``enable_thinking``.
 
         Raises:
             BadConfiguration: The template does not take the messages, or prints nothing.
         """
         try:
-            rendered = self._template.render(messages, tools, to_generate=True)
+            rendered = self._template.render(messages, tools, to_generate=True, variables=variables)
         except DoesNotFit as error:
             raise BadConfiguration(f"the chat template does not take these messages: {error.reason}") from None
         tokens = prompt_tokens(self._template.continued(rendered, begun), self._tokenizer)

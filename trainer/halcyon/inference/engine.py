@@ -33,7 +33,19 @@ from jax.typing import DTypeLike
 
 from halcyon.errors import BadConfiguration
 from halcyon.inference.pages import Pages
-from halcyon.inference.programs import MOST_ENDS, MOST_STEPS, Chosen, Fixed, Plan, State, copy, empty, mark, programs_of
+from halcyon.inference.programs import (
+    MOST_ENDS,
+    MOST_STEPS,
+    Chosen,
+    Fixed,
+    Plan,
+    PromptLogs,
+    State,
+    copy,
+    empty,
+    mark,
+    programs_of,
+)
 from halcyon.inference.sampling import Controls, Sampling
 from halcyon.inference.sequence import CHUNKS, PAGE, Finish, Grammar, Sequence, Token
 from halcyon.models import CausalLM
@@ -160,7 +172,7 @@ class Engine:
 
         Raises:
             ValueError: The prompt is empty, has an id that the model does not have, or is too long for its text; or the
-                sequence wants more alternatives than the engine reports.
+                sequence wants more alternatives than the engine reports, or logs of its prompt and it reports none.
         """
         ids, sampling = sequence.prompt, sequence.sampling
         if ids.ndim != 1 or not ids.size:
@@ -171,6 +183,8 @@ class Engine:
                 f"{self._model.token_count - 1}"
             )
         most_alternatives = self._fixed.alternatives
+        if sequence.logs_prompt and not most_alternatives:
+            raise ValueError("this engine reports no alternatives, so it has no log probabilities of a prompt")
         alternatives = most_alternatives if sampling.alternatives is None else sampling.alternatives
         if alternatives > most_alternatives:
             raise ValueError(f"alternatives is {alternatives}; this engine reports at most {most_alternatives}")
@@ -299,7 +313,8 @@ class Engine:
 
         The last token is always computed, for its logits.
         """
-        while self._shares and sequence.is_whole and sequence.computed + len(sequence.chunk) < len(sequence.prompt):
+        shares = self._shares and not sequence.logs_prompt
+        while shares and sequence.is_whole and sequence.computed + len(sequence.chunk) < len(sequence.prompt):
             found = self._pool.find(
                 sequence.shared[-1] if sequence.shared else self._pool.root(sequence.salt), sequence.chunk.tobytes()
             )
@@ -348,7 +363,8 @@ class Engine:
             sequence.is_marked = True
         part = sequence.chunk
         size = min(next(size for size in CHUNKS if size >= len(part)), self._model.max_position.size)
-        self._state = self._programs.prefill(
+        following = sequence.prompt[sequence.computed + 1 : sequence.computed + 1 + len(part)]
+        self._state, logs = self._programs.prefill(
             self._arrays,
             self._state,
             jnp.int32(slot),
@@ -357,7 +373,18 @@ class Engine:
             jnp.asarray(sequence.computed == 0),
             jnp.int32(sequence.computed),
             jnp.asarray(self._pages_of(sequence)),
+            jnp.asarray(np.pad(following, (0, size - len(following)))),
+            jnp.asarray(sequence.logs_prompt),
         )
+        if sequence.logs_prompt:
+            found = jax.device_get(logs)
+            sequence.prompt_logs.append(
+                PromptLogs(
+                    found.log_probs[: len(following)],
+                    found.top_tokens[: len(following), : sequence.alternatives],
+                    found.top_log_probs[: len(following), : sequence.alternatives],
+                )
+            )
         if (
             self._shares
             and sequence.is_whole
@@ -377,6 +404,9 @@ class Engine:
                 continue
             if not np.array_equal(found.prompt, sequence.prompt):
                 continue
+            if found.logs_prompt and not (sequence.logs_prompt and sequence.alternatives == found.alternatives):
+                continue
+            found.prompt_logs = sequence.prompt_logs
             pages = jnp.asarray(self._pages_of(sequence)), jnp.asarray(self._pages_of(found))
             self._state = copy(self._state, jnp.int32(slot), jnp.int32(other), *pages)
             found.computed = found.reused = len(found.prompt)
@@ -409,6 +439,8 @@ def _controls(sequences: list[Sequence | None]) -> Controls:
         top_p=array([one.top_p for one in settings], np.float32),
         min_p=array([one.min_p for one in settings], np.float32),
         repetition_penalty=array([one.repetition_penalty for one in settings], np.float32),
+        frequency_penalty=array([one.frequency_penalty for one in settings], np.float32),
+        presence_penalty=array([one.presence_penalty for one in settings], np.float32),
         seed=array([one.seed for one in settings], np.uint32),
         number=array([0 if sequence is None else sequence.generated for sequence in sequences], np.int32),
     )

@@ -16,7 +16,7 @@ from halcyon.inference.engine import Engine
 from halcyon.inference.sampling import MOST_SEED, Sampling
 from halcyon.inference.sequence import Finish, Sequence, Token
 from halcyon.models import CausalLM
-from halcyon.tokenizer import Tokenizer, first_id
+from halcyon.tokenizer import Tokenizer, check_rows, first_id
 
 Conversation = abc.Sequence[abc.Mapping[str, Any]]
 """Messages with ``role`` and ``content``."""
@@ -289,8 +289,8 @@ def generate(
         beside others.
 
     Raises:
-        BadConfiguration: There is a text and no tokenizer, a conversation and no chat template, or the model cannot
-            keep a cache.
+        BadConfiguration: There is a text and no tokenizer, a conversation and no chat template, the tokenizer has more
+            ids than the model has rows, or the model cannot keep a cache.
         ValueError: A setting is out of its range, a prompt has no tokens or too many, or a token that the model does
             not have.
         TypeError: A prompt is neither a text nor token ids nor messages.
@@ -303,6 +303,8 @@ def generate(
         raise BadConfiguration(
             "there is no tokenizer, so text cannot become tokens; give one, or prompts of token ids without stop"
         )
+    if tokenizer is not None:
+        check_rows(tokenizer.vocab_size, model.token_count)
     using: Any = _WithoutText(model.token_count) if tokenizer is None else tokenizer
     chat = _chat_of(tokenizer, template) if with_chat else None
 

@@ -27,6 +27,7 @@ from halcyon.inference.sampling import Controls, next_tokens
 from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.cache import Cache, Group
+from halcyon.models.softmax import block_count, most_logit_bytes
 from halcyon.parallel.device_mesh import mesh_of
 
 MOST_STEPS = 16
@@ -44,8 +45,10 @@ class State(NamedTuple):
     cache: Cache
     logits: jax.Array
     """float32 [slot, token]: of the next token."""
-    seen: jax.Array
-    """bool [slot, token]: tokens of the prompt and of the text."""
+    prompted: jax.Array
+    """bool [slot, token]: tokens of the prompt."""
+    written: jax.Array
+    """int32 [slot, token]: how often each token is in the text."""
 
 
 class Chosen(NamedTuple):
@@ -59,6 +62,17 @@ class Chosen(NamedTuple):
     """int32 [step, slot, alternative]: the most likely tokens."""
     top_log_probs: jax.Array
     """float32 [step, slot, alternative]."""
+
+
+class PromptLogs(NamedTuple):
+    """What the model expected at some tokens of a prompt."""
+
+    log_probs: Any
+    """float32 [token]: the logarithm of the probability of each."""
+    top_tokens: Any
+    """int32 [token, alternative]: the most likely tokens in its place."""
+    top_log_probs: Any
+    """float32 [token, alternative]."""
 
 
 class Plan(NamedTuple):
@@ -99,7 +113,7 @@ class Programs(NamedTuple):
     Each takes the arrays of the model and the state, whose memory it uses again.
     """
 
-    prefill: Callable[..., State]
+    prefill: Callable[..., tuple[State, PromptLogs]]
     """See `_prefill`."""
     decode: Callable[..., tuple[State, Chosen, jax.Array]]
     """See `_decode`."""
@@ -111,7 +125,7 @@ def empty(model: Any, fixed: Fixed, slots: int, length: int, pages: int) -> Stat
 
     def made() -> State:
         cache = model.new_cache(slots, length, fixed.dtype, pages=pages)
-        return State(cache, jnp.zeros((slots, vocabulary), jnp.float32), jnp.zeros((slots, vocabulary), bool))
+        return State(cache, *(jnp.zeros((slots, vocabulary), kind) for kind in (jnp.float32, bool, jnp.int32)))
 
     return made() if mesh_of(model) is None else jax.jit(made)()  # a program, so that each device makes its part only
 
@@ -127,7 +141,7 @@ def programs_of(structure: Any, fixed: Fixed, mesh: Mesh | None = None) -> Progr
     """
     del mesh  # programs for another mesh are other programs
 
-    def prefill(arrays: Any, *arguments: Any) -> State:
+    def prefill(arrays: Any, *arguments: Any) -> tuple[State, PromptLogs]:
         return _prefill(jax.tree.unflatten(structure, arrays), *arguments, fixed=fixed)
 
     def decode(arrays: Any, *arguments: Any) -> tuple[State, Chosen, jax.Array]:
@@ -145,9 +159,11 @@ def _prefill(
     begins: jax.Array,
     start: jax.Array,
     pages: jax.Array,
+    targets: jax.Array,
+    wants_logs: jax.Array,
     *,
     fixed: Fixed,
-) -> State:
+) -> tuple[State, PromptLogs]:
     """Compute the next tokens of a prompt.
 
     Args:
@@ -159,21 +175,62 @@ def _prefill(
         begins: bool: whether these are the first tokens of the prompt.
         start: int32: tokens of the prompt before these, which are in the pages already.
         pages: int32 [page]: the pages of the slot.
+        targets: int32 [position]: the token after each position.
+        wants_logs: bool: whether the logs of the targets are computed; else they are 0.
         fixed: What decides the program.
+
+    Returns:
+        The state, and the logs of the targets; without a target if the engine reports no alternatives.
     """
     cache = dataclasses.replace(state.cache, table=state.cache.table.at[slot].set(pages))
     row = dataclasses.replace(cache.row(slot, begins), lengths=start[None])
     outputs = called(model, tokens[None], row.expecting(count[None]), fixed)
-    last = jax.lax.dynamic_slice_in_dim(features_of(model, outputs), count - 1, 1, 1)
-    logits = logits_of(model, hax.named(last, (BATCH, POSITION, model.embed.name)), fixed)[0]
-    counted = jnp.where(jnp.arange(tokens.shape[0]) < count, tokens, state.seen.shape[1])
-    seen = jnp.where(begins, jnp.zeros_like(state.seen[slot]), state.seen[slot]).at[counted].set(True, mode="drop")
-    return State(cache.with_row(slot, outputs.cache), state.logits.at[slot].set(logits), state.seen.at[slot].set(seen))
+    features = features_of(model, outputs)
+    last = jax.lax.dynamic_slice_in_dim(features, count - 1, 1, 1)
+    logits = logits_of(model, hax.named(last, (BATCH, POSITION, model.embed.name)))[0]
+    counted = jnp.where(jnp.arange(tokens.shape[0]) < count, tokens, state.prompted.shape[1])
+    prompted = (state.prompted[slot] & ~begins).at[counted].set(True, mode="drop")
+    following = State(
+        cache.with_row(slot, outputs.cache),
+        state.logits.at[slot].set(logits),
+        state.prompted.at[slot].set(prompted),
+        state.written.at[slot].set(0),
+    )
+    shape = len(targets) if fixed.alternatives else 0, fixed.alternatives
+    none = PromptLogs(jnp.zeros(shape[:1]), jnp.zeros(shape, jnp.int32), jnp.zeros(shape))
+    if not fixed.alternatives:
+        return following, none
+    logged = functools.partial(_logged, model, fixed=fixed)
+    return following, jax.lax.cond(wants_logs, logged, lambda *_: none, features[0], targets)
+
+
+def _logged(model: CausalLM, features: jax.Array, targets: jax.Array, *, fixed: Fixed) -> PromptLogs:
+    """The logs of the token after each position, in blocks, because logits of all positions may be large.
+
+    Args:
+        model: The model.
+        features: [position, embed].
+        targets: int32 [position].
+        fixed: What decides the program.
+    """
+
+    def of_block(block: tuple[jax.Array, jax.Array]) -> PromptLogs:
+        named = hax.named(block[0][:, None], (BATCH, POSITION, model.embed.name))
+        logits = logits_of(model, named)
+        totals = jax.nn.logsumexp(logits, -1, keepdims=True)
+        top, tokens = jax.lax.top_k(known_of(logits, fixed), fixed.alternatives)
+        of_targets = jnp.take_along_axis(logits, block[1][:, None], -1) - totals
+        return PromptLogs(of_targets[:, 0], tokens.astype(jnp.int32), top - totals)
+
+    count = len(targets)
+    blocks = block_count(count, count * model.vocab.size * 4, most_logit_bytes())
+    logs = jax.lax.map(of_block, (features.reshape(blocks, -1, features.shape[-1]), targets.reshape(blocks, -1)))
+    return PromptLogs(*(x.reshape(count, *x.shape[2:]) for x in logs))
 
 
 @functools.partial(jax.jit, donate_argnames="state")
 def mark(state: State, slot: jax.Array, tokens: jax.Array, count: jax.Array) -> State:
-    """Set the tokens that a slot has seen to those of the beginning of a prompt whose pages were found.
+    """Set the tokens of a slot's prompt to those of a beginning whose pages were found.
 
     Args:
         state: The state; its memory is used again.
@@ -181,9 +238,9 @@ def mark(state: State, slot: jax.Array, tokens: jax.Array, count: jax.Array) -> 
         tokens: int32 [position]; those from `count` on are padding.
         count: int32: tokens that count.
     """
-    counted = jnp.where(jnp.arange(tokens.shape[0]) < count, tokens, state.seen.shape[1])
-    seen = jnp.zeros_like(state.seen[0]).at[counted].set(True, mode="drop")
-    return state._replace(seen=state.seen.at[slot].set(seen))
+    counted = jnp.where(jnp.arange(tokens.shape[0]) < count, tokens, state.prompted.shape[1])
+    prompted = jnp.zeros_like(state.prompted[0]).at[counted].set(True, mode="drop")
+    return state._replace(prompted=state.prompted.at[slot].set(prompted))
 
 
 @functools.partial(jax.jit, donate_argnames="state")
@@ -212,7 +269,7 @@ def copy(state: State, slot: jax.Array, to: jax.Array, pages: jax.Array, new: ja
         lengths=cache.lengths.at[to].set(cache.lengths[slot]),
         table=cache.table.at[to].set(new),
     )
-    return State(copied, state.logits.at[to].set(state.logits[slot]), state.seen.at[to].set(state.seen[slot]))
+    return State(copied, *(x.at[to].set(x[slot]) for x in (state.logits, state.prompted, state.written)))
 
 
 def _decode(
@@ -251,11 +308,11 @@ def _decode(
         chosen = _chosen(state, controls._replace(number=controls.number + number), active, plan, fixed)
         tokens = chosen.tokens
         outputs = called(model, tokens[:, None], state.cache.expecting(active.astype(jnp.int32)), fixed)
-        logits = jnp.where(active[:, None], logits_of(model, outputs.features, fixed), state.logits)
-        seen = state.seen.at[jnp.arange(slots), jnp.where(active, tokens, state.seen.shape[1])].set(True, mode="drop")
+        logits = jnp.where(active[:, None], logits_of(model, outputs.features), state.logits)
+        written = state.written.at[jnp.arange(slots), tokens].add(active.astype(jnp.int32))
         taken = Chosen(*(whole.at[number].set(one) for whole, one in zip(taken, chosen, strict=True)))
         ends = jnp.any(tokens[:, None] == plan.ends, -1) | (number + 1 >= plan.left)
-        return number + 1, active & ~ends, State(outputs.cache, logits, seen), taken
+        return number + 1, active & ~ends, State(outputs.cache, logits, state.prompted, written), taken
 
     number, _, state, taken = jax.lax.while_loop(goes_on, step, (jnp.int32(0), plan.active, state, none))
     return state, taken, number
@@ -272,13 +329,14 @@ def _chosen(state: State, controls: Controls, active: jax.Array, plan: Plan, fix
         top, tokens = jax.lax.top_k(logits, fixed.alternatives)
         return tokens.astype(jnp.int32), top
 
-    permitted = jax.lax.cond(plan.is_bound, bound, lambda logits, _: logits, state.logits, plan.allowed)
-    tokens = jnp.where(active, next_tokens(permitted, state.seen, controls), 0)
+    known = known_of(state.logits, fixed)
+    permitted = jax.lax.cond(plan.is_bound, bound, lambda logits, _: logits, known, plan.allowed)
+    tokens = jnp.where(active, next_tokens(permitted, state.prompted, state.written, controls), 0)
     totals = jax.nn.logsumexp(state.logits, -1)
     log_probs = jnp.take_along_axis(state.logits, tokens[:, None], -1)[:, 0] - totals
     shape = (len(tokens), fixed.alternatives)
     none = jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)
-    others, top = jax.lax.cond(plan.wants_alternatives, most_likely, lambda _: none, state.logits)
+    others, top = jax.lax.cond(plan.wants_alternatives, most_likely, lambda _: none, known)
     return Chosen(tokens, log_probs, others, top - totals[:, None])
 
 
@@ -293,11 +351,13 @@ def features_of(model: CausalLM, outputs: Any) -> jax.Array:
     return outputs.features.rearrange((BATCH, POSITION, model.embed.name)).array
 
 
-def logits_of(model: CausalLM, features: Any, fixed: Fixed) -> jax.Array:
+def logits_of(model: CausalLM, features: Any) -> jax.Array:
     """float32 [row, token], from features of one position."""
-    logits = model.logits(features).rearrange((BATCH, POSITION, model.vocab.name)).array[:, 0].astype(jnp.float32)
-    return (
-        logits
-        if fixed.tokens == logits.shape[-1]
-        else jnp.where(jnp.arange(logits.shape[-1]) < fixed.tokens, logits, -jnp.inf)
-    )
+    return model.logits(features).rearrange((BATCH, POSITION, model.vocab.name)).array[:, 0].astype(jnp.float32)
+
+
+def known_of(logits: jax.Array, fixed: Fixed) -> jax.Array:
+    """`logits` [row, token], with -inf for the tokens that are never chosen."""
+    if fixed.tokens == logits.shape[-1]:
+        return logits
+    return jnp.where(jnp.arange(logits.shape[-1]) < fixed.tokens, logits, -jnp.inf)

@@ -32,7 +32,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from halcyon.inference.calculator import Calculator
-from halcyon.inference.programs import Fixed, called, features_of, logits_of
+from halcyon.inference.programs import Fixed, called, features_of, known_of, logits_of
 from halcyon.models import CausalLM
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.cache import Cache, Group, KeepsCache
@@ -272,7 +272,7 @@ def _begun(
 
     start = cache, jnp.zeros((rows, model.embed.size), shape.dtype)
     (cache, last), _ = jax.lax.scan(one, start, (padded, jnp.arange(chunks) * size))
-    logits = logits_of(model, hax.named(last[:, None], (BATCH, POSITION, model.embed.name)), shape.fixed)
+    logits = known_of(logits_of(model, hax.named(last[:, None], (BATCH, POSITION, model.embed.name))), shape.fixed)
     none = jnp.zeros(rows, jnp.int32)
     keys = _keys(prompts, answers, numbers)
     return _State(cache, keys, logits, jnp.zeros((rows, shape.answer), jnp.int32), none, jnp.zeros(rows, bool))
@@ -307,7 +307,8 @@ def _decoded(
         stops = own & (jnp.any(token[:, None] == ends, -1) | (False if pause is None else token == pause))
         expecting = state.cache.expecting(state.active.astype(jnp.int32))
         outputs = called(model, token[:, None], expecting, shape.fixed)
-        following = jnp.where(state.active[:, None], logits_of(model, outputs.features, shape.fixed), state.logits)
+        logits = known_of(logits_of(model, outputs.features), shape.fixed)
+        following = jnp.where(state.active[:, None], logits, state.logits)
         return _State(
             outputs.cache, state.keys, following, tokens, counts, state.active & ~stops & (counts < shape.answer)
         )

@@ -1,8 +1,8 @@
 """The choice of the next token: pure functions of the logits, the settings of each row, and its seed.
 
-The order of the changes is that of ``transformers``: repetition penalty, temperature, top-k, top-p, min-p. Each later
-one sees the probabilities that the earlier ones left. The random numbers of a token depend on the request's seed and on
-the number of the token alone, so the text of a request does not depend on the other requests.
+The order of the changes is that of ``transformers``: penalties, temperature, top-k, top-p, min-p. Each later one sees
+the probabilities that the earlier ones left. The random numbers of a token depend on the request's seed and on the
+number of the token alone, so the text of a request does not depend on the other requests.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ class Sampling:
         stop: The text ends before the first of these strings.
         alternatives: Most likely tokens to report with each token, at most those of the engine. None: those of the
             engine.
+        frequency_penalty: Each time that a token is in the text takes this from its logit, as OpenAI defines it. The
+            prompt does not count. 0: none.
+        presence_penalty: The same, but once for a token that is in the text. 0: none.
 
     Raises:
         ValueError: A setting is out of its range.
@@ -47,6 +50,8 @@ class Sampling:
     seed: int = 0
     stop: tuple[str, ...] = ()
     alternatives: int | None = None
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
 
     def __post_init__(self) -> None:
         rules = (
@@ -56,6 +61,8 @@ class Sampling:
             ("top_p", 0 < self.top_p <= 1, "a number above 0, at most 1"),
             ("min_p", 0 <= self.min_p <= 1, "a number from 0 to 1"),
             ("repetition_penalty", 0 < self.repetition_penalty < float("inf"), "a positive number"),
+            ("frequency_penalty", abs(self.frequency_penalty) < float("inf"), "a number"),
+            ("presence_penalty", abs(self.presence_penalty) < float("inf"), "a number"),
             ("alternatives", self.alternatives is None or self.alternatives >= 0, "a number from 0"),
             ("seed", 0 <= self.seed <= MOST_SEED, f"an integer from 0 to {MOST_SEED}"),
         )
@@ -74,29 +81,34 @@ class Controls(NamedTuple):
     top_p: jax.Array
     min_p: jax.Array
     repetition_penalty: jax.Array
+    frequency_penalty: jax.Array
+    presence_penalty: jax.Array
     seed: jax.Array
     """uint32."""
     number: jax.Array
     """int32: the number of the next token in the text of its request."""
 
 
-def next_tokens(logits: jax.Array, seen: jax.Array, controls: Controls) -> jax.Array:
+def next_tokens(logits: jax.Array, prompted: jax.Array, written: jax.Array, controls: Controls) -> jax.Array:
     """The next token of each row: int32 [row].
 
-    Work that no row needs is left out: the penalty, the sort of the filters, and the random numbers each cost more than
-    a choice.
+    Work that no row needs is left out: the penalties, the sort of the filters, and the random numbers each cost more
+    than a choice.
 
     Args:
         logits: float32 [row, token]; -inf for a token that is never chosen.
-        seen: bool [row, token]: tokens of the prompt and of the text.
+        prompted: bool [row, token]: tokens of the prompt.
+        written: int32 [row, token]: how often each token is in the text.
         controls: The settings.
     """
-    penalty = controls.repetition_penalty
-    penalised = jax.lax.cond(
-        jnp.any(penalty != 1), repetition_penalised, lambda logits, *_: logits, logits, seen, penalty
+    penalties = (
+        (controls.repetition_penalty != 1) | (controls.frequency_penalty != 0) | (controls.presence_penalty != 0)
     )
-    greedy, best = controls.temperature == 0, most_likely(penalised)
-    return jnp.where(greedy, best, jax.lax.cond(jnp.all(greedy), lambda *_: best, _drawn, penalised, controls))
+    changed = jax.lax.cond(
+        jnp.any(penalties), penalised, lambda logits, *_: logits, logits, prompted, written, controls
+    )
+    greedy, best = controls.temperature == 0, most_likely(changed)
+    return jnp.where(greedy, best, jax.lax.cond(jnp.all(greedy), lambda *_: best, _drawn, changed, controls))
 
 
 def _drawn(logits: jax.Array, controls: Controls) -> jax.Array:
@@ -134,10 +146,12 @@ def most_likely(logits: jax.Array) -> jax.Array:
     return jnp.where(first < size, first, 0)  # of a row that has numbers which are none, the first token
 
 
-def repetition_penalised(logits: jax.Array, seen: jax.Array, penalty: jax.Array) -> jax.Array:
-    """`logits` with the penalty of each row for the tokens in `seen`; see `Sampling`."""
-    by = penalty[:, None]
-    return jnp.where(seen, jnp.where(logits > 0, logits / by, logits * by), logits)
+def penalised(logits: jax.Array, prompted: jax.Array, written: jax.Array, controls: Controls) -> jax.Array:
+    """`logits` with the penalties of each row; see `next_tokens` and `Sampling`."""
+    by, is_written = controls.repetition_penalty[:, None], written > 0
+    repeated = jnp.where(prompted | is_written, jnp.where(logits > 0, logits / by, logits * by), logits)
+    frequency, presence = controls.frequency_penalty[:, None], controls.presence_penalty[:, None]
+    return repeated - frequency * written - presence * is_written
 
 
 def filtered(logits: jax.Array, controls: Controls) -> jax.Array:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from halcyon.inference.pages import Prefix
+from halcyon.inference.programs import PromptLogs
 from halcyon.inference.sampling import Sampling
 from halcyon.inference.text import StopStrings, TextStream
 from halcyon.tokenizer import Tokenizer
@@ -103,7 +104,9 @@ class Sequence:
         ends: Tokens that end the text.
         grammar: Tokens that may follow; of no other sequence. None: all.
         salt: What is computed for the prompt is shared only with sequences of the same salt.
+        spelled: Special tokens that show in the text, with their spellings. Others do not show.
         logs: Whether outputs have their tokens.
+        logs_prompt: Whether `prompt_logs` is filled. Its prompt is then computed whole.
         push: Takes the outputs.
         began: When its request came, in seconds of the monotonic clock.
         first: When its first token was taken.
@@ -114,7 +117,9 @@ class Sequence:
     ends: frozenset[int] = frozenset()
     grammar: Grammar | None = None
     salt: bytes = b""
+    spelled: Mapping[int, str] = field(default_factory=dict[int, str])
     logs: bool = False
+    logs_prompt: bool = False
     push: Callable[[Output], None] = _unread
     began: float = field(default_factory=time.monotonic)
     first: float = 0.0
@@ -133,6 +138,8 @@ class Sequence:
     """Tokens of the prompt that an earlier sequence had computed."""
     is_marked: bool = True
     """Whether the slot has the tokens of the shared chunks, for the repetition penalty."""
+    prompt_logs: list[PromptLogs] = field(default_factory=list[PromptLogs])
+    """Logs of the tokens of the prompt from the second one on, complete before the first token of the text."""
     generated: int = 0
     """Tokens that the engine has computed."""
     taken: int = 0
@@ -184,7 +191,10 @@ class Sequence:
         ends = token.finish == "stop"
         if self.logs and not ends:
             self._waiting.append((self._decoded, token))
-        text = "" if ends else self._stream.push(token.id)
+        spelling = self.spelled.get(token.id)
+        text = ""
+        if not ends:
+            text = self._stream.push(token.id) if spelling is None else self._stream.finish() + spelling
         if token.finish is not None:
             text += self._stream.finish()
         self._decoded += len(text)

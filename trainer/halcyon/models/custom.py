@@ -86,7 +86,7 @@ def _imported(path: str) -> Any:
     except Exception as error:  # the module is not ours
         raise BadConfiguration(
             f"{_CLASS}: {module_name} does not import ({type(error).__name__}: {_first_line(error)}); correct the "
-            "path, or take an image that has the package"
+            "path, name the folder of the package in PYTHONPATH on this machine, or take an image that has it"
         ) from None
     if not hasattr(module, name):
         classes = [key for key, value in vars(module).items() if inspect.isclass(value) and issubclass(value, CausalLM)]

@@ -34,29 +34,57 @@ class ModelFlops:
             states.
         experts: The part that is products of experts.
         head: The part that is the output head.
+        hidden: The part of `attention` that a causal mask hides.
+        frozen: The part that is gradients of frozen weights.
     """
 
     per_token: int
     attention: int = 0
     experts: int = 0
     head: int = 0
+    hidden: int = 0
+    frozen: int = 0
+
+    @property
+    def visible(self) -> int:
+        """Attention without what a causal mask hides."""
+        return self.attention - self.hidden
+
+    @property
+    def products(self) -> int:
+        """Products with weights that every step computes."""
+        return self.per_token - self.attention - self.frozen
 
 
-def model_flops(spec: TrainingRunSpec, model: Any, vocabulary: int) -> ModelFlops:
-    """The operations of a run's model for a token, at the longest sequence.
+def model_flops(
+    spec: TrainingRunSpec, model: Any, vocabulary: int, *, length: int | None = None, trained: Any = None
+) -> ModelFlops:
+    """The operations of a run's model for a token.
 
     Args:
         spec: The run's spec.
         model: The model, or its shapes.
         vocabulary: Tokens of the tokenizer.
+        length: Positions of a sequence. None: of the longest one.
+        trained: See `halcyon.step.program.Program`.
     """
-    whole = flops_per_token(spec.model, spec.trainer.longest_sequence, vocabulary)
-    of_weights = [(parameter.role, flops) for _, _, parameter, flops in weight_flops(spec, model, vocabulary)]
+    length = length or spec.trainer.longest_sequence
+    whole = flops_per_token(spec.model, length, vocabulary)
+    rows = [(parameter.role, flops) for _, _, parameter, flops in weight_flops(spec, model, vocabulary)]
+    flags: list[bool] = [True] * len(rows) if trained is None else jax.tree.leaves(trained)
+    attention = max(0, whole - sum(flops for role, flops in rows if role is not Role.ADAPTER))
+    hidden = attention // 2
+    if spec.model.custom is None:
+        shape = spec.model.shape(vocabulary, length)
+        window = min(shape.window, length)
+        hidden = 3 * (shape.attention_width * length + shape.windowed_width * window * window // length)
     return ModelFlops(
         whole,
-        max(0, whole - sum(flops for _, flops in of_weights)),
-        sum(flops for role, flops in of_weights if role is Role.EXPERT),
-        sum(flops for role, flops in of_weights if role in (Role.HEAD, Role.EMBEDDING)),
+        attention,
+        sum(flops for role, flops in rows if role is Role.EXPERT),
+        sum(flops for role, flops in rows if role in (Role.HEAD, Role.EMBEDDING)),
+        hidden,
+        sum(flops for (_, flops), flag in zip(rows, flags, strict=True) if not flag) // 3,
     )
 
 

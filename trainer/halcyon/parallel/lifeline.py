@@ -48,9 +48,11 @@ OnMessage = Callable[[bytes, int], object]
 
 def end_process(lost: int) -> None:
     """Report the lost process and end this one at once, even if its threads wait."""
-    sys.stderr.write(f"process {lost} has ended, so this process ends too\n")
-    sys.stderr.flush()
-    os._exit(ExitCode.FAILURE)
+    try:
+        sys.stderr.write(f"process {lost} has ended, so this process ends too\n")
+        sys.stderr.flush()
+    finally:
+        os._exit(ExitCode.FAILURE)
 
 
 def _ignore() -> None:

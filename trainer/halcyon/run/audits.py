@@ -58,7 +58,10 @@ class Audits(Companion):
                 "set trainer.determinism: bitwise, or remove recovery.audit"
             )
         self._spec, self._place, self._checkpointer, self._numbers = spec, place, checkpointer, numbers
-        self._program, self._audit, self._checked = program, Audit(program, programs.further), -1
+        self._programs, self._program = programs, program
+        self._audit, self._checked = Audit(program, programs.further), -1
+        self._sizes: set[tuple[int, int]] = set()
+        """Sizes of batches whose audit is being compiled, or is compiled."""
         newest = checkpointer.newest
         if newest is not None:
             # The first audit of a run has nothing older to trust than what it began with.
@@ -75,10 +78,13 @@ class Audits(Companion):
         Raises:
             Corrupted: The numbers are wrong, and the run must go back.
         """
+        if (size := self._program.size_of(batch)) not in self._sizes:
+            self._sizes.add(size)
+            self._programs.beside(lambda: self._audit.compiled(*size))
         if not self._spec.is_due(step, is_last=step == self._place.spec.trainer.steps):
             return
         reporter, began = self._place.reporter, time.perf_counter()
-        reporter.stage("evaluating")
+        reporter.stage("auditing")
         finding = self._audit.state(state) or self._audit.gradient(state, batch)
         reporter.stage("training")
         self._checked = step
@@ -86,7 +92,7 @@ class Audits(Companion):
             self._suspect(step, finding)
             return
         self._numbers.audited = step
-        reporter.audited(step, time.perf_counter() - began)
+        reporter.event("audited", step=step, seconds=round(time.perf_counter() - began, 3))
 
     def saving(self, step: int, state: TrainState) -> None:
         """Compare the copies of a state before it is saved.
@@ -96,6 +102,7 @@ class Audits(Companion):
         """
         if step == self._checked:
             return
+        self._place.reporter.stage("auditing")
         finding = self._audit.state(state)
         if finding is not None:
             self._suspect(step, finding)
@@ -104,12 +111,14 @@ class Audits(Companion):
         devices = self._program.mesh.devices.flat
         processes = tuple(sorted({devices[position].process_index for position in finding.devices}))
         found = sentence(step, finding, processes)
-        self._place.reporter.corrupted(step, processes, found)
+        self._place.reporter.event("corrupted", step=step, processes=processes, message=found)
         if self._spec.on_mismatch == "report":
             return
         self._checkpointer.go_back(Distrust(self._numbers.audited or 0, found))
-        newest = self._checkpointer.newest
-        target = "the beginning" if newest is None else f"step {newest.step}"
+        kept, target = self._checkpointer.newest, "the beginning"
+        if kept is not None:
+            unsure = ", which no audit has confirmed" if kept.step > (self._numbers.audited or 0) else ""
+            target = f"step {kept.step}{unsure}"
         raise Corrupted(f"{found}; the run goes on from {target}", processes)
 
 

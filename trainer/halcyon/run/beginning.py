@@ -149,10 +149,13 @@ class Beginning:
             start: The start of the run that this is.
             head_loss: Why HEAD of the run's own root was rebuilt; None if it was not.
         """
+        if self.weights is not None and self.weights.note:
+            reporter.warning(self.weights.note)
         if self.restored is None or self.is_new:
             reporter.resumed(self.step, path=self.path, start=str(start))
             if self.origin is not None:
-                reporter.branched(self.origin)
+                origin = self.origin
+                reporter.event("branched", origin, from_run=origin.run, from_root=origin.root)
             return
         reporter.found_checkpoint(self.restored.checkpoint)
         reporter.resumed(
@@ -215,7 +218,11 @@ def open_checkpoints(place: Place, prints: Fingerprints, vocabulary: int, reques
         expected_step=context.resume_step,
         retry_budget=place.retry_budget,
         callbacks=Callbacks(
-            on_commit=on_commit, on_failure=on_failure, on_warning=reporter.warning, on_read_back=on_read_back
+            on_commit=on_commit,
+            on_failure=on_failure,
+            on_warning=reporter.warning,
+            on_read_back=on_read_back,
+            on_newest=reporter.found_checkpoint,
         ),
     )
 

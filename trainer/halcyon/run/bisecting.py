@@ -30,6 +30,8 @@ from halcyon_api.spec.trainer import TrainerSpec
 
 TEXT_CHARACTERS = 200
 """Of the text of a document that are shown."""
+_CLOSE_SECONDS = 30.0
+"""Longest wait for the history, which the caller removes with its folder."""
 
 
 @dataclass(frozen=True, order=True)
@@ -226,7 +228,7 @@ def bisect(
     except ReplayDiffers:  # the losses are shown as they are here
         pass
     finally:
-        reporter.close_listeners(0.0)
+        reporter.close_listeners(_CLOSE_SECONDS)
     return Bisected(losses, tuple(documents.values()))
 
 

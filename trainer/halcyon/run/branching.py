@@ -34,6 +34,7 @@ from halcyon_api.checkpoint_documents import (
     decode_origin,
 )
 from halcyon_api.reading import parse_run
+from halcyon_api.spec.checkpoint import normal_root
 from halcyon_api.spec.origin import OriginSpec
 from halcyon_api.training_run import TrainingRun
 
@@ -169,7 +170,7 @@ def _record(store: Store) -> OriginRecord | None:
 
 def _as_before(record: OriginRecord, branch: Branch, parent: OriginSpec, root: str) -> dict[str, Any]:
     """``spec.from`` of a branch that has begun."""
-    if (record.run, record.root) != (parent.run, (parent.root or "").rstrip("/")):
+    if (record.run, record.root) != (parent.run, normal_root(parent.root or "")):
         raise RootTaken(
             f"--branch {branch.name}: {root} began from run {record.run} in {record.root}; give the branch another name"
         )

@@ -5,9 +5,11 @@ Its processes share only the root of the caches: they join no session and start 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from halcyon.data.cache.ensure import Caches
 from halcyon.data.open import ensure_caches
-from halcyon.data.source_notes import source_notes, source_warnings
+from halcyon.data.source_notes import SourceNote, source_notes, source_warnings
 from halcyon.run.context import Context, check_context
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
@@ -56,7 +58,8 @@ def build_data(context: Context, reporter: RunReporter, *, retry_budget: RetryBu
     """
     store, caches = caches_of(checked(context), reporter, retry_budget)
     if context.process_index == 0:
-        report_sources(reporter, context.spec, caches)
+        report_warnings(reporter, context.spec, caches)
+        report_sources(reporter, source_notes(caches))
     tokens = sum(ledger.tokens for ledger in caches.ledgers.values())
     return (
         f"the token caches below {store.root} are complete: {counted(tokens, 'token')} in "
@@ -64,8 +67,13 @@ def build_data(context: Context, reporter: RunReporter, *, retry_budget: RetryBu
     )
 
 
-def report_sources(reporter: RunReporter, spec: TrainingRunSpec, caches: Caches) -> None:
-    """Log what `halcyon.data.source_notes` finds."""
-    reporter.reads(source_notes(caches))
+def report_sources(reporter: RunReporter, notes: Iterable[SourceNote]) -> None:
+    """Log what is left out of the sources."""
+    for note in notes:
+        reporter.event("source", note)
+
+
+def report_warnings(reporter: RunReporter, spec: TrainingRunSpec, caches: Caches) -> None:
+    """Log the warnings about the sources."""
     for warning in source_warnings(spec, caches):
         reporter.warning(warning)

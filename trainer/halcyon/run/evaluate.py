@@ -24,6 +24,7 @@ from halcyon.checkpoint.processes import decide
 from halcyon.checkpoint.results import Restored
 from halcyon.data.dataset import HeldOut
 from halcyon.data.open import held_out_of
+from halcyon.data.source_notes import source_notes
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, TrainerExit
 from halcyon.evals.benchmarks import Benchmark, read_of_document
 from halcyon.evals.shared import SharedRunner, asking_of
@@ -32,7 +33,7 @@ from halcyon.models.custom import check_model
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.run.beginning import fallback_reason, weights_of_run
 from halcyon.run.context import Context
-from halcyon.run.data import caches_of, checked, report_sources
+from halcyon.run.data import caches_of, checked, report_sources, report_warnings
 from halcyon.run.fitting import without_choice
 from halcyon.run.place import Place, session
 from halcyon.step.held_out import HeldOutLoss
@@ -82,9 +83,11 @@ def evaluate_checkpoint(
         place, mesh = joined.lay_out()
         spec = without_choice(spec, place.context.mesh)
         if place.processes.is_main:
-            report_sources(reporter, spec, caches[1])
+            report_warnings(reporter, spec, caches[1])
         reporter.stage("restoring")
         held_out = held_out_of(spec, *caches)
+        if place.processes.is_main:
+            report_sources(reporter, source_notes(caches[1], held_out))
         program = build_program(spec, held_out.tokenizer.vocab_size, mesh)
         return CheckpointEvaluation(place, program, held_out, benchmarks).run()
 
@@ -128,7 +131,7 @@ class CheckpointEvaluation:
             evaluated, batches=sum(counts.values()), batch_tokens=tokens, done=done, tasks=len(self.benchmarks)
         )
 
-        self._reporter.knows_determinism(self.program.determinism_in_effect)
+        self._reporter.event("determinism", self.program.determinism_in_effect)
         self._reporter.stage("compiling")
         loss = HeldOutLoss(self.program, self.held_out.tokenizer)
         model, reference = restored.state["model"], restored.state.get("reference")

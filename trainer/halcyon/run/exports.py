@@ -11,6 +11,7 @@ from halcyon.parallel.preemption import PreemptionNotice, wait_together
 from halcyon.run.companion import Companion
 from halcyon.run.context import Context
 from halcyon.run.place import Place
+from halcyon.telemetry.termination import clip
 from halcyon.weights.background import open_exports
 from halcyon_api.spec.export import ExportSpec
 
@@ -44,6 +45,11 @@ class Exports(Companion):
 
     def __init__(self, spec: ExportSpec, place: Place, checkpointer: Checkpointer, notice: PreemptionNotice) -> None:
         reporter = place.reporter
+
+        def on_complete(step: int, path: str, size: int, seconds: float) -> None:
+            reporter.knows(exported_step=max(step, reporter.observe().exported_step or 0))
+            reporter.event("exported", step=step, path=path, size_bytes=size, seconds=seconds)
+
         self._processes, self._notice = place.processes, notice
         self._exporter = open_exports(
             spec,
@@ -52,10 +58,8 @@ class Exports(Companion):
             owner=place.context.owner,
             committed=checkpointer.committed,
             processes=place.processes,
-            on_complete=lambda step, path, size, seconds: reporter.exported(
-                step, path, size_bytes=size, seconds=seconds
-            ),
-            on_failure=reporter.export_failed,
+            on_complete=on_complete,
+            on_failure=lambda step, reason: reporter.event("exportFailed", step=step, reason=clip(reason)),
         )
         reporter.knows(exported_step=self._exporter.newest_step)
         checkpointer.add_reader(self._exporter, wants=self._exporter.is_due)

@@ -12,7 +12,6 @@ memory comes last: its copies take more time than both.
 from __future__ import annotations
 
 import bisect
-import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ from halcyon.data.batch_schedule import build_schedule
 from halcyon.errors import BadConfiguration
 from halcyon.models.flops import model_flops
 from halcyon.parallel.devices import device_memory, has_host_memory
-from halcyon.step.device_use import Plan, plan_of, share_bytes, step_bytes
+from halcyon.step.device_use import Plan, gradient_bytes, plan_of, share_bytes, step_bytes
 from halcyon.step.hlo.work import Rates
 from halcyon.step.kept import kept_bytes
 from halcyon.step.offload import is_on_host
@@ -63,6 +62,10 @@ class Choice:
         """The choice as JSON."""
         offload = {} if self.offload == "none" else {"offload": self.offload}
         return {"microbatches": self.microbatches, "remat": self.remat, **offload}
+
+    def sentence(self) -> str:
+        """The choice in words."""
+        return ", ".join(f"{name} {value}" for name, value in self.document().items())
 
     @staticmethod
     def of(document: dict[str, Any]) -> Choice:
@@ -133,16 +136,19 @@ def choose(
         candidates: The steps.
     """
     best: Choice | None = None
-    for offload, policy in itertools.product(offloads, policies):
-        if best is not None and best.offload != offload:
-            break
-        of_policy = [Choice(count, policy, offload) for count in microbatches]
+    for offload in offloads:
+        for policy in policies:
+            of_policy = [Choice(count, policy, offload) for count in microbatches]
+            if best is not None:
+                fewer = [one for one in of_policy if one.microbatches < best.microbatches]
+                of_policy = [one for one in fewer if candidates.may_be_faster(one, best)]
+            found = least_fitting(of_policy, candidates.fits)
+            if found is not None and (best is None or candidates.is_faster(found, best)):
+                best = found
+            if best is None and not candidates.fits(Choice(microbatches[-1], policies[-1], offload)):
+                break  # the candidate that needs least does not fit, so no other one does
         if best is not None:
-            fewer = [one for one in of_policy if one.microbatches < best.microbatches]
-            of_policy = [one for one in fewer if candidates.may_be_faster(one, best)]
-        found = least_fitting(of_policy, candidates.fits)
-        if found is not None and (best is None or candidates.is_faster(found, best)):
-            best = found
+            break
     return best
 
 
@@ -156,6 +162,8 @@ class _Compiled:
         usable: Memory of a device that a step may need.
         rates: Speed of a device. None: not known.
         agreed: See `chosen`.
+        doing: See `chosen`.
+        policies: The remat policies.
     """
 
     def __init__(
@@ -166,18 +174,29 @@ class _Compiled:
         usable: float,
         rates: Rates | None,
         agreed: Callable[[bool], bool],
+        doing: Callable[[str], None],
+        policies: Sequence[Remat],
     ) -> None:
+        self._policies = policies
         self._spec, self._vocabulary, self._mesh, self._usable = spec, vocabulary, mesh, usable
-        self._rates, self._agreed = rates, agreed
+        self._rates, self._agreed, self._doing = rates, agreed, doing
         self._best: Choice | None = None
+        self._least: Choice | None = None
         self._times: dict[Choice, PlannedTime | None] = {}
+        self._answers: dict[Choice, bool] = {}
         self.steps: dict[Choice, CompiledStep | None] = {}
-        """The last step that fits, and the best one."""
+        """The last step that fits, the best one, and the one that needs least."""
         self.needs: list[int] = []
         """What the candidates need, where it is known."""
 
     def fits(self, one: Choice) -> bool:
         """See `Candidates`."""
+        if one in self._answers:
+            return self._answers[one]
+        later = self._policies[self._policies.index(one.remat) + 1 :]
+        self._doing(one.sentence() + (f"; left: remat {', '.join(later)}" if later else ""))
+        if one.remat == self._policies[-1]:
+            self._least = one
         tried = with_choice(self._spec, one)
         step, needed = None, least_need(tried, ResolvedMesh(**dict(self._mesh.shape))).total_bytes
         if needed <= self._usable:  # else it need not be traced, and then not compiled, which takes far longer
@@ -189,8 +208,10 @@ class _Compiled:
         if needed is not None and needed < math.inf:
             self.needs.append(int(needed))
         fitting = self._agreed(needed is None or needed <= self._usable)
+        self._answers[one] = fitting
         if fitting:
-            self.steps = {known: at for known, at in self.steps.items() if known == self._best} | {one: step}
+            keep = (self._best, self._least)
+            self.steps = {known: at for known, at in self.steps.items() if known in keep} | {one: step}
         return fitting
 
     def may_be_faster(self, one: Choice, best: Choice) -> bool:
@@ -219,7 +240,9 @@ class _Compiled:
             plan = step.plan(spec.trainer, None, rates)
         except (KeyError, ValueError):  # another XLA may write its programs in another way
             return None
-        return PlannedTime(plan, model_flops(spec, step.program.template.model, self._vocabulary), rates)
+        template, length = step.program.template.model, plan.sequence_length
+        flops = model_flops(spec, template, self._vocabulary, length=length, trained=step.program.trained)
+        return PlannedTime(plan, flops, rates)
 
 
 def chosen(
@@ -229,6 +252,7 @@ def chosen(
     memory_bytes: int | None,
     rates: Rates | None = None,
     agreed: Callable[[bool], bool] = lambda answer: answer,
+    doing: Callable[[str], None] = lambda what: None,
 ) -> tuple[Choice, CompiledStep | None]:
     """Choose the automatic values of a run.
 
@@ -239,6 +263,7 @@ def chosen(
         memory_bytes: Memory of a device. None: not known, and nothing is compiled.
         rates: Speed of a device (`own_rates`). None: not known, and the first policy that fits is chosen.
         agreed: Process 0's answer, given this process's. A collective if there are several processes.
+        doing: Called with each candidate before it is compiled, as words.
 
     Returns:
         The choice, and its compiled step, if it was compiled.
@@ -255,7 +280,7 @@ def chosen(
     if memory_bytes is None:
         return Choice(counts[0], policies[0], offloads[0]), None
     usable = USABLE * memory_bytes
-    candidates = _Compiled(spec, vocabulary, mesh, usable, rates, agreed)
+    candidates = _Compiled(spec, vocabulary, mesh, usable, rates, agreed, doing, policies)
     found = choose(counts, policies, offloads, candidates)
     if found is None:
         may = f"it may use {size(int(usable))} of the {size(memory_bytes)} of a device"
@@ -326,9 +351,12 @@ class TracedStep:
 
     @property
     def least_bytes(self) -> int:
-        """Memory that a device needs for it at least: for the state, and for what the forward pass keeps."""
+        """Memory that a device needs for it at least: for the state, for what its loops keep, and for the sum of the
+        gradients of microbatches.
+        """
         here = [leaf for leaf in jax.tree.leaves(self.program.template) if not is_on_host(leaf)]
-        return share_bytes(here) + kept_bytes(self.traced.jaxpr.jaxpr) // self.program.mesh.size
+        summed = gradient_bytes(self.program) if self.program.microbatches > 1 else 0
+        return share_bytes(here) + summed + kept_bytes(self.traced.jaxpr.jaxpr) // self.program.mesh.size
 
     def compiled(self) -> CompiledStep | None:
         """Compile it. None: the compiler rejects it, because it needs too much memory."""
@@ -349,7 +377,12 @@ def traced_step(spec: TrainingRunSpec, vocabulary: int, mesh: Mesh) -> TracedSte
 
 
 def planned(
-    spec: TrainingRunSpec, vocabulary: int, mesh: Mesh, memory_bytes: int | None, rates: Rates | None = None
+    spec: TrainingRunSpec,
+    vocabulary: int,
+    mesh: Mesh,
+    memory_bytes: int | None,
+    rates: Rates | None = None,
+    doing: Callable[[str], None] = lambda what: None,
 ) -> tuple[Program, Plan]:
     """The program and the plan of a new run, for its largest batch. Compiles the step.
 
@@ -359,13 +392,14 @@ def planned(
         mesh: The device mesh.
         memory_bytes: Memory of a device. None: not known.
         rates: Speed of a device. None: not known.
+        doing: See `chosen`.
 
     Raises:
         BadConfiguration: No step fits into the memory.
     """
     compiled: CompiledStep | None = None
     if is_automatic(spec):
-        choice, compiled = chosen(spec, vocabulary, mesh, memory_bytes, own_rates(spec, mesh))
+        choice, compiled = chosen(spec, vocabulary, mesh, memory_bytes, own_rates(spec, mesh), doing=doing)
         spec = with_choice(spec, choice)
     compiled = compiled or traced_step(spec, vocabulary, mesh).compiled()
     if compiled is None:

@@ -12,6 +12,7 @@ from halcyon_api.status.progress import Saved
 
 NOTICE = "a notice of preemption came"
 """Why a process saves and ends before its last step."""
+NOTHING_TO_SAVE = f"{NOTICE} before the first step; there was nothing to save"
 MARGIN_RATIO = 1.2
 """A save must fit into the remaining time with this times its expected duration, which is that of the longest recent
 save.

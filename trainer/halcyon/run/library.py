@@ -4,6 +4,7 @@ train``. For an experiment the caller may give a model, an update rule, a loss o
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 from halcyon.errors import BadConfiguration
 from halcyon.host.root_lock import held_root
 from halcyon.run.context import resolve_context, retry_seconds, run_plan, written
+from halcyon.run.outcome import error_outcome, in_words
 from halcyon.storage.retry_budget import RetryBudget
-from halcyon.telemetry import EventLog, RunIdentity, RunReporter, StepReport, open_log
+from halcyon.telemetry import EventLog, RunIdentity, RunReporter, StepReport, open_log, termination_report
 from halcyon.telemetry.history.background import Row
 from halcyon_api.checkpoint_documents import CommittedStep
+from halcyon_api.ends import EndCause
 from halcyon_api.status.progress import Stage
 from halcyon_api.training_run import TrainingRun, TrainingRunSpec
 
@@ -178,17 +181,32 @@ def train(
     events: EventLog = _NoLog() if log is None else open_log(log, identity, steps=spec.trainer.steps)
     reporter = RunReporter(identity, run_plan(context), events)
     reporter.listen(_HookListener(sets, spec.trainer.steps))
+    interrupts: list[int] = []
+
+    def report_end(cause: EndCause, message: str, **facts: Any) -> None:
+        words = in_words(message, len(interrupts))
+        step = reporter.report().progress.step
+        reporter.ended(termination_report(identity, cause=cause, message=words, step=step, **facts))
+
     try:
         with held_root(spec.checkpoint.root, "halcyon.train"):
             ended = train_run(
                 context,
                 reporter,
-                Surroundings(),  # no other process; the main thread waits for the builds, and raises their errors
+                # No other process; the main thread waits for the builds, and raises their errors.
+                Surroundings(on_interrupt=interrupts.append),
                 compilation_cache=compilation_cache,
                 retry_budget=RetryBudget(retry_seconds(context)),
                 given=given,
                 in_step=[InStep(one.in_step, one.every) for one in sets if one.in_step is not None],
             )
+    except BaseException as error:
+        with contextlib.suppress(Exception):  # the error of the training is the one to raise
+            report_end(*error_outcome(error)[:2])
+        raise
+    else:
+        cause, message, facts = ended.outcome(spec.trainer.steps)
+        report_end(cause, message, **facts)
     finally:
         reporter.close_listeners(_CLOSE_SECONDS)
         events.close()

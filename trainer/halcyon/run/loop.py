@@ -13,22 +13,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
 
-from halcyon.checkpoint import Checkpointer
+from halcyon.checkpoint import Checkpointer, SaveFailed
 from halcyon.checkpoint.evidence import StepNumbers
 from halcyon.checkpoint.rollback import KeepsNewestByStep, Return, batch_number, until
 from halcyon.data.cache.background import BackgroundCaches
 from halcyon.data.dataset import Dataset
 from halcyon.errors import Diverged
-from halcyon.parallel.preemption import PreemptionNotice, wait_together
+from halcyon.parallel.preemption import ROUND_SECONDS, PreemptionNotice, wait_together
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.run.best import BestWatch
 from halcyon.run.companion import Companion
 from halcyon.run.flip import flipped
-from halcyon.run.last_save import LastSave, SaveBudget, choose, longest_wait
+from halcyon.run.last_save import NOTHING_TO_SAVE, LastSave, SaveBudget, choose, longest_wait
 from halcyon.run.place import Place
 from halcyon.run.programs import Programs
 from halcyon.step.batch_source import BatchSource, HasNumbers
@@ -39,16 +40,18 @@ from halcyon.step.state import Model, TrainState
 from halcyon.step.step import CONTROL_BITS, StepMetrics
 from halcyon.telemetry import SaveRequests, StepReport
 from halcyon_api.checkpoint_documents import DataPosition, EvaluationRecord
+from halcyon_api.ends import EndCause
 from halcyon_api.spec.recovery import FlipBitSpec, RollbackSpec
 
 SAVE_WANTED = 1
-"""Bit of the control value of a process that wants a checkpoint."""
+"""Bit of the control value of a process that wants a checkpoint; while a save is deferred, of one whose last save is
+in flight."""
 TEXT_WANTED = 2
 """Bit of the control value of a process that does not have the text of the step after the next one yet."""
 
 
 _LAST_SAVE_SECONDS = 600.0
-"""Longest wait for the save in flight when a run stops as diverged."""
+"""Longest wait for the save in flight when a run stops as diverged or goes back."""
 
 
 class _Stopped(Exception):
@@ -71,6 +74,21 @@ class TrainingEnd:
     """Why the training stopped before the last step, as a success; None if it did not."""
     model: Model | None = None
     """The model, if the library's user has given it."""
+
+    def outcome(self, steps: int) -> tuple[EndCause, str, dict[str, Any]]:
+        """The cause of the end, one sentence about it, and further fields of its report.
+
+        Args:
+            steps: Steps of the whole run.
+        """
+        if self.preempted and (self.last_save is None or not self.step):
+            return EndCause.PREEMPTED, NOTHING_TO_SAVE, {}
+        if self.last_save is not None:
+            return EndCause.PREEMPTED, self.last_save.sentence(), {"saved": self.last_save.saved}
+        done = f"all {self.step} steps are done and saved" if self.step != 1 else "the step is done and saved"
+        if self.stopped is not None:
+            done = f"stopped early after step {self.step} of {steps}, which is saved: {self.stopped}"
+        return EndCause.COMPLETED, self.found or done, {}
 
 
 @dataclass
@@ -113,6 +131,8 @@ class Training:
         and the numbers of that batch."""
         self._save_asked = False
         """Whether any process has asked for a save since the last save began, in a step whose numbers are fetched."""
+        self._deferred = False
+        """Whether a save is due that begins when the save in flight has ended on all processes."""
         self._saved_step = 0
         self._improved = False
         """Whether the last evaluation is the best so far."""
@@ -120,7 +140,9 @@ class Training:
         """Steps (counted from 0) for whose text some process may have to wait: all processes wait together before them.
         """
         self._waited_seconds = 0.0
-        if "rollback" in (self._policy.non_finite, self._policy.spike.action if self._policy.spike else ""):
+        policies = (self._policy.non_finite, self._policy.spike.action if self._policy.spike else "")
+        self._goes_back = "rollback" in policies
+        if self._goes_back:
             self.checkpointer.add_reader(KeepsNewestByStep(self._saved_by_step, self.checkpointer.committed))
 
     def run(self, state: TrainState, step: int, *, save_first: bool = False) -> TrainingEnd:
@@ -182,6 +204,7 @@ class Training:
             self._waited_seconds = 0.0
             if step == first + 1:
                 self._report_pending()
+                self.programs.beside(self._evaluation.compile)
             for companion in self.companions:
                 companion.dispatched(step, self._report_pending)
                 companion.stepped(step, state, batch)
@@ -197,7 +220,7 @@ class Training:
                 if not self._evaluate(state, step):
                     return self._leave(state, step)
                 if save_due or self._improved:
-                    self._save(state, step)
+                    self._save(state, step, waits=self._improved)
             if not self._accompany(state, step):
                 return self._leave(state, step)
         return self._finish(state, step)
@@ -230,10 +253,14 @@ class Training:
 
     def _saved_by_step(self, step: int) -> bool:
         """Whether the number of a step alone decides that its state is saved."""
+        return self.checkpointer.should_save(step) or self._saved_exactly(step)
+
+    def _saved_exactly(self, step: int) -> bool:
+        """Whether the document needs the checkpoint of this step, not only one of about this step."""
         before_evaluation = self._saves_before_evaluation and self._evaluation.is_due(step)
         is_last = step == self.last_step
         accompanied = any(one.saves and one.due(step, is_last=is_last) for one in self.companions)
-        return self.checkpointer.should_save(step) or before_evaluation or accompanied
+        return self.checkpointer.is_promised(step) or before_evaluation or accompanied
 
     def _go_back(self, bad_step: int, reason: str) -> tuple[TrainState, int]:
         """Go back to the last good checkpoint, past the batches since then.
@@ -243,8 +270,9 @@ class Training:
 
         Raises:
             Diverged: The run has gone back too often, or has no checkpoint.
+            SaveFailed: The save in flight does not end.
         """
-        self._pending, self._save_asked = None, False
+        self._pending, self._save_asked, self._deferred = None, False, False
         times = sum(entry.batches > 0 for entry in self.checkpointer.skipped)
         settings = self._policy.rollback or RollbackSpec()
         if times >= settings.limit:
@@ -253,6 +281,11 @@ class Training:
                 f"{self._newest_checkpoint()}; raise the limit, or make a new run with a lower learning rate"
             )
         self._reporter.stage("restoring")
+        if not self.checkpointer.wait(_LAST_SAVE_SECONDS):  # it may be the one that an undisturbed run goes back to
+            raise SaveFailed(
+                f"{reason}, and the save in flight takes longer than {_LAST_SAVE_SECONDS:g} s, so the run cannot go "
+                "back yet; start again to do these steps once more"
+            )
         record = self.checkpointer.go_back(Return(bad_step, reason, settings.further_batches, self._saved_by_step))
         restored = self.checkpointer.restore(self._program.template) if record is not None else None
         if record is None or restored is None:
@@ -269,9 +302,14 @@ class Training:
 
     def _finish(self, state: TrainState, step: int) -> TrainingEnd:
         self._report_pending()
-        self._save(state, step)
+        self._save(state, step, waits=True)
         self._reporter.stage("leaving")
-        self.checkpointer.finish()
+        if step == self._saved_step and self._save_ended(waits=True):
+            self.checkpointer.finish()
+        else:
+            left = self._leave(state, step)
+            if left.last_save is None or left.last_save.saved != "step":
+                return left
         stopped = self._best.stop if step < self.last_step else None
         return TrainingEnd(step, preempted=False, stopped=stopped, model=self._given_model(state))
 
@@ -307,14 +345,20 @@ class Training:
         if rejected and saved == "step":
             saved = "none" if budget.in_flight_seconds is None else "inFlight"
         problem = ""
-        if saved == "step":
-            self._save(state, step)
         self._reporter.stage("leaving")
+        if saved == "step" and step != self._saved_step:
+            if budget.in_flight_seconds is not None:
+                problem = self.checkpointer.finish_within(longest_wait(budget))
+                budget = self._budget(step)
+                saved = "step" if budget.in_flight_seconds is None and choose(budget) == "step" else "inFlight"
+            if saved == "step":
+                self._save(state, step, waits=True)
+                self._reporter.stage("leaving")
         if self.place.context.grace_seconds is None:
             self.checkpointer.finish()
         elif saved != "none":
             problem = self.checkpointer.finish_within(longest_wait(self._budget(step)))
-        newest = self.checkpointer.newest
+        newest = self.checkpointer.kept
         committed = 0 if newest is None else newest.step
         if committed < (step if saved == "step" else self._saved_step):
             saved = "none"
@@ -326,11 +370,11 @@ class Training:
 
         All processes agree on the greatest of their values for each number, which is the safest.
         """
-        expected, under_way = self.checkpointer.expected_seconds, self.checkpointer.under_way_seconds
+        expected, under_way = self.checkpointer.expected_seconds, self.checkpointer.under_way
         age, save, in_flight = self.place.processes.greatest(
             self.notice.age_seconds,
             -1.0 if expected is None else expected,
-            -1.0 if under_way is None else max(0.0, (expected or 0.0) - under_way),
+            -1.0 if under_way is None else max(0.0, (expected or 0.0) - under_way.seconds),
         )
         grace = self.place.context.grace_seconds
         return SaveBudget(
@@ -372,8 +416,8 @@ class Training:
         if control & TEXT_WANTED:
             self._text_wait_steps.add(step + 1)
         self.numbers.add(step, loss, gradient_norm)
-        # A save that has begun since this step covers the request.
-        self._save_asked |= bool(control & SAVE_WANTED) and step > self._saved_step
+        # A save that has begun since this step covers the request. A deferred save is due when no bit is set.
+        self._save_asked |= bool(control & SAVE_WANTED) != self._deferred and step > self._saved_step
         self._reporter.step_done(
             StepReport(
                 step=step,
@@ -390,26 +434,38 @@ class Training:
         if numbers.watched:
             self._reporter.watched(step, {name: np.asarray(value) for name, value in numbers.watched.items()})
         if why := self._divergence.skipped(step, int(numbers.verdict), loss, gradient_norm, self._newest_checkpoint):
-            self._reporter.skipped(step, why)
+            self._reporter.event("skipped", step=step, reason=why)
 
     def _newest_checkpoint(self) -> str:
         """Wait for the save in flight, whose steps are good, and describe the newest checkpoint."""
         self._reporter.stage("leaving")
         self.checkpointer.finish_within(_LAST_SAVE_SECONDS)
-        newest = self.checkpointer.newest
+        newest = self.checkpointer.agreed()
         return (
             "there is no checkpoint yet"
             if newest is None
             else f"the last good checkpoint is that of step {newest.step} ({newest.path})"
         )
 
-    def _save(self, state: TrainState, step: int) -> None:
+    def _save(self, state: TrainState, step: int, *, waits: bool = False) -> None:
+        """Begin to save a step, unless that has begun already.
+
+        If the save in flight is late, this one is deferred, unless it `waits`. A notice ends that wait.
+        """
         # Compare with the last save that has *begun*: this step is equal on all processes, but each learns of a commit
         # at another time.
         if step == self._saved_step:
             return
         self._report_pending()  # checks the step for divergence before its state is saved
-        self._save_asked = False
+        # A run goes back to the checkpoint that an undisturbed run has.
+        waits = waits or self._saved_exactly(step) or (self._goes_back and self._saved_by_step(step))
+        if self._deferred and not (waits or self._save_asked):
+            return
+        self._reporter.stage("saving")
+        self._save_asked, self._deferred = False, not self._save_ended(waits=waits)
+        if self._deferred:
+            self._reporter.stage("training")
+            return
         self._saved_step = step
         self.requests.save_begun()
         schedule, number = self.dataset.schedule, self._batch_number(step)
@@ -424,6 +480,20 @@ class Training:
         self._reporter.stage("saving")
         self.checkpointer.save(step, state, position, self._best.record, self.numbers)
         self._reporter.stage("training")
+
+    def _save_ended(self, *, waits: bool) -> bool:
+        """Wait until the save in flight has ended on all processes. A collective.
+
+        False: it is late and the next save does not wait (`waits`), or a notice came.
+        """
+        while True:
+            ended = self.checkpointer.wait(ROUND_SECONDS)
+            late = self._reporter.late_save(self.checkpointer.under_way, waits=waits)
+            missing, late, noticed = self.place.processes.greatest(not ended, late, self.notice.arrived)
+            if not missing:
+                return True
+            if noticed or (late and not waits):
+                return False
 
     def _evaluation_missing(self, step: int) -> bool:
         """Whether the evaluation of a step from which this process resumes must be made again.
@@ -453,7 +523,7 @@ class Training:
 
     def _report_best(self) -> None:
         if self._best.active:
-            self._reporter.best(self._best.record, stopped=self._best.stop is not None)
+            self._reporter.knows(best=self._best.record, stopped_early=self._best.stop is not None or None)
 
     def _stop_after_notice(self) -> None:
         """A point between two batches of an evaluation, at which all processes stop after a notice: an evaluation may
@@ -467,7 +537,7 @@ class Training:
             if not companion.due(step, is_last=step == self.last_step or self._best.stop is not None):
                 continue
             if companion.saves:
-                self._save(state, step)
+                self._save(state, step, waits=True)
             self._report_pending()
             if self.sync_point.should_stop() or not companion.after(step, state):
                 return False
@@ -478,7 +548,12 @@ class Training:
 
         All processes read it after they have dispatched the next step.
         """
-        save = self.requests.wanted or self.checkpointer.due(self.clock())
+        if self._deferred:
+            under_way = self.checkpointer.under_way
+            self._reporter.late_save(under_way, waits=False)
+            save = under_way is not None
+        else:
+            save = self.requests.wanted or self.checkpointer.due(self.clock())
         text = (
             self.dataset.streams and step + 2 < self.last_step and not self.dataset.holds(self._batch_number(step + 2))
         )

@@ -54,7 +54,10 @@ class Place:
         Raises:
             BadConfiguration: The run cannot use these devices, or does not fit into their memory.
         """
-        self.reporter.joined(processes=self.processes.process_count, devices=jax.device_count())
+        seconds = self.reporter.seconds_in_stage()
+        self.reporter.event(
+            "joined", processes=self.processes.process_count, devices=jax.device_count(), seconds=seconds
+        )
         context = adapt_to_devices(self.context, jax.device_count(), jax.default_backend())
         check_narrow(context.spec.trainer.precision, jax.devices())
         check_device_memory(context.spec, context.mesh)

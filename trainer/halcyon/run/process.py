@@ -15,20 +15,23 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 from halcyon.errors import BadConfiguration, Corrupted, Fenced, TrainerExit
 from halcyon.host.documents import set_variables
+from halcyon.host.last_resort import call_after, end_within
 from halcyon.host.linux import keep_freed_memory, raise_memory_lock
+from halcyon.host.output import lossy, say_lost
 from halcyon.host.root_lock import held_root
 from halcyon.host.roots import move_aside
 from halcyon.host.signals import SignalThread, ending_signals
 from halcyon.run.branch import Branch
 from halcyon.run.context import Context, resolve_context, retry_seconds, run_plan
-from halcyon.run.last_save import NOTICE
+from halcyon.run.last_save import MARGIN_SECONDS, NOTHING_TO_SAVE, NOTICE, LastSave, SaveBudget
+from halcyon.run.outcome import error_outcome, in_words
 from halcyon.storage.metadata_server import wait_for_server
 from halcyon.storage.retry_budget import SOURCES, RetryBudget
 from halcyon.telemetry import (
@@ -42,18 +45,17 @@ from halcyon.telemetry import (
     write_termination_report,
 )
 from halcyon.telemetry.health import STORE_SECONDS, HealthLimits, Watchdog
-from halcyon.telemetry.termination import outcome
+from halcyon.telemetry.termination import STACKS_LENGTH, clip, outcome
 from halcyon_api.ends import EndCause
-from halcyon_api.package import missing
 from halcyon_api.spec.budget import BudgetSpec
-from halcyon_api.status.progress import Saved
+from halcyon_api.spec.checkpoint import normal_root
 from halcyon_api.status.progress import Stage as WorkStage
 from halcyon_api.training_run import Task
 
 if TYPE_CHECKING:
     from halcyon.parallel.process_group import ProcessGroup
 
-NOTHING_TO_SAVE = f"{NOTICE} before the first step; there was nothing to save"
+Result = TypeVar("Result")
 _NOTICE_MESSAGES: dict[Task, str] = {
     "train": NOTHING_TO_SAVE,
     "replay": NOTHING_TO_SAVE,
@@ -61,8 +63,6 @@ _NOTICE_MESSAGES: dict[Task, str] = {
     "evaluate": f"{NOTICE}; the results of the evaluated sources are kept",
 }
 """The message of a process that ends at a notice while no step runs."""
-STOPPED, TERMINATED = "stopped by you", "stopped by SIGTERM"
-"""What a notice is on the user's own machine."""
 _WORK: dict[Task, WorkStage] = {
     "train": "training",
     "data": "tokenizing",
@@ -76,6 +76,8 @@ LEAVING_SECONDS = 0.7
 """The same for a pod that ends early: less than the time that the last save leaves for the exit
 (`halcyon.run.last_save`).
 """
+_REST_SECONDS = 10.0
+"""Longest time for all else of an end."""
 _LIFELINE_SECONDS = 1.0
 """Longest wait for the lifeline's report of a lost process after an unexpected error.
 
@@ -171,18 +173,22 @@ def run_training(
         on_wait=functools.partial(_report_refused, reporter, context),
         on_end=reporter.store_wait_ended,
     )
-    SignalThread(ending_signals(), ending.before_joining, name="halcyon-early-notice")
-    if budget is not None:
-        timer = threading.Timer(budget, os.kill, (os.getpid(), signal.SIGTERM))
-        timer.daemon = True
-        timer.start()
     signal.signal(signal.SIGUSR1, requests.signalled)
     signal.signal(signal.SIGUSR2, profile_requests.signalled)
     try:
+        SignalThread(ending_signals(), ending.before_joining, name="halcyon-early-notice")
+        if budget is not None:
+            call_after(budget, lambda: os.kill(os.getpid(), signal.SIGTERM))
         server = _server(context, reporter, requests, profile_requests)
         watchdog = Watchdog(
             reporter.health,
-            lambda health, stacks, path: reporter.hung(health.idle_seconds, health.limit_seconds, stacks, path),
+            lambda health, stacks, path: reporter.event(
+                "hung",
+                seconds=health.idle_seconds,
+                limit_seconds=health.limit_seconds,
+                path=path,
+                stacks=clip(stacks, STACKS_LENGTH),
+            ),
             functools.partial(_keep_stacks, context, identity),
             ending.hung,
             on_pause=reporter.paused,
@@ -192,7 +198,7 @@ def run_training(
             from halcyon.telemetry.trackers.opening import open_trackers  # imports TensorStore, so only with trackers
 
             open_trackers(context.run, reporter, document)
-        reporter.started(process_id=os.getpid())
+        reporter.event("start", process_id=os.getpid())
         if aside is not None:
             reporter.warning(f"the run begins again; its earlier checkpoints are in {aside}")
         for sentence in unset:
@@ -213,23 +219,23 @@ def run_training(
             ending.leave(EndCause.COMPLETED, result)
         from halcyon.run.train import Surroundings, train
 
-        around = Surroundings(ending.lost, ending.failed, joined, ending.interrupted, requests, profile_requests)
+        around = Surroundings(
+            ending.lost,
+            ending.failed,
+            joined,
+            ending.interrupted,
+            requests,
+            profile_requests,
+            ending.fails,
+            ending.noticed,
+        )
         ended = train(context, reporter, around, compilation_cache=compilation_cache, retry_budget=retry_budget)
         watchdog.close()
         server.close()
     except Exception as error:
         ending.failed(error)
-    last_save = ended.last_save
-    if ended.preempted and (last_save is None or not ended.step):
-        ending.leave(EndCause.PREEMPTED, ending.in_words(NOTHING_TO_SAVE))
-    if last_save is not None:
-        ending.leave(EndCause.PREEMPTED, ending.in_words(last_save.sentence()), saved=last_save.saved)
-    done = f"all {ended.step} steps are done and saved" if ended.step != 1 else "the step is done and saved"
-    if ended.found:
-        done = ended.found
-    if ended.stopped is not None:
-        done = f"stopped early after step {ended.step} of {spec.trainer.steps}, which is saved: {ended.stopped}"
-    ending.leave(EndCause.COMPLETED, done)
+    cause, message, facts = ended.outcome(spec.trainer.steps)
+    ending.leave(cause, ending.in_words(message), **facts)
 
 
 def _server(
@@ -267,48 +273,53 @@ class _Ending:
         self._command = command
         self._context = context
         self._reporter = reporter
-        self._once = threading.Lock()
+        self._once = threading.RLock()
+        self._cause: EndCause | None = None
         self._interrupts = 0
 
-    def leave(
-        self,
-        cause: EndCause,
-        message: str,
-        *,
-        epoch_attempt: int | None = None,
-        peer_lost: int | None = None,
-        others_missing: bool = False,
-        saved: Saved | None = None,
-    ) -> NoReturn:
-        """Write the termination report and the log event, and exit."""
+    def leave(self, cause: EndCause, message: str, **facts: Any) -> NoReturn:
+        """Write the termination report and the log event, and exit.
+
+        A step that fails neither prevents the next one nor changes the exit code, and none keeps the process longer
+        than its deadline.
+
+        Args:
+            cause: Why the process ends.
+            message: One sentence about it.
+            facts: Further fields of the termination report.
+        """
         # never released: several threads may end the process at the same time, and the first one gives the cause
-        self._once.acquire()
-        known = self._reporter.report()
-        report = termination_report(
-            self._reporter.identity,
-            cause=cause,
-            message=message,
-            step=known.progress.step,
-            checkpoint_step=known.checkpoint.step if known.checkpoint else None,
-            epoch_attempt=epoch_attempt,
-            peer_lost=peer_lost,
-            others_missing=others_missing or None,
-            saved=saved,
-            progress=known.progress if self._context.process_index == 0 else None,
-            seconds=known.seconds,
-        )
-        problem = write_termination_report(self._context.termination_log, report)
-        if problem:
-            self._reporter.warning(problem)
-        self._reporter.ended(report)
-        # A preempted pod has no more than its last save left.
+        if not self._once.acquire(blocking=False):
+            if self._cause is not None and self._interrupts > 1:
+                _exit(self._cause)
+            threading.Event().wait()  # the first thread ends the process, at its deadline at the latest
+        if self._cause is not None:  # a step of the end has failed in this thread
+            _exit(self._cause)
+        self._cause = cause
         has_time = cause == EndCause.COMPLETED or not self._context.in_pod
-        self._reporter.close_listeners(CLOSING_SECONDS if has_time else LEAVING_SECONDS)
-        self._reporter.log.close()
-        if not self._context.in_pod and self._context.spec.task == "train":
-            for line in outcome(self._command, self._context.spec.checkpoint, report, known):
-                sys.stderr.write(f"{line}\n")
-        _exit(cause)
+        seconds = CLOSING_SECONDS if has_time else LEAVING_SECONDS
+        # A preempted pod has no more than its last save left.
+        is_late = cause == EndCause.PREEMPTED and self._context.in_pod
+        end_within(MARGIN_SECONDS if is_late else seconds + _REST_SECONDS, cause.exit_code)
+        reporter = self._reporter
+        try:
+            known = _tried(reporter.report)
+            if known is not None:
+                saved = known.checkpoint.step if known.checkpoint else None
+                facts |= {"step": known.progress.step, "checkpoint_step": saved, "seconds": known.seconds}
+                facts |= {"progress": known.progress} if self._context.process_index == 0 else {}
+            report = termination_report(reporter.identity, cause=cause, message=message, **facts)
+            problem = _tried(lambda: write_termination_report(self._context.termination_log, report))
+            if problem:
+                _tried(lambda: reporter.warning(problem))
+            _tried(lambda: reporter.ended(report))
+            _tried(lambda: reporter.close_listeners(seconds))
+            _tried(reporter.log.close)
+            if known is not None and not self._context.in_pod and self._context.spec.task == "train":
+                lines = outcome(self._command, self._context.spec.checkpoint, report, known)
+                sys.stderr.writelines(f"{line}\n" for line in lines)
+        finally:
+            _exit(cause)
 
     def failed(self, error: Exception) -> NoReturn:
         """End the process after an error: a `TrainerExit`, or an unexpected error."""
@@ -317,20 +328,37 @@ class _Ending:
             reason, peer = self.in_words(str(error)), None
             if isinstance(error, Corrupted) and self._context.process_index not in error.processes:
                 peer = error.processes[0]  # that process has the cause
-            self.leave(error.cause, reason, epoch_attempt=owner, peer_lost=peer, others_missing=error.others_missing)
-        if "RESOURCE_EXHAUSTED" in str(error):
-            fix = "give a smaller batchSize, more microbatches, or devices with more memory"
-            self.leave(
-                EndCause.FAILED, f"spec.trainer.batchSize: a device has too little memory; {fix}: {_first_line(error)}"
-            )
-        if isinstance(error, ModuleNotFoundError) and error.name is not None and not error.name.startswith("halcyon"):
-            self.leave(EndCause.FAILED, missing(error.name))
+            others = error.others_missing or None
+            self.leave(error.cause, reason, epoch_attempt=owner, peer_lost=peer, others_missing=others)
+        cause, sentence, known = error_outcome(error)
+        if known:
+            self.leave(cause, sentence)
         traceback.print_exception(error)
         if self._context.process_count > 1:
             # A collective may fail because of a lost process before the lifeline reports it. JAX raises one of several
             # types then, also a plain ValueError. Wait for `lost`, which reports the index of the process.
             threading.Event().wait(_LIFELINE_SECONDS)
-        self.leave(EndCause.FAILED, f"{type(error).__name__}: {_first_line(error)}")
+        self.leave(cause, sentence)
+
+    def fails(self, error: Exception) -> None:
+        """End the process after an error, though what the training has opened cannot be closed."""
+        call_after(CLOSING_SECONDS, lambda: self.failed(error))
+
+    def noticed(self) -> None:
+        """End a pod as preempted before it is killed, though its main thread compiles or waits for a store."""
+        grace = self._context.grace_seconds
+        if grace is not None and grace > MARGIN_SECONDS:
+            call_after(grace - MARGIN_SECONDS / 2, self._end_late)
+
+    def _end_late(self) -> None:
+        if self._cause is not None:
+            return
+        end_within(MARGIN_SECONDS / 3, EndCause.PREEMPTED.exit_code)
+        known = self._reporter.report()
+        saved = known.checkpoint.step if known.checkpoint else 0
+        budget = SaveBudget(None, None, None)
+        end = LastSave("none", known.progress.step, saved, budget, "the process did not stop in time")
+        self.leave(EndCause.PREEMPTED, end.sentence(), saved=end.saved)
 
     def hung(self, message: str) -> NoReturn:
         """End a hung process. A restart may help, so this is an ordinary failure."""
@@ -359,7 +387,7 @@ class _Ending:
 
     def in_words(self, message: str) -> str:
         """The message of an end after a notice, in the words of the user's own machine if the process runs there."""
-        return message if self._context.in_pod else message.replace(NOTICE, STOPPED if self._interrupts else TERMINATED)
+        return message if self._context.in_pod else in_words(message, self._interrupts)
 
     def before_joining(self, signals: bytes) -> None:
         """Handle notices while there is nothing to save: exit at once as preempted, which costs no retry. Not for the
@@ -370,7 +398,7 @@ class _Ending:
         """
         if signal.SIGTERM not in signals and signal.SIGINT not in signals:
             return
-        self._interrupts = signals.count(signal.SIGINT)
+        self._interrupts += signals.count(signal.SIGINT)
         self.leave(EndCause.PREEMPTED, self.in_words(_NOTICE_MESSAGES[self._context.spec.task]))
 
 
@@ -386,7 +414,7 @@ def _report_refused(reporter: RunReporter, context: Context, root: str, failure:
     if root == SOURCES:
         reporter.store_refuses("dataSource", str(failure), seconds, end=end)
         return
-    what = "checkpointRoot" if root == context.spec.checkpoint.root.rstrip("/") else "tokenCache"
+    what = "checkpointRoot" if root == normal_root(context.spec.checkpoint.root) else "tokenCache"
     reporter.store_refuses(what, f"{root} refuses access ({failure})", seconds, end=end)
 
 
@@ -398,13 +426,23 @@ def _keep_stacks(context: Context, identity: RunIdentity, stacks: str) -> str:
 
 
 def _own_stdout() -> TextIO:
-    """Standard output for the log alone: what libraries such as gloo print to file descriptor 1 goes to standard
+    """Standard output for the log alone: what libraries such as gloo, and programs of the user, print goes to standard
     error.
     """
-    sys.stdout.flush()
-    own = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+    own = lossy(sys.stdout, 1, say_lost)
     os.dup2(2, 1)
+    sys.stdout = sys.stderr
     return own
+
+
+def _tried(step: Callable[[], Result]) -> Result | None:
+    """The result of a step of the end; None if it fails."""
+    try:
+        return step()
+    except BaseException as error:
+        with suppress(BaseException):
+            traceback.print_exception(error)
+        return None
 
 
 def _hold(held: ExitStack, context: Context, command: str, takes_over: Callable[[str], bool]) -> None:
@@ -427,6 +465,7 @@ def _leave_unstarted(error: TrainerExit, environ: Mapping[str, str]) -> NoReturn
 
     There is no log yet: the error goes to the termination log and standard error.
     """
+    end_within(_REST_SECONDS, error.cause.exit_code)
     report = termination_report(RunIdentity(run=""), cause=error.cause, message=str(error))
     if "HALCYON_TERMINATION_LOG" in environ:
         write_termination_report(Path(environ["HALCYON_TERMINATION_LOG"]), report)
@@ -434,12 +473,5 @@ def _leave_unstarted(error: TrainerExit, environ: Mapping[str, str]) -> NoReturn
     _exit(error.cause)
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else "no message"
-
-
 def _exit(cause: EndCause) -> NoReturn:
-    sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(cause.exit_code)

@@ -25,6 +25,7 @@ from halcyon.run.programs import Programs
 from halcyon.storage.failures import StoreFailure
 from halcyon.telemetry import ProfileRequests
 from halcyon.telemetry.diagnostics import keep_profile
+from halcyon.telemetry.event_fields import speed, step_percentiles
 
 CLOSE_SECONDS = 60.0
 """Longest wait for the storage of a profile when the training ends."""
@@ -96,7 +97,7 @@ class Profiler(Companion):
             "steps": steps,
             "windowSeconds": seconds,
         }
-        numbers = {**own, **self._reporter.speed()}
+        numbers = {**own, **speed(self._reporter.observe())}
         store = lambda: self._store(folder, first, steps, numbers, memory, compiled)  # noqa: E731
         self._thread = threading.Thread(target=store, name="halcyon-profile", daemon=True)
         self._thread.start()
@@ -129,7 +130,18 @@ class Profiler(Companion):
             kept = keep_profile(
                 self._root, self._reporter.identity, first, files, numbers, timeout_seconds=CLOSE_SECONDS
             )
-            self._reporter.profiled(first, steps, kept, numbers)
+            self._reporter.event(
+                "profiled",
+                step=first,
+                steps=steps,
+                path=kept.path,
+                size_bytes=kept.size_bytes,
+                mfu=numbers.get("mfu"),
+                **step_percentiles(numbers),
+            )
+            if kept.left_out:
+                left_out = ", ".join(kept.left_out)
+                self._reporter.warning(f"the profile of step {first} lacks {left_out}, because they are too large")
         except (OSError, StoreFailure, ValueError, RuntimeError, AttributeError) as error:
             self._fail(error)
         finally:

@@ -8,8 +8,10 @@ programs for the next start (`halcyon.step.compilation`).
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from concurrent.futures import Executor, Future
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +29,15 @@ from halcyon.step.device_use import event_fields, plan_of
 from halcyon.step.objectives.objective import Batch
 from halcyon.step.program import STEP_MODULE, Program, TrainStep
 from halcyon.step.state import state_bytes
-from halcyon.storage.failures import StoreFailure
+from halcyon.storage.failures import Abandoned, StoreFailure
+from halcyon.storage.files import begin
 from halcyon.storage.store import Store
 from halcyon_api import counting
 
 _AHEAD_STEPS = 200
 """A program is compiled this number of steps before its first use."""
+COPY_SECONDS = 10.0
+"""Longest wait at the end of a run for the programs that are being copied to its root."""
 
 
 class Programs(Companion):
@@ -54,6 +59,7 @@ class Programs(Companion):
         self._fetched = background.submit(kept.fetch)
         """Done when the programs that the root keeps are here."""
         self._published = False
+        self._copies: list[Future[None]] = []
         self._compiled: dict[tuple[int, int, bool], Future[TrainStep]] = {}
         self._used: set[tuple[int, int, bool]] = set()
         self._lock = threading.Lock()
@@ -97,7 +103,16 @@ class Programs(Companion):
         del step, settle
         if not self._published:
             self._published = True
-            self._background.submit(self._kept.publish)
+            self._copies.append(begin(self._kept.publish, name="keep-programs"))
+
+    def leave(self) -> None:
+        """See `Companion`."""
+        self._kept.stop()
+
+    def close(self) -> None:
+        """Wait for the copies to the root, which are useful but not needed: its store may never answer."""
+        wait(self._copies, COPY_SECONDS)
+        self._kept.stop()
 
     def further(self, lowered: jax.stages.Lowered, module: str) -> jax.stages.Compiled:
         """Compile another program of the run, which the checkpoint root keeps too.
@@ -111,6 +126,13 @@ class Programs(Companion):
         self._kept.keep(module, compiled)
         self._published = False
         return compiled
+
+    def beside(self, compile_it: Callable[[], object]) -> None:
+        """Compile a program beside the steps, so that its first use finds it. A compilation is no collective.
+
+        Nothing waits for the thread: the end of a run has no time for a compilation.
+        """
+        threading.Thread(target=self._kept.guarded, args=(compile_it,), name="compile-beside").start()
 
     def _compile(self, batch_size: int, sequence_length: int, watched: bool) -> TrainStep:
         self._fetched.result()
@@ -134,7 +156,9 @@ def open_cache(place: Place, directory: Path) -> CompilationCache:
     depends |= {name: document[name] for name in ("adapter", "average") if name in document}
     key = program_key({**depends, "mesh": place.context.mesh.document()})
     selective = place.processes.distributed and jax.default_backend() == "cpu"
-    cache = CompilationCache(directory, Store(place.spec.checkpoint), key, selective=selective)
+    stopped = threading.Event()
+    store = Store(place.spec.checkpoint, abandoned=stopped.is_set)
+    cache = CompilationCache(directory, store, key, selective=selective, stopped=stopped)
     enable_compilation_cache(str(cache.directory))
     return cache
 
@@ -183,16 +207,30 @@ class KeptPrograms:
             check_step_memory(step, machine_memory(), devices=jax.local_device_count())
         self.keep(STEP_MODULE, step)
 
+    def guarded(self, compile_it: Callable[[], object]) -> None:
+        """Compile a program. A failure is a warning, because its first use then compiles it."""
+        try:
+            compile_it()
+        except Exception as error:
+            self._reporter.warning(
+                f"a program could not be compiled beside the steps, so its first use does it: {error}"
+            )
+
     def keep(self, module: str, program: jax.stages.Compiled) -> None:
         """Keep a compiled program, which `publish` copies."""
         self._cache.compiled(module, program)
+
+    def stop(self) -> None:
+        """Abandon the copies to the root."""
+        self._cache.stopped.set()
 
     def publish(self) -> None:
         """Copy the programs to the root and report their plans, on process 0."""
         if not self._place.processes.is_main:
             return
         try:
-            self._cache.publish(reserved_bytes=2 * state_bytes(self._program.template))
+            with contextlib.suppress(Abandoned):
+                self._cache.publish(reserved_bytes=2 * state_bytes(self._program.template))
         except (OSError, StoreFailure) as error:
             self._reporter.warning(
                 f"compiled programs could not be copied to the checkpoint root, so a restart compiles again: {error}"
@@ -210,7 +248,7 @@ class KeptPrograms:
         except (KeyError, ValueError) as error:  # another XLA may write its programs in another way
             self._reporter.warning(f"the plan of the step could not be read from its program: {error!r}")
             return
-        self._reporter.planned(plan.sentence(), event_fields(plan))
+        self._reporter.event("plan", plan=plan.sentence(), **event_fields(plan))
 
 
 def check_step_memory(compiled: jax.stages.Compiled, available_bytes: int | None, *, devices: int) -> None:

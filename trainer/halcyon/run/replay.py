@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -26,10 +25,10 @@ from pydantic import ValidationError
 from halcyon.checkpoint import Checkpointer
 from halcyon.checkpoint.arrays import Checkpoint, LeafDifference, compare
 from halcyon.checkpoint.commit import versions
-from halcyon.checkpoint.evidence import StepNumbers
+from halcyon.checkpoint.evidence import StepNumbers, float32_bits
 from halcyon.checkpoint.opening import committed_steps, entry_of
 from halcyon.checkpoint.processes import decide
-from halcyon.checkpoint.verify import read_manifest
+from halcyon.checkpoint.verify import find_damage, read_manifest
 from halcyon.errors import BadConfiguration, ReplayDiffers
 from halcyon.parallel.devices import hardware_name
 from halcyon.run.companion import Companion
@@ -154,8 +153,8 @@ class ComparedNumbers(StepNumbers):
         row = self._rows.get(step)
         if row is None:
             return
-        self.compared += 1
         here = {"loss": loss, "gradientNorm": gradient_norm}
+        self.compared += here.keys() <= row.keys()
         name = next((name for name in here if name in row and not _same_bits(here[name], row[name])), None)
         if name is not None and self.different is None:
             self.different = step
@@ -164,14 +163,25 @@ class ComparedNumbers(StepNumbers):
 
     def goes_on(self, step: int, record: ReplayRecord) -> None:
         """Take over what an earlier process has found up to a step."""
-        self.compared = sum(number <= step for number in self._rows)
+        self.compared = min(record.compared_steps, sum(number <= step for number in self._rows))
         if record.first_different_step is not None and record.first_different_step <= step:
             self.different, self.sentence = record.first_different_step, "".join(record.differences[:1])
 
 
 def _same_bits(here: float, there: float | str) -> bool:
     """Whether two numbers have the same bits in float32. JSON has numbers that are not finite as text."""
-    return struct.pack("<f", here) == struct.pack("<f", float(there))
+    return float32_bits(here) == float32_bits(there)
+
+
+def _state_differences(
+    own: Store, newest: CommittedStep, theirs: Store, target: CommittedStep
+) -> tuple[LeafDifference, ...]:
+    """The arrays that differ. A checkpoint whose bytes are not those of its manifest differs too: equal hashes in two
+    manifests say nothing of the data, so every byte is read.
+    """
+    if damages := find_damage(theirs, target):
+        return tuple(LeafDifference(target.path, damage) for damage in damages)
+    return tuple(compare(Checkpoint(own, newest), Checkpoint(theirs, target)))
 
 
 def rounded(state: TrainState, compute: Any) -> TrainState:
@@ -286,7 +296,7 @@ class Replay(Companion):
                 raise TypeError("process 0 has what the run kept, and has saved the last step")
             arrays, made = None, read_manifest(self._own, newest)
             if original.target is not None:
-                arrays = tuple(compare(Checkpoint(self._own, newest), Checkpoint(self._theirs, original.target)))
+                arrays = _state_differences(self._own, newest, self._theirs, original.target)
             return self._keep(original, arrays, made, rounding).document()
 
         def after_rounding() -> dict[str, Any]:

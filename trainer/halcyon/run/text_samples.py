@@ -22,6 +22,7 @@ from halcyon.run.companion import Companion
 from halcyon.run.place import Place
 from halcyon.step.program import Program
 from halcyon.step.state import TrainState
+from halcyon.telemetry.event_fields import harmless
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.spec.telemetry import SampleSpec
 
@@ -80,7 +81,8 @@ class TextSamples(Companion):
         reporter.stage("evaluating")
         if self._place.processes.is_main:
             try:
-                reporter.sampled(step, self._spec.prompt, self._between + self._text(step, model))
+                text = harmless(self._between + self._text(step, model))
+                reporter.event("sample", step=step, prompt=harmless(self._spec.prompt), text=text)
             except Exception as error:  # such as too little memory; `own_copy` raises it after the last collective
                 kind = "" if isinstance(error, TrainerExit) else f"{type(error).__name__}: "
                 reporter.warning(f"spec.telemetry.sample: there is no text of step {step}: {kind}{error}")

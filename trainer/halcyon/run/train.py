@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from halcyon.checkpoint.fingerprints import fingerprints
 from halcyon.data.batch_schedule import build_schedule
 from halcyon.data.dataset import GivenData
 from halcyon.data.open import background_caches, cache_store, dataset_of, may_begin
+from halcyon.data.source_notes import source_notes
 from halcyon.errors import TrainerExit
 from halcyon.host.documents import DEFAULT_COMPILATION_CACHE
 from halcyon.models.adapters import check_adapter
@@ -36,7 +37,7 @@ from halcyon.run.audits import Audits
 from halcyon.run.beginning import begin, from_origin, open_checkpoints, wait_for_root
 from halcyon.run.companion import Companion
 from halcyon.run.context import Context
-from halcyon.run.data import checked, report_sources
+from halcyon.run.data import checked, report_sources, report_warnings
 from halcyon.run.exports import Exports, check_exportable
 from halcyon.run.fitting import with_choice
 from halcyon.run.loop import Training, TrainingEnd
@@ -87,6 +88,10 @@ class Surroundings:
     """Requests for a checkpoint while the run trains."""
     profile_requests: ProfileRequests = field(default_factory=ProfileRequests)
     """Requests for a profile while the run trains."""
+    on_error: Callable[[Exception], object] = _ignore
+    """Called with an error before anything is closed; it must end this process if that hangs."""
+    on_notice: Callable[[], object] = _ignore
+    """Called in another thread at each notice; it must end this process before it is killed."""
 
 
 def train(
@@ -138,10 +143,16 @@ def train(
         session(
             context, reporter, retry_budget, on_lost_process=around.on_lost_process, on_joined=around.on_joined
         ) as joined,
+        _reporting(around.on_error),
     ):
         processes, text = joined.processes, caches.progress
         sync_point = SyncPoint(processes, on_notice=retry_budget.stop)
-        notice = last.enter_context(PreemptionNotice(on_arrival=sync_point.notice, on_interrupt=around.on_interrupt))
+
+        def noticed() -> None:
+            around.on_notice()
+            sync_point.notice()
+
+        notice = last.enter_context(PreemptionNotice(on_arrival=noticed, on_interrupt=around.on_interrupt))
         text.on_failure(lambda error: _end(error, processes, around.on_failed_build))
         place, mesh = joined.lay_out()
 
@@ -153,7 +164,7 @@ def train(
         ):
             return TrainingEnd(context.resume_step, preempted=True)
         if processes.is_main:
-            report_sources(reporter, spec, text.caches)
+            report_warnings(reporter, spec, text.caches)
         reporter.stage("restoring")
         if given.source is None:
             opening = background.submit(dataset_of, spec, cache_store(spec, retry_budget), text.caches, text)
@@ -178,12 +189,14 @@ def train(
             place = place.with_spec(with_choice(spec, values))
             spec = place.spec
         program = build_program(spec, vocabulary, mesh, in_step, given)
-        reporter.knows_determinism(program.determinism_in_effect)
+        reporter.event("determinism", program.determinism_in_effect)
         programs = Programs(program, background, KeptPrograms(place, program, cache))
         programs.start_for(build_schedule(spec.trainer), context.resume_step)
         if not wait_together(processes, notice, lambda seconds: not wait(starting, seconds).not_done):
             return TrainingEnd(context.resume_step, preempted=True)
         dataset = opening.result()
+        # In the background, because it reads the end of each document.
+        noting = background.submit(lambda: list(source_notes(text.caches, dataset) if processes.is_main else ()))
         described = dataset.description
         if given.names:
             described["given"] = given.description(program.template.optimizer_state)
@@ -215,9 +228,10 @@ def train(
         state = beginning.state(program)
         if processes.is_main:
             begin_history(place, checkpointer, beginning.step)
+            report_sources(reporter, noting.result())
         beginning.report(reporter, checkpointer.epoch, checkpointer.head_loss)
         if processes.is_main:
-            reporter.placed(placed_fields(place.context, jax.devices(), given))
+            reporter.event("placed", **placed_fields(place.context, jax.devices(), given))
             if given.warning is not None:
                 reporter.warning(given.warning)
         reporter.knows(save_interval_seconds=checkpointer.interval_seconds)
@@ -246,6 +260,15 @@ def train(
         background.shutdown()
         caches.close()
         return ended if replay is None else dataclasses.replace(ended, found=replay.found)
+
+
+@contextlib.contextmanager
+def _reporting(on_error: Callable[[Exception], object]) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        on_error(error)
+        raise
 
 
 def _checked(context: Context, given: Given) -> tuple[Context, list[Benchmark] | None]:
@@ -316,7 +339,9 @@ def begin_history(place: Place, checkpointer: Checkpointer, step: int) -> None:
         seconds = state.seconds
         return {"step": max(step, state.step), "seconds": {cause: getattr(seconds, cause) for cause in CAUSES}}
 
-    reporter.listen(HistoryWriter(context.spec.checkpoint, group, account=account, on_warning=reporter.warning))
+    writer = HistoryWriter(context.spec.checkpoint, group, account=account, on_warning=reporter.warning)
+    checkpointer.segments = writer.written
+    reporter.listen(writer)
 
 
 def placed_fields(context: Context, devices: Sequence[Any], given: Given) -> dict[str, Any]:

@@ -6,20 +6,20 @@ Outputs of sequences come from the engine's thread to the event loop through a `
 from __future__ import annotations
 
 import asyncio
+import codecs
 import functools
 import math
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-import numpy as np
 import orjson
 
 from halcyon.inference.sequence import Fault, Output, Sequence, Token
 from halcyon.serving.errors import ApiError, draining, failed, invalid
 from halcyon.serving.requests import ChatRequest, Request
 from halcyon.serving.served import Served
-from halcyon.serving.tools import Call, CallReader, ToolsForm
+from halcyon.serving.tools import Call, CallReader
 
 _LEAST_LOG_PROB = -9999.0
 """In the place of minus infinity, which JSON does not have."""
@@ -75,8 +75,9 @@ def fault_error(fault: Fault) -> ApiError:
 
 
 def event(document: dict[str, Any]) -> bytes:
-    """A server-sent event."""
-    return b"data: " + orjson.dumps(document) + b"\n\n"
+    """A server-sent event; one with a type has a name too."""
+    name = f"event: {document['type']}\n".encode() if "type" in document else b""
+    return name + b"data: " + orjson.dumps(document) + b"\n\n"
 
 
 class Schema(NamedTuple):
@@ -98,8 +99,8 @@ class _Choice:
     finish: str | None = None
     generated: int = 0
     reused: int = 0
-    offset: int = 0
-    """Characters of the text whose tokens were reported; for completions."""
+    places: Places | None = None
+    """Where the next token stands in a completion. None: nothing of its text was reported."""
 
 
 class Batch:
@@ -110,9 +111,9 @@ class Batch:
         served: The model.
         sequences: One for each choice: those of the first prompt, then those of the next.
         prompt_tokens: Tokens of all prompts, each counted once.
-        echoes: For each choice, the text of the prompt that comes before it.
-        tools: How calls of tools are written in the texts. None: texts have no calls.
-        forced: Whether each text begins inside of a call, because the request demands one.
+        echoes: For each choice, the text of the prompt that comes before it. With ``max_tokens: 0`` nothing follows:
+            a token is computed, and left out.
+        readers: What finds the calls of tools in each text. None: texts have no calls.
         schema: The JSON schema that the texts must follow. None: they are free.
 
     Attributes:
@@ -134,16 +135,15 @@ class Batch:
         sequences: tuple[Sequence, ...],
         prompt_tokens: int,
         echoes: tuple[str, ...],
-        tools: ToolsForm | None = None,
+        readers: Iterable[CallReader | None] | None = None,
         *,
-        forced: bool = False,
         schema: Schema | None = None,
     ) -> None:
         self.request, self.sequences, self.schema = request, sequences, schema
         self._served, self._prompt_tokens, self._echoes = served, prompt_tokens, echoes
         self._is_chat = isinstance(request, ChatRequest)
         self._names = {token: spelling for spelling, token in served.tokenizer.special_tokens.items()}
-        self._choices = [_Choice(CallReader(tools, forced=forced) if tools is not None else None) for _ in sequences]
+        self._choices = [_Choice(reader) for reader in readers or [None] * len(sequences)]
 
     @functools.cached_property
     def _head(self) -> dict[str, Any]:
@@ -162,6 +162,8 @@ class Batch:
         """
         if output.fault is not None:
             raise fault_error(output.fault)
+        if self.request.max_tokens == 0:
+            output = replace(output, text="", finish=output.finish and "length", generated=0)
         choice = self._choices[index]
         text, calls = output.text, list[Call]()
         if choice.reader is not None:
@@ -176,7 +178,8 @@ class Batch:
     def keep(self, index: int, output: Output) -> None:
         """Add an output to the whole answer."""
         self.add(index, output)
-        self._choices[index].tokens += output.tokens
+        if self.request.max_tokens != 0:
+            self._choices[index].tokens += output.tokens
 
     @property
     def usage(self) -> dict[str, Any]:
@@ -200,7 +203,8 @@ class Batch:
 
     def _whole(self, index: int) -> dict[str, Any]:
         choice = self._choices[index]
-        common = {"index": index, "finish_reason": choice.finish, "logprobs": self._log_probs(index, choice.tokens)}
+        logs = self._log_probs(index, choice.tokens)
+        common = {"index": index, "finish_reason": choice.finish, "logprobs": logs}
         if not self._is_chat:
             return common | {"text": self._echoes[index] + choice.text}
         message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
@@ -210,11 +214,11 @@ class Batch:
         return common | {"message": message}
 
     def begin(self) -> list[dict[str, Any]]:
-        """The first events of a stream: the role of each message, or the prompt that is to be repeated."""
-        if self._is_chat:
-            role = {"role": "assistant", "content": "", "refusal": None}
-            return [self._chunk(index, role) for index in range(len(self._choices))]
-        return [self._chunk(index, echo) for index, echo in enumerate(self._echoes) if echo]
+        """The first events of a stream: the role of each message."""
+        if not self._is_chat:
+            return []
+        role = {"role": "assistant", "content": "", "refusal": None}
+        return [self._chunk(index, role) for index in range(len(self._choices))]
 
     def chunks(self, index: int, output: Output) -> list[dict[str, Any]]:
         """The events of an output.
@@ -225,7 +229,13 @@ class Batch:
         choice = self._choices[index]
         called = len(choice.calls)
         text, calls = self.add(index, output)
-        tokens = self._log_probs(index, output.tokens) if output.tokens else None
+        begins = choice.places is None
+        found = output.tokens if self.request.max_tokens != 0 else ()
+        with_prompt = begins and self.sequences[index].logs_prompt
+        tokens = self._log_probs(index, found) if found or with_prompt else None
+        if begins:
+            text = self._echoes[index] + text
+            choice.places = choice.places or Places(self._served.pieces, len(self._echoes[index]))
         events: list[dict[str, Any]] = []
         if self._is_chat:
             if text or tokens is not None:
@@ -255,35 +265,112 @@ class Batch:
         usage = {"usage": None} if self.request.wants_usage else {}
         return self._head | {"object": self._kind, "choices": [choice]} | usage
 
-    def _log_probs(self, index: int, tokens: list[Token] | tuple[Token, ...]) -> dict[str, Any] | None:
-        if not self.sequences[index].logs:
+    def _log_probs(self, index: int, tokens: Iterable[Token]) -> dict[str, Any] | None:
+        """What is reported of some tokens of a text; the first time with those of the prompt, if they are wanted."""
+        sequence, choice = self.sequences[index], self._choices[index]
+        if not sequence.logs:
             return None
         if self._is_chat:
             entries = [
                 self._entry(token.id, token.log_prob)
-                | {"top_logprobs": [self._entry(*other) for other in token.alternatives]}
+                | {"top_logprobs": [self._entry(*other) for other in _with_own(token)] if sequence.alternatives else []}
                 for token in tokens
             ]
             return {"content": entries, "refusal": None}
-        choice, offsets, spellings = self._choices[index], [], [self._spelling(token.id) for token in tokens]
-        for spelling in spellings:
-            offsets.append(choice.offset)
-            choice.offset += len(spelling)
-        return {
-            "tokens": spellings,
-            "token_logprobs": [_finite(token.log_prob) for token in tokens],
-            "top_logprobs": [
-                {self._spelling(other): _finite(value) for other, value in token.alternatives} for token in tokens
-            ],
+        shown, echo = list(tokens), self._echoes[index]
+        places, offsets = choice.places, list[int]()
+        if places is None:
+            places = choice.places = Places(self._served.pieces, len(echo))
+            if sequence.logs_prompt:
+                prompt = prompt_tokens(sequence)
+                offsets = places_of(self._served.pieces, [token.id for token in prompt], len(echo))
+                shown = [*prompt, *shown]
+        is_first = bool(offsets)
+        offsets += map(places.next, (token.id for token in shown[len(offsets) :]))
+        logs: dict[str, list[Any]] = {
+            "tokens": [self._spelling(token.id) for token in shown],
+            "token_logprobs": [_finite(token.log_prob) for token in shown],
+            "top_logprobs": [self._by_spelling(_with_own(token)) for token in shown],
             "text_offset": offsets,
         }
+        if is_first:  # nothing stands before it that a model could expect it after
+            logs["token_logprobs"][0] = logs["top_logprobs"][0] = None
+        return logs
+
+    def _by_spelling(self, tokens: Iterable[tuple[int, float]]) -> dict[str, float]:
+        """Log probabilities by the spellings of tokens; the later ones of one spelling by their ids."""
+        found: dict[str, float] = {}
+        for token, log_prob in tokens:
+            spelling = self._spelling(token)
+            found[f"token_id:{token}" if spelling in found else spelling] = _finite(log_prob)
+        return found
 
     def _entry(self, token: int, log_prob: float) -> dict[str, Any]:
-        piece = self._served.pieces[token]
-        return {"token": self._spelling(token), "logprob": _finite(log_prob), "bytes": list(piece)}
+        piece = self._names[token].encode() if token in self._names else self._served.pieces[token]
+        return {"token": self._spelling(token), "id": token, "logprob": _finite(log_prob), "bytes": list(piece)}
 
     def _spelling(self, token: int) -> str:
-        return self._names.get(token) or self._served.tokenizer.decode(np.array([token], np.int32))
+        """The text of a token; of one with parts of characters its bytes, as in OpenAI's interface."""
+        if token in self._names:
+            return self._names[token]
+        piece = self._served.pieces[token]
+        try:
+            return piece.decode()
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in piece)
+
+
+class Places:
+    """Where tokens stand in a text. A part of a character stands where its character begins.
+
+    Args:
+        pieces: The bytes of text of each token.
+        start: The characters before the first token.
+    """
+
+    def __init__(self, pieces: list[bytes], start: int = 0) -> None:
+        self._pieces, self._decoder = pieces, codecs.getincrementaldecoder("utf-8")("replace")
+        self.end = start
+        """The characters of all tokens until here."""
+
+    def next(self, token: int) -> int:
+        """The characters before the next token."""
+        piece, before = self._pieces[token], self.end
+        self.end += len(self._decoder.decode(piece))
+        try:
+            return self.end - len(piece.decode())
+        except UnicodeDecodeError:
+            return before
+
+
+def places_of(pieces: list[bytes], tokens: list[int], length: int) -> list[int]:
+    """The characters before each token of a prompt.
+
+    Args:
+        pieces: The bytes of text of each token.
+        tokens: The prompt.
+        length: The characters of its text. A tokenizer may put a space before a text, which is not in it.
+    """
+    places = Places(pieces)
+    found = [places.next(token) for token in tokens]
+    return [max(0, place + length - places.end) for place in found]
+
+
+def prompt_tokens(sequence: Sequence) -> list[Token]:
+    """The tokens of a prompt whose logs are complete. The first one has no logs."""
+    logs = [
+        (log_prob, tuple(zip(tokens, values, strict=True)))
+        for part in sequence.prompt_logs
+        for log_prob, tokens, values in zip(*(x.tolist() for x in part), strict=True)
+    ]
+    given = zip(sequence.prompt.tolist(), [(0.0, ()), *logs], strict=True)
+    return [Token(sequence.number, token, log_prob, others, None) for token, (log_prob, others) in given]
+
+
+def _with_own(token: Token) -> list[tuple[int, float]]:
+    """The most likely tokens in the place of a token, and the token itself if it is none of them."""
+    is_among = any(other == token.id for other, _ in token.alternatives)
+    return [*token.alternatives, *(() if is_among else ((token.id, token.log_prob),))]
 
 
 def _finite(log_prob: float) -> float:

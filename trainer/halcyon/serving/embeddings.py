@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import base64
 import functools
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import haliax as hax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pydantic import Field
 
 from halcyon.evals.spans import power
 from halcyon.inference.programs import features_of
@@ -28,6 +27,7 @@ from halcyon.serving.preparing import several, token_ids
 from halcyon.serving.requests import StrictPart
 from halcyon.serving.served import Served
 from halcyon.tokenizer import Tokenizer
+from halcyon_api.base import AtLeastOne
 
 Pooling = Literal["mean", "last"]
 """The features that the vector of a text is made of: their mean over its positions, or those of its last position."""
@@ -40,7 +40,7 @@ class EmbeddingRequest(StrictPart):
     model: str | None = None
     input: str | list[str] | list[int] | list[list[int]]
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Annotated[int, Field(ge=1)] | None = None
+    dimensions: AtLeastOne | None = None
     user: str | None = None
 
 

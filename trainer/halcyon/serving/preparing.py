@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import secrets
 from collections.abc import Iterable
 from typing import Any
@@ -19,9 +18,10 @@ from halcyon.inference.sequence import Sequence
 from halcyon.serving.batch import Batch, Schema
 from halcyon.serving.errors import ApiError, check_model, invalid, overloaded
 from halcyon.serving.limits import Limits
-from halcyon.serving.requests import ChatRequest, Message, NamedTool, Request, SchemaFormat, TextRequest
+from halcyon.serving.requests import ChatRequest, Function, Message, NamedTool, Request, SchemaFormat, TextRequest
+from halcyon.serving.responses import ResponseBatch, ResponseChat
 from halcyon.serving.served import Served
-from halcyon.serving.tools import call_schema, form_of
+from halcyon.serving.tools import CallReader, call_schema, form_of
 from halcyon.tokenizer import Tokenizer
 
 _DEFAULT_TEXT_TOKENS = 16
@@ -69,6 +69,7 @@ def _check_chat(request: ChatRequest, limits: Limits) -> None:
         _check_size("response_format.json_schema.schema", request.response_format.json_schema.schema_, limits)
     for number, tool in enumerate(request.tools or ()):
         _check_size(f"tools.{number}.function.parameters", tool.function.parameters, limits)
+    _check_size("chat_template_kwargs", request.chat_template_kwargs, limits)
     chosen = request.tool_choice
     if chosen not in (None, "none", "auto") and not request.tools:
         raise invalid("the request has no tools", "tool_choice")
@@ -76,8 +77,13 @@ def _check_chat(request: ChatRequest, limits: Limits) -> None:
         tool.function.name for tool in request.tools or ()
     }:
         raise invalid(f"there is no tool {chosen.function.name!r}", "tool_choice")
-    if request.tools and request.response_format is not None and request.response_format.type != "text":
+    has_form = request.response_format is not None and request.response_format.type != "text"
+    if request.tools and has_form:
         raise invalid("a request with tools has text answers; leave one of the two out", "response_format")
+    if request.continue_final_message and (request.tools or has_form or request.messages[-1].role != "assistant"):
+        raise invalid(
+            "the last message must be the assistant's; leave out tools and response_format", "continue_final_message"
+        )
 
 
 def _check_size(place: str, schema: dict[str, Any] | None, limits: Limits) -> None:
@@ -87,7 +93,7 @@ def _check_size(place: str, schema: dict[str, Any] | None, limits: Limits) -> No
     except TypeError:
         raise invalid("it is nested too deeply", field, place=place) from None
     if size > limits.schema_bytes:
-        raise invalid(f"it has {size} bytes; a JSON schema has at most {limits.schema_bytes}", field, place=place)
+        raise invalid(f"it has {size} bytes; at most {limits.schema_bytes} are possible", field, place=place)
 
 
 def _check_text(request: TextRequest) -> None:
@@ -95,8 +101,6 @@ def _check_text(request: TextRequest) -> None:
         raise invalid("it must equal n; this server returns every text that it computes", "best_of")
     if request.logprobs is not None and request.logprobs > 5:
         raise invalid("at most 5 are possible", "logprobs")
-    if request.echo and request.logprobs is not None:
-        raise invalid("the log probabilities of a prompt are not computed; leave echo or logprobs out", "echo")
     if isinstance(request.prompt, list) and not request.prompt:
         raise invalid("the list is empty", "prompt")
 
@@ -127,24 +131,55 @@ def _chat(request: ChatRequest, served: Served, length: int, limits: Limits) -> 
             "the model has no chat template; use /v1/completions, or start the server with --template",
             "messages",
         )
-    tools, form = None, None
-    if request.tools and request.tool_choice != "none":
-        form = form_of(prompts.template) if prompts.takes_tools else None
-        if form is None:
-            raise invalid("the chat template of the model has no tools in a form that this server reads", "tools")
-        tools = [tool.model_dump(exclude_none=True) for tool in request.tools]
-    forced = form.begin if form is not None and request.tool_choice not in (None, "auto") else ""
+    tools, form, begun, named = None, None, "", None
+    functions = [tool.function for tool in request.tools or ()]
+    is_forced = bool(functions) and request.tool_choice not in (None, "auto", "none")
+    if functions and request.tool_choice != "none":
+        if prompts.template is None or not prompts.takes_tools:
+            raise invalid("the chat template of the model does not show tools to it; leave them out", "tools")
+        form = form_of(prompts.template)
+        tools = [tool.model_dump(exclude_none=True) for tool in request.tools or ()]
+    if form is not None and is_forced:
+        functions = _demanded(request)
+        if form.head and len(functions) == 1:
+            named = functions[0].name
+            begun = form.head.replace("NAME", named)
+        elif not form.head and not form.is_bare:
+            begun = form.begins[0]
+    variables = request.chat_template_kwargs or {}
+    if request.reasoning_effort is not None:
+        variables = {"reasoning_effort": request.reasoning_effort} | variables
     try:
-        ids = prompts.ids([_message(message) for message in request.messages], tools, begun=forced)
+        messages = [_message(message) for message in request.messages]
+        last = messages.pop() if request.continue_final_message else None
+        ids = prompts.ids(messages, tools, begun=begun, variables=variables)
+        if last is not None:
+            given = request.messages[-1].token_ids
+            more = (
+                served.tokenizer.encode(last["content"])
+                if given is None
+                else token_ids(given, served.tokenizer, "messages")
+            )
+            ids = np.concatenate((ids, more))
     except BadConfiguration as error:
         raise invalid(str(error), "messages") from None
     most = request.max_completion_tokens or request.max_tokens
     logs, count = bool(request.logprobs), texts_of(request)
     alternatives = (request.top_logprobs or 0) if logs else 0
     sampling = _sampling(request, _most_tokens(most, None, len(ids), length, limits), alternatives)
-    schema = _schema(request, limits, forced=bool(forced))
-    sequences = _sequences(ids, sampling, served.ends, count, logs)
-    return Batch(request, served, sequences, len(ids), ("",) * count, form, forced=bool(forced), schema=schema)
+    schema = _schema(request, limits, functions if is_forced else None, named)
+    if form is None:
+        sequences, readers = _sequences(ids, sampling, served.ends, count, logs), None
+    else:
+        special = served.tokenizer.special_tokens
+        ends = {*served.ends, *(special[stop] for stop in form.stops if stop in special)}
+        sequences = _sequences(ids, sampling, ends, count, logs)
+        for sequence in sequences:
+            sequence.spelled = {token: name for name, token in special.items() if name in form.marks}
+        known = {function.name: function.parameters or {} for function in functions}
+        readers = [CallReader(form, known, forced=is_forced, named=named) for _ in sequences]
+    kind = ResponseBatch if isinstance(request, ResponseChat) else Batch
+    return kind(request, served, sequences, len(ids), ("",) * count, readers, schema=schema)
 
 
 def _texts(request: TextRequest, served: Served, length: int, limits: Limits) -> Batch:
@@ -155,9 +190,13 @@ def _texts(request: TextRequest, served: Served, length: int, limits: Limits) ->
     total = 0
     for index, prompt in enumerate(_prompts(request)):
         ids = token_ids(prompt, tokenizer, "prompt")
-        most = _most_tokens(request.max_tokens, _DEFAULT_TEXT_TOKENS, len(ids), length, limits)
+        asked = 1 if request.max_tokens == 0 else request.max_tokens  # the text is left out; see `Batch`
+        most = _most_tokens(asked, _DEFAULT_TEXT_TOKENS, len(ids), length, limits)
         sampling = _sampling(request, most, alternatives, index * count)
-        sequences += _sequences(ids, sampling, tokenizer.ends, count, request.logprobs is not None)
+        made = _sequences(ids, sampling, tokenizer.ends, count, request.logprobs is not None)
+        for sequence in made:
+            sequence.logs_prompt = bool(sequence.logs and request.echo)
+        sequences += made
         text = "" if not request.echo else prompt if isinstance(prompt, str) else tokenizer.decode(ids)
         echoes += [text] * count
         total += len(ids)
@@ -204,6 +243,8 @@ def _sampling(request: Request, max_tokens: int, alternatives: int, offset: int 
         top_p=1.0 if request.top_p is None else max(request.top_p, 1e-9),  # 0: the most likely token, as elsewhere
         min_p=request.min_p or 0.0,
         repetition_penalty=request.repetition_penalty or 1.0,
+        frequency_penalty=request.frequency_penalty or 0.0,
+        presence_penalty=request.presence_penalty or 0.0,
         seed=(seed + offset) % (MOST_SEED + 1),
         stop=request.stops,
         alternatives=alternatives,
@@ -230,17 +271,27 @@ def _most_tokens(asked: int | None, default: int | None, prompt: int, length: in
     return wanted
 
 
-def _schema(request: ChatRequest, limits: Limits, *, forced: bool) -> Schema | None:
+def _demanded(request: ChatRequest) -> list[Function]:
+    """The functions of which the request demands a call."""
+    chosen = request.tool_choice
+    name = chosen.function.name if isinstance(chosen, NamedTool) else None
+    return [tool.function for tool in request.tools or () if name in (None, tool.function.name)]
+
+
+def _schema(request: ChatRequest, limits: Limits, functions: list[Function] | None, named: str | None) -> Schema | None:
     """The schema that the texts must follow.
+
+    Args:
+        request: The request.
+        limits: The limits of the server.
+        functions: Those of which a call is demanded. None: no call is.
+        named: The function whose arguments the text is. None: its name is in the text.
 
     Raises:
         ApiError: The schemas of the tools are too large together.
     """
     wanted = request.response_format
-    if forced:
-        chosen = request.tool_choice
-        name = chosen.function.name if isinstance(chosen, NamedTool) else None
-        functions = [tool.function for tool in request.tools or () if name in (None, tool.function.name)]
+    if functions is not None:
         size = sum(len(orjson.dumps(function.parameters)) for function in functions)
         if size > limits.schema_bytes:
             raise invalid(
@@ -248,7 +299,8 @@ def _schema(request: ChatRequest, limits: Limits, *, forced: bool) -> Schema | N
                 f"schema of at most {limits.schema_bytes}; name one function in tool_choice, or give fewer",
                 "tools",
             )
-        return Schema("tools", call_schema(functions))
+        alone = functions[0].parameters or {"type": "object"}
+        return Schema("tools", call_schema(functions) if named is None else alone)
     if isinstance(wanted, SchemaFormat):
         return Schema("response_format", wanted.json_schema.schema_)
     if wanted is not None and wanted.type == "json_object":
@@ -273,19 +325,10 @@ def grammars_of(schema: Schema, served: Served, count: int) -> list[JsonGrammar]
 
 
 def _message(message: Message) -> dict[str, Any]:
-    """A message as templates take it: text in one string, arguments of calls as objects."""
+    """A message as templates take it: text in one string."""
     content = message.content
     if isinstance(content, list):
         content = "".join(part.text for part in content)
     role = "system" if message.role == "developer" else message.role
-    given = {"role": role, "content": content or "", "name": message.name, "tool_call_id": message.tool_call_id}
-    shown: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if message.tool_calls:
-        calls = [call.model_dump() for call in message.tool_calls]
-        for call in calls:
-            try:
-                call["function"]["arguments"] = json.loads(call["function"]["arguments"])
-            except (ValueError, RecursionError):
-                continue  # the text as it is
-        shown["tool_calls"] = calls
-    return shown
+    shown = message.model_dump(exclude_none=True) | {"role": role, "content": content or ""}
+    return {name: value for name, value in shown.items() if value != []}  # some templates print a list without calls

@@ -10,9 +10,10 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from halcyon.serving.errors import ApiError, invalid
+from halcyon_api.base import AtLeastOne
 
 _PLACE = re.compile(r"[a-z_]+")
 _MOST_MESSAGES = 1024
@@ -21,8 +22,7 @@ _MOST_TOOLS = 128
 
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
-Zero = Annotated[float, Field(ge=0, le=0)]
-"""A penalty that the server does not have, so only its default is accepted."""
+Penalty = Annotated[float, Field(ge=-2, le=2)]
 
 
 class Part(BaseModel):
@@ -67,6 +67,10 @@ class Message(Part):
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    token_ids: Annotated[list[int], Field(min_length=1)] | None = None
+    """The tokens of a last message that goes on; see `ChatRequest.continue_final_message`."""
 
 
 class Function(StrictPart):
@@ -131,8 +135,8 @@ class Request(StrictPart):
     """The fields that both endpoints have."""
 
     model: str | None = None
-    n: Annotated[int, Field(ge=1)] | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    n: AtLeastOne | None = None
+    max_tokens: AtLeastOne | None = None
     temperature: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
@@ -142,8 +146,8 @@ class Request(StrictPart):
     stop: Stop | Annotated[list[Stop], Field(max_length=_MOST_STOPS)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    presence_penalty: Zero | None = None
-    frequency_penalty: Zero | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
     logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = None
     user: str | None = None
 
@@ -162,21 +166,23 @@ class ChatRequest(Request):
     """The body of ``POST /v1/chat/completions``."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=_MOST_MESSAGES)]
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: AtLeastOne | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0)] | None = None
+    top_logprobs: NonNegativeInt | None = None
     response_format: Annotated[TextFormat | SchemaFormat, Field(discriminator="type")] | None = None
     tools: Annotated[list[Tool], Field(max_length=_MOST_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    continue_final_message: bool | None = None
     modalities: list[Literal["text"]] | None = None
+    reasoning_effort: str | None = None
     # No effect here.
     metadata: dict[str, Any] | None = None
     store: bool | None = None
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
-    reasoning_effort: str | None = None
     verbosity: str | None = None
 
 
@@ -184,9 +190,10 @@ class TextRequest(Request):
     """The body of ``POST /v1/completions``."""
 
     prompt: str | list[str] | list[int] | list[list[int]] | None = None
-    logprobs: Annotated[int, Field(ge=0)] | None = None
+    max_tokens: NonNegativeInt | None = None
+    logprobs: NonNegativeInt | None = None
     echo: bool | None = None
-    best_of: Annotated[int, Field(ge=1)] | None = None
+    best_of: AtLeastOne | None = None
     suffix: None = None
 
 
@@ -221,6 +228,8 @@ def _refused(loc: tuple[int | str, ...], kind: str, message: str) -> ApiError:
         text = "there is no such field; leave it out"
     elif kind == "missing":
         text = "the field is missing"
+    elif kind == "too_long" and " 0 items" in message:
+        text = "it is not supported; leave it out"
     else:
         text = message[:1].lower() + message[1:]
     return invalid(text, place, place=place or "body")

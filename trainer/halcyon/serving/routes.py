@@ -25,6 +25,7 @@ from halcyon.serving.batch import Batch
 from halcyon.serving.embeddings import EmbeddingRequest
 from halcyon.serving.errors import ApiError, check_model, failed, invalid, shown
 from halcyon.serving.requests import ChatRequest, Request, TextRequest, parsed
+from halcyon.serving.responses import ResponsesRequest
 from halcyon.serving.service import Service, outcome_of
 
 PAGE = Path(__file__).parent / "page"
@@ -131,10 +132,11 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
 
         return Route(path, answer_and_count, methods=["POST"])
 
-    def ask(kind: type[Request]) -> Callable[[HttpRequest], Awaitable[Response]]:
+    def ask(kind: type[Request | ResponsesRequest]) -> Callable[[HttpRequest], Awaitable[Response]]:
         async def answer(http: HttpRequest) -> Response:
             salt = keys.check(http.headers.get("authorization", ""))
-            request = parsed(kind, await read_json(http, limits, bodies))
+            given = parsed(kind, await read_json(http, limits, bodies))
+            request = given.chat() if isinstance(given, ResponsesRequest) else given
             batch = await _watched(http.receive, service.begin(request, salt))
             if request.stream:
                 return _Stream(service, batch)
@@ -182,6 +184,7 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
     routes = [
         counted("/v1/chat/completions", "chat", ask(ChatRequest)),
         counted("/v1/completions", "completions", ask(TextRequest)),
+        counted("/v1/responses", "responses", ask(ResponsesRequest)),
         counted("/v1/embeddings", "embeddings", embeddings),
         Route("/v1/models", models),
         Route("/v1/models/{name:path}", models),

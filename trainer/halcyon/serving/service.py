@@ -25,6 +25,7 @@ from halcyon.serving.limits import Limits
 from halcyon.serving.metrics import Metrics
 from halcyon.serving.preparing import check, grammars_of, prepare
 from halcyon.serving.requests import ChatRequest, Request
+from halcyon.serving.responses import ResponseBatch, ResponseChat
 from halcyon.serving.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -199,7 +200,8 @@ class Service:
         for document in batch.end():
             yield event(document)
         batch.outcome = "completed"
-        yield DONE
+        if not isinstance(batch, ResponseBatch):  # its last event says how it ended
+            yield DONE
 
     def end(self, batch: Batch) -> None:
         """Count a request that has begun, and end texts that nobody reads any more."""
@@ -247,6 +249,8 @@ class Service:
 
 def endpoint_of(request: Request) -> str:
     """The label of a request's endpoint."""
+    if isinstance(request, ResponseChat):
+        return "responses"
     return "chat" if isinstance(request, ChatRequest) else "completions"
 
 

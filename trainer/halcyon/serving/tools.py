@@ -1,37 +1,23 @@
-"""Calls of tools in a text, in the form in which the model's chat template writes them."""
+# ruff: noqa: RUF001 - the marks of DeepSeek have signs that look like others
+"""Calls of tools in a text, in the form in which the model's chat template writes them.
+
+`FORMS` is the table of the forms. A form says where calls begin and end, and has the parser of what stands there.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from halcyon.inference.text import StopStrings
 from halcyon.serving.requests import Function
 
-
-@dataclass(frozen=True)
-class ToolsForm:
-    """How a template writes a call: a JSON object with ``name`` and ``arguments`` between two marks.
-
-    Attributes:
-        begin: The mark before a call.
-        end: The mark after it.
-    """
-
-    begin: str
-    end: str
-
-
-_HERMES = ToolsForm("<tool_call>\n", "\n</tool_call>")
-"""The form of Hermes, Qwen 2.5 and Qwen 3."""
-
-
-def form_of(template: str | None) -> ToolsForm | None:
-    """The form of a template. None: it is none that this server reads."""
-    return _HERMES if template is not None and "<tool_call>" in template and "</tool_call>" in template else None
+Functions = Mapping[str, Mapping[str, Any]]
+"""The JSON schema of the parameters of each function, by its name."""
 
 
 class Call(NamedTuple):
@@ -48,60 +34,246 @@ class Call(NamedTuple):
         return place | {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
 
 
+@dataclass(frozen=True)
+class ToolsForm:
+    """How templates of one kind write calls.
+
+    Attributes:
+        name: Of the form.
+        signs: A template that has one of these texts writes calls in this form.
+        begins: The marks before calls; the first one stands before a call that a request demands.
+        ends: The marks after calls. None: they end with the text.
+        read: The calls in what stands between the marks.
+        head: What stands before the arguments of a call of one function, and the text between it and the arguments.
+            None: calls are JSON with the name in it.
+        others: Further special tokens that `read` needs.
+        stops: Special tokens that end a text with calls.
+        is_bare: Whether a text that begins with JSON is calls, without a mark.
+        is_begun: Whether a text begins inside of the marks.
+    """
+
+    name: str
+    signs: tuple[str, ...]
+    begins: tuple[str, ...]
+    ends: tuple[str, ...]
+    read: Callable[[str, Functions], list[Call]]
+    head: str | None = None
+    others: tuple[str, ...] = ()
+    stops: tuple[str, ...] = ()
+    is_bare: bool = False
+    is_begun: bool = False
+
+    @property
+    def marks(self) -> frozenset[str]:
+        """The special tokens that a reader must see as text."""
+        return frozenset((*map(str.strip, self.begins), *self.ends, *self.others))
+
+
+def _call(name: str, arguments: Any) -> Call:
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    return Call(f"call_{secrets.token_hex(12)}", name, text)
+
+
+def _json(text: str) -> Any:
+    """The value of a text; None if it is no JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def json_calls(body: str, functions: Functions) -> list[Call]:
+    """Objects with ``name`` and ``arguments`` (or ``parameters``): alone, in a list, or with ; between them.
+
+    Markdown may fence them.
+    """
+    del functions
+    text = re.sub(r"^```(?:json)?\s|```$", "", body.strip()).strip()
+    value = _json(text)
+    found: Any = value if isinstance(value, list) else [value]
+    if value is None and "};" in "".join(text.split()):
+        found = [_json(part) for part in re.split(r"(?<=\})\s*;\s*(?=\{)", text)]
+    calls: list[Call] = []
+    for one in found:
+        if not isinstance(one, dict) or not isinstance(one.get("name"), str):
+            return []
+        calls.append(_call(one["name"], one.get("arguments", one.get("parameters")) or {}))
+    return calls
+
+
+def _known_calls(body: str, functions: Functions) -> list[Call]:
+    """`json_calls` of functions that the request has: an answer in JSON may have a name too."""
+    calls = json_calls(body, functions)
+    return calls if all(call.name in functions for call in calls) else []
+
+
+def _xml_calls(body: str, functions: Functions) -> list[Call]:
+    """``<function=NAME><parameter=NAME>VALUE</parameter></function>``, as Qwen 3 Coder writes it; else JSON."""
+    calls: list[Call] = []
+    for name, inside in re.findall(r"<function=([^>\s]+)>(.*?)(?:</function>|\Z)", body, re.DOTALL):
+        properties = functions.get(name, {}).get("properties", {})
+        values: dict[str, Any] = {}
+        for key, text in re.findall(r"<parameter=([^>\s]+)>\n?(.*?)\n?(?:</parameter>|\Z)", inside, re.DOTALL):
+            schema = properties.get(key) if isinstance(properties, Mapping) else None
+            is_text = isinstance(schema, Mapping) and schema.get("type") == "string"
+            value = None if is_text else _json(text)
+            values[key] = text if value is None and text != "null" else value
+        calls.append(_call(name, values))
+    return calls or json_calls(body, functions)
+
+
+def _mistral_calls(body: str, functions: Functions) -> list[Call]:
+    """A list of objects, or ``NAME[ARGS]{...}`` after each mark."""
+    if body.lstrip()[:1] in ("[", "{"):
+        return json_calls(body, functions)
+    calls: list[Call] = []
+    for part in body.split("[TOOL_CALLS]"):
+        name, brace, rest = part.partition("{")
+        if not isinstance(_json(brace + rest), dict):
+            return []
+        calls.append(_call(re.split(r"\[(?:ARGS|CALL_ID)\]", name)[0].strip(), (brace + rest).strip()))
+    return calls
+
+
+def _deepseek_calls(body: str, functions: Functions) -> list[Call]:
+    """``function<sep>NAME`` and the arguments between fences (V3, R1), or ``NAME<sep>`` and the arguments (V3.1)."""
+    del functions
+    calls: list[Call] = []
+    for part in filter(str.strip, body.split("<｜tool▁call▁begin｜>")):
+        before, _, after = part.partition("<｜tool▁call▁end｜>")[0].partition("<｜tool▁sep｜>")
+        name, fence, arguments = after.partition("```json")
+        if not fence:
+            name, arguments = before, after
+        arguments = arguments.strip().removesuffix("```").strip()
+        if not name.strip() or not isinstance(_json(arguments), dict):
+            return []
+        calls.append(_call(name.strip(), arguments))
+    return calls
+
+
+def _harmony_calls(body: str, functions: Functions) -> list[Call]:
+    """A message ``to=functions.NAME``, as gpt-oss writes it."""
+    del functions
+    header, mark, message = body.partition("<|message|>")
+    to = re.search(r"to=(?:functions\.)?([\w.-]+)", header)
+    return [_call(to[1], message.strip())] if mark and to and isinstance(_json(message), dict) else []
+
+
+FORMS = (
+    ToolsForm(
+        "gpt-oss",
+        ("<|channel|>",),
+        (),
+        ("<|end|>", "<|call|>", "<|return|>"),
+        _harmony_calls,
+        "<|channel|>commentary to=functions.NAME <|constrain|>json<|message|>",
+        ("<|start|>", "<|channel|>", "<|message|>", "<|constrain|>"),
+        ("<|call|>", "<|return|>"),
+        is_begun=True,
+    ),
+    ToolsForm(
+        "deepseek",
+        ("<｜tool▁call▁begin｜>",),
+        ("<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>"),
+        ("<｜tool▁calls▁end｜>",),
+        _deepseek_calls,
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>NAME\n```json\n",
+        ("<｜tool▁call▁end｜>", "<｜tool▁sep｜>"),
+    ),
+    ToolsForm("mistral", ("[TOOL_CALLS]",), ("[TOOL_CALLS]",), (), _mistral_calls, others=("[ARGS]", "[CALL_ID]")),
+    ToolsForm("qwen", ("<function=",), ("<tool_call>\n",), ("</tool_call>",), _xml_calls),
+    ToolsForm("hermes", ("<tool_call>",), ("<tool_call>\n",), ("</tool_call>",), json_calls),
+    ToolsForm(
+        "llama3",
+        ("<|python_tag|>", "<|start_header_id|>"),
+        ("<|python_tag|>",),
+        (),
+        _known_calls,
+        stops=("<|eom_id|>",),
+        is_bare=True,
+    ),
+    ToolsForm("json", ("",), (), (), _known_calls, is_bare=True),
+)
+"""The forms, the most special one first: the first one that a template has a sign of is its form."""
+
+
+def form_of(template: str) -> ToolsForm:
+    """The form of a template that shows tools to the model."""
+    return next(form for form in FORMS if any(sign in template for sign in form.signs))
+
+
 class CallReader:
     """Separates the calls in a text from the rest, while the text comes.
 
-    A call that is no valid JSON object with a name stays part of the text.
+    What is no valid call stays part of the text.
 
     Args:
         form: How calls are written.
-        forced: Whether the text begins inside of a call.
+        functions: The functions that may be called.
+        forced: The text is a call that the request demands: JSON with a name. None: it is free.
+        named: The function of which a forced text is the arguments.
     """
 
-    def __init__(self, form: ToolsForm, *, forced: bool = False) -> None:
-        self._begin, self._end = form.begin.strip(), form.end.strip()
-        self._outside = StopStrings((self._begin,))
-        self._inside: str | None = "" if forced else None
-        self._forced = forced
+    def __init__(
+        self, form: ToolsForm, functions: Functions | None = None, *, forced: bool = False, named: str | None = None
+    ) -> None:
+        self._form, self._functions, self._named = form, functions or {}, named
+        self._begins = tuple(begin.strip() for begin in form.begins)
+        self._outside = StopStrings(self._begins)
+        self._forced, self._is_first = forced, True
+        self._inside: str | None = "" if forced or form.is_begun else None
+        self._mark = ""
 
     def push(self, text: str, *, last: bool) -> tuple[str, list[Call]]:
         """The text and the calls that a part of a text completes."""
-        shown, calls = "", []
+        shown, calls = "", list[Call]()
         while True:
             if self._inside is None:
-                before, mark, text = (self._outside.finish() + text).partition(self._begin)
-                if not mark:
-                    shown += self._outside.push(before)[0]
-                    break
-                shown += before
-                self._inside = ""
+                waiting = self._outside.finish() + text
+                if self._form.is_bare and self._is_first and waiting.lstrip()[:1] in ("{", "[", "`"):
+                    self._inside, self._mark, text = "", "", waiting
+                else:
+                    places = [(waiting.find(begin), begin) for begin in self._begins if begin in waiting]
+                    if not places:
+                        self._is_first = self._is_first and not waiting.strip()
+                        shown += self._outside.push(waiting)[0]
+                        break
+                    self._is_first = False
+                    place, self._mark = min(places)
+                    shown += waiting[:place]
+                    self._inside, text = "", waiting[place + len(self._mark) :]
             self._inside += text
-            if self._end not in self._inside and not last:
+            ends = () if self._form.is_bare or self._forced else self._form.ends
+            found = [(self._inside.find(end), end) for end in ends if end in self._inside]
+            if not found and not last:
                 break
-            body, end, text = self._inside.partition(self._end)
-            call = _call(body)
-            if call is not None:
-                calls.append(call)
-            elif self._forced:
-                shown += body
-            else:
-                shown += self._begin + body + end
-            self._inside, self._forced = None, False
+            place, end = min(found, default=(len(self._inside), ""))
+            body, text = self._inside[:place], self._inside[place + len(end) :]
+            more = self._read(body)
+            calls += more
+            if not more:
+                shown += self._left(body, end)
+            self._inside = "" if self._form.is_begun and end else None
+            self._is_first = False
+            if not end:
+                break
         if last and self._inside is None:
             shown += self._outside.finish()
         return shown, calls
 
+    def _read(self, body: str) -> list[Call]:
+        if not self._forced:
+            return self._form.read(body, self._functions)
+        if self._named is None:
+            return json_calls(body, self._functions)
+        return [_call(self._named, body.strip())] if isinstance(_json(body), dict) else []
 
-def _call(body: str) -> Call | None:
-    try:
-        call: Any = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(call, dict) or not isinstance(call.get("name"), str):
-        return None
-    arguments = call.get("arguments", call.get("parameters", {}))
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    return Call(f"call_{secrets.token_hex(12)}", call["name"], text)
+    def _left(self, body: str, end: str) -> str:
+        """What is shown of a text that is no call."""
+        if self._forced or not self._form.is_begun:
+            return self._mark + body + end
+        header, mark, message = body.partition("<|message|>")
+        return "" if "analysis" in header else message if mark else body
 
 
 def call_schema(functions: Sequence[Function]) -> dict[str, Any]:
@@ -109,10 +281,27 @@ def call_schema(functions: Sequence[Function]) -> dict[str, Any]:
     forms = [
         {
             "type": "object",
-            "properties": {"name": {"const": function.name}, "arguments": function.parameters or {"type": "object"}},
+            "properties": {
+                "name": {"const": function.name},
+                "arguments": _moved(
+                    function.parameters or {"type": "object"},
+                    f"#/anyOf/{number}/properties/arguments" if len(functions) > 1 else "#/properties/arguments",
+                ),
+            },
             "required": ["name", "arguments"],
             "additionalProperties": False,
         }
-        for function in functions
+        for number, function in enumerate(functions)
     ]
     return forms[0] if len(forms) == 1 else {"anyOf": forms}
+
+
+def _moved(schema: Any, place: str) -> Any:
+    """A schema whose references to itself lead to its place in another one."""
+    if isinstance(schema, list):
+        return [_moved(part, place) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    moved = {key: _moved(part, place) for key, part in schema.items()}
+    to = moved.get("$ref")
+    return moved | {"$ref": place + to[1:]} if isinstance(to, str) and to.startswith("#") else moved

@@ -11,6 +11,7 @@ has been computed without it.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -72,6 +73,7 @@ class Audit:
         self._parts = sizes[self._along]
         self._state_digests = self._compile_state_digests()
         self._compiled: dict[tuple[int, int], Callable[..., jax.Array]] = {}
+        self._compiling = threading.Lock()
 
     def gradient(self, state: TrainState, batch: Batch) -> Finding | None:
         """Compute the gradient of a microbatch on several parts of the mesh. A collective.
@@ -117,12 +119,22 @@ class Audit:
         """The digests of each part's rows, computed by the part `shift` parts later: [part of the rows, …]."""
         program, model = self._program, _evaluated(state)
         rolled = self._rolled(batch, state.step, shift=shift)
-        size = program.size_of(batch)
-        if size not in self._compiled:
-            self._compiled[size] = self._compile(self.lower(*size), "jit_audit_gradient")
-        words = np.asarray(jax.device_get(self._compiled[size](model, rolled, state.step)))
+        words = np.asarray(jax.device_get(self.compiled(*program.size_of(batch))(model, rolled, state.step)))
         by_part = _parted(words, [self._mesh.axis_names.index(self._along)])
         return np.roll(by_part, -shift, axis=0)
+
+    def compiled(self, batch_size: int, sequence_length: int) -> Callable[..., jax.Array]:
+        """The program of an evaluation for batches of this size. It is compiled once: an earlier call may do it in
+        another thread, and a later one then waits for it.
+        """
+        size = (batch_size, sequence_length)
+        with self._compiling:
+            if size not in self._compiled:
+                shapes = self._program.batch_shapes(*size)
+                for shift in {0, 1 % self._parts}:  # jax.jit keeps what is compiled for these shapes
+                    self._rolled.lower(shapes, self._program.template.step, shift=shift).compile()
+                self._compiled[size] = self._compile(self.lower(*size), "jit_audit_gradient")
+            return self._compiled[size]
 
     def lower(self, batch_size: int, sequence_length: int) -> jax.stages.Lowered:
         """Trace an evaluation for batches of this size: the gradient of the first microbatch, as digests."""
@@ -144,7 +156,7 @@ class Audit:
         return jax.lax.with_sharding_constraint(words, NamedSharding(self._mesh, PartitionSpec()))
 
     @functools.cached_property
-    def _rolled(self) -> Callable[..., Batch]:
+    def _rolled(self) -> Any:
         """The first microbatch of a batch, its rows moved to the part of the mesh that comes `shift` parts later. All
         microbatches would find no more of a device that is wrong, and cost more.
         """

@@ -22,6 +22,7 @@ import os
 import platform
 import secrets
 import shutil
+import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -131,9 +132,19 @@ class CompilationCache:
         store: The checkpoint root.
         program: Name of the program that the entries belong to, from `program_key`.
         selective: Copy only programs that were passed to `compiled` and keep their collectives in order.
+        stopped: Set to abandon the requests of the store.
     """
 
-    def __init__(self, directory: Path, store: Store, program: str, *, selective: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        store: Store,
+        program: str,
+        *,
+        selective: bool = False,
+        stopped: threading.Event | None = None,
+    ) -> None:
+        self.stopped = stopped or threading.Event()
         # A directory of its own: a later process must not read a program that is not fit to be stored.
         self.directory = directory / f"process-{secrets.token_hex(8)}" if selective else directory
         """The directory that JAX uses as its compilation cache."""

@@ -216,8 +216,8 @@ def plan_of(
         compile_seconds: See `Plan`.
     """
     sizes = dict(program.mesh.shape)
-    trained, frozen = split(program.template.model, program.trained)
-    gradients = sum(_WIDE_BYTES * math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in jax.tree.leaves(trained))
+    _, frozen = split(program.template.model, program.trained)
+    gradients = gradient_bytes(program)
     temporary = _analysis(step, "temp")
     module = parse(step.as_text() or "")
     return Plan(
@@ -251,6 +251,12 @@ def plan_of(
         work=() if rates is None else work_by_part(module, rates),
         compile_seconds=compile_seconds,
     )
+
+
+def gradient_bytes(program: Program) -> int:
+    """Bytes of one device's share of the gradients."""
+    trained, _ = split(program.template.model, program.trained)
+    return sum(_WIDE_BYTES * math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in jax.tree.leaves(trained))
 
 
 def share_bytes(template: Any) -> int:

@@ -5,6 +5,7 @@ source and by tag.
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -150,10 +151,16 @@ class HeldOutLoss:
 
     def __init__(self, program: Program, tokenizer: Tokenizer) -> None:
         token_bytes = padded_token_bytes(tokenizer.token_bytes) if program.objective.per_token else None
-        self._program = program
+        self._program, self._compiling = program, threading.Lock()
         self._sums = jax.jit(
             make_evaluation_step(program.objective, token_bytes), compiler_options=program.compiler_options()
         )
+
+    def compile(self, batch_size: int, sequence_length: int) -> None:
+        """Compile the program for the model of a training, in another thread. `jax.jit` keeps it; `of` waits for it."""
+        template, batch = self._program.template, self._program.batch_shapes(batch_size, sequence_length)
+        with self._compiling, self._program.tracing():
+            self._sums.lower(template.model, batch, template.reference).compile()
 
     def of(
         self,
@@ -167,7 +174,7 @@ class HeldOutLoss:
         on_batch: Callable[[], object] = lambda: None,
     ) -> Evaluation:
         """Evaluate a model. See `evaluate`."""
-        with self._program.tracing():
+        with self._compiling, self._program.tracing():
             return evaluate(
                 held_out,
                 lambda batch: self._sums(model, batch, reference),
@@ -199,6 +206,11 @@ class HeldOutEvaluation:
             jax.jit(averaged_model, compiler_options=compiler_options(runs_once=True)) if last_k else averaged_model
         )
         self._count = settings.evaluation.batches or EVALUATION_BATCHES
+
+    def compile(self) -> None:
+        """Compile what the first evaluation needs, in another thread."""
+        if self._settings.evaluation.every_steps > 0 and not isinstance(self._batches, Evaluates):
+            self._loss.compile(self._settings.batch_size, self._dataset.sequence_length)
 
     def is_due(self, step: int) -> bool:
         """Whether the model is evaluated after `step` steps."""

@@ -15,14 +15,16 @@ _LOOP, _PER_DEVICE = "scan", "shard_map"
 
 
 def kept_bytes(jaxpr: Any) -> int:
-    """Bytes of the arrays that the loop which keeps most of them stacks over its iterations, on all devices together.
+    """Bytes of the arrays that the loop which keeps most of them stacks over its iterations, and of those that it reads
+    and an earlier loop stacked, on all devices together: the loop of the backward pass stacks gradients of blocks
+    beside what the forward pass kept.
 
     A lower bound: of arrays that devices have copies of, one counts.
 
     Args:
         jaxpr: A traced program, as ``jax.stages.Traced.jaxpr.jaxpr``.
     """
-    most = 0
+    most, made = 0, set[int]()
     for equation in jaxpr.eqns:
         for inner in _inside(equation):
             kept = kept_bytes(inner)
@@ -33,7 +35,10 @@ def kept_bytes(jaxpr: Any) -> int:
             most = max(most, kept)
             if equation.primitive.name == _LOOP:
                 pairs = _pairs(equation.outvars, inner.outvars)
-                most = max(most, sum(_bytes(out) for out, one in pairs if out.aval.shape != one.aval.shape))
+                stacked = [out for out, one in pairs if out.aval.shape != one.aval.shape]
+                read = [one for one in equation.invars if id(one) in made]
+                most = max(most, sum(map(_bytes, (*stacked, *read))))
+                made |= set(map(id, stacked))
     return most
 
 

@@ -19,7 +19,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from halcyon.errors import BadConfiguration
-from halcyon.models import build_model
+from halcyon.models import CausalLM, build_model
 from halcyon.models.adapters import check_used, has_adapter, with_adapter
 from halcyon.models.axes import BATCH, POSITION, VOCAB
 from halcyon.models.parameters import joined, split
@@ -51,6 +51,7 @@ from halcyon.step.state import (
     vocabulary_of,
 )
 from halcyon.step.step import StepMetrics, make_train_step
+from halcyon.tokenizer import check_rows
 from halcyon_api.mesh import gathers_once
 from halcyon_api.objectives import has_reference_copy
 from halcyon_api.spec.attention import AttentionName
@@ -306,6 +307,8 @@ def build_program(
         return model if lora is None or has_adapter(model) else with_adapter(model, lora, key)
 
     shapes = jax.eval_shape(lambda: adapted(build()))
+    if given.source is None and isinstance(shapes, CausalLM):
+        check_rows(vocab_size, shapes.token_count, "model")
     if lora is not None and spec.model.custom is not None:
         check_used(shapes)
     own_rule = given.transformation

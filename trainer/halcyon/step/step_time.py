@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from halcyon.models.flops import ModelFlops
 from halcyon.step.device_use import Plan
-from halcyon.step.hlo.work import Rates, Shares, Work
+from halcyon.step.hlo.work import Rates, Shares, Work, is_narrow
 from halcyon_api.spec.trainer import Remat
 
 _BACKWARD = 2.5
@@ -25,7 +25,7 @@ class StepPart:
 
     Attributes:
         name: See `halcyon.step.hlo.work.Work`; ``collectives`` for those that the step waits for, ``offload`` for the
-            copies of what is in the host's memory.
+            copies of what is in the host's memory, ``launches`` for the time in which the device waits for its host.
         flops: Operations of its products and kernels.
         moved_bytes: Bytes that it reads and writes, or sends.
         ideal_seconds: Time of an ideal device.
@@ -49,7 +49,7 @@ class StepTime:
         parts: Its parts, the longest first.
         ideal_seconds: On ideal devices.
         seconds: With the assumed shares.
-        ceiling: The greatest MFU, that of ideal devices.
+        ceiling: The greatest MFU, that of ideal devices. At most 1: it counts only what every step computes.
         mfu: MFU of `seconds`.
     """
 
@@ -79,9 +79,10 @@ def step_time(plan: Plan, flops: ModelFlops, rates: Rates, shares: Shares, *, ow
         own_kernel: Whether the hardware computes attention by a kernel that the compiled program does not have, because
             it was compiled for another platform.
     """
-    tokens = plan.tokens / math.prod(plan.mesh.values())
     kernels = kernel_flops(plan, flops, own_kernel=own_kernel)
-    reached = {"products": shares.products, "memory": shares.memory, "kernels": shares.kernels}
+    narrow = _narrow(plan)
+    products = (1 - narrow / 2) / ((1 - narrow) / shares.products + narrow / 2 / shares.narrow)
+    reached = {"products": products, "memory": shares.memory, "kernels": shares.kernels}
     parts: list[StepPart] = []
     for work in plan.work:
         if work.part == "attention" and own_kernel:
@@ -114,8 +115,12 @@ def step_time(plan: Plan, flops: ModelFlops, rates: Rates, shares: Shares, *, ow
         hidden = sum(part.seconds for part in parts)
         seconds = alone / shares.host_copy + max(0.0, beside / shares.host_copy - hidden)
         parts.append(StepPart("offload", 0.0, alone + beside, 0.0, seconds, "host"))
+    # The host launches kernels ahead of the device, which waits for it where they are short.
+    launched = rates.dispatch + rates.launch * sum(work.kernels for work in plan.work)
+    if (late := launched - sum(part.seconds for part in parts)) > 0:
+        parts.append(StepPart("launches", 0.0, 0.0, 0.0, late, "host"))
     ideal_seconds, seconds = sum(part.ideal_seconds for part in parts), sum(part.seconds for part in parts)
-    at_peak = tokens * flops.per_token / rates.flops
+    at_peak = _peak_seconds(plan, flops, rates)
     parts.sort(key=lambda part: -part.seconds)
     return StepTime(
         tuple(parts),
@@ -124,6 +129,20 @@ def step_time(plan: Plan, flops: ModelFlops, rates: Rates, shares: Shares, *, ow
         at_peak / ideal_seconds if ideal_seconds else math.nan,
         at_peak / seconds if seconds else math.nan,
     )
+
+
+def _peak_seconds(plan: Plan, flops: ModelFlops, rates: Rates) -> float:
+    """Time of one device at its peak rates for what every step of the model computes: without positions that a causal
+    mask hides and gradients of frozen weights; the narrow share of products at the rate of its type.
+    """
+    tokens = plan.tokens / math.prod(plan.mesh.values())
+    return tokens * (flops.products * (1 - _narrow(plan) / 2) + flops.visible) / rates.flops
+
+
+def _narrow(plan: Plan) -> float:
+    """The share of the operations of products that is in 8 bits."""
+    narrow = sum(one.flops for one in plan.products if is_narrow(one.dtype))
+    return narrow / (sum(one.flops for one in plan.products) or 1)
 
 
 def kernel_flops(plan: Plan, flops: ModelFlops, *, own_kernel: bool = False) -> dict[str, float]:
@@ -138,7 +157,7 @@ def kernel_flops(plan: Plan, flops: ModelFlops, *, own_kernel: bool = False) -> 
     }
     again = {call.scope for call in plan.kernels if call.phase == "recomputed"}
     if "attention" in hidden and flops.attention:
-        forward = flops.attention / 3 / 2  # kernels leave out the half that a causal mask hides
+        forward = flops.visible / 3  # kernels leave out what a causal mask hides
         found["attention"] = tokens * forward * (1 + _BACKWARD + ("attention" in again))
     if "experts" in hidden and flops.experts:
         forward = flops.experts / 3
@@ -181,6 +200,6 @@ class PlannedTime:
         """Seconds in which a device computes a part of the forward pass again."""
         tokens, shares = self.plan.tokens / math.prod(self.plan.mesh.values()), Shares()
         products = (self.flops.per_token - self.flops.attention - self.flops.head) / 3 / shares.products
-        attention = self.flops.attention / 3 / 2 / shares.kernels
+        attention = self.flops.visible / 3 / shares.kernels
         again = {"attention": products, "full": products + attention}.get(remat, 0.0)
         return tokens * again / self.rates.flops

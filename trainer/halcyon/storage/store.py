@@ -27,7 +27,7 @@ from halcyon.storage.files import begin, exclusive, remove_leftovers, write_file
 from halcyon.storage.retry_budget import RetryBudget, WaitStopped
 from halcyon_api.environment import RUN_DOCUMENT
 from halcyon_api.plain_files import require_file
-from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
+from halcyon_api.spec.checkpoint import CheckpointSpec, normal_root, parse_root
 
 Pieces = tuple[bytes | memoryview, ...]
 """One value to write, as pieces in their order."""
@@ -101,13 +101,15 @@ class Store:
         timeout_seconds: float = 300.0,
         retry_budget: RetryBudget | None = None,
     ) -> None:
-        self.root = checkpoint.root.rstrip("/")
+        self.root = normal_root(checkpoint.root)
         self._abandoned = abandoned
         self._timeout_seconds = timeout_seconds
         self._checkpoint = checkpoint
         self._folder = Path(parse_root(checkpoint.root).path) if self.root.startswith("file://") else None
         self.retry_budget = None if self._folder is not None else retry_budget
         """None after the root is open: then a save that is denied access is reported, and the training continues."""
+        self.answered_at = time.monotonic()
+        """When the store last completed a request, in seconds of the monotonic clock."""
         self._kvstore: ts.KvStore = self._open()
 
     @property
@@ -311,7 +313,7 @@ class Store:
                         raise StoreFailure(STOPPED, "a notice to end came while the store refused access") from None
                     self._kvstore = self._open()
                 else:
-                    answers = True
+                    answers, self.answered_at = True, time.monotonic()
                     return result
         finally:
             if retry_budget is not None and began is not None:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from halcyon.telemetry.clock import microseconds
-from halcyon_api.counting import counted
-from halcyon_api.result_documents import CHAT_CORE, CORE, core_title
 from halcyon_api.status.progress import Evaluated, SourceEvaluation
 
 if TYPE_CHECKING:
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
 
     from halcyon.telemetry.evaluation import Averages, Evaluation
     from halcyon.telemetry.state import State
-    from halcyon_api.result_documents import TaskNumbers
 
 MOST_PARAMETERS = 256
 """Parameters that the metrics show.
@@ -27,7 +24,6 @@ A custom model may have any number of arrays, but the number of time series is b
 MFU_FORMULA = "tokensPerSecond x flopsPerToken / peakFlopsPerSecond"
 """Model FLOPs utilisation (Chowdhery et al. 2022, PaLM, appendix B): all devices of the run together."""
 _PERCENTILES = (50, 90, 99)
-_TASK = ("task", "accuracy", "standard_error", "centred", "bits_per_byte", "examples")
 
 
 def evaluation_numbers(evaluation: Evaluation) -> dict[str, Any]:
@@ -42,7 +38,7 @@ def evaluation_numbers(evaluation: Evaluation) -> dict[str, Any]:
         "bits_per_byte": evaluation.bits_per_byte,
         "tokens": evaluation.tokens,
         "sequences": evaluation.sequences,
-        "seconds": microseconds(evaluation.seconds),
+        "seconds": evaluation.seconds,
     }
 
 
@@ -52,11 +48,6 @@ def averaged(averages: Averages) -> dict[str, Any]:
     """
     macro = {"macro_loss": averages.macro_loss, "macro_bits_per_byte": averages.macro_bits_per_byte}
     return {**evaluation_numbers(averages.micro), **macro}
-
-
-def average_numbers(average: Evaluation | None) -> dict[str, Any]:
-    """The fields of the event ``evaluation`` for the average of the parameters; none without one."""
-    return {} if average is None else {"average_loss": average.loss, "average_bits_per_byte": average.bits_per_byte}
 
 
 def with_source(found: Evaluated, source: str, evaluation: Evaluation) -> Evaluated:
@@ -69,11 +60,6 @@ def with_source(found: Evaluated, source: str, evaluation: Evaluation) -> Evalua
         sequences=evaluation.sequences,
     )
     return found.model_copy(update={"sources": [*found.sources, entry]})
-
-
-def task_numbers(numbers: TaskNumbers) -> dict[str, Any]:
-    """The fields of the event ``task``."""
-    return {name: getattr(numbers, name) for name in _TASK} | {"seconds": microseconds(numbers.seconds)}
 
 
 @dataclass(frozen=True)
@@ -155,30 +141,3 @@ def harmless(text: str) -> str:
     them.
     """
     return "".join(one if one.isprintable() or one in "\n\t" else "\ufffd" for one in text)
-
-
-def task_words(fields: Mapping[str, Any]) -> str:
-    """The event ``task`` in a few words, without its step."""
-    titles = {"accuracy": "", "standard_error": "standard error ", "centred": "centred "}
-    titles |= {"bits_per_byte": "bits per byte "}
-    numbers = (f"{title}{fields[key]:z.4f}" for key, title in titles.items() if fields.get(key) is not None)
-    return f"{task_title(fields['task'], fields.get('tasks'))} {', '.join(numbers)}"
-
-
-def task_title(task: str, tasks: int | None) -> str:
-    """The name of a task or of an average for readers.
-
-    Args:
-        task: Its name in the event ``task``.
-        tasks: The number of tasks in the average `core`.
-    """
-    return core_title(tasks or 0) if task == CORE else "ChatCORE" if task == CHAT_CORE else task
-
-
-def placed_words(fields: Mapping[str, Any]) -> str:
-    """The event ``placed`` in a few words."""
-    slices = fields.get("slices") or 1
-    shape = f" {fields['topology']}" if fields.get("topology") else ""
-    place = f"{counted(slices, 'slice')} of {fields['accelerator']}{shape}, {counted(fields['devices'], 'device')}"
-    origin = fields.get("from_run") or fields.get("from_root")
-    return f"trains on {place}" + (f"; begins from {origin}" if origin else "")

@@ -1,5 +1,6 @@
-"""All events of the log, with their fields. The reference page is generated from this table, and tests compare the log
-with it.
+"""All events of the log: their fields, their sentences, and what they change in the state of a process.
+
+The reference page is generated from this table, and tests compare the log with it.
 
 All lines also have the fields of `COMMON`. Events with ``every_process`` are written by each process, the others by
 process 0 alone.
@@ -7,7 +8,13 @@ process 0 alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
+
+from halcyon.telemetry import sentences
+from halcyon_api.counting import counted
 
 COMMON = {
     "event": "Name of the event.",
@@ -29,13 +36,25 @@ class Event:
     name: str
     meaning: str
     fields: dict[str, str] = field(default_factory=dict)
+    words: str | Callable[[Mapping[str, Any]], str] = "{message}"
+    """The event as a sentence for people: a format of its fields, or a function of them."""
+    counts: str = ""
+    """Field of the state that is one greater after the event."""
+    shows: Mapping[str, str] = field(default_factory=dict)
+    """Fields of the state that then have the value of a field of the event; a text is cut."""
     every_process: bool = False
     open_fields: bool = False
     """Whether the event may have further fields."""
 
 
 EVENTS = (
-    Event("start", "The process started. A further field gives its process id.", every_process=True, open_fields=True),
+    Event(
+        "start",
+        "The process started. A further field gives its process id.",
+        every_process=True,
+        open_fields=True,
+        words="process {process_id}",
+    ),
     Event(
         "joined",
         "All processes have joined the process group.",
@@ -45,6 +64,7 @@ EVENTS = (
             "seconds": "Duration of the join.",
         },
         every_process=True,
+        words=sentences.joined,
     ),
     Event(
         "tokenized",
@@ -59,17 +79,22 @@ EVENTS = (
             "finished": "Whether the cache is complete.",
         },
         every_process=True,
+        words=sentences.tokenized,
     ),
     Event(
         "source",
         "The form of a source of conversations, which the document names or the first row shows, and what is left out "
-        "of a source. Once for each source.",
+        "of a source. Once for each start and source.",
         {
             "source": "Name of the source.",
             "form": "Name of the form, and the fields of a row that are read; absent without conversations.",
             "rows": "Rows tokenized so far.",
             "rejectedRows": "Rows of these that are left out, because their label says that the answer is a bad one.",
-            "leftOut": "What else is left out: hidden, excluded and binary files, files and rows that cannot be read.",
+            "leftOut": "What else is left out: empty and bad rows; hidden, excluded, binary, other and bad files.",
+            "unitsLeftOut": "Documents, conversations, pairs or prompts that are in no sequence; absent before the "
+            "sequences are known.",
+            "droppedTokens": "Tokens of these, and of a rest that fills no sequence.",
+            "croppedTokens": "Tokens cut off what is too long for a sequence.",
             "message": "One sentence.",
         },
     ),
@@ -83,22 +108,28 @@ EVENTS = (
             "`evaluate`.",
             "seconds": "Time since the stage `restoring` began.",
         },
+        words=sentences.restored,
+        shows={"resumed_step": "step"},
     ),
     Event(
         "headRebuilt",
-        "HEAD was lost, and was rebuilt from the checkpoints. Pins and the marks of damaged checkpoints are lost with "
-        "it.",
+        "HEAD was lost, and was rebuilt from its copy and the checkpoints.",
         {"step": "Step of the restored checkpoint.", "reason": "What was wrong with HEAD."},
+        words="HEAD was rebuilt from the checkpoints: {reason}",
+        shows={"head_loss": "reason"},
     ),
     Event(
         "fallback",
         "A newer checkpoint did not verify, so an older one was restored.",
         {"step": "Step of the restored checkpoint.", "reason": "Why the newer ones did not verify."},
+        words="fell back to step {step}: {reason}",
+        shows={"fallback_reason": "reason"},
     ),
     Event(
         "attention",
         "A program that computes attention is compiled; one line for each implementation in it.",
         {"implementation": "Name of the implementation (`trainer.attention`).", "reason": "Why it was chosen."},
+        words="attention: {implementation}, because {reason}",
     ),
     Event(
         "determinism",
@@ -107,6 +138,8 @@ EVENTS = (
             "determinism": "The value of `trainer.determinism` in effect: `fast` only on GPUs.",
             "meaning": "What follows from it.",
         },
+        words="repeated steps: {determinism}; {meaning}",
+        shows={"determinism": "determinism"},
     ),
     Event(
         "plan",
@@ -130,6 +163,8 @@ EVENTS = (
             "collectives": "Collectives of a step by kind and mesh axes: the sum of their full "
             "arrays, and their number.",
         },
+        words="plan: {plan}",
+        shows={"plan": "plan"},
     ),
     Event(
         "compiled",
@@ -142,6 +177,7 @@ EVENTS = (
             "restoreSeconds": "Building or restoring the state.",
             "compileSeconds": "Tracing, compiling and the first step.",
         },
+        words=lambda of: f"first step after {sum(of[name] for name in of if name.endswith('_seconds')):.1f} s",
     ),
     Event(
         "step",
@@ -166,6 +202,8 @@ EVENTS = (
         "The update of a step was dropped, by the policy `recovery.divergence`; model and optimizer state are "
         "unchanged.",
         {"step": _STEP, "reason": "The numbers of the step that caused it."},
+        words="step {step}: the update was dropped: {reason}",
+        counts="skipped_steps",
     ),
     Event(
         "rolledBack",
@@ -177,11 +215,19 @@ EVENTS = (
             "batches": "Batches left out.",
             "reason": "The numbers of the step.",
         },
+        words=lambda of: (
+            f"step {of['step']}: went back to step {of['to_step']} and left out "
+            f"{counted(of['batches'], 'batch', 'batches')}: {of['reason']}"
+        ),
+        counts="rollbacks",
     ),
     Event(
         "audited",
         "An audit found all numbers right (`recovery.audit`).",
         {"step": _STEP, "seconds": "Duration of the audit."},
+        words="step {step}: the audit found all numbers right",
+        counts="audits",
+        shows={"audited_step": "step"},
     ),
     Event(
         "corrupted",
@@ -191,6 +237,7 @@ EVENTS = (
             "processes": "Indices of the processes of which at least one computed or holds wrong numbers.",
             "message": "One sentence.",
         },
+        counts="corruptions",
     ),
     Event(
         "watch",
@@ -203,6 +250,9 @@ EVENTS = (
             "parameters": "Paths of the parameters.",
             "values": "For each parameter its number, or a list with one for each layer.",
         },
+        words=lambda of: (
+            f"step {of['step']}: {of['statistic']} of the {of['of']} of {counted(len(of['parameters']), 'array')}"
+        ),
     ),
     Event(
         "evaluation",
@@ -224,6 +274,7 @@ EVENTS = (
             "macroLoss": "Of a tag: mean of its sources' losses; `loss` is the mean over their tokens.",
             "macroBitsPerByte": "Of a tag: mean of its sources' bits per byte; absent if a source has none.",
         },
+        words=sentences.evaluation,
     ),
     Event(
         "macroEvaluation",
@@ -234,6 +285,7 @@ EVENTS = (
             "loss": "Nats per token.",
             "bitsPerByte": "Bits per byte of text; absent if a source has none.",
         },
+        words=lambda of: f"step {of['step']}: mean held-out loss of the sources {of['loss']:z.4f}{sentences.bits(of)}",
     ),
     Event(
         "task",
@@ -251,12 +303,14 @@ EVENTS = (
             "tasks": "Of the average `core`: number of its tasks. Only the average of all 22 is CORE.",
             "seconds": "Duration; absent for an average.",
         },
+        words=lambda of: f"step {of['step']}: {sentences.task(of)}",
     ),
     Event(
         "sample",
         "What the model writes after a prompt, as `telemetry.sample` asks. A character that controls a terminal is "
         "U+FFFD.",
         {"step": _STEP, "prompt": "The prompt.", "text": "The text after it."},
+        words="step {step}, the model writes: {prompt}{text}",
     ),
     Event(
         "placed",
@@ -277,6 +331,7 @@ EVENTS = (
             "given": "Objects that `halcyon.train` was given in the place of sections of the document, each with its "
             "import path; empty if it has none: then only a program with the same objects can go on with the run.",
         },
+        words=sentences.placed,
     ),
     Event(
         "branched",
@@ -310,16 +365,32 @@ EVENTS = (
             "sizeBytes": "Size of its files.",
             "blockedSeconds": "Time that the loop waited for the copy to the host; absent if it is not known.",
         },
+        words=lambda of: f"step {of['step']}: checkpoint committed, {of['size_bytes'] / 1e6:.1f} MB",
+        counts="checkpoints",
     ),
     Event(
         "checkpointVerified",
         "A checkpoint was read back, as `checkpoint.verify` requires, and every byte is intact.",
         {"step": "Steps done when it was made."},
+        words="step {step}: the checkpoint was read back, and every byte is intact",
     ),
     Event(
         "checkpointFailed",
         "A save failed, or a committed checkpoint was found damaged. The run goes on, and the next save tries again.",
         {"step": _STEP, "reason": "What failed."},
+        words="step {step}: checkpoint failed: {reason}",
+        counts="checkpoint_failures",
+        shows={"checkpoint_error": "reason"},
+    ),
+    Event(
+        "checkpointLate",
+        "A save takes longer than usual while another one is due. Once for each save, and again if the training begins "
+        "to wait.",
+        {
+            "step": "Steps done when it began.",
+            "waits": "Whether the training waits for it.",
+            "message": "One sentence.",
+        },
     ),
     Event(
         "exported",
@@ -330,6 +401,8 @@ EVENTS = (
             "sizeBytes": "Size of the tensors.",
             "seconds": "Time since the checkpoint was committed, or since the process found it.",
         },
+        words="step {step}: exported to {path}",
+        counts="exports",
     ),
     Event(
         "exportFailed",
@@ -337,6 +410,8 @@ EVENTS = (
         "help.",
         {"step": "Steps done when the checkpoint was made.", "reason": "What failed."},
         every_process=True,
+        words="step {step}: export failed: {reason}",
+        counts="export_failures",
     ),
     Event(
         "profiled",
@@ -353,6 +428,7 @@ EVENTS = (
             "stepSecondsP99": "99th percentile of it.",
         },
         every_process=True,
+        words=lambda of: f"step {of['step']}: profile of {counted(of['steps'], 'step')} in {of['path']}",
     ),
     Event(
         "preempted",
@@ -376,6 +452,7 @@ EVENTS = (
             "stacks": "Stacks of all threads of the process, cut to a bounded length.",
         },
         every_process=True,
+        words="no step or stage has ended for {seconds:.0f} s, and the limit is {limit_seconds:.0f} s",
     ),
     Event("done", "All steps are done and the last checkpoint is committed.", _STEP_AND_MESSAGE, every_process=True),
     Event("warning", "A failure that costs only time.", {"message": "One sentence."}, every_process=True),
@@ -393,3 +470,12 @@ EVENTS = (
 )
 
 BY_NAME = {event.name: event for event in EVENTS}
+
+
+def sentence(name: str, fields: Mapping[str, Any]) -> str:
+    """One event as a sentence."""
+    words, known = BY_NAME[name].words if name in BY_NAME else Event.words, {"step": 0, **fields}
+    with suppress(KeyError):  # an event of another version
+        return words.format_map(known) if isinstance(words, str) else words(known)
+    details = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in fields.items() if value is not None)
+    return f"{name}: {details}" if details else name

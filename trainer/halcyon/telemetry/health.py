@@ -38,6 +38,7 @@ _STAGE_LIMITS: Mapping[Stage, float] = MappingProxyType(
         "restoring": 7200.0,
         "compiling": 7200.0,
         "evaluating": 7200.0,  # in a run that only evaluates, from its last batch
+        "auditing": 7200.0,
         "saving": 7200.0,
         "leaving": 7200.0,  # the last save
         "done": math.inf,
@@ -197,12 +198,14 @@ class Watchdog:
                 self.on_pause(late)
             health = self.health()
             polled = self.clock()
-            if not health.healthy:
-                self._tell()  # before the stacks are stored, which may take long
-            if not written and (self._other_hangs.is_set() or not health.healthy):
-                stacks, written = all_stacks(), True
-                path = self._stored(stacks)
-                self.on_hung(health, stacks, path)
+            with contextlib.suppress(Exception):  # the process must end though its machine has no file or memory left
+                if not health.healthy:
+                    self._tell()  # before the stacks are stored, which may take long
+                if not written and (self._other_hangs.is_set() or not health.healthy):
+                    written = True
+                    stacks = all_stacks()
+                    path = self._stored(stacks)
+                    self.on_hung(health, stacks, path)
             if health.healthy:
                 continue
             where = f"the stacks of its threads are in {path}" if path else "the stacks of its threads are in its log"

@@ -34,13 +34,16 @@ class Metric:
     kind: Literal["gauge", "counter", "histogram"]
     name: str
     help: str
-    read: Callable[[State], float | Iterable[Sample] | None]
-    """Without labels, the number; None while there is none. With labels, the samples."""
+    read: str | Callable[[State], float | Iterable[Sample] | None] = ""
+    """Without labels, the number; None while there is none. With labels, the samples. A text: what `State.shown` has
+    under it; empty: under the metric's own name.
+    """
     labels: tuple[str, ...] = ()
 
     def samples(self, state: State) -> list[Sample]:
         """The samples of a moment."""
-        found = self.read(state)
+        read = self.read or self.name.removeprefix("halcyon_trainer_").removesuffix("_total")
+        found = state.shown(read) if isinstance(read, str) else read(state)
         return [] if found is None else [((), float(found))] if isinstance(found, int | float) else list(found)
 
 
@@ -105,18 +108,18 @@ METRICS = (
         lambda state: [((stage,), float(stage == state.stage)) for stage in get_args(Stage)],
         ("stage",),
     ),
-    _gauge("halcyon_trainer_healthy", "1 while /healthz answers 200, else 0.", lambda state: state.health.healthy),
+    _gauge("halcyon_trainer_healthy", "1 while /healthz answers 200, else 0.", "health.healthy"),
     _gauge(
         "halcyon_trainer_idle_seconds",
         "Time since the last step ended while training, else since the stage began; pauses of the machine do not "
         "count.",
-        lambda state: state.health.idle_seconds,
+        "health.idle_seconds",
     ),
     _gauge(
         "halcyon_trainer_idle_limit_seconds",
         "Limit of `halcyon_trainer_idle_seconds`, above which /healthz fails; computed from earlier steps while "
         "training.",
-        lambda state: state.health.limit_seconds,
+        "health.limit_seconds",
     ),
     _gauge(
         "halcyon_trainer_startup_seconds",
@@ -131,43 +134,36 @@ METRICS = (
         _as_they_passed,
         ("cause",),
     ),
-    _gauge("halcyon_trainer_step", "Steps done, over all attempts.", lambda state: state.step),
-    _gauge("halcyon_trainer_planned_steps", "Steps of the whole run.", lambda state: state.steps),
+    _gauge("halcyon_trainer_step", "Steps done, over all attempts."),
+    _gauge("halcyon_trainer_planned_steps", "Steps of the whole run.", "steps"),
     _gauge(
         "halcyon_trainer_resumed_step",
         "Steps already done when this process resumed the run.",
-        lambda state: state.resumed_step,
     ),
-    _gauge("halcyon_trainer_tokens", "Tokens trained on, over all attempts.", lambda state: state.tokens),
+    _gauge("halcyon_trainer_tokens", "Tokens trained on, over all attempts."),
     _counter(
         "halcyon_trainer_skipped_steps_total",
         "Steps of this process whose update was dropped, by the policy `recovery.divergence`.",
-        lambda state: state.skipped,
     ),
     _counter(
         "halcyon_trainer_rollbacks_total",
         "Returns of this process to an earlier checkpoint, by the policy `recovery.divergence`.",
-        lambda state: state.rollbacks,
     ),
     _counter(
         "halcyon_trainer_audits_total",
         "Audits of this process that found all numbers right (`recovery.audit`).",
-        lambda state: state.audits,
     ),
     _counter(
         "halcyon_trainer_corruptions_total",
         "Audits of this process that found wrong numbers (`recovery.audit`).",
-        lambda state: state.corruptions,
     ),
     _counter(
         "halcyon_trainer_processed_steps_total",
         "Steps that this process computed, including those that a later failure lost.",
-        lambda state: state.processed_steps,
     ),
     _counter(
         "halcyon_trainer_processed_tokens_total",
         "Tokens of the steps that this process computed.",
-        lambda state: state.processed_tokens,
     ),
     _histogram(
         "halcyon_trainer_step_seconds",
@@ -177,65 +173,57 @@ METRICS = (
     _gauge(
         "halcyon_trainer_last_step_timestamp_seconds",
         "When the last step of this process ended, in seconds since 1970.",
-        lambda state: state.last_step_time,
+        "last_step_time",
     ),
     _gauge(
         "halcyon_trainer_tokens_per_second",
         "Tokens trained on per second by all devices of the run, over the last steps.",
-        lambda state: state.tokens_per_second,
     ),
     _gauge(
         "halcyon_trainer_mfu_ratio",
         "Model FLOPs utilisation, between 0 and 1, if the device's peak is known.",
-        lambda state: state.mfu,
+        "mfu",
     ),
     _gauge(
         "halcyon_trainer_eta_seconds",
         "Seconds until the last step at the present speed.",
-        lambda state: state.eta_seconds,
     ),
-    _gauge("halcyon_trainer_loss_nats", "Training loss of the last step, nats per token.", lambda state: state.loss),
+    _gauge("halcyon_trainer_loss_nats", "Training loss of the last step, nats per token.", "loss"),
     _gauge(
         "halcyon_trainer_gradient_norm",
         "Global norm of the last step's gradient before clipping.",
-        lambda state: state.last_step and state.last_step.gradient_norm,
+        "last_step.gradient_norm",
     ),
     _gauge(
         "halcyon_trainer_learning_rate",
         "Learning rate of the last step.",
-        lambda state: state.last_step and state.last_step.learning_rate,
+        "last_step.learning_rate",
     ),
     _gauge(
         "halcyon_trainer_load_balance_loss",
         "Models with experts: mean balance loss of the routers in the last step; 1 if every expert gets the same "
         "number of tokens.",
-        lambda state: state.metric("load_balance_loss"),
     ),
     _gauge(
         "halcyon_trainer_z_loss",
         "Objective `nextToken` with `zLoss`: mean z-loss of the last step, without its weight.",
-        lambda state: state.metric("z_loss"),
     ),
     _gauge(
         "halcyon_trainer_router_z_loss",
         "Models with experts: mean z-loss of the routers in the last step.",
-        lambda state: state.metric("router_z_loss"),
     ),
     _gauge(
         "halcyon_trainer_preference_accuracy",
         "Objective `preference`: share of the pairs of the last step whose preferred answer has the greater reward.",
-        lambda state: state.metric("preference_accuracy"),
     ),
     _gauge(
         "halcyon_trainer_reward_margin",
         "Objective `preference`: mean difference of the rewards of the preferred and the rejected answers of the last "
         "step.",
-        lambda state: state.metric("reward_margin"),
     ),
     _gauge(
         "halcyon_trainer_reward",
         "Objective `policy`: mean reward of the answers of the last step.",
-        lambda state: state.metric("reward"),
     ),
     _gauge(
         "halcyon_trainer_expert_load_ratio",
@@ -292,16 +280,15 @@ METRICS = (
         lambda state: [((name,), value) for name, value in (state.tasks or {}).items()],
         ("task",),
     ),
-    _counter("halcyon_trainer_evaluations_total", "Evaluations of this process.", lambda state: state.evaluations),
+    _counter("halcyon_trainer_evaluations_total", "Evaluations of this process."),
     _counter(
         "halcyon_trainer_data_wait_seconds_total",
         "Time that the steps of this process waited for their batches.",
-        lambda state: state.data_wait_seconds,
     ),
     _gauge(
         "halcyon_trainer_data_wait_ratio",
         "Share of the last steps' time in which they waited for their batches.",
-        lambda state: state.pace.wait_ratio,
+        "pace.wait_ratio",
     ),
     *(
         _counter(
@@ -320,54 +307,51 @@ METRICS = (
     _gauge(
         "halcyon_trainer_checkpoint_step",
         "Steps done when the newest committed checkpoint was made.",
-        lambda state: state.checkpoint and state.checkpoint.step,
+        "checkpoint.step",
     ),
     _gauge(
         "halcyon_trainer_checkpoint_size_bytes",
         "Size of the newest committed checkpoint.",
-        lambda state: state.checkpoint and state.checkpoint.size_bytes,
+        "checkpoint.size_bytes",
     ),
     _gauge(
         "halcyon_trainer_checkpoint_timestamp_seconds",
         "When this process learned of the newest committed checkpoint, in seconds since 1970.",
-        lambda state: state.checkpoint_time,
+        "checkpoint_time",
     ),
     _gauge(
         "halcyon_trainer_save_interval_seconds",
         "Seconds between saves, if saves are made by time.",
-        lambda state: state.save_interval_seconds,
     ),
     _counter(
         "halcyon_trainer_checkpoints_total",
         "Checkpoints committed that this process took part in.",
-        lambda state: state.checkpoints,
     ),
     _counter(
         "halcyon_trainer_checkpoint_save_seconds_total",
         "Time of the committed saves of this process, from their beginning to the commit.",
-        lambda state: state.save_seconds,
     ),
     _counter(
         "halcyon_trainer_checkpoint_blocked_seconds_total",
         "Time that the committed saves of this process blocked the loop.",
-        lambda state: state.blocked_seconds,
     ),
     _counter(
         "halcyon_trainer_checkpoint_failures_total",
         "Saves of this process that failed.",
-        lambda state: state.checkpoint_failures,
+    ),
+    _gauge(
+        "halcyon_trainer_late_save_seconds",
+        "Age of the save in flight, if it takes longer than usual while another one is due.",
     ),
     _gauge(
         "halcyon_trainer_audited_step",
         "Step of the last audit that found all numbers right.",
-        lambda state: state.audited_step,
     ),
-    _gauge("halcyon_trainer_exported_step", "Step of the newest complete export.", lambda state: state.exported_step),
-    _counter("halcyon_trainer_exports_total", "Exports that this process completed.", lambda state: state.exports),
+    _gauge("halcyon_trainer_exported_step", "Step of the newest complete export."),
+    _counter("halcyon_trainer_exports_total", "Exports that this process completed."),
     _counter(
         "halcyon_trainer_export_failures_total",
         "Failed tries of exports of this process.",
-        lambda state: state.export_failures,
     ),
 )
 

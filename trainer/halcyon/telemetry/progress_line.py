@@ -14,7 +14,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from halcyon.telemetry.clock import Clock
-from halcyon.telemetry.sentences import STAGES, UNSEEN, duration, line_steps, sentence, step_line
+from halcyon.telemetry.events import sentence
+from halcyon.telemetry.sentences import STAGES, UNSEEN, duration, line_steps, step_line
 from halcyon_api.local_times import local_time
 from halcyon_api.status.progress import Stage
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from pydantic.alias_generators import to_snake
 
 from halcyon.telemetry import event_fields
 from halcyon.telemetry.clock import Clock, microseconds, process_age_seconds, timestamp
@@ -19,22 +21,20 @@ from halcyon.telemetry.health import Health, HealthLimits
 from halcyon.telemetry.history.background import Listener, Row
 from halcyon.telemetry.log import EventLog, RunIdentity
 from halcyon.telemetry.state import RunPlan, State, StepReport, progress_report
-from halcyon.telemetry.termination import STACKS_LENGTH, clip
+from halcyon.telemetry.termination import clip
 from halcyon.telemetry.times import TimeAccount
-from halcyon_api.checkpoint_documents import CommittedStep, EvaluationRecord, OriginRecord
+from halcyon_api.checkpoint_documents import CommittedStep
 from halcyon_api.local_times import local_time
 from halcyon_api.result_documents import CHAT_CORE, CORE
-from halcyon_api.spec.trainer import InEffect
 from halcyon_api.status import progress
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from halcyon.checkpoint.results import SaveUnderWay
     from halcyon.data.cache.build import Built
-    from halcyon.data.source_notes import SourceNote
-    from halcyon.telemetry.diagnostics import KeptProfile
     from halcyon.telemetry.evaluation import EvaluatedSets, Evaluation
-    from halcyon_api.result_documents import TaskNumbers, TaskResults
+    from halcyon_api.result_documents import TaskResults
 
 EVENT_SECONDS = 10.0
 """Seconds between two log lines about a source that is tokenized, or about batches that are evaluated."""
@@ -90,10 +90,6 @@ class RunReporter:
         """The verdict of ``/healthz``."""
         return self.observe().health
 
-    def speed(self) -> dict[str, Any]:
-        """The speed of this process, for a profile."""
-        return event_fields.speed(self.observe())
-
     def listen(self, listener: Listener) -> None:
         """Pass all events from now on to a listener too, and the numbers of every step. For process 0.
 
@@ -113,13 +109,30 @@ class RunReporter:
 
     # The process and its run.
 
-    def started(self, **details: Any) -> None:
-        """Report the start of the process; ``details`` are further fields of the event."""
-        self._event("start", **details)
-
     def knows(self, **facts: Any) -> None:
         """Set fields of `State`, which ``/status`` and ``/metrics`` show. No event is written."""
         self._change(lambda state: state.but(**facts))
+
+    def event(self, name: str, report: object = None, /, **fields: Any) -> None:
+        """Change the state as the event's row says, write a line of the log, and pass it to the listeners.
+
+        Args:
+            name: Name of the event (`halcyon.telemetry.events`).
+            report: What it is made from. A field that is not given is its attribute of this name, if it has one.
+            fields: Fields of the event, in snake_case.
+        """
+        row = BY_NAME[name]
+        for field in map(to_snake, row.fields):
+            if field not in fields and hasattr(report, field):
+                fields[field] = getattr(report, field)
+            if field.endswith("seconds") and fields.get(field):
+                fields[field] = microseconds(fields[field])
+        for shown, field in row.shows.items():
+            self.knows(**{shown: clip(value) if isinstance(value := fields[field], str) else value})
+        if row.counts:
+            self._change(lambda state: state.plus(**{row.counts: 1}))
+        self._log(name, fields)
+        self._tell(name, fields, report)
 
     def stage(self, stage: progress.Stage) -> None:
         """Report the stage that the loop enters. Until the first step, the time of each stage counts as start-up.
@@ -139,43 +152,7 @@ class RunReporter:
             new = {name: reason for name, reason in choices.items() if name not in known}
             self._state = self._state.but(attention=", ".join([*known, *new]) or None)
         for name, reason in new.items():
-            self._event("attention", implementation=name, reason=reason)
-
-    def knows_determinism(self, found: InEffect) -> None:
-        """Report whether the steps of this process give the same bits when they are repeated."""
-        self.knows(determinism=found.determinism)
-        self._event("determinism", determinism=found.determinism, meaning=found.meaning)
-
-    def planned(self, sentence: str, fields: Mapping[str, Any]) -> None:
-        """Report how a compiled step uses the devices.
-
-        Args:
-            sentence: The plan in one line.
-            fields: The other fields of the event ``plan``.
-        """
-        self.knows(plan=sentence)
-        self._event("plan", plan=sentence, **fields)
-
-    def placed(self, fields: Mapping[str, Any]) -> None:
-        """Report what the process group trains on, and where its run comes from: the fields of the event ``placed``."""
-        self._event("placed", **fields)
-
-    def branched(self, origin: OriginRecord) -> None:
-        """Report the checkpoint of another run that this run begins with."""
-        self._event(
-            "branched",
-            from_run=origin.run,
-            from_root=origin.root,
-            step=origin.step,
-            weights_only=origin.weights_only,
-            data_position=origin.data_position,
-            changes=list(origin.changes),
-            message=origin.sentence,
-        )
-
-    def joined(self, *, processes: int, devices: int) -> None:
-        """Report that all processes have joined, at the end of the stage ``joining``."""
-        self._event("joined", processes=processes, devices=devices, seconds=self._seconds_in_stage())
+            self.event("attention", implementation=name, reason=reason)
 
     def tokenized(self, built: Built) -> None:
         """Report that more of a source's text is tokenized.
@@ -188,12 +165,7 @@ class RunReporter:
             lambda state: state.but(tokenized_at=now, paused_seconds=0.0, sources={**state.sources, source: built})
         )
         if self._line_is_due(source, now, last=built.finished):
-            self._event("tokenized", **vars(built))
-
-    def reads(self, notes: Iterable[SourceNote]) -> None:
-        """Report the forms of the sources of conversations, and what is left out of sources."""
-        for note in notes:
-            self._event("source", **vars(note), message=note.message)
+            self.event("tokenized", **vars(built))
 
     def resumed(
         self,
@@ -213,13 +185,10 @@ class RunReporter:
             head_loss: Why HEAD was rebuilt from the checkpoints; None if it was not.
             start: The start of the run that this is.
         """
-        reasons = {"fallback_reason": fallback_reason, "head_loss": head_loss}
-        self.knows(resumed_step=step, **{name: clip(reason) if reason else None for name, reason in reasons.items()})
-        self._event("restored", step=step, path=path, start=start, seconds=self._seconds_in_stage())
-        if head_loss:
-            self._event("headRebuilt", step=step, reason=head_loss)
-        if fallback_reason:
-            self._event("fallback", step=step, reason=fallback_reason)
+        self.event("restored", step=step, path=path, start=start, seconds=self.seconds_in_stage())
+        for name, reason in (("headRebuilt", head_loss), ("fallback", fallback_reason)):
+            if reason:
+                self.event(name, step=step, reason=reason)
 
     # Steps.
 
@@ -261,27 +230,12 @@ class RunReporter:
         now = self._clock.monotonic()
         self._change(lambda state: state.but(account=state.account.until(state.stage, now, waited=seconds)))
 
-    def skipped(self, step: int, reason: str) -> None:
-        """Report that the update of a step was dropped."""
-        self._change(lambda state: state.plus(skipped=1))
-        self._event("skipped", step=step, reason=reason)
-
     def rolled_back(self, bad_step: int, step: int, batches: int, reason: str) -> None:
         """Report that the run went back to the checkpoint of ``step`` because of ``bad_step``, and leaves out this
         number of batches.
         """
-        self._change(lambda state: state.went_back(step, self._clock.monotonic()).plus(rollbacks=1))
-        self._event("rolledBack", step=bad_step, to_step=step, batches=batches, reason=reason)
-
-    def audited(self, step: int, seconds: float) -> None:
-        """Report an audit that found all numbers right, and its duration."""
-        self._change(lambda state: state.plus(audits=1).but(audited_step=step))
-        self._event("audited", step=step, seconds=round(seconds, 3))
-
-    def corrupted(self, step: int, processes: Sequence[int], message: str) -> None:
-        """Report that an audit found wrong numbers, and the processes that may have computed them."""
-        self._change(lambda state: state.plus(corruptions=1))
-        self._event("corrupted", step=step, processes=list(processes), message=message)
+        self._change(lambda state: state.went_back(step, self._clock.monotonic()))
+        self.event("rolledBack", step=bad_step, to_step=step, batches=batches, reason=reason)
 
     def watched(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Report the numbers of a watched step. The log has all of them but the histograms.
@@ -295,25 +249,8 @@ class RunReporter:
         for (what, statistic), found in groups.items():
             if statistic != "histogram":
                 rows = [values.tolist() for values in found.values()]
-                self._event("watch", step=step, of=what, statistic=statistic, parameters=list(found), values=rows)
+                self.event("watch", step=step, of=what, statistic=statistic, parameters=list(found), values=rows)
         self._tell("watched", {"step": step}, arrays)
-
-    def profiled(self, step: int, steps: int, kept: KeptProfile, numbers: Mapping[str, Any]) -> None:
-        """Report a stored profile.
-
-        Args:
-            step: Its first step.
-            steps: Its number of steps.
-            kept: What was stored.
-            numbers: The numbers of the process (`speed`).
-        """
-        shown = {"mfu": numbers.get("mfu"), **event_fields.step_percentiles(numbers)}
-        self._event("profiled", step=step, steps=steps, path=kept.path, size_bytes=kept.size_bytes, **shown)
-        if kept.left_out:
-            self._event(
-                "warning",
-                message=f"the profile of step {step} lacks {', '.join(kept.left_out)}, because they are too large",
-            )
 
     # Evaluations.
 
@@ -326,16 +263,17 @@ class RunReporter:
         `average` is the evaluation of the average of the parameters, if the run has one.
         """
 
-        def change(state: State) -> State:
-            if source is not None:
-                known = state.evaluated
-                return state.but(evaluated=known and event_fields.with_source(known, source, evaluation))
-            losses = {"evaluation_loss": evaluation.loss, "average_loss": None if average is None else average.loss}
-            return state.plus(evaluations=1).but(bits_per_byte=evaluation.bits_per_byte, **losses)
-
-        self._change(change)
-        fields = event_fields.evaluation_numbers(evaluation) | event_fields.average_numbers(average)
-        self._event("evaluation", (evaluation, average), step=step, source=source, **fields)
+        of_average = {
+            "average_loss": average and average.loss,
+            "average_bits_per_byte": average and average.bits_per_byte,
+        }
+        if source is None:
+            losses = {"evaluation_loss": evaluation.loss, "average_loss": of_average["average_loss"]}
+            self._change(lambda state: state.plus(evaluations=1).but(bits_per_byte=evaluation.bits_per_byte, **losses))
+        elif (known := self._state.evaluated) is not None:
+            self.knows(evaluated=event_fields.with_source(known, source, evaluation))
+        fields = event_fields.evaluation_numbers(evaluation) | of_average
+        self.event("evaluation", (evaluation, average), step=step, source=source, **fields)
 
     def evaluated_sets(self, step: int, sets: EvaluatedSets, average: Evaluation | None = None) -> None:
         """Report an evaluation while the run trains: of all sources together, and of each source and tag if there are
@@ -344,16 +282,12 @@ class RunReporter:
         `average` is the evaluation of the average of the parameters on all sources together, if the run has one.
         """
         for source, evaluation in sets.sources.items():
-            self._event("evaluation", step=step, source=source, **event_fields.evaluation_numbers(evaluation))
+            self.event("evaluation", step=step, source=source, **event_fields.evaluation_numbers(evaluation))
         for tag, found in sets.by_tag.items():
-            self._event("evaluation", step=step, tag=tag, **event_fields.averaged(found))
+            self.event("evaluation", step=step, tag=tag, **event_fields.averaged(found))
         if (found := sets.all_sources) is not None and len(sets.sources) > 1:
-            self._event("macroEvaluation", step=step, loss=found.macro_loss, bits_per_byte=found.macro_bits_per_byte)
+            self.event("macroEvaluation", step=step, loss=found.macro_loss, bits_per_byte=found.macro_bits_per_byte)
         self.evaluation(step, sets.whole, average=average)
-
-    def task_done(self, step: int, numbers: TaskNumbers) -> None:
-        """Report the result of a task on the model after ``step`` steps."""
-        self._event("task", step=step, **event_fields.task_numbers(numbers))
 
     def tasks_done(self, results: TaskResults) -> None:
         """Report that all tasks are done on the model of a step; the event of each was written before."""
@@ -363,11 +297,7 @@ class RunReporter:
             (CHAT_CORE, results.chat_core, None),
         ):
             if value is not None:
-                self._event("task", step=results.step, task=name, centred=value, tasks=tasks)
-
-    def best(self, record: EvaluationRecord | None, *, stopped: bool) -> None:
-        """Report the best evaluation so far, and whether the run ends because its evaluations did not improve."""
-        self.knows(best=record, stopped_early=stopped or None)
+                self.event("task", step=results.step, task=name, centred=value, tasks=tasks)
 
     def evaluates(
         self, found: progress.Evaluated, *, batches: int, batch_tokens: int, done: int = 0, tasks: int = 0
@@ -396,11 +326,7 @@ class RunReporter:
             self._first_step_ended(state)
         if self._line_is_due("", now, last=state.batches == state.steps):
             speed = {"tokens_per_second": state.tokens_per_second, "eta_seconds": state.eta_seconds}
-            self._event("evaluating", batch=state.batches, batches=state.steps, **speed)
-
-    def sampled(self, step: int, prompt: str, text: str) -> None:
-        """Report what the model writes after a prompt, after ``step`` steps."""
-        self._event("sample", step=step, prompt=event_fields.harmless(prompt), text=event_fields.harmless(text))
+            self.event("evaluating", batch=state.batches, batches=state.steps, **speed)
 
     # Checkpoints and exports.
 
@@ -414,20 +340,20 @@ class RunReporter:
             blocked_seconds: Time that its save blocked the loop.
             save_seconds: Time from the beginning of its save to the commit.
         """
-        counts = {"save_seconds": save_seconds, "blocked_seconds": blocked_seconds or 0.0}
-        newest = self._newest(committed)
-        self._change(lambda state: state.plus(checkpoints=1, **counts).but(checkpoint_error=None, **newest))
-        self._event(
+        counts = {"checkpoint_save_seconds": save_seconds, "checkpoint_blocked_seconds": blocked_seconds or 0.0}
+        self._change(lambda state: state.plus(**counts).but(checkpoint_error=None, **self._newest(committed)))
+        self.event(
             "checkpoint",
             committed,
             step=committed.step,
             path=committed.path,
             size_bytes=committed.size_bytes,
-            blocked_seconds=None if blocked_seconds is None else microseconds(blocked_seconds),
+            blocked_seconds=blocked_seconds,
         )
 
-    def found_checkpoint(self, committed: CommittedStep) -> None:
-        """Report the newest committed checkpoint at the start, made by an earlier process.
+    def found_checkpoint(self, committed: CommittedStep | None) -> None:
+        """Report which committed checkpoint is the newest, at the start and after the run has gone back. None: there is
+        none.
 
         It is neither counted nor logged.
         """
@@ -443,36 +369,30 @@ class RunReporter:
             return state.but(checkpoint=known.model_copy(update={"verified": True}))
 
         self._change(change)
-        self._event("checkpointVerified", step=step)
+        self.event("checkpointVerified", step=step)
 
     def checkpoint_failed(self, reason: str) -> None:
         """Report that a save failed, or that a committed checkpoint is damaged; shown until the next commit."""
-        state = self._change(lambda state: state.plus(checkpoint_failures=1).but(checkpoint_error=clip(reason)))
-        self._event("checkpointFailed", step=state.step, reason=reason)
+        self.event("checkpointFailed", step=self._state.step, reason=reason)
 
-    def exported(self, step: int, path: str, *, size_bytes: int, seconds: float) -> None:
-        """Report a complete export.
-
-        Args:
-            step: Steps done when its checkpoint was made.
-            path: Address of the folder.
-            size_bytes: Bytes of the tensors.
-            seconds: Time since the checkpoint was committed.
-        """
-        self._change(lambda state: state.plus(exports=1).but(exported_step=max(step, state.exported_step or 0)))
-        self._event("exported", step=step, path=path, size_bytes=size_bytes, seconds=microseconds(seconds))
-
-    def export_failed(self, step: int, reason: str) -> None:
-        """Report that a try of an export failed."""
-        self._change(lambda state: state.plus(export_failures=1))
-        self._event("exportFailed", step=step, reason=clip(reason))
+    def late_save(self, save: SaveUnderWay | None, *, waits: bool) -> bool:
+        """Report the save in flight if it is late, and whether the training waits for it. False: it is not."""
+        before, wall = self._state.late_save, self._clock.wall()
+        if save is None or not save.is_late:
+            self.knows(late_save=None, late_save_seconds=None)
+            return False
+        since, silent_since = timestamp(wall - save.seconds), timestamp(wall - save.silent_seconds)
+        late = progress.LateSave(
+            step=save.step, since=since, silent_since=silent_since if save.clause else None, waits=waits
+        )
+        self.knows(late_save=late, late_save_seconds=save.seconds)
+        if before is None or (before.step, before.waits) < (save.step, waits):
+            then = "the training waits for it" if waits else "the training goes on, and the next save begins after it"
+            took = f"the save of step {save.step} takes longer than usual: {save.seconds:.0f} s so far{save.clause}"
+            self.event("checkpointLate", step=save.step, waits=waits, message=f"{took}; {then}")
+        return True
 
     # Failures, pauses and the end.
-
-    def hung(self, seconds: float, limit_seconds: float, stacks: str, path: str | None) -> None:
-        """Report that the process hangs, with the stacks of all threads and the address where they are stored."""
-        times = {"seconds": microseconds(seconds), "limit_seconds": microseconds(limit_seconds)}
-        self._event("hung", **times, path=path, stacks=clip(stacks, STACKS_LENGTH))
 
     def store_refuses(self, what: progress.StoreWaitFor, message: str, seconds: float, *, end: str = "") -> None:
         """Report that a store denies access or does not answer, and that requests to it are retried.
@@ -501,19 +421,14 @@ class RunReporter:
 
     def warning(self, message: str) -> None:
         """Report a failure that costs only time."""
-        self._event("warning", message=clip(message))
+        self.event("warning", message=clip(message))
 
     def ended(self, report: progress.TerminationReport) -> None:
         """Report the end of the process, with the cause in its termination report."""
-        if report.cause == "completed":
+        done = report.cause == "completed"
+        if done:
             self.stage("done")
-            self._event("done", step=report.step, message=report.message)
-        elif report.cause == "preempted":
-            self._event("preempted", step=report.step, saved=report.saved, message=report.message)
-        else:
-            self._event(
-                "error", step=report.step, cause=report.cause, exit_code=report.exit_code, message=report.message
-            )
+        self.event("done" if done else "preempted" if report.cause == "preempted" else "error", report)
 
     # The parts of a report.
 
@@ -523,8 +438,10 @@ class RunReporter:
             self._state = change(self._state)
             return self._state
 
-    def _newest(self, committed: CommittedStep) -> dict[str, Any]:
+    def _newest(self, committed: CommittedStep | None) -> dict[str, Any]:
         """The fields of the state about the newest checkpoint."""
+        if committed is None:
+            return {"checkpoint": None, "checkpoint_time": None}
         shown = {name: getattr(committed, name) for name in ("step", "path", "time", "size_bytes")}
         return {
             "checkpoint": progress.CheckpointProgress(attempt=committed.epoch.attempt, **shown),
@@ -541,11 +458,6 @@ class RunReporter:
             self._logged_at[what] = now
             return True
 
-    def _event(self, name: str, report: object = None, **fields: Any) -> None:
-        """Write a line of the log, and pass it to the listeners with the report that it was made from."""
-        self._log(name, fields)
-        self._tell(name, fields, report)
-
     def _log(self, name: str, fields: Mapping[str, Any]) -> None:
         if self.identity.process_index == 0 or BY_NAME[name].every_process:
             self.log.event(name, **fields)
@@ -558,9 +470,10 @@ class RunReporter:
 
     def _first_step_ended(self, state: State) -> None:
         """Write the line about the end of the first step, with the parts of the start."""
-        self._event(
+        self.event(
             "compiled", step=state.step, **{f"{part}_seconds": seconds for part, seconds in state.account.start.items()}
         )
 
-    def _seconds_in_stage(self) -> float:
+    def seconds_in_stage(self) -> float:
+        """Seconds since the stage began."""
         return microseconds(max(0.0, self._clock.monotonic() - self._state.stage_began))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Mapping
 from typing import Any
 
-from halcyon.telemetry.event_fields import placed_words, task_words
 from halcyon_api.counting import counted
+from halcyon_api.result_documents import CHAT_CORE, CORE, core_title
 from halcyon_api.status.progress import Stage
 
 COMPILING = "compiling the step (first time, about a minute)"
@@ -17,6 +17,7 @@ STAGES: dict[Stage, str] = {
     "restoring": "preparing the model",
     "compiling": COMPILING,
     "evaluating": "evaluating",
+    "auditing": "auditing the devices",
     "saving": "saving",
     "leaving": "saving the last step",
 }
@@ -24,89 +25,73 @@ STAGES: dict[Stage, str] = {
 UNSEEN = frozenset({"watch", "placed"})
 """Events with too many numbers for a terminal; they are for the report of a chain."""
 
-_SENTENCES = {
-    "start": "process {process_id}",
-    "attention": "attention: {implementation}, because {reason}",
-    "determinism": "repeated steps: {determinism}; {meaning}",
-    "plan": "plan: {plan}",
-    "audited": "step {step}: the audit found all numbers right",
-    "skipped": "step {step}: the update was dropped: {reason}",
-    "checkpointVerified": "step {step}: the checkpoint was read back, and every byte is intact",
-    "checkpointFailed": "step {step}: checkpoint failed: {reason}",
-    "exported": "step {step}: exported to {path}",
-    "exportFailed": "step {step}: export failed: {reason}",
-    "headRebuilt": "HEAD was rebuilt from the checkpoints: {reason}",
-    "sample": "step {step}, the model writes: {prompt}{text}",
-    "fallback": "fell back to step {step}: {reason}",
-    "hung": "no step or stage has ended for {seconds:.0f} s, and the limit is {limit_seconds:.0f} s",
-}
-"""Events as sentences, where nothing but their fields is needed."""
+
+def joined(fields: Mapping[str, Any]) -> str:
+    """The event ``joined``."""
+    devices = counted(fields["devices"], "device")
+    if fields["processes"] == 1:
+        return f"on {devices}"
+    return f"{counted(fields['processes'], 'process', 'processes')}, {devices} in {fields['seconds']:.1f} s"
 
 
-def sentence(name: str, fields: dict[str, Any]) -> str:
-    """One event as a sentence."""
-    step = fields.get("step", 0)
-    if name == "evaluation":
-        return _evaluation(step, fields)
-    if name == "task":
-        return f"step {step}: {task_words(fields)}"
-    if name == "placed":
-        return placed_words(fields)
-    if name == "watch":
-        return (
-            f"step {step}: {fields['statistic']} of the {fields['of']} of {counted(len(fields['parameters']), 'array')}"
-        )
-    if name == "macroEvaluation":
-        bits = f", {fields['bits_per_byte']:z.4f} bits per byte" if fields.get("bits_per_byte") is not None else ""
-        return f"step {step}: mean held-out loss of the sources {fields['loss']:z.4f}{bits}"
-    if name == "checkpoint":
-        return f"step {step}: checkpoint committed, {fields['size_bytes'] / 1e6:.1f} MB"
-    if name == "rolledBack":
-        left_out = counted(fields["batches"], "batch", "batches")
-        return f"step {step}: went back to step {fields['to_step']} and left out {left_out}: {fields['reason']}"
-    if name == "profiled":
-        return f"step {step}: profile of {counted(fields['steps'], 'step')} in {fields['path']}"
-    if name == "restored":
-        return _restored(step, fields)
-    if name == "tokenized":
-        done = "tokenized" if fields["finished"] else "tokenized so far"
-        tokens, documents = counted(fields["tokens"], "token"), counted(fields["documents"], "document")
-        return f"{fields['source']}: {tokens} of {documents} {done}"
-    if name == "joined":
-        devices = counted(fields["devices"], "device")
-        if fields["processes"] == 1:
-            return f"on {devices}"
-        return f"{counted(fields['processes'], 'process', 'processes')}, {devices} in {fields['seconds']:.1f} s"
-    if name == "compiled":
-        return f"first step after {sum(value for key, value in fields.items() if key.endswith('_seconds')):.1f} s"
-    if name in _SENTENCES:
-        with suppress(KeyError):  # an event of another version
-            return _SENTENCES[name].format_map({"step": step, **fields})
-    if "message" in fields:
-        return str(fields["message"])
-    details = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in fields.items() if value is not None)
-    return f"{name}: {details}" if details else name
+def tokenized(fields: Mapping[str, Any]) -> str:
+    """The event ``tokenized``."""
+    done = "tokenized" if fields["finished"] else "tokenized so far"
+    return (
+        f"{fields['source']}: {counted(fields['tokens'], 'token')} of {counted(fields['documents'], 'document')} {done}"
+    )
 
 
-def _restored(step: int, fields: dict[str, Any]) -> str:
-    start = f"start {fields['start']}: " if fields.get("start") else ""
-    if not fields.get("path"):
+def restored(fields: Mapping[str, Any]) -> str:
+    """The event ``restored``."""
+    start, path = f"start {fields['start']}: " if fields.get("start") else "", fields.get("path")
+    if not path:
         return f"{start}begins at step 0 with new parameters"
-    return f"{start}goes on from step {step} ({fields['path']})" if step else f"{start}begins with {fields['path']}"
+    return f"{start}goes on from step {fields['step']} ({path})" if fields["step"] else f"{start}begins with {path}"
 
 
-def _evaluation(step: int, fields: dict[str, Any]) -> str:
-    bits, part = fields.get("bits_per_byte"), fields.get("source") or fields.get("tag")
-    where = f"step {step}, {part}" if part else f"step {step}"
+def evaluation(fields: Mapping[str, Any]) -> str:
+    """The event ``evaluation``."""
+    part = fields.get("source") or fields.get("tag")
+    where = f"step {fields['step']}" + (f", {part}" if part else "")
     if "pass_at" in fields:
         passes = ", ".join(f"pass@{k} {rate:z.4f}" for k, rate in fields["pass_at"].items())
         return f"{where}: held-out reward {fields['reward']:z.4f} of {counted(fields['sequences'], 'prompt')}, {passes}"
     of = f" of {counted(fields['sequences'], 'sequence')}" if "sequences" in fields else ""
-    return (
-        f"{where}: held-out loss {fields['loss']:z.4f}{of}"
-        + (f", {bits:z.4f} bits per byte" if bits is not None else "")
-        + (f"; of the average {fields['average_loss']:z.4f}" if fields.get("average_loss") is not None else "")
-    )
+    average = f"; of the average {fields['average_loss']:z.4f}" if fields.get("average_loss") is not None else ""
+    return f"{where}: held-out loss {fields['loss']:z.4f}{of}{bits(fields)}{average}"
+
+
+def bits(fields: Mapping[str, Any]) -> str:
+    """The bits per byte of an evaluation as the end of a sentence; empty without them."""
+    return f", {fields['bits_per_byte']:z.4f} bits per byte" if fields.get("bits_per_byte") is not None else ""
+
+
+def task(fields: Mapping[str, Any]) -> str:
+    """The event ``task`` in a few words, without its step."""
+    titles = {"accuracy": "", "standard_error": "standard error ", "centred": "centred "}
+    titles |= {"bits_per_byte": "bits per byte "}
+    numbers = (f"{title}{fields[key]:z.4f}" for key, title in titles.items() if fields.get(key) is not None)
+    return f"{task_title(fields['task'], fields.get('tasks'))} {', '.join(numbers)}"
+
+
+def task_title(name: str, tasks: int | None) -> str:
+    """The name of a task or of an average for readers.
+
+    Args:
+        name: Its name in the event ``task``.
+        tasks: The number of tasks in the average `core`.
+    """
+    return core_title(tasks or 0) if name == CORE else "ChatCORE" if name == CHAT_CORE else name
+
+
+def placed(fields: Mapping[str, Any]) -> str:
+    """The event ``placed`` in a few words."""
+    slices = fields.get("slices") or 1
+    shape = f" {fields['topology']}" if fields.get("topology") else ""
+    place = f"{counted(slices, 'slice')} of {fields['accelerator']}{shape}, {counted(fields['devices'], 'device')}"
+    origin = fields.get("from_run") or fields.get("from_root")
+    return f"trains on {place}" + (f"; begins from {origin}" if origin else "")
 
 
 def step_line(fields: dict[str, Any], steps: int, smoothed: float, width: int | None) -> str:

@@ -117,6 +117,8 @@ class State:
     checkpoint_time: float | None = None
     """When this process learned of the newest checkpoint."""
     checkpoint_error: str | None = None
+    late_save: progress.LateSave | None = None
+    late_save_seconds: float | None = None
     fallback_reason: str | None = None
     head_loss: str | None = None
     save_interval_seconds: float | None = None
@@ -127,16 +129,16 @@ class State:
     processed_steps: int = 0
     processed_tokens: int = 0
     data_wait_seconds: float = 0.0
-    skipped: int = 0
+    skipped_steps: int = 0
     rollbacks: int = 0
     audits: int = 0
     corruptions: int = 0
     evaluations: int = 0
     checkpoints: int = 0
     checkpoint_failures: int = 0
-    save_seconds: float = 0.0
+    checkpoint_save_seconds: float = 0.0
     """Sum of the times from the beginning of a save to its commit."""
-    blocked_seconds: float = 0.0
+    checkpoint_blocked_seconds: float = 0.0
     """Time that the loop was blocked by saves."""
     exports: int = 0
     export_failures: int = 0
@@ -256,7 +258,7 @@ class State:
         if not speed:
             return None
         known = self.account.by_cause
-        others, productive = known["evaluation"] + known["save_blocking"], known["productive_step"]
+        others, productive = known["evaluation"] + known["audit"] + known["save_blocking"], known["productive_step"]
         share = others / productive if productive else 0.0
         return microseconds(max(0, self.run_plan.steps - self.step) / speed * (1 + share))
 
@@ -278,8 +280,14 @@ class State:
         """Its value."""
         return None if self.best is None else self.best.best_value
 
-    def metric(self, name: str) -> float | None:
-        """A metric of the objective in the last step, if it is finite; of one number for each layer, the greatest."""
+    def shown(self, name: str) -> Any:
+        """The field of this name, or ``FIELD.FIELD``; else the metric of the objective in the last step, if it is
+        finite: of one number for each layer, the greatest.
+        """
+        own, _, inner = name.partition(".")
+        if hasattr(self, own):
+            found = getattr(self, own)
+            return found and getattr(found, inner) if inner else found
         value = None if self.last_step is None else self.last_step.metrics.get(name)
         return finite(max(value) if isinstance(value, tuple) else value)
 
@@ -335,7 +343,7 @@ def _progress(state: State) -> progress.Progress:
     """Each field has the value of the state's field of its name; the others are metrics of the objective."""
     values: dict[str, Any] = {}
     for name in progress.Progress.model_fields:
-        value = getattr(state, name) if hasattr(state, name) else state.metric(name)
+        value = state.shown(name)
         if isinstance(value, float):
             value = finite(microseconds(value) if name.endswith("_seconds") else value)
         values[name] = value

@@ -7,6 +7,7 @@ evaluated sources and then its message, and is always valid JSON.
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def encode_report(report: TerminationReport, limit: int = TERMINATION_MESSAGE_LI
 def write_termination_report(path: Path | None, report: TerminationReport) -> str | None:
     """Overwrite the termination log with the report. The file is not replaced, because the kubelet mounts this file.
 
-    It never raises `OSError`: the process is about to exit.
+    It never raises `OSError`, and does not wait for the reader of a pipe: the process is about to exit.
 
     Returns:
         Why the report could not be written; None if it was, or if there is no termination log.
@@ -91,7 +92,9 @@ def write_termination_report(path: Path | None, report: TerminationReport) -> st
     if path is None:
         return None
     try:
-        path.write_bytes(encode_report(report))
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK, 0o666)
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - a file descriptor
+            file.write(encode_report(report))
     except OSError as error:
         return f"the termination report could not be written to {path}: {error.strerror}"
     return None

@@ -28,28 +28,22 @@ STEPS_UNDER_WAY = 2
 _MOST_MARKS = 256
 """Steps whose time is remembered: the last ones, and of the older ones each second, fourth, …"""
 _PRODUCTIVE = "productive_step"
-_CAUSES: dict[Stage, str] = {
-    "starting": "startup",
-    "joining": "join",
-    "tokenizing": "data_wait",
-    "restoring": "restore",
-    "compiling": "compile",
-    "training": _PRODUCTIVE,  # in a run that trains; other tasks have another productive stage, see `TimeAccount.work`
-    "evaluating": "evaluation",
-    "saving": "save_blocking",
-    "leaving": "save_blocking",  # in this stage the process waits for its last save
-    "done": "other",
+_STAGES: dict[Stage, tuple[str, str | None]] = {
+    "starting": ("startup", "imports"),
+    "joining": ("join", "join"),
+    "tokenizing": ("data_wait", "data"),
+    "restoring": ("restore", "restore"),
+    "compiling": ("compile", "compile"),
+    # In a run that trains; other tasks have another productive stage, see `TimeAccount.work`. The first step compiles
+    # even if no stage was reported.
+    "training": (_PRODUCTIVE, "compile"),
+    "evaluating": ("evaluation", "compile"),
+    "auditing": ("audit", "compile"),
+    "saving": ("save_blocking", None),
+    "leaving": ("save_blocking", None),  # in this stage the process waits for its last save
+    "done": ("other", None),
 }
-_PARTS: dict[Stage, str] = {
-    "starting": "imports",
-    "joining": "join",
-    "tokenizing": "data",
-    "restoring": "restore",
-    "compiling": "compile",
-    # The first step compiles even if no stage was reported.
-    "training": "compile",
-    "evaluating": "compile",
-}
+"""The cause of the time of a stage, and the part of the start that it is before the first step has ended."""
 
 
 class TimeAccount(NamedTuple):
@@ -84,13 +78,12 @@ class TimeAccount(NamedTuple):
             step: Steps done, if a step of a training ends.
         """
         seconds = max(0.0, now - self.counted_until)
-        cause, by_cause, start, marks = _CAUSES[stage], dict(self.by_cause), self.start, self.marks
+        (cause, part), by_cause, start, marks = _STAGES[stage], dict(self.by_cause), self.start, self.marks
         if stage == self.work:
             cause = _PRODUCTIVE
         if not self.stepped:
-            # The first step compiles even if no stage was reported.
             cause = "compile" if cause == _PRODUCTIVE else cause
-            if (part := _PARTS.get(stage)) is not None:
+            if part is not None:
                 start = {**start, part: microseconds(start.get(part, 0.0) + seconds)}
         by_cause[cause] += seconds
         if waited:

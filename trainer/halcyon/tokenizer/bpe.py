@@ -5,12 +5,19 @@ vocabulary should not spend a thousand tokens on numbers. ``rustbpe`` counts the
 times as fast here as the trainer of ``tokenizers``, and its result does not depend on the number of threads. The result
 is a ``tokenizer.json`` that any reader of this format loads: ids 0 to 255 are the bytes, then come the merges in the
 order in which they were found, then the special tokens.
+
+The pattern leaves a run of letters, of signs or of white space whole, and each merge in a part reads the whole part. So
+runs are cut where they fill a block of 512 characters: the time grows with the text, and no token is longer than two
+blocks. A text without such a run has the same merges as without cuts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import chain, pairwise
+import heapq
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 
 import rustbpe
 import tokenizers
@@ -30,9 +37,18 @@ SPLIT_PATTERN = (
 
 _PIECE_CHARACTERS = 2**15
 _PIECES_AT_ONCE = 512
+_BLOCK = 512
+_FULL_BLOCK = re.compile(rf"[^\W\d_]{{{_BLOCK}}}|(?:[^\w\s]|_){{{_BLOCK}}}|\s{{{_BLOCK}}}")
+_MERGES = re.compile(r"\((\d+)/(\d+) merges\)")
+"""How the log of ``rustbpe`` says that N of M merges are done."""
 
 
-def train_bpe(texts: Iterable[str], vocab_size: int, special_tokens: Sequence[str] = ()) -> TokenizerDefinition:
+def train_bpe(
+    texts: Iterable[str],
+    vocab_size: int,
+    special_tokens: Sequence[str] = (),
+    on_merges: Callable[[int, int], object] = lambda done, total: None,
+) -> TokenizerDefinition:
     """Train a tokenizer; the same texts in the same order give the same definition, byte for byte.
 
     Args:
@@ -40,6 +56,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, special_tokens: Sequence[st
         vocab_size: Number of tokens, bytes and special tokens included. The result has fewer if the texts have no more
             pairs to merge.
         special_tokens: Special tokens in addition to ``OWN_SPECIAL_TOKENS``.
+        on_merges: Called at about each percent with the merges done, and their greatest number.
 
     Raises:
         BadConfiguration: There is no text, a special token is given twice, or the vocabulary is too small for bytes and
@@ -58,14 +75,38 @@ def train_bpe(texts: Iterable[str], vocab_size: int, special_tokens: Sequence[st
             f"spec.tokenizer.bpe.vocabSize: {vocab_size} leaves no room for 256 bytes and {len(special)} special "
             f"tokens; use {256 + len(special)} or more"
         )
-    parts = (part for text in texts for part in pieces(text, CUT_BETWEEN, _PIECE_CHARACTERS) if part)
+    cut = (piece for text in texts for piece in pieces(text, CUT_BETWEEN, _PIECE_CHARACTERS))
+    parts = chain.from_iterable(map(_cut_runs, cut))
     first = next(parts, None)
     if first is None:
         raise BadConfiguration("spec.tokenizer.bpe: there is no text to train on; give sources with text")
     trainer = rustbpe.Tokenizer()  # pyright: ignore[reportAttributeAccessIssue]
-    trainer.train_from_iterator(chain([first], parts), words, buffer_size=_PIECES_AT_ONCE, pattern=SPLIT_PATTERN)
+    log = logging.getLogger(rustbpe.__name__)
+    log.setLevel(logging.INFO)  # always, because the library asks for the level only once
+
+    def read(record: logging.LogRecord) -> bool:
+        if (found := _MERGES.search(record.getMessage())) is not None:
+            on_merges(int(found[1]), int(found[2]))
+        return False
+
+    log.addFilter(read)
+    try:
+        trainer.train_from_iterator(chain([first], parts), words, buffer_size=_PIECES_AT_ONCE, pattern=SPLIT_PATTERN)
+    finally:
+        log.removeFilter(read)
     content = write_tokenizer_json(trainer.get_mergeable_ranks(), special)
     return TokenizerDefinition("tokenizerJson", content, {"beginning": BOS, "end": EOS})
+
+
+def _cut_runs(text: str) -> Iterator[str]:
+    """The text, cut after each block of `_BLOCK` characters that a run of one kind fills."""
+    start = 0
+    for block in range(0, len(text), _BLOCK):
+        if _FULL_BLOCK.match(text, block):
+            yield text[start : block + _BLOCK]
+            start = block + _BLOCK
+    if start < len(text):
+        yield text[start:]
 
 
 def write_tokenizer_json(ranks: Iterable[tuple[bytes, int]], special: Sequence[str]) -> bytes:
@@ -83,14 +124,30 @@ def write_tokenizer_json(ranks: Iterable[tuple[bytes, int]], special: Sequence[s
     return (tokenizer.to_str(pretty=True) + "\n").encode()
 
 
-def find_merge(data: bytes, rank_of: dict[bytes, int]) -> tuple[bytes, bytes]:
-    """The two tokens that were merged into a token: the result of applying all earlier merges to its bytes."""
-    rank = rank_of[data]
-    parts = [data[index : index + 1] for index in range(len(data))]
-    while len(parts) > 2:
-        pairs = [rank_of.get(left + right, rank) for left, right in pairwise(parts)]
-        best = min(range(len(pairs)), key=pairs.__getitem__)
-        if pairs[best] >= rank:
-            raise ValueError(f"{data!r} is not a merge of two earlier tokens")
-        parts[best : best + 2] = [parts[best] + parts[best + 1]]
-    return parts[0], parts[1]
+def find_merge(data: bytes, rank_of: Mapping[bytes, int]) -> tuple[bytes, bytes]:
+    """The two tokens that were merged into a token: the result of applying all earlier merges to its bytes, the lowest
+    rank first and then the leftmost pair. The time is that of a heap of its pairs.
+    """
+    rank, size = rank_of[data], len(data)
+    ends, starts = list(range(1, size + 1)), list(range(-1, size - 1))
+    """The end of the part that begins at a place, 0: none does; and the beginning of the part before it."""
+    pairs = [
+        (found, place) for place in range(size - 1) if (found := rank_of.get(data[place : place + 2], rank)) < rank
+    ]
+    heapq.heapify(pairs)
+    for _ in range(size - 2):
+        while True:
+            if not pairs:
+                raise ValueError(f"{data!r} is not a merge of two earlier tokens")
+            found, place = heapq.heappop(pairs)
+            middle = ends[place]
+            if 0 < middle < size and rank_of.get(data[place : ends[middle]]) == found:
+                break
+        end = ends[place] = ends[middle]
+        ends[middle] = 0
+        if end < size:
+            starts[end] = place
+        for first, last in ((starts[place], end), (place, ends[end] if end < size else 0)):
+            if first >= 0 and last and (found := rank_of.get(data[first:last], rank)) < rank:
+                heapq.heappush(pairs, (found, first))
+    return data[: ends[0]], data[ends[0] :]

@@ -40,8 +40,10 @@ class TokenizerDefinition:
 
     - ``beginning``, ``end``: spellings of the tokens that begin and end each document, as the run's document or a
       training names them.
-    - ``bos``, ``eos``: those that tokenizer_config.json names; empty: it has none. They say nothing about what stands
-      before a text.
+    - ``bos``, ``eos``, ``pad``: those that tokenizer_config.json names; empty: it has none. They say nothing about what
+      stands before a text.
+    - ``added``: tokens that the files beside a SentencePiece model name, as a JSON object with their ids; null: the
+      next free one. Those of a tokenizer.json are in its content.
     - ``addBos``, ``addEos``: whether they stand before and after each text of a SentencePiece model, where
       tokenizer_config.json says so: ``true`` or ``false``. A tokenizer.json says it itself, by its post-processor.
     - ``encoding``: name of one of tiktoken's encodings.

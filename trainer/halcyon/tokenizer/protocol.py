@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from halcyon.errors import BadConfiguration
 from halcyon.tokenizer.rendered import EncodedText, RenderedText
 
 
@@ -110,3 +111,21 @@ def first_id(tokenizer: Tokenizer) -> int:
     token.
     """
     return tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id
+
+
+def check_rows(ids: int, rows: int, where: str = "") -> None:
+    """Check that a model has a row for each id of its tokenizer: on a device an id beyond them reads the last row.
+
+    Args:
+        ids: Ids of the tokenizer.
+        rows: Tokens of the model.
+        where: The place of the model, for the message; empty: not known.
+
+    Raises:
+        BadConfiguration: The tokenizer has more ids.
+    """
+    if ids > rows:
+        raise BadConfiguration(
+            f"{where and f'{where}: '}the tokenizer has {ids:,} ids, and the model has rows for {rows:,}; take the "
+            "tokenizer of this model, or train the new tokens with spec.from.growVocabulary"
+        )

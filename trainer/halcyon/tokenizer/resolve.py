@@ -9,19 +9,24 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from halcyon.errors import BadConfiguration, DataUnreachable
 from halcyon.tokenizer.definition import BYTE, TokenizerDefinition
+from halcyon.tokenizer.side_files import (
+    SETTINGS_KEYS,
+    TOKENIZER_CONFIG_KEY,
+    added_tokens,
+    answer_ends,
+    json_object,
+    settings_of,
+    spelling,
+    with_added,
+)
 from halcyon.tokenizer.tiktoken_encodings import ENCODINGS
 from halcyon_api.spec.tokenizer import TiktokenSpec, TokenizerSpec
 
 TOKENIZER_KEY = "tokenizer.json"
 SENTENCE_PIECE_KEY = "tokenizer.model"
-TOKENIZER_CONFIG_KEY = "tokenizer_config.json"
-GENERATION_KEY = "generation_config.json"
-SETTINGS_KEYS = (TOKENIZER_CONFIG_KEY, GENERATION_KEY)
-"""The files beside a vocabulary that say something about its special tokens."""
 _WITHOUT_NAMES = frozenset({None, "PreTrainedTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend"})
 """Classes of transformers that have no token of their own where tokenizer_config.json names none."""
 
@@ -41,40 +46,14 @@ def definition_of(files: Mapping[str, bytes]) -> TokenizerDefinition | None:
         BadConfiguration: A file is damaged.
     """
     if TOKENIZER_KEY in files:
-        return TokenizerDefinition("tokenizerJson", files[TOKENIZER_KEY], _options(files), answer_ends(files))
+        content = with_added(files[TOKENIZER_KEY], added_tokens(files))
+        return TokenizerDefinition("tokenizerJson", content, _options(files), answer_ends(files))
     if SENTENCE_PIECE_KEY in files:
-        return TokenizerDefinition(
-            "sentencePiece", files[SENTENCE_PIECE_KEY], _named(files) | _around(files), answer_ends(files)
-        )
+        options = _named(files) | _around(files)
+        if added := {token["content"]: token["id"] for token in added_tokens(files)}:
+            options["added"] = json.dumps(added)
+        return TokenizerDefinition("sentencePiece", files[SENTENCE_PIECE_KEY], options, answer_ends(files))
     return None
-
-
-def answer_ends(files: Mapping[str, bytes]) -> tuple[int, ...]:
-    """The ids that end what a model generates, by generation_config.json: one, or a list."""
-    given = json_object(files, GENERATION_KEY).get("eos_token_id")
-    listed = given if isinstance(given, list) else [given]
-    return tuple(token for token in listed if isinstance(token, int) and not isinstance(token, bool) and token >= 0)
-
-
-def json_object(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
-    """The object in a JSON file; empty if there is no such file.
-
-    Raises:
-        BadConfiguration: It is no JSON object.
-    """
-    try:
-        value = json.loads(files.get(name, b"{}"))
-    except (ValueError, RecursionError) as error:
-        raise BadConfiguration(f"{name} is no JSON ({error}); copy the file again") from None
-    if not isinstance(value, dict):
-        raise BadConfiguration(f"{name} is no JSON object; copy the file again")
-    return value
-
-
-def spelling(value: object) -> str | None:
-    """The spelling of a token in tokenizer_config.json: a text, or an object with its content."""
-    content: object = value.get("content") if isinstance(value, dict) else value
-    return content if isinstance(content, str) else None
 
 
 def _options(files: Mapping[str, bytes]) -> dict[str, str]:
@@ -85,11 +64,11 @@ def _options(files: Mapping[str, bytes]) -> dict[str, str]:
 
 
 def _named(files: Mapping[str, bytes]) -> dict[str, str]:
-    """The tokens that tokenizer_config.json names."""
-    settings = json_object(files, TOKENIZER_CONFIG_KEY)
+    """The tokens that the files name."""
+    settings = settings_of(files)
     named = {"bos": spelling(settings["bos_token"]) or ""} if "bos_token" in settings else {}
-    eos = spelling(settings.get("eos_token"))
-    return named if eos is None else named | {"eos": eos}
+    others = {name: spelling(settings.get(f"{name}_token")) for name in ("eos", "pad")}
+    return named | {name: text for name, text in others.items() if text is not None}
 
 
 def _around(files: Mapping[str, bytes]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,7 +42,8 @@ class SentencePieceEncoder:
 class SentencePieceTokenizer(LibraryTokenizer):
     """A tokenizer from a SentencePiece model.
 
-    Its control symbols are the special tokens; text is never encoded as one of them.
+    Its control symbols are the special tokens, and those that only the files beside it name; text is never encoded as
+    one of them.
     """
 
     encoder = "sentencepiece"
@@ -51,27 +53,32 @@ class SentencePieceTokenizer(LibraryTokenizer):
         self._processor = sentencepiece.SentencePieceProcessor()
         try:
             self._processor.LoadFromSerializedProto(definition.content)
-            self.vocab_size = int(self._processor.vocab_size())
+            self._pieces = int(self._processor.vocab_size())
         except RuntimeError as error:
             raise BadConfiguration(
                 f"{WHERE}.path: this is not a SentencePiece model ({error}); give the .model file"
             ) from None
-        if not self.vocab_size:
+        if not self._pieces:
             raise BadConfiguration(
                 f"{WHERE}.path: this is not a SentencePiece model (it has no pieces); give the .model file"
             )
         self.fingerprint = definition.fingerprint
-        control = [index for index in range(self.vocab_size) if self._processor.is_control(index)]
-        self.special_tokens: Mapping[str, int] = MappingProxyType(
-            {self._processor.id_to_piece(index): index for index in control}
-        )
         options = definition.options
+        known = {self._processor.id_to_piece(index): index for index in range(self._pieces)}
+        special = {piece: index for piece, index in known.items() if self._processor.is_control(index)}
+        self.vocab_size = self._pieces
+        for content, index in json.loads(options.get("added", "{}")).items():
+            if content not in known:
+                special[content] = self.vocab_size if index is None else int(index)
+                self.vocab_size = max(self.vocab_size, special[content] + 1)
+        self.special_tokens: Mapping[str, int] = MappingProxyType(special)
         own = {token: name for name, token in self.special_tokens.items()}
         self.bos_id, self.eos_id, self.pad_id = find_document_tokens(
             self.special_tokens,
             WHERE,
             beginning=options.get("bos", own.get(self._processor.bos_id(), "")),
             end=options.get("eos", own.get(self._processor.eos_id())),
+            padding=options.get("pad"),
         )
         self.ends = tuple(dict.fromkeys((self.eos_id, *definition.ends)))
         # The tokenizers of Llama 2, Mistral and Gemma put it before a text, unless their tokenizer_config.json says
@@ -86,11 +93,12 @@ class SentencePieceTokenizer(LibraryTokenizer):
 
     def pieces(self) -> list[bytes]:
         """The bytes of text of each id, after SentencePiece's normalisation; none for special tokens."""
-        ids = range(self.vocab_size)
-        return [
+        ids = range(self._pieces)
+        pieces = [
             b"" if self._processor.is_control(index) or self._processor.is_unknown(index) else piece
             for index, piece in zip(ids, sentence_piece_pieces(map(self._processor.id_to_piece, ids)), strict=True)
         ]
+        return pieces + [b""] * (self.vocab_size - self._pieces)
 
     def encode_rendered(self, texts: Sequence[RenderedText]) -> list[EncodedText]:
         """Token ids of rendered templates, with the characters of each token.
@@ -137,4 +145,5 @@ class SentencePieceTokenizer(LibraryTokenizer):
 
     def decode(self, tokens: np.ndarray) -> str:
         """The text of token ids; special tokens are left out."""
-        return self._processor.decode(np.asarray(tokens).tolist())
+        ids = np.asarray(tokens)
+        return self._processor.decode(ids[ids < self._pieces].tolist())

@@ -61,7 +61,12 @@ PADDINGS = (PAD, "<|finetune_right_pad_id|>", "<pad>", "[PAD]", "<|PAD|>")
 
 
 def find_document_tokens(
-    special: Mapping[str, int], where: str, *, beginning: str | None = None, end: str | None = None
+    special: Mapping[str, int],
+    where: str,
+    *,
+    beginning: str | None = None,
+    end: str | None = None,
+    padding: str | None = None,
 ) -> tuple[int | None, int, int]:
     """Choose the begin, end and padding tokens: the named ones, or those with the first usual name.
 
@@ -75,6 +80,7 @@ def find_document_tokens(
         where: The field for error messages, such as ``spec.tokenizer.tokenizerJson``.
         beginning: Spelling of the begin token, if it is named. Empty: there is none, whatever the names are.
         end: Spelling of the end token, if it is named.
+        padding: Spelling of the padding token, if it is named. One that does not exist counts as not named.
 
     Raises:
         BadConfiguration: A named token does not exist, or no special token has a usual name.
@@ -89,7 +95,7 @@ def find_document_tokens(
         raise BadConfiguration(
             f"{where}.end: no special token has one of the usual names, so name it; {_known(special)}"
         )
-    pad = _first(special, PADDINGS)
+    pad = special.get(padding or "", _first(special, PADDINGS))
     return bos, eos, eos if pad is None else pad
 
 

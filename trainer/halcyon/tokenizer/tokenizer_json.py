@@ -25,7 +25,7 @@ from halcyon.tokenizer.rendered import EncodedText, RenderedText, encoded
 from halcyon.tokenizer.special import find_document_tokens
 
 WHERE = "spec.tokenizer.tokenizerJson"
-_NAMED = ("beginning", "end", "bos", "eos")
+_NAMED = ("beginning", "end", "bos", "eos", "pad")
 """Options of a definition that name a token."""
 _OF_WORDS = frozenset({"Unigram", "WordLevel", None})
 """Models that look up a whole word or any part of it, so they find special tokens in a text.
@@ -60,7 +60,7 @@ class JsonTokenizer(LibraryTokenizer):
         )
         named = (options.get("beginning", options.get("bos")), options.get("end", options.get("eos")))
         self.bos_id, self.eos_id, self.pad_id = find_document_tokens(
-            self.special_tokens, WHERE, beginning=named[0], end=named[1]
+            self.special_tokens, WHERE, beginning=named[0], end=named[1], padding=options.get("pad")
         )
         self.ends = tuple(dict.fromkeys((self.eos_id, *definition.ends)))
         self._options = options

@@ -81,6 +81,8 @@ class Complete(Document):
     path: str
     """Path of the checkpoint below its root."""
     manifest_sha256: str
+    files: tuple[str, ...]
+    """Its files with tensors. Without one of them the export is not complete."""
 
 
 @dataclass
@@ -283,7 +285,7 @@ class Exporter:
         """Write this process's files, and record each."""
         plan = self._plan(export)
         folder = self._folder(export)
-        written = plan.files.keys() if self._is_there(folder, export) else self._written(export)
+        written = plan.files.keys() if is_complete(self._root, export.entry) else self._written(export)
         share = plan.share(self.processes.process_index, self.processes.process_count)
         missing = [name for name in share if name not in written]
         if missing:  # without these files process 0 writes no config.json
@@ -308,23 +310,20 @@ class Exporter:
         """Write config.json if all files are there."""
         plan = self._plan(export)
         folder = self._folder(export)
-        if not self._is_there(folder, export) and not plan.files.keys() <= self._written(export):
+        if not is_complete(self._root, export.entry) and not plan.files.keys() <= self._written(export):
             return
         for key in folder.list(""):
             if key.endswith(".safetensors") and key not in plan.files:
                 folder.delete(key)  # of an export with other files, from a checkpoint that was lost
-        made = Complete(path=export.entry.path, manifest_sha256=export.entry.manifest_sha256)
-        self._root.write(_complete(export.entry.step), canonical_json(made.document()))
+        entry = export.entry
+        made = Complete(path=entry.path, manifest_sha256=entry.manifest_sha256, files=tuple(plan.files))
+        self._root.write(_complete(entry.step), canonical_json(made.document()))
         plan.complete(folder)
         self._is_complete(export)
         size = sum(tensor.size_bytes for tensors in plan.files.values() for tensor in tensors)
         self.on_complete(export.entry.step, folder.root, size, self.clock() - export.began)
         with contextlib.suppress(StoreFailure):  # `open_exports` deletes what remains
             self._root.delete_prefix(_unfinished(export.entry.step))
-
-    def _is_there(self, folder: Store, export: _Export) -> bool:
-        """Whether an earlier process group has completed an export after this one began."""
-        return is_complete(self._root, export.entry) and bool(folder.list(CONFIG_KEY))
 
     def _is_complete(self, export: _Export) -> None:
         """Record that this process has nothing left to do for an export, and release its memory."""
@@ -339,7 +338,7 @@ class Exporter:
         return export.plan
 
     def _written(self, export: _Export) -> set[str]:
-        """The files of an export that any process has written from the same checkpoint.
+        """The files of an export that any process has written from the same checkpoint, and that are there.
 
         Raises:
             _GivenUp: A process has given up.
@@ -348,7 +347,7 @@ class Exporter:
         shares = [share for share in found if share is not None and self._is_of(share, export)]
         if reasons := [share.given_up for share in shares if share.given_up]:
             raise _GivenUp(reasons[0])
-        return {name for share in shares for name in share.files}
+        return {name for share in shares for name in share.files}.intersection(self._folder(export).list(""))
 
     def _is_of(self, share: Share, export: _Export) -> bool:
         return (share.path, share.dtype) == (export.entry.path, self.spec.dtype)
@@ -404,7 +403,7 @@ def open_exports(
                     "own"
                 )
             there = _exported_steps(store)
-            complete = [entry.step for entry in committed if entry.step in there and is_complete(store, entry)]
+            complete = [entry.step for entry in committed if is_complete(store, entry)]
             _tidy(store, complete)
         except StoreFailure as failure:
             raise as_exit(failure, store.root, what="export root", field="spec.export.root") from None
@@ -418,15 +417,17 @@ def open_exports(
 
 
 def is_complete(exports: Store, entry: CommittedStep) -> bool:
-    """Whether an export from this checkpoint was completed in the root.
+    """Whether an export from this checkpoint was completed in the root, and all its files are there.
 
     A run of the same name may have left one of another checkpoint.
     """
+    folder = f"{_FOLDER}{entry.step}/"
     try:
         made = Complete.model_validate_json(exports.read(_complete(entry.step)).data or b"")
     except ValidationError:
         return False
-    return (made.path, made.manifest_sha256) == (entry.path, entry.manifest_sha256)
+    is_of = (made.path, made.manifest_sha256) == (entry.path, entry.manifest_sha256)
+    return is_of and {f"{folder}{name}" for name in (CONFIG_KEY, *made.files)} <= {*exports.list(folder)}
 
 
 def _exported_steps(store: Store) -> set[int]:

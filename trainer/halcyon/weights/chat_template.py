@@ -8,7 +8,9 @@ and a later start with another text is a changed run. Where no file has a templa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from json import dumps
 from typing import Any
 
 from halcyon.checkpoint.opening import entry_of, load_head
@@ -17,13 +19,14 @@ from halcyon.checkpoint.verify import Damaged, read_manifest
 from halcyon.data.formats.template import DEFAULT_TEMPLATE
 from halcyon.data.sources import Access
 from halcyon.data.sources.files import fetch_file
+from halcyon.errors import BadConfiguration
 from halcyon.storage.failures import StoreFailure, as_exit
 from halcyon.storage.store import Store
 from halcyon.weights.companions import TEMPLATE_KEYS, read_companions, template_of
 from halcyon.weights.folder import HUB, files_folder, folder_place, root_place
 from halcyon.weights.root import split_step, stored_model
 from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX
-from halcyon_api.spec.sources import CONVERSATION_FORMATS, DataSourceSpec, FormatSpec
+from halcyon_api.spec.sources import CONVERSATION_FORMATS, DataSourceSpec
 from halcyon_api.training_run import TrainingRunSpec
 
 
@@ -77,35 +80,44 @@ def _templates(data: Mapping[str, Any]) -> list[str | None]:
 
 
 def with_templates(spec: TrainingRunSpec) -> TrainingRunSpec:
-    """The spec with a template for each conversation format that names none, as far as a file has one.
+    """The spec with a template for each conversation format that names none, as far as a file has one; and with the
+    format's variables as the first lines of its template. So samples, evaluations, servers and exports have them too.
 
     Args:
         spec: The run's spec.
 
     Raises:
-        BadConfiguration: A file of the model is damaged.
+        BadConfiguration: A file of the model is damaged, or a template does not use a variable that is set.
         DataUnreachable: A store does not answer, or denies access.
         TrainerExit: The root of the run that this one begins from does not answer.
     """
-    if not any(_lacks_template(source.format) for source in spec.data.sources):
+    forms = [form for source in spec.data.sources if (form := source.format.conversation) is not None]
+    of_files = None
+    if any(form.template is None for form in forms):
+        access = Access.of(spec.checkpoint)
+        of_files = _of_origin(spec, access) or _of_tokenizer(spec, access)
+    elif not any(form.template_variables for form in forms):
         return spec
-    access = Access.of(spec.checkpoint)
-    template = _of_origin(spec, access) or _of_tokenizer(spec, access)
-    if template is None:
-        return spec
-    sources = [
-        _with_template(source, template) if _lacks_template(source.format) else source for source in spec.data.sources
-    ]
+    sources = [_with_template(source, of_files) for source in spec.data.sources]
     return spec.model_copy(update={"data": spec.data.model_copy(update={"sources": sources})})
 
 
-def _lacks_template(form: FormatSpec) -> bool:
-    return form.conversation is not None and form.conversation.template is None
-
-
-def _with_template(source: DataSourceSpec, template: str) -> DataSourceSpec:
-    name = source.format.kind
-    section = getattr(source.format, name).model_copy(update={"template": template})
+def _with_template(source: DataSourceSpec, of_files: str | None) -> DataSourceSpec:
+    name, form = source.format.kind, source.format.conversation
+    if form is None:
+        return source
+    template = of_files if form.template is None else form.template
+    for variable, value in (form.template_variables or {}).items():
+        if variable not in re.findall(r"[A-Za-z_]\w*", template or ""):  # whole names
+            whose = "Halcyon's own template" if template is None else "the template"
+            raise BadConfiguration(
+                f"spec.data.sources[{source.name}].format.{name}.templateVariables: {whose} has no variable "
+                f"{variable}; correct its name, or leave it out"
+            )
+        # Only a default: a request to a server may give another value.
+        line = f"{{%- if {variable} is not defined %}}{{%- set {variable} = {dumps(value, ensure_ascii=False)} %}}"
+        template = f"{line}{{%- endif %}}\n{template}"
+    section = form.model_copy(update={"template": template, "template_variables": None})
     return source.model_copy(update={"format": source.format.model_copy(update={name: section})})
 
 

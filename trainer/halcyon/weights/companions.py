@@ -7,24 +7,20 @@ copies them from there.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from halcyon.data.formats.template import ChatTemplate, TurnEnd, day
+from halcyon.errors import BadConfiguration
 from halcyon.storage.store import Store
 from halcyon.tokenizer import Tokenizer, TokenizerDefinition
-from halcyon.tokenizer.resolve import (
-    GENERATION_KEY,
-    SENTENCE_PIECE_KEY,
-    TOKENIZER_CONFIG_KEY,
-    TOKENIZER_KEY,
-    answer_ends,
-    json_object,
-)
+from halcyon.tokenizer import load as load_tokenizer
+from halcyon.tokenizer.resolve import SENTENCE_PIECE_KEY, TOKENIZER_KEY, definition_of
+from halcyon.tokenizer.side_files import CONFIG_KEY, GENERATION_KEY, TOKENIZER_CONFIG_KEY, answer_ends, json_object
 from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX
 
-CONFIG_KEY = "config.json"
 CHAT_TEMPLATE_KEY = "chat_template.jinja"
 _OF_TOKENIZER = (
     TOKENIZER_KEY,
@@ -38,15 +34,14 @@ _OF_TOKENIZER = (
 COMPANIONS = (*_OF_TOKENIZER, CHAT_TEMPLATE_KEY, "chat_template.json", GENERATION_KEY)
 TEMPLATE_KEYS = (CHAT_TEMPLATE_KEY, "chat_template.json", TOKENIZER_CONFIG_KEY)
 """Files that may have the chat template, the first one that has it counts."""
+BASE = "_name_or_path"
+"""Where the kept config.json names the folder that the weights came from, as transformers does."""
 _TOKEN_IDS = frozenset({"bos_token_id", "eos_token_id", "pad_token_id"})
 
 
 def read_companions(store: Store, prefix: str = "") -> dict[str, bytes]:
-    """The files below a prefix of a store, by name: those of `COMPANIONS`, and the config.json if `prefix` is not
-    empty.
-    """
-    names = (*COMPANIONS, CONFIG_KEY) if prefix else COMPANIONS
-    found = {name: store.read(f"{prefix}{name}").data for name in names}
+    """The files below a prefix of a store, by name: those of `COMPANIONS`, and the config.json."""
+    found = {name: store.read(f"{prefix}{name}").data for name in (*COMPANIONS, CONFIG_KEY)}
     return {name: data for name, data in found.items() if data is not None}
 
 
@@ -56,10 +51,17 @@ def keep_companions(store: Store, files: Mapping[str, bytes]) -> None:
         store.write(f"{HUGGING_FACE_PREFIX}{name}", data)
 
 
+def with_base(files: Mapping[str, bytes], base: str | None) -> Mapping[str, bytes]:
+    """The files with the name of the model that has the same weights; None: no model in files has them."""
+    if CONFIG_KEY not in files:
+        return files
+    return {**files, CONFIG_KEY: encode(json_object(files, CONFIG_KEY) | {BASE: base})}
+
+
 def template_of(files: Mapping[str, bytes]) -> str | None:
     """The chat template among the files of a model: of ``chat_template.jinja``, else of the JSON files."""
     if CHAT_TEMPLATE_KEY in files:
-        return files[CHAT_TEMPLATE_KEY].decode(errors="replace")
+        return files[CHAT_TEMPLATE_KEY].decode("utf-8-sig", errors="replace")
     for name in TEMPLATE_KEYS[1:]:
         try:
             document: Any = json.loads(files.get(name, b"{}"))
@@ -68,29 +70,55 @@ def template_of(files: Mapping[str, bytes]) -> str | None:
         found: Any = document.get("chat_template") if isinstance(document, dict) else None
         if isinstance(found, list):  # several by name
             named = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
-            found = named.get("default", next(iter(named.values()), None))
+            found, with_tools = named.get("default", next(iter(named.values()), None)), named.get("tool_use")
+            if isinstance(found, str) and isinstance(with_tools, str):  # transformers takes the second where tools are
+                found, with_tools = (text.removesuffix("\n") for text in (found, with_tools))
+                found = f"{{% if tools %}}{with_tools}{{% else %}}{found}{{% endif %}}"
         if isinstance(found, str):
             return found
     return None
 
 
-def files_for(files: Mapping[str, bytes], definition: TokenizerDefinition | None) -> Mapping[str, bytes]:
+def files_for(
+    files: Mapping[str, bytes], definition: TokenizerDefinition | None, tokenizer: Tokenizer | None
+) -> Mapping[str, bytes]:
     """The files that fit to the tokenizer of a run.
 
-    For another tokenizer than that of the files: those without its files and its ids.
+    For another tokenizer than that of the files: those without its files, and with the ids of the run's tokenizer. An
+    end of answers is kept where the run's tokenizer has a special token with its spelling.
+
+    Args:
+        files: The files of the folder that the weights came from.
+        definition: The tokenizer of the run.
+        tokenizer: The same, loaded.
     """
-    if definition is None or _has_tokenizer(files, definition):
+    base = definition_of(files)
+    if definition is None or tokenizer is None or _is_same(files, base, definition):
         return files
     kept = {name: data for name, data in files.items() if name not in _OF_TOKENIZER}
+    spelled: dict[int, str] = {}
+    if base is not None:
+        with contextlib.suppress(BadConfiguration):  # files that Halcyon does not read name no end
+            spelled = {token: text for text, token in load_tokenizer(base).special_tokens.items()}
+    named = (tokenizer.special_tokens.get(spelled.get(token, "")) for token in answer_ends(files))
+    ends = list(dict.fromkeys((tokenizer.eos_id, *(token for token in named if token is not None))))
+    ids = {"bos_token_id": tokenizer.bos_id, "pad_token_id": tokenizer.pad_id, "eos_token_id": one_or_all(ends)}
     for name in kept.keys() & {CONFIG_KEY, GENERATION_KEY}:
-        kept[name] = encode({key: value for key, value in json_object(kept, name).items() if key not in _TOKEN_IDS})
+        others = {key: value for key, value in json_object(kept, name).items() if key not in _TOKEN_IDS}
+        kept[name] = encode(others | {key: value for key, value in ids.items() if value is not None})
     return kept
 
 
-def _has_tokenizer(files: Mapping[str, bytes], definition: TokenizerDefinition) -> bool:
+def _is_same(files: Mapping[str, bytes], base: TokenizerDefinition | None, definition: TokenizerDefinition) -> bool:
     """Whether a tokenizer is that of the files, as far as they can be compared: a vocab.json is not."""
-    known = [files[name] for name in (TOKENIZER_KEY, SENTENCE_PIECE_KEY) if name in files]
-    return definition.content in known if known else "vocab.json" in files and definition.kind == "tokenizerJson"
+    if base is None:
+        return "vocab.json" in files and definition.kind == "tokenizerJson"
+    return definition.content in (base.content, files.get(SENTENCE_PIECE_KEY))
+
+
+def one_or_all(ends: Sequence[int]) -> int | list[int]:
+    """Ids as these files have them: a list only of several."""
+    return ends[0] if len(ends) == 1 else list(ends)
 
 
 def token_ids(files: Mapping[str, bytes], tokenizer: Tokenizer | None, end: int | None) -> dict[str, Any]:
@@ -106,7 +134,10 @@ def token_ids(files: Mapping[str, bytes], tokenizer: Tokenizer | None, end: int 
     if not found and tokenizer is not None:
         ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
         found = {name: token for name, token in ids.items() if token is not None}
-    return found if end is None else found | {"eos_token_id": end}
+    if end is None:
+        return found
+    listed = found.get("eos_token_id")
+    return found | {"eos_token_id": list(dict.fromkeys((end, *listed))) if isinstance(listed, list) else end}
 
 
 def new_end(files: Mapping[str, bytes], tokenizer: Tokenizer | None, template: str | None) -> TurnEnd | None:
@@ -149,7 +180,7 @@ def exported_companions(
         template: The chat template of the model, which other programs will use. None: it has none.
         end: The end of an answer to name instead of that of a text, see `new_end`. None: there is none.
     """
-    kept = files_for(files, definition)
+    kept = files_for(files, definition, tokenizer)
     written = {name: data for name, data in kept.items() if name != CONFIG_KEY}
     if template is not None and template != template_of(written):
         written[CHAT_TEMPLATE_KEY] = template.encode()
@@ -201,7 +232,7 @@ def _generation(
     settings.pop("_from_model_config", None)
     if kept is files and GENERATION_KEY in kept:
         ids = {}
-    return {**settings, **ids, "eos_token_id": ends if len(ends) > 1 else ends[0]}
+    return {**settings, **ids, "eos_token_id": one_or_all(ends)}
 
 
 def encode(document: Mapping[str, Any]) -> bytes:

@@ -21,8 +21,8 @@ from halcyon.storage.store import Store
 from halcyon.telemetry.clock import timestamp
 from halcyon.tokenizer import TokenizerDefinition
 from halcyon.tokenizer.resolve import definition_of
-from halcyon.weights.companions import CONFIG_KEY, keep_companions, read_companions
-from halcyon.weights.folder import ModelFolder, read_config
+from halcyon.weights.companions import keep_companions, read_companions, with_base
+from halcyon.weights.folder import ModelFolder, read_config, source_name
 from halcyon.weights.layout import LeafShape, ReadRegion, WeightLayout
 from halcyon.weights.peft_files import PeftFolder
 from halcyon.weights.root import StoredModel, stored_model
@@ -32,7 +32,14 @@ from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
 
 
 def import_model(
-    source: Store, to: Store, *, owner: Owner, dtype: str | None = None, adapter: Store | None = None, clock: float
+    source: Store,
+    to: Store,
+    *,
+    owner: Owner,
+    dtype: str | None = None,
+    adapter: Store | None = None,
+    clock: float,
+    place: str = "",
 ) -> CommittedStep:
     """Write the model of a folder into a fresh checkpoint root, as a checkpoint of step 0 that holds only the model.
 
@@ -45,6 +52,7 @@ def import_model(
         dtype: Type of all parameters. None: that of the files, so an export has the same bits.
         adapter: A folder with an adapter of peft, which is added to the weights.
         clock: Seconds since 1970.
+        place: How the user names the folder.
 
     Raises:
         BadConfiguration: The folder is not a model that Halcyon has, or its files are damaged.
@@ -55,8 +63,7 @@ def import_model(
     rows = -(-config.tokens // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
     shapes, kind = config.shapes(rows, config.positions), None if dtype is None else np.dtype(jnp.dtype(dtype))
     folder = ModelFolder(source, config, shapes, kind, None if adapter is None else PeftFolder(adapter))
-    files = read_companions(source)
-    files[CONFIG_KEY] = source.read(CONFIG_KEY).data or b""
+    files = with_base(read_companions(source), None if adapter else source_name(place, source))
     definition = definition_of(files)
     leaves = folder.leaves.values()
     limit = chunk_limit(sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves))
@@ -156,7 +163,7 @@ def average_models(sources: Sequence[Averaged], to: Store, *, owner: Owner, cloc
         tokens=first.tokens,
         positions=min(model.positions for model in models),
         definition=first.definition,
-        files=first.files,
+        files=with_base(first.files, None),
     )
     return replace(stored_model(to, entry), definition=first.definition)
 

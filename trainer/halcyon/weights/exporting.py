@@ -254,7 +254,7 @@ def tokenizer_files(stored: StoredModel, form: PublishedForm) -> tuple[dict[str,
     """
     files, definition = stored.files, stored.definition
     tokenizer = load_tokenizer(definition) if definition is not None else None
-    template, fitting = template_to_export(stored.data, files), files_for(files, definition)
+    template, fitting = template_to_export(stored.data, files), files_for(files, definition, tokenizer)
     # A run that has not trained on conversations exports the ends of the files.
     end = new_end(fitting, tokenizer, template) if has_conversations(stored.data) else None
     written = exported_companions(files, definition, tokenizer, _positions(stored, form), template, end)

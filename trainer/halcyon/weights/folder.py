@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import equinox as eqx
 import haliax as hax
@@ -27,6 +26,7 @@ from halcyon.weights.layout import LeafShape, Region, WeightLayout, leaf_shapes
 from halcyon.weights.peft_files import FittedAdapter, PeftFolder
 from halcyon.weights.safetensors import StoredTensor, TensorFiles, is_finite, unreadable
 from halcyon_api.local_roots import root_address
+from halcyon_api.plain_files import user_path
 from halcyon_api.sentences import first_fault
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.model import ModelSpec
@@ -270,6 +270,11 @@ def folder_place(
     return address(place, endpoint, region)
 
 
+def source_name(place: str, store: Store) -> str:
+    """How other programs name a folder of `folder_place`: hf://OWNER/NAME, else its whole path or address."""
+    return place if place.startswith(HUB) else store.root.removeprefix("file://")
+
+
 def root_place(place: str, endpoint: str | None = None, region: str | None = None) -> CheckpointSpec:
     """The address of a checkpoint root on the command line: a directory that is there, s3:// or gs://.
 
@@ -281,9 +286,14 @@ def root_place(place: str, endpoint: str | None = None, region: str | None = Non
 
 
 def _check_folder(place: str, what: str) -> None:
-    if "://" in place or (path := Path(place).expanduser()).is_dir():
-        return
-    if path.exists():
+    try:
+        path = user_path(place)
+        if "://" in place or path.is_dir():
+            return
+        is_file = path.exists()
+    except OSError as error:  # a name that is too long
+        raise BadConfiguration(f"there is no folder {place}: {error}; give that of {what}") from None
+    if is_file:
         raise BadConfiguration(f"{place} is a file; give the folder of {what}")
     hint = f"; a model of the Hugging Face hub is {HUB}{place}" if _HUB_NAME.fullmatch(place) else ""
     raise BadConfiguration(f"there is no folder {place}; give that of {what}{hint}")

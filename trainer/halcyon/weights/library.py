@@ -25,7 +25,7 @@ from halcyon.models.int8 import quantized
 from halcyon.parallel.device_mesh import with_mesh
 from halcyon.storage.failures import StoreFailure, as_exit
 from halcyon.storage.store import Store
-from halcyon.tokenizer import Tokenizer, TokenizerDefinition
+from halcyon.tokenizer import Tokenizer, TokenizerDefinition, check_rows
 from halcyon.tokenizer import load as load_tokenizer
 from halcyon.tokenizer.resolve import definition_of
 from halcyon.weights.chat_template import template_of_run
@@ -68,7 +68,8 @@ def load(
         of the model as ``chat_template``, for `halcyon.generate`; None: Halcyon's own, or none.
 
     Raises:
-        BadConfiguration: The place is no model, or of a family that Halcyon does not have.
+        BadConfiguration: The place is no model, or of a family that Halcyon does not have; or its tokenizer has more
+            ids than the model has rows.
         NoValidCheckpoint: The checkpoint is damaged.
         TrainerExit: The store did not answer.
     """
@@ -134,7 +135,7 @@ def _from_files(store: Store, dtype: Any, mesh: Mesh | None) -> tuple[CausalLM, 
             read_arrays(folder.read, shapes if mesh is None else with_mesh(shapes, mesh), types),
             read_companions(store),
         )
-        return model, _tokenizer(definition_of(files), template_of(files))
+        return model, _tokenizer(definition_of(files), template_of(files), model, store.root)
     except StoreFailure as failure:
         raise as_exit(failure, store.root, what="the folder", field="its address") from None
 
@@ -147,21 +148,28 @@ def _from_root(
         types = {path: np.dtype(jnp.dtype(dtype or leaf.dtype)) for path, leaf in stored.arrays.leaves.items()}
         shapes = model_shapes(stored.spec, stored.tokens, stored.positions)
         model = read_arrays(stored.arrays.read, shapes if mesh is None else with_mesh(shapes, mesh), types)
-        return model, _tokenizer(stored.definition, template_of_run(stored.data, stored.files))
+        return model, _tokenizer(stored.definition, template_of_run(stored.data, stored.files), model, store.root)
     except StoreFailure as failure:
         raise as_exit(failure, store.root, field="its address") from None
     except Damaged as damage:
         raise NoValidCheckpoint(f"{store.root}: {damage}") from None
 
 
-def _tokenizer(definition: TokenizerDefinition | None, template: str | None) -> Tokenizer | None:
-    """The tokenizer with the chat template of the model, as `halcyon.generate` reads it."""
+def _tokenizer(
+    definition: TokenizerDefinition | None, template: str | None, model: CausalLM, where: str
+) -> Tokenizer | None:
+    """The tokenizer with the chat template of the model, as `halcyon.generate` reads it.
+
+    Raises:
+        BadConfiguration: It has more ids than the model has rows.
+    """
     if definition is None:
         return None
     try:
         found: Any = copy.copy(load_tokenizer(definition))  # of several models: each has a template of its own
     except BadConfiguration:
         return None
+    check_rows(found.vocab_size, model.token_count, where)
     found.chat_template = template
     return found
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from halcyon_api.plain_files import user_path
+
 _NAME = "config.json"
 
 
@@ -32,7 +34,7 @@ def read_model(config: str, folder: Path) -> dict[str, Any]:
         (config.rpartition("/")[0], config.rpartition("/")[2]) if config.endswith(".json") else (config, _NAME)
     )
     if "://" not in config:
-        place = str(folder / Path(place).expanduser())
+        place = str(folder / user_path(place))
     try:
         store = Store(folder_place(place, only=(name,)))
         return read_config(store, name).spec.document()

@@ -21,8 +21,11 @@ from halcyon.models.axes import RANK
 from halcyon.models.families.lookup import form_of_section
 from halcyon.models.parameters import STACKED_AXES
 from halcyon.storage.store import Store
-from halcyon.weights.companions import encode
+from halcyon.tokenizer.side_files import CONFIG_KEY as MODEL_CONFIG_KEY
+from halcyon.tokenizer.side_files import json_object
+from halcyon.weights.companions import BASE, encode
 from halcyon.weights.exporting import export_layout, tokenizer_files
+from halcyon.weights.folder import HUB
 from halcyon.weights.layout import FileTensor, View
 from halcyon.weights.peft_config import CONFIG_KEY
 from halcyon.weights.peft_files import DOWN_END, MAGNITUDE_END, PREFIX, TENSORS_KEY, UP_END, WEIGHT_END
@@ -105,18 +108,22 @@ def export_adapter(stored: StoredModel, to: Store) -> tuple[str, ...]:
     every = {
         one.name.removesuffix(WEIGHT_END) for one in layout if len(one.shape) == 2 and one.name.endswith(WEIGHT_END)
     }
-    to.write(CONFIG_KEY, encode(adapter_config(arrays.lora, modules, every)))
+    base = json_object(stored.files, MODEL_CONFIG_KEY).get(BASE)
+    to.write(CONFIG_KEY, encode(adapter_config(arrays.lora, modules, every, base if isinstance(base, str) else "")))
     return tuple(one.name for one in modules)
 
 
-def adapter_config(lora: LoraSpec, modules: Sequence[Module], every: set[str]) -> dict[str, Any]:
+def adapter_config(lora: LoraSpec, modules: Sequence[Module], every: set[str], base: str) -> dict[str, Any]:
     """The contents of adapter_config.json.
 
     Args:
         lora: ``spec.adapter.lora`` of the run.
         modules: The adapted modules.
         every: Names of all modules that could be adapted.
+        base: The model in files that the run began with; empty: it began with none.
     """
+    # A revision belongs to a model of the hub.
+    name, _, revision = base.removeprefix(HUB).partition("@") if base.startswith(HUB) else (base, "", "")
     adapted = {one.name for one in modules}
     last = {
         name: {other for other in every if other.rpartition(".")[2] == name}
@@ -135,7 +142,8 @@ def adapter_config(lora: LoraSpec, modules: Sequence[Module], every: set[str]) -
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": None,
+        "base_model_name_or_path": name or None,
+        "revision": revision or None,
         "inference_mode": True,
         "r": lora.rank,
         "lora_alpha": lora.alpha,

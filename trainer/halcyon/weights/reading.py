@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from pydantic.alias_generators import to_camel
 
 from halcyon.checkpoint.layout import Leaf, Region, flatten, normal, unflatten, whole
 from halcyon.errors import BadConfiguration
@@ -26,8 +27,8 @@ from halcyon.models.axes import POSITION, VOCAB
 from halcyon.models.families.lookup import form_of_section
 from halcyon.models.parameters import matching, split
 from halcyon.storage.store import Store
-from halcyon.weights.companions import CONFIG_KEY, read_companions
-from halcyon.weights.folder import ModelFolder, read_config
+from halcyon.weights.companions import read_companions, with_base
+from halcyon.weights.folder import ModelFolder, read_config, source_name
 from halcyon.weights.layout import ReadRegion, leaf_shapes
 from halcyon.weights.peft_files import PeftFolder
 from halcyon.weights.root import stored_model
@@ -42,6 +43,7 @@ _NO_WEIGHT = (
     "initializer_range",
     "max_window_layers",  # layer_types says what it says
     "router_aux_loss_coef",
+    "aux_loss_alpha",
 )
 """Entries of config.json that do not decide what a model with weights computes."""
 
@@ -60,6 +62,8 @@ class Weights:
     """Files of the folder that the weights came from, by name, for a later export."""
     is_part: bool
     """Whether the model lacks parameters, because ``spec.from.only`` does not match them."""
+    note: str = ""
+    """What the run trains otherwise than the files say; empty: nothing."""
 
 
 def read_arrays(read: ReadRegion, template: Any, types: Mapping[str, np.dtype] | None = None) -> Any:
@@ -136,9 +140,23 @@ def weights_of_folder(
         shapes = config.shapes(template.vocab.size, min(template.max_position.size, config.positions))
         folder = ModelFolder(store, config, shapes, adapter=adapter)
     taken = _taken(template, origin.only, {path: leaf.axes for path, leaf in folder.leaves.items()}, store.root)
-    files = {**read_companions(store), CONFIG_KEY: store.read(CONFIG_KEY).data or b""}
+    is_base = adapter is None and origin.only is None
+    place = origin.hugging_face.path if origin.hugging_face is not None else ""
+    files = with_base(read_companions(store), source_name(place, store) if is_base else None)
     read = with_new_rows(folder.read, template, config.tokens, tokens)
-    return Weights(read_arrays(read, taken), store.root, files, is_part=origin.only is not None)
+    note = "" if origin.only is not None else balance_note(spec, config.spec, store.root)
+    return Weights(read_arrays(read, taken), store.root, files, is_part=origin.only is not None, note=note)
+
+
+def balance_note(ours: ModelSpec, theirs: ModelSpec, root: str) -> str:
+    """A sentence if a run has another factor of the routers' balance loss than the files of its weights; else empty."""
+    mine, other = (getattr(one.value, "router_aux_loss_coef", 0.0) for one in (ours, theirs))
+    if math.isclose(mine, other, rel_tol=1e-6):
+        return ""
+    return (
+        f"spec.model.{to_camel(ours.kind)}.routerAuxLossCoef is {mine:g}, and {other:g} by the files in {root}; set it "
+        "to that to train with their balance loss"
+    )
 
 
 def weights_of_checkpoint(
@@ -169,7 +187,8 @@ def weights_of_checkpoint(
                 "tokens; set it to at most that"
             )
     read = with_new_rows(stored.arrays.read, template, stored.tokens, tokens)
-    return Weights(read_arrays(read, taken), entry.path, stored.files, is_part=origin.only is not None)
+    files = stored.files if entry.step == 0 and origin.only is None else with_base(stored.files, None)
+    return Weights(read_arrays(read, taken), entry.path, files, is_part=origin.only is not None)
 
 
 def _taken(

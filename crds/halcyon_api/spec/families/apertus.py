@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from halcyon_api.spec.families.decoder import BiasedSection
 from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, DecoderSizes
@@ -18,14 +18,16 @@ class ApertusSpec(BiasedSection):
     gate, with xIELU.
     """
 
-    rope_theta: float = Field(default=12_000_000.0, gt=0, description="Base of the rotary frequencies.")
-    rms_norm_eps: float = Field(default=1e-5, gt=0, description="Added to the mean square in RMSNorm.")
+    rope_theta: PositiveFloat = 12_000_000.0
+    """Base of the rotary frequencies."""
+    rms_norm_eps: PositiveFloat = 1e-5
+    """Added to the mean square in RMSNorm."""
     hidden_act: ApertusActivation = Field(
         default="xielu",
         description=f"{ACTIVATION_DESCRIPTION} `xielu` has two learned numbers in each layer (Huang and Schlag 2024).",
     )
 
-    published: ClassVar[str] = "Apertus 8B and 70B"
+    published: ClassVar = "Apertus 8B and 70B"
 
     def sizes(self) -> DecoderSizes:
         """See `DecoderSection.sizes`."""

@@ -10,6 +10,7 @@ from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.model_shape import ModelShape
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
+CLASS_PATTERN = rf"^{_NAME}(\.{_NAME})*:{_NAME}$"
 
 
 class CustomSpec(ModelSection):
@@ -17,23 +18,15 @@ class CustomSpec(ModelSection):
     applied.
     """
 
-    class_: str = Field(
-        alias="class",
-        max_length=253,
-        pattern=rf"^{_NAME}(\.{_NAME})*:{_NAME}$",
-        description=(
-            "Import path of the class, as `package.module:Class`: a subclass of `halcyon.models.CausalLM` with a "
-            "method `init` and a class `Config`. The trainer's image must have the package."
-        ),
-    )
+    class_: str = Field(alias="class", max_length=253, pattern=CLASS_PATTERN)
+    """Import path of the class, as `package.module:Class` (docs/guides/custom-models.md). The trainer's image must have
+    the package."""
     config: dict[str, Any] = Field(
-        default={},
-        max_length=256,
-        description="The configuration: the arguments of the class `Config`. Any members.",
-        json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
+        default={}, max_length=256, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}
     )
+    """The configuration: the arguments of the class `Config`. Any members."""
 
-    published: ClassVar[str] = "yours"
+    published: ClassVar = "yours"
 
     def shape(self, vocabulary: int, positions: int) -> ModelShape:
         """No sizes: only the trainer knows them. A mesh that the document does not set is all ``fsdp``, and no

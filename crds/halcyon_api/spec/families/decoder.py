@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from halcyon_api.base import Rule, optional, shows
 from halcyon_api.spec.families.rope import RopeScaling
@@ -23,19 +23,32 @@ _HEAD_SIZE = "self.?headDim.orValue(self.hiddenSize / self.numAttentionHeads)"
 class DecoderSection(ModelSection):
     """A decoder with RMSNorm, rotary positions, grouped-query attention and a gated MLP."""
 
-    num_hidden_layers: Count = Field(default=12, description="Transformer blocks.")
-    hidden_size: Width = Field(default=768, description="Width of the residual stream.")
-    intermediate_size: Width = Field(default=2048, description="Width of the MLP.")
-    num_attention_heads: Count = Field(default=12, description="Query heads.")
-    num_key_value_heads: Count | None = optional("Key and value heads. Default: `numAttentionHeads`.")
-    head_dim: Width | None = optional("Features of a head. Default: `hiddenSize` / `numAttentionHeads`.")
-    rope_theta: float = Field(default=10_000.0, gt=0, description="Base of the rotary frequencies.")
-    rope_scaling: RopeScaling | None = optional("Change of the rotary frequencies for longer texts.")
-    rms_norm_eps: float = Field(default=1e-6, gt=0, description="Added to the mean square in RMSNorm.")
-    tie_word_embeddings: bool = Field(default=False, description="Use the token embedding as the output head.")
-    initializer_range: float = Field(default=0.02, gt=0, description="Standard deviation of the normal initialisation.")
+    num_hidden_layers: Count = 12
+    """Transformer blocks."""
+    hidden_size: Width = 768
+    """Width of the residual stream."""
+    intermediate_size: Width = 2048
+    """Width of the MLP."""
+    num_attention_heads: Count = 12
+    """Query heads."""
+    num_key_value_heads: Count | None = None
+    """Key and value heads. Default: `numAttentionHeads`."""
+    head_dim: Width | None = None
+    """Features of a head. Default: `hiddenSize` / `numAttentionHeads`."""
+    rope_theta: PositiveFloat = 10_000.0
+    """Base of the rotary frequencies."""
+    rope_scaling: RopeScaling | None = None
+    """Change of the rotary frequencies for longer texts."""
+    rms_norm_eps: PositiveFloat = 1e-6
+    """Added to the mean square in RMSNorm."""
+    tie_word_embeddings: bool = False
+    """Use the token embedding as the output head."""
+    initializer_range: PositiveFloat = 0.02
+    """Standard deviation of the normal initialisation."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (
+    default_window: ClassVar[int | None] = None
+    """Positions of the window where the document states none."""
+    rules: ClassVar = (
         Rule(
             "has(self.headDim) || self.hiddenSize % self.numAttentionHeads == 0",
             lambda self: self.head_dim is not None or self.hidden_size % self.num_attention_heads == 0,
@@ -69,15 +82,21 @@ class DecoderSection(ModelSection):
         return self.head_dim if self.head_dim is not None else self.hidden_size // self.num_attention_heads
 
     @property
-    def layers_by_type(self) -> tuple[LayerType, ...]:
-        """The attention of each layer. Most families have one kind: a window if there is one."""
-        kind: LayerType = "full_attention" if self.window is None else "sliding_attention"
-        return (kind,) * self.num_hidden_layers
+    def layers_by_type(self) -> tuple[str, ...]:
+        """The attention of each layer, with the default of the family filled in."""
+        stated: list[str] | None = getattr(self, "layer_types", None)
+        return tuple(map(self.layer_type, range(self.num_hidden_layers)) if stated is None else stated)
+
+    def layer_type(self, layer: int) -> str:
+        """The default attention of a layer, counted from 0. Most families have one kind: a window if there is one."""
+        del layer
+        return "full_attention" if self.window is None else "sliding_attention"
 
     @property
     def window(self) -> int | None:
         """Positions that a layer with ``sliding_attention`` sees. Families without windows lack the field."""
-        return getattr(self, "sliding_window", None)
+        stated: int | None = getattr(self, "sliding_window", None)
+        return type(self).default_window if stated is None else stated
 
     @property
     def stated_window(self) -> int | None:
@@ -112,7 +131,8 @@ class DecoderSection(ModelSection):
 class BiasedSection(DecoderSection):
     """A decoder whose attention may have biases."""
 
-    attention_bias: bool = Field(default=False, description="Biases of all four projections of attention.")
+    attention_bias: bool = False
+    """Biases of all four projections of attention."""
 
     def sizes(self) -> DecoderSizes:
         """See `DecoderSection.sizes`."""
@@ -122,9 +142,7 @@ class BiasedSection(DecoderSection):
 SlidingWindow = Annotated[int, Field(ge=1, le=16_777_216)]
 LayerTypes = Annotated[list[LayerType], Field(max_length=1024)]
 
-LAYER_TYPES_DESCRIPTION = (
-    "The attention of each layer, one entry each: `full_attention`, or `sliding_attention` over the window."
-)
+LAYER_TYPES_DESCRIPTION = "Attention of each layer: `full_attention`, or `sliding_attention` over the window."
 
 ONE_TYPE_A_LAYER = Rule(
     "!has(self.layerTypes) || self.layerTypes.size() == self.numHiddenLayers",
@@ -155,19 +173,9 @@ class PatternedSection(BiasedSection):
 
     pattern: ClassVar[int]
     """Each layer whose number, counted from 1, is a multiple of this sees the whole sequence."""
-    rules: ClassVar[tuple[Rule, ...]] = (*DecoderSection.rules, ONE_TYPE_A_LAYER)
+    default_window: ClassVar = DEFAULT_WINDOW
+    rules: ClassVar = (*DecoderSection.rules, ONE_TYPE_A_LAYER)
 
-    @property
-    def layers_by_type(self) -> tuple[LayerType, ...]:
-        """See `DecoderSection.layers_by_type`."""
-        if self.layer_types is not None:
-            return tuple(self.layer_types)
-        return tuple(
-            "full_attention" if number % type(self).pattern == 0 else "sliding_attention"
-            for number in range(1, self.num_hidden_layers + 1)
-        )
-
-    @property
-    def window(self) -> int | None:
-        """See `DecoderSection.window`."""
-        return self.sliding_window if self.sliding_window is not None else DEFAULT_WINDOW
+    def layer_type(self, layer: int) -> str:
+        """See `DecoderSection.layer_type`."""
+        return "sliding_attention" if (layer + 1) % type(self).pattern else "full_attention"

@@ -5,20 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
-from halcyon_api.base import Rule, optional, shows
+from halcyon_api.base import Rule, shows
 from halcyon_api.spec.families.decoder import EVEN_ROTATION, PARTIAL_DESCRIPTION
 from halcyon_api.spec.families.experts import ExpertSizes, ExpertsSection, per_token_rule
-from halcyon_api.spec.families.section import (
-    ACTIVATION_DESCRIPTION,
-    Activation,
-    AttentionNeeds,
-    Count,
-    DecoderSizes,
-    NonNegative,
-    Width,
-)
+from halcyon_api.spec.families.section import AttentionNeeds, Count, DecoderSizes, HiddenAct, NonNegative, Width
 from halcyon_api.spec.model_shape import ModelShape, Split
 
 ROUTER_RULES = (
@@ -47,32 +39,33 @@ ROUTER_RULES = (
 class CorrectedSection(ExpertsSection):
     """A decoder with a corrected sigmoid router, groups of experts and shared experts, and MLPs in its first layers."""
 
-    intermediate_size: Width = Field(default=2048, description="Width of the MLP of the first layers.")
-    hidden_act: Activation = Field(default="silu", description=ACTIVATION_DESCRIPTION)
-    moe_intermediate_size: Width = Field(default=768, description="Width of an expert.")
-    n_routed_experts: Count = Field(default=64, description="Experts of a layer that a router chooses from.")
-    n_shared_experts: NonNegative = Field(default=1, description="Experts of a layer that every token goes to.")
-    num_experts_per_tok: Count = Field(default=8, description="Experts that a router chooses for a token.")
-    n_group: Count = Field(default=1, description="Equal groups of experts.")
-    topk_group: Count = Field(default=1, description="Groups from which the experts of a token are chosen.")
-    norm_topk_prob: bool = Field(
-        default=True, description="Whether the weights of a token's experts are divided by their sum."
-    )
-    routed_scaling_factor: float = Field(default=1.0, gt=0, description="Factor of the weights of a token's experts.")
-    first_k_dense_replace: NonNegative = Field(
-        default=1, description="Layers, from the first, that have an MLP in the place of experts."
-    )
+    intermediate_size: Width = 2048
+    """Width of the MLP of the first layers."""
+    hidden_act: HiddenAct = "silu"
+    moe_intermediate_size: Width = 768
+    """Width of an expert."""
+    n_routed_experts: Count = 64
+    """Experts of a layer that a router chooses from."""
+    n_shared_experts: NonNegative = 1
+    """Experts of a layer that every token goes to."""
+    num_experts_per_tok: Count = 8
+    """Experts that a router chooses for a token."""
+    n_group: Count = 1
+    """Equal groups of experts."""
+    topk_group: Count = 1
+    """Groups from which the experts of a token are chosen."""
+    norm_topk_prob: bool = True
+    """Whether the weights of a token's experts are divided by their sum."""
+    routed_scaling_factor: PositiveFloat = 1.0
+    """Factor of the weights of a token's experts."""
+    first_k_dense_replace: NonNegative = 1
+    """Layers, from the first, that have an MLP in the place of experts."""
 
-    router_correction_coef: float = Field(
-        default=0.0,
-        ge=0,
-        description=(
-            "Factor of a gradient that moves the corrections of the routers' scores against the load of the experts, "
-            "by the update rule of the optimizer. 0: the corrections stay."
-        ),
-    )
+    router_correction_coef: NonNegativeFloat = 0.0
+    """Factor of a gradient that moves the corrections of the routers' scores against the load of the experts, by the
+    update rule of the optimizer. 0: the corrections stay."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (*ExpertsSection.rules, *ROUTER_RULES)
+    rules: ClassVar = (*ExpertsSection.rules, *ROUTER_RULES)
 
     def experts(self) -> ExpertSizes:
         """See `ExpertsSection.experts`."""
@@ -92,13 +85,16 @@ class Glm4MoeSpec(CorrectedSection):
     of DeepSeek V3.
     """
 
-    rms_norm_eps: float = Field(default=1e-5, gt=0, description="Added to the mean square in RMSNorm.")
-    attention_bias: bool = Field(default=False, description="Biases of the projections of queries, keys and values.")
-    use_qk_norm: bool = Field(default=False, description="Norms of each head's queries and keys.")
+    rms_norm_eps: PositiveFloat = 1e-5
+    """Added to the mean square in RMSNorm."""
+    attention_bias: bool = False
+    """Biases of the projections of queries, keys and values."""
+    use_qk_norm: bool = False
+    """Norms of each head's queries and keys."""
     partial_rotary_factor: float = Field(default=0.5, gt=0, le=1, description=PARTIAL_DESCRIPTION)
 
-    published: ClassVar[str] = "GLM 4.5, 4.5 Air, 4.6 and 4.7"
-    rules: ClassVar[tuple[Rule, ...]] = (*CorrectedSection.rules, EVEN_ROTATION)
+    published: ClassVar = "GLM 4.5, 4.5 Air, 4.6 and 4.7"
+    rules: ClassVar = (*CorrectedSection.rules, EVEN_ROTATION)
 
     def sizes(self) -> DecoderSizes:
         """See `DecoderSection.sizes`."""
@@ -112,27 +108,26 @@ class DeepseekV3Spec(CorrectedSection):
     experts.
     """
 
-    num_key_value_heads: Count | None = optional("Must be `numAttentionHeads`, its default.")
-    head_dim: Width | None = optional("Not used: `qkNopeHeadDim` and `qkRopeHeadDim` set the features of a head.")
-    attention_bias: bool = Field(
-        default=False, description="Biases of the projections to latent vectors and into the residual stream."
-    )
-    q_lora_rank: Width | None = optional(
-        "Features of the latent vector of queries. Default: queries are projected from the residual stream."
-    )
-    kv_lora_rank: Width = Field(default=512, description="Features of the latent vector of keys and values.")
-    qk_nope_head_dim: Width = Field(
-        default=128, description="Features of a head's queries and keys that are not rotated."
-    )
-    qk_rope_head_dim: Width = Field(default=64, description="Features of a head's queries and keys that are rotated.")
-    v_head_dim: Width = Field(default=128, description="Features of a head's values.")
-    rope_interleave: bool = Field(
-        default=True,
-        description="Whether rotated pairs are neighbours in the files of Hugging Face. Changes nothing but import and "
-        "export.",
-    )
+    num_key_value_heads: Count | None = None
+    """Must be `numAttentionHeads`, its default."""
+    head_dim: Width | None = None
+    """Not used: `qkNopeHeadDim` and `qkRopeHeadDim` set the features of a head."""
+    attention_bias: bool = False
+    """Biases of the projections to latent vectors and into the residual stream."""
+    q_lora_rank: Width | None = None
+    """Features of the latent vector of queries. Default: queries are projected from the residual stream."""
+    kv_lora_rank: Width = 512
+    """Features of the latent vector of keys and values."""
+    qk_nope_head_dim: Width = 128
+    """Features of a head's queries and keys that are not rotated."""
+    qk_rope_head_dim: Width = 64
+    """Features of a head's queries and keys that are rotated."""
+    v_head_dim: Width = 128
+    """Features of a head's values."""
+    rope_interleave: bool = True
+    """Whether rotated pairs are neighbours in the files of Hugging Face. Changes nothing but import and export."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (
+    rules: ClassVar = (
         *ROUTER_RULES,
         Rule(
             "!has(self.numKeyValueHeads) || self.numKeyValueHeads == self.numAttentionHeads",
@@ -148,7 +143,7 @@ class DeepseekV3Spec(CorrectedSection):
         ),
     )
 
-    published: ClassVar[str] = "DeepSeek V3 and R1, Kimi K2, Moonlight 16B-A3B"
+    published: ClassVar = "DeepSeek V3 and R1, Kimi K2, Moonlight 16B-A3B"
 
     @property
     def head_size(self) -> int:

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import NonNegativeFloat
 
 from halcyon_api.base import Rule, shows
 from halcyon_api.spec.families.decoder import DecoderSection
@@ -100,20 +100,12 @@ def per_token_rule(experts: str, expert_count: str) -> Rule:
 class ExpertsSection(DecoderSection):
     """A decoder whose layers, or some of them, have experts in the place of the MLP."""
 
-    router_aux_loss_coef: float = Field(
-        default=0.001,
-        ge=0,
-        description=(
-            "Factor of the routers' balance loss, which is added to the loss that is minimised but not to the "
-            "reported one. As in Hugging Face, the loss is `numExpertsPerTok` if every expert gets the same number of "
-            "tokens; here it is the mean over sequences and layers. 0: no such loss."
-        ),
-    )
-    router_z_loss_coef: float = Field(
-        default=0.0,
-        ge=0,
-        description="Factor of the mean squared logarithm of the routers' softmax denominators. 0: no such loss.",
-    )
+    router_aux_loss_coef: NonNegativeFloat = 0.001
+    """Factor of the routers' balance loss, which is added to the loss that is minimised but not to the reported one. As
+    in Hugging Face, the loss is `numExpertsPerTok` if every expert gets the same number of tokens; here it is the mean
+    over sequences and layers. 0: no such loss."""
+    router_z_loss_coef: NonNegativeFloat = 0.0
+    """Factor of the mean squared logarithm of the routers' softmax denominators. 0: no such loss."""
 
     rules: ClassVar[tuple[Rule, ...]] = DecoderSection.rules
 

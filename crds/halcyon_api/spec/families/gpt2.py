@@ -4,40 +4,36 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import PositiveFloat
 
-from halcyon_api.base import optional
-from halcyon_api.spec.families.section import (
-    ACTIVATION_DESCRIPTION,
-    HEADS_DIVIDE_WIDTH,
-    Activation,
-    AttentionNeeds,
-    Count,
-    ModelSection,
-    Width,
-)
+from halcyon_api.spec.families.section import HEADS_DIVIDE_WIDTH, AttentionNeeds, Count, HiddenAct, ModelSection, Width
 from halcyon_api.spec.model_shape import ModelShape, Split
 
 
 class Gpt2Spec(ModelSection):
     """A GPT-2 decoder (Radford et al. 2019): LayerNorm, learned positions, GELU, tied embeddings."""
 
-    layers: Count = Field(default=12, description="Transformer blocks.")
-    hidden_size: Width = Field(default=768, description="Width of the residual stream. A multiple of `heads`.")
-    intermediate_size: Width | None = optional("Width of the MLP. Default: four times `hiddenSize`.")
-    heads: Count = Field(default=12, description="Attention heads.")
-    norm_epsilon: float = Field(default=1e-5, gt=0, description="Added to the variance in LayerNorm.")
-    activation_function: Activation = Field(default="gelu_new", description=ACTIVATION_DESCRIPTION)
-    scale_attn_weights: bool = Field(
-        default=True, description="Divide the scores of attention by the square root of a head's features."
-    )
-    scale_attn_by_inverse_layer_idx: bool = Field(
-        default=False, description="Divide the scores of attention by the number of the layer, counted from 1."
-    )
-    tie_word_embeddings: bool = Field(default=True, description="Use the token embedding as the output head.")
-    initializer_std: float = Field(default=0.02, gt=0, description="Standard deviation of the normal initialisation.")
+    layers: Count = 12
+    """Transformer blocks."""
+    hidden_size: Width = 768
+    """Width of the residual stream. A multiple of `heads`."""
+    intermediate_size: Width | None = None
+    """Width of the MLP. Default: four times `hiddenSize`."""
+    heads: Count = 12
+    """Attention heads."""
+    norm_epsilon: PositiveFloat = 1e-5
+    """Added to the variance in LayerNorm."""
+    activation_function: HiddenAct = "gelu_new"
+    scale_attn_weights: bool = True
+    """Divide the scores of attention by the square root of a head's features."""
+    scale_attn_by_inverse_layer_idx: bool = False
+    """Divide the scores of attention by the number of the layer, counted from 1."""
+    tie_word_embeddings: bool = True
+    """Use the token embedding as the output head."""
+    initializer_std: PositiveFloat = 0.02
+    """Standard deviation of the normal initialisation."""
 
-    published: ClassVar[str] = "GPT-2 124M to 1.5B"
+    published: ClassVar = "GPT-2 124M to 1.5B"
     rules: ClassVar = (HEADS_DIVIDE_WIDTH,)
 
     @property

@@ -4,41 +4,46 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import PositiveFloat
 
-from halcyon_api.base import Rule, optional, shows
+from halcyon_api.base import Rule, shows
 from halcyon_api.spec.families.rope import RopeScaling
-from halcyon_api.spec.families.section import (
-    ACTIVATION_DESCRIPTION,
-    Activation,
-    AttentionNeeds,
-    Count,
-    DecoderSizes,
-    ModelSection,
-    Width,
-)
+from halcyon_api.spec.families.section import AttentionNeeds, Count, DecoderSizes, HiddenAct, ModelSection, Width
 from halcyon_api.spec.model_shape import ModelShape
 
 
 class LlamaSpec(ModelSection):
     """A Llama decoder (Touvron et al. 2023): RMSNorm, rotary positions, SwiGLU, grouped-query attention."""
 
-    layers: Count = Field(default=12, description="Transformer blocks.")
-    hidden_size: Width = Field(default=768, description="Width of the residual stream.")
-    intermediate_size: Width = Field(default=2048, description="Width of the SwiGLU MLP.")
-    heads: Count = Field(default=12, description="Query heads.")
-    kv_heads: Count | None = optional("Key and value heads; must divide `heads`. Default: `heads`.")
-    head_dim: Width | None = optional("Features of a head. Default: `hiddenSize` / `heads`.")
-    rope_theta: float = Field(default=10_000.0, gt=0, description="Base of the rotary position frequencies.")
-    rope_scaling: RopeScaling | None = optional("Change of the rotary frequencies for longer texts.")
-    norm_epsilon: float = Field(default=1e-5, gt=0, description="Added to the mean square in RMSNorm.")
-    hidden_act: Activation = Field(default="silu", description=ACTIVATION_DESCRIPTION)
-    attention_bias: bool = Field(default=False, description="Biases of all four projections of attention.")
-    mlp_bias: bool = Field(default=False, description="Biases of the MLP's three projections.")
-    initializer_std: float = Field(default=0.02, gt=0, description="Standard deviation of the normal initialisation.")
-    tie_embeddings: bool = Field(default=False, description="Use the token embedding as the output head.")
+    layers: Count = 12
+    """Transformer blocks."""
+    hidden_size: Width = 768
+    """Width of the residual stream."""
+    intermediate_size: Width = 2048
+    """Width of the SwiGLU MLP."""
+    heads: Count = 12
+    """Query heads."""
+    kv_heads: Count | None = None
+    """Key and value heads; must divide `heads`. Default: `heads`."""
+    head_dim: Width | None = None
+    """Features of a head. Default: `hiddenSize` / `heads`."""
+    rope_theta: PositiveFloat = 10_000.0
+    """Base of the rotary position frequencies."""
+    rope_scaling: RopeScaling | None = None
+    """Change of the rotary frequencies for longer texts."""
+    norm_epsilon: PositiveFloat = 1e-5
+    """Added to the mean square in RMSNorm."""
+    hidden_act: HiddenAct = "silu"
+    attention_bias: bool = False
+    """Biases of all four projections of attention."""
+    mlp_bias: bool = False
+    """Biases of the MLP's three projections."""
+    initializer_std: PositiveFloat = 0.02
+    """Standard deviation of the normal initialisation."""
+    tie_embeddings: bool = False
+    """Use the token embedding as the output head."""
 
-    published: ClassVar[str] = "Llama 2, 3, 3.1, 3.2 (text), 3.3"
+    published: ClassVar = "Llama 2, 3, 3.1, 3.2 (text), 3.3"
     rules: ClassVar = (
         Rule(
             "has(self.headDim) || self.hiddenSize % self.heads == 0",

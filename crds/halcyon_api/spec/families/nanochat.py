@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, PositiveFloat, StringConstraints
 
 from halcyon_api.base import Rule, optional
 from halcyon_api.spec.families.section import AttentionNeeds, Count, ModelSection, Width
@@ -36,21 +36,23 @@ def derived_width(depth: int, head_dim: int) -> int:
 class NanochatSpec(ModelSection):
     """A nanochat decoder (Karpathy 2025), with value embeddings."""
 
-    depth: Count = Field(default=12, description="Transformer blocks.")
-    hidden_size: Annotated[int, Field(ge=SMEAR_CHANNELS, le=1_048_576)] | None = optional(
-        "Width. Default: 64 * `depth`, in whole heads."
-    )
-    head_dim: Width = Field(default=128, description="Features of a head.")
-    num_key_value_heads: Count | None = optional("Key and value heads. Default: all.")
-    window_pattern: Annotated[str, StringConstraints(max_length=64), Field(pattern="^[SL]+$")] = Field(
-        default="SSSL", description="Attention of blocks, repeated: S to a window, L to all; the last is L."
-    )
+    depth: Count = 12
+    """Transformer blocks."""
+    hidden_size: Annotated[int, Field(ge=SMEAR_CHANNELS, le=1_048_576)] | None = None
+    """Width. Default: 64 * `depth`, in whole heads."""
+    head_dim: Width = 128
+    """Features of a head."""
+    num_key_value_heads: Count | None = None
+    """Key and value heads. Default: all."""
+    window_pattern: Annotated[str, StringConstraints(max_length=64), Field(pattern="^[SL]+$")] = "SSSL"
+    """Attention of blocks, repeated: S to a window, L to all; the last is L."""
     sliding_window: Annotated[int, Field(ge=1, le=16_777_216)] | None = optional(
         f"Positions of the window. Default: {DEFAULT_WINDOW}."
     )
-    rope_theta: float = Field(default=100_000.0, gt=0, description="Base of the rotary frequencies.")
+    rope_theta: PositiveFloat = 100_000.0
+    """Base of the rotary frequencies."""
 
-    published: ClassVar[str] = "nanochat d12 to d34"
+    published: ClassVar = "nanochat d12 to d34"
     rules: ClassVar = (
         Rule(
             "!has(self.hiddenSize) || self.hiddenSize % self.headDim == 0",

@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import PositiveFloat
 
-from halcyon_api.base import optional
 from halcyon_api.spec.families.decoder import BiasedSection, PatternedSection
-from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, DecoderSizes
+from halcyon_api.spec.families.section import DecoderSizes, HiddenAct
 
 
 class Olmo2Spec(BiasedSection):
@@ -17,10 +16,11 @@ class Olmo2Spec(BiasedSection):
     together.
     """
 
-    rope_theta: float = Field(default=500_000.0, gt=0, description="Base of the rotary frequencies.")
-    hidden_act: Activation = Field(default="silu", description=ACTIVATION_DESCRIPTION)
+    rope_theta: PositiveFloat = 500_000.0
+    """Base of the rotary frequencies."""
+    hidden_act: HiddenAct = "silu"
 
-    published: ClassVar[str] = "OLMo 2, 1B to 32B"
+    published: ClassVar = "OLMo 2, 1B to 32B"
 
     def sizes(self) -> DecoderSizes:
         """See `DecoderSection.sizes`."""
@@ -32,12 +32,14 @@ class Olmo3Spec(PatternedSection):
     scale positions.
     """
 
-    rope_theta: float = Field(default=500_000.0, gt=0, description="Base of the rotary frequencies.")
-    rope_local_base_freq: float | None = optional("That of windowed layers. Default: `ropeTheta`.", gt=0)
-    hidden_act: Activation = Field(default="silu", description=ACTIVATION_DESCRIPTION)
+    rope_theta: PositiveFloat = 500_000.0
+    """Base of the rotary frequencies."""
+    rope_local_base_freq: PositiveFloat | None = None
+    """That of windowed layers. Default: `ropeTheta`."""
+    hidden_act: HiddenAct = "silu"
 
-    published: ClassVar[str] = "OLMo 3, 7B and 32B"
-    pattern: ClassVar[int] = 4
+    published: ClassVar = "OLMo 3, 7B and 32B"
+    pattern: ClassVar = 4
 
     def sizes(self) -> DecoderSizes:
         """See `DecoderSection.sizes`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import PositiveFloat
 
 from halcyon_api.base import Rule, optional
 from halcyon_api.spec.families.decoder import (
@@ -13,30 +13,29 @@ from halcyon_api.spec.families.decoder import (
     LAYER_TYPES_DESCRIPTION,
     ONE_TYPE_A_LAYER,
     DecoderSection,
-    LayerType,
     LayerTypes,
     SlidingWindow,
 )
-from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, DecoderSizes, NonNegative
+from halcyon_api.spec.families.section import DecoderSizes, HiddenAct, NonNegative
 
 
 class QwenSection(DecoderSection):
     """What the dense families of Qwen share."""
 
-    rope_theta: float = Field(default=1_000_000.0, gt=0, description="Base of the rotary frequencies.")
-    hidden_act: Activation = Field(default="silu", description=ACTIVATION_DESCRIPTION)
-    use_sliding_window: bool = Field(
-        default=False, description="Whether the layers from number `maxWindowLayers` on see only a window."
-    )
+    rope_theta: PositiveFloat = 1_000_000.0
+    """Base of the rotary frequencies."""
+    hidden_act: HiddenAct = "silu"
+    use_sliding_window: bool = False
+    """Whether the layers from number `maxWindowLayers` on see only a window."""
     sliding_window: SlidingWindow | None = optional(
         f"Positions that such a layer sees, its own included. Default: {DEFAULT_WINDOW}."
     )
-    max_window_layers: NonNegative = Field(
-        default=28, description="Layers, from the first, that see the whole sequence."
-    )
+    max_window_layers: NonNegative = 28
+    """Layers, from the first, that see the whole sequence."""
     layer_types: LayerTypes | None = optional(f"{LAYER_TYPES_DESCRIPTION} Default: by the fields above.")
 
-    rules: ClassVar[tuple[Rule, ...]] = (
+    default_window: ClassVar = DEFAULT_WINDOW
+    rules: ClassVar = (
         *DecoderSection.rules,
         ONE_TYPE_A_LAYER,
         Rule(
@@ -47,26 +46,15 @@ class QwenSection(DecoderSection):
         ),
     )
 
-    @property
-    def layers_by_type(self) -> tuple[LayerType, ...]:
-        """See `DecoderSection.layers_by_type`."""
-        if self.layer_types is not None:
-            return tuple(self.layer_types)
-        return tuple(
-            "sliding_attention" if self.use_sliding_window and number >= self.max_window_layers else "full_attention"
-            for number in range(self.num_hidden_layers)
-        )
-
-    @property
-    def window(self) -> int | None:
-        """See `DecoderSection.window`."""
-        return self.sliding_window if self.sliding_window is not None else DEFAULT_WINDOW
+    def layer_type(self, layer: int) -> str:
+        """See `DecoderSection.layer_type`."""
+        return "sliding_attention" if self.use_sliding_window and layer >= self.max_window_layers else "full_attention"
 
 
 class Qwen2Spec(QwenSection):
     """A Qwen 2 or 2.5 decoder (Yang et al. 2024): a Llama with biases of queries, keys and values."""
 
-    published: ClassVar[str] = "Qwen 2 and 2.5, 0.5B to 72B"
+    published: ClassVar = "Qwen 2 and 2.5, 0.5B to 72B"
 
     def sizes(self) -> DecoderSizes:
         """See `DecoderSection.sizes`."""
@@ -76,9 +64,10 @@ class Qwen2Spec(QwenSection):
 class Qwen3Spec(QwenSection):
     """A dense Qwen 3 decoder (Yang et al. 2025): a Llama with norms of each head's queries and keys."""
 
-    attention_bias: bool = Field(default=False, description="Biases of all four projections of attention.")
+    attention_bias: bool = False
+    """Biases of all four projections of attention."""
 
-    published: ClassVar[str] = "Qwen 3, 0.6B to 32B"
+    published: ClassVar = "Qwen 3, 0.6B to 32B"
 
     def sizes(self) -> DecoderSizes:
         """See `DecoderSection.sizes`."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
-from halcyon_api.base import Rule, optional, shows
+from halcyon_api.base import Rule, shows
 from halcyon_api.spec.families.decoder import EVEN_ROTATION, ONE_TYPE_A_LAYER, PARTIAL_DESCRIPTION
 from halcyon_api.spec.families.experts import ExpertSizes, ExpertsSection
-from halcyon_api.spec.families.qwen_moe import LayerNumbers
-from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, Count, DecoderSizes, Width
+from halcyon_api.spec.families.qwen_moe import QwenExpertsSection
+from halcyon_api.spec.families.section import Count, Width
 from halcyon_api.spec.model_shape import ModelShape, Split
 
 MixerType = Literal["full_attention", "linear_attention"]
@@ -24,59 +24,40 @@ _STATE_PRODUCTS = 3
 """Products of a position with a state: the reading that corrects it, the correction, the output."""
 
 
-class Qwen3NextSpec(ExpertsSection):
+class Qwen3NextSpec(QwenExpertsSection):
     """A Qwen3-Next or Qwen 3.5 text decoder (Qwen Team 2025): three gated delta nets for each layer with gated
     attention.
     """
 
-    intermediate_size: Width = Field(default=2048, description="Width of the MLP of layers without experts.")
-    hidden_act: Activation = Field(default="silu", description=ACTIVATION_DESCRIPTION)
-    rope_theta: float = Field(default=10_000_000.0, gt=0, description="Base of the rotary frequencies.")
-    attention_bias: bool = Field(default=False, description="Biases of all projections of attention.")
+    rope_theta: PositiveFloat = 10_000_000.0
+    """Base of the rotary frequencies."""
     partial_rotary_factor: float = Field(default=0.25, gt=0, le=1, description=PARTIAL_DESCRIPTION)
-    linear_num_key_heads: Count = Field(default=16, description="Heads of queries and keys of a gated delta net.")
-    linear_num_value_heads: Count = Field(
-        default=32, description="Heads of its values. A multiple of `linearNumKeyHeads`."
-    )
-    linear_key_head_dim: Width = Field(default=128, description="Features of its queries and keys.")
-    linear_value_head_dim: Width = Field(default=128, description="Features of its values.")
-    linear_conv_kernel_dim: Annotated[int, Field(ge=1, le=64)] = Field(
-        default=4, description="Positions of its convolutions."
-    )
-    layer_types: MixerTypes | None = optional(
-        "One entry for each layer: `full_attention`, or `linear_attention` for a gated delta net. Default: each "
-        "fourth layer has attention."
-    )
+    linear_num_key_heads: Count = 16
+    """Heads of queries and keys of a gated delta net."""
+    linear_num_value_heads: Count = 32
+    """Heads of its values. A multiple of `linearNumKeyHeads`."""
+    linear_key_head_dim: Width = 128
+    """Features of its queries and keys."""
+    linear_value_head_dim: Width = 128
+    """Features of its values."""
+    linear_conv_kernel_dim: Annotated[int, Field(ge=1, le=64)] = 4
+    """Positions of its convolutions."""
+    layer_types: MixerTypes | None = None
+    """One entry for each layer: `full_attention`, or `linear_attention` for a gated delta net. Default: each fourth
+    layer has attention."""
 
-    num_experts: Annotated[int, Field(ge=0, le=4096)] = Field(
-        default=128, description="Experts of a layer. 0: every layer has an MLP."
-    )
-    num_experts_per_tok: Count = Field(default=8, description="Experts that a token goes to.")
-    moe_intermediate_size: Width = Field(default=512, description="Width of an expert.")
-    shared_expert_intermediate_size: Width = Field(
-        default=512, description="Width of the MLP that every token goes through beside them."
-    )
-    norm_topk_prob: bool = Field(
-        default=True, description="Whether the weights of a token's experts are divided by their sum."
-    )
-    decoder_sparse_step: Count = Field(
-        default=1,
-        description="Each layer whose number, counted from 1, is a multiple of this has "
-        "experts; the others have an MLP.",
-    )
-    mlp_only_layers: LayerNumbers = Field(
-        default=[], description="Layers, counted from 0, that have an MLP in any case."
-    )
-    fused_projections: bool = Field(
-        default=False,
-        description=(
-            "Whether the files of Hugging Face have the projections of a gated delta net fused by head, as those of "
-            "Qwen3-Next do. Changes nothing but export."
-        ),
-    )
+    num_experts: Annotated[int, Field(ge=0, le=4096)] = 128
+    """Experts of a layer. 0: every layer has an MLP."""
+    moe_intermediate_size: Width = 512
+    """Width of an expert."""
+    shared_expert_intermediate_size: Width = 512
+    """Width of the MLP that every token goes through beside them."""
+    fused_projections: bool = False
+    """Whether the files of Hugging Face have the projections of a gated delta net fused by head, as those of Qwen3-Next
+    do. Changes nothing but export."""
 
-    published: ClassVar[str] = "Qwen3-Next 80B-A3B; Qwen 3.5, 0.8B to 397B-A17B (text)"
-    rules: ClassVar[tuple[Rule, ...]] = (
+    published: ClassVar = "Qwen3-Next 80B-A3B; Qwen 3.5, 0.8B to 397B-A17B (text)"
+    rules: ClassVar = (
         *ExpertsSection.rules,
         EVEN_ROTATION,
         ONE_TYPE_A_LAYER,
@@ -96,33 +77,14 @@ class Qwen3NextSpec(ExpertsSection):
         ),
     )
 
-    @property
-    def mixers(self) -> tuple[MixerType, ...]:
-        """The mixer of each layer."""
-        if self.layer_types is not None:
-            return tuple(self.layer_types)
-        return tuple(
-            "linear_attention" if (layer + 1) % _PATTERN else "full_attention"
-            for layer in range(self.num_hidden_layers)
-        )
-
-    def sizes(self) -> DecoderSizes:
-        """See `DecoderSection.sizes`."""
-        return dataclasses.replace(
-            super().sizes(), query_norm="head", query_bias=self.attention_bias, output_bias=self.attention_bias
-        )
+    def layer_type(self, layer: int) -> str:
+        """See `DecoderSection.layer_type`."""
+        return "linear_attention" if (layer + 1) % _PATTERN else "full_attention"
 
     def experts(self) -> ExpertSizes:
         """See `ExpertsSection.experts`."""
-        step, dense = self.decoder_sparse_step, set(self.mlp_only_layers)
-        layers = range(self.num_hidden_layers)
-        return ExpertSizes(
-            experts=max(self.num_experts, 1),
-            per_token=self.num_experts_per_tok,
-            mlp=self.moe_intermediate_size,
-            with_experts=tuple(
-                self.num_experts > 0 and (layer + 1) % step == 0 and layer not in dense for layer in layers
-            ),
+        return dataclasses.replace(
+            super().experts(),
             shared=self.shared_expert_intermediate_size,
             shared_gate=True,
             shared_field="sharedExpertIntermediateSize",
@@ -150,7 +112,7 @@ class Qwen3NextSpec(ExpertsSection):
             + 2 * self.linear_num_value_heads
             + self.linear_value_head_dim
         )
-        layers, linear_layers = self.num_hidden_layers, self.mixers.count("linear_attention")
+        layers, linear_layers = self.num_hidden_layers, self.layers_by_type.count("linear_attention")
         full_layers, table = layers - linear_layers, vocabulary * width
         full_block, linear_block = attention + biases + 2 * head, linear + linear_rest
         mixers = full_layers * full_block + linear_layers * linear_block

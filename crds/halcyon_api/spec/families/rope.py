@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import PositiveFloat
 
 from halcyon_api.base import Rule, RuledModel, optional
 
@@ -14,24 +14,29 @@ RopeType = Literal["default", "linear", "llama3", "yarn"]
 class RopeScaling(RuledModel):
     """Changes the frequencies of rotary positions. Fields and formulas are those of Hugging Face's `rope_scaling`."""
 
-    rope_type: RopeType = Field(
-        description=(
-            "`linear`: all frequencies / `factor`. `llama3`: only the low ones. `yarn`: a ramp between both (Peng et "
-            "al. 2023)."
-        )
-    )
-    factor: float | None = optional("How many times longer the texts are.", ge=1)
-    original_max_position_embeddings: int | None = optional(
-        "Longest text of the first training, in tokens.", ge=1, le=16_777_216
-    )
-    low_freq_factor: float | None = optional("`llama3`: with fewer turns, divided. Default: 1.", gt=0)
-    high_freq_factor: float | None = optional("`llama3`: with more turns, not divided. Default: 4.", gt=0)
-    beta_fast: float | None = optional("`yarn`: turns at the end of the ramp. Default: 32.", gt=0)
-    beta_slow: float | None = optional("`yarn`: turns at its start. Default: 1.", gt=0)
-    attention_factor: float | None = optional("`yarn`: factor of queries and keys. Default: 0.1 ln factor + 1.", gt=0)
-    mscale: float | None = optional("`yarn`: numerator of another default of `attentionFactor`.", gt=0)
-    mscale_all_dim: float | None = optional("`yarn`: its denominator.", gt=0)
-    truncate: bool | None = optional("`yarn`: round the ends of the ramp. Default: true.")
+    rope_type: RopeType
+    """`linear`: all frequencies / `factor`. `llama3`: only the low ones. `yarn`: a ramp between both (Peng et al.
+    2023)."""
+    factor: float | None = optional(ge=1)
+    """How many times longer the texts are."""
+    original_max_position_embeddings: int | None = optional(ge=1, le=16_777_216)
+    """Longest text of the first training, in tokens."""
+    low_freq_factor: PositiveFloat | None = None
+    """`llama3`: with fewer turns, divided. Default: 1."""
+    high_freq_factor: PositiveFloat | None = None
+    """`llama3`: with more turns, not divided. Default: 4."""
+    beta_fast: PositiveFloat | None = None
+    """`yarn`: turns at the end of the ramp. Default: 32."""
+    beta_slow: PositiveFloat | None = None
+    """`yarn`: turns at its start. Default: 1."""
+    attention_factor: PositiveFloat | None = None
+    """`yarn`: factor of queries and keys. Default: 0.1 ln factor + 1."""
+    mscale: PositiveFloat | None = None
+    """`yarn`: numerator of another default of `attentionFactor`."""
+    mscale_all_dim: PositiveFloat | None = None
+    """`yarn`: its denominator."""
+    truncate: bool | None = None
+    """`yarn`: round the ends of the ramp. Default: true."""
 
     rules: ClassVar = (
         Rule(

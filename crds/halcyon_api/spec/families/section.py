@@ -90,9 +90,8 @@ Width = Annotated[int, Field(ge=1, le=1_048_576)]
 Count = Annotated[int, Field(ge=1, le=4096)]
 NonNegative = Annotated[int, Field(ge=0, le=4096)]
 
-ACTIVATION_DESCRIPTION = (
-    "Activation function of the MLP. `gelu` is exact; `gelu_pytorch_tanh` and `gelu_new` are its tanh form."
-)
+ACTIVATION_DESCRIPTION = "Activation of the MLP. `gelu` is exact; `gelu_pytorch_tanh` and `gelu_new`: its tanh form."
+HiddenAct = Annotated[Activation, Field(description=ACTIVATION_DESCRIPTION)]
 
 HEADS_DIVIDE_WIDTH = Rule(
     "self.hiddenSize % self.heads == 0",

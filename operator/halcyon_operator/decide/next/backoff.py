@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from halcyon_api.ends import RESTARTS_WITHOUT_CHECKPOINT, EndCause, EndReason, cause_named
+from halcyon_api.ends import HELD, RESTARTS_WITHOUT_CHECKPOINT, EndCause, EndReason, cause_named
 from halcyon_api.status.run_status import HistoryEntry, TrainingRunStatus
 from halcyon_operator.decide.next.recovery import FREE
 from halcyon_operator.model.reasons import StartReason
@@ -51,21 +51,20 @@ def backoff_of(status: TrainingRunStatus) -> Backoff | None:
     if newest is None or ended is None:
         return None
     cause = cause_named(newest.cause)
+    if not (number := pauses(status, cause)):
+        return None
+    ends = _ends_in_a_row(status, (cause,) if cause in HELD else FREE)
+    reason = EndReason(cause.end.reason) if cause in HELD else RESTARTS_WITHOUT_CHECKPOINT
+    return Backoff(reason, ended + timedelta(seconds=_pause(number)), ends, ended)
+
+
+def pauses(status: TrainingRunStatus, cause: EndCause) -> int:
+    """Number of pauses that the newest ends need, the next one included, if the newest one has this cause; 0: none."""
     if cause.end.budget == "store":
-        ends = _ends_in_a_row(status, (cause,))
-        return (
-            Backoff(EndReason(cause.end.reason), ended + timedelta(seconds=_pause(ends)), ends, ended) if ends else None
-        )
-    if cause in FREE and (ends := free_ends_in_a_row(status)) >= FREE_ENDS_IN_A_ROW:
-        return Backoff(
-            RESTARTS_WITHOUT_CHECKPOINT, ended + timedelta(seconds=_pause(ends - FREE_ENDS_IN_A_ROW + 1)), ends, ended
-        )
-    return None
-
-
-def free_ends_in_a_row(status: TrainingRunStatus) -> int:
-    """Number of newest free ends in a row without a checkpoint."""
-    return _ends_in_a_row(status, FREE)
+        return _ends_in_a_row(status, (cause,))
+    if cause == EndCause.REJECTED:
+        return max(0, _ends_in_a_row(status, (cause,)) - 1)
+    return max(0, _ends_in_a_row(status, FREE) - FREE_ENDS_IN_A_ROW + 1) if cause in FREE else 0
 
 
 def _ends_in_a_row(status: TrainingRunStatus, causes: tuple[str, ...]) -> int:

@@ -2,7 +2,8 @@
 
 An audit of two slices may find that one of two nodes computes wrong numbers, and not which. Then one of them is
 avoided. If the other one is suspected again, beside a third node, it is the wrong one, and the first one may be used
-again.
+again. A node that only rejects pods is used again where no other node has room: if all nodes reject pods, the run goes
+on as soon as one of them takes them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ def node_to_avoid(placement: PlacementStatus, spec: TrainingRunSpec, now: dateti
     fresh = [blame for blame in placement.blames if _fresh(blame.time, settings, now)]
     avoided = {one.node for one in current_avoided(placement.avoided, settings, now)}
     name = _proved(fresh, avoided) or _suspected(fresh, avoided) or _blamed(fresh, avoided, settings.blames)
+    name = name or _rejecting(fresh, avoided, settings.blames)
     if name is None:
         return None
     node = AvoidedNode(node=name, since=stamp(now), blames=sum(blame.node == name for blame in fresh))
@@ -50,6 +52,12 @@ def others_to_avoid(
         return bool(own) and all(blame.corrupted is False and (blame.attempt, blame.restart) in beside for blame in own)
 
     return [one for one in current_avoided(placement.avoided, settings, now) if not explained(one.node)]
+
+
+def only_rejects(placement: PlacementStatus, node: str) -> bool:
+    """Whether a node is blamed for nothing but rejected pods."""
+    own = [blame for blame in placement.blames if blame.node == node]
+    return bool(own) and all(blame.rejected for blame in own)
 
 
 def current_avoided(avoided: Iterable[AvoidedNode], settings: BadNodesSpec, now: datetime) -> list[AvoidedNode]:
@@ -79,11 +87,18 @@ def _suspected(blames: Iterable[Blame], avoided: set[str]) -> str | None:
 
 def _blamed(blames: Iterable[Blame], avoided: set[str], least: int) -> str | None:
     """A node with enough ordinary blames, and more than twice as many as any other node."""
-    counts = Counter(blame.node for blame in blames if blame.corrupted is None and blame.node not in avoided)
+    ordinary = (blame for blame in blames if blame.corrupted is None and not blame.rejected)
+    counts = Counter(blame.node for blame in ordinary if blame.node not in avoided)
     ranked = counts.most_common(2)
     if not ranked or ranked[0][1] < least or (len(ranked) > 1 and ranked[0][1] <= 2 * ranked[1][1]):
         return None
     return ranked[0][0]
+
+
+def _rejecting(blames: Iterable[Blame], avoided: set[str], least: int) -> str | None:
+    """The node that has rejected most pods, if they are enough."""
+    counts = Counter(blame.node for blame in blames if blame.rejected and blame.node not in avoided)
+    return next((node for node, count in counts.most_common(1) if count >= least), None)
 
 
 def _fresh(time: str, settings: BadNodesSpec, now: datetime) -> bool:

@@ -7,8 +7,8 @@ from halcyon_api.elastic import usable_slices
 from halcyon_api.ends import EndCause, EndReason
 from halcyon_api.status.run_status import AvoidedNode, PlacementStatus, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
-from halcyon_operator.decide.next.backoff import FREE_ENDS_IN_A_ROW, free_ends_in_a_row
-from halcyon_operator.decide.next.bad_nodes import current_avoided, node_to_avoid, others_to_avoid
+from halcyon_operator.decide.next.backoff import pauses
+from halcyon_operator.decide.next.bad_nodes import current_avoided, node_to_avoid, only_rejects, others_to_avoid
 from halcyon_operator.decide.next.placement import capacity_of, first_slices, grown, shrunk, smaller
 from halcyon_operator.decide.next.recovery import ENDED, FREE, Cause, RecoveryFacts, Rule, decide
 from halcyon_operator.decide.next.steps import Keep, Situation, Stall, Step, Stop
@@ -80,6 +80,8 @@ def _why(node: AvoidedNode, placement: PlacementStatus) -> str:
         return "which computed wrong numbers"
     if False in found:
         return "which may compute wrong numbers"
+    if only_rejects(placement, node.node):
+        return f"which rejected pods {counted(node.blames, 'time')}"
     return f"where the run failed {counted(node.blames, 'time')}"
 
 
@@ -150,11 +152,11 @@ def _spent(status: TrainingRunStatus, spec: TrainingRunSpec, cause: Cause) -> bo
     """Whether another end with this cause is not allowed."""
     if cause == EndCause.FENCED:
         return _fenced_in_a_row(status) >= MAX_FENCED_IN_A_ROW
-    if cause in FREE:
+    if cause != "none" and cause in FREE:
         # Only for the present attempt: after a pause the next attempt is allowed.
         ended = last_end(status)
         present = ended is not None and ended.attempt == status.attempt
-        return present and free_ends_in_a_row(status) >= FREE_ENDS_IN_A_ROW
+        return present and pauses(status, cause) > 0
     return status.failures_without_checkpoint > spec.recovery.max_restarts
 
 

@@ -14,6 +14,7 @@ from halcyon_api.mesh import run_mesh
 from halcyon_api.status.run_status import TopologyStatus, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.next import steps
+from halcyon_operator.decide.next.bad_nodes import only_rejects
 from halcyon_operator.decide.next.placement import next_placement
 from halcyon_operator.decide.next.steps import Situation
 from halcyon_operator.decide.record.completion import final_step, last_progress
@@ -58,8 +59,14 @@ def carry_out(step: steps.Step, situation: Situation) -> Decision:
             interval = max(float(spec.telemetry.status_interval_seconds), observed.pace_seconds)
             if description.phase == "Queued":
                 interval = max(MAX_WORKLOAD_AGE_SECONDS, observed.pace_seconds)
+            # An edit that waits makes a new attempt before these pods could start.
+            lost = observed.config_map_lost and status.edit is None
+            if lost and observed.create_refusal:
+                description = Description(description.phase, "CreateRefused", observed.create_refusal)
             return Decision(
                 described(status, description),
+                create=(ConfigMapPlan(run, status.attempt, _attempt_spec(observed, status, spec)),) if lost else (),
+                events=(events.config_map_lost(status),) if lost else (),
                 requeue_after=interval if description.phase == "Running" else _soon(status, interval, now),
             )
         case steps.Finish(jobset):
@@ -82,7 +89,7 @@ def carry_out(step: steps.Step, situation: Situation) -> Decision:
             status = status.model_copy(update=update)
             description = describe_transition(status, spec, f"stopping attempt {status.attempt}: {message}")
             return Decision(
-                described(status, description), _all_jobsets(observed), events=ended, requeue_after=SOON_SECONDS
+                described(status, description), all_jobsets(observed), events=ended, requeue_after=SOON_SECONDS
             )
         case steps.Wait(message):
             return Decision(
@@ -213,14 +220,28 @@ def _numbered(
 def _objects(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> tuple[Plan, ...]:
     remaining = max(0, spec.recovery.max_restarts - status.failures_without_checkpoint)
     placement = placement_of(status, spec)
-    spec, avoided = on_slices(spec, placement.slices), tuple(node.node for node in placement.avoided)
-    if spec.origin is not None and spec.origin.root is None and observed.origin_root is not None:
-        spec = spec.model_copy(update={"origin": spec.origin.model_copy(update={"root": observed.origin_root})})
+    spec = _attempt_spec(observed, status, spec)
     run, attempt = observed.run, status.attempt
     jobset = JobSetPlan(
-        run, spec, observed.settings, attempt, status.resume_step, remaining, avoided, observed.fresh_token
+        run,
+        spec,
+        observed.settings,
+        attempt,
+        status.resume_step,
+        remaining,
+        tuple(node.node for node in placement.avoided if not only_rejects(placement, node.node)),
+        observed.fresh_token,
+        tuple(node.node for node in placement.avoided if only_rejects(placement, node.node)),
     )
     return (jobset,) if observed.config_map is not None else (ConfigMapPlan(run, attempt, spec), jobset)
+
+
+def _attempt_spec(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> TrainingRunSpec:
+    """The spec on the attempt's number of slices, with the root of the run that it begins from."""
+    spec = on_slices(spec, placement_of(status, spec).slices)
+    if spec.origin is not None and spec.origin.root is None and observed.origin_root is not None:
+        spec = spec.model_copy(update={"origin": spec.origin.model_copy(update={"root": observed.origin_root})})
+    return spec
 
 
 def _finish(
@@ -269,7 +290,8 @@ def _finished(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSp
     return Decision(status, (gone,), events=(events.expired(spec),), requeue_after=SOON_SECONDS)
 
 
-def _all_jobsets(observed: Observed) -> tuple[Deletion, ...]:
+def all_jobsets(observed: Observed) -> tuple[Deletion, ...]:
+    """The deletion of each JobSet of the run's attempts."""
     return tuple(Deletion("JobSet", jobset.name, jobset.uid) for jobset in own_jobsets(observed) if not jobset.deleting)
 
 

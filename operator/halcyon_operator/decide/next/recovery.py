@@ -23,7 +23,8 @@ is over."""
 
 Budget = Literal["left", "spent"]
 """Whether another failure is allowed. The limits are `recovery.maxRestarts` failures in a row without a checkpoint,
-three losses of the root in a row, and ten free ends in a row without a checkpoint."""
+three losses of the root in a row, and ten free ends in a row without a checkpoint (two if a node rejected the
+pods)."""
 
 Node = Literal["clear", "blamed"]
 """Whether there is a node to avoid after many blames, and moving off it loses no step (no process group trains)."""
@@ -132,6 +133,7 @@ RULES: tuple[Rule, ...] = (
     Rule(ENDED, "edited", "the processes have ended anyway", edit="waits"),
     Rule(("none",), "wait", "for a checkpoint, so that no step is lost", committed="no", edit="waits"),
     Rule(("none",), "edited", "all steps that were done when it was seen are saved", committed="yes", edit="waits"),
+    Rule((EndCause.REJECTED,), "elsewhere", "another node may take the pods", node="blamed"),
     Rule(FREE, "pause", "the run uses hardware and makes no checkpoint; it is not stopped for that", budget="spent"),
     Rule(FAILURES, "elsewhere", "the node has failed before, more often than others", budget="left", node="blamed"),
     Rule(None, "smaller", "fewer slices now are better than all slices later", capacity="fewer"),

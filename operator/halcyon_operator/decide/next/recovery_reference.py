@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from halcyon_api.ends import EndCause
+from halcyon_api.ends import HELD, EndCause
 from halcyon_operator.decide.next.attempts import BEFORE
 from halcyon_operator.decide.next.next_attempt import AFTER_ATTEMPT
 from halcyon_operator.decide.next.recovery import ACTIONS, CAPACITIES, RULES, Rule
@@ -36,7 +36,7 @@ While the run has a JobSet and no row above matches, this table decides. An empt
 |---|---|
 | cause | why the last process group ended, until the next one trains; `none` while one trains |
 | checkpoint | whether the group that ended had committed one (`fenced`: had done a step); `more`, `waits`: one was committed since |
-| budget | `spent`: over `recovery.maxRestarts` failures or ten `free` ends in a row without a checkpoint, or three losses of the root |
+| budget | `spent`: over `recovery.maxRestarts` failures or ten `free` ends (two of `rejected`) in a row without a checkpoint, or three losses of the root |
 | node | `blamed`: a node has enough blames to be avoided (`recovery.badNodes`), and no processes train |
 | edit | `waits`: an edit of the spec needs a new attempt ([edits](edits.md)), or a restart was requested |
 | capacity | see below |
@@ -96,7 +96,7 @@ def _cause_line(cause: EndCause) -> str:
 
 
 def _reason_line(cause: EndCause) -> str:
-    condition = "Degraded" if cause.end.budget == "store" else "Stalled"
+    condition = "Degraded" if cause in HELD else "Stalled"
     return f"| `{cause.end.reason}` | `{condition}` | `{cause}` | {cause.end.fix} |"
 
 

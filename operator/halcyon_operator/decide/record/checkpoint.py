@@ -7,12 +7,14 @@ attempt is started with its step, and the trainer then refuses to begin again fr
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import datetime
 
 from halcyon_api.checkpoint_documents import CommittedStep, Owner
 from halcyon_api.status.run_status import RunCheckpoint, TrainingRunStatus
+from halcyon_operator.model.history import present_group
 from halcyon_operator.model.untrusted import LARGEST_EXACT, moment, stamp, text
-from halcyon_operator.model.views import HeadFound, HeadUnreachable, Observed
+from halcyon_operator.model.views import HeadFound, HeadUnreachable, Observed, PodEnding
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _PATH = re.compile(r"[A-Za-z0-9._/-]{1,256}")
@@ -34,11 +36,16 @@ def with_checkpoint(observed: Observed, now: datetime) -> TrainingRunStatus:
             update["checkpoint"] = _from_root(newest, now)
         return status.model_copy(update=update)
     if isinstance(head, HeadUnreachable):
-        known = [] if status.checkpoint is None else [status.checkpoint]
+        known, report = [] if status.checkpoint is None else [status.checkpoint], observed.report
+        reported = _from_report(observed, now)
+        endings, group = observed.endings, present_group(status)
+        if report is not None and reported and (report.attempt, report.restart) == group:
+            # The present group knows HEAD: after a return its newest checkpoint is older than one that was given up.
+            known, endings = reported, observed.endings_of(group)
         # For the same step the later source wins: the status, reports of ended processes, the report of the running one
         # (most detail).
         newest = sorted(
-            [*known, *_from_endings(observed, now), *_from_report(observed, now)],
+            [*known, *_from_endings(endings, status, now), *reported],
             key=lambda checkpoint: checkpoint.step,
         )
         return status.model_copy(update={"checkpoint": newest[-1]}) if newest else status
@@ -80,12 +87,12 @@ def _from_report(observed: Observed, now: datetime) -> list[RunCheckpoint]:
     return [_from_trainer(reported.step, reported.attempt, text(reported.path), _time(reported.time, now), size)]
 
 
-def _from_endings(observed: Observed, now: datetime) -> list[RunCheckpoint]:
+def _from_endings(endings: Iterable[PodEnding], status: TrainingRunStatus, now: datetime) -> list[RunCheckpoint]:
     """Checkpoints in the termination reports of processes, which have the step but not the path."""
-    known = observed.run.status.resume_step
+    known = status.resume_step
     return [
         _from_trainer(report.checkpoint_step, ending.group.attempt, "", _time(report.time, now), None)
-        for ending in observed.endings
+        for ending in endings
         if (report := ending.report) is not None
         and report.checkpoint_step is not None
         and report.checkpoint_step > known

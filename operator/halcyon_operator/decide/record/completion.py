@@ -16,7 +16,7 @@ from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.record.history import shown
 from halcyon_operator.model.history import present_group
-from halcyon_operator.model.views import JobSetView, Observed, PodEnding
+from halcyon_operator.model.views import HeadAbsent, HeadFound, JobSetView, Observed, PodEnding
 
 UNSEEN_SECONDS = 30.0
 """Wait for the termination report and the last checkpoint after the end of a JobSet, before they count as lost."""
@@ -36,17 +36,29 @@ def _reported(observed: Observed, status: TrainingRunStatus) -> list[PodEnding]:
     return [ending for ending in observed.endings_of(group) if ending.report is not None]
 
 
-def steps_done(observed: Observed, status: TrainingRunStatus) -> int:
-    """Steps that are known to be done, by the checkpoints, the progress and the termination reports."""
+def steps_done(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> int:
+    """Steps that are known to be done, by HEAD; by the reports where the operator cannot read the root, and of a
+    replay, which saves nothing.
+    """
+    if spec.task == "train" and isinstance(observed.head, HeadFound | HeadAbsent):
+        return 0 if status.checkpoint is None else status.checkpoint.step
     reports = [ending.report.step for ending in _reported(observed, status) if ending.report is not None]
     return max(status.resume_step, last_progress(observed, status).step, *reports, 0)
 
 
+def last_step(spec: TrainingRunSpec) -> int:
+    """The last step of a document; of a replay without `toStep`, the first one, because only the trainer knows more."""
+    origin = spec.origin
+    if spec.task == "replay" and origin is not None and origin.step is not None:
+        return origin.to_step or origin.step + 1
+    return spec.trainer.steps
+
+
 def early_end(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> str:
     """One sentence about a run whose processes ended with exit code 0 before its last step."""
-    done, run = steps_done(observed, status), observed.run.name
+    done, run = steps_done(observed, status, spec), observed.run.name
     return (
-        f"all processes ended with exit code 0, but only {done} of {spec.trainer.steps} steps are known to be done; "
+        f"all processes ended with exit code 0, but only {done} of {last_step(spec)} steps are known to be done; "
         f"read `kubectl logs -l {names.LABEL_RUN}={run}` for what ended them, then edit the spec, or ask for a restart "
         "(kubectl halcyon restart)"
     )
@@ -58,20 +70,23 @@ def completion(
     """What it means that all processes of a JobSet have ended with exit code 0; `unseen`: the last report may still
     come.
     """
-    if spec.task != "train" or last_progress(observed, status).stopped_early:
+    if spec.task not in ("train", "replay"):
         return "completed"
-    planned = planned_steps(status)
-    if steps_done(observed, status) >= min(spec.trainer.steps, planned or spec.trainer.steps):
+    best, progress = spec.trainer.evaluation.best, last_progress(observed, status)
+    patient = best is not None and best.patience is not None
+    last = min(last_step(spec), planned_steps(status) or last_step(spec))
+    if patient and progress.stopped_early:
+        last = min(last, progress.step)
+    if steps_done(observed, status, spec) >= last:
         return "completed"
-    leader_reported = any(ending.process == (0, 0) for ending in _reported(observed, status))
+    leader = next((ending.report for ending in _reported(observed, status) if ending.process == (0, 0)), None)
     if (
-        not leader_reported
+        (leader is None or leader.step >= last)
         and jobset.finished_at is not None
         and (now - jobset.finished_at).total_seconds() < UNSEEN_SECONDS
     ):
         return "unseen"
-    best = spec.trainer.evaluation.best
-    may_stop_early = best is not None and best.patience is not None and not leader_reported and status.resume_step > 0
+    may_stop_early = patient and leader is None and status.resume_step > 0
     return "completed" if may_stop_early else "endedEarly"
 
 

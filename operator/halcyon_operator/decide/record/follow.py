@@ -25,12 +25,14 @@ from halcyon_operator.model.decision import Change
 from halcyon_operator.model.endings import GroupEnd, conclude
 from halcyon_operator.model.history import entry_of, group_of, had_processes, present_group
 from halcyon_operator.model.untrusted import stamp
-from halcyon_operator.model.views import JobSetView, Observed, ProcessGroup
+from halcyon_operator.model.views import HeadUnreachable, JobSetView, Observed, ProcessGroup
 
 MAX_GROUPS_PER_RECONCILE = 64
 """Maximum number of missed process groups whose endings are evaluated one by one."""
 JOBSET_REFUSED = "FailJobSetFailurePolicyAction"
 """Reason of a JobSet that stopped at a reserved exit code of a trainer."""
+MAX_ATTEMPTS_AHEAD = 1000
+"""Maximum number of attempts that a run passes over because a fenced process reports them."""
 
 
 def follow(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Change:
@@ -87,7 +89,9 @@ def _end_of_group(
         refused = jobset.failure_reason == JOBSET_REFUSED
         end = _concluded(observed, status, group, refused=refused)
         end = end or GroupEnd(EndCause.UNKNOWN if refused else EndCause.FAILED, jobset.failure_message)
-        status = status.model_copy(update={"root_attempt": max(status.root_attempt, end.epoch_attempt or 0)})
+        if isinstance(observed.head, HeadUnreachable):
+            owner = min(end.epoch_attempt or 0, status.attempt + MAX_ATTEMPTS_AHEAD)
+            status = status.model_copy(update={"root_attempt": max(status.root_attempt, owner)})
         return _ended(observed, status, group, end, at), int(end.is_failure)
     if jobset.outcome == "completed":
         return _completed(observed, status, jobset, group, now), 0
@@ -120,11 +124,12 @@ def _completed(
 ) -> Change:
     """The change at the end of a process group whose processes have all ended with exit code 0."""
     spec, at = observed.run.spec, jobset.finished_at or now
-    if spec is None or spec.task != "train":
-        return Change(with_end(status, group, EndCause.COMPLETED, "", at, None))
+    if spec is None:
+        return Change(status)  # the next valid document says which step was the last one
     match completion(observed, status, spec, jobset, now):
         case "completed":
-            return Change(with_end(status, group, EndCause.COMPLETED, "", at, final_step(observed, status, spec)))
+            last = final_step(observed, status, spec) if spec.task == "train" else None
+            return Change(with_end(status, group, EndCause.COMPLETED, "", at, last))
         case "endedEarly":
             end = GroupEnd(EndCause.ENDED_EARLY, early_end(observed, status, spec))
             return _ended(observed, status, group, end, at)

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from halcyon_api.status.goodput import CAUSES, CarriedGoodput, Goodput, GoodputSeconds, WorldAccount
 from halcyon_api.status.run_status import HistoryEntry, TrainingRunStatus
 from halcyon_operator.decide.record.history import measure
-from halcyon_operator.model.untrusted import moment
+from halcyon_operator.model.untrusted import moment, precise_stamp
 from halcyon_operator.model.views import Observed, PodView, ProcessGroup
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -112,9 +112,7 @@ class _Book:
             wall_seconds=0.0,
             productive_seconds=0.0,
             suspended_seconds=self.suspended / 1000,
-            counted_until=(_EPOCH + self.until * _MILLISECOND)
-            .isoformat(timespec="milliseconds")
-            .replace("+00:00", "Z"),
+            counted_until=precise_stamp(_EPOCH + self.until * _MILLISECOND),
             current=WorldAccount(seconds=GoodputSeconds.of_milliseconds(self.milliseconds), process=self.process),
             carried=before.carried if before is not None else CarriedGoodput(),
         )

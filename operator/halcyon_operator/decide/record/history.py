@@ -5,10 +5,8 @@ Sums keep the seconds of entries that are dropped.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-
-from pydantic import BaseModel
 
 from halcyon_api.accounts import divide
 from halcyon_api.ends import EndCause
@@ -16,19 +14,9 @@ from halcyon_api.status.goodput import CarriedGoodput, Goodput, GoodputSeconds
 from halcyon_api.status.progress import Progress, ProgressReport
 from halcyon_api.status.run_status import MAX_HISTORY, HistoryEntry, TrainingRunStatus
 from halcyon_operator.model.history import entry_of
+from halcyon_operator.model.numbers import readable
 from halcyon_operator.model.untrusted import moment, stamp, text
 from halcyon_operator.model.views import ProcessGroup
-
-_SOURCE_DIGITS = {"loss": 4, "bits_per_byte": 4}
-_DIGITS = _SOURCE_DIGITS | {
-    "evaluation_loss": 4,
-    "best_evaluation": 4,
-    "mfu": 4,
-    "tokens_per_second": 1,
-    "eta_seconds": 0,
-    "save_interval_seconds": 0,
-}
-"""Decimals of the numbers in progress."""
 
 
 def with_group(status: TrainingRunStatus, group: ProcessGroup, now: datetime) -> TrainingRunStatus:
@@ -50,7 +38,7 @@ def with_report(status: TrainingRunStatus, group: ProcessGroup, report: Progress
     if (step := resumed_step(report)) is not None and entry.from_step is None:
         update["from_step"] = step
     if (first := moment(report.first_step_at)) is not None and entry.first_step_at is None:
-        update |= {"first_step_at": stamp(first), "startup_seconds": report.startup_seconds}
+        update |= {"first_step_at": stamp(first), "startup_seconds": readable(report.startup_seconds)}
     return _replace(status, entry, update)
 
 
@@ -84,26 +72,13 @@ def resumed_step(report: ProgressReport) -> int | None:
 
 
 def shown(progress: Progress, before: Progress | None) -> Progress:
-    """Progress as it is shown: rounded (the trainer's log has all digits), and with the last losses until new ones are
-    reported.
-    """
+    """Progress as it is shown: readable, and with the last losses until new ones are reported."""
     if before is not None:
         kept = ("loss", "evaluation_loss", "bits_per_byte", "evaluated", "tasks")
         progress = progress.model_copy(
             update={name: getattr(before, name) for name in kept if getattr(progress, name) is None}
         )
-
-    def rounded(values: BaseModel, digits: Mapping[str, int]) -> dict[str, object]:
-        known = {name: getattr(values, name) for name in digits}
-        return {name: None if value is None else round(value, digits[name]) for name, value in known.items()}
-
-    update = rounded(progress, _DIGITS)
-    if progress.tasks is not None:
-        update["tasks"] = {name: round(value, 4) for name, value in progress.tasks.items()}
-    if progress.evaluated is not None:
-        sources = [one.model_copy(update=rounded(one, _SOURCE_DIGITS)) for one in progress.evaluated.sources]
-        update["evaluated"] = progress.evaluated.model_copy(update={"sources": sources})
-    return progress.model_copy(update=update)
+    return readable(progress)
 
 
 def _replace(status: TrainingRunStatus, old: HistoryEntry, update: dict[str, object]) -> TrainingRunStatus:
@@ -123,7 +98,7 @@ def measure(status: TrainingRunStatus, goodput: Goodput) -> Goodput:
     wall = seconds.total
     return goodput.model_copy(
         update={
-            "ratio": round(seconds.productive_step / wall, 4) if wall > 0 else 0.0,
+            "ratio": readable(seconds.productive_step / wall) if wall > 0 else 0.0,
             "wall_seconds": wall,
             "productive_seconds": seconds.productive_step,
             "lost_steps": total.lost_steps,

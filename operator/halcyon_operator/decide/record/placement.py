@@ -143,13 +143,19 @@ def whole_slices(pods: list[PodView], spec: TrainingRunSpec) -> int:
 
 
 def blames_for(observed: Observed, group: ProcessGroup, end: GroupEnd) -> list[Blame]:
-    """The node on which the end of a process group began, if it was a failure and the node is certain.
+    """The node on which the end of a process group began, if it was a failure or a rejection and the node is certain.
 
     If an audit cannot say which of some nodes has wrong numbers, each of them.
     """
+    endings, corrupted = observed.endings_of(group), end.cause == EndCause.CORRUPTED
+    if end.cause == EndCause.REJECTED:
+        rejecting = sorted({(one.node, stamp(one.at)) for one in endings if one.trouble == "rejected" and one.node})
+        return [
+            Blame(node=node, time=at, attempt=group.attempt, restart=group.restart, rejected=True)
+            for node, at in rejecting
+        ]
     if not end.is_failure or end.at is None:
         return []
-    endings, corrupted = observed.endings_of(group), end.cause == EndCause.CORRUPTED
     nodes = {ending.node for ending in endings} | {pod.node for pod in observed.pods_of(group)}
     first = {ending.node for ending in endings if (corrupted or ending.at == end.at) and _began(ending)}
     if len(nodes - {""}) < 2 or (len(first) > 1 and not corrupted):

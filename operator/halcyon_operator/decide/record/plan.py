@@ -14,6 +14,7 @@ from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.record.spec_hash import hash_of
 from halcyon_operator.model.endings import ending_sentence
+from halcyon_operator.model.numbers import readable
 from halcyon_operator.model.settings import PlanMode, Settings
 from halcyon_operator.model.views import Observed, PlannerView
 
@@ -49,7 +50,7 @@ def with_plan(observed: Observed, status: TrainingRunStatus, now: datetime) -> T
         return status
     price = spec.accelerator.price_per_chip_hour
     cost = None if price is None or found.chip_hours is None else found.chip_hours * price
-    return status.model_copy(update={"plan": found.model_copy(update={"hash": planner.hash, "cost": cost})})
+    return status.model_copy(update={"plan": readable(found.model_copy(update={"hash": planner.hash, "cost": cost}))})
 
 
 def _failure(planner: PlannerView, seconds: int, now: datetime) -> PlanStatus | None:

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from halcyon_api.status.run_status import AT_REST, Phase, TrainingRunStatus
+from halcyon_operator.model.untrusted import moment
 from halcyon_operator.model.views import Observed
 
 _VOLATILE = ("progress", "goodput", "spent")
@@ -28,7 +29,9 @@ def status_to_write(observed: Observed, status: TrainingRunStatus, now: datetime
     old, new = status_document(observed.run.status), status_document(status)
     if old == new and observed.run.raw_status:
         return None
-    spec, written = observed.run.spec, observed.progress_written_at
+    spec, spent = observed.run.spec, observed.run.status.spent
+    # A restarted operator does not remember its writes.
+    written = observed.progress_written_at or (moment(spent.counted_until) if spent is not None else None)
     if not observed.run.raw_status or _without_messages(old) != _without_messages(new):
         return status
     if _without_numbers(old) != _without_numbers(new):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, cast, get_args
 
+from halcyon_api.counting import percent
 from halcyon_api.ends import HELD_REASONS
 from halcyon_api.status.goodput import GoodputSeconds
 from halcyon_api.status.run_status import Condition, ConditionType, Phase, TrainingRunStatus
@@ -35,7 +36,18 @@ REFUSED: StartReason = "PodsRefused"
 """Reason of a run whose pods are not made: a quota, a policy or a webhook refuses them, or they name an object that
 does not exist.
 """
-_DEGRADED_REASONS = (*HELD_REASONS, STUCK_TERMINATING, NOT_STARTING, REFUSED)
+SILENT: StartReason = "JobSetControllerSilent"
+"""Reason of a run whose JobSet is left alone by its controller."""
+DEGRADED_REASONS: tuple[str, ...] = (
+    *HELD_REASONS,
+    STUCK_TERMINATING,
+    NOT_STARTING,
+    REFUSED,
+    SILENT,
+    "ImagePullFailed",
+    "ContainerConfigInvalid",
+    "CreateRefused",
+)
 _OWN_CONDITION: dict[Phase, ConditionType] = {
     "Queued": "Queued",
     "Running": "Running",
@@ -115,7 +127,7 @@ def _degraded(status: TrainingRunStatus, description: Description) -> tuple[bool
     """Whether a run has fewer slices than its spec sets, waits before its next attempt, or waits for a pod that does
     not start or end.
     """
-    if description.reason in _DEGRADED_REASONS:
+    if description.reason in DEGRADED_REASONS:
         return True, description.reason, description.message
     why = status.placement.reason if status.placement is not None else None
     holds = bool(why) and description.phase in ("Starting", "Running", "Restarting")
@@ -132,7 +144,11 @@ def planned(status: TrainingRunStatus) -> tuple[bool, str, str]:
     if plan.failed:
         return False, "PlanFailed", plan.message
     if ratio is not None and ratio < SLOW:
-        return False, "SlowerThanPlanned", f"the run trains at {ratio:.0%} of the planned speed: {_slow_part(status)}"
+        return (
+            False,
+            "SlowerThanPlanned",
+            f"the run trains at {percent(ratio)} of the planned speed: {_slow_part(status)}",
+        )
     return True, "Planned", plan.message
 
 
@@ -143,10 +159,11 @@ def _slow_part(status: TrainingRunStatus) -> str:
         "waits for data": seconds.data_wait,
         "waits for saves": seconds.save_blocking,
         "evaluates": seconds.evaluation,
+        "audits": seconds.audit,
     }
     longest, whole = max(waits, key=lambda name: waits[name]), seconds.productive_step + sum(waits.values())
     if whole and waits[longest] / whole >= _NOTABLE:
-        return f"it {longest} {waits[longest] / whole:.0%} of the time"
+        return f"it {longest} {percent(waits[longest] / whole)} of the time"
     bound = f", which the plan says is bound by {status.plan.bound}" if status.plan and status.plan.bound else ""
     return f"the time is in the steps{bound}; a profile shows where (kubectl halcyon profile)"
 

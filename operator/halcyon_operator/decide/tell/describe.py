@@ -6,14 +6,15 @@ from datetime import datetime
 
 from halcyon_api import names
 from halcyon_api.edits.changes import Change as FieldChange
-from halcyon_api.status.progress import Progress, StoreWaitFor
+from halcyon_api.status.progress import Progress, ProgressReport, StoreWait, StoreWaitFor
 from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_api.training_run import Task, TrainingRunSpec
-from halcyon_operator.decide.tell.conditions import EDIT_PENDING, RESTART_PENDING, Description
-from halcyon_operator.decide.tell.pods import HELD, held_sentence, start_problem
+from halcyon_operator.decide.tell.conditions import EDIT_PENDING, RESTART_PENDING, SILENT, Description
+from halcyon_operator.decide.tell.pods import HELD, NO_ANSWER, held_sentence, start_problem
 from halcyon_operator.decide.tell.queue import describe_queued
 from halcyon_operator.model.endings import conclude
 from halcyon_operator.model.history import entry_of, group_of, had_processes
+from halcyon_operator.model.ownership import SILENT_SECONDS
 from halcyon_operator.model.untrusted import moment, stamp
 from halcyon_operator.model.views import HeadUnreachable, JobSetView, Observed, PodView
 
@@ -48,14 +49,21 @@ def describe_attempt(observed: Observed, status: TrainingRunStatus, jobset: JobS
     if (held := held_sentence(observed.pods_of(group))) is not None and jobset.outcome == "running":
         return Description("Restarting" if conclude(observed.endings, group) is not None else "Running", HELD, held)
     if (end := conclude(observed.endings, group)) is not None and jobset.outcome == "running":
+        ended_at = max(ending.at for ending in observed.endings_of(group))
+        if all(pod.over for pod in observed.pods) and (now - ended_at).total_seconds() >= SILENT_SECONDS:
+            return Description(
+                "Restarting", SILENT, f"{end.message}; JobSet {jobset.name} is not restarted: {NO_ANSWER}"
+            )
         return Description("Restarting", "Restarting", f"{end.message}; the JobSet starts the run again")
     if entry is not None and entry.first_step_at is not None:
-        training = (
-            f"attempt {group.attempt}, restart {group.restart} is "
-            f"{_WORK[observed.run.spec.task if observed.run.spec else 'train']}"
-        )
         report = observed.report
-        failed = report.checkpoint_error if report is not None and (report.attempt, report.restart) == group else None
+        if report is not None and (report.attempt, report.restart) != group:
+            report = None
+        doing = _doing(report, observed.run.spec.task if observed.run.spec else "train")
+        training = f"attempt {group.attempt}, restart {group.restart} {doing}"
+        if observed.report_problem:
+            training += f" by its last report; process 0 does not report now ({observed.report_problem})"
+        failed = report.checkpoint_error if report is not None else None
         problem = f", but the last save failed: {failed}" if failed is not None else ""
         if observed.run.spec is not None and observed.run.spec.suspend:
             return Description(
@@ -69,7 +77,10 @@ def describe_attempt(observed: Observed, status: TrainingRunStatus, jobset: JobS
         message = f"{training}{problem}{waiting_clause(status)}{asked}{'' if problem else _reach(observed)}"
         return Description("Running", reason, message, pending=pending)
     pods = observed.pods_of(group)
-    if (problem := start_problem(pods, status.attempt, now, observed.pod_warning)) is not None:
+    warning = observed.pod_warning
+    if warning is not None and not warning.reason and observed.pods:
+        warning = None  # A JobSet makes its Jobs again once the old pods are gone.
+    if (problem := start_problem(pods, status.attempt, now, warning)) is not None:
         return Description(starting, *problem)
     return Description(starting, starting, _start_message(observed, status, pods))
 
@@ -123,7 +134,8 @@ def _evaluated(progress: Progress | None) -> str:
     """The result of a run of task `evaluate`, as one sentence."""
     if progress is None or progress.evaluated is None:
         return (
-            "the checkpoint is evaluated; the trainer's log and evaluation.json in the checkpoint root have the numbers"
+            "all processes ended with exit code 0, and no report of the numbers arrived; the trainer's log and "
+            "evaluation.json in the checkpoint root have them"
         )
     numbers = [f"{progress.evaluation_loss:.4f} nats per token"] if progress.evaluation_loss is not None else []
     if not numbers and not progress.tasks:
@@ -133,6 +145,23 @@ def _evaluated(progress: Progress | None) -> str:
     numbers += [f"{name} {value:.4f}" for name, value in sorted((progress.tasks or {}).items())]
     found = progress.evaluated
     return f"the checkpoint of run {found.run} at step {found.step} is evaluated: {', '.join(numbers)}"
+
+
+def _doing(report: ProgressReport | None, task: Task) -> str:
+    """What a process group does or waits for after its first step, as the end of a sentence."""
+    late = report.late_save if report is not None else None
+    retried = f", and retries the {_retried(report.waiting)}" if report is not None and report.waiting else ""
+    if late is None or (began := moment(late.since)) is None:
+        return f"is {_WORK[task]}{retried}"
+    silent = moment(late.silent_since)
+    since = f"; its store has completed no request since {stamp(silent)}" if silent is not None else ""
+    what = "waits for" if late.waits else f"is {_WORK[task]} beside"
+    return f"{what} the save of step {late.step}, which began at {stamp(began)} and takes longer than usual{since}"
+
+
+def _retried(wait: StoreWait) -> str:
+    until = moment(wait.until)
+    return f"store of its {_STORES[wait.what]}" + (f" until {stamp(until)}" if until is not None else "")
 
 
 def _start_message(observed: Observed, status: TrainingRunStatus, pods: list[PodView]) -> str:
@@ -148,10 +177,8 @@ def _start_message(observed: Observed, status: TrainingRunStatus, pods: list[Pod
         return f"attempt {status.attempt}: waiting for the JobSet to make {wanted} pods; {hint}"
     if running < wanted:
         return f"attempt {status.attempt}: {running} of {wanted} pods run"
-    if observed.report is not None and (wait := observed.report.waiting) is not None:
-        until = moment(wait.until)
-        limit = f" until {stamp(until)}" if until is not None else ""
-        return f"attempt {status.attempt}: the trainer retries the store of its {_STORES[wait.what]}{limit}"
+    if observed.report is not None and observed.report.waiting is not None:
+        return f"attempt {status.attempt}: the trainer retries the {_retried(observed.report.waiting)}"
     if observed.report is not None:
         return f"attempt {status.attempt}: all {wanted} pods run; the trainer is {observed.report.stage}"
     return f"attempt {status.attempt}: all {wanted} pods run; the trainer has not answered yet" + (

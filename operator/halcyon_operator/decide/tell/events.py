@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from halcyon_api.counting import percent
 from halcyon_api.defaults.status import DefaultsStatus
 from halcyon_api.ends import EndReason
 from halcyon_api.status.progress import ProgressReport
@@ -89,7 +90,7 @@ def budget_nearly_spent(before: TrainingRunStatus, after: TrainingRunStatus) -> 
     was, share = (status.spent.share or 0.0 if status.spent is not None else 0.0 for status in (before, after))
     if not was < NEARLY_SPENT <= share:
         return ()
-    message = f"{share:.0%} of spec.budget is used; at 100 % the run saves and is suspended"
+    message = f"{percent(share)} of spec.budget is used; at 100% the run saves and is suspended"
     return (Event("Warning", "BudgetNearlySpent", message, f"budget/{after.observed_generation}"),)
 
 
@@ -100,6 +101,12 @@ def expired(spec: TrainingRunSpec) -> Event:
         f"{spec.checkpoint.root}"
     )
     return Event("Normal", "Expired", message, "expired")
+
+
+def config_map_lost(status: TrainingRunStatus) -> Event:
+    """The event when the ConfigMap of the present attempt is created a second time."""
+    message = f"ConfigMap {status.job_set_name} was deleted; the operator creates it again"
+    return Event("Warning", "ConfigMapDeleted", message, f"configMap/{status.attempt}/{len(status.history)}")
 
 
 def placement_changed(before: TrainingRunStatus, after: TrainingRunStatus) -> tuple[Event, ...]:

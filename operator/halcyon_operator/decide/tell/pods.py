@@ -14,6 +14,7 @@ from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_operator.decide.tell.conditions import (
     NOT_STARTING,
     REFUSED,
+    SILENT,
     STUCK_TERMINATING,
     Description,
     recorded_description,
@@ -34,6 +35,7 @@ _WAITING_REASONS: dict[str, StartReason] = {
     "CreateContainerConfigError": "ContainerConfigInvalid",
     "CreateContainerError": "ContainerConfigInvalid",
     "RunContainerError": "ContainerConfigInvalid",
+    "CrashLoopBackOff": "ContainerConfigInvalid",
     "Unschedulable": "Unschedulable",
     "SchedulingGated": "Unschedulable",
 }
@@ -46,6 +48,7 @@ The pod starts once the cause is removed.
 _REASON = re.compile(r"[A-Za-z0-9]{1,64}")
 HELD_SECONDS = 20.0
 """Seconds after the trainer's end in which the other containers of its pod may end by themselves."""
+NO_ANSWER = "the JobSet controller does not answer; check the deployment jobset-controller-manager"
 HELD: StartReason = "PodHeld"
 """Reason of a run that waits for such a container."""
 
@@ -66,18 +69,24 @@ def start_problem(
     for pod in sorted(pods, key=lambda pod: pod.process):
         if (reason := _WAITING_REASONS.get(pod.waiting_reason)) is not None:
             details = f": {pod.waiting_message}" if pod.waiting_message else ""
-            return reason, f"pod {pod.name} does not start, {pod.waiting_reason}{details}"
+            return reason, f"pod {pod.name} does not start, {pod.waiting_reason}{_init_clause(pod)}{details}"
     if late := late_pods(pods, now):
         first = late[0]
         since = stamp(first.scheduled_at) if first.scheduled_at is not None else ""
         shown = first.waiting_reason if _REASON.fullmatch(first.waiting_reason) else "no reason is given"
-        why = f"{shown}{_why_late(first, warning)}"
+        why = f"{shown}{_init_clause(first)}{_why_late(first, warning)}"
         sentence = f"pod {first.name}{on_node(first)} has not started since {since}{_more(late)}: {why}"
         return NOT_STARTING, f"attempt {attempt}: {sentence}"
+    if warning is not None and not warning.reason:
+        return SILENT, f"attempt {attempt}: there is no Job {warning.name} yet: {NO_ANSWER}"
     if warning is not None and warning.kind != "Pod":
         sentence = f"{warning.kind} {warning.name} cannot make its pods, {warning.reason}: {warning.message}"
         return REFUSED, f"attempt {attempt}: {sentence}"
     return None
+
+
+def _init_clause(pod: PodView) -> str:
+    return f" of init container {pod.waiting_for}" if pod.waiting_for else ""
 
 
 def _why_late(pod: PodView, warning: PodWarning | None) -> str:
@@ -85,7 +94,7 @@ def _why_late(pod: PodView, warning: PodWarning | None) -> str:
     if warning is not None and (warning.kind, warning.name) == ("Pod", pod.name):
         return f"; {warning.reason}: {warning.message}; `kubectl describe pod {pod.name}` has all its events"
     describe = f"`kubectl describe pod {pod.name}` names the cause"
-    if pod.waiting_reason not in ("", "ContainerCreating", "PodInitializing"):
+    if pod.waiting_for or pod.waiting_reason not in ("", "ContainerCreating", "PodInitializing"):
         return f"; {describe}"
     if pod.sandbox_ready is False:
         return (

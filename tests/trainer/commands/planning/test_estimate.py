@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,16 +13,21 @@ from hypothesis import strategies as st
 
 from halcyon.commands.planning.assumptions import Assumptions, meanings, with_values
 from halcyon.commands.planning.estimate import Estimate, Run, estimate, goodput
-from halcyon.commands.planning.page import duration, picture
+from halcyon.commands.planning.page import duration, picture, plan_page
 from halcyon.commands.planning.search import Row, ranked
+from halcyon.commands.planning.vocabulary import Vocabulary, vocabulary_of
 from halcyon.step.device_use import DeviceBytes, Plan
 from halcyon.step.hlo.work import Rates
+from halcyon_api.spec.tokenizer import BpeTokenizerSpec, TokenizerJsonSpec, TokenizerSpec
 from tests.trainer.step.plans import COMPILED, FLOPS, RATES
+from tests.trainer.tokenizer.texts import trained
 
 IDEAL = Assumptions(products=1, kernels=1, memory=1, links=1)
 RUN = Run(
     tokens=6400,
     flops=FLOPS,
+    vocabulary=Vocabulary(259),
+    compiled_for="h100",
     own_kernel=False,
     state_bytes=32 * 10**9,
     devices=8,
@@ -45,7 +51,9 @@ def test_a_step_that_does_not_fit_says_what_is_missing() -> None:
     memory = DeviceBytes(1, 1, 1, 1, 50, 40)
     found = estimate(replace(COMPILED, memory=memory), RUN, RATES, IDEAL, NOW)
     assert (found.missing_bytes, number(found, "missing")) == (10, 10)
-    assert estimate(COMPILED, RUN, RATES, IDEAL, NOW).missing_bytes == 0
+    whole = estimate(COMPILED, RUN, RATES, IDEAL, NOW)
+    unknown = estimate(replace(COMPILED, memory=replace(memory, available=None)), RUN, RATES, IDEAL, NOW)
+    assert (found.fits, whole.fits, whole.missing_bytes, unknown.fits) == (False, True, 0, None)
 
 
 def test_money_and_end_follow_from_the_time_of_the_run() -> None:
@@ -57,6 +65,31 @@ def test_money_and_end_follow_from_the_time_of_the_run() -> None:
     assert number(estimate(COMPILED, RUN, RATES, IDEAL, NOW), "cost") is None
 
 
+def test_the_cost_is_that_of_the_list_unless_a_price_is_given() -> None:
+    listed = replace(RUN, list_price=2.0)
+    (cost,) = (one for one in estimate(COMPILED, listed, RATES, IDEAL, NOW).sections["run"] if one.name == "cost")
+    (own,) = (
+        one
+        for one in estimate(COMPILED, listed, RATES, replace(IDEAL, price=3.0), NOW).sections["run"]
+        if one.name == "cost"
+    )
+    assert isinstance(cost.value, float)
+    assert own.value == pytest.approx(1.5 * cost.value)
+    assert own.note == ""
+    assert cost.note.startswith("$2.00 a chip-hour, Google Cloud's list price on demand in us-central1")
+    assert ", read 2026-11-29; set spec.accelerator.pricePerChipHour" in cost.note
+
+
+def test_rows_and_the_first_line_say_what_the_step_was_compiled_for() -> None:
+    found = estimate(COMPILED, RUN, RATES, IDEAL, NOW)
+    bases = {one.name: one.basis for numbers in found.sections.values() for one in numbers}
+    assert (bases["the whole step"], bases["MFU, at most"], bases["left"]) == ("compiled for h100",) * 3
+    assert set(bases.values()) == {"compiled for h100", "computed", "assumed"}
+    first, second, *_ = plan_page(COMPILED, found, RUN, "A note.", details=False)
+    assert str(first).startswith("Compiled for h100: ")
+    assert second == "A note."
+
+
 def test_a_run_that_is_too_long_for_a_calendar_has_no_end() -> None:
     found = estimate(COMPILED, RUN, RATES, replace(IDEAL, host_copy=1e-6, store=1e-6), NOW)
     assert number(found, "time of the run") > 1e12
@@ -66,7 +99,7 @@ def test_a_run_that_is_too_long_for_a_calendar_has_no_end() -> None:
 def test_without_the_speed_of_a_device_a_plan_has_memory_and_checkpoints() -> None:
     plan: Plan = replace(COMPILED, work=(), overlap=None)
     found = estimate(plan, RUN, None, Assumptions(), NOW)
-    assert set(found.sections) == {"memory of a device", "checkpoint", "stops"}
+    assert set(found.sections) == {"model", "memory of a device", "checkpoint", "stops"}
     assert number(found, "time to restore") == 16
     assert "no time is known" in picture(found, "run")
 
@@ -99,7 +132,7 @@ def test_the_speed_of_a_device_can_be_given() -> None:
     assert replace(measured, device_links=1e9).rates(None) == Rates(5e12, 1e11, 1e9)
 
 
-def row(name: str, seconds: float, step_bytes: int) -> Row:
+def row(name: str, seconds: float, step_bytes: int | None) -> Row:
     memory = {"the whole step": {"value": step_bytes}, "there is": {"value": 100}}
     return Row(
         {"spec.a": name}, {"plan": {"memory of a device": memory, "step": {"time of a step": {"value": seconds}}}}
@@ -107,13 +140,31 @@ def row(name: str, seconds: float, step_bytes: int) -> Row:
 
 
 def test_what_fits_is_ranked_by_its_time_and_before_what_does_not() -> None:
-    slow, fast, large, failed = (
+    slow, fast, unknown, large, failed = (
         row("slow", 3, 50),
         row("fast", 2, 90),
+        row("unknown", 1, None),
         row("large", 1, 95),
         Row({}, None, "no compiler"),
     )
-    assert ranked([failed, large, slow, fast]) == (fast, slow, large, failed)
+    assert ranked([failed, large, unknown, slow, fast]) == (fast, slow, unknown, large, failed)
+    assert (unknown.fits, unknown.document()["fits"]) == (None, None)
+
+
+def test_candidates_without_a_price_come_after_those_with_one() -> None:
+    def costs(name: str, hours: float, cost: float | None) -> Row:
+        found = row(name, 1, 50)
+        assert found.plan is not None
+        found.plan["plan"]["run"] = {"chip-hours": {"value": hours}, "cost": {"value": cost}}
+        return found
+
+    dear, cheap, short, long = (
+        costs("dear", 1, 9),
+        costs("cheap", 8, 3),
+        costs("short", 1, None),
+        costs("long", 2, None),
+    )
+    assert ranked([long, short, dear, cheap], by_money=True) == (cheap, dear, short, long)
 
 
 def test_times_have_the_unit_that_fits() -> None:
@@ -124,3 +175,16 @@ def test_times_have_the_unit_that_fits() -> None:
         "2.0 hours",
         "10.0 days",
     ]
+
+
+def test_the_vocabulary_is_that_of_the_file_or_is_said_to_be_assumed(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_bytes(trained().content)
+    for path in (tmp_path, f"file://{tmp_path}/tokenizer.json"):
+        assert vocabulary_of(TokenizerSpec(tokenizer_json=TokenizerJsonSpec(path=str(path)))) == Vocabulary(512)
+    assert vocabulary_of(TokenizerSpec(bpe=BpeTokenizerSpec(vocab_size=1024))) == Vocabulary(1024)
+    for path in (f"{tmp_path}/absent", "hf://owner/name"):
+        found = vocabulary_of(TokenizerSpec(tokenizer_json=TokenizerJsonSpec(path=path)))
+        row = estimate(COMPILED, replace(RUN, vocabulary=found), RATES, IDEAL, NOW).sections["model"][0]
+        assert (row.value, row.basis) == (131_072, "assumed")
+        assert row.note == f"{path} is not on this machine; set spec.tokenizer.tokenizerJson.path to a copy"
+    assert estimate(COMPILED, RUN, RATES, IDEAL, NOW).sections["model"][0].basis == "computed"

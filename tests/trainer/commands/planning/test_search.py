@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from halcyon.commands.planning import search
 from halcyon.commands.planning.search import Changes, Row, Source, changed, mesh_candidates, tried
 from halcyon_api.mesh import run_mesh
 from halcyon_api.reading import parse_run
+from halcyon_devcluster.waiting import until
 from tests.api.documents import document
 
 AUTOMATIC = {"spec.trainer.microbatches": "auto", "spec.trainer.remat": "auto", "spec.trainer.offload": "auto"}
@@ -49,6 +52,30 @@ def test_the_document_is_planned_alone_before_the_others_know_whether_it_fits(mo
         return [{"bad": 1}, {"late": 1}]
 
     monkeypatch.setattr(search, "planned", planned)
-    found = tried(Source(Path("run.yaml"), ()), candidates, seconds=60.0)
+    said: list[str] = []
+    found = tried(Source(Path("run.yaml"), ()), candidates, seconds=60.0, doing=said.append)
+    assert said[0] == "as the document says; left: others"
+    assert [line.partition(" left: ")[2] in ("0 candidates", "1 candidate") for line in said[1:]] == [True, True]
     assert sorted(str(row.changes) for row in found.rows) == ["{'bad': 1}", "{}"]
     assert found.left == 1
+
+
+PLANS = "import sys; from pathlib import Path; from halcyon.commands.planning.search import Source, planned; "
+
+
+@pytest.mark.slow
+def test_a_plan_ends_with_a_search_that_is_killed() -> None:
+    waits = "planned(Source(Path('/dev/stdin'), ()), {}, 600)"  # nobody writes to its document
+    with subprocess.Popen([sys.executable, "-c", PLANS + waits], stdin=subprocess.PIPE) as search:
+        children = Path(f"/proc/{search.pid}/task/{search.pid}/children")
+        until(children.read_text, timeout_seconds=60, interval_seconds=0.01, failure=lambda: "no plan has begun")
+        plan = Path("/proc", children.read_text().split()[0], "stat")
+        search.kill()
+        until(lambda: not alive(plan), timeout_seconds=60, interval_seconds=0.01, failure=lambda: "the plan lives on")
+
+
+def alive(stat: Path) -> bool:
+    try:
+        return ") Z " not in stat.read_text()
+    except OSError:
+        return False

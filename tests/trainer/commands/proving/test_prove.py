@@ -134,8 +134,12 @@ def test_a_proved_root_checks(place: str, folder: Path) -> None:
     assert checked.exit_code == 0, checked.output
     lines = checked.stdout.splitlines()
     assert lines[0] == "only stated: signature: there is none, so nothing shows who states this"
-    assert lines[1] == "holds: root: every byte of 2 checkpoints, the chain and the history is what was written"
-    assert lines[3] == "holds: subjects: the chain has the digest of 4 checkpoints, and the root still has 2 of them"
+    assert lines[1] == (
+        "holds: root: every byte of 2 checkpoints and of 4 links is what was written; token caches: not read, because "
+        "the newest checkpoint names no source"
+    )
+    assert lines[2] == "holds: history: 1 file with 12 steps; no link covers 1 file (steps 1 to 12) yet"
+    assert lines[4] == "holds: subjects: the chain has the digest of 4 checkpoints, and the root still has 2 of them"
     assert lines[-1] == "the statement holds"
     image = f"only stated: image: the document named ghcr.io/o/trainer@sha256:{DIGEST}"
     assert (image in lines) == (place == "run.yaml")
@@ -178,7 +182,8 @@ def test_a_signed_statement_checks_with_its_key_alone(folder: Path) -> None:
     assert checked.exit_code == 0, checked.output
     lines = checked.stdout.splitlines()
     assert lines[0] == "holds: signature: it is by this key"
-    verdict = "steps 4 to 6 were replayed on 1 x other at 2026-03-01T12:00:00Z: identical"
+    verdict = "steps 4 to 6 were replayed on 1 x other at 2026-03-01T12:00:00Z: identical; "
+    verdict += "3 of 3 steps compared with the history, and the last state"
     assert lines.count(f"signed: replay: {verdict}") == 2
     refused = prove(folder / "run.yaml", "--check", statement, "--public-key", public(folder, OTHER_KEY, "other.pub"))
     assert (refused.exit_code, refused.stdout) == (
@@ -379,6 +384,7 @@ class Wrong:
         ),
         Wrong(("root", "--set", "spec.trainer.steps=1"), "--defaults and --set belong to a document"),
         Wrong(("nothing",), "there is no folder nothing; give a checkpoint root"),
+        Wrong(("~nosuchuser/root",), "there is no folder ~nosuchuser/root; give a checkpoint root"),
     ],
     ids=lambda wrong: " ".join(wrong.words),
 )

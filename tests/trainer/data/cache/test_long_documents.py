@@ -16,6 +16,7 @@ from halcyon.data.cache.reader import Memory, TokenReader
 from halcyon.data.cache.work import PART_TOKENS
 from halcyon.data.open import ensure_caches
 from halcyon.data.sources.long_text import LONG_BYTES
+from halcyon.errors import BadConfiguration
 from halcyon.tokenizer import BYTE, load
 from tests.trainer.data.cache.runs import files_below, jsonl, spec_of, whole_stream
 
@@ -115,9 +116,18 @@ def test_long_files_of_plain_text(tmp_path: Path) -> None:
     (tmp_path / "texts" / "1.txt").write_text("one")
     (tmp_path / "texts" / "2.txt").write_text(long)
     (tmp_path / "texts" / "3.txt.gz").write_bytes(gzip.compress(long.encode(), 1))
-    (tmp_path / "texts" / "4.txt").write_bytes(b"no \xff UTF-8")
+    (tmp_path / "texts" / "4.txt").write_bytes(b"the last")
     source = {"name": "web", "text": {"paths": [str(tmp_path / "texts")]}}
     store, caches = ensure_caches(spec_of(f"file://{tmp_path}/root", [source], data__cache=CACHE), process="p")
-    contents = [b"one", long.encode(), long.encode(), b"no \xff UTF-8"]
+    contents = [b"one", long.encode(), long.encode(), b"the last"]
     parts = [part for content in contents for part in ([256], np.frombuffer(content, np.uint8), [257])]
     assert np.array_equal(whole_stream(store, caches), np.concatenate(parts))
+
+
+def test_a_long_file_of_another_encoding_is_refused_although_a_token_is_a_byte(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"a" * LONG_BYTES + "Größe\n".encode("latin-1"))
+    source = {"name": "web", "text": {"paths": [str(tmp_path / "a.txt")]}}
+    with pytest.raises(
+        BadConfiguration, match=r"a\.txt is not UTF-8 at byte \d+ \(0xf6\): 2 of its [\d,]+ bytes would"
+    ):
+        ensure_caches(spec_of(f"file://{tmp_path}/root", [source], data__cache=CACHE), process="p")

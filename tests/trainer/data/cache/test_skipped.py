@@ -104,7 +104,10 @@ def test_a_folder_of_pictures_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "a.png").write_bytes(b"\x89PNG\x00")
     spec = spec_of(f"file://{tmp_path}/root", [{"name": "notes", "text": {"paths": [f"{tmp_path}/pictures"]}}])
-    with pytest.raises(BadConfiguration, match=r"\[notes\]: there is no text in 1 file, of which 1 is binary; give it"):
+    with pytest.raises(
+        BadConfiguration,
+        match=r"\[notes\]: there is no text in 1 file, of which 1 is binary: .*a\.png is a picture, not text; conv",
+    ):
         ensure_caches(spec, process="p")
 
 

@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from halcyon.data.formats import build_formatter
+from halcyon.data.formats.template import ChatTemplate, day
 from halcyon.data.formats.text import texts_of
 from halcyon.data.sources.fields import needed_fields
 from halcyon.errors import BadConfiguration
@@ -117,6 +118,59 @@ def test_templates_get_tools_tokens_and_json_as_hugging_face_gives_them() -> Non
     ]
 
 
+@pytest.mark.parametrize(
+    ("template", "learnt"),
+    [
+        (CHATML, "[im_end]"),
+        (CHATML.replace("{% generation %}", "").replace("{% endgeneration %}", ""), "[im_end]"),
+        (None, "[assistant_end]"),
+    ],
+    ids=["blocks", "no blocks", "own"],
+)
+@pytest.mark.parametrize("mark", [{"weight": 0}, {"train": False}, {"trainable": False}, {"loss_mask": 0}])
+def test_an_answer_may_be_kept_out_of_the_loss(template: str | None, learnt: str, mark: dict[str, Any]) -> None:
+    """As OpenAI's fine-tuning, axolotl and verl keep it out."""
+    tokenizer = TOKENIZER if template is None else CHATML_TOKENIZER
+    talk = [user("a"), assistant("wrong") | mark, user("b"), assistant("right") | {"weight": 1, "train": None}]
+    (document,) = chat(tokenizer, template=template)([row({"messages": talk})])
+    (span,) = counted(tokenizer, document.tokens, document.weights)
+    assert span.endswith(f"right{learnt}")
+    assert "wrong" not in span
+    assert "wrong" in tokenizer.show(document.tokens)
+    with pytest.raises(BadConfiguration, match="has an answer that must not be learnt, and lossOn: all"):
+        chat(tokenizer, template=template, loss_on="all")([row({"messages": talk})])
+    with pytest.raises(BadConfiguration, match="nothing in it would be learnt"):
+        chat(tokenizer, template=template)([row({"messages": talk[:2]})])
+
+
+CALLS = (
+    "{% for m in messages %}{{ m.role }}{% for call in m.tool_calls or [] %}"
+    "{% generation %}{{ ARGUMENTS }}{% endgeneration %}{% endfor %};{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("printed", "arguments", "text"),
+    [
+        ("call.function.arguments | tojson", '{"town":"Oslo","days":2.0}', '{"town": "Oslo", "days": 2.0}'),
+        ("call.function.arguments | tojson", {"town": "Oslo"}, '{"town": "Oslo"}'),
+        ("call.function.arguments | items | list | length", "", "0"),
+        ("call.function.arguments | tojson", '{"town": "Os', '"{\\"town\\": \\"Os"'),
+        ("'`' + call.function.arguments + '`'", {"town": "Ålesund"}, '`{"town": "Ålesund"}`'),
+        ("'`' + call.function.arguments + '`'", '{"town":1}', '`{"town":1}`'),
+        ("call.function.arguments", {"town": 1}, '{"town": 1}'),
+    ],
+)
+def test_a_template_gets_the_arguments_of_calls_in_the_form_that_it_prints(
+    printed: str, arguments: Any, text: str
+) -> None:
+    """Rows of OpenAI have a text; most templates take an object, and some a text."""
+    call = {"type": "function", "function": {"name": "look", "arguments": arguments}}
+    template = CALLS.replace("ARGUMENTS", printed)
+    (document,) = chat(template=template)([row({"messages": [user("?"), assistant("") | {"tool_calls": [call]}]})])
+    assert counted(TOKENIZER, document.tokens, document.weights) == [text]
+
+
 def test_what_a_generation_block_sets_is_known_to_the_block_alone() -> None:
     template = (
         "{% set a = 'x' %}{% for m in messages %}{% set b = 'y' %}{% generation %}{% set a = m['content'] %}{% set b = "
@@ -186,7 +240,7 @@ def test_contents_never_become_special_tokens_and_stay_unchanged(contents: list[
     [
         (
             [user("a"), user("b"), assistant("c")],
-            "has two user turns in a row at places 0 and 1; join them, or ",
+            "has two user turns in a row at places 0 and 1; join them, add the answer between them, or give a template",
         ),
         ([user("a")], "has no assistant turn, so nothing in it would be learnt; leave the row out, or set lossOn: all"),
         (
@@ -212,11 +266,14 @@ def test_the_row_of_an_invalid_conversation_is_named(messages: Any, sentence: st
     )
 
 
-def test_foreign_templates_get_other_roles_but_no_repeated_turns() -> None:
+def test_foreign_templates_decide_about_other_roles_and_repeated_turns() -> None:
     formatter = chat(CHATML_TOKENIZER, template=CHATML)
     assert formatter([row({"messages": [user("a"), assistant("b"), {"role": "tool", "content": "c"}, assistant("d")]})])
-    with pytest.raises(BadConfiguration, match="two user turns in a row"):
-        formatter([row({"messages": [user("a"), user("b"), assistant("c")]})])
+    (document,) = formatter([row({"messages": [user("a"), user("b"), assistant("c")]})])
+    assert "a[im_end]\n[im_start]user\nb[im_end]" in CHATML_TOKENIZER.show(document.tokens)
+    strict = "{% if messages[1]['role'] == 'user' %}{{ raise_exception('roles must alternate') }}{% endif %}" + CHATML
+    with pytest.raises(BadConfiguration, match="does not fit the template: roles must alternate"):
+        chat(CHATML_TOKENIZER, template=strict)([row({"messages": [user("a"), user("b"), assistant("c")]})])
 
 
 @pytest.mark.parametrize(
@@ -300,3 +357,10 @@ def test_a_preference_is_a_chosen_and_then_a_rejected_document() -> None:
         formatter([row({"chosen": [user("q"), assistant("good")], "rejected": [user("q")]})])
     with pytest.raises(BadConfiguration, match=r"\.preference: row 17 .* has one of its two conversations empty"):
         formatter([row({"chosen": [user("q"), assistant("good")], "rejected": []})])
+
+
+def test_a_first_line_of_a_template_sets_a_variable() -> None:
+    template = "{% for one in messages %}{{ one.content }}{% endfor %}{{ ' /no_think' if enable_thinking is false }}"
+    for line, expected in (("", "hello"), ("{%- set enable_thinking = false -%}\n", "hello /no_think")):
+        made = ChatTemplate(line + template, CHATML_TOKENIZER, "a template", day(None))
+        assert made.render([{"role": "user", "content": "hello"}]).text.text == expected

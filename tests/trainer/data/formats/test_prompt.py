@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from halcyon.data.formats import build_formatter
@@ -54,9 +55,10 @@ BEFORE = "[bos][user_start]1+1?[user_end][assistant_start]"
         (
             {"question": "1+1?", "tests": {"b": [1], "a": "ü"}},
             {"field": "question", "reference_field": "tests"},
-            '{"a":"ü","b":[1]}',
+            '{"b":[1],"a":"ü"}',
         ),
         ({"messages": [ASKED, {"role": "assistant", "content": "3"}], "right": 2}, {"reference_field": "right"}, "2"),
+        ({"prompt": "1+1?", "solution": np.array([1, 2])}, {"reference_field": "solution"}, "[1,2]"),
     ],
 )
 def test_a_document_is_a_prompt_and_its_reference(value: Any, options: dict[str, str], reference: str) -> None:
@@ -72,6 +74,11 @@ def test_the_prompt_is_that_of_a_chat() -> None:
 def test_a_template_writes_the_beginning_of_the_answer() -> None:
     template = "{{ messages[0]['content'] }}{% if add_generation_prompt %} Answer:{% endif %}"
     assert documents({"messages": [ASKED]}, template=template) == [("1+1? Answer:", [])]
+
+
+def test_a_template_may_take_two_user_turns() -> None:
+    template = "{% for m in messages %}{{ m['content'] }};{% endfor %}"
+    assert documents({"messages": [ASKED, ASKED]}, template=template) == [("1+1?;1+1?;", [])]
 
 
 def test_empty_rows_are_left_out() -> None:

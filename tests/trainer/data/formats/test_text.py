@@ -16,6 +16,7 @@ from halcyon_api.spec.sources import FormatSpec, TextFormatSpec
 from tests.trainer.data.formats.standin import MarkedBytes, row
 
 WHERE = "spec.data.sources[web].format"
+LATIN = "would be replaced; convert the text, for example with iconv -f WINDOWS-1252 -t UTF-8"
 TOKENIZER = MarkedBytes()
 
 
@@ -51,11 +52,12 @@ def test_empty_texts_make_no_documents() -> None:
         ({}, "has no field 'text'; name the field, or fix the row"),
         ({"text": None}, "has a field 'text' that is null, not a text; name the field of the text"),
         ({"text": ["a"]}, "has a field 'text' that is a list, not a text; name the field of the text"),
-        ({"text": b"ab\xff"}, "is not UTF-8 at byte 2; convert the text, or use the byte tokenizer"),
+        ({"text": b"ab\xff"}, f"is not UTF-8 at byte 2 (0xff): 1 of its 3 bytes {LATIN}"),
+        (b"\xe4", f"is not UTF-8 at byte 0 (0xe4): 1 of its 1 byte {LATIN}"),
+        ({"text": b"%PDF-1.7\n"}, "is a PDF, not text; convert it first, for example with pdftotext, or leave it out"),
         (
-            b"\xe4",
-            "is not UTF-8 at byte 0; convert the text, leave the file out (exclude, or onBadFile: skip), or use the byte "
-            "tokenizer",
+            {"text": "\x89PNG\r\n\x1a\n"},
+            "is a picture, not text; convert it first, for example with tesseract, or leave it out",
         ),
         ({"text": "a\ud800"}, "has half a surrogate pair at character 1; fix the text"),
     ],
@@ -93,5 +95,8 @@ def test_a_bad_byte_of_a_long_text_is_named_by_its_place_in_the_whole(cut: tuple
     bounds = [0, *cut, len(data)]
     parts = [data[start:end] for start, end in itertools.pairwise(bounds)]
     document = text_formatter().long_document(row({"text": LongText(lambda: iter(parts))}))
-    with pytest.raises(BadConfiguration, match=rf"row 17 .* is not UTF-8 at byte {place}; convert the text"):
+    with pytest.raises(
+        BadConfiguration,
+        match=rf"row 17 .* is not UTF-8 at byte {place} \(0xe4\): 2 of its 18 bytes would be replaced; remove",
+    ):
         list(document.tokens)

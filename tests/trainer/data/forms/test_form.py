@@ -401,12 +401,6 @@ BAD: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ),
     (
         "chat",
-        {"messages": []},
-        {"messages": [u("q"), a("r", weight=0), u("p"), a("t", weight=1)]},
-        "has weight 0 at place 1, so that answer must not be learnt",
-    ),
-    (
-        "chat",
         {"messages": [], "tools": []},
         {"messages": [u("q"), a("r")], "tools": "f(x)"},
         "has a text in the field 'tools' that is not JSON",

@@ -27,7 +27,7 @@ PAIRS = {"preference": {"simpo": {}, "pairsPerRow": 3}}
             [1, "whole", {"conversations": 1, "units_per_row": None, "buffer": 7}],
         ),
         (PAIRS, {"concatenate": {}}, [1, "whole", {"conversations": 2, "units_per_row": 3, "buffer": 1000}]),
-        ({"policy": {"reward": "gsm8k"}}, {"concatenate": {}}, [1, "prompts"]),
+        ({"policy": {"reward": "gsm8k"}}, {"concatenate": {}}, [2, "prompts", {"answer_tokens": 256, "skips": False}]),
     ],
 )
 def test_a_stored_layout_is_found_by_what_decides_it(

@@ -53,6 +53,7 @@ def test_conversations_stay_whole_and_every_row_counts(
     report = layout.report
     assert report.used + report.cropped + report.dropped == sum(map(len, conversations))
     assert report.used + report.padding == layout.sequences * (length + 1)
+    assert (report.left_out, report.units) == (len(conversations) - len(placed), len(conversations))
 
 
 @given(st.lists(st.tuples(conversation, conversation), max_size=30), st.integers(2, 24), st.integers(1, 3))

@@ -30,7 +30,8 @@ SENTENCES = {
     "NaN": "has NaN or Infinity, which JSON does not have, in the field 'text'; fix the line",
     "Infinity": "has NaN or Infinity, which JSON does not have, in the field 'text'; fix the line",
     "half a surrogate pair": "has half a surrogate pair in the field 'text'; fix the line",
-    "not UTF-8": "is not JSON: byte 10 is not UTF-8; fix the line",
+    "not UTF-8": "is not UTF-8 at byte 10 (0xff): 1 of its 13 bytes would be replaced; convert the text, for example with "
+    "iconv -f WINDOWS-1252 -t UTF-8",
 }
 TALK = b'[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]'
 
@@ -92,7 +93,7 @@ def test_a_column_that_is_not_read_may_hold_bytes_that_are_not_utf8(tmp_path: Pa
     parquet.write_table(pa.table(table | {"completion": bad}), tmp_path / "a.parquet")
     with pytest.raises(
         BadConfiguration,
-        match=r"row 0 \(counted from 0\) of .*a\.parquet is not UTF-8 in column 'completion'; fix the row",
+        match=r"row 0 \(counted from 0\) of .*a\.parquet is not UTF-8 at byte 0 .* in column 'completion'; conv",
     ):
         documents("parquet", tmp_path / "a.parquet", {"chat": {}})
     (tmp_path / "a.csv").write_bytes(b"prompt,completion,more\nHi,Hello,\xff\n")
@@ -102,6 +103,6 @@ def test_a_column_that_is_not_read_may_hold_bytes_that_are_not_utf8(tmp_path: Pa
     (tmp_path / "a.csv").write_bytes(b"prompt,completion\nHi,\xff\n")
     with pytest.raises(
         BadConfiguration,
-        match=r"F\.chat: row 0 \(counted from 0\) of .*a\.csv is not UTF-8 in the field 'completion'; fix",
+        match=r"F\.chat: row 0 \(counted from 0\) of .*a\.csv is not UTF-8 at .* in the field 'completion'; convert",
     ):
         documents("csv", tmp_path / "a.csv", {"chat": {}})

@@ -137,7 +137,12 @@ def test_what_is_not_read_may_be_bad(tmp_path: Path) -> None:
     file.write_bytes(b"text\nfine\n\xff\n")
     assert [row.value for row in rows_of(all_pieces(source("csv", file)))] == [
         {"text": "fine"},
-        {"text": BadValue("is not UTF-8")},
+        {
+            "text": BadValue(
+                "is not UTF-8 at byte 0 (0xff): 1 of its 1 byte would be replaced",
+                "convert the text, for example with iconv -f WINDOWS-1252 -t UTF-8",
+            )
+        },
     ]
 
 
@@ -185,8 +190,15 @@ def test_a_long_value_is_read(tmp_path: Path) -> None:
             "FILE ends inside quotes, which begin in its last row; close the quote, or copy the file again",
         ),
         (b'id,"text\n1,a\n', "FILE ends inside quotes"),
-        ("id,text\n1,a\n".encode("utf-16"), "FILE is UTF-16, not UTF-8; save it as UTF-8"),
-        (b"id,text,\xff\n1,a,b\n", "the header of FILE is not UTF-8 at byte 8; save the file as UTF-8"),
+        (
+            "id,text\n1,a\n".encode("utf-16"),
+            "FILE is UTF-16, not UTF-8; convert the text, for example with iconv -f UTF-16 -t UTF-8",
+        ),
+        (
+            b"id,text,\xff\n1,a,b\n",
+            "the header of FILE is not UTF-8 at byte 8 (0xff): 1 of its 10 bytes would be replaced; convert the text, "
+            "for example with iconv -f WINDOWS-1252 -t UTF-8",
+        ),
     ],
 )
 @pytest.mark.parametrize("packed", ["", ".gz"])

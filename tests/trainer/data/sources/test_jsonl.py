@@ -98,7 +98,7 @@ def test_blank_lines_byte_order_marks_and_carriage_returns(tmp_path: Path) -> No
     ("line", "sentence"),
     [
         (b'{"text": "abc', "is not JSON: "),
-        (b'{"text": "\xff"}', "is not JSON: byte 10 is not UTF-8; fix the line"),
+        (b'{"text": "\xff"}', "is not UTF-8 at byte 10 (0xff): 1 of its 13 bytes would be replaced; convert the text"),
         (
             b'{\n  "text": "a"\n}',
             "is not JSON: its object goes on in the next lines; fix the file: write each object on one line, or",

@@ -18,6 +18,14 @@ from tests.trainer.data.sources.cases import NOW, all_pieces, rows_of
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 JPEG_WITHOUT_NUL = b"\xff\xd8\xff\xe1\x01\x02\x03 Exif"
+NO_TEXT = {
+    "a.docx": b"PK\x03\x04\x14\x00\x06\x00",
+    "a.pdf": b"%PDF-1.4\n% all of it is ASCII at the beginning\n" + b"1 0 obj\n" * 2000,
+    "a.png": PNG,
+    "a.rtf": b"{\\rtf1 text}",
+    "b.jpg": JPEG_WITHOUT_NUL,
+    "e.png.gz": gzip.compress(PNG),
+}
 LATIN_1 = "Grüße aus Köln\n".encode("latin-1")
 
 
@@ -86,27 +94,69 @@ def test_a_folder_without_a_file_that_is_left_is_reported(tmp_path: Path) -> Non
         list_source(source("text", tmp_path, exclude=("*.log",)), NOW)
 
 
-def test_binary_files_are_left_out_of_text_unless_they_are_named(tmp_path: Path) -> None:
-    put(tmp_path, "a.png", content=PNG)
-    put(tmp_path, "b.jpg", content=JPEG_WITHOUT_NUL)
+def test_files_of_a_folder_with_other_endings_are_counted(tmp_path: Path) -> None:
+    put(tmp_path, "a.jsonl", "b.json", "below/c.md", content=b'{"text": "a"}\n')
+    assert list_source(source("jsonl", tmp_path), NOW).others == 2
+    with pytest.raises(
+        BadConfiguration, match=r"has no file that ends with \.csv .*, only 3 other files; name files with"
+    ):
+        list_source(source("csv", tmp_path), NOW)
+
+
+def test_a_file_of_a_folder_that_is_no_text_is_left_out(tmp_path: Path) -> None:
+    for name, content in NO_TEXT.items():
+        put(tmp_path, name, content=content)
     put(tmp_path, "c.txt", content="Grüße".encode())
     put(tmp_path, "d.txt", content=b"a" * 8191 + "ü".encode())
-    put(tmp_path, "e.png.gz", content=gzip.compress(PNG))
     put(tmp_path, "f.txt", content=b"\x1b[31mred\x1b[0m\x07")
-    rows = rows_of(all_pieces(source("text", tmp_path)))
-    assert [(name, kind) for name, kind, _ in left_out(rows)] == [
-        ("a.png", "binary"),
-        ("b.jpg", "binary"),
-        ("e.png.gz", "binary"),
-    ]
-    assert left_out(rows_of(all_pieces(source("text", tmp_path / "a.png")))) == []
+    found = left_out(rows_of(all_pieces(source("text", tmp_path))))
+    assert [(name, kind) for name, kind, _ in found] == [(name, "binary") for name in sorted(NO_TEXT)]
 
 
-def test_text_of_another_encoding_is_not_taken_for_binary(tmp_path: Path) -> None:
-    """It is the user's text, so it must not vanish: the format rejects it."""
-    put(tmp_path, "latin.txt", content=LATIN_1)
-    put(tmp_path, "utf16.txt", content="Grüße".encode("utf-16"))
-    assert left_out(rows_of(all_pieces(source("text", tmp_path)))) == []
+@pytest.mark.parametrize("kind", ["text", "jsonl", "csv"])
+@pytest.mark.parametrize("name", NO_TEXT)
+def test_a_named_file_that_is_no_text_is_refused_with_the_way_out(tmp_path: Path, kind: str, name: str) -> None:
+    put(tmp_path, name, content=NO_TEXT[name])
+    with pytest.raises(BadConfiguration) as refused:
+        rows_of(all_pieces(source(kind, tmp_path / name)))
+    assert str(refused.value).startswith(f"spec.data.sources[mine].{kind}: {tmp_path / name} is ")
+    assert ", not text; convert it first" in str(refused.value)
+    if kind == "text":
+        ((_, left, _),) = left_out(rows_of(all_pieces(source(kind, tmp_path / name, onBadFile="skip"))))
+        assert left == "file"
+
+
+def test_a_pdf_is_named_with_its_tool(tmp_path: Path) -> None:
+    put(tmp_path, "a.pdf", content=NO_TEXT["a.pdf"])
+    with pytest.raises(BadConfiguration) as refused:
+        rows_of(all_pieces(source("text", tmp_path / "a.pdf")))
+    assert str(refused.value) == (
+        f"spec.data.sources[mine].text: {tmp_path}/a.pdf is a PDF, not text; convert it first, for example with "
+        "pdftotext, or leave it out"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (
+            LATIN_1,
+            "at byte 2 (0xfc): 3 of its 15 bytes would be replaced; convert the text, for example with iconv -f WIN",
+        ),
+        ("Grüße".encode("utf-16"), "is UTF-16, not UTF-8; convert the text, for example with iconv -f UTF-16 -t UTF-8"),
+        ("Grüße".encode() + b"\xff", "at byte 7 (0xff): 1 of its 8 bytes would be replaced; remove them, for example"),
+    ],
+)
+@pytest.mark.parametrize("named", [True, False])
+def test_text_of_another_encoding_is_not_taken_for_binary(
+    tmp_path: Path, content: bytes, sentence: str, named: bool
+) -> None:
+    """It is the user's text, so it must not vanish from a folder either."""
+    put(tmp_path, "a.txt", content=content)
+    with pytest.raises(BadConfiguration) as refused:
+        rows_of(all_pieces(source("text", tmp_path / "a.txt" if named else tmp_path)))
+    assert sentence in str(refused.value)
+    assert "leave the file out (exclude, or onBadFile: skip)" in str(refused.value)
 
 
 def test_bad_rows_of_each_kind_are_left_out_if_the_document_says_so(tmp_path: Path) -> None:

@@ -97,7 +97,8 @@ def test_a_text_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     bad = pa.StringArray.from_buffers(2, pa.py_buffer(np.array([0, 2, 4], np.int32)), pa.py_buffer(b"okb\xff"))
     file = write(tmp_path / "a.parquet", {"text": bad})
     with pytest.raises(
-        BadConfiguration, match=r"row 1 \(counted from 0\) of .*a\.parquet is not UTF-8 in column 'text'; fix the row"
+        BadConfiguration,
+        match=r"row 1 \(counted from 0\) of .*a\.parquet is not UTF-8 at byte 1 \(0xff\): .* in column 'text'; conv",
     ):
         values(parquet_source(file))
 

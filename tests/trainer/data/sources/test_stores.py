@@ -13,6 +13,7 @@ from pyarrow import parquet
 from halcyon.data.sources import Access, SourceFile, list_files, pieces, read_piece, remote
 from halcyon.data.sources.access import parse_address
 from halcyon.data.sources.failures import Unreadable
+from halcyon.data.sources.piece import LeftOut
 from halcyon.errors import BadConfiguration, DataUnreachable
 from tests.trainer.data.sources.cases import NOW, jsonl_source, parquet_source, text_source, texts, values, write_jsonl
 from tests.trainer.data.sources.conftest import Bucket, WebServer
@@ -68,6 +69,17 @@ def test_rows_from_a_bucket_are_those_of_the_disk(bucket: Bucket, monkeypatch: p
     ]
     assert cut[0] == cut[1]
     assert values(text_source(f"{bucket.uri}/a.jsonl"), bucket.access) == [(bucket.folder / "a.jsonl").read_bytes()]
+
+
+def test_a_pdf_of_a_bucket_is_refused_if_it_is_named_and_else_left_out(bucket: Bucket) -> None:
+    (bucket.folder / "a.pdf").write_bytes(b"%PDF-1.4\n")
+    (bucket.folder / "b.txt").write_bytes(b"text")
+    with pytest.raises(BadConfiguration, match=rf"{bucket.uri}/a\.pdf is a PDF, not text; convert it first"):
+        values(text_source(f"{bucket.uri}/a.pdf"), bucket.access)
+    for path in ("", "/*"):
+        left_out, text = values(text_source(f"{bucket.uri}{path}"), bucket.access)
+        assert isinstance(left_out, LeftOut)
+        assert (left_out.kind, text) == ("binary", b"text")
 
 
 def test_only_the_needed_parts_of_a_parquet_file_are_fetched(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:

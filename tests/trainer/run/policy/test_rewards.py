@@ -179,7 +179,9 @@ def test_a_reward_that_is_not_there_is_one_sentence(path: str, sentence: str) ->
         ([1.0], "returned 1 numbers for 2 answers; return one for each"),
         ([1.0, math.nan], "returned nan for answer 1; return finite numbers"),
         (None, "returned NoneType; it must return a list with one number for each answer"),
-        (["a", "b"], "returned list; it must return a list with one number for each answer"),
+        (["a", "b"], "returned 'a' for answer 0; it must return a list with one number for each answer"),
+        ([1.0, None], "returned None for answer 1; it must return a list with one number for each answer"),
+        (np.float32(1), "returned float32; it must return a list with one number for each answer"),
     ],
 )
 def test_a_wrong_result_is_one_sentence(returned: Any, sentence: str) -> None:

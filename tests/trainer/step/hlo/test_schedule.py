@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from halcyon.step.device_use import Traffic, traffic_of
@@ -215,6 +217,7 @@ def test_exchange_between_islands_takes_the_time_of_the_network(
     one = Collective(kind, "u8", (MIB,), 0, 1, groups)
     assert crosses(one, 8, ISLANDS.island) is between
     assert collective_seconds(one, 8, ISLANDS) == pytest.approx(seconds)
+    assert collective_seconds(one, 8, replace(ISLANDS, latency=3.0)) == pytest.approx(3 + seconds)
     (row,) = traffic_of([one], ("replica", "fsdp"), (2, 4), island=ISLANDS.island)
     assert row.between is between
 
@@ -229,6 +232,7 @@ def test_the_work_of_a_step_is_divided_among_its_parts() -> None:
     assert found["mlp"].flops == pytest.approx(3 * SECONDS * 1e12)
     assert (found["mlp"].memory_seconds, found["other"].flops) == (0, 0)
     assert found["other"].memory_seconds == pytest.approx(3 * 2 * 64 * MIB / 1e9, rel=1e-6)
+    assert found["mlp"].kernels == 3
 
 
 def test_a_call_beside_the_program_is_an_asynchronous_collective() -> None:

@@ -166,7 +166,24 @@ def test_a_damaged_segment_is_named_and_set_aside_and_the_others_are_read(tmp_pa
     recorder.flush([row(8)])
     assert "a part of the history is lost" in recorder.warnings[0]
     assert store.read(f"quarantine/{damaged.replace('/', '-')}").data == b"\0" * 40
-    assert read_history(store).damages == ()
+    (merged,) = files(store)
+    lost = f"{merged} lacks {damaged}, which could not be read when they were merged"
+    assert read_history(store).damages == (lost,), "what was lost stays named"
+
+
+def test_a_missing_segment_is_named(tmp_path: Path) -> None:
+    store = root(tmp_path)
+    recorder = Recorder(store.place, group(1))
+    for number in range(1, 7):
+        recorder.flush([row(number)])
+    written = files(store)
+    for gone in (0, 2, 3):
+        store.delete(written[gone])
+    assert [one["step"] for one in read_history(store).steps] == [2, 5, 6]
+    assert read_history(store).damages == tuple(
+        f"metrics/: no file has the numbers {numbers}, so the history lacks their rows"
+        for numbers in ("1 to 1", "3 to 4")
+    )
 
 
 def test_a_copy_has_the_history_up_to_its_step_and_the_next_run_continues_it(tmp_path: Path) -> None:
@@ -193,6 +210,13 @@ def test_a_thread_that_is_stuck_holds_up_neither_rows_nor_the_end() -> None:
     assert background.dropped >= STEPS_WAITING
     assert background._rows[-1].event == "evaluation"
     stuck.set()
+
+
+def test_rows_that_found_no_room_are_said_at_the_end(tmp_path: Path) -> None:
+    recorder = Recorder(root(tmp_path).place, group(1))
+    recorder.writer.dropped = 3
+    recorder.writer.close(limit(10))
+    assert recorder.warnings == ["the history lacks 3 rows, which found no room in its queue"]
 
 
 def test_an_error_of_the_thread_is_reported_once_and_ends_only_the_thread() -> None:

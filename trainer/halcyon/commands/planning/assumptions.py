@@ -39,6 +39,9 @@ class Assumptions:
         Shares.products,
         "share of the peak rate that large matrix products reach (measured on an H100, docs/performance.md)",
     )
+    narrow: float = _assumed(
+        Shares.narrow, "share of their peak rate that large products in 8 bits reach (measured on an H100)"
+    )
     kernels: float = _assumed(
         Shares.kernels, "share of the peak rate that kernels of attention and experts reach (measured on an H100)"
     )
@@ -71,7 +74,7 @@ class Assumptions:
     @property
     def shares(self) -> Shares:
         """What programs reach of the peak speeds."""
-        return Shares(self.products, self.kernels, self.memory, self.links, self.host_copy)
+        return Shares(self.products, self.kernels, self.memory, self.links, self.host_copy, self.narrow)
 
     def stops_of_host(self, provisioning: Provisioning) -> float:
         """Stops of one host in a day."""

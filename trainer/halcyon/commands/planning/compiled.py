@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import jax
 
-from halcyon_api.mesh import document_vocabulary, run_mesh
+from halcyon.commands.planning.vocabulary import Vocabulary, vocabulary_of
+from halcyon_api.mesh import run_mesh
 from halcyon_api.spec.attention import NARROW_KERNELS
 from halcyon_api.training_run import TrainingRunSpec
 
@@ -30,7 +32,7 @@ class Compiled:
         plan: How it uses the devices.
         run: What the estimate needs of the run.
         rates: Speed of a device. None: not known.
-        note: Why it is not compiled for its own hardware, as one sentence; empty: it is.
+        note: Why it is not compiled for its own hardware, and what that means; empty: it is.
     """
 
     plan: Plan
@@ -39,12 +41,13 @@ class Compiled:
     note: str
 
 
-def compiled(spec: TrainingRunSpec, assumed: Assumptions) -> Compiled:
+def compiled(spec: TrainingRunSpec, assumed: Assumptions, doing: Callable[[str], None] = lambda what: None) -> Compiled:
     """Compile the step of a run for the accelerators that it names, else for virtual devices of this processor.
 
     Args:
         spec: The run's spec.
         assumed: May give the speed of a device.
+        doing: Called with what is compiled, before it is.
 
     Raises:
         BadConfiguration: No step fits into the memory, or the devices cannot compute the document.
@@ -54,29 +57,31 @@ def compiled(spec: TrainingRunSpec, assumed: Assumptions) -> Compiled:
     from halcyon.step.speeds import rates_of
 
     slices = spec.accelerator.resolve().slices
+    vocabulary = vocabulary_of(spec.tokenizer)
     rates, note = assumed.rates(rates_of(spec.accelerator, slices)), ""
     if spec.accelerator.row.family != "cpu":
         try:
-            program, plan = plan_for_hardware(spec, rates)
-            return Compiled(plan, run_of(spec, program, plan), rates, note)
+            program, plan = plan_for_hardware(spec, vocabulary.tokens, rates, doing)
+            return Compiled(plan, run_of(spec, program, plan, vocabulary), rates, note)
         except NoCompiler as error:
             other = without_kernel(spec)
             attention = other.trainer.attention
             instead = f" with attention {attention}" if attention != spec.trainer.attention else ""
-            note = f"Compiled for this processor{instead}, so the numbers differ somewhat: {error}."
+            note = f"Compiled for a processor{instead}, so memory is an upper bound and times are rough: {error}."
             spec = other
     mesh, memory_bytes = virtual_mesh(spec), spec.accelerator.row.memory_bytes
-    program, plan = planned(spec, document_vocabulary(spec.tokenizer), mesh, memory_bytes, rates)
-    return Compiled(plan, run_of(spec, program, plan), rates, note)
+    program, plan = planned(spec, vocabulary.tokens, mesh, memory_bytes, rates, doing)
+    return Compiled(plan, run_of(spec, program, plan, vocabulary), rates, note)
 
 
-def run_of(spec: TrainingRunSpec, program: Program, plan: Plan) -> Run:
+def run_of(spec: TrainingRunSpec, program: Program, plan: Plan, vocabulary: Vocabulary) -> Run:
     """What the estimate needs of a run.
 
     Args:
         spec: The run's spec.
         program: Its program.
         plan: Its plan.
+        vocabulary: Its vocabulary.
     """
     from halcyon.commands.planning.estimate import Run
     from halcyon.models.flops import model_flops
@@ -88,13 +93,18 @@ def run_of(spec: TrainingRunSpec, program: Program, plan: Plan) -> Run:
     hosts = topology.slices * topology.hosts_per_slice
     return Run(
         tokens=spec.trainer.tokens,
-        flops=model_flops(spec, template.model, document_vocabulary(spec.tokenizer)),
+        flops=model_flops(
+            spec, template.model, vocabulary.tokens, length=plan.sequence_length, trained=program.trained
+        ),
+        vocabulary=vocabulary,
+        compiled_for="a processor" if plan.platform == "cpu" else spec.accelerator.type,
         own_kernel=plan.platform == "cpu" and spec.accelerator.row.family != "cpu",
         state_bytes=sum(leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in jax.tree.leaves(saved)),
         devices=program.mesh.size,
         chips=hosts * (topology.devices_per_host if shape is None else shape.chips_per_host),
         hosts=hosts,
         provisioning=spec.accelerator.provisioning,
+        list_price=spec.accelerator.row.list_price,
     )
 
 

@@ -1,7 +1,7 @@
 """The numbers of a plan: memory, the time of a step and what bounds it, checkpoints, goodput, money and the end. Pure.
 
-Each number says what it is based on: ``compiled`` numbers are read off the compiled step, ``computed`` ones follow from
-the document and the facts of the hardware, ``assumed`` ones need an assumption
+Each number says what it is based on: ``compiled for …`` numbers are read off the compiled step, ``computed`` ones
+follow from the document and the facts of the hardware, ``assumed`` ones need an assumption
 (`halcyon.commands.planning.assumptions`).
 """
 
@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from halcyon.checkpoint.save_schedule import best_interval
 from halcyon.commands.planning.assumptions import Assumptions
+from halcyon.commands.planning.vocabulary import Vocabulary
 from halcyon.models.flops import ModelFlops
 from halcyon.step.device_use import Plan
 from halcyon.step.hlo.work import Rates
 from halcyon.step.step_time import StepTime, step_time
 from halcyon_api.counting import counted
+from halcyon_api.hardware import PRICES
 from halcyon_api.spec.accelerator import Provisioning
 
-Basis = Literal["compiled", "computed", "assumed"]
 _DAY = 86_400.0
+_MFU = "hidden positions and gradients of frozen weights do not count, and products in 8 bits count half"
 _FEWEST_STOPS = 0.001
 """Stops in a day below which a rate counts as this one: fewer change nothing that a run notices."""
 
@@ -41,7 +43,7 @@ class Number:
     name: str
     value: float | str | None
     unit: str
-    basis: Basis
+    basis: str
     note: str = ""
 
     def document(self) -> dict[str, Any]:
@@ -57,6 +59,8 @@ class Run:
     Attributes:
         tokens: Its tokens.
         flops: The operations of its model.
+        vocabulary: The tokens of its tokenizer.
+        compiled_for: What its step was compiled for: the accelerator type, or ``a processor``.
         own_kernel: Whether the hardware computes attention by a kernel that the compiled program does not have, because
             it was compiled for another platform.
         state_bytes: Size of a checkpoint.
@@ -64,16 +68,25 @@ class Run:
         chips: Its chips.
         hosts: Its hosts.
         provisioning: How its hardware is provisioned.
+        list_price: List price of a chip-hour. None: not known.
     """
 
     tokens: int
     flops: ModelFlops
+    vocabulary: Vocabulary
+    compiled_for: str
     own_kernel: bool
     state_bytes: int
     devices: int
     chips: int
     hosts: int
     provisioning: Provisioning
+    list_price: float | None = None
+
+    @property
+    def compiled(self) -> str:
+        """The basis of numbers of the compiled step."""
+        return f"compiled for {self.compiled_for}"
 
 
 @dataclass(frozen=True)
@@ -119,12 +132,18 @@ class Estimate:
     Attributes:
         sections: The numbers by the title of their section.
         step: The time of a step. None: the device's speed is not known.
-        missing_bytes: Memory that a device lacks. 0: the step fits.
+        missing_bytes: Memory that a device lacks. 0: the step fits, or that is not known.
     """
 
     sections: dict[str, tuple[Number, ...]]
     step: StepTime | None
     missing_bytes: int
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether the step fits into a device. None: the memory of one of them is not known."""
+        memory = (self.value("memory of a device", name) for name in ("the whole step", "there is"))
+        return None if None in memory else not self.missing_bytes
 
     def value(self, section: str, name: str) -> float | None:
         """A number of a section. None: there is none, or it is not known."""
@@ -153,11 +172,15 @@ def estimate(plan: Plan, run: Run, rates: Rates | None, assumed: Assumptions, no
         if rates is None or not plan.work
         else step_time(plan, run.flops, rates, assumed.shares, own_kernel=run.own_kernel)
     )
-    memory, missing = _memory(plan)
+    memory, missing = _memory(plan, run.compiled)
     save = _saving(run, assumed)
-    sections: dict[str, tuple[Number, ...]] = {"memory of a device": memory}
+    basis = "assumed" if run.vocabulary.note else "computed"
+    sections: dict[str, tuple[Number, ...]] = {
+        "model": (Number("vocabulary", run.vocabulary.tokens, "tokens", basis, run.vocabulary.note),),
+        "memory of a device": memory,
+    }
     if step is not None:
-        sections["step"] = _step(step, run, plan, assumed)
+        sections["step"] = _step(step, run, plan, assumed, rates)
     sections["checkpoint"] = save
     restore = run.state_bytes / run.hosts / assumed.store
     blocked = run.state_bytes / run.devices / assumed.host_copy
@@ -179,38 +202,41 @@ def estimate(plan: Plan, run: Run, rates: Rates | None, assumed: Assumptions, no
     return Estimate(sections, step, missing)
 
 
-def _memory(plan: Plan) -> tuple[tuple[Number, ...], int]:
+def _memory(plan: Plan, compiled: str) -> tuple[tuple[Number, ...], int]:
     memory = plan.memory
     rows = [
         Number("parameters", memory.parameters, "bytes", "computed"),
         Number("optimizer state", memory.optimizer - memory.offloaded, "bytes", "computed"),
         Number("gradients", memory.gradients, "bytes", "computed"),
-        Number("activations and temporary arrays", memory.activations, "bytes", "compiled"),
-        Number("the whole step", memory.step, "bytes", "compiled"),
+        Number("activations and temporary arrays", memory.activations, "bytes", compiled),
+        Number("the whole step", memory.step, "bytes", compiled),
         Number("there is", memory.available, "bytes", "computed"),
     ]
     if on_host := memory.offloaded + memory.kept_on_host:
-        rows.insert(2, Number("in the memory of the host", on_host, "bytes", "compiled"))
+        rows.insert(2, Number("in the memory of the host", on_host, "bytes", compiled))
     if memory.step is None or memory.available is None:
         return tuple(rows), 0
     spare = memory.available - memory.step
-    rows.append(Number("left" if spare >= 0 else "missing", abs(spare), "bytes", "compiled"))
+    rows.append(Number("left" if spare >= 0 else "missing", abs(spare), "bytes", compiled))
     return tuple(rows), max(0, -spare)
 
 
-def _step(step: StepTime, run: Run, plan: Plan, assumed: Assumptions) -> tuple[Number, ...]:
+def _step(step: StepTime, run: Run, plan: Plan, assumed: Assumptions, rates: Rates | None) -> tuple[Number, ...]:
     share = assumed.uncertainty
     range_of = f"{in_words(step.seconds * (1 - share))} to {in_words(step.seconds * (1 + share))}"
     rows = [
         Number("model FLOPs of a step", float(plan.tokens * run.flops.per_token), "FLOPs", "computed"),
-        Number("time on ideal devices", step.ideal_seconds, "seconds", "compiled"),
-        Number("MFU, at most", step.ceiling, "share", "compiled"),
+        Number("time on ideal devices", step.ideal_seconds, "seconds", run.compiled),
+        Number("MFU, at most", step.ceiling, "share", run.compiled, _MFU),
         Number("time of a step", step.seconds, "seconds", "assumed", f"{range_of}; bound by {step.bound}"),
         Number("MFU", step.mfu, "share", "assumed"),
         Number("tokens a day", plan.tokens / step.seconds * _DAY, "tokens", "assumed"),
     ]
+    if rates is not None and rates.network is not None:
+        note = "a second to other hosts or slices, of Google's machine; --assume device-network=NUMBER has another one"
+        rows.append(Number("network of a device", rates.network, "bytes", "computed", note))
     if plan.compile_seconds is not None:
-        rows.append(Number("time to compile, on this machine", plan.compile_seconds, "seconds", "compiled"))
+        rows.append(Number("time to compile, on this machine", plan.compile_seconds, "seconds", run.compiled))
     return tuple(rows)
 
 
@@ -230,8 +256,12 @@ def _whole(
 ) -> tuple[Number, ...]:
     seconds = steps * step.seconds / useful
     hours = seconds / 3600 * run.chips
-    money = None if assumed.price is None else hours * assumed.price
-    note = "give the price of a chip-hour: --assume price=NUMBER" if money is None else ""
+    price = run.list_price if assumed.price is None else assumed.price
+    note = ""
+    if price is None:
+        note = "give the price of a chip-hour: --assume price=NUMBER"
+    elif assumed.price is None:
+        note = f"${price:.2f} a chip-hour, {PRICES}; set spec.accelerator.pricePerChipHour to yours"
     try:
         end = (now + dt.timedelta(seconds=seconds)).isoformat(timespec="minutes")
     except OverflowError:
@@ -240,7 +270,7 @@ def _whole(
         Number("time of the run", seconds, "seconds", "assumed", "without evaluations"),
         Number("end", end, "date", "assumed", "" if end else "after the year 9999"),
         Number("chip-hours", hours, "chip-hours", "assumed", counted(run.chips, "chip")),
-        Number("cost", money, "money", "assumed", note),
+        Number("cost", None if price is None else hours * price, "money", "assumed", note),
     )
 
 

@@ -8,22 +8,24 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from halcyon.commands.planning.estimate import Estimate, Number
-from halcyon.commands.planning.search import Row, Tried
+from halcyon.commands.planning.estimate import Estimate, Number, Run
+from halcyon.commands.planning.search import Row, Tried, words
 from halcyon.commands.views.pages import program_page
 from halcyon.commands.views.picture import numbers_table
 from halcyon.commands.views.tables import FittedTable
 from halcyon.step.device_use import Plan
 from halcyon.step.step_time import StepTime
-from halcyon_api.counting import size
+from halcyon_api.counting import percent, size
 
 _SECTION = "memory of a device"
 _COLOURS = {"products": "#2563eb", "kernels": "#7c3aed", "memory": "#f59e0b", "links": "#dc2626", "host": "#0d9488"}
 
 
-def plan_page(plan: Plan, numbers: Estimate, note: str, *, details: bool) -> Iterator[RenderableType]:
+def plan_page(plan: Plan, numbers: Estimate, run: Run, note: str, *, details: bool) -> Iterator[RenderableType]:
     """The parts of the page, from top to bottom."""
-    yield plan.sentence()
+    yield f"{run.compiled.capitalize()}: {plan.sentence()}"
+    if note:
+        yield note
     for title, found in numbers.sections.items():
         table = FittedTable(title, "value", "basis", "note", drops=("note", "basis"))
         for one in found:
@@ -37,8 +39,8 @@ def plan_page(plan: Plan, numbers: Estimate, note: str, *, details: bool) -> Ite
         yield from program_page(plan)
     if numbers.missing_bytes:
         yield f"It does not fit: a device lacks {size(numbers.missing_bytes)}. `--search` tries other meshes."
-    if note:
-        yield note
+    if numbers.fits is None:
+        yield "It is not known whether it fits: the plan does not have the memory of the step, or of the device."
 
 
 def _parts(step: StepTime) -> FittedTable:
@@ -53,7 +55,7 @@ def _parts(step: StepTime) -> FittedTable:
             size(round(part.moved_bytes)),
             duration(part.ideal_seconds),
             duration(part.seconds),
-            f"{part.seconds / step.seconds:.0%}",
+            percent(part.seconds / step.seconds),
         )
     return table
 
@@ -72,7 +74,7 @@ def ranking(tried: Tried) -> Iterator[RenderableType]:
         "Candidates", "changes", "memory", "time of a step", "MFU", "time of the run", "chip-hours", "cost", left=1
     )
     for row in tried.rows:
-        table.add_row(_changes(row), *(_cell(row, *place) for place in _PLACES))
+        table.add_row(words(row.changes), *(_cell(row, *place) for place in _PLACES))
     yield table
     if tried.left:
         yield f"There was no time for {tried.left} more; give more with --minutes."
@@ -90,19 +92,14 @@ _PLACES = (
 )
 
 
-def _changes(row: Row) -> str:
-    if not row.changes:
-        return "as the document says"
-    short = {path.rpartition(".")[2]: value for path, value in row.changes.items() if value not in (1, None, "auto")}
-    return ", ".join(f"{name} {value}" for name, value in short.items()) or "microbatches, remat and offload auto"
-
-
 def _cell(row: Row, section: str, name: str) -> str:
     if row.plan is None:
         return row.error if (section, name) == _PLACES[0] else ""
     found = row.plan["plan"].get(section, {}).get(name)
     text = "-" if found is None else shown(Number(name, found["value"], found.get("unit", ""), found["basis"]))
-    return f"{text}, does not fit" if (section, name) == _PLACES[0] and not row.fits else text
+    if (section, name) != _PLACES[0] or row.fits:
+        return text
+    return f"{text}, not known to fit" if row.fits is None else f"{text}, does not fit"
 
 
 def beside(first: Estimate, second: dict[str, Any], names: tuple[str, str]) -> FittedTable:
@@ -135,7 +132,7 @@ def shown(number: Number) -> str:
         case "seconds":
             return duration(value)
         case "share":
-            return f"{value:.1%}"
+            return percent(value, 1)
         case "FLOPs":
             return f"{value:.3g}"
         case "money":

@@ -25,7 +25,7 @@ def report_of(numbers: Estimate, note: str) -> PlanStatus:
         said += f", and {in_words(time.seconds)}, bound by {time.bound}"
     tokens = numbers.value("step", "tokens a day")
     return PlanStatus(
-        fits=None if memory is None else not numbers.missing_bytes,
+        fits=numbers.fits,
         memory=memory,
         step_seconds=None if time is None else time.seconds,
         tokens_per_second=None if tokens is None else tokens / _DAY,

@@ -22,6 +22,7 @@ from typing import Any
 
 from halcyon.run.fitting import USABLE
 from halcyon_api.base import InvalidRun
+from halcyon_api.counting import counted
 from halcyon_api.hardware import TABLE
 from halcyon_api.memory import least_need
 from halcyon_api.mesh import model_shape, run_mesh
@@ -70,10 +71,12 @@ class Row:
         return numbers.get(name, {}).get("value")
 
     @property
-    def fits(self) -> bool:
-        """Whether its step fits into the memory of a device."""
+    def fits(self) -> bool | None:
+        """Whether its step fits into the memory of a device. None: its plan does not know."""
         step, there = (self.value("memory of a device", name) for name in ("the whole step", "there is"))
-        return self.plan is not None and (step is None or there is None or step <= USABLE * there)
+        if self.plan is None:
+            return False
+        return None if step is None or there is None else step <= USABLE * there
 
     def document(self) -> dict[str, Any]:
         """The row as JSON."""
@@ -94,19 +97,19 @@ class Tried:
 
     @property
     def best(self) -> Row | None:
-        """The best candidate that fits. None: none does."""
-        return next((row for row in self.rows if row.fits), None)
+        """The best candidate that fits, or of which that is not known if none does. None: none fits."""
+        return next((row for row in self.rows if row.fits is not False), None)
 
 
 def ranked(rows: Iterable[Row], *, by_money: bool = False) -> tuple[Row, ...]:
-    """Rows that fit before others; by the time of a step, or of the run, or by its cost."""
-    section, name = ("run", "cost") if by_money else ("step", "time of a step")
+    """Rows that fit first, then those of which that is not known, then others; by the time of a step, or by cost, and
+    after it by chip-hours.
+    """
+    keys = (("run", "cost"), ("run", "chip-hours")) if by_money else (("step", "time of a step"),)
 
-    def order(row: Row) -> tuple[bool, float]:
-        found = row.value(section, name)
-        if found is None and by_money:
-            found = row.value("run", "chip-hours")
-        return not row.fits, float("inf") if found is None else float(found)
+    def order(row: Row) -> tuple[float, ...]:
+        found = [row.value(*key) for key in keys]
+        return (True, None, False).index(row.fits), *(math.inf if one is None else float(one) for one in found)
 
     return tuple(sorted(rows, key=order))
 
@@ -187,8 +190,21 @@ def _that_may_fit(run: TrainingRun, changes: Changes) -> TrainingRun | None:
     return found if fits else None
 
 
+def words(changes: Changes) -> str:
+    """A candidate in words."""
+    if not changes:
+        return "as the document says"
+    short = {path.rpartition(".")[2]: value for path, value in changes.items() if value not in (1, None, "auto")}
+    return ", ".join(f"{name} {value}" for name, value in short.items()) or "microbatches, remat and offload auto"
+
+
 def tried(
-    source: Source, candidates: Callable[[bool], Iterable[Changes]], *, seconds: float, by_money: bool = False
+    source: Source,
+    candidates: Callable[[bool], Iterable[Changes]],
+    *,
+    seconds: float,
+    by_money: bool = False,
+    doing: Callable[[str], None] = lambda what: None,
 ) -> Tried:
     """Plan the document, and then as many candidates as there is time for, two at a time.
 
@@ -197,15 +213,18 @@ def tried(
         candidates: The candidates, given whether the document fits as it is.
         seconds: The time. What has not ended then is ended.
         by_money: Rank by cost.
+        doing: Called with each candidate before it is planned, as words.
     """
-    until = time.monotonic() + seconds
+    until, others, begun = time.monotonic() + seconds, list[Changes](), list[Changes]()
 
     def plan(changes: Changes) -> Row | None:
+        begun.append(changes)
+        doing(f"{words(changes)}; left: {counted(len(others) - len(begun) + 1, 'candidate') if others else 'others'}")
         left = until - time.monotonic()
         return None if left <= 0 else planned(source, changes, left)
 
     own = plan({})
-    others = list(candidates(own is not None and own.fits))
+    others += candidates(own is not None and own.fits is not False)
     with ThreadPoolExecutor(max(1, min(2, os.cpu_count() or 1))) as threads:
         found = [own, *threads.map(plan, others)]
     rows = [row for row in found if row is not None]
@@ -217,7 +236,7 @@ def planned(source: Source, changes: Changes, seconds: float) -> Row | None:
     process, and one that fails ends no other. None: it did not end in time.
     """
     given = [f"--set={path}={json.dumps(value)}" for path, value in changes.items()]
-    command = [sys.executable, "-m", "halcyon.commands.main", "plan", str(source.document), "--json"]
+    command = [sys.executable, "-m", "halcyon.commands.child", str(os.getpid()), "plan", str(source.document), "--json"]
     try:
         ended = subprocess.run(
             [*command, *source.options, *given], capture_output=True, text=True, check=False, timeout=seconds

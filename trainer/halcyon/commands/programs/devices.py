@@ -26,7 +26,7 @@ from halcyon.step.device_use import Plan
 from halcyon.step.hlo.work import Rates
 from halcyon.step.program import Program
 from halcyon_api.hardware.kinds import Accelerator
-from halcyon_api.mesh import document_vocabulary, run_mesh
+from halcyon_api.mesh import run_mesh
 from halcyon_api.package import install
 from halcyon_api.spec.accelerator import AcceleratorSpec
 from halcyon_api.training_run import TrainingRunSpec
@@ -178,12 +178,16 @@ def described_mesh(spec: TrainingRunSpec) -> Mesh:
     return build_mesh(mesh, devices_of(spec.accelerator, mesh.replica))
 
 
-def plan_for_hardware(spec: TrainingRunSpec, rates: Rates | None) -> tuple[Program, Plan]:
+def plan_for_hardware(
+    spec: TrainingRunSpec, vocabulary: int, rates: Rates | None, doing: Callable[[str], None]
+) -> tuple[Program, Plan]:
     """The program and the plan of a run, by a step that is compiled for its own hardware.
 
     Args:
         spec: The run's spec.
+        vocabulary: Tokens of its tokenizer.
         rates: Speed of a device. None: not known.
+        doing: See `halcyon.run.fitting.chosen`.
 
     Raises:
         NoCompiler: There is no compiler for the hardware here.
@@ -191,4 +195,4 @@ def plan_for_hardware(spec: TrainingRunSpec, rates: Rates | None) -> tuple[Progr
     """
     mesh = described_mesh(spec)
     with described(mesh.devices.flat[0]):
-        return planned(spec, document_vocabulary(spec.tokenizer), mesh, spec.accelerator.row.memory_bytes, rates)
+        return planned(spec, vocabulary, mesh, spec.accelerator.row.memory_bytes, rates, doing)

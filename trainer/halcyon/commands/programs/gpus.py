@@ -7,10 +7,10 @@ data sheet and the table of compute capabilities in the CUDA C++ programming gui
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from halcyon.step.speeds import GPU_MEMORY
+from halcyon_api.hardware import TABLE
 
 _KIB, _GB = 1024, 10**9
 _CUDNN = (9, 10)
@@ -27,9 +27,9 @@ class Gpu:
         capability: Its compute capability.
         core_count: Streaming multiprocessors.
         memory_bytes: Its memory.
-        memory_bandwidth: Bytes in a second.
         l2_bytes: Level-2 cache.
         clock_ghz: Highest clock rate.
+        memory_bandwidth: Bytes in a second; that of the hardware table.
         shared_bytes: Shared memory of a multiprocessor. A block gets 1 KiB less.
         threads: Threads of a multiprocessor at a time.
         float_units: Units for float32 of a multiprocessor.
@@ -40,9 +40,9 @@ class Gpu:
     capability: tuple[int, int]
     core_count: int
     memory_bytes: int
-    memory_bandwidth: int
     l2_bytes: int
     clock_ghz: float
+    memory_bandwidth: int = 0
     shared_bytes: int = 228 * _KIB
     threads: int = 2048
     float_units: int = 128
@@ -78,26 +78,23 @@ device_description_str: "{self.device_kind}"
 
 
 _HOPPER: dict[str, Any] = {"capability": (9, 0), "core_count": 132, "l2_bytes": 52428800, "clock_ghz": 1.98}
-_H100 = Gpu("NVIDIA H100 80GB HBM3", memory_bytes=84942979072, memory_bandwidth=GPU_MEMORY["h100"], **_HOPPER)
+_H100 = Gpu("NVIDIA H100 80GB HBM3", memory_bytes=84942979072, **_HOPPER)
 _A100: dict[str, Any] = {
     "capability": (8, 0), "core_count": 108, "l2_bytes": 41943040, "clock_ghz": 1.41, "shared_bytes": 164 * _KIB,
     "float_units": 64
 }  # fmt: skip
 
-GPUS: dict[str, Gpu] = {
-    "l4": Gpu(
-        "NVIDIA L4", (8, 9), 58, 24 * _GB, GPU_MEMORY["l4"], 50331648, 2.04, shared_bytes=100 * _KIB, threads=1536
-    ),
-    "a100": Gpu("NVIDIA A100-SXM4-40GB", memory_bytes=42331013120, memory_bandwidth=GPU_MEMORY["a100"], **_A100),
-    "a100-80gb": Gpu(
-        "NVIDIA A100-SXM4-80GB", memory_bytes=85100068864, memory_bandwidth=GPU_MEMORY["a100-80gb"], **_A100
-    ),
+_GPUS = {
+    "l4": Gpu("NVIDIA L4", (8, 9), 58, 24 * _GB, 50331648, 2.04, shared_bytes=100 * _KIB, threads=1536),
+    "a100": Gpu("NVIDIA A100-SXM4-40GB", memory_bytes=42331013120, **_A100),
+    "a100-80gb": Gpu("NVIDIA A100-SXM4-80GB", memory_bytes=85100068864, **_A100),
     "h100": _H100,
     "h100-mega": _H100,
-    "h200": Gpu("NVIDIA H200", memory_bytes=151397597184, memory_bandwidth=GPU_MEMORY["h200"], **_HOPPER),
-    "b200": Gpu("NVIDIA B200", (10, 0), 148, 191514411008, GPU_MEMORY["b200"], 132644864, 1.965),
-    "gb200": Gpu("NVIDIA GB200", (10, 0), 152, 197897748480, GPU_MEMORY["gb200"], 135528448, 2.062),
-    "b300": Gpu("NVIDIA B300", (10, 3), 158, 297021865984, GPU_MEMORY["b300"], 135528448, 1.965),
-    "gb300": Gpu("NVIDIA GB300", (10, 3), 152, 297021079552, GPU_MEMORY["gb300"], 135528448, 2.07),
+    "h200": Gpu("NVIDIA H200", memory_bytes=151397597184, **_HOPPER),
+    "b200": Gpu("NVIDIA B200", (10, 0), 148, 191514411008, 132644864, 1.965),
+    "gb200": Gpu("NVIDIA GB200", (10, 0), 152, 197897748480, 135528448, 2.062),
+    "b300": Gpu("NVIDIA B300", (10, 3), 158, 297021865984, 135528448, 1.965),
+    "gb300": Gpu("NVIDIA GB300", (10, 3), 152, 297021079552, 135528448, 2.07),
 }
+GPUS = {name: replace(gpu, memory_bandwidth=TABLE[name].memory_bandwidth or 0) for name, gpu in _GPUS.items()}
 """The GPUs by ``accelerator.type``. The type ``nvidia`` is any GPU, so it has no facts."""

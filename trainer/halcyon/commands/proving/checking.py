@@ -68,7 +68,10 @@ def facts(stated: Statement, root: Shown) -> Iterator[Fact]:
         yield Fact("root", False, damage)
     if not root.damages:
         checkpoints = counted(len(root.present), "checkpoint")
-        yield Fact("root", True, f"every byte of {checkpoints}, the chain and the history is what was written")
+        links = counted(len(root.links), "link")
+        written = f"every byte of {checkpoints} and of {links} is what was written"
+        yield Fact("root", True, f"{written}; token caches: {root.caches}")
+        yield Fact("history", True, root.history)
     predicate, head = stated.predicate, stated.predicate.chain.head
     place = next((place for place, (digest, _) in enumerate(root.links) if digest == head), None)
     if place is None:

@@ -44,16 +44,20 @@ class Shown:
         links: Its chain, the newest link first, each with its hash.
         present: Prefixes of the checkpoints that it still has.
         damages: What is wrong with it, one sentence for each fault; empty: all was read, and is what was written.
+        history: What was read of the history, and what of it no link covers.
+        caches: What was read of the token caches.
     """
 
     run: str
     links: tuple[tuple[str, Link], ...]
     present: frozenset[str]
     damages: tuple[str, ...]
+    history: str = ""
+    caches: str = ""
 
 
 def read_root(store: Store, run: TrainingRun | None) -> Shown:
-    """Read HEAD, the chain of evidence, the history, and every byte of each checkpoint.
+    """Read HEAD, the chain of evidence, the history, the ledgers of token caches, and every byte of each checkpoint.
 
     Args:
         store: The root.
@@ -64,36 +68,41 @@ def read_root(store: Store, run: TrainingRun | None) -> Shown:
         NoValidCheckpoint: HEAD is damaged and cannot be rebuilt.
         StoreFailure: The store did not answer.
     """
-    from halcyon.checkpoint.evidence import hash_of, read_chain, unlike_history
+    from halcyon.checkpoint.collect import unlisted_commits
+    from halcyon.checkpoint.evidence import hash_of
     from halcyon.checkpoint.opening import load_head
     from halcyon.checkpoint.verify import find_damage
-    from halcyon.telemetry.history.reading import read_history
+    from halcyon.commands.proving.caches import read_caches
+    from halcyon.telemetry.history.checking import read_evidence
 
-    head, head_damage = load_head(store)
+    evidence = read_evidence(store)
+    head, chain = evidence.head, evidence.chain
     if head is None or not head.committed:
         raise BadConfiguration(f"{store.root} holds no checkpoint")
-    chain, history = read_chain(store, head.committed), read_history(store)
     found = {entry.path: (entry.step, find_damage(store, entry)) for entry in head.committed}
     after, _ = load_head(store)
     present = frozenset() if after is None else frozenset(found) & {entry.path for entry in after.committed}
-    damages = [] if head_damage is None else [head_damage]
+    damages = [] if evidence.head_damage is None else [evidence.head_damage]
     for path, (step, faults) in found.items():
         if path in present:  # a run that trains deletes checkpoints while they are read
             damages += (f"step {step}: {fault}" for fault in faults)
-    damages += (*chain.damages, *unlike_history(chain.links, history.steps), *history.damages)
+    caches, of_caches = read_caches(store)
+    damages += (*unlisted_commits(store), *chain.damages, *evidence.damages, *of_caches)
     if not chain.links:
         damages.append("the newest checkpoint has no link in a chain of evidence, because no training made it")
     if run is not None and not damages:
-        damages += _other_document(store, run)
+        damages += other_document(store, run)
     return Shown(
         run=f"{head.owner.namespace}/{head.owner.name}",
         links=tuple((hash_of(link), link) for link in chain.links),
         present=present,
         damages=tuple(damages),
+        history=evidence.says,
+        caches=caches,
     )
 
 
-def _other_document(store: Store, run: TrainingRun) -> list[str]:
+def other_document(store: Store, run: TrainingRun) -> list[str]:
     """In what a document differs from that of the newest checkpoint, as far as it decides numbers."""
     from halcyon.checkpoint.fingerprints import differences, fingerprints, planned_steps, with_steps
     from halcyon.checkpoint.opening import entry_of
@@ -113,8 +122,7 @@ def _other_document(store: Store, run: TrainingRun) -> list[str]:
         for each in (now, then)
     ]
     return [
-        f"the document is not that of the run: {shown(clause)}; give --defaults and --set as for the training, or "
-        "the root in place of the document"
+        f"the document is not that of the run: {shown(clause)}; give --defaults and --set as for the training"
         for clause in differences(*spec)
     ]
 
@@ -192,7 +200,8 @@ def verdict(record: ReplayRecord) -> str:
     """What a replay has found, as a sentence. Pure."""
     found = "identical" if record.identical else "close" if record.confirms else "different"
     steps = f"steps {record.first + 1} to {record.last}"
-    return f"{steps} were replayed on {shown(record.hardware)} at {record.time}: {found}"
+    state = "and the last state" if record.state_compared else "but not the last state"
+    return f"{steps} were replayed on {shown(record.hardware)} at {record.time}: {found}; {record.compared}, {state}"
 
 
 def _before(link: Link) -> int:

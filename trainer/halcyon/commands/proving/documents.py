@@ -8,12 +8,13 @@ An envelope is one of DSSE (https://github.com/secure-systems-lab/dsse/blob/mast
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, NonNegativeInt, ValidationError
 
-from halcyon_api.base import ApiModel, optional
+from halcyon_api.base import ApiModel
 from halcyon_api.checkpoint_documents import Document, Link, Sha256, canonical_json
+from halcyon_api.printable import one_line
 from halcyon_api.replays import ReplayRecord
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -28,7 +29,7 @@ _MOST_VALUES = 200_000
 _MOST_DEPTH = 32
 _LONGEST = 200
 
-Steps = Annotated[int, Field(ge=0)]
+Steps = NonNegativeInt
 Parsed = TypeVar("Parsed", bound=ApiModel)
 
 
@@ -45,34 +46,43 @@ class Digest(ApiModel):
 class Subject(ApiModel):
     """A checkpoint of the chain."""
 
-    name: str = Field(description="Its prefix below the root, without the last slash.")
-    digest: Digest = Field(description="Of its state: the SHA-256 of the list of its files, with their hashes.")
+    name: str
+    """Its prefix below the root, without the last slash."""
+    digest: Digest
+    """Of its state: the SHA-256 of the list of its files, with their hashes."""
 
 
 class Sections(ApiModel):
     """The document of the run, as far as it decides numbers."""
 
-    sha256: Sha256 = Field(description="Of the canonical JSON of `sections`.")
-    sections: dict[str, Sha256] = Field(description="SHA-256 of each section.")
+    sha256: Sha256
+    """Of the canonical JSON of `sections`."""
+    sections: dict[str, Sha256]
+    """SHA-256 of each section."""
 
 
 class StatedChain(ApiModel):
     """The chain of evidence."""
 
-    head: Sha256 = Field(description="SHA-256 of its newest link.")
-    links: Steps = Field(description="Number of links.")
-    first: Steps = Field(
-        validation_alias="from", serialization_alias="from", description="Steps done before its first link."
-    )
-    last: Steps = Field(validation_alias="to", serialization_alias="to", description="Steps done at its newest link.")
-    audited: Steps | None = optional("Step of the last audit before it that found all numbers right.")
+    head: Sha256
+    """SHA-256 of its newest link."""
+    links: Steps
+    """Number of links."""
+    first: Steps = Field(validation_alias="from", serialization_alias="from")
+    """Steps done before its first link."""
+    last: Steps = Field(validation_alias="to", serialization_alias="to")
+    """Steps done at its newest link."""
+    audited: Steps | None = None
+    """Step of the last audit before it that found all numbers right."""
 
 
 class Computed(ApiModel):
     """Steps that the same hardware, mesh and software has computed."""
 
-    first: Steps = Field(validation_alias="from", serialization_alias="from", description="Steps done before.")
-    last: Steps = Field(validation_alias="to", serialization_alias="to", description="Steps done after.")
+    first: Steps = Field(validation_alias="from", serialization_alias="from")
+    """Steps done before."""
+    last: Steps = Field(validation_alias="to", serialization_alias="to")
+    """Steps done after."""
     hardware: str
     mesh: dict[str, int]
     versions: dict[str, str]
@@ -82,24 +92,29 @@ class Image(ApiModel):
     """The image of the trainer that the document names."""
 
     name: str
-    digest: Digest | None = optional("If the name has one.")
+    digest: Digest | None = None
+    """If the name has one."""
 
 
 class Claims(ApiModel):
     """What no reader of the root can derive: only a signature says who states it."""
 
-    image: Image | None = optional("If the document names one.")
+    image: Image | None = None
+    """If the document names one."""
     replays: tuple[ReplayRecord, ...] = ()
 
 
 class Predicate(ApiModel):
     """How the checkpoints were computed."""
 
-    run: str = Field(description="NAMESPACE/NAME of the run.")
+    run: str
+    """NAMESPACE/NAME of the run."""
     document_: Sections = Field(validation_alias="document", serialization_alias="document")
-    data: Digest | None = optional("Of the description of the data: hashes, counts and lengths.")
+    data: Digest | None = None
+    """Of the description of the data: hashes, counts and lengths."""
     chain: StatedChain
-    computed: tuple[Computed, ...] = Field(description="By what, from the newest step to the oldest.")
+    computed: tuple[Computed, ...]
+    """By what, from the newest step to the oldest."""
     claims: Claims
 
 
@@ -194,8 +209,7 @@ def parse(text: str | bytes) -> Any:
 
 def shown(text: str) -> str:
     """A text of a stranger for a sentence: short, without signs that would change a terminal."""
-    cut = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
-    return "".join(sign if sign.isprintable() else "?" for sign in cut)
+    return one_line(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def checkpoint_view(checkpoint: Checkpoint) -> RenderableType:
 
 
 def damage_view(what: str, intact: str, damages: Sequence[str]) -> RenderableType:
-    """The damage of something, or that it is intact, in the given words."""
+    """The damage of something; or, in the given words, what was read and is intact."""
     if not damages:
         return Text(f"{what}: {intact}", "green")
     return Group(
@@ -105,6 +105,8 @@ def damage_view(what: str, intact: str, damages: Sequence[str]) -> RenderableTyp
 
 def chain_sentence(chain: Chain) -> str:
     """What an intact chain of evidence says, in a few words."""
+    if not chain.links:
+        return "no link, because no training made the newest checkpoint"
     newest, oldest = chain.links[0], chain.links[-1]
     steps = f"steps {oldest.step - oldest.steps + 1:,} to {newest.step:,}" if newest.step else "step 0"
     others = f"; {counted(chain.others, 'link')} beside it, of what was given up" if chain.others else ""
@@ -117,7 +119,13 @@ def difference_view(differences: Iterable[LeafDifference]) -> RenderableType:
     for array in differences:
         counts = (f"{array.elements:,} of {array.of:,}", f"{array.largest:.6g}") if array.of else ()
         table.add_row(array.path, array.what, *counts)
-    return table if table.row_count else Text("every array is the same, bit for bit", "green")
+    return (
+        table
+        if table.row_count
+        else Text(
+            "every array is the same, bit for bit, as the hashes in the manifests say; verify reads the data", "green"
+        )
+    )
 
 
 def garbage_view(garbage: Sequence[Garbage], *, deleted: bool) -> RenderableType:

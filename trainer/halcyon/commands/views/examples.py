@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from rich.console import RenderableType
@@ -14,10 +15,12 @@ from halcyon.commands.views.tables import FittedTable
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.dataset import Dataset
 from halcyon.data.examples import Examples
+from halcyon.data.layout.prompts import Prompts
 from halcyon.data.source_data import NO_SOURCE, BatchRows
 from halcyon.data.trace import Excerpt, trace
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.counting import counted
+from halcyon_api.printable import printable
 
 _SEGMENT_COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "red")
 _ROWS_AT_ONCE = 256
@@ -30,12 +33,6 @@ _MARKED_LEGEND = (
     f"{_BEGIN_MARK}…{_END_MARK} is around what counts in the loss. Special tokens are written as the tokenizer spells "
     "them."
 )
-SAFE = (
-    {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"}
-    | {0x7F: 0x2421}
-    | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
-)
-"""Control characters to their visible symbols: a document must not be able to control the terminal."""
 
 
 def step_view(
@@ -65,7 +62,38 @@ def step_view(
                 yield _origin(excerpt, examples.weights[number])
             if text:
                 yield shown_text(examples, number, dataset.tokenizer, marked=marked)
+                if (reference := _reference(dataset, rows, row)) is not None:
+                    yield Text(f"reference: {printable(reference)}", style="italic")
                 yield Text()
+
+
+def step_document(
+    dataset: Dataset, ledgers: Mapping[str, Ledger], step: int, chosen: np.ndarray, *, text: bool
+) -> dict[str, Any]:
+    """The same as `step_view`, for programs. In a text, ``⟦…⟧`` is around what counts in the loss."""
+    rows = dataset.train_rows(step - 1)
+    examples = dataset.examples(rows[chosen])
+    found: list[dict[str, Any]] = []
+    for number, (row, excerpts) in enumerate(zip(chosen.tolist(), trace(dataset, rows[chosen], ledgers), strict=True)):
+        index = int(rows.source[row])
+        one = {"row": row, "source": None if index == NO_SOURCE else dataset.sources[index].name}
+        one |= {"sequence": int(rows.sequence[row]), "part": int(rows.part[row])}
+        one |= {"targets": float(examples.weights[number].sum()), "excerpts": list(map(vars, excerpts))}
+        if text:
+            one["text"] = shown_text(examples, number, dataset.tokenizer, marked=True).plain
+            one["reference"] = _reference(dataset, rows, row)
+        found.append(one)
+    return {"step": step, "sequenceLength": rows.length, "batchSize": len(rows), "rows": found}
+
+
+def _reference(dataset: Dataset, rows: BatchRows, row: int) -> str | None:
+    """The reference of a prompt; None: the row is none."""
+    index = int(rows.source[row])
+    source = dataset.sources[index] if index != NO_SOURCE else None
+    if source is None or not isinstance(source.layout, Prompts):
+        return None
+    ((_, reference),) = source.layout.read(source.tokens, rows.sequence[row : row + 1])
+    return reference
 
 
 def _summary(dataset: Dataset, rows: BatchRows, step: int) -> Text:
@@ -140,7 +168,7 @@ def shown_text(examples: Examples, number: int, tokenizer: Tokenizer, *, marked:
         before = bool(counts[begin])
         style = _SEGMENT_COLOURS[int(segments[begin]) % len(_SEGMENT_COLOURS)] + ("" if before else " dim strike")
         if special[begin]:
-            text.append(names[int(tokens[begin])].translate(SAFE), style=f"{style} reverse")
+            text.append(printable(names[int(tokens[begin])]), style=f"{style} reverse")
         else:
-            text.append(tokenizer.decode(tokens[begin:end]).translate(SAFE), style=style)
+            text.append(printable(tokenizer.decode(tokens[begin:end])), style=style)
     return text.append(_END_MARK) if marked and before else text

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from pydantic.alias_generators import to_camel
 from rich.bar import Bar
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -56,6 +58,8 @@ class SourceOverview:
     """Training sequences of an epoch."""
     epochs: float
     """Epochs of the source at the end of the run."""
+    epoch_steps: tuple[int, ...]
+    """Steps for 1, 2 and 3 epochs of the source; empty: it is never read once."""
     share: float
     """Share of the run's sequences."""
     layout: LayoutReport
@@ -75,11 +79,17 @@ def overview(dataset: Dataset, ledgers: Mapping[str, Ledger], steps: int) -> lis
             held_out=source.split.held_out,
             used=source.used,
             epochs=float(epochs[index]),
+            epoch_steps=_epoch_steps(dataset, index),
             share=int(counts[index]) / max(1, end),
             layout=source.layout.report,
         )
         for index, source in enumerate(dataset.sources)
     ]
+
+
+def _epoch_steps(dataset: Dataset, source: int) -> tuple[int, ...]:
+    ends = (dataset.mixture.position_after(source, epochs) for epochs in (1, 2, 3))
+    return tuple(dataset.schedule.steps_for(end) for end in ends if end is not None)
 
 
 def lengths_of(ends: np.ndarray) -> Lengths:
@@ -112,18 +122,56 @@ def source_table(ledgers: Mapping[str, Ledger]) -> FittedTable:
     rows = "source", "rows", "empty", *(("label false",) if labelled else ()), *(("left out",) if skips else ())
     table = numbers_table("Token caches", *rows, "documents", "tokens", "bytes", "bytes/token", "shards")
     for name, ledger in ledgers.items():
-        empty = sum(shard.empty_rows for shard in ledger.shards)
         rejected = (ledger.rejected_rows,) if labelled else ()
         skipped = (ledger.skipped.rows,) if skips else ()
-        cells = (ledger.rows, empty, *rejected, *skipped, ledger.documents, ledger.tokens, ledger.size_bytes)
+        cells = (
+            ledger.rows,
+            ledger.empty_rows,
+            *rejected,
+            *skipped,
+            ledger.documents,
+            ledger.tokens,
+            ledger.size_bytes,
+        )
         ratio = f"{ledger.size_bytes / ledger.tokens:.3f}" if ledger.tokens else "-"
         table.add_row(name, *(f"{cell:,}" for cell in cells), ratio, str(len(ledger.shards)))
     return table
 
 
+def ledger_document(name: str, ledger: Ledger) -> dict[str, Any]:
+    """The contents of a cache, for programs."""
+    numbers = (
+        "rows",
+        "documents",
+        "tokens",
+        "size_bytes",
+        "empty_rows",
+        "rejected_rows",
+        "hidden",
+        "excluded",
+        "others",
+    )
+    skipped = {key: value for key, value in vars(ledger.skipped).items() if isinstance(value, int)}
+    found = _camel({key: getattr(ledger, key) for key in numbers} | skipped)
+    return {"name": name, **found, "shards": len(ledger.shards), "finished": ledger.finished}
+
+
+def overview_document(source: SourceOverview, ledger: Ledger) -> dict[str, Any]:
+    """A source, for programs."""
+    lengths = {} if source.lengths is None else vars(source.lengths) | {"counts": source.lengths.counts.tolist()}
+    flat = {**vars(source), "layout": _camel(vars(source.layout)), "lengths": _camel(lengths)}
+    return ledger_document(source.name, ledger) | _camel(flat)
+
+
+def _camel(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {to_camel(key): value for key, value in values.items()}
+
+
 def stats_view(sources: list[SourceOverview], ledgers: Mapping[str, Ledger], steps: int) -> RenderableType:
     """Sources of a run: contents, sequences, epochs, and lengths of documents."""
-    columns = "source", "sequences", "held out", "used", "epochs", "share", "cropped", "padding"
+    drops = any(source.layout.left_out for source in sources)
+    columns = "source", "sequences", "held out", "used", "epochs", "steps for 1, 2, 3 epochs", "share", "cropped"
+    columns = *columns, *(("left out",) if drops else ()), "padding"
     table = numbers_table(f"Sources in {counted(steps, 'step')}", *columns)
     for source in sources:
         table.add_row(
@@ -132,8 +180,10 @@ def stats_view(sources: list[SourceOverview], ledgers: Mapping[str, Ledger], ste
             f"{source.held_out:,}",
             f"{source.used:,}",
             f"{source.epochs:.3f}",
+            ", ".join(map(str, source.epoch_steps)) or "-",
             f"{source.share:.1%}",
             f"{source.layout.cropped_share:.1%}",
+            *((f"{source.layout.dropped_share:.1%}",) if drops else ()),
             f"{source.layout.padded_share:.1%}",
         )
     return Group(source_table(ledgers), table, picture(sources, steps))

@@ -12,9 +12,16 @@ from collections.abc import Callable, Sequence
 
 from rich.box import SIMPLE_HEAD, Box
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.control import strip_control_codes
 from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
+
+from halcyon_api.printable import VISIBLE
+
+# rich drops a few control characters from each text that it prints. It keeps ESC, which a stranger's text may have.
+_dropped: dict[int, int | None] = strip_control_codes.__defaults__[0]  # type: ignore[index]
+_dropped |= {code: sign for code, sign in VISIBLE.items() if code not in _dropped}
 
 ASCII_HEAD = Box("    \n    \n -- \n    \n    \n -- \n    \n    \n", ascii=True)
 """A line below the heads, as in SIMPLE_HEAD."""

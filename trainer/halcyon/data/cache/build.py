@@ -221,7 +221,7 @@ def _no_text(ledger: Ledger) -> str:
         return "the label of each row is false, so there is no answer to learn; give rows whose label is true"
     if binary := ledger.skipped.binary_files:
         files, verb = counted(len(ledger.files), "file"), "is" if binary == 1 else "are"
-        return f"there is no text in {files}, of which {binary:,} {verb} binary; give it some text"
+        return f"there is no text in {files}, of which {binary:,} {verb} binary: {ledger.skipped.binary_examples[0]}"
     return "all its documents are empty; give it some text"
 
 

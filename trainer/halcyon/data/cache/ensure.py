@@ -278,6 +278,7 @@ class CacheKeeper:
             form=self._form(source),
             hidden=self._listing(source).hidden,
             excluded=self._listing(source).excluded,
+            others=self._listing(source).others,
         )
         key = f"{source.name}/{LEDGER_KEY}"
         value = self.store.read(key)
@@ -311,7 +312,7 @@ class CacheKeeper:
             ledger = decode(content)
         except DamagedLedger as damage:
             raise DamagedData(
-                f"{where}: {damage} in {self.store.root}/{source.name}; delete the cache to rebuild it"
+                f"{where}: {self.store.root}/{source.name}: {damage}; delete the cache to rebuild it"
             ) from None
         difference = self._difference(source, definition, ledger)
         if difference is None:

@@ -12,15 +12,15 @@ write the same bytes under the same name, and files that a killed builder left b
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import NonNegativeInt, ValidationError
 
 from halcyon.data.cache.skipped import Skipped
 from halcyon.data.forms.form import Form
 from halcyon.data.sources.piece import FilePlace
-from halcyon_api.checkpoint_documents import Document, canonical_json
+from halcyon_api.base import AtLeastOne
+from halcyon_api.checkpoint_documents import DamagedDocument, Document, canonical_json, with_hash, without_hash
 from halcyon_api.spec.sources import DataSourceSpec
 
 LEDGER_KEY = "LEDGER.json"
@@ -35,9 +35,11 @@ class FileEntry(Document):
     """A file that the cache was built from."""
 
     uri: str
-    size_bytes: int = Field(ge=0)
-    version: str = Field(description="ETag of an object, or modification time of a local file.")
-    sha256: str | None = Field(default=None, description="Hash of the content of a local file.")
+    size_bytes: NonNegativeInt
+    version: str
+    """ETag of an object, or modification time of a local file."""
+    sha256: str | None = None
+    """Hash of the content of a local file."""
 
     def same(self, other: FileEntry) -> bool:
         """Whether both have the same content, as far as size, version and hash show."""
@@ -49,10 +51,16 @@ class FileEntry(Document):
 class SkippedEntry(Document):
     """Files and rows of a shard that are left out, which made no document. Each of them counts as a row too."""
 
-    binary_files: int = Field(ge=0, description="Files of a text source that hold no text.")
-    bad_files: int = Field(ge=0, description="Files that cannot be read.")
-    bad_rows: int = Field(ge=0, description="Rows that cannot be read.")
-    examples: tuple[str, ...] = Field(description="The first problems of the shard, each as a sentence.")
+    binary_files: NonNegativeInt
+    """Files of a text source that hold no text."""
+    bad_files: NonNegativeInt
+    """Files that cannot be read."""
+    bad_rows: NonNegativeInt
+    """Rows that cannot be read."""
+    examples: tuple[str, ...]
+    """The first problems of the shard, each as a sentence."""
+    binary_examples: tuple[str, ...] = ()
+    """The first binary files, each as a sentence."""
 
 
 class ShardEntry(Document):
@@ -61,32 +69,31 @@ class ShardEntry(Document):
     A document longer than a shard is in several shards and is counted in the shard where it ends.
     """
 
-    path: str = Field(description="Prefix below the cache, ending with a slash.")
-    tokens: int = Field(ge=0)
-    documents: int = Field(ge=0)
-    rows: int = Field(ge=0, description="Rows that end in the shard, rows without text included.")
-    empty_rows: int = Field(ge=0, description="Rows without text, which made no document.")
-    rejected_rows: int = Field(
-        default=0, ge=0, description="Rows whose label says that the answer is a bad one, which made no document."
-    )
-    skipped: SkippedEntry | None = Field(default=None, description="What is left out. None: nothing.")
-    size_bytes: int = Field(ge=0, description="Bytes of text.")
-    open_tokens: int | None = Field(
-        default=None,
-        ge=1,
-        description="Tokens so far, earlier shards included, of a document that continues in the next shard. None: no "
-        "document does.",
-    )
-    last_file: int | None = Field(
-        default=None,
-        ge=0,
-        description="Number of the file of its last row, if rows are found only by reading their file.",
-    )
-    rows_before_last_file: int | None = Field(default=None, ge=0, description="Rows of the files before that file.")
-    sha256: str = Field(description="Hash of its contents.")
-    content_sha256: str = Field(
-        description="Hash of the contents of all shards up to its end, independent of their bounds."
-    )
+    path: str
+    """Prefix below the cache, ending with a slash."""
+    tokens: NonNegativeInt
+    documents: NonNegativeInt
+    rows: NonNegativeInt
+    """Rows that end in the shard, rows without text included."""
+    empty_rows: NonNegativeInt
+    """Rows without text, which made no document."""
+    rejected_rows: NonNegativeInt = 0
+    """Rows whose label says that the answer is a bad one, which made no document."""
+    skipped: SkippedEntry | None = None
+    """What is left out. None: nothing."""
+    size_bytes: NonNegativeInt
+    """Bytes of text."""
+    open_tokens: AtLeastOne | None = None
+    """Tokens so far, earlier shards included, of a document that continues in the next shard. None: no document does.
+    """
+    last_file: NonNegativeInt | None = None
+    """Number of the file of its last row, if rows are found only by reading their file."""
+    rows_before_last_file: NonNegativeInt | None = None
+    """Rows of the files before that file."""
+    sha256: str
+    """Hash of its contents."""
+    content_sha256: str
+    """Hash of the contents of all shards up to its end, independent of their bounds."""
 
 
 class Ledger(Document):
@@ -95,13 +102,17 @@ class Ledger(Document):
     format_version: Literal[1] = FORMAT_VERSION
     identity: dict[str, Any]
     token_type: Literal["uint8", "uint16", "uint32"]
-    weight_type: Literal["uint8", "float32"] | None = Field(default=None, description="None: every token counts.")
+    weight_type: Literal["uint8", "float32"] | None = None
+    """None: every token counts."""
     files: tuple[FileEntry, ...]
-    form: Form | None = Field(
-        default=None, description="Form of rows with conversations. It follows from the first row and the format."
-    )
-    hidden: int = Field(default=0, ge=0, description="Hidden files and folders in the listed folders: left out.")
-    excluded: int = Field(default=0, ge=0, description="Files and folders that `exclude` leaves out.")
+    form: Form | None = None
+    """Form of rows with conversations. It follows from the first row and the format."""
+    hidden: NonNegativeInt = 0
+    """Hidden files and folders in the listed folders: left out."""
+    excluded: NonNegativeInt = 0
+    """Files and folders that `exclude` leaves out."""
+    others: NonNegativeInt = 0
+    """Files with other endings in the listed folders: left out."""
     shards: tuple[ShardEntry, ...] = ()
     finished: bool = False
 
@@ -121,6 +132,11 @@ class Ledger(Document):
         return sum(shard.rows for shard in self.shards)
 
     @property
+    def empty_rows(self) -> int:
+        """Rows of all shards that have no text."""
+        return sum(shard.empty_rows for shard in self.shards)
+
+    @property
     def rejected_rows(self) -> int:
         """Rows of all shards that were left out because of their label."""
         return sum(shard.rejected_rows for shard in self.shards)
@@ -129,9 +145,7 @@ class Ledger(Document):
     def skipped(self) -> Skipped:
         """What is left out of all shards."""
         found = [shard.skipped for shard in self.shards if shard.skipped is not None]
-        return sum(
-            (Skipped(one.binary_files, one.bad_files, one.bad_rows, one.examples) for one in found), start=Skipped()
-        )
+        return sum((Skipped(**vars(one)) for one in found), start=Skipped())
 
     @property
     def size_bytes(self) -> int:
@@ -158,12 +172,32 @@ class Ledger(Document):
 
     @property
     def content_sha256(self) -> str:
-        """Hash of the tokens, their weights, and the ends and origins (numbers of file and row) of documents.
+        """Hash of the tokens, their weights, the ends and origins (numbers of file and row) of documents, and of the
+        numbers of all rows and of those that are left out.
 
         It depends on neither the files' addresses nor the bounds of shards.
         """
         contents = self.shards[-1].content_sha256 if self.shards else []
-        return hashlib.sha256(canonical_json([[self.token_type, self.weight_type], contents])).hexdigest()
+        skipped = self.skipped
+        left_out = (self.empty_rows, self.rejected_rows, skipped.binary_files, skipped.bad_files, skipped.bad_rows)
+        decided = [[self.token_type, self.weight_type], contents, [self.rows, *left_out]]
+        return hashlib.sha256(canonical_json(decided)).hexdigest()
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Identifies the contents of a finished cache."""
+        return {
+            "contentSha256": self.content_sha256,
+            "tokens": self.tokens,
+            "documents": self.documents,
+            "sizeBytes": self.size_bytes,
+        }
+
+    @property
+    def files_sha256(self) -> str:
+        """Hash of the sizes and contents, or versions, of the files, in their order."""
+        files = [[entry.size_bytes, entry.sha256 or entry.version] for entry in self.files]
+        return hashlib.sha256(canonical_json(files)).hexdigest()
 
 
 def identity(source: DataSourceSpec, tokenizer_fingerprint: str, format_version: int) -> dict[str, Any]:
@@ -199,7 +233,7 @@ def changed_file(wanted: tuple[FileEntry, ...], recorded: tuple[FileEntry, ...])
 
 def encode(ledger: Ledger) -> bytes:
     """The ledger as it is stored."""
-    return json.dumps(ledger.document(), indent=1, sort_keys=True).encode()
+    return with_hash(ledger.document())
 
 
 def decode(data: bytes) -> Ledger:
@@ -209,6 +243,8 @@ def decode(data: bytes) -> Ledger:
         DamagedLedger: The bytes are not a ledger of this version.
     """
     try:
-        return Ledger.model_validate_json(data)
+        return Ledger.model_validate_json(canonical_json(without_hash(data, LEDGER_KEY)))
+    except DamagedDocument as damage:
+        raise DamagedLedger(str(damage)) from None
     except ValidationError as error:
         raise DamagedLedger(f"{LEDGER_KEY} cannot be read: {error.errors()[0]['msg']}") from None

@@ -22,15 +22,20 @@ class Skipped:
     bad_files: int = 0
     bad_rows: int = 0
     examples: tuple[str, ...] = ()
-    """The first problems, each as a sentence."""
+    """The first files and rows that cannot be read, each as a sentence."""
+    binary_examples: tuple[str, ...] = ()
+    """The first binary files, each as a sentence."""
 
     @classmethod
     def of(cls, found: Iterable[LeftOut]) -> Skipped:
         """The counts of some rows that are left out."""
         found = tuple(found)
         kinds = [one.kind for one in found]
-        bad = [one.problem for one in found if one.kind != "binary"]
-        return cls(kinds.count("binary"), kinds.count("file"), kinds.count("row"), tuple(bad[:MOST_EXAMPLES]))
+        bad, binary = (
+            tuple(one.problem for one in found if (one.kind == "binary") == wanted)[:MOST_EXAMPLES]
+            for wanted in (False, True)
+        )
+        return cls(kinds.count("binary"), kinds.count("file"), kinds.count("row"), bad, binary)
 
     def __add__(self, other: Skipped) -> Skipped:
         return Skipped(
@@ -38,6 +43,7 @@ class Skipped:
             self.bad_files + other.bad_files,
             self.bad_rows + other.bad_rows,
             (*self.examples, *other.examples)[:MOST_EXAMPLES],
+            (*self.binary_examples, *other.binary_examples)[:MOST_EXAMPLES],
         )
 
     def __bool__(self) -> bool:

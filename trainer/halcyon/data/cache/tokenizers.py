@@ -19,6 +19,7 @@ from halcyon.storage.failures import StoreFailure, as_exit
 from halcyon.storage.store import Store
 from halcyon.tokenizer import TokenizerDefinition
 from halcyon_api.checkpoint_documents import TOKENIZERS_PREFIX, canonical_json
+from halcyon_api.spec.checkpoint import normal_root
 from halcyon_api.training_run import TrainingRunSpec
 
 
@@ -125,4 +126,4 @@ def inherited_tokenizer(spec: TrainingRunSpec, store: Store) -> InheritedTokeniz
                 failure, theirs.root, what="spec.from: the root of the other run", field="spec.from"
             ) from failure
 
-    return InheritedTokenizer({"run": origin.run, "root": (origin.root or "").rstrip("/")}, find)
+    return InheritedTokenizer({"run": origin.run, "root": normal_root(origin.root or "")}, find)

@@ -38,7 +38,7 @@ UNKNOWN_FILE = -1
 """File number of a document whose file is not in the ledger."""
 PART_TOKENS = 2**22
 """Tokens of a part of a long document. A shard may end after any part."""
-FORMAT_VERSION = 2
+FORMAT_VERSION = 4
 """Increased when the same rows would give other tokens than before."""
 
 

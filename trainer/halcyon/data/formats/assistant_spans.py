@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from halcyon.data.formats.conversation import is_learnt
 from halcyon.data.formats.template import ChatTemplate, DoesNotFit, Rendered
 from halcyon.tokenizer import Tokenizer
 from halcyon.tokenizer.rendered import Range
@@ -54,7 +55,7 @@ class AssistantSpans:
     def _spans(self, rendered: Rendered, messages: Sequence[Mapping[str, Any]], tools: Any) -> Iterator[Range]:
         text = rendered.text.text
         for place, message in enumerate(messages):
-            if message.get("role") != "assistant":
+            if not is_learnt(message):
                 continue
             others = [*messages[:place], {"role": "assistant", "content": _OTHER}, *messages[place + 1 :]]
             other = self._template.render(others, tools).text.text

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from halcyon.data.formats.assistant_spans import AssistantSpans
-from halcyon.data.formats.conversation import check_messages, check_turns
+from halcyon.data.formats.conversation import check_messages, check_turns, is_learnt
 from halcyon.data.formats.document import TokenizedDocument, bad_row
 from halcyon.data.formats.form_rows import FormRows
 from halcyon.data.formats.template import DEFAULT_DAY, ChatTemplate, Rendered, day
@@ -89,7 +90,7 @@ class ConversationEncoder:
         Raises:
             BadConversation: It is not a conversation, or does not fit the template.
         """
-        check_messages(messages, needs_assistant=self._assistant_only)
+        check_messages(messages, needs_assistant=self._assistant_only, alternate=self._template.is_own)
         if not messages:
             return None
         messages = self._template.fit(messages)
@@ -98,7 +99,28 @@ class ConversationEncoder:
         if self._system_prompt is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self._system_prompt}, *messages]
         rendered = (self._spans or self._template).render(messages, tools)
+        if self._spans is None and any(one["role"] == "assistant" and not is_learnt(one) for one in messages):
+            rendered = self._learnt(rendered, messages, tools)
         return None if rendered.is_empty else rendered
+
+    def _learnt(self, rendered: Rendered, messages: list[dict[str, Any]], tools: Any) -> Rendered:
+        """A conversation in which only the answers that must be learnt count."""
+        if not self._assistant_only:
+            raise BadConversation(
+                "has an answer that must not be learnt, and lossOn: all learns everything",
+                "set lossOn: assistant, or leave the row out",
+            )
+        turns = self._turns.render(messages, tools).counted
+        counted = [
+            (start, end)
+            for start, end in rendered.counted
+            if any(start < last and first < end for first, last in turns)
+        ]
+        return rendered._replace(counted=counted)
+
+    @cached_property
+    def _turns(self) -> AssistantSpans:
+        return AssistantSpans(self._template, self._tokenizer)
 
     def encode(self, conversations: Sequence[tuple[Rendered | None, int]]) -> list[TokenizedDocument]:
         """The documents of rendered conversations, each with the index of its row."""

@@ -1,9 +1,9 @@
 """Checks conversations before a template renders them, and fits the contents of their messages to it.
 
 A template renders any list of messages, even one in which a turn is missing; the model would then learn from wrong data
-without an error. So every conversation is checked: it has no two user turns in a row, and it has an assistant turn if
-only those count in the loss. Halcyon's own template requires more: an optional system message, then alternating user
-and assistant turns, as in nanochat.
+without an error. So every conversation has an assistant turn if only those count in the loss. Two user turns in a row
+are a matter of the template: it raises an error, or prints them. Halcyon's own template requires an optional system
+message, then alternating user and assistant turns, as in nanochat.
 """
 
 from __future__ import annotations
@@ -19,13 +19,22 @@ loss.
 """
 
 _MARK = "halcyon"
-_NO_CONTENT = frozenset({"role", "content", "name", "weight"})
+_LEARNT = ("weight", "train", "training", "trainable", "loss_mask")
+"""Keys of an answer, of which one that is 0 or false says that it must not be learnt: that of OpenAI and Mistral, and
+those of axolotl and verl.
+"""
+_NO_CONTENT = frozenset({"role", "content", "name", *_LEARNT})
 """Keys of a message that cannot stand in place of its content; a call of a tool, or a key of the template's own, can.
 """
 
 
-def check_messages(messages: object, *, needs_assistant: bool) -> list[dict[str, Any]]:
-    """Check messages for any template, and return them. ``needs_assistant``: at least one assistant turn is required.
+def check_messages(messages: object, *, needs_assistant: bool, alternate: bool) -> list[dict[str, Any]]:
+    """Check messages for any template, and return them.
+
+    Args:
+        messages: The messages.
+        needs_assistant: Whether at least one assistant turn is required.
+        alternate: Whether two user turns in a row are refused.
 
     Raises:
         BadConversation: They are not valid.
@@ -37,17 +46,22 @@ def check_messages(messages: object, *, needs_assistant: bool) -> list[dict[str,
         role = message.get("role") if isinstance(message, Mapping) else None
         if not isinstance(role, str):
             raise BadConversation(f"has a message without a role at place {place}")
-        if role == before == "user":
+        if alternate and role == before == "user":
             raise BadConversation(
                 f"has two user turns in a row at places {place - 1} and {place}",
-                "join them, or add the answer between them",
+                "join them, add the answer between them, or give a template that takes them",
             )
         before = role
-    if messages and needs_assistant and not any(message["role"] == "assistant" for message in messages):
+    if messages and needs_assistant and not any(map(is_learnt, messages)):
         raise BadConversation(
             "has no assistant turn, so nothing in it would be learnt", "leave the row out, or set lossOn: all"
         )
     return messages
+
+
+def is_learnt(message: Mapping[str, Any]) -> bool:
+    """Whether a message is an answer that counts in the loss."""
+    return message["role"] == "assistant" and all(message.get(key) is None or message[key] for key in _LEARNT)
 
 
 def check_turns(messages: Sequence[Mapping[str, Any]]) -> None:

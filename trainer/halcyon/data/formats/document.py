@@ -83,7 +83,7 @@ def field_value(row: SourceRow, name: str, where: str) -> Any:
             "name the field, or fix the row",
         ) from None
     if isinstance(value, BadValue):
-        raise bad_row(row, where, f"{value.problem} in the field {name!r}", "fix the row")
+        raise bad_row(row, where, f"{value.problem} in the field {name!r}", value.fix)
     return value
 
 

@@ -1,8 +1,8 @@
 """The format of prompts for answers that the model samples: a document is a prompt, followed by the reference of its
 reward.
 
-The tokens of the prompt have weight 0, and those of the reference weight 1. So the first counted token of a document is
-the beginning of its reference (`halcyon.data.layout.prompts`).
+The tokens of the prompt have weight 0. The reference follows as its bytes in UTF-8, with weight 1
+(`halcyon.data.layout.prompts`).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class PromptFormatter:
         """The rendered prompt, and the reference; None for an empty row."""
         prompt = prompt_of(form, fields)
         try:
-            check_messages(prompt.messages, needs_assistant=False)
+            check_messages(prompt.messages, needs_assistant=False, alternate=self._template.is_own)
             if not prompt.messages:
                 return None
             *before, last = prompt.messages
@@ -78,7 +78,7 @@ class PromptFormatter:
 
     def _document(self, index: int, rendered: Rendered, reference: str) -> TokenizedDocument:
         prompt = prompt_tokens(rendered, self._tokenizer)
-        wanted = self._tokenizer.encode(reference)
+        wanted = np.frombuffer(reference.encode(), np.uint8)
         weights = np.concatenate([np.zeros(len(prompt), np.float32), np.ones(len(wanted), np.float32)])
         tokens = np.concatenate([prompt, wanted]).astype(np.int32, copy=False)
         return TokenizedDocument(tokens, weights, rendered.size_bytes + size_in_bytes(reference), index)
@@ -87,7 +87,7 @@ class PromptFormatter:
 def _text(value: Any) -> str:
     """A reference as text.
 
-    The texts of a message's parts are joined; any other value that is not a text becomes JSON.
+    The texts of a message's parts are joined; any other value that is not a text becomes JSON, in the order of the row.
     """
     if isinstance(value, str):
         return value
@@ -99,4 +99,5 @@ def _text(value: Any) -> str:
         and all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in value)
     ):
         return "".join(part["text"] for part in value)
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)

@@ -17,7 +17,9 @@ https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/utils/
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -163,7 +165,12 @@ class ChatTemplate:
         return name in self._uses
 
     def render(
-        self, messages: Sequence[Mapping[str, Any]], tools: Any = None, *, to_generate: bool = False
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Any = None,
+        *,
+        to_generate: bool = False,
+        variables: Mapping[str, Any] | None = None,
     ) -> Rendered:
         """The text of a conversation.
 
@@ -171,13 +178,14 @@ class ChatTemplate:
             messages: Objects with ``role`` and ``content``.
             tools: The tools of the conversation.
             to_generate: Whether the template is to add the beginning of the assistant's turn.
+            variables: Further variables of the template.
 
         Raises:
             OverBudget: The template needs more time or memory than it may have.
             DoesNotFit: The template raised an error.
         """
-        given = [_as_transformers(message) for message in messages]
-        marked, ranges, breaks = unmarked(self._print(given, tools, to_generate))
+        given = [self._with_calls(_as_transformers(message)) for message in messages]
+        marked, ranges, breaks = unmarked(self._print(given, tools, to_generate, dict(variables or {})))
         if not breaks:
             return Rendered(self._spellings.rendered(marked), ranges)
         places = set(breaks)
@@ -185,6 +193,26 @@ class ChatTemplate:
             marked, lambda start, end: any(place in places for place in range(start + 1, end))
         )
         return Rendered(text, ranges)
+
+    def _with_calls(self, message: dict[str, Any]) -> dict[str, Any]:
+        calls = message.get("tool_calls")
+        if not isinstance(calls, list):
+            return message
+        return message | {"tool_calls": [_call(call, as_text=self._wants_text) for call in calls]}
+
+    @cached_property
+    def _wants_text(self) -> bool:
+        """Whether the template takes the arguments of a call only as a text."""
+
+        def takes(arguments: Any) -> bool:
+            call = {"id": "halcyon00", "type": "function", "function": {"name": "halcyon", "arguments": arguments}}
+            asked = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+            try:
+                return "{'" not in self._print(asked, None, False, {})  # as Python writes an object
+            except DoesNotFit:
+                return False
+
+        return takes('{"halcyon": 1}') and not takes({"halcyon": 1})
 
     def _print(self, *arguments: Any) -> str:
         call: Callable[..., str] = self._own.print if self._own is not None else partial(self._given.call, "print")
@@ -272,6 +300,26 @@ def _as_transformers(message: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in message.items() if value is not None}
     reasoning = next((kept[name] for name in _REASONING if name in kept), None)
     return kept if reasoning is None else {"thinking": reasoning, **kept, "reasoning_content": reasoning}
+
+
+def _call(call: Any, *, as_text: bool) -> Any:
+    """A call with its arguments as an object, or as a text; what is no JSON object stays as it is.
+
+    OpenAI writes the arguments as a text. Most templates print them as JSON, which would quote a text once more.
+    """
+    function: Any = call.get("function", call) if isinstance(call, Mapping) else None
+    given: Any = function.get("arguments") if isinstance(function, Mapping) else None
+    found: Any = None
+    if as_text and isinstance(given, Mapping):
+        found = json.dumps(given, ensure_ascii=False)
+    elif not as_text and isinstance(given, str):
+        with contextlib.suppress(ValueError, RecursionError):
+            value = json.loads(given.strip() or "{}")
+            found = value if isinstance(value, dict) else None
+    if found is None:
+        return call
+    made = {**function, "arguments": found}
+    return made if function is call else {**call, "function": made}
 
 
 def prompt_tokens(rendered: Rendered, tokenizer: Tokenizer) -> np.ndarray:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from halcyon.data.formats.document import LongDocument, TokenizedDocument, bad_r
 from halcyon.data.forms.form import BadConversation, Form, kind_of, recognise
 from halcyon.data.forms.turns import is_list, parsed
 from halcyon.data.sources import LongText, SourceRow, long_text
+from halcyon.data.sources.text_check import no_text, not_utf8
 from halcyon.errors import BadConfiguration
 from halcyon.tokenizer import Tokenizer
 from halcyon.tokenizer.cut import in_parts
@@ -75,9 +77,13 @@ class TextFormatter:
         parts = text if isinstance(text, LongText) else in_parts(text)
 
         def counted() -> Iterator[str | bytes]:
+            decoder = codecs.getincrementaldecoder("utf-8")()  # the byte tokenizer takes any byte
             for part in parts:
                 document.size_bytes += size_in_bytes(part)
+                if isinstance(part, bytes):
+                    decoder.decode(part)
                 yield part
+            decoder.decode(b"", final=True)
 
         def tokens() -> Iterator[np.ndarray]:
             yield self._before
@@ -102,29 +108,24 @@ class TextFormatter:
                 f"has a field {self._field!r} that is {kind_of(text)}, not a text",
                 "name the field of the text",
             )
+        head = next(iter(text), "") if isinstance(text, LongText) else text
+        if wrong := no_text(head) or (not_utf8(text) if isinstance(text, bytes) else None):
+            raise bad_row(row, self._where, *wrong)
         return text
 
     def _check_unicode(self, row: SourceRow, parts: Iterable[str | bytes]) -> None:
-        before, part, decoder = 0, b"", codecs.getincrementaldecoder("utf-8")()
-        try:
-            for part in parts:
-                if isinstance(part, bytes):
-                    decoder.decode(part)
-                else:
-                    part.encode()
-                before += len(part)
-            part = b""
-            decoder.decode(part, final=True)
-        except UnicodeDecodeError as error:
-            # The decoder prepends the bytes that it kept from the previous part.
-            place = before + len(part) - len(error.object) + error.start
-            leave_out = "" if isinstance(row.value, dict) else ", leave the file out (exclude, or onBadFile: skip)"
-            fix = f"convert the text{leave_out}, or use the byte tokenizer"
-            raise bad_row(row, self._where, f"is not UTF-8 at byte {place}", fix) from None
-        except UnicodeEncodeError as error:
-            raise bad_row(
-                row, self._where, f"has half a surrogate pair at character {before + error.start}", "fix the text"
-            ) from None
+        before, rest = 0, iter(parts)
+        for part in rest:
+            if isinstance(part, bytes):
+                if wrong := not_utf8(chain([part], (one for one in rest if isinstance(one, bytes)))):
+                    raise bad_row(row, self._where, *wrong) from None
+                return
+            try:
+                part.encode()
+            except UnicodeEncodeError as error:
+                place = f"at character {before + error.start}"
+                raise bad_row(row, self._where, f"has half a surrogate pair {place}", "fix the text") from None
+            before += len(part)
 
 
 def size_in_bytes(text: str | bytes) -> int:

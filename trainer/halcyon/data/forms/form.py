@@ -10,8 +10,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
-from pydantic import Field
-
 from halcyon_api.checkpoint_documents import Document
 from halcyon_api.spec.sources import ChatFormatSpec, FormatSpec, PreferenceFormatSpec, PromptFormatSpec
 
@@ -51,6 +49,7 @@ class BadValue:
 
     problem: str
     """What is wrong, for the sentence "row 3 of FILE ... in the field 'text'": ``is not UTF-8``."""
+    fix: str = "fix the row"
 
 
 class BadConversation(Exception):
@@ -70,8 +69,10 @@ class BadConversation(Exception):
 class Form(Document):
     """The form of the rows of a source."""
 
-    name: str = Field(description="Usual name of the form.")
-    fields: dict[Part, str] = Field(description="Field of the row for each part.")
+    name: str
+    """Usual name of the form."""
+    fields: dict[Part, str]
+    """Field of the row for each part."""
 
     def __str__(self) -> str:
         """For the log: ``Alpaca with labels (KTO): instruction, input, output, label``."""

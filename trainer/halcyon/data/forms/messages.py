@@ -58,7 +58,7 @@ def conversation_of(form: Form, row: Mapping[str, Any], named_tools: str | None 
         if not _has_content(answer):
             return Conversation([])
         messages = [*messages, *answer]
-    return Conversation(_checked(parts.with_system(messages)), parts.tools(named_tools))
+    return Conversation(parts.with_system(messages), parts.tools(named_tools))
 
 
 def pair_of(form: Form, row: Mapping[str, Any]) -> Pair:
@@ -81,7 +81,7 @@ def pair_of(form: Form, row: Mapping[str, Any]) -> Pair:
     if not _has_content(chosen) and not _has_content(rejected):
         return Pair([], [])
     chosen, rejected = parts.joined(asked, "chosen", chosen), parts.joined(asked, "rejected", rejected)
-    return Pair(_checked(parts.with_system(chosen)), _checked(parts.with_system(rejected)), tools)
+    return Pair(parts.with_system(chosen), parts.with_system(rejected), tools)
 
 
 def prompt_of(form: Form, row: Mapping[str, Any]) -> Prompt:
@@ -259,7 +259,7 @@ class _Parts:
             )
         value = self._row[field]
         if isinstance(value, BadValue):
-            raise BadConversation(f"{value.problem} in the field {field!r}", part=part)
+            raise BadConversation(f"{value.problem} in the field {field!r}", value.fix, part)
         return value
 
     def text(self, value: Any, part: Part) -> str:
@@ -280,27 +280,6 @@ def _contains(conversation: Sequence[Any], asked: Sequence[Message]) -> bool:
 def _stripped(message: Any) -> str:
     content = message.get("content") if isinstance(message, Mapping) else None
     return content.strip() if isinstance(content, str) else repr(content)
-
-
-def _checked(messages: list[Message]) -> list[Message]:
-    """Messages without one whose answer must not be learnt.
-
-    Raises:
-        BadConversation: An answer has the weight 0 (OpenAI's fine-tuning, OpenHermes).
-    """
-    for place, message in enumerate(messages):
-        if (
-            isinstance(message, Mapping)
-            and message.get("role") == "assistant"
-            and (weight := message.get("weight")) is not None
-            and not weight
-        ):
-            raise BadConversation(
-                f"has weight 0 at place {place}, so that answer must not be learnt, and the loss cannot leave out "
-                "single answers",
-                "end the conversation before it, or leave the row out",
-            )
-    return messages
 
 
 def _has_content(messages: Sequence[Any]) -> bool:

@@ -128,7 +128,17 @@ class BestFit:
             taken += int(document_spans(self.document_ends, numbers)[1].sum())
         used = self.sequences * (self.sequence_length + 1)
         tokens = int(self.document_ends[-1]) if len(self.document_ends) else 0
-        return LayoutReport(self.sequences, used, taken - used, tokens - taken, padding=0)
+        units = len(self.document_ends)
+        return LayoutReport(
+            self.sequences,
+            used,
+            cropped=taken - used,
+            dropped=tokens - taken,
+            padding=0,
+            left_out=units - len(self.documents),
+            units=units,
+            reason="because they fill no whole sequence at the end of the source",
+        )
 
     def spans(self, indices: np.ndarray) -> Spans:
         """One span for each document of a sequence; the last one may be cropped."""

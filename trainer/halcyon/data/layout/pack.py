@@ -70,14 +70,24 @@ class Pack:
     def report(self) -> LayoutReport:
         """The use of the tokens; one pass over the documents."""
         capacity = self.sequence_length + 1
-        tokens = used = cropped = 0
+        tokens = used = cropped = left_out = 0
         for first in range(0, len(self.document_ends), _CHUNK_DOCUMENTS):
             lengths = _lengths(self.document_ends, first, min(len(self.document_ends), first + _CHUNK_DOCUMENTS))
             kept = _kept(lengths, first, capacity, self.too_long)
             tokens += int(lengths.sum())
             used += int(kept.sum())
             cropped += int((lengths - kept)[kept > 0].sum())
-        return LayoutReport(self.sequences, used, cropped, tokens - used - cropped, self.sequences * capacity - used)
+            left_out += int((kept < np.minimum(lengths, 1)).sum())
+        return LayoutReport(
+            self.sequences,
+            used,
+            cropped,
+            dropped=tokens - used - cropped,
+            padding=self.sequences * capacity - used,
+            left_out=left_out,
+            units=len(self.document_ends),
+            reason="because they are longer than a sequence; raise spec.trainer.sequenceLength, or change tooLong",
+        )
 
     def spans(self, indices: np.ndarray) -> Spans:
         """One span for each document that has tokens in the sequence."""

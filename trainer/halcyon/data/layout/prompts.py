@@ -1,17 +1,26 @@
-"""The layout of prompts: each sequence is one document, in the order of the source.
+"""The layout of prompts: each sequence is one prompt, in the order of the source. Nothing is packed or cut.
 
-Nothing is packed, cut or left out.
+A document is the tokens of a prompt, which have weight 0, and then the bytes of the reference of its reward in UTF-8,
+as numbers with weight 1. Tokens would change the reference: tokenizers normalize text, and spell special tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
 from halcyon.data.layout.spans import LayoutReport, Spans, Weights, checked_indices, document_spans, first_counted
+
+
+class Tokens(Protocol):
+    """The stream of a source."""
+
+    def gather(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """The numbers of spans, concatenated."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -20,19 +29,24 @@ class PromptPacker:
 
     Attributes:
         answer_tokens: Most tokens of an answer.
+        skips: Whether a prompt without room for an answer is left out. Default: it stays, for an error with its row.
     """
 
     answer_tokens: int
-    empty = "it has no prompt; give it rows"
+    skips: bool = False
+    empty = "it has no prompt with room for an answer; give it shorter prompts, or raise spec.trainer.sequenceLength"
 
     @property
     def key(self) -> list[Any]:
         """See `DocumentPacker`."""
-        return [1, "prompts"]
+        return [2, "prompts", asdict(self)]
 
     def build(self, document_ends: np.ndarray, weights: Weights, sequence_length: int) -> Prompts:
         """See `DocumentPacker`. A prompt ends before the first token that counts."""
-        return Prompts(first_counted(weights, document_ends), document_ends, sequence_length)
+        tokens = first_counted(weights, document_ends)
+        room = sequence_length - self.answer_tokens
+        kept = np.flatnonzero(tokens <= room) if self.skips else np.arange(len(tokens))
+        return Prompts(tokens, kept, document_ends, sequence_length)
 
     def load(self, document_ends: np.ndarray, arrays: Mapping[str, np.ndarray], sequence_length: int) -> Prompts:
         """See `DocumentPacker`."""
@@ -45,11 +59,13 @@ class Prompts:
 
     Attributes:
         prompt_tokens: Tokens of the prompt of each document, which begins with it: int64 [documents].
+        kept: Numbers of the documents that are in a sequence, rising: int64 [sequences].
         document_ends: End of each document in the token stream: int64 [documents].
         sequence_length: Positions of a sequence.
     """
 
     prompt_tokens: np.ndarray
+    kept: np.ndarray
     document_ends: np.ndarray
     sequence_length: int
     spans_are_documents = True
@@ -57,29 +73,46 @@ class Prompts:
     @property
     def sequences(self) -> int:
         """Sequences of the source, held-out ones included."""
-        return len(self.prompt_tokens)
+        return len(self.kept)
 
     @property
     def report(self) -> LayoutReport:
-        """The use of the tokens: those of the prompts are used, those of the references are not."""
-        used, tokens = int(self.prompt_tokens.sum()), int(self.document_ends[-1]) if len(self.document_ends) else 0
-        return LayoutReport(self.sequences, used, tokens - used, 0, self.sequences * (self.sequence_length + 1) - used)
+        """The use of the tokens of the prompts; the bytes of references are none."""
+        used, units = int(self.prompt_tokens[self.kept].sum()), len(self.prompt_tokens)
+        return LayoutReport(
+            self.sequences,
+            used,
+            cropped=0,
+            dropped=int(self.prompt_tokens.sum()) - used,
+            padding=self.sequences * (self.sequence_length + 1) - used,
+            left_out=units - self.sequences,
+            units=units,
+            noun="prompt",
+            reason="because they leave no room for an answer; raise spec.trainer.sequenceLength to keep them",
+        )
 
     def spans(self, indices: np.ndarray) -> Spans:
-        """One span for each sequence: the document, as far as it fits."""
-        indices = checked_indices(indices, self.sequences)
-        starts, lengths = document_spans(self.document_ends, indices)
-        kept = np.minimum(lengths, self.sequence_length + 1).astype(np.int32)
-        return Spans(np.arange(len(indices), dtype=np.int32), starts, kept)
+        """One span for each sequence: the prompt."""
+        starts, prompts, _ = self.documents(indices)
+        return Spans(np.arange(len(starts), dtype=np.int32), starts, prompts.astype(np.int32))
 
     def documents(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Beginnings of documents in the stream, tokens of their prompts, and tokens of the whole documents: int64 [n]
+        """Beginnings of documents in the stream, tokens of their prompts, and lengths of the whole documents: int64 [n]
         each.
         """
-        indices = checked_indices(indices, self.sequences)
-        starts, lengths = document_spans(self.document_ends, indices)
-        return starts, self.prompt_tokens[indices], lengths
+        numbers = self.kept[checked_indices(indices, self.sequences)]
+        starts, lengths = document_spans(self.document_ends, numbers)
+        return starts, self.prompt_tokens[numbers], lengths
+
+    def read(self, tokens: Tokens, indices: np.ndarray) -> list[tuple[np.ndarray, str]]:
+        """The prompt, int32 [tokens], and the reference of each sequence."""
+        starts, prompts, lengths = self.documents(indices)
+        documents = np.split(tokens.gather(starts, lengths), np.cumsum(lengths)[:-1])
+        return [
+            (document[:prompt].astype(np.int32), document[prompt:].astype(np.uint8).tobytes().decode())
+            for document, prompt in zip(documents, prompts.tolist(), strict=True)
+        ]
 
     def to_arrays(self) -> Mapping[str, np.ndarray]:
         """The arrays to store, as the constructor takes them."""
-        return {"prompt_tokens": self.prompt_tokens}
+        return {"prompt_tokens": self.prompt_tokens, "kept": self.kept}

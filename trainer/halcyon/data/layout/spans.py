@@ -12,6 +12,8 @@ from typing import Protocol
 
 import numpy as np
 
+from halcyon_api.counting import counted, percent
+
 _CHUNK_TOKENS = 2**22
 
 
@@ -116,11 +118,36 @@ class LayoutReport:
     """Tokens of documents that are in no sequence, and of a remainder that fills no sequence."""
     padding: int
     """Token places of sequences that hold no token."""
+    left_out: int = 0
+    """Units that are in no sequence."""
+    units: int = 0
+    """All units: documents, or what else a sequence takes as a whole."""
+    noun: str = "document"
+    """What a unit is."""
+    reason: str = ""
+    """Why units are left out, and the fix."""
 
     @property
     def cropped_share(self) -> float:
         """Cropped tokens as a share of all tokens."""
         return self.cropped / max(1, self.used + self.cropped + self.dropped)
+
+    @property
+    def dropped_share(self) -> float:
+        """Dropped tokens as a share of all tokens."""
+        return self.dropped / max(1, self.used + self.cropped + self.dropped)
+
+    @property
+    def loss(self) -> str | None:
+        """What of the source is in no sequence, in a few words. None: nothing, or the rest of the last document."""
+        clauses: list[str] = []
+        if self.left_out:
+            of_all = f"{self.left_out:,} of {counted(self.units, self.noun)}"
+            of_tokens = f"{counted(self.dropped, 'token')}, {percent(self.dropped_share, 1)} of all"
+            clauses.append(f"{of_all} left out ({of_tokens}), {self.reason}")
+        if self.cropped:
+            clauses.append(f"{counted(self.cropped, 'token')} cropped, {percent(self.cropped_share, 1)} of all")
+        return "; ".join(clauses) or None
 
     @property
     def padded_share(self) -> float:

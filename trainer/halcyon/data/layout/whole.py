@@ -153,7 +153,19 @@ class WholeUnits:
             taken += int(lengths.sum())
             used += int(_kept(lengths, capacity).sum())
         tokens = int(self.document_ends[-1]) if len(self.document_ends) else 0
-        return LayoutReport(self.sequences, used, taken - used, tokens - taken, self.sequences * capacity - used)
+        units = len(self.document_ends) // self.conversations
+        which = "none of their tokens" if self.conversations == 1 else "none of the tokens of one of their answers"
+        return LayoutReport(
+            self.sequences,
+            used,
+            cropped=taken - used,
+            dropped=tokens - taken,
+            padding=self.sequences * capacity - used,
+            left_out=units - len(self.units),
+            units=units,
+            noun="conversation" if self.conversations == 1 else "pair",
+            reason=f"because {which} in the row counts in the loss; raise spec.trainer.sequenceLength to keep more",
+        )
 
     def spans(self, indices: np.ndarray) -> Spans:
         """One span for each conversation of each row."""

@@ -22,6 +22,7 @@ from halcyon.data.sources.access import Access, Address, SourceFile, parse_addre
 from halcyon.data.sources.failures import Unreadable, errors_at, reason, unreadable
 from halcyon.data.sources.files import stat_file
 from halcyon.data.sources.remote import list_prefix, look_up
+from halcyon_api.counting import counted
 from halcyon_api.spec.sources import DataSourceSpec
 
 _WILD = re.compile(r"[*?\[]")
@@ -40,6 +41,8 @@ class Listing(NamedTuple):
     """Hidden ones, in the folders that the document names."""
     excluded: int = 0
     """Those that `exclude` names."""
+    others: int = 0
+    """Files in these folders whose names have none of the endings of the kind."""
 
 
 def list_files(source: DataSourceSpec, access: Access) -> tuple[SourceFile, ...]:
@@ -64,11 +67,17 @@ def list_source(source: DataSourceSpec, access: Access) -> Listing:
     choice = FileChoice(source.files.exclude if source.files is not None else ())
     for index, path in enumerate(source.paths):
         with errors_at(f"{where}.paths[{index}]"):
-            before = len(choice.hidden) + len(choice.excluded)
+            before, others = len(choice.hidden) + len(choice.excluded), len(choice.others)
             matching = _matching(parse_address(path), ENDINGS.get(source.kind, ("",)), access, choice)
             files = sorted(matching, key=lambda file: file.uri.split("/"))
             if not files:
                 left_out = len(choice.hidden) + len(choice.excluded) - before
+                if others := len(choice.others) - others:
+                    endings = " or ".join(ENDINGS[source.kind])
+                    raise Unreadable(
+                        f"{path} has no file that ends with {endings}, only {counted(others, 'other file')}; name "
+                        "files with other endings by a glob, or take another kind of source"
+                    )
                 raise Unreadable(
                     f"{path} has only hidden or excluded files; give others, or exclude fewer"
                     if left_out
@@ -76,7 +85,7 @@ def list_source(source: DataSourceSpec, access: Access) -> Listing:
                 )
         for file in files:
             listed.setdefault(file.uri, file)
-    return Listing(tuple(listed.values()), len(choice.hidden), len(choice.excluded))
+    return Listing(tuple(listed.values()), len(choice.hidden), len(choice.excluded), len(choice.others))
 
 
 def named_files(source: DataSourceSpec) -> frozenset[str]:
@@ -97,6 +106,7 @@ class FileChoice:
     def __init__(self, exclude: Iterable[str]) -> None:
         self.hidden: set[str] = set()
         self.excluded: set[str] = set()
+        self.others: set[str] = set()
         globs = [pattern.removesuffix("/") for pattern in exclude]
         self._names = [glob_to_regex(pattern) for pattern in globs if "/" not in pattern]
         self._paths = [glob_to_regex(pattern) for pattern in globs if "/" in pattern]
@@ -147,10 +157,12 @@ def _matching_remote(
     for file in list_prefix(folder, access):
         if expression is not None and not expression.fullmatch(file.uri.removeprefix(address.prefix)):
             continue
-        if expression is None and not file.uri.endswith(endings):
-            continue
         path = file.uri.removeprefix(prefix)
-        if choice.takes(prefix, path, named="" if expression is None else path):
+        if not choice.takes(prefix, path, named="" if expression is None else path):
+            continue
+        if expression is None and not file.uri.endswith(endings):
+            choice.others.add(file.uri)
+        else:
             yield file
 
 
@@ -188,8 +200,12 @@ def _files_below(
         folders[:] = [name for name in folders if choice.takes(folder, below + name, named)]
         for name in names:
             path = Path(parent, name)
-            if name.endswith(endings) and choice.takes(folder, below + name, named) and path.is_file():
+            if not choice.takes(folder, below + name, named) or not path.is_file():
+                continue
+            if name.endswith(endings):
                 yield path
+            else:
+                choice.others.add(str(path))
 
 
 def glob_to_regex(pattern: str) -> re.Pattern[str]:

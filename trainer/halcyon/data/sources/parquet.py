@@ -29,6 +29,7 @@ from halcyon.data.sources.failures import Unreadable, errors_at, reason
 from halcyon.data.sources.fields import ColumnsOf, existing_columns
 from halcyon.data.sources.files import read_range
 from halcyon.data.sources.piece import TARGET_BYTES, FilePart, Piece, RowGroups, SourceRow, Table, Wanted
+from halcyon.data.sources.text_check import not_utf8
 
 _LARGE_GROUP = 8
 """The parent cuts a row group that is larger than this number of pieces."""
@@ -274,10 +275,10 @@ def _values(piece: Piece, name: str, column: pa.ChunkedArray) -> list[Any]:
         for row, value in enumerate(column):
             try:
                 value.as_py()
-            except UnicodeDecodeError:
+            except UnicodeDecodeError as bad:
+                what, fix = not_utf8(bad.object) or ("is not UTF-8", "fix the row")
                 raise Unreadable(
-                    f"row {piece.number + row} (counted from 0) of {piece.file} is not UTF-8 in column {name!r}; fix "
-                    "the row"
+                    f"row {piece.number + row} (counted from 0) of {piece.file} {what} in column {name!r}; {fix}"
                 ) from error
         raise
 

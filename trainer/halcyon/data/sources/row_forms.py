@@ -19,10 +19,10 @@ from halcyon.data.sources.failures import Unreadable, reason
 from halcyon.data.sources.fields import ColumnsOf
 from halcyon.data.sources.piece import Delimited, JsonArray, JsonLines, LeftOut, Rows, SourceRow
 from halcyon.data.sources.row_ends import ElementScanner, LineScanner, RecordScanner, Scanner
+from halcyon.data.sources.text_check import has_mark, no_text, not_utf8
 from halcyon_api.counting import counted
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _HEAD_BYTES = 2**20
 """Bytes in which the first row of a JSON array is looked for."""
 _SPEAKERS = ("role", "from")
@@ -57,10 +57,17 @@ def begin_json(wanted: tuple[str, ...] | None, file: str, chunks: Iterable[bytes
         head += more
         if (start := head.removeprefix(BYTE_ORDER_MARK).lstrip()) and not start.startswith(b"["):
             break
+    _check_text(file, head)
     skipped = len(BYTE_ORDER_MARK) if head.startswith(BYTE_ORDER_MARK) else 0
     if _is_array(head[skipped:]):
         return Begun(JsonArray(wanted), skipped, chain([head[skipped:]], texts))
     return Begun(JsonLines(wanted), 0, chain([head], texts))
+
+
+def _check_text(file: str, head: bytes) -> None:
+    """Raise `Unreadable` if the beginning of a file is no text, or has the mark of another encoding."""
+    if what := no_text(head) or (has_mark(head) and not_utf8(head)):
+        raise Unreadable(f"{file} {what}")
 
 
 def _is_array(head: bytes) -> bool:
@@ -97,8 +104,8 @@ def begin_delimited(
     head, scanner = b"", RecordScanner(delimiter, file)
     end = 0
     for more in texts:
-        if not head and more.startswith(_UTF_16_MARKS):
-            raise Unreadable(f"{file} is UTF-16, not UTF-8; save it as UTF-8")
+        if not head:
+            _check_text(file, more)
         head += more
         if len(ends := scanner.feed(more)):
             end = len(head) - len(more) + int(ends[0])
@@ -114,10 +121,9 @@ def begin_delimited(
 
 
 def _header(file: str, delimiter: str, line: bytes) -> tuple[str, ...]:
-    try:
-        text = line.removeprefix(BYTE_ORDER_MARK).decode()
-    except UnicodeDecodeError as error:
-        raise Unreadable(f"the header of {file} is not UTF-8 at byte {error.start}; save the file as UTF-8") from None
+    if wrong := not_utf8(line):
+        raise Unreadable(f"the header of {file} {wrong}")
+    text = line.removeprefix(BYTE_ORDER_MARK).decode()
     names = next(csv.reader(io.StringIO(text, newline="\n"), delimiter=delimiter), [])
     return tuple(name.strip() for name in names)
 
@@ -202,9 +208,6 @@ def parse_delimited(
 
 
 def _cell(value: str) -> str | BadValue:
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return BadValue("is not UTF-8")
+    if not value.isascii() and (wrong := not_utf8(value.encode(errors="surrogateescape"))) is not None:
+        return BadValue(*wrong)
     return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import mmap
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -35,12 +34,10 @@ from halcyon.data.sources.piece import (
 )
 from halcyon.data.sources.row_forms import BYTE_ORDER_MARK, elements, parse_delimited
 from halcyon.data.sources.spill_file import SpillFile
+from halcyon.data.sources.text_check import no_text, not_utf8
 
 Read = TypeVar("Read")
 _NOT_BLANK = re.compile(rb"\S")
-_CONTROL = re.compile(rb"[\x00-\x06\x0e-\x1a\x1c-\x1f]")
-"""Control characters that no text has: not BEL, BS, TAB, LF, VT, FF, CR and ESC."""
-_HEAD_BYTES = 8192
 
 
 def read_piece(piece: Piece, access: Access) -> list[SourceRow]:
@@ -106,28 +103,17 @@ def _read_groups(piece: Piece, content: RowGroups, access: Access) -> list[Sourc
 def _read_file(piece: Piece, file: SourceFile, named: bool, access: Access) -> bytes | LongText | LeftOut:
     try:
         text = _read_text(piece.where, file, access)
+        if what := no_text(text if isinstance(text, bytes) else next(iter(text), b"")):
+            if not named:
+                return LeftOut("binary", f"{file.uri} {what}")
+            raise Unreadable(f"{file.uri} {what}")
+        if isinstance(text, bytes) and (what := not_utf8(text)):
+            raise Unreadable(f"{file.uri} {what}, or leave the file out (exclude, or onBadFile: skip)")
     except Unreadable as bad:
         if not piece.skips_files or not may_skip(bad):
             raise
         return LeftOut("file", str(bad))
-    if named:
-        return text
-    head = text if isinstance(text, bytes) else next(iter(text), b"")
-    return LeftOut("binary", f"{file.uri} is binary") if _is_binary(head) else text
-
-
-def _is_binary(head: str | bytes) -> bool:
-    """Whether the beginning of a file is no text: it has a NUL, or is not UTF-8 and has control characters."""
-    block = bytes(head[:_HEAD_BYTES]) if isinstance(head, bytes) else head[:_HEAD_BYTES].encode(errors="replace")
-    if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return False  # a text of another encoding, which the format rejects
-    if b"\0" in block:
-        return True
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(block)
-    except UnicodeDecodeError:
-        return _CONTROL.search(block) is not None
-    return False
+    return text
 
 
 def _read_text(where: str, file: SourceFile, access: Access) -> bytes | LongText:
@@ -223,7 +209,9 @@ def _row(piece: Piece, number: int, text: memoryview, wanted: tuple[str, ...] | 
     try:
         value = parse_long_line(text, row, piece.where) if long else loads(text)
     except orjson.JSONDecodeError as error:
-        what = reason(error) if long else _not_utf8(bytes(text)) or reason(error)
+        if not long and (bad := not_utf8(bytes(text))):
+            raise Unreadable(f"{row} {bad}") from None
+        what = reason(error)
         if not long and bytes(text).strip() == b"{":
             what, name = (
                 "its object goes on in the next lines",
@@ -236,15 +224,6 @@ def _row(piece: Piece, number: int, text: memoryview, wanted: tuple[str, ...] | 
         raise Unreadable(f"{row} is not an object with fields; write {{…}} on each line")
     for field in wanted or ():
         if isinstance(bad := value.get(field), BadValue):
-            what = _not_utf8(bytes(text))
-            problem = f"{bad.problem} in the field {field!r}" if what is None else f"is not JSON: {what}"
-            raise Unreadable(f"{row} {problem}; fix the {name}")
+            problem = f"{bad.problem} in the field {field!r}; fix the {name}"
+            raise Unreadable(f"{row} {not_utf8(bytes(text)) or problem}")
     return value
-
-
-def _not_utf8(line: bytes) -> str | None:
-    try:
-        line.decode()
-    except UnicodeDecodeError as undecodable:
-        return f"byte {undecodable.start} is not UTF-8"
-    return None

@@ -5,8 +5,7 @@ away before the program begins: Landlock forbids files, a seccomp filter allows 
 limits bound processor time and memory. All three are kept by the kernel, so no trick inside the interpreter gives a
 right back. Where the kernel cannot do this, nothing is run.
 
-`pool` runs a program in a pod of a cluster instead: `cluster` makes the requests, and `in_pod` runs the program over a
-connection. `execution` is what both kinds of processes do.
+`execution` runs the program after that.
 
 This file imports nothing: the process of the program imports `child`, and it must start fast and hold nothing of the
 trainer.

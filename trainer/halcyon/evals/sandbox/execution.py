@@ -1,14 +1,12 @@
-"""Runs a request in this process: what is the same in a process of this machine (`child`) and in a pod of a pool
-(`in_pod`).
+"""Runs a request in this process.
 
-A pod gets the text of this file, so the file imports only the standard library, and takes Python 3.9 or later.
+A program can read every module that its frames name, so this file imports only the standard library.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import math
 import os
 import resource
@@ -62,9 +60,6 @@ def forget() -> str:
 def limit(request: Mapping[str, Any]) -> None:
     """Limit processor time and memory, and forbid files and other processes.
 
-    These limits are also known to gVisor. It does not enforce the number of processes; there the pod limits what they
-    use.
-
     Raises:
         OSError: The kernel refused.
         ValueError: A limit is above that of the process.
@@ -92,7 +87,7 @@ def execute(request: dict[str, Any], report: int) -> None:
     files of their own, without the ``__future__`` imports of this file.
 
     Args:
-        request: See `running.request_of`. Its texts and its token are taken out.
+        request: See `running.run`. Its texts and its token are taken out.
         report: A file descriptor.
     """
     module = types.ModuleType("__main__")
@@ -143,15 +138,3 @@ def _refusal() -> Callable[[str, object], None]:
             raise error(f"a program may not use {event}")
 
     return refuse
-
-
-def main_in_pod() -> None:
-    """Run the request in the next line of standard input; standard output gets the report too, before and after what
-    the program prints.
-    """
-    request = json.loads(sys.stdin.buffer.readline())
-    report = os.dup(1)
-    forget()
-    limit(request)
-    os.write(report, READY)
-    execute(request, report)

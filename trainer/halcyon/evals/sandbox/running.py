@@ -90,38 +90,6 @@ class Unavailable(TrainerExit):
     """A program could not be run safely, so it was not run."""
 
 
-RunProgram = Callable[[Program], Ran]
-"""Runs a program within the default limits; it raises `Unavailable` if the program cannot be run safely."""
-
-
-TOO_LONG = Ran("failed", "", f"the program is longer than {MOST_BYTES} bytes\n")
-
-
-def is_too_long(program: Program) -> bool:
-    """Whether a program with its checks has more than `MOST_BYTES`.
-
-    Then it is not run, and the result is `TOO_LONG`.
-    """
-    return len(program.source.encode(errors="replace")) + len(program.checks.encode(errors="replace")) > MOST_BYTES
-
-
-def request_of(program: Program, limits: Limits, token: str) -> dict[str, object]:
-    """The request for the process of a program; see `execution`.
-
-    Args:
-        program: The program.
-        limits: Its limits.
-        token: A secret, which the process reports when program and checks have ended without an exception.
-    """
-    return {
-        "program": program.source,
-        "checks": program.checks,
-        "token": token,
-        "processorSeconds": limits.processor_seconds,
-        "memoryBytes": limits.memory_bytes,
-    }
-
-
 def run(program: Program, limits: Limits | None = None) -> Ran:
     """Run a program.
 
@@ -129,10 +97,17 @@ def run(program: Program, limits: Limits | None = None) -> Ran:
         Unavailable: The rights of its process could not be taken away; nothing of it was run.
     """
     limits = limits or Limits()
-    if is_too_long(program):
-        return TOO_LONG
-    token = secrets.token_hex(16)
-    request = request_of(program, limits, token) | {"parent": os.getpid()}
+    if sum(len(text.encode(errors="replace")) for text in (program.source, program.checks)) > MOST_BYTES:
+        return Ran("failed", "", f"the program is longer than {MOST_BYTES} bytes\n")
+    token = secrets.token_hex(16)  # reported when program and checks have ended without an exception
+    request = {
+        "program": program.source,
+        "checks": program.checks,
+        "token": token,
+        "processorSeconds": limits.processor_seconds,
+        "memoryBytes": limits.memory_bytes,
+        "parent": os.getpid(),
+    }
     with tempfile.TemporaryFile() as given:
         given.write(json.dumps(request).encode())
         given.seek(0)
@@ -210,7 +185,7 @@ def _run(given: IO[bytes], token: bytes, limits: Limits) -> Ran:
         reason = why.decode(errors="replace") if refused else "it did not start"
         raise Unavailable(f"the process of the program could not give its rights up: {reason}")
     output, errors = (watched.texts[pipe].decode(errors="replace") for pipe in (process.stdout, process.stderr))
-    return Ran(stopped or outcome_of(process.returncode, written.removeprefix(READY) == token, errors), output, errors)
+    return Ran(stopped or _outcome_of(process.returncode, written.removeprefix(READY) == token, errors), output, errors)
 
 
 class _Watched:
@@ -261,7 +236,7 @@ def _ended(process: subprocess.Popen[bytes]) -> Outcome | None:
     return None
 
 
-def outcome_of(code: int, has_passed: bool, errors: str) -> Outcome:
+def _outcome_of(code: int, has_passed: bool, errors: str) -> Outcome:
     """How a process ended that reached no limit of its parent.
 
     Args:

@@ -185,10 +185,12 @@ _DEFAULTS = {
     "norm_topk_prob": True,
     "routed_scaling_factor": 2.5,
     "first_k_dense_replace": 3,
-    "router_aux_loss_coef": 0.001,
+    "router_aux_loss_coef": 0.0,  # neither class has a balance loss
 }
 _COMPUTED = {"scoring_func": "sigmoid", "topk_method": "noaux_tc", "moe_layer_freq": 1}
 """Keys of DeepSeek V3 with the one value that is computed."""
+_BALANCE, _BY_SEQUENCE = "aux_loss_alpha", "seq_aux"
+"""Keys of DeepSeek V3: the factor of a balance loss that is 1 at an even load, and whether it is one of sequences."""
 _DEEPSEEK = DecoderConfig(
     DeepseekV3Spec,
     {
@@ -224,11 +226,17 @@ _GLM = DecoderConfig(
 def _read_deepseek(config: ConfigReader) -> DeepseekV3Spec:
     for key, value in _COMPUTED.items():
         config.only(key, value)
-    return _DEEPSEEK.read(config, head_dim=None, num_key_value_heads=None)
+    spec = _DEEPSEEK.read(config, head_dim=None, num_key_value_heads=None)
+    factor = config.number(_BALANCE, 0.0)
+    if not factor or config.has("router_aux_loss_coef"):
+        return spec
+    config.only(_BY_SEQUENCE, True)
+    return spec.model_copy(update={"router_aux_loss_coef": factor / spec.num_experts_per_tok})
 
 
 def _write_deepseek(spec: DeepseekV3Spec, positions: int) -> dict[str, Any]:
-    return {**_DEEPSEEK.write(spec, positions), "head_dim": spec.qk_rope_head_dim}
+    balance = {_BALANCE: spec.router_aux_loss_coef * spec.num_experts_per_tok, _BY_SEQUENCE: True}
+    return {**_DEEPSEEK.write(spec, positions), **balance, "head_dim": spec.qk_rope_head_dim}
 
 
 DEEPSEEK_V3 = decoder_family(

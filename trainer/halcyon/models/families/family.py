@@ -75,7 +75,12 @@ def design_of(
         other: Further fields of `Design`.
     """
     full = Rope(spec.rope_theta, spec.rope_scaling, partial)
-    kinds = {"full_attention": BlockKind(full), "sliding_attention": BlockKind(windowed or full, spec.window)}
+    whole = BlockKind(full)
+    kinds = {
+        "full_attention": whole,
+        "linear_attention": whole,  # a recurrent layer has no positions and no window
+        "sliding_attention": BlockKind(windowed or full, spec.window),
+    }
     return Design(
         sizes=spec.sizes(),
         kinds=tuple(kinds[kind] for kind in spec.layers_by_type),

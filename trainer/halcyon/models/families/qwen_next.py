@@ -55,7 +55,7 @@ def design(spec: Qwen3NextSpec) -> Design:
 
 
 def _is_recurrent(spec: Qwen3NextSpec) -> tuple[bool, ...]:
-    return tuple(mixer == "linear_attention" for mixer in spec.mixers)
+    return tuple(mixer == "linear_attention" for mixer in spec.layers_by_type)
 
 
 def _delta_net(
@@ -214,7 +214,10 @@ def _is_sparse(spec: Qwen3NextSpec) -> bool:
 
 
 def _write(spec: Qwen3NextSpec, positions: int) -> dict[str, Any]:
-    return {**(_DENSE_35 if _is_dense(spec) else _NEXT).write(spec, positions), "layer_types": list(spec.mixers)}
+    return {
+        **(_DENSE_35 if _is_dense(spec) else _NEXT).write(spec, positions),
+        "layer_types": list(spec.layers_by_type),
+    }
 
 
 def _form(model_type: str, name: str, read: Callable[[ConfigReader], Qwen3NextSpec], **other: Any) -> PublishedForm:

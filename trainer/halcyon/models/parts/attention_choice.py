@@ -22,7 +22,7 @@ from halcyon.models.parts.attention_blocks import Form
 from halcyon.models.parts.kernel_attention import kernel_mask
 from halcyon.models.parts.masks import Mask
 from halcyon.models.parts.splash_attention import LANES
-from halcyon_api.hardware.gpu_attention import WRITTEN, GpuKernel, GpuKernelName, gpu_kernel
+from halcyon_api.hardware.gpu_attention import WRITTEN, GpuKernel, gpu_kernel
 from halcyon_api.package import install
 from halcyon_api.spec.attention import AttentionName
 
@@ -202,12 +202,12 @@ def _splash(request: Request, target: Target) -> str | None:
     return None if request.rows else "keys and values must have the rows of the queries"
 
 
-def kernel_on(request: Request, target: Target) -> GpuKernelName:
-    """The kernel of tokamax that computes a call which `refusal` does not refuse."""
+def kernel_on(request: Request, target: Target) -> GpuKernel:
+    """The kernel for GPUs that computes a call which `refusal` does not refuse."""
     kernel = _gpu_kernel(request, target)
     if isinstance(kernel, str):
         raise CannotServe(kernel)
-    return kernel.name
+    return kernel
 
 
 def _tokamax(request: Request, target: Target) -> str | None:
@@ -256,4 +256,6 @@ def _words(kernel: Implementation, request: Request, target: Target) -> str:
     if kernel != "tokamax" or target.compute_capability is None:
         return f"the kernel for {target.platform}"
     version = ".".join(map(str, target.compute_capability))
-    return f"the {WRITTEN[kernel_on(request, target)]} kernel of tokamax, on a GPU of compute capability {version}"
+    taken = kernel_on(request, target)
+    own = ", with a backward pass of Halcyon's own" if taken.gradients else ""
+    return f"the {WRITTEN[taken.name]} kernel of tokamax{own}, on a GPU of compute capability {version}"

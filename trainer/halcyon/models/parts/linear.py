@@ -181,7 +181,7 @@ class Linear(eqx.Module):
         """(..., *inputs) to (..., *outputs)."""
         y: Any = apply_weight(x, self.weight, self.inputs, self.products)
         if self.adapter is not None:
-            y = self.adapter(x, y, self.weight)
+            y = self.adapter(x, y, self.weight, self.products)
         if self.bias is not None:
             y = add_wide(y, self.bias)
         return divided(y)

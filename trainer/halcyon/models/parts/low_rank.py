@@ -3,7 +3,8 @@ trained.
 
 B begins as 0, so the adapted map begins as the map itself. With a magnitude (DoRA, Liu et al. 2024, section 4), each
 column of ``W + scale A B`` is divided by its length and multiplied by a trained one. As in section 4.3 of that paper,
-no gradient goes through the length that it is divided by.
+no gradient goes through the length that it is divided by. With dropout and that factor f of a column it computes
+``x W + (f - 1) d W + f scale d A B``, where d is x after the dropout.
 
 Dropout sets features of the adapter's input to 0. Its masks are a function of one number for each sequence,
 `LowRank.seeds`. The step makes these numbers from the run's seed, the step and the row of the batch, so neither
@@ -26,6 +27,7 @@ from halcyon.models.axes import BATCH, RANK, elementwise, recomputed
 from halcyon.models.parameters import STACKED_AXES, Role, parameter
 from halcyon.models.partition import divided
 from halcyon.models.parts.linear import apply_weight
+from halcyon_api.spec.narrow_products import NarrowProducts
 
 
 class LowRank(eqx.Module):
@@ -91,15 +93,19 @@ class LowRank(eqx.Module):
             inputs, between, scale, dropout, down, up, _lengths(weight.astype(jnp.float32), inputs) if dora else None
         )
 
-    def __call__(self, x: NamedArray, y: NamedArray, weight: NamedArray) -> NamedArray:
+    def __call__(
+        self, x: NamedArray, y: NamedArray, weight: NamedArray, products: NarrowProducts | None = None
+    ) -> NamedArray:
         """The adapted map of `x`, before its bias, in the axes and the type of `y`.
 
         Args:
             x: (..., *inputs).
             y: ``x . weight``: (..., *outputs).
             weight: The frozen weight.
+            products: Type of the factors of its product; see `apply_weight`.
         """
-        low: Any = divided(apply_weight(self._dropped(x), self.down, self.inputs))
+        dropped = self._dropped(x)
+        low: Any = divided(apply_weight(dropped, self.down, self.inputs))
         added: Any = apply_weight(low, self.up, (self.rank,))
         both = elementwise(
             lambda y, added: (y.astype(jnp.float32) + self.scale * added.astype(jnp.float32)).astype(y.dtype), y, added
@@ -107,7 +113,17 @@ class LowRank(eqx.Module):
         if self.magnitude is None:
             return both
         factor: Any = self.magnitude / _lengths(jax.lax.stop_gradient(self._adapted(weight)), self.inputs)
-        return elementwise(recomputed(lambda y, factor: (y.astype(jnp.float32) * factor).astype(y.dtype)), both, factor)
+        if dropped is x:
+            scaled = recomputed(lambda y, factor: (y.astype(jnp.float32) * factor).astype(y.dtype))
+            return elementwise(scaled, both, factor)
+        # As in peft: the map itself sees all of x, what the magnitude adds to it sees the features that are left.
+        plain = apply_weight(dropped, weight, self.inputs, products)
+
+        def with_magnitude(y: jax.Array, plain: jax.Array, added: jax.Array, factor: jax.Array) -> jax.Array:
+            y, plain, added = (each.astype(jnp.float32) for each in (y, plain, added))
+            return y + (factor - 1) * plain + factor * self.scale * added
+
+        return elementwise(recomputed(with_magnitude), y, plain, added, factor).astype(y.dtype)
 
     def merged(self, weight: NamedArray) -> NamedArray:
         """The weight of a plain linear map that computes the same as the adapted one. `weight` has all stacked axes."""

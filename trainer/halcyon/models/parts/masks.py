@@ -106,10 +106,10 @@ class Mask(eqx.Module):
         return False
 
     def __and__(self, other: Mask) -> Mask:
-        return _Both(self, other)
+        return _Pair(self, other, both=True)
 
     def __or__(self, other: Mask) -> Mask:
-        return _Either(self, other)
+        return _Pair(self, other, both=False)
 
 
 class Causal(Mask):
@@ -242,65 +242,42 @@ def conjuncts(mask: Mask | None) -> tuple[Mask, ...]:
     """The masks that `mask` combines with ``&``: a query sees a key if it does in all of them."""
     if mask is None:
         return ()
-    return (*conjuncts(mask.left), *conjuncts(mask.right)) if isinstance(mask, _Both) else (mask,)
+    return (*conjuncts(mask.left), *conjuncts(mask.right)) if isinstance(mask, _Pair) and mask.both else (mask,)
 
 
-class _Both(Mask):
+class _Pair(Mask):
     left: Mask
     right: Mask
+    both: bool = eqx.field(static=True)
+    """Whether a query sees a key only if it does in both masks, not in one of them."""
 
     def visible(self, queries: Block, keys: Block) -> NamedArray:
-        return cast(
-            "NamedArray", hax.logical_and(*_alike(self.left.visible(queries, keys), self.right.visible(queries, keys)))
-        )
+        combined = hax.logical_and if self.both else hax.logical_or
+        seen = _alike(self.left.visible(queries, keys), self.right.visible(queries, keys))
+        return cast("NamedArray", combined(*seen))
 
     def key_range(self, first: int, last: int, keys: int) -> tuple[int, int]:
-        (left, left_end), (right, right_end) = (mask.key_range(first, last, keys) for mask in (self.left, self.right))
-        return max(left, right), max(max(left, right), min(left_end, right_end))
-
-    def block_ranges(self, queries: Axis, keys: Axis, block: int) -> BlockRanges | None:
-        left, right = self.left.block_ranges(queries, keys, block), self.right.block_ranges(queries, keys, block)
-        if left is None or right is None:
-            return left or right
-        return BlockRanges(jnp.maximum(left.first, right.first), jnp.minimum(left.end, right.end))
-
-    @property
-    def has_block_ranges(self) -> bool:
-        return self.left.has_block_ranges or self.right.has_block_ranges
-
-    @property
-    def sees_itself(self) -> bool:
-        return self.left.sees_itself and self.right.sees_itself
-
-
-class _Either(Mask):
-    left: Mask
-    right: Mask
-
-    def visible(self, queries: Block, keys: Block) -> NamedArray:
-        return cast(
-            "NamedArray", hax.logical_or(*_alike(self.left.visible(queries, keys), self.right.visible(queries, keys)))
-        )
-
-    def key_range(self, first: int, last: int, keys: int) -> tuple[int, int]:
-        ranges = [
-            found for mask in (self.left, self.right) if (found := mask.key_range(first, last, keys))[0] < found[1]
-        ]
+        left, right = (mask.key_range(first, last, keys) for mask in (self.left, self.right))
+        if self.both:
+            begin = max(left[0], right[0])
+            return begin, max(begin, min(left[1], right[1]))
+        ranges = [one for one in (left, right) if one[0] < one[1]]
         return (min(start for start, _ in ranges), max(end for _, end in ranges)) if ranges else (0, 0)
 
     def block_ranges(self, queries: Axis, keys: Axis, block: int) -> BlockRanges | None:
-        left, right = self.left.block_ranges(queries, keys, block), self.right.block_ranges(queries, keys, block)
+        left, right = (mask.block_ranges(queries, keys, block) for mask in (self.left, self.right))
         if left is None or right is None:
-            return None
-        return BlockRanges(jnp.minimum(left.first, right.first), jnp.maximum(left.end, right.end))
+            return left or right if self.both else None
+        first, end = (jnp.maximum, jnp.minimum) if self.both else (jnp.minimum, jnp.maximum)
+        return BlockRanges(first(left.first, right.first), end(left.end, right.end))
 
     @property
     def has_block_ranges(self) -> bool:
-        return self.left.has_block_ranges and self.right.has_block_ranges
+        return (any if self.both else all)((self.left.has_block_ranges, self.right.has_block_ranges))
 
     @property
     def sees_itself(self) -> bool:
-        return self.left.sees_itself or self.right.sees_itself
+        return (all if self.both else any)((self.left.sees_itself, self.right.sees_itself))
 
 
 def shared_blocks(of_queries: jax.Array, of_keys: jax.Array, block: int) -> jax.Array:

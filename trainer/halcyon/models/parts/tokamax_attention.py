@@ -3,6 +3,9 @@
 The mask is causal. Documents and windows are the first key of each query: a document is a run of positions, so a query
 sees no key before the first position of its document. There is no limit of the number of documents in a row.
 
+The backward pass of Mosaic GPU is our own (`halcyon.models.parts.hopper_gradients`, `blackwell_gradients`): that of
+tokamax computes the tiles that documents and windows hide.
+
 The kernels know no sinks. A sink only adds to the sum of a query's exponentials, so the kernel's result is scaled by
 the share of the sum that it had without the sink. The backward pass gets the sum with the sink and the scaled result.
 From these two it computes the weights and the mean that the softmax's derivative subtracts, so its gradients are those
@@ -19,6 +22,7 @@ import importlib
 import importlib.util
 import sys
 import types
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +35,7 @@ from halcyon.models.partition import Result, Shard, by_device
 from halcyon.models.parts.attention_blocks import Form, by_sinks, mean_gradient
 from halcyon.models.parts.kernel_attention import KernelMask, Layout, result_names, rows_of
 from halcyon.models.remat import attended
-from halcyon_api.hardware.gpu_attention import FEATURES, GpuKernelName
+from halcyon_api.hardware.gpu_attention import FEATURES, GpuKernel
 
 POSITIONS = 128
 """Positions are padded to a multiple of this number: the backward pass of the Triton kernel reads past the end of some
@@ -46,7 +50,7 @@ class _Call:
 
     form: Form
     window: int | None
-    kernel: GpuKernelName
+    kernel: GpuKernel
 
 
 def attend_by_tokamax(
@@ -56,7 +60,7 @@ def attend_by_tokamax(
     mask: KernelMask,
     sinks: NamedArray | None,
     form: Form,
-    kernel: GpuKernelName,
+    kernel: GpuKernel,
 ) -> NamedArray:
     """See `halcyon.models.parts.attention.attention`; the queries are already scaled, and there is one key for each
     query.
@@ -149,12 +153,14 @@ class _Kernel:
         )
         rows, padded = self._arrays[0].shape[:2]
         first = first_keys(None if ids is None else rows_of(ids, rows), call.window, padded)
+        self._first = jnp.broadcast_to(jnp.int32(0) if first is None else first, (rows, padded))
+        self._soft_cap, self._gradients = form.soft_cap, call.kernel.gradients
         half = (
             jax.lax.DotAlgorithmPreset.F16_F16_F32
             if query.dtype == jnp.float16
             else jax.lax.DotAlgorithmPreset.BF16_BF16_F32
         )
-        self._kernel: Any = operation("attention.api").IMPLEMENTATIONS[call.kernel]
+        self._kernel: Any = operation("attention.api").IMPLEMENTATIONS[call.kernel.name]
         self._how: dict[str, Any] = {
             "mask": operation("attention.base").Mask(is_causal=True, k_start=None if first is None else first[:, None]),
             "logits_scale": 1.0,
@@ -180,14 +186,23 @@ class _Kernel:
             cotangent: Gradient with respect to the result, like it.
         """
         log_totals = jnp.pad(log_totals, ((0, 0), (0, 0), (0, -self._positions % POSITIONS)))
+        if self._gradients is not None:
+            means = jnp.einsum("bqhv,bqhv->bhq", *map(_padded, (result, cotangent)), preferred_element_type=jnp.float32)
+            # Imported here: a process without such a GPU needs no compiler of Mosaic GPU.
+            own = importlib.import_module(f"halcyon.models.parts.{self._gradients}_gradients")
+            given = own.Backward(*self._arrays, _padded(cotangent), log_totals, means, self._first)
+            return self._all(own.gradients(given, self._soft_cap))
         keywords = dict(self._kernel.bind(*self._arrays, **self._how).kwargs)
         del keywords["return_residuals"]
         # The kernel divides by the second number, so a query's weights are the exponentials of score - log_total.
         arrays = ((log_totals, jnp.ones_like(log_totals)), _padded(result), _padded(cotangent), *self._arrays)
         kernel = self._kernel.vjp.replace(config=self._kernel.vjp.bind(*arrays, **keywords).heuristics_config)
         found = kernel(*arrays, **keywords)
-        sizes = (("q", self._features), ("k", self._features), ("v", self._of_value))
-        return tuple(self._cut(found[name], features) for name, features in sizes)
+        return self._all(found[name] for name in "qkv")
+
+    def _all(self, gradients: Iterable[jax.Array]) -> tuple[jax.Array, ...]:
+        sizes = self._features, self._features, self._of_value
+        return tuple(self._cut(x, features) for x, features in zip(gradients, sizes, strict=True))
 
     def _cut(self, x: jax.Array, features: int) -> jax.Array:
         """[row, head, position, feature] of a padded [row, position, head, feature]."""

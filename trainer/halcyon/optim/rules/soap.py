@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from halcyon.optim.hidden import beside_adamw, decayed, orthogonalizer, scale
+from halcyon.optim.hidden import beside_adamw, decayed, for_hidden, orthogonalizer, scale
 from halcyon.optim.matrices import Kind, Matrices
 from halcyon.optim.rule import Scalar, Tree, mean, transformation, zeros
 from halcyon_api.spec.rules import MatricesSpec, SoapMuonSpec, SoapSpec
@@ -201,24 +201,18 @@ def soap_muon(rule: SoapMuonSpec, parameters: Any, shared: MatricesSpec) -> opta
         direction = orthogonal(scaled)
         return direction, second, *followed(bases, gradient, rule.beta2, count, rule.every_steps)
 
-    def build(matrices: Matrices) -> optax.GradientTransformationExtraArgs:
-        def init(params: Tree) -> SoapMuonState:
-            return SoapMuonState(jnp.zeros((), jnp.int32), zeros(params), zeros(params), first_bases(matrices))
+    def init(matrices: Matrices, params: Tree) -> SoapMuonState:
+        return SoapMuonState(jnp.zeros((), jnp.int32), zeros(params), zeros(params), first_bases(matrices))
 
-        def update(
-            gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, weight_decay: Scalar, **further: Any
-        ) -> tuple[Tree, SoapMuonState]:
-            del further
-            momentum = mean(state.momentum, gradients, rule.momentum)
-            held = [
-                *((Kind.MATRIX, tree) for tree in (gradients, mean(momentum, gradients, rule.momentum), state.second)),
-                *zip(KINDS, state.bases, strict=True),
-            ]
-            steps, second, *bases = matrices.compute(of_stack, held, [Kind.MATRIX, Kind.MATRIX, *KINDS], (state.done,))
-            direction = matrices.map(lambda form, step: step * scale(form, shared.scaling), steps)
-            changes = decayed(direction, params, learning_rate, weight_decay, cautious=shared.cautious)
-            return changes, SoapMuonState(state.done + 1, momentum, second, Bases(*bases))
+    def direct(matrices: Matrices, gradients: Tree, state: Any, **further: Any) -> tuple[Tree, SoapMuonState]:
+        del further
+        momentum = mean(state.momentum, gradients, rule.momentum)
+        held = [
+            *((Kind.MATRIX, tree) for tree in (gradients, mean(momentum, gradients, rule.momentum), state.second)),
+            *zip(KINDS, state.bases, strict=True),
+        ]
+        steps, second, *bases = matrices.compute(of_stack, held, [Kind.MATRIX, Kind.MATRIX, *KINDS], (state.done,))
+        direction = matrices.map(lambda form, step: step * scale(form, shared.scaling), steps)
+        return direction, SoapMuonState(state.done + 1, momentum, second, Bases(*bases))
 
-        return transformation(init, update)
-
-    return beside_adamw(build, parameters, shared)
+    return for_hidden(init, direct, parameters, shared)

@@ -20,7 +20,7 @@ class Question:
 
     Attributes:
         tokens: The tokens of the prompt: int32 [tokens].
-        reference: The reference; it may be empty.
+        reference: The reference as the row has it; it may be empty.
     """
 
     tokens: np.ndarray
@@ -42,12 +42,8 @@ def questions(data: HeldOut, rows: BatchRows) -> list[Question]:
             continue
         if not isinstance(layout, Prompts):
             raise TypeError(f"the source {source.name} has no prompts")
-        starts, prompts, lengths = layout.documents(rows.sequence[here])
-        flat = source.tokens.gather(starts, lengths).astype(np.int32)
-        for row, prompt, document in zip(
-            here.tolist(), prompts.tolist(), np.split(flat, np.cumsum(lengths)[:-1]), strict=True
-        ):
-            found[row] = Question(document[:prompt], data.tokenizer.decode(document[prompt:]))
+        read = layout.read(source.tokens, rows.sequence[here])
+        found |= {row: Question(*one) for row, one in zip(here.tolist(), read, strict=True)}
     return [found[row] for row in range(len(rows))]
 
 

@@ -74,12 +74,15 @@ class Reward:
             raise TrainerExit(
                 f"{FIELD}: {self.name} failed {_where(error)}({type(error).__name__}: {_first_line(error)})"
             ) from error
+        rewards: list[float] = []
+        entry = found
         try:
-            rewards = [float(one) for one in found]
+            for entry in found:
+                rewards.append(float(entry))
         except (TypeError, ValueError):
+            what = type(found).__name__ if entry is found else f"{entry!r:.40} for answer {len(rewards)}"
             raise BadConfiguration(
-                f"{FIELD}: {self.name} returned {type(found).__name__}; it must return a list with one number for each "
-                "answer"
+                f"{FIELD}: {self.name} returned {what}; it must return a list with one number for each answer"
             ) from None
         if len(rewards) != len(answers):
             raise BadConfiguration(

@@ -80,14 +80,14 @@ def collective_seconds(one: Collective, devices: int, rates: Rates) -> float:
     """
     within = sent_bytes(one, devices) / rates.links
     if not crosses(one, devices, rates.island) or rates.island is None:
-        return within
+        return rates.latency + within
     members = max(_members(one, devices), key=len)
     islands = len(_islands(members, rates.island))
     if one.kind in ("collective-permute", "collective-broadcast"):
-        return one.total_bytes / (rates.network or rates.links)
+        return rates.latency + one.total_bytes / (rates.network or rates.links)
     times = 2 if one.kind == "all-reduce" else 1
     across = times * one.total_bytes * (islands - 1) / islands / (len(members) / islands)
-    return max(within if len(members) > islands else 0.0, across / (rates.network or rates.links))
+    return rates.latency + max(within if len(members) > islands else 0.0, across / (rates.network or rates.links))
 
 
 def _members(one: Collective, devices: int) -> tuple[tuple[int, ...], ...]:

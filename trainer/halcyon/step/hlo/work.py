@@ -44,6 +44,9 @@ class Rates:
         network: Bytes in a second that it sends to other islands. None: not known, or there is one island.
         island: Devices that fast links connect: those of a slice of TPUs, or of a host of GPUs. Devices of an island
             have neighbouring numbers. None: all.
+        latency: Seconds of a collective beside its bytes.
+        launch: Seconds in which the host launches a kernel.
+        dispatch: Seconds in which the host starts a step.
     """
 
     flops: float
@@ -51,6 +54,9 @@ class Rates:
     links: float
     network: float | None = None
     island: int | None = None
+    latency: float = 0.0
+    launch: float = 0.0
+    dispatch: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class Shares:
         memory: Share of the memory's bandwidth.
         links: Share of the links' bandwidth that collectives reach.
         host_copy: Bytes in a second between a device and the memory of its host.
+        narrow: Share of their own peak rate that large products in 8 bits reach.
     """
 
     products: float = 0.73
@@ -70,6 +77,7 @@ class Shares:
     memory: float = 0.85
     links: float = 0.8
     host_copy: float = 20e9
+    narrow: float = 0.65
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,7 @@ class Work:
         moved_bytes: Bytes that its instructions read and write.
         product_seconds: Time of an ideal device for the instructions that its products bound.
         memory_seconds: The same for those that the memory bounds.
+        kernels: Number of its instructions, each of which a GPU runs as a kernel.
     """
 
     part: str
@@ -89,6 +98,7 @@ class Work:
     moved_bytes: float = 0.0
     product_seconds: float = 0.0
     memory_seconds: float = 0.0
+    kernels: int = 0
 
 
 def work_by_part(module: Module, rates: Rates) -> tuple[Work, ...]:
@@ -116,6 +126,7 @@ def work_by_part(module: Module, rates: Rates) -> tuple[Work, ...]:
             row.moved_bytes + moved,
             row.product_seconds + (products if products >= memory else 0.0),
             row.memory_seconds + (memory if products < memory else 0.0),
+            row.kernels + placed.times,
         )
     return tuple(sorted(found.values(), key=lambda row: -(row.product_seconds + row.memory_seconds)))
 
@@ -136,6 +147,11 @@ def _part(module: Module, instruction: Instruction) -> str:
     return named[0] if named else OTHER
 
 
+def is_narrow(dtype: str) -> bool:
+    """Whether a type in HLO's notation has a peak rate twice that of bfloat16."""
+    return dtype.startswith("f8") or dtype == "s8"
+
+
 def flops_at_peak(module: Module, name: str, instruction: Instruction) -> float:
     """Operations of the matrix products of an instruction, those of 8 bits as half as many: their peak rate is twice as
     high.
@@ -147,8 +163,7 @@ def flops_at_peak(module: Module, name: str, instruction: Instruction) -> float:
     """
     if flops := float(product_flops(module, name, instruction)):
         factors = module.arrays(name, instruction)[:2]
-        narrow = any(array.dtype.startswith("f8") or array.dtype == "s8" for array in factors)
-        return flops / 2 if narrow else flops
+        return flops / 2 if any(is_narrow(array.dtype) for array in factors) else flops
     called = instruction.called if instruction.opcode == "fusion" else ()
     return sum(flops_at_peak(module, each, line) for each in called for line in module.computations.get(each, ()))
 

@@ -18,7 +18,15 @@ from halcyon.telemetry.history.background import STEP
 from halcyon.telemetry.history.merging import ACCOUNT, ROLLED_BACK, SAMPLE, first_step, joined, merged, resolved
 from halcyon.telemetry.log import to_camel
 from halcyon_api.accounts import divide
-from halcyon_api.checkpoint_documents import ORIGIN_KEY, DamagedDocument, OriginRecord, decode_origin
+from halcyon_api.checkpoint_documents import (
+    ORIGIN_KEY,
+    SEGMENTS_KEY,
+    DamagedDocument,
+    OriginRecord,
+    Segments,
+    canonical_json,
+    decode_origin,
+)
 from halcyon_api.status.goodput import CAUSES, GoodputSeconds
 from halcyon_api.status.run_status import HistoryEntry
 
@@ -63,7 +71,7 @@ class History:
         events: All other events, in the order of time; each has ``attempt`` and ``restart``.
         files: Number of segments.
         size_bytes: Their size; None if it was not read.
-        damages: A sentence about each segment that is damaged and was left out.
+        damages: A sentence about each segment that is damaged and was left out, and about each that is missing.
         origin: The checkpoint of another run that the run began from; None if it began with none.
     """
 
@@ -163,16 +171,24 @@ def read_groups(store: Store) -> tuple[segments.Groups, int, list[str]]:
 
 
 def read_segments(store: Store, names: Sequence[segments.SegmentName]) -> tuple[list[segments.Groups], list[str]]:
-    """The rows of segments, in the given order, and a sentence about each damaged one, which is left out.
+    """The rows of segments, in the given order, and a sentence about each one that is damaged, which is left out, or
+    whose number is missing.
 
     Raises:
         StoreFailure: The store did not answer.
     """
     parts: list[segments.Groups] = []
     damages: list[str] = []
+    last = 0
     for name in names:
+        if name.first > last + 1:
+            missing = f"no file has the numbers {last + 1} to {name.first - 1}"
+            damages.append(f"{segments.METRICS_PREFIX}: {missing}, so the history lacks their rows")
+        last = max(last, name.last)
         try:
-            parts.append(segments.decode_segment(name.key, store.read(name.key).data))
+            groups, lost = segments.read_segment(name.key, store.read(name.key).data)
+            parts.append(groups)
+            damages += (f"{name.key} lacks {key}, which could not be read when they were merged" for key in lost)
         except segments.DamagedSegment as damage:
             damages.append(str(damage))
     return parts, damages
@@ -254,7 +270,8 @@ def _entry(group: segments.ProcessGroupId, rows: Sequence[segments.Record]) -> H
 
 
 def copy_history(store: Store, to: Store, step: int) -> None:
-    """Write the rows of steps up to `step` into a root without history, as one segment; nothing if there is no history.
+    """Write the rows of steps up to `step` into a root without history, as one segment, which `Segments` names, because
+    no link does; nothing if there is no history.
 
     Process groups that began later are left out. A damaged segment is left out too: the checkpoint does not depend on
     it.
@@ -272,4 +289,7 @@ def copy_history(store: Store, to: Store, step: int) -> None:
         return
     newest = max(kept, key=lambda group: group.order)
     name = segments.SegmentName(1, 1, 1, newest.number, newest.writer)
-    to.write(name.key, segments.encode_segment(name, kept))
+    data = segments.encode_segment(name, kept)
+    to.write(name.key, data)
+    end = Segments(writer="", segments={name.key: segments.digest(data)})
+    to.write(SEGMENTS_KEY, canonical_json(end.document()))

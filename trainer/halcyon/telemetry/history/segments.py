@@ -6,13 +6,15 @@ segment of level 0 with the next number. A merge writes one segment of the next 
 that it holds; those are deleted afterwards. If the process is killed in between, both are there, and a segment whose
 range a segment of a higher level covers does not count.
 
-A segment is JSON lines in a Zstandard frame with a checksum. The first line describes the file. A line ``group`` names
-a process group, and the lines after it are the rows of that group. All are checked: a root of a stranger may have
-anything where a time or a step should be.
+A segment is JSON lines in a Zstandard frame with a checksum. The first line repeats the name of the file, so a segment
+under another name is found, and names the segments that a merge could not read. A line ``group`` names a process group,
+and the lines after it are the rows of that group. All are checked: a root of a stranger may have anything where a time
+or a step should be.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -171,10 +173,11 @@ def live(names: Iterable[SegmentName]) -> list[SegmentName]:
     """The segments that count, in their order. The others are covered: a merge holds their rows."""
     everything = sorted(set(names), key=lambda name: name.order)
     merged = [name for name in everything if name.level]
-    return [name for name in everything if not any(_covers(other, name) for other in merged)]
+    return [name for name in everything if not any(covers(other, name) for other in merged)]
 
 
-def _covers(other: SegmentName, name: SegmentName) -> bool:
+def covers(other: SegmentName, name: SegmentName) -> bool:
+    """Whether a segment holds the rows of another one, because its range and its level say so."""
     if other == name or other.first > name.first or other.last < name.last or other.level < name.level:
         return False
     same = (other.first, other.last, other.level) == (name.first, name.last, name.level)
@@ -223,9 +226,14 @@ def encode_row(row: Row) -> Record:
     return {"event": row.event, "time": round(row.time, 3), **plain(row.fields)}
 
 
-def encode_segment(name: SegmentName, groups: Groups) -> bytes:
-    """The bytes of a segment."""
-    lines = [orjson.dumps({"format": FORMAT, "level": name.level, "first": name.first, "last": name.last})]
+def digest(data: bytes) -> str:
+    """The SHA-256 by which a link names a segment."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def encode_segment(name: SegmentName, groups: Groups, lost: Iterable[str] = ()) -> bytes:
+    """The bytes of a segment. `lost` are the keys of segments that it should hold, and that could not be read."""
+    lines = [orjson.dumps({"format": FORMAT, **asdict(name), "lost": sorted(lost)})]
     for group in sorted(groups, key=lambda one: one.order):
         lines.append(orjson.dumps({"event": "group", **{to_camel(key): value for key, value in asdict(group).items()}}))
         lines += map(orjson.dumps, groups[group])
@@ -234,7 +242,12 @@ def encode_segment(name: SegmentName, groups: Groups) -> bytes:
 
 
 def decode_segment(key: str, data: bytes | None) -> Groups:
-    """The rows of a segment.
+    """The rows of a segment; see `read_segment`."""
+    return read_segment(key, data)[0]
+
+
+def read_segment(key: str, data: bytes | None) -> tuple[Groups, tuple[str, ...]]:
+    """The rows of a segment, and the keys of segments that its merge could not read.
 
     Raises:
         DamagedSegment: The bytes are not a segment, or they were changed after they were written.
@@ -245,8 +258,12 @@ def decode_segment(key: str, data: bytes | None) -> Groups:
         if zstandard.get_frame_parameters(data).content_size > MAX_BYTES:
             raise DamagedSegment(f"{key} is damaged (its size)")
         head, *lines = zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False).splitlines()
-        if orjson.loads(head)["format"] != FORMAT:
+        about, name = orjson.loads(head), parse_name(key)
+        if about.pop("format") != FORMAT:
             raise DamagedSegment(f"{key} has a format that this version cannot read; use a newer version of Halcyon")
+        lost = tuple(map(str, about.pop("lost")))
+        if name is None or about != asdict(name):
+            raise DamagedSegment(f"{key} is damaged (its first line is that of another segment)")
         groups: Groups = {}
         rows: list[Record] = []
         for line in lines:
@@ -258,11 +275,13 @@ def decode_segment(key: str, data: bytes | None) -> Groups:
                 rows = groups.setdefault(_group(record), [])
             else:
                 rows.append(record)
+        if not name.level and any((group.number, group.writer) != (name.number, name.writer) for group in groups):
+            raise DamagedSegment(f"{key} is damaged (it has rows of another process group)")
     except DamagedSegment:
         raise
-    except (zstandard.ZstdError, ValueError, KeyError, TypeError) as error:
+    except (zstandard.ZstdError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedSegment(f"{key} is damaged ({type(error).__name__})") from None
-    return groups
+    return groups, lost
 
 
 def _group(record: Record) -> ProcessGroupId:

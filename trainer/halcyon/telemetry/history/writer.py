@@ -4,6 +4,10 @@ What is recorded is flushed every `FLUSH_SECONDS`, when a save begins and when t
 at most the rows since its last flush. As a save begins with a flush, these are steps that the next process group does
 again.
 
+The link of each checkpoint names the segments that are written (`HistoryWriter.written`), so no byte of them changes
+unseen. A segment that a link names is deleted only when a later link names the segment into which it was merged. The
+last flush writes `Segments`, for the rows after the newest link.
+
 No error of the store reaches the training. After a failed flush the thread warns once and tries again with the next
 one; rows of steps that wait are then thinned out, so the memory stays bounded. A write whose answer was lost is
 repeated with the same key and the same bytes.
@@ -11,17 +15,29 @@ repeated with the same key and the same bytes.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
+from halcyon.checkpoint.evidence import segments_of
 from halcyon.storage.failures import Abandoned, StoreFailure
 from halcyon.storage.store import Store
 from halcyon.telemetry.history import segments
 from halcyon.telemetry.history.background import STEP, Background, Row
 from halcyon.telemetry.history.merging import ACCOUNT, due, merged, sampled
-from halcyon_api.checkpoint_documents import HEAD_KEY, DamagedDocument, decode_head
+from halcyon_api.checkpoint_documents import (
+    HEAD_KEY,
+    SEGMENTS_KEY,
+    DamagedDocument,
+    Head,
+    Segments,
+    canonical_json,
+    decode_head,
+)
+from halcyon_api.counting import counted
 from halcyon_api.spec.checkpoint import CheckpointSpec
 
 FLUSH_SECONDS = 20.0
@@ -29,6 +45,10 @@ FLUSH_SECONDS = 20.0
 _REQUEST_SECONDS = 60.0
 _QUARANTINE_PREFIX = "quarantine/"
 _LOOK_SECONDS = 0.5
+_WRITTEN_SECONDS = 5.0
+"""Longest wait of a commit for the history."""
+_ASK = "written"
+"""Event of a row that asks for the segments."""
 _WAITING_STEPS = 8192
 """Rows of steps that wait while the store does not answer; beyond that they are thinned out."""
 _WAITING_OTHERS = 8192
@@ -70,6 +90,15 @@ class HistoryWriter(Background):
         self._waiting: list[segments.Record] = []
         self._unsent: tuple[segments.SegmentName, bytes] | None = None
         self._wanted = self._warned = False
+        self._sums: dict[str, str] = {}
+        """SHA-256 of each segment that counts, by key; also of those that a link names and that are missing."""
+        self._merged: list[segments.SegmentName] = []
+        """Segments that were merged into another one, and are still to be deleted."""
+        self._named: set[str] = set()
+        """The segments of the newest link, and of one that may become it."""
+        self._given: dict[str, str] | None = None
+        self._committed = False
+        self._asked: list[Future[dict[str, str]]] = []
         # The first rows are written at once, so that the history shows each start.
         self._flushed_at = clock() - FLUSH_SECONDS
         super().__init__("history", self._take, self._failed, interval_seconds=_LOOK_SECONDS, clock=clock)
@@ -79,16 +108,43 @@ class HistoryWriter(Background):
         if row.event not in _NOT_KEPT:
             super().record(row)
 
+    def written(self, seconds: float = _WRITTEN_SECONDS) -> dict[str, str] | None:
+        """The segments that hold all rows so far, and the SHA-256 of each, for the link of a checkpoint. For the thread
+        that commits.
+
+        Args:
+            seconds: Longest wait.
+
+        Returns:
+            The segments by key; None: the store did not take the rows in time.
+        """
+        answer: Future[dict[str, str]] = Future()
+        self._given = None
+        if not self._ended:
+            self.record(Row(_ASK, 0.0, report=answer))
+            self.hurry()
+            with contextlib.suppress(TimeoutError):
+                self._given = answer.result(seconds)
+        return self._given
+
     def _take(self, rows: list[Row], now: bool, last: bool) -> None:
-        self._waiting += (_stored(row) for row in rows)
+        for row in rows:
+            if isinstance(row.report, Future):
+                self._asked.append(row.report)
+                continue
+            self._waiting.append(_stored(row))
+            if row.event == "checkpoint" and self._given is not None:
+                self._named, self._committed = set(self._given), True
+        if last and self.dropped:
+            self._on_warning(f"the history lacks {counted(self.dropped, 'row')}, which found no room in its queue")
         self._wanted |= now
-        if not self._waiting and self._unsent is None:
+        if not (self._waiting or self._asked) and self._unsent is None and not last:
             return
         if last or self._wanted or self._clock() - self._flushed_at >= FLUSH_SECONDS:
             self._flushed_at, self._wanted = self._clock(), False
-            self._flush(merge=not last)
+            self._flush(last=last)
 
-    def _flush(self, *, merge: bool) -> None:
+    def _flush(self, *, last: bool) -> None:
         try:
             store = self._opened()
             if self._unsent is not None:
@@ -100,8 +156,16 @@ class HistoryWriter(Background):
                 self._unsent, self._waiting = (name, segments.encode_segment(name, {self._group: self._waiting})), []
                 self._send(store)
             self._warned = False
-            if merge:
+            for answer in self._asked:
+                self._named |= self._sums.keys()
+                answer.set_result(dict(self._sums))
+            self._asked = []
+            if not last:
                 self._merge(store)
+            self._delete_merged(store)
+            if last and self._has_root(store):
+                end = Segments(writer=self._group.writer, segments=self._sums)
+                store.write(SEGMENTS_KEY, canonical_json(end.document()))
         except (StoreFailure, Abandoned) as failure:
             self._thin_out()
             if not self._warned:
@@ -112,34 +176,67 @@ class HistoryWriter(Background):
                 )
 
     def _opened(self) -> Store:
-        """The root, with the numbers that follow those in it. Deletes what a killed merge has left."""
+        """The root, with the numbers that follow those in it."""
         if self._store is not None:
             return self._store
         store = Store(self._checkpoint, timeout_seconds=_REQUEST_SECONDS)
         present = segments.segments_in(store)
-        self._names = segments.live(present)
+        named = segments_of(store, self._head(store))
+        self._named, keys = set(named), {name.key for name in present}
+        # A merge that no link names yet was not completed, so its sources are all there.
+        begun = [name for name in present if name.level and self._may_need(name) and name.key not in named]
+        for name in begun:
+            store.delete(name.key)
+        self._names = segments.live(set(present) - set(begun))
+        self._merged = list(set(present) - set(begun) - set(self._names))
+        missing = [name for name in map(segments.parse_name, named) if name is not None and name.key not in keys]
+        self._sums = {name.key: named[name.key] for name in missing if not _holder(self._names, name)}
+        self._know(store, named)
         self._number = 1 + max((name.last for name in present), default=0)
         self._group = replace(self._group, number=1 + max((name.number for name in present), default=0))
         self._store = store
-        for name in set(present) - set(self._names):
-            store.delete(name.key)
         return store
+
+    def _know(self, store: Store, named: Mapping[str, str]) -> None:
+        """Hash the segments that are not known yet: of an earlier process that was killed."""
+        for name in self._names:
+            if name.key not in self._sums:
+                self._sums[name.key] = named.get(name.key) or segments.digest(store.read(name.key).data or b"")
+
+    def _may_need(self, name: segments.SegmentName) -> bool:
+        """Whether a segment holds rows of the newest link, or of one that may become it."""
+        numbers = [one.last for one in map(segments.parse_name, self._named) if one is not None]
+        return name.first <= max(numbers, default=0)
+
+    def _delete_merged(self, store: Store) -> None:
+        """Delete the segments that were merged, but those whose merge no link names yet. Before them the names of an
+        earlier process, which a link of this one has replaced.
+        """
+        if self._committed:
+            store.delete(SEGMENTS_KEY)
+            self._committed = False
+        for name in tuple(self._merged):
+            holder = _holder(self._names, name)
+            if name.key not in self._named and holder and (holder.key in self._named or not self._may_need(holder)):
+                store.delete(name.key)
+                self._merged.remove(name)
 
     def _send(self, store: Store) -> None:
         if self._unsent is not None:
             name, data = self._unsent
             store.write(name.key, data)
             self._names.append(name)
+            self._sums[name.key] = segments.digest(data)
             self._unsent = None
 
     def _merge(self, store: Store) -> None:
         """Merge while there is something to merge, as long as this process has the root."""
         while due(self._names):
-            self._names = segments.live(segments.segments_in(store))
+            self._names = segments.live(set(segments.segments_in(store)) - set(self._merged))
+            self._know(store, {})
             sources = due(self._names)
             if not sources or not self._has_root(store):
                 return
-            parts = [self._part(store, source) for source in sources]
             name = segments.SegmentName(
                 sources[0].first,
                 max(one.last for one in sources),
@@ -147,35 +244,48 @@ class HistoryWriter(Background):
                 self._group.number,
                 self._group.writer,
             )
-            store.write(name.key, segments.encode_segment(name, merged(parts)))
+            held = [
+                one for one in map(segments.parse_name, self._sums) if one is not None and segments.covers(name, one)
+            ]
+            parts = [self._part(store, one) for one in sorted(held, key=lambda one: one.order)]
+            rows = merged(groups for groups, _ in parts)
+            data = segments.encode_segment(name, rows, [key for _, lost in parts for key in lost])
+            store.write(name.key, data)
             self._names = [*(one for one in self._names if one not in sources), name]
-            for source in sources:
-                store.delete(source.key)
+            for one in held:
+                del self._sums[one.key]
+            self._sums[name.key] = segments.digest(data)
+            self._merged += sources
 
-    def _part(self, store: Store, source: segments.SegmentName) -> segments.Groups:
-        """The rows of a segment.
+    def _part(self, store: Store, source: segments.SegmentName) -> tuple[segments.Groups, tuple[str, ...]]:
+        """The rows of a segment, and the segments that are lost.
 
-        A damaged one has none, and its bytes are set aside, because its name is about to be covered.
+        A damaged one has no rows, and its bytes are set aside, because its name is about to be covered.
         """
         data = store.read(source.key).data
         try:
-            return segments.decode_segment(source.key, data)
+            if data is not None and segments.digest(data) != self._sums[source.key]:
+                raise segments.DamagedSegment(f"{source.key} is not what was written")
+            return segments.read_segment(source.key, data)
         except segments.DamagedSegment as damage:
             if data is not None:
                 store.write(f"{_QUARANTINE_PREFIX}{source.key.replace('/', '-')}", data)
             self._on_warning(f"a part of the history is lost: {damage}")
-            return {}
+            return {}, (source.key,)
 
     def _has_root(self, store: Store) -> bool:
         """Whether HEAD names this process.
 
         A writer that lost the root adds at most segments that `reading` cuts, and deletes nothing.
         """
+        head = self._head(store)
+        return head is not None and head.writer == self._group.writer
+
+    def _head(self, store: Store) -> Head | None:
         try:
-            data = store.read(HEAD_KEY).data
-            return data is not None and decode_head(data).writer == self._group.writer
+            return decode_head(store.read(HEAD_KEY).data or b"")
         except DamagedDocument:
-            return False
+            return None
 
     def _thin_out(self) -> None:
         steps = sum(row["event"] == STEP for row in self._waiting)
@@ -189,6 +299,11 @@ class HistoryWriter(Background):
 
     def _failed(self, error: Exception) -> None:
         self._on_warning(f"the history of this process ends here: {type(error).__name__}: {error}")
+
+
+def _holder(names: Iterable[segments.SegmentName], name: segments.SegmentName) -> segments.SegmentName | None:
+    """The segment into which another one was merged."""
+    return next((one for one in names if segments.covers(one, name)), None)
 
 
 def _stored(row: Row) -> segments.Record:

@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from halcyon.telemetry.history.background import STEP, Background, Row
+from halcyon_api.counting import counted
 from halcyon_api.package import install
 
 LOOK_SECONDS = 1.0
@@ -135,6 +136,10 @@ class TrackerThread(Background):
                 self.tracker.numbers(row.fields["step"], row.time, values)
         if self._tracked is not None and rows:
             self.tracker.flush()
+        if last and self.dropped:
+            self.on_warning(
+                f"spec.telemetry.trackers.{self.name}: it lacks {counted(self.dropped, 'row')}: a full queue"
+            )
         if self._tracked is not None and last:
             self.tracker.end(self._cause, self.summary())
 

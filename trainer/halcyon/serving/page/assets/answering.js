@@ -9,13 +9,18 @@ export const LONGEST = 1_000_000;
 /** An answer that takes less from its first text to its last has no rate. */
 const RATED_MILLISECONDS = 200;
 
+/** The ends of an answer with which it may go on. */
+const CUT = ["length", "stopped", "interrupted", "error"];
+
 /** A text that is being written by the server. */
 export class Answer {
   #controller = new AbortController();
+  #held = { text: "", ids: [] };
 
   /**
    * @param {object} base The conversation up to the question.
-   * @param {{role: "assistant", content: string, thinking?: string, model?: string}} message Grows while the text comes.
+   * @param {{role: "assistant", content: string, thinking?: string, model?: string, cut?: {text: string, ids: number[]}}} message Grows
+   *   while the text comes; with `cut` it goes on there.
    * @param {() => number} clock Milliseconds.
    */
   constructor(base, message, clock = () => performance.now()) {
@@ -45,8 +50,10 @@ export class Answer {
     try {
       await this.#tries(ask, pause, changed, signal);
       this.message.finish ??= "stop";
+      if (!CUT.includes(this.message.finish)) delete this.message.cut;
       return null;
     } catch (error) {
+      if (this.message.cut) this.message.tokens = this.message.cut.ids.length;
       if (signal.aborted) {
         this.message.finish = "stopped";
         return null;
@@ -62,11 +69,12 @@ export class Answer {
       let began = null;
       let ended = null;
       const parts = new Thinking();
+      const { length } = this.#begin(parts);
       try {
         for await (const piece of ask(signal)) {
           if ("finish" in piece) this.message.finish = piece.finish;
           else if ("tokens" in piece) {
-            this.message.tokens = piece.tokens;
+            this.message.tokens = length + piece.tokens;
             // The first token comes with the end of the prompt's computation, so the rate counts those after it. Texts of
             // several tokens may come at once, so a short answer has no rate.
             if (ended - began >= RATED_MILLISECONDS) this.message.rate = ((piece.tokens - 1) * 1000) / (ended - began);
@@ -74,6 +82,7 @@ export class Answer {
             ended = this.clock();
             began ??= ended;
             this.#grow("thinking" in piece ? { thinking: piece.thinking, content: "" } : parts.feed(piece.text));
+            if ("text" in piece) this.#remember(piece);
             changed();
           }
         }
@@ -86,6 +95,28 @@ export class Answer {
         this.#grow(parts.end());
       }
     }
+  }
+
+  /** Shows the text until the cut, and returns its tokens. */
+  #begin(parts) {
+    const { cut } = this.message;
+    if (!cut) return [];
+    const { thinking, content } = parts.feed(cut.text);
+    Object.assign(this.message, { content, thinking });
+    if (!thinking) delete this.message.thinking;
+    return cut.ids;
+  }
+
+  /** Moves the cut to the end of a piece. After half a character it stays before it, because that comes as a whole then. */
+  #remember({ text, ids }) {
+    const held = this.#held;
+    held.text += text;
+    held.ids.push(...ids);
+    if (!held.ids.length || held.text.endsWith("\ufffd")) return;
+    const cut = (this.message.cut ??= { text: "", ids: [] });
+    cut.text += held.text;
+    cut.ids.push(...held.ids);
+    this.#held = { text: "", ids: [] };
   }
 
   #grow({ thinking, content }) {

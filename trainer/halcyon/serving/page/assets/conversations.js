@@ -1,11 +1,13 @@
 // A conversation as a plain document, and the changes of it. Pure: each change returns a new document.
 //
-// {id, title, created, updated, system?, messages: [{role: "user" | "assistant", content, thinking?, model?, finish?, error?, tokens?, rate?,
-//   earlier?, later?}]}
+// {id, title, created, updated, system?, messages: [{role: "user" | "assistant", content, files?: [{name, text}], thinking?, model?, finish?, error?, tokens?, rate?,
+//   cut?: {text, ids}, earlier?, later?, after?}]}
 // `created` and `updated` are milliseconds since 1970. `system` is its own system message; without it, that of the settings holds. An answer
 // has what the model thought before it, the name of its model, its tokens, its rate in tokens a second, and the reason why it ended: that of the server, "stopped" by the
-// user, "error", or "interrupted" if the page was closed while it came. Its other
-// versions stand in `earlier` and `later`: the answer itself is the chosen one, which is shown and sent.
+// user, "error", or "interrupted" if the page was closed while it came. One that may go on has in
+// `cut` the text of the server, with its thinking, and the ids of its tokens. Its other
+// versions stand in `earlier` and `later`: the answer itself is the chosen one, which is shown and sent. An edited message of the user has
+// versions too; those that are not shown have in `after` the messages that followed them.
 
 import { separated } from "./thinking.js";
 
@@ -20,7 +22,7 @@ export function create(id, now) {
 
 /** The conversation with one more message. The first message gives the title. */
 export function add(conversation, message, now) {
-  const title = conversation.title || titleOf(message.content);
+  const title = conversation.title || titleOf(message.content || (message.files?.[0].name ?? ""));
   return { ...conversation, title, updated: now, messages: [...conversation.messages, message] };
 }
 
@@ -33,25 +35,43 @@ export function before(conversation, index, now) {
   return { ...conversation, title: messages.length ? conversation.title : "", updated: now, messages };
 }
 
-/** All versions of an answer, the oldest first. */
+/** All versions of a message, the oldest first. */
 export function versionsOf({ earlier = [], later = [], ...shown }) {
   return [...earlier, shown, ...later];
 }
 
-/** One of the versions of an answer, with the others in it. */
+/** One of the versions of a message, with the others in it. */
 export function asVersion(versions, number) {
   const [earlier, later] = [versions.slice(0, number), versions.slice(number + 1)];
   return { ...versions[number], ...(earlier.length && { earlier }), ...(later.length && { later }) };
 }
 
 /**
- * The conversation with another version of an answer.
- * @param {number} index Position of the answer.
+ * The conversation with another version of a message. What follows an answer stays; a message of the user brings what followed it.
+ * @param {number} index Position of the message.
  * @param {number} number Position of the version, the oldest is 0.
  */
 export function choose(conversation, index, number, now) {
-  const messages = conversation.messages.with(index, asVersion(versionsOf(conversation.messages[index]), number));
-  return { ...conversation, updated: now, messages };
+  const { messages } = conversation;
+  if (messages[index].role === "assistant") {
+    return { ...conversation, updated: now, messages: messages.with(index, asVersion(versionsOf(messages[index]), number)) };
+  }
+  const { after = [], ...message } = asVersion(branches(messages, index), number);
+  return { ...conversation, updated: now, messages: [...messages.slice(0, index), message, ...after] };
+}
+
+/** The conversation until an edited message of the user, which keeps its earlier versions. */
+export function edited(conversation, index, content, now) {
+  const versions = branches(conversation.messages, index);
+  const { files } = conversation.messages[index];
+  const message = asVersion([...versions, { role: "user", content, ...(files && { files }) }], versions.length);
+  return add(before(conversation, index, now), message, now);
+}
+
+/** All versions of a message of the user, the shown one too with the messages that follow it. */
+function branches(messages, index) {
+  const { earlier = [], later = [], ...shown } = messages[index];
+  return [...earlier, { ...shown, after: messages.slice(index + 1) }, ...later];
 }
 
 /** True if an answer has something to read. */
@@ -84,21 +104,33 @@ export function titleOf(text) {
 }
 
 /**
- * The messages of a request, without the thinking of earlier answers, as chat templates expect them. Messages without text are left out. Neighbours of the same role, as after an answer that failed, become one
- * message, because many chat templates accept only alternating roles.
+ * The messages of a request, without the thinking of earlier answers, as chat templates expect them. Messages without text are left out, and so is a question that got an error and no text: the server would refuse
+ * each later question with it. Neighbours of the same role, as after an answer that was stopped at once, become one message, because many chat templates accept only alternating roles.
  * @param {object} conversation
  * @param {string} usual The system message if the conversation has none of its own; "" for none.
  */
 export function requestMessages(conversation, usual) {
   const system = conversation.system ?? usual;
   const messages = system.trim() ? [{ role: "system", content: system }] : [];
-  for (const { role, content } of conversation.messages) {
-    if (!content) continue;
+  for (const [index, message] of conversation.messages.entries()) {
+    const next = conversation.messages[index + 1];
+    const { role } = message;
+    const content = withFiles(message);
+    if (!content || (role === "user" && next?.finish === "error" && !next.content)) continue;
     const last = messages.at(-1);
     if (last?.role === role) messages[messages.length - 1] = { role, content: `${last.content}\n\n${content}` };
     else messages.push({ role, content });
   }
   return messages;
+}
+
+/** The text of a message after those of its files. A fence is longer than any in its text. */
+function withFiles({ content, files = [] }) {
+  const parts = files.map(({ name, text }) => {
+    const fence = "`".repeat(Math.max(3, ...[...text.matchAll(/`+/g)].map(([ticks]) => ticks.length + 1)));
+    return `File ${name}:\n${fence}\n${text}${text.endsWith("\n") ? "" : "\n"}${fence}`;
+  });
+  return [...parts, ...(content || !parts.length ? [content] : [])].join("\n\n");
 }
 
 /**
@@ -109,18 +141,24 @@ export function requestMessages(conversation, usual) {
 export function read(value) {
   if (!isObject(value) || typeof value.id !== "string" || typeof value.title !== "string") return null;
   if (!Number.isFinite(value.created) || !Number.isFinite(value.updated) || !Array.isArray(value.messages)) return null;
-  const messages = value.messages.map(readAnswer);
+  const messages = value.messages.map(readVersions);
   if (messages.includes(null)) return null;
   const system = typeof value.system === "string" ? { system: value.system } : {};
   return { id: value.id, title: value.title, created: value.created, updated: value.updated, ...system, messages };
 }
 
-function readAnswer(value) {
+function readVersions(value) {
   const message = readMessage(value);
-  if (message?.role !== "assistant") return message;
-  const others = (list) => (Array.isArray(list) ? list.map(readMessage).filter((one) => one?.role === "assistant") : []);
+  if (!message) return null;
+  const others = (list) => (Array.isArray(list) ? list.map(readBranch).filter((one) => one?.role === message.role) : []);
   const earlier = others(value.earlier);
   return asVersion([...earlier, message, ...others(value.later)], earlier.length);
+}
+
+function readBranch(value) {
+  const message = readMessage(value);
+  const after = Array.isArray(value?.after) ? value.after.map(readVersions).filter(Boolean) : [];
+  return message && after.length ? { ...message, after } : message;
 }
 
 function readMessage(value) {
@@ -133,6 +171,10 @@ function readMessage(value) {
   }
   for (const name of ["thinking", "model", "finish", "error"]) if (typeof value[name] === "string") message[name] = value[name];
   for (const name of ["tokens", "rate"]) if (Number.isFinite(value[name])) message[name] = value[name];
+  const isFile = (one) => typeof one?.name === "string" && typeof one.text === "string";
+  if (Array.isArray(value.files) && value.files.length && value.files.every(isFile)) message.files = value.files.map(({ name, text }) => ({ name, text }));
+  const { text, ids } = value.cut ?? {};
+  if (typeof text === "string" && Array.isArray(ids) && ids.length && ids.every(Number.isSafeInteger)) message.cut = { text, ids };
   return message;
 }
 

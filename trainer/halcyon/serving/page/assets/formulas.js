@@ -5,6 +5,10 @@
 
 const LONGEST_INLINE = 1000;
 const LONGEST_BLOCK_LINES = 100;
+/** A formula beyond one of these limits stays the text that the model wrote. */
+const MOST = { characters: 4000, depth: 60, elements: 4000, formulas: 500, milliseconds: 2000 };
+/** Temml cuts each length to the largest one (in em), and stops after so many expansions of macros. */
+const LIMITS = { maxSize: [20, 20], maxExpand: 100 };
 /** A dollar opens a formula only before, and closes one only after, something that is no space: "$5 and $6" is no formula. */
 const INLINE = [
   new RegExp(String.raw`\\\((.{1,${LONGEST_INLINE}}?)\\\)`, "sy"),
@@ -58,18 +62,30 @@ function block(state, start, end, silent) {
   return true;
 }
 
-/** Draws the formulas among elements. One that TeX does not know stays the text that the model wrote. */
+/** Draws the formulas among elements. One that TeX does not know, or that is too large, stays the text that the model wrote. */
 export function drawFormulas(elements) {
-  for (const code of elements.querySelectorAll("code.formula")) {
+  const began = performance.now();
+  for (const code of [...elements.querySelectorAll("code.formula")].slice(0, MOST.formulas)) {
+    if (performance.now() - began > MOST.milliseconds) return;
+    if (code.textContent.length > MOST.characters) continue;
     const shown = document.createElement("span");
     shown.className = code.className;
     try {
-      globalThis.temml.render(code.textContent, shown, { displayMode: code.classList.contains("block"), throwOnError: true, annotate: true });
+      const displayMode = code.classList.contains("block");
+      globalThis.temml.render(code.textContent, shown, { displayMode, throwOnError: true, annotate: true, ...LIMITS });
     } catch {
       continue;
     }
+    if (shown.getElementsByTagName("*").length > MOST.elements || deeper(shown, MOST.depth)) continue;
     // A formula may name a part of itself, and the name could be that of an element of this page.
     for (const named of shown.querySelectorAll("[id], [href]")) for (const name of ["id", "href"]) named.removeAttribute(name);
     code.replaceWith(shown);
   }
+}
+
+/** Whether elements are nested deeper than so many levels. */
+function deeper(element, levels) {
+  let level = [element];
+  for (let depth = 0; level.length && depth <= levels; depth += 1) level = level.flatMap((one) => [...one.children]);
+  return level.length > 0;
 }

@@ -1,7 +1,8 @@
 // The page: connects the conversations, the requests and the elements.
 import { Answer } from "./answering.js";
+import { Attachments } from "./attachments.js";
 import { copy, download, newId, TOUCH } from "./browser.js";
-import { add, asVersion, before, choose, create, exported, hasText, imported, rename, requestMessages, search, versionsOf } from "./conversations.js";
+import { add, asVersion, before, choose, create, edited, exported, hasText, imported, rename, requestMessages, search, versionsOf } from "./conversations.js";
 import { flash } from "./elements.js";
 import { followEnd } from "./follow.js";
 import { Library, PREFIX } from "./library.js";
@@ -28,12 +29,24 @@ const library = new Library(local.storage);
 const store = new SettingsStore(local.storage, session);
 const notice = new Notice(at("notice"), at("alert"));
 const toEnd = followEnd(at("log"), (away) => (at("to-end").hidden = !away));
+/** With Ctrl, or with the command key of a Mac. */
+const SHORTCUTS = {
+  "Shift+O": () => open(create(newId(), Date.now())),
+  K: () => {
+    if (!at("search").checkVisibility()) showList(true);
+    at("search").focus();
+  },
+};
 /** The answers that are coming, by the id of their conversation. */
 const answers = new Map();
 /** Ids of conversations that the browser cannot keep; the user is warned once. */
 const unkept = new Set();
-const log = new MessageLog(at("log"), { edit, regenerate, choose: chooseVersion, copy: copyText });
+const log = new MessageLog(at("log"), { edit, regenerate, resume, choose: chooseVersion, copy: copyText });
 const dialog = new SettingsDialog(at("settings"), store, { saved });
+const attachments = new Attachments(
+  { list: at("attached"), button: at("attach"), input: at("attach-files"), box: at("message") },
+  { warn: (text) => notice.warn(text), added: readyToWrite },
+);
 let current = library.get(session.getItem(CURRENT) ?? "") ?? create(newId(), Date.now());
 let models = [];
 /** True while the page is being closed, which ends its connections. */
@@ -166,11 +179,12 @@ function dropAnswer(id) {
 // Questions and answers
 
 function send(text = at("message").value) {
-  if (!text.trim() || answers.has(current.id)) return;
+  if ((!text.trim() && attachments.isEmpty) || answers.has(current.id)) return;
   at("message").value = "";
   fit();
   notice.clear();
-  const message = { role: "user", content: text };
+  const files = attachments.take();
+  const message = { role: "user", content: text.trim() ? text : "", ...(files.length && { files }) };
   current = add(current, message, Date.now());
   log.add(message);
   ask();
@@ -179,7 +193,7 @@ function send(text = at("message").value) {
 /** Replaces a message of the user and asks again. */
 function edit(index, text) {
   const kept = current;
-  current = add(before(current, index, Date.now()), { role: "user", content: text }, Date.now());
+  current = edited(current, index, text, Date.now());
   log.show(current.messages);
   askAgain(kept, index + 1 < kept.messages.length ? "The edited message was sent." : "");
 }
@@ -193,17 +207,26 @@ function regenerate(index) {
   askAgain(kept, index + 1 < kept.messages.length ? "The later messages were removed." : "", earlier);
 }
 
+/** Goes on with an answer that was cut. */
+function resume(index) {
+  const { finish, error, rate, ...message } = structuredClone(current.messages[index]);
+  current = before(current, index, Date.now());
+  log.show(current.messages);
+  notice.clear();
+  ask([], message);
+}
+
 function askAgain(kept, text, earlier) {
   notice.clear();
   if (text) undoable(text, () => keep(kept), kept);
   ask(earlier);
 }
 
-/** Shows another version of an answer; the next messages send this one. */
+/** Shows another version of a message; the next messages send this one. */
 function chooseVersion(index, number) {
   current = choose(current, index, number, Date.now());
   keep(current);
-  log.replace(index, current.messages[index]);
+  log.replace(index, current.messages);
   draw();
   announce(`Version ${number + 1} of ${versionsOf(current.messages[index]).length}`);
 }
@@ -211,13 +234,14 @@ function chooseVersion(index, number) {
 /**
  * Asks for an answer to the current conversation.
  * @param {object[]} [earlier] The versions before it.
+ * @param {object} [begun] The answer that goes on.
  */
-async function ask(earlier = []) {
-  const answer = new Answer(current, { role: "assistant", content: "", model: chosenModel(), ...(earlier.length && { earlier }) });
+async function ask(earlier = [], begun = { role: "assistant", content: "", model: chosenModel() }) {
+  const answer = new Answer(current, { ...begun, ...(earlier.length && { earlier }) });
   const { message } = answer;
   const { id } = answer.base;
   answers.set(id, answer);
-  keep(earlier.length ? interrupted(answer) : answer.base);
+  keep(earlier.length || begun.cut ? interrupted(answer) : answer.base);
   answer.view = log.stream(message);
   draw();
   toEnd();
@@ -255,8 +279,13 @@ async function* request(answer, signal) {
   if (!models.length) await loadModels();
   signal.throwIfAborted();
   const model = (answer.message.model ||= chosenModel());
-  const messages = requestMessages(answer.base, store.settings.system);
-  yield* streamAnswer({ model, messages, ...requestFields(store.settings) }, { key: store.key, signal });
+  const body = { model, messages: requestMessages(answer.base, store.settings.system), ...requestFields(store.settings) };
+  const { cut } = answer.message;
+  if (cut) {
+    body.messages.push({ role: "assistant", content: cut.text, token_ids: cut.ids });
+    body.continue_final_message = true;
+  }
+  yield* streamAnswer(body, { key: store.key, signal });
 }
 
 async function pause(id, seconds, signal) {
@@ -407,6 +436,11 @@ at("message").addEventListener("keydown", (event) => {
   }
 });
 document.addEventListener("keydown", (event) => {
+  const shortcut = (event.ctrlKey || event.metaKey) && SHORTCUTS[`${event.shiftKey ? "Shift+" : ""}${event.key.toUpperCase()}`];
+  if (shortcut && !at("settings").open) {
+    event.preventDefault();
+    shortcut();
+  }
   if (event.key !== "Escape" || at("settings").open) return;
   if (document.body.classList.contains("list-shown")) closeList();
   else answers.get(current.id)?.stop();
@@ -419,7 +453,7 @@ at("to-end").addEventListener("click", () => {
   toEnd();
   readyToWrite();
 });
-at("new").addEventListener("click", () => open(create(newId(), Date.now())));
+at("new").addEventListener("click", SHORTCUTS["Shift+O"]);
 at("toggle-list").addEventListener("click", () => showList(true));
 at("close-list").addEventListener("click", closeList);
 at("shade").addEventListener("click", closeList);

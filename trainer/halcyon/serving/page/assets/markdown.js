@@ -2,10 +2,11 @@
 //
 // Three layers keep it harmless. markdown-it makes no HTML from HTML in the text. DOMPurify keeps only the elements and attributes below.
 // The policy in index.html lets no script, style, frame or image run or load that is not a file of this page. Images are links here,
-// because loading an image tells its server what the address says.
+// because loading an image tells its server what the address says, which may be a part of the conversation.
 import hljs from "./highlight.min.js";
 import "./markdown-it.umd.min.js";
 import "./purify.min.js";
+import { footnotes, linkNotes } from "./footnotes.js";
 import { drawFormulas, formulas } from "./formulas.js";
 
 const { markdownit, DOMPurify } = globalThis;
@@ -13,7 +14,7 @@ const { markdownit, DOMPurify } = globalThis;
 const LINKS = /^(?:https?|mailto):/i;
 const ALLOWED = {
   ALLOWED_TAGS: [
-    ..."a blockquote br code del em h3 h4 h5 h6 hr li ol p pre s strong table tbody td th thead tr ul".split(" "),
+    ..."a blockquote br code del div em h3 h4 h5 h6 hr li ol p pre s strong sup table tbody td th thead tr ul".split(" "),
     "#text",
   ],
   ALLOWED_ATTR: ["class", "href", "start", "title"],
@@ -30,8 +31,8 @@ const LONGEST_COLOURED = 20_000;
 
 const parser = markdownit({ html: false, linkify: true, breaks: true });
 parser.linkify.set({ fuzzyLink: false, fuzzyEmail: false });
-parser.disable("image");
 formulas(parser);
+footnotes(parser);
 // Other links, also those to this server, stay the text that the model wrote.
 parser.validateLink = (address) => LINKS.test(address.trim());
 // The page's own headings have the levels 1 and 2.
@@ -47,6 +48,33 @@ parser.core.ruler.push("alignment", ({ tokens }) => {
     if (aligned) token.attrs = [["class", `align-${aligned[1]}`]];
   }
 });
+
+// A box of a task is a character: it can be read and copied, and nothing that could be pressed.
+parser.core.ruler.push("tasks", ({ tokens }) => {
+  for (const [index, { type, children }] of tokens.entries()) {
+    const item = tokens[index - 2];
+    const box = type === "inline" && item?.type === "list_item_open" && /^\[([ xX])\] /.exec(children[0]?.content);
+    if (!box) continue;
+    children[0].content = `${box[1] === " " ? "☐" : "☑"} ${children[0].content.slice(box[0].length)}`;
+    item.attrSet("class", "task");
+  }
+});
+// An image within a link is only its description: a link cannot hold another.
+parser.core.ruler.push("images", ({ tokens }) => {
+  for (const { children } of tokens) {
+    let depth = 0;
+    for (const child of children ?? []) {
+      if (child.type === "image") child.meta = { linked: depth > 0 };
+      else if (child.type.startsWith("link_")) depth += child.nesting;
+    }
+  }
+});
+parser.renderer.rules.image = (tokens, index, options, env, self) => {
+  const { attrs, children, meta } = tokens[index];
+  const { escapeHtml } = parser.utils;
+  const text = escapeHtml(`Image: ${self.renderInlineAsText(children, options, env) || "without a description"}`);
+  return meta.linked ? text : `<a href="${escapeHtml(attrs[0][1])}">${text}</a>`;
+};
 
 /**
  * Parses a text into blocks.
@@ -79,6 +107,7 @@ export function render(tokens, settled) {
     link.target = "_blank";
     link.rel = "noopener noreferrer";
   }
+  linkNotes(fragment);
   for (const code of fragment.querySelectorAll("pre > code")) wrapCode(code, settled);
   if (settled) drawFormulas(fragment);
   for (const table of fragment.querySelectorAll("table")) {

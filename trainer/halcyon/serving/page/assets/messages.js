@@ -1,4 +1,5 @@
 // The messages of one conversation on the page. Text of users is shown as it is; text of models as Markdown.
+import { sizeOf } from "./attachments.js";
 import { TOUCH } from "./browser.js";
 import { versionsOf } from "./conversations.js";
 import { button, element, iconButton } from "./elements.js";
@@ -41,7 +42,7 @@ export class MessageLog {
 
   /**
    * @param {HTMLElement} log
-   * @param {{edit: (index: number, text: string) => void, regenerate: (index: number) => void, choose: (index: number, number: number) =>
+   * @param {{edit: (index: number, text: string) => void, regenerate: (index: number) => void, resume: (index: number) => void, choose: (index: number, number: number) =>
    *   void, copy: (text: string, from: HTMLElement, pressed: HTMLElement) => void}} actions
    */
   constructor(log, actions) {
@@ -62,11 +63,12 @@ export class MessageLog {
     });
   }
 
-  /** Shows another version of an answer, and keeps the focus in its buttons. */
-  replace(index, message) {
+  /** Shows another version of a message, and keeps the focus in its buttons. */
+  replace(index, messages) {
     const old = this.#log.children[index];
     const pressed = old.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : "";
-    this.#quietly(() => this.add(message, old));
+    if (messages[index].role === "user") this.show(messages);
+    else this.#quietly(() => this.add(messages[index], old));
     const buttons = [...this.#log.children[index].querySelectorAll(".versions button:enabled")];
     (buttons.find((one) => one.getAttribute("aria-label") === pressed) ?? buttons[0])?.focus();
   }
@@ -81,8 +83,15 @@ export class MessageLog {
   /** Adds a complete message, or puts it in the place of another one. */
   add(message, instead = null) {
     const { article, content } = this.#article(message, instead);
-    if (message.role === "user") content.textContent = message.content;
-    else {
+    if (message.role === "user") {
+      content.textContent = message.content;
+      content.hidden = !message.content;
+      for (const { name, text } of message.files ?? []) {
+        const summary = element("summary", {}, `${name}, ${sizeOf(text)}`);
+        const shown = element("div", { className: "content", tabIndex: 0, role: "group", "aria-label": name }, text);
+        content.before(element("details", { className: "file" }, summary, shown));
+      }
+    } else {
       if (message.thinking) showMarkdown(thinkingBefore(content).thought, message.thinking);
       showMarkdown(content, message.content);
     }
@@ -153,17 +162,19 @@ export class MessageLog {
     const note = noteOf(message);
     if (note) article.append(element("p", { className: message.finish === "error" ? "note error" : "note" }, note));
     const actions = element("div", { className: "actions" });
-    if (message.role === "user") actions.append(iconButton("edit", "Edit", () => this.#edit(article, index, message), of));
-    else {
+    if (message.role === "user") {
+      actions.append(iconButton("edit", "Edit", () => this.#edit(article, index, message), of), ...this.#versions(index, message));
+    } else {
       const pressed = iconButton("copy", "Copy", () => this.#actions.copy(message.content, article.querySelector(":scope > .content"), pressed), of);
       if (message.content) actions.append(pressed);
+      if (message.cut) actions.append(iconButton("continue", "Continue", () => this.#actions.resume(index), { ...of, className: "quiet resume" }));
       actions.append(iconButton("again", "Regenerate", () => this.#actions.regenerate(index), of));
       actions.append(...this.#versions(index, message), element("span", { className: "figures" }, figuresOf(message)));
     }
     article.append(actions);
   }
 
-  /** The buttons to the other versions of an answer, if there are any. */
+  /** The buttons to the other versions of a message, if there are any. */
   #versions(index, message) {
     const count = versionsOf(message).length;
     if (count === 1) return [];
@@ -200,7 +211,7 @@ export class MessageLog {
       "form",
       { className: "edit" },
       box,
-      element("p", { className: "note" }, "Sending removes the messages after this one."),
+      element("p", { className: "note" }, "The messages after this one stay with its earlier version."),
       element("div", { className: "row" }, button("Cancel", close), element("button", { type: "submit" }, "Send the edited message")),
     );
     form.addEventListener("submit", (event) => {

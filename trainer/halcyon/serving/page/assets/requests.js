@@ -41,15 +41,16 @@ export async function listModels(key) {
  * Asks for an answer and yields its pieces.
  * @param {object} body The request, without `stream`.
  * @param {{key: string, signal: AbortSignal}} options
- * @yields {{thinking: string} | {text: string} | {finish: string} | {tokens: number}} Thinking and text as they come, then once why it
- *   ended: "stop", "length", "tool_calls", …, and the number of tokens if the server says it.
+ * @yields {{thinking: string} | {text: string, ids: number[]} | {finish: string} | {tokens: number}} Thinking and text as they come, the
+ *   latter with the ids of its tokens, as far as the server says them; then once why it ended: "stop", "length", "tool_calls", …, and the
+ *   number of tokens if the server says it.
  * @throws {RequestError} The server rejects the request, reports an error, or the connection ends before the answer does.
  */
 export async function* streamAnswer(body, { key, signal }) {
   const response = await send("v1/chat/completions", {
     method: "POST",
     headers: { ...headers(key), "Content-Type": "application/json", Accept: "text/event-stream" },
-    body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } }),
+    body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true }, logprobs: true }),
     signal,
   });
   let finished = false;
@@ -64,7 +65,8 @@ export async function* streamAnswer(body, { key, signal }) {
       const choice = chunk.choices?.[0];
       const { content, reasoning_content: thinking } = choice?.delta ?? {};
       if (typeof thinking === "string" && thinking) yield { thinking };
-      if (typeof content === "string" && content) yield { text: content };
+      const ids = (choice?.logprobs?.content ?? []).map(({ id }) => id).filter(Number.isSafeInteger);
+      if (typeof content === "string" && (content || ids.length)) yield { text: content, ids };
       if (choice?.finish_reason) {
         finished = true;
         yield { finish: String(choice.finish_reason) };

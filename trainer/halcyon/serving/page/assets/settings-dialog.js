@@ -1,6 +1,10 @@
 // The dialog of the settings.
+import { NUMBERS } from "./settings.js";
 
-const NUMBERS = { temperature: "temperature", topP: "top-p", maxTokens: "max-tokens" };
+/** The numbers, each with the id of its field. */
+const FIELDS = Object.entries(NUMBERS).map(([name, { field }]) => [name, field.replaceAll("_", "-")]);
+/** They are folded away unless one of them is set. */
+const FOLDED = ["topK", "minP", "presencePenalty", "frequencyPenalty", "repetitionPenalty"];
 
 /** Shows the settings and reports changes. */
 export class SettingsDialog {
@@ -17,6 +21,8 @@ export class SettingsDialog {
     this.#store = store;
     dialog.querySelector("#cancel-settings").addEventListener("click", () => dialog.close());
     dialog.querySelector("form").addEventListener("submit", () => saved(this.#save()));
+    // The browser shows its message only at a field that is in sight.
+    dialog.addEventListener("invalid", ({ target }) => target.closest("details")?.setAttribute("open", ""), true);
   }
 
   /**
@@ -25,7 +31,8 @@ export class SettingsDialog {
    */
   open(first = "temperature") {
     const { settings, key } = this.#store;
-    for (const [name, id] of Object.entries(NUMBERS)) this.#field(id).value = settings[name] ?? "";
+    for (const [name, id] of FIELDS) this.#field(id).value = settings[name] ?? "";
+    this.#field("more-sampling").open = FOLDED.some((name) => settings[name] !== null);
     this.#field("system").value = settings.system;
     this.#field("theme").value = settings.theme;
     this.#field("key").value = key;
@@ -39,7 +46,7 @@ export class SettingsDialog {
   }
 
   #save() {
-    const numbers = Object.entries(NUMBERS).map(([name, id]) => {
+    const numbers = FIELDS.map(([name, id]) => {
       const value = this.#field(id).valueAsNumber;
       return [name, Number.isNaN(value) ? null : value];
     });

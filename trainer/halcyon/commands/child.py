@@ -1,0 +1,34 @@
+"""A process of ``halcyon`` that ends with its parent: `python -m halcyon.commands.child PARENT ARGUMENT…`.
+
+It saves and ends if its parent is killed. Otherwise it would train on beside the process that the next call of the
+same command starts, until it loses the root.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+from halcyon.host.root_lock import PARENT
+
+_SET_PARENT_DEATH_SIGNAL = 1
+"""PR_SET_PDEATHSIG of prctl(2)."""
+
+
+def main() -> None:
+    """Run the command line of `halcyon` with the arguments after the parent's process id."""
+    parent = int(sys.argv.pop(1))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        return
+    os.environ[PARENT] = str(parent)
+    from halcyon.commands.main import app
+
+    app()
+
+
+if __name__ == "__main__":
+    main()
