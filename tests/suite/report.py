@@ -23,7 +23,8 @@ class Step:
         name: The name in the report.
         seconds: Wall time.
         code: Exit status; 0 means success.
-        record: Figures of its tests; empty if it has none.
+        record: Figures of its tests; empty if it has none. If tests failed and the status is 0, they passed when
+            repeated alone.
     """
 
     name: str
@@ -95,4 +96,5 @@ def show(console: Console, tier: str, steps: list[Step], before: Reading, after:
     console.print(f"The machine was {before}; at the end {after}.", highlight=False, soft_wrap=True)
     for step in steps:
         for test in step.record.failed:
-            console.print(f"FAILED {test}", highlight=False, soft_wrap=True)
+            result = "FAILED" if step.code else "UNSTEADY (failed beside others, passed alone: mend it)"
+            console.print(f"{result} {test}", highlight=False, soft_wrap=True)

@@ -32,8 +32,12 @@ CLUSTER_TESTS_BEGAN = "HALCYON_CLUSTER_TESTS_BEGAN"
 """
 ALL_CLUSTER_TESTS_RAN = "HALCYON_ALL_CLUSTER_TESTS_RAN"
 """1 if every test of the part `cluster` has run and passed."""
+TESTS_FAILED = 1
+"""pytest's exit status if it ran all tests and some failed."""
 NO_TESTS = 5
 """pytest's exit status if no test was selected."""
+REPEATED, REPEATS = 3, 3
+"""The most failed tests of a part that are repeated, and how often each must then pass alone."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,21 @@ def pytest_command(part: SuitePart, tier: Tier, cores: int, record: Path) -> lis
         str(record),
         folder(part),
     ]
+
+
+def repeat_commands(failed: Sequence[str]) -> list[list[str]]:
+    """The commands that repeat failed tests, with nothing beside them. Pure.
+
+    Some tests race with a clock that is not theirs, and neighbours can take most of the processor. A test that fails
+    beside others and passes every repetition is reported as unsteady. More failures than a few are no accident.
+
+    Returns:
+        No command if there are no failed tests, or too many.
+    """
+    tests = list(dict.fromkeys(failed))
+    if not 0 < len(tests) <= REPEATED:
+        return []
+    return [[sys.executable, "-m", "pytest", "-q", "-n", "0", *tests]] * REPEATS
 
 
 class Run:
@@ -158,6 +177,9 @@ class Run:
         def work() -> int:
             code = _exit_status(command)
             self._ran_tests |= code != NO_TESTS
+            if code == TESTS_FAILED and (repeats := repeat_commands(read(record).failed)):
+                self._console.rule(f"{part}: the failed tests again, alone", align="left")
+                return next((code for repeat in repeats if (code := _exit_status(repeat))), 0)
             return 0 if code == NO_TESTS else code
 
         self._step(part, work, record)

@@ -12,7 +12,7 @@ from halcyon_devcluster.machine import Reading
 from tests.suite import forecast, report
 from tests.suite.record import Record, Recorder, read
 from tests.suite.report import Step
-from tests.suite.run import pytest_command, workers
+from tests.suite.run import REPEATED, REPEATS, pytest_command, repeat_commands, workers
 from tests.suite.tiers import SuitePart, Tier, expression
 
 QUIET, BUSY = Reading(1.0, 0.0, 2), Reading(2.5, 0.3, 2)
@@ -90,3 +90,18 @@ def test_each_part_runs_its_own_tests_spread_as_they_can_be(part: SuitePart) -> 
     assert command[command.index("-m", 3) + 1] == expression(part, Tier.TEST)
     assert (command[command.index("-n") + 1] == "0") == (part is SuitePart.ALONE)
     assert workers(SuitePart.CLUSTER, 64) == workers(SuitePart.CLUSTER, 2), "all share one node"
+
+
+def test_a_few_failed_tests_are_repeated_alone_and_must_pass_each_time() -> None:
+    commands = repeat_commands(["a.py::one", "a.py::two[x y]", "a.py::one"])
+    assert len(commands) == REPEATS
+    assert all(command[-4:] == ["-n", "0", "a.py::one", "a.py::two[x y]"] for command in commands)
+    assert repeat_commands([]) == []
+    assert repeat_commands([f"a.py::{number}" for number in range(REPEATED + 1)]) == []
+
+
+def test_a_test_that_passed_when_repeated_is_reported_as_unsteady(capsys: pytest.CaptureFixture[str]) -> None:
+    record = Record({"a.py::one": 1.0}, {"failed": 1}, ["a.py::one"])
+    for code, result in ((0, "UNSTEADY"), (1, "FAILED a.py::one")):
+        report.show(Console(width=120), "test", [Step("fast", 9.0, code, record)], QUIET, BUSY)
+        assert result in capsys.readouterr().out
