@@ -24,8 +24,14 @@ _DELTA: dict[str, Any] = {
 }
 
 SMALL_FAMILIES: dict[str, dict[str, Any]] = {
-    "llama": {"layers": 2, "hiddenSize": 32, "intermediateSize": 64, "heads": 4, "kvHeads": 2},
-    "gpt2": {"layers": 2, "hiddenSize": 32, "heads": 4},
+    "llama": {
+        "numHiddenLayers": 2,
+        "hiddenSize": 32,
+        "intermediateSize": 64,
+        "numAttentionHeads": 4,
+        "numKeyValueHeads": 2,
+    },
+    "gpt2": {"numHiddenLayers": 2, "hiddenSize": 32, "numAttentionHeads": 4},
     "qwen2": _SIZES | {"numHiddenLayers": 2},
     "qwen3": _SIZES | {"numHiddenLayers": 2},
     "mistral": _SIZES | {"numHiddenLayers": 2, "slidingWindow": 16},

@@ -12,7 +12,7 @@ from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.model import ModelSpec
 
 COMMON: tuple[str, ...] = tuple(to_camel(name) for name in DecoderSection.model_fields)
-"""The fields that all families but the two oldest and nanochat have."""
+"""The fields that all families but gpt2 and nanochat have."""
 
 LEFT_OUT: tuple[tuple[str, str], ...] = (
     ("ModernBERT", "an encoder: it fills in masked tokens, and a run trains decoders"),
@@ -27,11 +27,11 @@ _HEADER = f"""\
 # Models
 
 The families of `spec.model`; `halcyon models` prints the same table. Fields have the names of Hugging Face's `config.json` in camelCase, so
-a model's file can be read across; the sections `llama`, `gpt2` and `nanochat` have some names of their own. Every field has a default,
-except `class` of `custom` and `ropeType` of `ropeScaling`. [The reference](trainingrun.md) describes each one. `custom` is
+a model's file can be read across; `nanochat` has some names of its own. Every field has a default, except `class` of `custom` and
+`ropeType` of `ropeScaling`. [The reference](trainingrun.md) describes each one. `custom` is
 [a model of your own](../guides/custom-models.md).
 
-All sections but `llama`, `gpt2`, `nanochat` and `custom` have the fields {", ".join(f"`{name}`" for name in COMMON)}.
+All sections but `gpt2`, `nanochat` and `custom` have the fields {", ".join(f"`{name}`" for name in COMMON)}.
 
 | section | models | what it is | further fields |
 |---|---|---|---|

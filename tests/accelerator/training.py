@@ -23,15 +23,22 @@ from halcyon_api.training_run import TrainingRunSpec
 from tests.accelerator.measure import hardware_type, peak_flops
 
 LLAMA_1B = {
-    "layers": 16,
+    "numHiddenLayers": 16,
     "hiddenSize": 2048,
     "intermediateSize": 8192,
-    "heads": 32,
-    "kvHeads": 8,
+    "numAttentionHeads": 32,
+    "numKeyValueHeads": 8,
     "headDim": 64,
-    "tieEmbeddings": True,
+    "tieWordEmbeddings": True,
 }
-LLAMA_TINY = {"layers": 2, "hiddenSize": 64, "intermediateSize": 128, "heads": 4, "kvHeads": 2, "tieEmbeddings": True}
+LLAMA_TINY = {
+    "numHiddenLayers": 2,
+    "hiddenSize": 64,
+    "intermediateSize": 128,
+    "numAttentionHeads": 4,
+    "numKeyValueHeads": 2,
+    "tieWordEmbeddings": True,
+}
 VOCABULARY = 128_256
 DOCUMENT = 1000
 """Mean length of a document, in tokens."""

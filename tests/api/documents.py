@@ -12,7 +12,7 @@ MINIMAL: dict[str, Any] = {
     "metadata": {"name": "small"},
     "spec": {
         "accelerator": {"type": "cpu", "topology": "1x2", "slices": 2},
-        "model": {"llama": {"layers": 2, "hiddenSize": 64, "intermediateSize": 128, "heads": 4}},
+        "model": {"llama": {"numHiddenLayers": 2, "hiddenSize": 64, "intermediateSize": 128, "numAttentionHeads": 4}},
         "data": {"sources": [{"name": "python", "stdlib": {}}]},
         "trainer": {"steps": 10, "batchSize": 8, "sequenceLength": 32},
         "checkpoint": {"root": "file:///checkpoints/small"},

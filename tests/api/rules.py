@@ -80,9 +80,12 @@ _OTHER = {"run": "base"}
 
 BROKEN: tuple[Case, ...] = (
     *_hardware(),
-    ("hiddenSize must be a multiple of heads", document(spec__model__llama__heads=5)),
-    ("kvHeads must divide heads", document(spec__model__llama__kvHeads=3)),
-    ("headDim, or hiddenSize / heads, must be even", document(spec__model__llama__heads=64)),
+    (
+        "hiddenSize must be a multiple of numAttentionHeads, or headDim set",
+        document(spec__model__llama__numAttentionHeads=5),
+    ),
+    ("numKeyValueHeads must divide numAttentionHeads", document(spec__model__llama__numKeyValueHeads=3)),
+    ("a head must have an even number of features", document(spec__model__llama__numAttentionHeads=64)),
     ("hiddenSize must be a multiple of numAttentionHeads", _model("qwen3", numAttentionHeads=5)),
     ("numKeyValueHeads must divide", _model("olmo2", numKeyValueHeads=5)),
     ("a head must have an even number", _model("gemma", headDim=7)),

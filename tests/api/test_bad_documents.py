@@ -147,20 +147,24 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"spec__model": {}}, "spec.model", "exactly one of llama, gpt2"),
     ({"spec__model__gpt2": {}}, "spec.model", "exactly one of llama, gpt2"),
     (
-        {"spec__model__llama__heads": 5},
+        {"spec__model__llama__numAttentionHeads": 5},
         "spec.model.llama",
-        "hiddenSize must be a multiple of heads (hiddenSize 64, heads 5)",
+        "hiddenSize must be a multiple of numAttentionHeads, or headDim set (hiddenSize 64, numAttentionHeads 5)",
     ),
-    ({"spec__model__llama__kvHeads": 3}, "spec.model.llama", "kvHeads must divide heads (kvHeads 3, heads 4)"),
+    (
+        {"spec__model__llama__numKeyValueHeads": 3},
+        "spec.model.llama",
+        "numKeyValueHeads must divide numAttentionHeads (numKeyValueHeads 3, numAttentionHeads 4)",
+    ),
     (
         {"spec__model": {"qwen3": {"layers": 2}}},
         "spec.model.qwen3.layers",
         "unknown field; did you mean numHiddenLayers?",
     ),
     (
-        {"spec__model__llama__numAttentionHeads": 2},
-        "spec.model.llama.numAttentionHeads",
-        "unknown field; did you mean heads?",
+        {"spec__model__llama__kvHeads": 2},
+        "spec.model.llama.kvHeads",
+        "unknown field; did you mean numKeyValueHeads?",
     ),
     (
         {"spec__model__llama__ropeScaling": {"ropeType": "dynamic", "factor": 2.0}},
@@ -352,9 +356,9 @@ def test_all_faults_are_reported_in_one_error() -> None:
         (
             {
                 "spec__mesh": {"ici": {"fsdp": 1, "tensor": 2}},
-                "spec__model__llama__kvHeads": 1,
+                "spec__model__llama__numKeyValueHeads": 1,
             },
-            "spec.model.llama.kvHeads",
+            "spec.model.llama.numKeyValueHeads",
             "multiple of the tensor axis of the mesh, 2",
         ),
         (

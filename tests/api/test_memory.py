@@ -17,7 +17,7 @@ from halcyon_api.validation import find_problems
 from tests.api.documents import document
 
 GIB = 2**30
-SEVEN = {"llama": {"layers": 32, "hiddenSize": 4096, "intermediateSize": 11008, "heads": 32}}
+SEVEN = {"llama": {"numHiddenLayers": 32, "hiddenSize": 4096, "intermediateSize": 11008, "numAttentionHeads": 32}}
 BASE: dict[str, Any] = {"spec__from": {"huggingFace": {"path": "/base"}}}
 PAIRS: dict[str, Any] = {
     "spec__data__sources": [{"name": "pairs", "jsonl": {"paths": ["/data/pairs.jsonl"]}, "format": {"preference": {}}}],
@@ -104,7 +104,7 @@ def test_the_update_rule_decides_whether_a_model_fits() -> None:
     """1.7 billion parameters take 28 GB with AdamW, 21 GB with Lion, which keeps one moment, and 14 GB with Adafactor,
     which keeps none.
     """
-    model = {"llama": {"layers": 32, "hiddenSize": 2048, "intermediateSize": 6144, "heads": 16}}
+    model = {"llama": {"numHiddenLayers": 32, "hiddenSize": 2048, "intermediateSize": 6144, "numAttentionHeads": 16}}
     adamw, lion, adafactor = (
         spec_of(spec__model=model, **optimizer(**{rule: {}})) for rule in ("adamw", "lion", "adafactor")
     )
@@ -134,7 +134,7 @@ def test_the_operator_and_the_trainer_have_one_bound() -> None:
 
 def test_a_vocabulary_that_only_a_file_says_rejects_no_run() -> None:
     """The embeddings count with the smallest vocabulary, not with the one that is assumed for a mesh."""
-    wide = {"llama": {"layers": 1, "hiddenSize": 8192, "intermediateSize": 8192, "heads": 64}}
+    wide = {"llama": {"numHiddenLayers": 1, "hiddenSize": 8192, "intermediateSize": 8192, "numAttentionHeads": 64}}
     from_file, of_bytes = (
         spec_of(spec__model=wide, **more) for more in ({"spec__tokenizer": {"tokenizerJson": {"path": "/t.json"}}}, {})
     )
@@ -183,7 +183,7 @@ def test_a_pod_requests_twice_the_offloaded_state_of_its_devices() -> None:
 
 
 def test_a_host_that_is_too_small_for_the_state_is_rejected() -> None:
-    large = {"llama": {"layers": 80, "hiddenSize": 8192, "intermediateSize": 28672, "heads": 64}}
+    large = {"llama": {"numHiddenLayers": 80, "hiddenSize": 8192, "intermediateSize": 28672, "numAttentionHeads": 64}}
     v5e = {"type": "v5e", "topology": "2x2"}
     spec = spec_of(spec__accelerator=v5e, spec__model=large, **OFFLOADED)
     found = host_memory_problem(spec, run_mesh(spec))

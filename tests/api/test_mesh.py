@@ -68,9 +68,27 @@ def test_replicas_must_be_the_slices() -> None:
         resolve_mesh(MeshSpec(dcn=DcnAxes(replica=4)), Topology(2, 1, 1))
 
 
-LLAMA_8B = {"layers": 32, "hiddenSize": 4096, "intermediateSize": 14336, "heads": 32, "kvHeads": 8}
-LLAMA_70B = {"layers": 80, "hiddenSize": 8192, "intermediateSize": 28672, "heads": 64, "kvHeads": 8}
-LLAMA_405B = {"layers": 126, "hiddenSize": 16384, "intermediateSize": 53248, "heads": 128, "kvHeads": 8}
+LLAMA_8B = {
+    "numHiddenLayers": 32,
+    "hiddenSize": 4096,
+    "intermediateSize": 14336,
+    "numAttentionHeads": 32,
+    "numKeyValueHeads": 8,
+}
+LLAMA_70B = {
+    "numHiddenLayers": 80,
+    "hiddenSize": 8192,
+    "intermediateSize": 28672,
+    "numAttentionHeads": 64,
+    "numKeyValueHeads": 8,
+}
+LLAMA_405B = {
+    "numHiddenLayers": 126,
+    "hiddenSize": 16384,
+    "intermediateSize": 53248,
+    "numAttentionHeads": 128,
+    "numKeyValueHeads": 8,
+}
 
 
 def spec(accelerator: dict[str, object], llama: dict[str, int], **changes: object) -> TrainingRunSpec:
@@ -90,13 +108,13 @@ def spec(accelerator: dict[str, object], llama: dict[str, int], **changes: objec
     [
         # A model that is small for its devices is sharded over all of them, as without a suggestion.
         ("cpu", "2x4", LLAMA_405B, (1, 8, 1)),
-        ("v5e", "2x2", {"layers": 12, "hiddenSize": 768}, (1, 4, 1)),
+        ("v5e", "2x2", {"numHiddenLayers": 12, "hiddenSize": 768}, (1, 4, 1)),
         ("v5e", "16x16", LLAMA_8B, (1, 256, 1)),
         ("v5p", "4x4x8", LLAMA_70B, (1, 128, 1)),
         ("h100", "2x8", LLAMA_8B, (1, 16, 1)),
         # The width is split over fsdp; the factor that does not divide it goes to data.
         ("v5p", "4x4x12", LLAMA_8B, (3, 64, 1)),
-        ("v5e", "16x16", {"layers": 12, "hiddenSize": 576, "heads": 9}, (4, 64, 1)),
+        ("v5e", "16x16", {"numHiddenLayers": 12, "hiddenSize": 576, "numAttentionHeads": 9}, (4, 64, 1)),
         ("gb200", "18x4", LLAMA_8B, (9, 8, 1)),
         # If a gathered block does not fit on one device beside its share of the state, the block is split over the
         # devices of a host.
@@ -152,7 +170,7 @@ def test_the_suggested_mesh_is_exact_at_the_bounds_of_the_formula() -> None:
 
 
 def test_a_recorded_mesh_is_kept() -> None:
-    plain = spec({"type": "v5e", "topology": "4x4"}, {"layers": 2, "hiddenSize": 64, "heads": 4})
+    plain = spec({"type": "v5e", "topology": "4x4"}, {"numHiddenLayers": 2, "hiddenSize": 64, "numAttentionHeads": 4})
     assert pinned(plain).mesh == MeshSpec(), "the default, for runs without a record"
     kept = pinned(plain, ResolvedMesh(replica=1, data=2, fsdp=4, tensor=2))
     assert kept.mesh == MeshSpec(ici=IciAxes(data=2, fsdp=4, tensor=2))
@@ -184,11 +202,11 @@ def test_all_parameters_are_gathered_once_only_where_there_is_room(layers: int, 
     """On v5p a device has 102 GB. The parameters, the sum of the gradients and those of a microbatch take 12 bytes for
     each parameter: 44 GB of a model of 3.7 billion parameters, 96 GB of one of 8 billion.
     """
-    sizes = {"hiddenSize": 4096, "intermediateSize": 14_336, "heads": 32, "kvHeads": 8}
+    sizes = {"hiddenSize": 4096, "intermediateSize": 14_336, "numAttentionHeads": 32, "numKeyValueHeads": 8}
     spec = parse_run(
         document(
             spec__accelerator={"type": "v5p", "topology": "4x4x4", "provisioning": "spot"},
-            spec__model={"llama": sizes | {"layers": layers}},
+            spec__model={"llama": sizes | {"numHiddenLayers": layers}},
             spec__tokenizer={"bpe": {"vocabSize": 128_256}},
             spec__trainer={"steps": 10, "batchSize": 256, "sequenceLength": 8192, "microbatches": 4},
         )
@@ -234,10 +252,13 @@ def test_tests_that_train_have_a_small_model_of_each_kind() -> None:
 def test_each_size_that_an_axis_splits_is_checked() -> None:
     wide = spec(
         {"type": "h100", "topology": "1x8"},
-        {"layers": 1, "hiddenSize": 24, "intermediateSize": 30, "heads": 6, "kvHeads": 3},
+        {"numHiddenLayers": 1, "hiddenSize": 24, "intermediateSize": 30, "numAttentionHeads": 6, "numKeyValueHeads": 3},
     )
     found = find_problems(wide.model_copy(update={"mesh": MeshSpec(ici=IciAxes(fsdp=2, tensor=4))}))
-    assert [problem.field for problem in found] == ["spec.model.llama.intermediateSize", "spec.model.llama.kvHeads"]
+    assert [problem.field for problem in found] == [
+        "spec.model.llama.intermediateSize",
+        "spec.model.llama.numKeyValueHeads",
+    ]
     found = find_problems(
         wide.model_copy(update={"mesh": MeshSpec(ici=IciAxes(fsdp=8, tensor=1)), "model": odd_width()})
     )
@@ -245,4 +266,4 @@ def test_each_size_that_an_axis_splits_is_checked() -> None:
 
 
 def odd_width() -> ModelSpec:
-    return ModelSpec.model_validate({"llama": {"layers": 1, "hiddenSize": 60, "heads": 6}})
+    return ModelSpec.model_validate({"llama": {"numHiddenLayers": 1, "hiddenSize": 60, "numAttentionHeads": 6}})

@@ -63,7 +63,10 @@ def test_null_removes_a_field_and_the_document_that_was_given_stays() -> None:
             "spec.trainer.epochs: unknown field; did you mean spec.trainer.steps? `halcyon data stats RUN.YAML --set "
             "spec.trainer.steps=1` prints the steps for 1, 2 and 3 epochs",
         ),
-        ("spec.modle.llama.layers=1", "spec.modle.llama.layers: unknown field; did you mean spec.model?"),
+        (
+            "spec.modle.llama.numHiddenLayers=1",
+            "spec.modle.llama.numHiddenLayers: unknown field; did you mean spec.model?",
+        ),
         ("spec.steps=1", "spec.steps: unknown field; did you mean spec.trainer.steps?"),
         ("spec.trainer.qqq=1", "spec.trainer.qqq: unknown field; there are steps, batchSize"),
         ("spec.trainer.steps=many", "spec.trainer.steps: must be a whole number, not the text 'many'"),

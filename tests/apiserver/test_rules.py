@@ -59,7 +59,13 @@ def grids() -> Iterator[dict[str, Any]]:
         yield {"spec__accelerator": {"type": kind, "topology": topology}}
     for hidden, heads, shared in itertools.product((60, 64, 66), (3, 4, 33), (None, 1, 2, 3)):
         yield {
-            "spec__model": {"llama": {"hiddenSize": hidden, "heads": heads, **({"kvHeads": shared} if shared else {})}}
+            "spec__model": {
+                "llama": {
+                    "hiddenSize": hidden,
+                    "numAttentionHeads": heads,
+                    **({"numKeyValueHeads": shared} if shared else {}),
+                }
+            }
         }
     for size, heads, shared in itertools.product((None, 7, 8), (3, 4), (None, 2, 3)):
         fields = {"headDim": size, "numKeyValueHeads": shared}

@@ -84,8 +84,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     ({"spec__model": {}}, "set exactly one of llama, gpt2"),
     ({"spec__model__gpt2": {}}, "set exactly one of llama, gpt2"),
-    ({"spec__model__llama__heads": 5}, "hiddenSize must be a multiple of heads"),
-    ({"spec__model__llama__kvHeads": 3}, "kvHeads must divide heads"),
+    ({"spec__model__llama__numAttentionHeads": 5}, "hiddenSize must be a multiple of numAttentionHeads"),
+    ({"spec__model__llama__numKeyValueHeads": 3}, "numKeyValueHeads must divide numAttentionHeads"),
     ({"spec__mesh": {"ici": {"fsdp": 3}}}, "the mesh.ici axes multiply to the devices of a slice"),
     ({"spec__mesh": {"ici": {"tensor": 3}}}, "the mesh.ici axes multiply to the devices of a slice"),
     ({"spec__mesh": {"ici": {"data": -1}}}, "at most one of them is -1"),
@@ -272,7 +272,13 @@ TAKEN: list[dict[str, Any]] = [
         "spec__accelerator": {"type": "v5e", "topology": "8x16"},
         "spec__trainer__batchSize": 64,
         "spec__model": {
-            "llama": {"layers": 80, "hiddenSize": 8192, "intermediateSize": 28672, "heads": 64, "kvHeads": 8}
+            "llama": {
+                "numHiddenLayers": 80,
+                "hiddenSize": 8192,
+                "intermediateSize": 28672,
+                "numAttentionHeads": 64,
+                "numKeyValueHeads": 8,
+            }
         },
     },
 ]
@@ -298,13 +304,13 @@ def stored(api: Api, make_namespace: Callable[[], str]) -> str:
 @pytest.mark.parametrize(
     "change",
     [
-        {"spec__model__llama__layers": 3},
+        {"spec__model__llama__numHiddenLayers": 3},
         {"spec__data__order": {"sequential": {}}},
         {"spec__optimizer": {"learningRate": 0.1, "adamw": {}}},
         {"spec__optimizer": {"schedule": {"constant": {}}, "adamw": {}}},
         {"spec__optimizer": {"adamw": {"beta1": 0.8}}},
-        {"spec__model": {"gpt2": {"layers": 2, "hiddenSize": 64, "heads": 4}}},
-        {"spec__model__llama__kvHeads": 2},
+        {"spec__model": {"gpt2": {"numHiddenLayers": 2, "hiddenSize": 64, "numAttentionHeads": 4}}},
+        {"spec__model__llama__numKeyValueHeads": 2},
         {"spec__trainer__seed": 1},
         {"spec__checkpoint__root": "file:///checkpoints/other"},
     ],

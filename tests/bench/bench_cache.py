@@ -61,7 +61,7 @@ def spec_of(root: Path, corpus: Path, vocabulary: int) -> TrainingRunSpec:
     return TrainingRunSpec.model_validate(
         {
             "accelerator": {"type": "cpu"},
-            "model": {"llama": {"layers": 1, "hiddenSize": 8, "intermediateSize": 8, "heads": 1}},
+            "model": {"llama": {"numHiddenLayers": 1, "hiddenSize": 8, "intermediateSize": 8, "numAttentionHeads": 1}},
             "tokenizer": {"bpe": {"vocabSize": vocabulary}},
             "data": {
                 "sources": [{"name": "text", "jsonl": {"paths": [str(corpus)]}}],

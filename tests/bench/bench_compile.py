@@ -23,7 +23,7 @@ SIZES = Sizes(vocabulary=512, length=128, batch=4)
 def model_of(family: str, layers: int) -> dict[str, Any]:
     """``spec.model`` of a small model."""
     if family == "llama":
-        return {"llama": {"layers": layers, "hiddenSize": 64, "intermediateSize": 128, "heads": 2}}
+        return {"llama": {"numHiddenLayers": layers, "hiddenSize": 64, "intermediateSize": 128, "numAttentionHeads": 2}}
     sizes: dict[str, Any] = {
         "numHiddenLayers": layers,
         "hiddenSize": 64,

@@ -46,7 +46,12 @@ def document(folder: Path, hidden_size: int, layers: int, steps: int) -> Path:
     spec = {
         "accelerator": {"type": "cpu", "topology": "1x2"},
         "model": {
-            "llama": {"layers": layers, "hiddenSize": hidden_size, "intermediateSize": 3 * hidden_size, "heads": 4}
+            "llama": {
+                "numHiddenLayers": layers,
+                "hiddenSize": hidden_size,
+                "intermediateSize": 3 * hidden_size,
+                "numAttentionHeads": 4,
+            }
         },
         "data": {"sources": [{"name": "python", "stdlib": {}}], "cache": {"root": f"file://{folder}/tokens"}},
         "optimizer": {"learningRate": 0.003, "adamw": {}},

@@ -46,10 +46,10 @@ def main() -> None:
     start_on_one_processor()
     sizes = Sizes(options.vocabulary, options.length, options.batch)
     model = {
-        "layers": options.layers,
+        "numHiddenLayers": options.layers,
         "hiddenSize": options.width,
         "intermediateSize": options.mlp,
-        "heads": options.heads,
+        "numAttentionHeads": options.heads,
     }
     halcyon = Halcyon({"llama": model}, sizes)
     words = [getattr(options, name) for name, _ in defaults[:-1]]

@@ -45,7 +45,7 @@ def spec_of(root: Path, source: dict[str, Any], tokenizer: dict[str, Any], worke
     return TrainingRunSpec.model_validate(
         {
             "accelerator": {"type": "cpu"},
-            "model": {"llama": {"layers": 1, "hiddenSize": 8, "intermediateSize": 8, "heads": 1}},
+            "model": {"llama": {"numHiddenLayers": 1, "hiddenSize": 8, "intermediateSize": 8, "numAttentionHeads": 1}},
             "tokenizer": tokenizer,
             "data": {
                 "sources": [{"name": "text", **source}],

@@ -36,8 +36,8 @@ def handwritten_loss(
     """Mean next-token loss in a simple implementation of plain einsums: a scan over stacked blocks, or a loop over a
     list of blocks.
     """
-    length, head_size = tokens.shape[1], spec.hidden_size // spec.heads
-    kv, group = spec.key_value_heads, spec.heads // spec.key_value_heads
+    length, head_size = tokens.shape[1], spec.hidden_size // spec.num_attention_heads
+    kv, group = spec.key_value_heads, spec.num_attention_heads // spec.key_value_heads
     frequencies = spec.rope_theta ** (-jnp.arange(head_size // 2) / (head_size // 2))
     angles = jnp.arange(length)[:, None] * frequencies
     cosine, sine = jnp.cos(angles), jnp.sin(angles)
@@ -45,7 +45,7 @@ def handwritten_loss(
 
     def norm(x: jax.Array, scale: jax.Array) -> jax.Array:
         wide = x.astype(jnp.float32)
-        return (wide * jax.lax.rsqrt(jnp.mean(wide * wide, -1, keepdims=True) + spec.norm_epsilon) * scale).astype(
+        return (wide * jax.lax.rsqrt(jnp.mean(wide * wide, -1, keepdims=True) + spec.rms_norm_eps) * scale).astype(
             x.dtype
         )
 
@@ -86,7 +86,7 @@ def handwritten_loss(
 
 def handwritten_parameters(spec: LlamaSpec, vocab: int, *, unrolled: bool) -> Arrays:
     """Random parameters of the same sizes; unrolled: a list of blocks instead of stacked arrays."""
-    hidden, kv = spec.hidden_size, spec.hidden_size // spec.heads * spec.key_value_heads
+    hidden, kv = spec.hidden_size, spec.hidden_size // spec.num_attention_heads * spec.key_value_heads
     shapes = {
         "q": (hidden, hidden),
         "k": (hidden, kv),
@@ -97,13 +97,15 @@ def handwritten_parameters(spec: LlamaSpec, vocab: int, *, unrolled: bool) -> Ar
         "down": (spec.intermediate_size, hidden),
     }
     keys = iter(jax.random.split(jax.random.key(0), len(shapes) + 2))
-    blocks = {name: jax.random.normal(next(keys), (spec.layers, *shape)) * 0.02 for name, shape in shapes.items()}
-    blocks |= {name: jnp.ones((spec.layers, hidden)) for name in ("attention_norm", "mlp_norm")}
+    blocks = {
+        name: jax.random.normal(next(keys), (spec.num_hidden_layers, *shape)) * 0.02 for name, shape in shapes.items()
+    }
+    blocks |= {name: jnp.ones((spec.num_hidden_layers, hidden)) for name in ("attention_norm", "mlp_norm")}
     return {
         "embedding": jax.random.normal(next(keys), (vocab, hidden)) * 0.02,
         "head": jax.random.normal(next(keys), (hidden, vocab)) * 0.02,
         "norm": jnp.ones(hidden),
-        "blocks": [{name: x[layer] for name, x in blocks.items()} for layer in range(spec.layers)]
+        "blocks": [{name: x[layer] for name, x in blocks.items()} for layer in range(spec.num_hidden_layers)]
         if unrolled
         else blocks,
     }
@@ -137,10 +139,10 @@ def main() -> None:
     start_on_one_processor()
 
     spec = LlamaSpec(
-        layers=options.layers,
+        num_hidden_layers=options.layers,
         hidden_size=options.hidden,
         intermediate_size=-(-options.hidden * 8 // 3 // 16) * 16,
-        heads=options.heads,
+        num_attention_heads=options.heads,
     )
     batch, position, vocab = (
         hax.Axis("batch", options.batch),

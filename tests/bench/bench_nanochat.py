@@ -52,7 +52,11 @@ def main() -> None:
     start_on_one_processor()
     sizes = Sizes(options.vocabulary, options.length, options.batch)
     shape = {"hiddenSize": options.width}
-    llama = {"layers": options.depth, "heads": options.heads, "intermediateSize": -(-options.width * 8 // 3 // 16) * 16}
+    llama = {
+        "numHiddenLayers": options.depth,
+        "numAttentionHeads": options.heads,
+        "intermediateSize": -(-options.width * 8 // 3 // 16) * 16,
+    }
     apertus = {
         "numHiddenLayers": options.depth,
         "numAttentionHeads": options.heads,

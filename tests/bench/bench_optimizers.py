@@ -133,7 +133,7 @@ class Laboratory:
         warmup = demo["schedule"]["cosine"]["warmupSteps"] * options.steps // spec["trainer"]["steps"]
         spec["accelerator"] = {"type": "cpu"}
         spec["model"]["llama"] |= {
-            "layers": options.layers,
+            "numHiddenLayers": options.layers,
             "hiddenSize": options.hidden,
             "intermediateSize": options.hidden * 11 // 4,
         }

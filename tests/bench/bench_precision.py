@@ -121,10 +121,10 @@ def _mean_loss(options: argparse.Namespace, case: Case, seed: int, text: np.ndar
     rows, length = options.batch, options.length
     kind, topology = _HARDWARE.get(case.precision.get("products", ""), ("cpu", "1x1"))
     sizes = {
-        "layers": options.layers,
+        "numHiddenLayers": options.layers,
         "hiddenSize": options.hidden,
         "intermediateSize": 3 * options.hidden,
-        "heads": options.hidden // 32,
+        "numAttentionHeads": options.hidden // 32,
     }
     spec = TrainingRunSpec.model_validate(
         {

@@ -160,7 +160,9 @@ def run_document(
         "metadata": {"name": name, "namespace": namespace},
         "spec": {
             "accelerator": {"type": "cpu", "topology": f"{hosts}x1", "slices": slices},
-            "model": {"llama": {"layers": 2, "hiddenSize": 64, "intermediateSize": 128, "heads": 4}},
+            "model": {
+                "llama": {"numHiddenLayers": 2, "hiddenSize": 64, "intermediateSize": 128, "numAttentionHeads": 4}
+            },
             "data": {"sources": [{"name": "python", "stdlib": {}}]},
             "trainer": {"steps": 1000, "batchSize": 2 * hosts * slices, "sequenceLength": 64},
             "checkpoint": {"root": f"s3://nowhere/{name}", "endpoint": endpoint},

@@ -35,8 +35,20 @@ from halcyon_api.spec.model import ModelSpec
 
 VOCABULARY = 128_256
 MODELS = {
-    "70B": {"layers": 80, "hiddenSize": 8192, "intermediateSize": 28_672, "heads": 64, "kvHeads": 8},
-    "405B": {"layers": 126, "hiddenSize": 16_384, "intermediateSize": 53_248, "heads": 128, "kvHeads": 8},
+    "70B": {
+        "numHiddenLayers": 80,
+        "hiddenSize": 8192,
+        "intermediateSize": 28_672,
+        "numAttentionHeads": 64,
+        "numKeyValueHeads": 8,
+    },
+    "405B": {
+        "numHiddenLayers": 126,
+        "hiddenSize": 16_384,
+        "intermediateSize": 53_248,
+        "numAttentionHeads": 128,
+        "numKeyValueHeads": 8,
+    },
 }
 HOST_DEVICES, HOST_BANDWIDTH = 8, 400e9
 """GPUs of a host, and bytes a second that a host receives from the others."""
@@ -116,7 +128,7 @@ def step_of(llama: dict[str, int], place: Place, options: argparse.Namespace) ->
     microbatches = options.batch * options.stages // place.devices
     return Step(
         state=16 * shape.parameters / place.devices,
-        sequence=2 * llama["layers"] * options.length * llama["hiddenSize"],
+        sequence=2 * llama["numHiddenLayers"] * options.length * llama["hiddenSize"],
         tokens=tokens,
         compute=tokens * shape.flops_per_token(options.length) / (rates.flops * options.utilisation),
         fsdp=fsdp,

@@ -29,9 +29,21 @@ sys.path.append(str(Path(__file__).parents[2]))
 from tests.page_block import block, write_block
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-LLAMA_2_7B = {"layers": 32, "hiddenSize": 4096, "intermediateSize": 11_008, "heads": 32}
-LLAMA_2_70B = {"layers": 80, "hiddenSize": 8192, "intermediateSize": 28_672, "heads": 64, "kvHeads": 8}
-LLAMA_3_8B = {"layers": 32, "hiddenSize": 4096, "intermediateSize": 14_336, "heads": 32, "kvHeads": 8}
+LLAMA_2_7B = {"numHiddenLayers": 32, "hiddenSize": 4096, "intermediateSize": 11_008, "numAttentionHeads": 32}
+LLAMA_2_70B = {
+    "numHiddenLayers": 80,
+    "hiddenSize": 8192,
+    "intermediateSize": 28_672,
+    "numAttentionHeads": 64,
+    "numKeyValueHeads": 8,
+}
+LLAMA_3_8B = {
+    "numHiddenLayers": 32,
+    "hiddenSize": 4096,
+    "intermediateSize": 14_336,
+    "numAttentionHeads": 32,
+    "numKeyValueHeads": 8,
+}
 LLAMA_3_70B = LLAMA_2_70B
 
 
@@ -172,8 +184,8 @@ QWEN_3_30B: dict[str, Any] = {
     "moeIntermediateSize": 768,
 }
 LLAMA_3_1B = {
-    "layers": 16, "hiddenSize": 2048, "intermediateSize": 8192, "heads": 32, "kvHeads": 8, "headDim": 64,
-    "tieEmbeddings": True,
+    "numHiddenLayers": 16, "hiddenSize": 2048, "intermediateSize": 8192, "numAttentionHeads": 32, "numKeyValueHeads": 8, "headDim": 64,
+    "tieWordEmbeddings": True,
 }  # fmt: skip
 
 

@@ -63,7 +63,9 @@ def document(name: str, *script: str, **spec: Any) -> dict[str, Any]:
         "spec": {
             # A script needs little memory, and the pods of many runs share one node.
             "accelerator": {"type": "cpu", "slices": 2, "hostResources": {"memory": "512Mi"}},
-            "model": {"llama": {"layers": 2, "hiddenSize": 64, "intermediateSize": 128, "heads": 4}},
+            "model": {
+                "llama": {"numHiddenLayers": 2, "hiddenSize": 64, "intermediateSize": 128, "numAttentionHeads": 4}
+            },
             "data": {
                 "sources": [
                     {"name": "script", "text": {"paths": [f"script/{line}" for line in script or ("rate=10",)]}}

@@ -75,7 +75,7 @@ def put(runs: Runs, spec: dict[str, Any]) -> str:
 def short(name: str, **spec: Any) -> str:
     found = {
         "accelerator": {"type": "cpu"},
-        "model": {"llama": {"layers": 2, "hiddenSize": 64, "intermediateSize": 128, "heads": 4}},
+        "model": {"llama": {"numHiddenLayers": 2, "hiddenSize": 64, "intermediateSize": 128, "numAttentionHeads": 4}},
         "data": {"sources": [{"name": "script", "text": {"paths": ["script/rate=10"]}}]},
         "trainer": {"steps": 100_000, "batchSize": 8, "sequenceLength": 64},
     }

@@ -165,7 +165,15 @@ def small_document(place: Namespaces) -> dict[str, Any]:
     """The demo's example with a small model and steps of a few milliseconds."""
     (document,) = moved([example("stdlib-llama")], place)
     spec = document["spec"]
-    spec["model"] = {"llama": {"layers": 2, "hiddenSize": 32, "intermediateSize": 64, "heads": 4, "kvHeads": 2}}
+    spec["model"] = {
+        "llama": {
+            "numHiddenLayers": 2,
+            "hiddenSize": 32,
+            "intermediateSize": 64,
+            "numAttentionHeads": 4,
+            "numKeyValueHeads": 2,
+        }
+    }
     spec["trainer"] = {
         "steps": STEPS,
         "batchSize": 8,

@@ -66,7 +66,7 @@ FIELDS = (
 COMBINATIONS = (
     _in_document("hardware that does not exist", spec__accelerator={"type": "h100-megs"}),
     _in_document("a topology that does not exist", spec__accelerator={"type": "v4", "topology": "4x4"}),
-    _in_document("heads that do not divide the width", spec__model__llama__heads=5),
+    _in_document("heads that do not divide the width", spec__model__llama__numAttentionHeads=5),
     _in_document("a batch that the microbatches do not divide", spec__trainer__microbatches=3),
     _in_document("a mesh for other devices", spec__mesh={"ici": {"fsdp": 3}}),
     _in_document(
@@ -89,7 +89,9 @@ COMBINATIONS = (
     _in_document(
         "a model larger than the accelerator",
         spec__accelerator={"type": "v5e", "topology": "1x1"},
-        spec__model={"llama": {"layers": 32, "hiddenSize": 4096, "intermediateSize": 11008, "heads": 32}},
+        spec__model={
+            "llama": {"numHiddenLayers": 32, "hiddenSize": 4096, "intermediateSize": 11008, "numAttentionHeads": 32}
+        },
         spec__trainer__batchSize=8,
     ),
 )
@@ -304,7 +306,7 @@ TRAINING = (
         "another model in a branch",
         (*TRAIN, "--branch", "hot"),
         ExitCode.RUN_CHANGED,
-        {"spec.model.llama.layers": 3, "spec.trainer.steps": 20},
+        {"spec.model.llama.numHiddenLayers": 3, "spec.trainer.steps": 20},
         trained={},
     ),
     Mistake("fewer steps than are done", TRAIN, ExitCode.RUN_CHANGED, {"spec.trainer.steps": 5}, trained={}),

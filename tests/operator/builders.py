@@ -38,7 +38,7 @@ SETTINGS = settings_of()
 
 SPEC: dict[str, Any] = {
     "accelerator": {"type": "cpu", "topology": "1x1", "slices": 2},
-    "model": {"llama": {"layers": 2, "hiddenSize": 64, "intermediateSize": 128, "heads": 4}},
+    "model": {"llama": {"numHiddenLayers": 2, "hiddenSize": 64, "intermediateSize": 128, "numAttentionHeads": 4}},
     "data": {"sources": [{"name": "python", "stdlib": {}}]},
     "trainer": {"steps": 300, "batchSize": 8, "sequenceLength": 32},
     "checkpoint": {"root": "s3://bucket/demo"},

@@ -117,7 +117,15 @@ def test_an_edit_that_is_withdrawn_stops_no_training() -> None:
 
 def test_writing_the_suggested_mesh_into_the_document_stops_no_training() -> None:
     large = {
-        "model": {"llama": {"layers": 80, "hiddenSize": 8192, "intermediateSize": 28_672, "heads": 64, "kvHeads": 8}},
+        "model": {
+            "llama": {
+                "numHiddenLayers": 80,
+                "hiddenSize": 8192,
+                "intermediateSize": 28_672,
+                "numAttentionHeads": 64,
+                "numKeyValueHeads": 8,
+            }
+        },
         "accelerator": {"type": "v5e", "topology": "8x16"},
         "trainer__batchSize": 64,
     }

@@ -73,7 +73,15 @@ def test_a_mesh_in_the_document_overrides_the_recorded_mesh() -> None:
 
 BIG = {
     "accelerator": {"type": "v5e", "topology": "8x16"},
-    "model": {"llama": {"layers": 80, "hiddenSize": 8192, "intermediateSize": 28672, "heads": 64, "kvHeads": 8}},
+    "model": {
+        "llama": {
+            "numHiddenLayers": 80,
+            "hiddenSize": 8192,
+            "intermediateSize": 28672,
+            "numAttentionHeads": 64,
+            "numKeyValueHeads": 8,
+        }
+    },
     "tokenizer": {"tokenizerJson": {"path": "t.json"}},
     "trainer__batchSize": 64,
 }

@@ -23,11 +23,11 @@ _EXPERTS: dict[str, Any] = {"numExpertsPerTok": 8}
 MODELS: dict[str, dict[str, Any]] = {
     "1B": {
         "llama": {
-            "layers": 16, "hiddenSize": 2048, "intermediateSize": 8192, "heads": 32, "kvHeads": 8, "headDim": 64,
-            "tieEmbeddings": True,
+            "numHiddenLayers": 16, "hiddenSize": 2048, "intermediateSize": 8192, "numAttentionHeads": 32, "numKeyValueHeads": 8, "headDim": 64,
+            "tieWordEmbeddings": True,
         }
     },
-    "8B": {"llama": {"layers": 32, "hiddenSize": 4096, "intermediateSize": 14336, "heads": 32, "kvHeads": 8,
+    "8B": {"llama": {"numHiddenLayers": 32, "hiddenSize": 4096, "intermediateSize": 14336, "numAttentionHeads": 32, "numKeyValueHeads": 8,
     "headDim": 128}},
     "MoE": {
         "qwen3Moe": _EXPERTS

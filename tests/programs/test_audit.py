@@ -25,7 +25,7 @@ from halcyon_api.reading import parse_run
 from tests.api.documents import document
 
 accelerator, topology, slices = sys.argv[1:]
-llama = {"layers": 4, "hiddenSize": 512, "intermediateSize": 2048, "heads": 4, "kvHeads": 4}
+llama = {"numHiddenLayers": 4, "hiddenSize": 512, "intermediateSize": 2048, "numAttentionHeads": 4, "numKeyValueHeads": 4}
 trainer = {"steps": 1, "batchSize": 32, "sequenceLength": 1024, "remat": "full", "precision": {"compute": "bfloat16"}}
 run = document(
     spec__accelerator={"type": accelerator, "topology": topology, "slices": int(slices)},

@@ -55,7 +55,7 @@ from halcyon.step.program import build_program
 from halcyon_api.reading import parse_run
 from tests.api.documents import document
 
-llama = {"layers": 8, "hiddenSize": 2048, "intermediateSize": 8192, "heads": 16, "kvHeads": 4}
+llama = {"numHiddenLayers": 8, "hiddenSize": 2048, "intermediateSize": 8192, "numAttentionHeads": 16, "numKeyValueHeads": 4}
 trainer = {"steps": 1, "batchSize": 8, "sequenceLength": 4096, "remat": "attention", "precision": {"compute": "bfloat16"}}
 run = document(spec__accelerator={"type": "h200", "topology": "1x8"}, spec__model={"llama": llama}, spec__trainer=trainer)
 spec = parse_run(run).spec

@@ -59,7 +59,7 @@ def rows(promise: Promise, names: tuple[str, ...]) -> Any:
 
 def layers_with_attention(row: Row) -> int:
     section = next(iter(MODELS[row.model].values()))
-    return 1 if row.model == "hybrid" else section.get("layers") or section["numHiddenLayers"]
+    return 1 if row.model == "hybrid" else section["numHiddenLayers"]
 
 
 def calls(row: Row, phase: str) -> int:

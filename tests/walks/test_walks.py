@@ -31,7 +31,7 @@ def files_of(folder: Path) -> set[str]:
 LAPTOP = {"make setup": "true", ".venv/bin/halcyon": "halcyon"}
 """Halcyon is installed already."""
 FEW_STEPS = {
-    "spec.model.llama.layers": 1,
+    "spec.model.llama.numHiddenLayers": 1,
     "spec.model.llama.hiddenSize": 32,
     "spec.model.llama.intermediateSize": 64,
     "spec.data.sources": [{"name": "python", "stdlib": {"include": ["documentation"]}}],

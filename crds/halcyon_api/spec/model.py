@@ -1,7 +1,6 @@
 """``spec.model``: the architecture. Sizes are numbers of features unless stated otherwise.
 
-Fields have the names of Hugging Face's ``config.json`` in camelCase. The older ``llama`` and ``gpt2`` keep some names
-of their own.
+Fields have the names of Hugging Face's ``config.json`` in camelCase.
 """
 
 from __future__ import annotations

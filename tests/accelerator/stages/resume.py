@@ -53,14 +53,18 @@ def rows(options: Options) -> Iterator[Row]:
 
 def document(folder: Path, run: str, platform: str, options: Options) -> dict[str, Any]:
     """A run on the standard library of Python, with a checkpoint every five steps."""
-    wide = {"layers": 4, "hiddenSize": 512, "intermediateSize": 1536, "heads": 8}
+    wide = {"numHiddenLayers": 4, "hiddenSize": 512, "intermediateSize": 1536, "numAttentionHeads": 8}
     return {
         "apiVersion": "halcyon.dev/v1alpha1",
         "kind": "TrainingRun",
         "metadata": {"name": run},
         "spec": {
             "accelerator": {"type": "nvidia" if platform == "gpu" else "cpu", "topology": "1x1"},
-            "model": {"llama": options.pick(wide, {"layers": 2, "hiddenSize": 32, "intermediateSize": 64, "heads": 2})},
+            "model": {
+                "llama": options.pick(
+                    wide, {"numHiddenLayers": 2, "hiddenSize": 32, "intermediateSize": 64, "numAttentionHeads": 2}
+                )
+            },
             "data": {"sources": [{"name": "python", "stdlib": {}}], "cache": {"root": f"file://{folder}/tokens"}},
             "optimizer": {"learningRate": 0.001, "adamw": {}},
             "trainer": {

@@ -28,11 +28,11 @@ OTHER_KIND = ("spec.model.gpt2 is {} but was not set", "spec.model.llama is not 
 @pytest.mark.parametrize(
     ("now", "then", "clauses"),
     [
-        ({"model": {"llama": {"layers": 4}}}, {"model": {"llama": {"layers": 4}}}, SAME),
+        ({"model": {"llama": {"numHiddenLayers": 4}}}, {"model": {"llama": {"numHiddenLayers": 4}}}, SAME),
         (
-            {"model": {"llama": {"layers": 6}}},
-            {"model": {"llama": {"layers": 4}}},
-            ("spec.model.llama.layers is 6 but was 4",),
+            {"model": {"llama": {"numHiddenLayers": 6}}},
+            {"model": {"llama": {"numHiddenLayers": 4}}},
+            ("spec.model.llama.numHiddenLayers is 6 but was 4",),
         ),
         ({"model": {"gpt2": {}}}, {"model": {"llama": {}}}, OTHER_KIND),
         (sources("a", "b"), sources("a", "c"), ("spec.data.sources[1].name is b but was c",)),

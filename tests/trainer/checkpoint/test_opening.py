@@ -50,11 +50,11 @@ REFUSALS: list[tuple[dict[str, Any], type[TrainerExit], str]] = [
         {
             "epoch": epoch(5),
             "fingerprints": Fingerprints(
-                sections={"spec.model": "1" * 64}, documents={"spec.model": {"llama": {"layers": 6}}}
+                sections={"spec.model": "1" * 64}, documents={"spec.model": {"llama": {"numHiddenLayers": 6}}}
             ),
         },
         RunChanged,
-        r"the checkpoint at step 1 in .* was made with another configuration: spec\.model\.llama\.layers is 6 but was "
+        r"the checkpoint at step 1 in .* was made with another configuration: spec\.model\.llama\.numHiddenLayers is 6 but was "
         r"4; set it back",
     ),
 ]

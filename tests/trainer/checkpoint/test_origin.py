@@ -33,7 +33,7 @@ OWN = CheckpointSpec(root="file:///own")
 def prints(*, layers: int = 4, vocab: int = 512, sha: str = "t", seed: int = 0) -> Fingerprints:
     return fingerprints_of(
         {
-            "spec.model": {"llama": {"layers": layers}},
+            "spec.model": {"llama": {"numHiddenLayers": layers}},
             "spec.tokenizer": {"bpe": {"vocabSize": vocab}},
             "spec.trainer": {"seed": seed, "steps": 10},
             "data": {"tokenizerSha256": sha, "contents": seed},
@@ -97,7 +97,7 @@ REFUSALS: list[tuple[dict[str, Any], type[TrainerExit], str]] = [
     (
         {"fingerprints": prints(layers=6)},
         RunChanged,
-        r"spec\.model\.llama\.layers is 6 but was 4; a run that begins from another one keeps",
+        r"spec\.model\.llama\.numHiddenLayers is 6 but was 4; a run that begins from another one keeps",
     ),
     (
         {"fingerprints": prints(vocab=600)},

@@ -93,7 +93,15 @@ def run(
         "spec": {
             "accelerator": {"type": "cpu"},
             "tokenizer": tokenizer or {"bpe": {"vocabSize": 512}},
-            "model": {"llama": {"layers": 1, "hiddenSize": 8, "intermediateSize": 8, "heads": 1, "kvHeads": 1}},
+            "model": {
+                "llama": {
+                    "numHiddenLayers": 1,
+                    "hiddenSize": 8,
+                    "intermediateSize": 8,
+                    "numAttentionHeads": 1,
+                    "numKeyValueHeads": 1,
+                }
+            },
             "data": {
                 "sources": [{"name": "talks", kind: {"paths": [str(file)]}, "format": form}],
                 "validation": {"fraction": 0},

@@ -42,7 +42,15 @@ def run(tmp_path: Path) -> Path:
         "metadata": {"name": "looked-at"},
         "spec": {
             "accelerator": {"type": "cpu", "topology": "2x1"},
-            "model": {"llama": {"layers": 1, "hiddenSize": 8, "intermediateSize": 8, "heads": 1, "kvHeads": 1}},
+            "model": {
+                "llama": {
+                    "numHiddenLayers": 1,
+                    "hiddenSize": 8,
+                    "intermediateSize": 8,
+                    "numAttentionHeads": 1,
+                    "numKeyValueHeads": 1,
+                }
+            },
             "data": {
                 "sources": [
                     {"name": name, "text": {"paths": [str(tmp_path / name)]}, "weight": weight}

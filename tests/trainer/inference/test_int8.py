@@ -66,7 +66,7 @@ def _divergence(ours: Any, theirs: Any) -> float:
 @pytest.mark.slow
 def test_the_probabilities_of_a_model_stay_close(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(int8, "LEAST_WEIGHTS", 256)
-    wide = changed(LLAMA, hidden_size=64, intermediate_size=128, heads=4, kv_heads=2)
+    wide = changed(LLAMA, hidden_size=64, intermediate_size=128, num_attention_heads=4, num_key_value_heads=2)
     # Matrices with a standard deviation of about 1 / sqrt(inputs): larger ones saturate attention, which amplifies
     # every error.
     model = jax.tree.map(lambda leaf: leaf * 0.4 if leaf.ndim > 2 else leaf, make.__wrapped__(wide, length=32))

@@ -33,11 +33,22 @@ from halcyon_api.spec.model import ModelSpec
 VOCAB = hax.Axis("vocab", 24)
 LENGTH = 12
 
-LLAMA = ModelSpec(llama=LlamaSpec(layers=3, hidden_size=24, intermediate_size=40, heads=6, kv_heads=2))
-TIED_LLAMA = ModelSpec(
-    llama=LlamaSpec(layers=2, hidden_size=16, intermediate_size=24, heads=4, tie_embeddings=True, rope_theta=100.0)
+LLAMA = ModelSpec(
+    llama=LlamaSpec(
+        num_hidden_layers=3, hidden_size=24, intermediate_size=40, num_attention_heads=6, num_key_value_heads=2
+    )
 )
-GPT2 = ModelSpec(gpt2=Gpt2Spec(layers=3, hidden_size=24, heads=4))
+TIED_LLAMA = ModelSpec(
+    llama=LlamaSpec(
+        num_hidden_layers=2,
+        hidden_size=16,
+        intermediate_size=24,
+        num_attention_heads=4,
+        tie_word_embeddings=True,
+        rope_theta=100.0,
+    )
+)
+GPT2 = ModelSpec(gpt2=Gpt2Spec(num_hidden_layers=3, hidden_size=24, num_attention_heads=4))
 
 
 def changed(spec: ModelSpec, **fields: Any) -> ModelSpec:

@@ -61,44 +61,45 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, segments: np.ndarray)
 def llama_logits(p: Parameters, spec: LlamaSpec, tokens: np.ndarray, segments: np.ndarray) -> np.ndarray:
     """Logits of one sequence: [length] tokens to [length, vocab]."""
     x = p["embedding/weight"][tokens]
-    for layer in range(spec.layers):
+    for layer in range(spec.num_hidden_layers):
         w = {path.removeprefix("blocks/"): array[layer] for path, array in p.items() if path.startswith("blocks/")}
-        h = rms_norm(x, w["attention_norm/weight"], spec.norm_epsilon)
-        q = np.einsum("le,ekgh->lkgh", h, w["attention/query/weight"]).reshape(len(x), spec.heads, -1)
+        h = rms_norm(x, w["attention_norm/weight"], spec.rms_norm_eps)
+        q = np.einsum("le,ekgh->lkgh", h, w["attention/query/weight"]).reshape(len(x), spec.num_attention_heads, -1)
         k = np.einsum("le,ekh->lkh", h, w["attention/key/weight"])
         v = np.einsum("le,ekh->lkh", h, w["attention/value/weight"])
         q, k = rotate(q, spec.rope_theta), rotate(k, spec.rope_theta)
-        group = spec.heads // spec.key_value_heads
+        group = spec.num_attention_heads // spec.key_value_heads
         heads = [
-            attention(q[:, head], k[:, head // group], v[:, head // group], segments) for head in range(spec.heads)
+            attention(q[:, head], k[:, head // group], v[:, head // group], segments)
+            for head in range(spec.num_attention_heads)
         ]
         output = w["attention/output/weight"].reshape(spec.hidden_size, spec.hidden_size)
         x = x + np.concatenate(heads, axis=-1) @ output
-        h = rms_norm(x, w["mlp_norm/weight"], spec.norm_epsilon)
+        h = rms_norm(x, w["mlp_norm/weight"], spec.rms_norm_eps)
         gate = h @ w["mlp/gate/weight"]
         x = x + (gate / (1 + np.exp(-gate)) * (h @ w["mlp/up/weight"])) @ w["mlp/down/weight"]
-    head = p["embedding/weight"].T if spec.tie_embeddings else p["untied_head/weight"]
-    return rms_norm(x, p["norm/weight"], spec.norm_epsilon) @ head
+    head = p["embedding/weight"].T if spec.tie_word_embeddings else p["untied_head/weight"]
+    return rms_norm(x, p["norm/weight"], spec.rms_norm_eps) @ head
 
 
 def gpt2_logits(p: Parameters, spec: Gpt2Spec, tokens: np.ndarray, segments: np.ndarray) -> np.ndarray:
     """Logits of one sequence: [length] tokens to [length, vocab]."""
     x = p["embedding/weight"][tokens] + p["positions/weight"][: len(tokens)]
-    for layer in range(spec.layers):
+    for layer in range(spec.num_hidden_layers):
         w = {path.removeprefix("blocks/"): array[layer] for path, array in p.items() if path.startswith("blocks/")}
-        h = layer_norm(x, w["attention_norm/weight"], w["attention_norm/bias"], spec.norm_epsilon)
+        h = layer_norm(x, w["attention_norm/weight"], w["attention_norm/bias"], spec.layer_norm_epsilon)
         q, k, v = (
             np.einsum("le,ehs->lhs", h, w[f"attention/{part}/weight"]) + w[f"attention/{part}/bias"]
             for part in ("query", "key", "value")
         )
-        heads = [attention(q[:, head], k[:, head], v[:, head], segments) for head in range(spec.heads)]
+        heads = [attention(q[:, head], k[:, head], v[:, head], segments) for head in range(spec.num_attention_heads)]
         output = w["attention/output/weight"].reshape(spec.hidden_size, spec.hidden_size)
         x = x + np.concatenate(heads, axis=-1) @ output + w["attention/output/bias"]
-        h = layer_norm(x, w["mlp_norm/weight"], w["mlp_norm/bias"], spec.norm_epsilon)
+        h = layer_norm(x, w["mlp_norm/weight"], w["mlp_norm/bias"], spec.layer_norm_epsilon)
         u = h @ w["mlp_up/weight"] + w["mlp_up/bias"]
         u = 0.5 * u * (1 + np.tanh(np.sqrt(2 / np.pi) * (u + 0.044715 * u**3)))
         x = x + u @ w["mlp_down/weight"] + w["mlp_down/bias"]
-    return layer_norm(x, p["norm/weight"], p["norm/bias"], spec.norm_epsilon) @ p["embedding/weight"].T
+    return layer_norm(x, p["norm/weight"], p["norm/bias"], spec.layer_norm_epsilon) @ p["embedding/weight"].T
 
 
 def logits(p: Parameters, spec: LlamaSpec | Gpt2Spec, tokens: np.ndarray, segments: np.ndarray) -> np.ndarray:

@@ -93,7 +93,7 @@ def test_rematerialisation_changes_no_number(spec: ModelSpec) -> None:
 
 def test_rematerialisation_keeps_one_carry_a_block() -> None:
     def scratch_bytes(remat: Remat) -> int:
-        model = with_remat(make(changed(LLAMA, layers=8)), remat)
+        model = with_remat(make(changed(LLAMA, num_hidden_layers=8)), remat)
         return losses.lower(model, *batch(rows=64)).compile().memory_analysis().temp_size_in_bytes
 
     assert scratch_bytes("full") < 0.5 * scratch_bytes("none")

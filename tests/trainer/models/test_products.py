@@ -46,7 +46,9 @@ FURTHER = [
     ("llama-64", "mxfp8"),
 ]
 """Further families and kinds of narrow products."""
-SPECS = FAMILIES | {"llama-64": changed(LLAMA, layers=1, hidden_size=64, intermediate_size=96, heads=4)}
+SPECS = FAMILIES | {
+    "llama-64": changed(LLAMA, num_hidden_layers=1, hidden_size=64, intermediate_size=96, num_attention_heads=4)
+}
 """Blocks of 32 values divide the features of the last one."""
 
 

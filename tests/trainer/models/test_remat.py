@@ -23,8 +23,8 @@ LAYERS, ROWS, LENGTH = 12, 4, 64
 VOCAB, POSITION = Axis("vocab", 64), Axis("position", LENGTH)
 SIZES: dict[str, Any] = {"hiddenSize": 16, "intermediateSize": 32, "numAttentionHeads": 2, "numKeyValueHeads": 1}
 FAMILIES: dict[str, dict[str, Any]] = {
-    "llama": {"llama": {"layers": LAYERS, "hiddenSize": 16, "intermediateSize": 32, "heads": 2}},
-    "gpt2": {"gpt2": {"layers": LAYERS, "hiddenSize": 16, "heads": 2}},
+    "llama": {"llama": {"numHiddenLayers": LAYERS, "hiddenSize": 16, "intermediateSize": 32, "numAttentionHeads": 2}},
+    "gpt2": {"gpt2": {"numHiddenLayers": LAYERS, "hiddenSize": 16, "numAttentionHeads": 2}},
     "gemma3": {"gemma3": SIZES | {"numHiddenLayers": LAYERS, "slidingWindow": 16, "headDim": 8}},
     # Each of its halves must repeat the pattern of windows: groups of one repetition would be those of the policy
     # `full`.

@@ -49,7 +49,7 @@ def test_parameter_count_is_the_closed_form():
     h, m, layers, kv = 24, 40, 3, 8
     block = 2 * h * h + 2 * h * kv + 3 * h * m + 2 * h
     assert parameter_count(make(LLAMA)) == layers * block + 2 * VOCAB.size * h + h
-    assert parameter_count(make(changed(LLAMA, tie_embeddings=True))) == layers * block + VOCAB.size * h + h
+    assert parameter_count(make(changed(LLAMA, tie_word_embeddings=True))) == layers * block + VOCAB.size * h + h
     block = 4 * (h * h + h) + 2 * 4 * h * h + 4 * h + h + 4 * h
     assert parameter_count(make(GPT2)) == layers * block + VOCAB.size * h + LENGTH * h + 2 * h
 
@@ -68,7 +68,10 @@ def idle_parameters(model, experts=None):
     return experts * (count - model.design.mixture.routing.experts_per_token) // count
 
 
-ODD_SIZES = [changed(spec, layers=1, hidden_size=96, heads=12, intermediate_size=7) for spec in (LLAMA, GPT2)]
+ODD_SIZES = [
+    changed(spec, num_hidden_layers=1, hidden_size=96, num_attention_heads=12, intermediate_size=7)
+    for spec in (LLAMA, GPT2)
+]
 
 
 @pytest.mark.parametrize("spec", [*FAMILIES.values(), *ODD_SIZES], ids=[*FAMILIES, "llama-odd", "gpt2-odd"])
@@ -84,7 +87,9 @@ def test_the_shape_of_a_section_is_that_of_the_built_model(spec):
 
 PUBLISHED = {
     "llama-2-7b": (
-        ModelSpec(llama=LlamaSpec(layers=32, hidden_size=4096, intermediate_size=11008, heads=32)),
+        ModelSpec(
+            llama=LlamaSpec(num_hidden_layers=32, hidden_size=4096, intermediate_size=11008, num_attention_heads=32)
+        ),
         32_000,
         6_738_415_616,
     ),
@@ -150,7 +155,7 @@ def test_flops_per_token_agree_with_the_compiler(spec):
     """XLA counts slightly more FLOPs for one block's gradient and never fewer, because it also counts softmax, norms
     and masks.
     """
-    wide = changed(spec, layers=1, hidden_size=96, heads=6, intermediate_size=256)
+    wide = changed(spec, num_hidden_layers=1, hidden_size=96, num_attention_heads=6, intermediate_size=256)
     rows, length = 4, 64
     model = shapes(wide, length=length)
     compiled = losses.lower(model, *batch(rows, length)).cost_analysis()["flops"]
@@ -280,7 +285,7 @@ def test_a_parameter_without_a_role_is_refused():
 
 @ARCHITECTURES
 def test_the_initial_distribution_is_that_of_the_spec(spec):
-    wide = changed(spec, hidden_size=96, heads=6, intermediate_size=512, initializer_std=0.05)
+    wide = changed(spec, hidden_size=96, num_attention_heads=6, intermediate_size=512, initializer_range=0.05)
     leaves = named_leaves(
         jax.jit(lambda: build_model(wide, hax.Axis("vocab", 512), hax.Axis("position", 256), key=jax.random.key(0)))()
     )
@@ -292,7 +297,7 @@ def test_the_initial_distribution_is_that_of_the_spec(spec):
             assert (values == 0).all(), path
         else:
             into_stream = spec.gpt2 is not None and ("output" in path or "mlp_down" in path)
-            std = 0.05 / np.sqrt(2 * wide.value.layers) if into_stream else 0.05
+            std = 0.05 / np.sqrt(2 * wide.value.num_hidden_layers) if into_stream else 0.05
             assert values.std() == pytest.approx(std, rel=0.03), path
             assert abs(values.mean()) < 0.03 * std + 3 * std / np.sqrt(values.size), path
     drawn = [
@@ -303,7 +308,7 @@ def test_the_initial_distribution_is_that_of_the_spec(spec):
     assert len({array.tobytes() for array in drawn}) == len(drawn)
     for path, leaf in leaves.items():
         if path.startswith("blocks/mlp") and "norm" not in path and path.endswith("weight"):
-            assert len({layer.tobytes() for layer in np.asarray(leaf.array)}) == wide.value.layers, path
+            assert len({layer.tobytes() for layer in np.asarray(leaf.array)}) == wide.value.num_hidden_layers, path
 
 
 @ARCHITECTURES
@@ -314,6 +319,6 @@ def test_parameters_have_the_wanted_type(spec):
 @ARCHITECTURES
 def test_compilation_does_not_grow_with_depth(spec):
     def operations(layers: int) -> int:
-        return losses.lower(shapes(changed(spec, layers=layers)), *batch()).as_text().count("stablehlo.")
+        return losses.lower(shapes(changed(spec, num_hidden_layers=layers)), *batch()).as_text().count("stablehlo.")
 
     assert operations(2) == operations(9)

@@ -27,8 +27,8 @@ from tests.trainer.optim import matrix_references as references
 
 STEPS = 20
 RATE, DECAY = 0.02, 0.3
-SIZES: Any = {"layers": 2, "hidden_size": 8, "heads": 2}
-WIDE = ModelSpec(llama=LlamaSpec(**SIZES, intermediate_size=12, kv_heads=1))
+SIZES: Any = {"num_hidden_layers": 2, "hidden_size": 8, "num_attention_heads": 2}
+WIDE = ModelSpec(llama=LlamaSpec(**SIZES, intermediate_size=12, num_key_value_heads=1))
 SQUARE = ModelSpec(llama=LlamaSpec(**SIZES, intermediate_size=8))
 """All hidden matrices are square.
 

@@ -29,7 +29,9 @@ WITH_FACTORS = ("soap", "soapMuon", "kron")
 
 def deep() -> CausalLM:
     """Nearly all of its parameters are in hidden matrices."""
-    spec = ModelSpec(llama=LlamaSpec(layers=8, hidden_size=256, intermediate_size=512, heads=8))
+    spec = ModelSpec(
+        llama=LlamaSpec(num_hidden_layers=8, hidden_size=256, intermediate_size=512, num_attention_heads=8)
+    )
     build = functools.partial(
         build_model, spec, hax.Axis("vocab", 64), hax.Axis("position", 8), dtype="float32", key=jax.random.key(0)
     )

@@ -82,7 +82,9 @@ def document(folder: Path, root: str, case: str, *, hosts: int = 1, microbatches
         "metadata": {"name": "rules", "namespace": "tests"},
         "spec": {
             "accelerator": {"type": "cpu", "topology": "1x1", "slices": hosts},
-            "model": {"llama": {"layers": 2, "hiddenSize": 16, "intermediateSize": 24, "heads": 2}},
+            "model": {
+                "llama": {"numHiddenLayers": 2, "hiddenSize": 16, "intermediateSize": 24, "numAttentionHeads": 2}
+            },
             "data": {
                 "sources": [
                     {

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-LLAMA: dict[str, Any] = {"llama": {"layers": 2, "hiddenSize": 16, "intermediateSize": 24, "heads": 4, "kvHeads": 2}}
-TIED: dict[str, Any] = {"llama": LLAMA["llama"] | {"tieEmbeddings": True}}
-GPT2: dict[str, Any] = {"gpt2": {"layers": 2, "hiddenSize": 16, "heads": 4}}
+LLAMA: dict[str, Any] = {
+    "llama": {
+        "numHiddenLayers": 2,
+        "hiddenSize": 16,
+        "intermediateSize": 24,
+        "numAttentionHeads": 4,
+        "numKeyValueHeads": 2,
+    }
+}
+TIED: dict[str, Any] = {"llama": LLAMA["llama"] | {"tieWordEmbeddings": True}}
+GPT2: dict[str, Any] = {"gpt2": {"numHiddenLayers": 2, "hiddenSize": 16, "numAttentionHeads": 4}}
 MIXTRAL: dict[str, Any] = {
     "mixtral": {
         "numHiddenLayers": 2,
@@ -77,7 +85,7 @@ MODELS = {
 
 RECOMPUTED = ("attention", "dots", "full", "nested", "offload")
 """Remat policies that compute something again."""
-MODELS["four layers"] = {"llama": LLAMA["llama"] | {"layers": 4}}
+MODELS["four layers"] = {"llama": LLAMA["llama"] | {"numHiddenLayers": 4}}
 """Blocks enough for groups of them."""
 
 FEW: list[Any] = [

@@ -24,7 +24,7 @@ MATRIX_BYTES = 4 * EMBED * MLP
 """Size of the largest matrix of a block."""
 LEAST_BYTES = 4 * EMBED * 8
 """More than the size of any scalar, and of the vectors of all norms."""
-LLAMA = {"layers": 3, "hiddenSize": EMBED, "intermediateSize": MLP, "heads": 4}
+LLAMA = {"numHiddenLayers": 3, "hiddenSize": EMBED, "intermediateSize": MLP, "numAttentionHeads": 4}
 
 
 def program_on(
@@ -42,7 +42,7 @@ def program_on(
     }
     run = document(
         spec__accelerator={"type": kind, "topology": "2x4" if kind == "v5e" else "1x8", "slices": 1},
-        spec__model={"llama": LLAMA | {"tieEmbeddings": tied}},
+        spec__model={"llama": LLAMA | {"tieWordEmbeddings": tied}},
         spec__trainer={"steps": 10} | settings,
     )
     return build_program(parse_run(run).spec, VOCAB, mesh_of(*sizes, context=context))

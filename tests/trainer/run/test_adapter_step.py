@@ -24,7 +24,7 @@ from tests.api.documents import document
 from tests.families import SMALL_FAMILIES
 from tests.trainer.support.meshes import mesh_of
 
-TINY = {"llama": {"layers": 2, "hiddenSize": 16, "intermediateSize": 24, "heads": 2}}
+TINY = {"llama": {"numHiddenLayers": 2, "hiddenSize": 16, "intermediateSize": 24, "numAttentionHeads": 2}}
 ORIGIN = {"huggingFace": {"path": "/base"}}
 ROWS, LENGTH, VOCABULARY = 8, 8, 60
 

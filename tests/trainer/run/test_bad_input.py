@@ -103,7 +103,15 @@ def test_a_root_that_cannot_be_written(run: Document, tmp_path: Path) -> None:
         ("trainer", {"seed": 7}, "seed"),
         pytest.param(
             "model",
-            {"llama": {"layers": 3, "hiddenSize": 32, "intermediateSize": 64, "heads": 4, "kvHeads": 2}},
+            {
+                "llama": {
+                    "numHiddenLayers": 3,
+                    "hiddenSize": 32,
+                    "intermediateSize": 64,
+                    "numAttentionHeads": 4,
+                    "numKeyValueHeads": 2,
+                }
+            },
             "layers",
             marks=pytest.mark.variant,
         ),

@@ -33,7 +33,7 @@ from tests.trainer.support.meshes import mesh_of
 from tests.trainer.support.process_groups import run_document, start_processes
 from tests.trainer.weights.folders import TOKENS, bytes_read, llama_tensors, store_of, tensors_of, write_folder
 
-LLAMA = {"layers": 2, "hiddenSize": 8, "intermediateSize": 12, "heads": 4, "kvHeads": 2}
+LLAMA = {"numHiddenLayers": 2, "hiddenSize": 8, "intermediateSize": 12, "numAttentionHeads": 4, "numKeyValueHeads": 2}
 
 
 def spec_of(tmp_path: Path, origin: dict[str, Any], **model: Any) -> TrainingRunSpec:

@@ -46,7 +46,15 @@ def test_pairs_that_are_left_out_are_counted_everywhere(tmp_path: Path) -> None:
     source = {"name": "pairs", "jsonl": {"paths": [f"{tmp_path}/pairs.jsonl"]}}
     spec: dict[str, Any] = {
         "accelerator": {"type": "cpu"},
-        "model": {"llama": {"layers": 1, "hiddenSize": 8, "intermediateSize": 8, "heads": 1, "kvHeads": 1}},
+        "model": {
+            "llama": {
+                "numHiddenLayers": 1,
+                "hiddenSize": 8,
+                "intermediateSize": 8,
+                "numAttentionHeads": 1,
+                "numKeyValueHeads": 1,
+            }
+        },
         "data": {
             "sources": [source | {"format": {"preference": {"template": TEMPLATE}}}],
             "validation": {"fraction": 0},

@@ -33,7 +33,7 @@ def document_of(folder: Path) -> dict[str, Any]:
     found = run_document(folder / "root", slices=1, topology="1x2", steps=STEPS, batchSize=8, sequenceLength=24)
     spec = found["spec"]
     spec["trainer"]["evaluation"] = {"everySteps": STEPS, "batches": 1}
-    spec["model"] = {"llama": {"layers": 1, "hiddenSize": 16, "intermediateSize": 24, "heads": 2}}
+    spec["model"] = {"llama": {"numHiddenLayers": 1, "hiddenSize": 16, "intermediateSize": 24, "numAttentionHeads": 2}}
     form = {"prompt": {"field": "question", "referenceField": "answer", "template": "{{ messages[0]['content'] }}"}}
     spec["data"] = {
         "sources": [{"name": "asked", "jsonl": {"paths": [str(rows)]}, "format": form}],

@@ -21,7 +21,7 @@ from tests.trainer.step.plans import PLAN
 from tests.trainer.support.meshes import mesh_of
 
 VOCABULARY, ROWS, LENGTH = 512, 16, 32
-LLAMA = {"layers": 2, "hiddenSize": 32, "intermediateSize": 64, "heads": 4}
+LLAMA = {"numHiddenLayers": 2, "hiddenSize": 32, "intermediateSize": 64, "numAttentionHeads": 4}
 MESHES: dict[str, dict[str, int]] = {
     "fsdp": {"fsdp": 8},
     "replica": {"replica": 2, "fsdp": 2, "tensor": 2},

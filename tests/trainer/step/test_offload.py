@@ -43,7 +43,7 @@ def program_of(case: str, on: str, offload: str) -> Program:
     trainer |= {name: value for name, value in CASES[case].items() if not name.startswith("spec")}
     run = document(
         spec__accelerator={"type": "cpu", "topology": "1x4", "slices": 1},
-        spec__model={"llama": {"layers": 2, "hiddenSize": 16, "intermediateSize": 16, "heads": 2}},
+        spec__model={"llama": {"numHiddenLayers": 2, "hiddenSize": 16, "intermediateSize": 16, "numAttentionHeads": 2}},
         spec__trainer=trainer,
         **changes,
     )

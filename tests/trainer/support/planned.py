@@ -45,7 +45,7 @@ def drawn(noise: random.Random, scale: int) -> dict[str, Any]:
     layers, width, length = noise.choice((2, 4)), scale * noise.choice((256, 384)), noise.choice((128, 256))
     sizes: dict[str, Any] = {"numHiddenLayers": layers, "hiddenSize": width, "numAttentionHeads": 4}
     if family in ("llama", "gpt2"):
-        sizes = {"layers": layers, "hiddenSize": width, "heads": 4}
+        sizes = {"numHiddenLayers": layers, "hiddenSize": width, "numAttentionHeads": 4}
     if family != "gpt2":
         sizes["intermediateSize"] = 4 * width
     sizes |= {"qwen3": {"headDim": width // 4}, "gemma3": {"headDim": width // 4}}.get(family, {})
@@ -223,7 +223,7 @@ def title(document: dict[str, Any]) -> str:
     """A document in a few words."""
     spec = document["spec"]
     ((family, sizes),) = spec["model"].items()
-    layers = sizes.get("layers") or sizes["numHiddenLayers"]
+    layers = sizes["numHiddenLayers"]
     mesh = " x ".join(f"{name} {size}" for name, size in spec["mesh"]["ici"].items())
     rule = next(name for name in spec["optimizer"] if name != "learningRate")
     trainer = spec["trainer"]

@@ -57,7 +57,15 @@ def run_document(
         "metadata": {"name": name, "namespace": "tests"},
         "spec": {
             "accelerator": {"type": "cpu", "topology": topology, "slices": slices},
-            "model": {"llama": {"layers": 2, "hiddenSize": 32, "intermediateSize": 64, "heads": 4, "kvHeads": 2}},
+            "model": {
+                "llama": {
+                    "numHiddenLayers": 2,
+                    "hiddenSize": 32,
+                    "intermediateSize": 64,
+                    "numAttentionHeads": 4,
+                    "numKeyValueHeads": 2,
+                }
+            },
             "data": {"sources": [{"name": "corpus", "text": {"paths": [str(corpus)]}}]},
             "optimizer": {
                 "learningRate": 0.003,

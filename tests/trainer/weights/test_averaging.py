@@ -63,7 +63,7 @@ def test_each_element_is_the_rounded_mean_of_a_float32_sum(tmp_path: Path, dtype
     [
         (
             {"rms_norm_eps": 1e-6},
-            "hold different models: model.llama.normEpsilon is 1e-05 and 1e-06; average checkpoints of one model",
+            "hold different models: model.llama.rmsNormEps is 1e-05 and 1e-06; average checkpoints of one model",
         ),
         ({"dtype": "bfloat16"}, "has the type float32 in"),
         ({"vocab_size": 69}, "have 70 and 69 tokens; average checkpoints of one tokenizer"),

@@ -38,7 +38,7 @@ from tests.trainer.support.process_groups import each_restart, run_document, sta
 from tests.trainer.weights.folders import TOKENS, llama_tensors, same_bits, store_of, tensors_of, write_folder
 
 OWNER = Owner(namespace="tests", name="tuned")
-LLAMA = {"layers": 2, "hiddenSize": 8, "intermediateSize": 12, "heads": 4, "kvHeads": 2}
+LLAMA = {"numHiddenLayers": 2, "hiddenSize": 8, "intermediateSize": 12, "numAttentionHeads": 4, "numKeyValueHeads": 2}
 
 
 @dataclass

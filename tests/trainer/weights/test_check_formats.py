@@ -30,7 +30,9 @@ def validated(folder: Path, template: Any = None, row: Any = TALK, *, own: bool 
         "metadata": {"name": "talk"},
         "spec": {
             "accelerator": {"type": "cpu"},
-            "model": {"llama": {"layers": 1, "hiddenSize": 16, "intermediateSize": 16, "heads": 1}},
+            "model": {
+                "llama": {"numHiddenLayers": 1, "hiddenSize": 16, "intermediateSize": 16, "numAttentionHeads": 1}
+            },
             "tokenizer": {"bpe": {"vocabSize": 1024}} if own else {"tokenizerJson": {"path": str(folder / "model")}},
             "data": {
                 "sources": [

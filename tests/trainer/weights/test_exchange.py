@@ -340,7 +340,7 @@ def test_the_commands_import_and_export(tmp_path: Path) -> None:
     done = command("import", "hf", tmp_path / "model", "--root", tmp_path / "Base_1")
     assert done.exit_code == 0, done.stderr
     assert "run: base-1" in done.stdout
-    assert "layers: 2" in done.stdout
+    assert "numHiddenLayers: 2" in done.stdout
     done = command("export", "hf", tmp_path / "Base_1", tmp_path / "out")
     assert done.exit_code == 0, done.stderr
     assert "21 tensors" in done.stdout
@@ -461,7 +461,7 @@ def broken(folder: Path, what: str) -> None:
         ("part", r"model-00001-of-00002.safetensors is missing or truncated"),
         ("config", r"config.json is no JSON"),
         ("positions", r"config.json: max_position_embeddings is 0; it must be at least 1"),
-        ("sizes", r"config.json: kvHeads must divide heads"),
+        ("sizes", r"config.json: numKeyValueHeads must divide numAttentionHeads"),
     ],
 )
 def test_a_broken_folder_is_named_and_leaves_no_checkpoint(tmp_path: Path, what: str, sentence: str) -> None:

@@ -23,11 +23,22 @@ from halcyon_api.spec.families.rope import RopeScaling
 from halcyon_api.spec.model import ModelSpec
 from tests.trainer.models.cases import FAMILIES, changed
 
-LLAMA = ModelSpec(llama=LlamaSpec(layers=2, hidden_size=8, intermediate_size=6, heads=4, kv_heads=2))
-TIED = ModelSpec(
-    llama=LlamaSpec(layers=2, hidden_size=8, intermediate_size=6, heads=4, kv_heads=2, tie_embeddings=True)
+LLAMA = ModelSpec(
+    llama=LlamaSpec(
+        num_hidden_layers=2, hidden_size=8, intermediate_size=6, num_attention_heads=4, num_key_value_heads=2
+    )
 )
-GPT2 = ModelSpec(gpt2=Gpt2Spec(layers=2, hidden_size=8, intermediate_size=6, heads=2))
+TIED = ModelSpec(
+    llama=LlamaSpec(
+        num_hidden_layers=2,
+        hidden_size=8,
+        intermediate_size=6,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+    )
+)
+GPT2 = ModelSpec(gpt2=Gpt2Spec(num_hidden_layers=2, hidden_size=8, intermediate_size=6, num_attention_heads=2))
 APERTUS = ModelSpec(apertus=ApertusSpec(num_hidden_layers=2, hidden_size=8, intermediate_size=6, num_attention_heads=2))
 GLM = ModelSpec(
     glm4_moe=Glm4MoeSpec(

@@ -58,7 +58,7 @@ def test_a_path_is_relative_to_the_document_and_may_be_the_folder(tmp_path: Path
         yaml.safe_load(halcyon("resolve", written(tmp_path, name)).stdout)
         for name in ("base", "./base/config.json", "base/other.json")
     ]
-    assert [found["spec"]["model"]["llama"]["layers"] for found in sections] == [2, 2, 3]
+    assert [found["spec"]["model"]["llama"]["numHiddenLayers"] for found in sections] == [2, 2, 3]
     assert halcyon("validate", written(tmp_path, "base")).exit_code == 0
 
 
@@ -67,7 +67,7 @@ def test_the_weights_beside_the_file_may_be_quantised(tmp_path: Path) -> None:
     quantised = CONFIG | {"quantization_config": {"quant_method": "fp8"}}
     folder = write_folder(tmp_path / "base", llama_tensors(), quantised)
     found = yaml.safe_load(halcyon("resolve", written(tmp_path, "base")).stdout)
-    assert found["spec"]["model"]["llama"]["layers"] == 2
+    assert found["spec"]["model"]["llama"]["numHiddenLayers"] == 2
     with pytest.raises(
         BadConfiguration, match=r"config\.json: quantization_config is set, .* convert the model to bfloat16 first"
     ):

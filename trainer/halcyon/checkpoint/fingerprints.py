@@ -84,8 +84,8 @@ def differences(now: Fingerprints, then: Fingerprints) -> tuple[str, ...]:
         then: Fingerprints of the checkpoint.
 
     Returns:
-        Clauses such as ``spec.model.llama.layers is 6 but was 4``, in the order of the fields; empty when nothing
-        differs.
+        Clauses such as ``spec.model.llama.numHiddenLayers is 6 but was 4``, in the order of the fields; empty when
+        nothing differs.
     """
     clauses = []
     for section in sorted(set(now.sections) | set(then.sections)):

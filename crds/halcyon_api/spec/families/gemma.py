@@ -41,7 +41,7 @@ class WindowedGemmaSection(PatternedSection):
 
     tie_word_embeddings: bool = True
     """Use the token embedding as the output head."""
-    hidden_activation: HiddenAct = "gelu_pytorch_tanh"
+    hidden_act: HiddenAct = "gelu_pytorch_tanh"
     query_pre_attn_scalar: PositiveFloat | None = None
     """Scores of attention are divided by its square root. Default: the features of a head."""
 

@@ -6,35 +6,44 @@ from typing import ClassVar
 
 from pydantic import PositiveFloat
 
-from halcyon_api.spec.families.section import HEADS_DIVIDE_WIDTH, AttentionNeeds, Count, HiddenAct, ModelSection, Width
+from halcyon_api.base import Rule, shows
+from halcyon_api.spec.families.section import AttentionNeeds, Count, HiddenAct, ModelSection, Width
 from halcyon_api.spec.model_shape import ModelShape, Split
 
 
 class Gpt2Spec(ModelSection):
     """A GPT-2 decoder (Radford et al. 2019): LayerNorm, learned positions, GELU, tied embeddings."""
 
-    layers: Count = 12
+    num_hidden_layers: Count = 12
     """Transformer blocks."""
     hidden_size: Width = 768
-    """Width of the residual stream. A multiple of `heads`."""
+    """Width of the residual stream. A multiple of `numAttentionHeads`."""
     intermediate_size: Width | None = None
     """Width of the MLP. Default: four times `hiddenSize`."""
-    heads: Count = 12
+    num_attention_heads: Count = 12
     """Attention heads."""
-    norm_epsilon: PositiveFloat = 1e-5
+    layer_norm_epsilon: PositiveFloat = 1e-5
     """Added to the variance in LayerNorm."""
-    activation_function: HiddenAct = "gelu_new"
+    hidden_act: HiddenAct = "gelu_new"
     scale_attn_weights: bool = True
     """Divide the scores of attention by the square root of a head's features."""
     scale_attn_by_inverse_layer_idx: bool = False
     """Divide the scores of attention by the number of the layer, counted from 1."""
     tie_word_embeddings: bool = True
     """Use the token embedding as the output head."""
-    initializer_std: PositiveFloat = 0.02
+    initializer_range: PositiveFloat = 0.02
     """Standard deviation of the normal initialisation."""
 
     published: ClassVar = "GPT-2 124M to 1.5B"
-    rules: ClassVar = (HEADS_DIVIDE_WIDTH,)
+    rules: ClassVar = (
+        Rule(
+            "self.hiddenSize % self.numAttentionHeads == 0",
+            lambda self: self.hidden_size % self.num_attention_heads == 0,
+            "hiddenSize must be a multiple of numAttentionHeads",
+            ".hiddenSize",
+            shows("hiddenSize", "numAttentionHeads"),
+        ),
+    )
 
     @property
     def mlp_size(self) -> int:
@@ -42,9 +51,14 @@ class Gpt2Spec(ModelSection):
         return self.intermediate_size if self.intermediate_size is not None else 4 * self.hidden_size
 
     @property
+    def head_size(self) -> int:
+        """Features of a head."""
+        return self.hidden_size // self.num_attention_heads
+
+    @property
     def attention_needs(self) -> AttentionNeeds:
         """See `ModelSection.attention_needs`."""
-        return AttentionNeeds(self.hidden_size // self.heads, self.hidden_size // self.heads)
+        return AttentionNeeds(self.head_size, self.head_size)
 
     def shape(self, vocabulary: int, positions: int) -> ModelShape:
         """See `ModelSection.shape`. Products and norms have biases. The embedding is the output head if tied."""
@@ -55,14 +69,14 @@ class Gpt2Spec(ModelSection):
         tables = (1 if self.tie_word_embeddings else 2) * vocabulary + positions
         return ModelShape(
             width=width,
-            blocks=self.layers,
-            parameters=self.layers * block + 2 * width + tables * width,
+            blocks=self.num_hidden_layers,
+            parameters=self.num_hidden_layers * block + 2 * width + tables * width,
             block_parameters=block,
-            product_weights=self.layers * products + vocabulary * width,
-            attention_width=2 * self.layers * width,
+            product_weights=self.num_hidden_layers * products + vocabulary * width,
+            attention_width=2 * self.num_hidden_layers * width,
             splits=(
                 Split("parameters", "hiddenSize", width),
                 Split("features", "intermediateSize", mlp),
-                Split("heads", "heads", self.heads),
+                Split("heads", "numAttentionHeads", self.num_attention_heads),
             ),
         )

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from halcyon_api.base import Rule, RuledModel, shows
+from halcyon_api.base import RuledModel
 from halcyon_api.spec.model_shape import ModelShape, Split
 
 
@@ -25,8 +25,6 @@ class DecoderSizes:
     head_size: int
     tied: bool
     """Whether the token embedding is the output head."""
-    key_value_field: str = "numKeyValueHeads"
-    """The field of the section that sets `key_value_heads`."""
     block_norms: int = 2
     """Norms of a block over the residual stream's features."""
     query_norm: Literal["head", "projection"] | None = None
@@ -78,7 +76,7 @@ class DecoderSizes:
             splits=(
                 Split("parameters", "hiddenSize", self.width),
                 Split("features", "intermediateSize", self.mlp),
-                Split("heads", self.key_value_field, self.key_value_heads),
+                Split("heads", "numKeyValueHeads", self.key_value_heads),
             ),
         )
 
@@ -92,14 +90,6 @@ NonNegative = Annotated[int, Field(ge=0, le=4096)]
 
 ACTIVATION_DESCRIPTION = "Activation of the MLP. `gelu` is exact; `gelu_pytorch_tanh` and `gelu_new`: its tanh form."
 HiddenAct = Annotated[Activation, Field(description=ACTIVATION_DESCRIPTION)]
-
-HEADS_DIVIDE_WIDTH = Rule(
-    "self.hiddenSize % self.heads == 0",
-    lambda self: self.hidden_size % self.heads == 0,
-    "hiddenSize must be a multiple of heads",
-    ".hiddenSize",
-    shows("hiddenSize", "heads"),
-)
 
 
 @dataclass(frozen=True)

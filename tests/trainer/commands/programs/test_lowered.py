@@ -22,7 +22,14 @@ from tests.api.documents import document
 LENGTH = 1024
 
 
-LLAMA = {"layers": 2, "hiddenSize": 256, "intermediateSize": 256, "heads": 4, "kvHeads": 2, "headDim": 64}
+LLAMA = {
+    "numHiddenLayers": 2,
+    "hiddenSize": 256,
+    "intermediateSize": 256,
+    "numAttentionHeads": 4,
+    "numKeyValueHeads": 2,
+    "headDim": 64,
+}
 
 
 def spec() -> TrainingRunSpec:

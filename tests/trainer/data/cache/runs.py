@@ -33,7 +33,15 @@ def spec_of(
     """A run's spec; `more` are fields of `spec`, such as ``tokenizer`` or ``data__cache``."""
     spec: dict[str, Any] = {
         "accelerator": {"type": "cpu", "topology": "1x1"},
-        "model": {"llama": {"layers": 1, "hiddenSize": 8, "intermediateSize": 8, "heads": 1, "kvHeads": 1}},
+        "model": {
+            "llama": {
+                "numHiddenLayers": 1,
+                "hiddenSize": 8,
+                "intermediateSize": 8,
+                "numAttentionHeads": 1,
+                "numKeyValueHeads": 1,
+            }
+        },
         "data": {"sources": sources},
         "trainer": {"steps": 10, "batchSize": 4, "sequenceLength": 16},
         "checkpoint": {"root": root, **(checkpoint or {})},

@@ -33,7 +33,7 @@ def alternating_design(spec: Gemma2Spec | Gemma3Spec) -> Design:
     scalar = spec.query_pre_attn_scalar
     return design_of(
         spec,
-        spec.hidden_activation,
+        spec.hidden_act,
         windowed=Rope(spec.rope_local_base_freq) if isinstance(spec, Gemma3Spec) else None,
         scaling="offset",
         embedding_scale=math.sqrt(spec.hidden_size),
@@ -52,6 +52,7 @@ _TENSORS = functools.partial(
 )
 """The tensors of ``Gemma2ForCausalLM`` and ``Gemma3ForCausalLM``."""
 _DEFAULTS = {"tie_word_embeddings": True, "head_dim": 256, "attention_bias": False}
+_NAMES = {"hidden_activation": "hidden_act"}
 _ALTERNATING = {
     **_DEFAULTS,
     "num_key_value_heads": 4,
@@ -62,9 +63,17 @@ _ALTERNATING = {
     "final_logit_softcapping": 0.0,
 }
 _GEMMA = DecoderConfig(GemmaSpec, {**_DEFAULTS, "num_key_value_heads": 16})
-_GEMMA2 = DecoderConfig(Gemma2Spec, {**_ALTERNATING, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0})
+_GEMMA2 = DecoderConfig(
+    Gemma2Spec,
+    {**_ALTERNATING, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
+    names=_NAMES,
+)
 _GEMMA3 = DecoderConfig(
-    Gemma3Spec, {**_ALTERNATING, "rope_theta": 1_000_000.0}, constants={"attn_logit_softcapping": None}, by_layer=True
+    Gemma3Spec,
+    {**_ALTERNATING, "rope_theta": 1_000_000.0},
+    constants={"attn_logit_softcapping": None},
+    names=_NAMES,
+    by_layer=True,
 )
 _CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
 

@@ -52,15 +52,15 @@ class Gpt2Block(eqx.Module):
     @staticmethod
     def init(spec: Gpt2Spec, embed: Axis, layers: Axis, dtype: jnp.dtype, *, keys: Iterator[PRNGKeyArray]) -> Gpt2Block:
         """All blocks at once: every parameter has the axis ``layers`` in front."""
-        heads, head_size = Axis(axes.HEADS, spec.heads), Axis(axes.HEAD_SIZE, spec.hidden_size // spec.heads)
+        heads, head_size = Axis(axes.HEADS, spec.num_attention_heads), Axis(axes.HEAD_SIZE, spec.head_size)
         mlp = Axis(axes.MLP, spec.mlp_size)
-        norm = functools.partial(LayerNorm.init, embed, stacked=(layers,), epsilon=spec.norm_epsilon, dtype=dtype)
+        norm = functools.partial(LayerNorm.init, embed, stacked=(layers,), epsilon=spec.layer_norm_epsilon, dtype=dtype)
 
-        def linear(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], std: float = spec.initializer_std) -> Linear:
+        def linear(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], std: float = spec.initializer_range) -> Linear:
             return Linear.init(inputs, outputs, stacked=(layers,), std=std, dtype=dtype, bias=True, key=next(keys))
 
         # Smaller with more layers: the variance of the residual stream does not grow (section 2.3 of the paper).
-        into_stream = functools.partial(linear, std=spec.initializer_std / math.sqrt(2 * spec.layers))
+        into_stream = functools.partial(linear, std=spec.initializer_range / math.sqrt(2 * spec.num_hidden_layers))
         return Gpt2Block(
             attention_norm=norm(),
             attention=SelfAttention.init(
@@ -69,7 +69,7 @@ class Gpt2Block(eqx.Module):
             mlp_norm=norm(),
             mlp_up=linear((embed,), (mlp,)),
             mlp_down=into_stream((mlp,), (embed,)),
-            activation=spec.activation_function,
+            activation=spec.hidden_act,
         )
 
     def __call__(self, x: NamedArray, mask: Mask, factor: jax.Array | None, memory: Memory | None = None) -> NamedArray:
@@ -91,16 +91,20 @@ class Gpt2(TokenDecoder):
 
     @staticmethod
     def init(spec: Gpt2Spec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Gpt2:
-        """Random parameters: normal with `initializer_std`, smaller for projections into the residual stream; biases 0,
-        norms 1.
+        """Random parameters: normal with `initializer_range`, smaller for projections into the residual stream; biases
+        0, norms 1.
         """
-        embed, layers, std = Axis(axes.EMBED, spec.hidden_size), Axis(axes.LAYERS, spec.layers), spec.initializer_std
+        embed, layers, std = (
+            Axis(axes.EMBED, spec.hidden_size),
+            Axis(axes.LAYERS, spec.num_hidden_layers),
+            spec.initializer_range,
+        )
         keys = iter(jax.random.split(key, 9))
         return Gpt2(
             embedding=Embedding.init(vocab, embed, std=std, dtype=dtype, key=next(keys)),
             positions=Embedding.init(max_position, embed, std=std, dtype=dtype, key=next(keys)),
             blocks=Stack(layers, Gpt2Block.init(spec, embed, layers, dtype, keys=keys)),
-            norm=LayerNorm.init(embed, epsilon=spec.norm_epsilon, dtype=dtype),
+            norm=LayerNorm.init(embed, epsilon=spec.layer_norm_epsilon, dtype=dtype),
             untied_head=None
             if spec.tie_word_embeddings
             else Linear.init((embed,), (vocab,), std=std, dtype=dtype, role=Role.HEAD, key=next(keys)),
@@ -192,11 +196,10 @@ _DEFAULTS = {
     "initializer_range": 0.02,
 }
 _NAMES = {
-    "n_layer": "layers",
+    "n_layer": "num_hidden_layers",
     "n_embd": "hidden_size",
-    "n_head": "heads",
-    "layer_norm_epsilon": "norm_epsilon",
-    "initializer_range": "initializer_std",
+    "n_head": "num_attention_heads",
+    "activation_function": "hidden_act",
 }
 _CONSTANTS = {"reorder_and_upcast_attn": False, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 

@@ -26,7 +26,6 @@ from halcyon.models.axes import EMBED, EXPERTS, HEAD_SIZE, KV_HEADS, MLP, Q_HEAD
 from halcyon.models.forms import Form, layer_forms, stack_names
 from halcyon_api.spec.families.decoder import DecoderSection
 from halcyon_api.spec.families.experts import ExpertsSection
-from halcyon_api.spec.families.llama import LlamaSpec
 from halcyon_api.spec.families.section import DecoderSizes
 
 Order = Callable[[int], np.ndarray]
@@ -270,7 +269,7 @@ def _with_tables(layers: Sequence[Tensor], *, tied: bool, ignored: tuple[str, ..
     return Tensors((*tables, *head, *layers), ignored=(*unused, *ignored), **further)
 
 
-def decoder_tensors(spec: DecoderSection | LlamaSpec, norms: Mapping[str, str] = BEFORE, **further: Any) -> Tensors:
+def decoder_tensors(spec: DecoderSection, norms: Mapping[str, str] = BEFORE, **further: Any) -> Tensors:
     """The tensors of a `halcyon.models.decoder.Decoder` without experts.
 
     Args:
