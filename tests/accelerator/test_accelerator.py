@@ -182,6 +182,9 @@ def test_all_stages_run_in_tiny_sizes(tmp_path: Path) -> None:
     assert (bits["equal losses"], bits["same parameters"]) == (bits["steps"], True)
     (resumed,) = (row for row in rows if row["stage"] == "resume")
     assert (resumed["exit code"], resumed["steps"], resumed["equal losses"]) == (-9, 20, 20)
+    sound, flipped = (row for row in rows if row["stage"] == "proof")
+    assert (sound["found by"], sound["audits"], sound["steps compared"], sound["state compared"]) == (None, 4, 15, True)
+    assert (flipped["found by"], flipped["exit code"]) == ("the replay", 1)
     assert markdown(rows).count("**llama-8192**") == 1
 
 

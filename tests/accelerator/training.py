@@ -31,6 +31,14 @@ LLAMA_1B = {
     "headDim": 64,
     "tieWordEmbeddings": True,
 }
+LLAMA_8B_WIDTHS = {
+    "numHiddenLayers": 6,
+    "hiddenSize": 4096,
+    "intermediateSize": 14_336,
+    "numAttentionHeads": 32,
+    "numKeyValueHeads": 8,
+}
+"""Six of the 32 layers of Llama 3 8B, whose state fits one device."""
 LLAMA_TINY = {
     "numHiddenLayers": 2,
     "hiddenSize": 64,

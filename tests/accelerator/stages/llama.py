@@ -1,4 +1,5 @@
-"""A step of a Llama of 1.2 billion parameters (the shape of Llama 3.2 1B) on one device, in bfloat16 with AdamW.
+"""A step of a Llama of 1.2 billion parameters (the shape of Llama 3.2 1B) on one device, in bfloat16 with AdamW; and of
+six layers of Llama 3 8B (the word ``8b``).
 
 MFU = tokens a second x FLOPs of the model for a token / peak. The FLOPs are those of the metric ``mfu``: all products
 of parameters three times, and the whole square of attention; the peak is that of the hardware table, in dense bfloat16,
@@ -24,7 +25,7 @@ from halcyon.step.hlo.module import parse
 from halcyon_api.spec.trainer import AUTOMATIC_REMAT
 from tests.accelerator.measure import Options, brief
 from tests.accelerator.rows import Row
-from tests.accelerator.training import LLAMA_1B, LLAMA_TINY, VOCABULARY, Training, spec_of
+from tests.accelerator.training import LLAMA_1B, LLAMA_8B_WIDTHS, LLAMA_TINY, VOCABULARY, Training, spec_of
 
 PRODUCTS = "trainer.precision.products="
 FIELDS: dict[str, str] = {
@@ -51,7 +52,8 @@ def rows(options: Options, case: tuple[str, ...]) -> Iterator[Row]:
     """
     length = int(case[0]) if case[0].isdigit() else 8192
     batch, length = options.pick((32_768 // length, length), (2, 64))
-    model, vocabulary = options.pick(({"llama": LLAMA_1B}, VOCABULARY), ({"llama": LLAMA_TINY}, 512))
+    full = LLAMA_8B_WIDTHS if "8b" in case else LLAMA_1B
+    model, vocabulary = options.pick(({"llama": full}, VOCABULARY), ({"llama": LLAMA_TINY}, 512))
     settings = [FIELDS[word] for word in case if word in FIELDS]
     try:
         spec = spec_of(model, *settings, batch=batch, length=length)
@@ -74,6 +76,7 @@ def rows(options: Options, case: tuple[str, ...]) -> Iterator[Row]:
     for call in contents.calls(program):
         calls[call.target] += call.times
     yield {
+        "widths": "8B" if "8b" in case else "1B",
         "length": length,
         "fields": ", ".join(setting.rpartition("precision.")[2].removeprefix("trainer.") for setting in settings)
         or "default",

@@ -2,8 +2,8 @@
 original's.
 
 The original runs under torch.compile with its own optimizer, and its own choice of attention (torch's, where its
-kernels are not installed). Both compute attention over the whole sequence (pattern ``L``); a second row of Halcyon has
-the windows of the usual pattern.
+kernels are not installed). Each is measured with attention over the whole sequence (pattern ``L``), and with the
+windows of the usual pattern (``SSSL``).
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from dataclasses import replace
 
 from halcyon.commands.dial import Choices, dial, document
 from tests.accelerator.measure import Options
-from tests.accelerator.peers import original
+from tests.accelerator.peers import Peer, original
 from tests.accelerator.rows import Row
 from tests.accelerator.training import Training, spec_of
+
+PATTERNS = ("L", "SSSL")
 
 
 def rows(options: Options) -> Iterator[Row]:
@@ -27,10 +29,10 @@ def rows(options: Options) -> Iterator[Row]:
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5")
     choices = Choices(depth, length, vocabulary, window_pattern="L", batch_tokens=batch * length, steps=1000)
     found = dial(choices)
-    words = (depth, found.width, found.heads, length, batch, vocabulary, "L", "muon")
-    starting = original(options, "nanochat_child.py", words)  # compiles while Halcyon's programs are compiled
+    sizes = (depth, found.width, found.heads, length, batch, vocabulary)
+    starting = original(options, "nanochat_child.py", (*sizes, "L", "muon"))  # compiles while Halcyon's are compiled
     trainings = {}
-    for pattern in ("L", "SSSL"):
+    for pattern in PATTERNS:
         settings = document(dial(replace(choices, window_pattern=pattern)))["spec"]
         settings["optimizer"].pop("otherSchedules", None) if options.dry else None
         changes = ("data.attendAcrossDocuments=true", "trainer.remat=none")
@@ -50,10 +52,18 @@ def rows(options: Options) -> Iterator[Row]:
                 "tokens/s": training.tokens / middle,
                 "MFU": training.mfu(middle),
             }
-        if peer is None:
-            return
-        taken = [sum(part[0] for part in peer.ask("muon").values()) for _ in range(options.pick(12, 3))][2:]
-        yield {
-            "step": "nanochat, L", "attention": "its own", "compile s": None, "step ms": statistics.median(taken) * 1e3,
-            "tokens/s": batch * length / statistics.median(taken), "MFU": None,
-        }  # fmt: skip
+        if peer is not None:
+            yield _theirs(peer, "L", batch * length, options)
+    with original(options, "nanochat_child.py", (*sizes, "SSSL", "muon")) as peer:
+        if peer is not None:
+            yield _theirs(peer, "SSSL", batch * length, options)
+
+
+def _theirs(peer: Peer, pattern: str, tokens: int, options: Options) -> Row:
+    """The row of the original, from some of its steps."""
+    taken = [sum(part[0] for part in peer.ask("muon").values()) for _ in range(options.pick(12, 3))][2:]
+    middle = statistics.median(taken)
+    return {
+        "step": f"nanochat, {pattern}", "attention": "its own", "compile s": None, "step ms": middle * 1e3,
+        "tokens/s": tokens / middle, "MFU": None,
+    }  # fmt: skip
