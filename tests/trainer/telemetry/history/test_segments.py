@@ -15,11 +15,11 @@ from halcyon.telemetry.history.background import Row
 from halcyon.telemetry.history.segments import (
     DamagedSegment,
     SegmentName,
-    decode_segment,
     encode_row,
     encode_segment,
     live,
     parse_name,
+    read_segment,
 )
 from tests.trainer.telemetry.history.rows import group, steps
 
@@ -37,7 +37,7 @@ def test_a_segment_holds_the_rows_of_its_groups_with_all_bits() -> None:
             )
         )
     ]
-    again = decode_segment(NAME.key, encode_segment(NAME, {group(2): rows, group(1): steps(1, 3)}))
+    again, _ = read_segment(NAME.key, encode_segment(NAME, {group(2): rows, group(1): steps(1, 3)}))
     assert list(again) == [group(1), group(2)]
     assert again[group(2)] == [
         {"event": "step", "time": 1.235, "step": 7, "loss": loss, "gradientNorm": "Infinity", "x": 1.0}
@@ -50,14 +50,14 @@ def test_every_changed_byte_and_every_cut_is_found() -> None:
         changed = bytearray(whole)
         changed[place] ^= 1
         try:
-            same = decode_segment(NAME.key, bytes(changed)) == decode_segment(NAME.key, whole)
+            same = read_segment(NAME.key, bytes(changed)) == read_segment(NAME.key, whole)
         except DamagedSegment:
             same = True
         assert same, f"byte {place} was changed, and other rows were read"
         with pytest.raises(DamagedSegment, match="metrics/000000003"):
-            decode_segment(NAME.key, whole[:place])
+            read_segment(NAME.key, whole[:place])
     with pytest.raises(DamagedSegment, match="is missing"):
-        decode_segment(NAME.key, None)
+        read_segment(NAME.key, None)
 
 
 def test_names_sort_by_time_and_other_keys_are_no_segments() -> None:
@@ -98,7 +98,7 @@ def test_a_row_with_a_value_of_a_wrong_type_is_damage(row: Any, field: str) -> N
     """A root of a stranger has the right hashes, whatever its rows are."""
     data = encode_segment(NAME, {group(): [row]})
     with pytest.raises(DamagedSegment, match=rf"^metrics/.* is damaged \({field} is missing or has a wrong type\)$"):
-        decode_segment(NAME.key, data)
+        read_segment(NAME.key, data)
 
 
 @pytest.mark.parametrize(
@@ -107,4 +107,4 @@ def test_a_row_with_a_value_of_a_wrong_type_is_damage(row: Any, field: str) -> N
 def test_a_process_group_with_a_value_of_a_wrong_type_is_damage(name: str, value: Any) -> None:
     data = encode_segment(NAME, {replace(group(), **{name: value}): []})
     with pytest.raises(DamagedSegment, match=rf"is damaged \({name} is missing or has a wrong type\)$"):
-        decode_segment(NAME.key, data)
+        read_segment(NAME.key, data)

@@ -241,11 +241,6 @@ def encode_segment(name: SegmentName, groups: Groups, lost: Iterable[str] = ()) 
     return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(b"\n".join(lines))
 
 
-def decode_segment(key: str, data: bytes | None) -> Groups:
-    """The rows of a segment; see `read_segment`."""
-    return read_segment(key, data)[0]
-
-
 def read_segment(key: str, data: bytes | None) -> tuple[Groups, tuple[str, ...]]:
     """The rows of a segment, and the keys of segments that its merge could not read.
 
