@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,14 @@ class Recorder:
             on_warning=self.warnings.append,
             clock=lambda: self.now, wall=lambda: 1000.0 * group.number + 500.0,
         )  # fmt: skip
+        # A commit asks the writer's own thread, which must not take rows while the test's thread does.
+        take, one_thread = self.writer._take, threading.Lock()
+
+        def taken(*arguments: Any) -> None:
+            with one_thread:
+                take(*arguments)
+
+        self.writer._take = taken
 
     def flush(self, rows: list[Row]) -> None:
         """Hand over rows and flush them, in this thread."""
