@@ -16,6 +16,7 @@ from halcyon_demo.documents import variant
 from halcyon_demo.training import RESOURCE, Training
 from tests.cluster.whole_path import WholePath
 from tests.families import SMALL_FAMILIES
+from tests.suite.limits import limit
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200), pytest.mark.xdist_group("families")]
 
@@ -37,6 +38,8 @@ def document(path: WholePath, family: str, name: str) -> dict[str, Any]:
     run["spec"]["model"] = {family: SMALL_FAMILIES[family]}
     run["spec"]["accelerator"]["slices"] = 1
     run["spec"]["trainer"] |= {"evaluation": {}, "batchSize": 4, "sequenceLength": 64}
+    # Six runs share the processors; a shorter time may end before the last save, and then steps are repeated.
+    run["spec"].setdefault("recovery", {})["gracePeriodSeconds"] = limit(30)
     return run
 
 

@@ -97,4 +97,4 @@ def show(console: Console, tier: str, steps: list[Step], before: Reading, after:
     for step in steps:
         for test in step.record.failed:
             result = "FAILED" if step.code else "UNSTEADY (failed beside others, passed alone: mend it)"
-            console.print(f"{result} {test}", highlight=False, soft_wrap=True)
+            console.print(f"{result} {test}", highlight=False, markup=False, soft_wrap=True)

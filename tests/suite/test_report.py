@@ -101,7 +101,7 @@ def test_a_few_failed_tests_are_repeated_alone_and_must_pass_each_time() -> None
 
 
 def test_a_test_that_passed_when_repeated_is_reported_as_unsteady(capsys: pytest.CaptureFixture[str]) -> None:
-    record = Record({"a.py::one": 1.0}, {"failed": 1}, ["a.py::one"])
-    for code, result in ((0, "UNSTEADY"), (1, "FAILED a.py::one")):
+    record = Record({"a.py::one[red]": 1.0}, {"failed": 1}, ["a.py::one[red]"])
+    for code, result in ((0, "UNSTEADY"), (1, "FAILED a.py::one[red]")):
         report.show(Console(width=120), "test", [Step("fast", 9.0, code, record)], QUIET, BUSY)
         assert result in capsys.readouterr().out
