@@ -112,7 +112,7 @@ def test_a_root_that_cannot_be_written(run: Document, tmp_path: Path) -> None:
                     "numKeyValueHeads": 2,
                 }
             },
-            "layers",
+            "numHiddenLayers",
             marks=pytest.mark.variant,
         ),
     ],
