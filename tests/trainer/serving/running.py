@@ -59,6 +59,7 @@ class Running:
     """A server that runs."""
 
     url: str
+    service: Service
     worker: Worker
     metrics: Metrics
     server: Server
@@ -121,7 +122,7 @@ def running(
             interval_seconds=0.01,
             failure=lambda: "the server does not start",
         )
-        yield Running(url, worker, metrics, server, thread, lines, clients)
+        yield Running(url, service, worker, metrics, server, thread, lines, clients)
     finally:
         for client in clients:
             client.close()
