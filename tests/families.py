@@ -23,6 +23,17 @@ _DELTA: dict[str, Any] = {
     "headDim": 8,
 }
 
+TINIEST: dict[str, Any] = {
+    "llama": {
+        "numHiddenLayers": 1,
+        "hiddenSize": 8,
+        "intermediateSize": 8,
+        "numAttentionHeads": 1,
+        "numKeyValueHeads": 1,
+    }
+}
+"""`spec.model` of the smallest model, for tests in which the model does not matter."""
+
 SMALL_FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {
         "numHiddenLayers": 2,

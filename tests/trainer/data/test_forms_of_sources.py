@@ -32,6 +32,7 @@ from halcyon.errors import BadConfiguration
 from halcyon.run.data import report_warnings
 from halcyon.tokenizer import BYTE
 from halcyon_api.reading import load_run
+from tests.families import TINIEST
 from tests.trainer.data.corpus import at
 
 WORDS = [f"w{number * number}x{number * 7}" for number in range(400)]
@@ -93,15 +94,7 @@ def run(
         "spec": {
             "accelerator": {"type": "cpu"},
             "tokenizer": tokenizer or {"bpe": {"vocabSize": 512}},
-            "model": {
-                "llama": {
-                    "numHiddenLayers": 1,
-                    "hiddenSize": 8,
-                    "intermediateSize": 8,
-                    "numAttentionHeads": 1,
-                    "numKeyValueHeads": 1,
-                }
-            },
+            "model": TINIEST,
             "data": {
                 "sources": [{"name": "talks", kind: {"paths": [str(file)]}, "format": form}],
                 "validation": {"fraction": 0},

@@ -19,6 +19,7 @@ from halcyon.commands.views.sources import lengths_of
 from halcyon.data.dataset import Dataset
 from halcyon.tokenizer import BYTE, load
 from halcyon_api.reading import load_run
+from tests.families import TINIEST
 from tests.trainer.support.datasets import open_dataset
 
 STEPS = 30
@@ -42,15 +43,7 @@ def run(tmp_path: Path) -> Path:
         "metadata": {"name": "looked-at"},
         "spec": {
             "accelerator": {"type": "cpu", "topology": "2x1"},
-            "model": {
-                "llama": {
-                    "numHiddenLayers": 1,
-                    "hiddenSize": 8,
-                    "intermediateSize": 8,
-                    "numAttentionHeads": 1,
-                    "numKeyValueHeads": 1,
-                }
-            },
+            "model": TINIEST,
             "data": {
                 "sources": [
                     {"name": name, "text": {"paths": [str(tmp_path / name)]}, "weight": weight}

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.families import TINIEST
 from tests.suite.limits import limit
 
 SENTENCE = (
@@ -46,15 +47,7 @@ def test_pairs_that_are_left_out_are_counted_everywhere(tmp_path: Path) -> None:
     source = {"name": "pairs", "jsonl": {"paths": [f"{tmp_path}/pairs.jsonl"]}}
     spec: dict[str, Any] = {
         "accelerator": {"type": "cpu"},
-        "model": {
-            "llama": {
-                "numHiddenLayers": 1,
-                "hiddenSize": 8,
-                "intermediateSize": 8,
-                "numAttentionHeads": 1,
-                "numKeyValueHeads": 1,
-            }
-        },
+        "model": TINIEST,
         "data": {
             "sources": [source | {"format": {"preference": {"template": TEMPLATE}}}],
             "validation": {"fraction": 0},

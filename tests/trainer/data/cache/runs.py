@@ -15,6 +15,7 @@ from halcyon.storage.store import Store
 from halcyon_api.reading import parse_run
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.training_run import TrainingRunSpec
+from tests.families import TINIEST
 
 
 def write_jsonl(path: Path, rows: int, *, seed: int = 0) -> Path:
@@ -33,15 +34,7 @@ def spec_of(
     """A run's spec; `more` are fields of `spec`, such as ``tokenizer`` or ``data__cache``."""
     spec: dict[str, Any] = {
         "accelerator": {"type": "cpu", "topology": "1x1"},
-        "model": {
-            "llama": {
-                "numHiddenLayers": 1,
-                "hiddenSize": 8,
-                "intermediateSize": 8,
-                "numAttentionHeads": 1,
-                "numKeyValueHeads": 1,
-            }
-        },
+        "model": TINIEST,
         "data": {"sources": sources},
         "trainer": {"steps": 10, "batchSize": 4, "sequenceLength": 16},
         "checkpoint": {"root": root, **(checkpoint or {})},
