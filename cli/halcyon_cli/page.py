@@ -14,12 +14,12 @@ from halcyon.telemetry.history.reading import History
 from halcyon_api.counting import counted, percent
 from halcyon_api.local_times import local_time
 from halcyon_api.printable import markup
-from halcyon_api.status.goodput import CAUSES, cause_label
+from halcyon_api.status.goodput import CAUSES, LOOKS, cause_label
 from halcyon_cli.curves import SCRIPT, curves_in_page, inline
 from halcyon_cli.history_report import last_tasks, left_out, report_of, spread
 from halcyon_cli.history_view import evaluation_cells, event_cells, task_cells
 from halcyon_cli.markdown import fenced, html, quoted, table
-from halcyon_cli.report import MEANINGS, draw, span
+from halcyon_cli.report import draw, span
 
 _EVENTS = 500
 _TEXTS = 12
@@ -59,7 +59,7 @@ def page(history: History, now: float) -> str:
         ("between starts", span(history.stopped_seconds)),
         *(("not read", damage) for damage in history.damages),
     ]
-    causes = ((cause_label(cause), f"{getattr(report.seconds, cause):.1f}", MEANINGS[cause]) for cause in CAUSES)
+    causes = ((cause_label(cause), f"{getattr(report.seconds, cause):.1f}", LOOKS[cause].meaning) for cause in CAUSES)
     parts = [
         table(causes, "cause", "#seconds", "meaning"),
         "## Evaluations",

@@ -15,31 +15,9 @@ from halcyon_api.accounts import divide
 from halcyon_api.counting import counted, percent
 from halcyon_api.local_times import local_time
 from halcyon_api.printable import markup
-from halcyon_api.status.goodput import GoodputSeconds, cause_label
+from halcyon_api.status.goodput import LOOKS, GoodputSeconds, cause_label
 from halcyon_api.status.run_status import HistoryEntry, TrainingRunStatus
 
-_CAUSES = {
-    "operator_delay": ("old pods ended, new pods created", "#ef6c00"),
-    "capacity_wait": ("waited for hardware", "#f9a825"),
-    "startup": ("image, container, interpreter, imports", "#1565c0"),
-    "join": ("processes connected", "#4fc3f7"),
-    "data_wait": ("waited for data", "#8e24aa"),
-    "restore": ("state built or restored", "#3949ab"),
-    "compile": ("compilation, first step", "#5c6bc0"),
-    "evaluation": ("evaluated", "#7cb342"),
-    "audit": ("audited the devices", "#795548"),
-    "productive_step": ("steps that were not repeated", "#2e7d32"),
-    "lost_work": ("steps that had to be repeated", "#c62828"),
-    "save_blocking": ("blocked by a checkpoint", "#00838f"),
-    "other": ("shutdown, or not observed", "#9e9e9e"),
-}
-"""Meaning and colour of each cause, in the order in which the causes occur in a process group.
-
-A cause that occurs many times is drawn once, as one block.
-"""
-ORDER = tuple(_CAUSES)
-MEANINGS = {cause: meaning for cause, (meaning, _) in _CAUSES.items()}
-COLOURS = {cause: colour for cause, (_, colour) in _CAUSES.items()}
 _WIDTH, _LEFT, _RIGHT, _TOP, _ROW, _BAR = 1000, 92, 150, 74, 24, 16
 _TICKS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400, 172800, 604800)
 _LEGEND_COLUMNS = 4
@@ -137,7 +115,7 @@ def _group_name(entry: HistoryEntry) -> str:
 def draw(report: Report) -> str:
     """Return the text of the SVG file."""
     rows = len(report.groups) + 1
-    legend_rows = -(-len(ORDER) // _LEGEND_COLUMNS)
+    legend_rows = -(-len(LOOKS) // _LEGEND_COLUMNS)
     axis = _TOP + rows * _ROW
     height = axis + 34 + 20 * legend_rows
     wall = max(report.wall_seconds, 1e-3)
@@ -177,13 +155,13 @@ def _row(group: ProcessGroup, number: int, scale: float) -> Iterator[str]:
     top = _TOP + number * _ROW
     x = _LEFT + group.begins_seconds * scale
     yield _text(_LEFT - 8, top + 12, group.name.removesuffix(".0"), anchor="end")
-    for cause in ORDER:
+    for cause, look in LOOKS.items():
         seconds = getattr(group.seconds, cause)
         if seconds <= 0:
             continue
         width = seconds * scale
-        about = markup(f"{cause_label(cause)}: {MEANINGS[cause]}, {span(seconds)}")
-        bar = f'x="{x:.2f}" y="{top}" width="{max(width, 0.2):.2f}" height="{_BAR}" fill="{COLOURS[cause]}"'
+        about = markup(f"{cause_label(cause)}: {look.meaning}, {span(seconds)}")
+        bar = f'x="{x:.2f}" y="{top}" width="{max(width, 0.2):.2f}" height="{_BAR}" fill="{look.colour}"'
         yield f"<rect {bar}><title>{about}</title></rect>"
         x += width
     steps = f"{group.from_step}-{group.to_step}  " if group.from_step is not None and group.to_step is not None else ""
@@ -202,10 +180,10 @@ def _grid(wall: float, scale: float, axis: float) -> Iterator[str]:
 
 def _legend(top: float) -> Iterator[str]:
     width = (_WIDTH - 32) / _LEGEND_COLUMNS
-    for number, cause in enumerate(ORDER):
+    for number, look in enumerate(LOOKS.values()):
         x, y = 16 + width * (number % _LEGEND_COLUMNS), top + 20 * (number // _LEGEND_COLUMNS)
-        yield f'<rect x="{x:.0f}" y="{y:.0f}" width="12" height="12" fill="{COLOURS[cause]}"/>'
-        yield _text(x + 18, y + 10, MEANINGS[cause])
+        yield f'<rect x="{x:.0f}" y="{y:.0f}" width="12" height="12" fill="{look.colour}"/>'
+        yield _text(x + 18, y + 10, look.meaning)
 
 
 def _text(

@@ -13,10 +13,10 @@ from rich.text import Text
 
 from halcyon.commands.views.tables import Bars, FittedTable
 from halcyon_api.counting import amount, counted, percent
-from halcyon_api.status.goodput import CAUSES, GoodputSeconds, cause_label
+from halcyon_api.status.goodput import CAUSES, LOOKS, GoodputSeconds, cause_label
 from halcyon_api.status.progress import Evaluated, Progress
 from halcyon_api.status.run_status import Phase, TrainingRunStatus
-from halcyon_cli.report import COLOURS, MEANINGS, ORDER, Report, read_report, span
+from halcyon_cli.report import Report, read_report, span
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 60
@@ -277,8 +277,8 @@ def band(seconds: GoodputSeconds, width: int, words: str = "") -> Bars:
 
     def blocks(room: int) -> Text:
         text = Text()
-        for cause in ORDER:
-            text.append("█" * round(room * getattr(seconds, cause) / total), COLOURS[cause])
+        for cause, look in LOOKS.items():
+            text.append("█" * round(room * getattr(seconds, cause) / total), look.colour)
         return text
 
     return Bars(words, blocks, width, coloured=True)
@@ -293,10 +293,10 @@ def causes_table(report: Report) -> FittedTable:
         seconds = getattr(report.seconds, cause)
         if seconds > 0:
             table.add_row(
-                Text(cause_label(cause), COLOURS[cause]),
+                Text(cause_label(cause), LOOKS[cause].colour),
                 f"{seconds:.1f}",
                 percent(seconds / wall, 1),
-                MEANINGS[cause],
+                LOOKS[cause].meaning,
             )
     table.add_section()
     table.add_row(
@@ -310,11 +310,12 @@ def process_groups_table(report: Report) -> FittedTable:
     numbers = ("seconds", "until first step", "productive", "lost")
     drops = "until first step", "productive", "lost"
     table = FittedTable("start", "steps", "ended", numbers=numbers, drops=drops)
+    before_steps = [cause for cause, look in LOOKS.items() if look.place <= LOOKS["compile"].place]
     for group in report.groups:
         steps = (
             f"{group.from_step}-{group.to_step}" if group.from_step is not None and group.to_step is not None else "-"
         )
-        start = sum(getattr(group.seconds, cause) for cause in ORDER[: ORDER.index("compile") + 1])
+        start = sum(getattr(group.seconds, cause) for cause in before_steps)
         table.add_row(
             group.name.removesuffix(".0"),
             steps,

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from halcyon_api.counting import percent
-from halcyon_api.status.goodput import CAUSES, cause_label
+from halcyon_api.status.goodput import CAUSES, LOOKS, cause_label
 from halcyon_api.status.run_status import TrainingRunStatus
-from halcyon_cli.report import MEANINGS as CAUSE_MEANINGS
 from halcyon_cli.report import Report
 from halcyon_demo.comparison import Comparison, name
 from halcyon_demo.records import LogLine
@@ -97,7 +96,7 @@ def accounts_table(disturbed: Report, undisturbed: Report) -> Table:
     for cause in CAUSES:
         seconds = [getattr(report.seconds, cause) for report in (disturbed, undisturbed)]
         if any(seconds):
-            table.add_row(cause_label(cause), *(f"{one:.1f}" for one in seconds), CAUSE_MEANINGS[cause])
+            table.add_row(cause_label(cause), *(f"{one:.1f}" for one in seconds), LOOKS[cause].meaning)
     table.add_section()
     table.add_row(
         "all",

@@ -11,11 +11,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from halcyon_api.status.goodput import GoodputSeconds, cause_label
+from halcyon_api.status.goodput import LOOKS, GoodputSeconds, cause_label
 from halcyon_api.status.run_status import parse_status
 from halcyon_cli.kubectl import app
 from halcyon_cli.main import app as halcyon_app
-from halcyon_cli.report import COLOURS, MEANINGS, ORDER, draw, read_report, span
+from halcyon_cli.report import draw, read_report, span
 
 START = "2026-03-01T12:00:00Z"
 
@@ -103,8 +103,8 @@ def test_time_between_two_attempts_belongs_to_the_next() -> None:
 
 
 def test_every_cause_has_a_place_a_meaning_and_a_colour_of_its_own() -> None:
-    assert set(ORDER) == set(GoodputSeconds.model_fields) == set(MEANINGS) == set(COLOURS)
-    assert len(set(COLOURS.values())) == len(COLOURS)
+    assert set(LOOKS) == set(GoodputSeconds.model_fields)
+    assert len({look.colour for look in LOOKS.values()}) == len({look.place for look in LOOKS.values()}) == len(LOOKS)
 
 
 def test_the_picture_is_to_scale() -> None:
@@ -143,7 +143,7 @@ def test_the_command_reads_what_kubectl_printed(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["report", "demo", "--json", "--file", "-"], input=json.dumps(run_document()))
     found = json.loads(result.output)
     assert sum(found["seconds"].values()) == found["wallSeconds"] == 200
-    assert set(found["seconds"]) == {cause_label(cause) for cause in ORDER}
+    assert set(found["seconds"]) == {cause_label(cause) for cause in LOOKS}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from halcyon.telemetry.history.reading import History
 from halcyon_api.counting import amount, counted, percent
 from halcyon_api.local_times import local_time
 from halcyon_api.result_documents import CORE_PREFIX, CORE_TASKS, AnswerSample, core_title
-from halcyon_api.status.goodput import CAUSES, GoodputSeconds, cause_label
+from halcyon_api.status.goodput import CAUSES, LOOKS, GoodputSeconds, cause_label
 from halcyon_cli.chain.original import GPT2, ROWS, comparable
 from halcyon_cli.chain.reading import Chain
 from halcyon_cli.chain.stage import Rollout, Stage, at_least, chip_hours_words, cost_of, seconds_of, tokens_of
@@ -18,7 +18,7 @@ from halcyon_cli.chain.verdict import verdict
 from halcyon_cli.chain.writing import Card
 from halcyon_cli.history_report import left_out, series, state
 from halcyon_cli.markdown import fenced, line, quoted, table, text
-from halcyon_cli.report import MEANINGS, span
+from halcyon_cli.report import span
 
 NONE = "-"
 _OWN_COLUMNS = frozenset(
@@ -154,7 +154,7 @@ def _time(stages: Sequence[Stage]) -> Iterator[str]:
         return
     every = [*(stage.history.seconds for stage in known), seconds_of(known)]
     rows = [
-        (cause_label(cause), *(f"{getattr(seconds, cause):,.1f}" for seconds in every), MEANINGS[cause])
+        (cause_label(cause), *(f"{getattr(seconds, cause):,.1f}" for seconds in every), LOOKS[cause].meaning)
         for cause in CAUSES
         if getattr(every[-1], cause) > 0
     ]

@@ -7,41 +7,52 @@ can measure (waiting for hardware, restarting, steps that had to be repeated) an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
+from dataclasses import dataclass
+from typing import Annotated, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
 from halcyon_api.base import Ratio, StatusModel, Timestamp
 
 
+@dataclass(frozen=True)
+class Look:
+    """How a report shows a cause. It stands in the annotation of the field of `GoodputSeconds` that is the cause."""
+
+    place: int
+    """Its place in the picture of a process group, where causes stand in the order in which they occur."""
+    meaning: str
+    colour: str
+
+
 class GoodputSeconds(StatusModel):
     """Seconds by cause. `productiveStep` is goodput, everything else is badput."""
 
-    productive_step: NonNegativeFloat = 0.0
+    productive_step: Annotated[NonNegativeFloat, Look(9, "steps that were not repeated", "#2e7d32")] = 0.0
     """Steps that were kept."""
-    startup: NonNegativeFloat = 0.0
+    startup: Annotated[NonNegativeFloat, Look(2, "image, container, interpreter, imports", "#1565c0")] = 0.0
     """From scheduled pods to processes that join: image, container, imports."""
-    join: NonNegativeFloat = 0.0
+    join: Annotated[NonNegativeFloat, Look(3, "processes connected", "#4fc3f7")] = 0.0
     """Waiting for the other processes."""
-    restore: NonNegativeFloat = 0.0
+    restore: Annotated[NonNegativeFloat, Look(5, "state built or restored", "#3949ab")] = 0.0
     """Building or restoring the state."""
-    compile: NonNegativeFloat = 0.0
+    compile: Annotated[NonNegativeFloat, Look(6, "compilation, first step", "#5c6bc0")] = 0.0
     """Compiling, and the first step of a process."""
-    data_wait: NonNegativeFloat = 0.0
+    data_wait: Annotated[NonNegativeFloat, Look(4, "waited for data", "#8e24aa")] = 0.0
     """Waiting for token caches or a batch."""
-    save_blocking: NonNegativeFloat = 0.0
+    save_blocking: Annotated[NonNegativeFloat, Look(11, "blocked by a checkpoint", "#00838f")] = 0.0
     """The loop waited for a save, the last one included."""
-    evaluation: NonNegativeFloat = 0.0
+    evaluation: Annotated[NonNegativeFloat, Look(7, "evaluated", "#7cb342")] = 0.0
     """Evaluating."""
-    audit: NonNegativeFloat = 0.0
+    audit: Annotated[NonNegativeFloat, Look(8, "audited the devices", "#795548")] = 0.0
     """Auditing."""
-    lost_work: NonNegativeFloat = 0.0
+    lost_work: Annotated[NonNegativeFloat, Look(10, "steps that had to be repeated", "#c62828")] = 0.0
     """Repeated steps."""
-    capacity_wait: NonNegativeFloat = 0.0
+    capacity_wait: Annotated[NonNegativeFloat, Look(1, "waited for hardware", "#f9a825")] = 0.0
     """Pods waiting for hardware."""
-    operator_delay: NonNegativeFloat = 0.0
+    operator_delay: Annotated[NonNegativeFloat, Look(0, "old pods ended, new pods created", "#ef6c00")] = 0.0
     """From ended processes to new pods."""
-    other: NonNegativeFloat = 0.0
+    other: Annotated[NonNegativeFloat, Look(12, "shutdown, or not observed", "#9e9e9e")] = 0.0
     """All else: ending processes, time without a report."""
 
     @property
@@ -62,6 +73,18 @@ class GoodputSeconds(StatusModel):
 CAUSES: tuple[str, ...] = tuple(GoodputSeconds.model_fields)
 """All causes as field names, productive steps first."""
 BADPUT_CAUSES: tuple[str, ...] = CAUSES[1:]
+LOOKS: dict[str, Look] = dict(
+    sorted(
+        (
+            (cause, look)
+            for cause in CAUSES
+            for look in GoodputSeconds.model_fields[cause].metadata
+            if type(look) is Look
+        ),
+        key=lambda row: row[1].place,
+    )
+)
+"""The look of each cause, in the order in which the causes occur in a process group."""
 
 
 def cause_label(cause: str) -> str:
