@@ -211,6 +211,10 @@ generate: setup ## Write all generated files: CRDs, reference, dashboards, alert
 	@$(BIN)/python -m tests.parity.templates.page
 	@$(BIN)/python -m tests.suite.generate
 
+.PHONY: schemas
+schemas: setup ## Write the JSON schemas of a release into .halcyon/schema, for editors and kubeconform
+	@$(BIN)/python -m halcyon_api.generate --schemas .halcyon/schema
+
 DOCS = $(HALCYON_CACHE)/docs-$(shell sha256sum uv.lock | cut -c 1-12)
 
 .PHONY: docs

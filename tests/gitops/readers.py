@@ -5,17 +5,21 @@ They are the real ones, built once.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from halcyon_api.generate import json_schema
+from halcyon_api.generate.__main__ import main as generate
 from halcyon_devcluster.binaries import Binaries
 from halcyon_devcluster.paths import cache_folder
 from halcyon_devcluster.programs import ARGO, KSTATUS, KUBECONFORM, KUBERNETES, Group
@@ -25,8 +29,15 @@ from tests.suite.limits import limit
 
 BUILT = [pytest.mark.slow, pytest.mark.timeout(1800)]
 """For tests whose programs take minutes to build on a machine that has never built them."""
-SCHEMAS = json_schema.FOLDER.parent / "{{.Group}}" / "{{.ResourceKind}}_{{.ResourceAPIVersion}}.json"
-"""Pattern of the paths where kubeconform finds the schema of a kind."""
+
+
+@cache
+def schemas() -> Path:
+    """The folder of the published schemas, generated once a process."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    assert generate(["--schemas", str(folder)]) == 0
+    return folder
 
 
 def binaries() -> Binaries:
@@ -115,7 +126,7 @@ def kubeconform(*paths: str | Path, stdin: str | None = None) -> subprocess.Comp
         "-strict",
         "-ignore-missing-schemas",
         "-schema-location",
-        str(SCHEMAS),
+        str(schemas() / "{{.Group}}" / "{{.ResourceKind}}_{{.ResourceAPIVersion}}.json"),
         *paths,
     ]
     return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=limit(60), check=False)

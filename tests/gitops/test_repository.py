@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
-from halcyon_api.generate import json_schema
 from halcyon_api.reading import parse_run
+from halcyon_api.training_run import GROUP
 from halcyon_api.validation import find_problems
 from halcyon_devcluster.programs import GO_MODULES, KUBECONFORM, KUBERNETES, pinned_version
 from tests.examples.documents import REPOSITORY
-from tests.gitops.readers import BUILT, kustomize, program
+from tests.gitops.readers import BUILT, kustomize, program, schemas
 from tests.suite.limits import limit
 
 pytestmark = BUILT
@@ -44,7 +44,7 @@ def checked(repository: Path) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
         "PATH": os.pathsep.join([*tools, os.environ["PATH"]]),
-        "HALCYON_SCHEMAS": str(json_schema.FOLDER.parent),
+        "HALCYON_SCHEMAS": str(schemas()),
     }
     return subprocess.run(
         [repository / "validate.sh"], env=environment, capture_output=True, text=True, timeout=limit(120), check=False
@@ -122,4 +122,4 @@ def test_the_workflow_runs_that_check_with_the_tool_that_is_tested() -> None:
 def test_every_run_names_its_schema_for_editors(path: Path) -> None:
     if yaml.safe_load(path.read_text()).get("kind") == "TrainingRun":
         (schema,) = re.findall(r"^# yaml-language-server: \$schema=\S+/(\S+)$", path.read_text(), re.MULTILINE)
-        assert (json_schema.FOLDER / schema).is_file()
+        assert (schemas() / GROUP / schema).is_file()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any, cast
 
 from halcyon_api import training_run
@@ -19,7 +18,6 @@ from halcyon_api.generate.crd import custom_resource_definition, defaults_defini
 
 Schema = dict[str, Any]
 
-FOLDER = Path(__file__).resolve().parents[2] / "schema" / training_run.GROUP
 NAME = f"{training_run.SINGULAR}_{training_run.VERSION}"
 DEFAULTS_NAME = f"{defaults.PLURAL}_{training_run.VERSION}"
 """File names by which validators find schemas: the kind in lower case, and the version."""
@@ -116,5 +114,5 @@ def _or_null(node: Schema) -> Schema:
 
 
 def render(schema: Schema) -> str:
-    """The committed file's text."""
+    """The file's text."""
     return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"

@@ -1,5 +1,5 @@
-"""Renders the references of the resources from the schemas of the CRDs, so that they match what the API server
-enforces, and the reference of edits from their table.
+"""Renders the reference of the resources: the fields from the schemas of the CRDs, so that they match what the API
+server enforces, the effect of an edit and the merge of defaults from their tables.
 """
 
 from __future__ import annotations
@@ -7,14 +7,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from halcyon_api.defaults.units import UNITS
-from halcyon_api.edits.classes import EDIT_RULES, MEANINGS, EditClass, class_of, leaves_of
+from halcyon_api.defaults.units import UNITS, Unit
+from halcyon_api.edits.classes import EDIT_RULES, MEANINGS, EditClass, class_of
 from halcyon_api.generate.crd import custom_resource_definition, defaults_definition
-from halcyon_api.training_run import API_VERSION, TrainingRunSpec
+from halcyon_api.training_run import API_VERSION
 
-_EDITS_HEADER = """\
-<!-- Generated from crds/halcyon_api by `make generate`. Do not edit. -->
-# The effect of an edit
+Schema = dict[str, Any]
+
+_HEADER = f"""<!-- Generated from crds/halcyon_api by `make generate`. Do not edit. -->
+# TrainingRun ({API_VERSION})
+
+Every field of the document, as `kubectl explain trainingrun --recursive` shows it. A field without a default and not marked
+required may be left out. The column `edit` has [the effect of an edit](#the-effect-of-an-edit). Rules are checked by the API server when
+the document is applied, and by `halcyon validate`. At the end: [the fields of TrainingRunDefaults](#trainingrundefaults).
+"""
+
+_EDITS = """\
+## The effect of an edit
 
 Every field of `spec` has one class. The API server, the operator and `kubectl halcyon diff` use the same table. The
 [guide](../guides/editing.md) describes how to edit a run.
@@ -24,14 +33,14 @@ Every field of `spec` has one class. The API server, the operator and `kubectl h
 """
 
 _STARTS_AGAIN = """\
-## A run that has stopped
+### A run that has stopped
 
 A run that has stopped (`Stalled`), or whose next attempt is delayed, starts again after an edit of a field that may be related to the
 cause. These are all fields except {fields}. `kubectl halcyon restart` starts the run again without an edit.
 """
 
 _STEPS = """\
-## trainer.steps
+### When trainer.steps may change
 
 The number of steps may increase or decrease if each finished step would have been the same with the new number:
 
@@ -50,110 +59,100 @@ run.
 """
 
 
-def render_edits() -> str:
-    """The text of the reference of edits, from their table."""
-    parts = [_EDITS_HEADER + "".join(f"| {_name(edit)} | {meaning} |\n" for edit, meaning in MEANINGS.items())]
-    for edit in MEANINGS:
-        rows = [row for row in EDIT_RULES if row.edit == edit]
-        parts.append(
-            f"## {_name(edit)}\n\n| field | why |\n|---|---|\n"
-            + "".join(f"| `{row.path}` | {row.why} |\n" for row in rows)
-        )
-    parts.append(_STARTS_AGAIN.format(fields=", ".join(f"`{row.path}`" for row in EDIT_RULES if not row.starts_again)))
-    parts.append(_STEPS)
-    parts.append(
-        "## Field by field\n\n| field | class |\n|---|---|\n"
-        + "".join(_line(leaf.path) for leaf in leaves_of(TrainingRunSpec))
-    )
-    return "\n".join(parts)
+_NAMES: dict[EditClass, str] = {"live": "live", "atCheckpoint": "at a checkpoint", "frozen": "frozen"}
 
+_DEFAULTS = """\
+## TrainingRunDefaults
 
-def _line(path: str) -> str:
-    return f"| `{path}` | {_name(class_of(path))} |\n"
-
-
-def _name(edit: EditClass) -> str:
-    return {"live": "live", "atCheckpoint": "at a checkpoint", "frozen": "frozen"}[edit]
-
-
-Schema = dict[str, Any]
-
-_HEADER = f"""<!-- Generated from crds/halcyon_api by `make generate`. Do not edit. -->
-# TrainingRun ({API_VERSION})
-
-Every field of the document, as `kubectl explain trainingrun --recursive` shows it. A field without a default and not marked
-required may be left out. Rules are checked by the API server when the document is applied, and by `halcyon validate`.
-"""
-
-
-_DEFAULTS_HEADER = f"""<!-- Generated from crds/halcyon_api by `make generate`. Do not edit. -->
-# TrainingRunDefaults ({API_VERSION})
-
-Every field of the document, as `kubectl explain trainingrundefaults --recursive` shows it. Each field may be left out and then has no
-value; a run takes the value of the next less specific defaults, or at last the built-in default in [its reference](trainingrun.md).
+The `spec` of a TrainingRunDefaults has these fields of a run's `spec`, with the same meaning, and `checkpoint.rootPrefix`. Each may be
+left out and then has no value; a run takes the value of the next less specific defaults, or at last the built-in default above.
 [The guide](../guides/defaults.md) describes how and when runs take the values.
+
+| field | from two documents |
+|---|---|
 """
 
 
-def render_defaults() -> str:
-    """The text of the reference of TrainingRunDefaults."""
-    schema = _schema(defaults_definition())
-    parts = [
-        _DEFAULTS_HEADER,
-        "## spec\n",
-        *_tables("spec", schema["properties"]["spec"]),
-        _units(),
-        _rules(schema),
-    ]
+def render() -> str:
+    """The text of the reference."""
+    schema = _schema(custom_resource_definition(in_full=True))
+    parts = [_HEADER]
+    for section in ("spec", "status"):
+        parts.append(f"## {section}\n")
+        parts.extend(_tables(section, schema["properties"][section]))
+    rules = _rules(schema)
+    parts += ["## Rules\n", "\n".join(rules) + "\n", _edits(), _defaults(set(rules))]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _units() -> str:
-    lines = ["## How they are merged\n", "| field | from two documents |", "|---|---|"]
-    for unit in UNITS:
-        how = (
-            "merged key by key"
-            if unit.merged
-            else "merged by name, each entry whole"
-            if unit.named
-            else "the more specific one, whole"
-        )
-        lines.append(f"| `{unit.path}` | {how}{', not below a document that sets the root' if unit.store else ''} |")
-    return "\n".join(lines) + "\n"
+def _edits() -> str:
+    parts = [_EDITS + "".join(f"| {_NAMES[edit]} | {meaning} |\n" for edit, meaning in MEANINGS.items())]
+    parts.append(
+        "| field, and all below it | class | why |\n|---|---|---|\n"
+        + "".join(f"| `{row.path}` | {_NAMES[row.edit]} | {row.why} |\n" for row in EDIT_RULES)
+    )
+    parts.append(_STARTS_AGAIN.format(fields=", ".join(f"`{row.path}`" for row in EDIT_RULES if not row.starts_again)))
+    parts.append(_STEPS)
+    return "\n".join(parts)
+
+
+def _defaults(known: set[str]) -> str:
+    """The section of TrainingRunDefaults.
+
+    Args:
+        known: Rules of a run, which are not repeated.
+    """
+    schema = _schema(defaults_definition())
+    prefix = schema["properties"]["spec"]["properties"]["checkpoint"]["properties"]["rootPrefix"]
+    own = [rule for rule in _rules(schema) if rule not in known]
+    return (
+        _DEFAULTS
+        + "".join(f"| `{unit.path}` | {_merge(unit)} |\n" for unit in UNITS)
+        + f"\n`checkpoint.rootPrefix`: {prefix['description']}\n\n"
+        + "".join(f"{rule}\n" for rule in own)
+    )
+
+
+def _merge(unit: Unit) -> str:
+    if unit.merged:
+        return "merged key by key"
+    if unit.named:
+        return "merged by name, each entry whole"
+    return "the more specific one, whole" + (", not below a document that sets the root" if unit.store else "")
 
 
 def _schema(definition: Schema) -> Schema:
     return definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 
 
-def render() -> str:
-    """The text of the reference of TrainingRun."""
-    schema = _schema(custom_resource_definition(in_full=True))
-    parts = [_HEADER]
-    for section in ("spec", "status"):
-        parts.append(f"## {section}\n")
-        parts.extend(_tables(section, schema["properties"][section]))
-    parts.append(_rules(schema))
-    return "\n".join(parts).rstrip() + "\n"
-
-
 def _tables(path: str, schema: Schema) -> Iterator[str]:
     yield f"### `{path}`\n\n{schema.get('description', '')}\n"
     required = set(schema.get("required", ()))
+    edited = path.startswith("spec")
     rows: list[str] = []
     nested: list[tuple[str, Schema]] = []
     for name, field in schema.get("properties", {}).items():
         rows.append(
             f"| `{name}` | {_type(field)} | {_default(field, name in required)} | "
-            f"{_cell(field.get('description', ''))} |"
+            + (f"{_edit(f'{path}.{name}')} | " if edited else "")
+            + f"{_cell(field.get('description', ''))} |"
         )
         inner = field.get("items", field)
         if inner.get("properties"):
             nested.append((f"{path}.{name}{'[]' if 'items' in field else ''}", inner))
     if rows:
-        yield "| field | type | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
+        head = ("field", "type", "default", *(("edit",) if edited else ()), "meaning")
+        yield f"| {' | '.join(head)} |\n|{'---|' * len(head)}\n" + "\n".join(rows) + "\n"
     for child_path, child in nested:
         yield from _tables(child_path, child)
+
+
+def _edit(path: str) -> str:
+    """The class of a field of ``spec``; by field: fields below it have different classes."""
+    path = path.removeprefix("spec.").replace("[]", "")
+    below = (row.edit for row in EDIT_RULES if row.path.startswith(f"{path}."))
+    classes: set[EditClass] = {class_of(path), *below}
+    return _NAMES[classes.pop()] if len(classes) == 1 else "by field"
 
 
 def _type(field: Schema) -> str:
@@ -195,10 +194,9 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def _rules(schema: Schema) -> str:
-    lines = ["## Rules\n"]
-    lines.extend(f"- {rule.get('message') or rule['messageExpression']}" for rule in _all_rules(schema))
-    return "\n".join(dict.fromkeys(lines)) + "\n"
+def _rules(schema: Schema) -> tuple[str, ...]:
+    rules = (f"- {rule.get('message') or rule['messageExpression']}" for rule in _all_rules(schema))
+    return tuple(dict.fromkeys(rules))
 
 
 def _all_rules(schema: Schema) -> Iterator[dict[str, str]]:

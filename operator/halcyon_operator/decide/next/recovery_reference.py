@@ -38,7 +38,7 @@ While the run has a JobSet and no row above matches, this table decides. An empt
 | checkpoint | whether the group that ended had committed one (`fenced`: had done a step); `more`, `waits`: one was committed since |
 | budget | `spent`: over `recovery.maxRestarts` failures or ten `free` ends (two of `rejected`) in a row without a checkpoint, or three losses of the root |
 | node | `blamed`: a node has enough blames to be avoided (`recovery.badNodes`), and no processes train |
-| edit | `waits`: an edit of the spec needs a new attempt ([edits](edits.md)), or a restart was requested |
+| edit | `waits`: an edit of the spec needs a new attempt ([edits](trainingrun.md#the-effect-of-an-edit)), or a restart was requested |
 | capacity | see below |
 """
 _AFTER_ATTEMPT = """\
