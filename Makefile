@@ -170,8 +170,13 @@ check-style:
 	@$(BIN)/lint-imports --no-cache | tail -n 4
 	@$(BIN)/python -m halcyon_api.generate --check
 	@$(BIN)/python -m halcyon_dashboards.generate --check
+	@$(BIN)/python -m tests.suite.house
 	@# Import every test once: a file that cannot be imported is named here, and the workers of the tests find its byte code.
 	@$(BIN)/python -m pytest --collect-only --quiet tests | grep -E "^(ERROR|E  )|collected"
+
+.PHONY: house
+house: setup ## Print how heavy the repository is, with the limits that `make check` holds
+	@$(BIN)/python -m tests.suite.house
 
 .PHONY: bench
 bench: setup ## Print the figures of tests/bench, measured in pairs in one run

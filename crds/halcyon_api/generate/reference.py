@@ -150,9 +150,9 @@ def _tables(path: str, schema: Schema) -> Iterator[str]:
 def _edit(path: str) -> str:
     """The class of a field of ``spec``; by field: fields below it have different classes."""
     path = path.removeprefix("spec.").replace("[]", "")
-    below = (row.edit for row in EDIT_RULES if row.path.startswith(f"{path}."))
-    classes: set[EditClass] = {class_of(path), *below}
-    return _NAMES[classes.pop()] if len(classes) == 1 else "by field"
+    edit = class_of(path)
+    mixed = any(row.edit != edit for row in EDIT_RULES if row.path.startswith(f"{path}."))
+    return "by field" if mixed else _NAMES[edit]
 
 
 def _type(field: Schema) -> str:
