@@ -55,13 +55,15 @@ class Runs:
             raise Rejected(f"asking a cluster needs the Kubernetes client; install it with: {install('cli')}") from None
         settings = client.Configuration()
         try:
-            _, active = _contexts(config, context)
+            found: Any = config.list_kube_config_contexts()
             config.load_kube_config(context=context, client_configuration=settings)
         except config.ConfigException as error:
             raise Rejected(f"no cluster is configured ({error}); set KUBECONFIG, or give --context") from None
         connection = client.ApiClient(settings)
         self._api, self._core = client.CustomObjectsApi(connection), client.CoreV1Api(connection)
-        self.namespace = namespace or active.get("namespace") or "default"
+        contexts, active = found
+        chosen = next((one for one in contexts if one["name"] == context), active)
+        self.namespace = namespace or chosen["context"].get("namespace") or "default"
 
     def get(self, name: str) -> dict[str, Any]:
         """Return a run's document.
@@ -70,8 +72,7 @@ class Runs:
             Rejected: The run does not exist, or the cluster does not answer or forbids it.
         """
         with self._errors_as_sentences(name):
-            found: Any = self._api.get_namespaced_custom_object(*self._kind, name, _request_timeout=_TIMEOUT_SECONDS)
-            return found
+            return self._ask(self._api.get_namespaced_custom_object, name)
 
     def find(self, name: str) -> dict[str, Any] | None:
         """Return a run's document, or None if there is no such run.
@@ -80,8 +81,7 @@ class Runs:
             Rejected: The cluster does not answer or forbids it.
         """
         with self._errors_as_sentences(name, absent=True):
-            found: Any = self._api.get_namespaced_custom_object(*self._kind, name, _request_timeout=_TIMEOUT_SECONDS)
-            return found
+            return self._ask(self._api.get_namespaced_custom_object, name)
         return None
 
     def changes(self, name: str) -> Iterator[dict[str, Any]]:
@@ -106,9 +106,7 @@ class Runs:
         while True:
             with self._errors_as_sentences(name):
                 try:
-                    self._api.replace_namespaced_custom_object(
-                        *self._kind, name, document, dry_run="All", _request_timeout=_TIMEOUT_SECONDS
-                    )
+                    self._ask(self._api.replace_namespaced_custom_object, name, document, dry_run="All")
                 except ApiException as error:
                     detail = _message(error)
                     if error.status in (400, 422) or (
@@ -138,9 +136,7 @@ class Runs:
                         GROUP, VERSION, PLURAL, limit=_PAGE, _continue=token, _request_timeout=_TIMEOUT_SECONDS
                     )
                     if everywhere
-                    else self._api.list_namespaced_custom_object(
-                        *self._kind, limit=_PAGE, _continue=token, _request_timeout=_TIMEOUT_SECONDS
-                    )
+                    else self._ask(self._api.list_namespaced_custom_object, limit=_PAGE, _continue=token)
                 )
             found += page["items"]
             token = page.get("metadata", {}).get("continue") or ""
@@ -154,9 +150,7 @@ class Runs:
             Rejected: There is a run of this name, or the cluster does not answer, forbids it or rejects it.
         """
         with self._errors_as_sentences(document["metadata"]["name"], doing="create TrainingRun"):
-            self._api.create_namespaced_custom_object(
-                *self._kind, document, field_manager=names.PLUGIN_FIELD_MANAGER, _request_timeout=_TIMEOUT_SECONDS
-            )
+            self._ask(self._api.create_namespaced_custom_object, document, field_manager=names.PLUGIN_FIELD_MANAGER)
 
     def patch(self, name: str, patch: dict[str, Any]) -> dict[str, Any]:
         """Merge a patch into a run and return the new document.
@@ -165,10 +159,9 @@ class Runs:
             Rejected: The run does not exist, or the cluster does not answer, forbids the patch or rejects it.
         """
         with self._errors_as_sentences(name):
-            found: Any = self._api.patch_namespaced_custom_object(
-                *self._kind, name, patch, field_manager=names.PLUGIN_FIELD_MANAGER, _request_timeout=_TIMEOUT_SECONDS
+            return self._ask(
+                self._api.patch_namespaced_custom_object, name, patch, field_manager=names.PLUGIN_FIELD_MANAGER
             )
-            return found
 
     def pods(self, name: str) -> list[Any]:
         """Return a run's trainer pods, sorted by name.
@@ -275,6 +268,10 @@ class Runs:
                 return  # drops `rest`: the next request returns the cut line complete
         if rest:
             yield rest.decode("utf-8", "replace")
+
+    def _ask(self, request: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """Return the answer to a request about the TrainingRuns of the namespace."""
+        return request(*self._kind, *arguments, _request_timeout=_TIMEOUT_SECONDS, **options)
 
     def _is_over(self, pod: str, uid: str) -> bool:
         """Whether the pod with this uid has ended or was deleted."""
@@ -403,9 +400,3 @@ def _message(error: Any) -> str:
         return str(json.loads(error.body)["message"])
     except (ValueError, KeyError, TypeError):
         return f"{error.status} {error.reason}"
-
-
-def _contexts(config: Any, wanted: str | None) -> tuple[list[Any], dict[str, Any]]:
-    contexts, active = config.list_kube_config_contexts()
-    chosen = active if wanted is None else next((one for one in contexts if one["name"] == wanted), None)
-    return contexts, (chosen or {}).get("context", {})

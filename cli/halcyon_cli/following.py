@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from rich.text import Text
@@ -113,24 +114,8 @@ def _value(value: Any) -> str:
     return f"{value:z.6g}" if isinstance(value, float) else str(value)
 
 
-@dataclass(frozen=True)
-class _Phase:
-    """The run has a new phase."""
-
-    at_rest: bool
-
-
-@dataclass(frozen=True)
-class _LogEnded:
-    """A pod has written its last line."""
-
-    uid: str
-
-
-QueueItem = LogLine | _Phase | _LogEnded | Exception | Any
-"""What the threads put into the queue: log lines, phases of the run, ends of logs, pods (objects of the client), and
-errors.
-"""
+QueueItem = LogLine | Callable[[], object]
+"""What the threads put into the queue: log lines, and what the reader of the queue does at another event."""
 
 
 def read_run(runs: Runs, run: str) -> Iterator[LogLine]:
@@ -151,15 +136,15 @@ def follow_run(runs: Runs, run: str) -> Iterator[LogLine]:
     ended = False
     failure: Exception | None = None
 
-    def listen(things: Iterator[QueueItem]) -> None:
+    def listen(items: Iterator[QueueItem]) -> None:
         """Start a thread that puts all items into the queue."""
 
         def tell() -> None:
             try:
-                for thing in things:
-                    heard.put(thing)
+                for item in items:
+                    heard.put(item)
             except Exception as error:
-                heard.put(error)
+                heard.put(partial(fail, error))
 
         threading.Thread(target=tell, daemon=True).start()
 
@@ -169,24 +154,20 @@ def follow_run(runs: Runs, run: str) -> Iterator[LogLine]:
         if uid not in known and _has_begun(pod):
             known.add(uid)
             reading.add(uid)
-            listen(itertools.chain(parse(runs.follow(name, uid), name), [_LogEnded(uid)]))
+            listen(itertools.chain(parse(runs.follow(name, uid), name), [partial(reading.discard, uid)]))
 
-    def take(thing: QueueItem) -> None:
-        nonlocal ended, failure
-        match thing:
-            case Exception():
-                failure = thing
-            case _Phase(at_rest):
-                ended = at_rest
-            case _LogEnded(uid):
-                reading.discard(uid)
-            case _:
-                read(thing)
+    def change(document: dict[str, Any]) -> None:
+        nonlocal ended
+        ended = parse_status(document.get("status")).phase in AT_REST
 
-    listen(_Phase(parse_status(document.get("status")).phase in AT_REST) for document in runs.changes(run))
-    listen(runs.pod_changes(run))
+    def fail(error: Exception) -> None:
+        nonlocal failure
+        failure = error
+
+    listen(partial(change, document) for document in runs.changes(run))
+    listen(partial(read, pod) for pod in runs.pod_changes(run))
     while True:
-        yield from come(heard, _WINDOW_SECONDS, take)
+        yield from come(heard, _WINDOW_SECONDS)
         if failure is not None:
             raise failure
         if ended and not reading and heard.empty():
@@ -196,22 +177,17 @@ def follow_run(runs: Runs, run: str) -> Iterator[LogLine]:
                 return
 
 
-def come(
-    heard: queue.Queue[QueueItem],
-    seconds: float,
-    take: Callable[[QueueItem], None],
-    clock: Callable[[], float] = time.monotonic,
-) -> list[LogLine]:
-    """Return the lines that arrive within `seconds`, sorted by time. Calls `take` at once for any other item."""
+def come(heard: queue.Queue[QueueItem], seconds: float, clock: Callable[[], float] = time.monotonic) -> list[LogLine]:
+    """Return the lines that arrive within `seconds`, sorted by time. Calls any other item at once."""
     until = clock() + seconds
     found: list[LogLine] = []
     with contextlib.suppress(queue.Empty):
         while (left := until - clock()) > 0:
-            thing = heard.get(timeout=left)
-            if isinstance(thing, LogLine):
-                found.append(thing)
+            item = heard.get(timeout=left)
+            if isinstance(item, LogLine):
+                found.append(item)
             else:
-                take(thing)
+                item()
     return sorted(found, key=lambda line: line.time)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -53,24 +53,15 @@ def replay_of(
     return made
 
 
-def proved(replays: Sequence[Mapping[str, Any]]) -> Iterator[Piece]:
+def proved(replays: Sequence[Mapping[str, Any]]) -> list[Piece]:
     """The steps that succeeded replays have proved, as few pieces as possible, in rising order."""
-    done = sorted(
-        piece
-        for one in replays
-        if one.get("status", {}).get("phase") == "Succeeded" and (piece := _piece(one))[0] < piece[1]
-    )
-    begin = end = None
-    for first, last in done:
-        if begin is None or end is None:
-            begin, end = first, last
-        elif first <= end:
-            end = max(end, last)
-        else:
-            yield begin, end
-            begin, end = first, last
-    if begin is not None and end is not None:
-        yield begin, end
+    found: list[Piece] = []
+    for first, last in sorted(_piece(one) for one in replays if one.get("status", {}).get("phase") == "Succeeded"):
+        if found and first <= found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], last))
+        elif first < last:
+            found.append((first, last))
+    return found
 
 
 def row(replay: Mapping[str, Any]) -> tuple[str, str, str, str]:

@@ -12,7 +12,7 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
@@ -119,7 +119,8 @@ def values_of(sweep: Sweep) -> list[Values]:
             )
         found = [dict(zip(sweep.grid, values, strict=True)) for values in itertools.product(*sweep.grid.values())]
     else:
-        given = cast("RandomSpec", sweep.random)
+        given = sweep.random
+        assert given is not None  # noqa: S101 - exactly one is set
         found = [
             {path: _drawn(drawn, f"{given.seed}/{number}/{path}", path) for path, drawn in given.values.items()}
             for number in range(given.samples)
@@ -155,9 +156,8 @@ def variants(base: Any, sweep: Sweep) -> list[Variant]:
     Raises:
         InvalidRun: A path or value of the sweep does not fit the schema, or a name is too long.
     """
-    run_document = cast("dict[str, Any]", base) if isinstance(base, dict) else {}
-    metadata: Any = run_document.get("metadata")
-    run = cast("dict[str, Any]", metadata).get("name") if isinstance(metadata, dict) else None
+    metadata = base.get("metadata") if isinstance(base, dict) else None
+    run = metadata.get("name") if isinstance(metadata, dict) else None
     if not isinstance(run, str):
         raise InvalidRun("metadata.name: required, and not there; add it")
     each = values_of(sweep)
@@ -170,7 +170,7 @@ def variants(base: Any, sweep: Sweep) -> list[Variant]:
             raise InvalidRun(
                 f"metadata.name: {name} has more than {MAX_RUN_NAME_LENGTH} characters; give the run a shorter name"
             )
-        document = with_overrides(_named(run_document, name, values, changes, sweep.name or run), changes)
+        document = with_overrides(_named(base, name, values, changes, sweep.name or run), changes)
         found.append(Variant(number, values, document))
     return found
 
@@ -179,18 +179,13 @@ def _named(
     base: Mapping[str, Any], name: str, values: Values, changes: Sequence[Override], sweep: str
 ) -> dict[str, Any]:
     """The base with the name, the label, the annotation and the roots of a variant."""
-    metadata: dict[str, Any] = dict(base["metadata"])
-    labels: dict[str, Any] = {**(metadata.get("labels") or {}), LABEL_SWEEP: sweep}
-    notes: dict[str, Any] = {
-        **(metadata.get("annotations") or {}),
-        ANNOTATION_SWEEP: json.dumps(values, sort_keys=True),
-    }
-    document: dict[str, Any] = {**base, "metadata": {**metadata, "name": name, "labels": labels, "annotations": notes}}
+    metadata, spec = base["metadata"], dict(base.get("spec") or {})
+    labels = {**(metadata.get("labels") or {}), LABEL_SWEEP: sweep}
+    notes = {**(metadata.get("annotations") or {}), ANNOTATION_SWEEP: json.dumps(values, sort_keys=True)}
     own_name = next((change.value for change in changes if change.path == "metadata.name"), name)
-    spec: dict[str, Any] = dict(document.get("spec") or {})
     for section in _ROOTS:
         place = spec.get(section)
-        root = cast("dict[str, Any]", place).get("root") if isinstance(place, dict) else None
-        if isinstance(root, str):
-            spec[section] = {**cast("dict[str, Any]", place), "root": f"{root.rstrip('/')}/{own_name}"}
-    return document | {"spec": spec}
+        if isinstance(place, dict) and isinstance(place.get("root"), str):
+            spec[section] = {**place, "root": f"{place['root'].rstrip('/')}/{own_name}"}
+    metadata = {**metadata, "name": name, "labels": labels, "annotations": notes}
+    return {**base, "metadata": metadata, "spec": spec}

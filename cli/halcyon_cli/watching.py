@@ -6,9 +6,11 @@ Pure: the read, the watch and the pause are arguments.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import takewhile
 from typing import Any, TypeVar
 
 Document = dict[str, Any]
+Event = Mapping[str, Any]
 Thing = TypeVar("Thing")
 
 
@@ -17,7 +19,7 @@ class WatchEnded(Exception):
 
 
 def documents(
-    look: Callable[[], Document], watch: Callable[[str], Iterable[Mapping[str, Any]]], pause: Callable[[], None]
+    look: Callable[[], Document], watch: Callable[[str], Iterable[Event]], pause: Callable[[], None]
 ) -> Iterator[Document]:
     """Yield an object as it is now, then after every change, without end. The same version may come twice.
 
@@ -27,22 +29,18 @@ def documents(
             Raises WatchEnded.
         pause: Called before the next read after a watch has broken off, to avoid requests in a tight loop.
     """
-    while True:
+
+    def found() -> tuple[list[Document], str]:
         document = look()
-        yield document
-        try:
-            for event in watch(document["metadata"]["resourceVersion"]):
-                if event["type"] == "DELETED":
-                    break  # The next read fails, or finds a new object of the same name.
-                if event["type"] in ("ADDED", "MODIFIED"):
-                    yield event["object"]
-        except WatchEnded:
-            pause()
+        return [document], document["metadata"]["resourceVersion"]
+
+    # After a deletion the next read fails, or finds a new object of the same name.
+    return each(found, lambda version: takewhile(lambda event: event["type"] != "DELETED", watch(version)), pause)
 
 
 def each(
     look: Callable[[], tuple[Iterable[Thing], str]],
-    watch: Callable[[str], Iterable[Mapping[str, Any]]],
+    watch: Callable[[str], Iterable[Event]],
     pause: Callable[[], None],
 ) -> Iterator[Thing]:
     """Yield objects as they are now, then each new or changed one, without end. One may come twice; deletions are not

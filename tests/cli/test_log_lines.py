@@ -68,10 +68,15 @@ def test_endless_lines_do_not_delay_the_search_for_new_pods() -> None:
 
         def get(self, block: bool = True, timeout: float | None = None) -> Any:
             self.now += 0.25
-            return "a pod" if self.now == 1.0 else LogLine(f"2026-03-01T12:00:{59 - self.now * 4:04.1f}Z", "a", "", {})
+            return (
+                self.notice if self.now == 1.0 else LogLine(f"2026-03-01T12:00:{59 - self.now * 4:04.1f}Z", "a", "", {})
+            )
 
-    lines, seen = Endless(), []
-    found = come(lines, 2.0, lambda thing: seen.append((lines.now, thing)), clock=lambda: lines.now)
-    assert seen == [(1.0, "a pod")]
+        def notice(self) -> None:
+            seen.append(self.now)
+
+    lines, seen = Endless(), list[float]()
+    found = come(lines, 2.0, clock=lambda: lines.now)
+    assert seen == [1.0]
     assert len(found) == 7
     assert [line.time for line in found] == sorted(line.time for line in found)

@@ -33,15 +33,13 @@ def checkpoint(
                 f"; its newest checkpoint is of step {before.checkpoint.step}" if before.checkpoint is not None else ""
             )
             raise Rejected(f"run {run} is {before.phase} and trains no steps, so there is nothing new to save{saved}")
-        value = _new_value()
-        runs.patch(run, {"metadata": {"annotations": {names.ANNOTATION_CHECKPOINT: value}}})
+        value = _request(runs, run, names.ANNOTATION_CHECKPOINT)
         if not wait:
             say(f"{run}: checkpoint requested")
             return
         if before.phase != "Running":
             say(f"{run} is {before.phase} and saves when it trains")
-        step = saved_step(runs, run, value)
-        say(f"{run} has saved step {step}")
+        say(f"{run} has saved step {saved_step(runs, run, value)}")
 
 
 def profile(
@@ -107,8 +105,7 @@ def restart(
             raise Rejected(f"run {run} is {before.phase} and has no pods to replace")
         if problem := _problem(before):
             raise Rejected(f"run {run} cannot be restarted while its document is not valid: {problem}")
-        value = _new_value()
-        runs.patch(run, {"metadata": {"annotations": {names.ANNOTATION_RESTART: value}}})
+        value = _request(runs, run, names.ANNOTATION_RESTART)
         say(f"{run} {'saves, and ' if before.phase == 'Running' else ''}goes on with new pods")
         if wait:
             try:
@@ -124,8 +121,7 @@ def refresh(run: Run, namespace: Namespace = None, context: Context = None, wait
         _, before = _known(runs, run)
         if before.phase == "Succeeded":
             raise Rejected(f"run {run} is Succeeded, so its defaults have no effect any more")
-        value = _new_value()
-        runs.patch(run, {"metadata": {"annotations": {names.ANNOTATION_REFRESH_DEFAULTS: value}}})
+        value = _request(runs, run, names.ANNOTATION_REFRESH_DEFAULTS)
         if before.phase == "Suspended":
             say(f"{run} is Suspended and reads its defaults again when it is resumed")
             return
@@ -205,9 +201,11 @@ def _generation(document: dict[str, Any]) -> int:
     return int(document["metadata"].get("generation", 0))
 
 
-def _new_value() -> str:
-    """Return a value that no annotation had before."""
-    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}-{secrets.token_hex(4)}"
+def _request(runs: Runs, run: str, annotation: str) -> str:
+    """Set a request annotation to a value that it had never before, and return the value."""
+    value = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}-{secrets.token_hex(4)}"
+    runs.patch(run, {"metadata": {"annotations": {annotation: value}}})
+    return value
 
 
 def wait_for(runs: Runs, run: str, done: Callable[[TrainingRunStatus], bool], generation: int = 0) -> None:
