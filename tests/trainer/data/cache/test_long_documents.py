@@ -23,7 +23,7 @@ from tests.trainer.data.cache.runs import files_below, jsonl, spec_of, whole_str
 CACHE = {"shardTokens": 2**20, "workers": 1}
 TEXTS = (
     "before",
-    'Größe "und" Maß\n中\U0001f600\\' * (LONG_BYTES // 20),
+    'Größe "und" Maß\n中\U0001f600\\' * (LONG_BYTES // 12),
     "",
     "between",
     "nothing but letters " * (PART_TOKENS // 8),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import textwrap
 from typing import Any
 
 import numpy as np
@@ -72,13 +71,8 @@ def test_a_long_text_gives_the_same_document_part_by_part(monkeypatch: pytest.Mo
     monkeypatch.setattr(long_text, "LONG_BYTES", 20)
     formatter, text = text_formatter(), "Größe und Maß " * 9
     parts = [text.encode()[start : start + 7] for start in range(0, len(text.encode()), 7)]
-    for value in (
-        text,
-        text.encode(),
-        LongText(lambda: iter(parts)),
-        LongText(lambda: iter(textwrap.wrap(text, 5, drop_whitespace=False))),
-    ):
-        long = row({"text": value})
+    for value in ({"text": text}, {"text": text.encode()}, LongText(lambda: iter(parts))):
+        long = row(value)
         (whole,) = formatter([long])
         assert formatter.is_long(long)
         document = formatter.long_document(long)
@@ -94,7 +88,7 @@ def test_a_bad_byte_of_a_long_text_is_named_by_its_place_in_the_whole(cut: tuple
     data = b"Gr\xc3\xb6\xc3\x9fe abcd\xe4\xb8!xyz"
     bounds = [0, *cut, len(data)]
     parts = [data[start:end] for start, end in itertools.pairwise(bounds)]
-    document = text_formatter().long_document(row({"text": LongText(lambda: iter(parts))}))
+    document = text_formatter().long_document(row(LongText(lambda: iter(parts))))
     with pytest.raises(
         BadConfiguration,
         match=rf"row 17 .* is not UTF-8 at byte {place} \(0xe4\): 2 of its 18 bytes would be replaced; remove",

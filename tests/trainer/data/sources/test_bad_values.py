@@ -11,7 +11,6 @@ import pytest
 from pyarrow import parquet
 
 from halcyon.data.formats import build_formatter
-from halcyon.data.sources import long_text
 from halcyon.errors import BadConfiguration
 from halcyon_api.spec.sources import DataSourceSpec
 from tests.trainer.data.formats.standin import MarkedBytes
@@ -46,17 +45,12 @@ def documents(kind: str, file: Path, form: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("bad", BAD)
-@pytest.mark.parametrize("layout", ["lines", "array", "long lines"])
-def test_a_field_that_is_not_read_may_hold_anything(
-    tmp_path: Path, bad: str, layout: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if layout == "long lines":
-        monkeypatch.setattr(long_text, "LONG_BYTES", 40)
+@pytest.mark.parametrize("layout", ["lines", "array"])
+def test_a_field_that_is_not_read_may_hold_anything(tmp_path: Path, bad: str, layout: str) -> None:
     rows = [b'{"text": "fine", "more": %b, "messages": %b}' % (BAD[bad], TALK)] * 2
     file = tmp_path / "a.jsonl"
     file.write_bytes(b"[" + b",".join(rows) + b"]" if layout == "array" else b"\n".join(rows))
-    if layout != "long lines":
-        assert documents("jsonl", file, {"text": {}}) == ["[bos]fine[eos]"] * 2
+    assert documents("jsonl", file, {"text": {}}) == ["[bos]fine[eos]"] * 2
     talk = "[bos][user_start]Hi[user_end][assistant_start]Hello[assistant_end]"
     assert documents("jsonl", file, {"chat": {}}) == [talk] * 2
     assert documents("jsonl", file, {"chat": {"messagesField": "messages"}}) == [talk] * 2

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from halcyon.data.sources import long_text
+from halcyon.data.sources import row_ends
+from halcyon.data.sources.failures import Unreadable
 from halcyon.data.sources.row_ends import Block, LineScanner, cut_rows, offset_of_row
 from halcyon.data.sources.spill_file import SpillFile
 
@@ -17,7 +17,7 @@ TEXT = st.lists(st.sampled_from([b"\n", b"a", b"bc", b"\r\n", b"longer line of t
 
 
 def cut_lines(chunks: Iterable[bytes | memoryview], target: int, *, keep: bool = True) -> Iterator[Block]:
-    return cut_rows(chunks, LineScanner(), target, keep=keep, spills=True)
+    return cut_rows(chunks, LineScanner(), target, keep=keep)
 
 
 def chunked(data: bytes, sizes: list[int]) -> list[bytes]:
@@ -33,7 +33,7 @@ def chunked(data: bytes, sizes: list[int]) -> list[bytes]:
 def test_blocks_are_whole_lines_and_do_not_depend_on_the_chunks(data: bytes, target: int, sizes: list[int]) -> None:
     blocks = list(cut_lines(chunked(data, sizes), target))
     assert blocks == list(cut_lines([data], target)) == list(cut_lines([memoryview(data)], target))
-    texts = [b"".join(block.chunks()) for block in blocks]
+    texts = [block.text or b"" for block in blocks]
     assert b"".join(texts) == data
     for text in texts[:-1]:
         assert text.endswith(b"\n")
@@ -61,13 +61,24 @@ def test_a_line_longer_than_the_target_is_one_block() -> None:
     assert list(cut_lines([b"a" * 10] * 10 + [b"\nb"], 16)) == [Block(101, 1, b"a" * 100 + b"\n"), Block(1, 1, b"b")]
 
 
-def test_a_long_line_is_spilled_to_a_file_with_the_lines_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(long_text, "LONG_BYTES", 50)
-    data = b"one\ntwo\n" + b"a" * 100 + b"\nthree\n"
-    aside, last = cut_lines([data[:30], data[30:60], data[60:]], 16)
-    assert isinstance(aside.text, SpillFile)
-    assert (aside.rows, last) == (3, Block(6, 1, b"three\n"))
-    assert b"".join(aside.chunks()) == data[:-6]
-    mapped = aside.text.take()
-    assert mapped[:] == data[:-6]
-    assert not Path(aside.text.path).exists(), "it must stay valid as long as the mapping"
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_row_that_is_too_long_for_memory_is_named(keep: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_ends, "LONGEST_ROW_BYTES", 50)
+    allowed = b"one\ntwo\n" + b"a" * 49 + b"\nthree\n"
+    blocks = list(cut_lines([allowed[:30], allowed[30:]], 4, keep=keep))
+    assert [(block.rows, block.size_bytes) for block in blocks] == [(1, 4), (1, 4), (1, 50), (1, 6)]
+    with pytest.raises(Unreadable) as refused:
+        list(cut_rows([b"one\ntwo\n", *[b"a" * 10] * 7], LineScanner(), 4, keep=keep, file="a.jsonl"))
+    assert str(refused.value) == (
+        "row 2 (counted from 0) of a.jsonl is longer than 0 MiB; split it, or give the text as a file of its own (text), "
+        "which may have any length"
+    )
+
+
+def test_a_full_disk_for_temporary_files_is_reported() -> None:
+    with pytest.raises(Unreadable) as refused:
+        SpillFile("/dev/full").append([b"a" * 9000])
+    assert str(refused.value) == (
+        "a text too long for memory cannot be written to /dev/full: No space left on device; free some space there, or "
+        "set TMPDIR to a folder on a larger disk"
+    )

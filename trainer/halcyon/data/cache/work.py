@@ -25,9 +25,9 @@ from halcyon.data.formats.document import Formatter, TokenizedDocument
 from halcyon.data.formats.text import TextFormatter
 from halcyon.data.forms.form import Form
 from halcyon.data.forms.messages import is_rejected
-from halcyon.data.sources import Access, LongText, Piece, SourceRow, read_piece
+from halcyon.data.sources import Access, Piece, SourceRow, read_piece
 from halcyon.data.sources.failures import errors_at
-from halcyon.data.sources.piece import Files, LeftOut, Lines
+from halcyon.data.sources.piece import Files, LeftOut
 from halcyon.data.sources.spill_file import SpillFile
 from halcyon.errors import BadConfiguration
 from halcyon.host.linux import keep_freed_memory
@@ -140,11 +140,8 @@ class Worker:
 
     def _runs(self, piece: Piece, rows: list[SourceRow]) -> Iterator[tuple[bool, list[SourceRow]]]:
         """Rows that are tokenized together, and whether they are a single row with long text."""
-        if isinstance(piece.content, Lines):  # pieces with long lines have other content (SpilledLines, LineRange)
-            yield False, rows
-            return
         if self._texts is None or not rows:
-            yield False, [_whole(row) for row in rows]
+            yield False, rows
             return
         for long, run in groupby(rows, self._texts.is_long):
             if long:
@@ -243,13 +240,6 @@ def _joined(arrays: list[np.ndarray], dtype: str) -> np.ndarray:
 def _place(piece: Piece, rows: list[SourceRow], index: int) -> int:
     """Index of a row in its piece, blank lines included. Pieces of whole files have no blank lines."""
     return index if isinstance(piece.content, Files) else rows[index].number - piece.number
-
-
-def _whole(row: SourceRow) -> SourceRow:
-    if not isinstance(row.value, dict) or not any(isinstance(value, LongText) for value in row.value.values()):
-        return row
-    fields = {name: value.whole() if isinstance(value, LongText) else value for name, value in row.value.items()}
-    return row._replace(value=fields)
 
 
 _jobs: tuple[Job, ...] = ()

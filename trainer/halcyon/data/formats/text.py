@@ -101,15 +101,14 @@ class TextFormatter:
         if isinstance(row.value, bytes | LongText):
             return row.value
         text = field_value(row, self._field, self._where)
-        if not isinstance(text, str | bytes | LongText):
+        if not isinstance(text, str | bytes):
             raise bad_row(
                 row,
                 self._where,
                 f"has a field {self._field!r} that is {kind_of(text)}, not a text",
                 "name the field of the text",
             )
-        head = next(iter(text), "") if isinstance(text, LongText) else text
-        if wrong := no_text(head) or (not_utf8(text) if isinstance(text, bytes) else None):
+        if wrong := no_text(text) or (not_utf8(text) if isinstance(text, bytes) else None):
             raise bad_row(row, self._where, *wrong)
         return text
 
@@ -180,8 +179,6 @@ def _strings(content: Any) -> Iterator[str]:
         yield content.decode(errors="replace")
     elif isinstance(content, str):
         yield from _strings(parsed(content)) if is_list(content) else (content,)
-    elif isinstance(content, LongText):
-        yield from content.strings()
     elif isinstance(content, list):
         for part in content:
             yield from _strings(part)

@@ -24,16 +24,13 @@ from halcyon.data.sources.piece import (
     FilePart,
     FilePlace,
     Files,
-    JsonLines,
     LineRange,
     Lines,
     Piece,
-    SpilledLines,
     Wanted,
 )
-from halcyon.data.sources.row_ends import Block, cut_rows, offset_of_row
+from halcyon.data.sources.row_ends import cut_rows, offset_of_row
 from halcyon.data.sources.row_forms import Begun, begin_delimited, begin_json, scanner_of
-from halcyon.data.sources.spill_file import SpillFile
 from halcyon_api.spec.sources import DataSourceSpec
 
 _MAX_FILES = 1024
@@ -141,27 +138,27 @@ def _text_parts(
         rows, begun, text = begin(file.uri, decompressed(file.uri, read_chunks(file, access)))
         offset = begun
         scanner = scanner_of(rows, file.uri)
-        for block in cut_rows(text, scanner, target_bytes, keep=not in_place, spills=isinstance(rows, JsonLines)):
+        for block in cut_rows(text, scanner, target_bytes, keep=not in_place, file=file.uri):
             start, end = wanted.within(number, block.rows)
             if start < end:
                 low, high = (
                     block.size_bytes
                     if row == block.rows
                     else offset_of_row(
-                        _text(file, offset, block, access), scanner_of(rows, file.uri, inside=offset > begun), row
+                        read_between(file, offset, offset + block.size_bytes, access)
+                        if block.text is None
+                        else (block.text,),
+                        scanner_of(rows, file.uri, inside=offset > begun),
+                        row,
                     )
                     for row in (start, end)
                 )
-                match block.text:
-                    case None:
-                        content = LineRange(file, offset + low, offset + high, rows)
-                    case bytes():
-                        content = Lines(block.text[low:high], rows)
-                    case aside:
-                        content = SpilledLines(aside, low, high, rows)
+                content = (
+                    LineRange(file, offset + low, offset + high, rows)
+                    if block.text is None
+                    else Lines(block.text[low:high], rows)
+                )
                 yield FilePart(number + start, end - start, content)
-            elif isinstance(block.text, SpillFile):
-                block.text.discard()
             number, offset = number + block.rows, offset + block.size_bytes
             if number >= wanted.end:
                 break
@@ -169,11 +166,6 @@ def _text_parts(
         bad.rows = number
         raise
     return number
-
-
-def _text(file: SourceFile, offset: int, block: Block, access: Access) -> Iterator[bytes]:
-    """The text of a block that begins at an offset of a file."""
-    return block.chunks() if block.text is not None else read_between(file, offset, offset + block.size_bytes, access)
 
 
 def _whole_files(

@@ -1,7 +1,7 @@
 """A piece, which is the unit of work of a worker process, and the kinds of its content.
 
-The parent cuts content that must be read in order (a compressed stream of lines). The piece then contains the text, or,
-if a line is very long, the name of a temporary file with the text. The worker reads content that can be read at any
+The parent cuts content that must be read in order (a compressed stream of lines). The piece then contains the text. The
+worker reads content that can be read at any
 offset (whole files, row groups). The piece then contains only its location.
 """
 
@@ -12,7 +12,6 @@ from typing import Any, Literal, NamedTuple
 
 from halcyon.data.sources.access import SourceFile
 from halcyon.data.sources.long_text import LongText
-from halcyon.data.sources.spill_file import SpillFile
 
 TARGET_BYTES = 4 * 2**20
 """Approximate bytes of text per piece: large enough that sending it costs little, small enough that all workers are
@@ -37,8 +36,8 @@ class SourceRow(NamedTuple):
     number: int
     """Number of the row in the file, counted from 0; blank lines count."""
     value: bytes | LongText | dict[str, Any] | LeftOut
-    """The content of a text file, or the fields of a row; long fields are `LongText` too, and fields that cannot be
-    used `BadValue`. `LeftOut`: the row makes no document.
+    """The content of a text file, or the fields of a row, of which those that cannot be used are `BadValue`. `LeftOut`:
+    the row makes no document.
     """
 
 
@@ -94,16 +93,6 @@ class LineRange:
 
 
 @dataclass(frozen=True)
-class SpilledLines:
-    """Lines of JSON in a temporary file, because they are too long to be sent. They can be read once."""
-
-    aside: SpillFile
-    start: int
-    end: int
-    rows: Rows = JsonLines()
-
-
-@dataclass(frozen=True)
 class Files:
     """Whole files, each of which is a row."""
 
@@ -138,7 +127,7 @@ class Table:
     data: bytes
 
 
-Content = Lines | LineRange | SpilledLines | Files | BadFile | RowGroups | Table
+Content = Lines | LineRange | Files | BadFile | RowGroups | Table
 
 
 class FilePart(NamedTuple):

@@ -4,8 +4,8 @@ It must be cheap, because one process supplies many workers. A scanner gets the 
 the end of each row. Its state is a few numbers, so the text is not kept.
 
 A block ends at the first row end at or after `target_bytes`. So its bounds depend only on the text, not on the chunks:
-pieces do not depend on the location or the compression of a file. A block of lines is too large for memory only if its
-last line is long; such a block is written to a temporary file while it arrives.
+pieces do not depend on the location or the compression of a file. A block is large only if its last row is, and a row
+has at most `LONGEST_ROW_BYTES`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from halcyon.data.sources import long_text
 from halcyon.data.sources.failures import Unreadable
-from halcyon.data.sources.spill_file import SpillFile
 
+LONGEST_ROW_BYTES = 256 * 2**20
+"""A longer row is an error, because it is several times in memory while it is read."""
 LONGEST_RECORD_BYTES = 64 * 2**20
 """A longer record of CSV is an error: most likely a quote is not closed, and the rest of the file would be one value.
 """
@@ -31,15 +31,8 @@ class Block(NamedTuple):
     size_bytes: int
     rows: int
     """Number of rows, blank lines included; the last line of a file may have no line end."""
-    text: bytes | SpillFile | None
-    """The text, in a temporary file if it has a long line; None: not kept."""
-
-    def chunks(self) -> Iterator[bytes]:
-        """The text, if it is kept."""
-        if isinstance(self.text, bytes):
-            yield self.text
-        elif self.text is not None:
-            yield from self.text.chunks()
+    text: bytes | None
+    """The text; None: not kept."""
 
 
 class LineScanner:
@@ -171,7 +164,7 @@ class ElementScanner:
     def _brackets(self, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Offsets of the brackets outside of strings, and 1 for those that open and -1 for those that close."""
         escaped = np.zeros(len(window) + 1, bool)
-        escaped[long_text.escape_offsets(window, inside=self._in_escape) + 1] = True
+        escaped[_escape_offsets(window, inside=self._in_escape) + 1] = True
         escaped[0] |= self._in_escape
         self._in_escape = bool(escaped[-1])
         quotes = np.flatnonzero((window == ord('"')) & ~escaped[:-1])
@@ -202,6 +195,22 @@ class ElementScanner:
             )
 
 
+def _escape_offsets(window: np.ndarray, *, inside: bool = False) -> np.ndarray:
+    """Offsets at which escapes begin: every second backslash of a run.
+
+    Args:
+        window: Bytes of a JSON string: uint8.
+        inside: Whether the byte before the first one begins an escape.
+    """
+    places = np.flatnonzero(window == ord("\\"))
+    order = np.arange(len(places))
+    first = np.maximum.accumulate(np.where(np.diff(places, prepend=-2) > 1, order, 0))
+    second = (order - first) % 2 == 1
+    if inside and len(places) and places[0] == 0:
+        second[first == 0] ^= True
+    return places[~second]
+
+
 Scanner = LineScanner | RecordScanner | ElementScanner
 """Finds the ends of rows in a text that arrives in chunks."""
 
@@ -212,7 +221,7 @@ def cut_rows(
     target_bytes: int,
     *,
     keep: bool = True,
-    spills: bool = False,
+    file: str = "",
 ) -> Iterator[Block]:
     """Blocks of whole rows, in order. A row longer than `target_bytes` makes a larger block. Text after the last row
     belongs to no block.
@@ -222,9 +231,12 @@ def cut_rows(
         scanner: Finds the ends of rows.
         target_bytes: A block ends with the first row that ends at or after this size.
         keep: Whether to keep the blocks' text; False: only their bounds.
-        spills: Whether a block with a long row is kept in a temporary file.
+        file: Address of the file, for messages.
+
+    Raises:
+        Unreadable: A row is longer than `LONGEST_ROW_BYTES`, or the text cannot be cut.
     """
-    held = _Held(keep, spills)
+    held, before = _Held(keep), 0
     for chunk in chunks:
         data = bytes(chunk)
         ends = scanner.feed(data)
@@ -233,8 +245,13 @@ def cut_rows(
             end = int(ends[last])
             held.add(memoryview(data)[start:end], last + 1 - taken)
             yield held.block()
-            held, start, taken = _Held(keep, spills), end, last + 1
+            held, before, start, taken = _Held(keep), before + held.rows, end, last + 1
         held.add(memoryview(data)[start:], len(ends) - taken)
+        if held.size_bytes > LONGEST_ROW_BYTES + target_bytes:
+            raise Unreadable(
+                f"row {before + held.rows} (counted from 0) of {file} is longer than {LONGEST_ROW_BYTES >> 20} MiB; "
+                "split it, or give the text as a file of its own (text), which may have any length"
+            )
     held.rows += scanner.close()
     if held.rows:
         yield held.block()
@@ -243,24 +260,19 @@ def cut_rows(
 class _Held:
     """The part of a block that has arrived."""
 
-    def __init__(self, keep: bool, spills: bool) -> None:
+    def __init__(self, keep: bool) -> None:
         self.size_bytes = self.rows = 0
-        self._keep, self._spills = keep, spills
-        self._parts: list[bytes | memoryview] = []
-        self._aside: SpillFile | None = None
+        self._keep = keep
+        self._parts: list[memoryview] = []
 
     def add(self, text: memoryview, rows: int) -> None:
         self.size_bytes += len(text)
         self.rows += rows
         if self._keep:
             self._parts.append(text)
-        if self._keep and self._spills and self.size_bytes > long_text.LONG_BYTES:
-            self._aside = self._aside or SpillFile.make()
-            self._aside.append(self._parts)
-            self._parts.clear()
 
     def block(self) -> Block:
-        return Block(self.size_bytes, self.rows, self._aside or (b"".join(self._parts) if self._keep else None))
+        return Block(self.size_bytes, self.rows, b"".join(self._parts) if self._keep else None)
 
 
 def offset_of_row(chunks: Iterable[bytes], scanner: Scanner, row: int) -> int:

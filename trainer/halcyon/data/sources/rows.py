@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -15,9 +14,9 @@ from halcyon.data.sources.access import Access, SourceFile
 from halcyon.data.sources.decompress import decompressed
 from halcyon.data.sources.expansion import Expands
 from halcyon.data.sources.failures import Unreadable, errors_at, may_skip, reason
-from halcyon.data.sources.files import read_between, read_chunks, read_range
+from halcyon.data.sources.files import read_chunks, read_range
 from halcyon.data.sources.lenient_json import loads
-from halcyon.data.sources.long_text import LongText, parse_long_line
+from halcyon.data.sources.long_text import LongText
 from halcyon.data.sources.piece import (
     BadFile,
     Delimited,
@@ -29,11 +28,9 @@ from halcyon.data.sources.piece import (
     Piece,
     RowGroups,
     SourceRow,
-    SpilledLines,
     Table,
 )
 from halcyon.data.sources.row_forms import BYTE_ORDER_MARK, elements, parse_delimited
-from halcyon.data.sources.spill_file import SpillFile
 from halcyon.data.sources.text_check import no_text, not_utf8
 
 Read = TypeVar("Read")
@@ -134,52 +131,36 @@ def _read_text(where: str, file: SourceFile, access: Access) -> bytes | LongText
     return b"".join(parts)
 
 
-def _parse(piece: Piece, content: Lines | LineRange | SpilledLines, access: Access) -> list[SourceRow]:
-    text, start, end = _lines(content, access)
+def _parse(piece: Piece, content: Lines | LineRange, access: Access) -> list[SourceRow]:
     rows = content.rows
+    text = (
+        content.data
+        if isinstance(content, Lines)
+        else bytes(read_range(content.file, content.start, content.end, access))
+    )
     if isinstance(rows, JsonLines):
-        return _parse_lines(piece, text, start, end, rows.wanted)
+        return _parse_lines(piece, text, rows.wanted)
     if isinstance(rows, Delimited):
-        return list(parse_delimited(rows, piece.file, piece.number, text[start:end], skips=piece.skips_rows))
+        return list(parse_delimited(rows, piece.file, piece.number, text, skips=piece.skips_rows))
     return [
         SourceRow(piece.file, number, _row_or_left_out(piece, number, memoryview(element), rows.wanted, "row"))
-        for number, element in enumerate(elements(piece.file, text[start:end], first=piece.number == 0), piece.number)
+        for number, element in enumerate(elements(piece.file, text, first=piece.number == 0), piece.number)
     ]
 
 
-def _lines(content: Lines | LineRange | SpilledLines, access: Access) -> tuple[bytes | mmap.mmap, int, int]:
-    """A text that holds the rows in its bytes [start, end)."""
-    match content:
-        case Lines(data):
-            return data, 0, len(data)
-        case SpilledLines(aside, start, end):
-            return aside.take(), start, end
-        case LineRange(file, start, end) if end - start <= long_text.LONG_BYTES:
-            return bytes(read_range(file, start, end, access)), 0, end - start
-        case LineRange(file, start, end):
-            # Copied, not mapped in place, because a file that is truncated while it is mapped would kill this process.
-            aside = SpillFile.make()
-            aside.append(read_between(file, start, end, access))
-            return aside.take(), 0, end - start
-
-
-def _parse_lines(
-    piece: Piece, text: bytes | mmap.mmap, start: int, end: int, wanted: tuple[str, ...] | None
-) -> list[SourceRow]:
-    """The rows in the bytes [start, end)."""
+def _parse_lines(piece: Piece, text: bytes, wanted: tuple[str, ...] | None) -> list[SourceRow]:
     view = memoryview(text)  # slices of it are not copies
     rows: list[SourceRow] = []
-    if piece.number == 0 and text[start : start + len(BYTE_ORDER_MARK)] == BYTE_ORDER_MARK:
-        start += len(BYTE_ORDER_MARK)
+    start = len(BYTE_ORDER_MARK) if piece.number == 0 and text.startswith(BYTE_ORDER_MARK) else 0
     number = piece.number
-    while start < end:
-        line_end = text.find(b"\n", start, end)
-        line = view[start : line_end if line_end >= 0 else end]
+    while start < len(text):
+        line_end = text.find(b"\n", start)
+        line = view[start : line_end if line_end >= 0 else len(text)]
         try:
-            value = orjson.loads(line) if len(line) <= long_text.LONG_BYTES else None
+            value = orjson.loads(line)
         except orjson.JSONDecodeError:
             value = None
-        if not isinstance(value, dict):  # a blank line, a long one, or one that `orjson` does not take
+        if not isinstance(value, dict):  # a blank line, or one that `orjson` does not take
             value = _row_or_left_out(piece, number, line, wanted, "line") if _NOT_BLANK.search(line) else None
         if value is not None:
             rows.append(SourceRow(piece.file, number, value))
@@ -205,14 +186,14 @@ def _row(piece: Piece, number: int, text: memoryview, wanted: tuple[str, ...] | 
         Unreadable: It is not JSON, or neither an object nor a list of messages; or a value of a wanted field cannot be
             used.
     """
-    row, long = f"row {number} (counted from 0) of {piece.file}", len(text) > long_text.LONG_BYTES
+    row = f"row {number} (counted from 0) of {piece.file}"
     try:
-        value = parse_long_line(text, row, piece.where) if long else loads(text)
+        value = loads(text)
     except orjson.JSONDecodeError as error:
-        if not long and (bad := not_utf8(bytes(text))):
+        if bad := not_utf8(bytes(text)):
             raise Unreadable(f"{row} {bad}") from None
         what = reason(error)
-        if not long and bytes(text).strip() == b"{":
+        if bytes(text).strip() == b"{":
             what, name = (
                 "its object goes on in the next lines",
                 "file: write each object on one line, or all in one array",

@@ -1,5 +1,5 @@
-"""Temporary files for texts that are too long for the memory of several processes: one process writes them, another
-maps them.
+"""Temporary files for documents that are too long for the memory of several processes: one process writes them,
+another maps them.
 
 They are in the folder for temporary files (``TMPDIR``), which must be on disk: in a memory file system they would use
 the memory that they should save.
@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import mmap
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from halcyon.data.sources.failures import Unreadable, reason
-
-_CHUNK_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -46,22 +44,12 @@ class SpillFile:
                 "or set TMPDIR to a folder on a larger disk"
             ) from None
 
-    def chunks(self) -> Iterator[bytes]:
-        """The content in chunks; does not delete the file."""
-        with Path(self.path).open("rb") as stream:
-            while chunk := stream.read(_CHUNK_BYTES):
-                yield chunk
-
     def take(self) -> mmap.mmap:
         """Map the file into memory and delete it; its content stays as long as the mapping."""
         with Path(self.path).open("rb") as stream:
             content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        self.discard()
-        return content
-
-    def discard(self) -> None:
-        """Delete the file, if it exists."""
         Path(self.path).unlink(missing_ok=True)
+        return content
 
 
 @cache
