@@ -368,11 +368,11 @@ MUTATIONS = (
         "the compilation of a JSON schema has no limits",
         (
             (
-                "inference/grammar_child.py",
-                "        signal.setitimer(signal.ITIMER_PROF, seconds)  #",
-                "        pass  #",
+                "host/budgets/child.py",
+                "    signal.setitimer(signal.ITIMER_PROF, seconds)  #",
+                "    pass  #",
             ),
-            ("inference/grammar_child.py", "    if size:\n", "    if False:\n"),
+            ("host/budgets/child.py", "    if memory_bytes and module not in limited:\n", "    if False:\n"),
         ),
         (
             "tests/trainer/serving/test_grammars.py::"

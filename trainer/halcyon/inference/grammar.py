@@ -3,38 +3,32 @@
 A grammar allows at each point the tokens with which the text can still become a sentence of the grammar (Willard and
 Louf 2023). The tokens that end a text are allowed where the sentence is complete.
 
-Schemas are tried in processes with limits (`grammar_child`), which are used again until a schema ends one.
+Schemas are tried in processes with limits (`halcyon.host.budgets`), which are used again until a schema ends one.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from halcyon.inference.grammar_child import Vocabulary, compiled, panic_of, tokenizer_of
+from halcyon.host.budgets import child
+from halcyon.host.budgets.apart import Child
+from halcyon.host.budgets.schemas import Trial, Vocabulary, compiled, panic_of, tokenizer_of
 from halcyon.tokenizer import Tokenizer, first_id
 
 _LEAST_BYTES = 1 << 20
 """Bytes that each text with a grammar is counted with: its lexer grows while the text comes."""
-_CHILD = Path(__file__).with_name("grammar_child.py")
 _START_SECONDS = 120.0
 """Longest start of a process, which reads the vocabulary."""
-_ENDS = "the server ends"
 _KNOWN = 1024
 """Schemas whose result is kept."""
 
@@ -79,10 +73,10 @@ class SchemaChecks:
 
     def __init__(self, vocabulary: Vocabulary, limits: SchemaLimits) -> None:
         self._limits = limits
-        self._given = vocabulary.json()
+        self._made = (Trial.__module__, Trial.__name__, vocabulary.values)
         self._lock = threading.Lock()
-        self._idle: list[subprocess.Popen[bytes]] = []
-        self._all: set[subprocess.Popen[bytes]] = set()
+        self._idle: list[Child] = []
+        self._all: set[Child] = set()
         self._known: OrderedDict[bytes, int | None] = OrderedDict()
         """Bytes of the grammar of each schema. None: it is beyond the limits."""
         self.started = 0
@@ -94,7 +88,7 @@ class SchemaChecks:
         """Try a schema.
 
         Args:
-            schema: JSON without line breaks.
+            schema: JSON.
 
         Returns:
             The bytes that its grammar takes.
@@ -111,23 +105,21 @@ class SchemaChecks:
             self.tried += 1
             process = self._idle.pop() if self._idle else None
         process = process or self._start()
-        was_killed = False
+        limits = self._limits
+        kind: str = child.KILLED
+        answer: Any = None
         try:
-            answer = self._ask(process, f"{schema}\n".encode(), self._limits.seconds)
-        except BaseException:
-            self._end(process)
-            raise
-        if answer is None or answer["isLast"]:
-            was_killed = self._end(process)
-        else:
-            with self._lock:
-                self._idle.append(process)
-        if answer is None and was_killed:
-            raise SchemaLimit(_ENDS, is_for_now=True)
-        if answer is not None and "error" in answer:
-            raise ValueError(answer["error"])
-        needed = None if answer is None else int(answer["bytes"])
-        if needed is not None or process.returncode != -signal.SIGKILL:  # else the machine may have been busy
+            kind, answer = process.ask(
+                "", self._made, "try_schema", (schema,), limits.processor_seconds, limits.memory_bytes, limits.seconds
+            )
+        finally:
+            self._leave(process, is_last=answer is None or (kind == child.RETURNED and answer[1]))
+        if kind == child.RAISED:
+            raise ValueError(answer)
+        if answer is None and process.killed:
+            raise _ends()
+        needed = None if answer is None else int(answer[0])
+        if kind != child.KILLED:  # else the machine may have been busy
             with self._lock:
                 self._known[key] = needed
                 while len(self._known) > _KNOWN:
@@ -145,71 +137,47 @@ class SchemaChecks:
     def kill(self) -> None:
         """End all processes. The schemas that they try are refused."""
         with self._lock:
-            idle, self._idle = self._idle, []
-            processes, self._all = self._all, set(idle)
-            for process in processes:
-                process.kill()
+            processes, idle = self._all, self._idle
+            self._all, self._idle = set(), []
+        for process in processes:
+            process.kill()
         for process in idle:
-            self._end(process)
+            process.end()
 
     @property
     def busy(self) -> int:
         """Processes that start or try a schema."""
         return len(self._all) - len(self._idle)
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> Child:
         """A process that has the vocabulary.
 
         Raises:
             SchemaLimit: It was killed.
             OSError: It did not start.
         """
-        limits, path = self._limits, os.environ.get("PYTHONPATH")
+        process = Child()
         with self._lock:
-            process = subprocess.Popen(
-                [sys.executable, "-s", "-P", str(_CHILD), str(limits.processor_seconds), str(limits.memory_bytes)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,  # Rust reports there that it has no memory
-                env={} if path is None else {"PYTHONPATH": path},
-                start_new_session=True,  # Ctrl-C is for the server
-            )
             self._all.add(process)
             self.started += 1
-        if self._ask(process, self._given, _START_SECONDS) is None:
-            if self._end(process):
-                raise SchemaLimit(_ENDS, is_for_now=True)
-            raise OSError("the process that tries JSON schemas did not start")
+        kind, _ = process.ask("", self._made, "ready", (), 0, 0, _START_SECONDS)
+        if kind != child.RETURNED:
+            self._leave(process, is_last=True)
+            raise _ends() if process.killed else OSError("the process that tries JSON schemas did not start")
         return process
 
-    def _ask(self, process: subprocess.Popen[bytes], given: bytes, seconds: float) -> Any:
-        """The answer of a process; None: it has ended, or takes too long."""
-        assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both are pipes
-        timer = threading.Timer(seconds, process.kill)
-        timer.daemon = True
-        timer.start()
-        try:
-            process.stdin.write(given)
-            process.stdin.flush()
-            line = process.stdout.readline()
-        except BrokenPipeError:
-            return None
-        finally:
-            timer.cancel()
-        return json.loads(line) if line.endswith(b"\n") else None
-
-    def _end(self, process: subprocess.Popen[bytes]) -> bool:
-        """End a process. Returns whether `kill` has ended it."""
-        process.kill()
-        process.wait()
+    def _leave(self, process: Child, *, is_last: bool) -> None:
+        """Keep a process for the next schema, or end it."""
         with self._lock:
-            was_killed = process not in self._all
+            if not is_last and not process.killed:
+                self._idle.append(process)
+                return
             self._all.discard(process)
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):  # what it did not read
-                    pipe.close()
-        return was_killed
+        process.end()
+
+
+def _ends() -> SchemaLimit:
+    return SchemaLimit("the server ends", is_for_now=True)
 
 
 class GrammarMemory:

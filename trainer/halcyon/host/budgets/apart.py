@@ -1,9 +1,10 @@
 """Runs code of strangers in a process of its own, with a limit of processor time and memory for each call.
 
 Nothing inside an interpreter bounds such code: one operation in C can take hours or all memory, and no exception
-reaches it. The kernel can bound a process. So there is one process for all such code of this process. It starts with
-the first call, keeps what it has made, and ends with this process. After a call that went over its budget it is started
-again.
+reaches it. The kernel can bound a process. So there is one process (`Child`) for all such code of this process. It
+starts with the first call, keeps what it has made, and ends with this process. After a call that went over its budget
+it is started again. JSON schemas, which several threads try at once, have processes of their own
+(`halcyon.inference.grammar`).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ _ANSWER_SECONDS = 120.0
 
 _NEEDS = {
     child.TIME: f"{SECONDS:.0f} s of processor time",
+    child.KILLED: f"{SECONDS:.0f} s of processor time",
     child.MEMORY: f"{MEMORY_BYTES >> 20} MiB of memory",
     child.LENGTH: f"{child.ANSWER_BYTES >> 20} MiB for what it prints",
 }
@@ -77,7 +79,7 @@ class Apart:
             Failed: The class or the method raised an exception.
             OverBudget: It needs more time or memory than it may have.
         """
-        kind, value = _process.ask(self._key, self._made, method, args)
+        kind, value = _process.ask(self._key, self._made, method, args, SECONDS, MEMORY_BYTES, _ANSWER_SECONDS)
         if kind in _NEEDS:
             raise OverBudget(
                 f"{self._where}: it needs more than {_NEEDS[kind]}, as no usual one does; make it simpler, or do not "
@@ -88,7 +90,7 @@ class Apart:
         return value
 
 
-_Made = tuple[str, str, tuple[Any, ...]]
+Made = tuple[str, str, tuple[Any, ...]]
 """How an object is made: the module and the name of its class, and arguments."""
 
 
@@ -96,11 +98,13 @@ def _written(value: Any) -> bytes:
     return json.dumps(value, default=lambda other: other.tolist() if hasattr(other, "tolist") else str(other)).encode()
 
 
-class _Process:
-    """The other process of this process."""
+class Child:
+    """Another process, which makes objects and calls their methods, one call at a time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self.killed = False
+        """Whether `kill` has ended it."""
         self._forget()
 
     def _forget(self) -> None:
@@ -108,7 +112,16 @@ class _Process:
         self._connection: Connection | None = None
         self._made: set[str] = set()
 
-    def ask(self, key: str, made: _Made, method: str, args: tuple[Any, ...]) -> tuple[str, Any]:
+    def ask(
+        self,
+        key: str,
+        made: Made,
+        method: str,
+        args: tuple[Any, ...],
+        seconds: float,
+        memory_bytes: int,
+        wait_seconds: float,
+    ) -> tuple[str, Any]:
         """The kind of the answer of a call, and the answer.
 
         Args:
@@ -116,18 +129,21 @@ class _Process:
             made: How it is made, for the first call.
             method: The method.
             args: Its arguments.
+            seconds: Processor time of the call; 0: no limit.
+            memory_bytes: Memory of this call and all later ones, beyond what the process has; 0: no limit.
+            wait_seconds: Longest wait for the answer.
         """
         with self._lock:
-            request = _written((key, None if key in self._made else made, method, args, SECONDS))
+            request = _written((key, None if key in self._made else made, method, args, seconds, memory_bytes))
             connection = self._started()
             try:
                 connection.send_bytes(request)
-                answer = connection.recv_bytes() if connection.poll(_ANSWER_SECONDS) else None
+                answer = connection.recv_bytes() if connection.poll(wait_seconds) else None
             except (EOFError, OSError):
                 answer = None
             if answer is None:
                 # Without memory, a library may end the process itself.
-                return (child.TIME if self._end() in (-signal.SIGPROF, -signal.SIGKILL) else child.MEMORY), None
+                return _KINDS.get(self._end(), child.MEMORY), None
             self._made.add(key)
             kind, value = json.loads(answer)
             return kind, value
@@ -138,7 +154,7 @@ class _Process:
             with theirs:
                 paths = json.dumps([path for path in sys.path if path])
                 self._running = subprocess.Popen(
-                    [sys.executable, "-P", "-c", _START, paths, str(theirs.fileno()), str(MEMORY_BYTES)],
+                    [sys.executable, "-P", "-c", _START, paths, str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
@@ -147,17 +163,25 @@ class _Process:
                     start_new_session=True,
                 )
             self._connection = ours
+            if self.killed:
+                self._running.kill()
         return self._connection
 
-    def _end(self) -> int | None:
-        """End the process. Returns its exit code; None: it was not started."""
-        code = None
+    def _end(self) -> int:
+        """End the process. Returns its exit code; 0: it was not started."""
+        code = 0
         if self._connection is not None and self._running is not None:
-            self._connection.close()
             self._running.kill()
+            self._connection.close()
             code = self._running.wait()
         self._forget()
         return code
+
+    def kill(self) -> None:
+        """End the process for ever, also while another thread waits for its answer."""
+        self.killed = True
+        if (running := self._running) is not None:
+            running.kill()
 
     def end(self) -> None:
         """End the process, if it was started."""
@@ -177,6 +201,7 @@ class _Process:
 _START = (
     "import sys, json; sys.path[:] = json.loads(sys.argv.pop(1)); from halcyon.host.budgets.child import main; main()"
 )
-_process = _Process()
+_KINDS = {-signal.SIGPROF: child.TIME, -signal.SIGKILL: child.KILLED}
+_process = Child()
 atexit.register(_process.end)
 os.register_at_fork(after_in_child=_process.forget_in_child)

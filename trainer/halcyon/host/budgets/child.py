@@ -18,8 +18,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-RETURNED, RAISED, TIME, MEMORY, LENGTH = "returned", "raised", "time", "memory", "length"
-"""Kinds of an answer. A process that needs too much time gives none."""
+RETURNED, RAISED, TIME, KILLED, MEMORY, LENGTH = "returned", "raised", "time", "killed", "memory", "length"
+"""Kinds of an answer. A process that needs too much time, or was killed, gives none."""
 ANSWER_BYTES, ANSWER_GROWTH = 4 * 2**20, 32
 """An answer may have these bytes, and this multiple of those of its call."""
 _KEPT = 64
@@ -30,29 +30,32 @@ _STACK_FRAMES = 2000
 def main() -> None:
     """Answer calls until the other side closes the connection.
 
-    Arguments of the command: file descriptor and bytes of memory.
+    Argument of the command: file descriptor.
     """
     connection = Connection(int(sys.argv[1]))
-    memory_bytes = int(sys.argv[2])
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.setrecursionlimit(_STACK_FRAMES)
     kept: OrderedDict[str, Any] = OrderedDict()
     made: dict[str, list[Any]] = {}
+    limited: set[str] = set()
     while True:
         try:
             request = connection.recv_bytes()
         except (EOFError, OSError):
             return
-        connection.send_bytes(_answer(kept, made, request, memory_bytes))
+        connection.send_bytes(_answer(kept, made, limited, request))
 
 
-def _answer(kept: OrderedDict[str, Any], made: dict[str, list[Any]], request: bytes, memory_bytes: int) -> bytes:
-    key, how, method, args, seconds = json.loads(request)
+def _answer(kept: OrderedDict[str, Any], made: dict[str, list[Any]], limited: set[str], request: bytes) -> bytes:
+    key, how, method, args, seconds, memory_bytes = json.loads(request)
     if how is not None:
         made[key] = how
     module, name, values = made[key]
     if module not in sys.modules:
         importlib.import_module(module)
+    if memory_bytes and module not in limited:
         _limit_memory(memory_bytes)
+        limited.add(module)
     signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal ends the process, whatever it does
     try:
         if key not in kept:
@@ -62,9 +65,9 @@ def _answer(kept: OrderedDict[str, Any], made: dict[str, list[Any]], request: by
         kept.move_to_end(key)
         answer = json.dumps((RETURNED, getattr(kept[key], method)(*args))).encode()
         if len(answer) > ANSWER_BYTES + ANSWER_GROWTH * len(request):
-            answer = json.dumps((LENGTH, "")).encode()
+            answer = json.dumps((LENGTH, None)).encode()
     except MemoryError:
-        answer = json.dumps((MEMORY, "")).encode()
+        answer = json.dumps((MEMORY, None)).encode()
     except BaseException as error:  # it is code of strangers
         answer = json.dumps((RAISED, _first_line(error))).encode()
     finally:

@@ -1,21 +1,14 @@
-"""Compiles JSON schemas with ``llguidance``; as a program, it tries schemas that come from strangers, within limits of
-time and memory.
+"""Compiles JSON schemas with ``llguidance``. Schemas of strangers are tried in a process with limits (`Trial`).
 
 The library has limits for the steps of a text, but none for all of the compilation: a short schema with ``multipleOf``
 can take minutes and gigabytes. A thread cannot be ended, so a schema is first compiled here, in a process that the
-kernel ends at a limit. Only a schema that stayed within the limits is compiled again by the server.
-
-The program reads a vocabulary and then schemas from standard input, and answers each; all are lines of JSON. It imports
-only the standard library and ``llguidance``, so that it starts fast.
+kernel ends at a limit. Only a schema that stayed within the limits is compiled again by the server. The process imports
+this module, so it imports only the standard library and ``llguidance``.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import resource
-import signal
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,19 +42,11 @@ class Vocabulary:
     ends: list[int]
     encode: Callable[[str | bytes], list[int]] | None = None
 
-    def json(self) -> bytes:
-        """A line for `of_json`, without `encode`."""
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """The arguments of `Trial`: all but `encode`."""
         tokens = [token.decode("latin-1") for token in self.tokens]
-        return (
-            json.dumps([tokens, self.special_token_ids, self.eos_token_id, self.bos_token_id, self.ends]).encode()
-            + b"\n"
-        )
-
-    @classmethod
-    def of_json(cls, line: bytes) -> Vocabulary:
-        """The vocabulary of a line."""
-        tokens, *others = json.loads(line)
-        return cls([token.encode("latin-1") for token in tokens], *others)
+        return tokens, self.special_token_ids, self.eos_token_id, self.bos_token_id, self.ends
 
     def __call__(self, text: str | bytes) -> list[int]:
         """The tokens of a text."""
@@ -114,54 +99,37 @@ def panic_of(call: Callable[[], object]) -> str:
     return ""
 
 
-def main() -> None:
-    """Answer requests until the end of the input.
+class Trial:
+    """Tries schemas, in a process with limits.
 
-    Arguments of the command: seconds of processor time and bytes for each schema.
+    Args:
+        values: `Vocabulary.values`, as JSON expresses them.
     """
-    seconds, memory_bytes = float(sys.argv[1]), int(sys.argv[2])
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    tokenizer = tokenizer_of(Vocabulary.of_json(sys.stdin.buffer.readline()))
-    compiled(tokenizer, '{"type": "object"}')  # what the library makes once is not counted for the first schema
-    began, size = _resident_bytes(), _address_bytes()
-    if size:
-        resource.setrlimit(resource.RLIMIT_AS, (size + memory_bytes, size + memory_bytes))
-    _answer({})
-    for line in sys.stdin.buffer:
-        signal.setitimer(signal.ITIMER_PROF, seconds)  # the signal ends the process
-        try:
-            matcher = compiled(tokenizer, line.decode())
-            answer: dict[str, object] = {"bytes": max(0, _resident_bytes() - began)}
-            del matcher
-        except ValueError as error:
-            answer = {"error": str(error)}
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        is_last = _resident_bytes() - began > _GROWN_BYTES
-        _answer(answer | {"isLast": is_last})
-        if is_last:
-            return
 
+    def __init__(self, *values: Any) -> None:
+        tokens, *others = values
+        self._tokenizer = tokenizer_of(Vocabulary([token.encode("latin-1") for token in tokens], *others))
+        compiled(self._tokenizer, '{"type": "object"}')  # what the library makes once is not counted for a schema
+        self._began = _resident_bytes()
 
-def _answer(document: dict[str, object]) -> None:
-    sys.stdout.write(json.dumps(document) + "\n")
-    sys.stdout.flush()
+    def ready(self) -> None:
+        """Do nothing: the first call makes the object, which has no limits yet."""
 
+    def try_schema(self, schema: str) -> tuple[int, bool]:
+        """Bytes that the grammar of a schema takes, and whether this process should be replaced.
 
-def _pages(field: int) -> int:
-    """A number of ``/proc/self/statm`` in bytes; 0 where there is no such file."""
-    try:
-        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[field]) * os.sysconf("SC_PAGESIZE")
-    except OSError:
-        return 0
-
-
-def _address_bytes() -> int:
-    return _pages(0)
+        Raises:
+            ValueError: The schema is not valid.
+        """
+        matcher = compiled(self._tokenizer, schema)
+        size = max(0, _resident_bytes() - self._began)
+        del matcher
+        return size, _resident_bytes() - self._began > _GROWN_BYTES
 
 
 def _resident_bytes() -> int:
-    return _pages(1)
-
-
-if __name__ == "__main__":
-    main()
+    """0 where there is no such file."""
+    try:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGESIZE")
+    except OSError:
+        return 0
