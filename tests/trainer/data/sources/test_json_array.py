@@ -56,8 +56,7 @@ def test_elements_end_where_a_parser_ends_them(rows: list[Any], chunk: int, targ
     chunks = [data[start : start + chunk] for start in range(0, len(data), chunk)]
     blocks = list(cut_rows(chunks, ElementScanner("f"), target))
     found = [
-        [json.loads(one) for one in elements("f", block.text, first=not number)]
-        for number, block in enumerate(blocks)
+        [json.loads(one) for one in elements("f", block.text, first=not number)] for number, block in enumerate(blocks)
     ]
     assert [one for block in found for one in block] == rows
     assert [len(block) for block in found] == [block.rows for block in blocks]
