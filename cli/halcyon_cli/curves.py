@@ -4,13 +4,13 @@ steps. In a page, a script shows the step and the values below the pointer.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from halcyon.commands.views.templates import rendered
 from halcyon.telemetry.history.reading import History
 from halcyon_api.printable import markup
 from halcyon_cli.drawing import NoPicture, svg_of
@@ -94,16 +94,9 @@ def curves_in_page(histories: Sequence[History]) -> str:
         svg, panels = _drawn(histories)
     except NoPicture as problem:
         return f'<p class="dim">{markup(str(problem))}</p>'
-    # In a script element only "<" could end the text.
-    values = json.dumps([panel.document() for panel in panels], separators=(",", ":")).replace("<", "\\u003c")
     windows = sorted({window for one in histories if (window := smoothing(series(one.steps, "loss")[1]))})
-    mean = f"the mean of {' or '.join(map(str, windows))} kept steps, this one and those before it"
-    smooth = f" A pale line is each kept step; the line on it is {mean}." if windows else ""
-    words = f"Point at a curve for its step and values.{smooth} Dotted lines are restarts; points are held-out losses."
-    return (
-        f'<figure class="curves">{inline(svg)}<div class="pointed" hidden></div>'
-        f'<script type="application/json">{values}</script><figcaption class="dim">{words}</figcaption></figure>'
-    )
+    documents = [panel.document() for panel in panels]
+    return rendered("halcyon_cli", "curves.html", svg=inline(svg), panels=documents, windows=windows)
 
 
 def inline(svg: str) -> str:

@@ -10,10 +10,10 @@ import hashlib
 from base64 import b64encode
 from collections.abc import Iterable
 
+from halcyon.commands.views.templates import rendered
 from halcyon.telemetry.history.reading import History
 from halcyon_api.counting import counted, percent
 from halcyon_api.local_times import local_time
-from halcyon_api.printable import markup
 from halcyon_api.status.goodput import CAUSES, LOOKS, cause_label
 from halcyon_cli.curves import SCRIPT, curves_in_page, inline
 from halcyon_cli.history_report import last_tasks, left_out, report_of, spread
@@ -23,20 +23,6 @@ from halcyon_cli.report import draw, span
 
 _EVENTS = 500
 _TEXTS = 12
-_STYLE = """
-body { font-family: system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-table { border-collapse: collapse; margin: 0.5rem 0 1.5rem; display: block; overflow-x: auto }
-td, th { padding: 0.2rem 0.9rem 0.2rem 0; text-align: left; vertical-align: top }
-th { border-bottom: 1px solid #bbb; font-weight: 600 } th:empty { border: 0; padding: 0 }
-svg { width: 100%; height: auto } .dim { color: #666 } figure { margin: 0; position: relative }
-figcaption { font-size: 0.9rem }
-.pointed {
-  position: absolute; pointer-events: none; background: #fff; border: 1px solid #bbb; padding: 0.3rem 0.5rem;
-  font-size: 0.85rem; white-space: nowrap
-}
-pre { background: #f5f5f5; padding: 0.6rem } blockquote { margin: 0.3rem 0; padding-left: 0.8rem; border-left: 3px solid #ccc }
-pre, blockquote p { white-space: pre-wrap; overflow-wrap: anywhere }
-"""
 
 
 def page(history: History, now: float) -> str:
@@ -98,14 +84,4 @@ def whole_page(title: str, parts: Iterable[str]) -> str:
         parts: The content in HTML, from top to bottom.
     """
     digest = b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    # The pictures have styles of their own, in elements and attributes.
-    policy = f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; base-uri 'none'"
-    head = (
-        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'
-        f"<title>{markup(title)}</title><style>{_STYLE}</style>"
-    )
-    body = "\n".join(parts)
-    return (
-        f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n<h1>{markup(title)}</h1>\n{body}\n'
-        f"<script>{SCRIPT}</script></body></html>\n"
-    )
+    return rendered("halcyon_cli", "page.html", title=title, parts=list(parts), script=SCRIPT, digest=digest)

@@ -312,13 +312,10 @@ def process_groups_table(report: Report) -> FittedTable:
     table = FittedTable("start", "steps", "ended", numbers=numbers, drops=drops)
     before_steps = [cause for cause, look in LOOKS.items() if look.place <= LOOKS["compile"].place]
     for group in report.groups:
-        steps = (
-            f"{group.from_step}-{group.to_step}" if group.from_step is not None and group.to_step is not None else "-"
-        )
         start = sum(getattr(group.seconds, cause) for cause in before_steps)
         table.add_row(
-            group.name.removesuffix(".0"),
-            steps,
+            group.title,
+            group.steps or "-",
             group.end_words or group.ended or "-",
             f"{group.seconds.total:.1f}",
             f"{start:.1f}",

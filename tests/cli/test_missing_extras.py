@@ -45,7 +45,6 @@ OF_TRAINER = [
     "jax",
     "jaxlib",
     "jaxtyping",
-    "jinja2",
     "numpy",
     "obstore",
     "optax",

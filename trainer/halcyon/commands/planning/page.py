@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +12,7 @@ from halcyon.commands.planning.search import Row, Tried, words
 from halcyon.commands.views.pages import program_page
 from halcyon.commands.views.picture import numbers_table
 from halcyon.commands.views.tables import FittedTable
+from halcyon.commands.views.templates import rendered
 from halcyon.step.device_use import Plan
 from halcyon.step.step_time import StepTime
 from halcyon_api.counting import percent, size
@@ -154,21 +154,8 @@ def picture(numbers: Estimate, name: str) -> str:
     step = numbers.step
     parts = () if step is None else step.parts
     longest = max((part.seconds for part in parts), default=1.0) or 1.0
-    rows: list[str] = []
-    for place, part in enumerate(parts):
-        y, colour = 52 + 26 * place, _COLOURS[part.bound]
-        whole, ideal = (420 * seconds / longest for seconds in (part.seconds, part.ideal_seconds))
-        rows.append(
-            f'<text x="130" y="{y + 13}" text-anchor="end">{html.escape(part.name)}</text>'
-            f'<rect x="140" y="{y}" width="{whole:.1f}" height="18" fill="{colour}" fill-opacity="0.35"/>'
-            f'<rect x="140" y="{y}" width="{min(ideal, whole):.1f}" height="18" fill="{colour}"/>'
-            f'<text x="{148 + whole:.1f}" y="{y + 13}">{duration(part.seconds)}, {part.bound}</text>'
-        )
-    height = 70 + 26 * len(parts)
-    title = html.escape(f"{name}: time of a step, {duration(step.seconds)}" if step else f"{name}: no time is known")
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {height}" font-family="sans-serif" font-size="13">\n'
-        f'<rect width="760" height="{height}" fill="#ffffff"/>\n<text x="16" y="28" font-size="16">{title}</text>\n'
-        + "\n".join(rows)
-        + f'\n<text x="16" y="{height - 8}" fill="#555555">full colour: on ideal devices</text>\n</svg>\n'
-    )
+    title = f"{name}: time of a step, {duration(step.seconds)}" if step else f"{name}: no time is known"
+    return rendered(
+        "halcyon.commands", "step.svg",
+        title=title, parts=parts, scale=420 / longest, colours=_COLOURS, duration=duration,
+    )  # fmt: skip
