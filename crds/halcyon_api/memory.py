@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from halcyon_api.counting import size
 from halcyon_api.elastic import possible_microbatches
 from halcyon_api.hardware.kinds import GIB
-from halcyon_api.hardware.machines import MACHINES, left_of_host_gib
+from halcyon_api.hardware.machines import left_of_host_gib
 from halcyon_api.mesh import WIDTHS, average_bytes, model_shape, reference_bytes
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
@@ -80,10 +80,9 @@ def host_memory_problem(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[str,
     None if it may fit, or is not known.
     """
     shape = spec.accelerator.row.shape(spec.accelerator.topology)
-    machine = None if shape is None else MACHINES.get(shape.machine_type)
-    if shape is None or machine is None or spec.trainer.offload != "optimizer":
+    if shape is None or shape.machine_size is None or spec.trainer.offload != "optimizer":
         return None
-    needed, there = offloaded_bytes(spec, mesh) * shape.devices_per_host, left_of_host_gib(machine[0]) * GIB
+    needed, there = offloaded_bytes(spec, mesh) * shape.devices_per_host, left_of_host_gib(shape.machine_size[0]) * GIB
     if needed <= there:
         return None
     return "spec.trainer.offload", (

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import pytest
 
 from halcyon_api.hardware import TABLE
 from halcyon_api.hardware.compiler import (
     COMPILER_OPTIONS,
-    GENERATION_TITLES,
     LEFT_OUT,
     CompilerOption,
     Generation,
@@ -17,6 +14,7 @@ from halcyon_api.hardware.compiler import (
     options_of,
     without_flags,
 )
+from halcyon_api.hardware.gpu import ARCHITECTURES
 
 ROWS = (
     CompilerOption(("a",), True, ("cc9",), "reason", "source", several_devices=True),
@@ -45,17 +43,13 @@ def test_a_device_has_a_generation(kind: str, capability: str, generation: Gener
     assert generation_of(kind, capability) == generation
 
 
-def test_the_generations_are_those_of_the_hardware_table() -> None:
-    assert {name for name in get_args(Generation) if name in TABLE} == {
-        row.name for row in TABLE.values() if row.family == "tpu"
-    }
-    assert {f"cc{row.compute_capability[0]}" for row in TABLE.values() if row.compute_capability} <= set(
-        get_args(Generation)
-    )
-    assert all(
-        generation_of(kind) == row.name for row in TABLE.values() if row.family == "tpu" for kind in row.device_kinds
-    )
-    assert set(GENERATION_TITLES) == set(get_args(Generation))
+def test_each_row_with_a_compiler_has_a_generation() -> None:
+    for row in TABLE.values():
+        capability = ".".join(map(str, row.compute_capability or ()))
+        expected = row.name if row.family == "tpu" else f"cc{capability.partition('.')[0]}" if capability else None
+        assert {generation_of(kind, capability) for kind in row.device_kinds} <= {expected}, row.name
+    asked = {name for row in COMPILER_OPTIONS for name in row.generations}
+    assert asked <= {generation_of("", f"{major}.0") for major, _ in ARCHITECTURES} | set(TABLE)
 
 
 def test_an_option_is_for_its_hardware_its_number_of_devices_its_jax_and_its_loops() -> None:

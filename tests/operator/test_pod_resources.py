@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from halcyon_api.hardware import TABLE
-from halcyon_api.hardware.machines import CPU_POD_CPUS, CPU_POD_GIB, MACHINES, left_of_host_gib, pod_cpus
+from halcyon_api.hardware.machines import CPU_POD_CPUS, CPU_POD_GIB, left_of_host_gib, pod_cpus
 from halcyon_operator.model.decision import JobSetPlan, ProbePlan
 from halcyon_operator.model.settings import Settings
 from halcyon_operator.objects.jobset import build_jobset, build_probe
@@ -87,16 +87,14 @@ def test_every_row_has_an_amount_for_every_shape() -> None:
         for topology in topologies:
             shape = row.shape(topology)
             assert shape is not None
-            assert not shape.machine_type or shape.machine_type in MACHINES, (
-                f"{row.name}: give the memory and the CPUs of {shape.machine_type}"
-            )
-            memory_gib, machine_cpus = MACHINES.get(shape.machine_type, (1, 1 << 10))
+            assert not shape.machine_type or shape.machine_size, f"{row.name}: give the size of {shape.machine_type}"
+            memory_gib, machine_cpus = shape.machine_size or (1, 1 << 10)
             # At least 4 CPUs are left, and no machine of a row has another ratio by a wrong row of the table.
             assert row.family == "cpu" or 4 <= int(pod_cpus(row, shape)) <= machine_cpus - 4 or not shape.machine_type
             assert not shape.machine_type or 1.5 <= memory_gib / machine_cpus <= 20
 
 
-@pytest.mark.parametrize("host", [memory_gib for memory_gib, _ in MACHINES.values()])
+@pytest.mark.parametrize("host", sorted({size[0] for row in TABLE.values() for size in row.machine_sizes.values()}))
 def test_enough_memory_is_left_for_the_node(host: int) -> None:
     """GKE reserves about 2 % of a large machine's memory and 10 % of a small one's. Its guides leave at least as much
     again to the node's other pods."""

@@ -8,12 +8,12 @@ from halcyon_api.hardware import PRICES, PROVISIONING_AS_OF, PROVISIONING_LABELS
 from halcyon_api.hardware.compiler import (
     COMPILER_OPTIONS,
     FIRST_JAX,
-    GENERATION_TITLES,
     LEFT_OUT,
     CompilerOption,
+    title,
 )
 from halcyon_api.hardware.kinds import Accelerator, Fabric
-from halcyon_api.hardware.machines import CPU_POD_CPUS, CPU_POD_GIB, DEVICE_CPUS, DEVICE_GIB, MACHINES, left_of_host_gib
+from halcyon_api.hardware.machines import CPU_POD_CPUS, CPU_POD_GIB, DEVICE_CPUS, DEVICE_GIB, left_of_host_gib
 
 _HEADER = """<!-- Generated from crds/halcyon_api/hardware by `make generate`. Do not edit. -->
 # Hardware
@@ -237,7 +237,7 @@ def _tpu(row: Accelerator) -> tuple[str, ...]:
     )
     label = next(iter(row.node_labels.values()))
     hosts = {shape.chips_per_host for name in row.topologies if (shape := row.shape(name)) is not None}
-    machine = " or ".join(f"`{row.machine.format(chips=chips)}`" for chips in sorted(hosts))
+    machine = " or ".join(f"`{row.machine_of(chips)}`" for chips in sorted(hosts))
     return (
         f"`{row.name}`",
         f"`{label}`",
@@ -252,13 +252,12 @@ def _tpu(row: Accelerator) -> tuple[str, ...]:
 def _gpu(row: Accelerator) -> tuple[str, ...]:
     label = f"`{next(iter(row.node_labels.values()))}`" if row.node_labels else "any node"
     counts = ", ".join(map(str, row.devices_per_host)) or f"1 to {row.max_devices_per_host}"
-    names = [row.machine_types.get(count) or row.machine.format(chips=count) for count in row.devices_per_host]
-    machines = _quoted(name for name in names if name)
+    machines = _quoted(name for count in row.devices_per_host if (name := row.machine_of(count)))
     return (f"`{row.name}`", label, machines or "any", counts, f"1 to {row.max_hosts}", *_powers(row), _tried(row))
 
 
 def _option(row: CompilerOption) -> tuple[str, ...]:
-    hardware = ", ".join(GENERATION_TITLES[name] for name in row.generations)
+    hardware = ", ".join(title(name) for name in row.generations)
     since = "" if row.since == FIRST_JAX else f", from JAX {row.since[0]}.{row.since[1]}"
     programs = f"{'of several devices' if row.several_devices else 'all'}{since}"
     value = str(row.value).lower() if isinstance(row.value, bool) else str(row.value)
@@ -290,7 +289,8 @@ def _provisioning() -> Iterable[str]:
 
 
 def _host_memory() -> Iterable[str]:
-    for machine, (host, cpus) in MACHINES.items():
+    sizes = {row.machine_of(chips): size for row in TABLE.values() for chips, size in row.machine_sizes.items()}
+    for machine, (host, cpus) in sizes.items():
         yield f"| `{machine}` | {host} GiB | {left_of_host_gib(host)} GiB | {cpus} | {cpus // 2} |"
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import difflib
 
-from halcyon_api.hardware.gpu import GPUS
-from halcyon_api.hardware.kinds import Accelerator, Provisioning
+from halcyon_api.hardware.gpu import GPUS, architecture_of
+from halcyon_api.hardware.kinds import Accelerator, NarrowType, Provisioning
 from halcyon_api.hardware.tpu import TPUS
 
 CPU = Accelerator(
@@ -45,12 +45,26 @@ fetcher for Google Cloud). That of v5e is Google's page of prices; that of a100-
 """
 
 
-_ROWS = {kind: row for row in TABLE.values() for kind in row.device_kinds}
+_ROWS = {kind: row for row in reversed(TABLE.values()) for kind in row.device_kinds}
 
 
 def row_of_device(kind: str) -> Accelerator | None:
-    """The row of a device, by JAX's name of its kind. None: the table does not have it."""
+    """The first row of a device, by JAX's name of its kind. None: the table does not have it."""
     return _ROWS.get(kind)
+
+
+def narrow_types(device_kind: str, compute_capability: str = "") -> tuple[NarrowType, ...]:
+    """The types with 8 bits or less in which a device multiplies matrices faster than in bfloat16.
+
+    Args:
+        device_kind: JAX's name of the kind of device.
+        compute_capability: Of an NVIDIA GPU, such as ``9.0``.
+    """
+    major, _, minor = compute_capability.partition(".")
+    known = (
+        architecture_of((int(major), int(minor))) if major.isdigit() and minor.isdigit() else row_of_device(device_kind)
+    )
+    return known.narrow if known else ()
 
 
 def suggestion(name: str) -> str | None:

@@ -10,25 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from halcyon_api.hardware import row_of_device
+from halcyon_api.hardware.gpu import ARCHITECTURES
 
-Generation = Literal["v4", "v5e", "v5p", "v6e", "v7x", "cc8", "cc9", "cc10", "cc12"]
-"""A generation of TPUs, or of NVIDIA GPUs by the first number of their compute capability."""
-
-GENERATION_TITLES: dict[Generation, str] = {
-    "v4": "`v4`",
-    "v5e": "`v5e`",
-    "v5p": "`v5p`",
-    "v6e": "`v6e`",
-    "v7x": "`v7x`",
-    "cc8": "GPUs of compute capability 8",
-    "cc9": "GPUs of compute capability 9",
-    "cc10": "GPUs of compute capability 10",
-    "cc12": "GPUs of compute capability 12",
-}
-"""Words for generations in a list."""
+Generation = str
+"""A generation of TPUs, by its ``accelerator.type``, or of NVIDIA GPUs, ``cc`` with the first number of their compute
+capability.
+"""
 
 FIRST_JAX = (0, 11)
 """Oldest version of JAX that the trainer runs with."""
@@ -181,9 +170,16 @@ def generation_of(device_kind: str, compute_capability: str = "") -> Generation 
         device_kind: JAX's name of the kind of device.
         compute_capability: Of an NVIDIA GPU, such as ``9.0``.
     """
-    row = row_of_device(device_kind)
-    found = row.name if row is not None and row.family == "tpu" else f"cc{compute_capability.partition('.')[0]}"
-    return next((name for name in GENERATION_TITLES if name == found), None)
+    major, row = compute_capability.partition(".")[0], row_of_device(device_kind)
+    if any(major == str(known) for known, _ in ARCHITECTURES):
+        return f"cc{major}"
+    return row.name if row is not None and row.family == "tpu" else None
+
+
+def title(generation: Generation) -> str:
+    """Words for a generation in a list."""
+    number = generation.removeprefix("cc")
+    return f"GPUs of compute capability {number}" if number != generation else f"`{generation}`"
 
 
 def options_of(

@@ -1,15 +1,22 @@
 """NVIDIA GPUs on GKE, and on any nodes that offer ``nvidia.com/gpu``.
 
+All that is known of a GPU is in its row, and what it shares with others of its compute capability is in one of
+`ARCHITECTURES`: a new GPU changes no other file.
+
 A topology is ``HOSTSxGPUS``; one process drives all GPUs of a host. Memory and peak performance are those of NVIDIA's
-data sheets (dense bfloat16, without sparsity), and so are the narrow types: those with a higher peak.
+data sheets (dense bfloat16, without sparsity), and so are the narrow types: those with a higher peak. The facts for the
+compiler are XLA's own descriptions of GPUs (``openxla/xla: xla/backends/gpu/target_config/specs``, read 2026-11-26);
+for the L4, which has none there, NVIDIA's data sheet and the table of compute capabilities in the CUDA C++ programming
+guide. The sizes of machines are those of Google's tables.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from halcyon_api.hardware.fabrics import LIBRARIES, TCPX, TCPXO, rdma
-from halcyon_api.hardware.kinds import Accelerator
+from halcyon_api.hardware.kinds import Accelerator, Architecture, Chip, GpuKernel, Tile
 
 RESOURCE = "nvidia.com/gpu"
 _SOURCE = "xpk 1.13.1, table of systems; GKE's guides to GPU machines; NVIDIA's data sheets"
@@ -21,7 +28,65 @@ _MAX_HOSTS = 1024
 _MAX_NVLINK_HOSTS = 18
 
 
-def _gpu(name: str, title: str, label: str, counts: tuple[int, ...], **facts: Any) -> Accelerator:
+_TRITON = GpuKernel("triton", 256, 256, keeps_table=True)
+_SMALL_TRITON = replace(_TRITON, widest_value=128)
+_WIDE, _SMALL = Tile(128, 256, 32, warps=8, stages=4), Tile(128, 128, 32, warps=4, stages=3)
+_SQUARE = Tile(256, 256, 64, warps=8, stages=3)
+_AMPERE = Architecture((_TRITON,), ("int8",), _WIDE, _SMALL, shared_kib=164, float_units=64)
+_AMPERE_86 = replace(_AMPERE, attention=(_SMALL_TRITON,), shared_kib=100, threads=1536, float_units=128)
+_ADA = replace(_AMPERE_86, narrow=("float8", "int8"))
+_BLACKWELL = Architecture(
+    (GpuKernel("mosaic_gpu", 192, 192, soft_cap=True, gradients="blackwell"), _TRITON),
+    ("float8", "int8", "mxfp8", "nvfp4"),
+    tile=_SQUARE,
+    outer=_SQUARE,
+)
+ARCHITECTURES: dict[tuple[int, int], Architecture] = {
+    (8, 0): _AMPERE,
+    (8, 6): _AMPERE_86,
+    (8, 7): _AMPERE,
+    (8, 8): _AMPERE_86,
+    (8, 9): _ADA,
+    (9, 0): Architecture(
+        (GpuKernel("mosaic_gpu", 256, 256, soft_cap=True, gradients="hopper"),),
+        ("float8", "int8"),
+        tile=Tile(128, 256, 64, warps=8, stages=4),
+        outer=Tile(128, 256, 64, warps=8, stages=3),
+        outer_of_few=Tile(128, 128, 32, warps=4, stages=4),
+    ),
+    (10, 0): _BLACKWELL,
+    (10, 3): replace(_BLACKWELL, narrow=("float8", "mxfp8", "nvfp4")),
+    (11, 0): _ADA,
+    (12, 0): replace(_ADA, attention=(replace(_SMALL_TRITON, ranges=False),)),
+}
+"""By the compute capability from which on they are so, oldest first.
+
+The kernels of attention are those of tokamax 0.0.17, and our own backward passes, which compute visible tiles alone.
+Their facts are of tokamax's sources and of programs that were compiled for each, forward and backward:
+
+- Mosaic GPU: its backward pass exists for compute capability 9 and 10 only. Its widest head follows from the shared
+  memory of one block.
+- Triton: its backward pass has no soft cap, and reads the ranges of keys (documents, windows) from a table of one byte
+  for each query and key. Reading that table does not compile for compute capability 12. Compute capability 8.6, 8.9 and
+  12 have 99 KiB of shared memory, which bounds the width of values and the tiles of groups.
+"""
+
+
+def architecture_of(compute_capability: tuple[int, int]) -> Architecture | None:
+    """The newest architecture that is not newer than a compute capability; None: older than all."""
+    return next((row for least, row in reversed(ARCHITECTURES.items()) if least <= compute_capability), None)
+
+
+def _gpu(
+    name: str,
+    title: str,
+    compute_capability: tuple[int, int],
+    label: str,
+    counts: tuple[int, ...],
+    of_machine: tuple[int, int],
+    **facts: Any,
+) -> Accelerator:
+    """A GPU on GKE. `of_machine` is its part of the machine's memory, in GiB, and of its virtual CPUs."""
     taints = facts.pop("tolerated_taints", ())
     return Accelerator(
         name,
@@ -32,7 +97,10 @@ def _gpu(name: str, title: str, label: str, counts: tuple[int, ...], **facts: An
         node_labels={"cloud.google.com/gke-accelerator": label},
         tolerated_taints=((RESOURCE, ""), ("user-workload", "true"), *taints),
         resource=RESOURCE,
+        compute_capability=compute_capability,
+        narrow=ARCHITECTURES[compute_capability].narrow,
         devices_per_host=counts,
+        machine_sizes={count: (of_machine[0] * count, of_machine[1] * count) for count in counts},
         max_hosts=facts.pop("max_hosts", _MAX_HOSTS),
         provisioning=facts.pop("provisioning", _EVERY_KIND),
         environment={"LD_LIBRARY_PATH": LIBRARIES},
@@ -59,69 +127,73 @@ GPUS = (
     _gpu(
         "l4",
         "NVIDIA L4",
+        (8, 9),
         "nvidia-l4",
         (1, 2, 4, 8),
-        machine_types={1: "g2-standard-12", 2: "g2-standard-24", 4: "g2-standard-48", 8: "g2-standard-96"},
+        (48, 12),
+        machine="g2-standard-{cpus}",
         list_price=1.0,
+        chip=Chip(58, 24 * _GB, 50331648, 2.04),
         memory_bytes=24 * _GB,
         peak_flops_per_second=121e12,
         memory_bandwidth=300 * _GB,
         link_bandwidth=32 * _GB,
         network_bandwidth=100 * _GBIT,
-        narrow=("float8", "int8"),
-        compute_capability=(8, 9),
         device_kinds=("NVIDIA L4",),
         aliases=("nvidia-l4", "g2-standard"),
     ),
     _gpu(
         "a100",
         "NVIDIA A100 40 GB",
+        (8, 0),
         "nvidia-tesla-a100",
         (1, 2, 4, 8),
+        (85, 12),
         machine="a2-highgpu-{chips}g",
         list_price=3.67,
+        chip=Chip(108, 42331013120, 41943040, 1.41),
         memory_bytes=40 * _GB,
         peak_flops_per_second=312e12,
         memory_bandwidth=1_555_200 * _MB,
         link_bandwidth=300 * _GB,
         network_bandwidth=100 * _GBIT,
-        narrow=("int8",),
-        compute_capability=(8, 0),
         device_kinds=("NVIDIA A100-SXM4-40GB", "NVIDIA A100-PCIE-40GB"),
         aliases=("nvidia-tesla-a100", "nvidia-a100-40gb", "a100-40gb", "a2-highgpu"),
     ),
     _gpu(
         "a100-80gb",
         "NVIDIA A100 80 GB",
+        (8, 0),
         "nvidia-a100-80gb",
         (1, 2, 4, 8),
+        (170, 12),
         machine="a2-ultragpu-{chips}g",
         list_price=5.03,
+        chip=Chip(108, 85100068864, 41943040, 1.41),
         memory_bytes=80 * _GB,
         peak_flops_per_second=312e12,
         memory_bandwidth=2_039_040 * _MB,
         link_bandwidth=300 * _GB,
         network_bandwidth=100 * _GBIT,
-        narrow=("int8",),
-        compute_capability=(8, 0),
         device_kinds=("NVIDIA A100-SXM4-80GB", "NVIDIA A100 80GB PCIe"),
         aliases=("nvidia-a100-80gb", "a2-ultragpu"),
     ),
     _gpu(
         "h100",
         "NVIDIA H100",
+        (9, 0),
         "nvidia-h100-80gb",
         (1, 2, 4, 8),
+        (234, 26),
         machine="a3-highgpu-{chips}g",
         part_hosts_provisioning=("spot", "flexStart", "queued"),
         list_price=10.98,
+        chip=Chip(132, 84942979072, 52428800, 1.98),
         memory_bytes=80 * _GB,
         peak_flops_per_second=989e12,
         memory_bandwidth=3_352_320 * _MB,
         link_bandwidth=450 * _GB,
         network_bandwidth=800 * _GBIT,
-        narrow=("float8", "int8"),
-        compute_capability=(9, 0),
         fabric=TCPX,
         device_kinds=("NVIDIA H100 80GB HBM3", "NVIDIA H100 PCIe"),
         aliases=("nvidia-h100-80gb", "h100-80gb", "a3-highgpu-8g", "a3-highgpu"),
@@ -130,34 +202,37 @@ GPUS = (
     _gpu(
         "h100-mega",
         "NVIDIA H100 mega",
+        (9, 0),
         "nvidia-h100-mega-80gb",
         (8,),
+        (234, 26),
         machine="a3-megagpu-8g",
         list_price=11.53,
+        chip=Chip(132, 84942979072, 52428800, 1.98),
         memory_bytes=80 * _GB,
         peak_flops_per_second=989e12,
         memory_bandwidth=3_352_320 * _MB,
         link_bandwidth=450 * _GB,
         network_bandwidth=1600 * _GBIT,
-        narrow=("float8", "int8"),
-        compute_capability=(9, 0),
         fabric=TCPXO,
+        device_kinds=("NVIDIA H100 80GB HBM3",),
         aliases=("nvidia-h100-mega-80gb", "h100-mega-80gb", "a3-megagpu-8g"),
     ),
     _gpu(
         "h200",
         "NVIDIA H200",
+        (9, 0),
         "nvidia-h200-141gb",
         (8,),
+        (369, 28),
         machine="a3-ultragpu-8g",
         list_price=10.84,
+        chip=Chip(132, 151397597184, 52428800, 1.98),
         memory_bytes=141 * _GB,
         peak_flops_per_second=989e12,
         memory_bandwidth=4800 * _GB,
         link_bandwidth=450 * _GB,
         network_bandwidth=3200 * _GBIT,
-        narrow=("float8", "int8"),
-        compute_capability=(9, 0),
         fabric=rdma(8, {"NCCL_TUNER_CONFIG_PATH": "/usr/local/gib/configs/tuner_config_a3u.txtpb"}),
         device_kinds=("NVIDIA H200",),
         aliases=("nvidia-h200-141gb", "h200-141gb", "a3-ultragpu-8g"),
@@ -166,16 +241,17 @@ GPUS = (
     _gpu(
         "b200",
         "NVIDIA B200",
+        (10, 0),
         "nvidia-b200",
         (8,),
+        (496, 28),
         machine="a4-highgpu-8g",
+        chip=Chip(148, 191514411008, 132644864, 1.965),
         memory_bytes=180 * _GB,
         peak_flops_per_second=2250e12,
         memory_bandwidth=7_672_320 * _MB,
         link_bandwidth=900 * _GB,
         network_bandwidth=3200 * _GBIT,
-        narrow=("float8", "int8", "mxfp8", "nvfp4"),
-        compute_capability=(10, 0),
         fabric=rdma(8, {"NCCL_TUNER_CONFIG_PATH": "/usr/local/gib/configs/tuner_config_a4.txtpb"}),
         device_kinds=("NVIDIA B200",),
         aliases=("nvidia-b200", "a4-highgpu-8g"),
@@ -183,17 +259,18 @@ GPUS = (
     _gpu(
         "gb200",
         "NVIDIA GB200",
+        (10, 0),
         "nvidia-gb200",
         (4,),
+        (221, 35),
         machine="a4x-highgpu-4g",
         max_hosts=_MAX_NVLINK_HOSTS,
+        chip=Chip(152, 197897748480, 135528448, 2.062),
         memory_bytes=186 * _GB,
         peak_flops_per_second=2500e12,
         memory_bandwidth=7_928_064 * _MB,
         link_bandwidth=900 * _GB,
         network_bandwidth=1600 * _GBIT,
-        narrow=("float8", "int8", "mxfp8", "nvfp4"),
-        compute_capability=(10, 0),
         provisioning=("onDemand", "spot", "reservation"),
         tolerated_taints=(("kubernetes.io/arch", "arm64"),),
         pool_is_slice=True,
@@ -205,17 +282,18 @@ GPUS = (
     _gpu(
         "gb300",
         "NVIDIA GB300",
+        (10, 3),
         "nvidia-gb300",
         (4,),
+        (221, 35),  # a lower bound: the hosts of A4X, as no table of A4X Max was found
         machine="a4x-maxgpu-4g-metal",
         max_hosts=_MAX_NVLINK_HOSTS,
+        chip=Chip(152, 297021079552, 135528448, 2.07),
         memory_bytes=279 * _GB,
         peak_flops_per_second=2500e12,
         memory_bandwidth=7_928_064 * _MB,
         link_bandwidth=900 * _GB,
         network_bandwidth=3200 * _GBIT,
-        narrow=("float8", "mxfp8", "nvfp4"),
-        compute_capability=(10, 3),
         provisioning=("onDemand", "reservation"),
         tolerated_taints=(("kubernetes.io/arch", "arm64"),),
         pool_is_slice=True,
@@ -238,7 +316,8 @@ GPUS = (
         peak_flops_per_second=2250e12,
         memory_bandwidth=7936 * _GB,
         link_bandwidth=900 * _GB,
-        narrow=("float8", "mxfp8", "nvfp4"),
+        chip=Chip(158, 297021865984, 135528448, 1.965),
+        narrow=ARCHITECTURES[10, 3].narrow,
         compute_capability=(10, 3),
         memory_backed_shm=True,
         device_kinds=("NVIDIA B300 SXM6 AC",),

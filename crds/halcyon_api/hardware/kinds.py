@@ -25,6 +25,8 @@ class Shape:
     devices_per_host: int
     machine_type: str = ""
     """Machine type on GKE; empty: any."""
+    machine_size: tuple[int, int] | None = None
+    """Memory of the machine in GiB, and its virtual CPUs; None: not known."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,83 @@ class Fabric:
 
 
 @dataclass(frozen=True)
+class Chip:
+    """What XLA must know of an NVIDIA GPU to compile for it on a machine without one, beside its `Architecture`.
+
+    The numbers are those of XLA's own descriptions of GPUs.
+    """
+
+    cores: int
+    """Streaming multiprocessors."""
+    memory_bytes: int
+    """Memory, less what the driver keeps for itself."""
+    l2_bytes: int
+    """Level-2 cache."""
+    clock_ghz: float
+    """Highest clock rate."""
+
+
+@dataclass(frozen=True)
+class GpuKernel:
+    """One kernel of attention on GPUs of one compute capability; `halcyon_api.hardware.gpu_attention` chooses one.
+
+    Attributes:
+        name: Its name in tokamax.
+        widest_head: Features of the widest head, padded.
+        widest_value: Features of the widest value, padded.
+        soft_cap: Whether it has a soft cap of the scores.
+        ranges: Whether it keeps documents apart and has windows.
+        keeps_table: Whether ranges need a table of one byte for each query and key, in the backward pass.
+        gradients: Our own kernels of the backward pass; None: those of tokamax.
+    """
+
+    name: Literal["mosaic_gpu", "triton"]
+    widest_head: int
+    widest_value: int
+    soft_cap: bool = False
+    ranges: bool = True
+    keeps_table: bool = False
+    gradients: Literal["hopper", "blackwell"] | None = None
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One tile of a product of groups: its sides, and how the programs that compute it are started."""
+
+    rows: int
+    columns: int
+    depth: int
+    """Terms of the sum that are loaded at a time, for factors of 2 bytes."""
+    warps: int
+    stages: int
+    """Loads in flight."""
+    band: int = 8
+    """Rows of tiles whose programs run one after the other, so that they share what they load."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What all NVIDIA GPUs of a compute capability have in common."""
+
+    attention: tuple[GpuKernel, ...]
+    """The kernels of attention, the fastest first."""
+    narrow: tuple[NarrowType, ...]
+    """Types with 8 bits or less in which they multiply matrices faster than in bfloat16."""
+    tile: Tile
+    """For products of rows with the matrix of their group (`halcyon.models.parts.grouped_kernel`)."""
+    outer: Tile
+    """For sums of outer products of the rows of a group."""
+    outer_of_few: Tile | None = None
+    """The same for groups of few rows; None: as for all."""
+    shared_kib: int = 228
+    """Shared memory of a multiprocessor. A block gets 1 KiB less."""
+    threads: int = 2048
+    """Threads of a multiprocessor at a time."""
+    float_units: int = 128
+    """Units for float32 of a multiprocessor."""
+
+
+@dataclass(frozen=True)
 class Accelerator:
     """One row of the hardware table."""
 
@@ -90,9 +169,9 @@ class Accelerator:
     resource: str = ""
     """Name of the extended resource of one chip; empty: none."""
     machine: str = ""
-    """Machine type, with ``{chips}`` for the chips of a host."""
-    machine_types: dict[int, str] = field(default_factory=dict[int, str])
-    """Machine types by chips of a host, if the names follow no pattern."""
+    """Machine type on GKE, with ``{chips}`` for the chips of a host, or ``{cpus}`` for its virtual CPUs."""
+    machine_sizes: dict[int, tuple[int, int]] = field(default_factory=dict[int, tuple[int, int]])
+    """Memory in GiB and virtual CPUs of the machine, by chips of a host."""
     memory_bytes: int | None = None
     """Memory of one JAX device; None: not known."""
     peak_flops_per_second: float | None = None
@@ -109,6 +188,8 @@ class Accelerator:
     """Types with 8 bits or less in which it multiplies matrices faster than in bfloat16."""
     compute_capability: tuple[int, int] | None = None
     """NVIDIA GPU: version of its instructions; None: not known."""
+    chip: Chip | None = None
+    """NVIDIA GPU: what its compiler asks a driver for; None: not known."""
     devices_per_chip: int = 1
     """JAX devices of one chip, the unit of the extended resource."""
     topologies: tuple[str, ...] = ()
@@ -153,9 +234,11 @@ class Accelerator:
             return self._slice(topology, sides)
         if len(sides) != 2 or not 1 <= sides[0] <= self.max_hosts or not self._has(sides[1]):
             return None
-        return Shape(
-            sides[0], sides[1], sides[1], self.machine_types.get(sides[1]) or self.machine.format(chips=sides[1])
-        )
+        return Shape(sides[0], sides[1], sides[1], self.machine_of(sides[1]), self.machine_sizes.get(sides[1]))
+
+    def machine_of(self, chips: int) -> str:
+        """Machine type on GKE of a host with this number of chips; empty: any."""
+        return self.machine.format(chips=chips, cpus=self.machine_sizes.get(chips, (0, 0))[1])
 
     @property
     def largest_host(self) -> int:
@@ -189,7 +272,8 @@ class Accelerator:
             chips // chips_per_host,
             chips_per_host,
             chips_per_host * self.devices_per_chip,
-            self.machine.format(chips=chips_per_host),
+            self.machine_of(chips_per_host),
+            self.machine_sizes.get(chips_per_host),
         )
 
     def _made_of_cubes(self, sides: tuple[int, ...]) -> bool:

@@ -10,42 +10,6 @@ from __future__ import annotations
 
 from halcyon_api.hardware.kinds import GIB, Accelerator, Shape
 
-MACHINES: dict[str, tuple[int, int]] = {
-    "ct4p-hightpu-4t": (407, 240),
-    "ct5lp-hightpu-1t": (48, 24),
-    "ct5lp-hightpu-4t": (192, 112),
-    "ct5p-hightpu-4t": (448, 208),
-    "ct6e-standard-1t": (176, 44),
-    "ct6e-standard-4t": (720, 180),
-    "tpu7x-standard-1t": (240, 56),
-    "tpu7x-standard-4t": (960, 224),
-    "g2-standard-12": (48, 12),
-    "g2-standard-24": (96, 24),
-    "g2-standard-48": (192, 48),
-    "g2-standard-96": (384, 96),
-    "a2-highgpu-1g": (85, 12),
-    "a2-highgpu-2g": (170, 24),
-    "a2-highgpu-4g": (340, 48),
-    "a2-highgpu-8g": (680, 96),
-    "a2-ultragpu-1g": (170, 12),
-    "a2-ultragpu-2g": (340, 24),
-    "a2-ultragpu-4g": (680, 48),
-    "a2-ultragpu-8g": (1360, 96),
-    "a3-highgpu-1g": (234, 26),
-    "a3-highgpu-2g": (468, 52),
-    "a3-highgpu-4g": (936, 104),
-    "a3-highgpu-8g": (1872, 208),
-    "a3-megagpu-8g": (1872, 208),
-    "a3-ultragpu-8g": (2952, 224),
-    "a4-highgpu-8g": (3968, 224),
-    "a4x-highgpu-4g": (884, 140),
-    "a4x-maxgpu-4g-metal": (
-        884,
-        140,
-    ),  # a lower bound: the hosts are those of A4X, and no table of this machine was found
-}
-"""Memory in GiB and virtual CPUs of a machine type on GKE."""
-
 CPU_POD_GIB = 4
 """Memory of a pod of type ``cpu``, whose machine is not known, in GiB."""
 DEVICE_GIB = 16
@@ -73,18 +37,16 @@ def pod_memory_gib(row: Accelerator, shape: Shape, offloaded_bytes: int = 0) -> 
         offloaded_bytes: What each device of the run keeps in its host's memory. A machine of known size gives a pod all
             that it has; other pods request this in addition, twice: a save copies it.
     """
-    machine = MACHINES.get(shape.machine_type)
-    if machine is not None:
-        return left_of_host_gib(machine[0])
+    if shape.machine_size is not None:
+        return left_of_host_gib(shape.machine_size[0])
     further = -(-2 * offloaded_bytes * shape.devices_per_host // GIB)
     return (CPU_POD_GIB if row.family == "cpu" else DEVICE_GIB * shape.devices_per_host) + further
 
 
 def pod_cpus(row: Accelerator, shape: Shape) -> str:
     """The default CPU request of a pod: half of its machine."""
-    machine = MACHINES.get(shape.machine_type)
-    if machine is not None:
-        return str(machine[1] // 2)
+    if shape.machine_size is not None:
+        return str(shape.machine_size[1] // 2)
     return CPU_POD_CPUS if row.family == "cpu" else str(DEVICE_CPUS * shape.devices_per_host)
 
 

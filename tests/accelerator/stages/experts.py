@@ -19,7 +19,7 @@ import numpy as np
 
 from halcyon.models.parts.experts import expert_outer, expert_product
 from halcyon.models.parts.grouped_product import grouped_outer, grouped_product
-from halcyon.parallel.devices import has_narrow
+from halcyon_api.hardware import narrow_types
 from halcyon_api.spec.narrow_products import NarrowProducts
 from tests.accelerator.measure import Options, brief, error_of, milliseconds
 from tests.accelerator.rows import Row
@@ -57,7 +57,7 @@ def products() -> dict[str, Product]:
     blocks = [functools.partial(one, implementation="blocks") for one in (grouped_product, grouped_outer)]
     found = {"auto": with_gradients(grouped_product, grouped_outer)}
     device = jax.devices()[0]
-    if has_narrow("float8", device.platform, device.device_kind, getattr(device, "compute_capability", "")):
+    if "float8" in narrow_types(device.device_kind, str(getattr(device, "compute_capability", ""))):
         float8 = [functools.partial(one, NarrowProducts.of("float8")) for one in (expert_product, expert_outer)]
         found["float8"] = with_gradients(*float8)
     return {**found, "blocks": with_gradients(*blocks)}

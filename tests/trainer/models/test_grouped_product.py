@@ -19,7 +19,7 @@ from halcyon.commands.programs.gpus import GPUS
 from halcyon.models.parts import grouped_kernel
 from halcyon.models.parts.attention_choice import Target, attending
 from halcyon.models.parts.embedding import look_up
-from halcyon.models.parts.grouped_kernel import Tile, outer_products, row_products
+from halcyon.models.parts.grouped_kernel import outer_products, row_products
 from halcyon.models.parts.grouped_product import (
     BLOCK,
     grouped_outer,
@@ -27,6 +27,7 @@ from halcyon.models.parts.grouped_product import (
     grouped_sum,
     sums_at,
 )
+from halcyon_api.hardware.kinds import Tile
 
 ROWS, INPUTS, OUTPUTS, GROUPS = 40, 5, 3, 4
 

@@ -16,50 +16,16 @@ import jax
 
 from halcyon.errors import BadConfiguration
 from halcyon.host.memory import HOST_MEMORY, check_memory
-from halcyon_api.hardware.kinds import NarrowType
+from halcyon_api.hardware import narrow_types
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.spec.trainer import PrecisionSpec, TrainerSpec
 from halcyon_api.training_run import TrainingRunSpec
-
-_TPUS: dict[NarrowType, tuple[str, ...]] = {
-    "int8": ("TPU v5 lite", "TPU v5e", "TPU v5", "TPU v5p", "TPU v6 lite", "TPU v6e"),
-    "float8": ("TPU7x",),
-}
-"""Kinds of TPUs, by the names that JAX has for them."""
-_BLOCK_SCALED: tuple[NarrowType, ...] = ("mxfp8", "nvfp4")
-"""Types with a scale for each block of values, which GPUs of compute capability 10 multiply."""
-_WITHOUT_INT8 = ("10.3",)
-"""Compute capabilities of newer GPUs that are slower in int8 than in bfloat16."""
 
 
 def hardware_name() -> str:
     """The devices of the run, such as ``8 x NVIDIA H100 80GB HBM3``."""
     kinds = Counter(device.device_kind for device in jax.devices())
     return ", ".join(f"{count} x {kind}" for kind, count in sorted(kinds.items()))[:256]
-
-
-def has_narrow(kind: NarrowType, platform: str, device_kind: str, compute_capability: str = "") -> bool:
-    """Whether a device is faster in this type than in bfloat16.
-
-    Args:
-        kind: The type.
-        platform: JAX's name of the platform.
-        device_kind: JAX's name of the kind of device.
-        compute_capability: Of an NVIDIA GPU, such as ``9.0``.
-    """
-    if platform == "tpu":
-        return device_kind in _TPUS.get(kind, ())
-    try:
-        major, minor = (int(part) for part in compute_capability.split("."))
-    except ValueError:
-        return False
-    if kind in _BLOCK_SCALED:
-        return major == 10
-    return (
-        (major, minor) >= (8, 9)
-        if kind == "float8"
-        else (major, minor) >= (8, 0) and compute_capability not in _WITHOUT_INT8
-    )
 
 
 def check_narrow(precision: PrecisionSpec, devices: list[Any]) -> None:
@@ -74,9 +40,8 @@ def check_narrow(precision: PrecisionSpec, devices: list[Any]) -> None:
     """
     kind = precision.products
     for device in devices:
-        if kind is not None and not has_narrow(
-            kind, device.platform, device.device_kind, getattr(device, "compute_capability", "")
-        ):
+        has = narrow_types(device.device_kind, str(getattr(device, "compute_capability", "")))
+        if kind is not None and kind not in has:
             raise BadConfiguration(
                 f"spec.trainer.precision.products: {kind} needs a device that is faster in it, and JAX sees "
                 f"{device.device_kind}; leave products out, or take such a device (docs/hardware.md)"

@@ -17,7 +17,7 @@ from halcyon_api.spec.accelerator import AcceleratorSpec
 def test_a_gpu_has_the_capability_and_about_the_memory_of_the_hardware_table(name: str) -> None:
     row, gpu = TABLE[name], GPUS[name]
     assert row.compute_capability == gpu.capability
-    assert gpu.memory_bytes == pytest.approx(row.memory_bytes, rel=0.08)
+    assert gpu.chip.memory_bytes == pytest.approx(row.memory_bytes, rel=0.08)
     assert f"core_count: {gpu.core_count}" in gpu.target_config
 
 

@@ -12,7 +12,7 @@ measured on an H100 and a GB200.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import jax
@@ -20,73 +20,43 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-Product = Literal["rows", "outer"]
+from halcyon_api.hardware.kinds import Architecture, Tile
+
 _LEAST_TILE = 16
 """Smallest side of a tile that the products of tensor cores have."""
 _FEW_ROWS = 2048
-"""With fewer rows of a group, outer products are faster in smaller tiles on GPUs of compute capability 9."""
+"""With fewer rows of a group, some GPUs are faster in smaller tiles of outer products."""
 _WIDE_SIDE = 64
 """Sides of a tile of float32, which tensor cores do not multiply in full precision."""
 
 
-@dataclass(frozen=True)
-class Tile:
-    """One tile of a result: its sides, and how the programs that compute it are started."""
-
-    rows: int
-    columns: int
-    depth: int
-    """Terms of the sum that are loaded at a time, for factors of 2 bytes."""
-    warps: int
-    stages: int
-    """Loads in flight."""
-    band: int = 8
-    """Rows of tiles whose programs run one after the other, so that they share what they load."""
-
-    def fitting(self, rows: int, columns: int, depth: int, dtype: Any) -> Tile:
-        """The tile for a result of these sizes and factors of this type."""
-        size = jnp.dtype(dtype).itemsize
-        side = _WIDE_SIDE if size == 4 else max(self.rows, self.columns)
-        return replace(
-            self,
-            rows=_side(min(self.rows, side), rows),
-            columns=_side(min(self.columns, side), columns),
-            depth=_side(max(_LEAST_TILE, self.depth * 2 // size), depth, least=max(_LEAST_TILE, 32 // size)),
-        )
+def _fitting(tile: Tile, rows: int, columns: int, depth: int, dtype: Any) -> Tile:
+    """The tile for a result of these sizes and factors of this type."""
+    size = jnp.dtype(dtype).itemsize
+    side = _WIDE_SIDE if size == 4 else max(tile.rows, tile.columns)
+    return replace(
+        tile,
+        rows=_side(min(tile.rows, side), rows),
+        columns=_side(min(tile.columns, side), columns),
+        depth=_side(max(_LEAST_TILE, tile.depth * 2 // size), depth, least=max(_LEAST_TILE, 32 // size)),
+    )
 
 
 def _side(most: int, size: int, least: int = _LEAST_TILE) -> int:
     return max(least, min(most, pl.next_power_of_2(size)))
 
 
-_HOPPER: dict[Product, Tile] = {
-    "rows": Tile(128, 256, 64, warps=8, stages=4),
-    "outer": Tile(128, 256, 64, warps=8, stages=3),
-}
-_HOPPER_FEW_ROWS = Tile(128, 128, 32, warps=4, stages=4)
-_BLACKWELL: dict[Product, Tile] = dict.fromkeys(("rows", "outer"), Tile(256, 256, 64, warps=8, stages=3))
-_OTHER: dict[Product, Tile] = {
-    "rows": Tile(128, 256, 32, warps=8, stages=4),
-    "outer": Tile(128, 128, 32, warps=4, stages=3),
-}
-"""For the 99 KiB of shared memory of a program on GPUs of compute capability 8.6, 8.9 and 12."""
-
-
-def tile_of(product: Product, compute_capability: tuple[int, int], rows_of_group: int) -> Tile:
+def tile_of(product: Literal["rows", "outer"], architecture: Architecture, rows_of_group: int) -> Tile:
     """The tile for a product.
 
     Args:
         product: ``rows`` for products of rows with matrices, ``outer`` for sums of outer products.
-        compute_capability: Of the GPU.
+        architecture: Of the GPU.
         rows_of_group: Mean number of rows of a group.
     """
-    match compute_capability[0]:
-        case 9:
-            return _HOPPER_FEW_ROWS if product == "outer" and rows_of_group < _FEW_ROWS else _HOPPER[product]
-        case 10:
-            return _BLACKWELL[product]
-        case _:
-            return _OTHER[product]
+    if product == "rows":
+        return architecture.tile
+    return (rows_of_group < _FEW_ROWS and architecture.outer_of_few) or architecture.outer
 
 
 def row_products(
@@ -113,7 +83,7 @@ def row_products(
     """
     count, inputs = rows.shape
     groups, outputs = len(matrices), matrices.shape[1 if transposed else 2]
-    tile = tile.fitting(count, outputs, inputs, rows.dtype)
+    tile = _fitting(tile, count, outputs, inputs, rows.dtype)
     tiles = count // tile.rows + groups + 1  # at least the tiles of all groups, and of the rows without one
     call = pl.pallas_call(
         functools.partial(
@@ -150,7 +120,7 @@ def outer_products(
         interpret: Run the kernel without a GPU, for tests.
     """
     (count, inputs), outputs, groups = rows.shape, others.shape[1], len(sizes)
-    tile = tile.fitting(inputs, outputs, count, rows.dtype)
+    tile = _fitting(tile, inputs, outputs, count, rows.dtype)
     call = pl.pallas_call(
         functools.partial(_outer_kernel, tile=tile, inputs=inputs, outputs=outputs),
         out_shape=jax.ShapeDtypeStruct((groups, inputs, outputs), into),

@@ -22,11 +22,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from halcyon.models.parts.attention_choice import Target, present_target
+from halcyon_api.hardware.gpu import ARCHITECTURES, architecture_of
+from halcyon_api.hardware.kinds import Architecture
 
 Implementation = Literal["kernel", "ragged", "blocks"]
-
-_LEAST_CAPABILITY = (8, 0)
-"""Oldest NVIDIA GPUs that the kernel is compiled for."""
 
 BLOCK = 128
 """Rows of the largest block."""
@@ -69,7 +68,7 @@ def grouped_product(
         case "kernel":
             from halcyon.models.parts import grouped_kernel  # Pallas takes half a second to import
 
-            tile = grouped_kernel.tile_of("rows", _capability(target), len(rows) // len(sizes))
+            tile = grouped_kernel.tile_of("rows", _architecture(target), len(rows) // len(sizes))
             return grouped_kernel.row_products(
                 rows, matrices, sizes, transposed=transposed, into=into, tile=tile, interpret=target.platform != "gpu"
             )
@@ -97,7 +96,7 @@ def grouped_outer(
         case "kernel":
             from halcyon.models.parts import grouped_kernel
 
-            tile = grouped_kernel.tile_of("outer", _capability(target), len(rows) // len(sizes))
+            tile = grouped_kernel.tile_of("outer", _architecture(target), len(rows) // len(sizes))
             into = jnp.int32 if rows.dtype == jnp.int8 else jnp.float32
             found = grouped_kernel.outer_products(
                 rows, others, sizes, into=into, tile=tile, interpret=target.platform != "gpu"
@@ -148,13 +147,14 @@ def group_of_rows(sizes: jax.Array, count: int) -> jax.Array:
 
 
 def _best(target: Target) -> Implementation:
-    if target.platform == "gpu" and (target.compute_capability or (0, 0)) >= _LEAST_CAPABILITY:
+    if target.platform == "gpu" and architecture_of(target.compute_capability or (0, 0)):
         return "kernel"
     return "ragged" if target.platform == "tpu" else "blocks"
 
 
-def _capability(target: Target) -> tuple[int, int]:
-    return target.compute_capability or _LEAST_CAPABILITY
+def _architecture(target: Target) -> Architecture:
+    oldest = next(iter(ARCHITECTURES.values()))  # in the interpreter any will do
+    return architecture_of(target.compute_capability or (0, 0)) or oldest
 
 
 def _ragged(
