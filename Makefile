@@ -179,8 +179,8 @@ house: setup ## Print how heavy the repository is, with the limits that `make ch
 	@$(BIN)/python -m tests.suite.house
 
 .PHONY: bench
-bench: setup ## Print the figures of tests/bench, measured in pairs in one run
-	@$(BIN)/python tests/bench/page.py $(ARGS)
+bench: setup ## Print the figures of tests/bench, measured in pairs in one run (ARGS=--keep writes tests/bench/results)
+	@$(BIN)/python tests/bench/run.py $(ARGS)
 
 # The packages of JAX and torch for CUDA come beside the locked ones, into an environment of their own.
 ACCELERATOR = $(HALCYON_CACHE)/accelerator-$(shell sha256sum uv.lock | cut -c 1-12)

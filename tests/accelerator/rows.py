@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,20 @@ A row with ``error`` says what failed; one with ``left out`` says why another li
 is no failure."""
 
 NOTHING = "Not measured yet."
+ON_THE_PAGE: dict[str, tuple[str, tuple[str, ...], Row]] = {
+    "A step of 32,768 tokens of a Llama, of 1.2 billion parameters unless the widths are 8B": (
+        "llama-",
+        ("widths", "length", "fields", "step ms", "tokens/s", "MFU", "planned GB", "used GB"),
+        {},
+    ),
+    "Kinds of attention: 32 heads, 8 for keys, of 64 numbers": (
+        "attention-speed",
+        ("mask", "implementation", "forward ms", "forward and backward ms", "TFLOP/s"),
+        {"heads": "32 / 8 x 64"},
+    ),
+    "nanochat's depth 12": ("nanochat", ("step", "attention", "step ms", "tokens/s", "MFU"), {}),
+}
+"""The tables of the page by title: the beginning of the names of their stages, their columns, and what rows must have."""
 _MACHINE = "machine"
 """The stage of the row that names the machine; it begins a run of the script."""
 
@@ -58,7 +72,7 @@ class Table:
         if stage != self._stage:
             found += ["", f"**{stage}**"]
         if stage != self._stage or names != self._header:
-            found += ["", f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
+            found += ["", *_head(names)]
         self._stage, self._header = stage, names
         return [*found, f"| {' | '.join(cell(row[name]) for name in names)} |"]
 
@@ -83,39 +97,6 @@ def by_card(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Row]]:
     return {name: [row for found in of_card.values() for row in found] for name, of_card in stages.items()}
 
 
-def short(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
-    """Rows of a card for a page: of the errors of attention only the largest of each mask, type and implementation;
-    each reason and machine once.
-    """
-    found: list[Row] = []
-    worst: dict[tuple[Any, ...], Row] = {}
-    reasons: set[tuple[Any, ...]] = set()
-    for row in map(dict, rows):
-        if "left out" in row:
-            reason = row["stage"], row.get("implementation", row.get("product")), row["left out"]
-            if reason not in reasons:
-                reasons.add(reason)
-                found.append({"stage": reason[0], "what": reason[1], "left out": reason[2]})
-        elif row["stage"] == "attention" and "error" not in row:
-            case = row["mask"], row["type"], row["implementation"]
-            largest = max(row["error of values"], row["largest error of a gradient"])
-            if case not in worst:
-                worst[case] = {
-                    "stage": "attention", "mask": case[0], "type": case[1], "implementation": case[2], "shapes": 0,
-                    "largest error": 0.0,
-                    "same bits": True,
-                }  # fmt: skip
-                found.append(worst[case])
-            kept = worst[case]
-            kept["shapes"] += 1
-            kept["largest error"] = max(kept["largest error"], largest)
-            kept["same bits"] = kept["same bits"] and row["same bits"]
-        elif row["stage"] != _MACHINE or row not in found:
-            found.append(row | {"stage": "llama"} if row["stage"].startswith("llama-") else row)
-    order = {name: number for number, name in enumerate(dict.fromkeys(row["stage"] for row in found))}
-    return sorted(found, key=lambda row: (order[row["stage"]], "left out" in row))
-
-
 def markdown(rows: Iterable[Mapping[str, Any]]) -> str:
     """Tables of all rows."""
     table = Table()
@@ -128,10 +109,38 @@ def read(path: Path) -> list[Row]:
 
 
 def with_section(page: str, rows: list[Row]) -> str:
-    """A page of Markdown with the tables of rows in its block.
+    """A page of Markdown with the tables of `ON_THE_PAGE` in its block.
 
     Raises:
         LookupError: The page has no such block.
     """
-    tables = [f"### {card}\n\n{markdown(short(found))}" for card, found in by_card(rows).items()]
-    return with_block(page, "accelerator", "\n\n".join(tables) or NOTHING)
+    of_cards = by_card(rows)
+    machines = dict.fromkeys(
+        "; ".join(f"{name} {cell(row[name])}" for name in row if name != "stage")
+        for found in of_cards.values()
+        for row in found
+        if row["stage"] == _MACHINE
+    )
+    tables = [
+        "\n".join((f"**{title}**", "", *_head(("card", *columns)), *lines))
+        for title, (stages, columns, having) in ON_THE_PAGE.items()
+        if (lines := list(_lines(of_cards, stages, columns, having)))
+    ]
+    measured = "\n".join(f"- {machine}" for machine in machines)
+    return with_block(page, "accelerator", "\n\n".join((*tables, measured)) if tables else NOTHING)
+
+
+def _head(columns: Sequence[str]) -> tuple[str, str]:
+    return f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"
+
+
+def _lines(of_cards: Mapping[str, Iterable[Row]], stages: str, columns: Sequence[str], having: Row) -> Iterator[str]:
+    for card, rows in of_cards.items():
+        for row in rows:
+            if (
+                row["stage"].startswith(stages)
+                and {"error", "left out"}.isdisjoint(row)
+                and row.items() >= having.items()
+            ):
+                cells = (card.removeprefix("NVIDIA "), *(cell(row.get(name)) for name in columns))
+                yield f"| {' | '.join(cells)} |"

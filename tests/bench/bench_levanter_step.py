@@ -9,18 +9,62 @@ processes, one without large pages and one with them.
 
     python tests/bench/bench_levanter_step.py [--rounds 15]
 
-Levanter's environment is that of `bench_levanter`.
+Levanter runs in an environment of its own below ``HALCYON_CACHE``, which the first run makes with uv, because
+`marin-levanter` is not a dependency of this project.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
-from bench_levanter import Unavailable, levanter_python
 from step_turns import LARGE_PAGES, Halcyon, Peer, Sizes, in_turns, ratio, start_on_one_processor, table
 
+from halcyon_devcluster.paths import cache_folder
+
 CHILD = Path(__file__).with_name("levanter_step_child.py")
+LEVANTER = "marin-levanter==0.2.227.dev40316220070"
+PYTHON = "3.12"
+"""The oldest Python version that Levanter supports."""
+
+
+class Unavailable(Exception):
+    """Levanter cannot be installed on this machine."""
+
+
+def levanter_python() -> Path:
+    """The interpreter of Levanter's environment, which is made if it is missing.
+
+    Raises:
+        Unavailable: The environment cannot be made.
+    """
+    cache = cache_folder(os.environ, Path.home())
+    home = cache / f"levanter-{hashlib.sha256(f'{LEVANTER} {PYTHON}'.encode()).hexdigest()[:12]}"
+    python, ready = home / "bin" / "python", home / ".ready"
+    if not ready.exists():
+        uv = shutil.which("uv") or next((str(path) for path in sorted(cache.glob("uv-*/bin/uv"))), None)
+        if uv is None:
+            raise Unavailable("uv is needed to make Levanter's environment: run make setup, or install uv")
+        print(f"making an environment with {LEVANTER} in {home}", file=sys.stderr, flush=True)
+        # A version of pyenv, or one that uv finds or downloads.
+        interpreters = [*sorted((Path.home() / ".pyenv" / "versions").glob(f"{PYTHON}*/bin/python")), PYTHON]
+        commands = [
+            [uv, "venv", "--quiet", "--clear", "--python", str(interpreter), str(home)] for interpreter in interpreters
+        ]
+        if not any(subprocess.run(command, check=False).returncode == 0 for command in commands):
+            raise Unavailable(
+                f"Levanter needs Python {PYTHON}, which uv neither found nor could download; install it and try again"
+            )
+        install = [uv, "pip", "install", "--quiet", "--python", str(python), "--prerelease", "allow", LEVANTER]
+        if subprocess.run(install, check=False).returncode:
+            raise Unavailable(f"{LEVANTER} could not be installed")
+        ready.touch()
+    return python
 
 
 def main() -> None:

@@ -31,43 +31,26 @@ class Bench:
 
 
 BENCHES = {
-    "attention": Bench("--lengths 256,512 --heads 2 --kv-heads 1 --head-size 16 --context 2 --row 2048 --pairs 1"),
-    "audit": Bench("--pairs 1"),
     "cache": Bench("--megabytes 2 --pairs 1"),
-    "chat": Bench("--conversations 8 --vocabulary 512 --repeats 1"),
     "checkpoint": Bench("--megabytes 4 --devices 2 --pairs 1"),
-    "compile": Bench("--families llama --layers 1,2 --rounds 1"),
-    "data": Bench("--batch 8 --length 128 --tokens 10000000000"),
     "engine": Bench("--rows 1 2 --depth 1 --vocabulary 256 --length 128 --prompt 4 --tokens 4 --rounds 1"),
     "evaluation": Bench("--examples 2 --rounds 1 --depth 1 --vocabulary 256 --length 256 --tokens 4"),
-    "freed_memory": Bench("--hidden-size 16 --layers 1 --steps 3 --pairs 1"),
-    "history": Bench("--steps 200"),
-    "levanter": Bench("--pairs 1 --tokens 100000", peer="levanter-"),
     "levanter_step": Bench(
         "--layers 1 --width 16 --mlp 32 --heads 2 --length 16 --batch 2 --vocabulary 64 --rounds 1", peer="levanter-"
     ),
     "loop": Bench("--steps 5 --pairs 1"),
-    "loss": Bench("--lengths 64,128 --vocabulary 512 --width 16"),
     "memory": Bench("--gigabytes 0.01 --characters 0 --workers 1 --vocabulary 512 --steps 3"),
-    "model": Bench("--layers 1 --hidden 16 --heads 2 --length 16 --batch 2 --vocab 64 --rounds 1"),
     "nanochat": Bench(),
     "nanochat_curve": Bench(),
-    "optimizers": Bench("--rules adamw --pairs muon --steps 2 --rounds 1 --layers 1 --hidden 16 --length 32 --batch 2"),
     "orbax": Bench("--megabytes 4 --devices 2 --pairs 1", peer="orbax-"),
-    "order": Bench("--documents 1000"),
     "plan": Bench("--documents 1 --steps 1"),
-    "precision": Bench("--steps 60 --layers 1 --hidden 32 --length 16 --batch 2 --seeds 1 --only float32 float8 Muon"),
-    "roots": Bench("--checkpoints 3 --files 2 --leaves 10"),
-    "scheduling": Bench("--steps 31 --pairs 1"),
-    "sources": Bench("--megabytes 1"),
     "start": Bench("--slices 1 --pairs 1"),
     "tokenizer": Bench("--megabytes 0.2 --long 10000"),
-    "watch": Bench("--steps 2 --pairs 1"),
 }
 
 
-OF_THE_CLUSTER = ("images", "isolation", "operator", "operator_scale")
-"""Benchmarks that start the development cluster or build images, for many minutes; only `make bench` runs them."""
+OF_THE_CLUSTER = ("isolation", "operator_scale")
+"""Benchmarks that start the development cluster, for many minutes; only `make bench` runs them."""
 
 
 def test_every_benchmark_is_run() -> None:

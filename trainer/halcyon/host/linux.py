@@ -5,9 +5,9 @@ pages, which the system zeroes at their first use. On virtual machines this cost
 matters where blocks of megabytes are allocated again and again:
 
 - Text that moves between processes in blocks: three to five times as fast with higher thresholds, and decompression 1.5
-  times (tests/bench/bench_sources.py).
-- The buffers of a step on a processor, which XLA allocates for each step: a small model trains 1.4 times as fast
-  (tests/bench/bench_freed_memory.py).
+  times.
+- The buffers of a step on a processor, which XLA allocates for each step: a small model trains 1.4 times as
+  fast.
 
 Blocks above `BLOCK_BYTES` always return to the system, so the memory of a large model does not grow.
 
@@ -18,7 +18,7 @@ Scheduling: Gloo has one thread a process that receives for all devices. If anot
 connection, Gloo's thread does not wait for it: it asks the system for events again and again until the lock is free.
 With few processors, a message that arrives starts Gloo's thread at once in place of the thread that holds the lock, and
 then a good part of the processors' time goes into these questions. With the policy SCHED_BATCH a thread that wakes up
-does not take the processor from another one, so the lock is free when it runs (docs/performance.md).
+does not take the processor from another one, so the lock is free when it runs.
 """
 
 from __future__ import annotations

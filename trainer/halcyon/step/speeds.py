@@ -11,7 +11,7 @@ networks, 2026-11-27.
 Latencies, read 2026-11-29: of a short kernel with its launch, NVIDIA's "Getting Started with CUDA Graphs" (2019); of
 collectives of GPUs, the constants of NCCL 2.28's tuner (`src/graph/tuning.cc`: ring, LL); of a hop between TPUs, "How
 to Scale Your Model" (2025), chapter 3; of the start of a step, the pause between two steps of an H100
-(docs/performance.md, profile).
+(tests/accelerator/results, profile).
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def attention(
     name = chosen(request, implementation)
     query = query * (head_size.size**-0.5 if scale is None else scale)
     if name == "blockwise":
-        # Measured on the processor only (docs/performance.md); on accelerators, a product of more rows is a larger one.
+        # Measured on the processor only (tests/bench/results); on accelerators, a product of more rows is a larger one.
         return attend_in_blocks(query, key, value, mask, sinks, form, by_row=present_target().platform == "cpu")
     if name == "ring":
         return attend_in_ring(query, key, value, mask, sinks, form)

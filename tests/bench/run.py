@@ -1,4 +1,7 @@
-"""Runs benchmarks one after the other (`make bench`), and writes what some of them print into docs/performance.md (`ARGS=--page`).
+"""Runs benchmarks one after the other (`make bench`), and keeps what some of them print in `results` (`ARGS=--keep`).
+
+docs/performance.md sums up what they print. `results` has the last output of some benchmarks of settled questions too;
+their programs were deleted after commit bc1d44e2.
 
 Other programs to compare with: `--nanochat CHECKOUT --python PYTHON`, an interpreter with torch. Levanter and Orbax get environments of
 their own, which the benchmarks make.
@@ -16,18 +19,14 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[2]))
-
-from tests.page_block import write_block
-
 FOLDER = Path(__file__).parent
 REPOSITORY = FOLDER.parents[1]
-PAGE = REPOSITORY / "docs" / "performance.md"
+RESULTS = FOLDER / "results"
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A benchmark on the page.
+class Kept:
+    """A benchmark whose output is kept.
 
     Attributes:
         arguments: Its command line.
@@ -38,29 +37,19 @@ class Shown:
     peer: bool = False
 
 
-SHOWN = {
-    "start": Shown("--slices 2 --pairs 2"),
-    "checkpoint": Shown("--pairs 3"),
-    "orbax": Shown("--pairs 3"),
-    "roots": Shown(),
-    "nanochat": Shown(peer=True),
-    "levanter_step": Shown(),
-    "model": Shown(),
-    "precision": Shown("--only AdamW Muon --steps 300 --layers 2 --length 64 --seeds 3"),
-    "compile": Shown("--families llama,gemma3,qwen3Moe --layers 12,48"),
-    "attention": Shown(),
-    "loss": Shown(),
-    "plan": Shown(),
-    "engine": Shown("--weights float32 int8", peer=True),
-    "evaluation": Shown(peer=True),
-    "sources": Shown(),
-    "tokenizer": Shown(),
-    "order": Shown(),
-    "memory": Shown("--gigabytes 2"),
-    "cache": Shown(),
-    "levanter": Shown("--pairs 3"),
+KEPT = {
+    "start": Kept("--slices 2 --pairs 2"),
+    "checkpoint": Kept("--pairs 3"),
+    "orbax": Kept("--pairs 3"),
+    "nanochat": Kept(peer=True),
+    "levanter_step": Kept(),
+    "plan": Kept(),
+    "engine": Kept("--weights float32 int8", peer=True),
+    "evaluation": Kept(peer=True),
+    "tokenizer": Kept(),
+    "memory": Kept("--gigabytes 2"),
+    "cache": Kept(),
 }
-"""In the order of the page."""
 
 
 def machine() -> str:
@@ -77,7 +66,7 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--page", action="store_true", help="run those of the page alone, and write what they print into it"
+        "--keep", action="store_true", help="run those of `results` alone, and write what they print into it"
     )
     parser.add_argument("--only", nargs="*", help="names of benchmarks, such as checkpoint")
     parser.add_argument("--nanochat", type=Path, help="checkout of karpathy/nanochat")
@@ -85,12 +74,12 @@ def main() -> None:
     options = parser.parse_args()
     broken = []
     names = options.only or (
-        list(SHOWN) if options.page else sorted(path.stem.removeprefix("bench_") for path in FOLDER.glob("bench_*.py"))
+        list(KEPT) if options.keep else sorted(path.stem.removeprefix("bench_") for path in FOLDER.glob("bench_*.py"))
     )
     for name in names:
-        shown = SHOWN.get(name, Shown())
-        arguments = shown.arguments.split()
-        if shown.peer and options.nanochat and options.python:
+        kept = KEPT.get(name, Kept())
+        arguments = kept.arguments.split()
+        if kept.peer and options.nanochat and options.python:
             arguments += ["--nanochat", str(options.nanochat), "--python", str(options.python)]
         print(f"==> {name}", flush=True)
         command = [sys.executable, str(FOLDER / f"bench_{name}.py"), *arguments]
@@ -98,10 +87,10 @@ def main() -> None:
         print(ended.stdout, flush=True)
         if ended.returncode:
             broken.append(name)
-        elif options.page:
-            shown_command = " ".join(["python", f"tests/bench/bench_{name}.py", *shown.arguments.split()])
-            write_block(PAGE, name, f"```text\n$ {shown_command}\n{ended.stdout.strip()}\n```")
-            write_block(PAGE, "machine", machine())
+        elif options.keep:
+            command_line = " ".join(["python", f"tests/bench/bench_{name}.py", *kept.arguments.split()])
+            text = f"{machine()}\n$ {command_line}\n{ended.stdout.strip()}\n"
+            (RESULTS / f"{name}.txt").write_text(text, encoding="utf-8")
     if broken:
         sys.exit(f"these benchmarks failed: {', '.join(broken)}")
 
