@@ -82,8 +82,8 @@ def main() -> None:
     import jax.numpy as jnp
     import numpy as np
 
-    from halcyon.evals.likelihood import Likelihoods, Span
     from halcyon.inference import Engine, Sampling
+    from halcyon.inference.likelihood import Likelihoods, Span
     from halcyon.models import CausalLM, Inputs, build_model
     from halcyon.models.axes import BATCH, POSITION
     from halcyon_api.spec.families.nanochat import NanochatSpec

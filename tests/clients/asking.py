@@ -16,8 +16,8 @@ import openai
 import pytest
 import yaml
 
-from halcyon.evals.likelihood import Likelihoods
-from halcyon.evals.spans import Span
+from halcyon.inference.likelihood import Likelihoods
+from halcyon.inference.spans import Span
 from halcyon.serving.limits import Limits
 from halcyon.serving.served import Served
 from tests.suite.limits import limit

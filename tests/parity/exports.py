@@ -20,9 +20,9 @@ import numpy as np
 import yaml
 
 import halcyon
-from halcyon.evals.likelihood import Likelihoods, Span
 from halcyon.inference.chat import ChatPrompts
 from halcyon.inference.generating import prompt_ids
+from halcyon.inference.likelihood import Likelihoods, Span
 from tests.examples.documents import REPOSITORY
 from tests.parity.export_texts import MOST_TOKENS, QUESTION, TEXT
 from tests.parity.templates.cases import FOLDER as TEMPLATES

@@ -13,9 +13,9 @@ import pytest
 
 import halcyon
 from halcyon.errors import BadConfiguration
-from halcyon.evals.likelihood import Likelihoods, Score, Span
 from halcyon.evals.lm_eval_model import Requests, lm_eval_model, sampling_of, windows
 from halcyon.evals.runner import Runner
+from halcyon.inference.likelihood import Likelihoods, Score, Span
 from halcyon.tokenizer.byte import ByteTokenizer
 from halcyon.tokenizer.definition import TokenizerDefinition
 from halcyon.tokenizer.tokenizer_json import JsonTokenizer

@@ -11,8 +11,8 @@ import pytest
 from haliax import Axis
 
 import halcyon
-from halcyon.evals.likelihood import log_probs_at
 from halcyon.inference import Engine, Sampling
+from halcyon.inference.likelihood import log_probs_at
 from halcyon.inference.rollout import Prompted, Rollouts, RolloutShape
 from halcyon.models import CausalLM, Inputs, build_model
 from halcyon.models.int8 import quantized

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from halcyon.evals.likelihood import Likelihoods
-from halcyon.evals.spans import Span
+from halcyon.inference.likelihood import Likelihoods
+from halcyon.inference.spans import Span
 from halcyon.serving.served import Served
 from tests.trainer.serving.running import Running
 

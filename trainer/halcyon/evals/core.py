@@ -29,7 +29,7 @@ import yaml
 from halcyon.errors import BadConfiguration
 from halcyon.evals.example import Answer, CoreExample, CoreKind
 from halcyon.evals.rows import Row, read_rows
-from halcyon.evals.spans import Score, Span
+from halcyon.inference.spans import Score, Span
 from halcyon_api.plain_files import read_text
 from halcyon_api.result_documents import CORE_PREFIX, TaskNumbers
 

@@ -15,10 +15,10 @@ import numpy as np
 
 from halcyon.errors import BadConfiguration
 from halcyon.evals.generation import Answers, Prompts
-from halcyon.evals.likelihood import Likelihoods, Span
 from halcyon.evals.runner import Settings
 from halcyon.inference import Sampling
 from halcyon.inference.generating import engine_for
+from halcyon.inference.likelihood import Likelihoods, Span
 from halcyon.models import CausalLM
 from halcyon.tokenizer import Tokenizer, check_rows, first_id
 

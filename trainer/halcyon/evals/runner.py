@@ -22,12 +22,12 @@ from halcyon.evals import core
 from halcyon.evals.benchmarks import Benchmark, Grade
 from halcyon.evals.example import Answer, CoreExample, Example, GivenReply, MultipleChoice, OpenQuestion
 from halcyon.evals.generation import Answers, Prompts, Text
-from halcyon.evals.likelihood import Likelihoods, Span, span_of
 from halcyon.evals.sandbox.running import Program, Ran, run
 from halcyon.evals.scores import result_of
 from halcyon.inference import Sampling
 from halcyon.inference.chat import ChatPrompts
 from halcyon.inference.generating import engine_for, seeded
+from halcyon.inference.likelihood import Likelihoods, Span, span_of
 from halcyon.models import CausalLM
 from halcyon.tokenizer import Tokenizer, check_rows, first_id
 from halcyon_api.result_documents import TaskNumbers

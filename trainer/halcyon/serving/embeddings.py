@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from halcyon.evals.spans import power
 from halcyon.inference.programs import features_of
+from halcyon.inference.spans import power
 from halcyon.models import Inputs
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.parallel.device_mesh import context_of, mesh_of

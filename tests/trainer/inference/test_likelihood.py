@@ -8,8 +8,8 @@ import pytest
 
 import halcyon
 from halcyon.errors import BadConfiguration
-from halcyon.evals import likelihood
-from halcyon.evals.likelihood import Likelihoods, Span
+from halcyon.inference import likelihood
+from halcyon.inference.likelihood import Likelihoods, Span
 from tests.trainer.weights.folders import GOLDENS
 
 pytestmark = pytest.mark.slow

@@ -1,9 +1,9 @@
 """Log-likelihoods of parts of texts, many texts at once.
 
 Two things make this fast. Texts that begin alike share the computation of their beginning: several next tokens after
-the same text, such as the letters of multiple choice, are one row (`halcyon.evals.spans`); several endings of the same
-text are rows that begin with a copy of the text's cache (`Group`). And logits are computed only where a token is
-scored, in blocks.
+the same text, such as the letters of multiple choice, are one row (`halcyon.inference.spans`); several endings of
+the same text are rows that begin with a copy of the text's cache (`Group`). And logits are computed only where a token
+is scored, in blocks.
 
 Rows are sorted by length, cut into batches of nearly the same length, and padded on the right: later positions do not
 change earlier ones in a causal model. There are two lengths for each doubling, so few programs are compiled. A batch
@@ -24,9 +24,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from halcyon.evals.spans import Score, Span, TokenRow, bucket, power, rows_of
 from halcyon.inference.programs import features_of
 from halcyon.inference.sampling import most_likely
+from halcyon.inference.spans import Score, Span, TokenRow, bucket, power, rows_of
 from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.cache import KeepsCache
