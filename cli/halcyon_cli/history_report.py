@@ -7,9 +7,9 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
+from halcyon.telemetry.clock import timestamp
 from halcyon.telemetry.history.reading import History
 from halcyon.telemetry.history.segments import Record
 from halcyon_api.counting import counted
@@ -71,7 +71,7 @@ def report_of(history: History, now: float) -> Report:
     return Report(
         run=history.run,
         phase=state(history, now),
-        started_at=moment(history.groups[0].group.began),
+        started_at=timestamp(history.groups[0].group.began),
         groups=one_after_another(groups),
         seconds=total,
         ratio=total.productive_step / total.total if total.total else 0.0,
@@ -79,11 +79,6 @@ def report_of(history: History, now: float) -> Report:
         restarts=len(groups) - 1,
         suspended_seconds=0.0,
     )
-
-
-def moment(seconds: float) -> str:
-    """A time in seconds since 1970, as RFC 3339 in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def series(rows: Iterable[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic.alias_generators import to_snake
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -17,7 +18,7 @@ from halcyon_api.checkpoint_documents import Epoch
 from halcyon_api.counting import counted, percent
 from halcyon_api.local_times import local_time
 from halcyon_cli.history_report import labels, last_tasks, left_out, report_of, series, spread, state, together
-from halcyon_cli.report import span
+from halcyon_cli.report import number, span
 from halcyon_cli.status_view import Facts, report_view, sparkline
 
 _WIDTH = 60
@@ -25,7 +26,6 @@ _LAST_EVENTS = 8
 _TEXTS = 4
 WRITER_FIELDS = ("event", "time", "attempt", "restart")
 """What a row of a history has beside the fields of its event."""
-_SNAKE = str.maketrans({letter: f"_{letter.lower()}" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"})
 
 
 def status_view(history: History, now: float) -> RenderableType:
@@ -175,7 +175,7 @@ def event_cells(row: dict[str, Any]) -> tuple[str, str, str]:
 
 def event_sentence(row: dict[str, Any]) -> str:
     """An event as a sentence, as the trainer's live line shows it."""
-    fields = {name.translate(_SNAKE): value for name, value in row.items() if name not in WRITER_FIELDS}
+    fields = {to_snake(name): value for name, value in row.items() if name not in WRITER_FIELDS}
     try:
         return sentence(row["event"], fields)
     except (KeyError, TypeError, ValueError):  # an event of another version
@@ -184,8 +184,3 @@ def event_sentence(row: dict[str, Any]) -> str:
 
 def _damages(history: History) -> list[Text]:
     return [Text(f"not read: {damage}", "red") for damage in history.damages]
-
-
-def number(value: object) -> str:
-    """A number with four decimals; a dash if there is none."""
-    return f"{value:z.4f}" if isinstance(value, (int, float)) else "-" if value is None else str(value)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from halcyon_api.accounts import divide
-from halcyon_api.counting import counted, percent
+from halcyon_api.counting import amount, counted, percent
 from halcyon_api.local_times import local_time
 from halcyon_api.status.goodput import LOOKS, GoodputSeconds, cause_label
 from halcyon_api.status.run_status import HistoryEntry, TrainingRunStatus
@@ -134,6 +134,11 @@ def draw(report: Report) -> str:
         "halcyon_cli", "timeline.svg",
         report=report, title=title, rows=rows, ticks=ticks, wall=wall, looks=LOOKS, span=span, label=cause_label,
     )  # fmt: skip
+
+
+def number(value: object, decimals: int = 4) -> str:
+    """A number for people; a dash if there is none. One that JSON cannot express, such as NaN, is a text there."""
+    return amount(value, decimals) if isinstance(value, (int, float)) else "-" if value is None else str(value)
 
 
 def span(seconds: float) -> str:

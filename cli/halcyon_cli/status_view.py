@@ -16,7 +16,7 @@ from halcyon_api.counting import amount, counted, percent
 from halcyon_api.status.goodput import CAUSES, LOOKS, GoodputSeconds, cause_label
 from halcyon_api.status.progress import Evaluated, Progress
 from halcyon_api.status.run_status import Phase, TrainingRunStatus
-from halcyon_cli.report import Report, read_report, span
+from halcyon_cli.report import Report, number, read_report, span
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 60
@@ -150,10 +150,12 @@ def _planned(status: TrainingRunStatus) -> str | None:
         return None
     if condition is not None and condition.status == "False":
         return condition.message
-    words = [f"{plan.memory} of a device" if plan.memory else ""]
-    words += [f"{plan.tokens_per_second:,.0f} tokens/s" if plan.tokens_per_second else ""]
-    words += [f"{plan.chip_hours:,.1f} chip-hours" if plan.chip_hours else ""]
-    words += [f"cost {plan.cost:,.2f}" if plan.cost else ""]
+    words = (
+        f"{plan.memory} of a device" if plan.memory else "",
+        f"{plan.tokens_per_second:,.0f} tokens/s" if plan.tokens_per_second else "",
+        f"{plan.chip_hours:,.1f} chip-hours" if plan.chip_hours else "",
+        f"cost {plan.cost:,.2f}" if plan.cost else "",
+    )
     return ", ".join(filter(None, words)) or plan.message
 
 
@@ -182,7 +184,7 @@ def fleet_view(runs: Sequence[tuple[str, str, TrainingRunStatus]], now: datetime
             if status.topology is not None and status.phase not in ("Succeeded", "Suspended", "Failed")
             else "-",
             f"{progress.step}/{progress.steps}" if progress is not None else "-",
-            _number(_loss(progress)),
+            number(_loss(progress)),
             f"{progress.tokens_per_second:,.0f}" if progress is not None and progress.tokens_per_second else "-",
             span(progress.eta_seconds) if progress is not None and progress.eta_seconds else "-",
             f"{checkpoint.step} ({_ago(checkpoint.time, now)})" if checkpoint is not None else "-",
@@ -208,17 +210,12 @@ def _evaluation_table(progress: Progress, evaluated: Evaluated) -> FittedTable:
     numbers = "loss", "bits per byte", "tokens", "sequences"
     table = FittedTable("source", numbers=numbers, drops=("sequences", "tokens"))
     for one in evaluated.sources:
-        table.add_row(
-            one.source, _number(one.loss), _number(one.bits_per_byte), f"{one.tokens:,}", f"{one.sequences:,}"
-        )
+        table.add_row(one.source, number(one.loss), number(one.bits_per_byte), f"{one.tokens:,}", f"{one.sequences:,}")
     if progress.evaluation_loss is not None and len(evaluated.sources) > 1:
-        tokens, sequences = (
-            sum(one.tokens for one in evaluated.sources),
-            sum(one.sequences for one in evaluated.sources),
-        )
+        tokens, sequences = map(sum, zip(*((one.tokens, one.sequences) for one in evaluated.sources), strict=True))
         table.add_section()
         table.add_row(
-            "all", _number(progress.evaluation_loss), _number(progress.bits_per_byte), f"{tokens:,}", f"{sequences:,}"
+            "all", number(progress.evaluation_loss), number(progress.bits_per_byte), f"{tokens:,}", f"{sequences:,}"
         )
     return table
 
@@ -230,18 +227,13 @@ def _loss(progress: Progress | None) -> float | None:
     return progress.loss if progress.evaluated is None else progress.evaluation_loss
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else amount(value, 4)
-
-
 def _speed(status: TrainingRunStatus) -> str:
     progress = status.progress
     if progress is None or progress.tokens_per_second is None:
         return "-"
-    words = [f"{amount(progress.tokens_per_second, 0)} tokens/s"]
-    words += [f"MFU {percent(progress.mfu, 1)}"] if progress.mfu is not None else []
-    words += [f"{span(progress.eta_seconds)} left"] if progress.eta_seconds is not None else []
-    return ", ".join(words)
+    mfu = "" if progress.mfu is None else f"MFU {percent(progress.mfu, 1)}"
+    left = "" if progress.eta_seconds is None else f"{span(progress.eta_seconds)} left"
+    return ", ".join(filter(None, (f"{amount(progress.tokens_per_second, 0)} tokens/s", mfu, left)))
 
 
 def _ago(time: str, now: datetime) -> str:

@@ -11,8 +11,7 @@ from rich.text import Text
 from halcyon.commands.views.tables import FittedTable
 from halcyon_api.edits.changes import shown
 from halcyon_cli.history_report import series, together
-from halcyon_cli.history_view import number
-from halcyon_cli.report import span
+from halcyon_cli.report import number, span
 from halcyon_cli.sweep_members import Member
 
 if TYPE_CHECKING:

@@ -19,7 +19,11 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.text import Text
 
 from halcyon_api.ends import ExitCode
 from halcyon_api.yaml_text import dump_all
@@ -37,20 +41,54 @@ class End:
     message: str = ""
 
 
-class Shows(Protocol):
-    """Receives the progress of the members."""
+class SweepProgress:
+    """Shows the progress of the members: a line for each start and end, and on a terminal one for each that trains. A
+    context manager.
+
+    Args:
+        console: Where it is shown.
+        members: Number of members that are trained.
+    """
+
+    def __init__(self, console: Console, members: int) -> None:
+        self._console, self._members, self._begun = console, members, 0
+        self._progress = Progress(
+            TextColumn("{task.description}", style="bold"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("{task.fields[loss]}", style="cyan"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> SweepProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
 
     def began(self, member: Member) -> None:
         """A member's process was started."""
-        ...
+        self._begun += 1
+        self._say(f"{member.name}: {self._begun} of {self._members} members trains")
+        self._tasks[member.name] = self._progress.add_task(
+            member.name, total=member.run.spec.trainer.steps, loss="starts"
+        )
 
     def step(self, member: Member, step: int, loss: float | None) -> None:
         """A member has done a step."""
-        ...
+        shown = "" if loss is None else f"loss {loss:.4f}"
+        self._progress.update(self._tasks[member.name], completed=step, loss=shown)
 
     def ended(self, member: Member, end: End) -> None:
         """A member's process has ended."""
-        ...
+        self._progress.remove_task(self._tasks.pop(member.name))
+        self._say(f"{member.name}: {end.state}" + (f": {end.message}" if end.message else ""))
+
+    def _say(self, sentence: str) -> None:
+        self._console.print(Text(sentence), soft_wrap=True)
 
 
 @dataclass
@@ -69,7 +107,7 @@ class SweepRunner:
     at_once: int
     stop_on_failure: bool
     words: Sequence[str]
-    shows: Shows
+    shows: SweepProgress
     _processes: dict[str, Process] = field(default_factory=dict[str, Process])
     _interrupts: int = 0
     _stopping: bool = False

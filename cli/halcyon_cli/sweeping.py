@@ -13,8 +13,7 @@ from halcyon_api.local_roots import root_address
 from halcyon_cli.output import Rejected, say
 from halcyon_cli.sweep_members import members_of
 from halcyon_cli.sweep_results import best_sentence, is_complete, read_result, results_view
-from halcyon_cli.sweep_running import SweepRunner
-from halcyon_cli.sweep_view import SweepProgress
+from halcyon_cli.sweep_running import SweepProgress, SweepRunner
 
 _STORE = ("endpoint", "region", "credentialsSecret", "volumeClaim")
 """Settings of the root of the document, which another root does not have."""

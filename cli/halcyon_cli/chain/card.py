@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from halcyon.telemetry.history.reading import History
-from halcyon_api.counting import amount, counted, percent
+from halcyon_api.counting import counted, percent
 from halcyon_api.local_times import local_time
 from halcyon_api.result_documents import CORE_PREFIX, CORE_TASKS, AnswerSample, core_title
 from halcyon_api.status.goodput import CAUSES, LOOKS, GoodputSeconds, cause_label
@@ -18,7 +18,7 @@ from halcyon_cli.chain.verdict import verdict
 from halcyon_cli.chain.writing import Card
 from halcyon_cli.history_report import left_out, series, state
 from halcyon_cli.markdown import fenced, line, quoted, table, text
-from halcyon_cli.report import span
+from halcyon_cli.report import number, span
 
 NONE = "-"
 _OWN_COLUMNS = frozenset(
@@ -57,7 +57,8 @@ def _summary(stages: Sequence[Stage], price: float | None, now: float) -> str:
     seconds = seconds_of(stages)
     last = stages[-1]
     rows = [
-        ("model", ", ".join(filter(None, (last.model, _amount(last.parameters, "parameter")))) or NONE),
+        ("model", last.model or NONE),
+        ("parameters", _cell(last.parameters, ",")),
         ("stages", counted(len(stages), "stage")),
         ("trained on", tokens_of(stages) or NONE),
         ("time", f"{span(seconds.total)}, {_ratio(seconds)} of it productive"),
@@ -85,7 +86,7 @@ def _stage_row(stage: Stage, now: float) -> tuple[str, ...]:
         stage.objective or NONE,
         began,
         steps,
-        NONE if stage.tokens is None else f"{stage.tokens:,}",
+        _cell(stage.tokens, ","),
         span(stage.history.seconds.total) if known else NONE,
         state(stage.history, now) if known else "no history",
     )
@@ -97,9 +98,9 @@ def _data(stages: Sequence[Stage]) -> Iterator[str]:
             stage.run,
             source.name,
             NONE if source.share is None else percent(source.share, 1),
-            NONE if source.tokens is None else f"{source.tokens:,.0f}",
-            NONE if source.epochs is None else f"{source.epochs:.2f}",
-            NONE if source.held_out_sequences is None else f"{source.held_out_sequences:,}",
+            _cell(source.tokens, ",.0f"),
+            _cell(source.epochs, ".2f"),
+            _cell(source.held_out_sequences, ","),
         )
         for stage in stages
         for source in stage.sources
@@ -114,16 +115,15 @@ def _data(stages: Sequence[Stage]) -> Iterator[str]:
 def _cost(stages: Sequence[Stage], price: float | None) -> Iterator[str]:
     rows: list[tuple[object, ...]] = []
     for stage in stages:
-        place, hours, cost = stage.place, stage.chip_hours, stage.cost(price)
-        shown = price if price is not None else place.get("pricePerChipHour")
+        place = stage.place
         rows.append(
             (
                 stage.run,
                 _hardware(place),
                 place.get("chips", NONE),
-                NONE if hours is None else f"{hours:,.3f}",
-                NONE if shown is None else f"{shown:g}",
-                NONE if cost is None else f"{cost:,.2f}",
+                _cell(stage.chip_hours, ",.3f"),
+                _cell(price if price is not None else place.get("pricePerChipHour"), "g"),
+                _cell(stage.cost(price), ",.2f"),
             )
         )
     yield table(rows, "stage", "hardware", "#chips", "#chip hours", "#price", "#cost")
@@ -218,8 +218,8 @@ def _accuracy(stage: Stage, name: str) -> str:
     if found.accuracy is None:
         return NONE if found.bits_per_byte is None else f"{found.bits_per_byte:z.4f} bits per byte"
     error = "" if found.standard_error is None else f" ± {found.standard_error:z.4f}"
-    several = {int(k): value for k, value in found.pass_at.items() if int(k) > 1}
-    best = f", pass@{max(several)} {several[max(several)]:z.4f}" if several else ""
+    most, value = max(((int(k), value) for k, value in found.pass_at.items()), default=(1, 0.0))
+    best = f", pass@{most} {value:z.4f}" if most > 1 else ""
     return f"{found.accuracy:z.4f}{error}{best}"
 
 
@@ -242,19 +242,19 @@ def _original(stages: Sequence[Stage]) -> Iterator[str]:
         NONE,
         f"{seconds_of(stages).total / 3600:.2f}",
         _average(core, "CORE"),
-        _number(averages.get("ChatCORE")),
-        _number(held_out.get("bitsPerByte")),
-        *(_number(accuracies.get(name)) for name in tasks),
+        number(averages.get("ChatCORE")),
+        number(held_out.get("bitsPerByte")),
+        *(number(accuracies.get(name)) for name in tasks),
     )
     rows = [
         (
             row.name,
             row.source,
-            _number(row.hours, 2),
-            _number(row.core),
-            _number(row.chat_core),
-            _number(row.bits_per_byte),
-            *(_number(row.tasks.get(name)) for name in tasks),
+            number(row.hours, 2),
+            number(row.core),
+            number(row.chat_core),
+            number(row.bits_per_byte),
+            *(number(row.tasks.get(name)) for name in tasks),
         )
         for row in (*ROWS, GPT2)
     ]
@@ -288,13 +288,9 @@ def _total_cost(stages: Sequence[Stage], price: float | None) -> str:
     return chip_hours_words(stages) + ("" if cost is None else f", {least}{cost:,.2f}")
 
 
-def _amount(number: int | None, noun: str) -> str:
-    return "" if number is None else f"{number:,} {noun}s"
-
-
 def _ratio(seconds: GoodputSeconds) -> str:
     return percent(seconds.productive_step / seconds.total, 1) if seconds.total else NONE
 
 
-def _number(value: float | None, decimals: int = 4) -> str:
-    return NONE if value is None else amount(value, decimals)
+def _cell(value: float | None, form: str = "z.4f") -> str:
+    return NONE if value is None else format(value, form)

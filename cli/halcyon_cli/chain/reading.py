@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from halcyon.errors import TrainerExit
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
+from halcyon.telemetry.clock import timestamp
 from halcyon.telemetry.history.reading import read_history
 from halcyon.telemetry.history.samples import DamagedSamples, read_samples, sampled_steps
 from halcyon_api.checkpoint_documents import Manifest
@@ -32,7 +33,6 @@ from halcyon_api.result_documents import (
 )
 from halcyon_api.spec.checkpoint import normal_root
 from halcyon_cli.chain.stage import Rollout, Stage
-from halcyon_cli.history_report import moment
 from halcyon_cli.output import Rejected
 
 _MOST_ROLLOUTS = 4
@@ -134,7 +134,7 @@ class _Reader:
                 "tasks": (*found["tasks"], *found.get("coreTasks", ())),
                 "step": step or 0,
                 "finished": True,
-                "time": moment(path.stat().st_mtime),
+                "time": timestamp(path.stat().st_mtime),
             }
             results = TaskResults.model_validate({"prompts": "plain"} | found | more, by_alias=True, by_name=False)
         except OSError as error:
