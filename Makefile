@@ -104,8 +104,8 @@ reliability: setup ## Write the table of docs/reliability.md by running its test
 	@$(BIN)/pytest -q -m "fault and cluster" --reliability docs/reliability.md tests/cluster
 
 .PHONY: mutations
-mutations: setup ## Break the code on purpose and show which row of docs/reliability.md fails
-	@$(BIN)/python -m tests.faults.mutations --page docs/reliability.md
+mutations: setup ## Break the code on purpose and show which row of docs/reliability.md fails (ARGS="1 2": only these)
+	@$(BIN)/python -m tests.faults.mutations $(ARGS)
 
 .PHONY: parity
 parity: setup ## Compare random models, adapters, templates, tokenizers and exports with transformers and peft, which it installs (DRAWS=2 SEED=0 FAMILIES="llama …")
@@ -147,7 +147,7 @@ mistakes: setup ## Make every mistake of docs/mistakes.md and write the answers 
 	@$(BIN)/python -m tests.mistakes
 
 .PHONY: hostile
-hostile: setup ## Give every input of docs/hostile-inputs.md to the program and write the answers into it
+hostile: setup ## Give every input of tests/hostile to the program and keep the answers in answers.json
 	@$(BIN)/python -m tests.hostile
 
 .PHONY: churn

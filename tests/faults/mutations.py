@@ -2,8 +2,7 @@
 docs/reliability.md fails.
 
 ``python -m tests.faults.mutations`` works on a copy of the package, which is first on the path of the tests and of
-their processes; the checkout does not change. With ``--page PAGE`` it writes the outcome between the two marks of the
-page.
+their processes; the checkout does not change.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from pathlib import Path
 
 from tests.faults.mutation_table import MUTATIONS, Mutation
 from tests.faults.table import REPOSITORY
-from tests.page_block import block, write_block
 from tests.suite.tiers import SuitePart, Tier, expression
 
 _FAILED = re.compile(r"^FAILED (\S+?::[^\s\[]+(?:\[.*?\])?)(?: - (.*))?$", re.MULTILINE)
@@ -77,22 +75,13 @@ def failures(mutation: Mutation) -> list[tuple[str, str]]:
 
 
 def line(mutation: Mutation, failed: list[tuple[str, str]]) -> str:
-    """A line of the page's table."""
+    """What became of a mutation: the test that failed first, and how."""
     if not failed:
-        return f"| {mutation.what} | **nothing failed** | {mutation.row} | |"
+        return f"{mutation.what}: NOTHING FAILED ({mutation.row})"
     test, reason = failed[0]
-    reason = " ".join(reason.replace(f"{REPOSITORY}/", "").replace("|", "/").split())
-    reason = re.sub(r"\S*/tmp/\S*", "…", reason)
+    reason = " ".join(reason.split())
     short = reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}…"
-    return f"| {mutation.what} | `{test.split('::')[-1]}` | {mutation.row} | `{short}` |"
-
-
-def write(page: Path, tried: dict[str, str]) -> None:
-    """Replace the lines of these mutations in the page's table, and keep the others."""
-    table = block(page.read_text(), "mutations")
-    lines = {one.strip("|").split(" | ")[0].strip(): one for one in table.splitlines()[2:]} | tried
-    body = "\n".join(lines[mutation.what] for mutation in MUTATIONS if mutation.what in lines)
-    write_block(page, "mutations", f"| broken on purpose | failed | row | how |\n|---|---|---|---|\n{body}")
+    return f"{mutation.what}: {test.split('::')[-1]} ({mutation.row}): {short}"
 
 
 def main() -> int:
@@ -100,20 +89,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description="Break the trainer or the operator on purpose and show which row of docs/reliability.md fails."
     )
-    parser.add_argument("--page", type=Path, help="write the outcome into this page")
     parser.add_argument("numbers", nargs="*", type=int, help="numbers of the mutations to try, from 1 (default: all)")
     arguments = parser.parse_args()
-    tried: dict[str, str] = {}
-    survived = 0
+    tried = survived = 0
     for number, mutation in enumerate(MUTATIONS, start=1):
         if arguments.numbers and number not in arguments.numbers:
             continue
         failed = failures(mutation)
         survived += not failed
-        tried[mutation.what] = line(mutation, failed)
-        print(tried[mutation.what], flush=True)
-    if arguments.page is not None:
-        write(arguments.page, tried)
+        tried += 1
+        print(line(mutation, failed), flush=True)
     if not tried:
         print(f"no mutation has the numbers {arguments.numbers}; there are {len(MUTATIONS)}", file=sys.stderr)
     return 1 if survived or not tried else 0

@@ -1,1 +1,1 @@
-"""Hostile inputs and Halcyon's answers: one table, tested row by row and shown in docs/hostile-inputs.md."""
+"""Hostile inputs and Halcyon's answers, tested row by row."""

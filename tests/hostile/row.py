@@ -11,9 +11,8 @@ SECONDS = 10
 """Processor time that a row may use."""
 MEMORY_BYTES = 512 * 2**20
 """Memory that a row may use beyond that of a process that has imported the program."""
-SIZES = (64 * 2**20, MEMORY_BYTES)
-TIMES = (1, SECONDS)
-"""Steps in which the page shows memory and time, so that it is the same on each machine."""
+ANSWERS = Path(__file__).with_name("answers.json")
+"""What the program says about each row, by its words."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Hostile:
     """One input.
 
     Attributes:
-        words: The input, as the table names it.
+        words: The input; no other row has the same words.
         command: Words of the command after ``halcyon``.
         make: Writes the input into an empty folder.
         changes: Fields of ``run.yaml`` that lead to the input, by path.
@@ -33,8 +32,3 @@ class Hostile:
     make: Callable[[Path], None]
     code: int
     changes: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-    @property
-    def shown(self) -> str:
-        """The command as the table shows it. It identifies the row together with `words`."""
-        return " ".join(("halcyon", *self.command))

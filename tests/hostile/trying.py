@@ -27,7 +27,6 @@ class Tried:
         code: The exit code; negative: the signal that ended the process.
         sentence: The last line of its errors; without errors, that of its output.
         errors: All its errors.
-        size_bytes: Size of the input's files.
         seconds: Processor time.
         memory_bytes: Memory beyond that of a process that has imported the program.
     """
@@ -35,7 +34,6 @@ class Tried:
     code: int
     sentence: str
     errors: str
-    size_bytes: int
     seconds: float
     memory_bytes: int
 
@@ -61,7 +59,6 @@ def trying() -> Iterator[Try]:
         def ask(row: Hostile, folder: Path) -> Tried:
             folder.mkdir(parents=True)
             row.make(folder)
-            size_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
             (folder / "notes").mkdir(exist_ok=True)
             (folder / "notes" / "1.txt").write_text("some notes about a lighthouse\n" * 200)
             if not (folder / "run.yaml").exists():
@@ -86,7 +83,6 @@ def trying() -> Iterator[Try]:
                 answer["code"],
                 lines[-1].strip() if lines else "",
                 errors,
-                size_bytes,
                 answer["seconds"],
                 answer["bytes"],
             )
