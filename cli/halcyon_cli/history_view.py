@@ -10,13 +10,13 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from halcyon.commands.views.tables import FittedTable
-from halcyon.telemetry.event_fields import harmless
 from halcyon.telemetry.events import sentence
 from halcyon.telemetry.history.reading import History
-from halcyon.telemetry.sentences import task_title
 from halcyon_api.checkpoint_documents import Epoch
 from halcyon_api.counting import counted, percent
 from halcyon_api.local_times import local_time
+from halcyon_api.printable import harmless
+from halcyon_api.result_documents import task_title
 from halcyon_cli.history_report import labels, last_tasks, left_out, report_of, series, spread, state, together
 from halcyon_cli.report import number, span
 from halcyon_cli.status_view import Facts, report_view, sparkline

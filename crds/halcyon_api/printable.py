@@ -31,3 +31,10 @@ def one_line(text: str) -> str:
 def markup(text: str) -> str:
     """A printable text for HTML, and for XML, which cannot hold control characters."""
     return escape(printable(text))
+
+
+def harmless(text: str) -> str:
+    """A text of a model without characters that control a terminal or turn the direction of text: U+FFFD replaces
+    them.
+    """
+    return "".join(one if one.isprintable() or one in "\n\t" else "\ufffd" for one in text)

@@ -40,6 +40,16 @@ def core_title(tasks: int) -> str:
     return "CORE" if tasks == CORE_TASKS else f"CORE of {tasks} of {CORE_TASKS} tasks"
 
 
+def task_title(name: str, tasks: int | None) -> str:
+    """The name of a task or of an average for readers.
+
+    Args:
+        name: Its name in the event ``task``.
+        tasks: The number of tasks in the average `core`.
+    """
+    return core_title(tasks or 0) if name == CORE else "ChatCORE" if name == CHAT_CORE else name
+
+
 def results_key(step: int, *, of_command: bool = False) -> str:
     """Key of the results on the model of a step.
 
@@ -124,6 +134,12 @@ class TaskResults(Document):
     def core_tasks(self) -> int:
         """Number of tasks in `core`."""
         return sum(one.task.startswith(CORE_PREFIX) for one in self.tasks)
+
+    @property
+    def averages(self) -> dict[str, tuple[float, int | None]]:
+        """The averages that are known by name, each with its number of tasks if that varies."""
+        found = ((CORE, self.core, self.core_tasks), (CHAT_CORE, self.chat_core, None))
+        return {name: (value, tasks) for name, value, tasks in found if value is not None}
 
     @property
     def numbers(self) -> dict[str, float]:

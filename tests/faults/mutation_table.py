@@ -85,7 +85,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a lost HEAD is rebuilt, and nobody is told",
-        (("telemetry/reporter.py", "            if reason:\n", "            if False:\n"),),
+        (("run/beginning.py", "if head_loss is not None:", "if False:"),),
         (
             "tests/faults/test_lost_head.py::test_a_training_goes_on_from_its_newest_checkpoint_and_says_why_head_was_rebuilt[garbage]",
         ),

@@ -52,7 +52,8 @@ def test_the_step_that_is_named_is_the_one_from_which_the_next_start_goes_on(
     root, scene = with_keep(file_root, 5), Scene()
     reporter = scene.reporter
     callbacks = Callbacks(
-        on_commit=lambda save: reporter.checkpoint(save.checkpoint), on_newest=reporter.found_checkpoint
+        on_commit=lambda save: reporter.event("checkpoint", save.checkpoint, blocked_seconds=None),
+        on_newest=reporter.found_checkpoint,
     )
     with open_root(root, callbacks=callbacks) as checkpointer:
         for step in saved:

@@ -14,10 +14,10 @@ from halcyon.errors import BadConfiguration
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.run.text_samples import MOST_CHARACTERS, TextSamples, seed_of
 from halcyon.storage.store import Store
-from halcyon.telemetry.event_fields import harmless
 from halcyon.telemetry.history.reading import read_history
 from halcyon.tokenizer import BYTE, load
 from halcyon_api.ends import ExitCode
+from halcyon_api.printable import harmless
 from halcyon_api.reading import parse_run
 from tests.trainer.run.test_resume import seen_step
 from tests.trainer.support.process_groups import run_document, start_processes

@@ -8,10 +8,13 @@ from typing import Any
 
 from halcyon.data.cache.build import Built
 from halcyon.telemetry import Clock, JsonLog, RunIdentity, RunPlan, RunReporter, StepReport
+from halcyon.telemetry.evaluation import EvaluatedSets, Evaluation
 from halcyon_api.checkpoint_documents import CommittedStep, Epoch
 from halcyon_api.status.progress import Stage
 
 IDENTITY = RunIdentity("demo", attempt=3, restart=1, process_index=0)
+FOUND = Evaluation(nats=1500.0, weight=1000.0, size_bytes=960, sequences=8, seconds=0.5)
+"""1.5 nats per token."""
 NOON = 1_772_366_400.0
 """2026-03-01T12:00:00Z."""
 
@@ -65,7 +68,8 @@ class Scene:
         reporter.event("joined", processes=2, devices=2, seconds=reporter.seconds_in_stage())
         reporter.stage("restoring")
         time.pass_(2)
-        reporter.resumed(resumed_step, path="steps/x/" if resumed_step else None)
+        path = "steps/x/" if resumed_step else None
+        reporter.event("restored", step=resumed_step, path=path, seconds=reporter.seconds_in_stage())
         reporter.stage("compiling")
         time.pass_(3)
 
@@ -77,6 +81,13 @@ class Scene:
             if self.reporter.observe().last_step is not None:
                 self.time.pass_(seconds)
             self.reporter.step_done(step_report(step))
+
+    def evaluate(
+        self, step: int, found: Evaluation, *, source: str | None = None, average: Evaluation | None = None
+    ) -> None:
+        """Report an evaluation of one source, or of all together."""
+        (name, report, fields) = list(EvaluatedSets(found).events(average))[-1]
+        self.reporter.event(name, report, step=step, source=source, **fields)
 
 
 def built(rows: int, *, finished: bool = False, source: str = "web") -> Built:

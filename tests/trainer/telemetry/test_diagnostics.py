@@ -13,8 +13,14 @@ import pytest
 
 from halcyon.storage.store import Store
 from halcyon.telemetry import ProfileRequests, RunIdentity, TelemetryServer
-from halcyon.telemetry.diagnostics import KEPT_PROFILES, keep_profile, profile_folders, profile_numbers, slow_processes
-from halcyon.telemetry.event_fields import percentiles
+from halcyon.telemetry.diagnostics import (
+    KEPT_PROFILES,
+    keep_profile,
+    percentiles,
+    profile_folders,
+    profile_numbers,
+    slow_processes,
+)
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.telemetry import ProfileSpec
 from tests.suite.limits import limit

@@ -103,7 +103,7 @@ def test_time_while_the_machine_was_suspended_does_not_count() -> None:
     scene.start()
     scene.steps(1, 20)
     scene.time.pass_(900)
-    scene.reporter.paused(899)
+    scene.reporter.adds(paused_seconds=899)
     assert scene.reporter.health().idle_seconds == 1
     scene.steps(21, 22)
     scene.time.pass_(61)

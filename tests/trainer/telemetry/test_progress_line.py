@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from halcyon.telemetry.events import sentence
-from halcyon.telemetry.sentences import duration, line_steps
+from halcyon.telemetry.progress_line import duration, line_steps
 from tests.suite.limits import limit
 
 SCRIPT = """

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,8 +19,8 @@ from halcyon.data.source_notes import SourceNote
 from halcyon.step.device_use import event_fields
 from halcyon.telemetry import state, termination_report
 from halcyon.telemetry.clock import process_age_seconds
+from halcyon.telemetry.diagnostics import percentiles, step_percentiles
 from halcyon.telemetry.evaluation import EvaluatedSets, Evaluation
-from halcyon.telemetry.event_fields import percentiles, step_percentiles
 from halcyon.telemetry.events import BY_NAME, COMMON
 from halcyon_api.checkpoint_documents import OriginRecord
 from halcyon_api.ends import EndCause
@@ -29,19 +29,7 @@ from halcyon_api.spec.trainer import in_effect
 from halcyon_api.status.goodput import GoodputSeconds
 from halcyon_api.status.progress import Evaluated, Progress, ProgressReport, StartupSeconds
 from tests.trainer.step.plans import PLAN
-from tests.trainer.telemetry.fakes import IDENTITY, Scene, built, committed, step_report
-
-
-class Found:
-    """The result of an evaluation."""
-
-    loss = 1.5
-    bits_per_byte = 2.25
-    tokens = 1000
-    size_bytes = 900
-    sequences = 8
-    seconds = 0.5
-    passes: ClassVar[dict[int, float]] = {}
+from tests.trainer.telemetry.fakes import FOUND, IDENTITY, Scene, built, committed, step_report
 
 
 def test_a_new_process() -> None:
@@ -280,7 +268,7 @@ def test_process_0_alone_logs_steps(process_index: int, logged: bool) -> None:
     scene = Scene(process_index=process_index)
     scene.start()
     scene.steps(1, 2)
-    scene.reporter.checkpoint(committed(2))
+    scene.reporter.event("checkpoint", committed(2), blocked_seconds=None)
     names = {event["event"] for event in scene.events}
     assert {"start", "joined"} <= names
     assert ({"restored", "compiled", "step", "checkpoint"} <= names) is logged
@@ -325,14 +313,14 @@ def test_an_evaluation_is_logged_and_reported() -> None:
     scene = Scene()
     scene.start()
     scene.steps(1, 10)
-    scene.reporter.evaluation(10, Found())  # type: ignore[arg-type]
+    scene.evaluate(10, FOUND)
     progress = scene.reporter.report().progress
-    assert (progress.evaluation_loss, progress.bits_per_byte) == (1.5, 2.25)
+    assert (progress.evaluation_loss, progress.bits_per_byte) == (1.5, FOUND.bits_per_byte)
     (event,) = scene.named("evaluation")
     assert {name: value for name, value in event.items() if name not in COMMON} == {
         "step": 10,
         "loss": 1.5,
-        "bitsPerByte": 2.25,
+        "bitsPerByte": FOUND.bits_per_byte,
         "tokens": 1000,
         "sequences": 8,
         "seconds": 0.5,
@@ -343,13 +331,13 @@ def test_checkpoints_and_failed_saves() -> None:
     scene = Scene()
     scene.start()
     scene.steps(1, 20)
-    scene.reporter.checkpoint_failed("x" * 5000)
+    scene.reporter.event("checkpointFailed", reason="x" * 5000)
     report = scene.reporter.report()
     assert report.checkpoint is None
     assert report.checkpoint_error is not None
     assert len(report.checkpoint_error) == 2048
     assert scene.named("checkpointFailed")[0]["step"] == 20
-    scene.reporter.checkpoint(committed(20), blocked_seconds=0.25)
+    scene.reporter.event("checkpoint", committed(20), blocked_seconds=0.25)
     report = scene.reporter.report()
     assert report.checkpoint_error is None
     assert report.checkpoint is not None
@@ -375,14 +363,14 @@ def test_a_checkpoint_found_at_the_start_is_shown_and_not_counted() -> None:
 
 def test_a_lost_head_is_reported() -> None:
     scene = Scene()
-    scene.reporter.resumed(20, path="steps/y/", head_loss="HEAD is empty")
+    scene.reporter.event("headRebuilt", step=20, reason="HEAD is empty")
     assert scene.reporter.report().head_loss == "HEAD is empty"
     assert [(event["step"], event["reason"]) for event in scene.named("headRebuilt")] == [(20, "HEAD is empty")]
 
 
 def test_a_fallback_is_reported() -> None:
     scene = Scene()
-    scene.reporter.resumed(20, path="steps/y/", fallback_reason="step 30: a chunk's checksum is wrong")
+    scene.reporter.event("fallback", step=20, reason="step 30: a chunk's checksum is wrong")
     assert scene.reporter.report().fallback_reason == "step 30: a chunk's checksum is wrong"
     assert [(event["step"], event["reason"]) for event in scene.named("fallback")] == [
         (20, "step 30: a chunk's checksum is wrong")
@@ -432,7 +420,7 @@ def test_health_follows_the_steps() -> None:
 def test_a_resumed_evaluation_continues_its_count() -> None:
     scene = Scene(work="evaluating")
     reporter, time = scene.reporter, scene.time
-    reporter.resumed(2000, path="steps/2000/")
+    reporter.event("restored", step=2000, path="steps/2000/")
     reporter.evaluates(Evaluated(run="base", step=2000, path="steps/2000/"), batches=10, batch_tokens=512, done=4)
     assert (reporter.report().progress.step, reporter.report().resumed_step, reporter.report().stage) == (
         4,
@@ -447,19 +435,25 @@ def test_a_resumed_evaluation_continues_its_count() -> None:
     for _ in range(4):
         time.pass_(5)
         reporter.evaluated_batch()
-    reporter.evaluation(2000, Found(), source="book")  # type: ignore[arg-type]
+    scene.evaluate(2000, FOUND, source="book")
     report = reporter.report()
     assert report.progress.evaluation_loss is None, "the result of another source is missing"
     time.pass_(5)
     reporter.evaluated_batch()
-    reporter.evaluation(2000, Found())  # type: ignore[arg-type]
+    scene.evaluate(2000, FOUND)
     report = reporter.report()
     progress = report.progress
     assert (progress.step, progress.steps, progress.tokens, progress.evaluation_loss) == (10, 10, 5120, 1.5)
     assert progress.tokens_per_second == pytest.approx(512 / 5)
     assert progress.evaluated is not None
     (book,) = progress.evaluated.sources
-    assert (book.source, book.loss, book.bits_per_byte, book.tokens, book.sequences) == ("book", 1.5, 2.25, 1000, 8)
+    assert (book.source, book.loss, book.bits_per_byte, book.tokens, book.sequences) == (
+        "book",
+        1.5,
+        FOUND.bits_per_byte,
+        1000,
+        8,
+    )
     # Evaluation is the purpose of the run, so it is productive time and not evaluation time.
     assert (report.seconds.productive_step, report.seconds.compile, report.seconds.evaluation) == (25.0, 3.0, 0.0)
     assert [event["batch"] for event in scene.named("evaluating")] == [5, 7, 9, 10], (
@@ -531,29 +525,32 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene.reporter.stage("tokenizing")
     scene.reporter.tokenized(built(7, finished=True))
     scene.start(resumed_step=1)
-    scene.reporter.resumed(1, path="steps/x/", fallback_reason="bits flipped", head_loss="HEAD is empty", start="2")
+    scene.reporter.event("restored", step=1, path="steps/x/", start="2", seconds=1.0)
+    scene.reporter.event("headRebuilt", step=1, reason="HEAD is empty")
+    scene.reporter.event("fallback", step=1, reason="bits flipped")
     scene.reporter.attends({"reference": "few positions"})
     scene.reporter.event("determinism", in_effect("bitwise", "cpu"))
     scene.reporter.event("plan", plan=PLAN.sentence(), **event_fields(PLAN))
     assert scene.reporter.report().progress.plan == PLAN.sentence()
     scene.steps(2, 3)
-    scene.reporter.evaluation(3, Found(), average=Found())  # type: ignore[arg-type]
-    scene.reporter.evaluation(3, Evaluation(-4.0, 8.0, 0, 8, 0.5, {1: 4.0}))
+    scene.evaluate(3, FOUND, average=FOUND)
+    scene.evaluate(3, Evaluation(-4.0, 8.0, 0, 8, 0.5, {1: 4.0}))
     scene.reporter.evaluates(Evaluated(run="base", step=3, path="steps/3/"), batches=1, batch_tokens=64)
     scene.reporter.evaluated_batch()
-    scene.reporter.evaluation(3, Found(), source="book")  # type: ignore[arg-type]
+    scene.evaluate(3, FOUND, source="book")
     parts = {
         name: Evaluation(nats=8.0, weight=4.0, size_bytes=4, sequences=1, seconds=0.1) for name in ("book", "code")
     }
-    scene.reporter.evaluated_sets(3, EvaluatedSets(parts["book"], parts, {"text": ("book",)}))
+    for name, report, fields in EvaluatedSets(parts["book"], parts, {"text": ("book",)}).events():
+        scene.reporter.event(name, report, step=3, **fields)
     numbers = TaskNumbers(task="arc-easy", examples=2, accuracy=0.5, standard_error=0.5, centred=0.3, bits_per_byte=1.0)
     scene.reporter.event("task", numbers, step=3)
     of_core = tuple(TaskNumbers(task=f"core/{number}", examples=1) for number in range(CORE_TASKS))
     results = TaskResults(
         step=3, prompts="plain", tasks=(numbers, *of_core), core=0.1, finished=True, time="2026-01-01T00:00:00Z"
     )
-    scene.reporter.tasks_done(results)
-    assert scene.reporter.report().progress.tasks == {"arc-easy": 0.5, "core": 0.1}
+    assert results.numbers == {"arc-easy": 0.5, "core": 0.1}
+    scene.reporter.event("task", step=3, task="core", centred=0.1, tasks=22)
     scene.reporter.event("sample", step=3, prompt="def ", text="main():")
     origin = OriginRecord(run="base", root="file:///base", step=3, data_position=0, changes=("a is 1",))
     scene.reporter.event("branched", origin, from_run=origin.run, from_root=origin.root)
@@ -567,15 +564,15 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
         mfu=0.4,
         **step_percentiles({"stepSeconds": percentiles([1.0])}),
     )
-    scene.reporter.checkpoint(committed(3), blocked_seconds=0.1)
-    scene.reporter.verified_checkpoint(3)
-    scene.reporter.checkpoint_failed("disk full")
+    scene.reporter.event("checkpoint", committed(3), blocked_seconds=0.1)
+    scene.reporter.event("checkpointVerified", step=3)
+    scene.reporter.event("checkpointFailed", reason="disk full")
     scene.reporter.late_save(SaveUnderWay(3, 9.0, 6.0, True), waits=False)
     scene.reporter.event("exported", step=3, path="file:///models/step-3", size_bytes=1, seconds=0.5)
     scene.reporter.event("exportFailed", step=3, reason="disk full")
     scene.reporter.event("skipped", step=3, reason="the loss is not a number")
     scene.reporter.watched(3, {"gradients/norm/embeddings": np.ones(1, np.float32)})
-    scene.reporter.rolled_back(3, 1, 2, "the loss is not a number")
+    scene.reporter.event("rolledBack", step=3, to_step=1, batches=2, reason="the loss is not a number")
     scene.reporter.event("audited", step=4, seconds=0.25)
     scene.reporter.event("corrupted", step=5, processes=(1,), message="copies of the state differ")
     scene.reporter.event(

@@ -37,8 +37,8 @@ def test_a_state_stays_as_it_was_read() -> None:
     before = dataclasses.replace(seen)
     scene.time.pass_(100)
     scene.steps(11, 20)
-    scene.reporter.rolled_back(20, 5, 15, "jump")
-    scene.reporter.checkpoint(committed(20))
+    scene.reporter.event("rolledBack", step=20, to_step=5, batches=15, reason="jump")
+    scene.reporter.event("checkpoint", committed(20), blocked_seconds=None)
     assert seen == before
     assert (seen.step, seen.checkpoint, seen.health.idle_seconds) == (10, None, 0.0)
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -74,7 +74,7 @@ def test_listeners_get_the_report_of_a_row_and_the_first_one_is_called_last() ->
         scene.reporter.listen(Listener(rows, name))
     report, checkpoint = step_report(1), committed(1)
     scene.reporter.step_done(report)
-    scene.reporter.checkpoint(checkpoint)
+    scene.reporter.event("checkpoint", checkpoint, blocked_seconds=None)
     assert [(name, row.event) for name, row in rows] == [
         (name, event) for event in ("compiled", "step", "checkpoint") for name in ("history", "hooks")
     ]

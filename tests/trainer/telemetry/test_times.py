@@ -90,13 +90,13 @@ def test_steps_after_the_checkpoint_to_which_a_run_goes_back_are_lost_work() -> 
     before = scene.reporter.report().seconds
     scene.reporter.stage("restoring")
     scene.time.pass_(4)
-    scene.reporter.rolled_back(11, 5, 6, "jump")
+    scene.reporter.event("rolledBack", step=11, to_step=5, batches=6, reason="jump")
     scene.reporter.stage("training")
     found = scene.reporter.report().seconds
     assert (found.productive_step, found.lost_work) == (before.productive_step - 3.0, 3.0), "six steps of 0.5 s"
     assert found.total == before.total + 4
     scene.steps(6, 8)
-    scene.reporter.rolled_back(8, 0, 8, "jump again")
+    scene.reporter.event("rolledBack", step=8, to_step=0, batches=8, reason="jump again")
     found = scene.reporter.report().seconds
     assert found.productive_step == 0.0, "a return to a checkpoint of an earlier process loses all steps of this one"
     assert found.lost_work == before.productive_step + 1.5

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -13,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from halcyon.telemetry.metrics import METRICS, exposition
 from halcyon.telemetry.reference import render
 from halcyon.telemetry.times import STEP_SECONDS_BUCKETS
-from tests.trainer.telemetry.fakes import Scene, built, committed, step_report
+from tests.trainer.telemetry.fakes import FOUND, Scene, built, committed, step_report
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "metrics.md"
 
@@ -53,10 +52,6 @@ def test_before_the_first_step_there_is_no_loss() -> None:
 
 
 def test_a_training_run_has_all_metrics() -> None:
-    class Found:
-        loss, bits_per_byte, tokens, size_bytes, sequences, seconds = 1.5, 2.25, 10, 9, 1, 0.1
-        passes: ClassVar[dict[int, float]] = {}
-
     scene = Scene(flops_per_token=1e6, peak_flops_per_second=2 * 4096 * 1e6 / 0.4)
     scene.reporter.stage("tokenizing")
     scene.reporter.tokenized(built(10))
@@ -65,9 +60,10 @@ def test_a_training_run_has_all_metrics() -> None:
     scene.reporter.tokenized(built(3, source="code", finished=True))
     scene.start(resumed_step=40)
     scene.steps(41, 50)
-    scene.reporter.evaluation(50, Found())  # type: ignore[arg-type]
-    scene.reporter.checkpoint_failed("disk full")
-    scene.reporter.checkpoint(committed(50), blocked_seconds=0.25, save_seconds=3.5)
+    scene.evaluate(50, FOUND)
+    scene.reporter.event("checkpointFailed", reason="disk full")
+    scene.reporter.event("checkpoint", committed(50), blocked_seconds=0.25)
+    scene.reporter.adds(checkpoint_save_seconds=3.5)
     scene.reporter.knows(save_interval_seconds=75.5)
     scene.reporter.knows(exported_step=40)
     scene.reporter.event("exportFailed", step=40, reason="disk full")
@@ -88,7 +84,7 @@ def test_a_training_run_has_all_metrics() -> None:
         "mfu_ratio": 0.4,
         "eta_seconds": 25,
         "evaluation_loss_nats": 1.5,
-        "evaluation_bits_per_byte": 2.25,
+        "evaluation_bits_per_byte": FOUND.bits_per_byte,
         "evaluations_total": 1,
         "data_wait_seconds_total": 1.25,
         "data_wait_ratio": 0.25,

@@ -23,8 +23,8 @@ from halcyon_api.result_documents import (
     AnswerSample,
     TaskNumbers,
     TaskResults,
-    core_title,
     results_key,
+    task_title,
 )
 
 if TYPE_CHECKING:
@@ -190,6 +190,5 @@ def _print(results: TaskResults) -> None:
         table.add_row(one.task, f"{one.examples:,}", *("" if value is None else f"{value:z.4f}" for value in values))
     screen = console()
     screen.print(table)
-    for title, value in ((core_title(results.core_tasks), results.core), ("ChatCORE", results.chat_core)):
-        if value is not None:
-            screen.print(f"{title} {value:z.4f}", highlight=False)
+    for name, (value, tasks) in results.averages.items():
+        screen.print(f"{task_title(name, tasks)} {value:z.4f}", highlight=False)

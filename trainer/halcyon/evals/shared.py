@@ -199,8 +199,14 @@ class SharedRunner:
             samples += mine
             self._keep(step, decides, tasks, samples, trains=trains)
         if self._processes.is_main and self._results is not None:
-            self._reporter.tasks_done(self._results)
+            self._report_all(self._results)
         return "done"
+
+    def _report_all(self, results: TaskResults) -> None:
+        """Report that all tasks are done; the event of each was written before."""
+        self._reporter.knows(tasks=results.numbers)
+        for name, (value, tasks) in results.averages.items():
+            self._reporter.event("task", step=results.step, task=name, centred=value, tasks=tasks)
 
     def _runner(self, model: Any) -> Runner | Exception:
         """A runner with a copy of the model, or why there is none, such as too little memory."""

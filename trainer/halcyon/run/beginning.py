@@ -149,27 +149,27 @@ class Beginning:
             start: The start of the run that this is.
             head_loss: Why HEAD of the run's own root was rebuilt; None if it was not.
         """
+        seconds = reporter.seconds_in_stage()
         if self.weights is not None and self.weights.note:
             reporter.warning(self.weights.note)
         if self.restored is None or self.is_new:
-            reporter.resumed(self.step, path=self.path, start=str(start))
+            reporter.event("restored", self, start=str(start), seconds=seconds)
             if self.origin is not None:
                 origin = self.origin
                 reporter.event("branched", origin, from_run=origin.run, from_root=origin.root)
             return
         reporter.found_checkpoint(self.restored.checkpoint)
-        reporter.resumed(
-            self.step,
-            path=self.path,
-            fallback_reason=fallback_reason(self.restored),
-            head_loss=head_loss,
-            start=str(start),
-        )
+        reporter.event("restored", self, start=str(start), seconds=seconds)
+        if head_loss is not None:
+            reporter.event("headRebuilt", self, reason=head_loss)
+        report_fallback(reporter, self.restored)
 
 
-def fallback_reason(restored: Restored) -> str | None:
-    """Why newer checkpoints were not taken; None: there are none."""
-    return "; ".join(f"step {bad.step}: {bad.reason}" for bad in restored.skipped) or None
+def report_fallback(reporter: RunReporter, restored: Restored) -> None:
+    """Report why newer checkpoints were not taken, if there are any."""
+    if restored.skipped:
+        reasons = "; ".join(f"step {bad.step}: {bad.reason}" for bad in restored.skipped)
+        reporter.event("fallback", step=restored.step, reason=reasons)
 
 
 def wait_for_root(place: Place) -> None:
@@ -186,21 +186,20 @@ def open_checkpoints(place: Place, prints: Fingerprints, vocabulary: int, reques
     spec, context, reporter = place.spec, place.context, place.reporter
 
     def on_commit(save: SaveReport) -> None:
-        seconds = save.copy_seconds + save.commit_seconds
-        reporter.checkpoint(save.checkpoint, blocked_seconds=save.blocked_seconds, save_seconds=seconds)
+        reporter.event("checkpoint", save.checkpoint, blocked_seconds=save.blocked_seconds)
+        reporter.adds(checkpoint_save_seconds=save.copy_seconds + save.commit_seconds)
         reporter.knows(save_interval_seconds=save.interval_seconds)
 
     def on_failure(reason: str) -> None:
-        reporter.checkpoint_failed(reason)
+        reporter.event("checkpointFailed", reason=reason)
         requests.failed()
 
     def on_read_back(entry: CommittedStep, damage: str | None) -> None:
         if damage is None:
-            reporter.verified_checkpoint(entry.step)
+            reporter.event("checkpointVerified", entry)
         else:
-            reporter.checkpoint_failed(
-                f"the checkpoint at step {entry.step} was committed and is damaged, so another one is made: {damage}"
-            )
+            found = f"the checkpoint at step {entry.step} was committed and is damaged"
+            reporter.event("checkpointFailed", reason=f"{found}, so another one is made: {damage}")
 
     return Checkpointer(
         spec.checkpoint,

@@ -31,7 +31,7 @@ from halcyon.evals.shared import SharedRunner, asking_of
 from halcyon.models.adapters import check_adapter
 from halcyon.models.custom import check_model
 from halcyon.parallel.process_group import ProcessGroup
-from halcyon.run.beginning import fallback_reason, weights_of_run
+from halcyon.run.beginning import report_fallback, weights_of_run
 from halcyon.run.context import Context
 from halcyon.run.data import caches_of, checked, report_sources, report_warnings
 from halcyon.run.fitting import without_choice
@@ -40,8 +40,7 @@ from halcyon.step.held_out import HeldOutLoss
 from halcyon.step.program import Program, build_program
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.telemetry import RunReporter
-from halcyon.telemetry.evaluation import Evaluation, total
-from halcyon.telemetry.event_fields import with_source
+from halcyon.telemetry.evaluation import Evaluation, total, with_source
 from halcyon_api.checkpoint_documents import CommittedStep, Owner, canonical_json
 from halcyon_api.counting import counted
 from halcyon_api.result_documents import EVALUATION_KEY, EvaluationDocument, SourceSums, TaskResults
@@ -119,7 +118,8 @@ class CheckpointEvaluation:
         restored, kept = self._restore(kept)
         found = {sums.source: _result_of(sums) for sums in kept.sources} if kept is not None else {}
         checkpoint = restored.checkpoint
-        self._reporter.resumed(checkpoint.step, path=checkpoint.path, fallback_reason=fallback_reason(restored))
+        self._reporter.event("restored", checkpoint, seconds=self._reporter.seconds_in_stage())
+        report_fallback(self._reporter, restored)
         parts = self.held_out.each
         evaluated = Evaluated(run=self._origin.run_name, step=checkpoint.step, path=checkpoint.path)
         for source, evaluation in found.items():
@@ -141,7 +141,7 @@ class CheckpointEvaluation:
                     part, model, reference, self._batches, self._batch_size, on_batch=self._reporter.evaluated_batch
                 )
                 self._reporter.attends(self.program.attention_choices)
-                self._reporter.evaluation(checkpoint.step, found[source], source=source)
+                self._report(checkpoint.step, found[source], source)
                 self._store_results(found, checkpoint, finished=len(found) == len(parts))
         if not found:  # so that a restart takes the same checkpoint
             self._store_results(found, checkpoint, finished=False)
@@ -153,7 +153,7 @@ class CheckpointEvaluation:
             self._store_results(found, checkpoint, finished=True)
             return f"{of}: {of_tasks or 'all tasks are done'}"
         whole = total(found.values())
-        self._reporter.evaluation(checkpoint.step, whole)
+        self._report(checkpoint.step, whole)
         bits = "" if whole.bits_per_byte is None else f", {whole.bits_per_byte:z.4f} bits per byte"
         return (
             f"{of} has a loss of {whole.loss:z.4f} nats per token{bits} on {counted(whole.sequences, 'sequence')} of "
@@ -175,6 +175,9 @@ class CheckpointEvaluation:
             self._reporter,
         )
         return runner.of_checkpoint(checkpoint.step, model, checkpoint.manifest_sha256, self._reporter.evaluated_batch)
+
+    def _report(self, step: int, evaluation: Evaluation, source: str | None = None) -> None:
+        self._reporter.event("evaluation", (evaluation, None), step=step, source=source, **evaluation.fields)
 
     def _take_root(self) -> EvaluationDocument | None:
         """Make process 0 the only writer of the run's own root.

@@ -46,10 +46,6 @@ class Exports(Companion):
     def __init__(self, spec: ExportSpec, place: Place, checkpointer: Checkpointer, notice: PreemptionNotice) -> None:
         reporter = place.reporter
 
-        def on_complete(step: int, path: str, size: int, seconds: float) -> None:
-            reporter.knows(exported_step=max(step, reporter.observe().exported_step or 0))
-            reporter.event("exported", step=step, path=path, size_bytes=size, seconds=seconds)
-
         self._processes, self._notice = place.processes, notice
         self._exporter = open_exports(
             spec,
@@ -58,7 +54,9 @@ class Exports(Companion):
             owner=place.context.owner,
             committed=checkpointer.committed,
             processes=place.processes,
-            on_complete=on_complete,
+            on_complete=lambda step, path, size, seconds: reporter.event(
+                "exported", step=step, path=path, size_bytes=size, seconds=seconds
+            ),
             on_failure=lambda step, reason: reporter.event("exportFailed", step=step, reason=clip(reason)),
         )
         reporter.knows(exported_step=self._exporter.newest_step)

@@ -296,7 +296,7 @@ class Training:
         self._saved_step = restored.step
         self.numbers.went_back(restored.step)
         self._best = BestWatch(self._settings.evaluation.best, restored.checkpoint.evaluation)
-        self._reporter.rolled_back(bad_step, restored.step, record.batches, reason)
+        self._reporter.event("rolledBack", step=bad_step, to_step=restored.step, batches=record.batches, reason=reason)
         self._reporter.stage("training")
         return restored.state, restored.step
 
@@ -516,7 +516,8 @@ class Training:
         except _Stopped:
             return False
         self._improved = self._best.evaluated(step, sets)
-        self._reporter.evaluated_sets(step, sets, average)
+        for name, report, fields in sets.events(average):
+            self._reporter.event(name, report, step=step, **fields)
         self._report_best()
         self._reporter.stage("training")
         return True

@@ -191,7 +191,7 @@ def run_training(
             ),
             functools.partial(_keep_stacks, context, identity),
             ending.hung,
-            on_pause=reporter.paused,
+            on_pause=lambda seconds: reporter.adds(paused_seconds=seconds),
         )
         joined = functools.partial(_share_hangs, watchdog)
         if trains and context.process_index == 0 and spec.telemetry.trackers is not None:

@@ -24,8 +24,7 @@ from halcyon.run.place import Place
 from halcyon.run.programs import Programs
 from halcyon.storage.failures import StoreFailure
 from halcyon.telemetry import ProfileRequests
-from halcyon.telemetry.diagnostics import keep_profile
-from halcyon.telemetry.event_fields import speed, step_percentiles
+from halcyon.telemetry.diagnostics import keep_profile, speed, step_percentiles
 
 CLOSE_SECONDS = 60.0
 """Longest wait for the storage of a profile when the training ends."""

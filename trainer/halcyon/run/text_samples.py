@@ -22,8 +22,8 @@ from halcyon.run.companion import Companion
 from halcyon.run.place import Place
 from halcyon.step.program import Program
 from halcyon.step.state import TrainState
-from halcyon.telemetry.event_fields import harmless
 from halcyon.tokenizer import Tokenizer
+from halcyon_api.printable import harmless
 from halcyon_api.spec.telemetry import SampleSpec
 
 MOST_TOKENS = 96

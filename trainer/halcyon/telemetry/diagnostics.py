@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ from typing import Any
 
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
+from halcyon.telemetry.clock import microseconds
 from halcyon.telemetry.log import RunIdentity
+from halcyon.telemetry.state import State
 from halcyon_api.spec.checkpoint import CheckpointSpec
 
 PROFILES_PREFIX = "profiles/"
@@ -39,6 +42,10 @@ _CLEARLY_LESS = 0.5
 """
 _NOTABLE = 0.05
 """Time in collectives below this share of a step says nothing."""
+
+MFU_FORMULA = "tokensPerSecond x flopsPerToken / peakFlopsPerSecond"
+"""Model FLOPs utilisation (Chowdhery et al. 2022, PaLM, appendix B): all devices of the run together."""
+_PERCENTILES = (50, 90, 99)
 
 
 @dataclass(frozen=True)
@@ -151,3 +158,33 @@ def _delete_old(store: Store) -> None:
     for process_group in sorted(keys)[:-KEPT_RESTARTS]:
         for key in keys[process_group]:
             store.delete(key)
+
+
+def speed(state: State) -> dict[str, Any]:
+    """The speed of a process, as JSON: percentiles of the last steps of one size, MFU, and seconds by cause."""
+    numbers: dict[str, Any] = {
+        "stepSeconds": percentiles(state.steps_in_progress[0]),
+        "tokensPerSecond": state.tokens_per_second,
+        "flopsPerToken": state.flops_per_token,
+        "peakFlopsPerSecond": state.run_plan.peak_flops_per_second,
+        "dataWaitSeconds": microseconds(state.data_wait_seconds),
+        "secondsByCause": state.seconds.model_dump(by_alias=True),
+    }
+    return numbers if state.mfu is None else {**numbers, "mfu": state.mfu, "mfuFormula": MFU_FORMULA}
+
+
+def percentiles(seconds: Sequence[float]) -> dict[str, float]:
+    """The durations that 50, 90 and 99 % of the steps do not exceed (nearest rank), and the number of steps; empty
+    without steps.
+    """
+    ordered = sorted(seconds)
+    if not ordered:
+        return {}
+    ranks = {f"p{share}": microseconds(ordered[math.ceil(len(ordered) * share / 100) - 1]) for share in _PERCENTILES}
+    return {**ranks, "count": len(ordered)}
+
+
+def step_percentiles(numbers: Mapping[str, Any]) -> dict[str, float]:
+    """The percentiles of `speed`, as fields of the event ``profiled``."""
+    ranks: Mapping[str, float] = numbers.get("stepSeconds") or {}
+    return {f"step_seconds_{name}": value for name, value in ranks.items() if name != "count"}

@@ -11,10 +11,13 @@ source counts more. The macro average is the mean of the sources' own results, s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from halcyon.telemetry.log import finite
 from halcyon_api.spec.evaluation import BestSpec
+from halcyon_api.status.progress import Evaluated, SourceEvaluation
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,14 @@ class Evaluation:
         """Number of predicted tokens: the sum of weights, rounded."""
         return round(self.weight)
 
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The fields of the event ``evaluation``."""
+        names = ("loss", "bits_per_byte", "tokens", "sequences", "seconds")
+        passes = {str(k): rate for k, rate in self.pass_at.items()}
+        answers: dict[str, Any] = {"reward": -self.loss, "pass_at": passes} if self.passes else {}
+        return answers | {name: getattr(self, name) for name in names}
+
 
 def total(parts: Iterable[Evaluation]) -> Evaluation:
     """Combine evaluations: add their sums."""
@@ -81,6 +92,12 @@ class Averages:
     micro: Evaluation
     macro_loss: float
     macro_bits_per_byte: float | None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The fields of the event ``evaluation`` for several sources."""
+        macro = {"macro_loss": self.macro_loss, "macro_bits_per_byte": self.macro_bits_per_byte}
+        return {**self.micro.fields, **macro}
 
 
 def averages(parts: Iterable[Evaluation]) -> Averages:
@@ -119,6 +136,24 @@ class EvaluatedSets:
         """The averages of each tag."""
         return {tag: averages(self.sources[name] for name in names) for tag, names in self.tags.items()}
 
+    def events(self, average: Evaluation | None = None) -> Iterator[tuple[str, object, dict[str, Any]]]:
+        """The events of the evaluation: of each source and tag if there are results of them, and of all together.
+
+        Args:
+            average: The evaluation of the average of the parameters on all sources together, if the run has one.
+
+        Returns:
+            The name of each, what it is made from, and its fields without the step.
+        """
+        for source, evaluation in self.sources.items():
+            yield "evaluation", None, {"source": source, **evaluation.fields}
+        for tag, found in self.by_tag.items():
+            yield "evaluation", None, {"tag": tag, **found.fields}
+        if (found := self.all_sources) is not None and len(self.sources) > 1:
+            yield "macroEvaluation", None, {"loss": found.macro_loss, "bits_per_byte": found.macro_bits_per_byte}
+        of_average = {f"average_{name}": average and getattr(average, name) for name in ("loss", "bits_per_byte")}
+        yield "evaluation", (self.whole, average), {**self.whole.fields, **of_average}
+
     def value(self, best: BestSpec) -> float:
         """The number by which checkpoints are compared; NaN if the evaluation does not have it."""
         names = self.sources if best.of is None else self.tags.get(best.of, (best.of,))
@@ -132,3 +167,15 @@ class EvaluatedSets:
             loss, bits = known.micro.loss, known.micro.bits_per_byte
         value = loss if best.metric == "loss" else bits
         return math.nan if value is None else value
+
+
+def with_source(found: Evaluated, source: str, evaluation: Evaluation) -> Evaluated:
+    """Add the result of a source to `found`."""
+    entry = SourceEvaluation(
+        source=source,
+        loss=finite(evaluation.loss),
+        bits_per_byte=finite(evaluation.bits_per_byte),
+        tokens=evaluation.tokens,
+        sequences=evaluation.sequences,
+    )
+    return found.model_copy(update={"sources": [*found.sources, entry]})

@@ -14,7 +14,7 @@ from itertools import accumulate
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Literal, get_args
 
-from halcyon.telemetry.event_fields import finite
+from halcyon.telemetry.log import finite
 from halcyon.telemetry.state import State
 from halcyon.telemetry.times import STEP_SECONDS_BUCKETS
 from halcyon_api.status.goodput import CAUSES, cause_label

@@ -14,11 +14,22 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from halcyon.telemetry.clock import Clock
-from halcyon.telemetry.events import sentence
-from halcyon.telemetry.sentences import STAGES, UNSEEN, duration, line_steps, step_line
+from halcyon.telemetry.events import BY_NAME, sentence
 from halcyon_api.local_times import local_time
 from halcyon_api.status.progress import Stage
 
+STAGES: dict[Stage, str] = {
+    "starting": "starting",
+    "joining": "looking for devices",
+    "tokenizing": "tokenizing the text",
+    "restoring": "preparing the model",
+    "compiling": "compiling the step (first time, about a minute)",
+    "evaluating": "evaluating",
+    "auditing": "auditing the devices",
+    "saving": "saving",
+    "leaving": "saving the last step",
+}
+"""What a process does in a stage that is not training."""
 NAME_WIDTH = 20
 """Largest number of characters of a run's name in the line, so that the numbers fit into a terminal of 80 columns."""
 NARROW_NAME_WIDTH = 12
@@ -74,7 +85,7 @@ class ProgressLine:
 
     def event(self, name: str, **fields: Any) -> None:
         """Update the line, or print the event above it."""
-        if name in UNSEEN:
+        if not BY_NAME[name].on_screen:
             return
         if name == "step":
             self._update(completed=fields["step"], numbers=fields, stage="training")
@@ -165,3 +176,36 @@ class _Numbers(ProgressColumn):
             parts += [] if narrow else [f"{numbers['tokens_per_second']:,.0f} tok/s"]
             parts += [f"eta {duration(numbers['eta_seconds'])}"]
         return Text("  ".join(parts), style="cyan")
+
+
+def step_line(fields: dict[str, Any], steps: int, smoothed: float, width: int | None) -> str:
+    """The line about a step that stays on the screen.
+
+    Args:
+        fields: The event ``step``.
+        steps: Steps of the whole run.
+        smoothed: Smoothed loss, nats per token.
+        width: Columns of the terminal; None: no limit. Where it is small, the speed is left out.
+    """
+    line = f"step {fields['step']}/{steps}  smoothed loss {smoothed:z.4f}"
+    if not fields.get("tokens_per_second"):
+        return line
+    speed, left = f"  {fields['tokens_per_second']:,.0f} tok/s", f"  {duration(fields['eta_seconds'])} left"
+    whole = line + speed + left
+    return whole if width is None or len(whole) < width else line + left
+
+
+def line_steps(steps: int) -> int:
+    """Steps between two lines that stay on the screen: about 20 lines in a short run, and one every 100 steps at the
+    least.
+    """
+    return next((size for size in (1, 2, 5, 10, 20, 50) if 20 * size >= steps), 100)
+
+
+def duration(seconds: float) -> str:
+    """Format seconds for people: ``0:42``, ``12:05``, ``3:20:00``, ``2d 4h``."""
+    whole = round(seconds)
+    if whole >= 172_800:
+        return f"{whole // 86_400}d {whole % 86_400 // 3600}h"
+    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.alias_generators import to_snake
 
-from halcyon.telemetry import event_fields
 from halcyon.telemetry.clock import Clock, microseconds, process_age_seconds, timestamp
 from halcyon.telemetry.events import BY_NAME
 from halcyon.telemetry.health import Health, HealthLimits
@@ -23,9 +22,9 @@ from halcyon.telemetry.log import EventLog, RunIdentity
 from halcyon.telemetry.state import RunPlan, State, StepReport, progress_report
 from halcyon.telemetry.termination import clip
 from halcyon.telemetry.times import TimeAccount
+from halcyon.telemetry.watched import watched_groups, watched_parameters
 from halcyon_api.checkpoint_documents import CommittedStep
 from halcyon_api.local_times import local_time
-from halcyon_api.result_documents import CHAT_CORE, CORE
 from halcyon_api.status import progress
 
 if TYPE_CHECKING:
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
 
     from halcyon.checkpoint.results import SaveUnderWay
     from halcyon.data.cache.build import Built
-    from halcyon.telemetry.evaluation import EvaluatedSets, Evaluation
-    from halcyon_api.result_documents import TaskResults
 
 EVENT_SECONDS = 10.0
 """Seconds between two log lines about a source that is tokenized, or about batches that are evaluated."""
@@ -113,13 +110,17 @@ class RunReporter:
         """Set fields of `State`, which ``/status`` and ``/metrics`` show. No event is written."""
         self._change(lambda state: state.but(**facts))
 
+    def adds(self, **numbers: float) -> None:
+        """Add to counts and seconds of `State`. No event is written."""
+        self._change(lambda state: state.plus(**numbers))
+
     def event(self, name: str, report: object = None, /, **fields: Any) -> None:
         """Change the state as the event's row says, write a line of the log, and pass it to the listeners.
 
         Args:
             name: Name of the event (`halcyon.telemetry.events`).
             report: What it is made from. A field that is not given is its attribute of this name, if it has one.
-            fields: Fields of the event, in snake_case.
+            fields: Fields of the event, in snake_case. The step is that of the run if it is not given.
         """
         row = BY_NAME[name]
         for field in map(to_snake, row.fields):
@@ -127,10 +128,9 @@ class RunReporter:
                 fields[field] = getattr(report, field)
             if field.endswith("seconds") and fields.get(field):
                 fields[field] = microseconds(fields[field])
-        for shown, field in row.shows.items():
-            self.knows(**{shown: clip(value) if isinstance(value := fields[field], str) else value})
-        if row.counts:
-            self._change(lambda state: state.plus(**{row.counts: 1}))
+        if "step" in row.fields and "step" not in fields:
+            fields = {"step": self._state.step, **fields}
+        self._change(lambda state: row.changed(state, fields, report))
         self._log(name, fields)
         self._tell(name, fields, report)
 
@@ -138,7 +138,7 @@ class RunReporter:
         """Report the stage that the loop enters. Until the first step, the time of each stage counts as start-up.
         Reported again, it is progress for the health: the limit of the stage begins again.
         """
-        self._change(lambda state: state.entered(stage, self._clock.monotonic(), self._clock.wall()))
+        self._change(lambda state: state.entered(stage))
         if self.identity.process_index == 0:
             self.log.stage(stage)
         if stage == "saving":
@@ -160,35 +160,14 @@ class RunReporter:
         It does not change the stage: the loop reports ``tokenizing`` when it begins to wait for tokens. During that
         wait, each report is progress for the health.
         """
-        now, source = self._clock.monotonic(), built.source
-        self._change(
-            lambda state: state.but(tokenized_at=now, paused_seconds=0.0, sources={**state.sources, source: built})
+        source = built.source
+        _, after = self._change(
+            lambda state: state.but(
+                tokenized_at=state.now, paused_seconds=0.0, sources={**state.sources, source: built}
+            )
         )
-        if self._line_is_due(source, now, last=built.finished):
+        if self._line_is_due(source, after.now, last=built.finished):
             self.event("tokenized", **vars(built))
-
-    def resumed(
-        self,
-        step: int,
-        *,
-        path: str | None = None,
-        fallback_reason: str | None = None,
-        head_loss: str | None = None,
-        start: str | None = None,
-    ) -> None:
-        """Report that the state is ready, at the end of the stage ``restoring``.
-
-        Args:
-            step: Steps already done; 0 for a new state.
-            path: Path of the restored checkpoint below the root.
-            fallback_reason: Why newer checkpoints did not verify; None if there were none.
-            head_loss: Why HEAD was rebuilt from the checkpoints; None if it was not.
-            start: The start of the run that this is.
-        """
-        self.event("restored", step=step, path=path, start=start, seconds=self.seconds_in_stage())
-        for name, reason in (("headRebuilt", head_loss), ("fallback", fallback_reason)):
-            if reason:
-                self.event(name, step=step, reason=reason)
 
     # Steps.
 
@@ -197,10 +176,7 @@ class RunReporter:
 
         The loop may report it one step late, and must not wait for the device before it reports.
         """
-        now, wall = self._clock.monotonic(), self._clock.wall()
-        with self._lock:
-            before, self._state = self._state, self._state.step_ended(report, now, wall)
-            state = self._state
+        before, state = self._change(lambda state: state.step_ended(report))
         if before.last_step is None:
             self._first_step_ended(state)
         due = report.step % state.run_plan.log_every_steps == 0 or report.step >= state.steps
@@ -227,15 +203,7 @@ class RunReporter:
 
     def waited_for_batch(self, seconds: float) -> None:
         """Report the time in seconds that the loop waited for its current batch."""
-        now = self._clock.monotonic()
-        self._change(lambda state: state.but(account=state.account.until(state.stage, now, waited=seconds)))
-
-    def rolled_back(self, bad_step: int, step: int, batches: int, reason: str) -> None:
-        """Report that the run went back to the checkpoint of ``step`` because of ``bad_step``, and leaves out this
-        number of batches.
-        """
-        self._change(lambda state: state.went_back(step, self._clock.monotonic()))
-        self.event("rolledBack", step=bad_step, to_step=step, batches=batches, reason=reason)
+        self._change(lambda state: state.but(account=state.account.until(state.stage, state.now, waited=seconds)))
 
     def watched(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Report the numbers of a watched step. The log has all of them but the histograms.
@@ -244,8 +212,8 @@ class RunReporter:
             step: Steps done, including this one.
             arrays: Float32 arrays by ``WHAT/STATISTIC/PARAMETER``, as `halcyon.step.watch.watched` names them.
         """
-        groups = event_fields.watched_groups(arrays)
-        self.knows(watched=event_fields.watched_parameters(groups))
+        groups = watched_groups(arrays)
+        self.knows(watched=watched_parameters(groups))
         for (what, statistic), found in groups.items():
             if statistic != "histogram":
                 rows = [values.tolist() for values in found.values()]
@@ -253,51 +221,6 @@ class RunReporter:
         self._tell("watched", {"step": step}, arrays)
 
     # Evaluations.
-
-    def evaluation(
-        self, step: int, evaluation: Evaluation, *, source: str | None = None, average: Evaluation | None = None
-    ) -> None:
-        """Report an evaluation of the held-out part after ``step`` steps: of one `source` (task ``evaluate``), or of
-        all together.
-
-        `average` is the evaluation of the average of the parameters, if the run has one.
-        """
-
-        of_average = {
-            "average_loss": average and average.loss,
-            "average_bits_per_byte": average and average.bits_per_byte,
-        }
-        if source is None:
-            losses = {"evaluation_loss": evaluation.loss, "average_loss": of_average["average_loss"]}
-            self._change(lambda state: state.plus(evaluations=1).but(bits_per_byte=evaluation.bits_per_byte, **losses))
-        elif (known := self._state.evaluated) is not None:
-            self.knows(evaluated=event_fields.with_source(known, source, evaluation))
-        fields = event_fields.evaluation_numbers(evaluation) | of_average
-        self.event("evaluation", (evaluation, average), step=step, source=source, **fields)
-
-    def evaluated_sets(self, step: int, sets: EvaluatedSets, average: Evaluation | None = None) -> None:
-        """Report an evaluation while the run trains: of all sources together, and of each source and tag if there are
-        results of them.
-
-        `average` is the evaluation of the average of the parameters on all sources together, if the run has one.
-        """
-        for source, evaluation in sets.sources.items():
-            self.event("evaluation", step=step, source=source, **event_fields.evaluation_numbers(evaluation))
-        for tag, found in sets.by_tag.items():
-            self.event("evaluation", step=step, tag=tag, **event_fields.averaged(found))
-        if (found := sets.all_sources) is not None and len(sets.sources) > 1:
-            self.event("macroEvaluation", step=step, loss=found.macro_loss, bits_per_byte=found.macro_bits_per_byte)
-        self.evaluation(step, sets.whole, average=average)
-
-    def tasks_done(self, results: TaskResults) -> None:
-        """Report that all tasks are done on the model of a step; the event of each was written before."""
-        self.knows(tasks=results.numbers)
-        for name, value, tasks in (
-            (CORE, results.core, results.core_tasks),
-            (CHAT_CORE, results.chat_core, None),
-        ):
-            if value is not None:
-                self.event("task", step=results.step, task=name, centred=value, tasks=tasks)
 
     def evaluates(
         self, found: progress.Evaluated, *, batches: int, batch_tokens: int, done: int = 0, tasks: int = 0
@@ -318,38 +241,14 @@ class RunReporter:
 
     def evaluated_batch(self) -> None:
         """Report that the sums of one batch were fetched, in a run of task ``evaluate``."""
-        now, wall = self._clock.monotonic(), self._clock.wall()
-        with self._lock:
-            before, self._state = self._state, self._state.batch_ended(now, wall)
-            state = self._state
+        before, state = self._change(State.batch_ended)
         if before.first_step_time is None:
             self._first_step_ended(state)
-        if self._line_is_due("", now, last=state.batches == state.steps):
+        if self._line_is_due("", state.now, last=state.batches == state.steps):
             speed = {"tokens_per_second": state.tokens_per_second, "eta_seconds": state.eta_seconds}
             self.event("evaluating", batch=state.batches, batches=state.steps, **speed)
 
     # Checkpoints and exports.
-
-    def checkpoint(
-        self, committed: CommittedStep, *, blocked_seconds: float | None = None, save_seconds: float = 0.0
-    ) -> None:
-        """Report a committed checkpoint.
-
-        Args:
-            committed: The checkpoint.
-            blocked_seconds: Time that its save blocked the loop.
-            save_seconds: Time from the beginning of its save to the commit.
-        """
-        counts = {"checkpoint_save_seconds": save_seconds, "checkpoint_blocked_seconds": blocked_seconds or 0.0}
-        self._change(lambda state: state.plus(**counts).but(checkpoint_error=None, **self._newest(committed)))
-        self.event(
-            "checkpoint",
-            committed,
-            step=committed.step,
-            path=committed.path,
-            size_bytes=committed.size_bytes,
-            blocked_seconds=blocked_seconds,
-        )
 
     def found_checkpoint(self, committed: CommittedStep | None) -> None:
         """Report which committed checkpoint is the newest, at the start and after the run has gone back. None: there is
@@ -357,23 +256,7 @@ class RunReporter:
 
         It is neither counted nor logged.
         """
-        self.knows(**self._newest(committed))
-
-    def verified_checkpoint(self, step: int) -> None:
-        """Report that a checkpoint was read back after its commit and is intact."""
-
-        def change(state: State) -> State:
-            known = state.checkpoint
-            if known is None or known.step != step:
-                return state
-            return state.but(checkpoint=known.model_copy(update={"verified": True}))
-
-        self._change(change)
-        self.event("checkpointVerified", step=step)
-
-    def checkpoint_failed(self, reason: str) -> None:
-        """Report that a save failed, or that a committed checkpoint is damaged; shown until the next commit."""
-        self.event("checkpointFailed", step=self._state.step, reason=reason)
+        self._change(lambda state: state.newest(committed))
 
     def late_save(self, save: SaveUnderWay | None, *, waits: bool) -> bool:
         """Report the save in flight if it is late, and whether the training waits for it. False: it is not."""
@@ -415,10 +298,6 @@ class RunReporter:
         if answers:
             self.warning(f"the store answers again after {seconds:.0f} s")
 
-    def paused(self, seconds: float) -> None:
-        """Report the time in seconds that the machine was paused, or did not run this process."""
-        self._change(lambda state: state.plus(paused_seconds=seconds))
-
     def warning(self, message: str) -> None:
         """Report a failure that costs only time."""
         self.event("warning", message=clip(message))
@@ -432,21 +311,11 @@ class RunReporter:
 
     # The parts of a report.
 
-    def _change(self, change: Callable[[State], State]) -> State:
-        """Replace the state, and return the new one."""
+    def _change(self, change: Callable[[State], State]) -> tuple[State, State]:
+        """Replace the state by what `change` makes of it at this moment. Returns the state before, and the new one."""
         with self._lock:
-            self._state = change(self._state)
-            return self._state
-
-    def _newest(self, committed: CommittedStep | None) -> dict[str, Any]:
-        """The fields of the state about the newest checkpoint."""
-        if committed is None:
-            return {"checkpoint": None, "checkpoint_time": None}
-        shown = {name: getattr(committed, name) for name in ("step", "path", "time", "size_bytes")}
-        return {
-            "checkpoint": progress.CheckpointProgress(attempt=committed.epoch.attempt, **shown),
-            "checkpoint_time": self._clock.wall(),
-        }
+            before, self._state = self._state, change(self.observe())
+            return before, self._state
 
     def _line_is_due(self, what: str, now: float, *, last: bool) -> bool:
         """Whether a line about a source, or about batches (""), is due: the first, the last, and one every

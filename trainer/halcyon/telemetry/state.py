@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from halcyon.telemetry.clock import microseconds, timestamp
-from halcyon.telemetry.event_fields import WatchedParameter, finite
 from halcyon.telemetry.health import Health, HealthLimits, judge
-from halcyon.telemetry.log import RunIdentity
+from halcyon.telemetry.log import RunIdentity, finite
 from halcyon.telemetry.times import STEPS_UNDER_WAY, Durations, Pace, TimeAccount
-from halcyon_api.checkpoint_documents import EvaluationRecord
+from halcyon.telemetry.watched import WatchedParameter
+from halcyon_api.checkpoint_documents import CommittedStep, EvaluationRecord
 from halcyon_api.status import progress
 from halcyon_api.status.goodput import GoodputSeconds
 
@@ -77,7 +77,7 @@ class State:
     stage_began: float
     now: float = 0.0
     now_time: float = 0.0
-    """The moment for which a reader got the state, on both clocks."""
+    """The moment for which a reader, or a report, got the state, on both clocks."""
     stage: progress.Stage = "starting"
     pace: Pace = field(default_factory=Pace)
     durations: Durations = field(default_factory=Durations)
@@ -155,24 +155,24 @@ class State:
         """A copy with these numbers added to its fields."""
         return self.but(**{name: getattr(self, name) + number for name, number in numbers.items()})
 
-    def entered(self, stage: progress.Stage, now: float, wall: float) -> State:
-        """A stage begins."""
+    def entered(self, stage: progress.Stage) -> State:
+        """A stage begins now."""
+        now = self.now
         account = self.account.until(self.stage, now)
         state = self.but(stage=stage, stage_began=now, paused_seconds=0.0, account=account)
         if stage == account.work == "tokenizing" and self.first_step_time is None:
             # This task compiles nothing and has no first step.
-            return state.but(account=account.until(stage, now, stepped=True), first_step_time=wall)
+            return state.but(account=account.until(stage, now, stepped=True), first_step_time=self.now_time)
         return state
 
-    def step_ended(self, report: StepReport, now: float, wall: float) -> State:
-        """A step ends, or several since the last report."""
-        compiling, steps = self.stage == "compiling", report.step - self.step
+    def step_ended(self, report: StepReport) -> State:
+        """A step ends now, or several since the last report."""
+        now, compiling, steps = self.now, self.stage == "compiling", report.step - self.step
         stage_began = now if compiling else self.stage_began
         worked_since = max(self.pace.last_ended or 0.0, stage_began) + self.paused_seconds
         return self._worked(
             self.step,
             report.step,
-            wall,
             stage="training" if compiling else self.stage,
             stage_began=stage_began,
             last_step=report,
@@ -182,13 +182,12 @@ class State:
             data_wait_seconds=self.data_wait_seconds + report.data_wait_seconds,
         )
 
-    def batch_ended(self, now: float, wall: float) -> State:
-        """A batch of a run of task ``evaluate`` ends."""
-        batches = self.batches + 1
+    def batch_ended(self) -> State:
+        """A batch of a run of task ``evaluate`` ends now."""
+        now, batches = self.now, self.batches + 1
         return self._worked(
             self.batches,
             batches,
-            wall,
             stage="evaluating" if self.stage == "compiling" else self.stage,
             stage_began=now,
             batches=batches,
@@ -196,29 +195,44 @@ class State:
             pace=self.pace.step_ended(now, batches),
         )
 
-    def _worked(self, before: int, after: int, wall: float, **changes: Any) -> Self:
-        """The steps, or batches, between these two numbers end."""
+    def _worked(self, before: int, after: int, **changes: Any) -> Self:
+        """The steps, or batches, between these two numbers end now."""
         tokens = self.run_plan.tokens_before
         return self.but(
             paused_seconds=0.0,
-            last_step_time=wall,
-            first_step_time=wall if self.first_step_time is None else self.first_step_time,
+            last_step_time=self.now_time,
+            first_step_time=self.now_time if self.first_step_time is None else self.first_step_time,
             processed_steps=self.processed_steps + after - before,
             processed_tokens=self.processed_tokens + tokens(after) - tokens(before),
             **changes,
         )
 
-    def went_back(self, step: int, now: float) -> State:
-        """The run goes back to an earlier step.
+    def went_back(self, step: int) -> State:
+        """The run goes back now to an earlier step.
 
         The steps since then are lost; the speed is measured anew from there.
         """
         last = self.last_step
         return self.but(
-            account=self.account.went_back(self.stage, step, now),
+            account=self.account.went_back(self.stage, step, self.now),
             last_step=None if last is None else replace(last, step=step),
             pace=self.pace.begin_again(),
         )
+
+    def newest(self, committed: CommittedStep | None) -> State:
+        """The process learns now which checkpoint is the newest; None: there is none."""
+        if committed is None:
+            return self.but(checkpoint=None, checkpoint_time=None)
+        shown = {name: getattr(committed, name) for name in ("step", "path", "time", "size_bytes")}
+        checkpoint = progress.CheckpointProgress(attempt=committed.epoch.attempt, **shown)
+        return self.but(checkpoint=checkpoint, checkpoint_time=self.now_time)
+
+    def verified(self, step: int) -> State:
+        """A checkpoint was read back after its commit and is intact."""
+        known = self.checkpoint
+        if known is None or known.step != step:
+            return self
+        return self.but(checkpoint=known.model_copy(update={"verified": True}))
 
     @property
     def step(self) -> int:

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from halcyon.run.policy.rewards import advantages, equal_groups, passes
 from halcyon.telemetry.evaluation import Evaluation, total
-from halcyon.telemetry.event_fields import evaluation_numbers
 from halcyon.telemetry.history.background import Row
 from halcyon.telemetry.trackers.tracker import numbers as tracked
 from halcyon_api.spec.objective import Advantage, Deviation, PolicySpec
@@ -96,8 +95,8 @@ def test_evaluations_of_several_sources_add_up() -> None:
     """
     first = Evaluation(-1.0, 4, 0, 2, 0.5, passes(np.array([[1.0, 0.0], [0.0, 0.0]])))
     second = Evaluation(-2.0, 2, 0, 1, 0.5, passes(np.array([[1.0, 1.0]])))
-    found = evaluation_numbers(total([first, second]))
+    found = total([first, second]).fields
     assert (found["loss"], found["reward"], found["sequences"]) == (-0.5, 0.5, 3)
     assert found["pass_at"] == {"1": pytest.approx(0.5), "2": pytest.approx(2 / 3)}
     assert tracked(Row("evaluation", 0.0, {"step": 3, **found}))["evaluation/pass_at/2"] == pytest.approx(2 / 3)
-    assert "pass_at" not in evaluation_numbers(Evaluation(1.0, 1.0, 1, 1, 0.1))
+    assert "pass_at" not in Evaluation(1.0, 1.0, 1, 1, 0.1).fields

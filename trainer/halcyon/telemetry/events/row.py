@@ -1,0 +1,45 @@
+"""One kind of event: its fields, its sentence, and what it changes in the state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from halcyon.telemetry.termination import clip
+
+if TYPE_CHECKING:
+    from halcyon.telemetry.state import State
+
+STEP = "Steps done."
+"""The meaning of the field `step` in most events."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One kind of line."""
+
+    name: str
+    meaning: str
+    fields: dict[str, str] = field(default_factory=dict)
+    words: str | Callable[[Mapping[str, Any]], str] = "{message}"
+    """The event as a sentence for people: a format of its fields, or a function of them."""
+    counts: str = ""
+    """Field of the state that is one greater after the event."""
+    shows: Mapping[str, str] = field(default_factory=dict)
+    """Fields of the state that then have the value of a field of the event; a text is cut."""
+    change: Callable[[State, Mapping[str, Any], Any], State] | None = None
+    """What else it changes: the state after it, from the state at this moment, the fields, and what it is made from."""
+    every_process: bool = False
+    open_fields: bool = False
+    """Whether the event may have further fields."""
+    on_screen: bool = True
+    """Whether a terminal shows it; one with too many numbers is for the report of a chain."""
+
+    def changed(self, state: State, fields: Mapping[str, Any], report: Any) -> State:
+        """The state after the event, from the state at this moment."""
+        shown = {name: fields[own] for name, own in self.shows.items()}
+        state = state.but(**{name: clip(value) if isinstance(value, str) else value for name, value in shown.items()})
+        if self.counts:
+            state = state.plus(**{self.counts: 1})
+        return state if self.change is None else self.change(state, fields, report)
