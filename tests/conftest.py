@@ -16,7 +16,6 @@ from hypothesis import HealthCheck, settings
 from tests.faults.table import Table, add_rows, trials
 from tests.suite.limits import MachineReport, scale_timeouts, set_factor
 from tests.suite.page import Collects
-from tests.suite.record import Recorder
 
 __all__ = ["trials"]
 
@@ -41,16 +40,12 @@ settings.load_profile("halcyon")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--reliability", metavar="PAGE", type=Path, help="write the table of faults into this page")
     parser.addoption("--exactness", action="store_true", help="record the figures of docs/exactness.md")
-    parser.addoption("--record", metavar="FILE", type=Path, help="write the seconds of each test into this file")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     set_factor(config)
     config.pluginmanager.register(MachineReport(), "machine")
     config.pluginmanager.register(Collects(), "collects")
-    record = config.getoption("record")
-    if record is not None and not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Recorder(record), "record")
     page = config.getoption("reliability")
     if page is not None and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Table(page), "reliability")

@@ -50,12 +50,6 @@ def cache() -> Path:
     return cluster_paths("halcyon", os.environ, Path.home()).cache
 
 
-def missing(tier: Tier, progress: ProgressView) -> list[str]:
-    """The missing builds: `programs`, `images`, both or none. If the images' folder exists, images count as built."""
-    found = Binaries(cache(), progress).missing(groups(tier, docker=docker_answers()))
-    return (["programs"] if found else []) + ([] if (cache() / "images").is_dir() else ["images"])
-
-
 def make_programs(tier: Tier, progress: ProgressView) -> None:
     """Build the missing Go programs of a tier; for the tier `all`, install Chromium if it is missing."""
     Binaries(cache(), progress).provide(groups(tier, docker=docker_answers()))

@@ -50,7 +50,7 @@ trains small models too, exports them, and lets `transformers` score a text and 
 `transformers` that tests of `make test` compare with, such as those of [chat templates](chat-templates.md).
 
 Limits grow with the machine: a fixed computation at the start gives a factor, which is printed. A test that fails says how slow the machine
-was. `.halcyon/tests/` keeps the figures of the last run of each tier as JSON.
+was. `.halcyon/tests/PART.xml` keeps the seconds of each test of the last run.
 """
 
 

@@ -1,13 +1,15 @@
-"""Runs the suite: measures the machine, prints a forecast of the duration, runs the steps, and prints the report.
+"""Runs the suite: measures the machine, runs the steps, and prints what each took and what failed.
 
 A failed step does not stop the next ones, so one run shows every failure. Only the cluster tests are left out if the
-cluster does not start.
+cluster does not start. pytest prints the slowest tests of each part, and keeps the seconds of all in
+``.halcyon/tests/PART.xml`` (JUnit).
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -17,12 +19,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 
 from halcyon_devcluster import DevclusterError, machine, open_cluster
 from halcyon_devcluster.progress import ConsoleProgress
-from tests.suite import builds, forecast, report
-from tests.suite.record import Record, read
-from tests.suite.report import Step
+from tests.suite import builds
 from tests.suite.tiers import SuitePart, Tier, expression, folder
 
 REPOSITORY = Path(__file__).parents[2]
@@ -36,8 +37,27 @@ TESTS_FAILED = 1
 """pytest's exit status if it ran all tests and some failed."""
 NO_TESTS = 5
 """pytest's exit status if no test was selected."""
+_GROUP = re.compile(r"@[^\]@]*$")
+"""The group of a test behind its id (see `tests.suite.groups`)."""
 REPEATED, REPEATS = 3, 3
 """The most failed tests of a part that are repeated, and how often each must then pass alone."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a run: the checks, a part of the tests, a build.
+
+    Attributes:
+        name: The name in the report.
+        seconds: Wall time.
+        code: Exit status; 0 means success.
+        failed: Ids of the failed tests. If the status is 0, they passed when repeated alone.
+    """
+
+    name: str
+    seconds: float
+    code: int
+    failed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,21 +94,32 @@ def workers(part: SuitePart, cores: int) -> Workers:
             return Workers(max(1, cores // 2))
 
 
-def pytest_command(part: SuitePart, tier: Tier, cores: int, record: Path) -> list[str]:
+def pytest_command(part: SuitePart, tier: Tier, cores: int) -> list[str]:
     """The command that runs the tests of a part. Pure."""
-    spread = workers(part, cores).arguments()
     return [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        *spread,
-        "-m",
-        expression(part, tier),
-        "--record",
-        str(record),
+        *(sys.executable, "-m", "pytest", "-q"),
+        *workers(part, cores).arguments(),
+        *("-m", expression(part, tier)),
+        *record_arguments(part),
         folder(part),
     ]
+
+
+def record_arguments(part: SuitePart) -> tuple[str, ...]:
+    """The arguments with which pytest prints the slowest tests, and keeps the seconds of all and the failed ones."""
+    cache = FOLDER / f"{part}-cache"
+    return (
+        "--durations=10",
+        f"--junit-xml={FOLDER / part}.xml",
+        *("-o", f"cache_dir={cache}", "--cache-clear"),
+    )
+
+
+def failed_tests(part: SuitePart) -> tuple[str, ...]:
+    """The tests of a part that failed in its last run, by pytest's cache."""
+    path = FOLDER / f"{part}-cache" / "v" / "cache" / "lastfailed"
+    failed = json.loads(path.read_text()) if path.exists() else {}
+    return tuple(_GROUP.sub("", test) for test in failed)
 
 
 def repeat_commands(failed: Sequence[str]) -> list[list[str]]:
@@ -135,9 +166,6 @@ class Run:
         before = machine.measure(rounds=4)
         os.environ[machine.VARIABLE] = f"{before.factor:.2f}"
         self._console.print(f"This machine is {before}; limits grow by that factor.", highlight=False, soft_wrap=True)
-        if self._parts == list(SuitePart):
-            missing = builds.missing(self._tier, self._progress)
-            self._console.print(forecast.sentence(self._tier, missing, before.factor), highlight=False, soft_wrap=True)
         if check:
             self._step("check", lambda: _exit_status(["make", "check"]))
         for part in (one for one in self._parts if one in (SuitePart.FAST, SuitePart.SLOW)):
@@ -151,47 +179,45 @@ class Run:
             self._on_cluster(on_cluster)
         if SuitePart.PROGRAMS in self._parts and self._tier is Tier.ALL:
             self._programs()
-        after = machine.measure()
-        report.show(self._console, self._tier, self._steps, before, after)
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        whole = self._parts == list(SuitePart)
-        path = FOLDER / (f"{self._tier}.json" if whole else f"{self._tier}-{'-'.join(self._parts)}.json")
-        path.write_text(json.dumps(report.document(self._tier, self._steps, before, after), indent=2) + "\n")
-        self._console.print(f"The same as JSON: {path.relative_to(REPOSITORY)}", highlight=False)
+        self._console.print(report(self._steps))
+        self._console.print(
+            f"The machine was {before}; at the end {machine.measure()}.", highlight=False, soft_wrap=True
+        )
+        for step in self._steps:
+            for test in step.failed:
+                result = "FAILED" if step.code else "UNSTEADY (failed beside others, passed alone: mend it)"
+                self._console.print(f"{result} {test}", highlight=False, markup=False, soft_wrap=True)
         if not self._ran_tests:
             self._console.print("error: no test ran", highlight=False)
         return max((step.code for step in self._steps), default=0) or (0 if self._ran_tests else NO_TESTS)
 
-    def _step(self, name: str, work: Callable[[], int], record: Path | None = None) -> int:
+    def _step(self, name: str, work: Callable[[], int], part: SuitePart | None = None) -> int:
         self._console.rule(name, align="left")
         began = time.monotonic()
         code = work()
-        self._steps.append(Step(name, time.monotonic() - began, code, read(record) if record else Record()))
+        failed = failed_tests(part) if part is not None else ()
+        self._steps.append(Step(name, time.monotonic() - began, code, failed))
         return code
 
     def _tests(self, part: SuitePart) -> None:
-        record = FOLDER / f"{part}.json"
-        record.unlink(missing_ok=True)
-        command = pytest_command(part, self._tier, os.cpu_count() or 1, record)
+        command = pytest_command(part, self._tier, os.cpu_count() or 1)
 
         def work() -> int:
             code = _exit_status(command)
             self._ran_tests |= code != NO_TESTS
-            if code == TESTS_FAILED and (repeats := repeat_commands(read(record).failed)):
+            if code == TESTS_FAILED and (repeats := repeat_commands(failed_tests(part))):
                 self._console.rule(f"{part}: the failed tests again, alone", align="left")
                 return next((code for repeat in repeats if (code := _exit_status(repeat))), 0)
             return 0 if code == NO_TESTS else code
 
-        self._step(part, work, record)
+        self._step(part, work, part)
 
     def _programs(self) -> None:
         """The tests that compile for accelerators have an environment of their own, which the Makefile makes."""
-        record = FOLDER / f"{SuitePart.PROGRAMS}.json"
-        record.unlink(missing_ok=True)
+        part = SuitePart.PROGRAMS
         self._ran_tests = True  # without tests, make fails
-        self._step(
-            "accelerator programs", lambda: _exit_status(["make", "programs", f"ARGS=--record {record}"]), record
-        )
+        command = ["make", "programs", f"ARGS={' '.join(record_arguments(part))}"]
+        self._step("accelerator programs", lambda: _exit_status(command), part)
 
     def _on_cluster(self, parts: Sequence[SuitePart]) -> None:
         cluster = open_cluster(progress=self._progress)
@@ -219,6 +245,18 @@ class Run:
             self._console.print(f"error: {why}", highlight=False, soft_wrap=True)
             return 1
         return 0
+
+
+def report(steps: Sequence[Step]) -> Table:
+    """What each step took. Pure."""
+    table = Table("step", "seconds", "")
+    table.columns[1].justify = "right"
+    for step in steps:
+        table.add_row(step.name, f"{step.seconds:.0f}", f"exit {step.code}" if step.code else "ok")
+    table.add_section()
+    total = sum(step.seconds for step in steps)
+    table.add_row("all", f"{total:.0f}", f"{total / 60:.1f} min")
+    return table
 
 
 def _exit_status(command: Sequence[str]) -> int:
