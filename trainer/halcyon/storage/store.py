@@ -187,9 +187,10 @@ class Store:
         contents: list[bytes] = []
         for (key, start, end), ask in zip(requests, asks, strict=True):
             result = self._wait(ask, ahead=True)
-            if result.state != "value" or len(result.value) != end - start:
+            value = result.value  # each access copies the bytes
+            if result.state != "value" or len(value) != end - start:
                 raise StoreFailure("NOT_FOUND", f"{self.root}/{key} is missing or too short")
-            contents.append(result.value)
+            contents.append(value)
         return contents
 
     @property

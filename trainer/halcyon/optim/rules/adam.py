@@ -62,6 +62,9 @@ def adamw(rule: AdamWSpec, parameters: Any) -> optax.GradientTransformationExtra
       share in the parameter (Liang et al. 2024, algorithm 2).
     - ``correctedDecay`` multiplies the decay by the rate over its peak (AdamC, Defazio 2025), but not for the head,
       which no norm follows.
+
+    Optax's `scale_by_adam` has the same formula and state, but rounds in another order, so all runs would change their
+    bits.
     """
     beta2, epsilon, decays, clip = rule.beta2, rule.epsilon, decaying(parameters), rule.clip_update
 

@@ -16,6 +16,8 @@ from halcyon_api.spec.rules import LionSpec, SophiaSpec
 def lion(rule: LionSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
     """Lion, evolved sign momentum (Chen et al. 2023, algorithm 2): the sign of a mean of momentum and gradient. See
     `halcyon.optim.rule`.
+
+    Optax's Lion gives the same bits, but its state has a count of steps and another name in checkpoints.
     """
 
     def direct(gradients: Tree, state: Any, params: Tree, **further: Any) -> tuple[Tree, optax.TraceState]:

@@ -56,6 +56,9 @@ def muon(rule: MuonSpec, parameters: Any, shared: MatricesSpec) -> optax.Gradien
     """Muon: momentum whose singular values are replaced by numbers near 1 (Jordan et al. 2024, `Muon
     <https://kellerjordan.github.io/posts/muon/>`_; scales and decay for large models: Liu et al. 2025, `arXiv
     2502.16982 <https://arxiv.org/abs/2502.16982>`_), beside AdamW. See `halcyon.optim.rule`.
+
+    Optax's Muon divides the momentum by its share at the start, which the sources do not, and computes every matrix on
+    every device.
     """
     orthogonal = orthogonalizer(shared)
 
