@@ -18,6 +18,8 @@ from fractions import Fraction
 
 import numpy as np
 
+from halcyon.data.order.permutation import checked_places
+
 MAX_SEQUENCES = 2**48
 """A source has at most this number of sequences."""
 
@@ -90,12 +92,12 @@ class Split:
 
     def training_sequences(self, ranks: np.ndarray) -> np.ndarray:
         """The sequences at ranks, 0 to ``training - 1``, among the training sequences: int64, same shape."""
-        ranks = _checked(ranks, self.training)
+        ranks = checked_places(ranks, self.training)
         return self._line.not_chosen(ranks) if ranks.size else ranks
 
     def validation_sequences(self, ranks: np.ndarray) -> np.ndarray:
         """The sequences at ranks, 0 to ``held_out - 1``, among the held-out sequences: int64, same shape."""
-        ranks = _checked(ranks, self.held_out)
+        ranks = checked_places(ranks, self.held_out)
         return self._line.chosen(ranks) if ranks.size else ranks
 
 
@@ -136,14 +138,7 @@ def spread(ranks: np.ndarray, *, chosen: int, total: int) -> np.ndarray:
 
     Used for a rehearsal (`simulateTokens`), which takes a part of a source.
     """
-    return _checked(ranks, total) if chosen == total else Split(total, chosen).validation_sequences(ranks)
-
-
-def _checked(numbers: np.ndarray, size: int) -> np.ndarray:
-    numbers = np.asarray(numbers, np.int64)
-    if numbers.size and (numbers.min() < 0 or numbers.max() >= size):
-        raise IndexError(f"a rank is outside [0, {size})")
-    return numbers
+    return checked_places(ranks, total) if chosen == total else Split(total, chosen).validation_sequences(ranks)
 
 
 def _divided_product(numbers: np.ndarray, factor: int, divisor: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,4 +8,5 @@ from halcyon.tokenizer.definition import load as load
 from halcyon.tokenizer.protocol import Tokenizer as Tokenizer
 from halcyon.tokenizer.protocol import check_rows as check_rows
 from halcyon.tokenizer.protocol import first_id as first_id
+from halcyon.tokenizer.protocol import named_specials as named_specials
 from halcyon.tokenizer.resolve import resolve as resolve

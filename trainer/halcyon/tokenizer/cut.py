@@ -76,7 +76,7 @@ def pieces_of_parts(
     """
     window = 2 * piece_characters
     buffer, position = "", 0
-    for part in _decoded(parts):
+    for part in decoded(parts):
         buffer, position = buffer[position:] + part, 0
         while len(buffer) - position > window:
             place = joint.search(buffer, position + piece_characters, position + window)
@@ -92,8 +92,9 @@ def in_parts(text: str | bytes) -> Iterator[str | bytes]:
         yield text[start : start + _PART_LENGTH]
 
 
-def _decoded(parts: Iterable[str | bytes]) -> Iterator[str]:
-    decoder = codecs.getincrementaldecoder("utf-8")()
+def decoded(parts: Iterable[str | bytes], errors: str = "strict") -> Iterator[str]:
+    """The strings of a text that comes in parts; bytes that are not UTF-8 are handled as ``bytes.decode`` does."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors)
     for part in parts:
         yield part if isinstance(part, str) else decoder.decode(part)
     yield decoder.decode(b"", final=True)

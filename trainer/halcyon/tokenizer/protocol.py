@@ -113,6 +113,13 @@ def first_id(tokenizer: Tokenizer) -> int:
     return tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id
 
 
+def named_specials(tokenizer: Tokenizer) -> dict[str, str]:
+    """The special tokens that other programs and chat templates know by name, as far as the tokenizer has them."""
+    spellings = {token: spelling for spelling, token in tokenizer.special_tokens.items()}
+    ids = {"bos_token": tokenizer.bos_id, "eos_token": tokenizer.eos_id, "pad_token": tokenizer.pad_id}
+    return {name: spellings[token] for name, token in ids.items() if token in spellings}
+
+
 def check_rows(ids: int, rows: int, where: str = "") -> None:
     """Check that a model has a row for each id of its tokenizer: on a device an id beyond them reads the last row.
 

@@ -15,7 +15,7 @@ from typing import Any
 from halcyon.data.formats.template import ChatTemplate, TurnEnd, day
 from halcyon.errors import BadConfiguration
 from halcyon.storage.store import Store
-from halcyon.tokenizer import Tokenizer, TokenizerDefinition
+from halcyon.tokenizer import Tokenizer, TokenizerDefinition, named_specials
 from halcyon.tokenizer import load as load_tokenizer
 from halcyon.tokenizer.resolve import SENTENCE_PIECE_KEY, TOKENIZER_KEY, definition_of
 from halcyon.tokenizer.side_files import CONFIG_KEY, GENERATION_KEY, TOKENIZER_CONFIG_KEY, answer_ends, json_object
@@ -189,14 +189,12 @@ def exported_companions(
     if definition is not None and definition.kind == "sentencePiece":
         written.setdefault(SENTENCE_PIECE_KEY, definition.content)
     if tokenizer is not None and TOKENIZER_KEY in written and TOKENIZER_CONFIG_KEY not in written:
-        spelled = {index: text for text, index in tokenizer.special_tokens.items()}
-        ids = {"bos_token": tokenizer.bos_id, "eos_token": tokenizer.eos_id, "pad_token": tokenizer.pad_id}
         written[TOKENIZER_CONFIG_KEY] = encode(
             {
                 "tokenizer_class": "PreTrainedTokenizerFast",
                 "clean_up_tokenization_spaces": False,
                 "model_max_length": positions,
-                **{name: spelled[index] for name, index in ids.items() if index in spelled},
+                **named_specials(tokenizer),
             }
         )
     if end is not None:

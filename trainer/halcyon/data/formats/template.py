@@ -32,7 +32,7 @@ from halcyon.data.forms.form import BadConversation
 from halcyon.data.templates import Printer, unmarked
 from halcyon.errors import BadConfiguration
 from halcyon.host.budgets.apart import Apart, Failed, OverBudget
-from halcyon.tokenizer import Tokenizer
+from halcyon.tokenizer import Tokenizer, named_specials
 from halcyon.tokenizer.rendered import Range, RenderedText, Spellings
 from halcyon.tokenizer.special import CHAT_MARKS
 
@@ -151,7 +151,7 @@ class ChatTemplate:
                 f"{where}: the tokenizer has no special token {missing[0]}, which Halcyon's own template uses; "
                 "give the template that belongs to the tokenizer, or use spec.tokenizer.bpe"
             )
-        names = _names(tokenizer)
+        names = named_specials(tokenizer)
         self._own = Printer(DEFAULT_TEMPLATE, names, special) if source is None else None
         self._given = Apart(where, Printer, source, names, list(special))
         try:
@@ -284,13 +284,6 @@ class ChatTemplate:
             RenderedText(rendered.text.text + begun, [*rendered.text.special, *more], rendered.text.spells),
             rendered.counted,
         )
-
-
-def _names(tokenizer: Tokenizer) -> dict[str, str]:
-    """The special tokens that a template knows by name, as far as the tokenizer has them."""
-    spellings = {token: spelling for spelling, token in tokenizer.special_tokens.items()}
-    ids = {"bos_token": tokenizer.bos_id, "eos_token": tokenizer.eos_id, "pad_token": tokenizer.pad_id}
-    return {name: spellings[token] for name, token in ids.items() if token in spellings}
 
 
 def _as_transformers(message: Mapping[str, Any]) -> dict[str, Any]:

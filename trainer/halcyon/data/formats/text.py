@@ -19,7 +19,7 @@ from halcyon.data.sources import LongText, SourceRow, long_text
 from halcyon.data.sources.text_check import no_text, not_utf8
 from halcyon.errors import BadConfiguration
 from halcyon.tokenizer import Tokenizer
-from halcyon.tokenizer.cut import in_parts
+from halcyon.tokenizer.cut import decoded, in_parts
 from halcyon_api.spec.sources import FormatSpec, TextFormatSpec
 
 _TEXTS = ("content", "value", "text", "messages")
@@ -163,7 +163,7 @@ def _texts(spec: FormatSpec, value: Any, form: Form | None) -> Iterator[str]:
     if isinstance(value, bytes):
         yield value.decode(errors="replace")
     elif isinstance(value, LongText):
-        yield from value.strings()
+        yield from decoded(value, "replace")
     elif spec.row_fields is not None:
         yield from (text for field in spec.row_fields for text in _strings(value.get(field)))
     else:

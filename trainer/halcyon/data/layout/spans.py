@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from halcyon.data.order.permutation import checked_places
 from halcyon_api.counting import counted, percent
 
 _CHUNK_TOKENS = 2**22
@@ -98,10 +99,7 @@ def checked_indices(indices: np.ndarray, sequences: int) -> np.ndarray:
     Raises:
         IndexError: An index is outside ``[0, sequences)``.
     """
-    indices = np.asarray(indices, np.int64).reshape(-1)
-    if indices.size and (indices.min() < 0 or indices.max() >= sequences):
-        raise IndexError(f"a sequence is outside [0, {sequences})")
-    return indices
+    return checked_places(indices, sequences).reshape(-1)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,18 @@ the cache.
 """
 
 
+def checked_places(places: np.ndarray | int, size: int) -> np.ndarray:
+    """Places as int64.
+
+    Raises:
+        IndexError: A place is outside ``[0, size)``.
+    """
+    places = np.asarray(places, np.int64)
+    if places.size and (places.min() < 0 or places.max() >= size):
+        raise IndexError(f"a place is outside [0, {size})")
+    return places
+
+
 class _Cipher(NamedTuple):
     """Parameters of a network."""
 
@@ -91,9 +103,7 @@ class Permutation:
         return self._walk(elements, range(ROUNDS - 1, -1, -1))
 
     def _walk(self, numbers: np.ndarray | int, rounds: range) -> np.ndarray:
-        numbers = np.asarray(numbers, np.int64)
-        if numbers.size and (numbers.min() < 0 or numbers.max() >= self.size):
-            raise IndexError(f"an index is outside [0, {self.size})")
+        numbers = checked_places(numbers, self.size)
         if not self._is_walked:
             return self._small(rounds)[numbers]
         walked = numbers.astype(np.uint64, order="C").reshape(-1)  # a copy

@@ -18,7 +18,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from halcyon.data.order.permutation import Permutation
+from halcyon.data.order.permutation import Permutation, checked_places
 
 
 def groups(keys: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -27,18 +27,6 @@ def groups(keys: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     rising = np.argsort(keys, kind="stable")
     for places in np.split(rising, np.flatnonzero(np.diff(keys[rising])) + 1) if keys.size else ():
         yield int(keys[places[0]]), places
-
-
-def checked_places(places: np.ndarray, size: int) -> np.ndarray:
-    """Places as int64.
-
-    Raises:
-        IndexError: A place is outside ``[0, size)``.
-    """
-    places = np.asarray(places, np.int64)
-    if places.size and (places.min() < 0 or places.max() >= size):
-        raise IndexError(f"an index is outside [0, {size})")
-    return places
 
 
 class WindowPermutation:

@@ -6,7 +6,6 @@ file of text longer than `LONG_BYTES` is decoded part by part while it is tokeni
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Callable, Iterator
 
 LONG_BYTES = 8 * 2**20
@@ -30,13 +29,6 @@ class LongText:
             BadConfiguration: It cannot be read, or is not text.
         """
         return self._read()
-
-    def strings(self) -> Iterator[str]:
-        """The text in parts that are strings; bytes that are not UTF-8 become U+FFFD."""
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        for part in self:
-            yield part if isinstance(part, str) else decoder.decode(part)
-        yield decoder.decode(b"", final=True)
 
     def whole(self) -> str | bytes:
         """The whole text in memory."""
