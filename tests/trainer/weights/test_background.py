@@ -23,8 +23,8 @@ from halcyon.run.loop import TrainingEnd
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
 from halcyon.weights import background
-from halcyon.weights.background import Exporter, ExportFailed, Share, is_complete, open_exports
-from halcyon.weights.exporting import export_model, plan_export
+from halcyon.weights.background import Exporter, ExportFailed, is_complete, open_exports
+from halcyon.weights.exporting import Part, export_model, plan_export
 from halcyon.weights.root import stored_model
 from halcyon_api.checkpoint_documents import CommittedStep, Owner, canonical_json
 from halcyon_api.ends import ExitCode
@@ -126,7 +126,7 @@ def test_steps_that_are_due_are_exported_with_the_bits_of_their_checkpoints(scen
     assert not scene.folder(3).exists()
     for step in (5, 10, 12):
         assert same_bits(tensors_of(scene.folder(step)), llama_tensors(seed=step))
-    assert list((scene.root / "exports" / "unfinished").rglob("*.json")) == []
+    assert list((scene.root / "exports").rglob("parts/*")) == []
     command = tmp_path / "command"
     scene.expected(10, command)
     names = sorted(file.name for file in command.iterdir())
@@ -151,7 +151,7 @@ def test_an_interrupted_export_is_continued_by_any_number_of_processes(
     """
     monkeypatch.setattr(background, "FILE_BYTES", 2000)
     scene.export(process=1, processes=2)
-    written = {file.name: file.stat().st_ino for file in scene.folder(10).iterdir()}
+    written = {file.name: file.stat().st_ino for file in scene.folder(10).glob("*.safetensors")}
     assert written
     assert not (scene.folder(10) / "config.json").exists()
     assert scene.complete == []
@@ -168,9 +168,9 @@ def test_files_from_another_checkpoint_of_the_same_step_are_not_used(
     monkeypatch.setattr(background, "FILE_BYTES", 2000)
     scene.export(process=1, processes=2)
     store = Store(CheckpointSpec(root=f"file://{scene.root}/exports"))
-    key = "unfinished/step-10/1.json"
-    share = Share.model_validate_json(store.read(key).data or b"")
-    lost = share.model_copy(update={"path": "steps/10.1.lost/"})
+    key = "step-10/parts/1.json"
+    share = Part.model_validate_json(store.read(key).data or b"")
+    lost = share.model_copy(update={"manifest_sha256": "0" * 64})
     store.write(key, canonical_json(lost.document()))
     for name in (*share.files, "model-00001-of-00099.safetensors"):
         (scene.folder(10) / name).write_bytes(b"of the lost checkpoint")

@@ -1,10 +1,11 @@
 """Exports checkpoints of a run in the background, while it trains.
 
 Each process writes its share of the files, in a thread of its own. After each file it records, in a document of the
-export's root, from which checkpoint the file was made. Process 0 writes config.json when the documents of all processes
-together name all files; a folder without config.json is no model. A process group that starts later goes on where the
-documents end, with any number of processes. A file that no document names, or that was made from another checkpoint, is
-written again. So each step has one folder, which is complete or is completed at the next chance.
+folder (`Part`), from which checkpoint the file was made, as the parts of ``halcyon export hf`` do. Process 0 writes
+config.json when the documents of all processes together name all files; a folder without config.json is no model. A
+process group that starts later goes on where the documents end, with any number of processes. A file that no document
+names, or that was made from another checkpoint, is written again. So each step has one folder, which is complete or is
+completed at the next chance.
 
 Before config.json, process 0 records from which checkpoint the export was made. So a run that begins again under its
 name does not take the exports of the earlier run for its own; it replaces them, beginning with their config.json.
@@ -32,7 +33,7 @@ from halcyon.errors import BadConfiguration, RootTaken, TrainerExit
 from halcyon.storage.failures import Abandoned, StoreFailure, as_exit
 from halcyon.storage.store import Store
 from halcyon.weights.companions import CONFIG_KEY
-from halcyon.weights.exporting import ExportPlan, plan_export
+from halcyon.weights.exporting import PARTS, ExportPlan, Part, plan_export, read_part, read_parts
 from halcyon.weights.root import stored_model
 from halcyon.weights.safetensors import FILE_SECONDS
 from halcyon_api.checkpoint_documents import CommittedStep, Document, Owner, canonical_json
@@ -45,7 +46,6 @@ KEPT_BYTES = 256 << 20
 """Bytes of the checkpoint that an export keeps in memory."""
 OWNER_KEY = "OWNER"
 """Which run's exports a root holds."""
-_UNFINISHED = "unfinished/"
 _COMPLETE = "complete/"
 _FOLDER = "step-"
 _POLL_SECONDS = 5.0
@@ -62,17 +62,6 @@ class ExportFailed(TrainerExit):
 
 class _GivenUp(Exception):
     """A process cannot write its files of an export. The message says why."""
-
-
-class Share(Document):
-    """The files of an export that a process has written."""
-
-    path: str
-    """Path of the checkpoint below its root."""
-    dtype: str | None = None
-    files: tuple[str, ...] = ()
-    given_up: str = ""
-    """Why this process cannot write its other files; empty if it can. The next process group tries again."""
 
 
 class Complete(Document):
@@ -300,11 +289,11 @@ class Exporter:
 
     def _record(self, export: _Export, *names: str, given_up: str = "") -> None:
         """Add files to the document of this process, or the reason why it cannot write its other files."""
-        key = f"{_unfinished(export.entry.step)}{self.processes.process_index}.json"
-        own = _read_share(self._root, key)
-        files = own.files if own is not None and self._is_of(own, export) else ()
-        share = Share(path=export.entry.path, dtype=self.spec.dtype, files=(*files, *names), given_up=given_up)
-        self._root.write(key, canonical_json(share.document()))
+        folder, key, mine = self._folder(export), f"{PARTS}{self.processes.process_index}.json", self._part(export)
+        own = read_part(folder, key)
+        files = own.files if own is not None and own.is_of(mine) else ()
+        part = mine.model_copy(update={"files": (*files, *names), "given_up": given_up})
+        folder.write(key, canonical_json(part.document()))
 
     def _complete(self, export: _Export) -> None:
         """Write config.json if all files are there."""
@@ -323,7 +312,7 @@ class Exporter:
         size = sum(tensor.size_bytes for tensors in plan.files.values() for tensor in tensors)
         self.on_complete(export.entry.step, folder.root, size, self.clock() - export.began)
         with contextlib.suppress(StoreFailure):  # `open_exports` deletes what remains
-            self._root.delete_prefix(_unfinished(export.entry.step))
+            folder.delete_prefix(PARTS)
 
     def _is_complete(self, export: _Export) -> None:
         """Record that this process has nothing left to do for an export, and release its memory."""
@@ -343,14 +332,14 @@ class Exporter:
         Raises:
             _GivenUp: A process has given up.
         """
-        found = [_read_share(self._root, key) for key in self._root.list(_unfinished(export.entry.step))]
-        shares = [share for share in found if share is not None and self._is_of(share, export)]
-        if reasons := [share.given_up for share in shares if share.given_up]:
+        folder = self._folder(export)
+        parts = [part for part in read_parts(folder) if part.is_of(self._part(export))]
+        if reasons := [part.given_up for part in parts if part.given_up]:
             raise _GivenUp(reasons[0])
-        return {name for share in shares for name in share.files}.intersection(self._folder(export).list(""))
+        return {name for part in parts for name in part.files}.intersection(folder.list(""))
 
-    def _is_of(self, share: Share, export: _Export) -> bool:
-        return (share.path, share.dtype) == (export.entry.path, self.spec.dtype)
+    def _part(self, export: _Export) -> Part:
+        return Part(manifest_sha256=export.entry.manifest_sha256, dtype=self.spec.dtype, file_bytes=FILE_BYTES)
 
     def _folder(self, export: _Export) -> Store:
         root = f"{self._place.root.rstrip('/')}/{_FOLDER}{export.entry.step}"
@@ -402,9 +391,10 @@ def open_exports(
                     f"spec.export.root: {store.root} holds the exports of run {found}; give this run a folder of its "
                     "own"
                 )
-            there = _exported_steps(store)
+            keys = store.list(_FOLDER)
+            there = _exported_steps(keys)
             complete = [entry.step for entry in committed if is_complete(store, entry)]
-            _tidy(store, complete)
+            _tidy(store, keys, complete)
         except StoreFailure as failure:
             raise as_exit(failure, store.root, what="export root", field="spec.export.root") from None
         done = max((entry.step for entry in committed), default=0)
@@ -430,38 +420,23 @@ def is_complete(exports: Store, entry: CommittedStep) -> bool:
     return is_of and {f"{folder}{name}" for name in (CONFIG_KEY, *made.files)} <= {*exports.list(folder)}
 
 
-def _exported_steps(store: Store) -> set[int]:
+def _exported_steps(keys: Collection[str]) -> set[int]:
     """The steps with a model."""
-    found = [
-        key.removeprefix(_FOLDER).removesuffix(f"/{CONFIG_KEY}")
-        for key in store.list(_FOLDER)
-        if key.endswith(f"/{CONFIG_KEY}")
-    ]
+    found = [key.removeprefix(_FOLDER).removesuffix(f"/{CONFIG_KEY}") for key in keys if key.endswith(f"/{CONFIG_KEY}")]
     return {int(step) for step in found if step.isdigit()}
 
 
-def _tidy(store: Store, complete: Collection[int]) -> None:
+def _tidy(store: Store, keys: Collection[str], complete: Collection[int]) -> None:
     """Delete the documents of complete exports. Let each process try again what an earlier one has given up."""
-    keys = store.list(_UNFINISHED)
-    done = {key for step in complete for key in keys if key.startswith(_unfinished(step))}
-    for prefix in {f"{key.rpartition('/')[0]}/" for key in done}:
-        store.delete_prefix(prefix)
+    done = {f"{_FOLDER}{step}/{PARTS}" for step in complete}
     for key in keys:
-        share = _read_share(store, key) if key not in done else None
-        if share is not None and share.given_up:
-            store.write(key, canonical_json(share.model_copy(update={"given_up": ""}).document()))
+        prefix, parts, _ = key.rpartition(PARTS)
+        if parts and prefix + parts in done:
+            done.remove(prefix + parts)
+            store.delete_prefix(prefix + parts)
+        elif parts and (part := read_part(store, key)) is not None and part.given_up:
+            store.write(key, canonical_json(part.model_copy(update={"given_up": ""}).document()))
 
 
 def _complete(step: int) -> str:
     return f"{_COMPLETE}{_FOLDER}{step}.json"
-
-
-def _unfinished(step: int) -> str:
-    return f"{_UNFINISHED}{_FOLDER}{step}/"
-
-
-def _read_share(store: Store, key: str) -> Share | None:
-    try:
-        return Share.model_validate_json(store.read(key).data or b"")
-    except ValidationError:
-        return None

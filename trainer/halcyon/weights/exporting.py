@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -41,7 +40,7 @@ FILE_BYTES = 5_000_000_000
 S3_FILE_BYTES = 5 << 30
 """Largest value that S3 takes in one request, and the store sends each value in one:
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html"""
-_PARTS = "parts/"
+PARTS = "parts/"
 """Documents of the processes that share an export, until it is complete."""
 
 
@@ -53,6 +52,8 @@ class Part(Document):
     dtype: str | None = None
     file_bytes: int
     files: tuple[str, ...] = ()
+    given_up: str = ""
+    """Why this process cannot write its other files; empty if it can."""
 
     def is_of(self, other: Part) -> bool:
         """Whether both are of one export."""
@@ -213,13 +214,13 @@ def export_model(
     for name in own:
         plan.write(to, name)
     if parts > 1:
-        to.write(f"{_PARTS}{part + 1}-of-{parts}.json", canonical_json(mine.document()))
-    written = set(own).union(*(one.files for one in _parts(to) if one.is_of(mine)))
+        to.write(f"{PARTS}{part + 1}-of-{parts}.json", canonical_json(mine.document()))
+    written = set(own).union(*(one.files for one in read_parts(to) if one.is_of(mine)))
     companions: tuple[str, ...] = ()
     if plan.files.keys() <= written:
         companions = plan.complete(to)
         if parts > 1:
-            to.delete_prefix(_PARTS)
+            to.delete_prefix(PARTS)
     tensors = [one for name in own for one in plan.files[name]]
     return Exported(own, len(tensors), sum(one.size_bytes for one in tensors), companions)
 
@@ -229,7 +230,7 @@ def _require_own_folder(to: Store, mine: Part, others: Set[str]) -> None:
     there = to.list("")
     if CONFIG_KEY in there:
         raise BadConfiguration(f"{to.root} holds a model already; give a folder that is empty")
-    if any(not one.is_of(mine) for one in _parts(to)):
+    if any(not one.is_of(mine) for one in read_parts(to)):
         raise BadConfiguration(
             f"{to.root} holds a part of another export; give all commands the same ROOT@STEP, --dtype and "
             "--file-bytes, and a folder that was empty"
@@ -240,12 +241,17 @@ def _require_own_folder(to: Store, mine: Part, others: Set[str]) -> None:
         )
 
 
-def _parts(store: Store) -> list[Part]:
-    found: list[Part] = []
-    for key in store.list(_PARTS):
-        with contextlib.suppress(ValidationError):
-            found.append(Part.model_validate_json(store.read(key).data or b""))
-    return found
+def read_parts(folder: Store) -> list[Part]:
+    """The documents of the processes that share an export."""
+    return [part for key in folder.list(PARTS) if (part := read_part(folder, key)) is not None]
+
+
+def read_part(store: Store, key: str) -> Part | None:
+    """A document of a process; None: there is none."""
+    try:
+        return Part.model_validate_json(store.read(key).data or b"")
+    except ValidationError:
+        return None
 
 
 def tokenizer_files(stored: StoredModel, form: PublishedForm) -> tuple[dict[str, bytes], dict[str, Any]]:
