@@ -38,10 +38,8 @@ BENCHES = {
     "levanter_step": Bench(
         "--layers 1 --width 16 --mlp 32 --heads 2 --length 16 --batch 2 --vocabulary 64 --rounds 1", peer="levanter-"
     ),
-    "loop": Bench("--steps 5 --pairs 1"),
     "memory": Bench("--gigabytes 0.01 --characters 0 --workers 1 --vocabulary 512 --steps 3"),
     "nanochat": Bench(),
-    "nanochat_curve": Bench(),
     "orbax": Bench("--megabytes 4 --devices 2 --pairs 1", peer="orbax-"),
     "plan": Bench("--documents 1 --steps 1"),
     "start": Bench("--slices 1 --pairs 1"),

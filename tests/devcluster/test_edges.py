@@ -39,34 +39,6 @@ def test_a_second_writer_waits_and_names_the_first(tmp_path: Path):
     assert "holds the lock of halcyon" in output.getvalue()
 
 
-def test_plain_progress_says_when_a_step_begins_and_ends():
-    output = io.StringIO()
-    progress = ConsoleProgress(Console(file=output, width=200))
-    with progress.step("outer [brackets]") as step, progress.step("inner"):
-        step.update("half")
-    *begun, inner, outer = output.getvalue().splitlines()
-    assert begun == ["  outer [brackets] ...", "  inner ..."]
-    assert inner.startswith("✓ inner ")
-    assert outer.startswith("✓ outer [brackets] ")
-
-
-def test_a_spinner_shows_steps_inside_steps():
-    output = io.StringIO()
-    progress = ConsoleProgress(Console(file=output, width=200, force_terminal=True))
-    with progress.step("outer"), progress.step("inner") as step:
-        step.update("half")
-    with progress.step("next"):
-        pass
-    assert all(f"{title}" in output.getvalue() for title in ("outer", "inner", "next"))
-
-
-def test_a_failed_step_is_not_shown_as_done():
-    output = io.StringIO()
-    with pytest.raises(DevclusterError), ConsoleProgress(Console(file=output)).step("doomed"):
-        raise DevclusterError("no")
-    assert "✓ doomed" not in output.getvalue()
-
-
 def test_a_failed_program_is_one_sentence_with_the_end_of_its_output(tmp_path: Path):
     with pytest.raises(DevclusterError, match=r"`sh -c .* failed with status 3: sorry"):
         run(["sh", "-c", "echo sorry >&2; exit 3"], log=tmp_path / "log")

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from halcyon_devcluster import DevclusterError, loading
-from halcyon_devcluster.containerd import Task, container_filter, parse_image_ids, parse_tasks
 from halcyon_devcluster.dockerfile import (
     content_tag,
     copied_paths,
@@ -23,7 +22,6 @@ from halcyon_devcluster.dockerfile import (
     default_argument,
     passed_arguments,
 )
-from halcyon_devcluster.images import build_command
 from halcyon_devcluster.loading import full_name, local_archive
 from halcyon_devcluster.machine import limit
 from halcyon_devcluster.scratch import ScratchImage, archive
@@ -83,15 +81,6 @@ def test_docker_and_oci_readers_see_the_same_image(image: ScratchImage, tmp_path
             if member.name != "manifest.json":
                 target.addfile(member, source.extractfile(member) if member.isfile() else None)
     assert read_archive(oci) == read_archive(whole)
-
-
-def test_the_image_has_an_entry_point_a_numeric_user_and_a_writable_tmp(layout: Path):
-    manifest = json.loads((layout / "blobs" / str(manifest_of(layout)["digest"]).replace(":", "/")).read_text())
-    config = json.loads((layout / "blobs" / manifest["config"]["digest"].replace(":", "/")).read_text())
-    assert config["config"] == {"Entrypoint": ["/thing"], "User": "65532:65532", "WorkingDir": "/"}
-    layer = layout / "blobs" / manifest["layers"][0]["digest"].replace(":", "/")
-    with tarfile.open(layer) as tar:
-        assert {member.name: member.mode for member in tar} == {"tmp": 0o1777, "thing": 0o755}
 
 
 def test_a_stream_leaves_out_the_blobs_that_the_node_has(layout: Path, tmp_path: Path):
@@ -270,50 +259,3 @@ def test_a_missing_input_is_reported(context: Path):
     (context / "uv.lock").unlink()
     with pytest.raises(DevclusterError, match=r"uv\.lock .* does not exist"):
         tag(context)
-
-
-def test_build_commands():
-    inputs = {
-        "dockerfile": Path("/r/Dockerfile"),
-        "context": Path("/r"),
-        "tag": "a/b:c",
-        "build_args": {"B": "2", "A": "1"},
-    }
-    docker = build_command(docker=True, certificates=[Path("/certs")], **inputs)  # type: ignore[arg-type]
-    assert docker == [
-        "docker",
-        "build",
-        "--file",
-        "/r/Dockerfile",
-        "--tag",
-        "a/b:c",
-        "--build-arg",
-        "A=1",
-        "--build-arg",
-        "B=2",
-        "/r",
-    ]
-    buildah = " ".join(build_command(docker=False, certificates=[Path("/certs")], **inputs))  # type: ignore[arg-type]
-    assert buildah.startswith("buildah bud --isolation chroot --network host --layers")
-    assert "--volume /certs:/certs:ro" in buildah
-
-
-def test_ctr_tables_are_read():
-    assert parse_tasks("TASK    PID     STATUS\nabc     12      RUNNING\ndef     0       STOPPED\n") == [
-        Task("abc", 12, "RUNNING"),
-        Task("def", 0, "STOPPED"),
-    ]
-    table = (
-        "REF TYPE DIGEST SIZE PLATFORMS LABELS\n"
-        "localhost/a:1 application/x sha256:1 2.5 MiB linux/amd64 "
-        "halcyon.dev/image-id=77,io.cri-containerd.image=managed\n"
-        "localhost/b:1 application/x sha256:2 2.5 MiB linux/amd64 io.cri-containerd.image=managed\n"
-        "\n"
-    )
-    assert parse_image_ids(table) == {"localhost/a:1": "77"}
-
-
-def test_containers_are_selected_by_pod_without_the_sandbox():
-    assert container_filter("ns", "pod-0") == (
-        'labels."io.cri-containerd.kind"==container,labels."io.kubernetes.pod.namespace"==ns,labels."io.kubernetes.pod.name"==pod-0'
-    )

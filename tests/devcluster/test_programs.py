@@ -1,6 +1,5 @@
 """A build's key changes with every input that changes its bytes, and with nothing else."""
 
-import dataclasses
 import re
 
 import pytest
@@ -15,7 +14,6 @@ from halcyon_devcluster.programs import (
     build_command,
     cache_key,
     pinned_version,
-    produced_name,
 )
 from halcyon_devcluster.toolchain import parse_version
 
@@ -104,26 +102,6 @@ def test_coredns_has_the_plugins_of_the_corefile_and_no_others():
     assert set(re.findall(r"\"(\w+)\"", directives[1])) == named
 
 
-def test_build_tags_are_passed_and_change_the_key():
-    tagged, plain = programs.PROMTOOL, dataclasses.replace(programs.PROMTOOL, tags=())
-    command = build_command("go", [tagged], "", "out")
-    assert command[command.index("-tags") + 1] == "remove_all_sd,enable_kubernetes_sd"
-    assert "-tags" not in build_command("go", [plain], "", "out")
-    assert key(group=tagged) != key(group=plain)
-
-
-def test_kubernetes_programs_alone_get_their_version():
-    command = build_command("go", [programs.HELM, KUBERNETES], SOURCES["go.mod"].decode(), "out")
-    plain, stamped = (word for word in command if word.startswith("-ldflags="))
-    assert plain == "-ldflags=-s -w"
-    pattern, _, flags = stamped.removeprefix("-ldflags=").partition("=")
-    assert pattern == "k8s.io/kubernetes/..."
-    assert flags.startswith("-s -w ")
-    assert "version.gitVersion=v1.2.3" in flags
-    assert "version.gitMajor=1" in flags
-    assert "version.gitMinor=2" in flags
-
-
 def test_groups_of_one_module_and_platform_are_one_batch():
     groups = [KUBERNETES, PAUSE, programs.JOBSET, programs.HELM]
     command = build_command("go", [KUBERNETES, programs.JOBSET], SOURCES["go.mod"].decode(), "out")
@@ -135,14 +113,6 @@ def test_groups_of_one_module_and_platform_are_one_batch():
 def test_an_unpinned_module_is_an_error():
     with pytest.raises(ValueError, match="requires no"):
         pinned_version("module x\n", "example.com/y")
-
-
-@pytest.mark.parametrize(
-    ("package", "name"),
-    [("go.etcd.io/etcd/server/v3", "server"), ("./coredns", "coredns"), ("helm.sh/helm/v4/cmd/helm", "helm")],
-)
-def test_the_produced_name_skips_a_major_version(package: str, name: str):
-    assert produced_name(package) == name
 
 
 @pytest.mark.parametrize(
