@@ -131,25 +131,44 @@ class StreamOptions(StrictPart):
     include_obfuscation: bool | None = None
 
 
-class Request(StrictPart):
-    """The fields that both endpoints have."""
+class AnyRequest(StrictPart):
+    """The fields that all endpoints of texts have."""
 
     model: str | None = None
-    n: AtLeastOne | None = None
-    max_tokens: AtLeastOne | None = None
     temperature: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=_MOST_STOPS)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    user: str | None = None  # no effect here
+
+
+class Conversation(AnyRequest):
+    """The fields that both endpoints of conversations have."""
+
+    top_logprobs: NonNegativeInt | None = None
+    parallel_tool_calls: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    # No effect here.
+    metadata: dict[str, Any] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+
+
+class Request(AnyRequest):
+    """The fields that both older endpoints have."""
+
+    n: AtLeastOne | None = None
+    max_tokens: AtLeastOne | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=_MOST_STOPS)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = None
-    user: str | None = None
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -162,28 +181,19 @@ class Request(StrictPart):
         return bool(self.stream_options is not None and self.stream_options.include_usage)
 
 
-class ChatRequest(Request):
+class ChatRequest(Request, Conversation):
     """The body of ``POST /v1/chat/completions``."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=_MOST_MESSAGES)]
     max_completion_tokens: AtLeastOne | None = None
     logprobs: bool | None = None
-    top_logprobs: NonNegativeInt | None = None
     response_format: Annotated[TextFormat | SchemaFormat, Field(discriminator="type")] | None = None
     tools: Annotated[list[Tool], Field(max_length=_MOST_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
-    parallel_tool_calls: bool | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
     continue_final_message: bool | None = None
     modalities: list[Literal["text"]] | None = None
     reasoning_effort: str | None = None
-    # No effect here.
-    metadata: dict[str, Any] | None = None
-    store: bool | None = None
-    service_tier: str | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
-    verbosity: str | None = None
+    verbosity: str | None = None  # no effect here
 
 
 class TextRequest(Request):

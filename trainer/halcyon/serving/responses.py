@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field, NonNegativeInt
+from pydantic import Field
 
 from halcyon.inference.sequence import Output, Token
 from halcyon.serving.batch import Batch
 from halcyon.serving.errors import invalid
-from halcyon.serving.requests import ChatRequest, Function, Name, Part, StreamOptions, StrictPart, parsed
+from halcyon.serving.requests import ChatRequest, Conversation, Function, Name, Part, StrictPart, parsed
 from halcyon.serving.tools import Call
 from halcyon_api.base import AtLeastOne
 
@@ -94,38 +94,20 @@ class ReasoningSettings(Part):
     effort: str | None = None
 
 
-class ResponsesRequest(StrictPart):
+class ResponsesRequest(Conversation):
     """The body of ``POST /v1/responses``."""
 
-    model: str | None = None
     input: str | list[MessageItem | CallItem | ResultItem | ReasoningItem]
     instructions: str | None = None
     max_output_tokens: AtLeastOne | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    seed: int | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     tools: list[FunctionTool] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedFunctionTool | None = None
-    parallel_tool_calls: bool | None = None
     text: TextSettings | None = None
     reasoning: ReasoningSettings | None = None
     include: list[str] | None = None
-    top_logprobs: NonNegativeInt | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
     previous_response_id: str | None = None
     background: Literal[False] | None = None
     truncation: Literal["disabled"] | None = None
-    # No effect here.
-    metadata: dict[str, Any] | None = None
-    store: bool | None = None
-    user: str | None = None
-    service_tier: str | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
 
     def chat(self) -> ResponseChat:
         """The same as a request of a conversation.
