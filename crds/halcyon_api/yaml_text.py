@@ -3,8 +3,8 @@
 kubectl converts YAML to JSON before it sends it, by the rules of sigs.k8s.io/yaml, which differ from those of PyYAML:
 ``3e-4`` is a number, ``1:30`` and ``2001-01-01`` are strings, ``y`` is true, ``1.0`` is the integer 1. This module
 applies those rules to the tree that libyaml parses, and writes YAML that both read in the same way. One rule is
-stricter: if a key is given twice, kubectl silently keeps the last value, but this module rejects the document. Values on
-which other readers of YAML disagree are not rejected, because kubectl takes documents with them.
+stricter: if a key is given twice, kubectl silently keeps the last value, but this module rejects the document. Values
+on which other readers of YAML disagree are not rejected, because kubectl takes documents with them.
 """
 
 from __future__ import annotations
