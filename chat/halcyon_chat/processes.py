@@ -57,11 +57,12 @@ def run(arguments: Sequence[str], log: Path, on_event: Callable[[dict[str, Any]]
 def start(
     arguments: Sequence[str], errors: IO[bytes] | None = None, stdout: int = subprocess.PIPE
 ) -> subprocess.Popen[bytes]:
-    """Start `halcyon` in a process that ends with this one.
+    """Start `halcyon` in a process that saves and ends if this one is killed. A report, which takes seconds, goes on.
 
     Its standard error is the given file, or that of this process.
     """
-    command = [sys.executable, "-m", "halcyon_chat.child", str(os.getpid()), *arguments]
+    child = ["halcyon_cli.main"] if arguments[0] == "report" else ["halcyon.commands.child", str(os.getpid())]
+    command = [sys.executable, "-m", *child, *arguments]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=errors)
 
 

@@ -14,9 +14,10 @@ from halcyon_chat.processes import Failed, event_of, last_lines, reason, run
 from halcyon_devcluster.waiting import until
 
 CHILD = (
-    "import os, sys; from halcyon_chat.child import end_with; end_with(int(sys.argv[1])); print(os.getpid(), "
-    "flush=True); sys.stdin.read()"
+    "import os, sys; from halcyon.commands import child, main; "
+    "main.app = lambda: (print(os.getpid(), flush=True), sys.stdin.read()); child.main()"
 )
+"""A command of `halcyon` that waits, in the process that `start` begins."""
 
 
 def test_events_are_json_objects() -> None:
