@@ -14,7 +14,7 @@ import pytest
 from halcyon.checkpoint import Callbacks, Checkpointer
 from halcyon.checkpoint.head import edit, with_pin
 from halcyon.errors import Corrupted
-from halcyon.run.audits import Audits
+from halcyon.run.features.audits import Audits
 from halcyon.run.programs import KeptPrograms, Programs
 from halcyon.step.audit import Finding
 from halcyon.storage.store import Store

@@ -12,7 +12,7 @@ import pytest
 
 from halcyon.errors import BadConfiguration
 from halcyon.parallel.process_group import ProcessGroup
-from halcyon.run.text_samples import MOST_CHARACTERS, TextSamples, seed_of
+from halcyon.run.features.text_samples import MOST_CHARACTERS, TextSamples, seed_of
 from halcyon.storage.store import Store
 from halcyon.telemetry.history.reading import read_history
 from halcyon.tokenizer import BYTE, load
@@ -32,7 +32,7 @@ def test_a_prompt_that_leaves_no_room_is_refused_at_the_start(tmp_path: Path) ->
     with pytest.raises(
         BadConfiguration, match=r"spec\.telemetry\.sample\.prompt has \d+ tokens, and the model takes 8"
     ):
-        TextSamples(spec.telemetry.sample, place, Mock(), load(BYTE))
+        TextSamples(spec.telemetry.sample, Mock(place=place, tokenizer=load(BYTE)))
 
 
 def test_the_seed_of_a_text_is_a_function_of_seed_and_step() -> None:

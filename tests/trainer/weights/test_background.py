@@ -432,18 +432,18 @@ def test_an_export_changes_no_number_and_lies_below_the_checkpoints_by_default(t
 
 def test_a_model_without_a_form_of_hugging_face_is_rejected_before_the_start(tmp_path: Path) -> None:
     from halcyon.run.context import resolve_context
-    from halcyon.run.exports import check_exportable
+    from halcyon.run.features import features_of
 
     document = run_document(tmp_path / "root")
     document["spec"]["export"] = {"everySteps": 7}
     (tmp_path / "run.yaml").write_text(json.dumps(document))
-    check_exportable(resolve_context(tmp_path / "run.yaml", {}))
+    features_of(resolve_context(tmp_path / "run.yaml", {}).spec)
     document["spec"]["model"] = {"nanochat": SMALL_FAMILIES["nanochat"]}
     (tmp_path / "run.yaml").write_text(json.dumps(document))
     with pytest.raises(
         BadConfiguration, match=r"^spec.export: .* has no form of Hugging Face to export; remove spec.export, or choose"
     ):
-        check_exportable(resolve_context(tmp_path / "run.yaml", {}))
+        features_of(resolve_context(tmp_path / "run.yaml", {}).spec)
 
 
 def test_an_interrupt_during_the_last_exports_leaves_a_run_incomplete(

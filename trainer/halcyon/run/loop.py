@@ -18,30 +18,26 @@ from typing import Any
 import jax
 import numpy as np
 
-from halcyon.checkpoint import Checkpointer, SaveFailed
-from halcyon.checkpoint.evidence import StepNumbers
+from halcyon.checkpoint import SaveFailed
 from halcyon.checkpoint.rollback import KeepsNewestByStep, Return, batch_number, until
 from halcyon.data.cache.background import BackgroundCaches
 from halcyon.data.dataset import Dataset
 from halcyon.errors import Diverged
-from halcyon.parallel.preemption import ROUND_SECONDS, PreemptionNotice, wait_together
-from halcyon.parallel.sync_point import SyncPoint
+from halcyon.parallel.preemption import ROUND_SECONDS, wait_together
 from halcyon.run.best import BestWatch
-from halcyon.run.companion import Companion
+from halcyon.run.companion import Companion, Setup
 from halcyon.run.flip import flipped
 from halcyon.run.last_save import NOTHING_TO_SAVE, LastSave, SaveBudget, choose, longest_wait
-from halcyon.run.place import Place
-from halcyon.run.programs import Programs
 from halcyon.step.batch_source import BatchSource, HasNumbers
 from halcyon.step.divergence import DivergenceWatch, RollBack
 from halcyon.step.held_out import HeldOutEvaluation
 from halcyon.step.in_step import reported, reported_metrics
 from halcyon.step.state import Model, TrainState
 from halcyon.step.step import CONTROL_BITS, StepMetrics
-from halcyon.telemetry import SaveRequests, StepReport
+from halcyon.telemetry import StepReport
 from halcyon_api.checkpoint_documents import DataPosition, EvaluationRecord
 from halcyon_api.ends import EndCause
-from halcyon_api.spec.recovery import FlipBitSpec, RollbackSpec
+from halcyon_api.spec.recovery import RollbackSpec
 
 SAVE_WANTED = 1
 """Bit of the control value of a process that wants a checkpoint; while a save is deferred, of one whose last save is
@@ -92,36 +88,28 @@ class TrainingEnd:
 
 
 @dataclass
-class Training:
+class Training(Setup):
     """A training from its first step on: what it uses, and the loop (`run`)."""
 
-    place: Place
-    programs: Programs
     dataset: Dataset
     batches: BatchSource
     caches: BackgroundCaches
-    checkpointer: Checkpointer
-    notice: PreemptionNotice
-    sync_point: SyncPoint
-    requests: SaveRequests
-    """Requests for a checkpoint from outside the loop."""
-    clock: Callable[[], float]
-    """Seconds since 1970."""
-    numbers: StepNumbers
-    """The numbers of the steps, for the chain of evidence."""
     last_step: int
     """The step after which the training ends."""
     companions: Sequence[Companion] = ()
     """The optional features of the run, in the order in which they are called."""
-    flip: FlipBitSpec | None = None
-    """A bit that changes in the memory of a process, to try out the audit."""
     evaluated: EvaluationRecord | None = None
     """The evaluations before the checkpoint that the run resumed from."""
+    clock: Callable[[], float] = time.time
+    """Seconds since 1970."""
 
     def __post_init__(self) -> None:
         spec, program = self.place.spec, self.programs.program
         self._settings, self._program, self._reporter = spec.trainer, program, self.place.reporter
         self._policy, self._watch = spec.recovery.divergence, spec.telemetry.watch
+        audit = spec.recovery.audit
+        self._flip = audit.flip_bit if audit is not None and self.checkpointer.is_first_start else None
+        """A bit that changes in the memory of a process, to try out the audit."""
         self._divergence = DivergenceWatch(self._policy)
         self._best = BestWatch(self._settings.evaluation.best, self.evaluated)
         self._controls = [self._control_array(value) for value in range(1 << CONTROL_BITS)]
@@ -197,7 +185,7 @@ class Training:
             with jax.profiler.StepTraceAnnotation("train", step_num=step + 1):
                 state, metrics = train_step(state, batch, self._control(step))
             step += 1
-            state = flipped(self.flip, step, self.place.processes.process_index, state)
+            state = flipped(self._flip, step, self.place.processes.process_index, state)
             self._report_pending()
             of_batch = self.batches.numbers if isinstance(self.batches, HasNumbers) else {}
             self._pending = (step, metrics, self.batches.last_wait_seconds + self._waited_seconds, of_batch)

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +20,8 @@ from halcyon.checkpoint import Checkpointer
 from halcyon.checkpoint.evidence import StepNumbers
 from halcyon.checkpoint.fingerprints import fingerprints
 from halcyon.data.batch_schedule import build_schedule
-from halcyon.data.dataset import GivenData
+from halcyon.data.cache.background import CacheProgress
+from halcyon.data.dataset import Dataset, GivenData
 from halcyon.data.open import background_caches, cache_store, dataset_of, may_begin
 from halcyon.data.source_notes import source_notes
 from halcyon.errors import TrainerExit
@@ -33,23 +33,21 @@ from halcyon.optim.groups import check_groups
 from halcyon.parallel.preemption import PreemptionNotice, wait_together
 from halcyon.parallel.process_group import ProcessGroup, leave
 from halcyon.parallel.sync_point import SyncPoint
-from halcyon.run.audits import Audits
-from halcyon.run.beginning import begin, from_origin, open_checkpoints, wait_for_root
-from halcyon.run.companion import Companion
+from halcyon.run.beginning import Beginning, begin, from_origin, open_checkpoints, wait_for_root
+from halcyon.run.companion import Companion, Setup
 from halcyon.run.context import Context
 from halcyon.run.data import checked, report_sources, report_warnings
-from halcyon.run.exports import Exports, check_exportable
+from halcyon.run.features import Make, features_of
 from halcyon.run.fitting import with_choice
 from halcyon.run.loop import Training, TrainingEnd
 from halcyon.run.place import Place, session
 from halcyon.run.policy.rewards import reward_named
-from halcyon.run.profiling import Profiler
 from halcyon.run.programs import KeptPrograms, Programs, open_cache
 from halcyon.run.recorded_choice import RunChoice
 from halcyon.run.replay import Replay, rounded
 from halcyon.step.batch_source import BuildBatchSource, dataset_batches
 from halcyon.step.given import Given
-from halcyon.step.given_batches import Batches, GivenBatches
+from halcyon.step.given_batches import GivenBatches
 from halcyon.step.in_step import InStep
 from halcyon.step.program import build_program
 from halcyon.storage.retry_budget import RetryBudget
@@ -58,10 +56,6 @@ from halcyon.telemetry.history.segments import ProcessGroupId
 from halcyon.telemetry.history.writer import HistoryWriter
 from halcyon.tokenizer import load as load_tokenizer
 from halcyon_api.status.goodput import CAUSES
-
-if TYPE_CHECKING:
-    from halcyon.checkpoint import Checkpointer
-    from halcyon.evals.benchmarks import Benchmark
 
 
 def _ignore(*_: object) -> None:
@@ -125,7 +119,7 @@ def train(
         TrainerExit: The run cannot continue; the class gives the cause and the exit code.
     """
     given = given or Given()
-    context, benchmarks = _checked(context, given)
+    context, features = _checked(context, given)
     spec = context.spec
     caches = background_caches(
         spec,
@@ -166,22 +160,10 @@ def train(
         if processes.is_main:
             report_warnings(reporter, spec, text.caches)
         reporter.stage("restoring")
-        if given.source is None:
-            opening = background.submit(dataset_of, spec, cache_store(spec, retry_budget), text.caches, text)
-        else:
-            opening = background.submit(
-                lambda: GivenData(load_tokenizer(text.caches.tokenizer), build_schedule(spec.trainer))
-            )
-            batch_source = _given_source(given.source)
+        opening = background.submit(_open_data, place, given, text)
         starting: list[Future[Any]] = [opening, background.submit(wait_for_root, place)]
         tokenizer = load_tokenizer(text.caches.tokenizer)
         vocabulary = tokenizer.vocab_size
-        if given.model is None:
-            reporter.knows(
-                flops_per_token=flops_per_token(
-                    spec.model, spec.trainer.sequence_length, vocabulary, frozen=spec.lora is not None
-                )
-            )
         cache = open_cache(place, compilation_cache or DEFAULT_COMPILATION_CACHE)
         last.callback(cache.close)
         choice = RunChoice(place)
@@ -203,48 +185,33 @@ def train(
         prints = fingerprints(spec, data=described)
         checkpointer = open_checkpoints(place, prints, vocabulary, around.save_requests)
         beginning = begin(place, program, checkpointer, prints, text.caches.tokenizer)
-        companions: list[Companion] = [programs, Profiler(place, programs, around.profile_requests)]
         replay = Replay(place, checkpointer, beginning.step) if spec.task == "replay" else None
-        if replay is not None:
-            companions.append(replay)
-        numbers = StepNumbers() if replay is None else replay.numbers
+        setup = Setup(
+            place, programs, tokenizer, checkpointer, notice, sync_point,
+            StepNumbers() if replay is None else replay.numbers, around.save_requests, around.profile_requests,
+        )  # fmt: skip
+        companions: list[Companion] = [programs] if replay is None else [programs, replay]
         last.callback(lambda: [companion.close() for companion in reversed(companions)])
-        if spec.recovery.audit is not None:
-            companions.append(Audits(spec.recovery.audit, place, programs, checkpointer, numbers))
-        if spec.export is not None:
-            companions.append(Exports(spec.export, place, checkpointer, notice))
-        if benchmarks is not None:
-            from halcyon.run.benchmark_runs import BenchmarkRuns
-
-            companions.append(
-                BenchmarkRuns(benchmarks, place, program, tokenizer, checkpointer, lambda: sync_point.is_asked)
-            )
-        if spec.telemetry.sample is not None:
-            from halcyon.run.text_samples import TextSamples  # the import of inference takes time
-
-            companions.append(TextSamples(spec.telemetry.sample, place, program, tokenizer))
+        companions.extend(make(setup) for make in features)  # one by one: if one fails, those before it are closed
         checkpointer.opened()
         choice.keep()
         state = beginning.state(program)
         if processes.is_main:
             begin_history(place, checkpointer, beginning.step)
             report_sources(reporter, noting.result())
-        beginning.report(reporter, checkpointer.epoch, checkpointer.head_loss)
-        if processes.is_main:
-            reporter.event("placed", **placed_fields(place.context, jax.devices(), given))
-            if given.warning is not None:
-                reporter.warning(given.warning)
-        reporter.knows(save_interval_seconds=checkpointer.interval_seconds)
+        _report_beginning(setup, beginning, given)
 
         reporter.stage("compiling")
-        batches = (batch_source or _source_of(place, checkpointer))(dataset, program, spec.trainer)
-        audit = spec.recovery.audit
-        flip = audit.flip_bit if audit is not None and checkpointer.is_first_start else None
+        batches = (batch_source or _source_of(given, setup))(dataset, program, spec.trainer)
         training = Training(
-            place, programs, dataset, batches, caches, checkpointer, notice, sync_point, around.save_requests,
-            time.time, numbers, spec.trainer.steps if replay is None else replay.last, companions, flip,
-            beginning.evaluated,
-        )  # fmt: skip
+            **vars(setup),
+            dataset=dataset,
+            batches=batches,
+            caches=caches,
+            last_step=spec.trainer.steps if replay is None else replay.last,
+            companions=companions,
+            evaluated=beginning.evaluated,
+        )
         if replay is not None:
             # Lazily: it reads the state of the first step again.
             replay.once_more = lambda: training.again(
@@ -271,8 +238,8 @@ def _reporting(on_error: Callable[[Exception], object]) -> Iterator[None]:
         raise
 
 
-def _checked(context: Context, given: Given) -> tuple[Context, list[Benchmark] | None]:
-    """The run with the chat templates of its data, and its benchmarks, read and checked before any device is used.
+def _checked(context: Context, given: Given) -> tuple[Context, tuple[Make, ...]]:
+    """The run with the chat templates of its data, and its features, checked before any device is used.
 
     Raises:
         BadConfiguration: The run cannot be trained.
@@ -284,28 +251,43 @@ def _checked(context: Context, given: Given) -> tuple[Context, list[Benchmark] |
         check_adapter(spec.model, spec.lora)
         if given.optimizer is None:
             check_groups(spec.model, spec.optimizer, spec.lora)
-        check_exportable(context)
     if spec.objective.policy is not None:
         reward_named(spec.objective.policy.reward)
-    if spec.trainer.evaluation.tasks is None:
-        return context, None
-    from halcyon.evals.benchmarks import read_of_document  # most runs have none, and need not import what runs them
-
-    return context, read_of_document(spec.trainer.evaluation.tasks)
+    return context, features_of(spec)
 
 
-def _given_source(batches: Batches) -> BuildBatchSource:
-    """What makes the source of given batches."""
-    return lambda dataset, program, _: GivenBatches(batches, program.microbatches, program.batch_sharding)
+def _open_data(place: Place, given: Given, text: CacheProgress) -> Dataset:
+    """The dataset of a run, or what stands for it beside given batches."""
+    if given.source is None:
+        return dataset_of(place.spec, cache_store(place.spec, place.retry_budget), text.caches, text)
+    return GivenData(load_tokenizer(text.caches.tokenizer), build_schedule(place.spec.trainer))
 
 
-def _source_of(place: Place, checkpointer: Checkpointer) -> BuildBatchSource:
-    """What makes the batches of a run: of its dataset, or of answers to its prompts."""
-    if place.spec.objective.policy is None:
+def _source_of(given: Given, setup: Setup) -> BuildBatchSource:
+    """What makes the batches of a run: given ones, those of its dataset, or answers to its prompts."""
+    if (batches := given.source) is not None:
+        return lambda dataset, program, _: GivenBatches(batches, program.microbatches, program.batch_sharding)
+    if setup.place.spec.objective.policy is None:
         return dataset_batches
     from halcyon.run.policy.batches import PolicyBatches  # the import of inference takes time
 
-    return lambda dataset, program, _: PolicyBatches(dataset, program, place, checkpointer)
+    return lambda dataset, program, _: PolicyBatches(dataset, program, setup.place, setup.checkpointer)
+
+
+def _report_beginning(setup: Setup, beginning: Beginning, given: Given) -> None:
+    """Report what the training begins with, and what it trains on."""
+    place, checkpointer, reporter = setup.place, setup.checkpointer, setup.place.reporter
+    beginning.report(reporter, checkpointer.epoch, checkpointer.head_loss)
+    if place.processes.is_main:
+        reporter.event("placed", **placed_fields(place.context, jax.devices(), given))
+        if given.warning is not None:
+            reporter.warning(given.warning)
+    spec, flops = place.spec, None
+    if given.model is None:
+        flops = flops_per_token(
+            spec.model, spec.trainer.sequence_length, setup.tokenizer.vocab_size, frozen=spec.lora is not None
+        )
+    reporter.knows(save_interval_seconds=checkpointer.interval_seconds, flops_per_token=flops)
 
 
 def _end(error: Exception, processes: ProcessGroup, on_failed_build: Callable[[Exception], object]) -> None:

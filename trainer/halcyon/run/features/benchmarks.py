@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from halcyon.checkpoint import Checkpointer
 from halcyon.checkpoint.rollback import until
-from halcyon.evals.benchmarks import Benchmark
-from halcyon.evals.shared import SharedRunner, asking_of
-from halcyon.run.companion import Companion
-from halcyon.run.place import Place
-from halcyon.step.program import Program
+from halcyon.evals.benchmarks import Benchmark, read_of_document
+from halcyon.run.companion import Companion, Setup
 from halcyon.step.state import TrainState
 from halcyon.storage.store import Store
-from halcyon.tokenizer import Tokenizer
+from halcyon_api.spec.evaluation import TasksSpec
+from halcyon_api.training_run import TrainingRunSpec
+
+
+def benchmarks_of(tasks: TasksSpec, spec: TrainingRunSpec) -> Sequence[Benchmark]:
+    """The benchmarks of the document; raises as `read_of_document`."""
+    del spec
+    return read_of_document(tasks)
 
 
 class BenchmarkRuns(Companion):
@@ -21,31 +24,28 @@ class BenchmarkRuns(Companion):
 
     Args:
         benchmarks: The benchmarks.
-        place: The run.
-        program: Its program.
-        tokenizer: Its tokenizer.
-        checkpointer: Its checkpoints.
-        is_stopped: Whether a notice of preemption came to any process.
+        setup: The training.
 
     Raises:
         BadConfiguration: See `SharedRunner`.
     """
 
-    def __init__(
-        self,
-        benchmarks: Sequence[Benchmark],
-        place: Place,
-        program: Program,
-        tokenizer: Tokenizer,
-        checkpointer: Checkpointer,
-        is_stopped: Callable[[], bool],
-    ) -> None:
+    def __init__(self, benchmarks: Sequence[Benchmark], setup: Setup) -> None:
+        from halcyon.evals.shared import SharedRunner, asking_of  # the import of inference takes time
+
+        place = setup.place
         spec, processes, self._reporter = place.spec, place.processes, place.reporter
-        self._steps, self._program, self._checkpointer = spec.trainer.steps, program, checkpointer
+        self._steps, self._program, self._checkpointer = spec.trainer.steps, setup.programs.program, setup.checkpointer
         root = Store(spec.checkpoint)
-        asking = asking_of(root, processes, spec=spec)
         self._runner = SharedRunner(
-            benchmarks, spec, tokenizer, asking, root, processes, place.reporter, is_stopped=is_stopped
+            benchmarks,
+            spec,
+            setup.tokenizer,
+            asking_of(root, processes, spec=spec),
+            root,
+            processes,
+            place.reporter,
+            is_stopped=lambda: setup.sync_point.is_asked,
         )
 
     def due(self, step: int, *, is_last: bool) -> bool:

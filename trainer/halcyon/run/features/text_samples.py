@@ -18,11 +18,8 @@ from halcyon.inference import Sampling, pieces
 from halcyon.inference.chat import ChatPrompts
 from halcyon.inference.generating import engine_for, prompt_ids
 from halcyon.models.cache import KeepsCache
-from halcyon.run.companion import Companion
-from halcyon.run.place import Place
-from halcyon.step.program import Program
+from halcyon.run.companion import Companion, Setup
 from halcyon.step.state import TrainState
-from halcyon.tokenizer import Tokenizer
 from halcyon_api.printable import harmless
 from halcyon_api.spec.telemetry import SampleSpec
 
@@ -39,9 +36,7 @@ class TextSamples(Companion):
 
     Args:
         spec: ``spec.telemetry.sample``.
-        place: The run.
-        program: Its program.
-        tokenizer: Its tokenizer.
+        setup: The training.
 
     Raises:
         BadConfiguration: The model keeps no cache, or the prompt leaves no room for a text.
@@ -49,8 +44,10 @@ class TextSamples(Companion):
 
     saves = False
 
-    def __init__(self, spec: SampleSpec, place: Place, program: Program, tokenizer: Tokenizer) -> None:
-        self._spec, self._place, self._program, self._tokenizer = spec, place, program, tokenizer
+    def __init__(self, spec: SampleSpec, setup: Setup) -> None:
+        place, tokenizer = setup.place, setup.tokenizer
+        self._spec, self._place, self._tokenizer = spec, place, tokenizer
+        self._program = setup.programs.program
         self._shapes = own_shapes(place.spec, tokenizer.vocab_size)
         if not isinstance(self._shapes, KeepsCache):
             raise BadConfiguration(

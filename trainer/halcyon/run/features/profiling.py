@@ -19,12 +19,10 @@ from typing import Any
 
 import jax
 
-from halcyon.run.companion import Companion, Settle
-from halcyon.run.place import Place
-from halcyon.run.programs import Programs
+from halcyon.run.companion import Companion, Settle, Setup
 from halcyon.storage.failures import StoreFailure
-from halcyon.telemetry import ProfileRequests
 from halcyon.telemetry.diagnostics import keep_profile, speed, step_percentiles
+from halcyon_api.spec.telemetry import ProfileSpec
 
 CLOSE_SECONDS = 60.0
 """Longest wait for the storage of a profile when the training ends."""
@@ -35,19 +33,15 @@ class Profiler(Companion):
     """Profiles windows of steps in one process.
 
     Args:
-        place: The run. Its profiles are stored below its checkpoint root.
-        programs: The programs of its steps.
-        requests: Requests while the run trains.
+        spec: ``spec.telemetry.profile``.
+        setup: The training. Its profiles are stored below its checkpoint root.
     """
 
-    def __init__(self, place: Place, programs: Programs, requests: ProfileRequests) -> None:
-        self._spec, self._steps = place.spec.telemetry.profile, place.spec.trainer.steps
-        self._root, self._reporter, self._process_index = (
-            place.spec.checkpoint,
-            place.reporter,
-            place.processes.process_index,
-        )
-        self._programs, self._requests = programs, requests
+    def __init__(self, spec: ProfileSpec | None, setup: Setup) -> None:
+        place = setup.place
+        self._spec, self._steps, self._root = spec, place.spec.trainer.steps, place.spec.checkpoint
+        self._reporter, self._process_index = place.reporter, place.processes.process_index
+        self._programs, self._requests = setup.programs, setup.profile_requests
         self._first, self._last = 0, -1
         self._folder: Path | None = None
         self._began = 0.0

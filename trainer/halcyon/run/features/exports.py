@@ -5,32 +5,29 @@ See `halcyon.weights.background`.
 
 from __future__ import annotations
 
-from halcyon.checkpoint import Checkpointer
 from halcyon.errors import BadConfiguration
-from halcyon.parallel.preemption import PreemptionNotice, wait_together
-from halcyon.run.companion import Companion
-from halcyon.run.context import Context
-from halcyon.run.place import Place
+from halcyon.models.families.lookup import form_of_section
+from halcyon.parallel.preemption import wait_together
+from halcyon.run.companion import Companion, Setup
 from halcyon.telemetry.termination import clip
 from halcyon.weights.background import open_exports
 from halcyon_api.spec.export import ExportSpec
+from halcyon_api.training_run import TrainingRunSpec
 
 
-def check_exportable(context: Context) -> None:
-    """Check that the model has a form of Hugging Face, before any device is used.
+def checked(export: ExportSpec, spec: TrainingRunSpec) -> ExportSpec:
+    """The settings, if the model has a form of Hugging Face.
 
     Raises:
         BadConfiguration: It has none.
     """
-    if context.spec.export is not None:
-        from halcyon.models.families.lookup import form_of_section
-
-        try:
-            form_of_section(context.spec.model.section)
-        except BadConfiguration as error:
-            raise BadConfiguration(
-                f"spec.export: {error}; remove spec.export, or choose a family of models that has one"
-            ) from None
+    try:
+        form_of_section(spec.model.section)
+    except BadConfiguration as error:
+        raise BadConfiguration(
+            f"spec.export: {error}; remove spec.export, or choose a family of models that has one"
+        ) from None
+    return export
 
 
 class Exports(Companion):
@@ -38,15 +35,14 @@ class Exports(Companion):
 
     Args:
         spec: ``spec.export``.
-        place: The run.
-        checkpointer: Its checkpoints. It makes one of each step that is exported.
-        notice: This process's notice of preemption.
+        setup: The training. It makes a checkpoint of each step that is exported.
     """
 
-    def __init__(self, spec: ExportSpec, place: Place, checkpointer: Checkpointer, notice: PreemptionNotice) -> None:
+    def __init__(self, spec: ExportSpec, setup: Setup) -> None:
+        place, checkpointer = setup.place, setup.checkpointer
         reporter = place.reporter
 
-        self._processes, self._notice = place.processes, notice
+        self._processes, self._notice = place.processes, setup.notice
         self._exporter = open_exports(
             spec,
             place.spec.checkpoint,

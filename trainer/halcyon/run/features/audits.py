@@ -11,13 +11,9 @@ from __future__ import annotations
 
 import time
 
-from halcyon.checkpoint import Checkpointer
-from halcyon.checkpoint.evidence import StepNumbers
 from halcyon.checkpoint.rollback import Distrust, KeepsAudited
 from halcyon.errors import BadConfiguration, Corrupted
-from halcyon.run.companion import Companion
-from halcyon.run.place import Place
-from halcyon.run.programs import Programs
+from halcyon.run.companion import Companion, Setup
 from halcyon.step.audit import Audit, Finding
 from halcyon.step.objectives.objective import Batch
 from halcyon.step.state import TrainState
@@ -36,10 +32,7 @@ class Audits(Companion):
 
     Args:
         spec: ``spec.recovery.audit``.
-        place: The run.
-        programs: Its programs.
-        checkpointer: Its checkpoints.
-        numbers: The numbers of the steps, which keep the step of the last audit.
+        setup: The training. The numbers of its steps keep the step of the last audit.
 
     Raises:
         BadConfiguration: The steps of the program do not repeat their bits.
@@ -48,16 +41,15 @@ class Audits(Companion):
 
     saves = False
 
-    def __init__(
-        self, spec: AuditSpec, place: Place, programs: Programs, checkpointer: Checkpointer, numbers: StepNumbers
-    ) -> None:
+    def __init__(self, spec: AuditSpec, setup: Setup) -> None:
+        checkpointer, numbers, programs = setup.checkpointer, setup.numbers, setup.programs
         program = programs.program
         if program.determinism_in_effect == "fast":
             raise BadConfiguration(
                 "spec.recovery.audit: with trainer.determinism: fast two computations of the same numbers may differ; "
                 "set trainer.determinism: bitwise, or remove recovery.audit"
             )
-        self._spec, self._place, self._checkpointer, self._numbers = spec, place, checkpointer, numbers
+        self._spec, self._place, self._checkpointer, self._numbers = spec, setup.place, checkpointer, numbers
         self._programs, self._program = programs, program
         self._audit, self._checked = Audit(program, programs.further), -1
         self._sizes: set[tuple[int, int]] = set()
