@@ -65,13 +65,10 @@ def difference(
         return Difference(effects, "refused", f"applying is refused: {refusal or _first(effects)}")
     if not effects:
         return Difference((), "nothing", "nothing differs")
-    for outcome, sentence in (
-        ("restart", _restart(status, wanted)[1]),
-        ("later", _restart(status, wanted)[1]),
-        ("atOnce", "applying takes effect at once, and training continues"),
-    ):
-        if outcome in outcomes:
-            return Difference(effects, outcome, sentence)  # pyright: ignore[reportArgumentType]
+    if "restart" in outcomes or "later" in outcomes:
+        return Difference(effects, *_restart(status, wanted))
+    if "atOnce" in outcomes:
+        return Difference(effects, "atOnce", "applying takes effect at once, and training continues")
     return Difference(effects, "nothing", "the run has succeeded, so applying has no effect")
 
 

@@ -30,6 +30,19 @@ def reporting_errors(code: int = 1) -> Iterator[None]:
         raise typer.Exit(code) from None
 
 
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn an error of the block about a document into a Rejected that begins with its file."""
+    from halcyon.commands.errors import about_file
+    from halcyon.errors import TrainerExit
+    from halcyon_api.base import InvalidRun
+
+    try:
+        yield
+    except (InvalidRun, TrainerExit) as error:
+        raise Rejected(about_file(path, str(error))) from None
+
+
 def say(sentence: str) -> None:
     """Write a sentence at once, also into a pipe."""
     sys.stdout.write(f"{printable(sentence)}\n")

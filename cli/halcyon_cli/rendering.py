@@ -6,13 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from halcyon.commands.errors import about_file
-from halcyon.errors import TrainerExit
 from halcyon.weights.model_file import read_model
-from halcyon_api.base import InvalidRun
 from halcyon_api.defaults.files import load_resolved
 from halcyon_api.yaml_text import dump_all
-from halcyon_cli.output import Rejected
+from halcyon_cli.output import Rejected, reading
 from halcyon_cli.sweep_members import members_of
 from halcyon_operator.model.decision import ConfigMapPlan, JobSetPlan
 from halcyon_operator.model.settings import InvalidSettings, parse_settings
@@ -38,10 +35,8 @@ def rendered(
     Raises:
         Rejected: The document is not a valid run, or not valid for a cluster.
     """
-    try:
+    with reading(path):
         document = load_resolved(path, defaults, read_model=read_model, overrides=overrides).document()
-    except (InvalidRun, TrainerExit) as error:
-        raise Rejected(about_file(path, str(error))) from None
     document["metadata"]["uid"] = UNKNOWN_UID
     run = parse_run_view(document)
     if run.spec is None:

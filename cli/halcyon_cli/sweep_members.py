@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from halcyon.commands.errors import about_file
-from halcyon.errors import TrainerExit
 from halcyon.weights.model_file import read_model
 from halcyon_api.base import InvalidRun
 from halcyon_api.defaults.files import load_defaults, with_changes, with_values
@@ -15,7 +13,7 @@ from halcyon_api.local_roots import real_root
 from halcyon_api.reading import parse_run, read_one
 from halcyon_api.training_run import TrainingRun
 from halcyon_api.validation import find_problems
-from halcyon_cli.output import Rejected
+from halcyon_cli.output import Rejected, reading
 from halcyon_cli.sweeps import Variant, parse_sweep, variants
 
 
@@ -47,15 +45,11 @@ def members_of(
     Raises:
         Rejected: The run or the sweep is not valid, or a variant is not a valid run.
     """
-    try:
+    with reading(path):
         base = with_changes(read_one(path), path.parent, read_model, overrides)
-    except (InvalidRun, TrainerExit) as error:
-        raise Rejected(about_file(path, str(error))) from None
-    try:
+    with reading(sweep):
         values = load_defaults(defaults)
         found = variants(base, parse_sweep(read_one(sweep, "sweep")))
-    except InvalidRun as error:
-        raise Rejected(about_file(sweep, str(error))) from None
     members: list[Member] = []
     for variant in found:
         try:

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from halcyon_api.defaults.files import with_values
 from halcyon_api.defaults.status import read_values
 from halcyon_api.names import LABEL_REPLAY_OF
 from halcyon_api.status.run_status import parse_status
 from halcyon_cli.cluster import Runs, connected
 from halcyon_cli.commands.options import Context, Namespace, Run
 from halcyon_cli.output import Rejected, say
+from halcyon_cli.roots import live_document, store_of_run
 
 
 def replay_run(
@@ -43,8 +43,7 @@ def replay_run(
             _report(runs, run)
             return
         live = runs.get(run)
-        document = {key: live[key] for key in ("apiVersion", "kind", "metadata", "spec")}
-        document = with_values(document, read_values(parse_status(live.get("status")).defaults))
+        document = live_document(live, read_values(parse_status(live.get("status")).defaults))
         if document["spec"].get("task", "train") != "train":
             raise Rejected(f"run {run} has task {document['spec']['task']}, so it has no steps to compute again")
         if document["spec"]["checkpoint"]["root"].startswith("file://"):
@@ -56,7 +55,6 @@ def replay_run(
         if pieces:
             from halcyon.checkpoint.opening import committed_steps
             from halcyon.commands.errors import report_root_errors
-            from halcyon_cli.roots import store_of_run
 
             with report_root_errors():
                 steps = [entry.step for entry in committed_steps(store_of_run(runs, run, endpoint))]

@@ -12,12 +12,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console, RenderableType
 
-from halcyon.commands.errors import about_file, console
+from halcyon.commands.errors import console
 from halcyon_api.printable import printable
 from halcyon_api.status.run_status import parse_status
 from halcyon_cli.cluster import Runs, connected
 from halcyon_cli.commands.options import Context, Form, Namespace, Output, Run
-from halcyon_cli.output import Rejected, reporting_errors, say, write_json
+from halcyon_cli.output import Rejected, reading, reporting_errors, say, write_json
 from halcyon_cli.roots import Endpoint, Place, Region, cluster_of, history_of_root, is_root
 
 _ENDED = ("Succeeded", "Failed")
@@ -150,9 +150,7 @@ def diff(
 ) -> None:
     """Show what applying a document would change in a run, and the effect. Exits with 0 if nothing differs, 1 if
     something differs, and 2 if the comparison fails. Fields from defaults have the values that the run has recorded."""
-    from halcyon.errors import TrainerExit
     from halcyon.weights.model_file import read_model
-    from halcyon_api.base import InvalidRun
     from halcyon_api.defaults.files import with_root_prefix, with_values
     from halcyon_api.defaults.status import read_values
     from halcyon_api.model_file import with_model
@@ -164,14 +162,12 @@ def diff(
         live = runs.find(run)
         known = parse_status(live.get("status") if live is not None else None)
         values = read_values(known.defaults)
-        try:
+        with reading(file):
             document = with_model(read_one(file), file.parent, read_model)
             if known.attempt == 0:
                 # The run has recorded no defaults yet, so both documents get the same placeholders.
                 values = with_root_prefix(values, [document, live], "file:///not-known-yet")
             wanted = parse_run(with_values(document, values, runs.namespace))
-        except (InvalidRun, TrainerExit) as error:
-            raise Rejected(about_file(file, str(error))) from None
         if wanted.metadata.name != run:
             raise Rejected(
                 f"{file} is the document of run {wanted.metadata.name}, not {run}; give the file of that run"
