@@ -357,7 +357,7 @@ def test_a_checkpoint_found_at_the_start_is_shown_and_not_counted() -> None:
     seen = scene.reporter.observe()
     assert seen.checkpoint is not None
     assert (seen.checkpoint.step, seen.checkpoint.attempt) == (40, 2)
-    assert seen.checkpoints == 0
+    assert not seen.counts
     assert scene.events == []
 
 

@@ -42,13 +42,13 @@ def test_a_state_stays_as_it_was_read() -> None:
     assert seen == before
     assert (seen.step, seen.checkpoint, seen.health.idle_seconds) == (10, None, 0.0)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        seen.skipped_steps = 1  # type: ignore[misc]
+        seen.evaluations = 1  # type: ignore[misc]
 
 
 def test_a_state_has_no_fields_but_its_own() -> None:
     seen = Scene().reporter.observe()
-    changed = seen.but(skipped_steps=3).plus(skipped_steps=2, checkpoint_save_seconds=0.5)
-    assert (seen.skipped_steps, changed.skipped_steps, changed.checkpoint_save_seconds) == (0, 5, 0.5)
+    changed = seen.but(evaluations=3).plus(evaluations=2, checkpoint_save_seconds=0.5)
+    assert (seen.evaluations, changed.evaluations, changed.checkpoint_save_seconds) == (0, 5, 0.5)
     with pytest.raises(TypeError, match="unexpected keyword argument 'skiped'"):
         seen.but(skiped=1)
 

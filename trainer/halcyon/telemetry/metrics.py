@@ -14,6 +14,7 @@ from itertools import accumulate
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Literal, get_args
 
+from halcyon.telemetry.events import EVENTS
 from halcyon.telemetry.log import finite
 from halcyon.telemetry.state import State
 from halcyon.telemetry.times import STEP_SECONDS_BUCKETS
@@ -142,22 +143,6 @@ METRICS = (
     ),
     _gauge("halcyon_trainer_tokens", "Tokens trained on, over all attempts."),
     _counter(
-        "halcyon_trainer_skipped_steps_total",
-        "Steps of this process whose update was dropped, by the policy `recovery.divergence`.",
-    ),
-    _counter(
-        "halcyon_trainer_rollbacks_total",
-        "Returns of this process to an earlier checkpoint, by the policy `recovery.divergence`.",
-    ),
-    _counter(
-        "halcyon_trainer_audits_total",
-        "Audits of this process that found all numbers right (`recovery.audit`).",
-    ),
-    _counter(
-        "halcyon_trainer_corruptions_total",
-        "Audits of this process that found wrong numbers (`recovery.audit`).",
-    ),
-    _counter(
         "halcyon_trainer_processed_steps_total",
         "Steps that this process computed, including those that a later failure lost.",
     ),
@@ -280,6 +265,10 @@ METRICS = (
         lambda state: [((name,), value) for name, value in (state.tasks or {}).items()],
         ("task",),
     ),
+    *(
+        _counter(f"halcyon_trainer_{name}_total", about, lambda state, name=name: state.counts.get(name, 0))
+        for name, about in (event.counts for event in EVENTS if event.counts)
+    ),
     _counter("halcyon_trainer_evaluations_total", "Evaluations of this process."),
     _counter(
         "halcyon_trainer_data_wait_seconds_total",
@@ -324,20 +313,12 @@ METRICS = (
         "Seconds between saves, if saves are made by time.",
     ),
     _counter(
-        "halcyon_trainer_checkpoints_total",
-        "Checkpoints committed that this process took part in.",
-    ),
-    _counter(
         "halcyon_trainer_checkpoint_save_seconds_total",
         "Time of the committed saves of this process, from their beginning to the commit.",
     ),
     _counter(
         "halcyon_trainer_checkpoint_blocked_seconds_total",
         "Time that the committed saves of this process blocked the loop.",
-    ),
-    _counter(
-        "halcyon_trainer_checkpoint_failures_total",
-        "Saves of this process that failed.",
     ),
     _gauge(
         "halcyon_trainer_late_save_seconds",
@@ -348,11 +329,6 @@ METRICS = (
         "Step of the last audit that found all numbers right.",
     ),
     _gauge("halcyon_trainer_exported_step", "Step of the newest complete export."),
-    _counter("halcyon_trainer_exports_total", "Exports that this process completed."),
-    _counter(
-        "halcyon_trainer_export_failures_total",
-        "Failed tries of exports of this process.",
-    ),
 )
 
 

@@ -126,22 +126,16 @@ class State:
     audited_step: int | None = None
 
     # Counts of this process since its start, for counters.
+    counts: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Of the events that are counted (`halcyon.telemetry.events`)."""
     processed_steps: int = 0
     processed_tokens: int = 0
     data_wait_seconds: float = 0.0
-    skipped_steps: int = 0
-    rollbacks: int = 0
-    audits: int = 0
-    corruptions: int = 0
     evaluations: int = 0
-    checkpoints: int = 0
-    checkpoint_failures: int = 0
     checkpoint_save_seconds: float = 0.0
     """Sum of the times from the beginning of a save to its commit."""
     checkpoint_blocked_seconds: float = 0.0
     """Time that the loop was blocked by saves."""
-    exports: int = 0
-    export_failures: int = 0
 
     def but(self, **changes: Any) -> Self:
         """A copy with these fields changed.
@@ -154,6 +148,10 @@ class State:
     def plus(self, **numbers: float) -> Self:
         """A copy with these numbers added to its fields."""
         return self.but(**{name: getattr(self, name) + number for name, number in numbers.items()})
+
+    def counted(self, name: str) -> Self:
+        """A copy with one more event under the name of its counter."""
+        return self.but(counts={**self.counts, name: self.counts.get(name, 0) + 1})
 
     def entered(self, stage: progress.Stage) -> State:
         """A stage begins now."""

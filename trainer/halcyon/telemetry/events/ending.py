@@ -16,7 +16,7 @@ ENDING = (
             "blockedSeconds": "Time that the loop waited for the copy to the host; absent if it is not known.",
         },
         words=lambda of: f"step {of['step']}: checkpoint committed, {of['size_bytes'] / 1e6:.1f} MB",
-        counts="checkpoints",
+        counts=("checkpoints", "Checkpoints committed that this process took part in."),
         change=lambda state, of, committed: (
             state.newest(committed)
             .but(checkpoint_error=None)
@@ -35,7 +35,7 @@ ENDING = (
         "A save failed, or a committed checkpoint was found damaged. The run goes on, and the next save tries again.",
         {"step": STEP, "reason": "What failed."},
         words="step {step}: checkpoint failed: {reason}",
-        counts="checkpoint_failures",
+        counts=("checkpoint_failures", "Saves of this process that failed."),
         shows={"checkpoint_error": "reason"},
     ),
     Event(
@@ -58,7 +58,7 @@ ENDING = (
             "seconds": "Time since the checkpoint was committed, or since the process found it.",
         },
         words="step {step}: exported to {path}",
-        counts="exports",
+        counts=("exports", "Exports that this process completed."),
         change=lambda state, of, _: state.but(exported_step=max(of["step"], state.exported_step or 0)),
     ),
     Event(
@@ -68,7 +68,7 @@ ENDING = (
         {"step": "Steps done when the checkpoint was made.", "reason": "What failed."},
         every_process=True,
         words="step {step}: export failed: {reason}",
-        counts="export_failures",
+        counts=("export_failures", "Failed tries of exports of this process."),
     ),
     Event(
         "profiled",

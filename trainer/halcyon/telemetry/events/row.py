@@ -24,8 +24,8 @@ class Event:
     fields: dict[str, str] = field(default_factory=dict)
     words: str | Callable[[Mapping[str, Any]], str] = "{message}"
     """The event as a sentence for people: a format of its fields, or a function of them."""
-    counts: str = ""
-    """Field of the state that is one greater after the event."""
+    counts: tuple[str, str] | None = None
+    """Name and meaning of the counter of these events in the process, which is a metric."""
     shows: Mapping[str, str] = field(default_factory=dict)
     """Fields of the state that then have the value of a field of the event; a text is cut."""
     change: Callable[[State, Mapping[str, Any], Any], State] | None = None
@@ -41,5 +41,5 @@ class Event:
         shown = {name: fields[own] for name, own in self.shows.items()}
         state = state.but(**{name: clip(value) if isinstance(value, str) else value for name, value in shown.items()})
         if self.counts:
-            state = state.plus(**{self.counts: 1})
+            state = state.counted(self.counts[0])
         return state if self.change is None else self.change(state, fields, report)

@@ -76,7 +76,10 @@ TRAINING = (
         "unchanged.",
         {"step": STEP, "reason": "The numbers of the step that caused it."},
         words="step {step}: the update was dropped: {reason}",
-        counts="skipped_steps",
+        counts=(
+            "skipped_steps",
+            "Steps of this process whose update was dropped, by the policy `recovery.divergence`.",
+        ),
     ),
     Event(
         "rolledBack",
@@ -92,7 +95,7 @@ TRAINING = (
             f"step {of['step']}: went back to step {of['to_step']} and left out "
             f"{counted(of['batches'], 'batch', 'batches')}: {of['reason']}"
         ),
-        counts="rollbacks",
+        counts=("rollbacks", "Returns of this process to an earlier checkpoint, by the policy `recovery.divergence`."),
         change=lambda state, of, _: state.went_back(of["to_step"]),
     ),
     Event(
@@ -100,7 +103,7 @@ TRAINING = (
         "An audit found all numbers right (`recovery.audit`).",
         {"step": STEP, "seconds": "Duration of the audit."},
         words="step {step}: the audit found all numbers right",
-        counts="audits",
+        counts=("audits", "Audits of this process that found all numbers right (`recovery.audit`)."),
         shows={"audited_step": "step"},
     ),
     Event(
@@ -111,7 +114,7 @@ TRAINING = (
             "processes": "Indices of the processes of which at least one computed or holds wrong numbers.",
             "message": "One sentence.",
         },
-        counts="corruptions",
+        counts=("corruptions", "Audits of this process that found wrong numbers (`recovery.audit`)."),
     ),
     Event(
         "watch",
