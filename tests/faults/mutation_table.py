@@ -24,6 +24,7 @@ _EVIDENCE = "What is missing in a root counts as wrong"
 _CHECKS = "A program of a model passes only if its checks ran to their end"
 _PRESENT = "A condition names what is wrong with the present objects"
 _SPENT = "No report of a trainer changes what its run has used"
+_SKIPPED = "Gradients of attention are those of the reference, whatever tiles a kernel leaves out"
 _DEADLINE = "A process that has decided to end ends, with the exit code of its cause"
 PROMISES = (
     _ISOLATION,
@@ -41,6 +42,7 @@ PROMISES = (
     _PRESENT,
     _SPENT,
     _DEADLINE,
+    _SKIPPED,
 )
 """Promises that are no rows of the fault table."""
 
@@ -529,5 +531,29 @@ MUTATIONS = (
         (("telemetry/history/checking.py", 'damages.append(f"{key} is missing")', "pass"),),
         ("tests/trainer/checkpoint/test_checking.py::test_a_file_that_a_link_names_is_missed",),
         _EVIDENCE,
+    ),
+    Mutation(
+        "the kernels of attention's gradients leave out one tile too many",
+        (
+            (
+                "models/parts/visible_tiles.py",
+                "lowest = first[:, ::queries] // keys",
+                "lowest = first[:, ::queries] // keys + 1",
+            ),
+        ),
+        ("tests/trainer/models/test_gpu_gradients.py::test_ranges_are_exactly_the_tiles_that_a_query_sees",),
+        _SKIPPED,
+    ),
+    *(
+        Mutation(
+            f"gradients of keys take the first head of a group for all of them ({gpu})",
+            ((f"models/parts/{file}_gradients.py", f"head * sharing + {place}", "head * sharing"),),
+            ("tests/trainer/models/test_gpu_gradients.py::test_gradients_are_those_of_the_reference",),
+            _SKIPPED,
+        )
+        for gpu, file, place in (
+            ("Hopper", "hopper", "j"),
+            ("Blackwell", "blackwell", "jax.lax.rem(i, jnp.int32(sharing))"),
+        )
     ),
 )
