@@ -65,8 +65,11 @@ OFFLOAD_DESCRIPTION = (
 
 
 AUTOMATIC_UNROLL = 2
-"""The value of ``auto`` where it helps: the compiler can then send for one block while it computes the other. More
+"""The value of ``auto`` where devices send: the compiler can then send for one block while it computes the other. More
 blocks make a longer program, and need memory for the arrays of each."""
+WITHOUT_LOOP = 32
+"""The value of ``auto`` where the forward pass of one GPU keeps all: a loop copies what it keeps into arrays of all
+blocks, and first fills them with zeros. Longer loops keep a few iterations, because programs compile more slowly."""
 
 _EXCHANGING = ("fsdp", "expert", "context", "tensor")
 """Axes of the mesh whose devices exchange arrays inside of a block."""
@@ -75,11 +78,14 @@ UNROLL_DESCRIPTION = (
     "Blocks of the model in one iteration of the loop over them. More make the program longer, and let the compiler "
     "overlap more. `auto`: "
     f"{AUTOMATIC_UNROLL} on GPUs whose mesh has {', '.join(_EXCHANGING[:-1])} or {_EXCHANGING[-1]}, unless the "
-    "compiler sends for one block during the next, as on compute capability 9 and 10; else 1."
+    f"compiler sends for one block during the next, as on compute capability 9 and 10; {WITHOUT_LOOP} on one GPU with "
+    "remat `none`; else 1."
 )
 
 
-def unrolled_blocks(unroll: int | Literal["auto"], platform: str, sizes: Mapping[str, int], *, pipelined: bool) -> int:
+def unrolled_blocks(
+    unroll: int | Literal["auto"], platform: str, sizes: Mapping[str, int], remat: Remat, *, pipelined: bool
+) -> int:
     """The number of blocks in one iteration.
 
     On TPUs ``auto`` is 1: in programs for v5p, two blocks cover no more of what devices send
@@ -89,16 +95,17 @@ def unrolled_blocks(unroll: int | Literal["auto"], platform: str, sizes: Mapping
         unroll: ``trainer.unroll``.
         platform: ``cpu``, ``gpu`` or ``tpu``.
         sizes: Sizes of the axes of the mesh.
+        remat: ``trainer.remat``.
         pipelined: Whether the compiler sends for one block during the next one, by options that want one block in an
             iteration.
     """
     if unroll != "auto":
         return unroll
-    return (
-        AUTOMATIC_UNROLL
-        if platform == "gpu" and not pipelined and any(sizes.get(axis, 1) > 1 for axis in _EXCHANGING)
-        else 1
-    )
+    if platform != "gpu":
+        return 1
+    if max(sizes.values(), default=1) == 1:
+        return WITHOUT_LOOP if remat == "none" else 1
+    return AUTOMATIC_UNROLL if not pipelined and any(sizes.get(axis, 1) > 1 for axis in _EXCHANGING) else 1
 
 
 Determinism = Literal["bitwise", "fast"]

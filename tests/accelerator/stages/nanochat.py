@@ -35,7 +35,7 @@ def rows(options: Options) -> Iterator[Row]:
     for pattern in PATTERNS:
         settings = document(dial(replace(choices, window_pattern=pattern)))["spec"]
         settings["optimizer"].pop("otherSchedules", None) if options.dry else None
-        changes = ("data.attendAcrossDocuments=true", "trainer.remat=none")
+        changes = ("data.attendAcrossDocuments=true", "trainer.remat=none", "trainer.unroll=auto")
         spec = spec_of(settings["model"], *changes, batch=batch, length=length, optimizer=settings["optimizer"])
         trainings[pattern] = Training(spec, vocabulary)
     with starting as peer:

@@ -12,7 +12,7 @@ import pytest
 
 from halcyon.models.remat import Loop
 from halcyon.models.stack import stacks_of, with_unroll
-from halcyon_api.spec.trainer import AUTOMATIC_UNROLL, Remat, unrolled_blocks
+from halcyon_api.spec.trainer import AUTOMATIC_UNROLL, WITHOUT_LOOP, Remat, unrolled_blocks
 from tests.trainer.models.test_remat import LAYERS, program, variants
 from tests.trainer.step.test_program import program_of
 
@@ -82,16 +82,24 @@ def test_an_iteration_computes_whole_repetitions(loop: Loop, inputs: int, merges
     assert (loop.inputs, loop.merges) == (inputs, merges)
 
 
-def test_auto_unrolls_where_gpus_exchange_arrays_in_each_block() -> None:
-    assert unrolled_blocks("auto", "gpu", {"fsdp": 8}, pipelined=False) == AUTOMATIC_UNROLL
-    assert unrolled_blocks("auto", "gpu", {"fsdp": 1, "tensor": 2}, pipelined=False) == AUTOMATIC_UNROLL
-    assert unrolled_blocks("auto", "gpu", {"replica": 2, "data": 4, "fsdp": 1}, pipelined=False) == 1, (
-        "gradients are sent after the loop"
-    )
-    assert unrolled_blocks("auto", "gpu", {"fsdp": 8}, pipelined=True) == 1
-    assert unrolled_blocks("auto", "tpu", {"fsdp": 8}, pipelined=False) == 1
-    assert unrolled_blocks("auto", "cpu", {"fsdp": 8}, pipelined=False) == 1
-    assert unrolled_blocks(3, "cpu", {}, pipelined=True) == 3
+@pytest.mark.parametrize(
+    ("platform", "sizes", "remat", "pipelined", "blocks"),
+    [
+        ("gpu", {"fsdp": 8}, "none", False, AUTOMATIC_UNROLL),
+        ("gpu", {"fsdp": 1, "tensor": 2}, "none", False, AUTOMATIC_UNROLL),
+        ("gpu", {"replica": 2, "data": 4, "fsdp": 1}, "none", False, 1),  # gradients are sent after the loop
+        ("gpu", {"fsdp": 8}, "none", True, 1),
+        ("gpu", {"data": 1, "fsdp": 1}, "none", False, WITHOUT_LOOP),
+        ("gpu", {"data": 1, "fsdp": 1}, "attention", False, 1),
+        ("tpu", {"fsdp": 8}, "none", False, 1),
+        ("cpu", {"fsdp": 1}, "none", False, 1),
+    ],
+)
+def test_auto_unrolls_where_gpus_send_in_each_block_or_one_keeps_all(
+    platform: str, sizes: dict[str, int], remat: Remat, pipelined: bool, blocks: int
+) -> None:
+    assert unrolled_blocks("auto", platform, sizes, remat, pipelined=pipelined) == blocks
+    assert unrolled_blocks(3, platform, sizes, remat, pipelined=pipelined) == 3
 
 
 @pytest.mark.parametrize(("settings", "blocks"), [({}, 1), ({"unroll": 3}, 3), ({"unroll": "auto"}, 1)])

@@ -303,6 +303,7 @@ def document(settings: Dial) -> dict[str, Any]:
                 "batchSize": settings.batch_size,
                 "sequenceLength": choices.sequence_length,
                 "precision": {"compute": "bfloat16"},
+                "unroll": "auto",
             },
             "checkpoint": {"root": f"~/halcyon/{name}"},
         },

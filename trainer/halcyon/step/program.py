@@ -284,7 +284,7 @@ def build_program(
     """
     settings, given = spec.trainer, given or Given()
     unroll = unrolled_blocks(
-        settings.unroll, mesh.devices.flat[0].platform, mesh.shape, pipelined=pipelines_blocks(mesh)
+        settings.unroll, mesh.devices.flat[0].platform, mesh.shape, settings.remat, pipelined=pipelines_blocks(mesh)
     )
     vocab = padded_vocabulary(vocab_size)
     max_position = hax.Axis(POSITION, settings.longest_sequence)

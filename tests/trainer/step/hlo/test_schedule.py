@@ -195,6 +195,28 @@ ENTRY %main (kept: f32[80,1000], into: f32[80,1000], at: s32[]) -> f32[80,1000] 
     assert found.moved_bytes == pytest.approx(4 * 1000 + 4 * 1000, abs=16)
 
 
+def test_a_fusion_that_casts_a_table_reads_only_the_rows_that_it_takes() -> None:
+    text = """HloModule jit_step, is_scheduled=true
+
+%rows (table: f32[6,1000,8], at: s32[4,1]) -> bf16[4,8] {
+  %at = s32[4,1]{1,0} parameter(1)
+  %table = f32[6,1000,8]{2,1,0} parameter(0)
+  %cast = bf16[6,1000,8]{2,1,0} convert(%table)
+  %one = bf16[1,1000,8]{2,1,0} slice(%cast), slice={[2:3], [0:1000], [0:8]}
+  %words = bf16[1000,8]{1,0} bitcast(%one)
+  ROOT %found = bf16[4,8]{1,0} gather(%words, %at), offset_dims={1}, collapsed_slice_dims={0}, start_index_map={0}, index_vector_dim=1, slice_sizes={1,8}
+}
+
+ENTRY %main (table: f32[6,1000,8], at: s32[4,1]) -> bf16[4,8] {
+  %table.2 = f32[6,1000,8]{2,1,0} parameter(0)
+  %at.2 = s32[4,1]{1,0} parameter(1)
+  ROOT %f = bf16[4,8]{1,0} fusion(%table.2, %at.2), kind=kLoop, calls=%rows
+}
+"""
+    (found,) = work_by_part(parse(text), RATES)
+    assert found.moved_bytes == 4 * 8 * 4 + 4 * 4 + 4 * 8 * 2
+
+
 ISLANDS = Rates(flops=1e12, memory=1e30, links=8 * MIB, network=MIB, island=4)
 """Two islands of four devices; the links within one are eight times as fast as those of a device to the other."""
 

@@ -221,10 +221,13 @@ def _read_bytes(module: Module, lines: list[Instruction], array: Instruction) ->
     whole = sum(one.size_bytes for one in array.results)
     read = 0
     for user in (line for line in lines if array.name in line.operands):
-        if user.opcode in ("dynamic-slice", "slice", "gather"):
-            read += sum(one.size_bytes for one in user.results)
-        elif user.opcode == "bitcast":
-            read += _read_bytes(module, lines, user)
+        results = sum(one.size_bytes for one in user.results)
+        if user.opcode == "gather":
+            read += results
+        elif user.opcode in ("slice", "dynamic-slice"):
+            read += _read_bytes(module, lines, user) or results  # a gather may read a part of it
+        elif user.opcode in ("bitcast", "convert"):
+            read += (_read_bytes(module, lines, user) or results) * whole // max(1, results)
         elif user.opcode == "fusion":
             inside = _lines(module, user)
             read += sum(
