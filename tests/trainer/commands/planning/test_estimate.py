@@ -42,6 +42,11 @@ def number(found: Estimate, name: str) -> Any:
     return next(one.value for numbers in found.sections.values() for one in numbers if one.name == name)
 
 
+def test_products_in_8_bits_with_exact_sums_reach_less_of_their_peak() -> None:
+    assumed = Assumptions(narrow=0.6, exact=0.3)
+    assert [assumed.shares(fast).narrow for fast in (1, 0, 0.5)] == pytest.approx([0.6, 0.3, 0.4])
+
+
 def test_the_picture_shows_copies_between_a_device_and_its_host() -> None:
     offloaded = replace(COMPILED, memory=replace(COMPILED.memory, offloaded=50))
     assert "#0d9488" in picture(estimate(offloaded, RUN, RATES, replace(IDEAL, host_copy=20), NOW), "run")

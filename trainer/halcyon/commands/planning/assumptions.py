@@ -42,6 +42,11 @@ class Assumptions:
     narrow: float = _assumed(
         Shares.narrow, "share of their peak rate that large products in 8 bits reach (measured on an H100)"
     )
+    exact: float = _assumed(
+        0.40,
+        "the same for float8 whose sums have 32 bits, on compute capability 9 (from one step on an H100; "
+        "narrowProducts.fastAccumulation)",
+    )
     kernels: float = _assumed(
         Shares.kernels, "share of the peak rate that kernels of attention and experts reach (measured on an H100)"
     )
@@ -71,10 +76,14 @@ class Assumptions:
             return replace(known, **values, **between)
         return Rates(**values) if len(values) == len(given) else None
 
-    @property
-    def shares(self) -> Shares:
-        """What programs reach of the peak speeds."""
-        return Shares(self.products, self.kernels, self.memory, self.links, self.host_copy, self.narrow)
+    def shares(self, fast: float = 1.0) -> Shares:
+        """What programs reach of the peak speeds.
+
+        Args:
+            fast: Share of the products in 8 bits that need not add up in 32 bits, or lose no time by it.
+        """
+        narrow = 1 / (fast / self.narrow + (1 - fast) / self.exact)
+        return Shares(self.products, self.kernels, self.memory, self.links, self.host_copy, narrow)
 
     def stops_of_host(self, provisioning: Provisioning) -> float:
         """Stops of one host in a day."""
