@@ -9,17 +9,15 @@ Halcyon with other laws changes no run.
 
 from __future__ import annotations
 
-import inspect
 import math
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 
 from halcyon.commands.errors import console
-from halcyon.commands.options import Json, print_json
+from halcyon.commands.options import Json, grouped, print_json
 from halcyon.commands.views.tables import FittedTable
 from halcyon_api.ends import ExitCode
 from halcyon_api.spec.families.nanochat import NanochatSpec, derived_width
@@ -321,39 +319,25 @@ _HEADER = """\
 """
 
 
-def _with_choices(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with an option for each field of `Choices`, before its own options; its first argument is the dial.
-
-    A setting that does not fit ends the command with one sentence.
-    """
-    choices, own = (inspect.signature(function, eval_str=True).parameters for function in (Choices, command))
-    options = [*choices.values(), *list(own.values())[1:]]
-
-    def run(**given: Any) -> None:
-        chosen = Choices(**{name: given.pop(name) for name in choices})
-        try:
-            settings = dial(chosen)
-        except InvalidDial as error:
-            sys.stderr.write(f"{error}\n")
-            raise typer.Exit(ExitCode.BAD_CONFIGURATION) from None
-        command(settings, **given)
-
-    run.__doc__ = command.__doc__
-    vars(run)["__signature__"] = inspect.Signature(options)
-    run.__annotations__ = {option.name: option.annotation for option in options}
-    return run
+def _settings(choices: Choices) -> Dial:
+    """The dial; a setting that does not fit ends the command with one sentence."""
+    try:
+        return dial(choices)
+    except InvalidDial as error:
+        sys.stderr.write(f"{error}\n")
+        raise typer.Exit(ExitCode.BAD_CONFIGURATION) from None
 
 
-@_with_choices
-def print_dial(settings: Dial) -> None:
+@grouped
+def print_dial(choices: Choices) -> None:
     """Print a run document for a nanochat of this depth: all settings follow from the depth, and each can be given."""
-    sys.stdout.write(_HEADER + dump(document(settings)))
+    sys.stdout.write(_HEADER + dump(document(_settings(choices))))
 
 
-@_with_choices
-def show_dial(settings: Dial, json: Json = False) -> None:
+@grouped
+def show_dial(choices: Choices, json: Json = False) -> None:
     """Show what `halcyon dial` sets for a nanochat of this depth, and by which law."""
-    rows = settings.laws()
+    rows = _settings(choices).laws()
     if json:
         print_json({name: {"value": value, "law": law} for name, value, law in rows})
         return

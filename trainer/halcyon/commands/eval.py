@@ -14,7 +14,6 @@ import typer
 from halcyon.commands import options
 from halcyon.commands.errors import console, report_root_errors
 from halcyon.commands.terminal import COMPILING_MODEL, waiting
-from halcyon.commands.texts import bad_options
 from halcyon.commands.views.tables import FittedTable
 from halcyon.errors import BadConfiguration
 from halcyon_api.result_documents import (
@@ -32,7 +31,12 @@ if TYPE_CHECKING:
     from halcyon.evals.example import Answer
 
 
+_MOST_LIKELY = options.Chosen(temperature=0.0)
+
+
+@options.grouped
 def evaluate_tasks(
+    *,
     place: options.Place,
     task: Annotated[
         list[str] | None,
@@ -60,31 +64,22 @@ def evaluate_tasks(
     plain: Annotated[
         bool, typer.Option("--plain", help="Ask in plain text, for a model that was not trained on conversations.")
     ] = False,
-    temperature: options.Temperature = 0.0,
-    top_k: options.TopK = 0,
-    top_p: options.TopP = 1.0,
-    seed: options.Seed = 0,
+    chosen: options.Chosen = _MOST_LIKELY,
     slots: Annotated[int, typer.Option(min=1, help="Answers that are generated at once.")] = 32,
     batch_tokens: Annotated[
         int | None,
         typer.Option(min=1, help="Tokens of a batch whose likelihood is computed. Default: what suits the device."),
     ] = None,
-    dtype: options.LoadedAs = None,
-    compute: options.Compute = "float32",
-    mesh: options.Mesh = None,
-    endpoint: options.Endpoint = None,
-    region: options.Region = None,
+    loaded: options.Loaded,
 ) -> None:
     """Ask a model the questions of tasks, and print the part that it answers right."""
     with report_root_errors():
         benchmarks = _benchmarks(task or (), core, most)
-        if answers > 1 and temperature == 0:
+        if answers > 1 and chosen.temperature == 0:
             raise BadConfiguration(
                 f"--answers {answers}: at temperature 0 all answers are the same; give --temperature, such as 1"
             )
-        from halcyon.serving.served import Source
-
-        source = Source(place, None, template, dtype, endpoint=endpoint, region=region, mesh=mesh)
+        source = loaded.source(place, template=template)
         entry = source.newest() if source.is_root else None  # a run may commit a newer step meanwhile
         if keep and entry is None:
             raise BadConfiguration(
@@ -95,17 +90,15 @@ def evaluate_tasks(
 
         from halcyon.evals.runner import Runner, Settings
         from halcyon.evals.scores import document_of, samples_of
-        from halcyon.inference.sampling import Sampling
 
-        with bad_options():
-            sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+        sampling = chosen.sampling()
         model, tokenizer = source.read(entry)
         chat = None if plain else source.prompts(tokenizer, entry)
         runner = Runner(
             model,
             tokenizer,
             chat,
-            Settings(sampling, slots, batch_tokens, compute, answers=answers),
+            Settings(sampling, slots, batch_tokens, loaded.compute, answers=answers),
         )
         numbers: list[TaskNumbers] = []
         samples: list[AnswerSample] = []

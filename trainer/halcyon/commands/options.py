@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -15,6 +18,10 @@ from halcyon_api.defaults.files import load_resolved
 from halcyon_api.plain_files import read_text
 from halcyon_api.training_run import TrainingRun
 from halcyon_api.validation import find_problems
+
+if TYPE_CHECKING:
+    from halcyon.inference import Sampling
+    from halcyon.serving.served import Source
 
 Document = Annotated[Path, typer.Argument(help="The TrainingRun document, such as run.yaml.", metavar="RUN.YAML")]
 Overrides = Annotated[
@@ -92,6 +99,92 @@ Repetition = Annotated[float, typer.Option(help="Makes tokens of the prompt and 
 Seed = Annotated[
     int, typer.Option(min=0, max=2**32 - 1, help="Decides the random numbers. Each later prompt has the next number.")
 ]
+
+_OPTIONS = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop")
+"""Names of settings in the errors of the engine."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """How a command reads a model and computes with it."""
+
+    dtype: LoadedAs = None
+    compute: Compute = "float32"
+    mesh: Mesh = None
+    endpoint: Endpoint = None
+    region: Region = None
+
+    def source(self, place: str, **further: Any) -> Source:
+        """Where the model comes from."""
+        from halcyon.serving.served import Source
+
+        own = {name: value for name, value in vars(self).items() if name != "compute"}
+        return Source(place, **own, **further)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """How a command chooses tokens."""
+
+    temperature: Temperature = 1.0
+    top_k: TopK = 0
+    top_p: TopP = 1.0
+    seed: Seed = 0
+
+    def sampling(self, **further: Any) -> Sampling:
+        """The settings of the engine.
+
+        Raises:
+            BadConfiguration: The engine does not take them.
+        """
+        from halcyon.inference.sampling import Sampling
+
+        with bad_options():
+            return Sampling(**vars(self), **further)
+
+
+@dataclass(frozen=True)
+class ChosenText(Chosen):
+    """How a command chooses the tokens of a text."""
+
+    min_p: MinP = 0.0
+    repetition_penalty: Repetition = 1.0
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option for each field of those of its parameters that are dataclasses.
+
+    The default of such a parameter has the defaults of its options.
+    """
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    groups = {one.name: cast("type[Any]", one.annotation) for one in own if is_dataclass(one.annotation)}
+    fields = {name: inspect.signature(group, eval_str=True).parameters for name, group in groups.items()}
+    options: list[inspect.Parameter] = []
+    for parameter in own:
+        for one in fields.get(parameter.name, {parameter.name: parameter}).values():
+            has_own = parameter.name in groups and parameter.default is not parameter.empty
+            default = getattr(parameter.default, one.name) if has_own else one.default
+            options.append(one.replace(kind=inspect.Parameter.KEYWORD_ONLY, default=default))
+
+    def run(**given: Any) -> None:
+        made = {name: group(**{one: given.pop(one) for one in fields[name]}) for name, group in groups.items()}
+        command(**made, **given)
+
+    run.__doc__ = command.__doc__
+    vars(run)["__signature__"] = inspect.Signature(options)
+    run.__annotations__ = {option.name: option.annotation for option in options}
+    return run
+
+
+@contextmanager
+def bad_options() -> Iterator[None]:
+    """A value that the engine does not take, as one sentence about the option."""
+    try:
+        yield
+    except ValueError as error:
+        name, _, rest = str(error).partition(" ")
+        option = f"--{name.replace('_', '-')}" if name in _OPTIONS else name
+        raise BadConfiguration(f"{option} {rest}") from None
 
 
 def resolved(document: Path, defaults: list[Path] | None, overrides: list[str] | None) -> TrainingRun:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,11 +18,76 @@ from halcyon.errors import BadConfiguration
 from halcyon.host.last_resort import end_within
 from halcyon_api.printable import printable
 
+if TYPE_CHECKING:
+    from halcyon.serving.limits import Limits
+    from halcyon.serving.worker import EngineSettings
+
 _CLOSING_SECONDS = 30.0
 """Longest time from the last answer to the end of the process."""
 
 
+@dataclass(frozen=True)
+class Limited:
+    """Limits of the server."""
+
+    max_requests: Annotated[
+        int, typer.Option(min=1, help="Texts that are computed or wait; further requests get 429.")
+    ] = 64
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens of a text. Default: as many as fit into --length.")
+    ] = None
+    max_choices: Annotated[int, typer.Option(min=1, help="Most texts of one request (its n times its prompts).")] = 16
+    max_body_bytes: Annotated[int, typer.Option(min=1, help="Most bytes of a request.")] = 1_048_576
+    max_connections: Annotated[
+        int, typer.Option(min=1, help="Most connections; then a client that waits longest is cut off.")
+    ] = 4096
+    max_connections_per_address: Annotated[
+        int, typer.Option(min=1, help="Most connections of one address. Behind a proxy, as many as --max-connections.")
+    ] = 1024
+    drain_seconds: Annotated[float, typer.Option(min=0, help="Time for the requests in flight after SIGTERM.")] = 30.0
+
+    def limits(self) -> Limits:
+        """The limits, with as many connections as this process may open."""
+        from halcyon.serving.connections import openable
+        from halcyon.serving.limits import Limits
+
+        return Limits(
+            self.max_requests,
+            self.max_tokens,
+            self.max_choices,
+            body_bytes=self.max_body_bytes,
+            drain_seconds=self.drain_seconds,
+            connections=openable(self.max_connections),
+            connections_per_address=self.max_connections_per_address,
+        )
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The sizes of the engine."""
+
+    slots: Annotated[int, typer.Option(min=1, help="Texts that are computed at once.")] = 8
+    length: Annotated[
+        int, typer.Option(min=2, help="Most tokens of a prompt and its text; at most the model's positions.")
+    ] = 4096
+    pages: Annotated[
+        int | None, typer.Option(min=1, help="Pages of 16 tokens that all texts share. Default: enough for all slots.")
+    ] = None
+    share_prompts: Annotated[
+        Literal["key", "all", "none"],
+        typer.Option(help="Compute the common beginning of prompts once: of those of one API key, of all, or of none."),
+    ] = "key"
+
+    def settings(self, compute: str) -> EngineSettings:
+        """The sizes, with the type of activations."""
+        from halcyon.serving.worker import EngineSettings, Sharing
+
+        return EngineSettings(self.slots, self.length, self.pages, Sharing(self.share_prompts), compute)
+
+
+@options.grouped
 def serve(
+    *,
     place: options.Place,
     host: Annotated[
         str, typer.Option(help="Address to listen on. 0.0.0.0: all of this machine; then give an API key.")
@@ -37,49 +103,21 @@ def serve(
             help="A file with API keys, one a line. The variable HALCYON_API_KEY is a further key. Default: no key."
         ),
     ] = None,
-    max_requests: Annotated[
-        int, typer.Option(min=1, help="Texts that are computed or wait; further requests get 429.")
-    ] = 64,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Most tokens of a text. Default: as many as fit into --length.")
-    ] = None,
-    max_choices: Annotated[int, typer.Option(min=1, help="Most texts of one request (its n times its prompts).")] = 16,
-    max_body_bytes: Annotated[int, typer.Option(min=1, help="Most bytes of a request.")] = 1_048_576,
-    max_connections: Annotated[
-        int, typer.Option(min=1, help="Most connections; then a client that waits longest is cut off.")
-    ] = 4096,
-    max_connections_per_address: Annotated[
-        int, typer.Option(min=1, help="Most connections of one address. Behind a proxy, as many as --max-connections.")
-    ] = 1024,
-    slots: Annotated[int, typer.Option(min=1, help="Texts that are computed at once.")] = 8,
-    length: Annotated[
-        int, typer.Option(min=2, help="Most tokens of a prompt and its text; at most the model's positions.")
-    ] = 4096,
-    pages: Annotated[
-        int | None, typer.Option(min=1, help="Pages of 16 tokens that all texts share. Default: enough for all slots.")
-    ] = None,
-    share_prompts: Annotated[
-        Literal["key", "all", "none"],
-        typer.Option(help="Compute the common beginning of prompts once: of those of one API key, of all, or of none."),
-    ] = "key",
+    limited: Limited,
+    engine: Engine,
     follow: Annotated[
         bool, typer.Option("--follow", help="Take each newer good checkpoint of the root; no request is dropped.")
     ] = False,
     follow_seconds: Annotated[float, typer.Option(min=0.1, help="Time between two looks at the root.")] = 10.0,
-    drain_seconds: Annotated[float, typer.Option(min=0, help="Time for the requests in flight after SIGTERM.")] = 30.0,
     template: options.Template = None,
     weights: Annotated[
         options.Kept, typer.Option(help="average: the average of the parameters that the run keeps (spec.average).")
     ] = "model",
-    dtype: options.LoadedAs = None,
-    compute: options.Compute = "float32",
-    mesh: options.Mesh = None,
     embeddings: Annotated[
         Literal["mean", "last"] | None,
         typer.Option(help="Answer /v1/embeddings with the mean of the features, or those of the last token."),
     ] = None,
-    endpoint: options.Endpoint = None,
-    region: options.Region = None,
+    loaded: options.Loaded,
 ) -> None:
     """Answer requests of OpenAI's clients, and show the chat page, until SIGTERM or Ctrl-C."""
     with report_root_errors():
@@ -94,33 +132,22 @@ def serve(
         from halcyon.host.local_names import is_loopback
         from halcyon.models.int8 import stored_bytes
         from halcyon.serving.access import read_keys
-        from halcyon.serving.connections import openable
         from halcyon.serving.embeddings import Embedder
         from halcyon.serving.following import Follower
-        from halcyon.serving.limits import Limits
         from halcyon.serving.metrics import Metrics
         from halcyon.serving.routes import application
-        from halcyon.serving.served import Source
         from halcyon.serving.server import Server, bound
         from halcyon.serving.service import Service
-        from halcyon.serving.worker import EngineSettings, Sharing, Worker
+        from halcyon.serving.worker import Worker
 
         keys = read_keys(api_key_file, os.environ)
-        limits = Limits(
-            max_requests,
-            max_tokens,
-            max_choices,
-            body_bytes=max_body_bytes,
-            drain_seconds=drain_seconds,
-            connections=openable(max_connections),
-            connections_per_address=max_connections_per_address,
-        )
-        if limits.connections < max_connections:
+        limits = limited.limits()
+        if limits.connections < limited.max_connections:
             _say(
                 f"warning: this process may open too few files, so at most {limits.connections} connections are "
                 "possible; see ulimit -n"
             )
-        source = Source(place, name, template, dtype, weights, endpoint, region, mesh)
+        source = loaded.source(place, name=name, template=template, weights=weights)
         if follow:
             source.check_follow()
         newest = source.newest() if source.is_root else None
@@ -133,10 +160,10 @@ def serve(
             logging.getLogger(library).setLevel(logging.WARNING)
         logging.getLogger("uvicorn").setLevel(logging.ERROR)  # a warning for each malformed request would fill the log
         served = source.load(newest)
-        metrics.slots.set(slots)
+        metrics.slots.set(engine.slots)
         metrics.step.set(served.step or 0)
-        worker = Worker(served, EngineSettings(slots, length, pages, Sharing(share_prompts), compute), limits, metrics)
-        embedder = None if embeddings is None else Embedder(embeddings, worker.length, compute)
+        worker = Worker(served, engine.settings(loaded.compute), limits, metrics)
+        embedder = None if embeddings is None else Embedder(embeddings, worker.length, loaded.compute)
         with waiting(COMPILING_MODEL):
             worker.warm_up()
             if embedder is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from json import dumps
 from pathlib import Path
@@ -30,11 +30,12 @@ NEW = "/new"
 """The line that begins a new conversation."""
 _SLOTS = 8
 """Prompts that are computed at once."""
-_OPTIONS = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop")
-"""Names of settings in the errors of the engine."""
+_CHAT = options.ChosenText(temperature=0.7, top_k=50)
 
 
+@options.grouped
 def sample(
+    *,
     place: options.Place,
     prompt: Annotated[
         list[str] | None, typer.Option(help="Text to continue; may be repeated. Default: an empty document.")
@@ -43,39 +44,29 @@ def sample(
         Path | None, typer.Option(help="A file with a text to continue; - for standard input.")
     ] = None,
     max_tokens: options.MaxTokens = None,
-    temperature: options.Temperature = 1.0,
-    top_k: options.TopK = 0,
-    top_p: options.TopP = 1.0,
-    min_p: options.MinP = 0.0,
-    repetition_penalty: options.Repetition = 1.0,
-    seed: options.Seed = 0,
+    chosen: options.ChosenText,
     stop: Annotated[list[str] | None, typer.Option(help="The text ends before this string; may be repeated.")] = None,
     json: Annotated[
         bool, typer.Option("--json", help="One JSON object a prompt, with tokens and log probabilities.")
     ] = False,
-    dtype: options.LoadedAs = None,
-    compute: options.Compute = "float32",
-    mesh: options.Mesh = None,
-    endpoint: options.Endpoint = None,
-    region: options.Region = None,
+    loaded: options.Loaded,
 ) -> None:
     """Print texts that a model writes, as they come."""
     with report_root_errors():
-        from halcyon.inference import Sampling, pieces
+        from halcyon.inference import pieces
         from halcyon.inference.generating import Collector, default_tokens, engine_for, prompt_ids, seeded
-        from halcyon.serving.served import Source, text_of
+        from halcyon.serving.served import text_of
 
         prompts = [*(prompt or ()), *(() if prompt_file is None else (text_of(prompt_file, "--prompt-file"),))] or [""]
-        with bad_options():  # before the model is read
-            common = Sampling(
-                max_tokens or 1, temperature, top_k, top_p, min_p, repetition_penalty, seed, tuple(stop or ())
-            )
-        model, tokenizer = Source(place, dtype=dtype, endpoint=endpoint, region=region, mesh=mesh).read()
+        common = chosen.sampling(max_tokens=max_tokens or 1, stop=tuple(stop or ()))  # before the model is read
+        model, tokenizer = loaded.source(place).read()
         ids = [prompt_ids(tokenizer, text) for text in prompts]
         settings = seeded(replace(common, max_tokens=max_tokens or default_tokens(model, ids)), len(ids))
         collected, written = Collector(prompts), None
-        with bad_options(), waiting(COMPILING_MODEL) as begun:
-            engine = engine_for(model, tokenizer, ids, settings[0].max_tokens, slots=_SLOTS, compute_dtype=compute)
+        with options.bad_options(), waiting(COMPILING_MODEL) as begun:
+            engine = engine_for(
+                model, tokenizer, ids, settings[0].max_tokens, slots=_SLOTS, compute_dtype=loaded.compute
+            )
             for piece in pieces(engine, tokenizer, ids, settings):
                 begun()
                 written = written or _Written(() if json else prompts)
@@ -87,7 +78,9 @@ def sample(
                     sys.stdout.flush()
 
 
+@options.grouped
 def chat(
+    *,
     place: options.Place,
     system: Annotated[str | None, typer.Option(help="The system message of each conversation.")] = None,
     template: options.Template = None,
@@ -95,36 +88,25 @@ def chat(
     length: Annotated[
         int, typer.Option(min=2, help="Most tokens of a conversation; at most the model's positions.")
     ] = 4096,
-    temperature: options.Temperature = 0.7,
-    top_k: options.TopK = 50,
-    top_p: options.TopP = 1.0,
-    min_p: options.MinP = 0.0,
-    repetition_penalty: options.Repetition = 1.0,
-    seed: options.Seed = 0,
-    dtype: options.LoadedAs = None,
-    compute: options.Compute = "float32",
-    mesh: options.Mesh = None,
-    endpoint: options.Endpoint = None,
-    region: options.Region = None,
+    chosen: options.ChosenText = _CHAT,
+    loaded: options.Loaded,
 ) -> None:
     """Talk to a model that was trained on conversations.
 
     A line is a message; /new begins a new conversation, an end of input ends.
     """
-    from halcyon.inference import Engine, Sampling, pieces
-    from halcyon.serving.served import Source
+    from halcyon.inference import Engine, pieces
 
     with report_root_errors():
-        with bad_options():
-            sampling = Sampling(max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed)
-        source = Source(place, template=template, dtype=dtype, endpoint=endpoint, region=region, mesh=mesh)
+        sampling = chosen.sampling(max_tokens=max_tokens)
+        source = loaded.source(place, template=template)
         model, tokenizer = source.read()
         prompts = source.prompts(tokenizer)
         if prompts is None:
             raise BadConfiguration(
                 f"{place}: the model has no chat template; give one with --template, or use `halcyon sample`"
             )
-        engine = Engine(model, slots=1, length=length, tokens=tokenizer.vocab_size, compute_dtype=compute)
+        engine = Engine(model, slots=1, length=length, tokens=tokenizer.vocab_size, compute_dtype=loaded.compute)
         begins: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
         messages, compiles = list(begins), True
         for line in _lines():
@@ -150,17 +132,6 @@ def chat(
             compiles = False
             sys.stdout.write("\n\n")
             messages.append({"role": "assistant", "content": answer})
-
-
-@contextmanager
-def bad_options() -> Iterator[None]:
-    """A value that the engine does not take, as one sentence about the option."""
-    try:
-        yield
-    except ValueError as error:
-        name, _, rest = str(error).partition(" ")
-        option = f"--{name.replace('_', '-')}" if name in _OPTIONS else name
-        raise BadConfiguration(f"{option} {rest}") from None
 
 
 def write_text(text: str) -> None:
