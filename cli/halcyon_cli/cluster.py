@@ -43,20 +43,21 @@ class Runs:
     Args:
         context: Context of the kubeconfig; None: the current one.
         namespace: Namespace of the runs; None: that of the context.
+        kubeconfig: File with the context; None: the usual one.
 
     Raises:
         Rejected: No cluster is configured, or the Kubernetes client is not installed.
     """
 
-    def __init__(self, context: str | None = None, namespace: str | None = None) -> None:
+    def __init__(self, context: str | None = None, namespace: str | None = None, kubeconfig: str | None = None) -> None:
         try:
             from kubernetes import client, config
         except ModuleNotFoundError:
             raise Rejected(f"asking a cluster needs the Kubernetes client; install it with: {install('cli')}") from None
         settings = client.Configuration()
         try:
-            found: Any = config.list_kube_config_contexts()
-            config.load_kube_config(context=context, client_configuration=settings)
+            found: Any = config.list_kube_config_contexts(kubeconfig)
+            config.load_kube_config(kubeconfig, context, settings)
         except config.ConfigException as error:
             raise Rejected(f"no cluster is configured ({error}); set KUBECONFIG, or give --context") from None
         connection = client.ApiClient(settings)
@@ -90,7 +91,23 @@ class Runs:
         Raises:
             Rejected: The run does not exist (any more), or the cluster does not answer or forbids it.
         """
-        return documents(lambda: self.get(name), lambda version: self._events(name, version), _pause)
+        chosen = f"metadata.name={name}"
+        return documents(lambda: self.get(name), lambda version: self._events(version, field_selector=chosen), _pause)
+
+    def all_changes(self) -> Iterator[dict[str, Any]]:
+        """Yield all runs of the namespace as they are now, then each new or changed one, and all again every 30
+        seconds.
+
+        Raises:
+            Rejected: The cluster does not answer or forbids it.
+        """
+
+        def look() -> tuple[list[dict[str, Any]], str]:
+            with self._errors_as_sentences("*"):
+                found = self._ask(self._api.list_namespaced_custom_object)
+            return found["items"], found["metadata"]["resourceVersion"]
+
+        return each(look, self._events, _pause)
 
     def rejection_reason(self, name: str, document: dict[str, Any]) -> str | None:
         """Return why the API server, with all its admission policies, would reject a new document for a run. Changes
@@ -197,13 +214,20 @@ class Runs:
                 answer.close()
             return printed
 
-    def pod_changes(self, name: str) -> Iterator[Any]:
+    def pod_changes(self, name: str | None) -> Iterator[Any]:
         """Yield a run's trainer pods as they are now, then each new or changed one, and all again every 30 seconds.
+        Without a name: those of all runs of the namespace.
 
         Raises:
             Rejected: The cluster does not answer or forbids it.
         """
-        return each(lambda: self._pods(name), lambda version: self._pod_events(name, version), _pause)
+        selector = _selector(name)
+        pods: Any = self._core.list_namespaced_pod
+        return each(
+            lambda: self._pods(name),
+            lambda version: _watched(pods, self.namespace, label_selector=selector, resource_version=version),
+            _pause,
+        )
 
     def log(self, pod: str, *, tail: int | None = None) -> str:
         """Return the log of a pod's trainer so far; empty if the trainer has not started or the pod was deleted.
@@ -280,22 +304,16 @@ class Runs:
             return found.metadata.uid != uid or found.status.phase in ("Succeeded", "Failed")
         return True
 
-    def _pods(self, name: str) -> tuple[list[Any], str]:
+    def _pods(self, name: str | None) -> tuple[list[Any], str]:
         """Return a run's trainer pods and the resource version of the list."""
-        with self._errors_as_sentences(name, doing="list the pods of TrainingRun"):
+        with self._errors_as_sentences(name or "*", doing="list the pods of TrainingRun"):
             found: Any = self._core.list_namespaced_pod(
                 self.namespace, label_selector=_selector(name), _request_timeout=_TIMEOUT_SECONDS
             )
             return found.items, found.metadata.resource_version
 
-    def _pod_events(self, name: str, version: str) -> Iterator[dict[str, Any]]:
-        """Yield the watch events of a run's trainer pods after a resource version, as `_events` does for a run."""
-        return _watched(
-            self._core.list_namespaced_pod, self.namespace, label_selector=_selector(name), resource_version=version
-        )
-
-    def _events(self, name: str, version: str) -> Iterator[dict[str, Any]]:
-        """Yield the watch events of a run after a resource version, until the server ends the watch.
+    def _events(self, version: str, **options: Any) -> Iterator[dict[str, Any]]:
+        """Yield the watch events of runs after a resource version, until the server ends the watch.
 
         Raises:
             WatchEnded: The watch broke off or could not be opened; the next read of the run reports the reason.
@@ -303,8 +321,8 @@ class Runs:
         return _watched(
             self._api.list_namespaced_custom_object,
             *self._kind,
-            field_selector=f"metadata.name={name}",
             resource_version=version,
+            **options,
         )
 
     @contextlib.contextmanager
@@ -385,9 +403,9 @@ def _watched(function: Callable[..., Any], *arguments: Any, **options: Any) -> I
         raise WatchEnded from None
 
 
-def _selector(run: str) -> str:
-    """Return the label selector of a run's trainer pods."""
-    return f"{names.LABEL_RUN}={run},{names.LABEL_ROLE}!={names.ROLE_PROBE}"
+def _selector(run: str | None) -> str:
+    """Return the label selector of a run's trainer pods; None: of those of all runs."""
+    return f"{names.LABEL_RUN}{'' if run is None else f'={run}'},{names.LABEL_ROLE}!={names.ROLE_PROBE}"
 
 
 def _pause() -> None:

@@ -1,20 +1,27 @@
 """Follows the TrainingRuns of a namespace, their pods, and the log of every trainer from its first line."""
 
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from halcyon_api import names
-from halcyon_api.training_run import GROUP, PLURAL
+from kubernetes.client import ApiClient
+
+from halcyon_cli.cluster import Runs
+from halcyon_cli.output import Rejected
 from halcyon_demo.observations import Observations
 from halcyon_demo.records import Pod, parse_line, parse_pod
-from halcyon_demo.streams import Stream, documents
 from halcyon_devcluster import Kubectl
+from halcyon_devcluster.machine import limit
+
+_PAUSE_SECONDS = 0.5
 
 
 class Watch:
-    """Fills its observations while it is open. Use it as a context manager.
+    """Fills its observations while it is open, also across a restart of the API server. Use it as a context manager.
 
     Args:
         kubectl: kubectl against the cluster.
@@ -23,15 +30,13 @@ class Watch:
 
     def __init__(self, kubectl: Kubectl, namespace: str) -> None:
         self.observations = Observations()
-        self._kubectl = kubectl
-        self._namespace = namespace
-        self._logs: dict[str, Stream] = {}
-        self._lock = threading.Lock()
-        self._open = True
-        self._watches = [
-            Stream(self._watch(f"{PLURAL}.{GROUP}"), self._read_runs, self._is_open),
-            Stream(self._watch("pods", f"--selector={names.LABEL_RUN}"), self._read_pods, self._is_open),
-        ]
+        self._cluster = Runs(namespace=namespace, kubeconfig=str(kubectl.kubeconfig))
+        self._logs: dict[str, threading.Thread] = {}
+        self._known = Counter[str]()
+        """Lines of each pod's log that were read."""
+        self._closed = threading.Event()
+        self._read(self._cluster.all_changes, self.observations.saw_run)
+        self._read(lambda: self._cluster.pod_changes(None), self._saw_pod)
 
     def __enter__(self) -> Self:
         return self
@@ -42,81 +47,46 @@ class Watch:
         self.close()
 
     def close(self) -> None:
-        """End all threads. The observations keep their content."""
-        self._open = False
-        for stream in self._watches:
-            stream.close()
-        with self._lock:
-            logs = list(self._logs.values())
-        for stream in logs:
-            stream.close()
+        """Take in no more. The observations keep their content."""
+        self._closed.set()
 
     def finish_logs(self, run: str) -> None:
         """Wait until the logs of a run are read completely; call it after all its processes have ended."""
         for pod in self.observations.pods(run):
-            with self._lock:
-                stream = self._logs.get(pod.uid)
-            if stream is not None:
-                stream.join()
+            if pod.uid in self._logs:
+                self._logs[pod.uid].join(limit(10))
 
-    def _is_open(self) -> bool:
-        return self._open
+    def _read(self, look: Callable[[], Iterable[Any]], take: Callable[[Any], object]) -> threading.Thread:
+        """Start a thread that takes all that a look finds. It looks again after the API server has not answered."""
 
-    def _watch(self, *what: str) -> list[str]:
-        return self._command("get", *what, "--watch", "--output=json")
+        def read() -> None:
+            while not self._closed.is_set():
+                try:
+                    for found in look():
+                        if self._closed.is_set():
+                            return
+                        take(found)
+                    return
+                except Rejected:
+                    self._closed.wait(_PAUSE_SECONDS)
 
-    def _command(self, *arguments: str) -> list[str]:
-        return [
-            str(self._kubectl.program),
-            "--kubeconfig",
-            str(self._kubectl.kubeconfig),
-            "--namespace",
-            self._namespace,
-            *arguments,
-        ]
+        thread = threading.Thread(target=read, daemon=True)
+        thread.start()
+        return thread
 
-    def _read_runs(self, lines: Iterator[str]) -> None:
-        for document in documents(lines):
-            self.observations.saw_run(document)
+    def _saw_pod(self, found: Any) -> None:
+        document: Any = ApiClient().sanitize_for_serialization(found)
+        pod = self.observations.saw_pod(parse_pod(document, self.observations.clock()))
+        if pod.started and pod.uid not in self._logs:
+            self._logs[pod.uid] = self._read(partial(self._lines, pod), partial(self._saw_line, pod))
 
-    def _read_pods(self, lines: Iterator[str]) -> None:
-        for document in documents(lines):
-            pod = self.observations.saw_pod(parse_pod(document, self.observations.clock()))
-            if pod.started:
-                self._follow(pod)
+    def _lines(self, pod: Pod) -> Iterator[str]:
+        """The lines of a log that were not read before."""
+        for line in islice(self._cluster.follow(pod.name, pod.uid), self._known[pod.uid], None):
+            self._known[pod.uid] += 1
+            yield line
 
-    def _follow(self, pod: Pod) -> None:
-        with self._lock:
-            if pod.uid in self._logs or not self._open:
-                return
-            log = _Log(self.observations, pod)
-            command = self._command("logs", "--follow", f"--container={names.TRAINER_CONTAINER}", pod.name)
-            self._logs[pod.uid] = Stream(command, log.read, lambda: self._open and log.unfinished())
-
-
-class _Log:
-    """The log of one pod.
-
-    After a broken connection it is read again from its first line, so known lines are skipped.
-    """
-
-    def __init__(self, observations: Observations, pod: Pod) -> None:
-        self._observations = observations
-        self._pod = pod
-        self._known = 0
-
-    def read(self, lines: Iterator[str]) -> None:
-        for number, text in enumerate(lines, start=1):
-            if number <= self._known or not text.endswith("\n"):
-                continue
-            self._known = number
-            line = parse_line(text)
-            if line is not None and line.group == self._pod.group:  # not the log of a later pod of the same name
-                self._observations.saw_line(line)
-
-    def unfinished(self) -> bool:
-        """Whether the container still runs by the observations, so that more lines can come."""
-        return any(
-            pod.uid == self._pod.uid and not (pod.ended or pod.being_deleted)
-            for pod in self._observations.pods(self._pod.run)
-        )
+    def _saw_line(self, pod: Pod, text: str) -> None:
+        line = parse_line(text)
+        if line is not None and line.group == pod.group:  # not the log of a later pod of the same name
+            self.observations.saw_line(line)

@@ -67,6 +67,9 @@ class Server(ThreadingHTTPServer):
         The server waits for an event in it. Without an answer the log is empty.
         """
         self.log_queries: defaultdict[str, list[dict[str, list[str]]]] = defaultdict(list)
+        self.is_down = False
+        self.turned_away = 0
+        """Requests while it was down."""
         self.refuses_logs = 0
         """The HTTP status with which requests for logs fail; 0 if they succeed."""
 
@@ -84,7 +87,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         query = parse_qs(url.query)
-        if (log := re.search(r"/pods/([^/]+)/log$", url.path)) is not None:
+        if self.server.is_down:
+            self.server.turned_away += 1
+            self._answer(503, {"message": "not yet"})
+        elif (log := re.search(r"/pods/([^/]+)/log$", url.path)) is not None:
             self._log(log[1], query)
         elif (one := re.search(r"/pods/([^/]+)$", url.path)) is not None:
             found = self.server.pods.get(one[1])
@@ -99,7 +105,9 @@ class Handler(BaseHTTPRequestHandler):
                 200, {"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "40"}, "items": items}
             )
         elif url.path.endswith("/trainingruns") and "watch" not in query:
-            self._answer(200, {"metadata": {}, "items": [self.server.run] if self.server.run else []})
+            self._answer(
+                200, {"metadata": {"resourceVersion": "40"}, "items": [self.server.run] if self.server.run else []}
+            )
         elif url.path.endswith("/trainingruns"):
             self.server.watched.put(query)
             self._watch(self.server.events)

@@ -13,7 +13,7 @@ import re
 import secrets
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from rich.table import Table
 from halcyon_api.generate.argocd import CONFIG_MAP
 from halcyon_api.status.run_status import Phase
 from halcyon_demo.documents import EXAMPLES, variant
-from halcyon_demo.streams import documents as split
 from halcyon_devcluster.programs import FLUX_KUSTOMIZE
 from halcyon_devcluster.waiting import until
 from halcyon_operator.kube.client import merge_patch
@@ -64,6 +63,19 @@ def argo() -> Iterator[readers.Argo]:
 def kstatus() -> Iterator[readers.Reader]:
     with readers.kstatus() as found:
         yield found
+
+
+def split(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Parse the output of `kubectl get --watch --output=json`: indented objects, one after the other. Pure.
+
+    An object ends with its only line that is a closing brace without indentation.
+    """
+    kept: list[str] = []
+    for line in lines:
+        kept.append(line)
+        if line.rstrip() == "}":
+            yield json.loads("".join(kept))
+            kept = []
 
 
 class Watched:
