@@ -19,9 +19,10 @@ from haliax import Axis
 from halcyon.models.model import with_products
 from halcyon.models.parameters import Role
 from halcyon.models.parts.experts import Experts, expert_outer, expert_product
-from halcyon.models.parts.linear import Linear, apply_weight, contract
+from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.products import Kind, is_narrow, narrow_dot, of_head, rounded
 from halcyon.models.parts.products import Role as ProductRole
+from halcyon.models.parts.weight import apply_weight, contract
 from halcyon_api.hardware.kinds import NarrowType
 from halcyon_api.spec.narrow_products import NarrowProducts, NarrowProductsSpec
 from tests.trainer.models.cases import FAMILIES, LLAMA, batch, changed, loss_and_gradient, make

@@ -9,7 +9,7 @@ import pytest
 import tokenizers
 
 from halcyon.errors import BadConfiguration
-from halcyon.tokenizer.definition import TokenizerDefinition, load
+from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon.tokenizer.growth import problem_of
 
 _END = {

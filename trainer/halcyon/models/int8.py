@@ -25,7 +25,8 @@ from halcyon.models.axes import LAYERS
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import divided, parts_of
 from halcyon.models.parts.embedding import Embedding
-from halcyon.models.parts.linear import Linear, add_wide, contract
+from halcyon.models.parts.linear import Linear
+from halcyon.models.parts.weight import add_wide, contract
 
 MOST = 127
 """The greatest integer."""

@@ -23,7 +23,7 @@ from haliax import Axis, NamedArray
 
 from halcyon.models.axes import POSITION, cut, joined, with_array
 from halcyon.models.partition import Result, Shard, by_device, parts_of
-from halcyon.models.parts.linear import product
+from halcyon.models.parts.weight import product
 from halcyon.models.softmax import Softmax, block_count, most_logit_bytes
 
 

@@ -18,8 +18,9 @@ from halcyon.models.axes import POSITION
 from halcyon.models.parameters import PRODUCTS, Parameter, Role, parameters
 from halcyon.models.partition import divided
 from halcyon.models.parts.experts import Experts
-from halcyon.models.parts.linear import Linear, contract
+from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.products import of_head
+from halcyon.models.parts.weight import contract
 from halcyon.models.softmax import Softmax
 from halcyon_api.spec.narrow_products import NarrowProducts
 

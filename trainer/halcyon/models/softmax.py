@@ -29,7 +29,7 @@ from haliax import Axis, NamedArray
 
 from halcyon.models.axes import POSITION, VOCAB, elementwise, is_named, with_array
 from halcyon.models.partition import parts_of
-from halcyon.models.parts.linear import contract
+from halcyon.models.parts.weight import contract
 from halcyon_api.hardware import row_of_device
 from halcyon_api.spec.narrow_products import NarrowProducts
 

@@ -26,11 +26,12 @@ from halcyon.models.model import Inputs, Outputs
 from halcyon.models.parameters import Role
 from halcyon.models.partition import divided
 from halcyon.models.parts.embedding import Embedding
-from halcyon.models.parts.linear import Linear, add_wide
+from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.masks import Mask, causal
 from halcyon.models.parts.mlp import activated
 from halcyon.models.parts.norm import LayerNorm
 from halcyon.models.parts.self_attention import SelfAttention
+from halcyon.models.parts.weight import add_wide
 from halcyon.models.published import ConfigReader, PublishedForm, Tensor, Tensors
 from halcyon.models.published.decoder_config import REQUIRED, read_keys, write_keys
 from halcyon.models.published.tensors import Join, piece, tensor

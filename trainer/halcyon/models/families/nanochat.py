@@ -271,7 +271,7 @@ def _norm(over: Axis | tuple[Axis, ...]) -> RmsNorm:
 
 
 def _uniform(key: PRNGKeyArray, *groups: tuple[Axis, ...], within: tuple[float, float], dtype: jnp.dtype) -> NamedArray:
-    """Uniform values, drawn in float32 and in three dimensions at most, as `halcyon.models.parts.linear.normal` draws
+    """Uniform values, drawn in float32 and in three dimensions at most, as `halcyon.models.parts.weight.normal` draws
     its values.
     """
     shape = [math.prod(axis.size for axis in group) for group in groups]

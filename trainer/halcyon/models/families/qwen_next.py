@@ -24,8 +24,9 @@ from halcyon.models.axes import EMBED, HEAD_SIZE, KV_HEADS, Q_HEADS_PER_GROUP, T
 from halcyon.models.design import Design, self_attention
 from halcyon.models.families.family import decoder_family, design_of, mixture_of
 from halcyon.models.parts.gated_delta_net import CausalConvolution, DeltaAxes, GatedDeltaNet
-from halcyon.models.parts.linear import Linear, normal
+from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.norm import RmsNorm
+from halcyon.models.parts.weight import normal
 from halcyon.models.published import ConfigReader, DecoderConfig, Layers, PublishedForm, Tensor, Tensors, expert_tensors
 from halcyon.models.published.decoder_config import read_layer_types
 from halcyon.models.published.tensors import BESIDE_IMAGES, KEYS, QUERIES

@@ -28,11 +28,11 @@ from halcyon.models.parts.attention_blocks import MASKED, Form
 from halcyon.models.parts.attention_choice import Implementation, Request, chosen, kernel_on, present_target
 from halcyon.models.parts.blockwise_attention import attend_in_blocks
 from halcyon.models.parts.kernel_attention import KernelMask, kernel_mask
-from halcyon.models.parts.linear import contract
 from halcyon.models.parts.masks import Block, Mask
 from halcyon.models.parts.ring_attention import attend_in_ring
 from halcyon.models.parts.splash_attention import attend_by_splash
 from halcyon.models.parts.tokamax_attention import attend_by_tokamax
+from halcyon.models.parts.weight import contract
 from halcyon.models.remat import attended
 
 BLOCK = 512

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
 from halcyon.models.axes import expanded, with_array
-from halcyon.models.parts.linear import contract
 from halcyon.models.parts.masks import Block, Mask
+from halcyon.models.parts.weight import contract
 
 MASKED = -1e30
 _LEAST = -1e38

@@ -30,7 +30,8 @@ from halcyon.models.cache import Memory
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import Result, Shard, by_device, divided
 from halcyon.models.parts.grouped_product import sums_at
-from halcyon.models.parts.linear import Linear, normal
+from halcyon.models.parts.linear import Linear
+from halcyon.models.parts.weight import normal
 
 GREATEST = 3.0
 """The greatest factor of a value embedding; a gate of 0 gives half of it."""

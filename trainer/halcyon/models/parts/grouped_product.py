@@ -240,7 +240,7 @@ def _product(x: jax.Array, y: jax.Array, over_x: tuple[int, ...], over_y: tuple[
 
 
 def operands(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array, jax.lax.Precision | None]:
-    """The factors, and the precision of their product; see `halcyon.models.parts.linear.contract`."""
+    """The factors, and the precision of their product; see `halcyon.models.parts.weight.contract`."""
     if jax.default_backend() == "cpu":  # on CPU, XLA has no product of narrow types with a wide result
         x, y = x.astype(jnp.float32), y.astype(jnp.float32)
     return x, y, jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None

@@ -26,7 +26,7 @@ from jaxtyping import PRNGKeyArray
 from halcyon.models.axes import BATCH, RANK, elementwise, recomputed
 from halcyon.models.parameters import STACKED_AXES, Role, parameter
 from halcyon.models.partition import divided
-from halcyon.models.parts.linear import apply_weight
+from halcyon.models.parts.weight import apply_weight
 from halcyon_api.spec.narrow_products import NarrowProducts
 
 
@@ -84,7 +84,7 @@ class LowRank(eqx.Module):
         bound = 1 / math.sqrt(math.prod(axis.size for axis in inputs))
         shape = [
             math.prod(axis.size for axis in group) for group in (stacked, inputs, (between,))
-        ]  # see `linear.normal`
+        ]  # see `weight.normal`
         drawn = jax.random.uniform(key, shape, jnp.float32, -bound, bound)
         axes = (*stacked, *inputs, between)
         down = hax.named(drawn.reshape([axis.size for axis in axes]), axes)

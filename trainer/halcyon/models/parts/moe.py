@@ -20,9 +20,10 @@ from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import Result, Shard, by_device, divided
 from halcyon.models.parts.dispatch import dispatched
 from halcyon.models.parts.experts import Experts, Gate, silu_gate
-from halcyon.models.parts.linear import Linear, add_wide, apply_weight, normal
+from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.mlp import GatedMlp
 from halcyon.models.parts.routing import Routing, balance, choose
+from halcyon.models.parts.weight import add_wide, apply_weight, normal
 
 
 class RouterReport(NamedTuple):

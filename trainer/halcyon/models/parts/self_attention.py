@@ -20,10 +20,11 @@ from halcyon.models.axes import HEAD_SIZE, KEY_POSITION, LAYERS, POSITION, eleme
 from halcyon.models.cache import Memory
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.parts.attention import attention
-from halcyon.models.parts.linear import InitLinear, Linear, add_wide, contract
+from halcyon.models.parts.linear import InitLinear, Linear
 from halcyon.models.parts.masks import Mask
 from halcyon.models.parts.norm import RmsNorm
 from halcyon.models.parts.rotary import RotaryTable, rotate
+from halcyon.models.parts.weight import add_wide, contract
 
 
 class SelfAttention(eqx.Module):
