@@ -202,7 +202,7 @@ ROWS = (
     Row("words by hand", words_by_hand, 73_000, 52_000),
     Row("bytes of the CRD as JSON", crd_bytes, 225_000, 175_000),
     Row("fields without a description", undescribed_fields, 165, 0),
-    Row("circles of imports", import_circles, 1, 0),
+    Row("circles of imports", import_circles, 0, 0),
     Row("arrows between rooms", arrows, 139, 101),
 )
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halcyon.telemetry import Clock, JsonLog, RunIdentity, open_log
-from halcyon.telemetry.log import encode_line
+from halcyon.telemetry.log_line import encode_line
 from tests.trainer.telemetry.fakes import IDENTITY, NOON
 
 CLOCK = Clock(wall=lambda: NOON + 0.25)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from halcyon.errors import BadConfiguration
-from halcyon.telemetry.log import finite
+from halcyon.telemetry.log_line import finite
 from halcyon_api.printable import harmless
 from halcyon_api.replays import replay_document
 from halcyon_api.training_run import TrainingRun

@@ -25,9 +25,10 @@ from halcyon.data.dataset import Dataset
 from halcyon.errors import Diverged
 from halcyon.parallel.preemption import ROUND_SECONDS, wait_together
 from halcyon.run.best import BestWatch
-from halcyon.run.companion import Companion, Setup
+from halcyon.run.companion import Companion
 from halcyon.run.flip import flipped
 from halcyon.run.last_save import NOTHING_TO_SAVE, LastSave, SaveBudget, choose, longest_wait
+from halcyon.run.setup import Setup
 from halcyon.step.batch_source import BatchSource, HasNumbers
 from halcyon.step.divergence import DivergenceWatch, RollBack
 from halcyon.step.held_out import HeldOutEvaluation

@@ -34,7 +34,7 @@ from halcyon.parallel.preemption import PreemptionNotice, wait_together
 from halcyon.parallel.process_group import ProcessGroup, leave
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.run.beginning import Beginning, begin, from_origin, open_checkpoints, wait_for_root
-from halcyon.run.companion import Companion, Setup
+from halcyon.run.companion import Companion
 from halcyon.run.context import Context
 from halcyon.run.data import checked, report_sources, report_warnings
 from halcyon.run.features import Make, features_of
@@ -45,6 +45,7 @@ from halcyon.run.policy.rewards import reward_named
 from halcyon.run.programs import KeptPrograms, Programs, open_cache
 from halcyon.run.recorded_choice import RunChoice
 from halcyon.run.replay import Replay, rounded
+from halcyon.run.setup import Setup
 from halcyon.step.batch_source import BuildBatchSource, dataset_batches
 from halcyon.step.given import Given
 from halcyon.step.given_batches import GivenBatches

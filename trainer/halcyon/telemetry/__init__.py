@@ -7,7 +7,8 @@ package uses no device and does not import JAX.
 """
 
 from halcyon.telemetry.clock import Clock
-from halcyon.telemetry.log import EventLog, JsonLog, RunIdentity, open_log
+from halcyon.telemetry.log import EventLog, JsonLog, open_log
+from halcyon.telemetry.log_line import RunIdentity
 from halcyon.telemetry.reporter import RunReporter
 from halcyon.telemetry.requests import ProfileRequests, SaveRequests
 from halcyon.telemetry.server import TelemetryServer

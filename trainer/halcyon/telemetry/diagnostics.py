@@ -20,7 +20,7 @@ from typing import Any
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
 from halcyon.telemetry.clock import microseconds
-from halcyon.telemetry.log import RunIdentity
+from halcyon.telemetry.log_line import RunIdentity
 from halcyon.telemetry.state import State
 from halcyon_api.spec.checkpoint import CheckpointSpec
 

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Literal, get_args
 
 from halcyon.telemetry.events import EVENTS
-from halcyon.telemetry.log import finite
+from halcyon.telemetry.log_line import finite
 from halcyon.telemetry.state import State
 from halcyon.telemetry.times import STEP_SECONDS_BUCKETS
 from halcyon_api.status.goodput import CAUSES, cause_label

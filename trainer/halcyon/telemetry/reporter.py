@@ -18,7 +18,8 @@ from halcyon.telemetry.clock import Clock, microseconds, process_age_seconds, ti
 from halcyon.telemetry.events import BY_NAME
 from halcyon.telemetry.health import Health, HealthLimits
 from halcyon.telemetry.history.background import Listener, Row
-from halcyon.telemetry.log import EventLog, RunIdentity
+from halcyon.telemetry.log import EventLog
+from halcyon.telemetry.log_line import RunIdentity
 from halcyon.telemetry.state import RunPlan, State, StepReport, progress_report
 from halcyon.telemetry.termination import clip
 from halcyon.telemetry.times import TimeAccount

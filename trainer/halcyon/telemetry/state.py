@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from halcyon.telemetry.clock import microseconds, timestamp
 from halcyon.telemetry.health import Health, HealthLimits, judge
-from halcyon.telemetry.log import RunIdentity, finite
+from halcyon.telemetry.log_line import RunIdentity, finite
 from halcyon.telemetry.times import STEPS_UNDER_WAY, Durations, Pace, TimeAccount
 from halcyon.telemetry.watched import WatchedParameter
 from halcyon_api.checkpoint_documents import CommittedStep, EvaluationRecord

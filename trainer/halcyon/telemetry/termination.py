@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from halcyon.telemetry.clock import Clock
-from halcyon.telemetry.log import RunIdentity
+from halcyon.telemetry.log_line import RunIdentity
 from halcyon_api.ends import EndCause
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.status.progress import TERMINATION_MESSAGE_LIMIT, ProgressReport, TerminationReport

@@ -12,7 +12,8 @@ from importlib import import_module
 from operator import attrgetter
 from typing import Any
 
-from halcyon.run.companion import Companion, Setup
+from halcyon.run.companion import Companion
+from halcyon.run.setup import Setup
 from halcyon_api.training_run import TrainingRunSpec
 
 Make = Callable[[Setup], Companion]

@@ -13,7 +13,8 @@ import time
 
 from halcyon.checkpoint.rollback import Distrust, KeepsAudited
 from halcyon.errors import BadConfiguration, Corrupted
-from halcyon.run.companion import Companion, Setup
+from halcyon.run.companion import Companion
+from halcyon.run.setup import Setup
 from halcyon.step.audit import Audit, Finding
 from halcyon.step.objectives.objective import Batch
 from halcyon.step.state import TrainState

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from halcyon.checkpoint.rollback import until
 from halcyon.evals.benchmarks import Benchmark, read_of_document
-from halcyon.run.companion import Companion, Setup
+from halcyon.run.companion import Companion
+from halcyon.run.setup import Setup
 from halcyon.step.state import TrainState
 from halcyon.storage.store import Store
 from halcyon_api.spec.evaluation import TasksSpec

@@ -8,7 +8,8 @@ from __future__ import annotations
 from halcyon.errors import BadConfiguration
 from halcyon.models.families.lookup import form_of_section
 from halcyon.parallel.preemption import wait_together
-from halcyon.run.companion import Companion, Setup
+from halcyon.run.companion import Companion
+from halcyon.run.setup import Setup
 from halcyon.telemetry.termination import clip
 from halcyon.weights.background import open_exports
 from halcyon_api.spec.export import ExportSpec

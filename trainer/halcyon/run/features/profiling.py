@@ -19,7 +19,8 @@ from typing import Any
 
 import jax
 
-from halcyon.run.companion import Companion, Settle, Setup
+from halcyon.run.companion import Companion, Settle
+from halcyon.run.setup import Setup
 from halcyon.storage.failures import StoreFailure
 from halcyon.telemetry.diagnostics import keep_profile, speed, step_percentiles
 from halcyon_api.spec.telemetry import ProfileSpec

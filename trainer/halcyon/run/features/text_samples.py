@@ -18,7 +18,8 @@ from halcyon.inference import Sampling, pieces
 from halcyon.inference.chat import ChatPrompts
 from halcyon.inference.generating import engine_for, prompt_ids
 from halcyon.models.cache import KeepsCache
-from halcyon.run.companion import Companion, Setup
+from halcyon.run.companion import Companion
+from halcyon.run.setup import Setup
 from halcyon.step.state import TrainState
 from halcyon_api.printable import harmless
 from halcyon_api.spec.telemetry import SampleSpec

@@ -16,7 +16,7 @@ from halcyon.telemetry.clock import timestamp
 from halcyon.telemetry.history import segments
 from halcyon.telemetry.history.background import STEP
 from halcyon.telemetry.history.merging import ACCOUNT, ROLLED_BACK, SAMPLE, first_step, joined, merged, resolved
-from halcyon.telemetry.log import to_camel
+from halcyon.telemetry.log_line import to_camel
 from halcyon_api.accounts import divide
 from halcyon_api.checkpoint_documents import (
     ORIGIN_KEY,

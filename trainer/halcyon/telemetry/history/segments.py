@@ -26,7 +26,7 @@ import zstandard
 
 from halcyon.storage.store import Store
 from halcyon.telemetry.history.background import Row
-from halcyon.telemetry.log import plain, to_camel
+from halcyon.telemetry.log_line import plain, to_camel
 
 _LATEST = 253_402_300_799
 """The last second of the year 9999, after which no calendar of the library goes."""

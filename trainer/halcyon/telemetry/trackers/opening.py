@@ -10,7 +10,7 @@ from typing import Any
 
 from halcyon.storage.store import Store
 from halcyon.telemetry.history.segments import METRICS_PREFIX
-from halcyon.telemetry.log import to_camel
+from halcyon.telemetry.log_line import to_camel
 from halcyon.telemetry.reporter import RunReporter
 from halcyon.telemetry.trackers.kinds import JsonLines, MlflowRuns, TensorBoard, TrackioRuns, WeightsAndBiases
 from halcyon.telemetry.trackers.tracker import TrackedRun, Tracker, TrackerThread

@@ -1,0 +1,31 @@
+"""What a training has before its first step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from halcyon.checkpoint import Checkpointer
+from halcyon.checkpoint.evidence import StepNumbers
+from halcyon.parallel.preemption import PreemptionNotice
+from halcyon.parallel.sync_point import SyncPoint
+from halcyon.run.place import Place
+from halcyon.run.programs import Programs
+from halcyon.telemetry import ProfileRequests, SaveRequests
+from halcyon.tokenizer import Tokenizer
+
+
+@dataclass
+class Setup:
+    """What a training has before its first step. Its optional features are made from it."""
+
+    place: Place
+    programs: Programs
+    tokenizer: Tokenizer
+    checkpointer: Checkpointer
+    notice: PreemptionNotice
+    sync_point: SyncPoint
+    numbers: StepNumbers
+    """The numbers of the steps, for the chain of evidence."""
+    requests: SaveRequests
+    """Requests for a checkpoint from outside the loop."""
+    profile_requests: ProfileRequests
