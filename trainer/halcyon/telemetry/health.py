@@ -22,28 +22,13 @@ import math
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from halcyon.storage.files import begin
+from halcyon.telemetry.stages import STAGES
 from halcyon_api.status.progress import Stage
 
-_STAGE_LIMITS: Mapping[Stage, float] = MappingProxyType(
-    {
-        "starting": 900.0,
-        "joining": 3600.0,
-        # from the last part of the text that this process has tokenized; another process may tokenize all text
-        "tokenizing": 7200.0,
-        "restoring": 7200.0,
-        "compiling": 7200.0,
-        "evaluating": 7200.0,  # in a run that only evaluates, from its last batch
-        "auditing": 7200.0,
-        "saving": 7200.0,
-        "leaving": 7200.0,  # the last save
-        "done": math.inf,
-    }
-)
 POLL_SECONDS = 1.0
 LATE_SECONDS = 1.0
 """A poll that is later than this means that the whole process was paused, so no step could end either."""
@@ -57,10 +42,8 @@ StoreStacks = Callable[[str], str]
 
 @dataclass(frozen=True)
 class HealthLimits:
-    """Limits of the time without a progress, in seconds."""
+    """Limits of the time between two steps, in seconds; `STAGES` has those of the stages."""
 
-    stages: Mapping[Stage, float] = _STAGE_LIMITS
-    """For every stage except ``training``, from the beginning of the stage."""
     floor_seconds: float = 60.0
     """The smallest limit of a step: every machine pauses now and then."""
     ceiling_seconds: float = 3600.0
@@ -117,17 +100,17 @@ def judge(
     """
     began = stage_began
     if stage != "training":
-        limit = limits.stages[stage]
+        limit = STAGES[stage].limit_seconds
         what = f"{stage} for"
     elif last_step_ended is None:
         # The first step traces and compiles, also in the stage ``training``.
-        limit = limits.stages["compiling"]
+        limit = STAGES["compiling"].limit_seconds
         what = "no first step for"
     else:
         began = max(began, last_step_ended)
         new_size = not step_seconds or not all(step_seconds)
         limit = (
-            limits.stages["compiling"]
+            STAGES["compiling"].limit_seconds
             if new_size
             else max(step_limit_seconds(seconds, limits) for seconds in step_seconds)
         )

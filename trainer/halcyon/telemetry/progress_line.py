@@ -15,21 +15,10 @@ from rich.text import Text
 
 from halcyon.telemetry.clock import Clock
 from halcyon.telemetry.events import BY_NAME, sentence
+from halcyon.telemetry.stages import STAGES
 from halcyon_api.local_times import local_time
 from halcyon_api.status.progress import Stage
 
-STAGES: dict[Stage, str] = {
-    "starting": "starting",
-    "joining": "looking for devices",
-    "tokenizing": "tokenizing the text",
-    "restoring": "preparing the model",
-    "compiling": "compiling the step (first time, about a minute)",
-    "evaluating": "evaluating",
-    "auditing": "auditing the devices",
-    "saving": "saving",
-    "leaving": "saving the last step",
-}
-"""What a process does in a stage that is not training."""
 NAME_WIDTH = 20
 """Largest number of characters of a run's name in the line, so that the numbers fit into a terminal of 80 columns."""
 NARROW_NAME_WIDTH = 12
@@ -81,7 +70,7 @@ class ProgressLine:
         if self._progress is not None:
             self._progress.update(self._task, stage=stage, began=self._clock.monotonic())
         elif stage == "compiling":
-            self._print(STAGES[stage])
+            self._print(STAGES[stage].words or "")
 
     def event(self, name: str, **fields: Any) -> None:
         """Update the line, or print the event above it."""
@@ -166,7 +155,7 @@ class _Numbers(ProgressColumn):
         """The numbers of the last step, or the stage and its duration."""
         numbers, elapsed = task.fields["numbers"], self._clock.monotonic() - task.fields["began"]
         narrow = self._console.width < _NARROW
-        doing = STAGES.get(task.fields["stage"])
+        doing = STAGES[task.fields["stage"]].words
         if doing is not None and (not numbers or elapsed >= _STAGE_SHOWN_SECONDS):
             return Text(f"{doing.partition(' (')[0] if narrow else doing} {duration(elapsed)}", "cyan")
         parts = [f"loss {numbers['loss']:z.4f}"] if "loss" in numbers else []

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from halcyon.telemetry.events import COMMON, EVENTS
 from halcyon.telemetry.health import HealthLimits
 from halcyon.telemetry.metrics import METRICS
+from halcyon.telemetry.stages import STAGES
 
 _HEAD = """\
 # Telemetry of a trainer
@@ -70,8 +71,9 @@ def render() -> str:
         floor=limits.floor_seconds,
         ceiling=limits.ceiling_seconds,
         stages=_rows(
-            (f"`{stage}`", f"{seconds:g} s" if seconds < float("inf") else "none")
-            for stage, seconds in limits.stages.items()
+            (f"`{stage}`", f"{row.limit_seconds:g} s" if row.limit_seconds < float("inf") else "none")
+            for stage, row in STAGES.items()
+            if stage != "training"
         ),
         metrics=_rows(
             (f"`{metric.name}`", metric.kind, ", ".join(f"`{label}`" for label in metric.labels), metric.help)

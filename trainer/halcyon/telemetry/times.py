@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from halcyon.telemetry.clock import microseconds
+from halcyon.telemetry.stages import STAGES
 from halcyon_api.status.goodput import CAUSES, GoodputSeconds
 from halcyon_api.status.progress import Stage, StartupSeconds
 
@@ -28,22 +29,6 @@ STEPS_UNDER_WAY = 2
 _MOST_MARKS = 256
 """Steps whose time is remembered: the last ones, and of the older ones each second, fourth, …"""
 _PRODUCTIVE = "productive_step"
-_STAGES: dict[Stage, tuple[str, str | None]] = {
-    "starting": ("startup", "imports"),
-    "joining": ("join", "join"),
-    "tokenizing": ("data_wait", "data"),
-    "restoring": ("restore", "restore"),
-    "compiling": ("compile", "compile"),
-    # In a run that trains; other tasks have another productive stage, see `TimeAccount.work`. The first step compiles
-    # even if no stage was reported.
-    "training": (_PRODUCTIVE, "compile"),
-    "evaluating": ("evaluation", "compile"),
-    "auditing": ("audit", "compile"),
-    "saving": ("save_blocking", None),
-    "leaving": ("save_blocking", None),  # in this stage the process waits for its last save
-    "done": ("other", None),
-}
-"""The cause of the time of a stage, and the part of the start that it is before the first step has ended."""
 
 
 class TimeAccount(NamedTuple):
@@ -78,7 +63,7 @@ class TimeAccount(NamedTuple):
             step: Steps done, if a step of a training ends.
         """
         seconds = max(0.0, now - self.counted_until)
-        (cause, part), by_cause, start, marks = _STAGES[stage], dict(self.by_cause), self.start, self.marks
+        (cause, part, *_), by_cause, start, marks = STAGES[stage], dict(self.by_cause), self.start, self.marks
         if stage == self.work:
             cause = _PRODUCTIVE
         if not self.stepped:
