@@ -364,22 +364,15 @@ def _task_problems(spec: TrainingRunSpec) -> Found:
             )
 
 
-def fast_share(spec: TrainingRunSpec) -> float:
-    """The share of a run's products in 8 bits that is as fast as its hardware can be: GPUs of compute capability 9 lose
-    time where sums of float8 have 32 bits.
-    """
+SLOW_SUMS = (
+    "spec.trainer.precision.products: float8 with sums of 32 bits gave nothing on an H100 (a step of 1.2 billion "
+    "parameters took 772 ms, in bfloat16 715 ms; products of experts took 2.3 times as long); compare by `halcyon "
+    "plan`, with narrowProducts.fastAccumulation too"
+)
+"""The warning about a run that `has_slow_sums`."""
+
+
+def has_slow_sums(spec: TrainingRunSpec) -> bool:
+    """Whether a run multiplies in float8 with sums of 32 bits on GPUs of compute capability 9, where they take time."""
     narrow, version = spec.trainer.precision.narrow, spec.accelerator.row.compute_capability
-    if narrow is None or narrow.kind != "float8" or version is None or version[0] != 9:
-        return 1.0
-    return {"never": 0.0, "forward": 1 / 3, "always": 1.0}[narrow.fast_accumulation]
-
-
-def speed_warning(spec: TrainingRunSpec) -> str | None:
-    """A sentence if narrow products may make the steps of a run slower. None: nothing is known that would."""
-    if fast_share(spec) == 1:
-        return None
-    return (
-        "spec.trainer.precision.products: float8 with sums of 32 bits gave nothing on an H100 (a step of 1.2 billion "
-        "parameters took 772 ms, in bfloat16 715 ms; products of experts took 2.3 times as long); compare by `halcyon "
-        "plan`, with narrowProducts.fastAccumulation too"
-    )
+    return narrow is not None and (narrow.kind, version) == ("float8", (9, 0)) and narrow.fast_accumulation != "always"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 
-from halcyon_api.hardware.gpu import GPUS, architecture_of
+from halcyon_api.hardware.gpu import GPUS, architecture_of, capability_of
 from halcyon_api.hardware.kinds import Accelerator, NarrowType, Provisioning
 from halcyon_api.hardware.tpu import TPUS
 
@@ -60,10 +60,8 @@ def narrow_types(device_kind: str, compute_capability: str = "") -> tuple[Narrow
         device_kind: JAX's name of the kind of device.
         compute_capability: Of an NVIDIA GPU, such as ``9.0``.
     """
-    major, _, minor = compute_capability.partition(".")
-    known = (
-        architecture_of((int(major), int(minor))) if major.isdigit() and minor.isdigit() else row_of_device(device_kind)
-    )
+    capability = capability_of(compute_capability)
+    known = architecture_of(capability) if capability else row_of_device(device_kind)
     return known.narrow if known else ()
 
 
@@ -73,7 +71,8 @@ def suggestion(name: str) -> str | None:
     names = {
         alias.removeprefix("tpu-").removeprefix("nvidia-"): row.name
         for row in TABLE.values()
-        for alias in (*row.aliases, row.name)
+        for alias in (*row.aliases, *row.node_labels.values(), row.machine_of(row.largest_host), row.name)
+        if alias
     }
     if near := difflib.get_close_matches(wanted, names, n=1, cutoff=0.6):
         return names[near[0]]

@@ -72,6 +72,12 @@ Their facts are of tokamax's sources and of programs that were compiled for each
 """
 
 
+def capability_of(text: str) -> tuple[int, int] | None:
+    """The numbers of a compute capability as JAX writes it, such as ``9.0``. None: it is none."""
+    major, _, minor = text.partition(".")
+    return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else None
+
+
 def architecture_of(compute_capability: tuple[int, int]) -> Architecture | None:
     """The newest architecture that is not newer than a compute capability; None: older than all."""
     return next((row for least, row in reversed(ARCHITECTURES.items()) if least <= compute_capability), None)
@@ -88,6 +94,7 @@ def _gpu(
 ) -> Accelerator:
     """A GPU on GKE. `of_machine` is its part of the machine's memory, in GiB, and of its virtual CPUs."""
     taints = facts.pop("tolerated_taints", ())
+    facts.setdefault("device_kinds", (title,))
     return Accelerator(
         name,
         title,
@@ -109,6 +116,22 @@ def _gpu(
     )
 
 
+_H100: dict[str, Any] = {
+    "chip": Chip(132, 84942979072, 52428800, 1.98),
+    "memory_bytes": 80 * _GB,
+    "peak_flops_per_second": 989e12,
+    "memory_bandwidth": 3_352_320 * _MB,
+    "link_bandwidth": 450 * _GB,
+}
+_RACK: dict[str, Any] = {
+    "max_hosts": _MAX_NVLINK_HOSTS,
+    "peak_flops_per_second": 2500e12,
+    "memory_bandwidth": 7_928_064 * _MB,
+    "link_bandwidth": 900 * _GB,
+    "tolerated_taints": (("kubernetes.io/arch", "arm64"),),
+    "pool_is_slice": True,
+    "compute_domain": True,
+}
 GPUS = (
     Accelerator(
         "nvidia",
@@ -139,8 +162,6 @@ GPUS = (
         memory_bandwidth=300 * _GB,
         link_bandwidth=32 * _GB,
         network_bandwidth=100 * _GBIT,
-        device_kinds=("NVIDIA L4",),
-        aliases=("nvidia-l4", "g2-standard"),
     ),
     _gpu(
         "a100",
@@ -158,7 +179,7 @@ GPUS = (
         link_bandwidth=300 * _GB,
         network_bandwidth=100 * _GBIT,
         device_kinds=("NVIDIA A100-SXM4-40GB", "NVIDIA A100-PCIE-40GB"),
-        aliases=("nvidia-tesla-a100", "nvidia-a100-40gb", "a100-40gb", "a2-highgpu"),
+        aliases=("a100-40gb",),
     ),
     _gpu(
         "a100-80gb",
@@ -176,7 +197,6 @@ GPUS = (
         link_bandwidth=300 * _GB,
         network_bandwidth=100 * _GBIT,
         device_kinds=("NVIDIA A100-SXM4-80GB", "NVIDIA A100 80GB PCIe"),
-        aliases=("nvidia-a100-80gb", "a2-ultragpu"),
     ),
     _gpu(
         "h100",
@@ -188,15 +208,10 @@ GPUS = (
         machine="a3-highgpu-{chips}g",
         part_hosts_provisioning=("spot", "flexStart", "queued"),
         list_price=10.98,
-        chip=Chip(132, 84942979072, 52428800, 1.98),
-        memory_bytes=80 * _GB,
-        peak_flops_per_second=989e12,
-        memory_bandwidth=3_352_320 * _MB,
-        link_bandwidth=450 * _GB,
+        **_H100,
         network_bandwidth=800 * _GBIT,
         fabric=TCPX,
         device_kinds=("NVIDIA H100 80GB HBM3", "NVIDIA H100 PCIe"),
-        aliases=("nvidia-h100-80gb", "h100-80gb", "a3-highgpu-8g", "a3-highgpu"),
         tried="the trainer on one card, without a cluster",
     ),
     _gpu(
@@ -208,15 +223,10 @@ GPUS = (
         (234, 26),
         machine="a3-megagpu-8g",
         list_price=11.53,
-        chip=Chip(132, 84942979072, 52428800, 1.98),
-        memory_bytes=80 * _GB,
-        peak_flops_per_second=989e12,
-        memory_bandwidth=3_352_320 * _MB,
-        link_bandwidth=450 * _GB,
+        **_H100,
         network_bandwidth=1600 * _GBIT,
         fabric=TCPXO,
         device_kinds=("NVIDIA H100 80GB HBM3",),
-        aliases=("nvidia-h100-mega-80gb", "h100-mega-80gb", "a3-megagpu-8g"),
     ),
     _gpu(
         "h200",
@@ -234,8 +244,6 @@ GPUS = (
         link_bandwidth=450 * _GB,
         network_bandwidth=3200 * _GBIT,
         fabric=rdma(8, {"NCCL_TUNER_CONFIG_PATH": "/usr/local/gib/configs/tuner_config_a3u.txtpb"}),
-        device_kinds=("NVIDIA H200",),
-        aliases=("nvidia-h200-141gb", "h200-141gb", "a3-ultragpu-8g"),
         tried="the trainer on one card, without a cluster",
     ),
     _gpu(
@@ -253,8 +261,6 @@ GPUS = (
         link_bandwidth=900 * _GB,
         network_bandwidth=3200 * _GBIT,
         fabric=rdma(8, {"NCCL_TUNER_CONFIG_PATH": "/usr/local/gib/configs/tuner_config_a4.txtpb"}),
-        device_kinds=("NVIDIA B200",),
-        aliases=("nvidia-b200", "a4-highgpu-8g"),
     ),
     _gpu(
         "gb200",
@@ -264,20 +270,12 @@ GPUS = (
         (4,),
         (221, 35),
         machine="a4x-highgpu-4g",
-        max_hosts=_MAX_NVLINK_HOSTS,
         chip=Chip(152, 197897748480, 135528448, 2.062),
         memory_bytes=186 * _GB,
-        peak_flops_per_second=2500e12,
-        memory_bandwidth=7_928_064 * _MB,
-        link_bandwidth=900 * _GB,
+        **_RACK,
         network_bandwidth=1600 * _GBIT,
         provisioning=("onDemand", "spot", "reservation"),
-        tolerated_taints=(("kubernetes.io/arch", "arm64"),),
-        pool_is_slice=True,
         fabric=rdma(4, {"NCCL_NVLS_ENABLE": "0", "NCCL_PXN_C2C": "1"}, "nccl-plugin-gib-arm64:v1.1.0"),
-        compute_domain=True,
-        device_kinds=("NVIDIA GB200",),
-        aliases=("nvidia-gb200", "a4x-highgpu-4g"),
     ),
     _gpu(
         "gb300",
@@ -287,19 +285,12 @@ GPUS = (
         (4,),
         (221, 35),  # a lower bound: the hosts of A4X, as no table of A4X Max was found
         machine="a4x-maxgpu-4g-metal",
-        max_hosts=_MAX_NVLINK_HOSTS,
         chip=Chip(152, 297021079552, 135528448, 2.07),
         memory_bytes=279 * _GB,
-        peak_flops_per_second=2500e12,
-        memory_bandwidth=7_928_064 * _MB,
-        link_bandwidth=900 * _GB,
+        **_RACK,
         network_bandwidth=3200 * _GBIT,
         provisioning=("onDemand", "reservation"),
-        tolerated_taints=(("kubernetes.io/arch", "arm64"),),
-        pool_is_slice=True,
-        compute_domain=True,
-        device_kinds=("NVIDIA GB300",),
-        aliases=("nvidia-gb300", "a4x-maxgpu-4g-metal", "a4x-max"),
+        aliases=("a4x-max",),
     ),
     Accelerator(
         "b300",
@@ -321,6 +312,6 @@ GPUS = (
         compute_capability=(10, 3),
         memory_backed_shm=True,
         device_kinds=("NVIDIA B300 SXM6 AC",),
-        aliases=("nvidia-b300", "hgx-b300"),
+        aliases=("hgx-b300",),
     ),
 )

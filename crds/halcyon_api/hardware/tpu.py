@@ -54,7 +54,7 @@ TPUS = (
         list_price=3.22,
         provisioning=("onDemand", "spot", "reservation"),
         device_kinds=("TPU v4",),
-        aliases=("tpu-v4-podslice", "v4p", "tpuv4"),
+        aliases=("v4p", "tpuv4"),
     ),
     _tpu(
         "v5e",
@@ -72,7 +72,7 @@ TPUS = (
         narrow=("int8",),
         provisioning=_EVERY_KIND,
         device_kinds=("TPU v5 lite", "TPU v5e"),
-        aliases=("tpu-v5-lite-podslice", "tpu-v5-lite-device", "v5litepod", "v5lite", "v5lp"),
+        aliases=("tpu-v5-lite-device", "v5litepod", "v5lite", "v5lp"),
     ),
     _tpu(
         "v5p",
@@ -92,7 +92,6 @@ TPUS = (
         narrow=("int8",),
         provisioning=_EVERY_KIND,
         device_kinds=("TPU v5", "TPU v5p"),
-        aliases=("tpu-v5p-slice",),
     ),
     _tpu(
         "v6e",
@@ -110,7 +109,7 @@ TPUS = (
         narrow=("int8",),
         provisioning=_EVERY_KIND,
         device_kinds=("TPU v6 lite", "TPU v6e"),
-        aliases=("tpu-v6e-slice", "trillium", "v6"),
+        aliases=("trillium", "v6"),
     ),
     _tpu(
         "v7x",
@@ -130,6 +129,6 @@ TPUS = (
         process_addresses=True,
         provisioning=("onDemand", "spot", "reservation"),
         device_kinds=("TPU7x",),
-        aliases=("tpu7x", "tpu7", "ironwood", "v7"),
+        aliases=("tpu7", "ironwood", "v7"),
     ),
 )

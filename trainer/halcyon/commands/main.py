@@ -32,7 +32,7 @@ from halcyon_api.package import version
 from halcyon_api.printable import printable
 from halcyon_api.reading import read_one
 from halcyon_api.training_run import TrainingRunSpec
-from halcyon_api.validation import Problem, find_problems, speed_warning
+from halcyon_api.validation import SLOW_SUMS, Problem, find_problems, has_slow_sums
 from halcyon_api.yaml_text import dump
 
 app = typer.Typer(
@@ -151,7 +151,7 @@ def validate(document: Document, defaults: Defaults = None, overrides: Overrides
 
     with report_errors(document):
         run = resolved(document, defaults, overrides)
-    for warning in (*text_warnings(run.spec.data), *filter(None, [speed_warning(run.spec)])):
+    for warning in (*text_warnings(run.spec.data), *[SLOW_SUMS] * has_slow_sums(run.spec)):
         sys.stderr.write(printable(f"{document}: warning: {warning}\n"))
     problems = find_problems(run.spec) or (
         *missing_files(run.spec),

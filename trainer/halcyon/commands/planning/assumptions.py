@@ -76,13 +76,13 @@ class Assumptions:
             return replace(known, **values, **between)
         return Rates(**values) if len(values) == len(given) else None
 
-    def shares(self, fast: float = 1.0) -> Shares:
+    def shares(self, *, exact: bool = False) -> Shares:
         """What programs reach of the peak speeds.
 
         Args:
-            fast: Share of the products in 8 bits that need not add up in 32 bits, or lose no time by it.
+            exact: Whether sums of float8 have 32 bits, where that takes time.
         """
-        narrow = 1 / (fast / self.narrow + (1 - fast) / self.exact)
+        narrow = self.exact if exact else self.narrow
         return Shares(self.products, self.kernels, self.memory, self.links, self.host_copy, narrow)
 
     def stops_of_host(self, provisioning: Provisioning) -> float:

@@ -13,7 +13,7 @@ from halcyon.commands.planning.vocabulary import Vocabulary, vocabulary_of
 from halcyon_api.mesh import run_mesh
 from halcyon_api.spec.attention import NARROW_KERNELS
 from halcyon_api.training_run import TrainingRunSpec
-from halcyon_api.validation import fast_share
+from halcyon_api.validation import has_slow_sums
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -106,7 +106,7 @@ def run_of(spec: TrainingRunSpec, program: Program, plan: Plan, vocabulary: Voca
         hosts=hosts,
         provisioning=spec.accelerator.provisioning,
         list_price=spec.accelerator.row.list_price,
-        fast=fast_share(spec),
+        exact=has_slow_sums(spec),
     )
 
 

@@ -69,7 +69,7 @@ class Run:
         hosts: Its hosts.
         provisioning: How its hardware is provisioned.
         list_price: List price of a chip-hour. None: not known.
-        fast: See `Assumptions.shares`.
+        exact: See `Assumptions.shares`.
     """
 
     tokens: int
@@ -83,7 +83,7 @@ class Run:
     hosts: int
     provisioning: Provisioning
     list_price: float | None = None
-    fast: float = 1.0
+    exact: bool = False
 
     @property
     def compiled(self) -> str:
@@ -172,7 +172,7 @@ def estimate(plan: Plan, run: Run, rates: Rates | None, assumed: Assumptions, no
     step = (
         None
         if rates is None or not plan.work
-        else step_time(plan, run.flops, rates, assumed.shares(run.fast), own_kernel=run.own_kernel)
+        else step_time(plan, run.flops, rates, assumed.shares(exact=run.exact), own_kernel=run.own_kernel)
     )
     memory, missing = _memory(plan, run.compiled)
     save = _saving(run, assumed)

@@ -22,6 +22,7 @@ from halcyon.models.parts.attention_blocks import Form
 from halcyon.models.parts.kernel_attention import kernel_mask
 from halcyon.models.parts.masks import Mask
 from halcyon.models.parts.splash_attention import LANES
+from halcyon_api.hardware.gpu import capability_of
 from halcyon_api.hardware.gpu_attention import WRITTEN, GpuKernel, gpu_kernel
 from halcyon_api.package import install
 from halcyon_api.spec.attention import AttentionName
@@ -66,9 +67,7 @@ class Target:
     @staticmethod
     def of(device: Device) -> Target:
         """The target of a device."""
-        version = str(getattr(device, "compute_capability", ""))
-        major, _, minor = version.partition(".")
-        return Target(device.platform, (int(major), int(minor)) if major.isdigit() and minor.isdigit() else None)
+        return Target(device.platform, capability_of(str(getattr(device, "compute_capability", ""))))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,16 +46,13 @@ def _side(most: int, size: int, least: int = _LEAST_TILE) -> int:
     return max(least, min(most, pl.next_power_of_2(size)))
 
 
-def tile_of(product: Literal["rows", "outer"], architecture: Architecture, rows_of_group: int) -> Tile:
-    """The tile for a product.
+def outer_tile(architecture: Architecture, rows_of_group: int) -> Tile:
+    """The tile for sums of outer products.
 
     Args:
-        product: ``rows`` for products of rows with matrices, ``outer`` for sums of outer products.
         architecture: Of the GPU.
         rows_of_group: Mean number of rows of a group.
     """
-    if product == "rows":
-        return architecture.tile
     return (rows_of_group < _FEW_ROWS and architecture.outer_of_few) or architecture.outer
 
 
@@ -78,7 +75,7 @@ def row_products(
         sizes: int32 [group]: the number of rows of each group.
         transposed: Whether to use the transposed matrices.
         into: Type of the result.
-        tile: See `tile_of`.
+        tile: That of the architecture.
         interpret: Run the kernel without a GPU, for tests.
     """
     count, inputs = rows.shape
@@ -116,7 +113,7 @@ def outer_products(
         others: [row, output], in the same order and of the same type.
         sizes: int32 [group]: the number of rows of each group.
         into: Type of the result.
-        tile: See `tile_of`.
+        tile: That of the architecture.
         interpret: Run the kernel without a GPU, for tests.
     """
     (count, inputs), outputs, groups = rows.shape, others.shape[1], len(sizes)

@@ -68,7 +68,7 @@ def grouped_product(
         case "kernel":
             from halcyon.models.parts import grouped_kernel  # Pallas takes half a second to import
 
-            tile = grouped_kernel.tile_of("rows", _architecture(target), len(rows) // len(sizes))
+            tile = _architecture(target).tile
             return grouped_kernel.row_products(
                 rows, matrices, sizes, transposed=transposed, into=into, tile=tile, interpret=target.platform != "gpu"
             )
@@ -96,7 +96,7 @@ def grouped_outer(
         case "kernel":
             from halcyon.models.parts import grouped_kernel
 
-            tile = grouped_kernel.tile_of("outer", _architecture(target), len(rows) // len(sizes))
+            tile = grouped_kernel.outer_tile(_architecture(target), len(rows) // len(sizes))
             into = jnp.int32 if rows.dtype == jnp.int8 else jnp.float32
             found = grouped_kernel.outer_products(
                 rows, others, sizes, into=into, tile=tile, interpret=target.platform != "gpu"
