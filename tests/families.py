@@ -1,4 +1,4 @@
-"""A small model of each family, for tests that train one: sections of `spec.model` by name."""
+"""A small model of each family, for tests that train one: `spec.model` by family."""
 
 from __future__ import annotations
 
@@ -23,25 +23,24 @@ _DELTA: dict[str, Any] = {
     "headDim": 8,
 }
 
-TINIEST: dict[str, Any] = {
-    "llama": {
-        "numHiddenLayers": 1,
-        "hiddenSize": 8,
-        "intermediateSize": 8,
-        "numAttentionHeads": 1,
-        "numKeyValueHeads": 1,
+
+def llama(layers: int, width: int, mlp: int, heads: int, **more: Any) -> dict[str, Any]:
+    """`spec.model` of a Llama of these sizes."""
+    return {
+        "family": "llama",
+        "numHiddenLayers": layers,
+        "hiddenSize": width,
+        "intermediateSize": mlp,
+        "numAttentionHeads": heads,
+        **more,
     }
-}
+
+
+TINIEST = llama(1, 8, 8, 1, numKeyValueHeads=1)
 """`spec.model` of the smallest model, for tests in which the model does not matter."""
 
-SMALL_FAMILIES: dict[str, dict[str, Any]] = {
-    "llama": {
-        "numHiddenLayers": 2,
-        "hiddenSize": 32,
-        "intermediateSize": 64,
-        "numAttentionHeads": 4,
-        "numKeyValueHeads": 2,
-    },
+_FIELDS: dict[str, dict[str, Any]] = {
+    "llama": _SIZES | {"numHiddenLayers": 2, "intermediateSize": 64},
     "gpt2": {"numHiddenLayers": 2, "hiddenSize": 32, "numAttentionHeads": 4},
     "qwen2": _SIZES | {"numHiddenLayers": 2},
     "qwen3": _SIZES | {"numHiddenLayers": 2},
@@ -60,3 +59,8 @@ SMALL_FAMILIES: dict[str, dict[str, Any]] = {
     "apertus": _SIZES | {"numHiddenLayers": 2},
     "nanochat": {"depth": 3, "hiddenSize": 32, "headDim": 8, "numKeyValueHeads": 2, "slidingWindow": 16},
 }
+
+SMALL = llama(2, 64, 128, 4)
+"""`spec.model` of a small model, for tests that read its sizes."""
+
+SMALL_FAMILIES = {family: {"family": family, **fields} for family, fields in _FIELDS.items()}

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 
 from pydantic.alias_generators import to_camel
 
-from halcyon_api.edits.classes import section_of
 from halcyon_api.spec.families.decoder import DecoderSection
-from halcyon_api.spec.families.section import ModelSection
-from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.model import FAMILIES
 
-COMMON: tuple[str, ...] = tuple(to_camel(name) for name in DecoderSection.model_fields)
+COMMON: tuple[str, ...] = tuple(to_camel(name) for name in DecoderSection.model_fields if name != "family")
 """The fields that all families but gpt2 and nanochat have."""
 
 LEFT_OUT: tuple[tuple[str, str], ...] = (
@@ -27,13 +25,13 @@ _HEADER = f"""\
 # Models
 
 The families of `spec.model`; `halcyon models` prints the same table. Fields have the names of Hugging Face's `config.json` in camelCase, so
-a model's file can be read across; `nanochat` has some names of its own. Every field has a default, except `class` of `custom` and
-`ropeType` of `ropeScaling`. [The reference](trainingrun.md) describes each one. `custom` is
+a model's file can be read across; `nanochat` has some names of its own. Every field but `family` has a default, except `class` of `custom`
+and `ropeType` of `ropeScaling`. [The reference](trainingrun.md#specmodel) describes each one. `custom` is
 [a model of your own](../guides/custom-models.md).
 
-All sections but `gpt2`, `nanochat` and `custom` have the fields {", ".join(f"`{name}`" for name in COMMON)}.
+All families but `gpt2`, `nanochat` and `custom` have the fields {", ".join(f"`{name}`" for name in COMMON)}.
 
-| section | models | what it is | further fields |
+| family | models | what it is | further fields |
 |---|---|---|---|
 """
 
@@ -66,13 +64,13 @@ class FamilyRow:
     """One family.
 
     Attributes:
-        section: Its name below ``spec.model``.
+        family: Its name in ``spec.model.family``.
         models: The published models that it covers.
         meaning: What it is, in one sentence without the full stop.
         fields: Its fields beside `COMMON`, or all fields if it does not have those.
     """
 
-    section: str
+    family: str
     models: str
     meaning: str
     fields: tuple[str, ...]
@@ -81,22 +79,18 @@ class FamilyRow:
 def rows() -> tuple[FamilyRow, ...]:
     """The families in the order of ``spec.model``."""
     found: list[FamilyRow] = []
-    for name, field in ModelSpec.model_fields.items():
-        section = section_of(field.annotation)
-        if section is None or not issubclass(section, ModelSection):
-            continue
-        fields = tuple(info.alias or to_camel(one) for one, info in section.model_fields.items())
+    for family, section in FAMILIES.items():
+        fields = tuple(info.alias or to_camel(name) for name, info in section.model_fields.items() if name != "family")
         further = tuple(one for one in fields if one not in COMMON) if issubclass(section, DecoderSection) else fields
         meaning = " ".join((section.__doc__ or "").split("\n\n")[0].split()).removesuffix(".")
-        found.append(FamilyRow(to_camel(name), section.published, meaning, further))
+        found.append(FamilyRow(family, section.published, meaning, further))
     return tuple(found)
 
 
 def render() -> str:
     """The text of docs/reference/models.md."""
     lines = [
-        f"| `{row.section}` | {row.models} | {row.meaning} | {', '.join(f'`{name}`' for name in row.fields) or 'none'} "
-        "|"
+        f"| `{row.family}` | {row.models} | {row.meaning} | {', '.join(f'`{name}`' for name in row.fields) or 'none'} |"
         for row in rows()
     ]
     return (

@@ -114,7 +114,7 @@ def memory_problem(
         what = "parameters, gradients and optimizer state" if spec.has_steps else "parameters"
         shared = mesh.parameter_shards == mesh.devices_per_slice
         fix = "a topology with more memory" if shared else "a larger fsdp axis of the mesh"
-        return f"spec.model.{spec.model.kind}", f"{what} take {amounts}; choose a smaller model, or {fix}"
+        return "spec.model", f"{what} take {amounts}; choose a smaller model, or {fix}"
     fix = "give a smaller batchSize, or more microbatches" if spec.has_steps else "give a smaller batchSize"
     return "spec.trainer.batchSize", f"a batch takes {amounts}; {fix}"
 

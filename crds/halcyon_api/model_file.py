@@ -1,5 +1,5 @@
-"""Files that a document names: ``model: {huggingFace: {config: PATH}}`` is replaced by the section that the config.json
-describes, and ``template: {path: FILE}`` of a source's format by the text of the file.
+"""Files that a document names: ``model: {family: huggingFace, configFile: PATH}`` is replaced by the model that the
+config.json describes, and ``template: {path: FILE}`` of a source's format by the text of the file.
 
 Every program that reads a document from a file does this once, before it checks the document: no run, stored object or
 checkpoint depends on these files. The contract knows only the places in the document. `halcyon.weights.model_file`
@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from halcyon_api.base import InvalidRun
 from halcyon_api.plain_files import read_text, user_path
+from halcyon_api.spec.model import ModelFileSpec
 from halcyon_api.spec.sources import CONVERSATION_FORMATS
 
 
@@ -78,19 +79,16 @@ def _inside(document: Any, *names: str) -> Any:
 
 
 ReadModel = Callable[[str, Path], dict[str, Any]]
-"""Makes ``spec.model`` from ``config`` and the folder of the document."""
+"""Makes ``spec.model`` from ``configFile`` and the folder of the document."""
 
 
 def config_of(document: Any) -> str | None:
     """The path of the config.json that a document names in place of a model; None if it names none, or is not of this
     form.
     """
-    found = document
-    for name in ("spec", "model", "huggingFace", "config"):
-        if not isinstance(found, dict):
-            return None
-        found = cast("dict[str, Any]", found).get(name)
-    return found if isinstance(found, str) else None
+    config = _inside(document, "spec", "model", "configFile")
+    named = _inside(document, "spec", "model", "family") == ModelFileSpec.model_fields["family"].default
+    return config if named and isinstance(config, str) else None
 
 
 def with_model(document: Any, folder: Path, read: ReadModel | None) -> Any:
@@ -98,14 +96,14 @@ def with_model(document: Any, folder: Path, read: ReadModel | None) -> Any:
     names none.
 
     Raises:
-        InvalidRun: The document has another model too.
+        InvalidRun: The document has fields of another family too.
     """
     document = with_template_files(document, folder)
     config = config_of(document)
     if config is None:
         return document
     model = cast("dict[str, Any]", document["spec"]["model"])
-    others = [name for name, value in model.items() if name != "huggingFace" and value is not None]
+    others = [name for name, value in model.items() if name not in ("family", "configFile") and value is not None]
     if others:
-        raise InvalidRun(f"spec.model: it has huggingFace and {others[0]}, two models; leave one of them out")
+        raise InvalidRun(f"spec.model.{others[0]}: the family huggingFace has only configFile; take {others[0]} out")
     return document if read is None else {**document, "spec": {**document["spec"], "model": read(config, folder)}}

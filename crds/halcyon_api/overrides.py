@@ -14,6 +14,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from halcyon_api.base import InvalidRun
 from halcyon_api.counting import counted
@@ -24,7 +25,7 @@ from halcyon_api.yaml_text import InvalidYaml, read_document
 _PART = re.compile(r"([A-Za-z][A-Za-z0-9]*)|\[([0-9]{1,6})\]|\.([0-9]{1,6})(?![A-Za-z0-9])|\.")
 _METADATA = ("name", "namespace")
 _SCALARS: set[Any] = {str, int, float, bool}
-_MODEL_FILE = "spec.model.huggingFace"
+_MODEL_FILE = ("spec.model.family", "spec.model.configFile")
 
 Part = str | int
 
@@ -73,7 +74,7 @@ def override(path: str, value: Any) -> Override:
 
 def names_model_file(change: Override) -> bool:
     """Whether a change must be made before the model of a config.json is read."""
-    return change.path.startswith(_MODEL_FILE)
+    return change.path in _MODEL_FILE
 
 
 def with_overrides(document: Any, overrides: Sequence[Override]) -> Any:
@@ -139,9 +140,15 @@ def _type_at(path: str, parts: Sequence[Part]) -> Any:
             near = meant_field(TrainingRun, (*parts[:depth], part))
             meant = f"there are {', '.join(fields)}" if near is None else did_you_mean(part, _written(near))
             raise InvalidRun(f"{path}: unknown field; {meant}")
-        field = fields[part]
-        current = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+        current = _any_of([model.model_fields for model in models], part)
     return current
+
+
+def _any_of(models: Sequence[Mapping[str, FieldInfo]], part: str) -> Any:
+    """The type of the field of some models: of several if the families of models bound it differently."""
+    fields = [field for model in models for name, field in model.items() if (field.alias or name) == part]
+    types = [Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation for field in fields]
+    return types[0] if all(each == types[0] for each in types) else Union[tuple(types)]  # noqa: UP007 - the types are known when it runs
 
 
 def _kinds(annotation: Any) -> Iterator[Any]:

@@ -14,7 +14,7 @@ from halcyon_api.local_roots import with_root_addresses
 from halcyon_api.model_file import ReadModel, with_model
 from halcyon_api.plain_files import read_text
 from halcyon_api.printable import one_line
-from halcyon_api.sentences import sentences
+from halcyon_api.sentences import in_document, sentences
 from halcyon_api.training_run import API_VERSION, TrainingRun
 from halcyon_api.yaml_text import InvalidYaml, read_documents
 
@@ -54,7 +54,12 @@ def read_document(model: type[Model], document: Any) -> Model:
             raise InvalidRun("; ".join(beyond))
         return found
     without = _without_nulls(
-        document, [fault["loc"] for fault in faults if fault["input"] is None and fault["type"] != "extra_forbidden"]
+        document,
+        [
+            in_document(model, fault["loc"])
+            for fault in faults
+            if fault["input"] is None and fault["type"] != "extra_forbidden"
+        ],
     )
     if without != document:
         return read_document(model, without)

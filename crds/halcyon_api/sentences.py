@@ -104,7 +104,10 @@ def sentences(model: type[BaseModel], faults: Sequence[Mapping[str, Any]]) -> li
     meant = {fault["loc"]: meant_field(model, fault["loc"]) for fault in faults if fault["type"] == "extra_forbidden"}
     # A required field with a misspelt name is one error, not two.
     shown = [fault for fault in faults if fault["type"] != "missing" or fault["loc"] not in meant.values()]
-    return [_sentence(_name(fault["loc"]), _what(model, fault, meant.get(fault["loc"]))) for fault in shown]
+    return [
+        _sentence(_name(in_document(model, _place(fault))), _what(model, fault, meant.get(fault["loc"])))
+        for fault in shown
+    ]
 
 
 def first_fault(error: ValidationError, whole: str = "") -> str:
@@ -119,6 +122,10 @@ def first_fault(error: ValidationError, whole: str = "") -> str:
     field = ".".join(map(str, fault["loc"])) or whole
     what = fault["msg"].removeprefix("Value error, ")
     return f"{field}: {what}" if field else what
+
+
+def _place(fault: Mapping[str, Any]) -> Location:
+    return (*fault["loc"], "family") if fault["type"].startswith("union_tag") else fault["loc"]
 
 
 def _sentence(name: str, what: str) -> str:
@@ -140,6 +147,9 @@ def _part(part: str | int) -> str:
 def _what(model: type[BaseModel], fault: Mapping[str, Any], meant: Location | None) -> str:
     kind, location = fault["type"], fault["loc"]
     if kind == "extra_forbidden":
+        if _of_another_family(model, location):
+            near = synonym(str(location[-1]), fields_at(model, location[:-1]))
+            return f"no field of the family {location[-2]}; " + (f"did you mean {near}?" if near else "take it out")
         if meant is not None:
             beside = meant[:-1] == location[:-1]
             name = str(meant[-1] if beside else ".".join(map(str, meant)))
@@ -148,7 +158,9 @@ def _what(model: type[BaseModel], fault: Mapping[str, Any], meant: Location | No
         return f"unknown field; there are {_listed(fields)}" if fields else "unknown field; take it out"
     if kind == "missing":
         return "required, and not there; add it" + (f" ({_EPOCHS})" if location == _STEPS else "")
-    if kind in ("model_type", "dict_type"):
+    if kind.startswith("union_tag"):
+        return _family_fault(fault)
+    if kind in ("model_type", "dict_type", "model_attributes_type"):
         fields = fields_at(model, location)
         return "must be an object" + (f" with the fields {_listed(fields)}" if fields else " of names and values")
     if kind == "list_type":
@@ -170,6 +182,27 @@ def _what(model: type[BaseModel], fault: Mapping[str, Any], meant: Location | No
     return message
 
 
+def _of_another_family(model: type[BaseModel], location: Location) -> bool:
+    """Whether a family has an unknown field of another one."""
+    plain = in_document(model, location)
+    return plain != location and plain[-1] in fields_at(model, plain[:-1])
+
+
+def _family_fault(fault: Mapping[str, Any]) -> str:
+    """What is wrong with the family of a model."""
+    families = [name.strip("'") for name in fault["ctx"].get("expected_tags", "").split(", ")]
+    if fault["type"] == "union_tag_invalid":
+        written = str(fault["ctx"]["tag"])
+        near = nearest(written, families)
+        return f"there is no family {_shown(written)}; " + (
+            f"did you mean {near}?" if near else f"there are {', '.join(families)}"
+        )
+    names = list(fault["input"])
+    if len(names) == 1 and isinstance(fault["input"][names[0]], dict):
+        return f"required, and not there; write family: {one_line(str(names[0]))}, and the fields beside it"
+    return "required, and not there; add it, such as family: llama"
+
+
 def meant_field(model: type[BaseModel], location: Location) -> Location | None:
     """The field that a user meant with an unknown field; None if no field is similar."""
     *section, last = location
@@ -179,8 +212,9 @@ def meant_field(model: type[BaseModel], location: Location) -> Location | None:
     near = _meant_by(str(last), fields)
     if near is not None:
         return (*section, near)
-    places = [place for place in _places(model, wanted) if place[0] != "status"]
-    below = [place for place in places if list(place[: len(section)]) == section]
+    places = [place for place in dict.fromkeys(_places(model, wanted)) if place[0] != "status"]
+    inside = in_document(model, tuple(section))
+    below = [place for place in places if place[: len(inside)] == inside]
     if below:
         return min(below, key=len)
     outermost = [place for place in places if len(place) == min(map(len, places))]
@@ -189,9 +223,13 @@ def meant_field(model: type[BaseModel], location: Location) -> Location | None:
 
 def _meant_by(word: str, fields: Sequence[str]) -> str | None:
     """The field of a section that a user meant with another name; None if no field is similar."""
+    return synonym(word, fields) or nearest(word, fields)
+
+
+def synonym(word: str, fields: Sequence[str]) -> str | None:
+    """The field of a section that has another name elsewhere; None if there is none."""
     written = to_camel(word)
-    synonyms = _SYNONYMS.get(written, (written,))
-    return next((name for name in synonyms if name in fields), None) or nearest(word, fields)
+    return next((name for name in _SYNONYMS.get(written, (written,)) if name in fields), None)
 
 
 def did_you_mean(word: str, field: str) -> str:
@@ -212,11 +250,31 @@ def fields_at(model: type[BaseModel], location: Sequence[str | int]) -> list[str
     """The field names at a location of a document; empty if the schema has none there."""
     models = [model]
     for part in location:
-        if isinstance(part, int):
-            continue  # the field's annotation already gives the type of a list entry
-        found = [child for one in models for name, children in _fields(one) if name == part for child in children]
-        models = found
-    return [name for one in models for name, _ in _fields(one)]
+        models = _below(models, part)
+    return list(dict.fromkeys(name for one in models for name, _ in _fields(one)))
+
+
+def in_document(model: type[BaseModel], location: Location) -> Location:
+    """A location of pydantic without what the document lacks: after ``model`` comes the family of the model."""
+    models, found = [model], list[str | int]()
+    for part in location:
+        if part not in [_family(one) for one in models]:
+            found.append(part)
+        models = _below(models, part)
+    return tuple(found)
+
+
+def _below(models: Sequence[type[BaseModel]], part: str | int) -> list[type[BaseModel]]:
+    """The models at a part of a location: those of a field, of an entry of a list, or the one of a family."""
+    if isinstance(part, int):
+        return list(models)  # the annotation of the list already gave the type of its entries
+    chosen = [one for one in models if _family(one) == part]
+    return chosen or [child for one in models for name, children in _fields(one) if name == part for child in children]
+
+
+def _family(model: type[BaseModel]) -> str | None:
+    field = model.model_fields.get("family")
+    return field.default if field is not None and isinstance(field.default, str) else None
 
 
 def _fields(model: type[BaseModel]) -> Iterator[tuple[str, list[type[BaseModel]]]]:

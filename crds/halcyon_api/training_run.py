@@ -28,7 +28,7 @@ from halcyon_api.spec.checkpoint import CheckpointSpec, normal_root, parse_root
 from halcyon_api.spec.data import DataSpec
 from halcyon_api.spec.export import ExportSpec
 from halcyon_api.spec.mesh import REST, MeshSpec, on
-from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.model import Model
 from halcyon_api.spec.narrow_products import HEAD_TYPES, PARAMETER_GRADIENT_TYPES
 from halcyon_api.spec.objective import ObjectiveSpec, next_token
 from halcyon_api.spec.optimizer import OptimizerSpec
@@ -182,8 +182,9 @@ class TrainingRunSpec(RuledModel):
     mesh: MeshSpec | None = None
     """How the devices are arranged into named axes. Default: chosen from the size of the model and the memory of a
     device, and kept for the life of the run; only `fsdp` wherever the model then fits."""
-    model: ModelSpec
-    """The architecture: exactly one member."""
+    model: Model
+    """The architecture. `family` decides what other fields it has; they have the names of Hugging Face's
+    `config.json`."""
     adapter: AdapterSpec | None = None
     """Train only an adapter beside the weights of `from`."""
     tokenizer: TokenizerSpec = Field(default_factory=lambda: TokenizerSpec(byte=ByteTokenizerSpec()))
@@ -300,9 +301,9 @@ class TrainingRunSpec(RuledModel):
             ".export",
         ),
         Rule(
-            "!has(self.export) || !has(self.model.custom)",
-            lambda self: self.export is None or self.model.custom is None,
-            "export writes the files of Hugging Face, which model.custom does not have; leave export out",
+            "!has(self.export) || self.model.family != 'custom'",
+            lambda self: self.export is None or self.model.family != "custom",
+            "export writes the files of Hugging Face, which the family custom does not have; leave export out",
             ".export",
         ),
         Rule(

@@ -151,14 +151,14 @@ def _window_problems(spec: TrainingRunSpec) -> Found:
     A run that begins with another model has the window of that model, and may train it on shorter sequences. A run that
     makes its tokens does not use the model.
     """
-    window, longest = spec.model.section.stated_window, spec.trainer.longest_sequence
+    window, longest = spec.model.stated_window, spec.trainer.longest_sequence
     if spec.task == "data" or spec.origin is not None or window is None or window <= longest:
         return
     sentence = (
         f"a window of {window} positions is longer than the longest sequence of the run, {longest}; give at most "
         f"{longest}"
     )
-    yield f"spec.model.{spec.model.kind}.slidingWindow", f"{sentence}, or longer sequences"
+    yield "spec.model.slidingWindow", f"{sentence}, or longer sequences"
 
 
 def _attention_problems(spec: TrainingRunSpec) -> Found:
@@ -166,13 +166,13 @@ def _attention_problems(spec: TrainingRunSpec) -> Found:
 
     The other ones have all parts.
     """
-    needs, version = spec.model.section.attention_needs, spec.accelerator.row.compute_capability
+    needs, version = spec.model.attention_needs, spec.accelerator.row.compute_capability
     if spec.trainer.attention != "tokamax" or needs is None or version is None:
         return
     apart = not spec.data.attend_across_documents
     kernel = gpu_kernel(version, needs.head_size, needs.value_size, soft_cap=needs.soft_cap, ranges=apart)
     if isinstance(kernel, str):
-        yield "spec.trainer.attention", f"{kernel}; use auto for {spec.model.kind}"
+        yield "spec.trainer.attention", f"{kernel}; use auto for {spec.model.family}"
 
 
 def _split_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Found:
@@ -182,7 +182,7 @@ def _split_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Found:
         for split in splits:
             if split.axis in row.splits and split.size % mesh.size(row.name):
                 yield (
-                    f"spec.model.{spec.model.kind}.{split.field}",
+                    f"spec.model.{split.field}",
                     f"{split.size} must be a multiple of the {row.name} axis of the mesh, {mesh.size(row.name)}",
                 )
     for row in splitting("vocabulary"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.document_changes import changed
+from tests.families import SMALL
 
 MINIMAL: dict[str, Any] = {
     "apiVersion": "halcyon.dev/v1alpha1",
@@ -12,7 +13,7 @@ MINIMAL: dict[str, Any] = {
     "metadata": {"name": "small"},
     "spec": {
         "accelerator": {"type": "cpu", "topology": "1x2", "slices": 2},
-        "model": {"llama": {"numHiddenLayers": 2, "hiddenSize": 64, "intermediateSize": 128, "numAttentionHeads": 4}},
+        "model": {**SMALL},
         "data": {"sources": [{"name": "python", "stdlib": {}}]},
         "trainer": {"steps": 10, "batchSize": 8, "sequenceLength": 32},
         "checkpoint": {"root": "file:///checkpoints/small"},

@@ -69,7 +69,7 @@ def _hardware() -> Iterator[Case]:
 
 
 def _model(kind: str, **fields: Any) -> dict[str, Any]:
-    return document(spec__model={kind: fields})
+    return document(spec__model={"family": kind} | fields)
 
 
 _SECRET = {"secretKeyRef": {"name": "hub", "key": "token"}}
@@ -82,10 +82,10 @@ BROKEN: tuple[Case, ...] = (
     *_hardware(),
     (
         "hiddenSize must be a multiple of numAttentionHeads, or headDim set",
-        document(spec__model__llama__numAttentionHeads=5),
+        document(spec__model__numAttentionHeads=5),
     ),
-    ("numKeyValueHeads must divide numAttentionHeads", document(spec__model__llama__numKeyValueHeads=3)),
-    ("a head must have an even number of features", document(spec__model__llama__numAttentionHeads=64)),
+    ("numKeyValueHeads must divide numAttentionHeads", document(spec__model__numKeyValueHeads=3)),
+    ("a head must have an even number of features", document(spec__model__numAttentionHeads=64)),
     ("hiddenSize must be a multiple of numAttentionHeads", _model("qwen3", numAttentionHeads=5)),
     ("numKeyValueHeads must divide", _model("olmo2", numKeyValueHeads=5)),
     ("a head must have an even number", _model("gemma", headDim=7)),
@@ -95,12 +95,12 @@ BROKEN: tuple[Case, ...] = (
     ("ropeScaling needs a factor", _model("mistral", ropeScaling={"ropeType": "linear"})),
     (
         "ropeScaling of type llama3 or yarn needs",
-        document(spec__model__llama__ropeScaling={"ropeType": "yarn", "factor": 4}),
+        document(spec__model__ropeScaling={"ropeType": "yarn", "factor": 4}),
     ),
     (
         "lowFreqFactor must be less",
         document(
-            spec__model__llama__ropeScaling={
+            spec__model__ropeScaling={
                 "ropeType": "llama3",
                 "factor": 8,
                 "originalMaxPositionEmbeddings": 64,
@@ -177,11 +177,14 @@ BROKEN: tuple[Case, ...] = (
     ),
     ("step and root belong to run", document(spec__from={"huggingFace": {"path": "/models/base"}, "step": 3})),
     ("from.step must be less", document(spec__from={**_OTHER, "step": 10})),
-    ("huggingFace names a file", document(spec__model={"huggingFace": {"config": "/models/base/config.json"}})),
+    (
+        "the family huggingFace names a file",
+        document(spec__model={"family": "huggingFace", "configFile": "/models/base/config.json"}),
+    ),
     ("export writes the models of a training", document(spec__export={"everySteps": 5}, spec__task="data")),
     (
         "export writes the files of",
-        document(spec__export={"everySteps": 5}, spec__model={"custom": {"class": "package.module:Class"}}),
+        document(spec__export={"everySteps": 5}, spec__model={"family": "custom", "class": "package.module:Class"}),
     ),
     ("export.root is checkpoint.root", document(spec__export={"everySteps": 5, "root": "file:///checkpoints/small"})),
     ("export.root must be file:///PATH", document(spec__export={"everySteps": 5, "root": "file:///a/../b"})),

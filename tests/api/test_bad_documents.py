@@ -144,31 +144,45 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
         "spec.accelerator.reservationProject",
         "must be the ID of a project",
     ),
-    ({"spec__model": {}}, "spec.model", "exactly one of llama, gpt2"),
-    ({"spec__model__gpt2": {}}, "spec.model", "exactly one of llama, gpt2"),
+    ({"spec__model": {}}, "spec.model.family", "required, and not there; add it, such as family: llama"),
     (
-        {"spec__model__llama__numAttentionHeads": 5},
-        "spec.model.llama",
+        {"spec__model": {"llama": {"hiddenSize": 64}}},
+        "spec.model.family",
+        "required, and not there; write family: llama, and the fields beside it",
+    ),
+    ({"spec__model__family": "lama"}, "spec.model.family", "there is no family 'lama'; did you mean llama?"),
+    ({"spec__model__family": "bert"}, "spec.model.family", "there is no family 'bert'; there are llama, gpt2"),
+    ({"spec__model__family": 3}, "spec.model.family", "there is no family '3'; there are llama, gpt2"),
+    ({"spec__model": [1]}, "spec.model", "must be an object with the fields family"),
+    ({"spec__model__kvLoraRank": 8}, "spec.model.kvLoraRank", "no field of the family llama; take it out"),
+    (
+        {"spec__model": {"family": "nanochat", "numHiddenLayers": 2}},
+        "spec.model.numHiddenLayers",
+        "no field of the family nanochat; did you mean depth?",
+    ),
+    (
+        {"spec__model__numAttentionHeads": 5},
+        "spec.model",
         "hiddenSize must be a multiple of numAttentionHeads, or headDim set (hiddenSize 64, numAttentionHeads 5)",
     ),
     (
-        {"spec__model__llama__numKeyValueHeads": 3},
-        "spec.model.llama",
+        {"spec__model__numKeyValueHeads": 3},
+        "spec.model",
         "numKeyValueHeads must divide numAttentionHeads (numKeyValueHeads 3, numAttentionHeads 4)",
     ),
     (
-        {"spec__model": {"qwen3": {"layers": 2}}},
-        "spec.model.qwen3.layers",
+        {"spec__model": {"family": "qwen3", "layers": 2}},
+        "spec.model.layers",
         "unknown field; did you mean numHiddenLayers?",
     ),
     (
-        {"spec__model__llama__kvHeads": 2},
-        "spec.model.llama.kvHeads",
+        {"spec__model__kvHeads": 2},
+        "spec.model.kvHeads",
         "unknown field; did you mean numKeyValueHeads?",
     ),
     (
-        {"spec__model__llama__ropeScaling": {"ropeType": "dynamic", "factor": 2.0}},
-        "spec.model.llama.ropeScaling.ropeType",
+        {"spec__model__ropeScaling": {"ropeType": "dynamic", "factor": 2.0}},
+        "spec.model.ropeScaling.ropeType",
         "must be 'default', 'linear', 'llama3' or 'yarn'",
     ),
     ({"spec__adapter": {"lora": {"dropout": 1.0}}}, "spec.adapter.lora.dropout", "less than 1"),
@@ -322,10 +336,10 @@ def test_moments_that_are_rounded_stochastically_may_decay_slowly(precision: dic
 
 @pytest.mark.parametrize("number", [1e300, 1e-300, 5e-324, 3.5e38, 10**300], ids="{:.1e}".format)
 def test_a_number_that_float32_does_not_have_is_rejected_with_its_field(number: float) -> None:
-    custom = {"custom": {"class": "package.module:Model", "config": {"scales": [1.0, number]}}}
+    custom = {"family": "custom", "class": "package.module:Model", "config": {"scales": [1.0, number]}}
     for field, changes in (
         ("spec.optimizer.weightDecay", {"spec__optimizer": {"weightDecay": number, "learningRate": 1.0, "adamw": {}}}),
-        ("spec.model.custom.config.scales.1", {"spec__model": custom}),
+        ("spec.model.config.scales.1", {"spec__model": custom}),
     ):
         with pytest.raises(InvalidRun, match=rf"^{field}: must be "):
             parse_run(document(**changes))
@@ -356,31 +370,34 @@ def test_all_faults_are_reported_in_one_error() -> None:
         (
             {
                 "spec__mesh": {"ici": {"fsdp": 1, "tensor": 2}},
-                "spec__model__llama__numKeyValueHeads": 1,
+                "spec__model__numKeyValueHeads": 1,
             },
-            "spec.model.llama.numKeyValueHeads",
+            "spec.model.numKeyValueHeads",
             "multiple of the tensor axis of the mesh, 2",
         ),
         (
             {
                 "spec__mesh": {"ici": {"fsdp": 1, "tensor": 2}},
-                "spec__model": {"olmo2": {"hiddenSize": 64, "numAttentionHeads": 3, "headDim": 16}},
+                "spec__model": {"family": "olmo2", "hiddenSize": 64, "numAttentionHeads": 3, "headDim": 16},
             },
-            "spec.model.olmo2.numKeyValueHeads",
+            "spec.model.numKeyValueHeads",
             "3 must be a multiple of the tensor axis of the mesh, 2",
         ),
         (
-            {"spec__model": {"mistral": {"slidingWindow": 33}}},
-            "spec.model.mistral.slidingWindow",
+            {"spec__model": {"family": "mistral", "slidingWindow": 33}},
+            "spec.model.slidingWindow",
             "a window of 33 positions is longer than the longest sequence of the run, 32; give at most 32, or longer "
             "sequences",
         ),
         (
-            {"spec__mesh": {"ici": {"fsdp": 1, "expert": 2}}, "spec__model": {"mixtral": {"numLocalExperts": 3}}},
-            "spec.model.mixtral.numLocalExperts",
+            {
+                "spec__mesh": {"ici": {"fsdp": 1, "expert": 2}},
+                "spec__model": {"family": "mixtral", "numLocalExperts": 3},
+            },
+            "spec.model.numLocalExperts",
             "3 must be a multiple of the expert axis of the mesh, 2",
         ),
-        ({"spec__model": {"gemma3": {"slidingWindow": 64}}}, "spec.model.gemma3.slidingWindow", "give at most 32"),
+        ({"spec__model": {"family": "gemma3", "slidingWindow": 64}}, "spec.model.slidingWindow", "give at most 32"),
         (
             {"spec__mesh": {"ici": {"fsdp": 1, "context": 2}}, "spec__trainer__sequenceLength": 30},
             "spec.trainer.sequenceLength",
@@ -406,18 +423,19 @@ def test_all_faults_are_reported_in_one_error() -> None:
             "must be below trainer.steps, which is",
         ),
         (
-            BY_TOKAMAX | {"spec__model": {"gemma2": {}}, "spec__accelerator": {**H100, "type": "a100"}},
+            BY_TOKAMAX | {"spec__model": {"family": "gemma2"}, "spec__accelerator": {**H100, "type": "a100"}},
             "spec.trainer.attention",
             "on GPUs of compute capability 8.0, the Triton kernel has no soft cap of the scores; use auto for gemma2",
         ),
         (
-            BY_TOKAMAX | {"spec__model": {"qwen3": {"headDim": 288}}},
+            BY_TOKAMAX | {"spec__model": {"family": "qwen3", "headDim": 288}},
             "spec.trainer.attention",
             "on GPUs of compute capability 9.0, the Mosaic GPU kernel computes heads of at most 256 features, not 288; "
             "use auto for qwen3",
         ),
         (
-            BY_TOKAMAX | {"spec__model": {"qwen3": {"headDim": 192}}, "spec__accelerator": {**H100, "type": "l4"}},
+            BY_TOKAMAX
+            | {"spec__model": {"family": "qwen3", "headDim": 192}, "spec__accelerator": {**H100, "type": "l4"}},
             "spec.trainer.attention",
             "on GPUs of compute capability 8.9, the Triton kernel computes values of at most 128 features, not 192; "
             "use auto for qwen3",
@@ -435,10 +453,10 @@ def test_invalid_combinations_are_reported_before_anything_is_allocated(
 @pytest.mark.parametrize(
     "model",
     [
-        {"gptOss": {"slidingWindow": 32}},
-        {"gemma2": {"slidingWindow": 32}},
-        {"deepseekV3": {}},
-        {"qwen3": {"headDim": 36}},
+        {"family": "gptOss", "slidingWindow": 32},
+        {"family": "gemma2", "slidingWindow": 32},
+        {"family": "deepseekV3"},
+        {"family": "qwen3", "headDim": 36},
     ],
 )
 def test_tokamax_computes_sinks_soft_caps_values_of_another_size_and_any_width_on_a_hopper(
@@ -451,12 +469,12 @@ def test_tokamax_computes_sinks_soft_caps_values_of_another_size_and_any_width_o
     "window", [{"slidingWindow": 32}, {"slidingWindow": 64, "layerTypes": ["full_attention"] * 12}, {}]
 )
 def test_a_window_that_fits_or_is_not_used_is_no_problem(window: dict[str, Any]) -> None:
-    assert find_problems(parse_run(document(spec__model={"olmo3": window})).spec) == ()
+    assert find_problems(parse_run(document(spec__model={"family": "olmo3"} | window)).spec) == ()
 
 
 def test_a_model_that_is_finetuned_keeps_its_window_on_shorter_sequences() -> None:
     begins = {"huggingFace": {"path": "/models/mistral"}}
-    wide = {"mistral": {"slidingWindow": 4096}}
+    wide = {"family": "mistral", "slidingWindow": 4096}
     assert find_problems(parse_run(document(spec__model=wide, spec__from=begins)).spec) == ()
     assert find_problems(parse_run(document(spec__model=wide, spec__task="data")).spec) == (), (
         "the run that makes its tokens"

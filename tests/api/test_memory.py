@@ -15,9 +15,10 @@ from halcyon_api.reading import parse_run
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.validation import find_problems
 from tests.api.documents import document
+from tests.families import llama
 
 GIB = 2**30
-SEVEN = {"llama": {"numHiddenLayers": 32, "hiddenSize": 4096, "intermediateSize": 11008, "numAttentionHeads": 32}}
+SEVEN = llama(32, 4096, 11008, 32)
 BASE: dict[str, Any] = {"spec__from": {"huggingFace": {"path": "/base"}}}
 PAIRS: dict[str, Any] = {
     "spec__data__sources": [{"name": "pairs", "jsonl": {"paths": ["/data/pairs.jsonl"]}, "format": {"preference": {}}}],
@@ -93,7 +94,7 @@ def test_a_model_of_seven_billion() -> None:
     seven = spec_of(spec__model=SEVEN)
     assert least_need(seven, run_mesh(seven)).state_bytes == pytest.approx(16 * 6.5e9, rel=0.02)
     words = (
-        "spec.model.llama: parameters, gradients and optimizer state take 103.8 GB at least, and this machine has "
+        "spec.model: parameters, gradients and optimizer state take 103.8 GB at least, and this machine has "
         "17.2 GB: 86.6 GB are missing; "
     )
     assert problem(seven, 16 * GIB) == f"{words}choose a smaller model, or a topology with more memory"
@@ -104,7 +105,7 @@ def test_the_update_rule_decides_whether_a_model_fits() -> None:
     """1.7 billion parameters take 28 GB with AdamW, 21 GB with Lion, which keeps one moment, and 14 GB with Adafactor,
     which keeps none.
     """
-    model = {"llama": {"numHiddenLayers": 32, "hiddenSize": 2048, "intermediateSize": 6144, "numAttentionHeads": 16}}
+    model = llama(32, 2048, 6144, 16)
     adamw, lion, adafactor = (
         spec_of(spec__model=model, **optimizer(**{rule: {}})) for rule in ("adamw", "lion", "adafactor")
     )
@@ -134,7 +135,7 @@ def test_the_operator_and_the_trainer_have_one_bound() -> None:
 
 def test_a_vocabulary_that_only_a_file_says_rejects_no_run() -> None:
     """The embeddings count with the smallest vocabulary, not with the one that is assumed for a mesh."""
-    wide = {"llama": {"numHiddenLayers": 1, "hiddenSize": 8192, "intermediateSize": 8192, "numAttentionHeads": 64}}
+    wide = llama(1, 8192, 8192, 64)
     from_file, of_bytes = (
         spec_of(spec__model=wide, **more) for more in ({"spec__tokenizer": {"tokenizerJson": {"path": "/t.json"}}}, {})
     )
@@ -183,7 +184,7 @@ def test_a_pod_requests_twice_the_offloaded_state_of_its_devices() -> None:
 
 
 def test_a_host_that_is_too_small_for_the_state_is_rejected() -> None:
-    large = {"llama": {"numHiddenLayers": 80, "hiddenSize": 8192, "intermediateSize": 28672, "numAttentionHeads": 64}}
+    large = llama(80, 8192, 28672, 64)
     v5e = {"type": "v5e", "topology": "2x2"}
     spec = spec_of(spec__accelerator=v5e, spec__model=large, **OFFLOADED)
     found = host_memory_problem(spec, run_mesh(spec))

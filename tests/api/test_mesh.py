@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from pydantic.alias_generators import to_camel
 
 from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES
 from halcyon.parallel.device_mesh import MESH_AXES
 from halcyon_api.mesh import gathers_once, model_shape, pinned, run_mesh, suggest_axes
 from halcyon_api.reading import parse_run
 from halcyon_api.spec.accelerator import AcceleratorSpec, Topology
+from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.mesh import AXES, DcnAxes, IciAxes, InvalidMesh, MeshSpec, ResolvedMesh, on, resolve_mesh
-from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.model import FAMILIES, read_model
 from halcyon_api.spec.model_shape import ModelShape, Split
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.validation import find_problems
@@ -95,7 +95,7 @@ def spec(accelerator: dict[str, object], llama: dict[str, int], **changes: objec
     return parse_run(
         document(
             spec__accelerator=accelerator,
-            spec__model={"llama": llama},
+            spec__model={"family": "llama"} | llama,
             spec__tokenizer={"tokenizerJson": {"path": "t.json"}},
             spec__trainer__batchSize=4608,
             **changes,
@@ -139,7 +139,7 @@ def test_a_mesh_is_suggested_from_the_size_of_the_model(
 def test_the_parameter_count_of_a_model_matches_its_paper() -> None:
     size = model_shape(spec({"type": "v5e", "topology": "4x4"}, LLAMA_8B))
     assert 7.9e9 < size.parameters < 8.2e9
-    gpt2 = parse_run(document(spec__model={"gpt2": {}}, spec__tokenizer={"tiktoken": {"encoding": "gpt2"}})).spec
+    gpt2 = parse_run(document(spec__model={"family": "gpt2"}, spec__tokenizer={"tiktoken": {"encoding": "gpt2"}})).spec
     assert 1.23e8 < model_shape(gpt2).parameters < 1.25e8
 
 
@@ -187,7 +187,7 @@ def test_an_older_mesh_on_record_has_no_context_axis() -> None:
 
 def test_a_model_that_cannot_fit_is_refused() -> None:
     (problem,) = find_problems(spec({"type": "v5e", "topology": "2x2"}, LLAMA_8B))
-    assert problem.field == "spec.model.llama"
+    assert problem.field == "spec.model"
     assert problem.message.endswith(
         "each device has 17.2 GB: 30.1 GB are missing; choose a smaller model, or a topology with more memory"
     )
@@ -206,7 +206,7 @@ def test_all_parameters_are_gathered_once_only_where_there_is_room(layers: int, 
     spec = parse_run(
         document(
             spec__accelerator={"type": "v5p", "topology": "4x4x4", "provisioning": "spot"},
-            spec__model={"llama": sizes | {"numHiddenLayers": layers}},
+            spec__model={"family": "llama"} | sizes | {"numHiddenLayers": layers},
             spec__tokenizer={"bpe": {"vocabSize": 128_256}},
             spec__trainer={"steps": 10, "batchSize": 256, "sequenceLength": 8192, "microbatches": 4},
         )
@@ -226,18 +226,18 @@ def test_the_fields_of_a_mesh_are_the_rows_of_the_table() -> None:
     assert MESH_AXES == ("replica", "data", "fsdp", "expert", "context", "tensor")
 
 
-@pytest.mark.parametrize("kind", [kind for kind in ModelSpec.kinds() if kind != "custom"])
-def test_every_kind_of_model_has_a_shape(kind: str) -> None:
-    model = ModelSpec.model_validate({to_camel(kind): {}})
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "custom"])
+def test_every_family_has_a_shape(family: str) -> None:
+    model = read_model({"family": family})
     shape = model.shape(64, 128)
     assert {split.axis for split in shape.splits} - {"experts"} == {"parameters", "features", "heads"}
     assert ("experts" in {split.axis for split in shape.splits}) == (shape.idle_parameters > 0)
-    fields = {info.alias for info in type(model.value).model_fields.values()}
+    fields = {info.alias for info in type(model).model_fields.values()}
     assert {split.field for split in shape.splits} <= fields, "error messages name these fields"
 
 
 def test_the_width_of_a_shared_mlp_is_that_of_its_own_field() -> None:
-    model = ModelSpec.model_validate({"qwen3Next": {"moeIntermediateSize": 48, "sharedExpertIntermediateSize": 14}})
+    model = read_model({"family": "qwen3Next", "moeIntermediateSize": 48, "sharedExpertIntermediateSize": 14})
     splits = model.shape(64, 128).splits
     assert {(split.field, split.size) for split in splits if split.axis == "features"} == {
         ("moeIntermediateSize", 48),
@@ -246,7 +246,7 @@ def test_the_width_of_a_shared_mlp_is_that_of_its_own_field() -> None:
 
 
 def test_tests_that_train_have_a_small_model_of_each_kind() -> None:
-    assert {*SMALL_FAMILIES, "custom"} == {to_camel(kind) for kind in ModelSpec.kinds()}
+    assert {*SMALL_FAMILIES, "custom"} == set(FAMILIES)
 
 
 def test_each_size_that_an_axis_splits_is_checked() -> None:
@@ -256,14 +256,14 @@ def test_each_size_that_an_axis_splits_is_checked() -> None:
     )
     found = find_problems(wide.model_copy(update={"mesh": MeshSpec(ici=IciAxes(fsdp=2, tensor=4))}))
     assert [problem.field for problem in found] == [
-        "spec.model.llama.intermediateSize",
-        "spec.model.llama.numKeyValueHeads",
+        "spec.model.intermediateSize",
+        "spec.model.numKeyValueHeads",
     ]
     found = find_problems(
         wide.model_copy(update={"mesh": MeshSpec(ici=IciAxes(fsdp=8, tensor=1)), "model": odd_width()})
     )
-    assert [problem.field for problem in found] == ["spec.model.llama.hiddenSize"]
+    assert [problem.field for problem in found] == ["spec.model.hiddenSize"]
 
 
-def odd_width() -> ModelSpec:
-    return ModelSpec.model_validate({"llama": {"numHiddenLayers": 1, "hiddenSize": 60, "numAttentionHeads": 6}})
+def odd_width() -> ModelSection:
+    return read_model({"family": "llama", "numHiddenLayers": 1, "hiddenSize": 60, "numAttentionHeads": 6})

@@ -54,7 +54,7 @@ def test_a_printable_text_has_no_control_characters_and_keeps_all_others() -> No
 
 BAD: dict[str, dict[str, Any]] = {
     "an unknown field": {"spec": {HOSTILE: 1}},
-    "a field below an unknown name": {"spec": {"model": {"llama": {HOSTILE: 1}}}},
+    "a field below an unknown name": {"spec": {"model": {"family": "llama", HOSTILE: 1}}},
     "a text for a number": {"spec__trainer__steps": HOSTILE},
     "a name": {"metadata__name": HOSTILE},
     "a kind": {"kind": HOSTILE},

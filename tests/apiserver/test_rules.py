@@ -14,10 +14,12 @@ from halcyon_api.base import InvalidRun
 from halcyon_api.hardware import TABLE
 from halcyon_api.reading import parse_run
 from halcyon_api.spec.attention import ATTENTION
+from halcyon_api.spec.model import FAMILIES
 from halcyon_api.validation import find_problems
 from tests.api.documents import document
 from tests.api.rules import BROKEN, all_rules
 from tests.apiserver.api import Api, Refused
+from tests.families import SMALL_FAMILIES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -36,6 +38,24 @@ def test_each_broken_rule_is_refused_with_its_sentence(api: Api, shared_namespac
         taken.append(beginning)
     # A root's pattern is stricter than the rule, and the API server checks the pattern first.
     assert [beginning for beginning in taken if not beginning.startswith("root must be")] == []
+
+
+BOUNDS: tuple[dict[str, Any], ...] = (
+    {},
+    {"hiddenSize": 20, "headDim": 10},
+    {"hiddenSize": 1000},
+    {"hiddenAct": "xielu"},
+    {"hiddenAct": "gelu"},
+    {"layerTypes": ["linear_attention"] * 12},
+    {"layerTypes": ["full_attention"] * 12},
+    {"numExperts": 0},
+    {"numExpertsPerTok": 100},
+    {"numKeyValueHeads": 4},
+    {"partialRotaryFactor": 0.3},
+    {"class": "own.models:Model"},
+    {"configFile": "config.json"},
+)
+"""Fields that only some families have, whose bounds or defaults depend on the family."""
 
 
 def grids() -> Iterator[dict[str, Any]]:
@@ -60,27 +80,29 @@ def grids() -> Iterator[dict[str, Any]]:
     for hidden, heads, shared in itertools.product((60, 64, 66), (3, 4, 33), (None, 1, 2, 3)):
         yield {
             "spec__model": {
-                "llama": {
-                    "hiddenSize": hidden,
-                    "numAttentionHeads": heads,
-                    **({"numKeyValueHeads": shared} if shared else {}),
-                }
+                "family": "llama",
+                "hiddenSize": hidden,
+                "numAttentionHeads": heads,
+                **({"numKeyValueHeads": shared} if shared else {}),
             }
         }
     for size, heads, shared in itertools.product((None, 7, 8), (3, 4), (None, 2, 3)):
         fields = {"headDim": size, "numKeyValueHeads": shared}
         yield {
             "spec__model": {
-                "qwen3": {"numAttentionHeads": heads, **{name: value for name, value in fields.items() if value}}
+                "family": "qwen3",
+                "numAttentionHeads": heads,
+                **{name: value for name, value in fields.items() if value},
             }
         }
     for types, windowed in itertools.product((None, ["sliding_attention"], ["full_attention"] * 2), (False, True)):
         layers = {"layerTypes": types} if types else {}
-        yield {"spec__model": {"qwen2": {"numHiddenLayers": 1, "useSlidingWindow": windowed, **layers}}}
+        yield {"spec__model": {"family": "qwen2", "numHiddenLayers": 1, "useSlidingWindow": windowed, **layers}}
+    yield from ({"spec__model": {"family": family, **fields}} for family in FAMILIES for fields in BOUNDS)
     for kind, factor, original in itertools.product(("default", "linear", "llama3", "yarn"), (None, 2.0), (None, 64)):
         scaling = {"factor": factor, "originalMaxPositionEmbeddings": original}
         given = {name: value for name, value in scaling.items() if value}
-        yield {"spec__model": {"llama": {"ropeScaling": {"ropeType": kind, **given}}}}
+        yield {"spec__model": {"family": "llama", "ropeScaling": {"ropeType": kind, **given}}}
     for data, fsdp, tensor in itertools.product((-1, 0, 1, 2), repeat=3):
         yield {
             "spec__mesh": {"ici": {"data": data, "fsdp": fsdp, "tensor": tensor}},
@@ -104,6 +126,32 @@ def grids() -> Iterator[dict[str, Any]]:
     for first, second in itertools.product((None, 0, 1), repeat=2):
         weights = [{"weight": weight} if weight is not None else {} for weight in (first, second)]
         yield {"spec__data__sources": [{"name": f"s{n}", "stdlib": {}, **weight} for n, weight in enumerate(weights)]}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_field_of_another_family_is_refused_in_the_words_of_the_parser(
+    api: Api, shared_namespace: str, family: str
+) -> None:
+    """All fields of `spec.model` are in one schema, so a rule keeps each family from those of the others."""
+    values = {name: value for other in SMALL_FAMILIES.values() for name, value in other.items()}
+    every = {
+        info.alias or name: section.model_construct().document().get(info.alias or name, values.get(info.alias or name))
+        for section in FAMILIES.values()
+        for name, info in section.model_fields.items()
+    } | values
+    own = {info.alias or name for name, info in FAMILIES[family].model_fields.items()}
+    needed = {"class": "own.models:Model"} if family == "custom" else {}
+    others = {name: value for name, value in every.items() if value is not None and name not in own}
+    assert len(others) > 20
+    for name, value in others.items():
+        run = document(spec__model={"family": family, name: value, **needed})
+        with pytest.raises(InvalidRun) as parser:
+            parse_run(run)
+        with pytest.raises(Refused) as server:
+            api.create(run, shared_namespace, dry_run=True)
+        sentence = str(parser.value)
+        assert sentence.startswith(f"spec.model.{name}: no field of the family {family}; "), sentence
+        assert f"{name} is {sentence.removeprefix(f'spec.model.{name}: ')}" in str(server.value)
 
 
 def test_the_api_server_and_the_parser_agree_on_tables_of_values(api: Api, shared_namespace: str) -> None:

@@ -17,6 +17,7 @@ from halcyon_devcluster.control_plane import ControlPlane
 from halcyon_operator.observe.runs import parse_run_view
 from tests.api.documents import document
 from tests.apiserver.api import Api, Refused
+from tests.families import llama
 from tests.suite import promises
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -82,10 +83,15 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"spec__accelerator": {"type": "v6e", "reservationProject": "others-project"}},
         "reservationProject needs a reservation",
     ),
-    ({"spec__model": {}}, "set exactly one of llama, gpt2"),
-    ({"spec__model__gpt2": {}}, "set exactly one of llama, gpt2"),
-    ({"spec__model__llama__numAttentionHeads": 5}, "hiddenSize must be a multiple of numAttentionHeads"),
-    ({"spec__model__llama__numKeyValueHeads": 3}, "numKeyValueHeads must divide numAttentionHeads"),
+    ({"spec__model": {}}, "spec.model.family: Required value"),
+    ({"spec__model__family": "lama"}, 'Unsupported value: "lama": supported values: '),
+    ({"spec__model__numLocalExperts": 8}, "numLocalExperts is no field of the family llama; take it out"),
+    (
+        {"spec__model": {"family": "qwen3Moe", "numLocalExperts": 8}},
+        "numLocalExperts is no field of the family qwen3Moe; did you mean numExperts?",
+    ),
+    ({"spec__model__numAttentionHeads": 5}, "hiddenSize must be a multiple of numAttentionHeads"),
+    ({"spec__model__numKeyValueHeads": 3}, "numKeyValueHeads must divide numAttentionHeads"),
     ({"spec__mesh": {"ici": {"fsdp": 3}}}, "the mesh.ici axes multiply to the devices of a slice"),
     ({"spec__mesh": {"ici": {"tensor": 3}}}, "the mesh.ici axes multiply to the devices of a slice"),
     ({"spec__mesh": {"ici": {"data": -1}}}, "at most one of them is -1"),
@@ -271,15 +277,7 @@ TAKEN: list[dict[str, Any]] = [
     {
         "spec__accelerator": {"type": "v5e", "topology": "8x16"},
         "spec__trainer__batchSize": 64,
-        "spec__model": {
-            "llama": {
-                "numHiddenLayers": 80,
-                "hiddenSize": 8192,
-                "intermediateSize": 28672,
-                "numAttentionHeads": 64,
-                "numKeyValueHeads": 8,
-            }
-        },
+        "spec__model": llama(80, 8192, 28672, 64, numKeyValueHeads=8),
     },
 ]
 
@@ -304,13 +302,13 @@ def stored(api: Api, make_namespace: Callable[[], str]) -> str:
 @pytest.mark.parametrize(
     "change",
     [
-        {"spec__model__llama__numHiddenLayers": 3},
+        {"spec__model__numHiddenLayers": 3},
         {"spec__data__order": {"sequential": {}}},
         {"spec__optimizer": {"learningRate": 0.1, "adamw": {}}},
         {"spec__optimizer": {"schedule": {"constant": {}}, "adamw": {}}},
         {"spec__optimizer": {"adamw": {"beta1": 0.8}}},
-        {"spec__model": {"gpt2": {"numHiddenLayers": 2, "hiddenSize": 64, "numAttentionHeads": 4}}},
-        {"spec__model__llama__numKeyValueHeads": 2},
+        {"spec__model": {"family": "gpt2", "numHiddenLayers": 2, "hiddenSize": 64, "numAttentionHeads": 4}},
+        {"spec__model__numKeyValueHeads": 2},
         {"spec__trainer__seed": 1},
         {"spec__checkpoint__root": "file:///checkpoints/other"},
     ],
@@ -353,7 +351,7 @@ def test_fields_that_only_say_where_and_how_a_run_trains_may_change(
 def test_the_configuration_of_a_custom_model_has_any_members_and_must_not_change(api: Api, namespace: str) -> None:
     def run(**changes: Any) -> dict[str, Any]:
         config = {"width": 64, "blocks": [{"kind": "own"}], "options": {"depth": 3}, **changes}
-        return document(spec__model={"custom": {"class": "package.module:Class", "config": config}})
+        return document(spec__model={"family": "custom", "class": "package.module:Class", "config": config})
 
     api.create(run(), namespace)
     api.edit(

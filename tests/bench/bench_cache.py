@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import os
 
+from tests.families import llama
+
 os.environ |= {
     "FASTOKENS_BPE_THREADS": "1",
     "RAYON_NUM_THREADS": "1",
@@ -61,7 +63,7 @@ def spec_of(root: Path, corpus: Path, vocabulary: int) -> TrainingRunSpec:
     return TrainingRunSpec.model_validate(
         {
             "accelerator": {"type": "cpu"},
-            "model": {"llama": {"numHiddenLayers": 1, "hiddenSize": 8, "intermediateSize": 8, "numAttentionHeads": 1}},
+            "model": llama(1, 8, 8, 1),
             "tokenizer": {"bpe": {"vocabSize": vocabulary}},
             "data": {
                 "sources": [{"name": "text", "jsonl": {"paths": [str(corpus)]}}],

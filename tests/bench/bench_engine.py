@@ -85,12 +85,9 @@ def main() -> None:
     from halcyon.models import CausalLM, build_model
     from halcyon.models.int8 import quantized, stored_bytes
     from halcyon_api.spec.families.nanochat import NanochatSpec
-    from halcyon_api.spec.model import ModelSpec
 
     vocab, position = hax.make_axes(vocab=options.vocabulary, position=options.length)
-    made = jax.jit(
-        functools.partial(build_model, ModelSpec(nanochat=NanochatSpec(depth=options.depth)), vocab, position)
-    )
+    made = jax.jit(functools.partial(build_model, NanochatSpec(depth=options.depth), vocab, position))
     model: CausalLM = made(key=jax.random.key(0))
     prompt = np.random.default_rng(0).integers(1, options.vocabulary, options.prompt).astype(np.int32)
 

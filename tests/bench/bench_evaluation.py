@@ -87,12 +87,9 @@ def main() -> None:
     from halcyon.models import CausalLM, Inputs, build_model
     from halcyon.models.axes import BATCH, POSITION
     from halcyon_api.spec.families.nanochat import NanochatSpec
-    from halcyon_api.spec.model import ModelSpec
 
     vocab, position = hax.make_axes(vocab=options.vocabulary, position=options.length)
-    made = jax.jit(
-        functools.partial(build_model, ModelSpec(nanochat=NanochatSpec(depth=options.depth)), vocab, position)
-    )
+    made = jax.jit(functools.partial(build_model, NanochatSpec(depth=options.depth), vocab, position))
     model: CausalLM = made(key=jax.random.key(0))
     likelihoods = Likelihoods(model, batch_tokens=options.batch_tokens)
     questions = questions_of(options.examples, options.vocabulary, options)

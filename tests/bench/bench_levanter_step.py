@@ -95,7 +95,7 @@ def main() -> None:
         "intermediateSize": options.mlp,
         "numAttentionHeads": options.heads,
     }
-    halcyon = Halcyon({"llama": model}, sizes)
+    halcyon = Halcyon({"family": "llama"} | model, sizes)
     words = [getattr(options, name) for name, _ in defaults[:-1]]
     usual = {"JAX_PLATFORMS": "cpu"}
     with Peer(python, CHILD, words, usual) as first, Peer(python, CHILD, words, usual | LARGE_PAGES) as second:

@@ -31,6 +31,7 @@ import numpy as np
 from halcyon.data.open import ensure_caches
 from halcyon.data.sources import stdlib_modules
 from halcyon_api.training_run import TrainingRunSpec
+from tests.families import llama
 
 sys.path.append(str(Path(__file__).parents[2]))
 from tests.trainer.support.datasets import open_dataset
@@ -45,7 +46,7 @@ def spec_of(root: Path, source: dict[str, Any], tokenizer: dict[str, Any], worke
     return TrainingRunSpec.model_validate(
         {
             "accelerator": {"type": "cpu"},
-            "model": {"llama": {"numHiddenLayers": 1, "hiddenSize": 8, "intermediateSize": 8, "numAttentionHeads": 1}},
+            "model": llama(1, 8, 8, 1),
             "tokenizer": tokenizer,
             "data": {
                 "sources": [{"name": "text", **source}],

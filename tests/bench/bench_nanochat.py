@@ -63,8 +63,8 @@ def main() -> None:
         "intermediateSize": 4 * options.width,
     }
     ours = {
-        "llama": Halcyon({"llama": shape | llama}, sizes),
-        "apertus": Halcyon({"apertus": shape | apertus | {"hiddenAct": "relu2"}}, sizes),
+        "llama": Halcyon({"family": "llama"} | shape | llama, sizes),
+        "apertus": Halcyon({"family": "apertus"} | shape | apertus | {"hiddenAct": "relu2"}, sizes),
     }
     turns = {f"{name} step": halcyon.step for name, halcyon in ours.items()}
     turns |= {f"{name} gradients": halcyon.gradients for name, halcyon in ours.items()}

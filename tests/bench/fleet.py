@@ -31,6 +31,7 @@ from halcyon_devcluster.programs import KWOK
 from halcyon_devcluster.progress import QUIET
 from halcyon_operator.kube.client import KubernetesApi, path_of
 from halcyon_operator.run.metrics import Metrics
+from tests.families import SMALL
 
 PODS_A_RUN = 5
 NO_STORE = "http://127.0.0.1:9"
@@ -160,9 +161,7 @@ def run_document(
         "metadata": {"name": name, "namespace": namespace},
         "spec": {
             "accelerator": {"type": "cpu", "topology": f"{hosts}x1", "slices": slices},
-            "model": {
-                "llama": {"numHiddenLayers": 2, "hiddenSize": 64, "intermediateSize": 128, "numAttentionHeads": 4}
-            },
+            "model": {**SMALL},
             "data": {"sources": [{"name": "python", "stdlib": {}}]},
             "trainer": {"steps": 1000, "batchSize": 2 * hosts * slices, "sequenceLength": 64},
             "checkpoint": {"root": f"s3://nowhere/{name}", "endpoint": endpoint},

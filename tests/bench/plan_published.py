@@ -91,7 +91,7 @@ class Published:
             "metadata": {"name": "published"},
             "spec": {
                 "accelerator": {"type": self.type, "topology": self.topology},
-                "model": {"llama": self.llama},
+                "model": {"family": "llama"} | self.llama,
                 "tokenizer": {"bpe": {"vocabSize": self.vocabulary}},
                 "data": {"sources": [{"name": "random", "stdlib": {}}], "attendAcrossDocuments": True},
                 "optimizer": {"learningRate": 0.0003, "adamw": {}},
@@ -200,7 +200,7 @@ def large() -> dict[str, dict[str, Any]]:
 
     dense, sparse = of(("v6e", "16x16", 512), LLAMA_3_70B, 8192, 1), of(("h200", "1x8", 8), {}, 4096, 8)
     dense["spec"]["accelerator"]["slices"] = 2
-    sparse["spec"] |= {"model": {"qwen3Moe": QWEN_3_30B}, "tokenizer": {"bpe": {"vocabSize": 151_936}}}
+    sparse["spec"] |= {"model": {"family": "qwen3Moe"} | QWEN_3_30B, "tokenizer": {"bpe": {"vocabSize": 151_936}}}
     return {
         "Llama 3.1 8B, 64 v5p": of(("v5p", "4x4x4", 64), LLAMA_3_8B, 8192, 4),
         "Llama 3.1 70B, 2 x 256 v6e": dense,

@@ -25,7 +25,7 @@ from tests.examples.documents import REPOSITORY
 from tests.trainer.support.shared_programs import QUICK_FLAGS
 
 STEPS = {"chat-pretrain": 30, "chat-finetune": 24, "chat-policy": 6}
-MODEL = {"nanochat": {"depth": 2, "hiddenSize": 32, "headDim": 16, "windowPattern": "L"}}
+MODEL = {"family": "nanochat", "depth": 2, "hiddenSize": 32, "headDim": 16, "windowPattern": "L"}
 OPTIMIZER = {"learningRate": 0.003, "schedule": {"constant": {}}}
 
 

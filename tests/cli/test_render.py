@@ -48,7 +48,7 @@ def test_a_run_for_a_laptop_is_refused_in_one_sentence(tmp_path: Path) -> None:
 
 def test_the_model_of_a_config_is_read_from_its_file(tmp_path: Path) -> None:
     document = yaml.safe_load((EXAMPLES / "stdlib-llama.yaml").read_text())
-    document["spec"]["model"] = {"huggingFace": {"config": "config.json"}}
+    document["spec"]["model"] = {"family": "huggingFace", "configFile": "config.json"}
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(document))
     (tmp_path / "config.json").write_text((GOLDENS / "qwen3" / "config.json").read_text())
@@ -56,7 +56,7 @@ def test_the_model_of_a_config_is_read_from_its_file(tmp_path: Path) -> None:
     assert result.exit_code == ExitCode.DONE, result.output
     config_map, _ = yaml.safe_load_all(result.stdout)
     model = yaml.safe_load(config_map["data"]["run.yaml"])["spec"]["model"]
-    assert (list(model), model["qwen3"]["headDim"]) == (["qwen3"], 8)
+    assert (model["family"], model["headDim"]) == ("qwen3", 8)
     (tmp_path / "config.json").write_text('{"architectures": ["LamaForCausalLM"]}')
     result = CliRunner().invoke(app, ["render", str(path)])
     assert result.exit_code == ExitCode.BAD_CONFIGURATION

@@ -372,7 +372,7 @@ def life_document(path: WholePath) -> dict[str, Any]:
     spec = document["spec"]
     spec["accelerator"]["hostResources"] = {"cpu": "500m"}
     spec["after"] = {"run": TOKENS}
-    spec["model"]["llama"] |= {"hiddenSize": 64, "intermediateSize": 128}
+    spec["model"] |= {"hiddenSize": 64, "intermediateSize": 128}
     spec["data"] |= {"cache": {"root": "s3://checkpoints/tokens-of-the-life"}, "validation": {"fraction": 0.001}}
     spec["optimizer"] = UNENDING
     spec["trainer"] |= {"sequenceLength": 128, "evaluation": {"everySteps": 50}}

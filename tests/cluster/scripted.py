@@ -29,6 +29,7 @@ from halcyon_devcluster.progress import ConsoleProgress
 from halcyon_devcluster.waiting import until
 from tests.cluster.api import Api, api_of, qualified
 from tests.cluster.operators import NOWHERE
+from tests.families import SMALL
 from tests.suite.limits import limit
 
 if TYPE_CHECKING:
@@ -63,9 +64,7 @@ def document(name: str, *script: str, **spec: Any) -> dict[str, Any]:
         "spec": {
             # A script needs little memory, and the pods of many runs share one node.
             "accelerator": {"type": "cpu", "slices": 2, "hostResources": {"memory": "512Mi"}},
-            "model": {
-                "llama": {"numHiddenLayers": 2, "hiddenSize": 64, "intermediateSize": 128, "numAttentionHeads": 4}
-            },
+            "model": {**SMALL},
             "data": {
                 "sources": [
                     {"name": "script", "text": {"paths": [f"script/{line}" for line in script or ("rate=10",)]}}

@@ -19,6 +19,7 @@ from halcyon_devcluster import DevclusterError
 from tests.cluster.conftest import DevCluster
 from tests.cluster.operators import OperatorProcess
 from tests.cluster.scripted import Runs, build_scripted_trainer, made_namespace
+from tests.families import SMALL
 from tests.suite import promises
 from tests.suite.limits import limit
 
@@ -75,7 +76,7 @@ def put(runs: Runs, spec: dict[str, Any]) -> str:
 def short(name: str, **spec: Any) -> str:
     found = {
         "accelerator": {"type": "cpu"},
-        "model": {"llama": {"numHiddenLayers": 2, "hiddenSize": 64, "intermediateSize": 128, "numAttentionHeads": 4}},
+        "model": {**SMALL},
         "data": {"sources": [{"name": "script", "text": {"paths": ["script/rate=10"]}}]},
         "trainer": {"steps": 100_000, "batchSize": 8, "sequenceLength": 64},
     }

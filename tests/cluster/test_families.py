@@ -35,7 +35,7 @@ def together(names: tuple[str, ...]) -> list[tuple[str, ...]]:
 
 def document(path: WholePath, family: str, name: str) -> dict[str, Any]:
     run = variant(path.document, name=f"{family.lower()}-{name}", steps=STEPS)
-    run["spec"]["model"] = {family: SMALL_FAMILIES[family]}
+    run["spec"]["model"] = SMALL_FAMILIES[family]
     run["spec"]["accelerator"]["slices"] = 1
     run["spec"]["trainer"] |= {"evaluation": {}, "batchSize": 4, "sequenceLength": 64}
     # Six runs share the processors; a shorter time may end before the last save, and then steps are repeated.

@@ -15,6 +15,7 @@ from halcyon_devcluster import DevclusterError
 from halcyon_devcluster.waiting import until
 from tests.cluster.scripted import Runs
 from tests.cluster.whole_path import WholePath
+from tests.families import SMALL
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -22,7 +23,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 def task_run(name: str, after: str = "", steps: int = 20, **spec: Any) -> dict[str, Any]:
     found: dict[str, Any] = {
         "accelerator": {"type": "cpu"},
-        "model": {"llama": {"numHiddenLayers": 2, "hiddenSize": 64, "intermediateSize": 128, "numAttentionHeads": 4}},
+        "model": {**SMALL},
         "data": {"sources": [{"name": "script", "text": {"paths": ["script/rate=10"]}}]},
         "trainer": {"steps": steps, "batchSize": 8, "sequenceLength": 64},
         "checkpoint": {"root": f"s3://nowhere/{name}", "endpoint": "http://object-store.invalid:7070"},

@@ -41,6 +41,7 @@ from halcyon_devcluster.forwarding import forwarded
 from halcyon_devcluster.progress import ConsoleProgress
 from tests.cluster.kept_programs import KeptPrograms
 from tests.cluster.scripted import Operator
+from tests.families import llama
 from tests.trainer.support.shared_programs import kept_folder
 
 if TYPE_CHECKING:
@@ -165,15 +166,7 @@ def small_document(place: Namespaces) -> dict[str, Any]:
     """The demo's example with a small model and steps of a few milliseconds."""
     (document,) = moved([example("stdlib-llama")], place)
     spec = document["spec"]
-    spec["model"] = {
-        "llama": {
-            "numHiddenLayers": 2,
-            "hiddenSize": 32,
-            "intermediateSize": 64,
-            "numAttentionHeads": 4,
-            "numKeyValueHeads": 2,
-        }
-    }
+    spec["model"] = llama(2, 32, 64, 4, numKeyValueHeads=2)
     spec["trainer"] = {
         "steps": STEPS,
         "batchSize": 8,

@@ -71,7 +71,7 @@ def training_runs() -> dict[str, dict[str, Any]]:
     """
     parts = patches()
     return {
-        where: with_root_addresses(with_model(document, REPOSITORY, lambda config, folder: {"llama": {}}))
+        where: with_root_addresses(with_model(document, REPOSITORY, lambda config, folder: {"family": "llama"}))
         for where, document in shown_documents()
         if isinstance(document, dict) and document.get("kind") == "TrainingRun" and where not in parts
     }

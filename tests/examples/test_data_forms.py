@@ -156,7 +156,7 @@ def test_each_form_trains_from_a_file_to_an_export(
     source = {"name": "talks", **write(tmp_path), "format": {kind: {}}}
     (tmp_path / "run.yaml").write_text(DOCUMENT)
     changes: dict[str, Any] = {
-        "spec.model.huggingFace.config": str(folder),
+        "spec.model.configFile": str(folder),
         "spec.tokenizer.tokenizerJson.path": str(folder),
         "spec.from.huggingFace.path": str(folder),
         "spec.data.sources": [source],

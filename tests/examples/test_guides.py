@@ -87,9 +87,9 @@ def test_the_translated_example_of_levanter_trains(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(example))
     changes = {
         "spec.accelerator": "{type: cpu}",
-        "spec.model.gpt2.numHiddenLayers": 1,
-        "spec.model.gpt2.hiddenSize": 16,
-        "spec.model.gpt2.numAttentionHeads": 2,
+        "spec.model.numHiddenLayers": 1,
+        "spec.model.hiddenSize": 16,
+        "spec.model.numAttentionHeads": 2,
         "spec.tokenizer": "{byte: {}}",
         "spec.data.cache": "null",
         "spec.data.sources[0].jsonl.paths": f"['{tmp_path}/openwebtext_train.*-of-128.jsonl.gz']",

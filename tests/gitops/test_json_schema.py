@@ -51,8 +51,9 @@ BAD: dict[str, dict[str, Any]] = {
     "a misspelt field": {"trainer.batchsize": 8},
     "a wrong type": {"trainer.steps": "many"},
     "a missing section": {"data": ...},
-    "two kinds": {"model.gpt2": {"numHiddenLayers": 2, "hiddenSize": 64, "numAttentionHeads": 4}},
-    "no kind": {"model.llama": ...},
+    "two kinds": {"tokenizer": {"byte": {}, "bpe": {"vocabSize": 512}}},
+    "no kind": {"tokenizer": {}},
+    "no family": {"model.family": ...},
     "an unknown accelerator": {"accelerator.type": "v99"},
     "below an exclusive bound": {"optimizer": {"learningRate": 0, "adamw": {}}},
     "a root with an unknown scheme": {"checkpoint.root": "ftp://nowhere"},
@@ -100,7 +101,7 @@ def test_every_choice_is_in_the_schema() -> None:
 def test_a_patch_has_no_required_fields_and_can_remove_a_section() -> None:
     head = {"apiVersion": "halcyon.dev/v1alpha1", "kind": "TrainingRun", "metadata": {"name": "any"}}
     assert faults(PATCH, head) == []
-    assert faults(PATCH, {**head, "spec": {"model": {"llama": None, "gpt2": {"numHiddenLayers": 3}}}}) == []
+    assert faults(PATCH, {**head, "spec": {"model": {"family": "gpt2", "numKeyValueHeads": None}}}) == []
     assert faults(PATCH, {**head, "spec": {"trainer": {"batchsize": 8}}})
     assert faults(PATCH, {**head, "spec": {"trainer": {"steps": "many"}}})
 

@@ -17,7 +17,13 @@ RUN: dict[str, Any] = {
     "metadata": {"name": "notes"},
     "spec": {
         "accelerator": {"type": "cpu"},
-        "model": {"llama": {"numHiddenLayers": 2, "hiddenSize": 32, "intermediateSize": 64, "numAttentionHeads": 4}},
+        "model": {
+            "family": "llama",
+            "numHiddenLayers": 2,
+            "hiddenSize": 32,
+            "intermediateSize": 64,
+            "numAttentionHeads": 4,
+        },
         "data": {"sources": [{"name": "notes", "text": {"paths": [f"{FOLDER}/notes"]}}]},
         "trainer": {"steps": 10, "batchSize": 4, "sequenceLength": 32},
         "checkpoint": {"root": f"file://{FOLDER}/root"},

@@ -55,7 +55,9 @@ FIELDS = (
     _in_document("a number as a name", metadata__name=7),
     _in_document("a name with a dot", metadata__name="notes.v2"),
     _in_document("a name of 41 characters", metadata__name="n" * 41),
-    _in_document("two kinds of model", spec__model={"llama": {}, "gpt2": {}}),
+    _in_document("the family as a key", spec__model={"llama": {"hiddenSize": 64}}),
+    _in_document("a family that does not exist", spec__model__family="lama"),
+    _in_document("a field of another family", spec__model__kvLoraRank=64),
     _in_document("a learning rate of 0", spec__optimizer={"learningRate": 0, "adamw": {}}),
     _in_document("a sample of text without a prompt", spec__telemetry={"sample": {"everySteps": 50}}),
     _in_document("an evaluation of nothing", spec__task="evaluate"),
@@ -66,7 +68,7 @@ FIELDS = (
 COMBINATIONS = (
     _in_document("hardware that does not exist", spec__accelerator={"type": "h100-megs"}),
     _in_document("a topology that does not exist", spec__accelerator={"type": "v4", "topology": "4x4"}),
-    _in_document("heads that do not divide the width", spec__model__llama__numAttentionHeads=5),
+    _in_document("heads that do not divide the width", spec__model__numAttentionHeads=5),
     _in_document("a batch that the microbatches do not divide", spec__trainer__microbatches=3),
     _in_document("a mesh for other devices", spec__mesh={"ici": {"fsdp": 3}}),
     _in_document(
@@ -82,7 +84,7 @@ COMBINATIONS = (
     _in_document(
         "an accelerator only to tokenize", spec__task="data", spec__accelerator={"type": "v5e", "topology": "2x2"}
     ),
-    _in_document("a model larger than this machine", spec__model__llama__hiddenSize=2**20),
+    _in_document("a model larger than this machine", spec__model__hiddenSize=2**20),
     _in_document(
         "a batch larger than this machine", spec__trainer__batchSize=2**24, spec__trainer__sequenceLength=65_536
     ),
@@ -90,7 +92,11 @@ COMBINATIONS = (
         "a model larger than the accelerator",
         spec__accelerator={"type": "v5e", "topology": "1x1"},
         spec__model={
-            "llama": {"numHiddenLayers": 32, "hiddenSize": 4096, "intermediateSize": 11008, "numAttentionHeads": 32}
+            "family": "llama",
+            "numHiddenLayers": 32,
+            "hiddenSize": 4096,
+            "intermediateSize": 11008,
+            "numAttentionHeads": 32,
         },
         spec__trainer__batchSize=8,
     ),
@@ -281,7 +287,7 @@ TRAINING = (
         BAD,
         {"spec.accelerator": {"type": "h100", "topology": "1x8"}, "spec.trainer.batchSize": 8},
     ),
-    Mistake("a model that cannot fit", TRAIN, BAD, {"spec.model.llama.hiddenSize": 2**20}),
+    Mistake("a model that cannot fit", TRAIN, BAD, {"spec.model.hiddenSize": 2**20}),
     Mistake(
         "a batch that cannot fit", TRAIN, BAD, {"spec.trainer.batchSize": 2**24, "spec.trainer.sequenceLength": 65_536}
     ),
@@ -306,7 +312,7 @@ TRAINING = (
         "another model in a branch",
         (*TRAIN, "--branch", "hot"),
         ExitCode.RUN_CHANGED,
-        {"spec.model.llama.numHiddenLayers": 3, "spec.trainer.steps": 20},
+        {"spec.model.numHiddenLayers": 3, "spec.trainer.steps": 20},
         trained={},
     ),
     Mistake("fewer steps than are done", TRAIN, ExitCode.RUN_CHANGED, {"spec.trainer.steps": 5}, trained={}),

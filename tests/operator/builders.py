@@ -18,6 +18,7 @@ from halcyon_operator.observe.jobsets import parse_jobset
 from halcyon_operator.observe.pods import parse_pod
 from halcyon_operator.observe.runs import parse_run_view
 from tests.document_changes import changed
+from tests.families import SMALL
 
 START = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 UID = "11111111-1111-1111-1111-111111111111"
@@ -38,7 +39,7 @@ SETTINGS = settings_of()
 
 SPEC: dict[str, Any] = {
     "accelerator": {"type": "cpu", "topology": "1x1", "slices": 2},
-    "model": {"llama": {"numHiddenLayers": 2, "hiddenSize": 64, "intermediateSize": 128, "numAttentionHeads": 4}},
+    "model": {**SMALL},
     "data": {"sources": [{"name": "python", "stdlib": {}}]},
     "trainer": {"steps": 300, "batchSize": 8, "sequenceLength": 32},
     "checkpoint": {"root": "s3://bucket/demo"},

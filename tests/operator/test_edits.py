@@ -13,6 +13,7 @@ from halcyon_api.post_requests import request_id
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.decide.record.edits import MAX_ACCEPT_SECONDS, MAX_SAVE_SECONDS
 from halcyon_operator.decide.record.spec_hash import RETIRED
+from tests.families import llama
 from tests.operator.builders import UID, at, ended, head, jobset, observed, pod, rfc, run
 from tests.operator.simulation import SimulatedCluster
 from tests.operator.test_attempts import condition, deletions, status
@@ -117,15 +118,7 @@ def test_an_edit_that_is_withdrawn_stops_no_training() -> None:
 
 def test_writing_the_suggested_mesh_into_the_document_stops_no_training() -> None:
     large = {
-        "model": {
-            "llama": {
-                "numHiddenLayers": 80,
-                "hiddenSize": 8192,
-                "intermediateSize": 28_672,
-                "numAttentionHeads": 64,
-                "numKeyValueHeads": 8,
-            }
-        },
+        "model": llama(80, 8192, 28_672, 64, numKeyValueHeads=8),
         "accelerator": {"type": "v5e", "topology": "8x16"},
         "trainer__batchSize": 64,
     }

@@ -140,7 +140,7 @@ def test_a_document_that_names_no_checkpoint_or_no_text_is_refused() -> None:
 
 def test_a_model_too_large_to_train_may_still_be_evaluated() -> None:
     large = {"numHiddenLayers": 80, "hiddenSize": 8192, "intermediateSize": 28_672, "numAttentionHeads": 64}
-    more: dict[str, Any] = {"accelerator": {"type": "v5p", "topology": "2x2x1"}, "model": {"llama": large}}
+    more: dict[str, Any] = {"accelerator": {"type": "v5p", "topology": "2x2x1"}, "model": {"family": "llama"} | large}
     trained = find_problems(parse_run(run(**more)).spec)
     assert any("gradients and optimizer state take" in str(problem) for problem in trained)
     precision = {"precision": {"parameters": "bfloat16"}}

@@ -12,6 +12,7 @@ from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.decide.record.spec_hash import attempt_spec_hash
 from halcyon_operator.objects.jobset import build
 from halcyon_operator.observe.runs import parse_run_view
+from tests.families import llama
 from tests.operator.builders import at, observed, run, settings_of
 
 NOW = at(100)
@@ -73,15 +74,7 @@ def test_a_mesh_in_the_document_overrides_the_recorded_mesh() -> None:
 
 BIG = {
     "accelerator": {"type": "v5e", "topology": "8x16"},
-    "model": {
-        "llama": {
-            "numHiddenLayers": 80,
-            "hiddenSize": 8192,
-            "intermediateSize": 28672,
-            "numAttentionHeads": 64,
-            "numKeyValueHeads": 8,
-        }
-    },
+    "model": llama(80, 8192, 28672, 64, numKeyValueHeads=8),
     "tokenizer": {"tokenizerJson": {"path": "t.json"}},
     "trainer__batchSize": 64,
 }

@@ -25,7 +25,7 @@ VARIABLES = ".env"
 """Names from the owner's list; each value is a text or comes from a Secret of the namespace."""
 
 
-OPEN = re.compile(r"\.model\.custom\.config|\.data\.sources\[\]\.format\.(chat|preference|prompt)\.templateVariables")
+OPEN = re.compile(r"\.model\.config|\.data\.sources\[\]\.format\.(chat|preference|prompt)\.templateVariables")
 """Arguments of the class of a custom model, which is a class of the image, and values of a chat template's variables.
 Only the trainer reads them."""
 

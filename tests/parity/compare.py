@@ -102,7 +102,7 @@ def export(folder: Path, files: ModelFolder, model: Any) -> None:
         "architectures": [config.family.architectures[0]],
         "model_type": config.family.model_type,
         "vocab_size": config.tokens,
-        **config.family.write(config.spec.value, config.tokens, config.positions),
+        **config.family.write(config.spec, config.tokens, config.positions),
         **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
         "dtype": "float32",
     }

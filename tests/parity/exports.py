@@ -83,7 +83,7 @@ def documents(folder: Path) -> dict[str, dict[str, Any]]:
     for kind in PUBLISHED:
         origin = str(base(folder / f"base-{kind}", kind))
         spec = example["spec"] | {
-            "model": {"huggingFace": {"config": origin}},
+            "model": {"family": "huggingFace", "configFile": origin},
             "tokenizer": {"tokenizerJson": {"path": origin}},
             "from": {"huggingFace": {"path": origin}},
             "data": {"sources": [source | {"jsonl": {"paths": [str(capitals)]}}]},

@@ -21,38 +21,28 @@ GPUS = ("h100", "h200", "b200")
 
 _EXPERTS: dict[str, Any] = {"numExpertsPerTok": 8}
 MODELS: dict[str, dict[str, Any]] = {
-    "1B": {
-        "llama": {
-            "numHiddenLayers": 16, "hiddenSize": 2048, "intermediateSize": 8192, "numAttentionHeads": 32, "numKeyValueHeads": 8, "headDim": 64,
-            "tieWordEmbeddings": True,
-        }
-    },
-    "8B": {"llama": {"numHiddenLayers": 32, "hiddenSize": 4096, "intermediateSize": 14336, "numAttentionHeads": 32, "numKeyValueHeads": 8,
-    "headDim": 128}},
-    "MoE": {
-        "qwen3Moe": _EXPERTS
+    "1B": {"family": "llama", "numHiddenLayers": 16, "hiddenSize": 2048, "intermediateSize": 8192, "numAttentionHeads": 32, "numKeyValueHeads": 8, "headDim": 64,
+            "tieWordEmbeddings": True,},
+    "8B": {"family": "llama", "numHiddenLayers": 32, "hiddenSize": 4096, "intermediateSize": 14336, "numAttentionHeads": 32, "numKeyValueHeads": 8,
+    "headDim": 128},
+    "MoE": {"family": "qwen3Moe"} | _EXPERTS
         | {
             "numHiddenLayers": 4, "hiddenSize": 2048, "intermediateSize": 6144, "numAttentionHeads": 32,
             "numKeyValueHeads": 4,
             "headDim": 128, "numExperts": 128, "moeIntermediateSize": 768,
-        }
-    },
-    "hybrid": {
-        "qwen3Next": _EXPERTS
+        },
+    "hybrid": {"family": "qwen3Next"} | _EXPERTS
         | {
             "numHiddenLayers": 4, "hiddenSize": 2048, "intermediateSize": 5120, "numAttentionHeads": 16,
             "numKeyValueHeads": 2,
             "headDim": 256, "numExperts": 128, "moeIntermediateSize": 512,
-        }
-    },
-    "MLA": {
-        "deepseekV3": _EXPERTS
+        },
+    "MLA": {"family": "deepseekV3"} | _EXPERTS
         | {
             "numHiddenLayers": 3, "hiddenSize": 2048, "intermediateSize": 8192, "numAttentionHeads": 16,
             "nRoutedExperts": 64,
             "moeIntermediateSize": 1408, "qkNopeHeadDim": 128, "qkRopeHeadDim": 64, "vHeadDim": 128, "kvLoraRank": 512,
-        }
-    },
+        },
 }  # fmt: skip
 """Widths of Llama 3.2 1B, Llama 3 8B, Qwen3-30B-A3B, Qwen3-Next (with 8 of 128 experts) and DeepSeek V3's attention
 with 16 heads. Models with experts have few layers; a loop over more of them would be the same program."""

@@ -29,7 +29,7 @@ llama = {"numHiddenLayers": 4, "hiddenSize": 512, "intermediateSize": 2048, "num
 trainer = {"steps": 1, "batchSize": 32, "sequenceLength": 1024, "remat": "full", "precision": {"compute": "bfloat16"}}
 run = document(
     spec__accelerator={"type": accelerator, "topology": topology, "slices": int(slices)},
-    spec__model={"llama": llama},
+    spec__model={"family": "llama"} | llama,
     spec__trainer=trainer,
 )
 spec = parse_run(run).spec

@@ -57,7 +57,7 @@ from tests.api.documents import document
 
 llama = {"numHiddenLayers": 8, "hiddenSize": 2048, "intermediateSize": 8192, "numAttentionHeads": 16, "numKeyValueHeads": 4}
 trainer = {"steps": 1, "batchSize": 8, "sequenceLength": 4096, "remat": "attention", "precision": {"compute": "bfloat16"}}
-run = document(spec__accelerator={"type": "h200", "topology": "1x8"}, spec__model={"llama": llama}, spec__trainer=trainer)
+run = document(spec__accelerator={"type": "h200", "topology": "1x8"}, spec__model={"family": "llama"} | llama, spec__trainer=trainer)
 spec = parse_run(run).spec
 mesh = described_mesh(spec)
 with described(mesh.devices.flat[0]):

@@ -129,10 +129,10 @@ def crd_bytes() -> int:
 
 
 def undescribed_fields() -> int:
-    """Fields of `spec` about which `kubectl explain` says nothing."""
+    """Fields of `spec` and `status` about which `kubectl explain` says nothing."""
     (version,) = _crd()["spec"]["versions"]
-    spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
-    return sum("description" not in field for field in _fields(spec))
+    parts = version["schema"]["openAPIV3Schema"]["properties"]
+    return sum("description" not in field for part in ("spec", "status") for field in _fields(parts[part]))
 
 
 def _fields(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -200,8 +200,8 @@ ROWS = (
     Row("lines of tests", test_lines, 116_000, 98_000),
     Row("imports, % of the packages' lines", import_share, 7.3, 6.5),
     Row("words by hand", words_by_hand, 72_500, 52_000),
-    Row("bytes of the CRD as JSON", crd_bytes, 225_000, 175_000),
-    Row("fields without a description", undescribed_fields, 165, 0),
+    Row("bytes of the CRD as JSON", crd_bytes, 180_000, 175_000),
+    Row("fields without a description", undescribed_fields, 0, 0),
     Row("circles of imports", import_circles, 0, 0),
     Row("arrows between rooms", arrows, 139, 101),
 )

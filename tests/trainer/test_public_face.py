@@ -12,7 +12,6 @@ import pytest
 import halcyon
 from halcyon import Inputs, build_model
 from halcyon_api.spec.families.llama import LlamaSpec
-from halcyon_api.spec.model import ModelSpec
 
 
 def test_every_public_name_is_there_and_documented() -> None:
@@ -28,7 +27,7 @@ def test_every_public_name_is_there_and_documented() -> None:
 
 
 def test_a_model_is_built_and_run_with_public_names_alone() -> None:
-    spec = ModelSpec(llama=LlamaSpec(num_hidden_layers=1, hidden_size=8, intermediate_size=8, num_attention_heads=2))
+    spec = LlamaSpec(num_hidden_layers=1, hidden_size=8, intermediate_size=8, num_attention_heads=2)
     vocab, position, batch = hax.make_axes(vocab=16, position=4, batch=2)
     model = build_model(spec, vocab, position, key=jax.random.key(0))
     outputs = model(Inputs(hax.zeros((batch, position), dtype=int)))

@@ -96,7 +96,7 @@ def test_an_engineer_has_a_template_with_tools_and_an_openai_client(tmp_path: Pa
     source = {"name": "talks", "jsonl": {"paths": ["talks.jsonl"]}, "format": {"chat": chat}}
     changes: dict[str, Any] = {
         "spec.from": {"huggingFace": {"path": "models/base"}},
-        "spec.model": {"huggingFace": {"config": "models/base"}},
+        "spec.model": {"family": "huggingFace", "configFile": "models/base"},
         "spec.tokenizer": {"tokenizerJson": {"path": "models/base"}},
         "spec.adapter": {"lora": {"rank": 2}},
         "spec.objective": {"finetune": {}},
@@ -160,7 +160,7 @@ def test_a_platform_engineer_plans_an_8b(tmp_path: Path) -> None:
     document = yaml.safe_load((REPOSITORY / "examples" / "local-llama.yaml").read_text())
     changes: dict[str, Any] = {
         "spec.accelerator": {"type": "v5p", "topology": "2x2x4", "provisioning": "spot"},
-        "spec.model": {"llama": LLAMA_3_8B},
+        "spec.model": {"family": "llama"} | LLAMA_3_8B,
         "spec.tokenizer": {"bpe": {"vocabSize": 128_256}},
         "spec.trainer": {
             "steps": 1000, "batchSize": 16, "sequenceLength": 4096, "precision": {"compute": "bfloat16"},
@@ -191,7 +191,7 @@ def test_a_researcher_has_a_model_beside_the_document(tmp_path: Path) -> None:
     guide = (REPOSITORY / "docs" / "guides" / "custom-models.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
     walk.write("study/twogram.py", code)
-    changes = {"spec.model": {"custom": {"class": "twogram:TwoGram", "config": {"width": 16}}}}
+    changes = {"spec.model": {"family": "custom", "class": "twogram:TwoGram", "config": {"width": 16}}}
     study = small(walk, "study/run", changes | {"metadata.name": "run"})
     said = walk.run(f"halcyon train {study}", code=ExitCode.BAD_CONFIGURATION)
     assert "twogram does not import" in said

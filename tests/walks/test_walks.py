@@ -31,9 +31,9 @@ def files_of(folder: Path) -> set[str]:
 LAPTOP = {"make setup": "true", ".venv/bin/halcyon": "halcyon"}
 """Halcyon is installed already."""
 FEW_STEPS = {
-    "spec.model.llama.numHiddenLayers": 1,
-    "spec.model.llama.hiddenSize": 32,
-    "spec.model.llama.intermediateSize": 64,
+    "spec.model.numHiddenLayers": 1,
+    "spec.model.hiddenSize": 32,
+    "spec.model.intermediateSize": 64,
     "spec.data.sources": [{"name": "python", "stdlib": {"include": ["documentation"]}}],
     "spec.data.cache": {"workers": 1},
     "spec.optimizer.schedule": {"constant": {}},

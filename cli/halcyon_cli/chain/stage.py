@@ -129,7 +129,7 @@ class Stage:
     @property
     def model(self) -> str | None:
         """The model family; None if it is not recorded."""
-        return _kind(self.documents.get("spec.model"))
+        return _family(self.documents.get("spec.model"))
 
     @property
     def parameters(self) -> int | None:
@@ -293,6 +293,10 @@ def _size(description: Any) -> int | None:
     """Training sequences of a source, as a checkpoint describes it."""
     found = (description or {}).get("usedSequences", (description or {}).get("trainSequences"))
     return found if isinstance(found, int) else None
+
+
+def _family(model: Any) -> str | None:
+    return model.get("family") if isinstance(model, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
 
 def _kind(section: Any) -> str | None:

@@ -218,9 +218,13 @@ def leaves_of(model: type[ApiModel], path: str = "") -> tuple[Leaf, ...]:
 def _leaves(model: type[ApiModel], path: str) -> Iterator[Leaf]:
     for name, field in model.model_fields.items():
         child = f"{path}.{field.alias or to_camel(name)}".removeprefix(".")
-        section = section_of(field.annotation)
-        if section is not None and section.model_fields:
-            yield from leaves_of(section, child)
+        sections = [section for section in sections_of(field.annotation) if section.model_fields]
+        if len(sections) > 1:  # the families: which fields there are, and with which defaults, depends on the family
+            paths = dict.fromkeys(leaf.path for section in sections for leaf in leaves_of(section, child))
+            yield from (Leaf(leaf, None, True) for leaf in paths)
+            continue
+        if sections:
+            yield from leaves_of(sections[0], child)
             continue
         default: Any = None if field.is_required() else field.get_default(call_default_factory=True)
         if isinstance(default, ApiModel):
@@ -230,10 +234,15 @@ def _leaves(model: type[ApiModel], path: str) -> Iterator[Leaf]:
 
 def section_of(annotation: Any) -> type[ApiModel] | None:
     """The class of a field that is an object, required or optional; None for other fields."""
+    return next(sections_of(annotation), None)
+
+
+def sections_of(annotation: Any) -> Iterator[type[ApiModel]]:
+    """The classes of a field that is an object: one, or those of the families."""
     if isinstance(annotation, type) and issubclass(annotation, ApiModel):
-        return annotation
+        yield annotation
     if get_origin(annotation) is Annotated:
-        return section_of(get_args(annotation)[0])
+        yield from sections_of(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
-        return next((section for part in get_args(annotation) if (section := section_of(part)) is not None), None)
-    return None
+        for part in get_args(annotation):
+            yield from sections_of(part)

@@ -28,7 +28,9 @@ from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, OneOf
 from halcyon_api.defaults import resource as defaults
 from halcyon_api.defaults.units import ROOT, UNITS
 from halcyon_api.edits.classes import frozen_rules
+from halcyon_api.generate.families import TAG, one_schema
 from halcyon_api.sentences import models_in
+from halcyon_api.spec.model import FAMILIES
 
 _FOLDER = Path(__file__).resolve().parents[2]
 CRD_FILE = _FOLDER / f"{training_run.GROUP}_{training_run.PLURAL}.yaml"
@@ -44,22 +46,13 @@ _UNBOUNDED_FORMATS = ("date-time",)
 Schema = dict[str, Any]
 
 
-def custom_resource_definition(*, in_full: bool = False) -> Schema:
-    """The CRD of TrainingRun as a plain document.
-
-    Args:
-        in_full: Whether each kind of a model or a source, and each section of the status, has all descriptions, for
-            readers of the reference and of JSON schemas.
-    """
+def custom_resource_definition() -> Schema:
+    """The CRD of TrainingRun as a plain document."""
     schema = _object_schema(training_run.TrainingRun)
     properties = schema["properties"]
     # The bound on the name is only for the cost estimate of the rule over it.
     properties["metadata"]["properties"] = {"name": {"type": "string", "maxLength": MAX_NAME_LENGTH}}
     _leave_to_defaults(properties["spec"])
-    if not in_full:
-        _describe_once(properties["spec"]["properties"]["model"])
-        _describe_once(properties["spec"]["properties"]["data"]["properties"]["sources"]["items"])
-        _describe_sections_once(properties["status"])
     # A reader such as kstatus must not take a run without conditions for a successful one. No real generation is -1.
     properties["status"]["default"] = {"observedGeneration": UNSEEN}
     properties["status"]["properties"]["observedGeneration"]["minimum"] = UNSEEN
@@ -165,54 +158,6 @@ def _leave_to_defaults(spec: Schema) -> None:
         del checkpoint["required"]
     checkpoint["default"] = {}
     spec["required"].remove(section)
-
-
-def _describe_once(choice: Schema) -> None:
-    """Give a long description that several kinds (of models, of sources) have for a field only in the first; the others
-    refer to it.
-
-    Members of a section that refers have no description: its reference leads to them. Otherwise the descriptions would
-    be a tenth of the definition, which must fit into an annotation.
-    """
-    first: dict[tuple[str, str], str] = {}
-
-    def refer(node: Schema, path: str, place: str, *, inside: bool = False) -> None:
-        found = first.setdefault((path, node["description"]), place)
-        reference = f"See {found}."
-        if found != place and inside:
-            del node["description"]
-        elif found != place and len(reference) < len(node["description"]):
-            node["description"] = reference
-        for name, member in node.get("properties", {}).items():
-            refer(member, f"{path}.{name}", place, inside=True)
-
-    for kind, section in choice["properties"].items():
-        for name, field in section.get("properties", {}).items():
-            refer(field, name, f"{kind}.{name}")
-
-
-def _describe_sections_once(status: Schema) -> None:
-    """Describe the members of a section that occurs several times, such as the seconds by cause, only where it occurs
-    first.
-
-    This concerns sections without sections inside.
-    """
-    first: dict[tuple[tuple[str, str], ...], str] = {}
-
-    def refer(node: Schema, path: str) -> None:
-        for name, child in node.get("properties", {}).items():
-            place = f"{path}.{name}".removeprefix(".")
-            members = child.get("properties", {})
-            if not members or any("properties" in member.get("items", member) for member in members.values()):
-                refer(child.get("items", child), place)
-                continue
-            found = first.setdefault(tuple((key, member["description"]) for key, member in members.items()), place)
-            if found != place:
-                child["description"] = f"See {found} for the fields. {child['description']}"
-                for member in members.values():
-                    del member["description"]
-
-    refer(status, "")
 
 
 def _forget(default: Any, path: list[str]) -> None:
@@ -368,6 +313,8 @@ def reachable(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
 
 def _rewrite(node: Schema, types: _Types, path: str) -> Schema:
     node = _without_null(node)
+    if "discriminator" in node:
+        return _one_object(node, types, path)
     defaults: dict[str, Schema] = {}
     if reference := node.pop("$ref", None):
         name = str(reference).removeprefix("#/$defs/")
@@ -399,6 +346,15 @@ def _rewrite(node: Schema, types: _Types, path: str) -> Schema:
         node["items"] = _rewrite(node["items"], types, f"{path}[]")
     _check_bounds(node, path)
     return node
+
+
+def _one_object(node: Schema, types: _Types, path: str) -> Schema:
+    """One object in the place of a choice by a tag: the families of models."""
+    members = [_rewrite(member, types, path) for member in node["oneOf"]]
+    named = {member["properties"][TAG]["enum"][0]: member for member in members}
+    return one_schema(named, {family: FAMILIES[family].published for family in FAMILIES}) | {
+        "description": node["description"]
+    }
 
 
 def _without_null(node: Schema) -> Schema:
@@ -433,10 +389,6 @@ def _flag_exclusive_bounds(node: Schema) -> None:
         if exclusive in node:
             node[bound] = node[exclusive]
             node[exclusive] = True
-    if (
-        node.get("type") == "integer" and not {"minimum", "maximum"} <= node.keys()
-    ):  # bounds are narrower than those of any format
-        node["format"] = "int64"
 
 
 def _check_bounds(node: Schema, path: str) -> None:

@@ -30,7 +30,7 @@ _METADATA: Schema = {"type": "object", "required": ["name"], "properties": {"nam
 
 def document_schema() -> Schema:
     """The schema of a whole run. The status is not described, because the operator writes it."""
-    schema, properties = _whole(custom_resource_definition(in_full=True))
+    schema, properties = _whole(custom_resource_definition())
     schema["properties"] |= {"status": {"type": "object", "description": properties["status"]["description"]}}
     return schema
 

@@ -75,7 +75,7 @@ left out and then has no value; a run takes the value of the next less specific 
 
 def render() -> str:
     """The text of the reference."""
-    schema = _schema(custom_resource_definition(in_full=True))
+    schema = _schema(custom_resource_definition())
     parts = [_HEADER]
     for section in ("spec", "status"):
         parts.append(f"## {section}\n")

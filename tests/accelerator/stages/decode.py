@@ -23,7 +23,6 @@ import numpy as np
 from halcyon.inference import Engine, Sampling
 from halcyon.models import build_model
 from halcyon_api.spec.families.nanochat import NanochatSpec
-from halcyon_api.spec.model import ModelSpec
 from tests.accelerator.measure import Options
 from tests.accelerator.peers import original
 from tests.accelerator.rows import Row
@@ -37,7 +36,7 @@ def rows(options: Options) -> Iterator[Row]:
     prompt_tokens, tokens = options.pick((1024, 256), (32, 8))
     counts = options.pick((1, 8, 64), (1, 4))
     vocab, position = hax.make_axes(vocab=vocabulary, position=length)
-    spec = ModelSpec(nanochat=NanochatSpec(depth=depth))
+    spec = NanochatSpec(depth=depth)
     made = jax.jit(functools.partial(build_model, spec, vocab, position))(key=jax.random.key(0))
     model: Any = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), made)
     prompts = [np.random.default_rng(seed).integers(1, vocabulary, prompt_tokens).tolist() for seed in range(4)]

@@ -60,11 +60,10 @@ def document(folder: Path, run: str, platform: str, options: Options) -> dict[st
         "metadata": {"name": run},
         "spec": {
             "accelerator": {"type": "nvidia" if platform == "gpu" else "cpu", "topology": "1x1"},
-            "model": {
-                "llama": options.pick(
-                    wide, {"numHiddenLayers": 2, "hiddenSize": 32, "intermediateSize": 64, "numAttentionHeads": 2}
-                )
-            },
+            "model": {"family": "llama"}
+            | options.pick(
+                wide, {"numHiddenLayers": 2, "hiddenSize": 32, "intermediateSize": 64, "numAttentionHeads": 2}
+            ),
             "data": {"sources": [{"name": "python", "stdlib": {}}], "cache": {"root": f"file://{folder}/tokens"}},
             "optimizer": {"learningRate": 0.001, "adamw": {}},
             "trainer": {

@@ -23,7 +23,9 @@ from tests.trainer.support.shared_programs import QUICK_FLAGS
 
 REPOSITORY = Path(__file__).parents[3]
 OWNER = Owner(namespace="tests", name="run", uid="one")
-SAME = Fingerprints(sections={"spec.model": "0" * 64}, documents={"spec.model": {"llama": {"numHiddenLayers": 4}}})
+SAME = Fingerprints(
+    sections={"spec.model": "0" * 64}, documents={"spec.model": {"family": "llama", "numHiddenLayers": 4}}
+)
 
 
 @dataclass(frozen=True)

@@ -22,19 +22,23 @@ def sources(*names: str) -> dict[str, Any]:
 
 
 SAME: tuple[str, ...] = ()
-OTHER_KIND = ("spec.model.gpt2 is {} but was not set", "spec.model.llama is not set but was {}")
+OTHER_KIND = ("spec.model.family is gpt2 but was llama",)
 
 
 @pytest.mark.parametrize(
     ("now", "then", "clauses"),
     [
-        ({"model": {"llama": {"numHiddenLayers": 4}}}, {"model": {"llama": {"numHiddenLayers": 4}}}, SAME),
         (
-            {"model": {"llama": {"numHiddenLayers": 6}}},
-            {"model": {"llama": {"numHiddenLayers": 4}}},
-            ("spec.model.llama.numHiddenLayers is 6 but was 4",),
+            {"model": {"family": "llama", "numHiddenLayers": 4}},
+            {"model": {"family": "llama", "numHiddenLayers": 4}},
+            SAME,
         ),
-        ({"model": {"gpt2": {}}}, {"model": {"llama": {}}}, OTHER_KIND),
+        (
+            {"model": {"family": "llama", "numHiddenLayers": 6}},
+            {"model": {"family": "llama", "numHiddenLayers": 4}},
+            ("spec.model.numHiddenLayers is 6 but was 4",),
+        ),
+        ({"model": {"family": "gpt2"}}, {"model": {"family": "llama"}}, OTHER_KIND),
         (sources("a", "b"), sources("a", "c"), ("spec.data.sources[1].name is b but was c",)),
         ({"data": {"sources": [1]}}, {"data": {"sources": [1, 2]}}, ("spec.data.sources is [1] but was [1, 2]",)),
         ({"model": {"tied": True}}, {"model": {"tied": 1}}, ("spec.model.tied is true but was 1",)),

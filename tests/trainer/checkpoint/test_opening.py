@@ -50,7 +50,7 @@ REFUSALS: list[tuple[dict[str, Any], type[TrainerExit], str]] = [
         {
             "epoch": epoch(5),
             "fingerprints": Fingerprints(
-                sections={"spec.model": "1" * 64}, documents={"spec.model": {"llama": {"numHiddenLayers": 6}}}
+                sections={"spec.model": "1" * 64}, documents={"spec.model": {"family": "llama", "numHiddenLayers": 6}}
             ),
         },
         RunChanged,

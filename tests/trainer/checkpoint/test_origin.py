@@ -33,7 +33,7 @@ OWN = CheckpointSpec(root="file:///own")
 def prints(*, layers: int = 4, vocab: int = 512, sha: str = "t", seed: int = 0) -> Fingerprints:
     return fingerprints_of(
         {
-            "spec.model": {"llama": {"numHiddenLayers": layers}},
+            "spec.model": {"family": "llama", "numHiddenLayers": layers},
             "spec.tokenizer": {"bpe": {"vocabSize": vocab}},
             "spec.trainer": {"seed": seed, "steps": 10},
             "data": {"tokenizerSha256": sha, "contents": seed},

@@ -87,7 +87,7 @@ def test_the_document_is_valid_and_names_every_number(figures: dict[str, Any]) -
     assert find_problems(run.spec) == ()
     assert run.spec.trainer.batch_size * run.spec.trainer.sequence_length == ours.batch_tokens
     assert run.spec.trainer.steps == ours.steps
-    section = document(ours)["spec"]["model"]["nanochat"]
+    section = document(ours)["spec"]["model"]
     assert {"depth", "hiddenSize", "headDim", "windowPattern", "ropeTheta"} <= section.keys()
     assert run.spec.optimizer.muon_adamw is not None
 

@@ -123,7 +123,7 @@ def test_a_kernel_of_an_accelerator_and_a_model_in_a_file_have_a_plan(tmp_path: 
     (tmp_path / "base" / "config.json").write_text((GOLDENS / "qwen3" / "config.json").read_text())
     run = document(
         spec__accelerator={"type": "v5e", "topology": "2x4", "provisioning": "spot"},
-        spec__model={"huggingFace": {"config": "base/config.json"}},
+        spec__model={"family": "huggingFace", "configFile": "base/config.json"},
         spec__trainer={
             "steps": 10,
             "batchSize": 8,

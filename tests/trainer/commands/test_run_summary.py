@@ -36,7 +36,7 @@ def run_of(family: str = "llama", **changes: Any) -> TrainingRun:
     return parse_run(
         document(
             spec__accelerator=accelerator,
-            spec__model={family: SMALL_FAMILIES[family]},
+            spec__model=SMALL_FAMILIES[family],
             spec__trainer=trainer,
             **changes,
         )

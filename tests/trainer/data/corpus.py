@@ -70,7 +70,7 @@ def open_text(
     spec = TrainingRunSpec.model_validate(
         {
             "accelerator": {"type": "cpu"},
-            "model": {"llama": {}},
+            "model": {"family": "llama"},
             "data": {
                 "sources": [source.document() for source in given],
                 "order": {"random": {}} if shuffle else {"sequential": {}},

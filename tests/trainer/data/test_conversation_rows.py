@@ -51,7 +51,7 @@ def opened(
     spec = TrainingRunSpec.model_validate(
         {
             "accelerator": {"type": "cpu"},
-            "model": {"llama": {}},
+            "model": {"family": "llama"},
             "data": {
                 "sources": [{"name": "talk", "jsonl": {"paths": [str(path)]}, "format": form}],
                 "validation": {"fraction": 0.0},

@@ -38,7 +38,7 @@ def opened(
     form = {"prompt": {"field": "question", "referenceField": "answer", "template": TEMPLATE}}
     spec = {
         "accelerator": {"type": "cpu"},
-        "model": {"llama": {}},
+        "model": {"family": "llama"},
         "tokenizer": tokenizer or {"byte": {}},
         "data": {
             "sources": [{"name": "sums", "jsonl": {"paths": [str(path)]}, "format": form, **source}],

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic.alias_generators import to_camel
 
 from halcyon_api.families_reference import LEFT_OUT
-from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.model import FAMILIES
 from halcyon_api.spec.trainer import UNORDERED
 from tests.trainer.exactness.record import Results
 from tests.trainer.models.parity import NAMES, Golden
@@ -119,9 +119,9 @@ def page(results: Results) -> str:
 
 
 def _families(results: Results) -> Iterable[str]:
-    by_kind: dict[str, list[str]] = {to_camel(kind): [] for kind in ModelSpec.kinds() if kind != "custom"}
+    by_kind: dict[str, list[str]] = {to_camel(kind): [] for kind in FAMILIES if kind != "custom"}
     for name in NAMES:
-        by_kind[Golden.load(name).spec.kind].append(name)
+        by_kind[Golden.load(name).spec.family].append(name)
     by_kind[ORIGINAL].append(ORIGINAL)
     for kind, names in by_kind.items():
         errors = [_largest(results.get(table, {}), names) for table in ("logits", "gradients")]

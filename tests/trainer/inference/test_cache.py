@@ -14,7 +14,7 @@ import pytest
 
 from halcyon.models import Inputs
 from halcyon.models.cache import Cache, KeepsCache
-from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.families.section import ModelSection
 from tests.trainer.models.cases import FAMILIES, GPT2, LENGTH, LLAMA, VOCAB, logits, make, named
 
 _SHOWN = ("gemma2", "deepseek-v3", "qwen3-next", "nanochat")
@@ -30,7 +30,7 @@ _CALLS = ((6, (6, 4)), (6, (2, 6)), (1, (1, 1)), (1, (1, 1)))
 """Tokens of each call, and those that count in each row. Six tokens are more than a window of five."""
 
 
-def _made(spec: ModelSpec) -> Any:
+def _made(spec: ModelSection) -> Any:
     return make.__wrapped__(spec)  # not every section can be a key of its cache
 
 
@@ -70,7 +70,7 @@ def test_logits_with_a_cache_are_those_without(name: str) -> None:
 
 
 @pytest.mark.parametrize("spec", [pytest.param(FAMILIES["gemma3"], id="gemma3")])
-def test_a_windowed_layer_keeps_its_window_only(spec: ModelSpec) -> None:
+def test_a_windowed_layer_keeps_its_window_only(spec: ModelSection) -> None:
     cache = Cache.of(_made(spec).kept, 3, LENGTH, "float32", page=4, pages=5)
     windowed, whole = cache.groups["window 5"], cache.groups["all"]
     assert [x.shape[1:3] for x in windowed.arrays] == [(3, 5)] * 2
@@ -85,7 +85,7 @@ def test_latent_attention_keeps_one_vector_for_all_heads() -> None:
 
 
 @pytest.mark.parametrize("spec", [LLAMA, GPT2], ids=["llama", "gpt2"])
-def test_the_program_of_a_model_without_a_cache_has_none_of_it(spec: ModelSpec) -> None:
+def test_the_program_of_a_model_without_a_cache_has_none_of_it(spec: ModelSection) -> None:
     """The keyword changes no operation: a program without it and one with None are the same text."""
     model, tokens = _made(spec), named(np.zeros((2, LENGTH), np.int32))
     plain = jax.make_jaxpr(lambda model: model(Inputs(tokens)).features.array)(model)

@@ -14,7 +14,7 @@ from halcyon.inference import Engine, Sampling, Token
 from halcyon.inference.programs import PromptLogs
 from halcyon.inference.sequence import Sequence
 from halcyon.models import CausalLM
-from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.families.section import ModelSection
 from tests.trainer.models.cases import FAMILIES, LLAMA, TIED_LLAMA, VOCAB, logits, make, named
 
 _LENGTH = 64
@@ -53,7 +53,7 @@ def _engine(model: CausalLM, **changed: Any) -> Engine:
     return Engine(model, **{"slots": 3, "pages": 7, **changed})
 
 
-def _model(spec: ModelSpec) -> CausalLM:
+def _model(spec: ModelSection) -> CausalLM:
     return make.__wrapped__(spec, length=_LENGTH)  # not every section can be a key of its cache
 
 

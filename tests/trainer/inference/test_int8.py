@@ -14,7 +14,7 @@ import halcyon
 from halcyon.inference import Engine, Sampling
 from halcyon.models import int8
 from halcyon.models.int8 import Int8Embedding, Int8Linear, int8_product, quantized, rounded, stored_bytes
-from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.families.section import ModelSection
 from tests.trainer.models.cases import FAMILIES, LLAMA, TIED_LLAMA, VOCAB, changed, make
 
 _NOISE = np.random.default_rng(2)
@@ -81,7 +81,7 @@ def test_the_probabilities_of_a_model_stay_close(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.slow
 @pytest.mark.variant
 @pytest.mark.parametrize("spec", [*FAMILIES.values(), TIED_LLAMA], ids=[*FAMILIES, "tied-llama"])
-def test_an_engine_writes_with_weights_in_8_bits(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_writes_with_weights_in_8_bits(spec: ModelSection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its tokens are the most likely ones of the model with the same integers as plain weights."""
     monkeypatch.setattr(int8, "LEAST_WEIGHTS", 1)
     model = quantized(make.__wrapped__(spec, length=32))

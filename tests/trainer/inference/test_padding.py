@@ -16,7 +16,7 @@ from halcyon.inference.likelihood import log_probs_at
 from halcyon.inference.rollout import Prompted, Rollouts, RolloutShape
 from halcyon.models import CausalLM, Inputs, build_model
 from halcyon.models.int8 import quantized
-from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.families.section import ModelSection
 from tests.trainer.models.cases import GPT2, LLAMA, VOCAB, make, named
 from tests.trainer.support.meshes import mesh_of
 
@@ -24,7 +24,7 @@ PADDED, LENGTH = VOCAB.resize(32), 32
 TOKENS = np.random.default_rng(0).integers(0, VOCAB.size, (2, 6)).astype(np.int32)
 
 
-def pair(spec: ModelSpec) -> tuple[CausalLM, CausalLM]:
+def pair(spec: ModelSection) -> tuple[CausalLM, CausalLM]:
     """A model, and the same one with padding whose logits would be the greatest."""
     exact = make.__wrapped__(spec, length=LENGTH)
     shapes = jax.eval_shape(

@@ -28,33 +28,28 @@ from halcyon_api.spec.families.olmo import Olmo2Spec, Olmo3Spec
 from halcyon_api.spec.families.qwen import Qwen2Spec, Qwen3Spec
 from halcyon_api.spec.families.qwen_moe import Qwen3MoeSpec
 from halcyon_api.spec.families.qwen_next import Qwen3NextSpec
-from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.families.section import ModelSection
 
 VOCAB = hax.Axis("vocab", 24)
 LENGTH = 12
 
-LLAMA = ModelSpec(
-    llama=LlamaSpec(
-        num_hidden_layers=3, hidden_size=24, intermediate_size=40, num_attention_heads=6, num_key_value_heads=2
-    )
+LLAMA = LlamaSpec(
+    num_hidden_layers=3, hidden_size=24, intermediate_size=40, num_attention_heads=6, num_key_value_heads=2
 )
-TIED_LLAMA = ModelSpec(
-    llama=LlamaSpec(
-        num_hidden_layers=2,
-        hidden_size=16,
-        intermediate_size=24,
-        num_attention_heads=4,
-        tie_word_embeddings=True,
-        rope_theta=100.0,
-    )
+TIED_LLAMA = LlamaSpec(
+    num_hidden_layers=2,
+    hidden_size=16,
+    intermediate_size=24,
+    num_attention_heads=4,
+    tie_word_embeddings=True,
+    rope_theta=100.0,
 )
-GPT2 = ModelSpec(gpt2=Gpt2Spec(num_hidden_layers=3, hidden_size=24, num_attention_heads=4))
+GPT2 = Gpt2Spec(num_hidden_layers=3, hidden_size=24, num_attention_heads=4)
 
 
-def changed(spec: ModelSpec, **fields: Any) -> ModelSpec:
+def changed(spec: ModelSection, **fields: Any) -> ModelSection:
     """`spec` with some fields of its architecture replaced."""
-    member = spec.value.model_copy(update=fields)
-    return ModelSpec.model_validate({spec.kind: member})
+    return type(spec).model_validate(spec.model_dump() | fields)
 
 
 _SIZES: Any = {
@@ -92,44 +87,34 @@ FAMILIES = {
     "gpt2": GPT2,
     "llama-options": changed(LLAMA, head_dim=10, attention_bias=True, mlp_bias=True, hidden_act="relu2"),
     "gpt2-options": changed(GPT2, tie_word_embeddings=False, scale_attn_by_inverse_layer_idx=True),
-    "qwen2": ModelSpec(qwen2=Qwen2Spec(**_SIZES, use_sliding_window=True, max_window_layers=1, sliding_window=5)),
-    "qwen3": ModelSpec(qwen3=Qwen3Spec(**_SIZES, head_dim=6, attention_bias=True)),
-    "mistral": ModelSpec(mistral=MistralSpec(**_SIZES, sliding_window=5)),
-    "gemma": ModelSpec(gemma=GemmaSpec(**_SIZES, attention_bias=True)),
-    "gemma2": ModelSpec(gemma2=Gemma2Spec(**_SIZES, sliding_window=5, tie_word_embeddings=False)),
-    "gemma3": ModelSpec(gemma3=Gemma3Spec(**_SIZES | {"num_hidden_layers": 8}, sliding_window=5)),
-    "olmo2": ModelSpec(olmo2=Olmo2Spec(**_SIZES, attention_bias=True)),
-    "olmo3": ModelSpec(olmo3=Olmo3Spec(**_SIZES | {"num_hidden_layers": 6}, sliding_window=5)),
-    "mixtral": ModelSpec(mixtral=MixtralSpec(**_SIZES, num_local_experts=4, sliding_window=5)),
-    "qwen3-moe": ModelSpec(
-        qwen3_moe=Qwen3MoeSpec(**_SIZES | {"num_hidden_layers": 5}, **_EXPERTS, attention_bias=True)
+    "qwen2": Qwen2Spec(**_SIZES, use_sliding_window=True, max_window_layers=1, sliding_window=5),
+    "qwen3": Qwen3Spec(**_SIZES, head_dim=6, attention_bias=True),
+    "mistral": MistralSpec(**_SIZES, sliding_window=5),
+    "gemma": GemmaSpec(**_SIZES, attention_bias=True),
+    "gemma2": Gemma2Spec(**_SIZES, sliding_window=5, tie_word_embeddings=False),
+    "gemma3": Gemma3Spec(**_SIZES | {"num_hidden_layers": 8}, sliding_window=5),
+    "olmo2": Olmo2Spec(**_SIZES, attention_bias=True),
+    "olmo3": Olmo3Spec(**_SIZES | {"num_hidden_layers": 6}, sliding_window=5),
+    "mixtral": MixtralSpec(**_SIZES, num_local_experts=4, sliding_window=5),
+    "qwen3-moe": Qwen3MoeSpec(**_SIZES | {"num_hidden_layers": 5}, **_EXPERTS, attention_bias=True),
+    "gpt-oss": GptOssSpec(**_SIZES, num_local_experts=4, num_experts_per_tok=2, sliding_window=5),
+    "deepseek-v3": DeepseekV3Spec(**_SIZES | _LATENT, **_ROUTED, q_lora_rank=9, n_group=4, topk_group=2),
+    "deepseek-v3-no-rank": DeepseekV3Spec(**_SIZES | _LATENT | {"v_head_dim": 4}, **_ROUTED),
+    "deepseek-v3-biases": DeepseekV3Spec(**_SIZES | _LATENT, **_ROUTED, q_lora_rank=9, attention_bias=True),
+    "glm4-moe": Glm4MoeSpec(**_SIZES, **_ROUTED, head_dim=8, attention_bias=True, use_qk_norm=True),
+    "apertus": ApertusSpec(**_SIZES, attention_bias=True),
+    "apertus-relu2": ApertusSpec(**_SIZES, hidden_act="relu2"),
+    "qwen3-next": Qwen3NextSpec(
+        **_SIZES | {"num_hidden_layers": 6},
+        **_DELTA,
+        **_EXPERTS,
+        shared_expert_intermediate_size=14,
+        attention_bias=True,
     ),
-    "gpt-oss": ModelSpec(gpt_oss=GptOssSpec(**_SIZES, num_local_experts=4, num_experts_per_tok=2, sliding_window=5)),
-    "deepseek-v3": ModelSpec(
-        deepseek_v3=DeepseekV3Spec(**_SIZES | _LATENT, **_ROUTED, q_lora_rank=9, n_group=4, topk_group=2)
+    "nanochat": NanochatSpec(
+        depth=5, hidden_size=24, head_dim=4, num_key_value_heads=2, window_pattern="SL", sliding_window=5
     ),
-    "deepseek-v3-no-rank": ModelSpec(deepseek_v3=DeepseekV3Spec(**_SIZES | _LATENT | {"v_head_dim": 4}, **_ROUTED)),
-    "deepseek-v3-biases": ModelSpec(
-        deepseek_v3=DeepseekV3Spec(**_SIZES | _LATENT, **_ROUTED, q_lora_rank=9, attention_bias=True)
-    ),
-    "glm4-moe": ModelSpec(glm4_moe=Glm4MoeSpec(**_SIZES, **_ROUTED, head_dim=8, attention_bias=True, use_qk_norm=True)),
-    "apertus": ModelSpec(apertus=ApertusSpec(**_SIZES, attention_bias=True)),
-    "apertus-relu2": ModelSpec(apertus=ApertusSpec(**_SIZES, hidden_act="relu2")),
-    "qwen3-next": ModelSpec(
-        qwen3_next=Qwen3NextSpec(
-            **_SIZES | {"num_hidden_layers": 6},
-            **_DELTA,
-            **_EXPERTS,
-            shared_expert_intermediate_size=14,
-            attention_bias=True,
-        )
-    ),
-    "nanochat": ModelSpec(
-        nanochat=NanochatSpec(
-            depth=5, hidden_size=24, head_dim=4, num_key_value_heads=2, window_pattern="SL", sliding_window=5
-        )
-    ),
-    "qwen3.5": ModelSpec(qwen3_next=Qwen3NextSpec(**_SIZES | {"num_hidden_layers": 5}, **_DELTA, num_experts=0)),
+    "qwen3.5": Qwen3NextSpec(**_SIZES | {"num_hidden_layers": 5}, **_DELTA, num_experts=0),
 }
 """A small model of every family, some with options; between them, each number that a shape depends on."""
 EVERY_FAMILY = pytest.mark.parametrize("spec", FAMILIES.values(), ids=FAMILIES)
@@ -155,7 +140,7 @@ EVERY_PART = pytest.mark.parametrize(
 ARCHITECTURES = pytest.mark.parametrize("spec", [LLAMA, TIED_LLAMA, GPT2], ids=["llama", "tied-llama", "gpt2"])
 
 
-def shapes(spec: ModelSpec, vocab: hax.Axis = VOCAB, length: int = LENGTH, dtype: str = "float32") -> CausalLM:
+def shapes(spec: ModelSection, vocab: hax.Axis = VOCAB, length: int = LENGTH, dtype: str = "float32") -> CausalLM:
     """The shapes and types of the model."""
     build = functools.partial(
         build_model, spec, vocab, hax.Axis("position", length), dtype=dtype, key=jax.random.key(0)
@@ -164,7 +149,7 @@ def shapes(spec: ModelSpec, vocab: hax.Axis = VOCAB, length: int = LENGTH, dtype
 
 
 @functools.cache
-def make(spec: ModelSpec, length: int = LENGTH, dtype: str = "float32") -> CausalLM:
+def make(spec: ModelSection, length: int = LENGTH, dtype: str = "float32") -> CausalLM:
     """A model with random parameters, also in norms and biases, so that each affects the result.
 
     It needs no compilation.

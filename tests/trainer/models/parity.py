@@ -17,8 +17,7 @@ from halcyon.models import CausalLM, build_model
 from halcyon.models.families.lookup import form_of_config
 from halcyon.models.published.config import ConfigReader
 from halcyon.weights.layout import WeightLayout, leaf_shapes
-from halcyon_api.edits.classes import section_of
-from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.families.section import ModelSection
 from tests.arrays import load_arrays
 
 FOLDER = Path(__file__).parent / "goldens"
@@ -46,11 +45,9 @@ class Golden:
         }
 
     @property
-    def spec(self) -> ModelSpec:
+    def spec(self) -> ModelSection:
         """The model of its config.json."""
-        section = form_of_config(self.config).read(self.config)
-        kinds = {section_of(field.annotation): name for name, field in ModelSpec.model_fields.items()}
-        return ModelSpec.model_validate({kinds[type(section)]: section})
+        return form_of_config(self.config).read(self.config)
 
     def layout(self) -> tuple[CausalLM, WeightLayout]:
         """The shapes of the model, and where its parameters lie in the tensors."""
@@ -59,7 +56,7 @@ class Golden:
             hax.Axis("position", self.arrays["tokens"].shape[1]),
         )
         shapes = jax.eval_shape(functools.partial(build_model, self.spec, vocab, length, key=jax.random.key(0)))
-        return shapes, WeightLayout(form_of_config(self.config).tensors(self.spec.value), leaf_shapes(shapes))
+        return shapes, WeightLayout(form_of_config(self.config).tensors(self.spec), leaf_shapes(shapes))
 
     def model(self) -> CausalLM:
         """The model with the golden's weights."""

@@ -24,7 +24,8 @@ from halcyon.step.program import build_program
 from halcyon_api.base import InvalidRun
 from halcyon_api.mesh import run_mesh
 from halcyon_api.reading import parse_run
-from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.families.section import ModelSection
+from halcyon_api.spec.model import read_model
 from tests.trainer.models.cases import VOCAB, batch, logits, losses, make, shapes
 from tests.trainer.support.meshes import mesh_of
 
@@ -44,15 +45,15 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del sys.modules[name]
 
 
-def custom(path: str = "twogram:TwoGram", **config: Any) -> ModelSpec:
-    return ModelSpec.model_validate({"custom": {"class": path, "config": config}})
+def custom(path: str = "twogram:TwoGram", **config: Any) -> ModelSection:
+    return read_model({"family": "custom", "class": path, "config": config})
 
 
 def test_the_document_of_the_guide_names_its_class(package: Path) -> None:
     (document,) = re.findall(r"```yaml\n(.*?)```", GUIDE.read_text(), re.DOTALL)
-    spec = ModelSpec.model_validate(yaml.safe_load(document)["model"])
+    spec = read_model(yaml.safe_load(document)["model"])
     check_model(spec)
-    assert spec.document() == {"custom": {"class": "twogram:TwoGram", "config": {"width": 64}}}
+    assert spec.document() == {"family": "custom", "class": "twogram:TwoGram", "config": {"width": 64}}
 
 
 def test_the_model_of_the_guide_computes_and_counts(package: Path) -> None:
@@ -83,7 +84,7 @@ def test_the_operator_knows_no_size_of_a_custom_model(package: Path) -> None:
     assert shape.parameters == shape.flops_per_token(10) == 0
     assert shape.splits == ()
     with pytest.raises(BadConfiguration, match="no form of Hugging Face"):
-        form_of_section(custom().section)
+        form_of_section(custom())
 
 
 MODULES = {
@@ -129,14 +130,14 @@ def test_a_class_or_configuration_that_is_refused(
 ) -> None:
     for name, code in MODULES.items():
         (package / f"{name}.py").write_text(code)
-    with pytest.raises(BadConfiguration, match=rf"^spec\.model\.custom\.{message}") as refused:
+    with pytest.raises(BadConfiguration, match=rf"^spec\.model\.{message}") as refused:
         check_model(custom(path, **config))
     assert "\n" not in str(refused.value)
 
 
 def test_a_model_that_cannot_be_built_is_refused(package: Path) -> None:
     with pytest.raises(
-        BadConfiguration, match=r"^spec\.model\.custom\.class: twogram:TwoGram cannot build the model \(TypeError"
+        BadConfiguration, match=r"^spec\.model\.class: twogram:TwoGram cannot build the model \(TypeError"
     ):
         shapes(custom(width="wide"))
 
@@ -148,7 +149,7 @@ def document(**model: Any) -> dict[str, Any]:
         "metadata": {"name": "own"},
         "spec": {
             "accelerator": {"type": "cpu", "topology": "1x8"},
-            "model": {"custom": model},
+            "model": {"family": "custom"} | model,
             "data": {"sources": [{"name": "python", "stdlib": {}}]},
             "optimizer": {"learningRate": 0.001, "schedule": {"cosine": {}}, "adamw": {}},
             "trainer": {"steps": 10, "batchSize": 8, "sequenceLength": 16},
@@ -158,7 +159,7 @@ def document(**model: Any) -> dict[str, Any]:
 
 
 def test_the_form_of_a_class_is_checked_by_the_schema() -> None:
-    with pytest.raises(InvalidRun, match=r"spec\.model\.custom\.class"):
+    with pytest.raises(InvalidRun, match=r"spec\.model\.class"):
         parse_run(document(**{"class": "twogram.TwoGram"}))
 
 

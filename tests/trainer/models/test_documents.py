@@ -14,7 +14,7 @@ from halcyon.data.examples import Examples, examples_of
 from halcyon.models.parts.attention_choice import Target, attending
 from halcyon.parallel.partition import computing
 from halcyon_api.spec.attention import AttentionName
-from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.families.section import ModelSection
 from tests.trainer.models.cases import GPT2, LENGTH, LLAMA, VOCAB, logits, loss_and_gradient, make, named
 from tests.trainer.models.gpus import interpreted_triton
 from tests.trainer.support.meshes import mesh_from
@@ -38,7 +38,7 @@ def packed(*rows: tuple[list[int], ...]) -> Examples:
     )
 
 
-def losses(spec: ModelSpec, examples: Examples, *, with_segments: bool) -> np.ndarray:
+def losses(spec: ModelSection, examples: Examples, *, with_segments: bool) -> np.ndarray:
     """Loss of each document, [row, document]."""
     found = logits(make(spec), named(examples.tokens), named(examples.segments) if with_segments else None)
     nats = -np.asarray(jax.nn.log_softmax(found))
@@ -50,7 +50,7 @@ ROWS = packed(DOCUMENTS, OTHERS, *((document,) for document in DOCUMENTS))
 
 
 @pytest.mark.parametrize("spec", [LLAMA, GPT2], ids=["llama", "gpt2"])
-def test_a_document_in_a_packed_row_is_predicted_from_itself_alone(spec: ModelSpec) -> None:
+def test_a_document_in_a_packed_row_is_predicted_from_itself_alone(spec: ModelSection) -> None:
     together, among_others, *alone = losses(spec, ROWS, with_segments=True)
     assert together[1] == pytest.approx(among_others[1], rel=1e-6)
     assert together[0] == pytest.approx(alone[0][0], rel=1e-5)

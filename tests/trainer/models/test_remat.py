@@ -16,7 +16,7 @@ from halcyon.models import Inputs, build_model
 from halcyon.models.remat import group_size
 from halcyon.models.stack import with_remat
 from halcyon.step.objectives.next_token import next_token_sums
-from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.model import read_model
 from halcyon_api.spec.trainer import REMAT, Remat
 
 LAYERS, ROWS, LENGTH = 12, 4, 64
@@ -24,12 +24,12 @@ VOCAB, POSITION = Axis("vocab", 64), Axis("position", LENGTH)
 SIZES: dict[str, Any] = {"hiddenSize": 16, "intermediateSize": 32, "numAttentionHeads": 2, "numKeyValueHeads": 1}
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {"llama": {"numHiddenLayers": LAYERS, "hiddenSize": 16, "intermediateSize": 32, "numAttentionHeads": 2}},
-    "gpt2": {"gpt2": {"numHiddenLayers": LAYERS, "hiddenSize": 16, "numAttentionHeads": 2}},
-    "gemma3": {"gemma3": SIZES | {"numHiddenLayers": LAYERS, "slidingWindow": 16, "headDim": 8}},
+    "gpt2": {"family": "gpt2", "numHiddenLayers": LAYERS, "hiddenSize": 16, "numAttentionHeads": 2},
+    "gemma3": {"family": "gemma3"} | SIZES | {"numHiddenLayers": LAYERS, "slidingWindow": 16, "headDim": 8},
     # Each of its halves must repeat the pattern of windows: groups of one repetition would be those of the policy
     # `full`.
-    "nanochat": {"nanochat": {"depth": 2 * LAYERS, "hiddenSize": 32, "headDim": 8, "slidingWindow": 16}},
-    "mixtral": {"mixtral": SIZES | {"numHiddenLayers": LAYERS, "numLocalExperts": 4}},
+    "nanochat": {"family": "nanochat", "depth": 2 * LAYERS, "hiddenSize": 32, "headDim": 8, "slidingWindow": 16},
+    "mixtral": {"family": "mixtral"} | SIZES | {"numHiddenLayers": LAYERS, "numLocalExperts": 4},
 }
 """One scan, one with inputs, runs of unlike blocks, blocks with outputs."""
 RECOMPUTES: tuple[Remat, ...] = ("dots", "attention", "full", "nested")
@@ -42,7 +42,7 @@ XLA may fuse recomputed operations differently.
 
 def program(family: str, remat: Remat) -> tuple[Any, Any]:
     """The gradient of the loss as a function of a model, and the model."""
-    spec = ModelSpec.model_validate(FAMILIES[family], by_alias=True)
+    spec = read_model(FAMILIES[family])
     batch, tokens = (
         Axis("batch", ROWS),
         np.random.default_rng(0).integers(0, VOCAB.size, (ROWS, LENGTH + 1)).astype(np.int32),

@@ -13,14 +13,14 @@ from haliax import Axis, NamedArray
 from halcyon.models.parameters import Role
 from halcyon.models.parts.linear import Linear
 from halcyon.models.stack import Stack, blocks_apart, taken_apart
-from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.families.section import ModelSection
 from tests.trainer.models.cases import FAMILIES, LENGTH, VOCAB, logits, make, named
 
 
 @pytest.mark.slow
 @pytest.mark.variant
 @pytest.mark.parametrize("spec", FAMILIES.values(), ids=FAMILIES)
-def test_blocks_apart_compute_the_numbers_of_their_stack(spec: ModelSpec) -> None:
+def test_blocks_apart_compute_the_numbers_of_their_stack(spec: ModelSection) -> None:
     model = make.__wrapped__(spec)
     tokens = named(np.random.default_rng(0).integers(0, VOCAB.size, (2, LENGTH), np.int32))
     separate = blocks_apart(model)

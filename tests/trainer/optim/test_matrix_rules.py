@@ -18,7 +18,7 @@ from halcyon.optim import build_optimizer
 from halcyon.optim.hidden import orthogonalize
 from halcyon.optim.rules.kron import random_like
 from halcyon_api.spec.families.llama import LlamaSpec
-from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.optimizer import OptimizerSpec
 from halcyon_api.spec.rules import MatricesSpec
 from tests.trainer.models.cases import make
@@ -28,14 +28,14 @@ from tests.trainer.optim import matrix_references as references
 STEPS = 20
 RATE, DECAY = 0.02, 0.3
 SIZES: Any = {"num_hidden_layers": 2, "hidden_size": 8, "num_attention_heads": 2}
-WIDE = ModelSpec(llama=LlamaSpec(**SIZES, intermediate_size=12, num_key_value_heads=1))
-SQUARE = ModelSpec(llama=LlamaSpec(**SIZES, intermediate_size=8))
+WIDE = LlamaSpec(**SIZES, intermediate_size=12, num_key_value_heads=1)
+SQUARE = LlamaSpec(**SIZES, intermediate_size=8)
 """All hidden matrices are square.
 
 Eigenvectors of the larger side of others are not unique as long as few gradients are known.
 """
 
-CASES: dict[str, tuple[ModelSpec, dict[str, Any], Any]] = {
+CASES: dict[str, tuple[ModelSection, dict[str, Any], Any]] = {
     "muon": (WIDE, {"muon": {}}, references.Muon),
     "muon-plain": (
         WIDE,

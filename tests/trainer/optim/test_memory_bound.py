@@ -17,7 +17,6 @@ from halcyon_api.memory import least_need
 from halcyon_api.mesh import run_mesh
 from halcyon_api.reading import parse_run
 from halcyon_api.spec.families.llama import LlamaSpec
-from halcyon_api.spec.model import ModelSpec
 from halcyon_api.spec.optimizer import OptimizerSpec
 from tests.api.documents import document
 from tests.trainer.models.cases import FAMILIES, shapes
@@ -29,9 +28,7 @@ WITH_FACTORS = ("soap", "soapMuon", "kron")
 
 def deep() -> CausalLM:
     """Nearly all of its parameters are in hidden matrices."""
-    spec = ModelSpec(
-        llama=LlamaSpec(num_hidden_layers=8, hidden_size=256, intermediate_size=512, num_attention_heads=8)
-    )
+    spec = LlamaSpec(num_hidden_layers=8, hidden_size=256, intermediate_size=512, num_attention_heads=8)
     build = functools.partial(
         build_model, spec, hax.Axis("vocab", 64), hax.Axis("position", 8), dtype="float32", key=jax.random.key(0)
     )

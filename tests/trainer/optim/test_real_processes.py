@@ -20,6 +20,7 @@ import pytest
 from halcyon.checkpoint.arrays import compare
 from halcyon.optim.registry import RULES
 from halcyon_api.ends import ExitCode
+from tests.families import llama
 from tests.ports import free_port
 from tests.trainer.run.test_resume import newest_checkpoint, seen_step
 from tests.trainer.support.process_groups import TrainerProcesses, each_restart, start_processes
@@ -82,9 +83,7 @@ def document(folder: Path, root: str, case: str, *, hosts: int = 1, microbatches
         "metadata": {"name": "rules", "namespace": "tests"},
         "spec": {
             "accelerator": {"type": "cpu", "topology": "1x1", "slices": hosts},
-            "model": {
-                "llama": {"numHiddenLayers": 2, "hiddenSize": 16, "intermediateSize": 24, "numAttentionHeads": 2}
-            },
+            "model": llama(2, 16, 24, 2),
             "data": {
                 "sources": [
                     {

@@ -87,7 +87,7 @@ def compiled(case: str, on: str, microbatches: int) -> tuple[Program, Any]:
     moments = "float8" if case.startswith("float8 ") else "float32"
     run = document(
         spec__accelerator={"type": "cpu", "topology": "1x4", "slices": 1},
-        spec__model={"llama": {"numHiddenLayers": 2, "hiddenSize": 16, "intermediateSize": 16, "numAttentionHeads": 2}},
+        spec__model={"family": "llama", "numHiddenLayers": 2, "hiddenSize": 16, "intermediateSize": 16, "numAttentionHeads": 2},
         spec__optimizer={"learningRate": 1e-3,
         "schedule": {"constant": {}}} | optimizer_of(case.removeprefix("float8 ")),
         spec__average={"ema": {"decay": 0.9}},

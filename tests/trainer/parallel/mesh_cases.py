@@ -4,36 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
-LLAMA: dict[str, Any] = {
-    "llama": {
-        "numHiddenLayers": 2,
-        "hiddenSize": 16,
-        "intermediateSize": 24,
-        "numAttentionHeads": 4,
-        "numKeyValueHeads": 2,
-    }
-}
-TIED: dict[str, Any] = {"llama": LLAMA["llama"] | {"tieWordEmbeddings": True}}
-GPT2: dict[str, Any] = {"gpt2": {"numHiddenLayers": 2, "hiddenSize": 16, "numAttentionHeads": 4}}
+from tests.families import llama
+
+LLAMA: dict[str, Any] = llama(2, 16, 24, 4, numKeyValueHeads=2)
+TIED: dict[str, Any] = LLAMA | {"tieWordEmbeddings": True}
+GPT2: dict[str, Any] = {"family": "gpt2", "numHiddenLayers": 2, "hiddenSize": 16, "numAttentionHeads": 4}
 MIXTRAL: dict[str, Any] = {
-    "mixtral": {
-        "numHiddenLayers": 2,
-        "hiddenSize": 16,
-        "intermediateSize": 8,
-        "numAttentionHeads": 4,
-        "numKeyValueHeads": 2,
-        "numLocalExperts": 8,
-        "routerAuxLossCoef": 0.1,
-        "routerZLossCoef": 0.01,
-    }
+    "family": "mixtral",
+    "numHiddenLayers": 2,
+    "hiddenSize": 16,
+    "intermediateSize": 8,
+    "numAttentionHeads": 4,
+    "numKeyValueHeads": 2,
+    "numLocalExperts": 8,
+    "routerAuxLossCoef": 0.1,
+    "routerZLossCoef": 0.01,
 }
 SIZES: dict[str, Any] = {"hiddenSize": 16, "intermediateSize": 24, "numAttentionHeads": 4, "numKeyValueHeads": 2}
-OLMO3: dict[str, Any] = {"olmo3": SIZES | {"numHiddenLayers": 5, "slidingWindow": 4, "attentionBias": True}}
+OLMO3: dict[str, Any] = {"family": "olmo3"} | SIZES | {"numHiddenLayers": 5, "slidingWindow": 4, "attentionBias": True}
 """A mesh splits what a norm of all heads together is a mean of."""
-GEMMA2: dict[str, Any] = {"gemma2": SIZES | {"numHiddenLayers": 3, "slidingWindow": 4, "finalLogitSoftcapping": 2.0}}
-QWEN3: dict[str, Any] = {"qwen3": SIZES | {"numHiddenLayers": 2, "attentionBias": True}}
+GEMMA2: dict[str, Any] = (
+    {"family": "gemma2"} | SIZES | {"numHiddenLayers": 3, "slidingWindow": 4, "finalLogitSoftcapping": 2.0}
+)
+QWEN3: dict[str, Any] = {"family": "qwen3"} | SIZES | {"numHiddenLayers": 2, "attentionBias": True}
 EXPERTS: dict[str, Any] = SIZES | {"numHiddenLayers": 2, "intermediateSize": 8, "numExpertsPerTok": 2}
-GPT_OSS: dict[str, Any] = {"gptOss": EXPERTS | {"numLocalExperts": 8, "slidingWindow": 4}}
+GPT_OSS: dict[str, Any] = {"family": "gptOss"} | EXPERTS | {"numLocalExperts": 8, "slidingWindow": 4}
 """Sinks, and biases of the experts."""
 LATENT: dict[str, Any] = {
     "qLoraRank": 8,
@@ -43,9 +38,12 @@ LATENT: dict[str, Any] = {
     "vHeadDim": 8,
     "numKeyValueHeads": 4,
 }
-DEEPSEEK: dict[str, Any] = {
-    "deepseekV3": EXPERTS | LATENT | {"nRoutedExperts": 8, "moeIntermediateSize": 8, "routerCorrectionCoef": 0.01}
-}
+DEEPSEEK: dict[str, Any] = (
+    {"family": "deepseekV3"}
+    | EXPERTS
+    | LATENT
+    | {"nRoutedExperts": 8, "moeIntermediateSize": 8, "routerCorrectionCoef": 0.01}
+)
 """Values of another size than keys, a shared expert, and a layer without experts."""
 DELTA: dict[str, Any] = {
     "linearNumKeyHeads": 2,
@@ -54,19 +52,18 @@ DELTA: dict[str, Any] = {
     "linearValueHeadDim": 6,
     "headDim": 8,
 }
-QWEN3_NEXT: dict[str, Any] = {
-    "qwen3Next": EXPERTS | DELTA | {"numHiddenLayers": 4, "numExperts": 8, "moeIntermediateSize": 8}
-}
+QWEN3_NEXT: dict[str, Any] = (
+    {"family": "qwen3Next"} | EXPERTS | DELTA | {"numHiddenLayers": 4, "numExperts": 8, "moeIntermediateSize": 8}
+)
 """States of gated delta nets beside attention with a gate, and a shared MLP with a factor."""
 NANOCHAT: dict[str, Any] = {
-    "nanochat": {
-        "depth": 4,
-        "hiddenSize": 32,
-        "headDim": 8,
-        "numKeyValueHeads": 2,
-        "windowPattern": "SL",
-        "slidingWindow": 4,
-    }
+    "family": "nanochat",
+    "depth": 4,
+    "hiddenSize": 32,
+    "headDim": 8,
+    "numKeyValueHeads": 2,
+    "windowPattern": "SL",
+    "slidingWindow": 4,
 }
 """A smear, value embeddings, and a norm without weights."""
 MODELS = {
@@ -85,7 +82,7 @@ MODELS = {
 
 RECOMPUTED = ("attention", "dots", "full", "nested", "offload")
 """Remat policies that compute something again."""
-MODELS["four layers"] = {"llama": LLAMA["llama"] | {"numHiddenLayers": 4}}
+MODELS["four layers"] = LLAMA | {"numHiddenLayers": 4}
 """Blocks enough for groups of them."""
 
 FEW: list[Any] = [

@@ -13,7 +13,7 @@ from halcyon.models import Inputs
 from halcyon.parallel.axes import COMPUTE_AXES, constrain, shardings
 from halcyon.parallel.partition import computing
 from halcyon.step.objectives.next_token import next_token_sums
-from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.families.section import ModelSection
 from tests.trainer.models.cases import GPT2, LLAMA, batch, make, named
 from tests.trainer.support.meshes import mesh_of
 
@@ -25,7 +25,7 @@ def loss_and_gradient(model: Any, tokens: Any, targets: Any, weights: Any, segme
 
 
 @pytest.mark.parametrize("spec", [LLAMA, pytest.param(GPT2, marks=pytest.mark.variant)], ids=["llama", "gpt2"])
-def test_given_positions_mean_the_same_on_a_mesh_that_splits_them(spec: ModelSpec) -> None:
+def test_given_positions_mean_the_same_on_a_mesh_that_splits_them(spec: ModelSection) -> None:
     """Positions restart with each segment, so a row of learned positions is used by several devices."""
     model, arrays = make(spec), batch(rows=4)
     ids = np.asarray(arrays[3].array)

@@ -42,7 +42,7 @@ def program_on(
     }
     run = document(
         spec__accelerator={"type": kind, "topology": "2x4" if kind == "v5e" else "1x8", "slices": 1},
-        spec__model={"llama": LLAMA | {"tieWordEmbeddings": tied}},
+        spec__model={"family": "llama"} | LLAMA | {"tieWordEmbeddings": tied},
         spec__trainer={"steps": 10} | settings,
     )
     return build_program(parse_run(run).spec, VOCAB, mesh_of(*sizes, context=context))

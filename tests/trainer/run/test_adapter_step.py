@@ -24,7 +24,7 @@ from tests.api.documents import document
 from tests.families import SMALL_FAMILIES
 from tests.trainer.support.meshes import mesh_of
 
-TINY = {"llama": {"numHiddenLayers": 2, "hiddenSize": 16, "intermediateSize": 24, "numAttentionHeads": 2}}
+TINY = {"family": "llama", "numHiddenLayers": 2, "hiddenSize": 16, "intermediateSize": 24, "numAttentionHeads": 2}
 ORIGIN = {"huggingFace": {"path": "/base"}}
 ROWS, LENGTH, VOCABULARY = 8, 8, 60
 
@@ -130,7 +130,7 @@ def test_adapters_of_experts_train_alike_on_every_mesh(mesh: dict[str, int]) -> 
         "weights": np.ones(tokens.shape, np.float32),
         "segments": np.zeros_like(tokens),
     }
-    model = {"mixtral": SMALL_FAMILIES["mixtral"] | {"numHiddenLayers": 1}}
+    model = SMALL_FAMILIES["mixtral"] | {"numHiddenLayers": 1}
     whole = build_program(spec_of({"rank": 2}, model), VOCABULARY, mesh_of())
     divided = build_program(spec_of({"rank": 2}, model, microbatches=2), VOCABULARY, mesh_of(**mesh))
     noise = np.random.default_rng(1)

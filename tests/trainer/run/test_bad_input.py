@@ -14,6 +14,7 @@ import yaml
 
 from halcyon_api.checkpoint_documents import decode_head
 from halcyon_api.ends import ExitCode
+from tests.families import llama
 from tests.trainer.support.process_groups import run_document, start_processes
 
 pytestmark = pytest.mark.slow
@@ -103,15 +104,7 @@ def test_a_root_that_cannot_be_written(run: Document, tmp_path: Path) -> None:
         ("trainer", {"seed": 7}, "seed"),
         pytest.param(
             "model",
-            {
-                "llama": {
-                    "numHiddenLayers": 3,
-                    "hiddenSize": 32,
-                    "intermediateSize": 64,
-                    "numAttentionHeads": 4,
-                    "numKeyValueHeads": 2,
-                }
-            },
+            llama(3, 32, 64, 4, numKeyValueHeads=2),
             "numHiddenLayers",
             marks=pytest.mark.variant,
         ),

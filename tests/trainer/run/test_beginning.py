@@ -38,7 +38,7 @@ LLAMA = {"numHiddenLayers": 2, "hiddenSize": 8, "intermediateSize": 12, "numAtte
 
 def spec_of(tmp_path: Path, origin: dict[str, Any], **model: Any) -> TrainingRunSpec:
     document = run_document(tmp_path / "own", sequenceLength=16)
-    document["spec"] |= {"model": {"llama": LLAMA | model}, "from": origin}
+    document["spec"] |= {"model": {"family": "llama"} | LLAMA | model, "from": origin}
     return parse_run(document).spec
 
 
@@ -135,7 +135,7 @@ def test_rows_that_pad_the_vocabulary_are_zero_and_weights_are_rounded(tmp_path:
 @pytest.mark.parametrize(
     ("config", "model", "tokens", "sentence"),
     [
-        ({}, {"hiddenSize": 16}, 60, "hidden_size is 8 there, and 16 by spec.model.llama"),
+        ({}, {"hiddenSize": 16}, 60, "hidden_size is 8 there, and 16 by spec.model;"),
         ({"rms_norm_eps": 1e-6}, {}, 60, "rms_norm_eps is 1e-06 there"),
         ({}, {}, 71, "spec.tokenizer: it has 71 tokens, but the model in .* knows only 70"),
     ],
@@ -185,7 +185,7 @@ def test_a_damaged_import_and_the_root_of_another_run_are_rejected(tmp_path: Pat
 def test_a_run_trains_imported_weights_and_its_export_is_loaded_again(tmp_path: Path) -> None:
     """From the files and from an import: the same losses. The run commits step 0, and later needs neither."""
     document = run_document(tmp_path / "first", slices=1, steps=6, sequenceLength=16)
-    document["spec"] |= {"model": {"llama": LLAMA}, "tokenizer": {"byte": {}}}
+    document["spec"] |= {"model": {"family": "llama"} | LLAMA, "tokenizer": {"byte": {}}}
     document["spec"]["checkpoint"]["keep"] = 4
     tensors = llama_tensors()
     random = np.random.default_rng(5)

@@ -25,7 +25,7 @@ def document(example: str, root: Path, base: Path | None = None, **spec: Any) ->
     """An example with the sizes of a tiny model."""
     found = yaml.safe_load((REPOSITORY / "examples" / f"{example}.yaml").read_text())
     mine = found["spec"]
-    mine["model"]["llama"] = {"numHiddenLayers": 1, "hiddenSize": 16, "intermediateSize": 24, "numAttentionHeads": 2}
+    mine["model"] = {"numHiddenLayers": 1, "hiddenSize": 16, "intermediateSize": 24, "numAttentionHeads": 2}
     mine["tokenizer"]["bpe"]["vocabSize"] = 512
     for source in mine["data"]["sources"]:
         source["jsonl"]["paths"] = [str(REPOSITORY / path) for path in source["jsonl"]["paths"]]

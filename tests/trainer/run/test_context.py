@@ -151,7 +151,7 @@ def test_exactly_the_fields_that_change_the_results_are_fingerprinted() -> None:
         assert sections(**same) == reference
     for changed, section in (
         ({"spec__trainer__seed": 1}, "spec.trainer"),
-        ({"spec__model__llama__numHiddenLayers": 3}, "spec.model"),
+        ({"spec__model__numHiddenLayers": 3}, "spec.model"),
         ({"spec__optimizer": {"adamw": {"beta2": 0.9}}}, "spec.optimizer"),
         ({"spec__trainer__precision": {"moments": "bfloat16"}}, "spec.trainer"),
         ({"spec__data__order": {"sequential": {}}}, "spec.data"),

@@ -23,7 +23,7 @@ STEPS = 60
 
 def document(root: Path, path: str) -> dict[str, Any]:
     run = run_document(root, slices=1, steps=STEPS)
-    return {**run, "spec": {**run["spec"], "model": {"custom": {"class": path, "config": {"width": 16}}}}}
+    return {**run, "spec": {**run["spec"], "model": {"family": "custom", "class": path, "config": {"width": 16}}}}
 
 
 def test_a_custom_model_trains_and_resumes_bitwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,5 +57,5 @@ def test_a_custom_class_that_does_not_import_ends_the_run_before_a_device_is_tak
     assert group.leader.popen.returncode == ExitCode.BAD_CONFIGURATION
     report = group.leader.report()
     assert report["cause"] == "badConfiguration"
-    assert report["message"].startswith("spec.model.custom.class: nowhere.models does not import (ModuleNotFoundError")
+    assert report["message"].startswith("spec.model.class: nowhere.models does not import (ModuleNotFoundError")
     assert not any(event["event"] in ("joined", "step") for event in group.leader.events)

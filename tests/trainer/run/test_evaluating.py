@@ -228,7 +228,7 @@ def test_an_impossible_evaluation_is_rejected_in_one_sentence(
     missing = evaluating(document, tmp_path / "missing")
     missing["spec"]["from"] = {**missing["spec"]["from"], "step": 7}
     bigger = evaluating(
-        document, tmp_path / "bigger", model={"llama": {**document["spec"]["model"]["llama"], "hiddenSize": 64}}
+        document, tmp_path / "bigger", model={"family": "llama", **document["spec"]["model"], "hiddenSize": 64}
     )
     elsewhere = evaluating(document, tmp_path / "elsewhere")
     elsewhere["spec"]["from"] = {**elsewhere["spec"]["from"], "run": "somebody"}
@@ -238,7 +238,7 @@ def test_an_impossible_evaluation_is_rejected_in_one_sentence(
     ]
     expected = [
         (ExitCode.NO_VALID_CHECKPOINT, "spec.from.step: run tiny has no checkpoint of step 7"),
-        (ExitCode.RUN_CHANGED, "spec.model.llama.hiddenSize"),
+        (ExitCode.RUN_CHANGED, "spec.model.hiddenSize"),
         (ExitCode.ROOT_TAKEN, "is of run tests/tiny, not of tests/somebody"),
     ]
     for (group, _), (code, sentence) in zip(started, expected, strict=True):

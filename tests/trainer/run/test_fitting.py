@@ -39,7 +39,7 @@ def spec_of(
 ) -> TrainingRunSpec:
     run = document(
         spec__accelerator={"type": "cpu", "topology": "1x2", "slices": 1},
-        spec__model__llama__numHiddenLayers=8,
+        spec__model__numHiddenLayers=8,
         spec__trainer={
             "steps": 10, "batchSize": ROWS, "sequenceLength": LENGTH, "microbatches": microbatches, "remat": remat,
             "offload": offload,

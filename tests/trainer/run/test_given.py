@@ -197,7 +197,11 @@ def test_objects_of_another_kind_are_rejected(given: dict[str, Any], sentence: s
 @pytest.mark.parametrize(
     ("spec", "given", "sentence"),
     [
-        ({"model": {"llama": {}}}, {"model": MODULE}, "spec.model: it does not go together with model, which is given"),
+        (
+            {"model": {"family": "llama"}},
+            {"model": MODULE},
+            "spec.model: it does not go together with model, which is given",
+        ),
         ({"data": {"sources": [{}]}}, {"batches": [batch()]}, "spec.data: it does not go together with batches"),
         ({"trainer": {"steps": 2, "batchSize": 8}}, {"batches": [batch()]}, "spec.trainer.batchSize: it is 8, but"),
         ({"export": {"everySteps": 2}}, {"model": MODULE}, "spec.export: it does not go together with model"),
@@ -222,7 +226,7 @@ def test_a_document_must_not_contradict_the_objects(spec: Any, given: dict[str, 
         "trainer": trainer,
         "checkpoint": {"root": "file:///var/tmp/given"},
         **({} if "batches" in given else {"data": text}),
-        **({} if "model" in given else {"model": {"llama": {}}}),
+        **({} if "model" in given else {"model": {"family": "llama"}}),
     }
     document = {
         "apiVersion": "halcyon.dev/v1alpha1",

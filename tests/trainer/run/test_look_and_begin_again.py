@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from halcyon_api.ends import ExitCode
+from tests.families import llama
 from tests.suite.limits import limit
 
 pytestmark = pytest.mark.slow
@@ -21,7 +22,7 @@ def test_a_look_freezes_nothing_and_a_training_is_begun_again_with_fresh(tmp_pat
     text.write_text("The quick brown fox jumps over the lazy dog.\n" * 200)
     spec = {
         "accelerator": {"type": "cpu"},
-        "model": {"llama": {"numHiddenLayers": 1, "hiddenSize": 8, "intermediateSize": 8, "numAttentionHeads": 1}},
+        "model": llama(1, 8, 8, 1),
         "tokenizer": {"bpe": {"vocabSize": 512}},
         "data": {"sources": [{"name": "notes", "text": {"paths": [str(text.parent)]}}]},
         "trainer": {"steps": 2, "batchSize": 2, "sequenceLength": 16},

@@ -15,6 +15,7 @@ from halcyon.storage.store import Store
 from halcyon.telemetry.history.samples import read_samples, sampled_steps
 from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
+from tests.families import llama
 from tests.trainer.support.process_groups import each_restart, run_document, start_processes
 
 pytestmark = pytest.mark.slow
@@ -33,7 +34,7 @@ def document_of(folder: Path) -> dict[str, Any]:
     found = run_document(folder / "root", slices=1, topology="1x2", steps=STEPS, batchSize=8, sequenceLength=24)
     spec = found["spec"]
     spec["trainer"]["evaluation"] = {"everySteps": STEPS, "batches": 1}
-    spec["model"] = {"llama": {"numHiddenLayers": 1, "hiddenSize": 16, "intermediateSize": 24, "numAttentionHeads": 2}}
+    spec["model"] = llama(1, 16, 24, 2)
     form = {"prompt": {"field": "question", "referenceField": "answer", "template": "{{ messages[0]['content'] }}"}}
     spec["data"] = {
         "sources": [{"name": "asked", "jsonl": {"paths": [str(rows)]}, "format": form}],

@@ -135,7 +135,7 @@ def test_every_family_replays_and_its_audits_find_nothing(family: str, tmp_path:
     """An audit that found something would end the training with another exit code."""
     parts = {"spec.accelerator.topology": "1x2", "spec.mesh": {"ici": {"data": 2, "fsdp": 1}}}
     audited = {"spec.recovery": {"audit": {"everySteps": EVERY}}}
-    path = run(tmp_path, **parts, **audited, **{"spec.model": {family: SMALL_FAMILIES[family]}})
+    path = run(tmp_path, **parts, **audited, **{"spec.model": SMALL_FAMILIES[family]})
     trained(path)
     code, found = replayed(path, "--from", EVERY)
     assert (code, found["identical"], found["differentArrays"]) == (0, True, [])

@@ -111,7 +111,7 @@ def test_one_process_with_four_devices_and_four_processes_with_one_agree(tmp_pat
 def test_every_family_resumes_bitwise(tmp_path: Path, model: str) -> None:
     runs = [document(tmp_path, name, 14, slices=1, topology="1x2") for name in ("calm-root", "root")]
     for run in runs:
-        run["spec"]["model"] = {model: SMALL_FAMILIES[model]}
+        run["spec"]["model"] = SMALL_FAMILIES[model]
     calm = start_processes(runs[0], tmp_path / "calm")
     assert calm.wait() == [ExitCode.DONE]
     losses: dict[int, float] = {}

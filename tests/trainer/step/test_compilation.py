@@ -199,7 +199,7 @@ def test_a_restarted_run_of_several_processes_reads_its_program_back_and_compute
 @pytest.mark.variant
 def test_a_loop_over_many_layers_is_compiled_by_every_start(tmp_path: Path) -> None:
     document = run_document(tmp_path / "root", topology="1x2", steps=5)
-    document["spec"]["model"]["llama"]["numHiddenLayers"] = 9
+    document["spec"]["model"]["numHiddenLayers"] = 9
     assert cached(train(document, tmp_path / "run")) == [0, 0]
     assert not list((tmp_path / "root").glob("compilation/*/*"))
 

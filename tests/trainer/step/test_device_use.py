@@ -36,7 +36,9 @@ def spec_of(**changes: Any) -> TrainingRunSpec:
     trainer = {"steps": 10, "batchSize": ROWS, "sequenceLength": LENGTH} | changes.pop("trainer", {})
     accelerator = {"type": "cpu", "topology": "1x8", "slices": 1}
     return parse_run(
-        document(spec__accelerator=accelerator, spec__model={"llama": LLAMA}, spec__trainer=trainer, **changes)
+        document(
+            spec__accelerator=accelerator, spec__model={"family": "llama"} | LLAMA, spec__trainer=trainer, **changes
+        )
     ).spec
 
 

@@ -75,7 +75,7 @@ def test_a_step_keeps_more_the_less_it_computes_again() -> None:
         for remat in AUTOMATIC_REMAT
     ]
     assert found == sorted(set(found), reverse=True)
-    llama = spec.model.llama
+    llama = spec.model
     assert llama is not None
     assert found[-1] >= llama.num_hidden_layers * ROWS * LENGTH * llama.hidden_size * 4
 

@@ -20,6 +20,7 @@ from halcyon.step.state import initial_state
 from halcyon_api.reading import parse_run
 from halcyon_api.spec.trainer import TrainerSpec
 from tests.api.documents import document
+from tests.families import llama
 from tests.trainer.checkpoint.helpers import Root, open_root, position
 from tests.trainer.checkpoint.roots import file_root  # noqa: F401 - a fixture
 from tests.trainer.support.batches import batch_of
@@ -43,7 +44,7 @@ def program_of(case: str, on: str, offload: str) -> Program:
     trainer |= {name: value for name, value in CASES[case].items() if not name.startswith("spec")}
     run = document(
         spec__accelerator={"type": "cpu", "topology": "1x4", "slices": 1},
-        spec__model={"llama": {"numHiddenLayers": 2, "hiddenSize": 16, "intermediateSize": 16, "numAttentionHeads": 2}},
+        spec__model=llama(2, 16, 16, 2),
         spec__trainer=trainer,
         **changes,
     )

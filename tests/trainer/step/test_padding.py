@@ -31,11 +31,11 @@ TOKENS, PADDED, ROWS, LENGTH, STEPS = 59, 64, 8, 8, 3
 _SIZES = {"hiddenSize": 16, "intermediateSize": 24, "numAttentionHeads": 2, "numKeyValueHeads": 1, "numHiddenLayers": 1}
 _LLAMA = {"numHiddenLayers": 1, "hiddenSize": 16, "intermediateSize": 24, "numAttentionHeads": 2}
 MODELS: dict[str, dict[str, Any]] = {
-    "untied": {"llama": _LLAMA},
-    "tied": {"llama": _LLAMA | {"tieWordEmbeddings": True}},
-    "capped": {"gemma2": _SIZES | {"headDim": 8, "finalLogitSoftcapping": 3.0}},
-    "gpt2": {"gpt2": {"numHiddenLayers": 1, "hiddenSize": 16, "numAttentionHeads": 2}},
-    "nanochat": {"nanochat": {"depth": 2, "hiddenSize": 64, "headDim": 32}},
+    "untied": {"family": "llama"} | _LLAMA,
+    "tied": {"family": "llama"} | _LLAMA | {"tieWordEmbeddings": True},
+    "capped": {"family": "gemma2"} | _SIZES | {"headDim": 8, "finalLogitSoftcapping": 3.0},
+    "gpt2": {"family": "gpt2", "numHiddenLayers": 1, "hiddenSize": 16, "numAttentionHeads": 2},
+    "nanochat": {"family": "nanochat", "depth": 2, "hiddenSize": 64, "headDim": 32},
 }
 
 

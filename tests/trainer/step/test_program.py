@@ -27,7 +27,7 @@ from tests.api.documents import document
 from tests.trainer.data.corpus import open_text
 from tests.trainer.support.meshes import mesh_of
 
-TINY = {"llama": {"numHiddenLayers": 1, "hiddenSize": 16, "intermediateSize": 16, "numAttentionHeads": 2}}
+TINY = {"family": "llama", "numHiddenLayers": 1, "hiddenSize": 16, "intermediateSize": 16, "numAttentionHeads": 2}
 BOS, EOS = 256, 257
 
 

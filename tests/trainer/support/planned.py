@@ -44,8 +44,6 @@ def drawn(noise: random.Random, scale: int) -> dict[str, Any]:
     family, mesh = noise.choice(("llama", "qwen3", "gemma3", "olmo2", "qwen3Moe", "gpt2")), noise.choice(_MESHES)
     layers, width, length = noise.choice((2, 4)), scale * noise.choice((256, 384)), noise.choice((128, 256))
     sizes: dict[str, Any] = {"numHiddenLayers": layers, "hiddenSize": width, "numAttentionHeads": 4}
-    if family in ("llama", "gpt2"):
-        sizes = {"numHiddenLayers": layers, "hiddenSize": width, "numAttentionHeads": 4}
     if family != "gpt2":
         sizes["intermediateSize"] = 4 * width
     sizes |= {"qwen3": {"headDim": width // 4}, "gemma3": {"headDim": width // 4}}.get(family, {})
@@ -60,7 +58,7 @@ def drawn(noise: random.Random, scale: int) -> dict[str, Any]:
         "spec": {
             "accelerator": {"type": "cpu", "topology": f"1x{devices}"},
             "mesh": {"ici": mesh},
-            "model": {family: sizes},
+            "model": {"family": family} | sizes,
             "tokenizer": {"bpe": {"vocabSize": noise.choice((4096, 8192))}},
             "data": {"sources": [{"name": "random", "stdlib": {}}]},
             "optimizer": {"learningRate": 0.001, noise.choice(("adamw", "lion", "muon")): {}},

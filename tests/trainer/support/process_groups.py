@@ -22,6 +22,7 @@ from halcyon_api.environment import PodEnvironment
 from halcyon_api.mesh import run_mesh
 from halcyon_api.reading import parse_run
 from halcyon_devcluster.waiting import holds_within
+from tests.families import llama
 from tests.ports import free_port
 from tests.suite.limits import limit
 from tests.trainer.support.forked import Forked
@@ -57,15 +58,7 @@ def run_document(
         "metadata": {"name": name, "namespace": "tests"},
         "spec": {
             "accelerator": {"type": "cpu", "topology": topology, "slices": slices},
-            "model": {
-                "llama": {
-                    "numHiddenLayers": 2,
-                    "hiddenSize": 32,
-                    "intermediateSize": 64,
-                    "numAttentionHeads": 4,
-                    "numKeyValueHeads": 2,
-                }
-            },
+            "model": llama(2, 32, 64, 4, numKeyValueHeads=2),
             "data": {"sources": [{"name": "corpus", "text": {"paths": [str(corpus)]}}]},
             "optimizer": {
                 "learningRate": 0.003,

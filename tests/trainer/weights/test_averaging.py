@@ -43,7 +43,7 @@ def test_each_element_is_the_rounded_mean_of_a_float32_sum(tmp_path: Path, dtype
     assert done.exit_code == 0, done.stderr
     document = yaml.safe_load(done.stdout)
     assert document["spec"]["from"] == {"run": "soup", "root": f"file://{tmp_path}/soup"}
-    assert document["spec"]["model"]["llama"]["hiddenSize"] == 8
+    assert document["spec"]["model"]["hiddenSize"] == 8
     exported = CliRunner().invoke(app, ["export", "hf", str(tmp_path / "soup"), str(tmp_path / "out")])
     assert exported.exit_code == 0, exported.stderr
     tensors = [llama_tensors(dtype, seed) for seed in (1, 2, 3)]
@@ -63,7 +63,7 @@ def test_each_element_is_the_rounded_mean_of_a_float32_sum(tmp_path: Path, dtype
     [
         (
             {"rms_norm_eps": 1e-6},
-            "hold different models: model.llama.rmsNormEps is 1e-05 and 1e-06; average checkpoints of one model",
+            "hold different models: model.rmsNormEps is 1e-05 and 1e-06; average checkpoints of one model",
         ),
         ({"dtype": "bfloat16"}, "has the type float32 in"),
         ({"vocab_size": 69}, "have 70 and 69 tokens; average checkpoints of one tokenizer"),

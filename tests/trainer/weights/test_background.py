@@ -110,7 +110,7 @@ class Follows:
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
     root = tmp_path / "root"
-    prints = fingerprints_of({"spec.model": {"llama": LLAMA}, "data": {}})
+    prints = fingerprints_of({"spec.model": {"family": "llama"} | LLAMA, "data": {}})
     spec = CheckpointSpec(root=f"file://{root}", keep=8)
     with open_root(Root(spec, root), owner=OWNER, fingerprints=prints, vocabulary=TOKENS, positions=32) as checkpointer:
         for step in (3, 5, 10, 12):
@@ -438,7 +438,7 @@ def test_a_model_without_a_form_of_hugging_face_is_rejected_before_the_start(tmp
     document["spec"]["export"] = {"everySteps": 7}
     (tmp_path / "run.yaml").write_text(json.dumps(document))
     features_of(resolve_context(tmp_path / "run.yaml", {}).spec)
-    document["spec"]["model"] = {"nanochat": SMALL_FAMILIES["nanochat"]}
+    document["spec"]["model"] = SMALL_FAMILIES["nanochat"]
     (tmp_path / "run.yaml").write_text(json.dumps(document))
     with pytest.raises(
         BadConfiguration, match=r"^spec.export: .* has no form of Hugging Face to export; remove spec.export, or choose"

@@ -213,7 +213,7 @@ def run(tmp_path: Path, **sections: Any) -> TrainingRunSpec:
     return TrainingRunSpec.model_validate(
         {
             "accelerator": {"type": "cpu"},
-            "model": {"llama": {}},
+            "model": {"family": "llama"},
             "data": {"sources": [{"name": "talks", "jsonl": {"paths": ["talks.jsonl"]}, "format": {"chat": {}}}]},
             "trainer": {"steps": 1, "batchSize": 1, "sequenceLength": 8},
             "checkpoint": {"root": f"file://{tmp_path / 'root'}"},

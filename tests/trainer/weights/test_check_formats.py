@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from halcyon.commands.main import app
 from halcyon.tokenizer.bpe import train_bpe
 from halcyon_api.ends import ExitCode
+from tests.families import llama
 
 CHATML = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
 TALK = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
@@ -30,9 +31,7 @@ def validated(folder: Path, template: Any = None, row: Any = TALK, *, own: bool 
         "metadata": {"name": "talk"},
         "spec": {
             "accelerator": {"type": "cpu"},
-            "model": {
-                "llama": {"numHiddenLayers": 1, "hiddenSize": 16, "intermediateSize": 16, "numAttentionHeads": 1}
-            },
+            "model": llama(1, 16, 16, 1),
             "tokenizer": {"bpe": {"vocabSize": 1024}} if own else {"tokenizerJson": {"path": str(folder / "model")}},
             "data": {
                 "sources": [

@@ -20,7 +20,6 @@ from halcyon.models import Inputs
 from halcyon.models.model import with_tokens
 from halcyon.weights.folder import read_config
 from halcyon_api.spec.families.custom import CustomSpec
-from halcyon_api.spec.model import ModelSpec
 from tests.trainer.weights.folders import GOLDENS, store_of
 
 CASES = ["qwen3", *(pytest.param(name, marks=pytest.mark.variant) for name in ("gpt2", "llama", "llama-tied"))]
@@ -80,4 +79,4 @@ def test_padding_is_left_out_and_other_models_are_rejected() -> None:
     whole, part = halcyon.file_tensors(spec, model), halcyon.file_tensors(spec, with_tokens(model, 7))
     np.testing.assert_array_equal(part["model.embed_tokens.weight"], whole["model.embed_tokens.weight"][:7])
     with pytest.raises(BadConfiguration, match="no form of Hugging Face"):
-        halcyon.file_tensors(ModelSpec(custom=CustomSpec.model_validate({"class": "mine:Model"})), model)
+        halcyon.file_tensors(CustomSpec.model_validate({"class": "mine:Model"}), model)

@@ -41,7 +41,7 @@ def finetuned(tmp_path: Path, learning_rate: float) -> tuple[Path, dict[str, Any
         | {"precision": {}, "evaluation": {"everySteps": 3, "batches": 1}, "logEverySteps": 1}
     )
     spec["optimizer"] |= {"learningRate": learning_rate, "schedule": {"constant": {}}}
-    spec["model"] = {"huggingFace": {"config": "base/config.json"}}
+    spec["model"] = {"family": "huggingFace", "configFile": "base/config.json"}
     spec["from"]["huggingFace"]["path"] = spec["tokenizer"]["tokenizerJson"]["path"] = str(BASE)
     spec["tokenizer"]["tokenizerJson"]["path"] = str(BASE / "tokenizer.json")
     spec["export"] = {"everySteps": 4}
@@ -58,7 +58,7 @@ def finetuned(tmp_path: Path, learning_rate: float) -> tuple[Path, dict[str, Any
 
 def test_the_logits_of_the_export_are_those_that_transformers_computes_of_the_base(tmp_path: Path) -> None:
     exports, document = finetuned(tmp_path, NO_UPDATE)
-    section = document["spec"]["model"]["qwen3"]
+    section = document["spec"]["model"]
     assert (section["hiddenSize"], section["headDim"], section["tieWordEmbeddings"]) == (16, 8, True)
     golden = load_arrays(BASE / "logits.npz")
     positions = json.loads((BASE / "config.json").read_text())["max_position_embeddings"]

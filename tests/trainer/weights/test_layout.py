@@ -20,45 +20,37 @@ from halcyon_api.spec.families.deepseek import Glm4MoeSpec
 from halcyon_api.spec.families.gpt2 import Gpt2Spec
 from halcyon_api.spec.families.llama import LlamaSpec
 from halcyon_api.spec.families.rope import RopeScaling
-from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.families.section import ModelSection
 from tests.trainer.models.cases import FAMILIES, changed
 
-LLAMA = ModelSpec(
-    llama=LlamaSpec(
-        num_hidden_layers=2, hidden_size=8, intermediate_size=6, num_attention_heads=4, num_key_value_heads=2
-    )
+LLAMA = LlamaSpec(num_hidden_layers=2, hidden_size=8, intermediate_size=6, num_attention_heads=4, num_key_value_heads=2)
+TIED = LlamaSpec(
+    num_hidden_layers=2,
+    hidden_size=8,
+    intermediate_size=6,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    tie_word_embeddings=True,
 )
-TIED = ModelSpec(
-    llama=LlamaSpec(
-        num_hidden_layers=2,
-        hidden_size=8,
-        intermediate_size=6,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-    )
-)
-GPT2 = ModelSpec(gpt2=Gpt2Spec(num_hidden_layers=2, hidden_size=8, intermediate_size=6, num_attention_heads=2))
-APERTUS = ModelSpec(apertus=ApertusSpec(num_hidden_layers=2, hidden_size=8, intermediate_size=6, num_attention_heads=2))
-GLM = ModelSpec(
-    glm4_moe=Glm4MoeSpec(
-        num_hidden_layers=2,
-        hidden_size=8,
-        intermediate_size=6,
-        num_attention_heads=2,
-        n_routed_experts=2,
-        num_experts_per_tok=1,
-        moe_intermediate_size=6,
-    )
+GPT2 = Gpt2Spec(num_hidden_layers=2, hidden_size=8, intermediate_size=6, num_attention_heads=2)
+APERTUS = ApertusSpec(num_hidden_layers=2, hidden_size=8, intermediate_size=6, num_attention_heads=2)
+GLM = Glm4MoeSpec(
+    num_hidden_layers=2,
+    hidden_size=8,
+    intermediate_size=6,
+    num_attention_heads=2,
+    n_routed_experts=2,
+    num_experts_per_tok=1,
+    moe_intermediate_size=6,
 )
 TOKENS, PADDED, POSITIONS = 10, 12, 5
 
 
-def layout_of(spec: ModelSpec, sizes: dict[str, int]) -> WeightLayout:
+def layout_of(spec: ModelSection, sizes: dict[str, int]) -> WeightLayout:
     shapes = eqx.filter_eval_shape(
         build_model, spec, hax.Axis(VOCAB, PADDED), hax.Axis(POSITION, POSITIONS), key=jax.random.key(0)
     )
-    return WeightLayout(form_of_section(spec.value).tensors(spec.value), leaf_shapes(shapes), sizes)
+    return WeightLayout(form_of_section(spec).tensors(spec), leaf_shapes(shapes), sizes)
 
 
 def numbered(layout: WeightLayout) -> dict[str, np.ndarray]:
@@ -80,7 +72,7 @@ def whole(shape: tuple[int, ...]) -> tuple[slice, ...]:
 
 
 @pytest.mark.parametrize("spec", [LLAMA, TIED, GPT2], ids=["llama", "tied", "gpt2"])
-def test_reading_is_the_inverse_of_writing_for_every_region(spec: ModelSpec) -> None:
+def test_reading_is_the_inverse_of_writing_for_every_region(spec: ModelSection) -> None:
     layout = layout_of(spec, {VOCAB: TOKENS})
     parameters = numbered(layout)
     tensors = in_file(layout, parameters)
@@ -242,18 +234,18 @@ def test_a_tensor_of_another_shape_one_too_few_and_one_too_many_are_named() -> N
 
 
 @pytest.mark.parametrize("spec", [LLAMA, TIED, GPT2], ids=["llama", "tied", "gpt2"])
-def test_a_config_says_the_same_section(spec: ModelSpec) -> None:
-    form = form_of_section(spec.value)
-    written = {"architectures": list(form.architectures), **form.write(spec.value, POSITIONS)}
+def test_a_config_says_the_same_section(spec: ModelSection) -> None:
+    form = form_of_section(spec)
+    written = {"architectures": list(form.architectures), **form.write(spec, POSITIONS)}
     config = ConfigReader(written)
     assert form_of_config(config) is form
-    assert form.read(config).shape(64, 5) == spec.value.shape(64, 5)
+    assert form.read(config).shape(64, 5) == spec.shape(64, 5)
     assert config.integer(form.positions) == POSITIONS
 
 
 def test_both_forms_of_rope_are_read() -> None:
-    form = form_of_section(LLAMA.llama)
-    written = form.write(LLAMA.llama.model_copy(update={"rope_theta": 500_000.0}), POSITIONS)
+    form = form_of_section(LLAMA)
+    written = form.write(LLAMA.model_copy(update={"rope_theta": 500_000.0}), POSITIONS)
     former = {name: value for name, value in written.items() if name != "rope_parameters"}
     new = {name: value for name, value in written.items() if name not in ("rope_theta", "rope_scaling")}
     assert form.read(ConfigReader(former)).rope_theta == form.read(ConfigReader(new)).rope_theta == 500_000.0
@@ -263,8 +255,8 @@ def test_both_forms_of_rope_are_read() -> None:
 
 def test_scaled_rotary_positions_are_written_with_all_entries_that_transformers_requires() -> None:
     scaling = RopeScaling(rope_type="llama3", factor=8.0, original_max_position_embeddings=8192)
-    form = form_of_section(LLAMA.llama)
-    written = form.write(LLAMA.llama.model_copy(update={"rope_scaling": scaling}), POSITIONS)
+    form = form_of_section(LLAMA)
+    written = form.write(LLAMA.model_copy(update={"rope_scaling": scaling}), POSITIONS)
     expected = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
     assert written["rope_parameters"].items() >= expected.items()
     assert written["rope_scaling"].items() >= expected.items()
@@ -315,13 +307,13 @@ def test_the_nearest_architecture_has_the_same_parts(config: dict[str, object], 
     ],
 )
 def test_a_config_that_cannot_be_computed_is_rejected(changed: dict[str, object], message: str) -> None:
-    form = form_of_section(LLAMA.llama)
+    form = form_of_section(LLAMA)
     with pytest.raises(BadConfiguration, match=message):
-        form.read(ConfigReader({**form.write(LLAMA.llama, POSITIONS), **changed}))
+        form.read(ConfigReader({**form.write(LLAMA, POSITIONS), **changed}))
 
 
 def test_an_export_keeps_the_factor_of_the_router_losses() -> None:
-    section = changed(GLM, router_aux_loss_coef=0.0).section
+    section = changed(GLM, router_aux_loss_coef=0.0)
     form = form_of_section(section)
     assert form.read(ConfigReader(form.write(section, POSITIONS))).router_aux_loss_coef == 0.0
 
@@ -339,7 +331,7 @@ def test_a_gated_delta_net_is_exported_in_the_form_that_fused_projections_names(
     again.
     """
     spec = changed(FAMILIES["qwen3.5"], fused_projections=fused, num_experts=experts, num_experts_per_tok=3)
-    form = form_of_section(spec.value)
+    form = form_of_section(spec)
     expected = {
         (True, 0): "qwen3_next",
         (True, 6): "qwen3_next",
@@ -354,5 +346,5 @@ def test_a_gated_delta_net_is_exported_in_the_form_that_fused_projections_names(
     }
     parts = ("qkvz", "ba") if fused else ("qkv", "z", "b", "a")
     assert projections == {f"in_proj_{part}.weight" for part in parts}
-    read = form.read(ConfigReader(form.write(spec.value, POSITIONS) | {"intermediate_size": 40}))
+    read = form.read(ConfigReader(form.write(spec, POSITIONS) | {"intermediate_size": 40}))
     assert (read.fused_projections, read.num_experts) == (fused, experts)

@@ -37,16 +37,15 @@ def document(root: Path) -> dict[str, Any]:
     spec["optimizer"] |= {"learningRate": 0.01, "schedule": {"constant": {}}}
     config = json.loads((BASE / "config.json").read_text())
     spec["model"] = {
-        "qwen3": {
-            "numHiddenLayers": config["num_hidden_layers"],
-            "hiddenSize": config["hidden_size"],
-            "intermediateSize": config["intermediate_size"],
-            "numAttentionHeads": config["num_attention_heads"],
-            "numKeyValueHeads": config["num_key_value_heads"],
-            "headDim": config["head_dim"],
-            "ropeTheta": float(config.get("rope_theta") or config["rope_parameters"]["rope_theta"]),
-            "tieWordEmbeddings": True,
-        }
+        "family": "qwen3",
+        "numHiddenLayers": config["num_hidden_layers"],
+        "hiddenSize": config["hidden_size"],
+        "intermediateSize": config["intermediate_size"],
+        "numAttentionHeads": config["num_attention_heads"],
+        "numKeyValueHeads": config["num_key_value_heads"],
+        "headDim": config["head_dim"],
+        "ropeTheta": float(config.get("rope_theta") or config["rope_parameters"]["rope_theta"]),
+        "tieWordEmbeddings": True,
     }
     spec["from"]["huggingFace"]["path"] = str(BASE)
     spec["tokenizer"]["tokenizerJson"]["path"] = str(BASE / "tokenizer.json")

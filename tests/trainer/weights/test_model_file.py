@@ -1,4 +1,4 @@
-"""``model: {huggingFace: {config: PATH}}`` becomes the plain section when a document is read; nothing else accepts
+"""``model: {family: huggingFace, configFile: PATH}`` becomes the plain section when a document is read; nothing else accepts
 it.
 """
 
@@ -26,7 +26,7 @@ from tests.trainer.weights.folders import CASES, CONFIG, GOLDENS, imported, llam
 
 def written(tmp_path: Path, config: str, **model: Any) -> Path:
     document = run_document(tmp_path / "root", sequenceLength=16)
-    document["spec"]["model"] = {"huggingFace": {"config": config}, **model}
+    document["spec"]["model"] = {"family": "huggingFace", "configFile": config, **model}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(document))
     return tmp_path / "run.yaml"
 
@@ -58,7 +58,7 @@ def test_a_path_is_relative_to_the_document_and_may_be_the_folder(tmp_path: Path
         yaml.safe_load(halcyon("resolve", written(tmp_path, name)).stdout)
         for name in ("base", "./base/config.json", "base/other.json")
     ]
-    assert [found["spec"]["model"]["llama"]["numHiddenLayers"] for found in sections] == [2, 2, 3]
+    assert [found["spec"]["model"]["numHiddenLayers"] for found in sections] == [2, 2, 3]
     assert halcyon("validate", written(tmp_path, "base")).exit_code == 0
 
 
@@ -67,7 +67,7 @@ def test_the_weights_beside_the_file_may_be_quantised(tmp_path: Path) -> None:
     quantised = CONFIG | {"quantization_config": {"quant_method": "fp8"}}
     folder = write_folder(tmp_path / "base", llama_tensors(), quantised)
     found = yaml.safe_load(halcyon("resolve", written(tmp_path, "base")).stdout)
-    assert found["spec"]["model"]["llama"]["numHiddenLayers"] == 2
+    assert found["spec"]["model"]["numHiddenLayers"] == 2
     with pytest.raises(
         BadConfiguration, match=r"config\.json: quantization_config is set, .* convert the model to bfloat16 first"
     ):
@@ -102,13 +102,13 @@ def test_a_file_that_is_no_model_is_one_sentence(
         (tmp_path / "base" / "config.json").write_text(json.dumps(config))
     found = halcyon(command, path)
     assert found.exit_code == ExitCode.BAD_CONFIGURATION, found.output
-    assert found.stderr.startswith(f"{path}: spec.model.huggingFace.config: "), found.stderr
+    assert found.stderr.startswith(f"{path}: spec.model.configFile: "), found.stderr
     assert sentence in found.stderr
     assert found.stderr.count("\n") == 1
 
 
 def test_a_training_reports_such_a_file_before_it_starts(tmp_path: Path) -> None:
-    with pytest.raises(BadConfiguration, match=r"^spec.model.huggingFace.config: there is no folder"):
+    with pytest.raises(BadConfiguration, match=r"^spec.model.configFile: there is no folder"):
         resolve_context(written(tmp_path, "base/config.json"), {})
 
 
@@ -121,11 +121,12 @@ def test_without_a_command_that_reads_it_the_document_is_refused_in_one_sentence
     assert "exactly one" not in str(error.value)
 
 
-def test_a_second_model_beside_the_file_is_refused_by_every_command(tmp_path: Path) -> None:
-    path = written(tmp_path, "base/config.json", llama={})
+def test_a_field_beside_the_file_is_refused_by_every_command(tmp_path: Path) -> None:
+    path = written(tmp_path, "base/config.json", hiddenSize=8)
     for command in ("resolve", "validate"):
         found = halcyon(command, path)
         assert found.exit_code == ExitCode.BAD_CONFIGURATION, found.output
-        assert found.stderr == f"{path}: spec.model: it has huggingFace and llama, two models; leave one of them out\n"
-    with pytest.raises(InvalidRun, match="leave one of them out"):
+        sentence = "spec.model.hiddenSize: the family huggingFace has only configFile; take hiddenSize out"
+        assert found.stderr == f"{path}: {sentence}\n"
+    with pytest.raises(InvalidRun, match="take hiddenSize out"):
         load_run(path)

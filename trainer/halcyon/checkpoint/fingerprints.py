@@ -84,7 +84,7 @@ def differences(now: Fingerprints, then: Fingerprints) -> tuple[str, ...]:
         then: Fingerprints of the checkpoint.
 
     Returns:
-        Clauses such as ``spec.model.llama.numHiddenLayers is 6 but was 4``, in the order of the fields; empty when
+        Clauses such as ``spec.model.numHiddenLayers is 6 but was 4``, in the order of the fields; empty when
         nothing differs.
     """
     clauses = []

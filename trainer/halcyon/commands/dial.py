@@ -278,7 +278,7 @@ def document(settings: Dial) -> dict[str, Any]:
         "metadata": {"name": name},
         "spec": {
             "accelerator": {"type": "cpu"},
-            "model": {"nanochat": settings.model.document()},
+            "model": settings.model.document(),
             "tokenizer": {"bpe": {"vocabSize": choices.vocabulary}},
             "data": {"sources": [{"name": "python", "stdlib": {}}]},
             "optimizer": {

@@ -198,7 +198,7 @@ def list_models(as_json: Json = False) -> None:
         return
     table = FittedTable("section", "models", "what it is", "further fields")
     for row in rows():
-        table.add_row(row.section, row.models, row.meaning, ", ".join(row.fields) or "none")
+        table.add_row(row.family, row.models, row.meaning, ", ".join(row.fields) or "none")
     shown = console()
     shown.print(table)
     shown.print(f"All but llama, gpt2, nanochat and custom have the fields {', '.join(COMMON)}.", highlight=False)

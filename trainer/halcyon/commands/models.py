@@ -71,8 +71,8 @@ def import_hf(
         entry = import_model(source, to, owner=owner, dtype=dtype, adapter=beside, clock=time.time(), place=folder)
         stored = stored_model(to, entry)
     sys.stderr.write(
-        f"{folder}: {stored.spec.kind} with {stored.tokens} tokens and sequences of at most {stored.positions} is the "
-        f"checkpoint of step 0 in {to.root}; a run in namespace {owner.namespace} begins with it by:\n"
+        f"{folder}: {stored.spec.family} with {stored.tokens} tokens and sequences of at most {stored.positions} is "
+        f"the checkpoint of step 0 in {to.root}; a run in namespace {owner.namespace} begins with it by:\n"
     )
     spec = {"from": {"run": owner.name, "root": to.root}, "model": stored.spec.document()}
     sys.stdout.write(dump({"spec": spec}))

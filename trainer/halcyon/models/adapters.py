@@ -30,7 +30,7 @@ from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.low_rank import LowRank
 from halcyon.models.registry import build_model
 from halcyon_api.spec.adapter import LoraSpec
-from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.families.section import ModelSection
 
 Model = TypeVar("Model", bound=CausalLM)
 
@@ -79,7 +79,7 @@ def with_adapter(model: Model, spec: LoraSpec, key: PRNGKeyArray) -> Model:
     return _with_adapters(model, made)
 
 
-def check_adapter(model: ModelSpec, lora: LoraSpec | None) -> None:
+def check_adapter(model: ModelSection, lora: LoraSpec | None) -> None:
     """Check the patterns of an adapter on the shapes of a model. Initialises no device.
 
     Args:
@@ -93,7 +93,7 @@ def check_adapter(model: ModelSpec, lora: LoraSpec | None) -> None:
         trained_with_adapter(adapted_shapes(model, lora), lora.train_also)
 
 
-def adapted_shapes(model: ModelSpec, lora: LoraSpec | None) -> CausalLM:
+def adapted_shapes(model: ModelSection, lora: LoraSpec | None) -> CausalLM:
     """The shapes of a model with its adapter, for one token and one position. Initialises no device."""
 
     def built() -> CausalLM:

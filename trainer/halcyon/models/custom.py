@@ -2,7 +2,7 @@
 
 The class is a subclass of `CausalLM` with two more members:
 
-- ``Config``: called with the members of ``spec.model.custom.config`` as keyword arguments, such as a dataclass or a
+- ``Config``: called with the members of ``spec.model.config`` as keyword arguments, such as a dataclass or a
   pydantic model. It raises ``TypeError`` or ``ValueError`` for a configuration that the model does not take.
 - ``init(config, vocab, max_position, dtype, *, key)``: makes a model with random parameters, as
   `halcyon.models.build_model` describes.
@@ -27,9 +27,9 @@ from halcyon.models.families.family import Family
 from halcyon.models.model import CausalLM
 from halcyon_api.sentences import first_fault
 from halcyon_api.spec.families.custom import CustomSpec
-from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.families.section import ModelSection
 
-_CLASS, _CONFIG = "spec.model.custom.class", "spec.model.custom.config"
+_CLASS, _CONFIG = "spec.model.class", "spec.model.config"
 
 
 def _init(
@@ -50,14 +50,14 @@ def _init(
         ) from error
 
 
-def check_model(spec: ModelSpec) -> None:
+def check_model(spec: ModelSection) -> None:
     """Reject a custom model that cannot be imported or configured. Initialises no device.
 
     Raises:
         BadConfiguration: See `custom_model`.
     """
-    if spec.custom is not None:
-        custom_model(spec.custom)
+    if isinstance(spec, CustomSpec):
+        custom_model(spec)
 
 
 def custom_model(spec: CustomSpec) -> tuple[Any, Any]:

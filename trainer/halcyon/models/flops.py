@@ -74,7 +74,7 @@ def model_flops(
     flags: list[bool] = [True] * len(rows) if trained is None else jax.tree.leaves(trained)
     attention = max(0, whole - sum(flops for role, flops in rows if role is not Role.ADAPTER))
     hidden = attention // 2
-    if spec.model.custom is None:
+    if spec.model.family != "custom":
         shape = spec.model.shape(vocabulary, length)
         window = min(shape.window, length)
         hidden = 3 * (shape.attention_width * length + shape.windowed_width * window * window // length)
@@ -100,7 +100,7 @@ def weight_flops(
     """
     leaves = [(dotted(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(model, is_leaf=is_named)]
     known: list[Parameter] = jax.tree.leaves(parameters(model), is_leaf=lambda leaf: isinstance(leaf, Parameter))
-    idle = 0 if spec.model.custom is not None else model_shape(spec).idle_parameters
+    idle = 0 if spec.model.family == "custom" else model_shape(spec).idle_parameters
     experts = sum(math.prod(leaf.array.shape) for _, leaf in leaves if EXPERTS in (axis.name for axis in leaf.axes))
     active = 1 - idle / experts if experts else 1.0
     tied = all(parameter.role is not Role.HEAD for parameter in known)

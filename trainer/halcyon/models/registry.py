@@ -15,63 +15,64 @@ from jaxtyping import PRNGKeyArray
 from halcyon.models.axes import POSITION, VOCAB
 from halcyon.models.families.family import Family
 from halcyon.models.model import CausalLM, with_tokens
-from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.families.custom import CustomSpec
+from halcyon_api.spec.families.section import ModelSection
 
 
-def family_of(kind: str) -> Family[Any]:
-    """The family of a section of ``spec.model``, by the section's name in documents.
+def family_of(family: str) -> Family[Any]:
+    """What the trainer knows of a family of ``spec.model``.
 
     It imports the file of this family alone, because a run needs no other one.
 
     Raises:
         ValueError: There is no such family.
     """
-    match kind:
+    match family:
         case "llama":
-            from halcyon.models.families.llama import LLAMA as family
+            from halcyon.models.families.llama import LLAMA as found
         case "gpt2":
-            from halcyon.models.families.gpt2 import GPT2 as family
+            from halcyon.models.families.gpt2 import GPT2 as found
         case "qwen2":
-            from halcyon.models.families.qwen import QWEN2 as family
+            from halcyon.models.families.qwen import QWEN2 as found
         case "qwen3":
-            from halcyon.models.families.qwen import QWEN3 as family
+            from halcyon.models.families.qwen import QWEN3 as found
         case "mistral":
-            from halcyon.models.families.mistral import MISTRAL as family
+            from halcyon.models.families.mistral import MISTRAL as found
         case "gemma":
-            from halcyon.models.families.gemma import GEMMA as family
+            from halcyon.models.families.gemma import GEMMA as found
         case "gemma2":
-            from halcyon.models.families.gemma import GEMMA2 as family
+            from halcyon.models.families.gemma import GEMMA2 as found
         case "gemma3":
-            from halcyon.models.families.gemma import GEMMA3 as family
+            from halcyon.models.families.gemma import GEMMA3 as found
         case "olmo2":
-            from halcyon.models.families.olmo import OLMO2 as family
+            from halcyon.models.families.olmo import OLMO2 as found
         case "olmo3":
-            from halcyon.models.families.olmo import OLMO3 as family
+            from halcyon.models.families.olmo import OLMO3 as found
         case "mixtral":
-            from halcyon.models.families.mistral import MIXTRAL as family
+            from halcyon.models.families.mistral import MIXTRAL as found
         case "qwen3Moe":
-            from halcyon.models.families.qwen import QWEN3_MOE as family
+            from halcyon.models.families.qwen import QWEN3_MOE as found
         case "gptOss":
-            from halcyon.models.families.gpt_oss import GPT_OSS as family
+            from halcyon.models.families.gpt_oss import GPT_OSS as found
         case "deepseekV3":
-            from halcyon.models.families.deepseek import DEEPSEEK_V3 as family
+            from halcyon.models.families.deepseek import DEEPSEEK_V3 as found
         case "glm4Moe":
-            from halcyon.models.families.deepseek import GLM4_MOE as family
+            from halcyon.models.families.deepseek import GLM4_MOE as found
         case "qwen3Next":
-            from halcyon.models.families.qwen_next import QWEN3_NEXT as family
+            from halcyon.models.families.qwen_next import QWEN3_NEXT as found
         case "apertus":
-            from halcyon.models.families.apertus import APERTUS as family
+            from halcyon.models.families.apertus import APERTUS as found
         case "nanochat":
-            from halcyon.models.families.nanochat import NANOCHAT as family
+            from halcyon.models.families.nanochat import NANOCHAT as found
         case "custom":
-            from halcyon.models.custom import CUSTOM as family
+            from halcyon.models.custom import CUSTOM as found
         case _:
-            raise ValueError(f"there is no model family {kind}")
-    return family
+            raise ValueError(f"there is no model family {family}")
+    return found
 
 
 def build_model(
-    spec: ModelSpec,
+    spec: ModelSection,
     vocab: hax.Axis,
     max_position: hax.Axis,
     *,
@@ -95,11 +96,11 @@ def build_model(
     Raises:
         BadConfiguration: A custom model does not import, or does not take its configuration.
     """
-    model = family_of(spec.kind).init(spec.value, vocab, max_position, jnp.dtype(dtype), key=key)
+    model = family_of(spec.family).init(spec, vocab, max_position, jnp.dtype(dtype), key=key)
     return with_tokens(model, vocab.size if tokens is None else tokens)
 
 
-def flops_per_token(spec: ModelSpec, sequence_length: int, vocab_size: int, *, frozen: bool = False) -> int:
+def flops_per_token(spec: ModelSection, sequence_length: int, vocab_size: int, *, frozen: bool = False) -> int:
     """Operations, forward and backward, for each token of a training step, as `ModelShape.flops_per_token` counts them.
 
     A custom model counts them itself (`CausalLM.flops_per_token`), from its shapes.
@@ -110,7 +111,7 @@ def flops_per_token(spec: ModelSpec, sequence_length: int, vocab_size: int, *, f
         vocab_size: Size of the vocabulary axis of the output head.
         frozen: Whether the weights are frozen beside an adapter. A custom model does not count that.
     """
-    if spec.custom is not None:
+    if isinstance(spec, CustomSpec):
         vocab, positions = hax.Axis(VOCAB, vocab_size), hax.Axis(POSITION, sequence_length)
         shapes = jax.eval_shape(lambda: build_model(spec, vocab, positions, key=jax.random.key(0)))
         return shapes.flops_per_token(sequence_length)

@@ -22,7 +22,7 @@ from halcyon.models.parameters import Parameter, dotted, parameters, split
 from halcyon.optim.rule import select
 from halcyon_api.base import ApiModel
 from halcyon_api.spec.adapter import LoraSpec
-from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.optimizer import GroupSpec, InvalidGroup, OptimizerSpec
 
 REST = "rest"
@@ -133,7 +133,7 @@ def trained(spec: OptimizerSpec, model: CausalLM, lora: LoraSpec | None = None) 
     return jax.tree.unflatten(jax.tree.structure(parameters(model)), both)
 
 
-def check_groups(model: ModelSpec, optimizer: OptimizerSpec, lora: LoraSpec | None) -> None:
+def check_groups(model: ModelSection, optimizer: OptimizerSpec, lora: LoraSpec | None) -> None:
     """Check the groups of a run on the shapes of its model. Initialises no device.
 
     Args:

@@ -231,7 +231,7 @@ _NEEDS = {
 }
 """Sections that need what the objects replace."""
 _FILLERS: Mapping[str, Any] = {
-    "model": {"custom": {"class": "given:Model"}},
+    "model": {"family": "custom", "class": "given:Model"},
     "data": {"sources": [{"name": "given", "text": {"paths": ["/given"]}}], "attendAcrossDocuments": True},
 }
 """What stands in the place of a section that the schema needs."""

@@ -298,7 +298,7 @@ def build_program(
         )
         return with_unroll(with_remat(model, settings.remat), unroll)
 
-    if given.parts is not None or spec.model.custom is not None:
+    if given.parts is not None or spec.model.family == "custom":
         _check_divided(jax.eval_shape(build), mesh)
     lora = spec.lora
 
@@ -309,7 +309,7 @@ def build_program(
     shapes = jax.eval_shape(lambda: adapted(build()))
     if given.source is None and isinstance(shapes, CausalLM):
         check_rows(vocab_size, shapes.token_count, "model")
-    if lora is not None and spec.model.custom is not None:
+    if lora is not None and spec.model.family == "custom":
         check_used(shapes)
     own_rule = given.transformation
     flags = trained(spec.optimizer, shapes, lora) if own_rule is None or given.parts is None else None

@@ -27,7 +27,7 @@ from halcyon.weights.layout import LeafShape, ReadRegion, WeightLayout
 from halcyon.weights.peft_files import PeftFolder
 from halcyon.weights.root import StoredModel, stored_model
 from halcyon_api.checkpoint_documents import CommittedStep, ManifestLeaf, Owner
-from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
 
 
@@ -175,7 +175,7 @@ def _create(
     *,
     owner: Owner,
     clock: float,
-    spec: ModelSpec,
+    spec: ModelSection,
     tokens: int,
     positions: int,
     definition: TokenizerDefinition | None,
@@ -243,13 +243,11 @@ def _require_same(first_name: str, first: StoredModel, name: str, other: StoredM
         )
 
 
-def _difference(here: dict[str, dict[str, object]], there: dict[str, dict[str, object]]) -> str:
-    """The first field of ``spec.model`` that differs."""
-    (mine, section), (kind, other) = *here.items(), *there.items()
-    if mine != kind:
-        return f"{mine} and {kind}"
-    field = next(name for name in sorted(section.keys() | other.keys()) if section.get(name) != other.get(name))
-    return f"model.{kind}.{field} is {section.get(field)} and {other.get(field)}"
+def _difference(here: dict[str, object], there: dict[str, object]) -> str:
+    """The first field of ``spec.model`` that differs: the family, if that does."""
+    names = ("family", *sorted(here.keys() | there.keys()))
+    field = next(name for name in names if here.get(name) != there.get(name))
+    return f"model.{field} is {here.get(field)} and {there.get(field)}"
 
 
 def _dtype(leaf: ManifestLeaf) -> np.dtype:

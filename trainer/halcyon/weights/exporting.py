@@ -147,7 +147,7 @@ class ExportPlan:
                 "architectures": [form.architectures[0]],
                 "model_type": form.model_type,
                 "vocab_size": stored.tokens,
-                **form.write(stored.spec.value, _positions(stored, form)),
+                **form.write(stored.spec, _positions(stored, form)),
                 **ids,
                 "dtype": dtype,
                 "torch_dtype": dtype,  # what readers before version 5 of transformers look for
@@ -170,7 +170,7 @@ def plan_export(stored: StoredModel, *, dtype: str | None = None, file_bytes: in
     Raises:
         BadConfiguration: The family has no form of Hugging Face.
     """
-    form = form_of_section(stored.spec.section)
+    form = form_of_section(stored.spec)
     layout = export_layout(stored, form, None if dtype is None else np.dtype(jnp.dtype(dtype)))
     return ExportPlan(stored, form, _plan(list(layout.tensors.values()), file_bytes))
 
@@ -311,7 +311,7 @@ def export_layout(stored: StoredModel, form: PublishedForm, dtype: np.dtype | No
         dataclasses.replace(leaf, dtype=dtype or np.dtype(jnp.dtype(there[path].dtype)))
         for path, leaf in shapes.items()
     ]
-    return WeightLayout(form.tensors(stored.spec.value), leaves, {VOCAB: stored.tokens, POSITION: stored.positions})
+    return WeightLayout(form.tensors(stored.spec), leaves, {VOCAB: stored.tokens, POSITION: stored.positions})
 
 
 def _contents(tensors: Sequence[FileTensor], stored: StoredModel) -> Iterator[bytes | memoryview]:

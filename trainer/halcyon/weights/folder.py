@@ -29,7 +29,7 @@ from halcyon_api.local_roots import root_address
 from halcyon_api.plain_files import user_path
 from halcyon_api.sentences import first_fault
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.families.section import ModelSection
 
 HUB = "hf://"
 _FILES = "hf:"
@@ -53,7 +53,7 @@ class ModelConfig:
     """
 
     form: PublishedForm
-    spec: ModelSpec
+    spec: ModelSection
     tokens: int
     positions: int
     quantised: bool = False
@@ -68,7 +68,7 @@ class ModelConfig:
         return model_shapes(self.spec, tokens, positions)
 
 
-def model_shapes(spec: ModelSpec, tokens: int, positions: int) -> CausalLM:
+def model_shapes(spec: ModelSection, tokens: int, positions: int) -> CausalLM:
     """The shapes of a model: the vocabulary has `tokens` rows, the longest sequence `positions` tokens."""
     return eqx.filter_eval_shape(
         build_model, spec, hax.Axis(VOCAB, tokens), hax.Axis(POSITION, positions), key=jax.random.key(0)
@@ -90,7 +90,7 @@ def read_config(store: Store, name: str = CONFIG_KEY) -> ModelConfig:
     config = form.completed(config)
     require_common(config)
     try:
-        spec = ModelSpec.of(form.read(config))
+        spec = form.read(config)
     except ValidationError as error:
         raise BadConfiguration(f"{config.where}: {first_fault(error)}") from None
     sizes = {key: config.integer(key) for key in ("vocab_size", form.positions)}
@@ -130,7 +130,7 @@ class ModelFolder:
                 "floating-point type; convert the model to bfloat16 first"
             )
         self.config, self._files, self._where = config, TensorFiles(store), store.root
-        declared = config.form.tensors_in(config.spec.value, self._files.tensors)
+        declared = config.form.tensors_in(config.spec, self._files.tensors)
         leaves = leaf_shapes(shapes)
         sizes = {VOCAB: config.tokens, POSITION: config.positions}
         if shapes.max_position.size > config.positions and any(POSITION in leaf.axes for leaf in leaves):

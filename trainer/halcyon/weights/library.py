@@ -34,7 +34,7 @@ from halcyon.weights.folder import ModelFolder, files_folder, model_shapes, read
 from halcyon.weights.layout import WeightLayout, leaf_shapes
 from halcyon.weights.reading import read_arrays
 from halcyon.weights.root import Weights, split_step, stored_model
-from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.families.section import ModelSection
 
 
 def load(
@@ -174,7 +174,7 @@ def _tokenizer(
     return found
 
 
-def file_tensors(spec: ModelSpec, tree: CausalLM) -> dict[str, np.ndarray]:
+def file_tensors(spec: ModelSection, tree: CausalLM) -> dict[str, np.ndarray]:
     """The arrays of a model by the names and shapes that they have in the files of Hugging Face.
 
     An export computes no value, it only moves them. So the same holds for a tree with the structure of a model: the
@@ -193,7 +193,7 @@ def file_tensors(spec: ModelSpec, tree: CausalLM) -> dict[str, np.ndarray]:
         TypeError: `tree` is not of a model with this spec.
     """
     leaves = leaf_shapes(tree)
-    layout = WeightLayout(form_of_section(spec.section).tensors(spec.section), leaves, {VOCAB: tree.token_count})
+    layout = WeightLayout(form_of_section(spec).tensors(spec), leaves, {VOCAB: tree.token_count})
     arrays = [np.asarray(leaf.array) for leaf in jax.tree.leaves(tree, is_leaf=is_named)]
     by_path = {leaf.path: array for leaf, array in zip(leaves, arrays, strict=True)}
 

@@ -39,6 +39,6 @@ def read_model(config: str, folder: Path) -> dict[str, Any]:
         store = Store(folder_place(place, only=(name,)))
         return read_config(store, name).spec.document()
     except (BadConfiguration, DataUnreachable) as error:
-        raise type(error)(f"spec.model.huggingFace.config: {error}") from None
+        raise type(error)(f"spec.model.configFile: {error}") from None
     except StoreFailure as failure:
-        raise as_exit(failure, place, what="the folder of spec.model.huggingFace.config,", field="its path") from None
+        raise as_exit(failure, place, what="the folder of spec.model.configFile,", field="its path") from None

@@ -82,7 +82,7 @@ def export_adapter(stored: StoredModel, to: Store) -> tuple[str, ...]:
         )
     if to.list(CONFIG_KEY) or to.list(TENSORS_KEY):
         raise BadConfiguration(f"{to.root} holds an adapter already; give a folder that is empty")
-    form = form_of_section(stored.spec.section)
+    form = form_of_section(stored.spec)
     beside, _ = tokenizer_files(stored, form)
     if taken := beside.keys() & {*to.list("")}:
         raise BadConfiguration(f"{to.root} holds {min(taken)} already; give a folder that is empty")

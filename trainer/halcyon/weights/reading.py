@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pydantic.alias_generators import to_camel
 
 from halcyon.checkpoint.layout import Leaf, Region, flatten, normal, unflatten, whole
 from halcyon.errors import BadConfiguration
@@ -33,9 +32,9 @@ from halcyon.weights.layout import ReadRegion, leaf_shapes
 from halcyon.weights.peft_files import PeftFolder
 from halcyon.weights.root import stored_model
 from halcyon_api.checkpoint_documents import CommittedStep
+from halcyon_api.spec.families.custom import CustomSpec
 from halcyon_api.spec.families.experts import ExpertsSection
 from halcyon_api.spec.families.section import ModelSection
-from halcyon_api.spec.model import ModelSpec
 from halcyon_api.spec.origin import OriginSpec
 
 Result = TypeVar("Result")
@@ -116,7 +115,7 @@ def _elements(region: Region) -> int:
 
 
 def weights_of_folder(
-    store: Store, origin: OriginSpec, spec: ModelSpec, template: CausalLM, adapter: PeftFolder | None
+    store: Store, origin: OriginSpec, spec: ModelSection, template: CausalLM, adapter: PeftFolder | None
 ) -> Weights:
     """The weights of a folder with a model in the files of Hugging Face.
 
@@ -148,19 +147,19 @@ def weights_of_folder(
     return Weights(read_arrays(read, taken), store.root, files, is_part=origin.only is not None, note=note)
 
 
-def balance_note(ours: ModelSpec, theirs: ModelSpec, root: str) -> str:
+def balance_note(ours: ModelSection, theirs: ModelSection, root: str) -> str:
     """A sentence if a run has another factor of the routers' balance loss than the files of its weights; else empty."""
-    mine, other = (getattr(one.value, "router_aux_loss_coef", 0.0) for one in (ours, theirs))
+    mine, other = (getattr(one, "router_aux_loss_coef", 0.0) for one in (ours, theirs))
     if math.isclose(mine, other, rel_tol=1e-6):
         return ""
     return (
-        f"spec.model.{to_camel(ours.kind)}.routerAuxLossCoef is {mine:g}, and {other:g} by the files in {root}; set it "
+        f"spec.model.routerAuxLossCoef is {mine:g}, and {other:g} by the files in {root}; set it "
         "to that to train with their balance loss"
     )
 
 
 def weights_of_checkpoint(
-    store: Store, entry: CommittedStep, origin: OriginSpec, spec: ModelSpec, template: CausalLM
+    store: Store, entry: CommittedStep, origin: OriginSpec, spec: ModelSection, template: CausalLM
 ) -> Weights:
     """The weights of a checkpoint; see `weights_of_folder`.
 
@@ -260,10 +259,10 @@ def with_new_rows(read: ReadRegion, template: CausalLM, rows: int, tokens: int) 
     return grown
 
 
-def require_same(ours: ModelSpec, theirs: ModelSpec, what: str) -> None:
+def require_same(ours: ModelSection, theirs: ModelSection, what: str) -> None:
     """Compare two models by the entries of their config.json: what the weights need to be the same model.
 
-    A custom model has no config.json, so its whole section must be the same.
+    A custom model has no config.json, so the whole of ``spec.model`` must be the same.
 
     Args:
         ours: ``spec.model`` of the run.
@@ -275,23 +274,21 @@ def require_same(ours: ModelSpec, theirs: ModelSpec, what: str) -> None:
     """
     if ours.document() == theirs.document():
         return
-    if type(ours.value) is not type(theirs.value):
+    if ours.family != theirs.family:
         raise BadConfiguration(
-            f"{what} holds a model of the kind {theirs.kind}, and spec.model is {ours.kind}; set "
-            f"spec.model.{theirs.kind}"
+            f"{what} holds a model of the family {theirs.family}, and spec.model is {ours.family}; set "
+            f"spec.model.family to {theirs.family}"
         )
-    if ours.custom is not None:
-        raise BadConfiguration(
-            f"{what} holds another custom model; set spec.model.custom to its section, {theirs.document()['custom']}"
-        )
-    form = form_of_section(ours.section)
-    here, there = form.write(ours.value, 1), form.write(theirs.value, 1)
-    unused = (*_NO_WEIGHT, *_unused_sizes(ours.section))
+    if isinstance(ours, CustomSpec):
+        raise BadConfiguration(f"{what} holds another custom model; set spec.model to it, {theirs.document()}")
+    form = form_of_section(ours)
+    here, there = form.write(ours, 1), form.write(theirs, 1)
+    unused = (*_NO_WEIGHT, *_unused_sizes(ours))
     for name in (*here, *(there.keys() - here.keys())):
         if here.get(name) != there.get(name) and name not in unused:
             raise BadConfiguration(
-                f"{what} holds another model: {name} is {there.get(name)} there, and {here.get(name)} by "
-                f"spec.model.{ours.kind}; set it to the same value"
+                f"{what} holds another model: {name} is {there.get(name)} there, and {here.get(name)} by spec.model; "
+                "set it to the same value"
             )
 
 

@@ -27,7 +27,8 @@ from halcyon.tokenizer import BYTE, TokenizerDefinition
 from halcyon.weights.companions import read_companions
 from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX, CommittedStep
 from halcyon_api.spec.adapter import AdapterSpec, LoraSpec
-from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.families.section import ModelSection
+from halcyon_api.spec.model import read_model
 
 DOWN, UP, MAGNITUDE = "down", "up", "magnitude"
 
@@ -145,7 +146,7 @@ class StoredModel:
         data: ``spec.data`` of the run that made it; empty for imported weights.
     """
 
-    spec: ModelSpec
+    spec: ModelSection
     tokens: int
     positions: int
     arrays: ModelArrays
@@ -193,7 +194,7 @@ def stored_model(
     manifest = checkpoint.manifest
     documents = manifest.fingerprints.documents
     try:
-        spec = ModelSpec.model_validate(documents["spec.model"])
+        spec = read_model(documents["spec.model"])
     except (KeyError, ValidationError):
         spec = None
     if spec is None or manifest.vocabulary is None or manifest.positions is None:

@@ -1,1 +1,1 @@
-"""The sections of ``spec.model``: one file for each model family."""
+"""The families of ``spec.model``: one file for each, or for a few that are alike."""

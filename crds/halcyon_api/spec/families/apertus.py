@@ -1,4 +1,4 @@
-"""``spec.model.apertus``: Apertus."""
+"""The family ``apertus``: Apertus."""
 
 from __future__ import annotations
 
@@ -18,14 +18,12 @@ class ApertusSpec(BiasedSection):
     gate, with xIELU.
     """
 
+    family: Literal["apertus"] = "apertus"
     rope_theta: PositiveFloat = 12_000_000.0
     """Base of the rotary frequencies."""
     rms_norm_eps: PositiveFloat = 1e-5
     """Added to the mean square in RMSNorm."""
-    hidden_act: ApertusActivation = Field(
-        default="xielu",
-        description=f"{ACTIVATION_DESCRIPTION} `xielu` has two learned numbers in each layer (Huang and Schlag 2024).",
-    )
+    hidden_act: ApertusActivation = Field(default="xielu", description=ACTIVATION_DESCRIPTION)
 
     published: ClassVar = "Apertus 8B and 70B"
 

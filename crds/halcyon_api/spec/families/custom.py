@@ -1,8 +1,8 @@
-"""``spec.model.custom``: a model of the user's own package."""
+"""The family ``custom``: a model of the user's own package."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ class CustomSpec(ModelSection):
     applied.
     """
 
+    family: Literal["custom"] = "custom"
     class_: str = Field(alias="class", max_length=253, pattern=CLASS_PATTERN)
     """Import path of the class, as `package.module:Class` (docs/guides/custom-models.md). The trainer's image must have
     the package."""

@@ -142,7 +142,10 @@ class BiasedSection(DecoderSection):
 SlidingWindow = Annotated[int, Field(ge=1, le=16_777_216)]
 LayerTypes = Annotated[list[LayerType], Field(max_length=1024)]
 
-LAYER_TYPES_DESCRIPTION = "Attention of each layer: `full_attention`, or `sliding_attention` over the window."
+LAYER_TYPES_DESCRIPTION = (
+    "What mixes the positions in each layer: `full_attention`, `sliding_attention` over the window, or, only of "
+    "qwen3Next, `linear_attention`: a gated delta net."
+)
 
 ONE_TYPE_A_LAYER = Rule(
     "!has(self.layerTypes) || self.layerTypes.size() == self.numHiddenLayers",
@@ -167,7 +170,7 @@ class PatternedSection(BiasedSection):
     """A decoder whose layers alternate between attention to a window and attention to the whole sequence."""
 
     sliding_window: SlidingWindow | None = optional(
-        f"Positions that a layer with `sliding_attention` sees, its own included. Default: {DEFAULT_WINDOW}."
+        f"Positions that a layer with a window sees, its own included. Default: {DEFAULT_WINDOW}."
     )
     layer_types: LayerTypes | None = optional(f"{LAYER_TYPES_DESCRIPTION} Default: the pattern of the family.")
 

@@ -1,9 +1,9 @@
-"""``spec.model.deepseekV3``: DeepSeek V3, and ``spec.model.glm4Moe``: GLM 4.5. Both have the routers of DeepSeek V3."""
+"""The families ``deepseekV3``, DeepSeek V3, and ``glm4Moe``, GLM 4.5. Both have the routers of DeepSeek V3."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
@@ -49,7 +49,7 @@ class CorrectedSection(ExpertsSection):
     n_shared_experts: NonNegative = 1
     """Experts of a layer that every token goes to."""
     num_experts_per_tok: Count = 8
-    """Experts that a router chooses for a token."""
+    """Experts that a token goes to."""
     n_group: Count = 1
     """Equal groups of experts."""
     topk_group: Count = 1
@@ -85,6 +85,7 @@ class Glm4MoeSpec(CorrectedSection):
     of DeepSeek V3.
     """
 
+    family: Literal["glm4Moe"] = "glm4Moe"
     rms_norm_eps: PositiveFloat = 1e-5
     """Added to the mean square in RMSNorm."""
     attention_bias: bool = False
@@ -108,6 +109,7 @@ class DeepseekV3Spec(CorrectedSection):
     experts.
     """
 
+    family: Literal["deepseekV3"] = "deepseekV3"
     num_key_value_heads: Count | None = None
     """Must be `numAttentionHeads`, its default."""
     head_dim: Width | None = None

@@ -1,9 +1,9 @@
-"""``spec.model.gemma``, ``gemma2`` and ``gemma3``: the text models of Gemma."""
+"""The families ``gemma``, ``gemma2`` and ``gemma3``: the text models of Gemma."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
@@ -19,6 +19,7 @@ class GemmaSpec(BiasedSection):
     embeddings.
     """
 
+    family: Literal["gemma"] = "gemma"
     tie_word_embeddings: bool = True
     """Use the token embedding as the output head."""
     hidden_act: HiddenAct = "gelu_pytorch_tanh"
@@ -51,6 +52,7 @@ class Gemma2Spec(WindowedGemmaSection):
     other layer.
     """
 
+    family: Literal["gemma2"] = "gemma2"
     attn_logit_softcapping: NonNegativeFloat = 50.0
     """Smooth limit of the scores: limit * tanh(score / limit). 0: no limit."""
     final_logit_softcapping: float = Field(default=30.0, ge=0, description=_LOGITS_DESCRIPTION)
@@ -73,8 +75,9 @@ class Gemma3Spec(WindowedGemmaSection):
     full layer.
     """
 
+    family: Literal["gemma3"] = "gemma3"
     rope_theta: PositiveFloat = 1_000_000.0
-    """Base of the rotary frequencies of full layers."""
+    """Base of the rotary frequencies."""
     rope_local_base_freq: PositiveFloat = 10_000.0
     """Base of the rotary frequencies of windowed layers."""
     final_logit_softcapping: float = Field(default=0.0, ge=0, description=_LOGITS_DESCRIPTION)

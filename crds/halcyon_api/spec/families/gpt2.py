@@ -1,8 +1,8 @@
-"""``spec.model.gpt2``: GPT-2."""
+"""The family ``gpt2``: GPT-2."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import PositiveFloat
 
@@ -14,14 +14,15 @@ from halcyon_api.spec.model_shape import ModelShape, Split
 class Gpt2Spec(ModelSection):
     """A GPT-2 decoder (Radford et al. 2019): LayerNorm, learned positions, GELU, tied embeddings."""
 
+    family: Literal["gpt2"] = "gpt2"
     num_hidden_layers: Count = 12
     """Transformer blocks."""
     hidden_size: Width = 768
-    """Width of the residual stream. A multiple of `numAttentionHeads`."""
+    """Width of the residual stream."""
     intermediate_size: Width | None = None
     """Width of the MLP. Default: four times `hiddenSize`."""
     num_attention_heads: Count = 12
-    """Attention heads."""
+    """Query heads."""
     layer_norm_epsilon: PositiveFloat = 1e-5
     """Added to the variance in LayerNorm."""
     hidden_act: HiddenAct = "gelu_new"

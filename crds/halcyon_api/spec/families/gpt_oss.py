@@ -1,9 +1,9 @@
-"""``spec.model.gptOss``: gpt-oss."""
+"""The family ``gptOss``: gpt-oss."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import PositiveFloat
 
@@ -23,6 +23,7 @@ class GptOssSpec(ExpertsSection):
     with a clamped SwiGLU.
     """
 
+    family: Literal["gptOss"] = "gptOss"
     intermediate_size: Width = 2048
     """Width of an expert."""
     rope_theta: PositiveFloat = 150_000.0
@@ -32,7 +33,7 @@ class GptOssSpec(ExpertsSection):
     attention_bias: bool = True
     """Biases of all four projections of attention."""
     sliding_window: SlidingWindow = 128
-    """Positions that a layer with `sliding_attention` sees, its own included."""
+    """Positions that a layer with a window sees, its own included."""
     layer_types: LayerTypes | None = optional(
         f"{LAYER_TYPES_DESCRIPTION} Default: in turn, from `sliding_attention` on."
     )

@@ -1,9 +1,9 @@
-"""``spec.model.llama``: Llama."""
+"""The family ``llama``: Llama."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import PositiveFloat
 
@@ -14,6 +14,7 @@ from halcyon_api.spec.families.section import DecoderSizes, HiddenAct
 class LlamaSpec(BiasedSection):
     """A Llama decoder (Touvron et al. 2023): RMSNorm, rotary positions, SwiGLU, grouped-query attention."""
 
+    family: Literal["llama"] = "llama"
     rms_norm_eps: PositiveFloat = 1e-5
     """Added to the mean square in RMSNorm."""
     hidden_act: HiddenAct = "silu"

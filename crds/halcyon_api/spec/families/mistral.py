@@ -1,8 +1,8 @@
-"""``spec.model.mistral``: Mistral."""
+"""The family ``mistral``: Mistral."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import PositiveFloat
 
@@ -10,13 +10,19 @@ from halcyon_api.spec.families.decoder import DecoderSection, SlidingWindow
 from halcyon_api.spec.families.section import HiddenAct
 
 
-class MistralSpec(DecoderSection):
-    """A Mistral decoder (Jiang et al. 2023): a Llama whose attention may see only a window."""
+class MistralSection(DecoderSection):
+    """What the families of Mistral share."""
 
     rms_norm_eps: PositiveFloat = 1e-5
     """Added to the mean square in RMSNorm."""
     hidden_act: HiddenAct = "silu"
     sliding_window: SlidingWindow | None = None
-    """Positions that attention sees, its own included. Default: all earlier ones."""
+    """Positions that a layer with a window sees, its own included. Default: no window."""
+
+
+class MistralSpec(MistralSection):
+    """A Mistral decoder (Jiang et al. 2023): a Llama whose attention may see only a window."""
+
+    family: Literal["mistral"] = "mistral"
 
     published: ClassVar = "Mistral 7B, Nemo 12B, Small 22B and 24B (text)"

@@ -1,19 +1,20 @@
-"""``spec.model.mixtral``: Mixtral."""
+"""The family ``mixtral``: Mixtral."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import PositiveFloat
 
 from halcyon_api.spec.families.experts import ExpertSizes, ExpertsSection, per_token_rule
-from halcyon_api.spec.families.mistral import MistralSpec
+from halcyon_api.spec.families.mistral import MistralSection
 from halcyon_api.spec.families.section import Count, Width
 
 
-class MixtralSpec(MistralSpec, ExpertsSection):
+class MixtralSpec(MistralSection, ExpertsSection):
     """A Mixtral decoder (Jiang et al. 2024): a Mistral with experts in every layer."""
 
+    family: Literal["mixtral"] = "mixtral"
     intermediate_size: Width = 2048
     """Width of an expert."""
     rope_theta: PositiveFloat = 1_000_000.0

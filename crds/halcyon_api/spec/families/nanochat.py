@@ -1,8 +1,8 @@
-"""``spec.model.nanochat``: the decoder of nanochat, whose sizes follow from its depth."""
+"""The family ``nanochat``: the decoder of nanochat, whose sizes follow from its depth."""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, StringConstraints
 
@@ -36,18 +36,19 @@ def derived_width(depth: int, head_dim: int) -> int:
 class NanochatSpec(ModelSection):
     """A nanochat decoder (Karpathy 2025), with value embeddings."""
 
+    family: Literal["nanochat"] = "nanochat"
     depth: Count = 12
     """Transformer blocks."""
     hidden_size: Annotated[int, Field(ge=SMEAR_CHANNELS, le=1_048_576)] | None = None
-    """Width. Default: 64 * `depth`, in whole heads."""
+    """Width of the residual stream. Default: 64 * `depth`, in whole heads."""
     head_dim: Width = 128
     """Features of a head."""
     num_key_value_heads: Count | None = None
-    """Key and value heads. Default: all."""
+    """Key and value heads. Default: all heads."""
     window_pattern: Annotated[str, StringConstraints(max_length=64), Field(pattern="^[SL]+$")] = "SSSL"
     """Attention of blocks, repeated: S to a window, L to all; the last is L."""
     sliding_window: Annotated[int, Field(ge=1, le=16_777_216)] | None = optional(
-        f"Positions of the window. Default: {DEFAULT_WINDOW}."
+        f"Positions that a layer with a window sees, its own included. Default: {DEFAULT_WINDOW}."
     )
     rope_theta: PositiveFloat = 100_000.0
     """Base of the rotary frequencies."""

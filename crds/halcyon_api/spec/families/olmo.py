@@ -1,9 +1,9 @@
-"""``spec.model.olmo2`` and ``spec.model.olmo3``: OLMo."""
+"""The families ``olmo2`` and ``olmo3``: OLMo."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import PositiveFloat
 
@@ -16,6 +16,7 @@ class Olmo2Spec(BiasedSection):
     together.
     """
 
+    family: Literal["olmo2"] = "olmo2"
     rope_theta: PositiveFloat = 500_000.0
     """Base of the rotary frequencies."""
     hidden_act: HiddenAct = "silu"
@@ -32,10 +33,11 @@ class Olmo3Spec(PatternedSection):
     scale positions.
     """
 
+    family: Literal["olmo3"] = "olmo3"
     rope_theta: PositiveFloat = 500_000.0
     """Base of the rotary frequencies."""
     rope_local_base_freq: PositiveFloat | None = None
-    """That of windowed layers. Default: `ropeTheta`."""
+    """Base of the rotary frequencies of windowed layers. Default: `ropeTheta`."""
     hidden_act: HiddenAct = "silu"
 
     published: ClassVar = "OLMo 3, 7B and 32B"

@@ -1,9 +1,9 @@
-"""``spec.model.qwen2`` and ``spec.model.qwen3``: Qwen."""
+"""The families ``qwen2`` and ``qwen3``: Qwen."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import PositiveFloat
 
@@ -28,7 +28,7 @@ class QwenSection(DecoderSection):
     use_sliding_window: bool = False
     """Whether the layers from number `maxWindowLayers` on see only a window."""
     sliding_window: SlidingWindow | None = optional(
-        f"Positions that such a layer sees, its own included. Default: {DEFAULT_WINDOW}."
+        f"Positions that a layer with a window sees, its own included. Default: {DEFAULT_WINDOW}."
     )
     max_window_layers: NonNegative = 28
     """Layers, from the first, that see the whole sequence."""
@@ -54,6 +54,7 @@ class QwenSection(DecoderSection):
 class Qwen2Spec(QwenSection):
     """A Qwen 2 or 2.5 decoder (Yang et al. 2024): a Llama with biases of queries, keys and values."""
 
+    family: Literal["qwen2"] = "qwen2"
     published: ClassVar = "Qwen 2 and 2.5, 0.5B to 72B"
 
     def sizes(self) -> DecoderSizes:
@@ -64,6 +65,7 @@ class Qwen2Spec(QwenSection):
 class Qwen3Spec(QwenSection):
     """A dense Qwen 3 decoder (Yang et al. 2025): a Llama with norms of each head's queries and keys."""
 
+    family: Literal["qwen3"] = "qwen3"
     attention_bias: bool = False
     """Biases of all four projections of attention."""
 

@@ -1,9 +1,9 @@
-"""``spec.model.qwen3Moe``: Qwen 3 with experts, and what all Qwen with experts share."""
+"""The family ``qwen3Moe``: Qwen 3 with experts, and what all Qwen with experts share."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat
 
@@ -24,7 +24,7 @@ class QwenExpertsSection(ExpertsSection):
     attention_bias: bool = False
     """Biases of all four projections of attention."""
     num_experts: Count = 128
-    """Experts of a layer."""
+    """Experts of a layer. 0, only of qwen3Next: every layer has an MLP."""
     num_experts_per_tok: Count = 8
     """Experts that a token goes to."""
     moe_intermediate_size: Width = 768
@@ -58,12 +58,13 @@ class QwenExpertsSection(ExpertsSection):
 class Qwen3MoeSpec(QwenExpertsSection):
     """A Qwen 3 decoder with experts (Yang et al. 2025)."""
 
+    family: Literal["qwen3Moe"] = "qwen3Moe"
     rope_theta: PositiveFloat = 1_000_000.0
     """Base of the rotary frequencies."""
     use_sliding_window: bool = False
     """Whether all layers see only a window."""
     sliding_window: SlidingWindow | None = optional(
-        f"Positions that a layer then sees, its own included. Default: {DEFAULT_WINDOW}."
+        f"Positions that a layer with a window sees, its own included. Default: {DEFAULT_WINDOW}."
     )
 
     default_window: ClassVar = DEFAULT_WINDOW

@@ -1,4 +1,4 @@
-"""``spec.model.qwen3Next``: Qwen3-Next and Qwen 3.5, with gated delta nets beside attention."""
+"""The family ``qwen3Next``: Qwen3-Next and Qwen 3.5, with gated delta nets beside attention."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat
 
-from halcyon_api.base import Rule, shows
-from halcyon_api.spec.families.decoder import EVEN_ROTATION, ONE_TYPE_A_LAYER, PARTIAL_DESCRIPTION
+from halcyon_api.base import Rule, optional, shows
+from halcyon_api.spec.families.decoder import (
+    EVEN_ROTATION,
+    LAYER_TYPES_DESCRIPTION,
+    ONE_TYPE_A_LAYER,
+    PARTIAL_DESCRIPTION,
+)
 from halcyon_api.spec.families.experts import ExpertSizes, ExpertsSection
 from halcyon_api.spec.families.qwen_moe import QwenExpertsSection
 from halcyon_api.spec.families.section import Count, Width
@@ -29,6 +34,7 @@ class Qwen3NextSpec(QwenExpertsSection):
     attention.
     """
 
+    family: Literal["qwen3Next"] = "qwen3Next"
     rope_theta: PositiveFloat = 10_000_000.0
     """Base of the rotary frequencies."""
     partial_rotary_factor: float = Field(default=0.25, gt=0, le=1, description=PARTIAL_DESCRIPTION)
@@ -42,12 +48,10 @@ class Qwen3NextSpec(QwenExpertsSection):
     """Features of its values."""
     linear_conv_kernel_dim: Annotated[int, Field(ge=1, le=64)] = 4
     """Positions of its convolutions."""
-    layer_types: MixerTypes | None = None
-    """One entry for each layer: `full_attention`, or `linear_attention` for a gated delta net. Default: each fourth
-    layer has attention."""
+    layer_types: MixerTypes | None = optional(f"{LAYER_TYPES_DESCRIPTION} Default: each fourth layer has attention.")
 
     num_experts: Annotated[int, Field(ge=0, le=4096)] = 128
-    """Experts of a layer. 0: every layer has an MLP."""
+    """Experts of a layer. 0, only of qwen3Next: every layer has an MLP."""
     moe_intermediate_size: Width = 512
     """Width of an expert."""
     shared_expert_intermediate_size: Width = 512

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from halcyon_api.base import RuledModel
 from halcyon_api.spec.model_shape import ModelShape, Split
@@ -88,7 +88,10 @@ Width = Annotated[int, Field(ge=1, le=1_048_576)]
 Count = Annotated[int, Field(ge=1, le=4096)]
 NonNegative = Annotated[int, Field(ge=0, le=4096)]
 
-ACTIVATION_DESCRIPTION = "Activation of the MLP. `gelu` is exact; `gelu_pytorch_tanh` and `gelu_new`: its tanh form."
+ACTIVATION_DESCRIPTION = (
+    "Activation of the MLP. `gelu` is exact; `gelu_pytorch_tanh` and `gelu_new`: its tanh form; `xielu`, only of "
+    "apertus: two learned numbers in each layer (Huang and Schlag 2024)."
+)
 HiddenAct = Annotated[Activation, Field(description=ACTIVATION_DESCRIPTION)]
 
 
@@ -107,8 +110,16 @@ class AttentionNeeds:
 class ModelSection(RuledModel):
     """The architecture of one model family. Other code uses `shape` instead of the fields of a family."""
 
+    family: Any
+    """The family, which decides what other fields there are."""
+
     published: ClassVar[str]
     """The published models of the family."""
+
+    @model_serializer(mode="wrap")
+    def _with_family(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A document without defaults has the family too."""
+        return {"family": self.family, **write(self)}
 
     def shape(self, vocabulary: int, positions: int) -> ModelShape:
         """The size of the model.

@@ -40,7 +40,7 @@ def spec() -> TrainingRunSpec:
         "remat": "attention",
         "precision": {"compute": "bfloat16"},
     }
-    return parse_run(document(spec__model={"llama": LLAMA}, spec__trainer=trainer)).spec
+    return parse_run(document(spec__model={"family": "llama"} | LLAMA, spec__trainer=trainer)).spec
 
 
 def lowered(kind: str, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -72,7 +72,9 @@ def test_a_step_for_tpus_with_microbatches_has_the_kernels_of_attention() -> Non
     it.
     """
     sizes = {"batchSize": 8, "microbatches": 2, "sequenceLength": LENGTH, "precision": {"compute": "bfloat16"}}
-    run = parse_run(document(spec__model={"llama": LLAMA | {"headDim": 128}}, spec__trainer={"steps": 10, **sizes}))
+    run = parse_run(
+        document(spec__model={"family": "llama"} | LLAMA | {"headDim": 128}, spec__trainer={"steps": 10, **sizes})
+    )
     mesh = build_mesh(ResolvedMesh(replica=1, data=4, fsdp=1, tensor=1), jax.devices()[:4])
     program = dataclasses.replace(build_program(run.spec, 512, mesh), target=Target("tpu"))
     assert program.lower_step(8, LENGTH, platform="tpu").as_text().count("tpu_custom_call") >= 3

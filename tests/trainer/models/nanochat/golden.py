@@ -13,15 +13,12 @@ import numpy as np
 
 from halcyon.models import CausalLM, build_model
 from halcyon_api.spec.families.nanochat import NanochatSpec
-from halcyon_api.spec.model import ModelSpec
 from tests.arrays import load_arrays
 from tests.trainer.models.nanochat.settings import GOLDEN, LENGTH, SIZES, VOCABULARY, WINDOW
 from tests.trainer.models.reference import named_leaves
 
-SPEC = ModelSpec(
-    nanochat=NanochatSpec(
-        depth=3, hidden_size=24, head_dim=4, num_key_value_heads=2, window_pattern="SL", sliding_window=WINDOW
-    )
+SPEC = NanochatSpec(
+    depth=3, hidden_size=24, head_dim=4, num_key_value_heads=2, window_pattern="SL", sliding_window=WINDOW
 )
 
 

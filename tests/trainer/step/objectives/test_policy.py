@@ -24,7 +24,7 @@ from halcyon_api.training_run import TrainingRunSpec
 from tests.api.documents import document
 from tests.trainer.support.meshes import mesh_of
 
-TINY = {"llama": {"numHiddenLayers": 1, "hiddenSize": 16, "intermediateSize": 24, "numAttentionHeads": 2}}
+TINY = {"family": "llama", "numHiddenLayers": 1, "hiddenSize": 16, "intermediateSize": 24, "numAttentionHeads": 2}
 ROWS, LENGTH, VOCABULARY, TEMPERATURE = 4, 12, 60, 1.25
 NOISE = np.random.default_rng(0)
 PROMPTS, ANSWERS = (2, 5, 3, 1), (4, 6, 1, 9)

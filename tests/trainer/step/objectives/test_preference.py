@@ -27,7 +27,7 @@ from halcyon_api.training_run import TrainingRunSpec
 from tests.api.documents import document
 from tests.trainer.support.meshes import mesh_of
 
-TINY = {"llama": {"numHiddenLayers": 1, "hiddenSize": 16, "intermediateSize": 24, "numAttentionHeads": 2}}
+TINY = {"family": "llama", "numHiddenLayers": 1, "hiddenSize": 16, "intermediateSize": 24, "numAttentionHeads": 2}
 ROWS, LENGTH, VOCABULARY, PAIRS = 4, 16, 60, 2
 BETA = 0.3
 

@@ -126,7 +126,7 @@ def mesh_candidates(run: TrainingRun, fits: bool) -> Iterator[Changes]:
     devices = run.spec.accelerator.resolve().devices_per_slice
     if not fits or (trainer.microbatches, trainer.remat) != ("auto", "auto"):
         yield _AUTOMATIC
-    has_experts = run.spec.model.custom is None and model_shape(run.spec).idle_parameters > 0
+    has_experts = run.spec.model.family != "custom" and model_shape(run.spec).idle_parameters > 0
     choices = [
         dict(zip(_INSIDE, sizes, strict=True))
         for sizes in itertools.product(*(_divisors(devices, _LARGEST.get(name)) for name in _INSIDE))

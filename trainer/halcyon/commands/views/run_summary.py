@@ -183,10 +183,10 @@ def summarize(run: TrainingRun, program: Program, mesh: ResolvedMesh, vocabulary
     flops = model_flops(spec, program.template.model, vocabulary)
     rows = tuple(parameter_rows(spec, program.template.model, vocabulary))
     trained = jax.tree.leaves(split(program.template.model, program.trained)[0])
-    custom = spec.model.custom is not None
+    custom = spec.model.family == "custom"
     return Summary(
         run=run.metadata.name,
-        family=spec.model.kind,
+        family=spec.model.family,
         vocabulary=vocabulary,
         accelerator=spec.accelerator.type,
         devices=mesh.devices,

@@ -6,13 +6,11 @@ import difflib
 import re
 from collections.abc import Mapping
 
-from pydantic.alias_generators import to_camel
-
 from halcyon.errors import BadConfiguration
 from halcyon.models.published import ConfigReader, PublishedForm
 from halcyon.models.registry import family_of
 from halcyon_api.spec.families.section import ModelSection
-from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.model import FAMILIES
 
 _MARKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("kv_lora_rank", ("deepseek_v3",)),
@@ -36,7 +34,7 @@ _ENDING = re.compile("For[A-Z][A-Za-z]+$")
 
 def published_forms() -> tuple[PublishedForm, ...]:
     """The forms of all families, in the order of ``spec.model``. It imports all families."""
-    return tuple(form for kind in ModelSpec.kinds() for form in family_of(to_camel(kind)).forms)
+    return tuple(form for family in FAMILIES for form in family_of(family).forms)
 
 
 def form_of_config(config: ConfigReader) -> PublishedForm:
@@ -77,14 +75,12 @@ def _nearest(config: ConfigReader, name: str, known: Mapping[str, PublishedForm]
 
 
 def form_of_section(section: ModelSection) -> PublishedForm:
-    """The form of a section of ``spec.model``.
+    """The form of a model of ``spec.model``.
 
     Raises:
         BadConfiguration: The family has no form of Hugging Face.
     """
-    for form in family_of(ModelSpec.of(section).kind).forms:
+    for form in family_of(section.family).forms:
         if form.covers(section):
             return form
-    raise BadConfiguration(
-        f"a model of the kind {type(section).__name__.removesuffix('Spec')} has no form of Hugging Face to export"
-    )
+    raise BadConfiguration(f"a model of the family {section.family} has no form of Hugging Face to export")

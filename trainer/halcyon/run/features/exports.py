@@ -23,7 +23,7 @@ def checked(export: ExportSpec, spec: TrainingRunSpec) -> ExportSpec:
         BadConfiguration: It has none.
     """
     try:
-        form_of_section(spec.model.section)
+        form_of_section(spec.model)
     except BadConfiguration as error:
         raise BadConfiguration(
             f"spec.export: {error}; remove spec.export, or choose a family of models that has one"
