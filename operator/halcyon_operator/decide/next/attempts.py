@@ -164,8 +164,16 @@ BEFORE: tuple[Case, ...] = (
         "waits for up to 30 s",
         _completed_unseen,
     ),
-    Case("`suspend: true` while processes train and their save is not committed", "waits for the save", _saves_first),
-    Case("`suspend: true`", "deletes the JobSet, whatever the cause of its end, and rests", _suspend),
+    Case(
+        "`suspend: true`, or a `budget` that is used up, while processes train and their save is not committed",
+        "waits for the save",
+        _saves_first,
+    ),
+    Case(
+        "`suspend: true`, or a `budget` that is used up",
+        "deletes the JobSet, whatever the cause of its end, and rests",
+        _suspend,
+    ),
     Case("the run is stopped, without an edit or a requested restart that may fix it", "nothing", _stay_stalled),
     Case(
         "there is another JobSet of the run, or the attempt's own one is being deleted",
