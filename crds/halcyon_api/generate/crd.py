@@ -41,6 +41,8 @@ UNSEEN = -1
 """`status.observedGeneration` of a run that no operator has reconciled yet."""
 
 _DROPPED = ("title", "$defs", "discriminator", "examples")
+_ALIKE = 6
+"""Fewest members of a section that becomes a map."""
 _UNBOUNDED_FORMATS = ("date-time",)
 
 Schema = dict[str, Any]
@@ -53,6 +55,7 @@ def custom_resource_definition() -> Schema:
     # The bound on the name is only for the cost estimate of the rule over it.
     properties["metadata"]["properties"] = {"name": {"type": "string", "maxLength": MAX_NAME_LENGTH}}
     _leave_to_defaults(properties["spec"])
+    _describe_alike_once(properties["status"])
     # A reader such as kstatus must not take a run without conditions for a successful one. No real generation is -1.
     properties["status"]["default"] = {"observedGeneration": UNSEEN}
     properties["status"]["properties"]["observedGeneration"]["minimum"] = UNSEEN
@@ -158,6 +161,31 @@ def _leave_to_defaults(spec: Schema) -> None:
         del checkpoint["required"]
     checkpoint["default"] = {}
     spec["required"].remove(section)
+
+
+def _describe_alike_once(status: Schema) -> None:
+    """Make a map of a section with many members that differ only in their descriptions, such as the seconds by cause,
+    everywhere but where it occurs first: the definition must fit into an annotation.
+    """
+    first: dict[tuple[str, ...], str] = {}
+
+    def visit(node: Schema, path: str) -> None:
+        for name, child in node.get("properties", {}).items():
+            place, below = f"{path}.{name}".removeprefix("."), child.get("items", child)
+            members: Schema = below.get("properties", {})
+            kinds = [_without_description(member) for member in members.values()]
+            if len(kinds) < _ALIKE or any(kind != kinds[0] for kind in kinds):
+                visit(below, place)
+            elif (found := first.setdefault(tuple(members), place)) != place:
+                child["description"] += f" By name, as in {found}."
+                below |= {"additionalProperties": kinds[0], "maxProperties": 2 * len(kinds)}
+                del below["properties"]
+
+    visit(status, "")
+
+
+def _without_description(schema: Schema) -> Schema:
+    return {key: value for key, value in schema.items() if key != "description"}
 
 
 def _forget(default: Any, path: list[str]) -> None:

@@ -148,16 +148,16 @@ def _absent_fields(fields: Mapping[str, Members], families: Members) -> Rules:
             yield cel(
                 _of(lacking, families, f"!has(self.{name})"),
                 f"='{name} is no field of the family ' + self.{TAG} + '; ' + ({''.join(hints)}'take it out')",
-                field_path=f".{name}",
             )
         elif lacking:
             alike.setdefault(tuple(lacking), []).append(name)
     for lacking, names in alike.items():
         some = " || ".join(f"has(self.{name})" for name in names)
         which = "".join(f"has(self.{name}) ? '{name}' : " for name in names[:-1]) + f"'{names[-1]}'"
+        which = f"({which})" if len(names) > 1 else which
         yield cel(
             _of(lacking, families, f"!({some})"),
-            f"=({which}) + ' is no field of the family ' + self.{TAG} + '; take it out'",
+            f"={which} + ' is no field of the family ' + self.{TAG} + '; take it out'",
         )
 
 
@@ -211,7 +211,8 @@ def _own_rules(families: Members) -> Rules:
             expression = _VALUE.sub(filled, rule["rule"])
             found.setdefault((expression, rule["message"], rule.get("fieldPath")), []).append(family)
     for (expression, message, field_path), group in found.items():
-        yield cel(_of(group, families, f"({expression})"), message, field_path=field_path)
+        whole = f"({expression})" if " ? " in expression else expression
+        yield cel(_of(group, families, whole), message, field_path=field_path)
 
 
 def _literal(value: Any, kind: str) -> str:

@@ -143,7 +143,7 @@ SlidingWindow = Annotated[int, Field(ge=1, le=16_777_216)]
 LayerTypes = Annotated[list[LayerType], Field(max_length=1024)]
 
 LAYER_TYPES_DESCRIPTION = (
-    "What mixes the positions in each layer: `full_attention`, `sliding_attention` over the window, or, only of "
+    "What mixes positions in each layer: `full_attention`, `sliding_attention` over the window, or, only of "
     "qwen3Next, `linear_attention`: a gated delta net."
 )
 

@@ -113,7 +113,7 @@ class DeepseekV3Spec(CorrectedSection):
     num_key_value_heads: Count | None = None
     """Must be `numAttentionHeads`, its default."""
     head_dim: Width | None = None
-    """Not used: `qkNopeHeadDim` and `qkRopeHeadDim` set the features of a head."""
+    """Not used: `qkNopeHeadDim` + `qkRopeHeadDim` is in its place."""
     attention_bias: bool = False
     """Biases of the projections to latent vectors and into the residual stream."""
     q_lora_rank: Width | None = None

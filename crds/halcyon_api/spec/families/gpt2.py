@@ -29,7 +29,7 @@ class Gpt2Spec(ModelSection):
     scale_attn_weights: bool = True
     """Divide the scores of attention by the square root of a head's features."""
     scale_attn_by_inverse_layer_idx: bool = False
-    """Divide the scores of attention by the number of the layer, counted from 1."""
+    """Divide the scores of attention by the layer's number, counted from 1."""
     tie_word_embeddings: bool = True
     """Use the token embedding as the output head."""
     initializer_range: PositiveFloat = 0.02

@@ -34,9 +34,7 @@ class GptOssSpec(ExpertsSection):
     """Biases of all four projections of attention."""
     sliding_window: SlidingWindow = 128
     """Positions that a layer with a window sees, its own included."""
-    layer_types: LayerTypes | None = optional(
-        f"{LAYER_TYPES_DESCRIPTION} Default: in turn, from `sliding_attention` on."
-    )
+    layer_types: LayerTypes | None = optional(f"{LAYER_TYPES_DESCRIPTION} Default: the pattern of the family.")
     swiglu_alpha: PositiveFloat = 1.702
     """Factor inside the sigmoid of an expert's gate."""
     swiglu_limit: PositiveFloat = 7.0

@@ -46,7 +46,7 @@ class NanochatSpec(ModelSection):
     num_key_value_heads: Count | None = None
     """Key and value heads. Default: all heads."""
     window_pattern: Annotated[str, StringConstraints(max_length=64), Field(pattern="^[SL]+$")] = "SSSL"
-    """Attention of blocks, repeated: S to a window, L to all; the last is L."""
+    """Attention of blocks, repeated: S: a window, L: all; the last is L."""
     sliding_window: Annotated[int, Field(ge=1, le=16_777_216)] | None = optional(
         f"Positions that a layer with a window sees, its own included. Default: {DEFAULT_WINDOW}."
     )

@@ -32,7 +32,7 @@ class QwenSection(DecoderSection):
     )
     max_window_layers: NonNegative = 28
     """Layers, from the first, that see the whole sequence."""
-    layer_types: LayerTypes | None = optional(f"{LAYER_TYPES_DESCRIPTION} Default: by the fields above.")
+    layer_types: LayerTypes | None = optional(f"{LAYER_TYPES_DESCRIPTION} Default: by `useSlidingWindow`.")
 
     default_window: ClassVar = DEFAULT_WINDOW
     rules: ClassVar = (

@@ -48,7 +48,7 @@ class Qwen3NextSpec(QwenExpertsSection):
     """Features of its values."""
     linear_conv_kernel_dim: Annotated[int, Field(ge=1, le=64)] = 4
     """Positions of its convolutions."""
-    layer_types: MixerTypes | None = optional(f"{LAYER_TYPES_DESCRIPTION} Default: each fourth layer has attention.")
+    layer_types: MixerTypes | None = optional(f"{LAYER_TYPES_DESCRIPTION} Default: the pattern of the family.")
 
     num_experts: Annotated[int, Field(ge=0, le=4096)] = 128
     """Experts of a layer. 0, only of qwen3Next: every layer has an MLP."""
@@ -57,8 +57,8 @@ class Qwen3NextSpec(QwenExpertsSection):
     shared_expert_intermediate_size: Width = 512
     """Width of the MLP that every token goes through beside them."""
     fused_projections: bool = False
-    """Whether the files of Hugging Face have the projections of a gated delta net fused by head, as those of Qwen3-Next
-    do. Changes nothing but export."""
+    """Whether files of Hugging Face have the projections of a gated delta net fused by head, as those of Qwen3-Next do.
+    Changes nothing but export."""
 
     published: ClassVar = "Qwen3-Next 80B-A3B; Qwen 3.5, 0.8B to 397B-A17B (text)"
     rules: ClassVar = (
