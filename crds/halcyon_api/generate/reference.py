@@ -66,7 +66,7 @@ _DEFAULTS = """\
 
 The `spec` of a TrainingRunDefaults has these fields of a run's `spec`, with the same meaning, and `checkpoint.rootPrefix`. Each may be
 left out and then has no value; a run takes the value of the next less specific defaults, or at last the built-in default above.
-[The guide](../guides/defaults.md) describes how and when runs take the values.
+[The guide](../guides/editing.md#defaults) describes how and when runs take the values.
 
 | field | from two documents |
 |---|---|
