@@ -27,7 +27,7 @@ def test_the_pages_name_the_version_of_the_chart() -> None:
     version = yaml.safe_load((CHART / "Chart.yaml").read_text())["version"]
     address, *named = RELEASED
     assert named == ["--version", version]
-    for page in (README, GUIDE, GUIDE.with_name("verify.md")):
+    for page in (README, GUIDE, GUIDE.with_name("upgrades.md")):
         called = re.findall(r"(oci:\S+) --version ([\w.-]+)", page.read_text())
         assert set(called) == {(address, version)}, page.name
     assert f"halcyon-{version}.tgz" in GUIDE.read_text()

@@ -14,8 +14,8 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 
 
-def _make_site() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_site", REPOSITORY / "docs" / "make_site.py")
+def _program(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -23,7 +23,7 @@ def _make_site() -> ModuleType:
     return module
 
 
-SITE = _make_site()
+SITE = _program("make_site")
 PAGES: list[PurePosixPath] = SITE.pages()
 
 
@@ -59,3 +59,8 @@ def test_links_out_of_the_pages_lead_to_the_repository(tmp_path: Path) -> None:
     guide = (tmp_path / "pages" / "guides" / "tasks.md").read_text(encoding="utf-8")
     assert "](https://example.com/halcyon/blob/main/examples/tasks.yaml)" in guide
     assert "](../../" not in guide
+
+
+def test_the_page_of_what_fits_is_generated() -> None:
+    fits = _program("make_fits")
+    assert fits.PAGE.read_text(encoding="utf-8") == fits.page(), "run: make generate"
