@@ -9,7 +9,7 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from halcyon.telemetry.clock import timestamp
+from halcyon.host.clock import timestamp
 from halcyon.telemetry.history.reading import History
 from halcyon.telemetry.history.segments import Record
 from halcyon_api.counting import counted

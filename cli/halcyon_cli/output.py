@@ -34,7 +34,7 @@ def reporting_errors(code: int = 1) -> Iterator[None]:
 def reading(path: Path) -> Iterator[None]:
     """Turn an error of the block about a document into a Rejected that begins with its file."""
     from halcyon.commands.errors import about_file
-    from halcyon.errors import TrainerExit
+    from halcyon.host.errors import TrainerExit
     from halcyon_api.base import InvalidRun
 
     try:

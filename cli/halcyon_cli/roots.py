@@ -17,7 +17,7 @@ from halcyon_api.training_run import TrainingRunSpec
 from halcyon_cli.output import Rejected
 
 if TYPE_CHECKING:
-    from halcyon.storage.store import Store
+    from halcyon.host.storage.store import Store
     from halcyon.telemetry.history.reading import History
     from halcyon_cli.cluster import Runs
 

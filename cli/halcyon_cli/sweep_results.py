@@ -58,7 +58,7 @@ def read_result(member: Member, end: End | None = None) -> Result:
     Raises:
         StoreFailure: Its root did not answer.
     """
-    from halcyon.storage.store import Store
+    from halcyon.host.storage.store import Store
     from halcyon.telemetry.history.reading import read_history
 
     return Result(member, read_history(Store(member.run.spec.checkpoint)), end)
@@ -71,7 +71,7 @@ def is_complete(result: Result) -> bool:
         StoreFailure: Its root did not answer.
     """
     from halcyon.checkpoint.fingerprints import differences, fingerprints, fingerprints_of
-    from halcyon.storage.store import Store
+    from halcyon.host.storage.store import Store
     from halcyon_cli.roots import sections_in
 
     spec = result.member.run.spec

@@ -1,8 +1,9 @@
 """Why process groups end: one row a cause, from which every list of causes, counters, exit codes and reasons comes.
 
-A new cause is a row here, with its exit code if the trainer reports it, and then a class in `halcyon.errors`. The rest
-follows: the fields of `status.restarts`, the labels of metrics, the reasons of conditions and events, the alert about
-delayed attempts, the failure policy of a JobSet, the decision by budget, and the tables of docs/reference/recovery.md.
+A new cause is a row here, with its exit code if the trainer reports it, and then a class in `halcyon.host.errors`. The
+rest follows: the fields of `status.restarts`, the labels of metrics, the reasons of conditions and events, the alert
+about delayed attempts, the failure policy of a JobSet, the decision by budget, and the tables of
+docs/reference/recovery.md.
 """
 
 from __future__ import annotations

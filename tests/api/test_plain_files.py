@@ -14,10 +14,10 @@ import pytest
 from halcyon.commands.checkpoints import root_spec
 from halcyon.data.sources import Access
 from halcyon.data.sources.files import fetch_file
-from halcyon.errors import BadConfiguration
 from halcyon.evals.benchmarks import read_of_document
-from halcyon.storage.failures import StoreFailure
-from halcyon.storage.store import Store
+from halcyon.host.errors import BadConfiguration
+from halcyon.host.storage.failures import StoreFailure
+from halcyon.host.storage.store import Store
 from halcyon.weights.folder import root_place
 from halcyon.weights.model_file import read_model
 from halcyon_api import plain_files

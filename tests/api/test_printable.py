@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from halcyon.commands.errors import about_file, report_errors
 from halcyon.commands.main import app
 from halcyon.commands.views.tables import FittedTable
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon_api.base import InvalidRun
 from halcyon_api.printable import markup, one_line, printable
 from halcyon_api.reading import parse_run

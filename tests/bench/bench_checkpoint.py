@@ -32,8 +32,8 @@ from halcyon.checkpoint.codec import zarr_metadata
 from halcyon.checkpoint.readback import read_back
 from halcyon.checkpoint.snapshot import Snapshotter
 from halcyon.checkpoint.verify import read_manifest
+from halcyon.host.storage.store import Store
 from halcyon.parallel.process_group import ProcessGroup
-from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import DataPosition, Fingerprints, ManifestLeaf, Owner
 from halcyon_api.spec.checkpoint import CheckpointSpec, VerifySpec
 

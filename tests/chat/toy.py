@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon.telemetry.history.reading import History, read_history
 from halcyon.telemetry.history.samples import StepSamples, read_samples
 from halcyon_api.spec.checkpoint import CheckpointSpec

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon.telemetry.history.background import Row
 from halcyon.telemetry.history.reading import History
 from halcyon.telemetry.history.samples import Sample, StepSamples, write_samples

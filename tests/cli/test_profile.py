@@ -13,7 +13,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from halcyon.commands.profile import profile_view, requested
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.telemetry import ProfileRequests, TelemetryServer
 from halcyon_cli import cluster
 from halcyon_cli.kubectl import app

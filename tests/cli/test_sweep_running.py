@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon.telemetry.history.background import Row
 from halcyon.telemetry.history.reading import read_history
 from halcyon_api.spec.checkpoint import CheckpointSpec

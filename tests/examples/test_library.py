@@ -54,7 +54,7 @@ def failing(step):
 for spec, error in (({"task": "data"}, "spec.task"), ({"optimizer": {"lr": 1}}, "unknown field"), ({"accelerator": CPU}, "train first")):
     try:
         halcyon.train({**document, "spec": {**document["spec"], **spec}}, checkpoint_root="third")
-    except halcyon.errors.BadConfiguration as refused:
+    except halcyon.host.errors.BadConfiguration as refused:
         assert error in str(refused), refused
     else:
         raise AssertionError(spec)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from halcyon.checkpoint import Callbacks, SaveFailed
-from halcyon.storage import store
+from halcyon.host.storage import store
 from tests.faults import moments
 from tests.faults.denied import deny
 from tests.trainer.checkpoint import child

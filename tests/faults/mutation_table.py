@@ -121,7 +121,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a COMMIT that was written, but whose answer was lost, counts as another writer's",
-        (("storage/store.py", "return self.read(key).data == data", "return False"),),
+        (("host/storage/store.py", "return self.read(key).data == data", "return False"),),
         ("tests/faults/test_store.py::test_one_fault_of_every_request_is_retried[lose]",),
         _row(rows.STORE),
     ),
@@ -281,7 +281,7 @@ MUTATIONS = (
         "a checkpoint root that does not answer at the start counts as a crash",
         (
             (
-                "storage/failures.py",
+                "host/storage/failures.py",
                 "if failure.code in _LASTING or failure.is_outage else",
                 "if failure.code in _LASTING else",
             ),

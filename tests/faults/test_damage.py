@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from halcyon.checkpoint import list_checkpoints
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon_api.checkpoint_documents import HEAD_KEY
 from tests.faults import rows
 from tests.faults.table import Trials

@@ -29,9 +29,9 @@ from halcyon.checkpoint.opening import entry_of, load_head
 from halcyon.checkpoint.rollback import Distrust, KeepsAudited, KeepsNewestByStep, Return, batch_number, until
 from halcyon.checkpoint.verify import encode_commit
 from halcyon.commands.copy_checkpoint import copy_checkpoint
-from halcyon.errors import BadConfiguration, Fenced, NoValidCheckpoint, TrainerExit
-from halcyon.storage.failures import Abandoned, SaveFailed
-from halcyon.storage.store import Store
+from halcyon.host.errors import BadConfiguration, Fenced, NoValidCheckpoint, TrainerExit
+from halcyon.host.storage.failures import Abandoned, SaveFailed
+from halcyon.host.storage.store import Store
 from halcyon_api.checkpoint_documents import (
     COMMIT_KEY,
     COPIES_PREFIX,

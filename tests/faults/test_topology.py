@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from halcyon.checkpoint.origin import OtherRun
-from halcyon.errors import RunChanged
-from halcyon.storage.store import Store
+from halcyon.host.errors import RunChanged
+from halcyon.host.storage.store import Store
 from halcyon_api.spec.origin import OriginSpec
 from tests.faults import rows
 from tests.faults.table import Trials

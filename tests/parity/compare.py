@@ -21,10 +21,10 @@ import numpy as np
 from haliax import NamedArray
 from safetensors.numpy import save_file
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
+from halcyon.host.storage.store import Store
 from halcyon.models import Inputs
 from halcyon.step.objectives.next_token import next_token_sums
-from halcyon.storage.store import Store
 from halcyon.weights.folder import ModelFolder, read_config
 from halcyon.weights.reading import read_arrays
 from halcyon_api.spec.checkpoint import CheckpointSpec

@@ -32,7 +32,9 @@ ALLOWED = {
     "trainer/checkpoint/test_save_roles.py": {
         "second.join(0.2)": "nothing happens meanwhile; a longer time would show nothing more"
     },
-    "trainer/storage/test_store.py": {"Store(unreachable, timeout_seconds=0.3)": "the test is that the time passes"},
+    "trainer/host/storage/test_store.py": {
+        "Store(unreachable, timeout_seconds=0.3)": "the test is that the time passes"
+    },
     "trainer/parallel/test_sync_point.py": {
         "waiting.join(0.1)": "nothing happens meanwhile; a longer time would show nothing more"
     },

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from halcyon.checkpoint.opening import entry_of
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.examples.documents import REPOSITORY
 from tests.suite.limits import limit

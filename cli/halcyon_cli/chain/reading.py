@@ -16,10 +16,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from halcyon.errors import TrainerExit
-from halcyon.storage.failures import StoreFailure
-from halcyon.storage.store import Store
-from halcyon.telemetry.clock import timestamp
+from halcyon.host.clock import timestamp
+from halcyon.host.errors import TrainerExit
+from halcyon.host.storage.failures import StoreFailure
+from halcyon.host.storage.store import Store
 from halcyon.telemetry.history.reading import read_history
 from halcyon.telemetry.history.samples import DamagedSamples, read_samples, sampled_steps
 from halcyon_api.checkpoint_documents import Manifest

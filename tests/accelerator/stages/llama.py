@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from pydantic import ValidationError
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.parallel.devices import check_host_memory, check_narrow
 from halcyon.run.fitting import USABLE, Choice, with_choice
 from halcyon.step.device_use import step_bytes

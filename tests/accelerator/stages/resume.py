@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import jax
 
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon.telemetry.history.reading import read_history
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.accelerator.measure import Options

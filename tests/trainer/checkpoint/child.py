@@ -22,7 +22,7 @@ from typing import Any
 import jax
 
 from halcyon.checkpoint import Callbacks, Limits, layout, parts, reader
-from halcyon.errors import TrainerExit
+from halcyon.host.errors import TrainerExit
 from halcyon_api.checkpoint_documents import Epoch
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_devcluster.machine import limit
@@ -41,7 +41,7 @@ def given_epoch(options: dict[str, Any]) -> Epoch | None:
 
 def race(root: Root, options: dict[str, Any]) -> None:
     """Increment a key by compare-and-swap, against the other children, until this child has succeeded `wins` times."""
-    from halcyon.storage.store import Store
+    from halcyon.host.storage.store import Store
 
     store = Store(root.spec)
     won = 0
@@ -86,7 +86,7 @@ def told(root: Root, options: dict[str, Any]) -> None:
 
 def swap(root: Root, options: dict[str, Any]) -> None:
     """Swap values of many lengths into one key, endlessly. Each value is some bytes with their hash in front."""
-    from halcyon.storage.store import Store
+    from halcyon.host.storage.store import Store
 
     store = Store(root.spec)
     generation = store.read("value").generation
@@ -121,7 +121,7 @@ def zombie(root: Root, options: dict[str, Any]) -> None:
 
     After SIGCONT, continue normally.
     """
-    from halcyon.storage import store
+    from halcyon.host.storage import store
 
     writes = itertools.count()
     devices = mesh(2, 2)

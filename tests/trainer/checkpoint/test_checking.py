@@ -11,7 +11,7 @@ import pytest
 from halcyon.checkpoint.evidence import StepNumbers
 from halcyon.checkpoint.opening import committed_steps
 from halcyon.commands.copy_checkpoint import copy_checkpoint
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon.telemetry.history.background import Row
 from halcyon.telemetry.history.checking import Evidence, read_evidence
 from halcyon.telemetry.history.segments import METRICS_PREFIX

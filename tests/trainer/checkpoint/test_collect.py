@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from halcyon.checkpoint import list_checkpoints
-from halcyon.storage.failures import StoreFailure
-from halcyon.storage.store import Store
+from halcyon.host.storage.failures import StoreFailure
+from halcyon.host.storage.store import Store
 from halcyon_api.checkpoint_documents import Head, decode_head, encode_head, step_prefix
 from tests.trainer.checkpoint.helpers import Root, epoch, fill, mesh, numbers, on, open_root, position, with_keep
 

@@ -13,7 +13,7 @@ import pytest
 
 from halcyon.checkpoint import Restored, list_checkpoints, verify_checkpoint
 from halcyon.checkpoint.verify import encode_commit
-from halcyon.errors import NoValidCheckpoint
+from halcyon.host.errors import NoValidCheckpoint
 from halcyon_api.checkpoint_documents import DamagedDocument, decode_head
 from tests.trainer.checkpoint.helpers import Root, fill, mesh, numbers, open_root, same_bits, snapshot_of, template
 

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 import pytest
 
 from halcyon.checkpoint.processes import decide
-from halcyon.errors import BadConfiguration, DamagedData, Fenced, Preempted, RootTaken, TrainerExit
-from halcyon.storage.failures import SaveFailed
+from halcyon.host.errors import BadConfiguration, DamagedData, Fenced, Preempted, RootTaken, TrainerExit
+from halcyon.host.storage.failures import SaveFailed
 
 
 @dataclass

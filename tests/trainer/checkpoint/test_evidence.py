@@ -12,7 +12,7 @@ from halcyon.checkpoint.evidence import Chain, StepNumbers, hash_of, key_of, rea
 from halcyon.checkpoint.opening import committed_steps, load_head
 from halcyon.checkpoint.rollback import Return
 from halcyon.commands.copy_checkpoint import copy_checkpoint
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.trainer.checkpoint.helpers import Root, mesh, numbers, on, open_root, position, template, with_keep
 from tests.trainer.checkpoint.test_commands import run

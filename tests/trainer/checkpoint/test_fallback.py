@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from halcyon.checkpoint import Limits, list_checkpoints
-from halcyon.errors import NoValidCheckpoint
+from halcyon.host.errors import NoValidCheckpoint
 from halcyon_api.spec.checkpoint import PermanentSpec
 from tests.trainer.checkpoint.helpers import (
     Root,

@@ -17,9 +17,9 @@ import pytest
 from halcyon.checkpoint import Callbacks, SaveFailed, list_checkpoints, parts, verify_checkpoint
 from halcyon.checkpoint.head import edit, with_pin
 from halcyon.checkpoint.retention import Retention, with_early_deletion
+from halcyon.host.storage.failures import StoreFailure, from_tensorstore
+from halcyon.host.storage.store import Store
 from halcyon.step.compilation import CompilationCache
-from halcyon.storage.failures import StoreFailure, from_tensorstore
-from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import HEAD_KEY, CommittedStep, Head
 from halcyon_api.spec.checkpoint import CheckpointSpec, PermanentSpec
 from tests.trainer.checkpoint.disks import small_disk, small_disk_free

@@ -10,7 +10,7 @@ from halcyon.checkpoint.collect import orphans
 from halcyon.checkpoint.head import check_ours, take, with_bad, with_commit, with_pin, without_deleted, without_pin
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.verify import prefixes
-from halcyon.errors import Fenced, RootTaken
+from halcyon.host.errors import Fenced, RootTaken
 from halcyon_api.checkpoint_documents import BadStep, CommittedStep, Head, Owner, decode_head, encode_head, step_prefix
 from halcyon_api.spec.checkpoint import PermanentSpec
 from tests.trainer.checkpoint.helpers import epoch

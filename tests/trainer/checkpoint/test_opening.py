@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 
 from halcyon.checkpoint import Limits
 from halcyon.commands.main import app
-from halcyon.errors import Fenced, NoValidCheckpoint, RootTaken, RootUnusable, RunChanged, TrainerExit
-from halcyon.storage.abilities import overwrite_problem
-from halcyon.storage.store import Store
+from halcyon.host.errors import Fenced, NoValidCheckpoint, RootTaken, RootUnusable, RunChanged, TrainerExit
+from halcyon.host.storage.abilities import overwrite_problem
+from halcyon.host.storage.store import Store
 from halcyon_api.checkpoint_documents import Fingerprints, Owner
 from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec

@@ -10,7 +10,7 @@ import pytest
 from halcyon.checkpoint.fingerprints import fingerprints_of
 from halcyon.checkpoint.opening import entry_of
 from halcyon.checkpoint.origin import OtherRun, origin_store
-from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootTaken, RunChanged, TrainerExit
+from halcyon.host.errors import BadConfiguration, NoValidCheckpoint, RootTaken, RunChanged, TrainerExit
 from halcyon_api.checkpoint_documents import MANIFEST_KEY, Fingerprints, Owner
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.origin import OriginSpec

@@ -12,7 +12,7 @@ import pytest
 from halcyon.checkpoint import Callbacks, Checkpointer, list_checkpoints, readback
 from halcyon.checkpoint.head import with_commit, with_damage, with_read_back_mark, with_verified
 from halcyon.checkpoint.retention import Retention, dispensable, kept_for_verification
-from halcyon.storage.failures import StoreFailure
+from halcyon.host.storage.failures import StoreFailure
 from halcyon_api.checkpoint_documents import BadStep, CommittedStep, Head
 from halcyon_api.spec.checkpoint import VerifySpec
 from tests.suite.limits import limit

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from halcyon.checkpoint import layout, list_checkpoints, verify_checkpoint
-from halcyon.errors import RunChanged
+from halcyon.host.errors import RunChanged
 from halcyon_api.checkpoint_documents import Manifest
 from tests.trainer.checkpoint.helpers import (
     SHARDINGS,

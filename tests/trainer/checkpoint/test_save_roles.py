@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from halcyon.checkpoint import Callbacks, SaveFailed, list_checkpoints, parts, verify_checkpoint
-from halcyon.errors import RunChanged
-from halcyon.storage.failures import StoreFailure
-from halcyon.storage.store import Store
+from halcyon.host.errors import RunChanged
+from halcyon.host.storage.failures import StoreFailure
+from halcyon.host.storage.store import Store
 from halcyon_api.checkpoint_documents import HEAD_KEY
 from halcyon_api.ends import ExitCode
 from halcyon_devcluster.waiting import until

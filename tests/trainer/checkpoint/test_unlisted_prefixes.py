@@ -11,7 +11,7 @@ import pytest
 
 from halcyon.checkpoint import list_checkpoints
 from halcyon.checkpoint.collect import garbage, unlisted_prefixes
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon_api.checkpoint_documents import step_prefix
 from tests.trainer.checkpoint.helpers import Root, fill, with_keep
 from tests.trainer.checkpoint.test_commands import run, words_of

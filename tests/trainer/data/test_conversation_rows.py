@@ -14,7 +14,7 @@ import pytest
 
 from halcyon.data.dataset import Dataset
 from halcyon.data.examples import Examples
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon_api.training_run import TrainingRunSpec
 from tests.trainer.data.corpus import at
 from tests.trainer.support.datasets import open_dataset

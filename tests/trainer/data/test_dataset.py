@@ -15,7 +15,7 @@ from halcyon.data.batch_schedule import BatchSchedule
 from halcyon.data.dataset import Dataset
 from halcyon.data.order.epochs import Order
 from halcyon.data.source_data import NO_SOURCE, BatchRows
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon_api.spec.sources import HeldOutSpec
 from halcyon_api.spec.trainer import BatchScheduleEntry
 from tests.suite import promises

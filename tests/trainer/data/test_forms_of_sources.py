@@ -28,7 +28,7 @@ from halcyon.data.dataset import Dataset
 from halcyon.data.forms.form import of_first_row
 from halcyon.data.open import inspect_dataset
 from halcyon.data.sources import Access, list_files, pieces
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.run.data import report_warnings
 from halcyon.tokenizer import BYTE
 from halcyon_api.reading import load_run

@@ -29,7 +29,7 @@ from halcyon.data.source_data import BatchRows
 from halcyon.data.sources import pieces
 from halcyon.data.streaming import positive_weights, streams
 from halcyon.data.trace import rows_of_host
-from halcyon.errors import BadConfiguration, DamagedData
+from halcyon.host.errors import BadConfiguration, DamagedData
 from halcyon_api.ends import ExitCode
 from halcyon_api.spec.data import DataSpec
 from halcyon_api.training_run import TrainingRunSpec

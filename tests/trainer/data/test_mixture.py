@@ -17,7 +17,7 @@ from halcyon.data.mixture import Mixture, build_mixture, rehearsed_sequences, st
 from halcyon.data.order.epochs import Order
 from halcyon.data.shares import MAX_BLOCKS, Shares
 from halcyon.data.split import spread
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon_api.spec.data import DataSpec, MixtureScheduleEntry, MixtureSpec, SourceWeightSpec
 from halcyon_api.spec.sources import DataSourceSpec, TextSourceSpec
 from halcyon_api.spec.trainer import BatchScheduleEntry

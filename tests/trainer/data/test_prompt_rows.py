@@ -15,7 +15,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from halcyon.data.batch_schedule import BatchSchedule
 from halcyon.data.dataset import Dataset
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.run.policy.answers import Question, prompted, questions
 from halcyon_api.training_run import TrainingRunSpec
 from tests.trainer.support.datasets import open_dataset

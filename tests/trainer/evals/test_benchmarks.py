@@ -13,7 +13,6 @@ from typing import Any
 import jinja2
 import pytest
 
-from halcyon.errors import BadConfiguration
 from halcyon.evals import core
 from halcyon.evals.benchmarks import BENCHMARKS, read_benchmarks
 from halcyon.evals.core import centred, core_of
@@ -27,6 +26,7 @@ from halcyon.evals.scores import (
     result_of,
 )
 from halcyon.evals.tasks import COUNT, final_number, human_eval_program
+from halcyon.host.errors import BadConfiguration
 from halcyon.inference.calculator import calculate
 from halcyon_api.result_documents import TASK_NAMES, results_key, results_step
 from tests.trainer.evals import samples

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import halcyon
-from halcyon.errors import BadConfiguration
 from halcyon.evals.lm_eval_model import Requests, lm_eval_model, sampling_of, windows
 from halcyon.evals.runner import Runner
+from halcyon.host.errors import BadConfiguration
 from halcyon.inference.likelihood import Likelihoods, Score, Span
 from halcyon.tokenizer.byte import ByteTokenizer
 from halcyon.tokenizer.definition import TokenizerDefinition

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from halcyon.errors import RootTaken
+from halcyon.host.errors import RootTaken
 from halcyon.host.root_lock import PARENT, held_root
 from tests.suite.limits import limit
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.host.roots import move_aside
 from tests.trainer.data.cache.runs import jsonl, spec_of
 

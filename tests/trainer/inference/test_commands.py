@@ -53,7 +53,7 @@ def test_sample_prints_the_texts_of_generate() -> None:
 
 
 def test_a_prompt_of_a_conversation_has_the_marks_of_its_template() -> None:
-    from halcyon.storage.store import Store
+    from halcyon.host.storage.store import Store
     from halcyon.tokenizer import load
     from halcyon.tokenizer.resolve import definition_of
     from halcyon.weights.companions import read_companions

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.inference import Engine, Sampling, Token
 from halcyon.inference.programs import PromptLogs
 from halcyon.inference.sequence import Sequence

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import halcyon
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.inference import likelihood
 from halcyon.inference.likelihood import Likelihoods, Span
 from tests.trainer.weights.folders import GOLDENS

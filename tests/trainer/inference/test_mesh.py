@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import halcyon
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.inference import Engine, Sampling
 from halcyon.models import int8
 from halcyon.parallel.axes import shardings

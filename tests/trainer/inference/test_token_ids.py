@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import halcyon
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from tests.trainer.weights.folders import GOLDENS
 
 PLACE = f"hf:{GOLDENS / 'qwen3'}"

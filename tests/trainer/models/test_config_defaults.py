@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.models.families.lookup import form_of_config, form_of_section
 from halcyon.models.published.config import ConfigReader
 from halcyon_api.spec.families.rope import RopeScaling

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import yaml
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.models import flops_per_token, parameter_count
 from halcyon.models.custom import check_model
 from halcyon.models.families.lookup import form_of_section

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.models.families.lookup import form_of_config, published_forms
 from halcyon.models.published.config import ConfigReader
 from tests.trainer.models.parity import FOLDER

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.models.families.deepseek import _score_scale
 from halcyon.models.families.lookup import form_of_config, form_of_section
 from halcyon.models.parts.rotary import Rope, frequencies, magnitude

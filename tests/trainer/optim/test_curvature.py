@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.step.curvature import check_estimator, gauss_newton, hutchinson
 from halcyon.step.objectives.objective import Batch, Objective
 

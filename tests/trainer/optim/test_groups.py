@@ -12,7 +12,7 @@ import pytest
 from pydantic.alias_generators import to_camel
 
 from halcyon.commands.views.optimizer import overview
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.models.axes import is_named
 from halcyon.models.parameters import Role, roles, split
 from halcyon.optim import build_optimizer

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.parallel.device_mesh import MESH_AXES, build_mesh, group_by_slice
 from halcyon_api.spec.mesh import ResolvedMesh
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.parallel.devices import check_narrow
 from halcyon_api.hardware.kinds import NarrowType
 from halcyon_api.spec.trainer import PrecisionSpec

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.parallel import process_group
 from halcyon.parallel.process_group import CouldNotJoin, join
 from tests.ports import free_port

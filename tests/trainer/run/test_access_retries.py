@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from halcyon.errors import Preempted, RootUnusable
-from halcyon.storage.failures import STOPPED, StoreFailure
-from halcyon.storage.metadata_server import server_address, wait_for_server
-from halcyon.storage.retry_budget import RetryBudget, WaitStopped, delay_seconds
-from halcyon.storage.store import Store
+from halcyon.host.errors import Preempted, RootUnusable
+from halcyon.host.storage.failures import STOPPED, StoreFailure
+from halcyon.host.storage.metadata_server import server_address, wait_for_server
+from halcyon.host.storage.retry_budget import RetryBudget, WaitStopped, delay_seconds
+from halcyon.host.storage.store import Store
 from halcyon_api.ends import ExitCode
 from tests.faults import rows
 from tests.faults.proxy import PASS, Fault, Proxy, Request, Status, proxied
@@ -61,7 +61,7 @@ def behind(s3_root: Root, proxy: Proxy) -> Root:
 def shorten_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the delays to a tenth; the last try stays at the end of the time."""
     monkeypatch.setattr(
-        "halcyon.storage.retry_budget.delay_seconds", lambda tries, left: delay_seconds(tries, 10 * left) / 10
+        "halcyon.host.storage.retry_budget.delay_seconds", lambda tries, left: delay_seconds(tries, 10 * left) / 10
     )
 
 

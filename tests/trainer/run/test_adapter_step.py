@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from halcyon.checkpoint.layout import flatten
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.step.program import Program, build_program
 from halcyon.step.state import TrainState, initial_state
 from halcyon_api.memory import least_need

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import tensorstore
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.run.context import check_context, resolve_context, run_plan
 from halcyon_api.spec.checkpoint import parsed_root
 from tests.api.documents import document

@@ -13,11 +13,11 @@ import pytest
 
 from halcyon.checkpoint import Callbacks, Checkpointer
 from halcyon.checkpoint.head import edit, with_pin
-from halcyon.errors import Corrupted
+from halcyon.host.errors import Corrupted
+from halcyon.host.storage.store import Store
 from halcyon.run.features.audits import Audits
 from halcyon.run.programs import KeptPrograms, Programs
 from halcyon.step.audit import Finding
-from halcyon.storage.store import Store
 from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import Root, mesh, numbers, on, open_root, position, template, with_keep
 from tests.trainer.checkpoint.roots import file_root

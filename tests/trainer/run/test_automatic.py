@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from halcyon.errors import TrainerExit
+from halcyon.host.errors import TrainerExit
+from halcyon.host.storage.store import Store
 from halcyon.run.fitting import Choice
 from halcyon.run.recorded_choice import RunChoice
-from halcyon.storage.store import Store
 from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.trainer.checkpoint.helpers import OneProcess

@@ -15,13 +15,13 @@ import pytest
 import halcyon
 from halcyon.checkpoint.fingerprints import fingerprints
 from halcyon.checkpoint.layout import flatten
-from halcyon.errors import BadConfiguration, DataUnreachable, NoValidCheckpoint, RootTaken, RootUnusable
+from halcyon.host.errors import BadConfiguration, DataUnreachable, NoValidCheckpoint, RootTaken, RootUnusable
+from halcyon.host.storage.failures import StoreFailure
 from halcyon.run import beginning
 from halcyon.run.beginning import Beginning, Kind, from_origin, kind_of, together
 from halcyon.run.place import Place
 from halcyon.step.program import Program, build_program
 from halcyon.step.state import completed_state
-from halcyon.storage.failures import StoreFailure
 from halcyon.weights.creating import import_model
 from halcyon_api.checkpoint_documents import Owner
 from halcyon_api.ends import ExitCode

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from halcyon.commands.spikes import document_of, places_of, shown
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.run.bisecting import Bisected, DocumentLoss, DocumentPlace, bisect
 from halcyon.telemetry import RunReporter
 from halcyon_api.ends import ExitCode

@@ -14,11 +14,11 @@ import pytest
 import yaml
 
 from halcyon.checkpoint.fingerprints import fingerprints
-from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootTaken
+from halcyon.host.errors import BadConfiguration, NoValidCheckpoint, RootTaken
+from halcyon.host.storage.store import Store
 from halcyon.run.branch import Branch
 from halcyon.run.branching import branched, data_position
 from halcyon.run.context import Context, resolve_context
-from halcyon.storage.store import Store
 from halcyon.telemetry.history.reading import read_history
 from halcyon_api.checkpoint_documents import (
     ORIGIN_KEY,

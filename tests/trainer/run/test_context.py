@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from halcyon.checkpoint.fingerprints import fingerprints
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.run.context import adapt_to_devices, check_context, check_memory, resolve_context
 from halcyon_api.checkpoint_documents import Epoch
 from halcyon_api.mesh import run_mesh

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from halcyon.checkpoint.fingerprints import fingerprints
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.run import fitting
 from halcyon.run.fitting import (
     Choice,

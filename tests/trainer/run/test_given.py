@@ -19,10 +19,10 @@ import optax
 import pytest
 
 import halcyon
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
+from halcyon.host.storage.store import Store
 from halcyon.step.given import Given, ModelParts
 from halcyon.step.given_batches import Batches
-from halcyon.storage.store import Store
 from halcyon.telemetry.history.reading import read_history
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.suite.limits import limit

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon.telemetry.history.samples import read_samples, sampled_steps
 from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from halcyon.data.loader import Loader
+from halcyon.host.storage.store import Store
 from halcyon.run.programs import Programs
 from halcyon.step.compilation import CompilationCache
 from halcyon.step.program import Program
 from halcyon.step.state import initial_state
-from halcyon.storage.store import Store
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.suite.limits import limit
 from tests.trainer.data.corpus import open_text

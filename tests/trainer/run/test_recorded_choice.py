@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
+from halcyon.host.storage.store import Store
 from halcyon.run.fitting import Choice
 from halcyon.run.recorded_choice import choice_key, keep_choice, read_choice
-from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import Owner, canonical_json
 from halcyon_api.mesh import run_mesh
 from halcyon_api.reading import parse_run

@@ -19,7 +19,7 @@ from halcyon.checkpoint.arrays import Checkpoint, compare
 from halcyon.checkpoint.evidence import read_chain, unlike_history
 from halcyon.checkpoint.opening import entry_of, list_checkpoints
 from halcyon.commands.main import app
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon.telemetry.history.reading import read_history
 from halcyon.weights.folder import address
 from halcyon_api.ends import ExitCode

@@ -10,10 +10,10 @@ from unittest.mock import Mock
 
 import pytest
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
+from halcyon.host.storage.store import Store
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.run.features.text_samples import MOST_CHARACTERS, TextSamples, seed_of
-from halcyon.storage.store import Store
 from halcyon.telemetry.history.reading import read_history
 from halcyon.tokenizer import BYTE, load
 from halcyon_api.ends import ExitCode

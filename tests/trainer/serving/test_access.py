@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.host.local_names import is_loopback
 from halcyon.serving.access import Keys, check_host, read_keys
 from halcyon.serving.errors import ApiError

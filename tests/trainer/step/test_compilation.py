@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from halcyon.host.storage.store import Store
 from halcyon.step import compilation
 from halcyon.step.compilation import CompilationCache, compiler_options, keeps_collectives_in_order, program_key
-from halcyon.storage.store import Store
 from halcyon_api.ends import ExitCode
 from halcyon_api.hardware.compiler import options_of
 from halcyon_api.spec.checkpoint import CheckpointSpec

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from halcyon.checkpoint.layout import flatten
-from halcyon.errors import Diverged
+from halcyon.host.errors import Diverged
 from halcyon.optim import learning_rate
 from halcyon.step.divergence import MOST_SKIPPED_IN_A_ROW, DivergenceWatch, Verdict, empty_window, judge
 from halcyon.step.gradients import Gradients

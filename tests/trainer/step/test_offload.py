@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.parallel.devices import check_host_memory, has_host_memory
 from halcyon.step.device_use import plan_of
 from halcyon.step.offload import is_on_host, on_devices, on_devices_after

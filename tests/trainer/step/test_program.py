@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from halcyon.data.loader import Loader
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.models import build_model
 from halcyon.models.axes import POSITION, VOCAB
 from halcyon.step.given import Given

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from halcyon.checkpoint.layout import flatten
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.models import Inputs
 from halcyon.models.mixed_stacks import scan_forms
 from halcyon.models.stack import Stack, activation_statistics, empty_slots, with_slots

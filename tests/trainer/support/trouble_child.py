@@ -25,11 +25,11 @@ from typing import Any
 
 from halcyon.commands.main import app
 from halcyon.data.loader import Loader
-from halcyon.evals import shared
+from halcyon.host.storage.failures import Abandoned
 from halcyon.parallel.sync_point import SyncPoint
+from halcyon.run import benchmarks
 from halcyon.run import process as trainer_process
 from halcyon.step import held_out
-from halcyon.storage.failures import Abandoned
 from halcyon.telemetry import RunReporter
 from halcyon.telemetry.health import HealthLimits
 from halcyon.weights import background
@@ -43,7 +43,7 @@ evaluated: list[RunReporter] = []
 evaluate = held_out.evaluate
 evaluations = itertools.count()
 write_share = Exporter._write_share
-asked = shared._asked
+asked = benchmarks._asked
 
 
 def concerns(variable: str, step: int) -> bool:
@@ -123,7 +123,7 @@ def install() -> None:
         trainer_process.HealthLimits = lambda floor_seconds: HealthLimits(floor_seconds=1000 * floor_seconds)  # type: ignore[assignment]
     Loader.batch = troubled_batch  # type: ignore[method-assign]
     Exporter._write_share = stalled_share  # type: ignore[method-assign]
-    shared._asked = endless_task
+    benchmarks._asked = endless_task
     held_out.evaluate = noticed_evaluation
     background.FILE_BYTES = int(os.environ.get("EXPORT_FILE_BYTES", background.FILE_BYTES))
     SyncPoint.__init__ = known_sync_point  # type: ignore[method-assign]

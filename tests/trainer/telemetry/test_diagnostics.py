@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon.telemetry import ProfileRequests, RunIdentity, TelemetryServer
 from halcyon.telemetry.diagnostics import (
     KEPT_PROFILES,

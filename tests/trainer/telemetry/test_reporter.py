@@ -16,9 +16,9 @@ from pydantic.alias_generators import to_snake
 from halcyon.checkpoint.results import SaveUnderWay
 from halcyon.data.layout.spans import LayoutReport
 from halcyon.data.source_notes import SourceNote
+from halcyon.host.clock import process_age_seconds
 from halcyon.step.device_use import event_fields
 from halcyon.telemetry import state, termination_report
-from halcyon.telemetry.clock import process_age_seconds
 from halcyon.telemetry.diagnostics import percentiles, step_percentiles
 from halcyon.telemetry.evaluation import EvaluatedSets, Evaluation
 from halcyon.telemetry.events import BY_NAME, COMMON
@@ -625,8 +625,7 @@ def test_reports_are_consistent_while_the_loop_continues() -> None:
 
 def test_the_age_of_a_process_counts_from_its_start_not_from_its_imports() -> None:
     script = (
-        "import time; time.sleep(0.3); from halcyon.telemetry.clock import process_age_seconds; "
-        "print(process_age_seconds())"
+        "import time; time.sleep(0.3); from halcyon.host.clock import process_age_seconds; print(process_age_seconds())"
     )
     age = float(subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout)
     assert age >= (0.29 if sys.platform == "linux" else 0.0)

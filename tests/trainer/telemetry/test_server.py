@@ -13,7 +13,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.telemetry import SaveRequests, TelemetryServer
 from halcyon_api.ends import ExitCode
 from halcyon_api.status.progress import ProgressReport

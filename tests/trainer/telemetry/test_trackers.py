@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon.telemetry.history.background import Row
 from halcyon.telemetry.trackers.kinds import JsonLines, WeightsAndBiases, has_credentials
 from halcyon.telemetry.trackers.opening import git_state, returns_of, series_identity, shown_document, trackers_of

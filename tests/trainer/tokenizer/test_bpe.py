@@ -18,7 +18,7 @@ import pytest
 import rustbpe
 import tokenizers
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer import load
 from halcyon.tokenizer.bpe import SPLIT_PATTERN, find_merge, train_bpe, write_tokenizer_json
 from halcyon.tokenizer.rendered import RenderedText

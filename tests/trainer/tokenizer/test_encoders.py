@@ -15,7 +15,7 @@ import tokenizers
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer import Tokenizer, TokenizerDefinition, load
 from halcyon.tokenizer.encoders import DigitPairEncoder, FastEncoder, pairs_of
 from halcyon.tokenizer.rendered import Spellings

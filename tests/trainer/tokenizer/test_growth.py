@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import tokenizers
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon.tokenizer.growth import problem_of
 

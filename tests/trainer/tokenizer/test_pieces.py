@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon.tokenizer import BYTE, Tokenizer, load
 from halcyon.tokenizer.resolve import definition_of
 from halcyon.weights.companions import read_companions

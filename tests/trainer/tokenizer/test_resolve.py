@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tokenizers
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer import BYTE, load, resolve
 from halcyon.tokenizer.rendered import RenderedText
 from halcyon.tokenizer.resolve import definition_of

@@ -12,7 +12,7 @@ import pytest
 import sentencepiece
 from hypothesis import given
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer import TokenizerDefinition, load, resolve
 from halcyon.tokenizer.cut import CUT_AT_SPACE
 from halcyon.tokenizer.probe import PROSE

@@ -13,7 +13,7 @@ import tiktoken
 import tiktoken_ext.openai_public as library
 from hypothesis import given
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer import TokenizerDefinition, load, resolve
 from halcyon.tokenizer.rendered import Spellings
 from halcyon.tokenizer.tiktoken_encodings import ENCODINGS

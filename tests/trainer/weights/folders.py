@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from halcyon.checkpoint.opening import entry_of
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon.weights.creating import import_model
 from halcyon.weights.exporting import export_model
 from halcyon.weights.root import stored_model

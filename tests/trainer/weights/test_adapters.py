@@ -20,7 +20,7 @@ from halcyon.checkpoint.arrays import COUNT_PATH, EMA_PREFIX
 from halcyon.checkpoint.creating import create_checkpoint
 from halcyon.checkpoint.layout import Leaf, flatten
 from halcyon.checkpoint.opening import entry_of
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.models import CausalLM
 from halcyon.models.adapters import merged, trained_with_adapter, with_adapter
 from halcyon.step.state import initial_state

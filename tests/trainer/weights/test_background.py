@@ -18,10 +18,10 @@ import pytest
 import halcyon
 from halcyon.checkpoint.fingerprints import fingerprints, fingerprints_of
 from halcyon.checkpoint.opening import entry_of
-from halcyon.errors import BadConfiguration, RootTaken
+from halcyon.host.errors import BadConfiguration, RootTaken
+from halcyon.host.storage.failures import StoreFailure
+from halcyon.host.storage.store import Store
 from halcyon.run.loop import TrainingEnd
-from halcyon.storage.failures import StoreFailure
-from halcyon.storage.store import Store
 from halcyon.weights import background
 from halcyon.weights.background import Exporter, ExportFailed, is_complete, open_exports
 from halcyon.weights.exporting import Part, export_model, plan_export

@@ -13,9 +13,9 @@ import tokenizers
 from halcyon.checkpoint.opening import entry_of
 from halcyon.data.cache.ledger import identity
 from halcyon.data.formats.template import DEFAULT_TEMPLATE, ChatTemplate, day
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
+from halcyon.host.storage.store import Store
 from halcyon.inference.chat import ChatPrompts
-from halcyon.storage.store import Store
 from halcyon.tokenizer import load
 from halcyon.tokenizer.bpe import train_bpe
 from halcyon.tokenizer.resolve import definition_of

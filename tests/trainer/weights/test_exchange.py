@@ -21,8 +21,8 @@ from halcyon.checkpoint.creating import create_checkpoint
 from halcyon.checkpoint.opening import entry_of
 from halcyon.commands.copy_checkpoint import copy_checkpoint
 from halcyon.commands.main import app
-from halcyon.errors import BadConfiguration, RootTaken
-from halcyon.storage.store import Store
+from halcyon.host.errors import BadConfiguration, RootTaken
+from halcyon.host.storage.store import Store
 from halcyon.tokenizer import load as load_tokenizer
 from halcyon.tokenizer.bpe import train_bpe
 from halcyon.weights import creating, exporting

@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import halcyon
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.models import Inputs
 from halcyon.models.model import with_tokens
 from halcyon.weights.folder import read_config

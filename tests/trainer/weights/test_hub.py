@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 import halcyon
 from halcyon.commands.main import app
-from halcyon.errors import BadConfiguration, DataUnreachable
+from halcyon.host.errors import BadConfiguration, DataUnreachable
 from halcyon.weights.model_file import read_model
 from tests.trainer.weights.folders import exported, llama_tensors, same_bits, write_folder
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.models import build_model
 from halcyon.models.axes import POSITION, VOCAB
 from halcyon.models.families.lookup import form_of_config, form_of_section

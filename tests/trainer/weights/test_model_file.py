@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from halcyon.commands.main import app
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.run.context import resolve_context
 from halcyon.weights.folder import read_config
 from halcyon.weights.model_file import read_model

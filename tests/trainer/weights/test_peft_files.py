@@ -13,9 +13,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import halcyon
-from halcyon.errors import BadConfiguration
 from halcyon.host.budgets import apart
 from halcyon.host.budgets.apart import OverBudget
+from halcyon.host.errors import BadConfiguration
 from halcyon.weights.folder import ModelFolder, read_config
 from halcyon.weights.peft_config import read_adapter_config
 from halcyon.weights.peft_files import PeftFolder

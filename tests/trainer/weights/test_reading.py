@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.weights.reading import balance_note, require_same
 from halcyon_api.spec.families.mixtral import MixtralSpec
 from halcyon_api.spec.families.qwen import Qwen3Spec

@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import halcyon
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.weights.safetensors import is_finite
 from tests.trainer.weights.folders import (
     GOLDENS,

@@ -8,7 +8,7 @@ from halcyon.checkpoint.checkpointer import Checkpointer
 from halcyon.checkpoint.opening import Listing, list_checkpoints, verify_checkpoint
 from halcyon.checkpoint.processes import Processes
 from halcyon.checkpoint.results import Callbacks, Limits, Restored, RunRecord, SaveReport
-from halcyon.storage.failures import SaveFailed
+from halcyon.host.storage.failures import SaveFailed
 
 __all__ = [
     "Callbacks",

@@ -18,7 +18,7 @@ import numpy as np
 from halcyon.checkpoint.codec import decode
 from halcyon.checkpoint.layout import Region, chunk_path, chunk_region, chunks_of, overlap, shape_of, within
 from halcyon.checkpoint.verify import Damaged, read_file, read_manifest
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon_api.checkpoint_documents import CommittedStep, Manifest, ManifestFile, ManifestLeaf
 
 KEPT_BYTES = 1 << 30

@@ -45,10 +45,10 @@ from halcyon.checkpoint.save_roles import Follower, Leader
 from halcyon.checkpoint.save_schedule import is_save_step, is_save_time, save_interval
 from halcyon.checkpoint.snapshot import Snapshot, Snapshotter
 from halcyon.checkpoint.verify import Damaged, none_verifies
-from halcyon.errors import Fenced, NoValidCheckpoint, RootUnusable, TrainerExit
-from halcyon.storage.failures import STOPPED, Abandoned, SaveFailed, StoreFailure, as_exit, explain
-from halcyon.storage.retry_budget import RetryBudget
-from halcyon.storage.store import Store
+from halcyon.host.errors import Fenced, NoValidCheckpoint, RootUnusable, TrainerExit
+from halcyon.host.storage.failures import STOPPED, Abandoned, SaveFailed, StoreFailure, as_exit, explain
+from halcyon.host.storage.retry_budget import RetryBudget
+from halcyon.host.storage.store import Store
 from halcyon_api import checkpoint_documents as documents
 from halcyon_api.spec.checkpoint import CheckpointSpec
 

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from halcyon.checkpoint.head import HeadKeeper, without_deleted
 from halcyon.checkpoint.parts import in_parallel
 from halcyon.checkpoint.verify import prefixes
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon_api.checkpoint_documents import (
     COMMIT_KEY,
     HEAD_KEY,

@@ -18,8 +18,8 @@ from halcyon.checkpoint.fingerprints import fingerprints_of
 from halcyon.checkpoint.layout import Region, chunk_path, chunk_region, chunks_of, metadata_path
 from halcyon.checkpoint.parts import in_parallel, write_file
 from halcyon.checkpoint.verify import describe_commit, encode_commit, prefixes
-from halcyon.errors import RootTaken
-from halcyon.storage.store import Store
+from halcyon.host.errors import RootTaken
+from halcyon.host.storage.store import Store
 from halcyon_api import checkpoint_documents as stored
 
 _EPOCH = stored.Epoch(attempt=0, restart=0)

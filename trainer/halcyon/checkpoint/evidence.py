@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from halcyon.checkpoint.parts import in_parallel
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon_api.checkpoint_documents import (
     LINKS_PREFIX,
     SEGMENTS_KEY,

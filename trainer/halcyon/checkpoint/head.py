@@ -13,9 +13,9 @@ import threading
 from collections.abc import Callable, Iterable
 
 from halcyon.checkpoint.retention import Retention, kept_as_best, kept_for_verification
-from halcyon.errors import Fenced, RootTaken
-from halcyon.storage.failures import StoreFailure
-from halcyon.storage.store import Store, Value
+from halcyon.host.errors import Fenced, RootTaken
+from halcyon.host.storage.failures import StoreFailure
+from halcyon.host.storage.store import Store, Value
 from halcyon_api.checkpoint_documents import (
     COPIES_PREFIX,
     HEAD_KEY,

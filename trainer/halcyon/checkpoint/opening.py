@@ -15,10 +15,10 @@ from halcyon.checkpoint.collect import FIRST, LAST, mark_left, unlisted_prefixes
 from halcyon.checkpoint.fingerprints import differences, planned_steps, sentence, with_steps
 from halcyon.checkpoint.head import HeadKeeper, copies, copy_key, take
 from halcyon.checkpoint.verify import find_damage, none_verifies, readable, rebuild_head
-from halcyon.errors import BadConfiguration, NoValidCheckpoint, RunChanged, TrainerExit
-from halcyon.storage.abilities import ProbeContended, require_abilities
-from halcyon.storage.failures import STOPPED, StoreFailure, as_exit
-from halcyon.storage.store import Store, Value
+from halcyon.host.errors import BadConfiguration, NoValidCheckpoint, RunChanged, TrainerExit
+from halcyon.host.storage.abilities import ProbeContended, require_abilities
+from halcyon.host.storage.failures import STOPPED, StoreFailure, as_exit
+from halcyon.host.storage.store import Store, Value
 from halcyon_api import checkpoint_documents as documents
 from halcyon_api.edits.steps import steps_refusal
 from halcyon_api.spec.checkpoint import CheckpointSpec

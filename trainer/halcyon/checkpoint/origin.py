@@ -20,9 +20,9 @@ from halcyon.checkpoint.reader import AVERAGE_PREFIX, holds_average, read_state
 from halcyon.checkpoint.results import USUAL_LIMITS, Restored
 from halcyon.checkpoint.rollback import until
 from halcyon.checkpoint.verify import Damaged, readable
-from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootTaken, RunChanged
-from halcyon.storage.retry_budget import RetryBudget
-from halcyon.storage.store import Store
+from halcyon.host.errors import BadConfiguration, NoValidCheckpoint, RootTaken, RunChanged
+from halcyon.host.storage.retry_budget import RetryBudget
+from halcyon.host.storage.store import Store
 from halcyon_api.checkpoint_documents import (
     MAX_CHANGES,
     BadStep,

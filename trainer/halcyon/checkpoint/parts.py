@@ -17,8 +17,8 @@ from typing import TypeVar
 from halcyon.checkpoint.codec import Codecs
 from halcyon.checkpoint.layout import chunk_path, chunk_region, chunks_of, metadata_path, within
 from halcyon.checkpoint.snapshot import Snapshot
-from halcyon.storage.failures import StoreFailure
-from halcyon.storage.store import Pieces, Store
+from halcyon.host.storage.failures import StoreFailure
+from halcyon.host.storage.store import Pieces, Store
 from halcyon_api.checkpoint_documents import DATA_PREFIX, DamagedDocument, Document, ManifestFile, canonical_json
 
 WORKERS = 8

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from halcyon import errors
 from halcyon.checkpoint.verify import Damaged, OtherState
-from halcyon.storage.failures import StoreFailure, as_exit
+from halcyon.host import errors
+from halcyon.host.storage.failures import StoreFailure, as_exit
 from halcyon_api.edits.branch import BRANCH
 
 _TEXT_BYTES = 1024

@@ -18,8 +18,8 @@ from halcyon.checkpoint.head import HeadKeeper, bad_step, with_damage, with_veri
 from halcyon.checkpoint.parts import Sleep, decode_report, encode_report, gather_reports, report_key
 from halcyon.checkpoint.processes import Processes
 from halcyon.checkpoint.verify import damage_of, read_file, read_manifest
-from halcyon.storage.failures import Abandoned, StoreFailure
-from halcyon.storage.store import Store
+from halcyon.host.storage.failures import Abandoned, StoreFailure
+from halcyon.host.storage.store import Store
 from halcyon_api import checkpoint_documents as documents
 
 CHECKS_PREFIX = "checks/"

@@ -27,7 +27,7 @@ from halcyon.checkpoint.codec import decode
 from halcyon.checkpoint.parts import in_parallel
 from halcyon.checkpoint.processes import Agreement
 from halcyon.checkpoint.verify import Damaged, OtherState, read_file, read_manifest
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon_api.checkpoint_documents import CommittedStep, Manifest, ManifestFile, ManifestLeaf
 
 WAVE_BYTES = 512 << 20

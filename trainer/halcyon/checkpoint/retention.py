@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from halcyon.storage.failures import StoreFailure
-from halcyon.storage.store import Store
+from halcyon.host.storage.failures import StoreFailure
+from halcyon.host.storage.store import Store
 from halcyon_api.checkpoint_documents import CommittedStep, Head
 from halcyon_api.spec.checkpoint import CheckpointSpec, PermanentSpec
 

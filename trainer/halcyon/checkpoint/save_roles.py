@@ -29,9 +29,9 @@ from halcyon.checkpoint.retention import (
     with_early_deletion,
 )
 from halcyon.checkpoint.snapshot import Snapshot
-from halcyon.errors import Fenced
-from halcyon.storage.failures import Abandoned, StoreFailure
-from halcyon.storage.store import Store
+from halcyon.host.errors import Fenced
+from halcyon.host.storage.failures import Abandoned, StoreFailure
+from halcyon.host.storage.store import Store
 from halcyon_api.checkpoint_documents import (
     DATA_PREFIX,
     HEAD_KEY,

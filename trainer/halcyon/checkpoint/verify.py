@@ -18,7 +18,7 @@ from halcyon.checkpoint.evidence import hash_of, link_of
 from halcyon.checkpoint.head import copies, with_bad
 from halcyon.checkpoint.layout import expected_files
 from halcyon.checkpoint.parts import in_parallel
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon_api import checkpoint_documents as documents
 
 _LONGEST_REASON = 200

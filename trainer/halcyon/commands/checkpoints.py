@@ -19,7 +19,7 @@ from rich.filesize import decimal
 from halcyon.commands.errors import about_file, console, report_root_errors
 from halcyon.commands.models import owner_of
 from halcyon.commands.options import Endpoint, Json, NewRoot, OwnerName, Region, RootEndpoint, RootRegion, print_json
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon_api.base import InvalidRun
 from halcyon_api.checkpoint_documents import CommittedStep, Owner
 from halcyon_api.counting import counted
@@ -31,7 +31,7 @@ from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.yaml_text import dump
 
 if TYPE_CHECKING:
-    from halcyon.storage.store import Store
+    from halcyon.host.storage.store import Store
 
 app = typer.Typer(help="List, verify, compare, pin, copy and average the checkpoints of a run.", no_args_is_help=True)
 
@@ -289,7 +289,7 @@ def average(
 def doctor(place: RootArgument, endpoint: Endpoint = None, region: Region = None, as_json: Json = False) -> None:
     """Test the operations that a checkpoint root must support. Exits with 85 if one fails."""
     from halcyon.commands.views.checkpoints import abilities_view
-    from halcyon.storage.abilities import test_abilities
+    from halcyon.host.storage.abilities import test_abilities
 
     with report_root_errors():
         store = root_store(place, endpoint, region)
@@ -326,7 +326,7 @@ def root_spec(place: str, endpoint: str | None, region: str | None) -> Checkpoin
 
 def root_store(place: str, endpoint: str | None, region: str | None) -> Store:
     """The root that a command line names; raises as `root_spec` does."""
-    from halcyon.storage.store import Store
+    from halcyon.host.storage.store import Store
 
     return Store(root_spec(place, endpoint, region))
 

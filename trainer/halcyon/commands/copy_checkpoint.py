@@ -13,8 +13,8 @@ from halcyon.checkpoint.opening import load_head
 from halcyon.checkpoint.parts import in_parallel
 from halcyon.checkpoint.rollback import until
 from halcyon.checkpoint.verify import encode_commit, prefixes, read_file, read_manifest_bytes
-from halcyon.errors import RootTaken
-from halcyon.storage.store import Store
+from halcyon.host.errors import RootTaken
+from halcyon.host.storage.store import Store
 from halcyon.telemetry.history.reading import copy_history
 from halcyon_api.checkpoint_documents import (
     CHOICES_PREFIX,

@@ -18,7 +18,7 @@ from halcyon.commands.checkpoints import root_store
 from halcyon.commands.errors import console as new_console
 from halcyon.commands.errors import report_errors, report_root_errors
 from halcyon.commands.options import Defaults, Document, Endpoint, Json, Overrides, Region, print_json
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.host.output import outlive_reader
 from halcyon_api.counting import counted
 from halcyon_api.local_roots import root_address

@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from halcyon.errors import NoValidCheckpoint, RootUnusable, TrainerExit, no_thread
+from halcyon.host.errors import NoValidCheckpoint, RootUnusable, TrainerExit, no_thread
 from halcyon.host.output import OutputLost, guard_streams
 from halcyon_api.base import InvalidRun
 from halcyon_api.checkpoint_documents import DamagedDocument
@@ -96,7 +96,7 @@ def report_root_errors(what: str = "the root") -> Iterator[None]:
         what: The store in the sentence about one that does not answer.
     """
     from halcyon.checkpoint.verify import Damaged
-    from halcyon.storage.failures import StoreFailure
+    from halcyon.host.storage.failures import StoreFailure
 
     with report_errors():
         try:

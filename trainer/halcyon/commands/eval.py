@@ -15,7 +15,7 @@ from halcyon.commands import options
 from halcyon.commands.errors import console, report_root_errors
 from halcyon.commands.terminal import COMPILING_MODEL, waiting
 from halcyon.commands.views.tables import FittedTable
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon_api.result_documents import (
     CORE,
     CORE_PREFIX,

@@ -21,8 +21,8 @@ from halcyon.commands.replay import replay
 from halcyon.commands.terminal import match_terminal
 from halcyon.commands.typed import typed_command
 from halcyon.commands.views.tables import FittedTable
-from halcyon.errors import BadConfiguration
 from halcyon.host.documents import is_local, local_paths, missing_files
+from halcyon.host.errors import BadConfiguration
 from halcyon_api.counting import counted
 from halcyon_api.defaults.files import with_changes
 from halcyon_api.ends import ExitCode

@@ -11,7 +11,7 @@ import typer
 
 from halcyon.commands.errors import report_root_errors
 from halcyon.commands.options import Dtype, Endpoint, Kept, NewRoot, OwnerName, Region, RootEndpoint, RootRegion
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon_api.checkpoint_documents import Owner
 from halcyon_api.counting import counted
 from halcyon_api.printable import printable
@@ -57,7 +57,7 @@ def import_hf(
 
     Prints their `spec.from` and `spec.model`.
     """
-    from halcyon.storage.store import Store
+    from halcyon.host.storage.store import Store
     from halcyon.weights.creating import import_model
     from halcyon.weights.folder import address, folder_place
     from halcyon.weights.root import stored_model
@@ -112,7 +112,7 @@ def export_hf(
 ) -> None:
     """Export the model of a checkpoint in the files of Hugging Face."""
     from halcyon.checkpoint.opening import entry_of
-    from halcyon.storage.store import Store
+    from halcyon.host.storage.store import Store
     from halcyon.weights.exporting import export_model, template_note
     from halcyon.weights.folder import address, root_place
     from halcyon.weights.peft import export_adapter

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon_api.defaults.files import load_resolved
 from halcyon_api.plain_files import read_text
 from halcyon_api.training_run import TrainingRun

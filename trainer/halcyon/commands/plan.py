@@ -16,7 +16,7 @@ import typer
 from halcyon.commands.errors import console, report_errors
 from halcyon.commands.options import Defaults, Document, Overrides, valid_training
 from halcyon.commands.terminal import each_minute
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon_api.ends import ExitCode
 from halcyon_api.yaml_text import dump
 

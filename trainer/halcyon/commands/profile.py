@@ -15,7 +15,7 @@ from rich.text import Text
 
 from halcyon.commands.errors import report_errors
 from halcyon.commands.views.tables import FittedTable
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon_api.counting import percent
 from halcyon_api.environment import SAVE_TOKEN
 from halcyon_api.post_requests import (

@@ -16,7 +16,7 @@ from rich.text import Text
 from halcyon.commands.checkpoints import RootArgument, root_spec, root_store
 from halcyon.commands.errors import console, report_root_errors
 from halcyon.commands.options import Defaults, Endpoint, Overrides, Region, require_folder, resolved, text_of
-from halcyon.errors import BadConfiguration, TrainerExit
+from halcyon.host.errors import BadConfiguration, TrainerExit
 from halcyon_api.counting import counted
 from halcyon_api.ends import ExitCode
 from halcyon_api.plain_files import user_path
@@ -25,7 +25,7 @@ from halcyon_api.training_run import TrainingRun
 
 if TYPE_CHECKING:
     from halcyon.commands.proving.checking import Fact
-    from halcyon.storage.store import Store
+    from halcyon.host.storage.store import Store
     from halcyon_api.replays import ReplayRecord
 
 _VERDICTS = {True: ("holds", "green"), False: ("wrong", "red"), None: ("only stated", "yellow")}
@@ -181,7 +181,7 @@ def _opened(
         return root_store(place, endpoint, region), None
     root_spec(place, endpoint, region)  # says what is wrong with the path
     run = resolved(user_path(place), defaults, overrides)
-    from halcyon.storage.store import Store
+    from halcyon.host.storage.store import Store
 
     return Store(run.spec.checkpoint), run
 

@@ -29,7 +29,7 @@ from halcyon.commands.options import (
     require_folder,
     valid_training,
 )
-from halcyon.errors import BadConfiguration, TrainerExit
+from halcyon.host.errors import BadConfiguration, TrainerExit
 from halcyon_api.ends import EndCause, ExitCode
 from halcyon_api.printable import printable
 from halcyon_api.replays import REPLAY_KEY, ReplayRecord, replay_document
@@ -111,8 +111,8 @@ def replayed(
         TrainerExit: The replay failed; the message has its last words.
     """
     from halcyon.commands.proving.deriving import other_document
+    from halcyon.host.storage.store import Store
     from halcyon.run.replay import read_original
-    from halcyon.storage.store import Store
 
     store = Store(run.spec.checkpoint)
     try:
@@ -137,7 +137,7 @@ def replayed(
 
 def _cache_of(run: TrainingRun) -> str | None:
     """The token caches below the root of a run. None: it has none there."""
-    from halcyon.storage.store import Store
+    from halcyon.host.storage.store import Store
 
     place = f"{run.spec.checkpoint.root.rstrip('/')}/data"
     caches = Store(run.spec.checkpoint.model_copy(update={"root": place}))

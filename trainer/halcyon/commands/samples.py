@@ -16,7 +16,7 @@ from rich.text import Text
 from halcyon.commands.checkpoints import RootArgument, root_store
 from halcyon.commands.errors import console, report_root_errors
 from halcyon.commands.options import Endpoint, Region
-from halcyon.errors import BadConfiguration, NoValidCheckpoint
+from halcyon.host.errors import BadConfiguration, NoValidCheckpoint
 from halcyon_api.counting import counted
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import typer
 from halcyon.commands import options
 from halcyon.commands.errors import report_root_errors
 from halcyon.commands.terminal import COMPILING_MODEL, waiting
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.host.last_resort import end_within
 from halcyon_api.printable import printable
 

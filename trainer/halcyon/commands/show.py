@@ -20,7 +20,7 @@ from halcyon.commands.options import Defaults, Document, Endpoint, Json, Overrid
 from halcyon.commands.planning.vocabulary import vocabulary_of
 from halcyon.commands.profile import profile_view
 from halcyon.commands.show_schedule import schedule
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon_api.mesh import run_mesh
 from halcyon_api.training_run import TrainingRunSpec
 
@@ -112,7 +112,7 @@ def profile(
     json: Json = False,
 ) -> None:
     """Show a stored profile: step times, MFU, time by phase, and the processes that the others wait for."""
-    from halcyon.storage.store import Store
+    from halcyon.host.storage.store import Store
     from halcyon.telemetry.diagnostics import PROFILES_PREFIX, profile_folders, profile_numbers
     from halcyon.weights.folder import root_place
     from halcyon.weights.root import split_step

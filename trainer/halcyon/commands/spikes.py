@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.telemetry.log_line import finite
 from halcyon_api.printable import harmless
 from halcyon_api.replays import replay_document
@@ -59,8 +59,8 @@ def bisected(
         TrainerExit: The steps cannot be computed.
     """
     from halcyon.checkpoint.opening import committed_steps
+    from halcyon.host.storage.store import Store
     from halcyon.run.bisecting import bisect
-    from halcyon.storage.store import Store
 
     steps, gone = run.spec.trainer.steps, places_of(without)
     if not 2 <= step <= steps:

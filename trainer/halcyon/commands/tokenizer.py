@@ -15,8 +15,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from halcyon.commands.errors import console as new_console
 from halcyon.commands.errors import report_errors
 from halcyon.commands.options import Json, print_json
-from halcyon.errors import BadConfiguration
-from halcyon.storage.files import write_file
+from halcyon.host.errors import BadConfiguration
+from halcyon.host.storage.files import write_file
 from halcyon_api.plain_files import read_text
 from halcyon_api.spec.sources import DataSourceSpec, FormatSpec, TextFormatSpec
 from halcyon_api.spec.tokenizer import TokenizerSpec

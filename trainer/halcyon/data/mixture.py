@@ -24,7 +24,7 @@ import numpy as np
 from halcyon.data.batch_schedule import BatchSchedule
 from halcyon.data.order.permutation import Permutation
 from halcyon.data.shares import MAX_BLOCKS, Shares
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon_api.spec.data import DataSpec
 
 Stop = Literal["restart", "firstExhausted", "allExhausted"]

@@ -35,9 +35,9 @@ from halcyon.data.sources import Access
 from halcyon.data.sources.files import fetch_file
 from halcyon.data.split import split_sequences, split_stream
 from halcyon.data.streaming import is_local, positive_weights, run_streams
-from halcyon.errors import BadConfiguration
-from halcyon.storage.retry_budget import RetryBudget
-from halcyon.storage.store import Store
+from halcyon.host.errors import BadConfiguration
+from halcyon.host.storage.retry_budget import RetryBudget
+from halcyon.host.storage.store import Store
 from halcyon.tokenizer import Tokenizer, load
 from halcyon_api.checkpoint_documents import canonical_json
 from halcyon_api.counting import counted

@@ -15,7 +15,7 @@ from halcyon.data.layout.packer import Layout
 from halcyon.data.layout.spans import Spans
 from halcyon.data.order.epochs import Order
 from halcyon.data.split import Split, spread
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 
 NO_SOURCE = -1
 """Source of a row past the end of the data; its sequence has weight 0."""

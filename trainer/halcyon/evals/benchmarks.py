@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from halcyon.errors import BadConfiguration
 from halcyon.evals import core, tasks
 from halcyon.evals.example import Example, OpenQuestion
 from halcyon.evals.rows import Row, read_rows
 from halcyon.evals.sandbox.running import Program, check
+from halcyon.host.errors import BadConfiguration
 from halcyon_api.plain_files import user_path
 from halcyon_api.result_documents import CORE, CORE_PREFIX
 from halcyon_api.spec.evaluation import TasksSpec

@@ -26,9 +26,9 @@ from typing import Any, get_args
 import numpy as np
 import yaml
 
-from halcyon.errors import BadConfiguration
 from halcyon.evals.example import Answer, CoreExample, CoreKind
 from halcyon.evals.rows import Row, read_rows
+from halcyon.host.errors import BadConfiguration
 from halcyon.inference.spans import Score, Span
 from halcyon_api.plain_files import read_text
 from halcyon_api.result_documents import CORE_PREFIX, TaskNumbers

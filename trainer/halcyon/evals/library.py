@@ -9,12 +9,12 @@ from pathlib import Path
 
 from jax.typing import DTypeLike
 
-from halcyon.errors import BadConfiguration
 from halcyon.evals.benchmarks import BENCHMARKS, read_benchmarks
 from halcyon.evals.core import core_of
 from halcyon.evals.example import Answer
 from halcyon.evals.runner import Runner, Settings
 from halcyon.evals.scores import chat_core_of
+from halcyon.host.errors import BadConfiguration
 from halcyon.inference import Sampling
 from halcyon.inference.chat import ChatPrompts
 from halcyon.models import CausalLM

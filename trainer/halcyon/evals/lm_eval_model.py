@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from halcyon.errors import BadConfiguration
 from halcyon.evals.generation import Answers, Prompts
 from halcyon.evals.runner import Settings
+from halcyon.host.errors import BadConfiguration
 from halcyon.inference import Sampling
 from halcyon.inference.generating import engine_for
 from halcyon.inference.likelihood import Likelihoods, Span

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon_api.plain_files import require_file
 
 MOST_LINE_BYTES = 16 << 20

@@ -17,13 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from halcyon.errors import BadConfiguration
 from halcyon.evals import core
 from halcyon.evals.benchmarks import Benchmark, Grade
 from halcyon.evals.example import Answer, CoreExample, Example, GivenReply, MultipleChoice, OpenQuestion
 from halcyon.evals.generation import Answers, Prompts, Text
 from halcyon.evals.sandbox.running import Program, Ran, run
 from halcyon.evals.scores import result_of
+from halcyon.host.errors import BadConfiguration
 from halcyon.inference import Sampling
 from halcyon.inference.chat import ChatPrompts
 from halcyon.inference.generating import engine_for, seeded

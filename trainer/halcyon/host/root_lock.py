@@ -21,8 +21,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from halcyon.errors import RootTaken
 from halcyon.host.documents import CACHE
+from halcyon.host.errors import RootTaken
 from halcyon_api.local_roots import real_root
 from halcyon_api.local_times import local_time
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from halcyon.errors import BadConfiguration, RootUnusable
 from halcyon.host.documents import local_paths
+from halcyon.host.errors import BadConfiguration, RootUnusable
 from halcyon_api.checkpoint_documents import DATA_PREFIX, HEAD_KEY
 from halcyon_api.edits.branch import BRANCH
 from halcyon_api.spec.checkpoint import parse_root

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from halcyon.data.formats.template import ChatTemplate, DoesNotFit, prompt_tokens
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer import Tokenizer
 from halcyon.tokenizer.special import CHAT_MARKS
 

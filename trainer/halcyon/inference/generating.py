@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.typing import DTypeLike
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.inference.chat import ChatPrompts
 from halcyon.inference.engine import Engine
 from halcyon.inference.sampling import MOST_SEED, Sampling

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from haliax import Axis, NamedArray
 from jax.interpreters import partial_eval
 from jaxtyping import PRNGKeyArray
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.models.axes import BATCH, POSITION, VOCAB, is_named
 from halcyon.models.model import CausalLM, Inputs
 from halcyon.models.parameters import STACKED_AXES, Role, dotted, matching

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 from pydantic import ValidationError
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.models.families.family import Family
 from halcyon.models.model import CausalLM
 from halcyon_api.sentences import first_fault

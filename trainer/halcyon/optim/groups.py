@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.models import CausalLM
 from halcyon.models.adapters import adapted_shapes, trained_with_adapter
 from halcyon.models.axes import is_named

@@ -25,7 +25,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.parallel.axes import undivided, with_shardings
 from halcyon.parallel.partition import computing
 from halcyon_api.counting import counted

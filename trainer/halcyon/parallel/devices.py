@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.host.memory import HOST_MEMORY, check_memory
 from halcyon_api.hardware import narrow_types
 from halcyon_api.spec.mesh import ResolvedMesh

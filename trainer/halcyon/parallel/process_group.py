@@ -29,10 +29,10 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from halcyon.errors import BadConfiguration, TrainerExit
+from halcyon.host.errors import BadConfiguration, TrainerExit
 from halcyon.host.linux import keep_freed_memory, schedule_as_batch
+from halcyon.host.storage.files import begin
 from halcyon.parallel.lifeline import Lifeline, OnLoss, end_process
-from halcyon.storage.files import begin
 
 JOIN_TIMEOUT_SECONDS = 1800
 """Longest wait for the other processes, which may still wait for a machine.

@@ -20,7 +20,9 @@ from halcyon.checkpoint.origin import OtherRun
 from halcyon.checkpoint.processes import Processes, decide, gather_texts
 from halcyon.checkpoint.verify import Damaged
 from halcyon.data.cache.tokenizers import keep_tokenizer
-from halcyon.errors import BadConfiguration, DataUnreachable, NoValidCheckpoint, RunChanged, TrainerExit
+from halcyon.host.errors import BadConfiguration, DataUnreachable, NoValidCheckpoint, RunChanged, TrainerExit
+from halcyon.host.storage.failures import StoreFailure, as_exit
+from halcyon.host.storage.store import Store
 from halcyon.models import CausalLM
 from halcyon.models.adapters import without_adapter
 from halcyon.models.parameters import joined
@@ -28,8 +30,6 @@ from halcyon.parallel.devices import hardware_name
 from halcyon.run.place import Place
 from halcyon.step.program import Program
 from halcyon.step.state import TrainState, completed_state, initial_state, with_new_average
-from halcyon.storage.failures import StoreFailure, as_exit
-from halcyon.storage.store import Store
 from halcyon.telemetry import RunReporter, SaveRequests
 from halcyon.tokenizer import TokenizerDefinition
 from halcyon.weights.companions import keep_companions, read_companions

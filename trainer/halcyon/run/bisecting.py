@@ -16,14 +16,14 @@ import numpy as np
 from halcyon.data.dataset import Dataset
 from halcyon.data.examples import Batch
 from halcyon.data.source_data import NO_SOURCE
-from halcyon.errors import BadConfiguration, ReplayDiffers
+from halcyon.host.errors import BadConfiguration, ReplayDiffers
+from halcyon.host.storage.retry_budget import RetryBudget
 from halcyon.run.context import resolve_context, retry_seconds, run_plan
 from halcyon.run.train import Surroundings, train
 from halcyon.step.batch_source import BatchSource, dataset_batches
 from halcyon.step.objectives.next_token import NextToken
 from halcyon.step.program import Program
 from halcyon.step.state import TrainState
-from halcyon.storage.retry_budget import RetryBudget
 from halcyon.telemetry import RunIdentity, RunReporter, StepReport
 from halcyon.telemetry.history.background import Row
 from halcyon_api.spec.trainer import TrainerSpec

@@ -18,11 +18,11 @@ from typing import Any
 from halcyon.checkpoint.opening import load_head
 from halcyon.checkpoint.origin import origin_store
 from halcyon.checkpoint.verify import readable
-from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootTaken
+from halcyon.host.errors import BadConfiguration, NoValidCheckpoint, RootTaken
+from halcyon.host.storage.failures import StoreFailure, as_exit
+from halcyon.host.storage.store import Store
 from halcyon.run.branch import Branch
 from halcyon.run.context import Context
-from halcyon.storage.failures import StoreFailure, as_exit
-from halcyon.storage.store import Store
 from halcyon.weights.chat_template import with_templates
 from halcyon_api.base import InvalidRun
 from halcyon_api.checkpoint_documents import (

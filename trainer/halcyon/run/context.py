@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from halcyon.data.batch_schedule import build_schedule
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.host.memory import check_memory, machine_memory
 from halcyon.telemetry import RunPlan
 from halcyon.weights.model_file import read_model

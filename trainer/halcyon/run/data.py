@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from halcyon.data.cache.ensure import Caches
 from halcyon.data.open import ensure_caches
 from halcyon.data.source_notes import SourceNote, source_notes, source_warnings
+from halcyon.host.storage.retry_budget import RetryBudget
+from halcyon.host.storage.store import Store
 from halcyon.run.context import Context, check_context
-from halcyon.storage.retry_budget import RetryBudget
-from halcyon.storage.store import Store
 from halcyon.telemetry import RunReporter
 from halcyon.weights.chat_template import with_templates
 from halcyon_api.counting import counted

@@ -25,20 +25,20 @@ from halcyon.checkpoint.results import Restored
 from halcyon.data.dataset import HeldOut
 from halcyon.data.open import held_out_of
 from halcyon.data.source_notes import source_notes
-from halcyon.errors import BadConfiguration, NoValidCheckpoint, TrainerExit
 from halcyon.evals.benchmarks import Benchmark, read_of_document
-from halcyon.evals.shared import SharedRunner, asking_of
+from halcyon.host.errors import BadConfiguration, NoValidCheckpoint, TrainerExit
+from halcyon.host.storage.retry_budget import RetryBudget
 from halcyon.models.adapters import check_adapter
 from halcyon.models.custom import check_model
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.run.beginning import report_fallback, weights_of_run
+from halcyon.run.benchmarks import SharedRunner, asking_of
 from halcyon.run.context import Context
 from halcyon.run.data import caches_of, checked, report_sources, report_warnings
 from halcyon.run.fitting import without_choice
 from halcyon.run.place import Place, session
 from halcyon.step.held_out import HeldOutLoss
 from halcyon.step.program import Program, build_program
-from halcyon.storage.retry_budget import RetryBudget
 from halcyon.telemetry import RunReporter
 from halcyon.telemetry.evaluation import Evaluation, total, with_source
 from halcyon_api.checkpoint_documents import CommittedStep, Owner, canonical_json

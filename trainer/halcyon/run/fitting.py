@@ -22,7 +22,7 @@ import jax
 from jax.sharding import Mesh
 
 from halcyon.data.batch_schedule import build_schedule
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.models.flops import model_flops
 from halcyon.parallel.devices import device_memory, has_host_memory
 from halcyon.step.device_use import Plan, gradient_bytes, plan_of, share_bytes, step_bytes

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.host.root_lock import held_root
+from halcyon.host.storage.retry_budget import RetryBudget
 from halcyon.run.context import resolve_context, retry_seconds, run_plan, written
 from halcyon.run.outcome import error_outcome, in_words
-from halcyon.storage.retry_budget import RetryBudget
 from halcyon.telemetry import EventLog, RunIdentity, RunReporter, StepReport, open_log, termination_report
 from halcyon.telemetry.history.background import Row
 from halcyon_api.checkpoint_documents import CommittedStep

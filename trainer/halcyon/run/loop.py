@@ -22,7 +22,7 @@ from halcyon.checkpoint import SaveFailed
 from halcyon.checkpoint.rollback import KeepsNewestByStep, Return, batch_number, until
 from halcyon.data.cache.background import BackgroundCaches
 from halcyon.data.dataset import Dataset
-from halcyon.errors import Diverged
+from halcyon.host.errors import Diverged
 from halcyon.parallel.preemption import ROUND_SECONDS, wait_together
 from halcyon.run.best import BestWatch
 from halcyon.run.companion import Companion

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from halcyon.errors import TrainerExit, no_thread
+from halcyon.host.errors import TrainerExit, no_thread
 from halcyon.run.last_save import NOTICE
 from halcyon_api.ends import EndCause
 from halcyon_api.package import missing

@@ -14,13 +14,13 @@ import jax
 from jax.sharding import Mesh
 
 from halcyon.checkpoint.origin import OtherRun, origin_store
-from halcyon.errors import TrainerExit
+from halcyon.host.errors import TrainerExit
+from halcyon.host.storage.retry_budget import RetryBudget
+from halcyon.host.storage.store import Store
 from halcyon.parallel.device_mesh import build_mesh
 from halcyon.parallel.devices import check_device_memory, check_host_memory, check_narrow
 from halcyon.parallel.process_group import ProcessGroup, join, leave
 from halcyon.run.context import Context, adapt_to_devices
-from halcyon.storage.retry_budget import RetryBudget
-from halcyon.storage.store import Store
 from halcyon.telemetry import RunReporter
 from halcyon_api.spec.origin import OriginSpec
 from halcyon_api.training_run import TrainingRunSpec

@@ -20,20 +20,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
-from halcyon.errors import BadConfiguration, Corrupted, Fenced, TrainerExit
 from halcyon.host.documents import set_variables
+from halcyon.host.errors import BadConfiguration, Corrupted, Fenced, TrainerExit
 from halcyon.host.last_resort import call_after, end_within
 from halcyon.host.linux import keep_freed_memory, raise_memory_lock
 from halcyon.host.output import lossy, say_lost
 from halcyon.host.root_lock import held_root
 from halcyon.host.roots import move_aside
 from halcyon.host.signals import SignalThread, ending_signals
+from halcyon.host.storage.metadata_server import wait_for_server
+from halcyon.host.storage.retry_budget import SOURCES, RetryBudget
 from halcyon.run.branch import Branch
 from halcyon.run.context import Context, resolve_context, retry_seconds, run_plan
 from halcyon.run.last_save import MARGIN_SECONDS, NOTHING_TO_SAVE, NOTICE, LastSave, SaveBudget
 from halcyon.run.outcome import error_outcome, in_words
-from halcyon.storage.metadata_server import wait_for_server
-from halcyon.storage.retry_budget import SOURCES, RetryBudget
 from halcyon.telemetry import (
     ProfileRequests,
     RunIdentity,

@@ -18,8 +18,11 @@ from typing import Any
 import jax
 
 from halcyon.data.batch_schedule import BatchSchedule
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.host.memory import machine_memory
+from halcyon.host.storage.failures import Abandoned, StoreFailure
+from halcyon.host.storage.files import begin
+from halcyon.host.storage.store import Store
 from halcyon.parallel.process_group import enable_compilation_cache
 from halcyon.run.companion import Companion, Settle
 from halcyon.run.fitting import memory_of
@@ -29,9 +32,6 @@ from halcyon.step.device_use import event_fields, plan_of
 from halcyon.step.objectives.objective import Batch
 from halcyon.step.program import STEP_MODULE, Program, TrainStep
 from halcyon.step.state import state_bytes
-from halcyon.storage.failures import Abandoned, StoreFailure
-from halcyon.storage.files import begin
-from halcyon.storage.store import Store
 from halcyon_api import counting
 
 _AHEAD_STEPS = 200

@@ -14,10 +14,10 @@ from typing import Any
 from jax.sharding import Mesh
 
 from halcyon.checkpoint.processes import decide
-from halcyon.errors import BadConfiguration, TrainerExit
+from halcyon.host.errors import BadConfiguration, TrainerExit
+from halcyon.host.storage.store import Store
 from halcyon.run.fitting import Choice, chosen, is_automatic, memory_of, own_rates
 from halcyon.run.place import Place
-from halcyon.storage.store import Store
 from halcyon_api.base import ApiModel
 from halcyon_api.checkpoint_documents import CHOICES_PREFIX, Owner, canonical_json
 from halcyon_api.spec.mesh import ResolvedMesh

@@ -29,13 +29,13 @@ from halcyon.checkpoint.evidence import StepNumbers, float32_bits
 from halcyon.checkpoint.opening import committed_steps, entry_of
 from halcyon.checkpoint.processes import decide
 from halcyon.checkpoint.verify import find_damage, read_manifest
-from halcyon.errors import BadConfiguration, ReplayDiffers
+from halcyon.host.errors import BadConfiguration, ReplayDiffers
+from halcyon.host.storage.failures import StoreFailure
+from halcyon.host.storage.store import Store
 from halcyon.parallel.devices import hardware_name
 from halcyon.run.companion import Companion
 from halcyon.run.place import Place
 from halcyon.step.state import TrainState
-from halcyon.storage.failures import StoreFailure
-from halcyon.storage.store import Store
 from halcyon.telemetry.history.reading import read_history
 from halcyon_api.checkpoint_documents import CommittedStep, Manifest
 from halcyon_api.replays import REPLAY_KEY, ReplayRecord, Rounding

@@ -24,8 +24,9 @@ from halcyon.data.cache.background import CacheProgress
 from halcyon.data.dataset import Dataset, GivenData
 from halcyon.data.open import background_caches, cache_store, dataset_of, may_begin
 from halcyon.data.source_notes import source_notes
-from halcyon.errors import TrainerExit
 from halcyon.host.documents import DEFAULT_COMPILATION_CACHE
+from halcyon.host.errors import TrainerExit
+from halcyon.host.storage.retry_budget import RetryBudget
 from halcyon.models.adapters import check_adapter
 from halcyon.models.custom import check_model
 from halcyon.models.registry import flops_per_token
@@ -51,7 +52,6 @@ from halcyon.step.given import Given
 from halcyon.step.given_batches import GivenBatches
 from halcyon.step.in_step import InStep
 from halcyon.step.program import build_program
-from halcyon.storage.retry_budget import RetryBudget
 from halcyon.telemetry import ProfileRequests, RunReporter, SaveRequests
 from halcyon.telemetry.history.segments import ProcessGroupId
 from halcyon.telemetry.history.writer import HistoryWriter

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 from starlette.requests import Request as HttpRequest
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.host.local_names import is_own_host
 from halcyon.serving.errors import ApiError, invalid, overloaded
 from halcyon.serving.limits import Limits

@@ -7,11 +7,11 @@ import threading
 from collections import Counter
 
 from halcyon.checkpoint.verify import Damaged
-from halcyon.errors import TrainerExit
+from halcyon.host.errors import TrainerExit
+from halcyon.host.storage.failures import StoreFailure
 from halcyon.serving.metrics import Metrics
 from halcyon.serving.served import Source
 from halcyon.serving.worker import Worker
-from halcyon.storage.failures import StoreFailure
 from halcyon_api.checkpoint_documents import DamagedDocument
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.inference.generating import prompt_ids
 from halcyon.inference.grammar import JsonGrammar, SchemaLimit
 from halcyon.inference.sampling import MOST_SEED, Sampling

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from halcyon.checkpoint.opening import entry_of
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
+from halcyon.host.storage.store import Store
 from halcyon.inference.chat import ChatPrompts
 from halcyon.inference.grammar import JsonGrammars
 from halcyon.models import CausalLM
 from halcyon.parallel.device_mesh import tensor_mesh
-from halcyon.storage.store import Store
 from halcyon.tokenizer import Tokenizer
 from halcyon.weights.chat_template import chat_template
 from halcyon.weights.folder import root_place

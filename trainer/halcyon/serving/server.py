@@ -13,7 +13,7 @@ from typing import Any, cast
 import uvicorn
 from starlette.types import ASGIApp
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.serving.connections import Connections, HttpConnection
 from halcyon.serving.limits import Limits
 from halcyon.serving.worker import Worker

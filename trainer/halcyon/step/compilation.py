@@ -33,9 +33,9 @@ from jax._src import cache_key
 from jax.sharding import Mesh
 
 from halcyon.checkpoint.retention import PROGRAMS_PREFIX, is_tight
+from halcyon.host.storage.store import Store
 from halcyon.step.hlo.collectives import is_collective
 from halcyon.step.hlo.module import parse
-from halcyon.storage.store import Store
 from halcyon_api.hardware.compiler import Generation, generation_of, options_of, without_flags
 from halcyon_api.spec.trainer import Determinism
 

@@ -20,7 +20,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.step.objectives.objective import Batch, Objective
 from halcyon.step.state import Model
 from halcyon_api.spec.rules import Estimator

@@ -17,7 +17,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from halcyon.errors import Diverged
+from halcyon.host.errors import Diverged
 from halcyon_api.spec.recovery import DivergenceSpec
 
 MOST_SKIPPED_IN_A_ROW = 64

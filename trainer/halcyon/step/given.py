@@ -24,7 +24,7 @@ import numpy as np
 import optax
 from haliax import NamedArray
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.models import CausalLM
 from halcyon.models.axes import is_named
 from halcyon.models.parameters import dotted

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from halcyon.data.examples import Batch
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.models import CausalLM, build_model
 from halcyon.models.adapters import check_used, has_adapter, with_adapter
 from halcyon.models.axes import BATCH, POSITION, VOCAB

@@ -6,7 +6,7 @@ two tables over the state, and ``server`` answers with them from its own threads
 package uses no device and does not import JAX.
 """
 
-from halcyon.telemetry.clock import Clock
+from halcyon.host.clock import Clock
 from halcyon.telemetry.log import EventLog, JsonLog, open_log
 from halcyon.telemetry.log_line import RunIdentity
 from halcyon.telemetry.reporter import RunReporter

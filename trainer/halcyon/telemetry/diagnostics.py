@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from halcyon.storage.failures import StoreFailure
-from halcyon.storage.store import Store
-from halcyon.telemetry.clock import microseconds
+from halcyon.host.clock import microseconds
+from halcyon.host.storage.failures import StoreFailure
+from halcyon.host.storage.store import Store
 from halcyon.telemetry.log_line import RunIdentity
 from halcyon.telemetry.state import State
 from halcyon_api.spec.checkpoint import CheckpointSpec

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from halcyon.storage.files import begin
+from halcyon.host.storage.files import begin
 from halcyon.telemetry.stages import STAGES
 from halcyon_api.status.progress import Stage
 

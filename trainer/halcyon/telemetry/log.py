@@ -6,7 +6,7 @@ import threading
 from dataclasses import asdict
 from typing import Any, Protocol, TextIO
 
-from halcyon.telemetry.clock import Clock
+from halcyon.host.clock import Clock
 from halcyon.telemetry.log_line import RunIdentity, encode_line
 from halcyon_api.status.progress import Stage
 

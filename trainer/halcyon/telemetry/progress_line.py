@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
-from halcyon.telemetry.clock import Clock
+from halcyon.host.clock import Clock
 from halcyon.telemetry.events import BY_NAME, sentence
 from halcyon.telemetry.stages import STAGES
 from halcyon_api.local_times import local_time

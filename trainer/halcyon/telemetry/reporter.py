@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.alias_generators import to_snake
 
-from halcyon.telemetry.clock import Clock, microseconds, process_age_seconds, timestamp
+from halcyon.host.clock import Clock, microseconds, process_age_seconds, timestamp
 from halcyon.telemetry.events import BY_NAME
 from halcyon.telemetry.health import Health, HealthLimits
 from halcyon.telemetry.history.background import Listener, Row

@@ -24,7 +24,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.host.local_names import is_own_host
 from halcyon.telemetry.metrics import exposition
 from halcyon.telemetry.reporter import RunReporter

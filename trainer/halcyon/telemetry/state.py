@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
-from halcyon.telemetry.clock import microseconds, timestamp
+from halcyon.host.clock import microseconds, timestamp
 from halcyon.telemetry.health import Health, HealthLimits, judge
 from halcyon.telemetry.log_line import RunIdentity, finite
 from halcyon.telemetry.times import STEPS_UNDER_WAY, Durations, Pace, TimeAccount

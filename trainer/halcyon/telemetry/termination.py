@@ -12,7 +12,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from halcyon.telemetry.clock import Clock
+from halcyon.host.clock import Clock
 from halcyon.telemetry.log_line import RunIdentity
 from halcyon_api.ends import EndCause
 from halcyon_api.spec.checkpoint import CheckpointSpec

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from halcyon.telemetry.clock import microseconds
+from halcyon.host.clock import microseconds
 from halcyon.telemetry.stages import STAGES
 from halcyon_api.status.goodput import CAUSES, GoodputSeconds
 from halcyon_api.status.progress import Stage, StartupSeconds

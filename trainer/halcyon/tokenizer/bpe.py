@@ -23,7 +23,7 @@ import rustbpe
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer.byte_level import spell
 from halcyon.tokenizer.cut import CUT_BETWEEN, pieces
 from halcyon.tokenizer.definition import TokenizerDefinition

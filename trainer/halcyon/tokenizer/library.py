@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from halcyon.errors import BadConfiguration, TrainerExit
+from halcyon.host.errors import BadConfiguration, TrainerExit
 from halcyon.tokenizer.cut import DocumentEncoder
 from halcyon.tokenizer.rendered import EncodedText, RenderedText, encode_between
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer.rendered import EncodedText, RenderedText
 
 

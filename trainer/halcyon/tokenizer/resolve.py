@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from halcyon.errors import BadConfiguration, DataUnreachable
+from halcyon.host.errors import BadConfiguration, DataUnreachable
 from halcyon.tokenizer.definition import BYTE, TokenizerDefinition
 from halcyon.tokenizer.side_files import (
     SETTINGS_KEYS,

@@ -11,7 +11,7 @@ from types import MappingProxyType
 import numpy as np
 import sentencepiece
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer.byte_level import sentence_piece_pieces
 from halcyon.tokenizer.cut import DocumentEncoder, find_joint
 from halcyon.tokenizer.definition import TokenizerDefinition

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 
 _MOST_SHOWN = 8
 

@@ -13,7 +13,7 @@ import fastokens
 import numpy as np
 import tokenizers
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer.byte_level import byte_level_pieces, is_byte_level, is_independent, sentence_piece_pieces
 from halcyon.tokenizer.cut import DocumentEncoder, PieceEncoder, find_joint
 from halcyon.tokenizer.definition import TokenizerDefinition

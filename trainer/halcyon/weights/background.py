@@ -29,9 +29,9 @@ from pydantic import ValidationError
 
 from halcyon.checkpoint.processes import Processes, decide
 from halcyon.checkpoint.verify import Damaged
-from halcyon.errors import BadConfiguration, RootTaken, TrainerExit
-from halcyon.storage.failures import Abandoned, StoreFailure, as_exit
-from halcyon.storage.store import Store
+from halcyon.host.errors import BadConfiguration, RootTaken, TrainerExit
+from halcyon.host.storage.failures import Abandoned, StoreFailure, as_exit
+from halcyon.host.storage.store import Store
 from halcyon.weights.companions import CONFIG_KEY
 from halcyon.weights.exporting import PARTS, ExportPlan, Part, plan_export, read_part, read_parts
 from halcyon.weights.root import stored_model

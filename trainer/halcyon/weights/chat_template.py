@@ -19,9 +19,9 @@ from halcyon.checkpoint.verify import Damaged, read_manifest
 from halcyon.data.formats.template import DEFAULT_TEMPLATE
 from halcyon.data.sources import Access
 from halcyon.data.sources.files import fetch_file
-from halcyon.errors import BadConfiguration
-from halcyon.storage.failures import StoreFailure, as_exit
-from halcyon.storage.store import Store
+from halcyon.host.errors import BadConfiguration
+from halcyon.host.storage.failures import StoreFailure, as_exit
+from halcyon.host.storage.store import Store
 from halcyon.weights.companions import TEMPLATE_KEYS, read_companions, template_of
 from halcyon.weights.folder import HUB, files_folder, folder_place, root_place
 from halcyon.weights.root import split_step, stored_model

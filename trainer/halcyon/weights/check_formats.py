@@ -8,8 +8,8 @@ from halcyon.data.formats import build_formatter
 from halcyon.data.formats.document import Formatter
 from halcyon.data.sources import Access, list_files, pieces, read_pieces
 from halcyon.data.sources.files import fetch_file
-from halcyon.errors import TrainerExit
 from halcyon.host.documents import is_local, local_paths
+from halcyon.host.errors import TrainerExit
 from halcyon.tokenizer import Tokenizer, load, resolve
 from halcyon.tokenizer.bpe import train_bpe
 from halcyon.tokenizer.special import OWN_SPECIAL_TOKENS

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from halcyon.data.formats.template import ChatTemplate, TurnEnd, day
-from halcyon.errors import BadConfiguration
-from halcyon.storage.store import Store
+from halcyon.host.errors import BadConfiguration
+from halcyon.host.storage.store import Store
 from halcyon.tokenizer import Tokenizer, TokenizerDefinition, named_specials
 from halcyon.tokenizer import load as load_tokenizer
 from halcyon.tokenizer.resolve import SENTENCE_PIECE_KEY, TOKENIZER_KEY, definition_of

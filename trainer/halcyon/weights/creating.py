@@ -16,9 +16,9 @@ from halcyon.checkpoint.arrays import KEPT_BYTES, MODEL_PREFIX
 from halcyon.checkpoint.creating import create_checkpoint
 from halcyon.checkpoint.layout import Region, chunk_limit, chunk_shape
 from halcyon.data.cache.tokenizers import keep_tokenizer
-from halcyon.errors import BadConfiguration
-from halcyon.storage.store import Store
-from halcyon.telemetry.clock import timestamp
+from halcyon.host.clock import timestamp
+from halcyon.host.errors import BadConfiguration
+from halcyon.host.storage.store import Store
 from halcyon.tokenizer import TokenizerDefinition
 from halcyon.tokenizer.resolve import definition_of
 from halcyon.weights.companions import keep_companions, read_companions, with_base

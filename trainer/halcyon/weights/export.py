@@ -7,9 +7,9 @@ from typing import get_args
 
 from halcyon.checkpoint.opening import entry_of
 from halcyon.checkpoint.verify import Damaged
-from halcyon.errors import BadConfiguration, NoValidCheckpoint
-from halcyon.storage.failures import StoreFailure, as_exit
-from halcyon.storage.store import Store
+from halcyon.host.errors import BadConfiguration, NoValidCheckpoint
+from halcyon.host.storage.failures import StoreFailure, as_exit
+from halcyon.host.storage.store import Store
 from halcyon.weights.exporting import FILE_BYTES, export_model
 from halcyon.weights.folder import address, root_place
 from halcyon.weights.peft import export_adapter

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import ValidationError
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
+from halcyon.host.storage.failures import StoreFailure
+from halcyon.host.storage.store import Store
 from halcyon.models.axes import POSITION, VOCAB
 from halcyon.models.families.lookup import form_of_section
 from halcyon.models.published.config import ConfigReader, PublishedForm
-from halcyon.storage.failures import StoreFailure
-from halcyon.storage.store import Store
 from halcyon.tokenizer import load as load_tokenizer
 from halcyon.weights.chat_template import has_conversations, template_to_export
 from halcyon.weights.companions import (

@@ -14,13 +14,13 @@ import numpy as np
 from pydantic import ValidationError
 
 from halcyon.data.sources.failures import is_outage
-from halcyon.errors import BadConfiguration, DataUnreachable
+from halcyon.host.errors import BadConfiguration, DataUnreachable
+from halcyon.host.storage.store import Store
 from halcyon.models import CausalLM, build_model
 from halcyon.models.adapters import adaptable
 from halcyon.models.axes import POSITION, VOCAB
 from halcyon.models.families.lookup import form_of_config
 from halcyon.models.published.config import ConfigReader, PublishedForm, require_common
-from halcyon.storage.store import Store
 from halcyon.weights.companions import CONFIG_KEY
 from halcyon.weights.layout import LeafShape, Region, WeightLayout, leaf_shapes
 from halcyon.weights.peft_files import FittedAdapter, PeftFolder

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.models.axes import is_named
 from halcyon.models.published.tensors import Constant, Join, Piece, Tensor, Tensors
 

@@ -17,14 +17,14 @@ from jax.sharding import Mesh
 from halcyon.checkpoint.layout import Region
 from halcyon.checkpoint.opening import entry_of
 from halcyon.checkpoint.verify import Damaged
-from halcyon.errors import BadConfiguration, NoValidCheckpoint
+from halcyon.host.errors import BadConfiguration, NoValidCheckpoint
+from halcyon.host.storage.failures import StoreFailure, as_exit
+from halcyon.host.storage.store import Store
 from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, POSITION, VOCAB, is_named
 from halcyon.models.families.lookup import form_of_section
 from halcyon.models.int8 import quantized
 from halcyon.parallel.device_mesh import with_mesh
-from halcyon.storage.failures import StoreFailure, as_exit
-from halcyon.storage.store import Store
 from halcyon.tokenizer import Tokenizer, TokenizerDefinition, check_rows
 from halcyon.tokenizer import load as load_tokenizer
 from halcyon.tokenizer.resolve import definition_of

@@ -25,9 +25,9 @@ def read_model(config: str, folder: Path) -> dict[str, Any]:
         BadConfiguration: It cannot be read, or is of a model that Halcyon does not have.
         TrainerExit: The store does not answer.
     """
-    from halcyon.errors import BadConfiguration, DataUnreachable
-    from halcyon.storage.failures import StoreFailure, as_exit
-    from halcyon.storage.store import Store
+    from halcyon.host.errors import BadConfiguration, DataUnreachable
+    from halcyon.host.storage.failures import StoreFailure, as_exit
+    from halcyon.host.storage.store import Store
     from halcyon.weights.folder import folder_place, read_config
 
     place, name = (

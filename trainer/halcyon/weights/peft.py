@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
+from halcyon.host.storage.store import Store
 from halcyon.models.axes import RANK
 from halcyon.models.families.lookup import form_of_section
 from halcyon.models.parameters import STACKED_AXES
-from halcyon.storage.store import Store
 from halcyon.tokenizer.side_files import CONFIG_KEY as MODEL_CONFIG_KEY
 from halcyon.tokenizer.side_files import json_object
 from halcyon.weights.companions import BASE, encode

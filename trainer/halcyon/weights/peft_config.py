@@ -16,9 +16,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from halcyon.errors import BadConfiguration
 from halcyon.host.budgets.apart import Apart, Failed
 from halcyon.host.budgets.patterns import Compiled
+from halcyon.host.errors import BadConfiguration
 
 _PLAIN = re.compile(r"(?:[\w\-]|\\?\.)*")
 """Expressions of names alone, which need no budget."""

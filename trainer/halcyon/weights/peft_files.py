@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from halcyon.errors import BadConfiguration
-from halcyon.storage.store import Store
+from halcyon.host.errors import BadConfiguration
+from halcyon.host.storage.store import Store
 from halcyon.weights.peft_config import CONFIG_KEY, AdapterConfig, read_adapter_config
 from halcyon.weights.safetensors import TensorFiles, is_finite, unreadable
 

@@ -20,12 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from halcyon.checkpoint.layout import Leaf, Region, flatten, normal, unflatten, whole
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
+from halcyon.host.storage.store import Store
 from halcyon.models import CausalLM
 from halcyon.models.axes import POSITION, VOCAB
 from halcyon.models.families.lookup import form_of_section
 from halcyon.models.parameters import matching, split
-from halcyon.storage.store import Store
 from halcyon.weights.companions import read_companions, with_base
 from halcyon.weights.folder import ModelFolder, read_config, source_name
 from halcyon.weights.layout import ReadRegion, leaf_shapes

@@ -18,11 +18,11 @@ from halcyon.checkpoint.arrays import KEPT_BYTES, AverageArrays, Checkpoint, Mod
 from halcyon.checkpoint.fingerprints import ADAPTER
 from halcyon.checkpoint.layout import Region, whole
 from halcyon.data.cache.tokenizers import find_tokenizer
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
+from halcyon.host.storage.store import Store
 from halcyon.models.adapters import adapter_path
 from halcyon.models.axes import RANK
 from halcyon.models.parameters import STACKED_AXES
-from halcyon.storage.store import Store
 from halcyon.tokenizer import BYTE, TokenizerDefinition
 from halcyon.weights.companions import read_companions
 from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX, CommittedStep

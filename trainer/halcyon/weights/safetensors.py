@@ -19,9 +19,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from halcyon.errors import BadConfiguration
-from halcyon.storage.failures import StoreFailure
-from halcyon.storage.store import Store
+from halcyon.host.errors import BadConfiguration
+from halcyon.host.storage.failures import StoreFailure
+from halcyon.host.storage.store import Store
 
 SIZE_BYTES = 8
 """Bytes before the header: its size."""

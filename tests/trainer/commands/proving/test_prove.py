@@ -24,7 +24,7 @@ from halcyon.commands.main import app
 from halcyon.commands.proving.checking import facts, open_statement
 from halcyon.commands.proving.deriving import Shown, read_root
 from halcyon.commands.proving.documents import Unacceptable, parse
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon.weights.model_file import read_model
 from halcyon_api.checkpoint_documents import Owner
 from halcyon_api.ends import ExitCode

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 from halcyon.commands.proving import signing
 from halcyon.commands.proving.documents import Envelope, Unacceptable, parse, read_as
 from halcyon.commands.proving.signing import encoding, load_private_key, load_public_key, open_envelope, sign
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 
 PAYLOAD = b'{"a":1}'
 KEYS: dict[str, Any] = {

@@ -22,7 +22,7 @@ from halcyon.data.cache import build, election, ensure, work
 from halcyon.data.cache.build import SourceBuild
 from halcyon.data.open import ensure_caches
 from halcyon.data.sources import long_text, pieces
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from tests.trainer.data.cache.runs import jsonl, spec_of
 
 PIECE_BYTES = 4096

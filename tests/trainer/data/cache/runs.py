@@ -11,7 +11,7 @@ import numpy as np
 from halcyon.data.cache.ensure import Caches
 from halcyon.data.cache.ledger import LEDGER_KEY, Ledger, decode
 from halcyon.data.cache.reader import Memory, TokenReader
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon_api.reading import parse_run
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.training_run import TrainingRunSpec

@@ -9,7 +9,7 @@ import pytest
 
 from halcyon.checkpoint import origin
 from halcyon.data.cache.tokenizers import inherited_tokenizer, keep_tokenizer
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon.tokenizer import TokenizerDefinition
 from halcyon_api.reading import parse_run
 from halcyon_api.spec.checkpoint import CheckpointSpec

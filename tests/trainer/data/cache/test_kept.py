@@ -9,8 +9,8 @@ import pytest
 
 from halcyon.data.cache import arrays
 from halcyon.data.cache.arrays import load_arrays, store_arrays
-from halcyon.errors import DamagedData
-from halcyon.storage.store import Store
+from halcyon.host.errors import DamagedData
+from halcyon.host.storage.store import Store
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.trainer.data.cache.runs import jsonl, spec_of, write_jsonl
 from tests.trainer.support.datasets import open_dataset

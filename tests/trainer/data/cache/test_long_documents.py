@@ -16,7 +16,7 @@ from halcyon.data.cache.reader import Memory, TokenReader
 from halcyon.data.cache.work import PART_TOKENS
 from halcyon.data.open import ensure_caches
 from halcyon.data.sources.long_text import LONG_BYTES
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer import BYTE, load
 from tests.trainer.data.cache.runs import files_below, jsonl, spec_of, whole_stream
 

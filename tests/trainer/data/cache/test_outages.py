@@ -16,10 +16,10 @@ from halcyon.data.cache.election import Builder
 from halcyon.data.cache.retries import SourceRetries
 from halcyon.data.open import background_caches, ensure_caches
 from halcyon.data.sources import Access
-from halcyon.errors import BadConfiguration, DataUnreachable, Preempted, RootUnusable, TrainerExit
-from halcyon.storage.failures import StoreFailure
-from halcyon.storage.retry_budget import SOURCES, RetryBudget
-from halcyon.storage.store import Store
+from halcyon.host.errors import BadConfiguration, DataUnreachable, Preempted, RootUnusable, TrainerExit
+from halcyon.host.storage.failures import StoreFailure
+from halcyon.host.storage.retry_budget import SOURCES, RetryBudget
+from halcyon.host.storage.store import Store
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.training_run import TrainingRunSpec
 from tests.faults.proxy import PASS, Fault, Proxy, Request, Status, proxied

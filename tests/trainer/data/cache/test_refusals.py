@@ -12,7 +12,7 @@ import pytest
 
 from halcyon.data.cache.ensure import Caches
 from halcyon.data.open import ensure_caches
-from halcyon.errors import BadConfiguration, DamagedData, RootUnusable
+from halcyon.host.errors import BadConfiguration, DamagedData, RootUnusable
 from halcyon_api.checkpoint_documents import HEAD_KEY, CommittedStep, Epoch, Head, Owner, encode_head
 from tests.trainer.data.cache.runs import files_below, jsonl, spec_of, write_jsonl
 

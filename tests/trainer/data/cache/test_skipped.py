@@ -11,7 +11,7 @@ import pytest
 from halcyon.data.cache.skipped import Skipped
 from halcyon.data.open import ensure_caches
 from halcyon.data.source_notes import source_notes
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from tests.trainer.data.cache.runs import jsonl, ledger_of, spec_of
 
 BAD = 'not "JSON"\n'

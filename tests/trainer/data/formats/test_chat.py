@@ -14,7 +14,7 @@ from halcyon.data.formats import build_formatter
 from halcyon.data.formats.template import ChatTemplate, day
 from halcyon.data.formats.text import texts_of
 from halcyon.data.sources.fields import needed_fields
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer.special import OWN_SPECIAL_TOKENS
 from halcyon_api.spec.sources import ChatFormatSpec, FormatSpec, PreferenceFormatSpec
 from tests.trainer.data.formats.standin import MarkedBytes, counted, row

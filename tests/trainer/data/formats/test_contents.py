@@ -8,7 +8,7 @@ import pytest
 
 from halcyon.data.formats import build_formatter
 from halcyon.data.formats.conversation import Contents
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon_api.spec.sources import ChatFormatSpec, FormatSpec, PromptFormatSpec
 from tests.trainer.data.formats.standin import MarkedBytes, row
 

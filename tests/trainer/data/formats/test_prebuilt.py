@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from halcyon.data.formats import build_formatter
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon_api.spec.sources import FormatSpec, PrebuiltFormatSpec
 from tests.trainer.data.formats.standin import MarkedBytes, row
 

@@ -10,7 +10,7 @@ import pytest
 from halcyon.data.formats import build_formatter
 from halcyon.data.formats.text import texts_of
 from halcyon.data.sources.fields import needed_fields
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.inference.chat import ChatPrompts
 from halcyon_api.spec.sources import FormatSpec, PromptFormatSpec
 from tests.trainer.data.formats.standin import MarkedBytes, counted, row

@@ -6,9 +6,9 @@ import pytest
 
 from halcyon.data.formats import build_formatter
 from halcyon.data.formats.template import ChatTemplate, day
-from halcyon.errors import BadConfiguration
 from halcyon.host.budgets import apart
 from halcyon.host.budgets.apart import OverBudget
+from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer import load
 from halcyon.tokenizer.definition import BYTE
 from halcyon_api.spec.sources import ChatFormatSpec, FormatSpec

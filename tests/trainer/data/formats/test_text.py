@@ -10,7 +10,7 @@ import pytest
 
 from halcyon.data.formats import build_formatter
 from halcyon.data.sources import LongText, long_text
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon_api.spec.sources import FormatSpec, TextFormatSpec
 from tests.trainer.data.formats.standin import MarkedBytes, row
 

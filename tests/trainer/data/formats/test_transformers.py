@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from halcyon.data.formats.template import DEFAULT_TEMPLATE
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.inference.chat import ChatPrompts
 from tests.parity.templates import goldens
 from tests.parity.templates.cases import CONVERSATIONS, DATE, DIFFERENCES, TEMPLATES, TEXTS

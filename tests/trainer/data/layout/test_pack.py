@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from halcyon.data.layout import pack
 from halcyon.data.layout.pack import Pack
 from halcyon.data.layout.packer import DocumentPacker
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon_api.spec.sources import LayoutSpec, PackSpec
 from tests.trainer.data.layout.documents import UNWEIGHTED, contents, ends_of, some_lengths
 

@@ -11,7 +11,7 @@ import pytest
 from pyarrow import parquet
 
 from halcyon.data.formats import build_formatter
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon_api.spec.sources import DataSourceSpec
 from tests.trainer.data.formats.standin import MarkedBytes
 from tests.trainer.data.sources.cases import all_pieces, rows_of

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from halcyon.data.forms.form import BadValue
 from halcyon.data.sources import row_ends
 from halcyon.data.sources.row_ends import RecordScanner, cut_rows, offset_of_row
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon_api.spec.sources import DataSourceSpec
 from tests.trainer.data.sources.cases import all_pieces, pack, rows_of
 

@@ -13,7 +13,7 @@ from pyarrow import parquet
 from halcyon.data.sources import expansion, read_piece, read_pieces
 from halcyon.data.sources.expansion import Expands, row_bytes
 from halcyon.data.sources.piece import RowGroups, Table
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from tests.trainer.data.sources.cases import NOW, all_pieces, parquet_source
 
 _LONG = "a" * 100_000

@@ -14,7 +14,7 @@ from halcyon.data.sources import Access
 from halcyon.data.sources.access import parse_address
 from halcyon.data.sources.failures import Unreadable
 from halcyon.data.sources.remote import look_up
-from halcyon.storage.failures import from_tensorstore
+from halcyon.host.storage.failures import from_tensorstore
 
 PAGE = "internal-page-7f3a"
 

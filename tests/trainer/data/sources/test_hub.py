@@ -20,7 +20,7 @@ from halcyon.data.sources import Access, list_files
 from halcyon.data.sources import access as access_module
 from halcyon.data.sources.access import Address
 from halcyon.data.sources.files import fetch_file
-from halcyon.errors import BadConfiguration, DataUnreachable
+from halcyon.host.errors import BadConfiguration, DataUnreachable
 from halcyon_api.spec.sources import DataSourceSpec, HuggingFaceSourceSpec
 from tests.trainer.data.sources.cases import NOW, all_pieces, jsonl_source, rows_of, texts, values, write_jsonl
 

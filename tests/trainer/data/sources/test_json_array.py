@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from halcyon.data.sources.row_ends import ElementScanner, cut_rows, offset_of_row
 from halcyon.data.sources.row_forms import elements
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from tests.trainer.data.sources.cases import all_pieces, jsonl_source, pack, rows_of, write_jsonl
 
 ROWS = [

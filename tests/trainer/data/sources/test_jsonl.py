@@ -15,7 +15,7 @@ import zstandard
 from halcyon.data.sources import list_files, pieces, read_piece
 from halcyon.data.sources.files import read_range
 from halcyon.data.sources.piece import FilePlace
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from tests.trainer.data.sources.cases import NOW, all_pieces, jsonl_source, pack, rows_of, texts, values, write_jsonl
 
 

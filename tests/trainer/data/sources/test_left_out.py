@@ -12,7 +12,7 @@ import pytest
 from halcyon.data.sources import SourceRow
 from halcyon.data.sources.listing import list_source
 from halcyon.data.sources.piece import LeftOut
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon_api.spec.sources import DataSourceSpec
 from tests.trainer.data.sources.cases import NOW, all_pieces, rows_of
 

@@ -18,7 +18,7 @@ from pyarrow import parquet
 from halcyon.data.sources import Access, list_files, pieces, read_piece
 from halcyon.data.sources.access import SourceFile
 from halcyon.data.sources.files import fetch_file, read_range
-from halcyon.errors import BadConfiguration, DataUnreachable
+from halcyon.host.errors import BadConfiguration, DataUnreachable
 from halcyon.tokenizer.resolve import resolve
 from halcyon_api.ends import ExitCode
 from halcyon_api.spec.sources import DataSourceSpec

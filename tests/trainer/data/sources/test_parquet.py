@@ -11,7 +11,7 @@ import pytest
 from pyarrow import parquet
 
 from halcyon.data.sources.piece import RowGroups, Table
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon_api.spec.sources import DataSourceSpec, FormatSpec, ParquetSourceSpec, PrebuiltFormatSpec
 from tests.trainer.data.sources.cases import all_pieces, parquet_source, rows_of, texts, values
 

@@ -14,7 +14,7 @@ from halcyon.data.sources import Access, SourceFile, list_files, pieces, read_pi
 from halcyon.data.sources.access import parse_address
 from halcyon.data.sources.failures import Unreadable
 from halcyon.data.sources.piece import LeftOut
-from halcyon.errors import BadConfiguration, DataUnreachable
+from halcyon.host.errors import BadConfiguration, DataUnreachable
 from tests.trainer.data.sources.cases import NOW, jsonl_source, parquet_source, text_source, texts, values, write_jsonl
 from tests.trainer.data.sources.conftest import Bucket, WebServer
 

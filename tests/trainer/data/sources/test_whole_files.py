@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from halcyon.data.sources import LongText, SourceRow, list_files, pieces, read_piece, stdlib_modules
-from halcyon.errors import BadConfiguration, DataUnreachable
+from halcyon.host.errors import BadConfiguration, DataUnreachable
 from halcyon_api.spec.sources import DataSourceSpec
 from tests.trainer.data.sources.cases import NOW, all_pieces, pack, rows_of, stdlib_source, text_source
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from halcyon.errors import BadConfiguration
 from halcyon.evals.sandbox import child, running
 from halcyon.evals.sandbox.running import Limits, Program, Unavailable, lacking, run
+from halcyon.host.errors import BadConfiguration
 from halcyon_devcluster.waiting import until
 from tests.suite.limits import limit
 

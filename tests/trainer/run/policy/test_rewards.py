@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from halcyon.errors import BadConfiguration, RootUnusable, TrainerExit
+from halcyon.host.errors import BadConfiguration, RootUnusable, TrainerExit
+from halcyon.host.storage.failures import StoreFailure
+from halcyon.host.storage.store import Store
 from halcyon.inference.rollout import Answered
 from halcyon.run.policy.answers import Question
 from halcyon.run.policy.rewards import RecordedRewards, Reward, reward_named
-from halcyon.storage.failures import StoreFailure
-from halcyon.storage.store import Store
 from halcyon.telemetry.history.samples import NEWEST, key_of, read_samples
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.trainer.data.formats.standin import MarkedBytes

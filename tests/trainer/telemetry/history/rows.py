@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon.telemetry.history.background import Row
 from halcyon.telemetry.history.segments import ProcessGroupId
 from halcyon.telemetry.history.writer import HistoryWriter

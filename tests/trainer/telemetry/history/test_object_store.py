@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon.telemetry.history.background import Row
 from halcyon.telemetry.history.reading import copy_history, list_segments, read_history
 from halcyon_api.checkpoint_documents import HEAD_KEY, Epoch, Head, Owner, encode_head

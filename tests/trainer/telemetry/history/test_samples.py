@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from halcyon.commands.main import app
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon.telemetry.history.samples import (
     NEWEST,
     DamagedSamples,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from halcyon.storage.failures import StoreFailure
-from halcyon.storage.store import Store
+from halcyon.host.storage.failures import StoreFailure
+from halcyon.host.storage.store import Store
 from halcyon.telemetry.history.background import STEPS_WAITING, Background, Row
 from halcyon.telemetry.history.reading import copy_history, read_history
 from halcyon.telemetry.history.segments import METRICS_PREFIX

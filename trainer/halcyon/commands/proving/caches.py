@@ -7,7 +7,7 @@ from typing import Any
 from halcyon.checkpoint.opening import committed_steps
 from halcyon.checkpoint.verify import readable
 from halcyon.data.cache.ledger import LEDGER_KEY, DamagedLedger, decode
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon_api.counting import counted
 
 

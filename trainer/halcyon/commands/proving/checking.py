@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from halcyon.commands.proving.deriving import Shown, image_of, misfit, statement, verdict
 from halcyon.commands.proving.documents import Envelope, Statement, Unacceptable, decode, parse, read_as, shown
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon_api.counting import counted
 
 if TYPE_CHECKING:

@@ -22,13 +22,13 @@ from halcyon.commands.proving.documents import (
     shown,
     subject_of,
 )
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon_api.checkpoint_documents import Link, canonical_json
 from halcyon_api.replays import ReplayRecord
 from halcyon_api.training_run import TrainingRun
 
 if TYPE_CHECKING:
-    from halcyon.storage.store import Store
+    from halcyon.host.storage.store import Store
 
 _DATA = "data"
 """Section of the fingerprints that describes the contents of the data."""

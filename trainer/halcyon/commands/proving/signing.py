@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from halcyon.commands.options import text_of
 from halcyon.commands.proving.documents import PAYLOAD_TYPE, Envelope, Unacceptable, shown
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon_api.checkpoint_documents import canonical_json
 from halcyon_api.counting import counted
 

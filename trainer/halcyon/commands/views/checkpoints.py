@@ -16,7 +16,7 @@ from halcyon.checkpoint.evidence import Chain
 from halcyon.checkpoint.opening import Listing
 from halcyon.checkpoint.retention import kept_as_best
 from halcyon.commands.views.tables import FittedTable
-from halcyon.storage.abilities import Ability
+from halcyon.host.storage.abilities import Ability
 from halcyon_api.counting import counted
 from halcyon_api.local_times import local_time
 

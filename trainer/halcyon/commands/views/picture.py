@@ -14,7 +14,7 @@ from rich.measure import Measurement
 from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 
 from halcyon.commands.views.tables import FittedTable
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 
 _MAX_WIDTH = 1000
 """Characters per line."""

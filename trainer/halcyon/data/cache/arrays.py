@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from halcyon.errors import DamagedData
-from halcyon.storage.store import Store
+from halcyon.host.errors import DamagedData
+from halcyon.host.storage.store import Store
 
 LARGE_BYTES = 64 * 2**20
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from halcyon.data.cache.build import Built
 from halcyon.data.cache.ensure import CacheKeeper, Caches
 from halcyon.data.cache.ledger import Ledger
-from halcyon.errors import Preempted
+from halcyon.host.errors import Preempted
 
 
 class Stopped(Exception):

@@ -21,9 +21,9 @@ from halcyon.data.cache.shards import Part, Shard, ShardBuilder
 from halcyon.data.cache.skipped import Skipped
 from halcyon.data.sources import Piece
 from halcyon.data.sources.piece import FilePlace, Files
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.host.linux import freed_memory_kept
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon_api.counting import counted
 
 SMALL_BYTES = 32 * 2**20

@@ -18,9 +18,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Self
 
-from halcyon.errors import BadConfiguration, DamagedData, DataUnreachable, Preempted, RootUnusable, TrainerExit
-from halcyon.storage.failures import StoreFailure
-from halcyon.storage.store import Store
+from halcyon.host.errors import BadConfiguration, DamagedData, DataUnreachable, Preempted, RootUnusable, TrainerExit
+from halcyon.host.storage.failures import StoreFailure
+from halcyon.host.storage.store import Store
 
 BUILDER_KEY = "BUILDER.json"
 RENEW_SECONDS = 3.0

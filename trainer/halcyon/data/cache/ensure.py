@@ -45,11 +45,11 @@ from halcyon.data.sources import Access, SourceFile, pieces, read_pieces
 from halcyon.data.sources.access import forget_clients
 from halcyon.data.sources.listing import Listing, list_source
 from halcyon.data.streaming import positive_weights
-from halcyon.errors import BadConfiguration, DamagedData, DataUnreachable
+from halcyon.host.errors import BadConfiguration, DamagedData, DataUnreachable
 from halcyon.host.roots import ways_out
-from halcyon.storage.failures import StoreFailure, as_exit, explain
-from halcyon.storage.retry_budget import RetryBudget
-from halcyon.storage.store import Store
+from halcyon.host.storage.failures import StoreFailure, as_exit, explain
+from halcyon.host.storage.retry_budget import RetryBudget
+from halcyon.host.storage.store import Store
 from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon.tokenizer.bpe import train_bpe
 from halcyon.tokenizer.resolve import resolve

@@ -22,7 +22,7 @@ from halcyon.data.sources import Piece
 from halcyon.data.sources.expansion import Expands
 from halcyon.data.sources.parquet import finer
 from halcyon.data.sources.rows import in_parts
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 
 _BACKGROUND_NICENESS = 10
 _HELD_BYTES = 384 * 2**20

@@ -33,8 +33,8 @@ from halcyon.data.cache.shards import (
     block_count,
     check_offsets,
 )
-from halcyon.errors import DamagedData
-from halcyon.storage.store import Store
+from halcyon.host.errors import DamagedData
+from halcyon.host.storage.store import Store
 
 _LARGE_FETCH_BLOCKS = 32
 _KEPT_ENDS = 64

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from halcyon.errors import DataUnreachable, Preempted
-from halcyon.storage.retry_budget import SOURCES, RetryBudget, WaitStopped
+from halcyon.host.errors import DataUnreachable, Preempted
+from halcyon.host.storage.retry_budget import SOURCES, RetryBudget, WaitStopped
 
 _T = TypeVar("_T")
 

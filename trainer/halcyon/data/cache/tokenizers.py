@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from halcyon.errors import DamagedData
-from halcyon.storage.failures import StoreFailure, as_exit
-from halcyon.storage.store import Store
+from halcyon.host.errors import DamagedData
+from halcyon.host.storage.failures import StoreFailure, as_exit
+from halcyon.host.storage.store import Store
 from halcyon.tokenizer import TokenizerDefinition
 from halcyon_api.checkpoint_documents import TOKENIZERS_PREFIX, canonical_json
 from halcyon_api.spec.checkpoint import normal_root

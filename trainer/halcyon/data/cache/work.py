@@ -29,7 +29,7 @@ from halcyon.data.sources import Access, Piece, SourceRow, read_piece
 from halcyon.data.sources.failures import errors_at
 from halcyon.data.sources.piece import Files, LeftOut
 from halcyon.data.sources.spill_file import SpillFile
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.host.linux import keep_freed_memory
 from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon_api.spec.sources import FormatSpec

@@ -16,7 +16,7 @@ from halcyon.data.formats.template import DEFAULT_DAY, ChatTemplate, Rendered, d
 from halcyon.data.forms.form import BadConversation, Form
 from halcyon.data.forms.messages import conversation_of, pair_of
 from halcyon.data.sources import SourceRow
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.spec.sources import ChatFormatSpec, FormatSpec, PreferenceFormatSpec
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from halcyon.data.forms.form import BadValue
 from halcyon.data.sources import SourceRow
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 
 
 class TokenizedDocument(NamedTuple):

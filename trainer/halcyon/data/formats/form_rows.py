@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from halcyon.data.formats.document import bad_row
 from halcyon.data.forms.form import BadConversation, Form, named_form, of_first_row
 from halcyon.data.sources import Access, SourceFile, SourceRow, pieces, read_pieces
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon_api.spec.sources import DataSourceSpec, FormatSpec
 
 _Read = TypeVar("_Read")

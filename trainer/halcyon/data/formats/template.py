@@ -30,8 +30,8 @@ from halcyon.data.formats.conversation import Contents, own_contents
 from halcyon.data.formats.text import size_in_bytes
 from halcyon.data.forms.form import BadConversation
 from halcyon.data.templates import Printer, unmarked
-from halcyon.errors import BadConfiguration
 from halcyon.host.budgets.apart import Apart, Failed, OverBudget
+from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer import Tokenizer, named_specials
 from halcyon.tokenizer.rendered import Range, RenderedText, Spellings
 from halcyon.tokenizer.special import CHAT_MARKS

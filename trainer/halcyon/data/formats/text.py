@@ -17,7 +17,7 @@ from halcyon.data.forms.form import BadConversation, Form, kind_of, recognise
 from halcyon.data.forms.turns import is_list, parsed
 from halcyon.data.sources import LongText, SourceRow, long_text
 from halcyon.data.sources.text_check import no_text, not_utf8
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer import Tokenizer
 from halcyon.tokenizer.cut import decoded, in_parts
 from halcyon_api.spec.sources import FormatSpec, TextFormatSpec

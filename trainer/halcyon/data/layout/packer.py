@@ -16,7 +16,7 @@ from halcyon.data.layout.pack import Pack
 from halcyon.data.layout.prompts import PromptPacker, Prompts
 from halcyon.data.layout.spans import Weights
 from halcyon.data.layout.whole import WholePacker, WholeUnits
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon_api.spec.objective import ObjectiveSpec
 from halcyon_api.spec.sources import LayoutSpec, PackSpec
 

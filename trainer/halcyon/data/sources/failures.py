@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from halcyon.errors import BadConfiguration, DataUnreachable
+from halcyon.host.errors import BadConfiguration, DataUnreachable
 
 _STATUS = re.compile(r"(?:status(?: code)?:? \(?|HTTP )([1-5][0-9]{2})\b|\b([45][0-9]{2}) (?:Client|Server) Error")
 _MEANINGS: dict[str, str] = {

@@ -23,7 +23,7 @@ from halcyon.data.sources import remote
 from halcyon.data.sources.access import Access, SourceFile, hub_endpoint, parse_address
 from halcyon.data.sources.failures import Replaced, Unreachable, Unreadable, is_outage, reason, unreadable
 from halcyon.data.sources.remote import look_up
-from halcyon.errors import DataUnreachable
+from halcyon.host.errors import DataUnreachable
 from halcyon_api.plain_files import require_file
 
 _LOCAL_RANGE_BYTES = 2**20

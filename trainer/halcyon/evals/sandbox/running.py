@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from halcyon.errors import BadConfiguration, TrainerExit
 from halcyon.evals.sandbox import child
 from halcyon.evals.sandbox.execution import READY
+from halcyon.host.errors import BadConfiguration, TrainerExit
 
 Outcome = Literal["passed", "failed", "timeout", "memory", "output"]
 """How a program ended: with its checks passed; with an exception or too early; over its time, its memory, or the bytes

@@ -20,8 +20,8 @@ from hashlib import sha256
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
-from halcyon.errors import BadConfiguration
 from halcyon.host.budgets import child
+from halcyon.host.errors import BadConfiguration
 
 SECONDS = 2.0
 """Processor time of a call: a chat template takes about a millisecond."""

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Mapping
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.models.published import ConfigReader, PublishedForm
 from halcyon.models.registry import family_of
 from halcyon_api.spec.families.section import ModelSection

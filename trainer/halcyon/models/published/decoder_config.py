@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar, cast, get_args
 
 from pydantic import ValidationError
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.models.published.config import ConfigReader
 from halcyon.models.published.rope import (
     FOR_ALL_TYPES,

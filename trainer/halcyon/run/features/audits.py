@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 
 from halcyon.checkpoint.rollback import Distrust, KeepsAudited
-from halcyon.errors import BadConfiguration, Corrupted
+from halcyon.host.errors import BadConfiguration, Corrupted
 from halcyon.run.companion import Companion
 from halcyon.run.setup import Setup
 from halcyon.step.audit import Audit, Finding

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from halcyon.checkpoint.rollback import until
 from halcyon.evals.benchmarks import Benchmark, read_of_document
+from halcyon.host.storage.store import Store
 from halcyon.run.companion import Companion
 from halcyon.run.setup import Setup
 from halcyon.step.state import TrainState
-from halcyon.storage.store import Store
 from halcyon_api.spec.evaluation import TasksSpec
 from halcyon_api.training_run import TrainingRunSpec
 
@@ -32,7 +32,7 @@ class BenchmarkRuns(Companion):
     """
 
     def __init__(self, benchmarks: Sequence[Benchmark], setup: Setup) -> None:
-        from halcyon.evals.shared import SharedRunner, asking_of  # the import of inference takes time
+        from halcyon.run.benchmarks import SharedRunner, asking_of  # the import of inference takes time
 
         place = setup.place
         spec, processes, self._reporter = place.spec, place.processes, place.reporter

@@ -5,7 +5,7 @@ See `halcyon.weights.background`.
 
 from __future__ import annotations
 
-from halcyon.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration
 from halcyon.models.families.lookup import form_of_section
 from halcyon.parallel.preemption import wait_together
 from halcyon.run.companion import Companion

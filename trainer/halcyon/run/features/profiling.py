@@ -19,9 +19,9 @@ from typing import Any
 
 import jax
 
+from halcyon.host.storage.failures import StoreFailure
 from halcyon.run.companion import Companion, Settle
 from halcyon.run.setup import Setup
-from halcyon.storage.failures import StoreFailure
 from halcyon.telemetry.diagnostics import keep_profile, speed, step_percentiles
 from halcyon_api.spec.telemetry import ProfileSpec
 

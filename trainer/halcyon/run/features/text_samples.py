@@ -11,14 +11,14 @@ import datetime as dt
 import hashlib
 from typing import Any
 
-from halcyon.errors import BadConfiguration, TrainerExit
-from halcyon.evals.own_copy import help_copy, own_copy, own_shapes, tracing_own
-from halcyon.evals.shared import asking_of
+from halcyon.host.errors import BadConfiguration, TrainerExit
 from halcyon.inference import Sampling, pieces
 from halcyon.inference.chat import ChatPrompts
 from halcyon.inference.generating import engine_for, prompt_ids
 from halcyon.models.cache import KeepsCache
+from halcyon.run.benchmarks import asking_of
 from halcyon.run.companion import Companion
+from halcyon.run.own_copy import help_copy, own_copy, own_shapes, tracing_own
 from halcyon.run.setup import Setup
 from halcyon.step.state import TrainState
 from halcyon_api.printable import harmless

@@ -19,6 +19,7 @@ from halcyon.checkpoint import Checkpointer
 from halcyon.checkpoint.processes import decide
 from halcyon.data.dataset import Dataset, HeldOut
 from halcyon.data.examples import Batch
+from halcyon.host.storage.store import Store
 from halcyon.inference.calculator import Calculator
 from halcyon.inference.chat import ChatPrompts
 from halcyon.inference.rollout import Rollouts, RolloutShape
@@ -30,7 +31,6 @@ from halcyon.step.objectives.policy import SAMPLED_LOG_PROBS, Policy
 from halcyon.step.program import Program
 from halcyon.step.state import Model, TrainState
 from halcyon.step.step import sampling_part
-from halcyon.storage.store import Store
 from halcyon.telemetry.evaluation import Evaluation
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.spec.trainer import TrainerSpec

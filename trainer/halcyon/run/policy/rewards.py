@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from halcyon.errors import BadConfiguration, TrainerExit
 from halcyon.evals.scores import pass_at_k, reported_ks
 from halcyon.evals.tasks import final_number, has_number_of
-from halcyon.storage.failures import StoreFailure, as_exit
-from halcyon.storage.store import Store
+from halcyon.host.errors import BadConfiguration, TrainerExit
+from halcyon.host.storage.failures import StoreFailure, as_exit
+from halcyon.host.storage.store import Store
 from halcyon.telemetry.history import samples
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.spec.objective import PolicySpec

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from halcyon.checkpoint.evidence import Chain, read_chain, read_end, unlike_history
 from halcyon.checkpoint.opening import load_head
 from halcyon.checkpoint.parts import in_parallel
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon.telemetry.history import segments
 from halcyon.telemetry.history.merging import joined, merged
 from halcyon.telemetry.history.reading import history_of

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from halcyon.storage.store import Store
-from halcyon.telemetry.clock import timestamp
+from halcyon.host.clock import timestamp
+from halcyon.host.storage.store import Store
 from halcyon.telemetry.history import segments
 from halcyon.telemetry.history.background import STEP
 from halcyon.telemetry.history.merging import ACCOUNT, ROLLED_BACK, SAMPLE, first_step, joined, merged, resolved

@@ -17,7 +17,7 @@ import orjson
 import zstandard
 from pydantic import TypeAdapter
 
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 
 SAMPLES_PREFIX = "samples/"
 FORMAT = 1

@@ -24,7 +24,7 @@ from typing import Any
 import orjson
 import zstandard
 
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon.telemetry.history.background import Row
 from halcyon.telemetry.log_line import plain, to_camel
 

@@ -23,8 +23,8 @@ from dataclasses import replace
 from typing import Any
 
 from halcyon.checkpoint.evidence import segments_of
-from halcyon.storage.failures import Abandoned, StoreFailure
-from halcyon.storage.store import Store
+from halcyon.host.storage.failures import Abandoned, StoreFailure
+from halcyon.host.storage.store import Store
 from halcyon.telemetry.history import segments
 from halcyon.telemetry.history.background import STEP, Background, Row
 from halcyon.telemetry.history.merging import ACCOUNT, due, merged, sampled

@@ -15,7 +15,7 @@ from urllib.parse import urlparse
 
 import orjson
 
-from halcyon.storage.files import write_file
+from halcyon.host.storage.files import write_file
 from halcyon.telemetry.trackers.tracker import TrackedRun, library
 from halcyon_api.yaml_text import dump
 

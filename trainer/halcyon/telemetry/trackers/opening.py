@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from halcyon.storage.store import Store
+from halcyon.host.storage.store import Store
 from halcyon.telemetry.history.segments import METRICS_PREFIX
 from halcyon.telemetry.log_line import to_camel
 from halcyon.telemetry.reporter import RunReporter

@@ -22,9 +22,9 @@ from typing import Any
 
 import tensorstore as ts
 
-from halcyon.storage.failures import STOPPED, Abandoned, StoreFailure, from_os, from_tensorstore
-from halcyon.storage.files import begin, exclusive, remove_leftovers, write_file
-from halcyon.storage.retry_budget import RetryBudget, WaitStopped
+from halcyon.host.storage.failures import STOPPED, Abandoned, StoreFailure, from_os, from_tensorstore
+from halcyon.host.storage.files import begin, exclusive, remove_leftovers, write_file
+from halcyon.host.storage.retry_budget import RetryBudget, WaitStopped
 from halcyon_api.environment import RUN_DOCUMENT
 from halcyon_api.plain_files import require_file
 from halcyon_api.spec.checkpoint import CheckpointSpec, normal_root, parse_root

@@ -12,9 +12,9 @@ import pytest
 
 from halcyon.evals.benchmarks import BENCHMARKS
 from halcyon.evals.example import Answer
-from halcyon.evals.own_copy import gathered_bytes, own_copy, own_shapes, tracing_own
 from halcyon.evals.runner import Runner, Settings
-from halcyon.evals.shared import _Share
+from halcyon.run.benchmarks import _Share
+from halcyon.run.own_copy import gathered_bytes, own_copy, own_shapes, tracing_own
 from halcyon.step.program import build_program
 from halcyon.step.state import initial_state
 from halcyon.tokenizer import BYTE, load

@@ -8,11 +8,11 @@ from unittest.mock import Mock
 
 import pytest
 
-from halcyon.errors import BadConfiguration, TrainerExit
 from halcyon.evals.benchmarks import read_of_document
-from halcyon.evals.shared import Asking, SharedRunner, asking_of
+from halcyon.host.errors import BadConfiguration, TrainerExit
+from halcyon.host.storage.store import Store
 from halcyon.parallel.process_group import ProcessGroup
-from halcyon.storage.store import Store
+from halcyon.run.benchmarks import Asking, SharedRunner, asking_of
 from halcyon.tokenizer import BYTE, load
 from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX
 from halcyon_api.reading import parse_run
@@ -61,7 +61,7 @@ def test_hosts_with_other_files_are_refused(tmp_path: Path, monkeypatch: pytest.
         del processes
         return [text, text[:8] + "0" * 8]
 
-    monkeypatch.setattr("halcyon.evals.shared.gather_texts", with_another)
+    monkeypatch.setattr("halcyon.run.benchmarks.gather_texts", with_another)
     document = run_document(tmp_path / "root")
     path = str(lines(tmp_path / "arc.jsonl", ARC_HUB))
     document["spec"]["trainer"]["evaluation"] = {"tasks": {"files": {"arc-easy": path, "arc-challenge": path}}}
@@ -87,7 +87,7 @@ def test_hosts_with_other_files_are_refused(tmp_path: Path, monkeypatch: pytest.
 def test_only_a_fault_of_the_document_ends_an_evaluation_for_good(
     error: Exception, kind: type[TrainerExit], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("halcyon.evals.shared.own_copy", Mock(side_effect=error))
+    monkeypatch.setattr("halcyon.run.benchmarks.own_copy", Mock(side_effect=error))
     document = run_document(tmp_path / "root")
     document["spec"]["trainer"]["evaluation"] = {
         "tasks": {"files": {"arc-easy": str(lines(tmp_path / "arc.jsonl", ARC_HUB))}}

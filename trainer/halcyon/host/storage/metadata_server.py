@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from halcyon.storage.retry_budget import RetryBudget, WaitStopped
+from halcyon.host.storage.retry_budget import RetryBudget, WaitStopped
 
 _PATH = "/computeMetadata/v1/instance/service-accounts/default/email"
 _OWN_CREDENTIALS = ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_AUTH_TOKEN_FOR_TESTING")

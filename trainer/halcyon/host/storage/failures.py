@@ -11,7 +11,7 @@ import errno
 import os
 import re
 
-from halcyon.errors import Preempted, RootUnusable, TrainerExit
+from halcyon.host.errors import Preempted, RootUnusable, TrainerExit
 
 _CODE = re.compile(r"^([A-Z][A-Z_]+): ?")
 _REFUSED = re.compile(

@@ -1,4 +1,4 @@
-"""The two clocks of telemetry: a monotonic one for durations, and wall time for people."""
+"""The two clocks of a process: a monotonic one for durations, and wall time for people."""
 
 from __future__ import annotations
 

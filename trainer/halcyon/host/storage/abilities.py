@@ -12,9 +12,9 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from halcyon.errors import RootUnusable
-from halcyon.storage.failures import StoreFailure, as_exit
-from halcyon.storage.store import Store
+from halcyon.host.errors import RootUnusable
+from halcyon.host.storage.failures import StoreFailure, as_exit
+from halcyon.host.storage.store import Store
 
 PROBE_KEY = "PROBE"
 _TRIES = 20

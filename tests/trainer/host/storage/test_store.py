@@ -6,8 +6,8 @@ import contextlib
 
 import pytest
 
-from halcyon.storage.failures import StoreFailure, clean, explain, from_tensorstore
-from halcyon.storage.store import Store, kvstore_spec
+from halcyon.host.storage.failures import StoreFailure, clean, explain, from_tensorstore
+from halcyon.host.storage.store import Store, kvstore_spec
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.trainer.checkpoint.helpers import Root
 from tests.trainer.checkpoint.processes import Child

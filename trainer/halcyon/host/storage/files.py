@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from halcyon.storage.failures import Abandoned, StoreFailure, from_os
+from halcyon.host.storage.failures import Abandoned, StoreFailure, from_os
 
 Result = TypeVar("Result")
 

@@ -2,7 +2,7 @@
 ``evaluate``.
 
 All processes take part: each has a copy of the model on its own devices and asks it every n-th example
-(`halcyon.evals.own_copy` has the reason). Process 0 keeps the results in the root after each benchmark
+(`halcyon.run.own_copy` has the reason). Process 0 keeps the results in the root after each benchmark
 (`halcyon_api.result_documents`). So a process that resumes at the step runs only those that are missing, and several
 process groups together can run benchmarks that take longer than one of them lives. Nothing here has a part in a
 training step: the losses are bitwise those of a run without benchmarks.
@@ -19,17 +19,17 @@ from typing import Any, Literal, cast
 
 from halcyon.checkpoint.processes import decide, gather_texts
 from halcyon.checkpoint.verify import read_manifest
-from halcyon.errors import BadConfiguration, TrainerExit
 from halcyon.evals.benchmarks import Benchmark, fingerprint
 from halcyon.evals.example import Answer
-from halcyon.evals.own_copy import gathered_bytes, own_copy, own_shapes, tracing_own
 from halcyon.evals.runner import Runner, Settings
 from halcyon.evals.scores import document_of, parse_results, result_of, samples_of
+from halcyon.host.errors import BadConfiguration, TrainerExit
+from halcyon.host.storage.failures import StoreFailure
+from halcyon.host.storage.store import Store
 from halcyon.inference.chat import ChatPrompts
 from halcyon.models.cache import KeepsCache
 from halcyon.parallel.process_group import ProcessGroup
-from halcyon.storage.failures import StoreFailure
-from halcyon.storage.store import Store
+from halcyon.run.own_copy import gathered_bytes, own_copy, own_shapes, tracing_own
 from halcyon.telemetry import RunReporter
 from halcyon.tokenizer import Tokenizer
 from halcyon.weights.chat_template import template_of_run
