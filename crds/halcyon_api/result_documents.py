@@ -2,7 +2,7 @@
 
 ``ROOT/tasks/STEP.json`` has the results of tasks on the model of one step. A training and a run of task ``evaluate``
 write ``STEP.json``; ``halcyon eval --keep`` writes ``STEP.eval.json``. Tasks are run by `halcyon.evals`; the guide is
-``docs/guides/evaluating-tasks.md``. ``ROOT/evaluation.json`` has the results of a run of task ``evaluate`` by source.
+``docs/guides/evaluation.md``. ``ROOT/evaluation.json`` has the results of a run of task ``evaluate`` by source.
 """
 
 from __future__ import annotations

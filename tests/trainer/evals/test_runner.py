@@ -25,7 +25,7 @@ from tests.trainer.evals import samples
 from tests.trainer.weights.folders import GOLDENS
 
 PLACE = f"hf:{GOLDENS / 'qwen3'}"
-GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "evaluating-tasks.md"
+GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "evaluation.md"
 
 
 class Scripted:

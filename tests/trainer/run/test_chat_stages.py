@@ -1,4 +1,4 @@
-"""The two examples of docs/guides/finetuning-chat.md with tiny sizes: conversations, then pairs, and a stopped run goes
+"""The two examples of docs/guides/data-forms.md with tiny sizes: conversations, then pairs, and a stopped run goes
 on bitwise.
 """
 
