@@ -16,7 +16,7 @@ from halcyon.weights.chat_template import chat_template, template_of
 from tests.trainer.weights.folders import GOLDENS
 
 PLACE = f"hf:{GOLDENS / 'qwen3'}"
-GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "sampling.md"
+GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "serving.md"
 
 
 def _printed(*arguments: str, text: str | None = None) -> str:
