@@ -73,7 +73,13 @@ def test_the_fields_of_the_tables_are_those_of_the_forms() -> None:
 def test_the_sources_of_the_guide_are_valid() -> None:
     fragments = [found for where, found in shown_documents() if where.startswith(GUIDE) and "apiVersion" not in found]
     sources = [source for found in fragments if "data" in found for source in found["data"]["sources"]]
-    assert [DataSourceSpec.model_validate(source).kind for source in sources] == ["jsonl", "csv", "jsonl", "parquet", "parquet"]
+    assert [DataSourceSpec.model_validate(source).kind for source in sources] == [
+        "jsonl",
+        "csv",
+        "jsonl",
+        "parquet",
+        "parquet",
+    ]
     (named,) = [found["format"] for found in fragments if "format" in found]
     form = named_form(FormatSpec.model_validate(named))
     assert form is not None

@@ -143,9 +143,7 @@ trailer <</Root 1 0 R>>
 """
 
 
-@pytest.mark.skipif(
-    not (PAGE / "assets" / "pdfjs").is_dir(), reason="docs/guides/chat.md says how to install pdf.js"
-)
+@pytest.mark.skipif(not (PAGE / "assets" / "pdfjs").is_dir(), reason="docs/guides/chat.md says how to install pdf.js")
 def test_the_published_library_reads_a_pdf_under_the_policy_of_the_page(page: Page) -> None:
     folder = PAGE / "assets" / "pdfjs"
     page.route(

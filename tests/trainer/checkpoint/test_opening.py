@@ -54,7 +54,7 @@ REFUSALS: list[tuple[dict[str, Any], type[TrainerExit], str]] = [
             ),
         },
         RunChanged,
-        r"the checkpoint at step 1 in .* was made with another configuration: spec\.model\.llama\.numHiddenLayers is 6 but was "
+        r"the checkpoint at step 1 in .* was made with another configuration: spec\.model\.numHiddenLayers is 6 but was "
         r"4; set it back",
     ),
 ]

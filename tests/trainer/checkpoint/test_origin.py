@@ -97,7 +97,7 @@ REFUSALS: list[tuple[dict[str, Any], type[TrainerExit], str]] = [
     (
         {"fingerprints": prints(layers=6)},
         RunChanged,
-        r"spec\.model\.llama\.numHiddenLayers is 6 but was 4; a run that begins from another one keeps",
+        r"spec\.model\.numHiddenLayers is 6 but was 4; a run that begins from another one keeps",
     ),
     (
         {"fingerprints": prints(vocab=600)},

@@ -14,7 +14,7 @@ def test_every_family_is_listed_with_its_models_and_fields() -> None:
     assert printed.exit_code == 0
     words = printed.stdout.split()
     for row in rows():
-        assert row.section in words
+        assert row.family in words
         assert row.models.split()[0] in words
     assert "attnLogitSoftcapping" in printed.stdout
     assert "numHiddenLayers" in printed.stdout
@@ -22,4 +22,4 @@ def test_every_family_is_listed_with_its_models_and_fields() -> None:
 
 
 def test_every_section_has_a_row() -> None:
-    assert [row.section for row in rows()] == list(FAMILIES)
+    assert [row.family for row in rows()] == list(FAMILIES)

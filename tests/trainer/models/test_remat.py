@@ -18,12 +18,13 @@ from halcyon.models.stack import with_remat
 from halcyon.step.objectives.next_token import next_token_sums
 from halcyon_api.spec.model import read_model
 from halcyon_api.spec.trainer import REMAT, Remat
+from tests.families import llama
 
 LAYERS, ROWS, LENGTH = 12, 4, 64
 VOCAB, POSITION = Axis("vocab", 64), Axis("position", LENGTH)
 SIZES: dict[str, Any] = {"hiddenSize": 16, "intermediateSize": 32, "numAttentionHeads": 2, "numKeyValueHeads": 1}
 FAMILIES: dict[str, dict[str, Any]] = {
-    "llama": {"llama": {"numHiddenLayers": LAYERS, "hiddenSize": 16, "intermediateSize": 32, "numAttentionHeads": 2}},
+    "llama": llama(LAYERS, 16, 32, 2),
     "gpt2": {"family": "gpt2", "numHiddenLayers": LAYERS, "hiddenSize": 16, "numAttentionHeads": 2},
     "gemma3": {"family": "gemma3"} | SIZES | {"numHiddenLayers": LAYERS, "slidingWindow": 16, "headDim": 8},
     # Each of its halves must repeat the pattern of windows: groups of one repetition would be those of the policy

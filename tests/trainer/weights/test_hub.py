@@ -120,7 +120,7 @@ def test_a_model_is_imported_with_the_hubs_token_and_comes_from_its_cache_later(
 
 
 def test_a_document_needs_only_the_config_of_a_model_of_the_hub(hub: Hub, tmp_path: Path) -> None:
-    assert read_model("hf://owner/tiny@main", tmp_path)["llama"]["hiddenSize"] == 8
+    assert read_model("hf://owner/tiny@main", tmp_path)["hiddenSize"] == 8
     assert set(hub.asked) == {"config.json"}
 
 

@@ -44,12 +44,12 @@ GEMMA_TEXT: dict[str, Any] = {
 
 def test_a_gemma_3_with_images_has_the_defaults_of_its_class(tmp_path: Path) -> None:
     small = config_of(tmp_path, GEMMA | {"text_config": GEMMA_TEXT})
-    section = small.spec.gemma3
+    section = small.spec
     assert (section.num_attention_heads, section.num_key_value_heads, section.head_size) == (8, 4, 256)
     assert (small.tokens, small.positions) == (262_208, 131_072)
     assert (section.rope_theta, section.rope_scaling.factor, section.sliding_window) == (1_000_000.0, 8.0, 1024)
     heads = {"num_attention_heads": 32, "num_key_value_heads": 16, "head_dim": 128, "query_pre_attn_scalar": 168}
-    large = config_of(tmp_path, GEMMA | {"text_config": GEMMA_TEXT | heads}).spec.gemma3
+    large = config_of(tmp_path, GEMMA | {"text_config": GEMMA_TEXT | heads}).spec
     assert (large.num_attention_heads, large.num_key_value_heads, large.head_size) == (32, 16, 128)
 
 
@@ -62,7 +62,7 @@ def test_the_outer_object_says_whether_the_head_is_tied(
     name = "tie_word_embeddings"
     text = GEMMA_TEXT | ({} if inner is None else {name: inner})
     config = GEMMA | {"text_config": text} | ({} if outer is None else {name: outer})
-    assert config_of(tmp_path, config).spec.gemma3.tie_word_embeddings is tied
+    assert config_of(tmp_path, config).spec.tie_word_embeddings is tied
 
 
 CASES = {
