@@ -128,7 +128,9 @@ def test_dashboards_are_those_of_the_files(render: Render) -> None:
 
 def test_the_values_of_the_guide_install_all_monitoring_objects(render: Render) -> None:
     (block,) = re.findall(
-        r"```yaml\n(.*?)```", (CHART.parents[1] / "docs" / "guides" / "monitoring.md").read_text(), re.DOTALL
+        r"```yaml\n# values of the Halcyon chart\n(.*?)```",
+        (CHART.parents[1] / "docs" / "guides" / "monitoring.md").read_text(),
+        re.DOTALL,
     )
     objects = render(**yaml.safe_load(block))
     for kind in ("ServiceMonitor", "PodMonitor", "PrometheusRule"):

@@ -76,7 +76,7 @@ _COMPILER_TEXT = """
 ## Options of the compiler
 
 The trainer passes these options of XLA with every program that computes with the model, in a cluster and on your own machine. An option
-that `XLA_FLAGS` or `LIBTPU_INIT_ARGS` names, in your shell or in [`spec.env`](guides/pods.md#variables), is left to you; the other options
+that `XLA_FLAGS` or `LIBTPU_INIT_ARGS` names, in your shell or in [`spec.env`](guides/cluster.md#variables), is left to you; the other options
 stay. The locked compilers, JAX 0.12 with libtpu 0.0.50, accept all of them.
 
 The reasons name the [covered share](design/programs.md#covered-collectives) of compiled programs: Llamas of the widths of 8B and 70B, with
@@ -122,7 +122,7 @@ Standard. `network: gpuDirect` uses the fabric of the machine, which needs more 
 run, and the owner of the operator (`gpuDirect.allowed` in the chart; else the run is `Stalled` with that reason); and the namespace must
 admit such pods. The cluster needs multi-networking with networks of the names below, Google's NCCL plugin installer, and for TCPX and TCPXO
 its device injector. No container is privileged, and the trainer's container has no additional rights. If the cluster has no device
-injector, the owner can make the containers of a type privileged (`trainerPods.security`, [Pods of runs](guides/pods.md)). The versions of
+injector, the owner can make the containers of a type privileged (`trainerPods.security`, [Pods of runs](guides/cluster.md#pods-of-runs)). The versions of
 the sidecar and of the plugin that Google's installer puts on the nodes must match: the last column is the plugin version that the sidecar
 was released with. Hosts of h100 with fewer than eight GPUs have no such network. gb300 gets its network cards by a separate claim (DRANET),
 which runs cannot name yet.
