@@ -44,6 +44,7 @@ STAGES: dict[str, float] = {
     "llama-8b": 120,
     "llama-8b-float8-tensor": 120,
     "proof": 120,
+    "sharded": 150,
     "nanochat": 420,
     "llama-4096": 120,
     "llama-remat": 180,

@@ -87,10 +87,11 @@ class Training:
     Args:
         spec: The run.
         vocabulary: Tokens of the tokenizer.
+        devices: Devices that share the state (``mesh.ici.fsdp``).
     """
 
-    def __init__(self, spec: TrainingRunSpec, vocabulary: int) -> None:
-        mesh = build_mesh(ResolvedMesh(replica=1, data=1, fsdp=1, tensor=1), jax.devices()[:1])
+    def __init__(self, spec: TrainingRunSpec, vocabulary: int, devices: int = 1) -> None:
+        mesh = build_mesh(ResolvedMesh(replica=1, data=1, fsdp=devices, tensor=1), jax.devices()[:devices])
         self.spec, self.program = spec, build_program(spec, vocabulary, mesh)
         self.batch_size, self.length = spec.trainer.batch_size, spec.trainer.sequence_length
         began = time.perf_counter()
@@ -101,7 +102,7 @@ class Training:
         self.compile_seconds = time.perf_counter() - began
         self.vocabulary = vocabulary
         self.batch = batch_of(self.program, self.batch_size, self.length, vocabulary)
-        self.control = jax.device_put(np.zeros(1, np.int32), self.program.control_sharding)
+        self.control = jax.device_put(np.zeros(devices, np.int32), self.program.control_sharding)
 
     @property
     def tokens(self) -> int:

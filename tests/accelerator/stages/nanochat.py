@@ -49,6 +49,7 @@ def rows(options: Options) -> Iterator[Row]:
                 "attention": ", ".join(training.program.attention_choices),
                 "compile s": training.compile_seconds,
                 "step ms": middle * 1e3,
+                "planned ms": None if (planned := training.planned_seconds()) is None else planned * 1e3,
                 "tokens/s": training.tokens / middle,
                 "MFU": training.mfu(middle),
             }
@@ -65,5 +66,5 @@ def _theirs(peer: Peer, pattern: str, tokens: int, options: Options) -> Row:
     middle = statistics.median(taken)
     return {
         "step": f"nanochat, {pattern}", "attention": "its own", "compile s": None, "step ms": middle * 1e3,
-        "tokens/s": tokens / middle, "MFU": None,
+        "planned ms": None, "tokens/s": tokens / middle, "MFU": None,
     }  # fmt: skip
