@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from halcyon_api.reading import parse_run
+from halcyon_api.training_run import TrainingRunSpec
 from tests.document_changes import changed
 from tests.families import SMALL
 
@@ -27,3 +29,8 @@ def document(**changes: Any) -> dict[str, Any]:
     Keys are paths such as ``spec__trainer__steps``; the value ``...`` removes the field.
     """
     return changed(MINIMAL, {path.replace("__", "."): value for path, value in changes.items()})
+
+
+def minimal_spec(**changes: Any) -> TrainingRunSpec:
+    """The spec of the minimal run with changes, as `document` takes them."""
+    return parse_run(document(**changes)).spec

@@ -15,7 +15,7 @@ from halcyon_api.sentences import PATTERNS
 from halcyon_api.spec.checkpoint import ADDRESS_SCHEMA
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.validation import find_problems
-from tests.api.documents import document
+from tests.api.documents import document, minimal_spec
 
 H100: dict[str, Any] = {"type": "h100", "topology": "1x8", "slices": 1}
 BFLOAT16, CONTEXT = {"compute": "bfloat16"}, {"ici": {"context": 2}}
@@ -311,9 +311,7 @@ def test_choices_for_narrow_products_are_accepted_with_their_type(
     kind: str, accelerator: str, choices: dict[str, Any]
 ) -> None:
     precision = {"products": kind, "narrowProducts": choices}
-    spec = parse_run(
-        document(spec__trainer__precision=precision, spec__accelerator={"type": accelerator, "topology": "1x8"})
-    ).spec
+    spec = minimal_spec(spec__trainer__precision=precision, spec__accelerator={"type": accelerator, "topology": "1x8"})
     narrow = spec.trainer.precision.narrow
     assert narrow is not None
     assert spec.trainer.precision.narrow_products.document().items() >= choices.items()  # pyright: ignore[reportOptionalMemberAccess]
@@ -324,13 +322,13 @@ def test_choices_for_narrow_products_are_accepted_with_their_type(
     [{"moments": "bfloat16"}, {"parameters": "bfloat16"}, {"parameters": "bfloat16", "moments": "bfloat16"}],
 )
 def test_narrow_moments_are_accepted_if_they_decay_fast_enough(precision: dict[str, str]) -> None:
-    spec = parse_run(document(spec__trainer__precision=precision)).spec
+    spec = minimal_spec(spec__trainer__precision=precision)
     assert spec.trainer.precision.moments == precision.get("moments", "float32")
 
 
 @pytest.mark.parametrize("precision", [{"moments": "float8"}, {"moments": "bfloat16", "momentsRounding": "stochastic"}])
 def test_moments_that_are_rounded_stochastically_may_decay_slowly(precision: dict[str, str]) -> None:
-    spec = parse_run(document(spec__trainer__precision=precision, spec__optimizer={"adamw": {"beta2": 0.999}})).spec
+    spec = minimal_spec(spec__trainer__precision=precision, spec__optimizer={"adamw": {"beta2": 0.999}})
     assert spec.trainer.precision.moments == precision["moments"]
 
 
@@ -445,7 +443,7 @@ def test_all_faults_are_reported_in_one_error() -> None:
 def test_invalid_combinations_are_reported_before_anything_is_allocated(
     changes: dict[str, Any], field: str, mend: str
 ) -> None:
-    problems = find_problems(parse_run(document(**changes)).spec)
+    problems = find_problems(minimal_spec(**changes))
     assert [problem.field for problem in problems] == [field]
     assert mend in str(problems[0])
 
@@ -462,23 +460,21 @@ def test_invalid_combinations_are_reported_before_anything_is_allocated(
 def test_tokamax_computes_sinks_soft_caps_values_of_another_size_and_any_width_on_a_hopper(
     model: dict[str, Any],
 ) -> None:
-    assert find_problems(parse_run(document(**BY_TOKAMAX, spec__model=model)).spec) == ()
+    assert find_problems(minimal_spec(**BY_TOKAMAX, spec__model=model)) == ()
 
 
 @pytest.mark.parametrize(
     "window", [{"slidingWindow": 32}, {"slidingWindow": 64, "layerTypes": ["full_attention"] * 12}, {}]
 )
 def test_a_window_that_fits_or_is_not_used_is_no_problem(window: dict[str, Any]) -> None:
-    assert find_problems(parse_run(document(spec__model={"family": "olmo3"} | window)).spec) == ()
+    assert find_problems(minimal_spec(spec__model={"family": "olmo3"} | window)) == ()
 
 
 def test_a_model_that_is_finetuned_keeps_its_window_on_shorter_sequences() -> None:
     begins = {"huggingFace": {"path": "/models/mistral"}}
     wide = {"family": "mistral", "slidingWindow": 4096}
-    assert find_problems(parse_run(document(spec__model=wide, spec__from=begins)).spec) == ()
-    assert find_problems(parse_run(document(spec__model=wide, spec__task="data")).spec) == (), (
-        "the run that makes its tokens"
-    )
+    assert find_problems(minimal_spec(spec__model=wide, spec__from=begins)) == ()
+    assert find_problems(minimal_spec(spec__model=wide, spec__task="data")) == (), "the run that makes its tokens"
 
 
 @pytest.mark.parametrize(
@@ -518,11 +514,11 @@ def test_a_named_attention_that_cannot_serve_is_rejected(changes: dict[str, Any]
 )
 def test_a_named_attention_that_can_serve_is_accepted(changes: dict[str, Any]) -> None:
     fields = {name if "__" in name else f"spec__trainer__{name}": value for name, value in changes.items()}
-    assert parse_run(document(**fields)).spec.trainer.attention == changes["attention"]
+    assert minimal_spec(**fields).trainer.attention == changes["attention"]
 
 
 def test_a_valid_run_has_no_problems() -> None:
-    assert find_problems(parse_run(document()).spec) == ()
+    assert find_problems(minimal_spec()) == ()
 
 
 def test_a_document_that_no_configmap_takes_is_a_problem() -> None:
@@ -533,7 +529,7 @@ def test_a_document_that_no_configmap_takes_is_a_problem() -> None:
         sources = [
             {"name": f"s{n}", "jsonl": {"paths": ["a"]}, "format": {"chat": {"template": template}}} for n in range(12)
         ]
-        spec = parse_run(document(spec__data={"sources": sources}, spec__objective={"finetune": {}})).spec
+        spec = minimal_spec(spec__data={"sources": sources}, spec__objective={"finetune": {}})
         return [str(problem) for problem in find_problems(spec)]
 
     assert problems(2000) == []

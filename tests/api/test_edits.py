@@ -14,12 +14,11 @@ from halcyon_api.edits.changes import changes, recorded, values_of
 from halcyon_api.edits.classes import EDIT_RULES, MEANINGS, class_of, edit_rule_of, frozen_rules, leaves_of
 from halcyon_api.edits.steps import settled_steps, steps_refusal
 from halcyon_api.generate.crd import custom_resource_definition
-from halcyon_api.reading import parse_run
 from halcyon_api.spec.optimizer import OptimizerSpec
 from halcyon_api.status.requests import MAX_VALUE, read_recorded
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.validation import find_problems
-from tests.api.documents import document
+from tests.api.documents import minimal_spec
 
 SCHEMA = custom_resource_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 
@@ -52,7 +51,7 @@ def transition_rules(node: dict[str, Any], path: str = "") -> list[tuple[str, st
 
 
 def spec(**changes: Any) -> TrainingRunSpec:
-    return parse_run(document(**changes)).spec
+    return minimal_spec(**changes)
 
 
 def test_every_field_of_the_schema_has_one_class() -> None:

@@ -12,14 +12,14 @@ from halcyon_api.mesh import run_mesh
 from halcyon_api.reading import parse_run
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.validation import find_problems
-from tests.api.documents import document
+from tests.api.documents import document, minimal_spec
 
 
 def spec(slices: int, batch: int, elastic: dict[str, Any] | None = None, **trainer: Any) -> TrainingRunSpec:
     """A run on slices of two devices."""
     sizes = {"steps": 10, "batchSize": batch, "sequenceLength": 32, **trainer}
     recovery = {"elastic": elastic} if elastic is not None else {}
-    return parse_run(document(spec__accelerator__slices=slices, spec__trainer=sizes, spec__recovery=recovery)).spec
+    return minimal_spec(spec__accelerator__slices=slices, spec__trainer=sizes, spec__recovery=recovery)
 
 
 @pytest.mark.parametrize(

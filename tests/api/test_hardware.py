@@ -11,10 +11,9 @@ import pytest
 
 from halcyon_api.hardware import TABLE, suggestion
 from halcyon_api.hardware.kinds import Accelerator
-from halcyon_api.reading import parse_run
 from halcyon_api.spec.accelerator import AcceleratorSpec
 from halcyon_api.validation import has_slow_sums
-from tests.api.documents import document
+from tests.api.documents import minimal_spec
 
 TPUS = [row for row in TABLE.values() if row.family == "tpu"]
 
@@ -129,5 +128,5 @@ def test_float8_with_exact_sums_is_warned_of_where_it_is_slow(
     precision: dict[str, Any], hardware: str, slow: bool
 ) -> None:
     section = {"type": hardware, "topology": "1x8"}
-    spec = parse_run(document(spec__accelerator=section, spec__trainer__precision=precision)).spec
+    spec = minimal_spec(spec__accelerator=section, spec__trainer__precision=precision)
     assert has_slow_sums(spec) is slow

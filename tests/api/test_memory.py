@@ -11,10 +11,9 @@ import pytest
 from halcyon_api.hardware.machines import pod_memory_gib
 from halcyon_api.memory import host_memory_problem, least_need, memory_problem, offloaded_bytes
 from halcyon_api.mesh import model_shape, run_mesh
-from halcyon_api.reading import parse_run
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.validation import find_problems
-from tests.api.documents import document
+from tests.api.documents import minimal_spec
 from tests.families import llama
 
 GIB = 2**30
@@ -31,7 +30,7 @@ PROMPTS: dict[str, Any] = {
 
 
 def spec_of(**changes: Any) -> TrainingRunSpec:
-    return parse_run(document(**{"spec__accelerator": {"type": "cpu", "topology": "1x1"}, **changes})).spec
+    return minimal_spec(**{"spec__accelerator": {"type": "cpu", "topology": "1x1"}, **changes})
 
 
 def bytes_each(spec: TrainingRunSpec) -> float:

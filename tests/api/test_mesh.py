@@ -7,7 +7,6 @@ import pytest
 from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES
 from halcyon.parallel.device_mesh import MESH_AXES
 from halcyon_api.mesh import gathers_once, model_shape, pinned, run_mesh, suggest_axes
-from halcyon_api.reading import parse_run
 from halcyon_api.spec.accelerator import AcceleratorSpec, Topology
 from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.mesh import AXES, DcnAxes, IciAxes, InvalidMesh, MeshSpec, ResolvedMesh, on, resolve_mesh
@@ -15,7 +14,7 @@ from halcyon_api.spec.model import FAMILIES, read_model
 from halcyon_api.spec.model_shape import ModelShape, Split
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.validation import find_problems
-from tests.api.documents import document
+from tests.api.documents import minimal_spec
 from tests.families import SMALL_FAMILIES
 
 
@@ -92,15 +91,13 @@ LLAMA_405B = {
 
 
 def spec(accelerator: dict[str, object], llama: dict[str, int], **changes: object) -> TrainingRunSpec:
-    return parse_run(
-        document(
-            spec__accelerator=accelerator,
-            spec__model={"family": "llama"} | llama,
-            spec__tokenizer={"tokenizerJson": {"path": "t.json"}},
-            spec__trainer__batchSize=4608,
-            **changes,
-        )
-    ).spec
+    return minimal_spec(
+        spec__accelerator=accelerator,
+        spec__model={"family": "llama"} | llama,
+        spec__tokenizer={"tokenizerJson": {"path": "t.json"}},
+        spec__trainer__batchSize=4608,
+        **changes,
+    )
 
 
 @pytest.mark.parametrize(
@@ -139,7 +136,7 @@ def test_a_mesh_is_suggested_from_the_size_of_the_model(
 def test_the_parameter_count_of_a_model_matches_its_paper() -> None:
     size = model_shape(spec({"type": "v5e", "topology": "4x4"}, LLAMA_8B))
     assert 7.9e9 < size.parameters < 8.2e9
-    gpt2 = parse_run(document(spec__model={"family": "gpt2"}, spec__tokenizer={"tiktoken": {"encoding": "gpt2"}})).spec
+    gpt2 = minimal_spec(spec__model={"family": "gpt2"}, spec__tokenizer={"tiktoken": {"encoding": "gpt2"}})
     assert 1.23e8 < model_shape(gpt2).parameters < 1.25e8
 
 
@@ -203,14 +200,12 @@ def test_all_parameters_are_gathered_once_only_where_there_is_room(layers: int, 
     each parameter: 44 GB of a model of 3.7 billion parameters, 96 GB of one of 8 billion.
     """
     sizes = {"hiddenSize": 4096, "intermediateSize": 14_336, "numAttentionHeads": 32, "numKeyValueHeads": 8}
-    spec = parse_run(
-        document(
-            spec__accelerator={"type": "v5p", "topology": "4x4x4", "provisioning": "spot"},
-            spec__model={"family": "llama"} | sizes | {"numHiddenLayers": layers},
-            spec__tokenizer={"bpe": {"vocabSize": 128_256}},
-            spec__trainer={"steps": 10, "batchSize": 256, "sequenceLength": 8192, "microbatches": 4},
-        )
-    ).spec
+    spec = minimal_spec(
+        spec__accelerator={"type": "v5p", "topology": "4x4x4", "provisioning": "spot"},
+        spec__model={"family": "llama"} | sizes | {"numHiddenLayers": layers},
+        spec__tokenizer={"bpe": {"vocabSize": 128_256}},
+        spec__trainer={"steps": 10, "batchSize": 256, "sequenceLength": 8192, "microbatches": 4},
+    )
     assert gathers_once(spec, fsdp=64, tensor=1) is gathers
 
 

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from halcyon_api.base import InvalidRun
-from halcyon_api.reading import parse_run
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.validation import find_problems
-from tests.api.documents import document
+from tests.api.documents import minimal_spec
 
 TEXT, CHAT, PAIRS = {"text": {}}, {"chat": {}}, {"preference": {}}
 BASE = {"huggingFace": {"path": "/base"}}
@@ -32,7 +31,7 @@ def spec_of(
     source = {"name": "talk", "jsonl": {"paths": ["/data/talk.jsonl"]}, "format": form} | (
         {"layout": layout} if layout else {}
     )
-    return parse_run(document(spec__objective=objective, spec__data__sources=[source], **changes)).spec
+    return minimal_spec(spec__objective=objective, spec__data__sources=[source], **changes)
 
 
 def sentences(*arguments: Any, **changes: Any) -> list[str]:

@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
-from halcyon_api.reading import parse_run
 from halcyon_api.status.run_status import parse_status
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_cli.cluster import Runs
 from halcyon_cli.commands.views import diff
 from halcyon_cli.differing import Difference, difference, difference_view
-from tests.api.documents import document
+from tests.api.documents import document, minimal_spec
 from tests.cli.api_server import Server
 from tests.cli.test_report import STATUS
 from tests.cli.test_status_view import text
@@ -23,7 +22,7 @@ CONSTANT = {"schedule": {"constant": {}}, "adamw": {}}
 
 
 def spec(**changes: Any) -> TrainingRunSpec:
-    return parse_run(document(**changes)).spec
+    return minimal_spec(**changes)
 
 
 def compared(

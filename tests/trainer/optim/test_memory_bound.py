@@ -15,10 +15,9 @@ from halcyon.optim.registry import RULES, build_optimizer
 from halcyon.run.fitting import traced_step
 from halcyon_api.memory import least_need
 from halcyon_api.mesh import run_mesh
-from halcyon_api.reading import parse_run
 from halcyon_api.spec.families.llama import LlamaSpec
 from halcyon_api.spec.optimizer import OptimizerSpec
-from tests.api.documents import document
+from tests.api.documents import minimal_spec
 from tests.trainer.models.cases import FAMILIES, shapes
 from tests.trainer.support.meshes import mesh_of
 
@@ -74,7 +73,7 @@ def test_a_compiled_step_takes_at_least_the_bound(rule: str, kind: str) -> None:
     precision = {"moments": kind} | ({"momentsRounding": "stochastic"} if kind == "bfloat16" else {})
     trainer = {"steps": 10, "batchSize": 2, "sequenceLength": 8, "precision": precision}
     one = {"type": "cpu", "topology": "1x1"}
-    spec = parse_run(document(spec__accelerator=one, spec__optimizer={rule: {}}, spec__trainer=trainer)).spec
+    spec = minimal_spec(spec__accelerator=one, spec__optimizer={rule: {}}, spec__trainer=trainer)
     step = traced_step(spec, 259, mesh_of()).compiled()
     assert step is not None
     needed = step.needed_bytes

@@ -18,9 +18,8 @@ from halcyon.step.program import Program, build_program
 from halcyon.step.state import TrainState, initial_state
 from halcyon_api.memory import least_need
 from halcyon_api.mesh import run_mesh
-from halcyon_api.reading import parse_run
 from halcyon_api.training_run import TrainingRunSpec
-from tests.api.documents import document
+from tests.api.documents import minimal_spec
 from tests.families import SMALL_FAMILIES
 from tests.trainer.support.meshes import mesh_of
 
@@ -33,9 +32,9 @@ def spec_of(lora: dict[str, Any] | None, model: dict[str, Any] = TINY, **trainer
     trainer = {"steps": 10, "batchSize": ROWS, "sequenceLength": LENGTH} | trainer
     adapter = {} if lora is None else {"spec__adapter": {"lora": lora}}
     optimizer = {"learningRate": 0.01, "schedule": {"constant": {}}, "adamw": {}}
-    return parse_run(
-        document(spec__model=model, spec__from=ORIGIN, spec__optimizer=optimizer, spec__trainer=trainer, **adapter)
-    ).spec
+    return minimal_spec(
+        spec__model=model, spec__from=ORIGIN, spec__optimizer=optimizer, spec__trainer=trainer, **adapter
+    )
 
 
 def test_only_the_adapter_has_moments_and_a_state_without_one_is_as_before() -> None:

@@ -15,9 +15,8 @@ from halcyon.host.errors import BadConfiguration
 from halcyon.run.context import adapt_to_devices, check_context, check_memory, resolve_context
 from halcyon_api.checkpoint_documents import Epoch
 from halcyon_api.mesh import run_mesh
-from halcyon_api.reading import parse_run
 from halcyon_api.spec.mesh import ResolvedMesh
-from tests.api.documents import document
+from tests.api.documents import document, minimal_spec
 from tests.api.test_contract import POD
 
 
@@ -139,7 +138,7 @@ def test_an_image_without_the_accelerators_jax_is_detected(tmp_path: Path) -> No
 
 def test_exactly_the_fields_that_change_the_results_are_fingerprinted() -> None:
     def sections(**changes: Any) -> dict[str, str]:
-        return fingerprints(parse_run(document(**changes)).spec, data={"contentSha256": "0"}).sections
+        return fingerprints(minimal_spec(**changes), data={"contentSha256": "0"}).sections
 
     reference = sections()
     for same in (
@@ -160,9 +159,7 @@ def test_exactly_the_fields_that_change_the_results_are_fingerprinted() -> None:
 
 
 def test_an_unknown_amount_of_memory_rejects_no_run() -> None:
-    spec = parse_run(
-        document(spec__accelerator={"type": "cpu", "topology": "1x1"}, spec__trainer__batchSize=2**24)
-    ).spec
+    spec = minimal_spec(spec__accelerator={"type": "cpu", "topology": "1x1"}, spec__trainer__batchSize=2**24)
     check_memory(spec, run_mesh(spec), None, devices=1, where="this machine")
     with pytest.raises(BadConfiguration):
         check_memory(spec, run_mesh(spec), 2**30, devices=1, where="this machine")

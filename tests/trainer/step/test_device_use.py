@@ -13,10 +13,9 @@ from halcyon.run.fitting import planned
 from halcyon.step.device_use import Plan, Traffic, event_fields, plan_of, traffic_of
 from halcyon.step.hlo.collectives import Collective, collectives
 from halcyon.step.program import Program, build_program
-from halcyon_api.reading import parse_run
 from halcyon_api.status.progress import Progress
 from halcyon_api.training_run import TrainingRunSpec
-from tests.api.documents import document
+from tests.api.documents import minimal_spec
 from tests.trainer.step.plans import PLAN
 from tests.trainer.support.meshes import mesh_of
 
@@ -35,11 +34,9 @@ FAST = ("fsdp",)
 def spec_of(**changes: Any) -> TrainingRunSpec:
     trainer = {"steps": 10, "batchSize": ROWS, "sequenceLength": LENGTH} | changes.pop("trainer", {})
     accelerator = {"type": "cpu", "topology": "1x8", "slices": 1}
-    return parse_run(
-        document(
-            spec__accelerator=accelerator, spec__model={"family": "llama"} | LLAMA, spec__trainer=trainer, **changes
-        )
-    ).spec
+    return minimal_spec(
+        spec__accelerator=accelerator, spec__model={"family": "llama"} | LLAMA, spec__trainer=trainer, **changes
+    )
 
 
 @functools.cache

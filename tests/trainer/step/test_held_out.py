@@ -19,9 +19,8 @@ from halcyon.step.held_out import HeldOutEvaluation, evaluate, make_evaluation_s
 from halcyon.step.objectives.objective import Batch, Sums
 from halcyon.step.state import initial_state
 from halcyon.telemetry.evaluation import Evaluation
-from halcyon_api.reading import parse_run
 from halcyon_api.spec.sources import HeldOutSpec
-from tests.api.documents import document
+from tests.api.documents import minimal_spec
 from tests.trainer.data.corpus import distinct_tokens, open_text, text_source
 from tests.trainer.step.test_audit import compilations
 from tests.trainer.step.test_program import TINY, program_of
@@ -216,9 +215,7 @@ def test_the_first_evaluation_compiles_nothing_that_was_compiled_beside_the_step
 ) -> None:
     (tmp_path / "1").write_text("The text of a file.\n" * 40)
     program = program_of(spec__trainer__evaluation={"everySteps": 2, "batches": 1})
-    settings = parse_run(
-        document(spec__model=TINY, spec__trainer__evaluation={"everySteps": 2, "batches": 1})
-    ).spec.trainer
+    settings = minimal_spec(spec__model=TINY, spec__trainer__evaluation={"everySteps": 2, "batches": 1}).trainer
     length = settings.sequence_length
     dataset = open_text(tmp_path, sequence_length=length, fraction=0.5, batch_size=settings.batch_size)
     evaluation = HeldOutEvaluation(settings, program, dataset, cast("Any", None))

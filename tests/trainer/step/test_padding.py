@@ -22,8 +22,7 @@ from halcyon.optim.registry import RULES
 from halcyon.step import program as programs
 from halcyon.step.program import Program, build_program
 from halcyon.step.state import TrainState, initial_state
-from halcyon_api.reading import parse_run
-from tests.api.documents import document
+from tests.api.documents import minimal_spec
 from tests.trainer.support.batches import batch_of
 from tests.trainer.support.meshes import mesh_from
 
@@ -48,7 +47,7 @@ def built(
 def spec_of(optimizer: dict[str, Any], model: str, **trainer: Any) -> Any:
     rates = {"learningRate": 0.02, "schedule": {"constant": {}}}
     sizes = {"steps": STEPS, "batchSize": ROWS, "sequenceLength": LENGTH} | trainer
-    return parse_run(document(spec__model=MODELS[model], spec__optimizer=rates | optimizer, spec__trainer=sizes)).spec
+    return minimal_spec(spec__model=MODELS[model], spec__optimizer=rates | optimizer, spec__trainer=sizes)
 
 
 def arrays_of(state: TrainState) -> dict[str, tuple[np.ndarray, int | None]]:

@@ -21,9 +21,8 @@ from halcyon.models.axes import POSITION, VOCAB
 from halcyon.step.given import Given
 from halcyon.step.program import Program, build_program
 from halcyon_api.hardware.compiler import options_of
-from halcyon_api.reading import parse_run
 from halcyon_api.spec.trainer import UNORDERED, in_effect
-from tests.api.documents import document
+from tests.api.documents import minimal_spec
 from tests.trainer.data.corpus import open_text
 from tests.trainer.support.meshes import mesh_of
 
@@ -33,7 +32,7 @@ BOS, EOS = 256, 257
 
 def program_of(**changes: Any) -> Program:
     mesh = mesh_of()
-    return build_program(parse_run(document(**{"spec__model": TINY} | changes)).spec, 259, mesh)
+    return build_program(minimal_spec(**{"spec__model": TINY} | changes), 259, mesh)
 
 
 @pytest.mark.parametrize("across", [False, True])
@@ -62,7 +61,7 @@ def test_attention_does_not_cross_documents_unless_asked_to(tmp_path: Path, acro
 
 
 def test_a_given_model_needs_a_row_for_each_token_of_the_text() -> None:
-    spec = parse_run(document(spec__model=TINY)).spec
+    spec = minimal_spec(spec__model=TINY)
     model = build_model(spec.model, hax.Axis(VOCAB, 64), hax.Axis(POSITION, 32), tokens=60, key=jax.random.key(0))
     with pytest.raises(BadConfiguration, match=r"^model: the tokenizer has 259 ids, and the model has rows for 60;"):
         build_program(spec, 259, mesh_of(), given=Given(model=model))

@@ -17,7 +17,7 @@ from halcyon.step.program import build_program
 from halcyon_api.reading import parse_run
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import TrainingRunSpec
-from tests.api.documents import document
+from tests.api.documents import document, minimal_spec
 
 LENGTH = 1024
 
@@ -40,7 +40,7 @@ def spec() -> TrainingRunSpec:
         "remat": "attention",
         "precision": {"compute": "bfloat16"},
     }
-    return parse_run(document(spec__model={"family": "llama"} | LLAMA, spec__trainer=trainer)).spec
+    return minimal_spec(spec__model={"family": "llama"} | LLAMA, spec__trainer=trainer)
 
 
 def lowered(kind: str, monkeypatch: pytest.MonkeyPatch) -> str:

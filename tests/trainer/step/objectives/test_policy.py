@@ -19,9 +19,8 @@ from halcyon.models.axes import BATCH, POSITION
 from halcyon.step.objectives.policy import SAMPLED_LOG_PROBS, Policy
 from halcyon.step.program import Program, build_program
 from halcyon.step.state import TrainState, initial_state
-from halcyon_api.reading import parse_run
 from halcyon_api.training_run import TrainingRunSpec
-from tests.api.documents import document
+from tests.api.documents import minimal_spec
 from tests.trainer.support.meshes import mesh_of
 
 TINY = {"family": "llama", "numHiddenLayers": 1, "hiddenSize": 16, "intermediateSize": 24, "numAttentionHeads": 2}
@@ -38,15 +37,13 @@ ARRAYS = {"tokens": WINDOWS[:, :-1], "targets": WINDOWS[:, 1:], "weights": WEIGH
 
 def spec_of(microbatches: int = 1, **policy: Any) -> TrainingRunSpec:
     given = {"reward": "gsm8k", "groupSize": 2, "maxTokens": 9, "temperature": TEMPERATURE, **policy}
-    return parse_run(
-        document(
-            spec__model=TINY,
-            spec__from={"huggingFace": {"path": "/base"}},
-            spec__objective={"policy": given},
-            spec__optimizer={"learningRate": 0.01, "schedule": {"constant": {}}, "adamw": {}},
-            spec__trainer={"steps": 10, "batchSize": ROWS, "sequenceLength": LENGTH, "microbatches": microbatches},
-        )
-    ).spec
+    return minimal_spec(
+        spec__model=TINY,
+        spec__from={"huggingFace": {"path": "/base"}},
+        spec__objective={"policy": given},
+        spec__optimizer={"learningRate": 0.01, "schedule": {"constant": {}}, "adamw": {}},
+        spec__trainer={"steps": 10, "batchSize": ROWS, "sequenceLength": LENGTH, "microbatches": microbatches},
+    )
 
 
 def log_probs(model: Any) -> np.ndarray:

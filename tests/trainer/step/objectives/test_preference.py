@@ -22,9 +22,8 @@ from halcyon.step.program import Program, build_program
 from halcyon.step.state import TrainState, initial_state
 from halcyon_api.memory import least_need
 from halcyon_api.mesh import run_mesh
-from halcyon_api.reading import parse_run
 from halcyon_api.training_run import TrainingRunSpec
-from tests.api.documents import document
+from tests.api.documents import minimal_spec
 from tests.trainer.support.meshes import mesh_of
 
 TINY = {"family": "llama", "numHiddenLayers": 1, "hiddenSize": 16, "intermediateSize": 24, "numAttentionHeads": 2}
@@ -40,9 +39,9 @@ def spec_of(
     changes["spec__objective"] = {"preference": {kind: {} if kind == "orpo" else {"beta": BETA}, "pairsPerRow": PAIRS}}
     optimizer = {"learningRate": 0.01, "schedule": {"constant": {}}, "adamw": {}}
     origin = {"huggingFace": {"path": "/base"}}
-    return parse_run(
-        document(spec__model=model, spec__from=origin, spec__optimizer=optimizer, spec__trainer=trainer, **changes)
-    ).spec
+    return minimal_spec(
+        spec__model=model, spec__from=origin, spec__optimizer=optimizer, spec__trainer=trainer, **changes
+    )
 
 
 def rows() -> tuple[dict[str, np.ndarray], list[tuple[int, slice, int]]]:

@@ -21,9 +21,8 @@ from halcyon.step.held_out import make_evaluation_step
 from halcyon.step.objectives import build_objective
 from halcyon.step.program import build_program
 from halcyon.step.state import initial_state
-from halcyon_api.reading import parse_run
 from halcyon_api.training_run import TrainingRunSpec
-from tests.api.documents import document
+from tests.api.documents import minimal_spec
 from tests.trainer.models.cases import FAMILIES, LENGTH, VOCAB, batch, make
 from tests.trainer.support.meshes import mesh_of
 
@@ -39,9 +38,7 @@ MODELS = [
 def spec_of(family: str, z_loss: float | None) -> TrainingRunSpec:
     objective = {"nextToken": {} if z_loss is None else {"zLoss": z_loss}}
     trainer = {"steps": 10, "batchSize": ROWS, "sequenceLength": LENGTH, "microbatches": 2}
-    return parse_run(
-        document(spec__model=FAMILIES[family].document(), spec__objective=objective, spec__trainer=trainer)
-    ).spec
+    return minimal_spec(spec__model=FAMILIES[family].document(), spec__objective=objective, spec__trainer=trainer)
 
 
 def rows() -> dict[str, jax.Array]:
