@@ -35,16 +35,16 @@ def expanded(template: str, labels: dict[str, str], value: str) -> str:
     return re.sub(r"\{\{ \$value(?: \| \w+)? \}\}", value, text)
 
 
-def alert_test(case: AlertCase) -> dict[str, Any]:
-    document = BY_NAME[case.alert].document()
+def alert_test(alert: str, case: AlertCase) -> dict[str, Any]:
+    document = BY_NAME[alert].document()
     expected = []
     if case.fires is not None:
         annotations = {
             name: expanded(text, dict(case.fires), case.value) for name, text in document["annotations"].items()
         }
         expected.append({"exp_labels": {**document["labels"], **case.fires}, "exp_annotations": annotations})
-    test = {"eval_time": case.at, "alertname": case.alert, "exp_alerts": expected}
-    return {"name": f"{case.alert}: {case.why}", "alert_rule_test": [test]} | series(case)
+    test = {"eval_time": case.at, "alertname": alert, "exp_alerts": expected}
+    return {"name": f"{alert}: {case.why}", "alert_rule_test": [test]} | series(case)
 
 
 def record_test(case: RecordCase) -> dict[str, Any]:
@@ -64,7 +64,8 @@ def series(case: AlertCase | RecordCase) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_the_rules_do_what_the_cases_say(promtool: Path, tmp_path: Path) -> None:
-    tests = [alert_test(case) for case in ALERT_CASES] + [record_test(case) for case in RECORD_CASES]
+    tests = [alert_test(alert, case) for alert, cases in ALERT_CASES.items() for case in cases]
+    tests += [record_test(case) for case in RECORD_CASES]
     document = {"rule_files": [str(RULES)], "evaluation_interval": "1m", "fuzzy_compare": True, "tests": tests}
     (tmp_path / "tests.yaml").write_text(yaml.safe_dump(document))
     run([promtool, "test", "rules", tmp_path / "tests.yaml"])
@@ -76,8 +77,9 @@ def test_the_rules_pass_the_lint_of_promtool(promtool: Path) -> None:
 
 
 def test_every_rule_has_cases_for_both_ways() -> None:
-    assert {case.alert for case in ALERT_CASES if case.fires is not None} == set(BY_NAME)
-    assert {case.alert for case in ALERT_CASES if case.fires is None} == set(BY_NAME)
+    assert set(ALERT_CASES) == set(BY_NAME)
+    for alert, cases in ALERT_CASES.items():
+        assert {case.fires is None for case in cases} == {True, False}, alert
     assert {case.record for case in RECORD_CASES} == set(RECORDED)
 
 
