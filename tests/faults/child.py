@@ -20,7 +20,7 @@ from tests.faults import moments
 from tests.faults.denied import deny
 from tests.trainer.checkpoint import child
 from tests.trainer.checkpoint.child import say
-from tests.trainer.checkpoint.helpers import Root, mesh, numbers, on, open_root, position, same_bits, template
+from tests.trainer.checkpoint.helpers import Root, numbers, open_root, restore_newest, same_bits, save_step
 from tests.trainer.checkpoint.processes import Child
 
 
@@ -83,7 +83,7 @@ def over_quota(root: Root, options: dict[str, Any]) -> None:
         for step in range(1, 5):
             if step == 3:
                 deny("fsync", errno.EDQUOT)
-            checkpointer.save(step, on(mesh(2, 2), numbers(step)), position(step))
+            save_step(checkpointer, step)
             try:
                 checkpointer.finish()
             except SaveFailed as failed:
@@ -94,9 +94,8 @@ def killed_at_a_write(root: Root, options: dict[str, Any]) -> None:
     """Restore the last commit, and SIGKILL this process before write number `write` of the next save, or after all
     writes.
     """
-    devices = mesh(2, 2)
     checkpointer = open_root(root)
-    restored = checkpointer.restore(template(devices))
+    restored = restore_newest(checkpointer)
     step = restored.step if restored else 0
     say(event="restored", step=step, right=restored is None or same_bits(restored.state, numbers(step)))
     writes = itertools.count()
@@ -111,7 +110,7 @@ def killed_at_a_write(root: Root, options: dict[str, Any]) -> None:
 
     store.Store.write = deadly(store.Store.write)
     store.Store.swap = deadly(store.Store.swap)
-    checkpointer.save(step + 1, on(devices, numbers(step + 1)), position(step + 1))
+    save_step(checkpointer, step + 1)
     checkpointer.finish()
     os.kill(os.getpid(), signal.SIGKILL)
 

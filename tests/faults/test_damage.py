@@ -16,7 +16,7 @@ from halcyon_api.checkpoint_documents import HEAD_KEY
 from tests.faults import rows
 from tests.faults.table import Trials
 from tests.suite import promises
-from tests.trainer.checkpoint.helpers import Root, fill, mesh, numbers, open_root, same_bits, template
+from tests.trainer.checkpoint.helpers import Root, fill, numbers, open_root, restore_newest, same_bits
 
 pytestmark = rows.DAMAGE
 
@@ -91,7 +91,7 @@ def test_every_kind_of_damage_to_every_file_of_a_checkpoint_is_detected(
         write(store, harmed.files)
         touched = set(harmed.files)
         with open_root(root) as checkpointer:
-            restored = checkpointer.restore(template(mesh(2, 2)))
+            restored = restore_newest(checkpointer)
             head_loss = checkpointer.head_loss
         what = f"{harmed.kind}: {sorted(touched)}"
         assert restored is not None, what

@@ -25,7 +25,7 @@ from tests.faults.an_hour_back import HOUR
 from tests.faults.child import FaultChild
 from tests.faults.table import Trials
 from tests.trainer.checkpoint.disks import small_disk, small_disk_free
-from tests.trainer.checkpoint.helpers import Root, mesh, numbers, open_root, same_bits, template
+from tests.trainer.checkpoint.helpers import Root, open_root, restore_right
 from tests.trainer.support.process_groups import TrainerProcesses, run_document, start_processes
 
 __all__ = ["small_disk"]
@@ -164,9 +164,8 @@ def test_an_exceeded_quota_costs_checkpoints_and_not_the_training(file_root: Roo
     assert [entry.step for entry in listing.committed] == [2, 1]
     assert [verify_checkpoint(file_root.spec, entry) for entry in listing.committed] == [(), ()]
     with open_root(file_root) as checkpointer:
-        restored = checkpointer.restore(template(mesh(2, 2)))
-    assert restored is not None
-    assert (restored.step, same_bits(restored.state, numbers(2))) == (2, True)
+        restored = restore_right(checkpointer)
+    assert restored.step == 2
     trials.count("saves over quota", 2)
 
 

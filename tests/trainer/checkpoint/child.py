@@ -26,7 +26,19 @@ from halcyon.host.errors import TrainerExit
 from halcyon_api.checkpoint_documents import Epoch
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_devcluster.machine import limit
-from tests.trainer.checkpoint.helpers import Root, epoch, mesh, numbers, on, open_root, position, same_bits, template
+from tests.trainer.checkpoint.helpers import (
+    Root,
+    epoch,
+    mesh,
+    numbers,
+    on,
+    open_root,
+    position,
+    restore_newest,
+    same_bits,
+    save_step,
+    template,
+)
 
 
 def say(**event: Any) -> None:
@@ -54,19 +66,18 @@ def race(root: Root, options: dict[str, Any]) -> None:
 
 def train(root: Root, options: dict[str, Any]) -> None:
     """Restore, check the bits, then save `steps` steps one after another without a pause."""
-    devices = mesh(2, 2)
     callbacks = Callbacks(
         on_commit=lambda save: say(event="committed", step=save.checkpoint.step),
         on_failure=lambda text: say(event="failed", text=text),
     )
     with open_root(root, epoch=given_epoch(options), callbacks=callbacks) as checkpointer:
-        restored = checkpointer.restore(template(devices))
+        restored = restore_newest(checkpointer)
         step = restored.step if restored else 0
         right = restored is None or same_bits(restored.state, numbers(step))
         say(event="restored", step=step, right=right, skipped=len(restored.skipped) if restored else 0)
         for _ in range(options["steps"]):
             step += 1
-            checkpointer.save(step, on(devices, numbers(step)), position(step))
+            save_step(checkpointer, step)
         checkpointer.finish()
     say(event="finished", step=step)
 
@@ -74,12 +85,11 @@ def train(root: Root, options: dict[str, Any]) -> None:
 def told(root: Root, options: dict[str, Any]) -> None:
     """For each input line, save one step, and wait for its success or failure."""
     limits = Limits(parts_seconds=options["partsSeconds"], request_seconds=options["requestSeconds"])
-    devices = mesh(2, 2)
     with open_root(
         root, limits=limits, callbacks=Callbacks(on_failure=lambda text: say(event="failed", text=text))
     ) as checkpointer:
         for step, _ in enumerate(sys.stdin, 1):
-            checkpointer.save(step, on(devices, numbers(step)), position(step))
+            save_step(checkpointer, step)
             checkpointer._join()
             say(event="saved", step=step, error=checkpointer.last_error)
 
@@ -124,9 +134,8 @@ def zombie(root: Root, options: dict[str, Any]) -> None:
     from halcyon.host.storage import store
 
     writes = itertools.count()
-    devices = mesh(2, 2)
     checkpointer = open_root(root, epoch=given_epoch(options))
-    checkpointer.save(1, on(devices, numbers(1)), position(1))
+    save_step(checkpointer, 1)
     checkpointer.finish()
 
     def stopping(method: Any) -> Any:
@@ -140,7 +149,7 @@ def zombie(root: Root, options: dict[str, Any]) -> None:
     store.Store.write = stopping(store.Store.write)
     store.Store.swap = stopping(store.Store.swap)
     say(event="saving")
-    checkpointer.save(2, on(devices, numbers(2)), position(2))
+    save_step(checkpointer, 2)
     checkpointer.finish()
     say(event="committed", step=2)
     checkpointer.close()

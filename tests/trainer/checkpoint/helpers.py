@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from halcyon.checkpoint import Checkpointer, Limits, RunRecord
+from halcyon.checkpoint import Checkpointer, Limits, Restored, RunRecord
 from halcyon_api.checkpoint_documents import DataPosition, Epoch, Fingerprints, Owner
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_devcluster.machine import limit
@@ -161,6 +161,24 @@ def same_bits(state: dict[str, Any], arrays: dict[str, Any]) -> bool:
 
 def _bits(array: Any) -> bytes:
     return np.ascontiguousarray(np.asarray(array)).tobytes()
+
+
+def save_step(checkpointer: Checkpointer, step: int, *more: Any, devices: Mesh | None = None) -> None:
+    """Begin to save the state of a step, on four devices unless others are given."""
+    checkpointer.save(step, on(devices or mesh(2, 2), numbers(step)), position(step), *more)
+
+
+def restore_newest(checkpointer: Checkpointer) -> Restored | None:
+    """What is restored on four devices."""
+    return checkpointer.restore(template(mesh(2, 2)))
+
+
+def restore_right(checkpointer: Checkpointer) -> Restored:
+    """What is restored on four devices. It must exist, and have the right bits of its step."""
+    restored = restore_newest(checkpointer)
+    assert restored is not None
+    assert same_bits(restored.state, numbers(restored.step)), "silently wrong"
+    return restored
 
 
 def fill(root: Root, *steps: int, make: Callable[[int], dict[str, Any]] | None = None, **changes: Any) -> None:

@@ -18,7 +18,7 @@ from halcyon.telemetry.history.segments import METRICS_PREFIX
 from halcyon_api.checkpoint_documents import SEGMENTS_KEY
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.suite.limits import limit
-from tests.trainer.checkpoint.helpers import Root, mesh, numbers, on, open_root, position, template
+from tests.trainer.checkpoint.helpers import Root, open_root, restore_newest, save_step
 from tests.trainer.telemetry.history.rows import Recorder, group, row
 
 pytestmark = pytest.mark.slow
@@ -36,7 +36,7 @@ def train(root: Root, last: int, *, ends: bool = True, flushes: int = 1, loses: 
     """
     known = StepNumbers()
     with open_root(root) as checkpointer:
-        restored = checkpointer.restore(template(mesh(2, 2)))
+        restored = restore_newest(checkpointer)
         first = 0 if restored is None else restored.step
         epoch, writer = checkpointer.epoch, checkpointer.writer
         recorder = Recorder(
@@ -49,7 +49,7 @@ def train(root: Root, last: int, *, ends: bool = True, flushes: int = 1, loses: 
             for _ in range(flushes - 1):
                 recorder.flush([Row("warning", 1.0, {"message": "slow"})])
             if step % 2 == 0:
-                checkpointer.save(step, on(mesh(2, 2), numbers(step)), position(step), None, known)
+                save_step(checkpointer, step, None, known)
                 checkpointer.finish()
                 if not loses:
                     recorder.flush([Row("checkpoint", 1.0, {"step": step})])

@@ -13,7 +13,18 @@ from halcyon.checkpoint import list_checkpoints
 from halcyon.host.storage.failures import StoreFailure
 from halcyon.host.storage.store import Store
 from halcyon_api.checkpoint_documents import Head, decode_head, encode_head, step_prefix
-from tests.trainer.checkpoint.helpers import Root, epoch, fill, mesh, numbers, on, open_root, position, with_keep
+from tests.trainer.checkpoint.helpers import (
+    Root,
+    epoch,
+    fill,
+    mesh,
+    numbers,
+    on,
+    open_root,
+    position,
+    save_step,
+    with_keep,
+)
 
 
 def steps(root: Root) -> list[str]:
@@ -57,7 +68,7 @@ def test_a_deletion_removes_the_commit_mark_first(file_root: Root, monkeypatch: 
 
     monkeypatch.setattr(Store, "delete_prefix", stop)
     with open_root(file_root) as checkpointer:
-        checkpointer.save(3, on(mesh(2, 2), numbers(3)), position(3))
+        save_step(checkpointer, 3)
         checkpointer.finish()
         assert checkpointer.last_error is not None
         assert "old checkpoints could not be deleted (UNAVAILABLE: stopped here)" in checkpointer.last_error

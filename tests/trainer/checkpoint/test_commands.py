@@ -25,8 +25,9 @@ from tests.trainer.checkpoint.helpers import (
     numbers,
     on,
     open_root,
-    position,
+    restore_newest,
     same_bits,
+    save_step,
     template,
     with_keep,
 )
@@ -60,7 +61,7 @@ def test_list_shows_which_checkpoints_can_be_restored_and_why_others_cannot(root
     data = next(path for path in (newest / "data" / "weight").rglob("*") if path.is_file() and path.name != "zarr.json")
     data.write_bytes(data.read_bytes()[:-1] + b"\0")
     with open_root(with_keep(root, 4)) as checkpointer:
-        checkpointer.restore(template(mesh(2, 2)))
+        restore_newest(checkpointer)
     shutil.copytree(newest, root.folder / "steps" / "000000000009.000001.stray-0")
     listed = run(root, "list")
     assert listed.exit_code == 0
@@ -182,7 +183,7 @@ def test_a_pinned_checkpoint_is_kept_while_the_run_saves_new_ones(root: Root) ->
 
         def save(*steps: int) -> list[int]:
             for step in steps:
-                checkpointer.save(step, on(mesh(2, 2), numbers(step)), position(step))
+                save_step(checkpointer, step)
                 checkpointer.finish()
             return [entry["step"] for entry in root.head["committed"]]
 
@@ -225,7 +226,7 @@ def test_another_run_can_continue_from_a_copied_root(root: Root, tmp_path: Path)
         restored = checkpointer.restore(template(mesh(1, 1)))
         assert restored is not None
         assert same_bits(restored.state, numbers(1))
-        checkpointer.save(2, on(mesh(2, 2), numbers(2)), position(2))
+        save_step(checkpointer, 2)
         checkpointer.finish()
     again = run(root, "copy", copy.spec.root)
     assert again.exit_code == ExitCode.ROOT_TAKEN

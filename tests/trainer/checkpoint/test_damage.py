@@ -15,17 +15,14 @@ from halcyon.checkpoint import Restored, list_checkpoints, verify_checkpoint
 from halcyon.checkpoint.verify import encode_commit
 from halcyon.host.errors import NoValidCheckpoint
 from halcyon_api.checkpoint_documents import DamagedDocument, decode_head
-from tests.trainer.checkpoint.helpers import Root, fill, mesh, numbers, open_root, same_bits, snapshot_of, template
+from tests.trainer.checkpoint.helpers import Root, fill, open_root, restore_newest, restore_right, snapshot_of
 
 pytestmark = pytest.mark.slow
 
 
 def restore(root: Root) -> Restored:
     with open_root(root) as checkpointer:
-        restored = checkpointer.restore(template(mesh(2, 2)))
-    assert restored is not None
-    assert same_bits(restored.state, numbers(restored.step)), "silently wrong"
-    return restored
+        return restore_right(checkpointer)
 
 
 def put_back(root: Root, files: dict[str, bytes]) -> None:
@@ -178,7 +175,7 @@ def test_a_restore_stops_and_changes_nothing_if_all_checkpoints_are_damaged(root
     sentence = r"none of the 2 checkpoints in .* verifies \(step 20: data/half/c/0/0 does not have the hash"
     for _ in range(2):
         with open_root(root, expected_step=20) as checkpointer, pytest.raises(NoValidCheckpoint, match=sentence):
-            checkpointer.restore(template(mesh(2, 2)))
+            restore_newest(checkpointer)
         assert [entry["step"] for entry in root.head["committed"]] == [20, 10]
     assert before == {name: data for name, data in snapshot_of(root.folder).items() if name.startswith("steps/")}
     assert [len(verify_checkpoint(root.spec, entry)) for entry in list_checkpoints(root.spec).committed] == [1, 1]
@@ -201,8 +198,7 @@ def test_head_is_rebuilt_from_the_checkpoints(root: Root, damage: Callable[[byte
     assert list_checkpoints(root.spec).head_damage is not None
     with open_root(root, expected_step=20) as checkpointer:
         assert checkpointer.head_loss is not None
-        restored = checkpointer.restore(template(mesh(2, 2)))
-    assert restored is not None
+        restored = restore_right(checkpointer)
     assert restored.step == 20
     assert decode_head((root.folder / "HEAD").read_bytes()).committed == decode_head(good).committed
     kept = [path.read_bytes() for path in root.files() if "quarantine" in str(path)]

@@ -14,7 +14,7 @@ from halcyon.checkpoint.rollback import Return
 from halcyon.commands.copy_checkpoint import copy_checkpoint
 from halcyon.host.storage.store import Store
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from tests.trainer.checkpoint.helpers import Root, mesh, numbers, on, open_root, position, template, with_keep
+from tests.trainer.checkpoint.helpers import Root, open_root, restore_newest, save_step, with_keep
 from tests.trainer.checkpoint.test_commands import run
 from tests.trainer.telemetry.history.rows import Recorder, group, row
 
@@ -29,15 +29,15 @@ def train(root: Root, *saves: int, known: StepNumbers | None = None, back_from: 
     """Steps up to the last save, from the newest checkpoint on; after a return if there is one."""
     known = StepNumbers() if known is None else known
     with open_root(root, hardware="4 x test") as checkpointer:
-        restored = checkpointer.restore(template(mesh(2, 2)))
+        restored = restore_newest(checkpointer)
         if back_from is not None:
             checkpointer.go_back(Return(back_from, "jump", by_step=lambda step: True))
-            restored = checkpointer.restore(template(mesh(2, 2)))
+            restored = restore_newest(checkpointer)
         first = 0 if restored is None else restored.step
         for step in range(first + 1, max(saves) + 1):
             known.add(step, loss(step), 0.5)
             if step in saves:
-                checkpointer.save(step, on(mesh(2, 2), numbers(step)), position(step), None, known)
+                save_step(checkpointer, step, None, known)
         checkpointer.finish()
 
 
@@ -68,10 +68,10 @@ def test_the_numbers_decide_the_link(file_root: Root, tmp_path: Path) -> None:
     known = StepNumbers()
     known.add(2, 0.25, 0.5)
     with open_root(other, hardware="4 x test") as checkpointer:
-        checkpointer.restore(template(mesh(2, 2)))
+        restore_newest(checkpointer)
         for step in (1, 2, 3):
             known.add(step, loss(step) + (1e-7 if step == 2 else 0.0), 0.5)
-        checkpointer.save(3, on(mesh(2, 2), numbers(3)), position(3), None, known)
+        save_step(checkpointer, 3, None, known)
         checkpointer.finish()
     (first,), (again,), (differs,) = (chain(root).links for root in (file_root, same, other))
     assert (first.numbers, first.state) == (again.numbers, again.state)

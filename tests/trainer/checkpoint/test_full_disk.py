@@ -35,6 +35,7 @@ from tests.trainer.checkpoint.helpers import (
     open_root,
     position,
     same_bits,
+    save_step,
     template,
     with_keep,
 )
@@ -62,7 +63,7 @@ def test_a_save_onto_a_full_disk_fails_and_leaves_no_files(small_disk: Path, mon
     failures: list[str] = []
     with open_root(root, callbacks=Callbacks(on_failure=failures.append)) as checkpointer:
         for step in (1, 2):
-            checkpointer.save(step, on(devices, numbers(step)), position(step))
+            save_step(checkpointer, step, devices=devices)
             checkpointer.finish()
         head = (root.folder / "HEAD").read_bytes()
         sentence = (
@@ -86,12 +87,12 @@ def test_a_save_onto_a_full_disk_fails_and_leaves_no_files(small_disk: Path, mon
         assert [verify_checkpoint(root.spec, entry) for entry in list_checkpoints(root.spec).committed] == [(), ()]
 
         (small_disk / "filler").write_bytes(b"x" * (small_disk_free(small_disk) - 4096))
-        checkpointer.save(4, on(devices, numbers(4)), position(4))
+        save_step(checkpointer, 4, devices=devices)
         with pytest.raises(SaveFailed, match=r"step 4 was not saved: .* no space left"):
             checkpointer.finish()
         (small_disk / "filler").unlink()
 
-        checkpointer.save(5, on(devices, numbers(5)), position(5))
+        save_step(checkpointer, 5, devices=devices)
         checkpointer.finish()
         assert checkpointer.last_error is None
     with open_root(root) as checkpointer:
@@ -123,7 +124,7 @@ def test_the_oldest_dispensable_checkpoint_is_deleted_so_that_the_save_succeeds(
     devices = mesh(2, 2)
     with open_root(root, callbacks=Callbacks(on_warning=warnings.append)) as checkpointer:
         for step in range(1, 8):
-            checkpointer.save(step, on(devices, numbers(step)), position(step))
+            save_step(checkpointer, step, devices=devices)
             checkpointer.finish()
             if step == 2:
                 edit(Store(root.spec), lambda head: with_pin(head, head.committed[0].path))
@@ -224,7 +225,7 @@ def test_a_save_whose_head_finds_no_space_is_repeated_or_keeps_its_files(
     with open_root(root) as checkpointer:
         monkeypatch.setattr(Store, "swap", refuse)
         monkeypatch.setattr(Store, "read", look)
-        checkpointer.save(4, on(mesh(2, 2), numbers(4)), position(4))
+        save_step(checkpointer, 4)
         if answers:
             checkpointer.finish()
         else:

@@ -16,18 +16,7 @@ from halcyon.host.storage.failures import StoreFailure
 from halcyon_api.checkpoint_documents import BadStep, CommittedStep, Head
 from halcyon_api.spec.checkpoint import VerifySpec
 from tests.suite.limits import limit
-from tests.trainer.checkpoint.helpers import (
-    OWNER,
-    NeverAnswered,
-    Root,
-    epoch,
-    mesh,
-    numbers,
-    on,
-    open_root,
-    position,
-    template,
-)
+from tests.trainer.checkpoint.helpers import OWNER, NeverAnswered, Root, epoch, open_root, restore_right, save_step
 from tests.trainer.checkpoint.test_process_groups import WriterGroup
 
 
@@ -39,7 +28,7 @@ def reading(root: Root, every: int, **changes: Any) -> Root:
 
 
 def save(checkpointer: Checkpointer, step: int) -> None:
-    checkpointer.save(step, on(mesh(2, 2), numbers(step)), position(step))
+    save_step(checkpointer, step)
     checkpointer.finish()
 
 
@@ -110,8 +99,7 @@ def test_a_checkpoint_damaged_after_its_commit_is_set_aside_and_a_new_save_is_re
         save(checkpointer, 3)
         assert not checkpointer.due(0)
     with open_root(root) as checkpointer:
-        restored = checkpointer.restore(template(mesh(2, 2)))
-    assert restored is not None
+        restored = restore_right(checkpointer)
     assert (restored.step, restored.skipped) == (3, ())
 
 

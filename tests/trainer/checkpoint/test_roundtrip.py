@@ -22,6 +22,8 @@ from tests.trainer.checkpoint.helpers import (
     on,
     open_root,
     position,
+    restore_newest,
+    restore_right,
     same_bits,
     template,
 )
@@ -36,15 +38,14 @@ TRANSPOSED = {
 
 def test_a_fresh_root_restores_nothing(root: Root) -> None:
     with open_root(root) as checkpointer:
-        assert checkpointer.restore(template(mesh(2, 2))) is None
+        assert restore_newest(checkpointer) is None
         assert checkpointer.newest is None
 
 
 def test_every_value_of_every_type_comes_back_bitwise(root: Root) -> None:
     fill(root, 3, 7)
     with open_root(root) as checkpointer:
-        restored = checkpointer.restore(template(mesh(2, 2)))
-    assert restored is not None
+        restored = restore_right(checkpointer)
     assert restored.step == 7
     assert restored.skipped == ()
     assert restored.checkpoint == checkpointer.newest
@@ -202,8 +203,7 @@ def test_a_leaf_that_is_no_array_is_refused_by_name(file_root: Root) -> None:
 def test_saving_a_committed_step_again_does_nothing_and_an_earlier_one_is_refused(file_root: Root) -> None:
     fill(file_root, 5, epoch=epoch(1))
     with open_root(file_root, epoch=epoch(2)) as checkpointer:
-        restored = checkpointer.restore(template(mesh(2, 2)))
-        assert restored is not None
+        restored = restore_right(checkpointer)
         checkpointer.save(5, restored.state, position(5))
         checkpointer.finish()
         assert [entry.epoch for entry in list_checkpoints(file_root.spec).committed] == [epoch(1)]

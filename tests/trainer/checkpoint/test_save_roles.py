@@ -27,19 +27,13 @@ from tests.trainer.checkpoint.helpers import (
     Root,
     child_environment,
     fill,
-    mesh,
-    numbers,
-    on,
     open_root,
     position,
-    template,
+    restore_newest,
+    save_step,
 )
 
 SAVED = {"a": np.zeros(3, np.float32), "b": np.zeros(2, np.int32)}
-
-
-def save(checkpointer: Any, step: int) -> None:
-    checkpointer.save(step, on(mesh(2, 2), numbers(step)), position(step))
 
 
 def committed(root: Root) -> list[int]:
@@ -57,14 +51,14 @@ def unplug(monkeypatch: pytest.MonkeyPatch, method: str, spoil: Callable[..., An
 
 def test_a_file_that_the_store_cut_short_fails_the_save(file_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_root(file_root) as checkpointer:
-        save(checkpointer, 1)
+        save_step(checkpointer, 1)
         checkpointer.finish()
         mend = unplug(
             monkeypatch,
             "write",
             lambda write, store, key, data: write(store, key, data[:-9] if key.endswith("weight/c/1/0") else data),
         )
-        save(checkpointer, 2)
+        save_step(checkpointer, 2)
         with pytest.raises(
             SaveFailed,
             match=r"step 2 was not saved: .* the store accepted steps/.*/data/[a-z]*/c/1/0 but does not hold it",
@@ -73,7 +67,7 @@ def test_a_file_that_the_store_cut_short_fails_the_save(file_root: Root, monkeyp
         mend()
         assert committed(file_root) == [1]
         assert list_checkpoints(file_root.spec).unfinished == ()
-        save(checkpointer, 3)
+        save_step(checkpointer, 3)
         checkpointer.finish()
         assert checkpointer.last_error is None
     assert committed(file_root) == [3, 1]
@@ -91,7 +85,7 @@ def test_a_file_that_vanished_before_the_commit_fails_the_save(
 
     monkeypatch.setattr(parts, "write_files", lose_one)
     with open_root(file_root) as checkpointer:
-        save(checkpointer, 1)
+        save_step(checkpointer, 1)
         with pytest.raises(SaveFailed, match=r"1 files are missing from the store, among them steps/.*/data/bias/c/0"):
             checkpointer.finish()
     assert committed(file_root) == []
@@ -111,10 +105,10 @@ def test_the_files_of_a_commit_with_a_lost_answer_stay_until_head_decides(
         return swap(store, key, data, generation)
 
     with open_root(file_root) as checkpointer:
-        save(checkpointer, 1)
+        save_step(checkpointer, 1)
         checkpointer.finish()
         mend = unplug(monkeypatch, "swap", lose_answer)
-        save(checkpointer, 2)
+        save_step(checkpointer, 2)
         with pytest.raises(SaveFailed, match=r"it is unknown whether HEAD was changed; .* could not be reached"):
             checkpointer.finish()
         mend()
@@ -122,7 +116,7 @@ def test_the_files_of_a_commit_with_a_lost_answer_stay_until_head_decides(
         assert len(list((file_root.folder / "steps").iterdir())) == 2, (
             "files of a checkpoint that may be committed were deleted"
         )
-        save(checkpointer, 3)
+        save_step(checkpointer, 3)
         checkpointer.finish()
         assert checkpointer.last_error is None
     assert committed(file_root) == ([3, 2] if arrived else [3, 1])
@@ -142,7 +136,7 @@ def test_a_swap_that_the_driver_retried_is_not_reported_as_lost(
     unplug(monkeypatch, "swap", twice)
     with open_root(file_root) as checkpointer:
         for step in (1, 2, 3):
-            save(checkpointer, step)
+            save_step(checkpointer, step)
             checkpointer.finish()
             assert checkpointer.last_error is None
     assert committed(file_root) == [3, 2]
@@ -189,7 +183,7 @@ def test_closing_abandons_the_save_in_flight(file_root: Root, monkeypatch: pytes
 
     mend = unplug(monkeypatch, "tail", hang)
     checkpointer = open_root(file_root)
-    save(checkpointer, 1)
+    save_step(checkpointer, 1)
     assert reached.wait(limit(60))
     checkpointer.close()
     with pytest.raises(SaveFailed, match="step 1 was not saved: the process abandoned it"):
@@ -229,7 +223,7 @@ def test_an_error_in_a_callback_is_raised_at_the_next_call(file_root: Root) -> N
         raise KeyError("reporter")
 
     with open_root(file_root, callbacks=Callbacks(on_commit=fail)) as checkpointer:
-        save(checkpointer, 1)
+        save_step(checkpointer, 1)
         with pytest.raises(KeyError, match="reporter"):
             checkpointer.finish()
     assert committed(file_root) == [1]
@@ -276,7 +270,7 @@ def test_a_root_that_fails_while_restoring_is_no_damage(file_root: Root, monkeyp
             Exception,
             match=r"could not be reached; look at the store and the network \(UNAVAILABLE: connection reset\)",
         ) as caught:
-            checkpointer.restore(template(mesh(2, 2)))
+            restore_newest(checkpointer)
         assert caught.value.exit_code == ExitCode.ROOT_UNUSABLE
     monkeypatch.undo()
     assert committed(file_root) == [2, 1]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from halcyon.checkpoint.save_schedule import PRIOR_SECONDS, best_interval, mean_time_between_stops
-from tests.trainer.checkpoint.helpers import Root, epoch, mesh, numbers, on, open_root, position
+from tests.trainer.checkpoint.helpers import Root, epoch, open_root, save_step
 
 
 def goodput(interval: float, cost: float, mean: float) -> float:
@@ -45,7 +45,7 @@ def test_a_run_that_is_stopped_often_saves_more_often(file_root: Root) -> None:
             intervals.append(checkpointer.interval_seconds)
             assert not checkpointer.should_save(1)
             assert [checkpointer.due(now) for now in (intervals[-1] - 1, intervals[-1])] == [False, True]
-            checkpointer.save(attempt, on(mesh(2, 2), numbers(attempt)), position(attempt))
+            save_step(checkpointer, attempt)
             checkpointer.finish()
             assert checkpointer.last_save is not None
             assert checkpointer.interval_seconds >= checkpointer.last_save.commit_seconds

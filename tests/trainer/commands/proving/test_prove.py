@@ -31,7 +31,7 @@ from halcyon_api.ends import ExitCode
 from halcyon_api.reading import load_run
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.mistakes.row import document
-from tests.trainer.checkpoint.helpers import Root, fill, mesh, numbers, on, open_root, position, template
+from tests.trainer.checkpoint.helpers import Root, fill, open_root, restore_newest, save_step
 from tests.trainer.commands.proving.test_documents import record
 from tests.trainer.commands.proving.test_signing import private, public
 from tests.trainer.telemetry.history.rows import Recorder, group, row
@@ -62,12 +62,12 @@ def train(folder: Path, *saves: int) -> None:
     known, owner = StepNumbers(), Owner(namespace="default", name="notes", uid="one")
     prints = fingerprints(spec, data={"notes": "hash"})
     with open_root(root, hardware="4 x test", fingerprints=prints, owner=owner) as checkpointer:
-        restored = checkpointer.restore(template(mesh(2, 2)))
+        restored = restore_newest(checkpointer)
         first = 0 if restored is None else restored.step
         for step in range(first + 1, max(saves) + 1):
             known.add(step, loss(step), 0.5)
             if step in saves:
-                checkpointer.save(step, on(mesh(2, 2), numbers(step)), position(step), None, known)
+                save_step(checkpointer, step, None, known)
                 checkpointer.finish()
     record_history(folder, first, max(saves))
 
