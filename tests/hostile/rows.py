@@ -9,8 +9,7 @@ from typing import Any
 from halcyon_api.ends import ExitCode
 from tests.hostile import inputs as of
 from tests.hostile.inputs import Make
-from tests.hostile.row import Hostile
-from tests.mistakes.row import FOLDER
+from tests.mistakes.row import FOLDER, Changes, Mistake
 
 BAD = ExitCode.BAD_CONFIGURATION
 VALIDATE, BUILD = ("validate", "run.yaml"), ("data", "build", "run.yaml")
@@ -21,36 +20,44 @@ CHECK = ("prove", "root", "--check", "statement.json")
 REPORT, LIST = ("report", "root", "--html", "page.html"), ("checkpoints", "list", "root")
 _ENDLESS = r"(\w|\w\w)*!"
 _DEEP = 100_000
+_KINDS = {".txt": "text", ".parquet": "parquet", ".csv": "csv"}
 
 
-def _template(words: str, template: str, code: int = BAD) -> Hostile:
+def _hostile(words: str, command: tuple[str, ...], make: Make, code: int, changes: Changes | None = None) -> Mistake:
+    return Mistake(words, command, code, changes or {}, make=make)
+
+
+def _template(words: str, template: str, code: int = BAD) -> Mistake:
     """A template of conversations."""
     rows = json.dumps({"messages": [{"role": "user", "content": "6*7?"}, {"role": "assistant", "content": "42"}]})
     source = {"name": "chats", "jsonl": {"paths": [f"{FOLDER}/rows.jsonl"]}, "format": {"chat": {"template": template}}}
-    return Hostile(words, VALIDATE, of.files({"rows.jsonl": f"{rows}\n"}), code, {"spec.data.sources": [source]})
+    return _hostile(words, VALIDATE, of.files({"rows.jsonl": f"{rows}\n"}), code, {"spec.data.sources": [source]})
 
 
-def _data(words: str, make: Make, kind: str, name: str, code: int = BAD, **format_: Any) -> Hostile:
+def _data(words: str, name: str, make: Make, code: int = BAD, **format_: Any) -> Mistake:
     """A file of a data source."""
+    kind = next((kind for end, kind in _KINDS.items() if end in name), "jsonl")
     source: dict[str, Any] = {"name": "web", kind: {"paths": [f"{FOLDER}/{name}"]}}
-    return Hostile(words, BUILD, make, code, {"spec.data.sources": [source | ({"format": format_} if format_ else {})]})
+    return _hostile(
+        words, BUILD, make, code, {"spec.data.sources": [source | ({"format": format_} if format_ else {})]}
+    )
 
 
-def _tokenizer(words: str, code: int = BAD, **changes: Any) -> Hostile:
+def _tokenizer(words: str, code: int = BAD, **changes: Any) -> Mistake:
     """A tokenizer.json."""
-    return Hostile(words, TOKENIZER, of.file("tokenizer.json", lambda: of.tokenizer(**changes)), code)
+    return _hostile(words, TOKENIZER, of.file("tokenizer.json", lambda: of.tokenizer(**changes)), code)
 
 
-def _model(words: str, tensors: bytes, code: int = BAD, **config: Any) -> Hostile:
-    return Hostile(words, IMPORT, of.model(tensors, **config), code)
+def _model(words: str, tensors: bytes, code: int = BAD, **config: Any) -> Mistake:
+    return _hostile(words, IMPORT, of.model(tensors, **config), code)
 
 
-def _adapter(words: str, code: int = BAD, **config: Any) -> Hostile:
-    return Hostile(words, ADAPTER, of.adapter(**config), code)
+def _adapter(words: str, code: int = BAD, **config: Any) -> Mistake:
+    return _hostile(words, ADAPTER, of.adapter(**config), code)
 
 
-def _document(words: str, text: str, code: int = BAD) -> Hostile:
-    return Hostile(words, VALIDATE, of.files({"run.yaml": text}), code)
+def _document(words: str, text: str, code: int = BAD) -> Mistake:
+    return _hostile(words, VALIDATE, of.files({"run.yaml": text}), code)
 
 
 _LISTS = (
@@ -112,13 +119,13 @@ TOKENIZERS = (
     _tokenizer("words of WordPiece without a limit", model_type="WordPiece", model_max_input_chars_per_word=10**9),
     _tokenizer("ten thousand steps", normalizer=of.steps(*[{"type": "NFC"}] * 10_000)),
     _tokenizer("an added token that is a number", added_tokens=[1]),
-    Hostile("deeply nested JSON", TOKENIZER, of.files({"tokenizer.json": "[" * _DEEP + "]" * _DEEP}), BAD),
-    Hostile("a tokenizer that is a pipe", TOKENIZER, of.pipe("tokenizer.json"), BAD),
-    Hostile("a tokenizer that is a device", TOKENIZER, of.link("tokenizer.json", "/dev/zero"), BAD),
-    Hostile(
+    _hostile("deeply nested JSON", TOKENIZER, of.files({"tokenizer.json": "[" * _DEEP + "]" * _DEEP}), BAD),
+    _hostile("a tokenizer that is a pipe", TOKENIZER, of.pipe("tokenizer.json"), BAD),
+    _hostile("a tokenizer that is a device", TOKENIZER, of.link("tokenizer.json", "/dev/zero"), BAD),
+    _hostile(
         "a SentencePiece model of zeros", ("tokenizer", "eval", "a.model"), of.files({"a.model": bytes(10**6)}), BAD
     ),
-    Hostile(
+    _hostile(
         "a rank of 4,000,000,000 in a file of tiktoken",
         BUILD,
         of.files({"a.tiktoken": "YQ== 4000000000\n"}),
@@ -129,91 +136,68 @@ TOKENIZERS = (
 _ROWS = json.dumps({"tokens": [1, 4 * 10**9]})
 DATA = (
     _data(
-        "64 KB of zstd that become 2 GiB",
-        of.file("rows.jsonl.zst", lambda: of.repeated_zstd(2**31)),
-        "jsonl",
-        "rows.jsonl.zst",
+        "64 KB of zstd that become 2 GiB", "rows.jsonl.zst", of.file("rows.jsonl.zst", lambda: of.repeated_zstd(2**31))
     ),
     _data(
         "a text file of zstd that becomes 2 GiB",
-        of.file("rows.txt.zst", lambda: of.repeated_zstd(2**31)),
-        "text",
         "rows.txt.zst",
+        of.file("rows.txt.zst", lambda: of.repeated_zstd(2**31)),
     ),
     _data(
         "zstd that looks back over 1 GiB",
-        of.file("rows.jsonl.zst", lambda: of.repeated_zstd(2**20, 30)),
-        "jsonl",
         "rows.jsonl.zst",
+        of.file("rows.jsonl.zst", lambda: of.repeated_zstd(2**20, 30)),
     ),
     _data(
-        "gzip of 16 MiB of one letter",
-        of.file("rows.jsonl.gz", lambda: gzip.compress(b"a" * 2**24)),
-        "jsonl",
-        "rows.jsonl.gz",
+        "gzip of 16 MiB of one letter", "rows.jsonl.gz", of.file("rows.jsonl.gz", lambda: gzip.compress(b"a" * 2**24))
     ),
-    _data(
-        "random bytes as gzip", of.files({"rows.jsonl.gz": b"\x1f\x8b" + b"\x00\xff" * 9999}), "jsonl", "rows.jsonl.gz"
-    ),
+    _data("random bytes as gzip", "rows.jsonl.gz", of.files({"rows.jsonl.gz": b"\x1f\x8b" + b"\x00\xff" * 9999})),
     _data(
         "a text of 100 KB in 900 rows of Parquet",
-        of.parquet(lambda: {"text": of.repeated(900, "a b " * 25_000)}),
-        "parquet",
         "rows.parquet",
+        of.parquet(lambda: {"text": of.repeated(900, "a b " * 25000)}),
         0,
     ),
     _data(
         "a text of 100 KB a thousand times in one row of Parquet",
-        of.parquet(lambda: {"messages": [[{"role": "user", "content": "a" * 100_000}] * 1000]}),
-        "parquet",
         "rows.parquet",
+        of.parquet(lambda: {"messages": [[{"role": "user", "content": "a" * 100000}] * 1000]}),
         chat={},
     ),
     _data(
         "two hundred thousand rows of Parquet in 1 KB",
-        of.parquet(lambda: {"text": of.repeated(200_000, "a")}),
-        "parquet",
         "rows.parquet",
+        of.parquet(lambda: {"text": of.repeated(200000, "a")}),
         0,
     ),
     _data(
         "a Parquet file with a wrong footer",
-        of.files({"rows.parquet": b"PAR1" + b"\xff" * 9999 + b"PAR1"}),
-        "parquet",
         "rows.parquet",
+        of.files({"rows.parquet": b"PAR1" + b"\xff" * 9999 + b"PAR1"}),
     ),
+    _data("deeply nested JSON in a row", "rows.jsonl", of.files({"rows.jsonl": "[" * _DEEP + "]" * _DEEP + "\n"})),
     _data(
-        "deeply nested JSON in a row", of.files({"rows.jsonl": "[" * _DEEP + "]" * _DEEP + "\n"}), "jsonl", "rows.jsonl"
-    ),
-    _data(
-        "a row of 48 MiB",
-        of.file("rows.jsonl", lambda: json.dumps({"text": "a b" * 2**24}) + "\n"),
-        "jsonl",
-        "rows.jsonl",
-        0,
+        "a row of 48 MiB", "rows.jsonl", of.file("rows.jsonl", lambda: json.dumps({"text": "a b" * 2**24}) + "\n"), 0
     ),
     _data(
         "a number of a million digits in a row",
-        of.files({"rows.jsonl": '{"text": ' + "9" * 10**6 + "}\n"}),
-        "jsonl",
         "rows.jsonl",
+        of.files({"rows.jsonl": '{"text": ' + "9" * 10**6 + "}\n"}),
     ),
-    _data("a CSV file with an endless quotation", of.files({"rows.csv": 'text\n"' + "a" * 10**7}), "csv", "rows.csv"),
-    _data("a token id of 4,000,000,000", of.files({"rows.jsonl": f"{_ROWS}\n"}), "jsonl", "rows.jsonl", prebuilt={}),
+    _data("a CSV file with an endless quotation", "rows.csv", of.files({"rows.csv": 'text\n"' + "a" * 10**7})),
+    _data("a token id of 4,000,000,000", "rows.jsonl", of.files({"rows.jsonl": f"{_ROWS}\n"}), prebuilt={}),
     _data(
         "a token id of 2^200",
-        of.files({"rows.jsonl": json.dumps({"tokens": [2**200]}) + "\n"}),
-        "jsonl",
         "rows.jsonl",
+        of.files({"rows.jsonl": json.dumps({"tokens": [2**200]}) + "\n"}),
         prebuilt={},
     ),
-    _data("data that is a pipe", of.pipe("rows.jsonl"), "jsonl", "rows.jsonl"),
-    _data("data that is a link to itself", of.link("rows.jsonl", "rows.jsonl"), "jsonl", "rows.jsonl"),
+    _data("data that is a pipe", "rows.jsonl", of.pipe("rows.jsonl")),
+    _data("data that is a link to itself", "rows.jsonl", of.link("rows.jsonl", "rows.jsonl")),
     _data(
         "a folder of data that is a link to its parent",
-        of.together(of.link("rows/again", ".."), of.pipe("rows/pipe")),
-        "jsonl",
         "rows",
+        of.together(of.link("rows/again", ".."), of.pipe("rows/pipe")),
     ),
 )
 MODELS = (
@@ -244,17 +228,17 @@ MODELS = (
     _model("2^60 layers", of.safetensors({}), num_hidden_layers=2**60),
     _model("a width of 10^400", of.safetensors({}), hidden_size=10**400),
     _model("a width that is a list", of.safetensors({}), hidden_size=[8]),
-    Hostile(
+    _hostile(
         "a deeply nested config.json", IMPORT, of.files({"model/config.json": '{"a":' * _DEEP + "1" + "}" * _DEEP}), BAD
     ),
-    Hostile("a config.json that is a pipe", IMPORT, of.pipe("model/config.json"), ExitCode.ROOT_UNUSABLE),
-    Hostile(
+    _hostile("a config.json that is a pipe", IMPORT, of.pipe("model/config.json"), ExitCode.ROOT_UNUSABLE),
+    _hostile(
         "tensors that are a pipe",
         IMPORT,
         of.together(of.files({"model/config.json": json.dumps(of.CONFIG)}), of.pipe("model/model.safetensors")),
         ExitCode.ROOT_UNUSABLE,
     ),
-    Hostile(
+    _hostile(
         "a config.json that is a link to itself",
         IMPORT,
         of.link("model/config.json", "config.json"),
@@ -270,8 +254,8 @@ ADAPTERS = (
     _adapter("a rank of 0", r=0),
     _adapter("a rank of 10^30", r=10**30),
     _adapter("an alpha of NaN", lora_alpha=float("nan")),
-    Hostile("tensors of an adapter with the rank 0", ADAPTER, of.adapter(rank=0), BAD),
-    Hostile(
+    _hostile("tensors of an adapter with the rank 0", ADAPTER, of.adapter(rank=0), BAD),
+    _hostile(
         "a layer with a number of 5,000 digits",
         ADAPTER,
         of.adapter(f"model.layers.{'9' * 5000}.x", layers_to_transform=[0]),
@@ -288,39 +272,39 @@ DOCUMENTS = (
     _document("a tag of a Python object", "!!python/object/apply:os.system ['true']\n"),
     _document("a number of a million digits", f"spec: {'9' * 10**6}\n"),
     _document("a key of a megabyte", f"? {'a' * 10**6}\n: 1\n"),
-    Hostile("a document that is a pipe", VALIDATE, of.pipe("run.yaml"), BAD),
-    Hostile("a document that is a device", VALIDATE, of.link("run.yaml", "/dev/zero"), BAD),
-    Hostile("a document of 2 GiB", VALIDATE, of.sparse("run.yaml", 2**31), BAD),
-    Hostile("defaults that are a pipe", (*VALIDATE, "--defaults", "pipe"), of.pipe("pipe"), BAD),
+    _hostile("a document that is a pipe", VALIDATE, of.pipe("run.yaml"), BAD),
+    _hostile("a document that is a device", VALIDATE, of.link("run.yaml", "/dev/zero"), BAD),
+    _hostile("a document of 2 GiB", VALIDATE, of.sparse("run.yaml", 2**31), BAD),
+    _hostile("defaults that are a pipe", (*VALIDATE, "--defaults", "pipe"), of.pipe("pipe"), BAD),
 )
 _STEP = {"event": "step", "time": 1.0, "step": 1, "loss": 1.0}
 ROOTS = (
-    Hostile("a $ in a run's name", REPORT, of.segment(of.RUN_GROUP | {"run": r"$\frac{$"}, _STEP), 0),
-    Hostile("a text in the place of a time", REPORT, of.segment(of.RUN_GROUP, _STEP | {"time": "yesterday"}), 1),
-    Hostile("a time after the year 9999", REPORT, of.segment(of.RUN_GROUP | {"began": 1e300}, _STEP), 1),
-    Hostile("control characters in a run's name", REPORT, of.segment(of.RUN_GROUP | {"run": "a\x1b[2J"}, _STEP), 1),
-    Hostile(
+    _hostile("a $ in a run's name", REPORT, of.segment(of.RUN_GROUP | {"run": r"$\frac{$"}, _STEP), 0),
+    _hostile("a text in the place of a time", REPORT, of.segment(of.RUN_GROUP, _STEP | {"time": "yesterday"}), 1),
+    _hostile("a time after the year 9999", REPORT, of.segment(of.RUN_GROUP | {"began": 1e300}, _STEP), 1),
+    _hostile("control characters in a run's name", REPORT, of.segment(of.RUN_GROUP | {"run": "a\x1b[2J"}, _STEP), 1),
+    _hostile(
         "a history of zstd that becomes 1 GiB",
         REPORT,
         of.file("root/metrics/000000001-000000001.0.000001.w1.jsonl.zst", lambda: of.repeated_zstd(2**30)),
         1,
     ),
-    Hostile(
+    _hostile(
         "a history that is a pipe",
         REPORT,
         of.pipe("root/metrics/000000001-000000001.0.000001.w1.jsonl.zst"),
         ExitCode.ROOT_UNUSABLE,
     ),
-    Hostile("a HEAD that is a pipe", LIST, of.pipe("root/HEAD"), ExitCode.ROOT_UNUSABLE),
-    Hostile("a HEAD with a text in the place of a time", LIST, of.head(time="yesterday"), 0),
-    Hostile("a HEAD of deeply nested JSON", LIST, of.files({"root/HEAD": '{"a":' * _DEEP + "1" + "}" * _DEEP}), 0),
-    Hostile("a HEAD of zeros", LIST, of.files({"root/HEAD": bytes(10**7)}), 0),
+    _hostile("a HEAD that is a pipe", LIST, of.pipe("root/HEAD"), ExitCode.ROOT_UNUSABLE),
+    _hostile("a HEAD with a text in the place of a time", LIST, of.head(time="yesterday"), 0),
+    _hostile("a HEAD of deeply nested JSON", LIST, of.files({"root/HEAD": '{"a":' * _DEEP + "1" + "}" * _DEEP}), 0),
+    _hostile("a HEAD of zeros", LIST, of.files({"root/HEAD": bytes(10**7)}), 0),
 )
 
 
-def _statement(words: str, text: str | bytes, code: int = 1) -> Hostile:
+def _statement(words: str, text: str | bytes, code: int = 1) -> Mistake:
     """A statement about a root."""
-    return Hostile(words, CHECK, of.files({"statement.json": text, "root/LOCK": ""}), code)
+    return _hostile(words, CHECK, of.files({"statement.json": text, "root/LOCK": ""}), code)
 
 
 STATEMENTS = (
@@ -332,15 +316,15 @@ STATEMENTS = (
     _statement("a statement with a number of a million digits", f'{{"_type":{"9" * 10**6}}}'),
     _statement("a statement with control characters", '{"a\\u001b[2J":1}'),
     _statement("a statement of random bytes", bytes(range(256)) * 99, BAD),
-    Hostile("a statement of 2 GiB", CHECK, of.together(of.sparse("statement.json", 2**31), of.head()), BAD),
-    Hostile("a statement that is a pipe", CHECK, of.together(of.pipe("statement.json"), of.head()), BAD),
-    Hostile(
+    _hostile("a statement of 2 GiB", CHECK, of.together(of.sparse("statement.json", 2**31), of.head()), BAD),
+    _hostile("a statement that is a pipe", CHECK, of.together(of.pipe("statement.json"), of.head()), BAD),
+    _hostile(
         "a public key that is a device",
         (*CHECK, "--public-key", "key.pem"),
         of.together(of.link("key.pem", "/dev/zero"), of.head()),
         BAD,
     ),
-    Hostile(
+    _hostile(
         "a record of a replay that is deeply nested",
         ("prove", "root", "--replay", "replay.json"),
         of.together(of.files({"replay.json": "[" * _DEEP + "]" * _DEEP}), of.head()),
@@ -348,7 +332,7 @@ STATEMENTS = (
     ),
 )
 
-SECTIONS: dict[str, tuple[Hostile, ...]] = {
+SECTIONS: dict[str, tuple[Mistake, ...]] = {
     "Chat templates": TEMPLATES,
     "Tokenizers": TOKENIZERS,
     "Data": DATA,

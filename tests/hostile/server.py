@@ -16,8 +16,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from tests.hostile.row import MEMORY_BYTES, SECONDS
-
+SECONDS = 10
+"""Processor time that a row may use."""
+MEMORY_BYTES = 512 * 2**20
+"""Memory that a row may use beyond that of a process that has imported the program."""
 _IMPORTED = (
     "jax", "matplotlib.figure", "pyarrow.parquet", "rich.progress", "tensorstore", "halcyon.data.cache.ensure",
     "halcyon.data.formats.chat", "halcyon.weights.creating", "halcyon.tokenizer.tokenizer_json", "halcyon_cli.main",
@@ -39,12 +41,11 @@ def main() -> None:
             os._exit(_run(request))
         before = _resident_bytes()
         _, status, used = os.wait4(process, 0)
-        answer = {
-            "code": os.waitstatus_to_exitcode(status),
+        used_by = {
             "seconds": used.ru_utime + used.ru_stime,
-            "bytes": max(0, used.ru_maxrss * 1024 - before),
+            "memory_bytes": max(0, used.ru_maxrss * 1024 - before),
         }
-        sys.stdout.write(f"{json.dumps(answer)}\n")
+        sys.stdout.write(f"{json.dumps([os.waitstatus_to_exitcode(status), used_by])}\n")
         sys.stdout.flush()
 
 

@@ -1,12 +1,14 @@
-"""One mistake: how a test makes it, and the exit code that must follow."""
+"""One bad input: how a test makes it, and the exit code that must follow."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tests.document_changes import changed
+from tests.families import llama
 
 FOLDER = "/home/ada"
 """The table shows this in place of the folder in which a test made the mistake."""
@@ -17,13 +19,7 @@ RUN: dict[str, Any] = {
     "metadata": {"name": "notes"},
     "spec": {
         "accelerator": {"type": "cpu"},
-        "model": {
-            "family": "llama",
-            "numHiddenLayers": 2,
-            "hiddenSize": 32,
-            "intermediateSize": 64,
-            "numAttentionHeads": 4,
-        },
+        "model": llama(2, 32, 64, 4),
         "data": {"sources": [{"name": "notes", "text": {"paths": [f"{FOLDER}/notes"]}}]},
         "trainer": {"steps": 10, "batchSize": 4, "sequenceLength": 32},
         "checkpoint": {"root": f"file://{FOLDER}/root"},
@@ -37,7 +33,7 @@ Changes = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Mistake:
-    """One mistake.
+    """One mistake, or one hostile input.
 
     Attributes:
         words: The mistake, as the table names it.
@@ -47,6 +43,7 @@ class Mistake:
         text: The whole text of ``run.yaml``, instead of ``changes``.
         files: Further files, by name.
         trained: Changes of a run that trains in the folder first; None: the folder is empty.
+        make: Writes a hostile input into the folder.
     """
 
     words: str
@@ -56,6 +53,7 @@ class Mistake:
     text: str | bytes | None = None
     files: Mapping[str, str | bytes] = field(default_factory=dict[str, "str | bytes"])
     trained: Changes | None = None
+    make: Callable[[Path], None] | None = None
 
     @property
     def slow(self) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from halcyon_api.ends import ExitCode
+from tests.families import llama
 from tests.mistakes.row import FOLDER, Mistake
 
 BAD = ExitCode.BAD_CONFIGURATION
 VALIDATE, TRAIN, SWEEP = ("validate", "run.yaml"), ("train", "run.yaml"), ("sweep", "run.yaml", "sweep.yaml")
+STATS = ("data", "stats", "run.yaml")
 _OPTIMIZER = "spec.optimizer"
 
 
@@ -91,13 +93,7 @@ COMBINATIONS = (
     _in_document(
         "a model larger than the accelerator",
         spec__accelerator={"type": "v5e", "topology": "1x1"},
-        spec__model={
-            "family": "llama",
-            "numHiddenLayers": 32,
-            "hiddenSize": 4096,
-            "intermediateSize": 11008,
-            "numAttentionHeads": 32,
-        },
+        spec__model=llama(32, 4096, 11008, 32),
         spec__trainer__batchSize=8,
     ),
 )
@@ -116,63 +112,54 @@ PLACES = (
     _in_document("a tokenizer that is not there", spec__tokenizer={"tokenizerJson": {"path": f"{FOLDER}/absent.json"}}),
 )
 
+
+def _data(
+    words: str,
+    name: str,
+    kind: str,
+    path: str,
+    text: str | bytes | None = None,
+    *,
+    file: str = "",
+    command: str = "build",
+    **source: Any,
+) -> Mistake:
+    """A mistake in the only source of data: `text` is that of its file."""
+    sources = [{"name": name, kind: {"paths": [path]}, **source}]
+    files = {} if text is None else {file or path: text}
+    return Mistake(words, ("data", command, "run.yaml"), BAD, {"spec.data.sources": sources}, files=files)
+
+
 DATA = (
-    Mistake(
-        "files in a store of a kind that does not exist",
-        ("data", "build", "run.yaml"),
-        BAD,
-        {"spec.data.sources": [{"name": "notes", "text": {"paths": ["http://server/notes.txt"]}}]},
-    ),
-    Mistake(
-        "nothing to train on",
-        ("data", "build", "run.yaml"),
-        BAD,
-        {"spec.data.sources": [{"name": "empty", "text": {"paths": ["empty"]}}]},
-    ),
-    Mistake(
+    _data("files in a store of a kind that does not exist", "notes", "text", "http://server/notes.txt"),
+    _data("nothing to train on", "empty", "text", "empty"),
+    _data(
         "a field that the rows lack",
-        ("data", "build", "run.yaml"),
-        BAD,
-        {
-            "spec.data.sources": [
-                {"name": "rows", "jsonl": {"paths": ["rows.jsonl"]}, "format": {"text": {"field": "body"}}}
-            ]
-        },
-        files={"rows.jsonl": '{"text": "a"}\n'},
+        "rows",
+        "jsonl",
+        "rows.jsonl",
+        '{"text": "a"}\n',
+        format={"text": {"field": "body"}},
     ),
-    Mistake(
-        "rows that are not JSON",
-        ("data", "build", "run.yaml"),
-        BAD,
-        {"spec.data.sources": [{"name": "rows", "jsonl": {"paths": ["rows.jsonl"]}}]},
-        files={"rows.jsonl": "not JSON\n"},
-    ),
-    Mistake(
+    _data("rows that are not JSON", "rows", "jsonl", "rows.jsonl", "not JSON\n"),
+    _data(
         "conversations of an unknown form",
-        ("data", "build", "run.yaml"),
-        BAD,
-        {"spec.data.sources": [{"name": "rows", "jsonl": {"paths": ["rows.jsonl"]}, "format": {"chat": {}}}]},
-        files={"rows.jsonl": '{"asked": "6*7?", "said": "42"}\n'},
+        "rows",
+        "jsonl",
+        "rows.jsonl",
+        '{"asked": "6*7?", "said": "42"}\n',
+        format={"chat": {}},
     ),
-    Mistake(
-        "a CSV file with semicolons",
-        ("data", "build", "run.yaml"),
-        BAD,
-        {"spec.data.sources": [{"name": "rows", "csv": {"paths": ["rows.csv"]}}]},
-        files={"rows.csv": "text;number\na;1\n"},
-    ),
+    _data("a CSV file with semicolons", "rows", "csv", "rows.csv", "text;number\na;1\n"),
     Mistake(
         "evaluations without held-out data",
-        ("data", "stats", "run.yaml"),
+        STATS,
         BAD,
-        {
-            "spec.trainer.evaluation": {"everySteps": 5},
-            "spec.data.validation": {"fraction": 0},
-        },
+        {"spec.trainer.evaluation": {"everySteps": 5}, "spec.data.validation": {"fraction": 0}},
     ),
     Mistake(
         "three lines of text, and evaluations",
-        ("data", "stats", "run.yaml"),
+        STATS,
         BAD,
         {
             "spec.data.sources": [{"name": "short", "text": {"paths": ["short.txt"]}}],
@@ -180,41 +167,20 @@ DATA = (
         },
         files={"short.txt": "one\ntwo\nthree\n"},
     ),
-    Mistake(
+    _data(
         "a folder of pictures as text",
-        ("data", "build", "run.yaml"),
-        BAD,
-        {"spec.data.sources": [{"name": "pictures", "text": {"paths": ["pictures"]}}]},
-        files={"pictures/a.png": b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"},
+        "pictures",
+        "text",
+        "pictures",
+        b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR",
+        file="pictures/a.png",
     ),
-    Mistake(
-        "a PDF as text",
-        ("data", "build", "run.yaml"),
-        BAD,
-        {"spec.data.sources": [{"name": "paper", "text": {"paths": ["paper.pdf"]}}]},
-        files={"paper.pdf": b"%PDF-1.4\n1 0 obj\n"},
+    _data("a PDF as text", "paper", "text", "paper.pdf", b"%PDF-1.4\n1 0 obj\n"),
+    _data(
+        "more bad rows than may be skipped", "rows", "jsonl", "rows.jsonl", '{"text": "a"}\nnot JSON\n', onBadRow="skip"
     ),
-    Mistake(
-        "more bad rows than may be skipped",
-        ("data", "build", "run.yaml"),
-        BAD,
-        {"spec.data.sources": [{"name": "rows", "jsonl": {"paths": ["rows.jsonl"]}, "onBadRow": "skip"}]},
-        files={"rows.jsonl": '{"text": "a"}\nnot JSON\n'},
-    ),
-    Mistake(
-        "only hidden files",
-        ("data", "build", "run.yaml"),
-        BAD,
-        {"spec.data.sources": [{"name": "notes", "text": {"paths": ["hidden"]}}]},
-        files={"hidden/.a.txt": "text\n"},
-    ),
-    Mistake(
-        "files without text",
-        ("data", "stats", "run.yaml"),
-        BAD,
-        {"spec.data.sources": [{"name": "blank", "text": {"paths": ["blank.txt"]}}]},
-        files={"blank.txt": ""},
-    ),
+    _data("only hidden files", "notes", "text", "hidden", "text\n", file="hidden/.a.txt"),
+    _data("files without text", "blank", "text", "blank.txt", "", command="stats"),
     Mistake("a tokenizer of files that are not there", ("tokenizer", "train", "absent.txt"), BAD),
     Mistake("a tokenizer of a glob that matches nothing", ("tokenizer", "train", "*.jsonl.gz"), BAD),
     Mistake("a tokenizer of an empty path", ("tokenizer", "train", " "), BAD),
@@ -319,7 +285,7 @@ TRAINING = (
     Mistake("the root of another run", TRAIN, ExitCode.ROOT_TAKEN, trained={"metadata.name": "other"}),
     Mistake(
         "another text under a checkpoint, in a look",
-        ("data", "stats", "run.yaml"),
+        STATS,
         BAD,
         files={"notes/1.txt": "something else altogether\n" * 100},
         trained={},

@@ -24,50 +24,68 @@ _PROBE = re.compile(r"/probe-[0-9a-f]+/\S+")
 
 @dataclass(frozen=True)
 class Answer:
-    """The exit code and the output of a command."""
+    """What a user gets for a bad input."""
 
     code: int
+    """The exit code; negative: the signal that ended the process."""
     lines: tuple[str, ...]
     """The output without progress reports of a training. Paths of this machine are replaced."""
+    seconds: float = 0.0
+    """Processor time, where it is limited."""
+    memory_bytes: int = 0
+    """Memory beyond that of a process that has imported the program, where it is limited."""
 
     @property
     def sentence(self) -> str:
         """All lines."""
         return " ".join(self.lines)
 
-
-def make_mistake(row: Mistake, folder: Path) -> Answer:
-    """Make a mistake in an empty folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    _prepare(row, folder)
-    if row.trained is not None:
-        _write(folder, "run.yaml", _text(document(row.trained), folder))
-        code, printed = _in_process(("train", "run.yaml"), folder)
-        assert code == 0, printed
-    content = row.text if row.text is not None else yaml.safe_dump(document(row.changes))
-    _write(folder, "run.yaml", content if isinstance(content, bytes) else content.replace(FOLDER, str(folder)))
-    for name, text in row.files.items():
-        _write(folder, name, text)
-    words = tuple(word.replace(FOLDER, str(folder)) for word in row.command)
-    code, printed = _in_process(words, folder) if row.slow else _here(words, folder)
-    lines = (_PROBE.sub("/PROBE", _SIZE.sub(r"\1 SIZE", line.replace(str(folder), FOLDER))) for line in printed)
-    return Answer(code, tuple(line for line in lines if line.strip()))
+    @property
+    def last(self) -> str:
+        """The last line."""
+        return self.lines[-1].strip() if self.lines else ""
 
 
-def _prepare(row: Mistake, folder: Path) -> None:
-    (folder / "empty").mkdir()
+Printed = tuple[int, list[str]]
+"""Exit code and lines of a command."""
+
+
+def prepare(row: Mistake, folder: Path) -> tuple[str, ...]:
+    """Write the input into an empty folder. Returns the words of the command."""
+    for name in ("empty", "notes"):
+        (folder / name).mkdir(parents=True)
     for number in (1, 2, 3):
         _write(folder, f"notes/{number}.txt", "".join(f"{line} of {number}\n" for line in range(1000)))
+    if row.make is not None:
+        row.make(folder)
+    if row.trained is not None:
+        _write(folder, "run.yaml", yaml.safe_dump(document(row.trained)))
+        code, printed = _in_process(("train", "run.yaml"), folder)
+        assert code == 0, printed
+    if row.trained is not None or not (folder / "run.yaml").exists():
+        _write(folder, "run.yaml", row.text if row.text is not None else yaml.safe_dump(document(row.changes)))
+    for name, text in row.files.items():
+        _write(folder, name, text)
+    return tuple(word.replace(FOLDER, str(folder)) for word in row.command)
 
 
-def _text(run: dict[str, Any], folder: Path) -> str:
-    return yaml.safe_dump(run).replace(FOLDER, str(folder))
+def make_mistake(row: Mistake, folder: Path) -> Answer:
+    """Make a mistake in a new folder."""
+    words = prepare(row, folder)
+    return answer(_in_process(words, folder) if row.slow else _here(words, folder), folder)
+
+
+def answer(printed: Printed, folder: Path, **used: Any) -> Answer:
+    """The answer of a command that was tried in a folder."""
+    code, lines = printed
+    lines = [_PROBE.sub("/PROBE", _SIZE.sub(r"\1 SIZE", line.replace(str(folder), FOLDER))) for line in lines]
+    return Answer(code, tuple(line for line in lines if line.strip()), **used)
 
 
 def _write(folder: Path, name: str, text: str | bytes) -> None:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    path.write_bytes(text if isinstance(text, bytes) else text.replace(FOLDER, str(folder)).encode())
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -80,7 +98,7 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
-def _here(words: tuple[str, ...], folder: Path) -> tuple[int, list[str]]:
+def _here(words: tuple[str, ...], folder: Path) -> Printed:
     """Run a command in this process."""
     from kubernetes.config import kube_config
 
@@ -98,7 +116,7 @@ def _here(words: tuple[str, ...], folder: Path) -> tuple[int, list[str]]:
     return ended.exit_code, (ended.stderr or ended.stdout).splitlines()
 
 
-def _in_process(words: tuple[str, ...], folder: Path) -> tuple[int, list[str]]:
+def _in_process(words: tuple[str, ...], folder: Path) -> Printed:
     """Run a command in a separate process."""
     ended = subprocess.run(
         [Path(sys.executable).with_name("halcyon"), *words],
