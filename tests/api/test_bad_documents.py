@@ -26,28 +26,13 @@ BY_TOKAMAX: dict[str, Any] = {
 }
 
 SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
-    ({"spec__modle": {}}, "spec.modle", "unknown field; did you mean model?"),
-    ({"spec__trainer__batch_size": 8}, "spec.trainer.batch_size", "unknown field; did you mean batchSize?"),
-    ({"spec__optimizer": {"lr": 1, "adamw": {}}}, "spec.optimizer.lr", "did you mean learningRate?"),
     ({"spec__optimizer": {"adamw": {"lr": 1}}}, "spec.optimizer.adamw.lr", "did you mean spec.optimizer.learningRate?"),
-    ({"spec__steps": 8}, "spec.steps", "did you mean spec.trainer.steps?"),
-    (
-        {"spec__checkpoint__everySteps": 8},
-        "spec.checkpoint.everySteps",
-        "did you mean spec.checkpoint.save.everySteps?",
-    ),
     ({"spec__bogus": 8}, "spec.bogus", "unknown field; there are defaults, image"),
     ({"spec__bogus": None}, "spec.bogus", "unknown field; there are defaults, image"),
     ({"spec__trainer__" + "x" * 10_000: 8}, f"spec.trainer.{'x' * 60}…", "unknown field; there are steps"),
     ({"spec__data__sources": [{"name": "x", "txt": {}}]}, "spec.data.sources.0.txt", "did you mean text?"),
     ({"spec__trainer": 8}, "spec.trainer", "must be an object with the fields steps, batchSize"),
-    ({"spec__data__sources": {"name": "x"}}, "spec.data.sources", "must be a list; put - before each entry"),
-    ({"metadata__name": 8}, "metadata.name", "must be a text, not 8; put it in quotes"),
     ({"metadata__name": True}, "metadata.name", "must be a text, not true; put it in quotes"),
-    ({"kind": "Deployment"}, "kind", "this is Deployment, not TrainingRun"),
-    ({"kind": "TrainingRunDefaults"}, "kind", "not TrainingRun; give it with --defaults"),
-    ({"spec__trainer__steps": ...}, "spec.trainer.steps", "required"),
-    ({"spec__trainer__steps": "10"}, "spec.trainer.steps", "must be a whole number, not the text '10'"),
     (
         {"spec__trainer__microbatches": 0},
         "spec.trainer.microbatches",
@@ -63,15 +48,12 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
         "spec.trainer.remat",
         "'none', 'dots', 'attention', 'full', 'nested', 'offload' or 'auto'",
     ),
-    ({"spec__trainer__steps": 0}, "spec.trainer.steps", "greater than or equal to 1"),
     ({"spec__accelerator__type": "v9"}, "spec.accelerator.type", "unknown accelerator 'v9'; there are cpu, v4, v5e"),
     ({"spec__accelerator__type": "rtx4090"}, "spec.accelerator.type", "nvidia is any other NVIDIA GPU"),
     ({"spec__accelerator__hostResources": {"memory": "16GB"}}, "spec.accelerator.hostResources.memory", "16G or 16Gi"),
-    ({"spec__accelerator__type": "h100-megs"}, "spec.accelerator.type", "did you mean h100-mega?"),
     ({"spec__accelerator__type": "nvidia-h100-80gb"}, "spec.accelerator.type", "did you mean h100?"),
     ({"spec__accelerator__type": "v" * 10_000}, "spec.accelerator.type", "unknown accelerator"),
     ({"spec__accelerator": {"type": "v5p", "topology": "8x4x4"}}, "spec.accelerator", "do not fall"),
-    ({"spec__accelerator": {"type": "v4", "topology": "4x4"}}, "spec.accelerator", "one of 2x2x1"),
     ({"spec__accelerator": {"type": "v4", "topology": "16x16x20"}}, "spec.accelerator", "at most 64 cubes"),
     ({"spec__accelerator": {"type": "h100", "topology": "2x3"}}, "spec.accelerator", "1 or 2 or 4 or 8 devices a host"),
     (
@@ -145,25 +127,13 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
         "must be the ID of a project",
     ),
     ({"spec__model": {}}, "spec.model.family", "required, and not there; add it, such as family: llama"),
-    (
-        {"spec__model": {"llama": {"hiddenSize": 64}}},
-        "spec.model.family",
-        "required, and not there; write family: llama, and the fields beside it",
-    ),
-    ({"spec__model__family": "lama"}, "spec.model.family", "there is no family 'lama'; did you mean llama?"),
     ({"spec__model__family": "bert"}, "spec.model.family", "there is no family 'bert'; there are llama, gpt2"),
     ({"spec__model__family": 3}, "spec.model.family", "there is no family '3'; there are llama, gpt2"),
     ({"spec__model": [1]}, "spec.model", "must be an object with the fields family"),
-    ({"spec__model__kvLoraRank": 8}, "spec.model.kvLoraRank", "no field of the family llama; take it out"),
     (
         {"spec__model": {"family": "nanochat", "numHiddenLayers": 2}},
         "spec.model.numHiddenLayers",
         "no field of the family nanochat; did you mean depth?",
-    ),
-    (
-        {"spec__model__numAttentionHeads": 5},
-        "spec.model",
-        "hiddenSize must be a multiple of numAttentionHeads, or headDim set (hiddenSize 64, numAttentionHeads 5)",
     ),
     (
         {"spec__model__numKeyValueHeads": 3},
@@ -191,10 +161,7 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"spec__mesh": {"ici": {"data": -1}}}, "spec.mesh.ici", "at most one of them is -1"),
     ({"spec__mesh": {"dcn": {"replica": 0}}}, "spec.mesh.dcn", "positive or -1"),
     ({"spec__checkpoint__root": "https://example.org/x"}, "spec.checkpoint", "file:///PATH, s3://BUCKET/PATH"),
-    ({"spec__checkpoint__root": "file:///a/../b"}, "spec.checkpoint", "without `..`"),
-    ({"spec__checkpoint__root": "s3://bucket"}, "spec.checkpoint", "s3://BUCKET/PATH"),
     ({"spec__checkpoint__root": "s3://user@bucket/path"}, "spec.checkpoint", "s3://BUCKET/PATH"),
-    ({"spec__checkpoint__endpoint": "http://store:7070"}, "spec", "belongs to an s3:// root"),
     ({"spec__checkpoint__keep": 1}, "spec.checkpoint.keep", "greater than or equal to 2"),
     (
         {"spec__checkpoint__permanent": [{"everySteps": 10}, {"everySteps": 20}]},
@@ -222,7 +189,6 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"spec__env": [{"name": "XLA_FLAGS", "value": "a"}] * 2}, "spec.env", "XLA_FLAGS is set twice"),
     ({"spec__env": [{"name": "xla", "value": "a"}]}, "spec.env.0.name", "capital letters"),
     ({"spec__data__sources": [{"name": "x"}]}, "spec.data.sources.0", "exactly one of stdlib, text"),
-    ({"spec__optimizer": {"learningRate": 0, "adamw": {}}}, "spec.optimizer.learningRate", "greater than 0"),
     ({"spec__optimizer": {"learningRate": float("nan"), "adamw": {}}}, "spec.optimizer.learningRate", "finite"),
     *(
         (
@@ -245,9 +211,6 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
         )
         for moments in ("float32", "float8")
     ),
-    ({"metadata__name": "x" * 41}, "metadata.name", "at most 40"),
-    ({"metadata__name": "with.dot"}, "metadata.name", "must begin with a letter"),
-    ({"apiVersion": "halcyon.dev/v9"}, "apiVersion", "halcyon.dev/v1alpha1"),
 ]
 
 
@@ -271,12 +234,6 @@ def test_no_error_of_a_spec_shows_a_regular_expression() -> None:
 
     described = {*PATTERNS, ADDRESS_SCHEMA["pattern"]}  # an address has a sentence of its own
     assert {*patterns(TrainingRunSpec.model_json_schema(by_alias=True))} <= described
-
-
-def test_a_misspelt_required_field_is_one_mistake() -> None:
-    with pytest.raises(InvalidRun) as refused:
-        parse_run(document(spec__trainer__steps=..., spec__trainer__step=3))
-    assert str(refused.value) == "spec.trainer.step: unknown field; did you mean steps?"
 
 
 def test_epochs_have_a_way_to_steps() -> None:
@@ -360,11 +317,9 @@ def test_all_faults_are_reported_in_one_error() -> None:
     ("changes", "field", "mend"),
     [
         ({"spec__adapter": {"lora": {}}}, "spec.adapter", "name them in spec.from, or leave adapter out"),
-        ({"spec__mesh": {"ici": {"fsdp": 3}}}, "spec.mesh.ici", "does not equal the 2 devices"),
         ({"spec__mesh": {"ici": {"tensor": 3}}}, "spec.mesh.ici", "does not divide the 2 devices"),
         ({"spec__mesh": {"dcn": {"replica": 3}}}, "spec.mesh.dcn.replica", "set it to -1 or 2"),
         ({"spec__trainer__batchSize": 6}, "spec.trainer.batchSize", "the next one is 8"),
-        ({"spec__trainer__microbatches": 3}, "spec.trainer.batchSize", "4 x 3"),
         (
             {
                 "spec__mesh": {"ici": {"fsdp": 1, "tensor": 2}},

@@ -55,10 +55,6 @@ def test_null_removes_a_field_and_the_document_that_was_given_stays() -> None:
     ("text", "sentence"),
     [
         (
-            "spec.optimizer.learningRat=1",
-            "spec.optimizer.learningRat: unknown field; did you mean spec.optimizer.learningRate?",
-        ),
-        (
             "spec.trainer.epochs=3",
             "spec.trainer.epochs: unknown field; did you mean spec.trainer.steps? `halcyon data stats RUN.YAML --set "
             "spec.trainer.steps=1` prints the steps for 1, 2 and 3 epochs",
@@ -69,19 +65,13 @@ def test_null_removes_a_field_and_the_document_that_was_given_stays() -> None:
         ),
         ("spec.steps=1", "spec.steps: unknown field; did you mean spec.trainer.steps?"),
         ("spec.trainer.qqq=1", "spec.trainer.qqq: unknown field; there are steps, batchSize"),
-        ("spec.trainer.steps=many", "spec.trainer.steps: must be a whole number, not the text 'many'"),
         ("spec.trainer.steps=1.5", "spec.trainer.steps: must be a whole number, not 1.5"),
         ("spec.optimizer.learningRate=-1", "spec.optimizer.learningRate: must be greater than 0"),
         ("spec.trainer.precision.compute=fp16", "spec.trainer.precision.compute: must be 'float32' or 'bfloat16'"),
         ("spec.optimizer.schedule={wsd: {}}", "spec.optimizer.schedule.wsd.decaySteps: required"),
-        (
-            "spec.data.sources[7].weight=1",
-            "spec.data.sources[7].weight: spec.data.sources has 1 entry, counted from 0, so there is no [7]",
-        ),
         ("spec.data.sources.weight=1", "spec.data.sources is a list; write the number of an entry, such as [0]"),
         ("spec.trainer[0]=1", "spec.trainer is not a list, so it has no entry 0"),
         ("spec.trainer.steps.more=1", "spec.trainer.steps has no field more"),
-        ("spec.trainer.steps", "write PATH=VALUE, such as spec.trainer.steps=100"),
         ("status.phase=Running", "only fields of spec, metadata.name and metadata.namespace can be set"),
         ("metadata.labels=1", "only fields of spec, metadata.name and metadata.namespace can be set"),
         ("spec.$x=1", "not a path"),

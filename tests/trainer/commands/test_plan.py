@@ -104,16 +104,6 @@ def test_a_search_ranks_meshes_and_writes_the_best_one(tmp_path: Path) -> None:
     assert parse_run(yaml.safe_load(best.read_text())).spec.accelerator.topology == "1x1"
 
 
-def test_a_wrong_assumption_is_one_sentence(tmp_path: Path) -> None:
-    for given, said in (
-        ("prize=2", "there is no assumption prize; there are device-flops,"),
-        ("price=much", "no number"),
-    ):
-        ended = plan(document(), tmp_path, "--assume", given)
-        assert (ended.returncode, ended.stderr.count("\n")) == (ExitCode.BAD_CONFIGURATION, 1)
-        assert said in ended.stderr
-
-
 @pytest.mark.variant
 def test_a_kernel_of_an_accelerator_and_a_model_in_a_file_have_a_plan(tmp_path: Path) -> None:
     """Without the accelerator's compiler the plan is made for the processor, without the kernel, and says so."""

@@ -192,27 +192,12 @@ def test_a_divided_model_has_the_same_results(tmp_path: Path) -> None:
             assert ours[name] == (pytest.approx(value, rel=1e-5) if name.startswith("logLikelihood") else value), name
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "there is nothing to evaluate; give --task NAME=PATH, or --core FOLDER. The tasks are arc-easy, "),
-        (["--task", "arc-easy"], "--task arc-easy: give the name of a task and its file"),
-        (["--task", "arc=x"], "there is no task 'arc'"),
-        (["--task", "gsm8k=nowhere.jsonl"], "nowhere.jsonl: No such file or directory"),
-        (["--core", "nowhere"], "nowhere: it has no file core.yaml"),
-        (
-            ["--task", "spelling-bee={words}", "--answers", "4"],
-            "--answers 4: at temperature 0 all answers are the same",
-        ),
-        (["--task", "spelling-bee={words}", "--keep"], "--keep: hf:/nowhere is no checkpoint root"),
-    ],
-)
-def test_bad_arguments_are_refused_before_the_model_is_read(arguments: list[str], message: str, tmp_path: Path) -> None:
+def test_bad_arguments_are_refused_before_the_model_is_read(tmp_path: Path) -> None:
     words = tmp_path / "words.txt"
     words.write_text("bee\n")
-    done = CliRunner().invoke(app, ["eval", "hf:/nowhere", *(argument.format(words=words) for argument in arguments)])
+    done = CliRunner().invoke(app, ["eval", "hf:/nowhere", "--task", f"spelling-bee={words}", "--keep"])
     assert done.exit_code != 0
-    assert message in done.output
+    assert "--keep: hf:/nowhere is no checkpoint root" in done.output
 
 
 def test_programs_are_refused_before_the_model_is_read_where_they_are_not_safe(

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from halcyon_api.checkpoint_documents import decode_head
 from halcyon_api.ends import ExitCode
-from tests.families import llama
 from tests.trainer.support.process_groups import run_document, start_processes
 
 pytestmark = pytest.mark.slow
@@ -57,12 +53,6 @@ def trained(place: Path) -> Document:
     return run_document(place / "root", slices=1, steps=10)
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Document:
-    """A short run of one process that has not started."""
-    return run_document(tmp_path / "root", slices=1, steps=10)
-
-
 def changed(document: Document, section: str, **values: Any) -> Document:
     spec = document["spec"]
     return {**document, "spec": {**spec, section: {**spec[section], **values}}}
@@ -78,60 +68,6 @@ def some_numbers(root: Path, step: int) -> Path:
     """The largest file of a checkpoint: a chunk of an array."""
     files = (path for path in root.glob(f"steps/{step:012d}.*/data/**/*") if path.is_file())
     return max(files, key=lambda path: path.stat().st_size)
-
-
-def test_a_data_path_with_no_files(run: Document, tmp_path: Path) -> None:
-    nowhere = changed(run, "data", sources=[{"name": "corpus", "text": {"paths": [str(tmp_path / "nowhere")]}}])
-    code, report, _ = train(nowhere, tmp_path / "group")
-    assert code == ExitCode.BAD_CONFIGURATION
-    assert report["cause"] == "badConfiguration"
-    assert "nowhere" in report["message"]
-    assert "spec.data.sources" in report["message"]
-
-
-def test_a_root_that_cannot_be_written(run: Document, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    blocked = changed(run, "checkpoint", root=f"file://{tmp_path}/file/root")
-    code, report, _ = train(blocked, tmp_path / "group")
-    assert code == ExitCode.ROOT_UNUSABLE
-    assert report["cause"] == "rootUnusable"
-    assert f"{tmp_path}/file/root" in report["message"]
-
-
-@pytest.mark.parametrize(
-    ("section", "values", "sentence"),
-    [
-        ("trainer", {"seed": 7}, "seed"),
-        pytest.param(
-            "model",
-            llama(3, 32, 64, 4, numKeyValueHeads=2),
-            "numHiddenLayers",
-            marks=pytest.mark.variant,
-        ),
-    ],
-)
-def test_a_changed_run_is_rejected_with_the_differing_field(
-    trained: Document, place: Path, section: str, values: dict[str, Any], sentence: str
-) -> None:
-    before = (place / "root/HEAD").read_bytes()
-    code, report, _ = train(changed(trained, section, **values), place / "group", attempt=2)
-    assert code == ExitCode.RUN_CHANGED
-    assert sentence in report["message"]
-    assert decode_head((place / "root/HEAD").read_bytes()).committed == decode_head(before).committed
-
-
-def test_a_changed_file_is_refused_by_name(trained: Document, place: Path) -> None:
-    """The token cache is of the old file: to continue would train on text that is gone; to rebuild would silently
-    change the data.
-    """
-    before = (place / "root/HEAD").read_bytes()
-    (place / "corpus/0.txt").write_text("something else altogether\n" * 50)
-    code, report, events = train(trained, place / "group", attempt=2)
-    assert code == ExitCode.BAD_CONFIGURATION
-    assert "spec.data.sources[corpus]" in report["message"]
-    assert f"{place}/corpus/0.txt has changed" in report["message"]
-    assert not any(event["event"] in ("step", "tokenized") for event in events)
-    assert (place / "root/HEAD").read_bytes() == before
 
 
 @pytest.mark.parametrize("shared_cache", [False, pytest.param(True, marks=pytest.mark.variant)])
@@ -180,13 +116,6 @@ def test_a_deleted_token_cache_is_built_again_and_the_run_continues(trained: Doc
     assert [event["step"] for event in events if event["event"] == "restored"] == [10]
 
 
-def test_a_second_run_on_one_root_is_rejected(trained: Document, place: Path) -> None:
-    other = {**trained, "metadata": {**trained["metadata"], "name": "other"}}
-    code, report, _ = train(other, place / "group")
-    assert code == ExitCode.ROOT_TAKEN
-    assert "tests/tiny" in report["message"].replace("tests.tiny", "tests/tiny")
-
-
 def test_an_older_epoch_is_fenced(trained: Document, place: Path) -> None:
     assert train(trained, place / "group", attempt=5)[0] == ExitCode.DONE
     code, report, _ = train(trained, place / "group", attempt=4)
@@ -225,16 +154,3 @@ def test_a_run_without_a_valid_checkpoint_never_starts_again_from_step_0(
     assert code == ExitCode.NO_VALID_CHECKPOINT
     assert report["cause"] == "noValidCheckpoint"
     assert not any(event["event"] == "step" for event in events)
-
-
-def test_an_invalid_document_ends_with_one_sentence(tmp_path: Path) -> None:
-    document = run_document(tmp_path / "root", slices=1)
-    document["spec"]["modle"] = document["spec"].pop("model")
-    path = tmp_path / "run.yaml"
-    path.write_text(yaml.safe_dump(document))
-    ended = subprocess.run(
-        [sys.executable, "-m", "halcyon.commands.main", "train", str(path)], capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == ExitCode.BAD_CONFIGURATION
-    assert "spec.modle: unknown field" in ended.stderr
-    assert "Traceback" not in ended.stderr

@@ -64,7 +64,6 @@ def test_another_root_completes_a_run_that_has_only_store_settings(tmp_path: Pat
 @pytest.mark.parametrize(
     ("changes", "environ", "root", "sentence"),
     [
-        ({"spec__modle": {}}, {}, None, "spec.modle: unknown field"),
         ({}, {"HALCYON_RUN_DOCUMENT": "x"}, None, "HALCYON_ATTEMPT"),
         ({}, {}, "ftp://x/y", "file:///PATH, s3://BUCKET/PATH"),
     ],
