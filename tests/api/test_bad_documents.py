@@ -71,8 +71,6 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
         "spec.accelerator",
         "exist for v5e, v5p",
     ),
-    ({"spec__accelerator__network": "gpuDirect"}, "spec.accelerator", "exists for h100, h100-mega"),
-    ({"spec__accelerator__computeDomain": "x"}, "spec.accelerator", "exists for gb200, gb300 only"),
     ({"spec__scheduling": {"nodeSelector": {"a b": "c"}}}, "spec.scheduling.nodeSelector", "is no key of a label"),
     ({"spec__scheduling": {"labels": {"halcyon.dev/run": "c"}}}, "spec.scheduling.labels", "take another key"),
     (
@@ -88,7 +86,6 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"spec__accelerator": {"type": "v5e", "topology": "3x3"}}, "spec.accelerator", "one of 1x1, 2x2, 2x4"),
     ({"spec__accelerator": {"type": "cpu", "topology": "9999x1"}}, "spec.accelerator", "at most 1024 hosts"),
     ({"spec__accelerator__slices": 257}, "spec.accelerator.slices", "less than or equal to 256"),
-    ({"spec__accelerator__provisioning": "spot"}, "spec.accelerator", "nodes of type cpu or nvidia are chosen by"),
     (
         {"spec__accelerator": {"type": "v6e", "provisioning": "reservation"}},
         "spec.accelerator",
@@ -100,19 +97,9 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
         "set provisioning: queued",
     ),
     (
-        {"spec__accelerator": {"type": "v5p", "topology": "2x2x2", "provisioning": "flexStart"}},
-        "spec.accelerator",
-        "v5p: 2x2x1",
-    ),
-    (
         {"spec__accelerator": {"type": "v5p", "topology": "4x4x4", "provisioning": "flexStart"}},
         "spec.accelerator",
         "must have one host",
-    ),
-    (
-        {"spec__accelerator": {"type": "v6e", "reservationProject": "others-project"}},
-        "spec.accelerator",
-        "reservationProject needs a reservation",
     ),
     (
         {
@@ -136,11 +123,6 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
         "no field of the family nanochat; did you mean depth?",
     ),
     (
-        {"spec__model__numKeyValueHeads": 3},
-        "spec.model",
-        "numKeyValueHeads must divide numAttentionHeads (numKeyValueHeads 3, numAttentionHeads 4)",
-    ),
-    (
         {"spec__model": {"family": "qwen3", "layers": 2}},
         "spec.model.layers",
         "unknown field; did you mean numHiddenLayers?",
@@ -158,8 +140,6 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"spec__adapter": {"lora": {"dropout": 1.0}}}, "spec.adapter.lora.dropout", "less than 1"),
     ({"spec__adapter": {"lora": {"rank": 0}}}, "spec.adapter.lora.rank", "greater than or equal to 1"),
     ({"spec__adapter": {"lora": {"targets": []}}}, "spec.adapter.lora.targets", "at least 1"),
-    ({"spec__mesh": {"ici": {"data": -1}}}, "spec.mesh.ici", "at most one of them is -1"),
-    ({"spec__mesh": {"dcn": {"replica": 0}}}, "spec.mesh.dcn", "positive or -1"),
     ({"spec__checkpoint__root": "https://example.org/x"}, "spec.checkpoint", "file:///PATH, s3://BUCKET/PATH"),
     ({"spec__checkpoint__root": "s3://user@bucket/path"}, "spec.checkpoint", "s3://BUCKET/PATH"),
     ({"spec__checkpoint__keep": 1}, "spec.checkpoint.keep", "greater than or equal to 2"),
@@ -174,17 +154,7 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
         "in rising order of untilStep",
     ),
     ({"spec__data__sources": []}, "spec.data.sources", "at least 1"),
-    (
-        {"spec__env": [{"name": "HALCYON_ATTEMPT", "value": "9"}]},
-        "spec.env.0",
-        "this name is reserved for Halcyon or the operator's owner; leave it out (name HALCYON_ATTEMPT)",
-    ),
     ({"spec__env": [{"name": "SSL_CERT_FILE", "value": "9"}]}, "spec.env.0", "leave it out (name SSL_CERT_FILE)"),
-    (
-        {"spec__env": [{"name": "HF_TOKEN", "value": "hf_abc"}]},
-        "spec.env.0",
-        "use valueFrom.secretKeyRef (name HF_TOKEN)",
-    ),
     ({"spec__env": [{"name": "XLA_FLAGS"}]}, "spec.env.0", "give value or valueFrom, and not both"),
     ({"spec__env": [{"name": "XLA_FLAGS", "value": "a"}] * 2}, "spec.env", "XLA_FLAGS is set twice"),
     ({"spec__env": [{"name": "xla", "value": "a"}]}, "spec.env.0.name", "capital letters"),
