@@ -78,14 +78,16 @@ _BLACKWELL = {"type": "b200", "topology": "1x8"}
 _TRAINER = {"steps": 10, "batchSize": 8, "sequenceLength": 32}
 _OTHER = {"run": "base"}
 
+
+def _broken(beginning: str, **changes: Any) -> Case:
+    return beginning, document(**changes)
+
+
 BROKEN: tuple[Case, ...] = (
     *_hardware(),
-    (
-        "hiddenSize must be a multiple of numAttentionHeads, or headDim set",
-        document(spec__model__numAttentionHeads=5),
-    ),
-    ("numKeyValueHeads must divide numAttentionHeads", document(spec__model__numKeyValueHeads=3)),
-    ("a head must have an even number of features", document(spec__model__numAttentionHeads=64)),
+    _broken("hiddenSize must be a multiple of numAttentionHeads, or headDim set", spec__model__numAttentionHeads=5),
+    _broken("numKeyValueHeads must divide numAttentionHeads", spec__model__numKeyValueHeads=3),
+    _broken("a head must have an even number of features", spec__model__numAttentionHeads=64),
     ("hiddenSize must be a multiple of numAttentionHeads", _model("qwen3", numAttentionHeads=5)),
     ("numKeyValueHeads must divide", _model("olmo2", numKeyValueHeads=5)),
     ("a head must have an even number", _model("gemma", headDim=7)),
@@ -93,20 +95,15 @@ BROKEN: tuple[Case, ...] = (
     ("layerTypes must have one entry", _model("gemma3", layerTypes=["full_attention"])),
     ("layerTypes has sliding_attention", _model("qwen2", numHiddenLayers=1, layerTypes=["sliding_attention"])),
     ("ropeScaling needs a factor", _model("mistral", ropeScaling={"ropeType": "linear"})),
-    (
-        "ropeScaling of type llama3 or yarn needs",
-        document(spec__model__ropeScaling={"ropeType": "yarn", "factor": 4}),
-    ),
-    (
+    _broken("ropeScaling of type llama3 or yarn needs", spec__model__ropeScaling={"ropeType": "yarn", "factor": 4}),
+    _broken(
         "lowFreqFactor must be less",
-        document(
-            spec__model__ropeScaling={
-                "ropeType": "llama3",
-                "factor": 8,
-                "originalMaxPositionEmbeddings": 64,
-                "lowFreqFactor": 4,
-            }
-        ),
+        spec__model__ropeScaling={
+            "ropeType": "llama3",
+            "factor": 8,
+            "originalMaxPositionEmbeddings": 64,
+            "lowFreqFactor": 4,
+        },
     ),
     ("numExpertsPerTok must be at most numLocalExperts", _model("mixtral", numExpertsPerTok=9)),
     ("numExpertsPerTok must be at most numExperts", _model("qwen3Moe", numExpertsPerTok=129)),
@@ -121,95 +118,94 @@ BROKEN: tuple[Case, ...] = (
     ("hiddenSize must be a multiple of headDim", _model("nanochat", hiddenSize=100)),
     ("numKeyValueHeads must divide the query heads", _model("nanochat", numKeyValueHeads=5)),
     ("headDim must be even", _model("nanochat", headDim=7)),
-    ("matrices is for rules for hidden matrices", document(spec__optimizer={"adamw": {}, "matrices": {}})),
-    ("a group needs match or roles", document(spec__optimizer={"adamw": {}, "groups": [{"learningRate": 2.0}]})),
-    (
+    _broken("matrices is for rules for hidden matrices", spec__optimizer={"adamw": {}, "matrices": {}}),
+    _broken("a group needs match or roles", spec__optimizer={"adamw": {}, "groups": [{"learningRate": 2.0}]}),
+    _broken(
         "a frozen group is not updated",
-        document(spec__optimizer={"adamw": {}, "groups": [{"match": "*", "frozen": True, "beta2": 0.9}]}),
+        spec__optimizer={"adamw": {}, "groups": [{"match": "*", "frozen": True, "beta2": 0.9}]},
     ),
-    ("best needs evaluations", document(spec__trainer__evaluation={"best": {}})),
-    (
+    _broken("best needs evaluations", spec__trainer__evaluation={"best": {}}),
+    _broken(
         "best.of and a macro average need bySource",
-        document(spec__trainer__evaluation={"everySteps": 5, "best": {"average": "macro"}}),
+        spec__trainer__evaluation={"everySteps": 5, "best": {"average": "macro"}},
     ),
-    ("mesh.ici axes are positive", document(spec__mesh={"ici": {"data": -1}})),
-    ("mesh.dcn axes are positive", document(spec__mesh={"dcn": {"replica": 0}})),
-    (
-        "rows.start must be below",
-        document(spec__data__sources=[{"name": "a", "stdlib": {}, "rows": {"start": 4, "end": 4}}]),
+    _broken("mesh.ici axes are positive", spec__mesh={"ici": {"data": -1}}),
+    _broken("mesh.dcn axes are positive", spec__mesh={"dcn": {"replica": 0}}),
+    _broken(
+        "rows.start must be below", spec__data__sources=[{"name": "a", "stdlib": {}, "rows": {"start": 4, "end": 4}}]
     ),
-    (
+    _broken(
         "give every source a weight",
-        document(spec__data__sources=[{"name": "a", "stdlib": {}, "weight": 1}, {"name": "b", "stdlib": {}}]),
+        spec__data__sources=[{"name": "a", "stdlib": {}, "weight": 1}, {"name": "b", "stdlib": {}}],
     ),
-    ("at least one source needs", document(spec__data__sources=[{"name": "a", "stdlib": {}, "weight": 0}])),
-    (
+    _broken("at least one source needs", spec__data__sources=[{"name": "a", "stdlib": {}, "weight": 0}]),
+    _broken(
         "mixture.schedule names a source",
-        document(spec__data__mixture={"schedule": [{"fromStep": 1, "weights": [{"source": "absent", "weight": 1}]}]}),
+        spec__data__mixture={"schedule": [{"fromStep": 1, "weights": [{"source": "absent", "weight": 1}]}]},
     ),
-    ("root must be file:///PATH", document(spec__checkpoint__root="file:///a/../b")),
-    ("checkpoint.endpoint belongs to an s3:// root;", document(spec__checkpoint__endpoint="http://store:7070")),
-    ("volumeClaim belongs to", document(spec__checkpoint={"root": "s3://bucket/a", "volumeClaim": "claim"})),
-    (
-        "checkpoint.credentialsSecret belongs to an s3:// root;",
-        document(spec__checkpoint__credentialsSecret={"name": "secret"}),
+    _broken("root must be file:///PATH", spec__checkpoint__root="file:///a/../b"),
+    _broken("checkpoint.endpoint belongs to an s3:// root;", spec__checkpoint__endpoint="http://store:7070"),
+    _broken("volumeClaim belongs to", spec__checkpoint={"root": "s3://bucket/a", "volumeClaim": "claim"}),
+    _broken(
+        "checkpoint.credentialsSecret belongs to an s3:// root;", spec__checkpoint__credentialsSecret={"name": "secret"}
     ),
-    ("minSlices must not be greater", document(spec__recovery={"elastic": {"minSlices": 2, "maxSlices": 1}})),
-    (
+    _broken("minSlices must not be greater", spec__recovery={"elastic": {"minSlices": 2, "maxSlices": 1}}),
+    _broken(
         "set either required or preferred",
-        document(spec__scheduling={"queue": {"name": "a", "topology": {"required": "r", "preferred": "b"}}}),
+        spec__scheduling={"queue": {"name": "a", "topology": {"required": "r", "preferred": "b"}}},
     ),
-    ("set required, preferred or slice", document(spec__scheduling={"queue": {"name": "a", "topology": {}}})),
-    ("give value or valueFrom", document(spec__env=[{"name": "XLA_FLAGS", "value": "a", "valueFrom": _SECRET}])),
-    ("this name is reserved for Halcyon", document(spec__env=[{"name": "HALCYON_ATTEMPT", "value": "9"}])),
-    ("a name that ends in _TOKEN", document(spec__env=[{"name": "HF_TOKEN", "value": "hf_abc"}])),
-    ("from begins a training", document(spec__from=_OTHER, spec__task="data")),
-    ("task: evaluate needs from.run", document(spec__task="evaluate")),
-    ("set exactly one of run and huggingFace", document(spec__from={"step": 3})),
-    (
-        "set exactly one of run and huggingFace",
-        document(spec__from={**_OTHER, "huggingFace": {"path": "/models/base"}}),
-    ),
-    ("dataPosition needs step", document(spec__from={"run": "other", "dataPosition": 0})),
-    (
+    _broken("set required, preferred or slice", spec__scheduling={"queue": {"name": "a", "topology": {}}}),
+    _broken("give value or valueFrom", spec__env=[{"name": "XLA_FLAGS", "value": "a", "valueFrom": _SECRET}]),
+    _broken("this name is reserved for Halcyon", spec__env=[{"name": "HALCYON_ATTEMPT", "value": "9"}]),
+    _broken("a name that ends in _TOKEN", spec__env=[{"name": "HF_TOKEN", "value": "hf_abc"}]),
+    _broken("from begins a training", spec__from=_OTHER, spec__task="data"),
+    _broken("task: evaluate needs from.run", spec__task="evaluate"),
+    _broken("set exactly one of run and huggingFace", spec__from={"step": 3}),
+    _broken("set exactly one of run and huggingFace", spec__from={**_OTHER, "huggingFace": {"path": "/models/base"}}),
+    _broken("dataPosition needs step", spec__from={"run": "other", "dataPosition": 0}),
+    _broken(
         "dataPosition needs step, and a run with weightsOnly begins",
-        document(spec__from={"run": "other", "step": 3, "weightsOnly": True, "dataPosition": 0}),
+        spec__from={"run": "other", "step": 3, "weightsOnly": True, "dataPosition": 0},
     ),
-    ("step and root belong to run", document(spec__from={"huggingFace": {"path": "/models/base"}, "step": 3})),
-    ("from.step must be less", document(spec__from={**_OTHER, "step": 10})),
-    (
+    _broken("step and root belong to run", spec__from={"huggingFace": {"path": "/models/base"}, "step": 3}),
+    _broken("from.step must be less", spec__from={**_OTHER, "step": 10}),
+    _broken(
         "the family huggingFace names a file",
-        document(spec__model={"family": "huggingFace", "configFile": "/models/base/config.json"}),
+        spec__model={"family": "huggingFace", "configFile": "/models/base/config.json"},
     ),
-    ("export writes the models of a training", document(spec__export={"everySteps": 5}, spec__task="data")),
-    (
+    _broken("export writes the models of a training", spec__export={"everySteps": 5}, spec__task="data"),
+    _broken(
         "export writes the files of",
-        document(spec__export={"everySteps": 5}, spec__model={"family": "custom", "class": "package.module:Class"}),
+        spec__export={"everySteps": 5},
+        spec__model={"family": "custom", "class": "package.module:Class"},
     ),
-    ("export.root is checkpoint.root", document(spec__export={"everySteps": 5, "root": "file:///checkpoints/small"})),
-    ("export.root must be file:///PATH", document(spec__export={"everySteps": 5, "root": "file:///a/../b"})),
-    ("from.root is the other run's", document(spec__from={**_OTHER, "root": "file:///checkpoints/small"})),
-    (
+    _broken("export.root is checkpoint.root", spec__export={"everySteps": 5, "root": "file:///checkpoints/small"}),
+    _broken("export.root must be file:///PATH", spec__export={"everySteps": 5, "root": "file:///a/../b"}),
+    _broken("from.root is the other run's", spec__from={**_OTHER, "root": "file:///checkpoints/small"}),
+    _broken(
         "give at most one of cycles, cycleLengths",
-        document(spec__optimizer={"adamw": {}, "schedule": {"phases": {"cycles": 2, "cycleLengths": [5, 5]}}}),
+        spec__optimizer={"adamw": {}, "schedule": {"phases": {"cycles": 2, "cycleLengths": [5, 5]}}},
     ),
-    (
+    _broken(
         "trainer.precision.moments: bfloat16 needs",
-        document(spec__trainer__precision={"moments": "bfloat16"}, spec__optimizer={"adamw": {"beta2": 0.99}}),
+        spec__trainer__precision={"moments": "bfloat16"},
+        spec__optimizer={"adamw": {"beta2": 0.99}},
     ),
-    ("trainer.precision.momentsRounding needs", document(spec__trainer__precision={"momentsRounding": "stochastic"})),
-    ("trainer.precision.rounding needs", document(spec__trainer__precision={"rounding": "stochastic"})),
-    ("trainer.precision.products: float8 needs", document(spec__trainer__precision={"products": "float8"})),
-    ("trainer.precision.products: int8 needs", document(spec__trainer__precision={"products": "int8"})),
-    (
+    _broken("trainer.precision.momentsRounding needs", spec__trainer__precision={"momentsRounding": "stochastic"}),
+    _broken("trainer.precision.rounding needs", spec__trainer__precision={"rounding": "stochastic"}),
+    _broken("trainer.precision.products: float8 needs", spec__trainer__precision={"products": "float8"}),
+    _broken("trainer.precision.products: int8 needs", spec__trainer__precision={"products": "int8"}),
+    _broken(
         "trainer.precision.products: mxfp8 and nvfp4 need",
-        document(spec__trainer__precision={"products": "mxfp8"}, spec__accelerator=_GPU),
+        spec__trainer__precision={"products": "mxfp8"},
+        spec__accelerator=_GPU,
     ),
-    (
+    _broken(
         "trainer.precision.products: mxfp8 and nvfp4 need",
-        document(spec__trainer__precision={"products": "nvfp4"}, spec__accelerator=_GPU),
+        spec__trainer__precision={"products": "nvfp4"},
+        spec__accelerator=_GPU,
     ),
-    ("trainer.precision.narrowProducts needs", document(spec__trainer__precision={"narrowProducts": {}})),
+    _broken("trainer.precision.narrowProducts needs", spec__trainer__precision={"narrowProducts": {}}),
     *(
         (
             f"trainer.precision.narrowProducts.{field}{f': {value}' if isinstance(value, bool) else ''} is for".replace(
@@ -228,33 +224,27 @@ BROKEN: tuple[Case, ...] = (
             ("head", True, "int8"),
         )
     ),
-    ("trainer.attention: splash is a kernel", document(spec__trainer__attention="splash")),
-    ("trainer.attention: tokamax has kernels", document(spec__trainer__attention="tokamax")),
-    (
-        "trainer.attention: splash and tokamax compute",
-        document(spec__trainer__attention="splash", spec__accelerator=_TPU),
+    _broken("trainer.attention: splash is a kernel", spec__trainer__attention="splash"),
+    _broken("trainer.attention: tokamax has kernels", spec__trainer__attention="tokamax"),
+    _broken("trainer.attention: splash and tokamax compute", spec__trainer__attention="splash", spec__accelerator=_TPU),
+    _broken("trainer.attention: ring needs", spec__trainer__attention="ring"),
+    _broken("trainer.attention: only ring", spec__trainer__attention="reference", spec__mesh={"ici": {"context": 2}}),
+    _broken("set chipHours, money or until", spec__budget={}),
+    _broken("until must be a time of 2020 to 2199 with its zone", spec__budget={"until": "tomorrow"}),
+    _broken("budget.money needs accelerator.pricePerChipHour", spec__budget={"money": 5}),
+    _broken("accelerator.slices must lie", spec__recovery={"elastic": {"minSlices": 3}}),
+    _broken(
+        "leave mesh.dcn.replica out", spec__recovery={"elastic": {"minSlices": 1}}, spec__mesh={"dcn": {"replica": 2}}
     ),
-    ("trainer.attention: ring needs", document(spec__trainer__attention="ring")),
-    (
-        "trainer.attention: only ring",
-        document(spec__trainer__attention="reference", spec__mesh={"ici": {"context": 2}}),
-    ),
-    ("set chipHours, money or until", document(spec__budget={})),
-    ("until must be a time of 2020 to 2199 with its zone", document(spec__budget={"until": "tomorrow"})),
-    ("budget.money needs accelerator.pricePerChipHour", document(spec__budget={"money": 5})),
-    ("accelerator.slices must lie", document(spec__recovery={"elastic": {"minSlices": 3}})),
-    (
-        "leave mesh.dcn.replica out",
-        document(spec__recovery={"elastic": {"minSlices": 1}}, spec__mesh={"dcn": {"replica": 2}}),
-    ),
-    (
+    _broken(
         "recovery.elastic cannot be used with",
-        document(spec__recovery={"elastic": {"minSlices": 1}}, spec__scheduling={"queue": {"name": "research"}}),
+        spec__recovery={"elastic": {"minSlices": 1}},
+        spec__scheduling={"queue": {"name": "research"}},
     ),
-    ("task: replay needs from.run and from.step", document(spec__task="replay", spec__from={"run": "base"})),
-    ("toStep must be more", document(spec__task="replay", spec__from={"run": "base", "step": 9, "toStep": 9})),
-    ("spec.from.run is the run itself", document(spec__from={"run": "small"})),
-    ("spec.after.run is the run itself", document(spec__after={"run": "small"})),
+    _broken("task: replay needs from.run and from.step", spec__task="replay", spec__from={"run": "base"}),
+    _broken("toStep must be more", spec__task="replay", spec__from={"run": "base", "step": 9, "toStep": 9}),
+    _broken("spec.from.run is the run itself", spec__from={"run": "small"}),
+    _broken("spec.after.run is the run itself", spec__after={"run": "small"}),
     ("rootPrefix must not contain", defaults(rootPrefix="s3://bucket/../a")),
     ("endpoint belongs to an s3:// rootPrefix", defaults(rootPrefix="gs://bucket/a", endpoint="http://store:7070")),
     (
