@@ -9,8 +9,7 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,39 +19,13 @@ from halcyon_api.checkpoint_documents import HEAD_KEY, decode_head
 from halcyon_api.ends import ExitCode
 from halcyon_devcluster.waiting import until
 from tests.faults import rows
-from tests.faults.proxy import (
-    LOSE,
-    PASS,
-    QUOTA,
-    REFUSE,
-    SLOW_DOWN,
-    TOO_MANY,
-    Fault,
-    Hide,
-    Proxy,
-    Request,
-    Stall,
-    proxied,
-)
+from tests.faults.proxy import LOSE, PASS, QUOTA, REFUSE, SLOW_DOWN, TOO_MANY, Fault, Hide, Proxy, Request, Stall
 from tests.faults.table import Trials
 from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import Root, fill, open_root, restore_right, save_step
 from tests.trainer.checkpoint.processes import Child
-from tests.trainer.checkpoint.roots import Gateway
 
 pytestmark = [pytest.mark.slow, rows.STORE]
-
-
-@pytest.fixture
-def proxy(gateway: Gateway) -> Iterator[Proxy]:
-    with proxied(gateway.endpoint) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def bad_root(s3_root: Root, proxy: Proxy) -> Root:
-    """A bucket that is reached only through the proxy."""
-    return replace(s3_root, spec=s3_root.spec.model_copy(update={"endpoint": proxy.endpoint}))
 
 
 def once_each(fault: Fault, concerns: Callable[[Request], bool]) -> Callable[[Request], Fault]:
@@ -112,7 +85,7 @@ def check_root(root: Root, good_root: Root, steps: list[int]) -> None:
 )
 def test_one_fault_of_every_request_is_retried(
     s3_root: Root,
-    bad_root: Root,
+    root_behind: Root,
     proxy: Proxy,
     trials: Trials,
     fault: Fault,
@@ -121,7 +94,7 @@ def test_one_fault_of_every_request_is_retried(
 ) -> None:
     """Another process takes the root and saves two steps; each request for each key fails the first time."""
     proxy.decide = decide = once_each(fault, concerns)
-    with Child("train", bad_root, steps=2) as child:
+    with Child("train", root_behind, steps=2) as child:
         assert child.end() == ExitCode.DONE, (child.events[-1:], child.noise())
         assert [event["step"] for event in child.events if event["event"] == "committed"] == [1, 2]
         assert not [event for event in child.events if event["event"] == "failed"]
@@ -132,12 +105,12 @@ def test_one_fault_of_every_request_is_retried(
     )
     assert sorted(marks.values()) == [1, 1], "a commit was made twice"
     proxy.decide = everything_passes
-    check_root(bad_root, s3_root, [2, 1])
+    check_root(root_behind, s3_root, [2, 1])
     trials.count(what, len(decide.seen))  # type: ignore[attr-defined]
 
 
 def test_a_store_that_keeps_refusing_costs_checkpoints_and_not_the_training(
-    s3_root: Root, bad_root: Root, proxy: Proxy, trials: Trials
+    s3_root: Root, root_behind: Root, proxy: Proxy, trials: Trials
 ) -> None:
     """Each save gives up within its bounds and reports why; the first save after the store works again is committed.
 
@@ -145,7 +118,7 @@ def test_a_store_that_keeps_refusing_costs_checkpoints_and_not_the_training(
     ends.
     """
     limits = soon()
-    with Child("told", bad_root, partsSeconds=limits.parts_seconds, requestSeconds=limits.request_seconds) as child:
+    with Child("told", root_behind, partsSeconds=limits.parts_seconds, requestSeconds=limits.request_seconds) as child:
         for fault in (PASS, REFUSE, SLOW_DOWN, QUOTA, PASS):
             proxy.decide = lambda request, fault=fault: PASS if fault is QUOTA and request.method != "PUT" else fault
             child.tell()
@@ -161,8 +134,8 @@ def test_a_store_that_keeps_refusing_costs_checkpoints_and_not_the_training(
         assert f"DEADLINE_EXCEEDED: no answer within {limit(2)} s" in failure or "attempts failed" in failure, failure
     assert "QuotaExceeded" in failures[2]
     proxy.wait_until_idle()
-    fill(bad_root, 6)  # the next start deletes files that arrived after the save gave up
-    check_root(bad_root, s3_root, [6, 5])
+    fill(root_behind, 6)  # the next start deletes files that arrived after the save gave up
+    check_root(root_behind, s3_root, [6, 5])
     trials.count("saves during which the store was away or full", 3)
 
 
@@ -174,14 +147,14 @@ def save(checkpointer: Any, step: int) -> None:
 
 @pytest.mark.parametrize("arrives", ["before", "after"])
 def test_a_commit_that_stalls_is_made_once_or_not_at_all(
-    s3_root: Root, bad_root: Root, proxy: Proxy, trials: Trials, arrives: str
+    s3_root: Root, root_behind: Root, proxy: Proxy, trials: Trials, arrives: str
 ) -> None:
     """The change of HEAD is delayed past its deadline.
 
     It arrives before the next save, or after that save's commit, which is too late.
     """
     release = threading.Event()
-    with open_root(bad_root, limits=soon()) as checkpointer:
+    with open_root(root_behind, limits=soon()) as checkpointer:
         save(checkpointer, 1)
         stalled: list[Request] = []
 
@@ -204,7 +177,7 @@ def test_a_commit_that_stalls_is_made_once_or_not_at_all(
         wait_for_answers(proxy, stalled)
         save(checkpointer, 4)
         assert checkpointer.last_error is None
-    check_root(bad_root, s3_root, [4, 3])
+    check_root(root_behind, s3_root, [4, 3])
     assert len({entry.path for entry in decode_head(bytes((s3_root.folder / HEAD_KEY).read_bytes())).committed}) == 2
     (code,) = {code for request, code in proxy.served if request in stalled}
     assert code == (200 if arrives == "before" else 412)
@@ -222,24 +195,24 @@ def wait_for_answers(proxy: Proxy, requests: list[Request]) -> None:
 
 
 def test_a_store_that_lists_late_is_rejected_when_a_root_is_opened(
-    bad_root: Root, proxy: Proxy, trials: Trials
+    root_behind: Root, proxy: Proxy, trials: Trials
 ) -> None:
     proxy.decide = lambda request: Hide(lambda key: True)
-    with Child("train", bad_root, steps=1) as child:
+    with Child("train", root_behind, steps=1) as child:
         assert child.end() == ExitCode.ROOT_UNUSABLE
         assert "lists late (a key just written is not listed)" in child.events[-1]["text"]
     trials.count("roots that list late refused")
 
 
 def test_a_store_that_begins_to_list_late_loses_no_checkpoint(
-    s3_root: Root, bad_root: Root, proxy: Proxy, trials: Trials
+    s3_root: Root, root_behind: Root, proxy: Proxy, trials: Trials
 ) -> None:
     """The files of a save are not yet listed when the save checks for them: the save is not committed, and the failure
     is reported.
     """
     fill(s3_root, 1)
     failures: list[str] = []
-    with open_root(bad_root, callbacks=Callbacks(on_failure=failures.append)) as checkpointer:
+    with open_root(root_behind, callbacks=Callbacks(on_failure=failures.append)) as checkpointer:
         proxy.decide = lambda request: Hide(lambda key: f"{2:012d}" in key)
         save(checkpointer, 2)
         proxy.decide = everything_passes
@@ -248,8 +221,8 @@ def test_a_store_that_begins_to_list_late_loses_no_checkpoint(
     (failure,) = failures
     assert "the checkpoint at step 2 was not saved" in failure
     assert "missing from the store" in failure
-    fill(bad_root, 4)  # the next start deletes the files that were not listed, and so could not be deleted
-    check_root(bad_root, s3_root, [4, 3])
+    fill(root_behind, 4)  # the next start deletes the files that were not listed, and so could not be deleted
+    check_root(root_behind, s3_root, [4, 3])
     trials.count("saves whose files were listed late")
 
 
@@ -257,7 +230,7 @@ def test_a_store_that_begins_to_list_late_loses_no_checkpoint(
     "steps", [5, pytest.param(12, marks=pytest.mark.variant), pytest.param(300, marks=pytest.mark.long)]
 )
 def test_random_faults_of_requests_lose_and_repeat_no_commit(
-    s3_root: Root, bad_root: Root, proxy: Proxy, trials: Trials, steps: int
+    s3_root: Root, root_behind: Root, proxy: Proxy, trials: Trials, steps: int
 ) -> None:
     """A fifth of all requests fails, each in one of four ways. The store counts the commits, not the writer."""
     chance = random.Random(steps)
@@ -271,12 +244,12 @@ def test_random_faults_of_requests_lose_and_repeat_no_commit(
         return chance.choice([REFUSE, SLOW_DOWN, TOO_MANY, LOSE])
 
     proxy.decide = decide
-    with Child("train", bad_root, steps=steps) as child:
+    with Child("train", root_behind, steps=steps) as child:
         assert child.end() == ExitCode.DONE, (child.events[-1:], child.noise())
         committed = [event["step"] for event in child.events if event["event"] == "committed"]
         failed = [event["text"] for event in child.events if event["event"] == "failed"]
     assert committed[-1] == steps
     assert len(committed) + len(failed) == steps
     proxy.decide = everything_passes
-    check_root(bad_root, s3_root, committed[-1:-3:-1])
+    check_root(root_behind, s3_root, committed[-1:-3:-1])
     trials.count("requests that failed at random", faults)

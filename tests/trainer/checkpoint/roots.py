@@ -7,7 +7,7 @@ import secrets
 import socket
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from halcyon_devcluster.paths import cache_folder
 from halcyon_devcluster.programs import VERSITYGW
 from halcyon_devcluster.progress import QUIET
 from halcyon_devcluster.waiting import until
+from tests.faults.proxy import Proxy, proxied
 from tests.ports import free_port
 from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import Root
@@ -86,6 +87,19 @@ def s3_root(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Root:
         monkeypatch.setenv(name, value)
     spec = CheckpointSpec(root=f"s3://{bucket}/runs/run", endpoint=gateway.endpoint)
     return Root(spec, gateway.folder / bucket / "runs" / "run", gateway.environment)
+
+
+@pytest.fixture
+def proxy(gateway: Gateway) -> Iterator[Proxy]:
+    """A proxy in front of the gateway, which makes faults."""
+    with proxied(gateway.endpoint) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def root_behind(s3_root: Root, proxy: Proxy) -> Root:
+    """A root in a bucket that is reached only through the proxy."""
+    return replace(s3_root, spec=s3_root.spec.model_copy(update={"endpoint": proxy.endpoint}))
 
 
 @pytest.fixture(params=["file", "s3"])

@@ -8,8 +8,7 @@ import http.server
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,14 @@ from halcyon.host.storage.retry_budget import RetryBudget, WaitStopped, delay_se
 from halcyon.host.storage.store import Store
 from halcyon_api.ends import ExitCode
 from tests.faults import rows
-from tests.faults.proxy import PASS, Fault, Proxy, Request, Status, proxied
+from tests.faults.proxy import PASS, Fault, Proxy, Request, Status
 from tests.faults.table import Trials
 from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import Root, open_root
-from tests.trainer.checkpoint.roots import Gateway, gateway, s3_root
+from tests.trainer.checkpoint.roots import gateway, proxy, root_behind, s3_root
 from tests.trainer.support.process_groups import run_document, start_processes
 
-__all__ = ["gateway", "s3_root"]
+__all__ = ["gateway", "proxy", "root_behind", "s3_root"]
 
 DENIED = Status(403, "AccessDenied")
 REFUSALS = {
@@ -44,18 +43,6 @@ REFUSALS = {
 def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the delays in this process to a tenth. Another test checks how they grow."""
     shorten_delays(monkeypatch)
-
-
-@pytest.fixture
-def proxy(gateway: Gateway) -> Iterator[Proxy]:
-    with proxied(gateway.endpoint) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def behind(s3_root: Root, proxy: Proxy) -> Root:
-    """A bucket that is reached only through the proxy."""
-    return replace(s3_root, spec=s3_root.spec.model_copy(update={"endpoint": proxy.endpoint}))
 
 
 def shorten_delays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,21 +120,21 @@ def test_a_process_that_must_end_does_not_wait() -> None:
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
-def test_a_store_that_refuses_for_a_moment_is_retried(behind: Root, proxy: Proxy, refusal: str) -> None:
+def test_a_store_that_refuses_for_a_moment_is_retried(root_behind: Root, proxy: Proxy, refusal: str) -> None:
     recorded = RecordedWaits()
     proxy.decide = first(2, REFUSALS[refusal])
-    assert Store(behind.spec, retry_budget=recorded.retry_budget(limit(60))).read("HEAD").data is None
+    assert Store(root_behind.spec, retry_budget=recorded.retry_budget(limit(60))).read("HEAD").data is None
     ((root, reason, longest),) = recorded.waits
-    assert (root, recorded.ends) == (behind.spec.root, [True])
+    assert (root, recorded.ends) == (root_behind.spec.root, [True])
     assert longest == limit(60)
     assert REFUSALS[refusal].name in reason
 
 
 @pytest.mark.slow  # TensorStore itself retries this error for 30 s
 @pytest.mark.variant
-def test_a_request_is_retried_until_the_clock_is_corrected(behind: Root, proxy: Proxy) -> None:
+def test_a_request_is_retried_until_the_clock_is_corrected(root_behind: Root, proxy: Proxy) -> None:
     proxy.decide = first(14, Status(403, "RequestTimeTooSkewed"))
-    assert Store(behind.spec, retry_budget=RecordedWaits().retry_budget(limit(60))).read("HEAD").data is None
+    assert Store(root_behind.spec, retry_budget=RecordedWaits().retry_budget(limit(60))).read("HEAD").data is None
 
 
 @pytest.mark.parametrize("variable", ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"])
@@ -158,13 +145,13 @@ def test_credentials_are_read_again_for_each_try(s3_root: Root, monkeypatch: pyt
     assert Store(s3_root.spec, retry_budget=retry_budget).read("HEAD").data is None
 
 
-def test_concurrent_requests_share_one_wait(behind: Root, proxy: Proxy) -> None:
-    store = Store(behind.spec)
+def test_concurrent_requests_share_one_wait(root_behind: Root, proxy: Proxy) -> None:
+    store = Store(root_behind.spec)
     for number in range(20):
         store.write(f"one-{number:02}", b"x" * 10)
     recorded = RecordedWaits()
     proxy.decide = first(21, DENIED)
-    patient = Store(behind.spec, retry_budget=recorded.retry_budget(limit(60)))
+    patient = Store(root_behind.spec, retry_budget=recorded.retry_budget(limit(60)))
     assert patient.read_ranges([(f"one-{number:02}", 0, 10) for number in range(20)]) == [b"x" * 10] * 20
     assert len(recorded.waits) == 1
 
@@ -172,11 +159,11 @@ def test_concurrent_requests_share_one_wait(behind: Root, proxy: Proxy) -> None:
 @pytest.mark.parametrize(
     "fault", [Status(404, "NoSuchBucket"), Status(400, "EntityTooLarge")], ids=["no bucket", "too large"]
 )
-def test_failures_that_no_wait_can_fix_are_reported_at_once(behind: Root, proxy: Proxy, fault: Status) -> None:
+def test_failures_that_no_wait_can_fix_are_reported_at_once(root_behind: Root, proxy: Proxy, fault: Status) -> None:
     recorded = RecordedWaits()
     proxy.decide = lambda request: fault
     with pytest.raises(StoreFailure):
-        Store(behind.spec, retry_budget=recorded.retry_budget(1e6)).write("key", b"")
+        Store(root_behind.spec, retry_budget=recorded.retry_budget(1e6)).write("key", b"")
     assert recorded.waits == []
 
 
@@ -194,34 +181,34 @@ def behind_a_file(folder: Path) -> Any:
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT"])
-def test_a_root_is_opened_when_the_store_accepts_the_credentials(behind: Root, proxy: Proxy, method: str) -> None:
+def test_a_root_is_opened_when_the_store_accepts_the_credentials(root_behind: Root, proxy: Proxy, method: str) -> None:
     recorded = RecordedWaits()
     proxy.decide = first(2, DENIED, lambda request: request.method == method)
-    with open_root(behind, retry_budget=recorded.retry_budget(limit(60))):
-        assert behind.head["epoch"]["attempt"] == 1
+    with open_root(root_behind, retry_budget=recorded.retry_budget(limit(60))):
+        assert root_behind.head["epoch"]["attempt"] == 1
     assert len(recorded.waits) >= 1
 
 
-def test_a_root_that_stays_refused_is_unusable(behind: Root, proxy: Proxy) -> None:
+def test_a_root_that_stays_refused_is_unusable(root_behind: Root, proxy: Proxy) -> None:
     recorded = RecordedWaits()
     proxy.decide = lambda request: DENIED
     with pytest.raises(RootUnusable, match="refuses access; give the run's credentials the right to list"):
-        open_root(behind, retry_budget=recorded.retry_budget(0.15))
+        open_root(root_behind, retry_budget=recorded.retry_budget(0.15))
     assert recorded.ends == [False]
 
 
-def test_a_notice_ends_the_wait_for_a_root(behind: Root, proxy: Proxy) -> None:
+def test_a_notice_ends_the_wait_for_a_root(root_behind: Root, proxy: Proxy) -> None:
     retry_budget = RetryBudget(1e6, on_wait=lambda *_: retry_budget.stop())
     proxy.decide = lambda request: DENIED
     with pytest.raises(
         Preempted, match=r"^a notice of preemption came while the checkpoint root s3://.* refused access; "
     ):
-        open_root(behind, retry_budget=retry_budget)
+        open_root(root_behind, retry_budget=retry_budget)
 
 
-def test_a_save_that_is_refused_is_reported_and_not_waited_for(behind: Root, proxy: Proxy) -> None:
+def test_a_save_that_is_refused_is_reported_and_not_waited_for(root_behind: Root, proxy: Proxy) -> None:
     recorded = RecordedWaits()
-    with open_root(behind, retry_budget=recorded.retry_budget(1e6)) as checkpointer:
+    with open_root(root_behind, retry_budget=recorded.retry_budget(1e6)) as checkpointer:
         checkpointer.opened()
         proxy.decide = lambda request: DENIED
         with pytest.raises(StoreFailure) as caught:
@@ -253,14 +240,14 @@ def refused(events: list[dict[str, Any]]) -> list[str]:
 @rows.CREDENTIALS
 @pytest.mark.parametrize("slices", [1, pytest.param(2, marks=pytest.mark.variant)])
 def test_a_training_waits_until_its_credentials_are_accepted(
-    tmp_path: Path, behind: Root, proxy: Proxy, trials: Trials, slices: int
+    tmp_path: Path, root_behind: Root, proxy: Proxy, trials: Trials, slices: int
 ) -> None:
     """The store refuses the first requests of the token caches and of the root.
 
     The run then trains as if nothing had happened.
     """
     proxy.decide = lambda request: DENIED
-    run = document(tmp_path, behind)
+    run = document(tmp_path, root_behind)
     run["spec"]["accelerator"]["slices"] = slices
     group = start_processes(run, tmp_path / "run")
     try:
@@ -280,10 +267,10 @@ def test_a_training_waits_until_its_credentials_are_accepted(
 @pytest.mark.slow
 @rows.CREDENTIALS
 def test_a_training_whose_credentials_stay_rejected_exits_with_85(
-    tmp_path: Path, behind: Root, proxy: Proxy, trials: Trials
+    tmp_path: Path, root_behind: Root, proxy: Proxy, trials: Trials
 ) -> None:
     proxy.decide = lambda request: DENIED
-    group = start_processes(document(tmp_path, behind, accessRetrySeconds=2), tmp_path / "run")
+    group = start_processes(document(tmp_path, root_behind, accessRetrySeconds=2), tmp_path / "run")
     try:
         assert group.wait() == [ExitCode.ROOT_UNUSABLE], group.leader.output_tail()
     finally:
@@ -297,10 +284,10 @@ def test_a_training_whose_credentials_stay_rejected_exits_with_85(
 @pytest.mark.parametrize("slices", [1, pytest.param(2, marks=pytest.mark.variant)])
 @pytest.mark.parametrize("where", ["token caches", "root"])
 def test_a_notice_ends_the_wait_at_once_and_counts_no_failure(
-    tmp_path: Path, behind: Root, proxy: Proxy, trials: Trials, where: str, slices: int
+    tmp_path: Path, root_behind: Root, proxy: Proxy, trials: Trials, where: str, slices: int
 ) -> None:
     proxy.decide = lambda request: DENIED if where == "token caches" or "/data/" not in f"/{request.key}" else PASS
-    run = document(tmp_path, behind)
+    run = document(tmp_path, root_behind)
     run["spec"]["accelerator"]["slices"] = slices
     group = start_processes(run, tmp_path / "run", grace_seconds=limit(30))
     try:

@@ -17,11 +17,10 @@ from tests.faults.proxy import PASS, REFUSE, Fault, Proxy, Request, Status
 from tests.faults.table import Trials
 from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import Root
-from tests.trainer.checkpoint.roots import gateway, s3_root
-from tests.trainer.run.test_access_retries import behind, proxy
+from tests.trainer.checkpoint.roots import gateway, proxy, root_behind, s3_root
 from tests.trainer.support.process_groups import TrainerProcesses, run_document, start_processes
 
-__all__ = ["behind", "gateway", "proxy", "s3_root"]
+__all__ = ["gateway", "proxy", "root_behind", "s3_root"]
 
 STEPS = 6
 DENIED = Status(403, "AccessDenied")
@@ -73,9 +72,9 @@ def ended(group: TrainerProcesses, code: ExitCode) -> TrainerProcesses:
 @pytest.mark.parametrize("slices", [1, pytest.param(2, marks=pytest.mark.variant)])
 @pytest.mark.parametrize("moment", ["listing", pytest.param("reading", marks=pytest.mark.variant)])
 def test_a_training_waits_for_its_sources_and_is_bitwise_the_same(
-    tmp_path: Path, behind: Root, proxy: Proxy, trials: Trials, moment: str, slices: int
+    tmp_path: Path, root_behind: Root, proxy: Proxy, trials: Trials, moment: str, slices: int
 ) -> None:
-    calm = document(tmp_path, behind, "calm")
+    calm = document(tmp_path, root_behind, "calm")
     calm["spec"]["accelerator"]["slices"] = slices
     expected = ended(start_processes(calm, tmp_path / "calm"), ExitCode.DONE).leader.losses()
     assert sorted(expected) == list(range(1, STEPS + 1))
@@ -88,7 +87,7 @@ def test_a_training_waits_for_its_sources_and_is_bitwise_the_same(
         return DENIED
 
     proxy.decide = decide
-    run = document(tmp_path, behind, "run")
+    run = document(tmp_path, root_behind, "run")
     run["spec"]["accelerator"]["slices"] = slices
     group = start_processes(run, tmp_path / "run")
     try:
@@ -112,11 +111,11 @@ def test_a_training_waits_for_its_sources_and_is_bitwise_the_same(
     "fault", [pytest.param(DENIED, id="refused"), pytest.param(REFUSE, id="no answer", marks=pytest.mark.variant)]
 )
 def test_a_training_whose_sources_stay_unreachable_exits_with_87(
-    tmp_path: Path, behind: Root, proxy: Proxy, trials: Trials, fault: Fault
+    tmp_path: Path, root_behind: Root, proxy: Proxy, trials: Trials, fault: Fault
 ) -> None:
     proxy.decide = lambda request: fault if of_a_source(request) else PASS
     group = ended(
-        start_processes(document(tmp_path, behind, "run", accessRetrySeconds=2), tmp_path / "run"),
+        start_processes(document(tmp_path, root_behind, "run", accessRetrySeconds=2), tmp_path / "run"),
         ExitCode.DATA_UNREACHABLE,
     )
     report = group.leader.report()
@@ -130,10 +129,10 @@ def test_a_training_whose_sources_stay_unreachable_exits_with_87(
 @rows.SOURCES
 @pytest.mark.parametrize("slices", [1, pytest.param(2, marks=pytest.mark.variant)])
 def test_a_notice_ends_the_wait_for_a_source_and_counts_no_failure(
-    tmp_path: Path, behind: Root, proxy: Proxy, trials: Trials, slices: int
+    tmp_path: Path, root_behind: Root, proxy: Proxy, trials: Trials, slices: int
 ) -> None:
     proxy.decide = lambda request: DENIED if of_a_source(request) else PASS
-    run = document(tmp_path, behind, "run")
+    run = document(tmp_path, root_behind, "run")
     run["spec"]["accelerator"]["slices"] = slices
     group = start_processes(run, tmp_path / "run", grace_seconds=limit(30))
     try:

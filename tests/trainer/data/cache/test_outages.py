@@ -5,7 +5,7 @@ undisturbed build.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +22,18 @@ from halcyon.host.storage.retry_budget import SOURCES, RetryBudget
 from halcyon.host.storage.store import Store
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.training_run import TrainingRunSpec
-from tests.faults.proxy import PASS, Fault, Proxy, Request, Status, proxied
+from tests.faults.proxy import PASS, Fault, Proxy, Request, Status
 from tests.suite.limits import limit
-from tests.trainer.checkpoint.roots import Gateway, gateway
+from tests.trainer.checkpoint.roots import gateway, proxy
 from tests.trainer.data.cache.runs import files_below, spec_of, write_jsonl
 from tests.trainer.data.sources.conftest import Bucket, bucket
 from tests.trainer.run.test_access_retries import RecordedWaits, shorten_delays
 from tests.variants import few_of
 
-__all__ = ["bucket", "gateway"]
+__all__ = ["bucket", "gateway", "proxy"]
 
 DENIED = Status(403, "AccessDenied")
 FILES = ("a.jsonl", "b.jsonl", "c.jsonl")
-
-
-@pytest.fixture
-def proxy(gateway: Gateway) -> Iterator[Proxy]:
-    with proxied(gateway.endpoint) as proxy:
-        yield proxy
 
 
 @pytest.fixture

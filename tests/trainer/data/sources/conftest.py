@@ -21,9 +21,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from halcyon.data.sources import Access
-from tests.trainer.checkpoint.roots import Gateway, gateway
+from tests.trainer.checkpoint.roots import Gateway, gateway, proxy
 
-__all__ = ["Bucket", "WebServer", "bucket", "gateway", "web_server"]
+__all__ = ["Bucket", "WebServer", "bucket", "gateway", "proxy", "web_server"]
 
 
 @dataclass(frozen=True)

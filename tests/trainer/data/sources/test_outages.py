@@ -7,7 +7,6 @@ from __future__ import annotations
 import pickle
 import socket
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,8 +22,7 @@ from halcyon.tokenizer.resolve import resolve
 from halcyon_api.ends import ExitCode
 from halcyon_api.spec.sources import DataSourceSpec
 from halcyon_api.spec.tokenizer import TokenizerSpec
-from tests.faults.proxy import PASS, REFUSE, SLOW_DOWN, TOO_MANY, Fault, Proxy, Request, Status, proxied
-from tests.trainer.checkpoint.roots import Gateway
+from tests.faults.proxy import PASS, REFUSE, SLOW_DOWN, TOO_MANY, Fault, Proxy, Request, Status
 from tests.trainer.data.sources.cases import jsonl_source, parquet_source, text_source, texts, write_jsonl
 from tests.trainer.data.sources.conftest import Bucket
 
@@ -39,12 +37,6 @@ OUTAGES: dict[str, tuple[Fault, str]] = {
     "503": (SLOW_DOWN, "HTTP status 503"),
     "reset": (REFUSE, "no connection"),
 }
-
-
-@pytest.fixture
-def proxy(gateway: Gateway) -> Iterator[Proxy]:
-    with proxied(gateway.endpoint) as proxy:
-        yield proxy
 
 
 @pytest.fixture
