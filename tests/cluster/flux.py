@@ -7,11 +7,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +20,7 @@ from halcyon_devcluster.programs import FLUX_SOURCE, Group
 from tests.gitops.readers import program
 from tests.ports import free_port
 from tests.suite.limits import limit
+from tests.web import serving
 
 NAMESPACE = "flux-system"
 _AUTHOR = ("-c", "user.name=Researcher", "-c", "user.email=researcher@example.com")
@@ -104,13 +104,8 @@ def served(source: Path, folder: Path) -> Iterator[Repository]:
     subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", bare], check=True)
     subprocess.run(["git", "init", "--quiet", "--initial-branch=main", tree], check=True)
     subprocess.run(["git", "remote", "add", "origin", bare], cwd=tree, check=True)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _git_handler(bare.parent))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield Repository(tree, f"http://127.0.0.1:{server.server_port}/{bare.name}")
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(_git_handler(bare.parent)) as address:
+        yield Repository(tree, f"http://{address}/{bare.name}")
 
 
 @contextmanager

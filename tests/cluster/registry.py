@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import ssl
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from tests.web import Handler, serving
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.cncf.helm.config.v1+json"
@@ -60,31 +59,12 @@ def registry(package: Path, name: str, version: str, certificate: tuple[Path, Pa
     """
     found = answers(package.read_bytes(), name, version)
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class Answers(Handler):
+        def get(self) -> None:
             path = self.path.partition("?")[0]
             kind, content = found.get(path, ("application/json", b'{"errors": [{"code": "NAME_UNKNOWN"}]}'))
-            self.send_response(200 if path in found else 404)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(content)))
-            self.send_header("Docker-Content-Digest", _digest(content))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(content)
+            headers = {"Content-Type": kind, "Docker-Content-Digest": _digest(content)}
+            self.answer(200 if path in found else 404, content, headers)
 
-        do_HEAD = do_GET  # noqa: N815
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    if certificate is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*certificate)
-        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(Answers, *(certificate or ())) as address:
+        yield address

@@ -5,10 +5,8 @@ answers.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -23,35 +21,19 @@ from halcyon_operator.run.metrics import Metrics
 from tests.operator.builders import at, head, jobset, observed, pod, run
 from tests.operator.simulation import SimulatedCluster
 from tests.operator.test_defaults import TEAM, put, ready, short
+from tests.web import Handler, serving
 
 PAGE = "internal-page-7f3a"
 """Text that only the store has, and that must not appear anywhere else."""
 
 
 class ObjectStore:
-    """A server that records each request and gives the answer that the test sets."""
+    """Records each request, and gives the answer that the test sets."""
 
     def __init__(self) -> None:
         self.seen: list[dict[str, str]] = []
         self.answer: tuple[int, dict[str, str], bytes] = (200, {}, b"")
-        store = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                store.seen.append(dict(self.headers))
-                status, headers, body = store.answer
-                self.send_response(status)
-                for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.endpoint = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+        self.endpoint = ""
 
     def read(self, *listed: str) -> HeadReading:
         spec = CheckpointSpec(root="s3://bucket/run", endpoint=self.endpoint)
@@ -63,9 +45,16 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.setenv(name, f"the-{name}")
     store = ObjectStore()
-    yield store
-    store.server.shutdown()
-    store.server.server_close()
+
+    class Answers(Handler):
+        def get(self) -> None:
+            store.seen.append(dict(self.headers))
+            status, headers, body = store.answer
+            self.answer(status, body, headers)
+
+    with serving(Answers) as address:
+        store.endpoint = f"http://{address}"
+        yield store
 
 
 @pytest.mark.parametrize("listed", [(), ("http://other:1",)])

@@ -26,6 +26,7 @@ from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_devcluster.machine import factor
 from tests.trainer.checkpoint.helpers import Root, epoch, fill, mesh, numbers, on, open_root, position, snapshot_of
+from tests.web import serving
 
 
 def test_epochs_of_a_cluster_and_of_a_laptop(root: Root) -> None:
@@ -211,11 +212,8 @@ def _etag(body: bytes) -> str:
 @contextlib.contextmanager
 def careless_store(*, compares: bool, lists: bool) -> Iterator[str]:
     settings = {"objects": {}, "compares": compares, "lists": lists, "compared": threading.Barrier(2)}
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Careless,), settings)) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with serving(type("Answers", (_Careless,), settings)) as address:
+        yield f"http://{address}"
 
 
 CREATES = r"does not support conditional creation \(\d of 7 created the same key, where one may\)"

@@ -4,10 +4,8 @@ limit.
 
 from __future__ import annotations
 
-import http.server
 import os
 import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import Root, open_root
 from tests.trainer.checkpoint.roots import gateway, proxy, root_behind, s3_root
 from tests.trainer.support.process_groups import run_document, start_processes
+from tests.web import Handler, serving
 
 __all__ = ["gateway", "proxy", "root_behind", "s3_root"]
 
@@ -353,26 +352,15 @@ def test_a_metadata_server_that_is_late_is_waited_for() -> None:
     """The server first answers 404, as it does for a pod that it does not know yet."""
     asked: list[str | None] = []
 
-    class Late(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class Late(Handler):
+        def get(self) -> None:
             asked.append(self.headers["Metadata-Flavor"])
-            self.send_response(404 if len(asked) < 3 else 200)
-            self.end_headers()
+            self.answer(404 if len(asked) < 3 else 200)
 
-        def log_message(self, *_: Any) -> None:
-            return
-
-    server = http.server.HTTPServer(("127.0.0.1", 0), Late)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
     recorded = RecordedWaits()
-    try:
-        environ = {"HOME": "/nowhere", "GCE_METADATA_ROOT": f"127.0.0.1:{server.server_port}"}
+    with serving(Late) as address:
+        environ = {"HOME": "/nowhere", "GCE_METADATA_ROOT": address}
         wait_for_server("gs://bucket/run", environ, recorded.retry_budget(limit(60)))
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
     assert (asked, recorded.ends) == (["Google"] * 3, [True])
     assert recorded.waits[0][1] == "the metadata server gives no credentials yet"
 

@@ -9,11 +9,9 @@ import json
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from typing import Any
 from urllib.parse import unquote, urlparse
 
 import pytest
@@ -24,6 +22,7 @@ from halcyon.commands.main import app
 from halcyon.host.errors import BadConfiguration, DataUnreachable
 from halcyon.weights.model_file import read_model
 from tests.trainer.weights.folders import exported, llama_tensors, same_bits, write_folder
+from tests.web import Handler, serving
 
 COMMIT = "a" * 40
 
@@ -35,7 +34,6 @@ class Hub:
     folder: Path
     asked: list[str] = field(default_factory=list)
     """Files that were downloaded."""
-    server: ThreadingHTTPServer | None = None
 
     def answer(self, path: str, token: str | None) -> tuple[int, bytes, dict[str, str]]:
         if not path.startswith(("/api/models/owner/tiny", "/owner/tiny/resolve/")):
@@ -54,12 +52,11 @@ class Hub:
         self.asked.append(file.name)
         return 200, file.read_bytes(), {"etag": f'"{_etag(file)}"', "x-repo-commit": COMMIT}
 
+    network: ExitStack = field(default_factory=ExitStack)
+
     def stop(self) -> None:
         """End the server: from now on there is no network."""
-        if self.server is not None:
-            self.server.shutdown()
-            self.server.server_close()
-            self.server = None
+        self.network.close()
 
 
 def _etag(file: Path) -> str:
@@ -72,29 +69,12 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     (folder / "pytorch_model.bin").write_bytes(b"the same weights in a format that is not read")
     hub = Hub(folder)
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the parent's name
-            pass
-
-        def do_HEAD(self) -> None:
-            self.do_GET()
-
-        def do_GET(self) -> None:
+    class Answers(Handler):
+        def get(self) -> None:
             status, body, headers = hub.answer(unquote(urlparse(self.path).path), self.headers.get("authorization"))
-            self.send_response(status)
-            for name, value in {
-                "content-length": str(len(body)),
-                "content-type": "application/json",
-                **headers,
-            }.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
+            self.answer(status, body, {"content-type": "application/json", **headers})
 
-    hub.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=hub.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    endpoint = f"http://127.0.0.1:{hub.server.server_address[1]}"
+    endpoint = f"http://{hub.network.enter_context(serving(Answers))}"
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
     monkeypatch.setattr(
         "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}"

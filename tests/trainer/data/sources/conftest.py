@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 import secrets
-import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -22,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from halcyon.data.sources import Access
 from tests.trainer.checkpoint.roots import Gateway, gateway, proxy
+from tests.web import serving
 
 __all__ = ["Bucket", "WebServer", "bucket", "gateway", "proxy", "web_server"]
 
@@ -107,19 +106,9 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def serve(folder: Path, certificate: Path, *, ranges: bool) -> Iterator[WebServer]:
     """A web server of a folder."""
     state: list[WebServer] = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(folder), state=lambda: state[0]))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    state.append(WebServer(f"https://localhost:{server.server_address[1]}", ranges))
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with serving(partial(_Handler, directory=str(folder), state=lambda: state[0]), certificate) as address:
+        state.append(WebServer(f"https://localhost:{address.partition(':')[2]}", ranges))
         yield state[0]
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @pytest.fixture(params=[True, False], ids=["ranges", "no ranges"])

@@ -4,9 +4,7 @@ status.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -15,6 +13,7 @@ from halcyon.data.sources.access import parse_address
 from halcyon.data.sources.failures import Unreadable
 from halcyon.data.sources.remote import look_up
 from halcyon.host.storage.failures import from_tensorstore
+from tests.web import Handler, serving
 
 PAGE = "internal-page-7f3a"
 
@@ -23,25 +22,12 @@ PAGE = "internal-page-7f3a"
 def server() -> Iterator[str]:
     """A server that answers with the status that the path names."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = f"{PAGE}\n{PAGE}".encode()
-            self.send_response(int(self.path.rpartition("/")[2]))
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    class Answers(Handler):
+        def get(self) -> None:
+            self.answer(int(self.path.rpartition("/")[2]), f"{PAGE}\n{PAGE}".encode())
 
-        def do_HEAD(self) -> None:
-            self.do_GET()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
+    with serving(Answers) as address:
+        yield f"http://{address}"
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 409, 418, 500])

@@ -8,9 +8,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlparse
 
@@ -23,6 +21,7 @@ from halcyon.data.sources.files import fetch_file
 from halcyon.host.errors import BadConfiguration, DataUnreachable
 from halcyon_api.spec.sources import DataSourceSpec, HuggingFaceSourceSpec
 from tests.trainer.data.sources.cases import NOW, all_pieces, jsonl_source, rows_of, texts, values, write_jsonl
+from tests.web import Handler, serving
 
 PREFIX = "/api/datasets/owner/name"
 
@@ -46,20 +45,14 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[int]) -> 
     root = tmp_path / "name"
     root.mkdir()
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the parent's name
-            pass
-
-        def do_HEAD(self) -> None:
-            self.do_GET()
-
-        def do_POST(self) -> None:
+    class Answers(Handler):
+        def post(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"])).decode()
             asked = json.loads(body)["paths"] if body.startswith("{") else parse_qs(body)["paths"]
             found = [root / path for path in asked if (root / path).exists()]
             self._answer(200, json.dumps([_entry(root, file) for file in found]).encode())
 
-        def do_GET(self) -> None:
+        def get(self) -> None:
             path = unquote(urlparse(self.path).path)
             if answers:
                 self._answer(answers[0], b"{}")
@@ -83,27 +76,11 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[int]) -> 
                 self._answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
 
         def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-            self.send_response(status)
-            for name, value in {
-                "content-length": str(len(body)),
-                "content-type": "application/json",
-                **(headers or {}),
-            }.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
+            self.answer(status, body, {"content-type": "application/json", **(headers or {})})
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
-    try:
+    with serving(Answers) as address:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://{address}")
         yield root
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @pytest.mark.parametrize("status", [401, 403])  # the hub's client itself retries this status for 30 s
