@@ -216,6 +216,7 @@ generate: setup ## Write all generated files: CRDs, reference, dashboards, alert
 	@$(BIN)/python -m tests.parity.templates.page
 	@$(BIN)/python -m tests.suite.generate
 	@$(BIN)/python docs/make_fits.py
+	@$(BIN)/python docs/make_api.py
 
 .PHONY: schemas
 schemas: setup ## Write the JSON schemas of a release into .halcyon/schema, for editors and kubeconform

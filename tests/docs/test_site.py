@@ -64,3 +64,10 @@ def test_links_out_of_the_pages_lead_to_the_repository(tmp_path: Path) -> None:
 def test_the_page_of_what_fits_is_generated() -> None:
     fits = _program("make_fits")
     assert fits.PAGE.read_text(encoding="utf-8") == fits.page(), "run: make generate"
+
+
+def test_the_page_of_the_python_interface_is_generated() -> None:
+    halcyon = pytest.importorskip("halcyon")
+    pytest.importorskip("jax")
+    api = _program("make_api")
+    assert api.PAGE.read_text(encoding="utf-8") == api.page(halcyon), "run: make generate"
