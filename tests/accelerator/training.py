@@ -21,32 +21,12 @@ from halcyon_api.overrides import parse_override, with_overrides
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import TrainingRunSpec
 from tests.accelerator.measure import hardware_type, peak_flops
+from tests.families import llama
 
-LLAMA_1B = {
-    "numHiddenLayers": 16,
-    "hiddenSize": 2048,
-    "intermediateSize": 8192,
-    "numAttentionHeads": 32,
-    "numKeyValueHeads": 8,
-    "headDim": 64,
-    "tieWordEmbeddings": True,
-}
-LLAMA_8B_WIDTHS = {
-    "numHiddenLayers": 6,
-    "hiddenSize": 4096,
-    "intermediateSize": 14_336,
-    "numAttentionHeads": 32,
-    "numKeyValueHeads": 8,
-}
+LLAMA_1B = llama(16, 2048, 8192, 32, numKeyValueHeads=8, headDim=64, tieWordEmbeddings=True)
+LLAMA_8B_WIDTHS = llama(6, 4096, 14336, 32, numKeyValueHeads=8)
 """Six of the 32 layers of Llama 3 8B, whose state fits one device."""
-LLAMA_TINY = {
-    "numHiddenLayers": 2,
-    "hiddenSize": 64,
-    "intermediateSize": 128,
-    "numAttentionHeads": 4,
-    "numKeyValueHeads": 2,
-    "tieWordEmbeddings": True,
-}
+LLAMA_TINY = llama(2, 64, 128, 4, numKeyValueHeads=2, tieWordEmbeddings=True)
 VOCABULARY = 128_256
 DOCUMENT = 1000
 """Mean length of a document, in tokens."""

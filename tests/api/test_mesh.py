@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES
@@ -15,7 +17,7 @@ from halcyon_api.spec.model_shape import ModelShape, Split
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.validation import find_problems
 from tests.api.documents import minimal_spec
-from tests.families import SMALL_FAMILIES
+from tests.families import SMALL_FAMILIES, llama
 
 
 @pytest.mark.parametrize(
@@ -67,33 +69,15 @@ def test_replicas_must_be_the_slices() -> None:
         resolve_mesh(MeshSpec(dcn=DcnAxes(replica=4)), Topology(2, 1, 1))
 
 
-LLAMA_8B = {
-    "numHiddenLayers": 32,
-    "hiddenSize": 4096,
-    "intermediateSize": 14336,
-    "numAttentionHeads": 32,
-    "numKeyValueHeads": 8,
-}
-LLAMA_70B = {
-    "numHiddenLayers": 80,
-    "hiddenSize": 8192,
-    "intermediateSize": 28672,
-    "numAttentionHeads": 64,
-    "numKeyValueHeads": 8,
-}
-LLAMA_405B = {
-    "numHiddenLayers": 126,
-    "hiddenSize": 16384,
-    "intermediateSize": 53248,
-    "numAttentionHeads": 128,
-    "numKeyValueHeads": 8,
-}
+LLAMA_8B = llama(32, 4096, 14336, 32, numKeyValueHeads=8)
+LLAMA_70B = llama(80, 8192, 28672, 64, numKeyValueHeads=8)
+LLAMA_405B = llama(126, 16384, 53248, 128, numKeyValueHeads=8)
 
 
-def spec(accelerator: dict[str, object], llama: dict[str, int], **changes: object) -> TrainingRunSpec:
+def spec(accelerator: dict[str, object], model: dict[str, Any], **changes: object) -> TrainingRunSpec:
     return minimal_spec(
         spec__accelerator=accelerator,
-        spec__model={"family": "llama"} | llama,
+        spec__model={"family": "llama"} | model,
         spec__tokenizer={"tokenizerJson": {"path": "t.json"}},
         spec__trainer__batchSize=4608,
         **changes,
@@ -101,7 +85,7 @@ def spec(accelerator: dict[str, object], llama: dict[str, int], **changes: objec
 
 
 @pytest.mark.parametrize(
-    ("kind", "topology", "llama", "expected"),
+    ("kind", "topology", "model", "expected"),
     [
         # A model that is small for its devices is sharded over all of them, as without a suggestion.
         ("cpu", "2x4", LLAMA_405B, (1, 8, 1)),
@@ -127,9 +111,9 @@ def spec(accelerator: dict[str, object], llama: dict[str, int], **changes: objec
     ],
 )
 def test_a_mesh_is_suggested_from_the_size_of_the_model(
-    kind: str, topology: str, llama: dict[str, int], expected: tuple[int, int, int]
+    kind: str, topology: str, model: dict[str, Any], expected: tuple[int, int, int]
 ) -> None:
-    mesh = run_mesh(spec({"type": kind, "topology": topology}, llama))
+    mesh = run_mesh(spec({"type": kind, "topology": topology}, model))
     assert (mesh.data, mesh.fsdp, mesh.tensor) == expected
 
 

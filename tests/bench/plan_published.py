@@ -26,24 +26,13 @@ import yaml
 
 sys.path.append(str(Path(__file__).parents[2]))
 
+from tests.families import llama
 from tests.page_block import block, write_block
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-LLAMA_2_7B = {"numHiddenLayers": 32, "hiddenSize": 4096, "intermediateSize": 11_008, "numAttentionHeads": 32}
-LLAMA_2_70B = {
-    "numHiddenLayers": 80,
-    "hiddenSize": 8192,
-    "intermediateSize": 28_672,
-    "numAttentionHeads": 64,
-    "numKeyValueHeads": 8,
-}
-LLAMA_3_8B = {
-    "numHiddenLayers": 32,
-    "hiddenSize": 4096,
-    "intermediateSize": 14_336,
-    "numAttentionHeads": 32,
-    "numKeyValueHeads": 8,
-}
+LLAMA_2_7B = llama(32, 4096, 11008, 32)
+LLAMA_2_70B = llama(80, 8192, 28672, 64, numKeyValueHeads=8)
+LLAMA_3_8B = llama(32, 4096, 14336, 32, numKeyValueHeads=8)
 LLAMA_3_70B = LLAMA_2_70B
 
 
@@ -56,7 +45,7 @@ class Published:
         type: Type of accelerator.
         topology: Topology of a slice.
         chips: Its chips.
-        llama: ``spec.model.llama``.
+        model: ``spec.model``.
         vocabulary: Tokens of the vocabulary.
         length: Positions of a sequence.
         rows: Sequences of a chip in a step.
@@ -71,7 +60,7 @@ class Published:
     type: str
     topology: str
     chips: int
-    llama: dict[str, Any]
+    model: dict[str, Any]
     vocabulary: int
     length: int
     rows: float
@@ -91,7 +80,7 @@ class Published:
             "metadata": {"name": "published"},
             "spec": {
                 "accelerator": {"type": self.type, "topology": self.topology},
-                "model": {"family": "llama"} | self.llama,
+                "model": self.model,
                 "tokenizer": {"bpe": {"vocabSize": self.vocabulary}},
                 "data": {"sources": [{"name": "random", "stdlib": {}}], "attendAcrossDocuments": True},
                 "optimizer": {"learningRate": 0.0003, "adamw": {}},
@@ -183,20 +172,17 @@ QWEN_3_30B: dict[str, Any] = {
     "numExpertsPerTok": 8,
     "moeIntermediateSize": 768,
 }
-LLAMA_3_1B = {
-    "numHiddenLayers": 16, "hiddenSize": 2048, "intermediateSize": 8192, "numAttentionHeads": 32, "numKeyValueHeads": 8, "headDim": 64,
-    "tieWordEmbeddings": True,
-}  # fmt: skip
+LLAMA_3_1B = llama(16, 2048, 8192, 32, numKeyValueHeads=8, headDim=64, tieWordEmbeddings=True)
 
 
 def large() -> dict[str, dict[str, Any]]:
     """Documents of large trainings by a few words."""
 
     def of(
-        where: tuple[str, str, int], llama: dict[str, Any], length: int, rows: int, **trainer: Any
+        where: tuple[str, str, int], model: dict[str, Any], length: int, rows: int, **trainer: Any
     ) -> dict[str, Any]:
         kind, topology, chips = where
-        return Published("", kind, topology, chips, llama, 128_256, length, rows, 0, "", trainer).document()
+        return Published("", kind, topology, chips, model, 128_256, length, rows, 0, "", trainer).document()
 
     dense, sparse = of(("v6e", "16x16", 512), LLAMA_3_70B, 8192, 1), of(("h200", "1x8", 8), {}, 4096, 8)
     dense["spec"]["accelerator"]["slices"] = 2

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from halcyon_api.training_run import TrainingRunSpec
+from tests.families import llama
 
 LENGTH, DEVICES = 8192, 8
 """Positions of a sequence; devices of each program, with one sequence on each."""
@@ -21,10 +22,8 @@ GPUS = ("h100", "h200", "b200")
 
 _EXPERTS: dict[str, Any] = {"numExpertsPerTok": 8}
 MODELS: dict[str, dict[str, Any]] = {
-    "1B": {"family": "llama", "numHiddenLayers": 16, "hiddenSize": 2048, "intermediateSize": 8192, "numAttentionHeads": 32, "numKeyValueHeads": 8, "headDim": 64,
-            "tieWordEmbeddings": True,},
-    "8B": {"family": "llama", "numHiddenLayers": 32, "hiddenSize": 4096, "intermediateSize": 14336, "numAttentionHeads": 32, "numKeyValueHeads": 8,
-    "headDim": 128},
+    "1B": llama(16, 2048, 8192, 32, numKeyValueHeads=8, headDim=64, tieWordEmbeddings=True),
+    "8B": llama(32, 4096, 14336, 32, numKeyValueHeads=8, headDim=128),
     "MoE": {"family": "qwen3Moe"} | _EXPERTS
         | {
             "numHiddenLayers": 4, "hiddenSize": 2048, "intermediateSize": 6144, "numAttentionHeads": 32,

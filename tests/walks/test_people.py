@@ -160,7 +160,7 @@ def test_a_platform_engineer_plans_an_8b(tmp_path: Path) -> None:
     document = yaml.safe_load((REPOSITORY / "examples" / "local-llama.yaml").read_text())
     changes: dict[str, Any] = {
         "spec.accelerator": {"type": "v5p", "topology": "2x2x4", "provisioning": "spot"},
-        "spec.model": {"family": "llama"} | LLAMA_3_8B,
+        "spec.model": LLAMA_3_8B,
         "spec.tokenizer": {"bpe": {"vocabSize": 128_256}},
         "spec.trainer": {
             "steps": 1000, "batchSize": 16, "sequenceLength": 4096, "precision": {"compute": "bfloat16"},

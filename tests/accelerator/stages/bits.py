@@ -22,9 +22,7 @@ STEPS = 20
 
 def rows(options: Options) -> Iterator[Row]:
     """One row for each value of ``trainer.determinism``."""
-    model, vocabulary = options.pick(
-        ({"family": "llama"} | LLAMA_1B, VOCABULARY), ({"family": "llama"} | LLAMA_TINY, 512)
-    )
+    model, vocabulary = options.pick((LLAMA_1B, VOCABULARY), (LLAMA_TINY, 512))
     batch, length = options.pick((4, 8192), (2, 64))
     for determinism in DETERMINISM:
         training = Training(

@@ -53,7 +53,7 @@ def rows(options: Options, case: tuple[str, ...]) -> Iterator[Row]:
     length = int(case[0]) if case[0].isdigit() else 8192
     batch, length = options.pick((32_768 // length, length), (2, 64))
     full = LLAMA_8B_WIDTHS if "8b" in case else LLAMA_1B
-    model, vocabulary = options.pick(({"family": "llama"} | full, VOCABULARY), ({"family": "llama"} | LLAMA_TINY, 512))
+    model, vocabulary = options.pick((full, VOCABULARY), (LLAMA_TINY, 512))
     settings = [FIELDS[word] for word in case if word in FIELDS]
     try:
         spec = spec_of(model, *settings, batch=batch, length=length)

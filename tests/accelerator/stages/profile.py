@@ -35,9 +35,7 @@ def rows(options: Options) -> Iterator[Row]:
     """The shares of one step, then its ten longest kernels."""
     # Without graphs of CUDA, whose kernels a trace does not show one by one.
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_enable_command_buffer="
-    model, vocabulary = options.pick(
-        ({"family": "llama"} | LLAMA_1B, VOCABULARY), ({"family": "llama"} | LLAMA_TINY, 512)
-    )
+    model, vocabulary = options.pick((LLAMA_1B, VOCABULARY), (LLAMA_TINY, 512))
     batch, length = options.pick((4, 8192), (2, 64))
     training = Training(spec_of(model, batch=batch, length=length), vocabulary)
     state, _, _ = training.run(training.initial(), 3)

@@ -29,10 +29,8 @@ def rows(options: Options) -> Iterator[Row]:
     for widths, model in (("1B", LLAMA_1B), ("8B", LLAMA_8B_WIDTHS)):
         sizes, vocabulary = options.pick((model, VOCABULARY), (LLAMA_TINY, 512))
         batch, length = options.pick((32_768 // LENGTH, LENGTH), (2, 64))
-        alone, *_ = _measured({"family": "llama"} | sizes, vocabulary, batch, length, 1, options)
-        step, training, loss = _measured(
-            {"family": "llama"} | sizes, vocabulary, DEVICES * batch, length, DEVICES, options
-        )
+        alone, *_ = _measured(sizes, vocabulary, batch, length, 1, options)
+        step, training, loss = _measured(sizes, vocabulary, DEVICES * batch, length, DEVICES, options)
         planned, used = step_bytes(training.step), (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
         mfu = training.mfu(step)
         yield {

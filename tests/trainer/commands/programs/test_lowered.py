@@ -18,18 +18,12 @@ from halcyon_api.reading import parse_run
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import TrainingRunSpec
 from tests.api.documents import document, minimal_spec
+from tests.families import llama
 
 LENGTH = 1024
 
 
-LLAMA = {
-    "numHiddenLayers": 2,
-    "hiddenSize": 256,
-    "intermediateSize": 256,
-    "numAttentionHeads": 4,
-    "numKeyValueHeads": 2,
-    "headDim": 64,
-}
+LLAMA = llama(2, 256, 256, 4, numKeyValueHeads=2, headDim=64)
 
 
 def spec() -> TrainingRunSpec:
@@ -40,7 +34,7 @@ def spec() -> TrainingRunSpec:
         "remat": "attention",
         "precision": {"compute": "bfloat16"},
     }
-    return minimal_spec(spec__model={"family": "llama"} | LLAMA, spec__trainer=trainer)
+    return minimal_spec(spec__model=LLAMA, spec__trainer=trainer)
 
 
 def lowered(kind: str, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -72,9 +66,7 @@ def test_a_step_for_tpus_with_microbatches_has_the_kernels_of_attention() -> Non
     it.
     """
     sizes = {"batchSize": 8, "microbatches": 2, "sequenceLength": LENGTH, "precision": {"compute": "bfloat16"}}
-    run = parse_run(
-        document(spec__model={"family": "llama"} | LLAMA | {"headDim": 128}, spec__trainer={"steps": 10, **sizes})
-    )
+    run = parse_run(document(spec__model=LLAMA | {"headDim": 128}, spec__trainer={"steps": 10, **sizes}))
     mesh = build_mesh(ResolvedMesh(replica=1, data=4, fsdp=1, tensor=1), jax.devices()[:4])
     program = dataclasses.replace(build_program(run.spec, 512, mesh), target=Target("tpu"))
     assert program.lower_step(8, LENGTH, platform="tpu").as_text().count("tpu_custom_call") >= 3
