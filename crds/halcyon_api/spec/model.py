@@ -6,27 +6,34 @@ otherwise.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, get_args
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
 
 from pydantic import Field, TypeAdapter
 
 from halcyon_api.base import Rule
-from halcyon_api.spec.families.apertus import ApertusSpec
-from halcyon_api.spec.families.custom import CustomSpec
-from halcyon_api.spec.families.deepseek import DeepseekV3Spec, Glm4MoeSpec
-from halcyon_api.spec.families.gemma import Gemma2Spec, Gemma3Spec, GemmaSpec
-from halcyon_api.spec.families.gpt2 import Gpt2Spec
-from halcyon_api.spec.families.gpt_oss import GptOssSpec
-from halcyon_api.spec.families.llama import LlamaSpec
-from halcyon_api.spec.families.mistral import MistralSpec
-from halcyon_api.spec.families.mixtral import MixtralSpec
-from halcyon_api.spec.families.nanochat import NanochatSpec
-from halcyon_api.spec.families.olmo import Olmo2Spec, Olmo3Spec
-from halcyon_api.spec.families.qwen import Qwen2Spec, Qwen3Spec
-from halcyon_api.spec.families.qwen_moe import Qwen3MoeSpec
-from halcyon_api.spec.families.qwen_next import Qwen3NextSpec
+from halcyon_api.spec import families
 from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.tokenizer import Uri
+
+
+def _families() -> dict[str, type[ModelSection]]:
+    """The classes of the folder `families` whose ``family`` has a value, by it; custom models last."""
+    for file in pkgutil.iter_modules(families.__path__):
+        importlib.import_module(f"{families.__name__}.{file.name}")
+    found: dict[str, type[ModelSection]] = {}
+    ahead = [ModelSection]
+    while ahead:
+        section = ahead.pop()
+        ahead += section.__subclasses__()
+        if isinstance(family := section.model_fields["family"].default, str):
+            found[family] = section
+    return {family: found[family] for family in sorted(found, key=lambda family: (family == "custom", family))}
+
+
+FAMILIES = _families()
+"""The families with their classes."""
 
 
 class ModelFileSpec(ModelSection):
@@ -51,37 +58,11 @@ class ModelFileSpec(ModelSection):
     )
 
 
-Model = Annotated[
-    LlamaSpec
-    | Gpt2Spec
-    | Qwen2Spec
-    | Qwen3Spec
-    | MistralSpec
-    | GemmaSpec
-    | Gemma2Spec
-    | Gemma3Spec
-    | Olmo2Spec
-    | Olmo3Spec
-    | MixtralSpec
-    | Qwen3MoeSpec
-    | GptOssSpec
-    | DeepseekV3Spec
-    | Glm4MoeSpec
-    | Qwen3NextSpec
-    | ApertusSpec
-    | NanochatSpec
-    | CustomSpec
-    | ModelFileSpec,
-    Field(discriminator="family"),
-]
+if TYPE_CHECKING:
+    Model = ModelSection
+else:
+    Model = Annotated[Union[(*FAMILIES.values(), ModelFileSpec)], Field(discriminator="family")]
 """A model of any family."""
-
-FAMILIES: dict[str, type[ModelSection]] = {
-    section.model_fields["family"].default: section
-    for section in get_args(get_args(Model)[0])
-    if section is not ModelFileSpec
-}
-"""The families with their classes. `ModelFileSpec` is none: it is replaced before a document is checked."""
 
 _MODEL: TypeAdapter[ModelSection] = TypeAdapter(Model)
 

@@ -21,12 +21,10 @@ from halcyon_api.spec.families.gemma import Gemma2Spec, Gemma3Spec, GemmaSpec
 from halcyon_api.spec.families.gpt2 import Gpt2Spec
 from halcyon_api.spec.families.gpt_oss import GptOssSpec
 from halcyon_api.spec.families.llama import LlamaSpec
-from halcyon_api.spec.families.mistral import MistralSpec
-from halcyon_api.spec.families.mixtral import MixtralSpec
+from halcyon_api.spec.families.mistral import MistralSpec, MixtralSpec
 from halcyon_api.spec.families.nanochat import NanochatSpec
 from halcyon_api.spec.families.olmo import Olmo2Spec, Olmo3Spec
-from halcyon_api.spec.families.qwen import Qwen2Spec, Qwen3Spec
-from halcyon_api.spec.families.qwen_moe import Qwen3MoeSpec
+from halcyon_api.spec.families.qwen import Qwen2Spec, Qwen3MoeSpec, Qwen3Spec
 from halcyon_api.spec.families.qwen_next import Qwen3NextSpec
 from halcyon_api.spec.families.section import ModelSection
 

@@ -18,7 +18,7 @@ import yaml
 
 from halcyon.host.errors import BadConfiguration
 from halcyon.models import flops_per_token, parameter_count
-from halcyon.models.custom import check_model
+from halcyon.models.families.custom import check_model
 from halcyon.models.families.lookup import form_of_section
 from halcyon.step.program import build_program
 from halcyon_api.base import InvalidRun

@@ -8,9 +8,8 @@ import pytest
 
 from halcyon.host.errors import BadConfiguration
 from halcyon.weights.reading import balance_note, require_same
-from halcyon_api.spec.families.mixtral import MixtralSpec
-from halcyon_api.spec.families.qwen import Qwen3Spec
-from halcyon_api.spec.families.qwen_moe import Qwen3MoeSpec
+from halcyon_api.spec.families.mistral import MixtralSpec
+from halcyon_api.spec.families.qwen import Qwen3MoeSpec, Qwen3Spec
 from halcyon_api.spec.model import read_model
 
 

@@ -1,9 +1,8 @@
-"""The table of model families, with one row each; the model of ``spec.model``, and its operations."""
-
-# ruff: noqa: N811 - each row binds the family of its file to one name
+"""Finds what the trainer knows of a model family; the model of ``spec.model``, and its operations."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import haliax as hax
@@ -12,63 +11,29 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
+from halcyon.models import families
 from halcyon.models.axes import POSITION, VOCAB
 from halcyon.models.families.family import Family
 from halcyon.models.model import CausalLM, with_tokens
 from halcyon_api.spec.families.custom import CustomSpec
 from halcyon_api.spec.families.section import ModelSection
+from halcyon_api.spec.model import FAMILIES
 
 
 def family_of(family: str) -> Family[Any]:
     """What the trainer knows of a family of ``spec.model``.
 
-    It imports the file of this family alone, because a run needs no other one.
+    It imports the file of this family alone, because a run needs no other one: that with the name of the file in the
+    contract.
 
     Raises:
         ValueError: There is no such family.
     """
-    match family:
-        case "llama":
-            from halcyon.models.families.llama import LLAMA as found
-        case "gpt2":
-            from halcyon.models.families.gpt2 import GPT2 as found
-        case "qwen2":
-            from halcyon.models.families.qwen import QWEN2 as found
-        case "qwen3":
-            from halcyon.models.families.qwen import QWEN3 as found
-        case "mistral":
-            from halcyon.models.families.mistral import MISTRAL as found
-        case "gemma":
-            from halcyon.models.families.gemma import GEMMA as found
-        case "gemma2":
-            from halcyon.models.families.gemma import GEMMA2 as found
-        case "gemma3":
-            from halcyon.models.families.gemma import GEMMA3 as found
-        case "olmo2":
-            from halcyon.models.families.olmo import OLMO2 as found
-        case "olmo3":
-            from halcyon.models.families.olmo import OLMO3 as found
-        case "mixtral":
-            from halcyon.models.families.mistral import MIXTRAL as found
-        case "qwen3Moe":
-            from halcyon.models.families.qwen import QWEN3_MOE as found
-        case "gptOss":
-            from halcyon.models.families.gpt_oss import GPT_OSS as found
-        case "deepseekV3":
-            from halcyon.models.families.deepseek import DEEPSEEK_V3 as found
-        case "glm4Moe":
-            from halcyon.models.families.deepseek import GLM4_MOE as found
-        case "qwen3Next":
-            from halcyon.models.families.qwen_next import QWEN3_NEXT as found
-        case "apertus":
-            from halcyon.models.families.apertus import APERTUS as found
-        case "nanochat":
-            from halcyon.models.families.nanochat import NANOCHAT as found
-        case "custom":
-            from halcyon.models.custom import CUSTOM as found
-        case _:
-            raise ValueError(f"there is no model family {family}")
-    return found
+    section = FAMILIES.get(family)
+    if section is None:
+        raise ValueError(f"there is no model family {family}")
+    module = import_module(f"{families.__name__}.{section.__module__.rpartition('.')[2]}")
+    return next(found for found in vars(module).values() if isinstance(found, Family) and found.section is section)
 
 
 def build_model(

@@ -29,7 +29,7 @@ from halcyon.evals.benchmarks import Benchmark, read_of_document
 from halcyon.host.errors import BadConfiguration, NoValidCheckpoint, TrainerExit
 from halcyon.host.storage.retry_budget import RetryBudget
 from halcyon.models.adapters import check_adapter
-from halcyon.models.custom import check_model
+from halcyon.models.families.custom import check_model
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.run.beginning import report_fallback, weights_of_run
 from halcyon.run.benchmarks import SharedRunner, asking_of

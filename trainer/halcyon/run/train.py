@@ -28,7 +28,7 @@ from halcyon.host.documents import DEFAULT_COMPILATION_CACHE
 from halcyon.host.errors import TrainerExit
 from halcyon.host.storage.retry_budget import RetryBudget
 from halcyon.models.adapters import check_adapter
-from halcyon.models.custom import check_model
+from halcyon.models.families.custom import check_model
 from halcyon.models.registry import flops_per_token
 from halcyon.optim.groups import check_groups
 from halcyon.parallel.preemption import PreemptionNotice, wait_together

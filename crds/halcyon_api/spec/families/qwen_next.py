@@ -15,7 +15,7 @@ from halcyon_api.spec.families.decoder import (
     PARTIAL_DESCRIPTION,
 )
 from halcyon_api.spec.families.experts import ExpertSizes, ExpertsSection
-from halcyon_api.spec.families.qwen_moe import QwenExpertsSection
+from halcyon_api.spec.families.qwen import QwenExpertsSection
 from halcyon_api.spec.families.section import Count, Width
 from halcyon_api.spec.model_shape import ModelShape, Split
 

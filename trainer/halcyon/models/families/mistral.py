@@ -7,8 +7,7 @@ from __future__ import annotations
 from halcyon.models.design import Design
 from halcyon.models.families.family import decoder_family, design_of, mixture_of
 from halcyon.models.published import DecoderConfig, PublishedForm, Tensors, decoder_tensors, expert_tensors
-from halcyon_api.spec.families.mistral import MistralSpec
-from halcyon_api.spec.families.mixtral import MixtralSpec
+from halcyon_api.spec.families.mistral import MistralSpec, MixtralSpec
 
 _NAMES = {"gate": "w1", "up": "w3", "down": "w2"}
 

@@ -17,8 +17,7 @@ from halcyon.models.published import (
     decoder_tensors,
     expert_tensors,
 )
-from halcyon_api.spec.families.qwen import Qwen2Spec, Qwen3Spec, QwenSection
-from halcyon_api.spec.families.qwen_moe import Qwen3MoeSpec
+from halcyon_api.spec.families.qwen import Qwen2Spec, Qwen3MoeSpec, Qwen3Spec, QwenSection
 
 
 def design(spec: QwenSection) -> Design:
