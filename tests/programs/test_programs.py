@@ -58,8 +58,7 @@ def rows(promise: Promise, names: tuple[str, ...]) -> Any:
 
 
 def layers_with_attention(row: Row) -> int:
-    section = next(iter(MODELS[row.model].values()))
-    return 1 if row.model == "hybrid" else section["numHiddenLayers"]
+    return 1 if row.model == "hybrid" else MODELS[row.model]["numHiddenLayers"]
 
 
 def calls(row: Row, phase: str) -> int:
@@ -112,6 +111,5 @@ def test_computation_covers_collectives(row: Row) -> None:
 
 @pytest.mark.parametrize("row", [parameter(row) for row in ROWS if row.model in ("1B", "8B")])
 def test_no_loop_gathers_the_head_or_the_whole_model(row: Row) -> None:
-    section = next(iter(MODELS[row.model].values()))
-    head = 2 * VOCABULARY * section["hiddenSize"]
+    head = 2 * VOCABULARY * MODELS[row.model]["hiddenSize"]
     assert gathered_in_loops(plan(row)) < head

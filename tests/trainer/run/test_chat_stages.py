@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from halcyon.weights.chat_template import chat_template
+from tests.families import llama
 from tests.ports import free_port
 from tests.trainer.support.process_groups import start_processes
 
@@ -25,7 +26,7 @@ def document(example: str, root: Path, base: Path | None = None, **spec: Any) ->
     """An example with the sizes of a tiny model."""
     found = yaml.safe_load((REPOSITORY / "examples" / f"{example}.yaml").read_text())
     mine = found["spec"]
-    mine["model"] = {"numHiddenLayers": 1, "hiddenSize": 16, "intermediateSize": 24, "numAttentionHeads": 2}
+    mine["model"] = llama(1, 16, 24, 2)
     mine["tokenizer"]["bpe"]["vocabSize"] = 512
     for source in mine["data"]["sources"]:
         source["jsonl"]["paths"] = [str(REPOSITORY / path) for path in source["jsonl"]["paths"]]

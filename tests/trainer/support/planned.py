@@ -220,7 +220,7 @@ def planned(document: dict[str, Any], steps: int) -> Planned:
 def title(document: dict[str, Any]) -> str:
     """A document in a few words."""
     spec = document["spec"]
-    ((family, sizes),) = spec["model"].items()
+    sizes = spec["model"]
     layers = sizes["numHiddenLayers"]
     mesh = " x ".join(f"{name} {size}" for name, size in spec["mesh"]["ici"].items())
     rule = next(name for name in spec["optimizer"] if name != "learningRate")
@@ -228,7 +228,7 @@ def title(document: dict[str, Any]) -> str:
     tokens = (
         f"{trainer['microbatches']} x {trainer['batchSize'] // trainer['microbatches']} x {trainer['sequenceLength']}"
     )
-    return f"{family}, {layers} x {sizes['hiddenSize']}, {mesh}, {rule}, {tokens}, remat {trainer['remat']}"
+    return f"{sizes['family']}, {layers} x {sizes['hiddenSize']}, {mesh}, {rule}, {tokens}, remat {trainer['remat']}"
 
 
 if __name__ == "__main__":
