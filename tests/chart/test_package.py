@@ -29,6 +29,11 @@ def script() -> ModuleType:
     return module
 
 
+def test_the_chart_has_no_links() -> None:
+    """Flux leaves the links of a Git repository out of its artifact, so the chart would have no CRDs there."""
+    assert [path for path in CHART.rglob("*") if path.is_symlink()] == []
+
+
 @pytest.mark.parametrize(
     ("image", "repository", "tag", "digest"),
     [
