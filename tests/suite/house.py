@@ -178,10 +178,9 @@ def _reached(imports: dict[str, set[str]], start: str) -> set[str]:
 
 def arrows() -> int:
     """Pairs of rooms of which one imports the other. A room is a folder of the repository; the trainer has one for
-    each of its packages. The face of the trainer, which only names what the rooms have, is none.
+    each of its packages.
     """
-    imports = {module: imported - {"halcyon"} for module, imported in _imports().items() if module != "halcyon"}
-    pairs = {(_room(module), _room(other)) for module, imported in imports.items() for other in imported}
+    pairs = {(_room(module), _room(other)) for module, imported in _imports().items() for other in imported}
     return sum(room != other for room, other in pairs)
 
 
@@ -204,7 +203,7 @@ ROWS = (
     Row("bytes of the CRD as JSON", crd_bytes, 175_000, 175_000),
     Row("fields without a description", undescribed_fields, 0, 0),
     Row("circles of imports", import_circles, 0, 0),
-    Row("arrows between rooms", arrows, 101, 101),
+    Row("arrows between rooms", arrows, 107, 101),
 )
 
 

@@ -10,7 +10,7 @@ from pydantic import NonNegativeFloat
 
 from halcyon_api.base import Rule, shows
 from halcyon_api.spec.families.decoder import DecoderSection
-from halcyon_api.spec.families.section import DecoderSizes
+from halcyon_api.spec.families.section import Count, DecoderSizes, Width
 from halcyon_api.spec.model_shape import ModelShape, Split
 
 
@@ -116,3 +116,27 @@ class ExpertsSection(DecoderSection):
     def shape(self, vocabulary: int, positions: int) -> ModelShape:
         """See `ExpertSizes.shape`, which has the formula."""
         return self.experts().shape(self.sizes(), None, vocabulary, positions)
+
+
+class LocalExpertsSection(ExpertsSection):
+    """A decoder with experts, and no MLP, in every layer, by the names of Mixtral."""
+
+    intermediate_size: Width = 2048
+    """Width of an expert."""
+    num_local_experts: Count = 8
+    """Experts of a layer."""
+    num_experts_per_tok: Count = 2
+    """Experts that a token goes to."""
+
+    rules: ClassVar = (*ExpertsSection.rules, per_token_rule("numLocalExperts", "num_local_experts"))
+
+    def experts(self) -> ExpertSizes:
+        """See `ExpertsSection.experts`."""
+        return ExpertSizes(
+            experts=self.num_local_experts,
+            per_token=self.num_experts_per_tok,
+            mlp=self.intermediate_size,
+            with_experts=(True,) * self.num_hidden_layers,
+            expert_field="numLocalExperts",
+            mlp_field="intermediateSize",
+        )

@@ -14,18 +14,16 @@ from halcyon_api.spec.families.decoder import (
     LayerTypes,
     SlidingWindow,
 )
-from halcyon_api.spec.families.experts import ExpertSizes, ExpertsSection, per_token_rule
-from halcyon_api.spec.families.section import Count, DecoderSizes, Width
+from halcyon_api.spec.families.experts import ExpertSizes, LocalExpertsSection
+from halcyon_api.spec.families.section import Count, DecoderSizes
 
 
-class GptOssSpec(ExpertsSection):
+class GptOssSpec(LocalExpertsSection):
     """A gpt-oss decoder (OpenAI 2025): attention sinks, a window in every other layer, biases everywhere, experts
     with a clamped SwiGLU.
     """
 
     family: Literal["gptOss"] = "gptOss"
-    intermediate_size: Width = 2048
-    """Width of an expert."""
     rope_theta: PositiveFloat = 150_000.0
     """Base of the rotary frequencies."""
     rms_norm_eps: PositiveFloat = 1e-5
@@ -40,16 +38,10 @@ class GptOssSpec(ExpertsSection):
     swiglu_limit: PositiveFloat = 7.0
     """Limit of an expert's gate, and of both signs of what it multiplies."""
     num_local_experts: Count = 128
-    """Experts of a layer."""
     num_experts_per_tok: Count = 4
-    """Experts that a token goes to."""
 
     published: ClassVar = "gpt-oss 20B and 120B"
-    rules: ClassVar = (
-        *ExpertsSection.rules,
-        ONE_TYPE_A_LAYER,
-        per_token_rule("numLocalExperts", "num_local_experts"),
-    )
+    rules: ClassVar = (*LocalExpertsSection.rules, ONE_TYPE_A_LAYER)
 
     def layer_type(self, layer: int) -> str:
         """See `DecoderSection.layer_type`."""
@@ -63,12 +55,4 @@ class GptOssSpec(ExpertsSection):
 
     def experts(self) -> ExpertSizes:
         """See `ExpertsSection.experts`."""
-        return ExpertSizes(
-            experts=self.num_local_experts,
-            per_token=self.num_experts_per_tok,
-            mlp=self.intermediate_size,
-            with_experts=(True,) * self.num_hidden_layers,
-            bias=True,
-            expert_field="numLocalExperts",
-            mlp_field="intermediateSize",
-        )
+        return dataclasses.replace(super().experts(), bias=True)

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 from pydantic import PositiveFloat
 
 from halcyon_api.spec.families.decoder import DecoderSection, SlidingWindow
-from halcyon_api.spec.families.experts import ExpertSizes, ExpertsSection, per_token_rule
-from halcyon_api.spec.families.section import Count, HiddenAct, Width
+from halcyon_api.spec.families.experts import LocalExpertsSection
+from halcyon_api.spec.families.section import HiddenAct
 
 
 class MistralSection(DecoderSection):
@@ -29,29 +29,12 @@ class MistralSpec(MistralSection):
     published: ClassVar = "Mistral 7B, Nemo 12B, Small 22B and 24B (text)"
 
 
-class MixtralSpec(MistralSection, ExpertsSection):
+class MixtralSpec(MistralSection, LocalExpertsSection):
     """A Mixtral decoder (Jiang et al. 2024): a Mistral with experts in every layer."""
 
     family: Literal["mixtral"] = "mixtral"
-    intermediate_size: Width = 2048
-    """Width of an expert."""
     rope_theta: PositiveFloat = 1_000_000.0
     """Base of the rotary frequencies."""
-    num_local_experts: Count = 8
-    """Experts of a layer."""
-    num_experts_per_tok: Count = 2
-    """Experts that a token goes to."""
 
     published: ClassVar = "Mixtral 8x7B and 8x22B"
-    rules: ClassVar = (*ExpertsSection.rules, per_token_rule("numLocalExperts", "num_local_experts"))
-
-    def experts(self) -> ExpertSizes:
-        """See `ExpertsSection.experts`."""
-        return ExpertSizes(
-            experts=self.num_local_experts,
-            per_token=self.num_experts_per_tok,
-            mlp=self.intermediate_size,
-            with_experts=(True,) * self.num_hidden_layers,
-            expert_field="numLocalExperts",
-            mlp_field="intermediateSize",
-        )
+    rules: ClassVar = LocalExpertsSection.rules
