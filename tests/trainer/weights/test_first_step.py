@@ -39,7 +39,7 @@ def model_section(case: Case) -> dict[str, Any]:
     section = form_of_config(config).read(config)
     document = section.document()
     if case.z:
-        next(iter(document.values()))["routerZLossCoef"] = case.z
+        document["routerZLossCoef"] = case.z
     return document
 
 
