@@ -42,7 +42,7 @@ class Events:
         self.on_change: Callable[[], object] = lambda: None
         self.left_seconds: float | None = None
         self.speed = self.text = ""
-        self._last, self._held_out = "", ""
+        self._last, self._validation = "", ""
         self._tokens: dict[str, int] = {}
 
     def add(self, event: dict[str, Any]) -> None:
@@ -72,14 +72,14 @@ class Events:
                 return
             case "evaluation" if "source" not in event and "tag" not in event:
                 self._last = self._last or f"loss {float(event['loss']):z.4f}"
-                self._held_out = ""
+                self._validation = ""
                 if "reward" in event:
-                    self._held_out = f"held-out reward {event['reward']:z.3f}"
+                    self._validation = f"held-out reward {event['reward']:z.3f}"
                 elif event.get("bitsPerByte") is not None:
-                    self._held_out = f"{float(event['bitsPerByte']):z.4f} bits per byte"
+                    self._validation = f"{float(event['bitsPerByte']):z.4f} bits per byte"
             case _:
                 return
-        self.came = ", ".join(part for part in (self._last, self._held_out) if part) or self.words
+        self.came = ", ".join(part for part in (self._last, self._validation) if part) or self.words
         self.on_change()
 
 

@@ -140,9 +140,9 @@ def _fill(panel: _Panel, histories: Sequence[History]) -> None:
             means, called = moving_mean(values), f"{label}, mean of {window}"
             panel.curves.append(_Curve(called, colour, steps, means))
             axes.plot(steps, means, color=colour, linewidth=1.5, label=called if name == "loss" else None)
-        if name == "loss" and (held_out := together(history)):
+        if name == "loss" and (validation := together(history)):
             called = f"{label}, held out"
-            steps, values = series(held_out, "loss")
+            steps, values = series(validation, "loss")
             panel.curves.append(_Curve(called, colour, steps, values))
             axes.plot(steps, values, "o", color=colour, markersize=3.5, label=called)
         for group in history.groups[1:]:

@@ -24,7 +24,7 @@ _FIRST_COLUMNS = (
     "step",
     "time",
     "loss",
-    "heldOutLoss",
+    "validationLoss",
     "bitsPerByte",
     "gradientNorm",
     "learningRate",
@@ -120,12 +120,12 @@ def table(history: History) -> str:
 
     Lists of numbers are left out.
     """
-    held_out = {row["step"]: row for row in together(history)}
+    validation = {row["step"]: row for row in together(history)}
     rows = [
         {
             **{name: value for name, value in row.items() if isinstance(value, (int, float, str)) and name != "event"},
-            "heldOutLoss": held_out.get(row["step"], {}).get("loss"),
-            "bitsPerByte": held_out.get(row["step"], {}).get("bitsPerByte"),
+            "validationLoss": validation.get(row["step"], {}).get("loss"),
+            "bitsPerByte": validation.get(row["step"], {}).get("bitsPerByte"),
         }
         for row in history.steps
     ]

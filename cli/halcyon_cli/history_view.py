@@ -97,7 +97,7 @@ def comparison_view(histories: Sequence[History], now: float) -> RenderableType:
     for label, history, at_step in zip(names, histories, losses_at, strict=True):
         report = report_of(history, now)
         _, losses = series(history.steps, "loss")
-        held_out = (together(history) or [{}])[-1]
+        validation = (together(history) or [{}])[-1]
         last = history.steps[-1] if history.steps else {}
         table.add_row(
             Text(label),
@@ -105,8 +105,8 @@ def comparison_view(histories: Sequence[History], now: float) -> RenderableType:
             f"{history.done_steps}/{history.planned_steps}",
             number(last.get("loss")),
             number(at_step.get(common)),
-            number(held_out.get("loss")),
-            number(held_out.get("bitsPerByte")),
+            number(validation.get("loss")),
+            number(validation.get("bitsPerByte")),
             f"{speed:,.0f}" if isinstance(speed := last.get("tokensPerSecond"), (int, float)) and speed else "-",
             percent(report.ratio),
             str(len(report.groups)),

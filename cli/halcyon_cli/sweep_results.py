@@ -102,7 +102,7 @@ def results_view(results: Sequence[Result]) -> FittedTable:
     )
     for result in results:
         history, values = result.history, result.member.variant.values
-        held_out, evaluations = series(together(history), "loss")[1], together(history)
+        validation, evaluations = series(together(history), "loss")[1], together(history)
         table.add_row(
             Text(result.member.name),
             *(Text(shown(values[path]) if path in values else "") for path in paths),
@@ -110,7 +110,7 @@ def results_view(results: Sequence[Result]) -> FittedTable:
             f"{history.done_steps}/{result.member.run.spec.trainer.steps}",
             number(history.steps[-1].get("loss") if history.steps else None),
             number(evaluations[-1].get("loss") if evaluations else None),
-            number(min(held_out) if held_out else None),
+            number(min(validation) if validation else None),
             span(history.seconds.total),
             style="bold" if result is best else "",
         )

@@ -69,7 +69,7 @@ def find_problems(spec: TrainingRunSpec, topology: Topology | None = None) -> tu
         _memory_problems(spec, mesh),
         _data_problems(spec),
         _set_problems(spec),
-        _held_out_problems(spec),
+        _validation_problems(spec),
         _task_problems(spec),
         _adapter_problems(spec),
         schedule_problems(spec.optimizer, spec.trainer) if spec.has_steps else (),
@@ -303,7 +303,7 @@ def _set_problems(spec: TrainingRunSpec) -> Found:
     """Tags name held-out sources, have names of their own, and `best.of` names a source or a tag."""
     evaluation, field = spec.trainer.evaluation, "spec.trainer.evaluation"
     tags = evaluation.by_source.tags if evaluation.by_source is not None else []
-    held_out = {
+    validation = {
         source.name
         for source in spec.data.sources
         if (spec.data.validation.fraction if source.validation is None else source.validation.fraction)
@@ -311,16 +311,16 @@ def _set_problems(spec: TrainingRunSpec) -> Found:
     names = [*(source.name for source in spec.data.sources), *(tag.name for tag in tags)]
     for tag in tags:
         for name in tag.sources:
-            if name not in held_out:
+            if name not in validation:
                 yield (
                     f"{field}.bySource.tags[{tag.name}].sources",
-                    f"{name} is no source with a held-out part; there are {_names(held_out)}",
+                    f"{name} is no source with a held-out part; there are {_names(validation)}",
                 )
     for name in dict.fromkeys(tag.name for tag in tags):
         if names.count(name) > 1:
             yield f"{field}.bySource.tags[{name}].name", "a source or another tag has this name; choose another one"
     wanted = evaluation.best.of if evaluation.best is not None else None
-    known = held_out | {tag.name for tag in tags}
+    known = validation | {tag.name for tag in tags}
     if wanted is not None and wanted not in known:
         yield f"{field}.best.of", f"{wanted} is no tag and no source with a held-out part; there are {_names(known)}"
 
@@ -329,7 +329,7 @@ def _names(names: set[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
-def _held_out_problems(spec: TrainingRunSpec) -> Found:
+def _validation_problems(spec: TrainingRunSpec) -> Found:
     fractions = [
         spec.data.validation.fraction if source.validation is None else source.validation.fraction
         for source in spec.data.sources

@@ -104,7 +104,7 @@ def test_a_chain_is_followed_backwards_and_its_cost_is_chips_times_hours_times_p
         "the newest of each"
     )
     assert second["averages"] == {"ChatCORE": {"step": 10, "value": 0.6}}
-    assert second["heldOut"] == [{"step": 10, "loss": 0.5, "bitsPerByte": 0.25}]
+    assert second["validation"] == [{"step": 10, "loss": 0.5, "bitsPerByte": 0.25}]
     text = run(chat.root, "--price", "2").stdout
     for words in (
         "# Report card: base → chat",
@@ -223,7 +223,7 @@ def test_evaluations_and_results_of_a_folder_belong_to_the_stage_that_they_evalu
     assert newest["tasks"]["gsm8k"]["step"] == 8, "the newest checkpoint when the command ran"
     (folder / "results.json").write_text(json.dumps(document))
     assert stage["averages"] == {"CORE": {"step": 9, "value": 0.2}}
-    assert [one["step"] for one in stage["heldOut"]] == [7, 10]
+    assert [one["step"] for one in stage["validation"]] == [7, 10]
     assert "it has 1 of the 22 tasks" in run(judge.root, "--results", folder).stdout
     other = card(trained(tmp_path, "other").root, "--results", folder)
     assert "because this root is no stage of the chain" in " ".join(other["missing"])
@@ -288,8 +288,8 @@ def test_a_held_out_reward_is_no_held_out_loss(tmp_path: Path) -> None:
     ]
     Recorder(place, group("policy"), seconds=60).flush([row(1, 0.1), *measured])
     stage = card(place.root)["stages"][0]
-    assert stage["heldOut"] == []
-    assert stage["heldOutRewards"] == [{"step": 3, "reward": 0.3}, {"step": 9, "reward": 0.9}]
+    assert stage["validation"] == []
+    assert stage["validationRewards"] == [{"step": 3, "reward": 0.3}, {"step": 9, "reward": 0.9}]
     text = run(place.root).stdout
     assert "| held-out reward | 0.3000 to 0.9000 |" in text
     assert "held-out loss" not in text

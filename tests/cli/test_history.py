@@ -104,7 +104,7 @@ def test_a_report_says_what_was_left_out(tmp_path: Path) -> None:
 def test_the_steps_as_csv_have_the_evaluations(folder: Path) -> None:
     lines = list(csv.DictReader(io.StringIO(run("report", folder, "--csv", "-").stdout)))
     assert [int(line["step"]) for line in lines] == list(range(1, 41))
-    assert (lines[-1]["heldOutLoss"], lines[-1]["bitsPerByte"], lines[0]["heldOutLoss"]) == ("0.25", "0.5", "")
+    assert (lines[-1]["validationLoss"], lines[-1]["bitsPerByte"], lines[0]["validationLoss"]) == ("0.25", "0.5", "")
     assert float(lines[7]["loss"]) == 1.0
 
 

@@ -134,12 +134,12 @@ def test_two_spellings_of_a_root_are_one_root(tmp_path: Path, one: str, other: s
         members_of(*written(tmp_path, {"list": roots}))
 
 
-def result(folder: Path, member: Member, state: str, *losses: float, held_out: float | None = None) -> Result:
+def result(folder: Path, member: Member, state: str, *losses: float, validation: float | None = None) -> Result:
     store = root(folder / member.name)
     recorder = Recorder(store.place, group(1, writer="a"), seconds=1.0)
     rows = [row(step, loss) for step, loss in enumerate(losses, start=1)]
-    if held_out is not None:
-        rows.append(Row("evaluation", 2000.0, {"step": 1, "loss": held_out, "seconds": 1.0}))
+    if validation is not None:
+        rows.append(Row("evaluation", 2000.0, {"step": 1, "loss": validation, "seconds": 1.0}))
     recorder.flush(rows)
     return Result(member, read_history(store), End(state))  # type: ignore[arg-type]
 
@@ -156,12 +156,12 @@ def test_the_best_member_has_the_lowest_held_out_loss_or_the_lowest_last_loss(tm
         f"best: small-1 ({RATE} 0.001): loss 2.0000 at step 2; its root is /"
     )
     assert (best_sentence(trained) or "").endswith("; not compared: small-3")
-    held_out = [
-        result(tmp_path / "b", one, "complete", 2.0, held_out=4.0),
-        result(tmp_path / "b", two, "complete", 3.0, held_out=3.5),
+    validation = [
+        result(tmp_path / "b", one, "complete", 2.0, validation=4.0),
+        result(tmp_path / "b", two, "complete", 3.0, validation=3.5),
     ]
-    assert best_of(held_out) is held_out[1]
-    assert best_of([*held_out, trained[0]]) is None, "losses of different kinds are not compared"
+    assert best_of(validation) is validation[1]
+    assert best_of([*validation, trained[0]]) is None, "losses of different kinds are not compared"
     assert best_sentence([trained[2]]) is None
 
 

@@ -322,8 +322,8 @@ _BY_ROW: dict[str, tuple[Mutation, ...]] = {
         _mutation(
             "the compilation of a JSON schema has no limits",
             "tests/trainer/serving/test_grammars.py::test_a_costly_schema_is_refused_by_its_limits_in_a_process_that_is_replaced[a smaller prime]",
-            ("host/budgets/child.py", "    signal.setitimer(signal.ITIMER_PROF, seconds)  #", "    pass  #"),
-            ("host/budgets/child.py", "    if memory_bytes and module not in limited:\n", "    if False:\n"),
+            ("host/limits/child.py", "    signal.setitimer(signal.ITIMER_PROF, seconds)  #", "    pass  #"),
+            ("host/limits/child.py", "    if memory_bytes and module not in limited:\n", "    if False:\n"),
         ),
         _mutation(
             "a silent client keeps its connection when others need it",
@@ -333,7 +333,7 @@ _BY_ROW: dict[str, tuple[Mutation, ...]] = {
         _mutation(
             "a compressed file of data may become as long as it likes",
             "tests/trainer/data/sources/test_decompress.py::test_a_small_file_that_becomes_gigabytes_is_cut_off",
-            ("host/budgets/sizes.py", "if self._written > FREE_BYTES + MOST_GROWTH * self._read:", "if False:"),
+            ("host/limits/sizes.py", "if self._written > FREE_BYTES + MOST_GROWTH * self._read:", "if False:"),
         ),
     ),
     _HELD: (

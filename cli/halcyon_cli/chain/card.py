@@ -100,7 +100,7 @@ def _data(stages: Sequence[Stage]) -> Iterator[str]:
             NONE if source.share is None else percent(source.share, 1),
             _cell(source.tokens, ",.0f"),
             _cell(source.epochs, ".2f"),
-            _cell(source.held_out_sequences, ","),
+            _cell(source.validation_sequences, ","),
         )
         for stage in stages
         for source in stage.sources
@@ -188,12 +188,12 @@ def _results(stages: Sequence[Stage]) -> Iterator[str]:
         *((name, *(_accuracy(stage, name) for stage in stages)) for name in names),
     ]
     rows = [row for row in rows if any(cell != NONE for cell in row[1:])]
-    held_out = [stage.held_out for stage in stages]
-    if any(held_out):
-        rows.append(("held-out loss", *(_before_and_after(found, "loss") for found in held_out)))
-        rows.append(("held-out bits per byte", *(_before_and_after(found, "bitsPerByte") for found in held_out)))
-    if any(stage.held_out_rewards for stage in stages):
-        rows.append(("held-out reward", *(_before_and_after(stage.held_out_rewards, "reward") for stage in stages)))
+    validation = [stage.validation for stage in stages]
+    if any(validation):
+        rows.append(("held-out loss", *(_before_and_after(found, "loss") for found in validation)))
+        rows.append(("held-out bits per byte", *(_before_and_after(found, "bitsPerByte") for found in validation)))
+    if any(stage.validation_rewards for stage in stages):
+        rows.append(("held-out reward", *(_before_and_after(stage.validation_rewards, "reward") for stage in stages)))
     if not rows:
         return
     yield table(rows, "result", *(f"#{stage.run}" for stage in stages))
@@ -236,14 +236,14 @@ def _original(stages: Sequence[Stage]) -> Iterator[str]:
     accuracies = {name: found.accuracy for stage in stages for name, (_, found) in stage.last_results.items()}
     averages = {name: found["value"] for stage in stages for name, found in stage.averages.items()}
     core = next((stage for stage in reversed(stages) if "CORE" in stage.averages), last)
-    held_out = next((stage.held_out[-1] for stage in reversed(stages) if stage.held_out), {})
+    validation = next((stage.validation[-1] for stage in reversed(stages) if stage.validation), {})
     mine = (
         f"this chain ({last.run})",
         NONE,
         f"{seconds_of(stages).total / 3600:.2f}",
         _average(core, "CORE"),
         number(averages.get("ChatCORE")),
-        number(held_out.get("bitsPerByte")),
+        number(validation.get("bitsPerByte")),
         *(number(accuracies.get(name)) for name in tasks),
     )
     rows = [

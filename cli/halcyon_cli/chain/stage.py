@@ -44,14 +44,14 @@ class SourceShare:
             recorded.
         tokens: Tokens of the source that the stage trained on, by this share; None: not known.
         epochs: How often it read the source; None: not known.
-        held_out_sequences: Its held-out sequences; None: not recorded.
+        validation_sequences: Its held-out sequences; None: not recorded.
     """
 
     name: str
     share: float | None
     tokens: float | None
     epochs: float | None
-    held_out_sequences: int | None
+    validation_sequences: int | None
 
 
 @dataclass(frozen=True)
@@ -183,9 +183,9 @@ class Stage:
             share = weight / whole if whole else None
             tokens = None if share is None or all_tokens is None else share * all_tokens
             size = (sizes[name] or 0) * length
-            held_out = (found.get(name) or {}).get("validationSequences")
+            validation = (found.get(name) or {}).get("validationSequences")
             epochs = tokens / size if size and tokens is not None else None
-            shares.append(SourceShare(name, share, tokens, epochs, held_out))
+            shares.append(SourceShare(name, share, tokens, epochs, validation))
         return shares
 
     @property
@@ -258,7 +258,7 @@ class Stage:
         return 0 if found is None else found.core_tasks
 
     @property
-    def held_out(self) -> list[dict[str, Any]]:
+    def validation(self) -> list[dict[str, Any]]:
         """Step, loss and bits per byte of each evaluation on all sources together, in the order of steps."""
         found = self._evaluations("loss", "bitsPerByte")
         found += (
@@ -269,7 +269,7 @@ class Stage:
         return sorted(found, key=itemgetter("step"))
 
     @property
-    def held_out_rewards(self) -> list[dict[str, Any]]:
+    def validation_rewards(self) -> list[dict[str, Any]]:
         """Step and mean reward of each evaluation of reinforcement learning, in the order of steps."""
         return sorted(self._evaluations("reward"), key=itemgetter("step"))
 

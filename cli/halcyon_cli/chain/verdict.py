@@ -30,7 +30,7 @@ def verdict(stages: Sequence[Stage], price: float | None) -> str:
 
 def _learned(stages: Sequence[Stage], tasks: Sequence[TaskNumbers]) -> str:
     source = tokens_of(stages) or counted(len(stages), "stage")
-    facts = [fact for stage in stages if (fact := _held_out(stage))]
+    facts = [fact for stage in stages if (fact := _validation(stage))]
     good = [one for one in tasks if _is_better(one)]
     facts += (f"{one.accuracy:z.1%} of its answers to {one.task} are right" for one in good[:_MOST_TASKS])
     last = next((stage for stage in reversed(stages) if "CORE" in stage.averages), None)
@@ -43,11 +43,11 @@ def _learned(stages: Sequence[Stage], tasks: Sequence[TaskNumbers]) -> str:
     return f"The model learned from {source}: {'; '.join(facts)}."
 
 
-def _held_out(stage: Stage) -> str:
+def _validation(stage: Stage) -> str:
     """How a stage changed its held-out reward or loss, in a few words; empty if that is not known."""
     for name, unit, found in (
-        ("reward", "", stage.held_out_rewards),
-        ("loss", " nats per token", stage.held_out),
+        ("reward", "", stage.validation_rewards),
+        ("loss", " nats per token", stage.validation),
     ):
         values = [one[name] for one in found if math.isfinite(one[name])]
         if len(values) > 1:

@@ -34,8 +34,8 @@ _VALUES = (
     "last_step",
     "tokens",
     "chip_hours",
-    "held_out",
-    "held_out_rewards",
+    "validation",
+    "validation_rewards",
     "averages",
 )
 """Values of a stage that its JSON has as they are."""

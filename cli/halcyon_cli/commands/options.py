@@ -15,10 +15,10 @@ Wait = Annotated[bool, typer.Option(help="Wait until it is done.")]
 Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig. Default: the current one.")]
 
 
-class Form(StrEnum):
+class OutputFormat(StrEnum):
     """Output formats besides the table."""
 
     JSON = "json"
 
 
-Output = Annotated[Form | None, typer.Option("--output", "-o", help="json: for programs. Default: as a table.")]
+Output = Annotated[OutputFormat | None, typer.Option("--output", "-o", help="json: for programs. Default: as a table.")]

@@ -16,7 +16,7 @@ from halcyon.commands.errors import console
 from halcyon_api.printable import printable
 from halcyon_api.status.run_status import parse_status
 from halcyon_cli.cluster import Runs, connected
-from halcyon_cli.commands.options import Context, Form, Namespace, Output, Run
+from halcyon_cli.commands.options import Context, Namespace, Output, OutputFormat, Run
 from halcyon_cli.output import Rejected, reading, reporting_errors, say, write_json
 from halcyon_cli.roots import Endpoint, Place, Region, cluster_of, history_of_root, is_root
 
@@ -58,7 +58,9 @@ def status(
                     return
 
 
-def _status_of_root(place: str, endpoint: str | None, region: str | None, *, watch: bool, output: Form | None) -> None:
+def _status_of_root(
+    place: str, endpoint: str | None, region: str | None, *, watch: bool, output: OutputFormat | None
+) -> None:
     from rich.live import Live
 
     from halcyon_cli import history_report

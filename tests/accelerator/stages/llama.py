@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from halcyon.host.errors import BadConfiguration
 from halcyon.parallel.devices import check_host_memory, check_narrow
-from halcyon.run.fitting import USABLE, Choice, with_choice
+from halcyon.run.auto_tuning import USABLE, Choice, with_choice
 from halcyon.step.device_use import step_bytes
 from halcyon.step.hlo import contents
 from halcyon.step.hlo.module import parse
@@ -96,7 +96,7 @@ def rows(options: Options, case: tuple[str, ...]) -> Iterator[Row]:
 
 
 def _fitting(spec: object, vocabulary: int) -> Training:
-    """The training with the least recomputation that fits, as `halcyon.run.fitting` chooses it for one number of
+    """The training with the least recomputation that fits, as `halcyon.run.auto_tuning` chooses it for one number of
     microbatches.
     """
     limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")

@@ -105,7 +105,7 @@ def test_shares_come_from_the_weights_of_the_document() -> None:
         {"name": "b", "stdlib": {}, "weight": 1.0, "validation": {"fraction": 0.5}},
     ]
     rows = source_rows(run_of(spec__data={"sources": sources}).spec)
-    assert [(row.name, row.kind, row.share, row.held_out) for row in rows] == [
+    assert [(row.name, row.kind, row.share, row.validation) for row in rows] == [
         ("a", "stdlib", 0.75, 0.01),
         ("b", "stdlib", 0.25, 0.5),
     ]

@@ -20,8 +20,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from halcyon.data.dataset import Dataset
 from halcyon.data.loader import Loader
 from halcyon.parallel.process_group import join, leave
-from halcyon.step.held_out import evaluate, make_evaluation_step
 from halcyon.step.objectives.objective import Batch, Sums
+from halcyon.step.validation import evaluate, make_evaluation_step
 from tests.trainer.data.corpus import open_text, text_source
 from tests.trainer.support.batches import FIELDS
 

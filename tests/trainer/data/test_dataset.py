@@ -60,7 +60,7 @@ def epoch_of(dataset: Dataset, epoch: int) -> np.ndarray:
     return trained(dataset, epoch * sequences, (epoch + 1) * sequences).sequence
 
 
-def held_out(dataset: Dataset) -> np.ndarray:
+def validation_of(dataset: Dataset) -> np.ndarray:
     return np.concatenate([rows.sequence for rows in dataset.validation_batches(10**6, 64)])
 
 
@@ -83,7 +83,7 @@ def test_training_never_sees_a_held_out_token_and_no_token_is_lost(tokens: int, 
     dataset = distinct_tokens(tokens, sequence_length=8, fraction=fraction)
     padding = {dataset.tokenizer.pad_id}
     training = seen_tokens(dataset, epoch_of(dataset, 0)) - padding
-    validation = seen_tokens(dataset, held_out(dataset)) - padding
+    validation = seen_tokens(dataset, validation_of(dataset)) - padding
     assert not training & validation
     lost = set(range(tokens)) - training - validation
     assert lost <= {tokens - 1}, "a single last token in a window has no target"
@@ -247,7 +247,7 @@ def test_stages_of_sizes_take_every_training_sequence_once_in_an_epoch() -> None
         if dataset.schedule.positions_before(step + 1) >= 270:
             break
     assert step > 35
-    validation = set(held_out(dataset).tolist())
+    validation = set(validation_of(dataset).tolist())
     assert epoch == set(range(300)) - validation
     targets = {9 * sequence + offset for sequence in epoch for offset in range(1, 9)}
     over = 12 * 4  # the last batch continues into the next epoch
@@ -283,7 +283,7 @@ def test_seed_and_name_change_the_order_and_not_the_held_out_part(corpus: Path) 
     for other in (open_text(corpus, seed=1), open_text(corpus, name="renamed")):
         assert not np.array_equal(epoch_of(base, 0), epoch_of(other, 0))
         assert np.array_equal(np.sort(epoch_of(base, 0)), np.sort(epoch_of(other, 0)))
-        assert np.array_equal(held_out(base), held_out(other))
+        assert np.array_equal(validation_of(base), validation_of(other))
 
 
 def test_the_order_never_changes_between_versions() -> None:
@@ -324,7 +324,7 @@ def test_each_source_holds_out_its_own_part_and_an_evaluation_sees_all_of_them(t
     ]
     dataset = open_text(sources=sources, fraction=0.2, batch_size=8)
     for source, fraction in zip(dataset.sources, (0.2, 0.5, 1.0, 0.0), strict=True):
-        assert source.split.held_out == pytest.approx(fraction * source.split.total, abs=0.5)
+        assert source.split.validation == pytest.approx(fraction * source.split.total, abs=0.5)
     batches = dataset.validation_batches(10**6, 7)
     seen = {
         (source, sequence)
@@ -404,7 +404,7 @@ def test_a_rehearsal_repeats_its_sequences_as_often_as_the_long_run(tmp_path: Pa
         seen, times = np.unique(rows.sequence[rows.source == index], return_counts=True)
         assert len(seen) == min(rehearsed.used, times.sum())
         assert times.max() - times.min() <= 1
-        validation = whole.split.validation_sequences(np.arange(whole.split.held_out))
+        validation = whole.split.validation_sequences(np.arange(whole.split.validation))
         assert not np.isin(seen, validation).any()
         used = rehearsed.training_sequences(np.arange(rehearsed.used))
         gaps = np.diff(np.concatenate([[0], np.sort(used), [whole.split.total - 1]]))
@@ -415,7 +415,7 @@ def test_a_rehearsal_repeats_its_sequences_as_often_as_the_long_run(tmp_path: Pa
             for data, end in ((short, steps), (long_run, 400))
         ]
         assert epochs[0] == pytest.approx(epochs[1], rel=0.02)
-    assert np.array_equal(held_out(short), held_out(long_run)), "both are evaluated on the same text"
+    assert np.array_equal(validation_of(short), validation_of(long_run)), "both are evaluated on the same text"
 
 
 def test_the_weights_of_a_mixture_change_with_a_step(tmp_path: Path) -> None:

@@ -71,8 +71,8 @@ def test_steps_have_whole_groups_of_prompts_with_whole_references(tmp_path: Path
             seen.append(text)
     assert len(set(seen)) == 8  # four steps of two prompts are one epoch
     assert data.schedule.positions_before(4) == 8
-    (held_out,) = data.validation_batches(None, 4)
-    assert {data.tokenizer.decode(one.tokens) for one in questions(data, held_out)}.isdisjoint(seen)
+    (validation,) = data.validation_batches(None, 4)
+    assert {data.tokenizer.decode(one.tokens) for one in questions(data, validation)}.isdisjoint(seen)
 
 
 def test_a_prompt_without_room_for_its_answer_is_rejected(tmp_path: Path) -> None:
@@ -113,10 +113,12 @@ def test_a_reference_is_the_rows_own_text(tmp_path: Path) -> None:
     answers = ["cafe\u0301 \uf90a  two \n tail ", "<|endoftext|> \u2581 x", " lead", ["a  = 1"], {"b": 1, "a": 2}]
     rows = [{"question": str(n), "answer": one} for n, one in enumerate(answers * 2)]
     data = opened(tmp_path, rows, tokenizer={"tokenizerJson": {"path": str(tmp_path)}})
-    (held_out,) = data.validation_batches(None, 99)
+    (validation,) = data.validation_batches(None, 99)
     steps = (data.train_rows(step)[::3] for step in range(4))
     found = {
-        data.tokenizer.decode(one.tokens): one.reference for some in (held_out, *steps) for one in questions(data, some)
+        data.tokenizer.decode(one.tokens): one.reference
+        for some in (validation, *steps)
+        for one in questions(data, some)
     }
     wanted = [one if isinstance(one, str) else json.dumps(one, separators=(",", ":")) for one in answers]
     assert found == {str(number): reference for number, reference in enumerate(wanted * 2)}

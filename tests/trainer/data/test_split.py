@@ -17,7 +17,7 @@ from halcyon.data.split import MAX_SEQUENCES, Split, split_sequences, split_stre
 def test_every_sequence_is_on_exactly_one_side(total: int, data: st.DataObject) -> None:
     split = Split(total, data.draw(st.integers(0, total)))
     training = split.training_sequences(np.arange(split.training))
-    validation = split.validation_sequences(np.arange(split.held_out))
+    validation = split.validation_sequences(np.arange(split.validation))
     assert np.array_equal(np.sort(np.concatenate([training, validation])), np.arange(total))
     assert np.all(np.diff(training) > 0)
     assert np.all(np.diff(validation) > 0)
@@ -27,7 +27,7 @@ def test_every_sequence_is_on_exactly_one_side(total: int, data: st.DataObject) 
 @given(st.integers(2, 5000), st.floats(0.001, 0.999))
 def test_held_out_sequences_are_evenly_spaced(total: int, fraction: float) -> None:
     split = split_sequences(total, fraction)
-    gaps = np.diff(split.validation_sequences(np.arange(split.held_out)))
+    gaps = np.diff(split.validation_sequences(np.arange(split.validation)))
     assert gaps.size == 0 or gaps.max() - gaps.min() <= 1
 
 
@@ -35,27 +35,27 @@ def test_held_out_sequences_are_evenly_spaced(total: int, fraction: float) -> No
 @given(st.integers(2**31, MAX_SEQUENCES), st.data())
 def test_large_numbers_are_exact_and_disjoint(total: int, data: st.DataObject) -> None:
     """Compared with Python's integers, which do not overflow."""
-    held_out = data.draw(st.integers(1, total - 1))
-    split = Split(total, held_out)
+    validation = data.draw(st.integers(1, total - 1))
+    split = Split(total, validation)
     ranks = data.draw(st.lists(st.integers(0, split.training - 1), min_size=1, max_size=20))
     training = split.training_sequences(np.array(ranks))
-    assert training.tolist() == [rank + rank * held_out // split.training for rank in ranks]
-    ranks = data.draw(st.lists(st.integers(0, held_out - 1), min_size=1, max_size=20))
+    assert training.tolist() == [rank + rank * validation // split.training for rank in ranks]
+    ranks = data.draw(st.lists(st.integers(0, validation - 1), min_size=1, max_size=20))
     validation = split.validation_sequences(np.array(ranks))
-    assert validation.tolist() == [((rank + 1) * total - 1) // held_out for rank in ranks]
+    assert validation.tolist() == [((rank + 1) * total - 1) // validation for rank in ranks]
     assert not set(training.tolist()) & set(validation.tolist())
 
 
-@pytest.mark.parametrize("held_out", [1, 2, 1000, MAX_SEQUENCES // 2, MAX_SEQUENCES - 1, MAX_SEQUENCES])
-def test_the_largest_source_is_split_exactly_at_its_ends(held_out: int) -> None:
-    split = Split(MAX_SEQUENCES, held_out)
-    assert split.validation_sequences(np.array([held_out - 1])).tolist() == [MAX_SEQUENCES - 1]
+@pytest.mark.parametrize("validation", [1, 2, 1000, MAX_SEQUENCES // 2, MAX_SEQUENCES - 1, MAX_SEQUENCES])
+def test_the_largest_source_is_split_exactly_at_its_ends(validation: int) -> None:
+    split = Split(MAX_SEQUENCES, validation)
+    assert split.validation_sequences(np.array([validation - 1])).tolist() == [MAX_SEQUENCES - 1]
     if split.training:
         assert split.training_sequences(np.array([0])).tolist() == [0]
 
 
 @pytest.mark.parametrize(
-    ("total", "fraction", "held_out"),
+    ("total", "fraction", "validation"),
     [
         (100, 0.1, 10),
         (100, 0.0, 0),
@@ -73,8 +73,8 @@ def test_the_largest_source_is_split_exactly_at_its_ends(held_out: int) -> None:
         (MAX_SEQUENCES, 0.25, MAX_SEQUENCES // 4),
     ],
 )
-def test_the_number_of_held_out_sequences_follows_the_fraction(total: int, fraction: float, held_out: int) -> None:
-    assert split_sequences(total, fraction) == Split(total, held_out)
+def test_the_number_of_held_out_sequences_follows_the_fraction(total: int, fraction: float, validation: int) -> None:
+    assert split_sequences(total, fraction) == Split(total, validation)
 
 
 def test_impossible_splits_are_refused() -> None:
@@ -100,14 +100,15 @@ def test_a_source_that_grows_keeps_its_held_out_sequences(total: int, more: int,
     before, after = split_stream(total, fraction), split_stream(total + more, fraction)
     for split in (before, after):
         training = split.training_sequences(np.arange(split.training))
-        validation = split.validation_sequences(np.arange(split.held_out))
+        validation = split.validation_sequences(np.arange(split.validation))
         assert np.array_equal(np.sort(np.concatenate([training, validation])), np.arange(split.total))
-        assert split.held_out == pytest.approx(fraction * split.total, abs=1.01)
+        assert split.validation == pytest.approx(fraction * split.total, abs=1.01)
     assert np.array_equal(
         after.training_sequences(np.arange(before.training)), before.training_sequences(np.arange(before.training))
     )
     assert np.array_equal(
-        after.validation_sequences(np.arange(before.held_out)), before.validation_sequences(np.arange(before.held_out))
+        after.validation_sequences(np.arange(before.validation)),
+        before.validation_sequences(np.arange(before.validation)),
     )
     if 0 < fraction < 1 and total >= 2:
         first = before.training_sequences(np.array([0])), before.validation_sequences(np.array([0]))
@@ -120,7 +121,7 @@ def test_large_sources_that_grow_are_exact(fraction: float) -> None:
     split = split_stream(MAX_SEQUENCES, fraction)
     line = split.line
     assert line is not None
-    for rank in (0, 1, split.held_out // 2, split.held_out - 1):
+    for rank in (0, 1, split.validation // 2, split.validation - 1):
         (sequence,) = split.validation_sequences(np.array([rank])).tolist()
         assert (line.count(sequence), line.count(sequence + 1)) == (rank, rank + 1)
     for rank in (0, 1, split.training // 2, split.training - 1):

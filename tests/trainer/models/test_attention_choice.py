@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from halcyon.models.parts.attention import attention
-from halcyon.models.parts.attention_blocks import Form
+from halcyon.models.parts.attention_blocks import AttentionShape
 from halcyon.models.parts.attention_choice import (
     CannotServe,
     Choice,
@@ -52,7 +52,7 @@ def request(
         hax.Axis("head_size", head),
         hax.Axis("value", value or head),
     )
-    return Request(Form(*axes, cap, 512), mask or Causal(), jnp.dtype(dtype), sinks, parts, rows)
+    return Request(AttentionShape(*axes, cap, 512), mask or Causal(), jnp.dtype(dtype), sinks, parts, rows)
 
 
 IDS = hax.named(jnp.zeros((2, 4096), jnp.int32), ("batch", "position"))

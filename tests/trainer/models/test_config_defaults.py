@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from halcyon.host.errors import BadConfiguration
-from halcyon.models.families.lookup import form_of_config, form_of_section
+from halcyon.models.families.lookup import published_of_config, published_of_section
 from halcyon.models.published.config import ConfigReader
 from halcyon_api.spec.families.rope import RopeScaling
 
@@ -26,7 +26,7 @@ SIZES: dict[str, Any] = {
 
 def read(architecture: str, **changes: Any) -> Any:
     config = ConfigReader({"architectures": [architecture], **SIZES, **changes})
-    return form_of_config(config).read(config)
+    return published_of_config(config).read(config)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_other_absent_keys_have_the_defaults_of_the_class() -> None:
 def test_the_written_rounding_of_a_ramp_is_read_again(architecture: str, truncate: bool | None) -> None:
     scaling = RopeScaling(rope_type="yarn", factor=4.0, original_max_position_embeddings=16, truncate=truncate)
     section = read(architecture).model_copy(update={"rope_scaling": scaling})
-    written = form_of_section(section).write(section, 64)
+    written = published_of_section(section).write(section, 64)
     assert read(architecture, **written).rope_scaling == scaling
     place = written["rope_parameters"]
     assert place.get("truncate") == truncate, "transformers looks for it at the top of rope_parameters in every class"

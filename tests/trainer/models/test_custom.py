@@ -19,7 +19,7 @@ import yaml
 from halcyon.host.errors import BadConfiguration
 from halcyon.models import flops_per_token, parameter_count
 from halcyon.models.families.custom import check_model
-from halcyon.models.families.lookup import form_of_section
+from halcyon.models.families.lookup import published_of_section
 from halcyon.step.program import build_program
 from halcyon_api.base import InvalidRun
 from halcyon_api.mesh import run_mesh
@@ -84,7 +84,7 @@ def test_the_operator_knows_no_size_of_a_custom_model(package: Path) -> None:
     assert shape.parameters == shape.flops_per_token(10) == 0
     assert shape.splits == ()
     with pytest.raises(BadConfiguration, match="no form of Hugging Face"):
-        form_of_section(custom())
+        published_of_section(custom())
 
 
 MODULES = {

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from haliax import Axis, NamedArray
 
-from halcyon.models.mixed_stacks import scan_forms
+from halcyon.models.mixed_stacks import scan_stacks
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.stack import Stack
 
@@ -52,7 +52,7 @@ def test_blocks_are_computed_in_order_and_outputs_keep_it(forms: str, remat: Any
     x = hax.random.normal(jax.random.key(3), (BATCH, EMBED))
 
     def scanned(stacks: Any) -> tuple[jax.Array, jax.Array]:
-        carry, outputs = scan_forms(stacks, kinds, step, x)
+        carry, outputs = scan_stacks(stacks, kinds, step, x)
         return hax.sum(carry * carry).scalar(), outputs.array
 
     def looped(stacks: Any) -> tuple[jax.Array, jax.Array]:
@@ -96,6 +96,6 @@ def test_the_program_does_not_depend_on_the_hash_seed_of_the_process() -> None:
             forms["b"]: Stack(Axis("layers", 2), Shifted(random(2, 2), random(3, 2))),
         }
         kinds = tuple((forms[form], 1.0) for form in "baba")
-        return jax.jit(lambda x: scan_forms(stacks, kinds, step, x)[1]).lower(hax.ones((BATCH, EMBED))).as_text()
+        return jax.jit(lambda x: scan_stacks(stacks, kinds, step, x)[1]).lower(hax.ones((BATCH, EMBED))).as_text()
 
     assert lowered(a=0, b=1) == lowered(a=1, b=0)

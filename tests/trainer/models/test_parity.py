@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from halcyon.models import Inputs
-from halcyon.models.families.lookup import form_of_config
+from halcyon.models.families.lookup import published_of_config
 from halcyon.models.parts.norm import RmsNorm, Scaling
 from halcyon.models.parts.rotary import Rope, frequencies, magnitude
 from halcyon.models.published.config import ConfigReader
@@ -85,7 +85,7 @@ def test_logits_loss_and_every_gradient_are_those_of_transformers(name: str, mea
 def test_a_written_config_is_read_as_the_same_section(name: str) -> None:
     """Also in the form of transformers 4, without rope_parameters."""
     golden = Golden.load(name)
-    form, section = form_of_config(golden.config), golden.spec
+    form, section = published_of_config(golden.config), golden.spec
     written = {"architectures": [form.architectures[0]], **form.write(section, 64)}
     older = {key: value for key, value in written.items() if key != "rope_parameters"}
     for document in (written, older):
@@ -142,8 +142,8 @@ NEVER_SET = {
 def test_an_export_has_the_entries_that_transformers_writes(name: str) -> None:
     golden = Golden.load(name)
     expected, section = golden.config.document, golden.spec
-    positions = golden.config.integer(form_of_config(golden.config).positions)
-    written = form_of_config(golden.config).write(section, positions)
+    positions = golden.config.integer(published_of_config(golden.config).positions)
+    written = published_of_config(golden.config).write(section, positions)
     for key in expected.keys() - OF_NO_MODEL - NEVER_SET:
         if key == "sliding_window" and "sliding_attention" not in section.layers_by_type:
             continue

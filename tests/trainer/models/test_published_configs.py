@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from halcyon.host.errors import BadConfiguration
-from halcyon.models.families.lookup import form_of_config, published_forms
+from halcyon.models.families.lookup import published_models, published_of_config
 from halcyon.models.published.config import ConfigReader
 from tests.trainer.models.parity import FOLDER
 
@@ -29,15 +29,15 @@ def rotation(entries: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_every_family_has_a_published_config() -> None:
-    assert {form_of_config(ConfigReader(case["config"])).model_type for case in PUBLISHED.values()} == {
-        one.model_type for one in published_forms()
+    assert {published_of_config(ConfigReader(case["config"])).model_type for case in PUBLISHED.values()} == {
+        one.model_type for one in published_models()
     }
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_config_is_read_as_in_transformers(name: str) -> None:
     config, expected = ConfigReader(PUBLISHED[name]["config"]), PUBLISHED[name]["read"]
-    form = form_of_config(config)
+    form = published_of_config(config)
     config = form.completed(config)
     written = form.write(form.read(config), config.integer(form.positions))
     written["vocab_size"] = config.integer("vocab_size")
@@ -73,7 +73,7 @@ OTHER_NAMES = frozenset(
 def test_an_import_takes_no_number_that_neither_its_files_nor_the_class_name(name: str) -> None:
     """Each factor of a loss is that of the files or of the class, and 0 if neither has one."""
     config, named = ConfigReader(PUBLISHED[name]["config"]), PUBLISHED[name]["read"]
-    form = form_of_config(config)
+    form = published_of_config(config)
     config = form.completed(config)
     section: Any = form.read(config)
     own = {"router_z_loss_coef": 0.0, "router_correction_coef": 0.0}
@@ -90,7 +90,7 @@ def test_an_import_takes_no_number_that_neither_its_files_nor_the_class_name(nam
 
 def test_a_balance_loss_of_deepseek_is_one_of_sequences() -> None:
     config = PUBLISHED["deepseek-v3"]["config"]
-    form = form_of_config(ConfigReader(config))
+    form = published_of_config(ConfigReader(config))
     absent = {key: value for key, value in config.items() if key != "aux_loss_alpha"}
     assert form.read(ConfigReader(absent)).router_aux_loss_coef == 0.0  # type: ignore[attr-defined]
     with pytest.raises(BadConfiguration, match=r"seq_aux is false, but Halcyon computes this model only with true"):

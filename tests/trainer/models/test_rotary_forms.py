@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from halcyon.host.errors import BadConfiguration
 from halcyon.models.families.deepseek import _score_scale
-from halcyon.models.families.lookup import form_of_config, form_of_section
+from halcyon.models.families.lookup import published_of_config, published_of_section
 from halcyon.models.parts.rotary import Rope, frequencies, magnitude
 from halcyon.models.published.config import ConfigReader
 from halcyon_api.spec.families.deepseek import DeepseekV3Spec
@@ -33,7 +33,7 @@ def read(family: str, document: dict[str, Any]) -> Any:
     """The section of a config.json with these entries."""
     architecture, needed = FAMILIES[family]
     config = ConfigReader({"architectures": [architecture], **SIZES, **needed, **document})
-    return form_of_config(config).read(config)
+    return published_of_config(config).read(config)
 
 
 def computed(section: Any) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def test_rotary_positions_are_those_of_transformers_or_refused(family: str) -> N
         assert case["expected"] is not None, case["document"]
         results["read"] += 1
         same(computed(section), case["expected"], case["document"])
-        written = form_of_section(section).write(section, 64)
+        written = published_of_section(section).write(section, 64)
         again = read(family, written)
         names = ("rope_theta", "rope_scaling", "rope_local_base_freq", "partial_rotary_factor")
         assert all(getattr(again, name, None) == getattr(section, name, None) for name in names), (
@@ -141,12 +141,12 @@ def test_entries_that_change_nothing_are_read() -> None:
     )
     deepseek = read("deepseek_v3", {"rope_scaling": LINEAR | {"mscale_all_dim": 0.4}})
     assert deepseek.rope_scaling.mscale_all_dim == 0.4, "it scales the scores"
-    assert form_of_section(deepseek).write(deepseek, 64)["rope_scaling"]["mscale_all_dim"] == 0.4
+    assert published_of_section(deepseek).write(deepseek, 64)["rope_scaling"]["mscale_all_dim"] == 0.4
 
 
 def test_an_export_has_only_the_entries_of_its_kind() -> None:
     """A document may have fields of another kind; an import would reject them."""
     section = read("llama", {}).model_copy(update={"rope_scaling": RopeScaling(**LINEAR, beta_fast=8.0, mscale=0.7)})
-    written = form_of_section(section).write(section, 64)
+    written = published_of_section(section).write(section, 64)
     assert written["rope_scaling"] == LINEAR
     assert written["rope_parameters"] == LINEAR | {"rope_theta": 10_000.0}

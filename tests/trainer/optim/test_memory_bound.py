@@ -12,7 +12,7 @@ import pytest
 
 from halcyon.models import CausalLM, build_model
 from halcyon.optim.registry import RULES, build_optimizer
-from halcyon.run.fitting import traced_step
+from halcyon.run.auto_tuning import traced_step
 from halcyon_api.memory import least_need
 from halcyon_api.mesh import run_mesh
 from halcyon_api.spec.families.llama import LlamaSpec

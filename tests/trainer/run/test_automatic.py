@@ -10,8 +10,8 @@ import pytest
 
 from halcyon.host.errors import TrainerExit
 from halcyon.host.storage.store import Store
-from halcyon.run.fitting import Choice
-from halcyon.run.recorded_choice import RunChoice
+from halcyon.run.auto_tuning import Choice
+from halcyon.run.recorded_tuning import RunChoice
 from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.trainer.checkpoint.helpers import OneProcess

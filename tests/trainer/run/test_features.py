@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from halcyon.run.companion import Companion
+from halcyon.run.callback import Callback
 from halcyon.run.features import FEATURES, Feature, features_of, found
 from halcyon_api.reading import parse_run
 from tests.trainer.support.process_groups import run_document
@@ -16,7 +16,7 @@ from tests.trainer.support.process_groups import run_document
 @pytest.mark.parametrize("feature", FEATURES, ids=lambda feature: feature.section)
 def test_a_row_names_what_exists(feature: Feature, tmp_path: Path) -> None:
     attrgetter(feature.section)(parse_run(run_document(tmp_path)).spec)
-    assert issubclass(found(feature.companion), Companion)
+    assert issubclass(found(feature.callback), Callback)
     assert not feature.read or callable(found(feature.read))
 
 

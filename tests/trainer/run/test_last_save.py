@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from halcyon.checkpoint import SaveFailed
-from halcyon.run.companion import Companion
-from halcyon.run.last_save import LastSave, SaveBudget, choose, longest_wait
+from halcyon.run.callback import Callback
+from halcyon.run.last_save import LastSave, SaveTime, choose, longest_wait
 from halcyon.run.loop import Training
 
 
@@ -35,17 +35,17 @@ from halcyon.run.loop import Training
 def test_the_last_save_is_chosen_by_the_remaining_time(
     left: float | None, save: float | None, in_flight: float | None, begun: bool, wanted: str
 ) -> None:
-    assert choose(SaveBudget(left, save, in_flight, begun)) == wanted
+    assert choose(SaveTime(left, save, in_flight, begun)) == wanted
 
 
 def test_waiting_ends_before_the_process_is_killed() -> None:
-    assert longest_wait(SaveBudget(None, None, None)) is None
-    assert longest_wait(SaveBudget(15.0, None, None)) == 14.0
-    assert longest_wait(SaveBudget(0.5, None, None)) == 0.0
+    assert longest_wait(SaveTime(None, None, None)) is None
+    assert longest_wait(SaveTime(15.0, None, None)) == 14.0
+    assert longest_wait(SaveTime(0.5, None, None)) == 0.0
 
 
 def test_the_sentence_names_the_chosen_save_and_its_cost() -> None:
-    budget = SaveBudget(12.0, 40.0, 3.0)
+    budget = SaveTime(12.0, 40.0, 3.0)
     assert LastSave("step", 50, 50, budget).sentence() == "a notice of preemption came; step 50 is saved"
     assert LastSave("inFlight", 50, 45, budget).sentence() == (
         "a notice of preemption came with 12.0 s left; a save takes 40.0 s, so only the save in flight, of step 45, "
@@ -61,26 +61,26 @@ def test_the_sentence_names_the_chosen_save_and_its_cost() -> None:
 
 
 @pytest.mark.parametrize("step", [5, 10])
-def test_companions_stop_before_the_last_save_also_after_the_last_step(step: int) -> None:
+def test_callbacks_stop_before_the_last_save_also_after_the_last_step(step: int) -> None:
     """After the last step a notice ends its evaluation or its tasks.
 
     The next processes make them, and complete the exports.
     """
     done: list[str] = []
 
-    class Exports(Companion):
+    class Exports(Callback):
         def leave(self) -> None:
             done.append("exports stop")
 
     loop: Any = object.__new__(Training)
     loop.caches = SimpleNamespace(stop=lambda: None)
-    loop.companions = [Exports()]
+    loop.callbacks = [Exports()]
     loop.place = SimpleNamespace(context=SimpleNamespace(grace_seconds=None))
     loop.checkpointer = SimpleNamespace(finish=lambda: None, kept=SimpleNamespace(step=step))
     loop._reporter = SimpleNamespace(stage=lambda _: None)
     loop._settings, loop._saved_step = SimpleNamespace(steps=10), 3
     loop._report_pending, loop._program = lambda: None, SimpleNamespace(first_model=None)
-    loop._budget = lambda _: SaveBudget(None, None, None)
+    loop._budget = lambda _: SaveTime(None, None, None)
     loop._save = lambda *_, **__: done.append("save")
     assert loop._leave(None, step).preempted
     assert done == ["exports stop", "save"]

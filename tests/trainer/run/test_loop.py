@@ -1,4 +1,4 @@
-"""What the loop does with the companions of a run: in which order, and at which steps."""
+"""What the loop does with the callbacks of a run: in which order, and at which steps."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from halcyon.run.companion import Companion
+from halcyon.run.callback import Callback
 from halcyon.run.loop import Training, TrainingEnd
 
 
-class Recorded(Companion):
+class Recorded(Callback):
     """Is due at every fifth step and at the last one."""
 
     def __init__(self, done: list[str], *, came: bool = True) -> None:
@@ -29,9 +29,9 @@ class Recorded(Companion):
         return self._came
 
 
-def loop_with(done: list[str], companions: list[Companion], *, stops: bool = False, stop: str | None = None) -> Any:
+def loop_with(done: list[str], callbacks: list[Callback], *, stops: bool = False, stop: str | None = None) -> Any:
     loop: Any = object.__new__(Training)
-    loop.companions, loop._settings = companions, SimpleNamespace(steps=12)
+    loop.callbacks, loop._settings = callbacks, SimpleNamespace(steps=12)
     loop.last_step = 12
     loop._best = SimpleNamespace(stop=stop)
     loop._save = lambda state, step, **_: done.append(f"save {step}")
@@ -43,39 +43,39 @@ def loop_with(done: list[str], companions: list[Companion], *, stops: bool = Fal
 
 
 @pytest.mark.parametrize(("step", "stop"), [(5, None), (12, None), (7, "it stops early")])
-def test_a_due_companion_gets_a_step_that_is_saved_and_reported(step: int, stop: str | None) -> None:
+def test_a_due_callback_gets_a_step_that_is_saved_and_reported(step: int, stop: str | None) -> None:
     done: list[str] = []
-    assert loop_with(done, [Companion(), Recorded(done)], stop=stop)._accompany(None, step)
+    assert loop_with(done, [Callback(), Recorded(done)], stop=stop)._call_back(None, step)
     assert done == [f"save {step}", "report", f"after {step}"]
 
 
-def test_a_step_without_a_due_companion_is_not_saved() -> None:
+def test_a_step_without_a_due_callback_is_not_saved() -> None:
     done: list[str] = []
-    assert loop_with(done, [Companion(), Recorded(done)])._accompany(None, 7)
+    assert loop_with(done, [Callback(), Recorded(done)])._call_back(None, 7)
     assert done == []
 
 
-def test_a_companion_that_needs_no_checkpoint_makes_none() -> None:
+def test_a_callback_that_needs_no_checkpoint_makes_none() -> None:
     done: list[str] = []
-    companion = Recorded(done)
-    companion.saves = False
-    loop = loop_with(done, [companion])
-    assert loop._accompany(None, 5)
+    callback = Recorded(done)
+    callback.saves = False
+    loop = loop_with(done, [callback])
+    assert loop._call_back(None, 5)
     assert done == ["report", "after 5"]
     loop.checkpointer = SimpleNamespace(should_save=lambda step: False, is_promised=lambda step: False)
     loop.place.spec = SimpleNamespace(checkpoint=SimpleNamespace(save=SimpleNamespace(before_evaluation=False)))
     assert not loop._saved_by_step(5)
 
 
-def test_after_a_notice_no_companion_begins() -> None:
+def test_after_a_notice_no_callback_begins() -> None:
     done: list[str] = []
-    assert not loop_with(done, [Recorded(done)], stops=True)._accompany(None, 5)
+    assert not loop_with(done, [Recorded(done)], stops=True)._call_back(None, 5)
     assert done == ["save 5", "report"]
-    assert not loop_with(done, [Recorded(done, came=False), Recorded(done)])._accompany(None, 5)
+    assert not loop_with(done, [Recorded(done, came=False), Recorded(done)])._call_back(None, 5)
     assert done[2:] == ["save 5", "report", "after 5"], "the second one is left to the next processes"
 
 
-def test_a_notice_while_a_companion_completes_its_work_is_a_preemption_with_all_steps_saved() -> None:
+def test_a_notice_while_a_callback_completes_its_work_is_a_preemption_with_all_steps_saved() -> None:
     done: list[str] = []
     whole = TrainingEnd(12, preempted=False, stopped="it stops early")
     assert loop_with(done, [Recorded(done)])._completed(whole) is whole

@@ -120,7 +120,7 @@ def test_the_report_card_of_a_chain_that_trained_evaluated_and_is_not_complete(t
         "answers": 1,
     }
     assert more["tasks"]["arc-easy"]["examples"] == 1
-    assert [one["step"] for one in more["heldOut"]] == [2, 4, 4]
+    assert [one["step"] for one in more["validation"]] == [2, 4, 4]
     assert more["place"]["pricePerChipHour"] == 1.5
     assert read["missing"] == ["more: no results of tasks are kept in its root"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import pytest
 
-from halcyon.run.fitting import planned
+from halcyon.run.auto_tuning import planned
 from halcyon.step.device_use import Plan, Traffic, event_fields, plan_of, traffic_of
 from halcyon.step.hlo.collectives import Collective, collectives
 from halcyon.step.program import Program, build_program

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec
 
-from halcyon.run.fitting import Choice, traced_step, with_choice
+from halcyon.run.auto_tuning import Choice, traced_step, with_choice
 from halcyon.step.kept import kept_bytes
 from halcyon_api.spec.trainer import AUTOMATIC_REMAT
-from tests.trainer.run.test_fitting import LENGTH, ROWS, VOCABULARY, spec_of
+from tests.trainer.run.test_auto_tuning import LENGTH, ROWS, VOCABULARY, spec_of
 from tests.trainer.support.meshes import mesh_of
 
 

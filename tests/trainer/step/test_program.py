@@ -18,7 +18,7 @@ from halcyon.data.loader import Loader
 from halcyon.host.errors import BadConfiguration
 from halcyon.models import build_model
 from halcyon.models.axes import POSITION, VOCAB
-from halcyon.step.given import Given
+from halcyon.step.overrides import Overrides
 from halcyon.step.program import Program, build_program
 from halcyon_api.hardware.compiler import options_of
 from halcyon_api.spec.trainer import UNORDERED, in_effect
@@ -64,7 +64,7 @@ def test_a_given_model_needs_a_row_for_each_token_of_the_text() -> None:
     spec = minimal_spec(spec__model=TINY)
     model = build_model(spec.model, hax.Axis(VOCAB, 64), hax.Axis(POSITION, 32), tokens=60, key=jax.random.key(0))
     with pytest.raises(BadConfiguration, match=r"^model: the tokenizer has 259 ids, and the model has rows for 60;"):
-        build_program(spec, 259, mesh_of(), given=Given(model=model))
+        build_program(spec, 259, mesh_of(), overrides=Overrides(model=model))
 
 
 def test_fast_is_in_effect_on_gpus_alone_and_the_sentence_says_what_it_gives_up() -> None:

@@ -18,7 +18,7 @@ import pytest
 from halcyon.checkpoint.layout import flatten
 from halcyon.host.errors import BadConfiguration
 from halcyon.models import Inputs
-from halcyon.models.mixed_stacks import scan_forms
+from halcyon.models.mixed_stacks import scan_stacks
 from halcyon.models.stack import Stack, activation_statistics, empty_slots, with_slots
 from halcyon.models.statistics import HISTOGRAM_EDGES, bin_counts, block_of
 from halcyon.parallel.axes import shardings
@@ -122,7 +122,7 @@ def each(stacks: dict[str, Stack[Scaled]], x: hax.NamedArray, way: str) -> hax.N
     """The output of the last block; the blocks of a stack follow each other, or two kinds of them take turns."""
     if way == "forms":
         forms = ("dense", "experts", "dense")
-        return scan_forms(stacks, [(form, None) for form in forms], lambda kind, block, x: (block(x), None), x)[0]
+        return scan_stacks(stacks, [(form, None) for form in forms], lambda kind, block, x: (block(x), None), x)[0]
     for stack in stacks.values():
         if way == "scan":
             x = stack.scan(lambda block, x, given: (block(x), None), x)[0]

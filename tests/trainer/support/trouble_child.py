@@ -29,7 +29,7 @@ from halcyon.host.storage.failures import Abandoned
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.run import benchmarks
 from halcyon.run import process as trainer_process
-from halcyon.step import held_out
+from halcyon.step import validation
 from halcyon.telemetry import RunReporter
 from halcyon.telemetry.health import HealthLimits
 from halcyon.weights import background
@@ -40,7 +40,7 @@ batch, evaluated_batch, create_sync_point = Loader.batch, RunReporter.evaluated_
 begin_stage = RunReporter.stage
 sync_points: list[SyncPoint] = []
 evaluated: list[RunReporter] = []
-evaluate = held_out.evaluate
+evaluate = validation.evaluate
 evaluations = itertools.count()
 write_share = Exporter._write_share
 asked = benchmarks._asked
@@ -124,7 +124,7 @@ def install() -> None:
     Loader.batch = troubled_batch  # type: ignore[method-assign]
     Exporter._write_share = stalled_share  # type: ignore[method-assign]
     benchmarks._asked = endless_task
-    held_out.evaluate = noticed_evaluation
+    validation.evaluate = noticed_evaluation
     background.FILE_BYTES = int(os.environ.get("EXPORT_FILE_BYTES", background.FILE_BYTES))
     SyncPoint.__init__ = known_sync_point  # type: ignore[method-assign]
     RunReporter.stage = hanging_stage  # type: ignore[method-assign]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import halcyon
-from halcyon.models.families.lookup import form_of_config
+from halcyon.models.families.lookup import published_of_config
 from halcyon.models.published.config import ConfigReader
 from tests.trainer.models.parity import NAMES, Golden
 from tests.trainer.weights.folders import exported, imported, same_bits, write_folder
@@ -32,8 +32,8 @@ def test_an_import_and_its_export_keep_every_bit(name: str, tmp_path: Path, meas
     assert same_bits(exported(tmp_path / "root", tmp_path / "out"), weights)
 
     written = ConfigReader.parse((tmp_path / "out" / "config.json").read_bytes())
-    form = form_of_config(golden.config)
-    assert form_of_config(written) is form
+    form = published_of_config(golden.config)
+    assert published_of_config(written) is form
     sections = [form.write(form.read(config), 64) for config in (written, golden.config)]
     assert sections[0] == sections[1]
     measured("export", name, len(weights))

@@ -16,7 +16,7 @@ import pytest
 from pydantic.alias_generators import to_camel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from halcyon.models.families.lookup import form_of_config
+from halcyon.models.families.lookup import published_of_config
 from halcyon.models.published.config import ConfigReader
 from halcyon_api.ends import ExitCode
 from tests.parity.weights import computed_weights, in_files
@@ -36,7 +36,7 @@ IN_MAKE_TEST = ("gpt2-50257", "llama-32001", "mixtral-259")
 def model_section(case: Case) -> dict[str, Any]:
     """``spec.model`` of the run."""
     config = ConfigReader.parse(json.dumps(case.config).encode())
-    section = form_of_config(config).read(config)
+    section = published_of_config(config).read(config)
     document = section.document()
     if case.z:
         document["routerZLossCoef"] = case.z
@@ -64,11 +64,11 @@ def tokenizer_section(case: Case, folder: Path) -> dict[str, Any]:
     }
 
 
-def source(folder: Path, name: str, documents: list[list[int]], *, held_out: float) -> dict[str, Any]:
+def source(folder: Path, name: str, documents: list[list[int]], *, validation: float) -> dict[str, Any]:
     """A source of token ids, each document in a row of its own."""
     path = folder / f"{name}.jsonl"
     path.write_text("".join(json.dumps({"tokens": document}) + "\n" for document in documents))
-    form = {"format": {"prebuilt": {}}, "layout": {"pack": {"maxSegments": 1}}, "validation": {"fraction": held_out}}
+    form = {"format": {"prebuilt": {}}, "layout": {"pack": {"maxSegments": 1}}, "validation": {"fraction": validation}}
     return {"name": name, "jsonl": {"paths": [str(path)]}, **form}
 
 
@@ -82,8 +82,8 @@ def test_the_first_step_and_the_evaluation_are_those_of_transformers(
     weights = computed_weights({key: tuple(shape) for key, shape in expected.pop("shapes").items()})
     write_folder(tmp_path / "base", in_files(case.kind, weights), case.config)
     sources = [
-        source(tmp_path, "trained", case.documents("trained", TRAINED), held_out=0),
-        source(tmp_path, "held-out", case.documents("held out", HELD_OUT), held_out=1),
+        source(tmp_path, "trained", case.documents("trained", TRAINED), validation=0),
+        source(tmp_path, "held-out", case.documents("held out", HELD_OUT), validation=1),
     ]
     document = run_document(tmp_path / "root", slices=1, steps=1, batchSize=len(TRAINED), sequenceLength=LENGTH)
     document["spec"] |= {

@@ -11,7 +11,7 @@ import pytest
 from halcyon.host.errors import BadConfiguration
 from halcyon.models import build_model
 from halcyon.models.axes import POSITION, VOCAB
-from halcyon.models.families.lookup import form_of_config, form_of_section
+from halcyon.models.families.lookup import published_of_config, published_of_section
 from halcyon.models.published.config import ConfigReader
 from halcyon.models.published.tensors import Join, Tensor, Tensors, piece, tensor
 from halcyon.weights.layout import FileTensor, WeightLayout, leaf_shapes
@@ -50,7 +50,7 @@ def layout_of(spec: ModelSection, sizes: dict[str, int]) -> WeightLayout:
     shapes = eqx.filter_eval_shape(
         build_model, spec, hax.Axis(VOCAB, PADDED), hax.Axis(POSITION, POSITIONS), key=jax.random.key(0)
     )
-    return WeightLayout(form_of_section(spec).tensors(spec), leaf_shapes(shapes), sizes)
+    return WeightLayout(published_of_section(spec).tensors(spec), leaf_shapes(shapes), sizes)
 
 
 def numbered(layout: WeightLayout) -> dict[str, np.ndarray]:
@@ -235,16 +235,16 @@ def test_a_tensor_of_another_shape_one_too_few_and_one_too_many_are_named() -> N
 
 @pytest.mark.parametrize("spec", [LLAMA, TIED, GPT2], ids=["llama", "tied", "gpt2"])
 def test_a_config_says_the_same_section(spec: ModelSection) -> None:
-    form = form_of_section(spec)
+    form = published_of_section(spec)
     written = {"architectures": list(form.architectures), **form.write(spec, POSITIONS)}
     config = ConfigReader(written)
-    assert form_of_config(config) is form
+    assert published_of_config(config) is form
     assert form.read(config).shape(64, 5) == spec.shape(64, 5)
     assert config.integer(form.positions) == POSITIONS
 
 
 def test_both_forms_of_rope_are_read() -> None:
-    form = form_of_section(LLAMA)
+    form = published_of_section(LLAMA)
     written = form.write(LLAMA.model_copy(update={"rope_theta": 500_000.0}), POSITIONS)
     former = {name: value for name, value in written.items() if name != "rope_parameters"}
     new = {name: value for name, value in written.items() if name not in ("rope_theta", "rope_scaling")}
@@ -255,7 +255,7 @@ def test_both_forms_of_rope_are_read() -> None:
 
 def test_scaled_rotary_positions_are_written_with_all_entries_that_transformers_requires() -> None:
     scaling = RopeScaling(rope_type="llama3", factor=8.0, original_max_position_embeddings=8192)
-    form = form_of_section(LLAMA)
+    form = published_of_section(LLAMA)
     written = form.write(LLAMA.model_copy(update={"rope_scaling": scaling}), POSITIONS)
     expected = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
     assert written["rope_parameters"].items() >= expected.items()
@@ -266,7 +266,7 @@ def test_an_unknown_architecture_names_the_nearest() -> None:
     with pytest.raises(
         BadConfiguration, match=r"architectures names LlamoForCausalLM.*nearest that it has is LlamaForCausalLM"
     ):
-        form_of_config(ConfigReader({"architectures": ["LlamoForCausalLM"]}))
+        published_of_config(ConfigReader({"architectures": ["LlamoForCausalLM"]}))
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_an_unknown_architecture_names_the_nearest() -> None:
 def test_the_nearest_architecture_has_the_same_parts(config: dict[str, object], nearest: str) -> None:
     """Not the one whose name has the most letters in common, unless a few letters make the difference."""
     with pytest.raises(BadConfiguration, match=f"the nearest that it has is {nearest}, and all are "):
-        form_of_config(ConfigReader(config))
+        published_of_config(ConfigReader(config))
 
 
 @pytest.mark.parametrize(
@@ -307,14 +307,14 @@ def test_the_nearest_architecture_has_the_same_parts(config: dict[str, object], 
     ],
 )
 def test_a_config_that_cannot_be_computed_is_rejected(changed: dict[str, object], message: str) -> None:
-    form = form_of_section(LLAMA)
+    form = published_of_section(LLAMA)
     with pytest.raises(BadConfiguration, match=message):
         form.read(ConfigReader({**form.write(LLAMA, POSITIONS), **changed}))
 
 
 def test_an_export_keeps_the_factor_of_the_router_losses() -> None:
     section = changed(GLM, router_aux_loss_coef=0.0)
-    form = form_of_section(section)
+    form = published_of_section(section)
     assert form.read(ConfigReader(form.write(section, POSITIONS))).router_aux_loss_coef == 0.0
 
 
@@ -331,7 +331,7 @@ def test_a_gated_delta_net_is_exported_in_the_form_that_fused_projections_names(
     again.
     """
     spec = changed(FAMILIES["qwen3.5"], fused_projections=fused, num_experts=experts, num_experts_per_tok=3)
-    form = form_of_section(spec)
+    form = published_of_section(spec)
     expected = {
         (True, 0): "qwen3_next",
         (True, 6): "qwen3_next",

@@ -13,9 +13,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import halcyon
-from halcyon.host.budgets import apart
-from halcyon.host.budgets.apart import OverBudget
 from halcyon.host.errors import BadConfiguration
+from halcyon.host.limits import apart
+from halcyon.host.limits.apart import OverLimit
 from halcyon.weights.folder import ModelFolder, read_config
 from halcyon.weights.peft_config import read_adapter_config
 from halcyon.weights.peft_files import PeftFolder
@@ -165,7 +165,7 @@ def test_a_pattern_that_needs_too_many_steps_is_refused(
         {"peft_type": "LORA", "target_modules": "all-linear", "layers_to_transform": [0], field: value}
     ).encode()
     config, module = read_adapter_config(written, "adapter_config.json"), "a" * 60
-    with pytest.raises(OverBudget, match=rf"^adapter_config\.json: {field}: it needs more than 2 s of processor time"):
+    with pytest.raises(OverLimit, match=rf"^adapter_config\.json: {field}: it needs more than 2 s of processor time"):
         _ = config.is_target(module), config.rank_of(module), config.scale_of(module)
 
 

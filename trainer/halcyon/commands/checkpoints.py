@@ -103,7 +103,7 @@ def verify(
     from halcyon.checkpoint.collect import unlisted_commits
     from halcyon.checkpoint.opening import committed_steps, entry_of
     from halcyon.checkpoint.verify import find_damage
-    from halcyon.commands.proving.caches import read_caches
+    from halcyon.commands.attestation.caches import read_caches
     from halcyon.commands.views.checkpoints import chain_sentence, damage_view
     from halcyon.telemetry.history.checking import read_evidence
 

@@ -24,7 +24,7 @@ from halcyon_api.printable import printable
 from halcyon_api.training_run import TrainingRun
 
 if TYPE_CHECKING:
-    from halcyon.commands.proving.checking import Fact
+    from halcyon.commands.attestation.checking import Fact
     from halcyon.host.storage.store import Store
     from halcyon_api.replays import ReplayRecord
 
@@ -80,14 +80,14 @@ def prove(
 
 def _proved(store: Store, run: TrainingRun | None, replays: list[Path], key: Path | None, output: Path | None) -> bool:
     """Write the statement about a root. False: the root does not hold, and nothing is written."""
-    from halcyon.commands.proving.deriving import claims_of, misfit, read_root, statement
-    from halcyon.commands.proving.documents import MOST_BYTES, Unacceptable, encode, parse
+    from halcyon.commands.attestation.deriving import claims_of, misfit, read_root, statement
+    from halcyon.commands.attestation.documents import MOST_BYTES, Unacceptable, encode, parse
 
     if output is not None:
         require_folder(output, "--output")
     private = None
     if key is not None:
-        from halcyon.commands.proving.signing import PASSPHRASE, load_private_key
+        from halcyon.commands.attestation.signing import PASSPHRASE, load_private_key
 
         private = load_private_key(key, os.environ.get(PASSPHRASE))
     records = [_record(path) for path in replays]
@@ -105,7 +105,7 @@ def _proved(store: Store, run: TrainingRun | None, replays: list[Path], key: Pat
     except Unacceptable as problem:
         raise TrainerExit(f"a check would not read the statement, because it {problem}") from None
     if private is not None:
-        from halcyon.commands.proving.signing import sign
+        from halcyon.commands.attestation.signing import sign
 
         data = sign(data, private)
     if len(data) >= MOST_BYTES:
@@ -121,13 +121,13 @@ def _proved(store: Store, run: TrainingRun | None, replays: list[Path], key: Pat
 
 def _checked(path: Path, public_key: Path | None, store: Store, run: TrainingRun | None) -> bool:
     """Check a statement, and print each fact. Returns whether all hold."""
-    from halcyon.commands.proving.checking import facts, open_statement
-    from halcyon.commands.proving.deriving import read_root
-    from halcyon.commands.proving.documents import MOST_BYTES, Unacceptable
+    from halcyon.commands.attestation.checking import facts, open_statement
+    from halcyon.commands.attestation.deriving import read_root
+    from halcyon.commands.attestation.documents import MOST_BYTES, Unacceptable
 
     key = None
     if public_key is not None:
-        from halcyon.commands.proving.signing import load_public_key
+        from halcyon.commands.attestation.signing import load_public_key
 
         key = load_public_key(public_key)
     try:
@@ -157,7 +157,7 @@ def _record(path: Path) -> ReplayRecord:
     Raises:
         BadConfiguration: The file has none, or cannot be read.
     """
-    from halcyon.commands.proving.documents import MOST_BYTES, Unacceptable, parse, read_as
+    from halcyon.commands.attestation.documents import MOST_BYTES, Unacceptable, parse, read_as
     from halcyon_api.replays import ReplayRecord
 
     try:

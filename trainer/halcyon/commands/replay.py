@@ -110,7 +110,7 @@ def replayed(
         BadConfiguration: There is no such checkpoint, or nothing to compare with.
         TrainerExit: The replay failed; the message has its last words.
     """
-    from halcyon.commands.proving.deriving import other_document
+    from halcyon.commands.attestation.deriving import other_document
     from halcyon.host.storage.store import Store
     from halcyon.run.replay import read_original
 

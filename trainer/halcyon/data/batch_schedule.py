@@ -1,11 +1,11 @@
 """Batch schedule: the sequences of each step, where batch size and sequence length may change during a run.
 
 Sources are laid out, shuffled and mixed in sequences of the run's *longest* length, so a change of length does not
-change their order. A stage with the length ``longest / r`` cuts each sequence into ``r`` consecutive parts of the
-training order. If a stage ends in the middle of a sequence, the next stage begins with the next sequence; the remaining
-parts (at most ``r - 1``) are not trained on.
+change their order. A period with the length ``longest / r`` cuts each sequence into ``r`` consecutive parts of the
+training order. If a period ends in the middle of a sequence, the next period begins with the next sequence; the
+remaining parts (at most ``r - 1``) are not trained on.
 
-Every stage begins at a known position, so a search among the stages finds the positions of a step and the step of a
+Every period begins at a known position, so a search among the periods finds the positions of a step and the step of a
 position.
 """
 
@@ -24,7 +24,7 @@ _MAX_STEPS = 2**60
 
 
 @dataclass(frozen=True)
-class Stage:
+class Period:
     """Consecutive steps with the same batch size and sequence length."""
 
     first_step: int
@@ -50,7 +50,7 @@ class BatchSchedule:
         steps: Steps of the run; later steps have positions too.
         batch_size: Sequences per step.
         sequence_length: Positions per sequence.
-        stages: Other sizes from certain steps on, in rising order. The longest length includes stages that the run
+        periods: Other sizes from certain steps on, in rising order. The longest length includes periods that the run
             never reaches, so a shortened run sees the same data.
         repeats: Rows of a step that one sequence of the source has, one after the other, such as the answers to a
             prompt. The part of a row is then its number among them.
@@ -64,62 +64,62 @@ class BatchSchedule:
         steps: int,
         batch_size: int,
         sequence_length: int,
-        stages: Sequence[BatchScheduleEntry] = (),
+        periods: Sequence[BatchScheduleEntry] = (),
         repeats: int = 1,
         begins: tuple[int, int] | None = None,
     ) -> None:
         self.steps = steps
-        sizes = _sizes(batch_size, sequence_length, stages)
+        sizes = _sizes(batch_size, sequence_length, periods)
         self.longest = max(length for _, _, length in sizes)
         """Positions of the run's longest sequence."""
-        built: list[Stage] = []
+        built: list[Period] = []
         for first_step, batch, length in sizes:
             parts, rest = divmod(self.longest, length)
             if rest:
                 raise ValueError(f"a sequence length of {length} does not divide the longest one, {self.longest}")
             first_position = built[-1].positions_before(first_step) if built else 0
-            built.append(Stage(first_step, first_position, batch, length, parts * repeats))
+            built.append(Period(first_step, first_position, batch, length, parts * repeats))
         if begins is not None:
             built = _beginning(built, *begins)
-        self.stages: tuple[Stage, ...] = tuple(built)
-        """All stages; the first begins at step 0."""
-        self._first_steps = [stage.first_step for stage in built]
+        self.periods: tuple[Period, ...] = tuple(built)
+        """All periods; the first begins at step 0."""
+        self._first_steps = [period.first_step for period in built]
         self._tokens = [0]
-        for stage, following in pairwise(built):
-            steps_of_stage = following.first_step - stage.first_step
-            self._tokens.append(self._tokens[-1] + steps_of_stage * stage.batch_size * stage.sequence_length)
+        for period, following in pairwise(built):
+            steps_of_stage = following.first_step - period.first_step
+            self._tokens.append(self._tokens[-1] + steps_of_stage * period.batch_size * period.sequence_length)
 
-    def stage_of(self, step: int) -> Stage:
-        """The stage that contains a step (counted from 0)."""
-        return self.stages[self._number(step)]
+    def period_of(self, step: int) -> Period:
+        """The period that contains a step (counted from 0)."""
+        return self.periods[self._number(step)]
 
     def batch_size(self, step: int) -> int:
         """Number of sequences of a step."""
-        return self.stage_of(step).batch_size
+        return self.period_of(step).batch_size
 
     def sequence_length(self, step: int) -> int:
         """Positions per sequence of a step."""
-        return self.stage_of(step).sequence_length
+        return self.period_of(step).sequence_length
 
     def positions(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """The sequences of a step: positions in the training order, int64 [B], and the number of the part of each
         sequence, int32 [B].
         """
-        stage = self.stage_of(step)
-        first = (step - stage.first_step) * stage.batch_size
-        units = np.arange(first, first + stage.batch_size, dtype=np.int64)
-        sequences, parts = np.divmod(units, stage.parts)
-        return stage.first_position + sequences, parts.astype(np.int32)
+        period = self.period_of(step)
+        first = (step - period.first_step) * period.batch_size
+        units = np.arange(first, first + period.batch_size, dtype=np.int64)
+        sequences, parts = np.divmod(units, period.parts)
+        return period.first_position + sequences, parts.astype(np.int32)
 
     def positions_before(self, step: int) -> int:
         """Number of positions begun before a step. A change at this step takes effect from this position on."""
-        return self.stage_of(step).positions_before(step)
+        return self.period_of(step).positions_before(step)
 
     def tokens_before(self, step: int) -> int:
         """Tokens of all sequences of the steps before ``step``, padding included."""
         number = self._number(step)
-        stage = self.stages[number]
-        return self._tokens[number] + (step - stage.first_step) * stage.batch_size * stage.sequence_length
+        period = self.periods[number]
+        return self._tokens[number] + (step - period.first_step) * period.batch_size * period.sequence_length
 
     def steps_within(self, positions: int, *, partial: bool) -> int:
         """Number of steps that the first ``positions`` positions suffice for.
@@ -135,8 +135,8 @@ class BatchSchedule:
         return bisect_left(range(_MAX_STEPS), positions, key=self.positions_before)
 
     def _first_position(self, step: int) -> int:
-        stage = self.stage_of(step)
-        return stage.first_position + (step - stage.first_step) * stage.batch_size // stage.parts
+        period = self.period_of(step)
+        return period.first_position + (step - period.first_step) * period.batch_size // period.parts
 
     def _number(self, step: int) -> int:
         if step < 0:
@@ -154,24 +154,24 @@ def build_schedule(spec: TrainerSpec, repeats: int = 1, begins: tuple[int, int] 
         begins: See `BatchSchedule`. It decides the positions of a step, not its sizes.
     """
     sizes = {"steps": spec.steps, "batch_size": spec.batch_size, "sequence_length": spec.sequence_length}
-    return BatchSchedule(**sizes, stages=spec.batch_schedule, repeats=repeats, begins=begins)
+    return BatchSchedule(**sizes, periods=spec.batch_schedule, repeats=repeats, begins=begins)
 
 
-def _beginning(stages: Sequence[Stage], step: int, position: int) -> list[Stage]:
-    """The stages with a new one at a step, whose first sequence is at a position. The others keep their distances."""
-    number = bisect_right([stage.first_step for stage in stages], step) - 1
-    shift = position - stages[number].positions_before(step)
-    before = [stage for stage in stages[: number + 1] if stage.first_step < step]
-    moved = [replace(stage, first_position=stage.first_position + shift) for stage in before]
-    moved.append(replace(stages[number], first_step=step, first_position=position))
-    for stage in stages[number + 1 :]:
-        moved.append(replace(stage, first_position=moved[-1].positions_before(stage.first_step)))
+def _beginning(periods: Sequence[Period], step: int, position: int) -> list[Period]:
+    """The periods with a new one at a step, whose first sequence is at a position. The others keep their distances."""
+    number = bisect_right([period.first_step for period in periods], step) - 1
+    shift = position - periods[number].positions_before(step)
+    before = [period for period in periods[: number + 1] if period.first_step < step]
+    moved = [replace(period, first_position=period.first_position + shift) for period in before]
+    moved.append(replace(periods[number], first_step=step, first_position=position))
+    for period in periods[number + 1 :]:
+        moved.append(replace(period, first_position=moved[-1].positions_before(period.first_step)))
     return moved
 
 
-def _sizes(batch_size: int, sequence_length: int, stages: Sequence[BatchScheduleEntry]) -> list[tuple[int, int, int]]:
-    """First step, batch size and sequence length of each stage."""
+def _sizes(batch_size: int, sequence_length: int, periods: Sequence[BatchScheduleEntry]) -> list[tuple[int, int, int]]:
+    """First step, batch size and sequence length of each period."""
     sizes = [(0, batch_size, sequence_length)]
-    for stage in stages:
-        sizes.append((stage.from_step, stage.batch_size or sizes[-1][1], stage.sequence_length or sizes[-1][2]))
+    for period in periods:
+        sizes.append((period.from_step, period.batch_size or sizes[-1][1], period.sequence_length or sizes[-1][2]))
     return sizes

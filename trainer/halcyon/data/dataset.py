@@ -29,7 +29,7 @@ LAYOUT_VERSION = 3
 """Increased when the same tokens would give other sequences, or another order, than before."""
 
 
-class HeldOut:
+class ValidationData:
     """The held-out sequences of sources.
 
     Args:
@@ -68,18 +68,18 @@ class HeldOut:
     @property
     def validation_sequences(self) -> int:
         """Held-out sequences of all sources."""
-        return sum(source.split.held_out for source in self.sources)
+        return sum(source.split.validation for source in self.sources)
 
     @property
-    def each(self) -> dict[str, HeldOut]:
-        """A `HeldOut` of each source that has held-out sequences, or may still get some, by name."""
+    def each(self) -> dict[str, ValidationData]:
+        """A `ValidationData` of each source that has held-out sequences, or may still get some, by name."""
         first = None if self._first_weights is None else 1.0
         return {
-            source.name: HeldOut(
+            source.name: ValidationData(
                 [source], self.tokenizer, self.sequence_length, first=None if first is None else {source.name: first}
             )
             for source in self._sources
-            if (source.snapshot.split.share > 0 if self.streams else source.snapshot.split.held_out)
+            if (source.snapshot.split.share > 0 if self.streams else source.snapshot.split.validation)
         }
 
     @property
@@ -97,7 +97,7 @@ class HeldOut:
             return {}
         return {
             "trainSequences": source.split.training,
-            "validationSequences": source.split.held_out,
+            "validationSequences": source.split.validation,
             "usedSequences": source.used,
         }
 
@@ -108,8 +108,8 @@ class HeldOut:
 
     def holds_validation(self, sequences: int) -> bool:
         """Whether an evaluation over this number of sequences can begin without waiting."""
-        counts = self._first_held_out(sequences)
-        return all(source.snapshot.has_held_out(count) for source, count in zip(self._sources, counts, strict=True))
+        counts = self._first_validation(sequences)
+        return all(source.snapshot.has_validation(count) for source, count in zip(self._sources, counts, strict=True))
 
     def validation_batches(self, batches: int | None, batch_size: int) -> list[BatchRows]:
         """The held-out rows of one evaluation, the same in every evaluation, in batches of at most ``batch_size`` rows.
@@ -136,23 +136,24 @@ class HeldOut:
         """Ranks among the held-out sequences of each source, evenly spaced over the held-out sequences of all
         sources.
         """
-        ends = np.cumsum([source.split.held_out for source in self.sources], dtype=np.int64)
-        held_out = int(ends[-1])
-        taken = min(sequences, held_out)
-        ranks = np.arange(taken, dtype=np.int64) * held_out // max(1, taken)
+        ends = np.cumsum([source.split.validation for source in self.sources], dtype=np.int64)
+        validation = int(ends[-1])
+        taken = min(sequences, validation)
+        ranks = np.arange(taken, dtype=np.int64) * validation // max(1, taken)
         begins = ends - np.diff(ends, prepend=0)
         borders = np.searchsorted(ranks, ends[:-1])
         return [mine - begin for mine, begin in zip(np.split(ranks, borders), begins, strict=True)]
 
     def _first_ranks(self, sequences: int) -> list[np.ndarray]:
         """Ranks among the held-out sequences of each source: its share, beginning with the first."""
-        counts = self._first_held_out(sequences)
+        counts = self._first_validation(sequences)
         held = [
-            source.wait_for_held_out(count).split.held_out for source, count in zip(self._sources, counts, strict=True)
+            source.wait_for_validation(count).split.validation
+            for source, count in zip(self._sources, counts, strict=True)
         ]
         return [np.arange(min(pair), dtype=np.int64) for pair in zip(counts, held, strict=True)]
 
-    def _first_held_out(self, sequences: int) -> list[int]:
+    def _first_validation(self, sequences: int) -> list[int]:
         """Number of held-out sequences that each source should give, by weight only: the sizes of the sources have no
         influence.
         """
@@ -182,7 +183,7 @@ class HeldOut:
         return examples_of(windows, lengths, weights, self.tokenizer.pad_id, documents)
 
 
-class Dataset(HeldOut):
+class Dataset(ValidationData):
     """A mixture of sources.
 
     Args:
@@ -190,7 +191,7 @@ class Dataset(HeldOut):
         tokenizer: The tokenizer of all sources.
         schedule: Batch size and sequence length by step.
         mixture: The source of each position, by the same names.
-        first_held_out: See `HeldOut`.
+        first_validation: See `ValidationData`.
     """
 
     def __init__(
@@ -200,9 +201,9 @@ class Dataset(HeldOut):
         schedule: BatchSchedule,
         mixture: Mixture,
         *,
-        first_held_out: Mapping[str, float] | None = None,
+        first_validation: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__(sources, tokenizer, schedule.longest, first=first_held_out)
+        super().__init__(sources, tokenizer, schedule.longest, first=first_validation)
         self.schedule = schedule
         self.mixture = mixture
         self._limit = mixture.limit()
@@ -237,7 +238,7 @@ class Dataset(HeldOut):
         return all(self._sources[index].snapshot.has_turns(turns[here]) for index, here in groups(source))
 
 
-class GivenData(Dataset):
+class NoData(Dataset):
     """The data of a run whose batches the caller of `halcyon.train` gives: no text.
 
     Args:
@@ -246,5 +247,5 @@ class GivenData(Dataset):
     """
 
     def __init__(self, tokenizer: Tokenizer, schedule: BatchSchedule) -> None:
-        HeldOut.__init__(self, (), tokenizer, schedule.longest)
+        ValidationData.__init__(self, (), tokenizer, schedule.longest)
         self.schedule = schedule

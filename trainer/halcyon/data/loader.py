@@ -82,9 +82,9 @@ class Loader:
         threads: int = 2,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        for stage in dataset.schedule.stages:
-            if stage.batch_size % microbatches:
-                raise ValueError(f"a batch of {stage.batch_size} cannot be cut into {microbatches} equal microbatches")
+        for period in dataset.schedule.periods:
+            if period.batch_size % microbatches:
+                raise ValueError(f"a batch of {period.batch_size} cannot be cut into {microbatches} equal microbatches")
         self._dataset = dataset
         self._microbatches = microbatches
         self._sharding = sharding

@@ -23,7 +23,7 @@ from halcyon.data.cache.ensure import CacheKeeper, Caches, RootUse
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.cache.reader import Memory, TokenReader
 from halcyon.data.cache.tokenizers import inherited_tokenizer
-from halcyon.data.dataset import Dataset, HeldOut
+from halcyon.data.dataset import Dataset, ValidationData
 from halcyon.data.formats import begin_id
 from halcyon.data.layout.concatenate import Concatenate
 from halcyon.data.layout.packer import TOO_SHORT, Layout, packer_of
@@ -141,7 +141,7 @@ def may_begin(spec: TrainingRunSpec, caches: Caches) -> bool:
     )
 
 
-def held_out_of(spec: TrainingRunSpec, store: Store, caches: Caches) -> HeldOut:
+def validation_data(spec: TrainingRunSpec, store: Store, caches: Caches) -> ValidationData:
     """The held-out sequences of complete caches, for a run that only evaluates: the same as for a run that trains with
     this document.
 
@@ -150,13 +150,13 @@ def held_out_of(spec: TrainingRunSpec, store: Store, caches: Caches) -> HeldOut:
     """
     by_weight = positive_weights(spec.data) if run_streams(spec) else None
     sources = _open_sources(spec, store, caches, None)
-    held_out = HeldOut(sources, load(caches.tokenizer), build_schedule(spec.trainer).longest, first=by_weight)
-    if held_out.validation_sequences == 0:
+    validation = ValidationData(sources, load(caches.tokenizer), build_schedule(spec.trainer).longest, first=by_weight)
+    if validation.validation_sequences == 0:
         raise BadConfiguration(
             f"spec.data.validation.fraction: {spec.data.validation.fraction:g} of the text is too little to hold out "
             "one sequence for evaluation; raise it, or set validation.fraction: 1 on a source to evaluate on all of it"
         )
-    return held_out
+    return validation
 
 
 def dataset_of(spec: TrainingRunSpec, store: Store, caches: Caches, progress: CacheProgress | None = None) -> Dataset:
@@ -181,15 +181,15 @@ def dataset_of(spec: TrainingRunSpec, store: Store, caches: Caches, progress: Ca
     if problem := stop_problem(mixture, schedule, pad_last=data.mixture.last_batch == "pad"):
         raise BadConfiguration(problem)
     by_weight = positive_weights(data) if run_streams(spec) else None
-    dataset = Dataset(sources, load(caches.tokenizer), schedule, mixture, first_held_out=by_weight)
+    dataset = Dataset(sources, load(caches.tokenizer), schedule, mixture, first_validation=by_weight)
     if dataset.validation_sequences == 0 and settings.evaluation.every_steps > 0:
-        raise BadConfiguration(_nothing_held_out(data, caches, schedule.longest))
+        raise BadConfiguration(_no_validation(data, caches, schedule.longest))
     return dataset
 
 
-def _nothing_held_out(data: DataSpec, caches: Caches, length: int) -> str:
+def _no_validation(data: DataSpec, caches: Caches, length: int) -> str:
     """Why a run with evaluations has no held-out sequence, and the fix."""
-    if not any(_held_out(source, data) for source in data.sources):
+    if not any(_validation(source, data) for source in data.sources):
         return (
             "spec.data.validation.fraction: it is 0, and spec.trainer.evaluation.everySteps asks for evaluations; "
             "raise it, or set everySteps to 0"
@@ -229,7 +229,7 @@ def _portions(spec: TrainingRunSpec) -> dict[str, int]:
     """
     sequences = spec.data.order.windows.sequences if spec.data.order.windows else 1
     stride = build_schedule(spec.trainer).longest + 1
-    shares = {source.name: 1 - _held_out(source, spec.data) for source in spec.data.sources}
+    shares = {source.name: 1 - _validation(source, spec.data) for source in spec.data.sources}
     return {name: stride * (math.ceil(sequences / share) if share else 1) for name, share in shares.items()}
 
 
@@ -309,7 +309,7 @@ class _Snapshots:
             raise BadConfiguration(
                 f"spec.data.sources[{source.name}]: {TOO_SHORT if self._packer is None else self._packer.empty}"
             )
-        split = (split_stream if is_local(data.order) else split_sequences)(layout.sequences, _held_out(source, data))
+        split = (split_stream if is_local(data.order) else split_sequences)(layout.sequences, _validation(source, data))
         used = split.training
         if (simulated := data.mixture.simulate_tokens) is not None:
             run_tokens = self._schedule.tokens_before(settings.steps)
@@ -382,5 +382,5 @@ def _description_of_stream(ledger: Ledger, reader: TokenReader, schedule: BatchS
     }
 
 
-def _held_out(source: DataSourceSpec, data: DataSpec) -> float:
+def _validation(source: DataSourceSpec, data: DataSpec) -> float:
     return data.validation.fraction if source.validation is None else source.validation.fraction

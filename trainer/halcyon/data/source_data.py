@@ -83,9 +83,9 @@ class SourceData:
         """Whether the sequences at these turns of the training order are known."""
         return self.turns is None or not turns.size or int(turns.max()) < self.turns
 
-    def has_held_out(self, sequences: int) -> bool:
+    def has_validation(self, sequences: int) -> bool:
         """Whether it holds out this number of sequences, or is complete."""
-        return self.turns is None or self.split.held_out >= sequences
+        return self.turns is None or self.split.validation >= sequences
 
     def wait_for_turns(self, turns: np.ndarray) -> SourceData:
         """Itself, with these turns of its training order.
@@ -101,7 +101,7 @@ class SourceData:
             )
         return self
 
-    def wait_for_held_out(self, sequences: int) -> SourceData:
+    def wait_for_validation(self, sequences: int) -> SourceData:
         """Itself. An incomplete source may hold out fewer."""
         del sequences
         return self
@@ -221,12 +221,12 @@ class GrowingSource:
         self._progress.wait_for(lambda: self.snapshot.has_turns(turns))
         return self.snapshot
 
-    def wait_for_held_out(self, sequences: int) -> SourceData:
+    def wait_for_validation(self, sequences: int) -> SourceData:
         """Wait until the source holds out this number of sequences, or is complete, and return it.
 
         Raises as `wait_for_turns` does.
         """
-        self._progress.wait_for(lambda: self.snapshot.has_held_out(sequences))
+        self._progress.wait_for(lambda: self.snapshot.has_validation(sequences))
         return self.snapshot
 
 

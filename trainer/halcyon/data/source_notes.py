@@ -11,7 +11,7 @@ from halcyon.data.batch_schedule import build_schedule
 from halcyon.data.cache.ensure import Caches
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.cache.skipped import MOST_EXAMPLES
-from halcyon.data.dataset import HeldOut
+from halcyon.data.dataset import ValidationData
 from halcyon.data.formats import build_formatter
 from halcyon.data.layout.spans import LayoutReport
 from halcyon.data.source_kinds import text_warning
@@ -68,7 +68,7 @@ class SourceNote:
         return f"source {self.source} {'; '.join(clauses)}"
 
 
-def source_notes(caches: Caches, data: HeldOut | None = None) -> Iterator[SourceNote]:
+def source_notes(caches: Caches, data: ValidationData | None = None) -> Iterator[SourceNote]:
     """The forms of the sources of conversations, and what is left out, in the order of the sources.
 
     Args:

@@ -59,27 +59,27 @@ class EvenChoice:
 
 @dataclass(frozen=True)
 class Split:
-    """``total`` sequences, ``held_out`` of them for validation."""
+    """``total`` sequences, ``validation`` of them for validation."""
 
     total: int
-    held_out: int
+    validation: int
     line: EvenChoice | None = None
-    """The line that chooses the held-out sequences; its count of ``total`` is ``held_out``.
+    """The line that chooses the held-out sequences; its count of ``total`` is ``validation``.
 
-    Default: the share ``held_out / total``.
+    Default: the share ``validation / total``.
     """
 
     def __post_init__(self) -> None:
-        if not 0 <= self.held_out <= self.total <= MAX_SEQUENCES:
+        if not 0 <= self.validation <= self.total <= MAX_SEQUENCES:
             raise ValueError(
-                f"cannot hold out {self.held_out} of {self.total} sequences; at most {MAX_SEQUENCES} sequences are "
+                f"cannot hold out {self.validation} of {self.total} sequences; at most {MAX_SEQUENCES} sequences are "
                 "possible"
             )
 
     @property
     def training(self) -> int:
         """Number of training sequences."""
-        return self.total - self.held_out
+        return self.total - self.validation
 
     @property
     def share(self) -> Fraction:
@@ -88,7 +88,7 @@ class Split:
 
     @property
     def _line(self) -> EvenChoice:
-        return self.line or EvenChoice(self.held_out, max(1, self.total))
+        return self.line or EvenChoice(self.validation, max(1, self.total))
 
     def training_sequences(self, ranks: np.ndarray) -> np.ndarray:
         """The sequences at ranks, 0 to ``training - 1``, among the training sequences: int64, same shape."""
@@ -96,8 +96,8 @@ class Split:
         return self._line.not_chosen(ranks) if ranks.size else ranks
 
     def validation_sequences(self, ranks: np.ndarray) -> np.ndarray:
-        """The sequences at ranks, 0 to ``held_out - 1``, among the held-out sequences: int64, same shape."""
-        ranks = checked_places(ranks, self.held_out)
+        """The sequences at ranks, 0 to ``validation - 1``, among the held-out sequences: int64, same shape."""
+        ranks = checked_places(ranks, self.validation)
         return self._line.chosen(ranks) if ranks.size else ranks
 
 
@@ -109,10 +109,10 @@ def split_sequences(total: int, fraction: float) -> Split:
     """
     if fraction >= 1:
         return Split(total, total)
-    held_out = round(total * fraction)
+    validation = round(total * fraction)
     if fraction > 0 and total >= 2:
-        held_out = max(1, held_out)
-    return Split(total, min(held_out, max(0, total - 1)))
+        validation = max(1, validation)
+    return Split(total, min(validation, max(0, total - 1)))
 
 
 def split_stream(total: int, fraction: float) -> Split:

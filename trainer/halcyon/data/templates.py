@@ -1,6 +1,6 @@
 """Jinja as chat templates use it: compiles a chat template, and prints conversations with it.
 
-A process of its own imports this module (`halcyon.host.budgets.apart`), so it imports nothing but Jinja.
+A process of its own imports this module (`halcyon.host.limits.apart`), so it imports nothing but Jinja.
 
 A template may look into a message (``'</think>' in content``), cut it and strip it, so it must see the text as it is.
 But where it prints the text, a special token that the text spells must stay a word. So a string of a message is a

@@ -3,7 +3,7 @@
 A grammar allows at each point the tokens with which the text can still become a sentence of the grammar (Willard and
 Louf 2023). The tokens that end a text are allowed where the sentence is complete.
 
-Schemas are tried in processes with limits (`halcyon.host.budgets`), which are used again until a schema ends one.
+Schemas are tried in processes with limits (`halcyon.host.limits`), which are used again until a schema ends one.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from halcyon.host.budgets import child
-from halcyon.host.budgets.apart import Child
-from halcyon.host.budgets.schemas import Trial, Vocabulary, compiled, panic_of, tokenizer_of
+from halcyon.host.limits import child
+from halcyon.host.limits.apart import Child
+from halcyon.host.limits.schemas import Trial, Vocabulary, compiled, panic_of, tokenizer_of
 from halcyon.tokenizer import Tokenizer, first_id
 
 _LEAST_BYTES = 1 << 20

@@ -28,9 +28,9 @@ from jaxtyping import PRNGKeyArray
 from halcyon.models.axes import LAYERS, elementwise
 from halcyon.models.cache import Cache, FixedState, Layers, Memory, PositionState
 from halcyon.models.design import BlockKind, Design, masks_and_rotations
-from halcyon.models.forms import STACKS, Form
 from halcyon.models.int8 import Int8Embedding, Int8Linear, int8_product
-from halcyon.models.mixed_stacks import scan_forms
+from halcyon.models.layer_kinds import STACKS, LayerKind
+from halcyon.models.mixed_stacks import scan_stacks
 from halcyon.models.model import CausalLM, Inputs, Outputs
 from halcyon.models.partition import divided
 from halcyon.models.parts.embedding import Embedding
@@ -104,7 +104,9 @@ class Block(eqx.Module):
     mlp_post_norm: RmsNorm | None
 
     @staticmethod
-    def init(design: Design, form: Form, layers: Axis, dtype: jnp.dtype, *, keys: Iterator[PRNGKeyArray]) -> "Block":
+    def init(
+        design: Design, form: LayerKind, layers: Axis, dtype: jnp.dtype, *, keys: Iterator[PRNGKeyArray]
+    ) -> "Block":
         """All blocks of one form at once: every parameter has the axis ``layers`` in front."""
         norm = functools.partial(design.norm, design.axes.embed, dtype, stacked=(layers,))
         before, after = design.placement != "after", design.placement != "before"
@@ -190,7 +192,7 @@ class Decoder(TokenDecoder):
         )
 
     @property
-    def _stacks(self) -> dict[Form, Stack[Block]]:
+    def _stacks(self) -> dict[LayerKind, Stack[Block]]:
         return {form: getattr(self, self.design.stacks[form]) for form in dict.fromkeys(self.design.forms)}
 
     @property
@@ -215,7 +217,7 @@ class Decoder(TokenDecoder):
             embedded = elementwise(lambda x: x * jnp.asarray(scale, x.dtype), embedded)
 
         def step(
-            layer: tuple[Form, BlockKind], block: Block, carry: tuple[NamedArray, Layers | None]
+            layer: tuple[LayerKind, BlockKind], block: Block, carry: tuple[NamedArray, Layers | None]
         ) -> tuple[Any, Any]:
             (form, kind), (x, layers) = layer, carry
             if cache is None or layers is None:
@@ -239,7 +241,7 @@ class Decoder(TokenDecoder):
         of routers."""
         layers = tuple(zip(self.design.forms, self.design.kinds, strict=True))
         if len(self.design.stacks) > 1:
-            return scan_forms(self._stacks, tuple((form, (form, kind)) for form, kind in layers), step, carry)
+            return scan_stacks(self._stacks, tuple((form, (form, kind)) for form, kind in layers), step, carry)
         (stack,) = self._stacks.values()
         return stack.scan_kinds(layers, lambda layer, block, carry: step(layer, block, carry)[0], carry), None
 

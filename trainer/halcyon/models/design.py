@@ -16,7 +16,7 @@ from haliax import Axis
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models.axes import EMBED, HEAD_SIZE, KV_HEADS, MLP, Q_HEADS_PER_GROUP
-from halcyon.models.forms import Form, layer_forms, stack_names
+from halcyon.models.layer_kinds import LayerKind, layer_kinds, stack_names
 from halcyon.models.model import Inputs
 from halcyon.models.parameters import Role
 from halcyon.models.parts.embedding import Embedding
@@ -163,15 +163,15 @@ class Design:
         )
 
     @property
-    def forms(self) -> tuple[Form, ...]:
+    def forms(self) -> tuple[LayerKind, ...]:
         """The form of each layer."""
-        return layer_forms(
+        return layer_kinds(
             len(self.kinds), self.recurrent, () if self.mixture is None else self.mixture.sizes.with_experts
         )
 
     @property
-    def stacks(self) -> dict[Form, str]:
-        """See `halcyon.models.forms.stack_names`."""
+    def stacks(self) -> dict[LayerKind, str]:
+        """See `halcyon.models.layer_kinds.stack_names`."""
         return stack_names(recurrent=bool(self.recurrent), with_experts=self.mixture is not None)
 
     def embedding(self, vocab: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> Embedding:

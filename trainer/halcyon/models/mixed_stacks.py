@@ -19,17 +19,17 @@ from halcyon.models.remat import Loop, checkpointed, scan
 from halcyon.models.stack import Run, Stack, runs_of
 from halcyon.models.statistics import tapped
 
-Form = TypeVar("Form", bound=Hashable)
+LayerKind = TypeVar("LayerKind", bound=Hashable)
 Kind = TypeVar("Kind")
 
 
-def scan_forms(
-    stacks: Mapping[Form, Stack[Any]],
-    kinds: Sequence[tuple[Form, Kind]],
+def scan_stacks(
+    stacks: Mapping[LayerKind, Stack[Any]],
+    kinds: Sequence[tuple[LayerKind, Kind]],
     step: Callable[[Kind, Any, Any], tuple[Any, Any]],
     carry: Any,
     *,
-    after: Sequence[Form] = (),
+    after: Sequence[LayerKind] = (),
 ) -> tuple[Any, Any]:
     """Compute ``carry, output = step(kind, block, carry)`` for each block in order.
 
@@ -53,7 +53,7 @@ def scan_forms(
         return carry, jax.tree.map(lambda *parts: jnp.stack(parts), *outputs) if outputs else None
     blocks = {form: stack.blocks for form, stack in stacks.items()}
     for run in runs_of(kinds):
-        mine: dict[Form, Any] = {}
+        mine: dict[LayerKind, Any] = {}
         for form in dict.fromkeys(form for form, _ in run.pattern):  # a set of texts has another order in each process
             each = sum(form == other for other, _ in run.pattern)
             part = slice(used[form], used[form] + each * run.repetitions)

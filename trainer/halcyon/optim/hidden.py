@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 from haliax import Axis, NamedArray
 
-from halcyon.optim.matrices import Form, Matrices, hidden
+from halcyon.optim.matrices import Matrices, MatrixShape, hidden
 from halcyon.optim.rule import Scalar, Tree, merge, select, transformation, wide
 from halcyon.optim.rules.adam import adamw
 from halcyon_api.spec.rules import AdamWSpec, Coefficients, IterationType, MatricesSpec, Scaling
@@ -222,7 +222,7 @@ def beside(
     return transformation(init, update)
 
 
-def scale(form: Form, name: Scaling) -> float:
+def scale(form: MatrixShape, name: Scaling) -> float:
     """The factor of an orthogonal update; see `halcyon_api.spec.rules.Scaling`."""
     if name == "spectral":
         return math.sqrt(max(1.0, form.columns / form.rows))
@@ -253,6 +253,6 @@ def norm(x: NamedArray, axes: tuple[Axis, ...]) -> NamedArray:
     return hax.sqrt(hax.sum(hax.square(x), axes))
 
 
-def of_matrix(form: Form) -> tuple[Axis, ...]:
+def of_matrix(form: MatrixShape) -> tuple[Axis, ...]:
     """The axes of one matrix, without those along which matrices are stacked."""
     return (*form.parameter.inputs, *form.parameter.outputs)

@@ -55,7 +55,7 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True)
-class Form:
+class MatrixShape:
     """The form of one parameter as a stack of matrices."""
 
     parameter: Parameter
@@ -115,7 +115,7 @@ class Matrices:
 
     def __init__(self, parameters: Tree) -> None:
         leaves, self._structure = jax.tree.flatten(parameters)
-        self._forms = [Form(leaf) for leaf in leaves]
+        self._forms = [MatrixShape(leaf) for leaf in leaves]
 
     def map(self, function: Callable[..., NamedArray], *trees: Tree) -> Tree:
         """``function(form, *arrays)`` of each parameter."""
@@ -123,12 +123,12 @@ class Matrices:
             [function(*arguments) for arguments in zip(self._forms, *map(self._leaves, trees), strict=True)]
         )
 
-    def new(self, kind: Kind, fill: Callable[[Form], jax.Array]) -> Tree:
+    def new(self, kind: Kind, fill: Callable[[MatrixShape], jax.Array]) -> Tree:
         """An array of this kind for each parameter.
 
         Args:
             kind: Its kind.
-            fill: Makes its matrices: an array that can be broadcast to `Form.shape`.
+            fill: Makes its matrices: an array that can be broadcast to `MatrixShape.shape`.
         """
         return self._tree([form.named(jnp.broadcast_to(fill(form), form.shape(kind)), kind) for form in self._forms])
 

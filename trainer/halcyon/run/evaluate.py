@@ -22,8 +22,8 @@ from halcyon.checkpoint.head import HeadKeeper
 from halcyon.checkpoint.opening import take_root
 from halcyon.checkpoint.processes import decide
 from halcyon.checkpoint.results import Restored
-from halcyon.data.dataset import HeldOut
-from halcyon.data.open import held_out_of
+from halcyon.data.dataset import ValidationData
+from halcyon.data.open import validation_data
 from halcyon.data.source_notes import source_notes
 from halcyon.evals.benchmarks import Benchmark, read_of_document
 from halcyon.host.errors import BadConfiguration, NoValidCheckpoint, TrainerExit
@@ -31,14 +31,14 @@ from halcyon.host.storage.retry_budget import RetryBudget
 from halcyon.models.adapters import check_adapter
 from halcyon.models.families.custom import check_model
 from halcyon.parallel.process_group import ProcessGroup
+from halcyon.run.auto_tuning import without_choice
 from halcyon.run.beginning import report_fallback, weights_of_run
 from halcyon.run.benchmarks import SharedRunner, asking_of
 from halcyon.run.context import Context
 from halcyon.run.data import caches_of, checked, report_sources, report_warnings
-from halcyon.run.fitting import without_choice
 from halcyon.run.place import Place, session
-from halcyon.step.held_out import HeldOutLoss
 from halcyon.step.program import Program, build_program
+from halcyon.step.validation import ValidationLoss
 from halcyon.telemetry import RunReporter
 from halcyon.telemetry.evaluation import Evaluation, total, with_source
 from halcyon_api.checkpoint_documents import CommittedStep, Owner, canonical_json
@@ -84,11 +84,11 @@ def evaluate_checkpoint(
         if place.processes.is_main:
             report_warnings(reporter, spec, caches[1])
         reporter.stage("restoring")
-        held_out = held_out_of(spec, *caches)
+        validation = validation_data(spec, *caches)
         if place.processes.is_main:
-            report_sources(reporter, source_notes(caches[1], held_out))
-        program = build_program(spec, held_out.tokenizer.vocab_size, mesh)
-        return CheckpointEvaluation(place, program, held_out, benchmarks).run()
+            report_sources(reporter, source_notes(caches[1], validation))
+        program = build_program(spec, validation.tokenizer.vocab_size, mesh)
+        return CheckpointEvaluation(place, program, validation, benchmarks).run()
 
 
 @dataclass
@@ -97,7 +97,7 @@ class CheckpointEvaluation:
 
     place: Place
     program: Program
-    held_out: HeldOut
+    validation: ValidationData
     benchmarks: Sequence[Benchmark]
 
     def __post_init__(self) -> None:
@@ -106,7 +106,7 @@ class CheckpointEvaluation:
             raise TypeError("a run of task evaluate needs spec.from, which names the run whose checkpoint it evaluates")
         self._origin: OriginSpec = spec.origin
         self._batches, self._batch_size = spec.trainer.evaluation.batches, spec.trainer.batch_size
-        self._prints = fingerprints(spec, data=self.held_out.description)
+        self._prints = fingerprints(spec, data=self.validation.description)
         # All that decides the numbers, except the step of the checkpoint if the run names none.
         decides = {"sections": dict(self._prints.sections), "from": self._origin.document(), "batches": self._batches}
         self._wanted = hashlib.sha256(canonical_json(decides)).hexdigest()
@@ -120,12 +120,12 @@ class CheckpointEvaluation:
         checkpoint = restored.checkpoint
         self._reporter.event("restored", checkpoint, seconds=self._reporter.seconds_in_stage())
         report_fallback(self._reporter, restored)
-        parts = self.held_out.each
+        parts = self.validation.each
         evaluated = Evaluated(run=self._origin.run_name, step=checkpoint.step, path=checkpoint.path)
         for source, evaluation in found.items():
             evaluated = with_source(evaluated, source, evaluation)
         counts = {source: self._count(part) for source, part in parts.items()}
-        tokens = self._batch_size * self.held_out.sequence_length
+        tokens = self._batch_size * self.validation.sequence_length
         done = sum(counts[source] for source in found)
         self._reporter.evaluates(
             evaluated, batches=sum(counts.values()), batch_tokens=tokens, done=done, tasks=len(self.benchmarks)
@@ -133,7 +133,7 @@ class CheckpointEvaluation:
 
         self._reporter.event("determinism", self.program.determinism_in_effect)
         self._reporter.stage("compiling")
-        loss = HeldOutLoss(self.program, self.held_out.tokenizer)
+        loss = ValidationLoss(self.program, self.validation.tokenizer)
         model, reference = restored.state["model"], restored.state.get("reference")
         for source, part in parts.items():
             if source not in found:
@@ -168,7 +168,7 @@ class CheckpointEvaluation:
         runner = SharedRunner(
             self.benchmarks,
             self.place.spec,
-            self.held_out.tokenizer,
+            self.validation.tokenizer,
             asking,
             self._store,
             self.place.processes,
@@ -233,7 +233,7 @@ class CheckpointEvaluation:
             )
         return Restored(entry.step, {"model": weights.model}, entry, ())
 
-    def _count(self, part: HeldOut) -> int:
+    def _count(self, part: ValidationData) -> int:
         """The number of batches of a source."""
         sequences = part.validation_sequences
         taken = sequences if self._batches is None else min(sequences, self._batches * self._batch_size)

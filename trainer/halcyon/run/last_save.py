@@ -22,7 +22,7 @@ MARGIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class SaveBudget:
+class SaveTime:
     """The time for the last save after a notice; the same on all processes."""
 
     left_seconds: float | None
@@ -35,7 +35,7 @@ class SaveBudget:
     """Whether the newest save, in flight or committed, is of the last step."""
 
 
-def choose(budget: SaveBudget) -> Saved:
+def choose(budget: SaveTime) -> Saved:
     """Choose the save to try: ``step``, ``inFlight`` or ``none``.
 
     The duration of a first save is not known. It is tried, because a failed try loses nothing.
@@ -52,7 +52,7 @@ def choose(budget: SaveBudget) -> Saved:
     return "inFlight" if in_flight is not None and _fits(first, left) else "none"
 
 
-def longest_wait(budget: SaveBudget) -> float | None:
+def longest_wait(budget: SaveTime) -> float | None:
     """The longest wait for the chosen save, in seconds; None: no limit."""
     return None if budget.left_seconds is None else max(0.0, budget.left_seconds - MARGIN_SECONDS)
 
@@ -66,7 +66,7 @@ class LastSave:
     """Steps done."""
     committed_step: int
     """Step of the newest checkpoint whose commit this process knows; 0: none."""
-    budget: SaveBudget
+    budget: SaveTime
     problem: str = ""
     """The reason that a failed save reported; empty: none."""
 

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     import numpy as np
     import optax
 
-    from halcyon.step.given import Given, Loss
-    from halcyon.step.given_batches import Rows
+    from halcyon.step.batches_override import Rows
     from halcyon.step.in_step import SeesStep
+    from halcyon.step.overrides import Loss, Overrides
     from halcyon.telemetry.evaluation import Evaluation
 
 
@@ -89,8 +89,8 @@ class Trained:
         stopped: Why it stopped early, if it did (``trainer.evaluation.best.patience``).
         model: The given model with its trained parameters. None: the model is of the document, and `halcyon.load` reads
             it.
-        given: The objects that were given in the place of sections of the document, each with its import path; None: it
-            has none.
+        overrides: The objects given in the place of sections of the document, each with its import path; None: it has
+            none.
     """
 
     step: int
@@ -98,14 +98,14 @@ class Trained:
     root: str
     stopped: str | None = None
     model: Any = field(default=None, compare=False, repr=False)
-    given: Mapping[str, str | None] = field(default_factory=dict[str, "str | None"])
+    overrides: Mapping[str, str | None] = field(default_factory=dict[str, "str | None"])
 
     @property
     def resumable(self) -> bool:
-        """Whether the document and `given` are enough to go on with the run. If not, only a program with the same
+        """Whether the document and `overrides` are enough to go on with the run. If not, only a program with the same
         objects can.
         """
-        return None not in self.given.values()
+        return None not in self.overrides.values()
 
 
 def train(
@@ -161,17 +161,16 @@ def train(
     """
     from halcyon.run.train import Surroundings  # imports JAX
     from halcyon.run.train import train as train_run
-    from halcyon.step.given import Given
     from halcyon.step.in_step import InStep
 
-    given = Given(model, optimizer, objective, batches)
+    overrides = Overrides(model, optimizer, objective, batches)
     sets = (hooks,) if isinstance(hooks, Hooks) else tuple(hooks)
     place = Path(document) if isinstance(document, str) else document
-    if given.names:
-        place = _completed(place, given)
+    if overrides.names:
+        place = _completed(place, overrides)
     context = resolve_context(place, {}, checkpoint_root=checkpoint_root, defaults=defaults, on_cpu=on_cpu)
-    if given.source is not None:
-        context = context.with_spec(_without_text(context.spec, given.source.rows))
+    if overrides.source is not None:
+        context = context.with_spec(_without_text(context.spec, overrides.source.rows))
     spec = context.spec
     if spec.task != "train":
         raise BadConfiguration(
@@ -197,7 +196,7 @@ def train(
                 Surroundings(on_interrupt=interrupts.append),
                 compilation_cache=compilation_cache,
                 retry_budget=RetryBudget(retry_seconds(context)),
-                given=given,
+                overrides=overrides,
                 in_step=[InStep(one.in_step, one.every) for one in sets if one.in_step is not None],
             )
     except BaseException as error:
@@ -215,8 +214,8 @@ def train(
         not ended.preempted,
         spec.checkpoint.root,
         ended.stopped,
-        None if given.parts is None or ended.model is None else given.parts.module(ended.model),
-        given.names,
+        None if overrides.parts is None or ended.model is None else overrides.parts.module(ended.model),
+        overrides.names,
     )
     for one in sets:
         one.on_end(trained)
@@ -237,7 +236,7 @@ _FILLERS: Mapping[str, Any] = {
 """What stands in the place of a section that the schema needs."""
 
 
-def _completed(document: Path | Mapping[str, Any] | TrainingRun, given: Given) -> dict[str, Any]:
+def _completed(document: Path | Mapping[str, Any] | TrainingRun, overrides: Overrides) -> dict[str, Any]:
     """The document with what the given objects decide.
 
     Raises:
@@ -246,12 +245,12 @@ def _completed(document: Path | Mapping[str, Any] | TrainingRun, given: Given) -
     whole = written(document)
     if not isinstance(spec := whole.setdefault("spec", {}), dict):
         return whole  # which is rejected with the field
-    _check_sections(spec, given.names)
-    for section in (_SECTIONS[name] for name in given.names):
+    _check_sections(spec, overrides.names)
+    for section in (_SECTIONS[name] for name in overrides.names):
         if section in _FILLERS:
             spec[section] = copy.deepcopy(_FILLERS[section])
-    if given.source is not None:
-        trainer, rows = spec.setdefault("trainer", {}), given.source.rows
+    if overrides.source is not None:
+        trainer, rows = spec.setdefault("trainer", {}), overrides.source.rows
         if trainer.setdefault("batchSize", rows.batch_size) != rows.batch_size:
             raise BadConfiguration(
                 f"spec.trainer.batchSize: it is {trainer['batchSize']}, but the given batches have {rows.batch_size} "

@@ -25,16 +25,16 @@ from halcyon.data.dataset import Dataset
 from halcyon.host.errors import Diverged
 from halcyon.parallel.preemption import ROUND_SECONDS, wait_together
 from halcyon.run.best import BestWatch
-from halcyon.run.companion import Companion
+from halcyon.run.callback import Callback
 from halcyon.run.flip import flipped
-from halcyon.run.last_save import NOTHING_TO_SAVE, LastSave, SaveBudget, choose, longest_wait
+from halcyon.run.last_save import NOTHING_TO_SAVE, LastSave, SaveTime, choose, longest_wait
 from halcyon.run.setup import Setup
 from halcyon.step.batch_source import BatchSource, HasNumbers
 from halcyon.step.divergence import DivergenceWatch, RollBack
-from halcyon.step.held_out import HeldOutEvaluation
 from halcyon.step.in_step import reported, reported_metrics
 from halcyon.step.state import Model, TrainState
 from halcyon.step.step import CONTROL_BITS, StepMetrics
+from halcyon.step.validation import Validation
 from halcyon.telemetry import StepReport
 from halcyon_api.checkpoint_documents import DataPosition, EvaluationRecord
 from halcyon_api.ends import EndCause
@@ -97,7 +97,7 @@ class Training(Setup):
     caches: BackgroundCaches
     last_step: int
     """The step after which the training ends."""
-    companions: Sequence[Companion] = ()
+    callbacks: Sequence[Callback] = ()
     """The optional features of the run, in the order in which they are called."""
     evaluated: EvaluationRecord | None = None
     """The evaluations before the checkpoint that the run resumed from."""
@@ -114,7 +114,7 @@ class Training(Setup):
         self._divergence = DivergenceWatch(self._policy)
         self._best = BestWatch(self._settings.evaluation.best, self.evaluated)
         self._controls = [self._control_array(value) for value in range(1 << CONTROL_BITS)]
-        self._evaluation = HeldOutEvaluation(self._settings, program, self.dataset, self.batches)
+        self._evaluation = Validation(self._settings, program, self.dataset, self.batches)
         self._pending: tuple[int, StepMetrics, float, Mapping[str, float]] | None = None
         """The last dispatched step: steps done, its numbers on the device, the seconds that it waited for its batch,
         and the numbers of that batch."""
@@ -169,7 +169,7 @@ class Training(Setup):
         if step and self._evaluation_missing(step) and not self._evaluate(state, step):
             return self._leave(state, step)
         self._report_best()
-        if step and not self._accompany(state, step):
+        if step and not self._call_back(state, step):
             return self._leave(state, step)
         while self._best.stop is None and step < self.last_step:
             if self.sync_point.should_stop():
@@ -178,8 +178,8 @@ class Training(Setup):
                 self._report_pending()
                 if not self._wait_for_text(lambda step=step: self.dataset.holds(self._batch_number(step))):
                     return self._leave(state, step)
-            for companion in self.companions:
-                companion.before(step + 1, self._report_pending)
+            for callback in self.callbacks:
+                callback.before(step + 1, self._report_pending)
             batch = self.batches.batch(self._batch_number(step), state)
             self._reporter.waited_for_batch(self.batches.last_wait_seconds)
             train_step = self.programs.of(batch, watched=self._watch is not None and self._watch.is_due(step + 1))
@@ -194,9 +194,9 @@ class Training(Setup):
             if step == first + 1:
                 self._report_pending()
                 self.programs.beside(self._evaluation.compile)
-            for companion in self.companions:
-                companion.dispatched(step, self._report_pending)
-                companion.stepped(step, state, batch)
+            for callback in self.callbacks:
+                callback.dispatched(step, self._report_pending)
+                callback.stepped(step, state, batch)
             self.programs.prepare(self.dataset.schedule, self._batch_number(step))
             evaluation_due = self._evaluation.is_due(step)
             save_due = self._save_asked or self.checkpointer.should_save(step)
@@ -210,7 +210,7 @@ class Training(Setup):
                     return self._leave(state, step)
                 if save_due or self._improved:
                     self._save(state, step, waits=self._improved)
-            if not self._accompany(state, step):
+            if not self._call_back(state, step):
                 return self._leave(state, step)
         return self._finish(state, step)
 
@@ -248,8 +248,8 @@ class Training(Setup):
         """Whether the document needs the checkpoint of this step, not only one of about this step."""
         before_evaluation = self._saves_before_evaluation and self._evaluation.is_due(step)
         is_last = step == self.last_step
-        accompanied = any(one.saves and one.due(step, is_last=is_last) for one in self.companions)
-        return self.checkpointer.is_promised(step) or before_evaluation or accompanied
+        called_back = any(one.saves and one.due(step, is_last=is_last) for one in self.callbacks)
+        return self.checkpointer.is_promised(step) or before_evaluation or called_back
 
     def _go_back(self, bad_step: int, reason: str) -> tuple[TrainState, int]:
         """Go back to the last good checkpoint, past the batches since then.
@@ -307,12 +307,12 @@ class Training(Setup):
         return None if self._program.first_model is None else state.model
 
     def _completed(self, ended: TrainingEnd) -> TrainingEnd:
-        """The end of the training, after the companions of a run whose steps are all done have completed their work."""
-        if ended.preempted or all(companion.finish() for companion in self.companions):
+        """The end of the training, after the callbacks of a run whose steps are all done have completed their work."""
+        if ended.preempted or all(callback.finish() for callback in self.callbacks):
             return ended
-        # All steps are saved. The next process group completes what the companions lack.
+        # All steps are saved. The next process group completes what the callbacks lack.
         grace = self.place.context.grace_seconds
-        budget = SaveBudget(None if grace is None else grace - self.notice.age_seconds, None, None)
+        budget = SaveTime(None if grace is None else grace - self.notice.age_seconds, None, None)
         return TrainingEnd(ended.step, preempted=True, last_save=LastSave("step", ended.step, ended.step, budget))
 
     def _leave(self, state: TrainState, step: int) -> TrainingEnd:
@@ -327,8 +327,8 @@ class Training(Setup):
         except RollBack:
             # There may be no time to go back. The next processes do these steps again, and go back for the same reason.
             rejected = True
-        for companion in self.companions:
-            companion.leave()
+        for callback in self.callbacks:
+            callback.leave()
         budget = self._budget(step)
         saved = choose(budget)
         if rejected and saved == "step":
@@ -354,7 +354,7 @@ class Training(Setup):
         last_save = LastSave(saved, step, committed, budget, problem if saved == "none" else "")
         return TrainingEnd(step, preempted=True, last_save=last_save, model=self._given_model(state))
 
-    def _budget(self, step: int) -> SaveBudget:
+    def _budget(self, step: int) -> SaveTime:
         """The time for the last save.
 
         All processes agree on the greatest of their values for each number, which is the safest.
@@ -366,7 +366,7 @@ class Training(Setup):
             -1.0 if under_way is None else max(0.0, (expected or 0.0) - under_way.seconds),
         )
         grace = self.place.context.grace_seconds
-        return SaveBudget(
+        return SaveTime(
             left_seconds=None if grace is None else grace - age,
             save_seconds=None if save < 0 else save,
             in_flight_seconds=None if in_flight < 0 else in_flight,
@@ -386,7 +386,7 @@ class Training(Setup):
         return came
 
     def close(self) -> None:
-        """End the threads of the loop. Those of the companions end later, after this process has left the others."""
+        """End the threads of the loop. Those of the callbacks end later, after this process has left the others."""
         self.caches.stop()  # otherwise the source's threads could wait for text forever
         self.batches.close()
 
@@ -464,8 +464,8 @@ class Training(Setup):
             tokens=schedule.tokens_before(number),
             skipped=until(self.checkpointer.skipped, step),
         )
-        for companion in self.companions:
-            companion.saving(step, state)
+        for callback in self.callbacks:
+            callback.saving(step, state)
         self._reporter.stage("saving")
         self.checkpointer.save(step, state, position, self._best.record, self.numbers)
         self._reporter.stage("training")
@@ -521,15 +521,15 @@ class Training(Setup):
         if self.sync_point.should_stop():
             raise _Stopped
 
-    def _accompany(self, state: TrainState, step: int) -> bool:
-        """Call the companions that are due after a step. False: a notice came."""
-        for companion in self.companions:
-            if not companion.due(step, is_last=step == self.last_step or self._best.stop is not None):
+    def _call_back(self, state: TrainState, step: int) -> bool:
+        """Call the callbacks that are due after a step. False: a notice came."""
+        for callback in self.callbacks:
+            if not callback.due(step, is_last=step == self.last_step or self._best.stop is not None):
                 continue
-            if companion.saves:
+            if callback.saves:
                 self._save(state, step, waits=True)
             self._report_pending()
-            if self.sync_point.should_stop() or not companion.after(step, state):
+            if self.sync_point.should_stop() or not callback.after(step, state):
                 return False
         return True
 

@@ -32,7 +32,7 @@ from halcyon.host.storage.metadata_server import wait_for_server
 from halcyon.host.storage.retry_budget import SOURCES, RetryBudget
 from halcyon.run.branch import Branch
 from halcyon.run.context import Context, resolve_context, retry_seconds, run_plan
-from halcyon.run.last_save import MARGIN_SECONDS, NOTHING_TO_SAVE, NOTICE, LastSave, SaveBudget
+from halcyon.run.last_save import MARGIN_SECONDS, NOTHING_TO_SAVE, NOTICE, LastSave, SaveTime
 from halcyon.run.outcome import error_outcome, in_words
 from halcyon.telemetry import (
     ProfileRequests,
@@ -356,7 +356,7 @@ class _Ending:
         end_within(MARGIN_SECONDS / 3, EndCause.PREEMPTED.exit_code)
         known = self._reporter.report()
         saved = known.checkpoint.step if known.checkpoint else 0
-        budget = SaveBudget(None, None, None)
+        budget = SaveTime(None, None, None)
         end = LastSave("none", known.progress.step, saved, budget, "the process did not stop in time")
         self.leave(EndCause.PREEMPTED, end.sentence(), saved=end.saved)
 

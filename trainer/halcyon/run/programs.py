@@ -24,8 +24,8 @@ from halcyon.host.storage.failures import Abandoned, StoreFailure
 from halcyon.host.storage.files import begin
 from halcyon.host.storage.store import Store
 from halcyon.parallel.process_group import enable_compilation_cache
-from halcyon.run.companion import Companion, Settle
-from halcyon.run.fitting import memory_of
+from halcyon.run.auto_tuning import memory_of
+from halcyon.run.callback import Callback, Settle
 from halcyon.run.place import Place
 from halcyon.step.compilation import CompilationCache, program_key
 from halcyon.step.device_use import event_fields, plan_of
@@ -40,7 +40,7 @@ COPY_SECONDS = 10.0
 """Longest wait at the end of a run for the programs that are being copied to its root."""
 
 
-class Programs(Companion):
+class Programs(Callback):
     """Compiled steps by batch size and sequence length.
 
     Args:
@@ -74,8 +74,8 @@ class Programs(Companion):
 
     def start_for(self, schedule: BatchSchedule, step: int) -> None:
         """Start to compile the program of a step, counted from 0."""
-        stage = schedule.stage_of(step)
-        self.start(stage.batch_size, stage.sequence_length)
+        period = schedule.period_of(step)
+        self.start(period.batch_size, period.sequence_length)
 
     def of(self, batch: Batch, *, watched: bool = False) -> TrainStep:
         """The program for a batch; waits while it is being compiled.
@@ -93,20 +93,20 @@ class Programs(Companion):
         return self.newest
 
     def prepare(self, schedule: BatchSchedule, step: int) -> None:
-        """Start to compile the programs of stages that begin within `_AHEAD_STEPS` steps after this step."""
-        for stage in schedule.stages:
-            if step < stage.first_step <= step + _AHEAD_STEPS:
-                self.start(stage.batch_size, stage.sequence_length)
+        """Start to compile the programs of periods that begin within `_AHEAD_STEPS` steps after this step."""
+        for period in schedule.periods:
+            if step < period.first_step <= step + _AHEAD_STEPS:
+                self.start(period.batch_size, period.sequence_length)
 
     def dispatched(self, step: int, settle: Settle) -> None:
-        """See `Companion`."""
+        """See `Callback`."""
         del step, settle
         if not self._published:
             self._published = True
             self._copies.append(begin(self._kept.publish, name="keep-programs"))
 
     def leave(self) -> None:
-        """See `Companion`."""
+        """See `Callback`."""
         self._kept.stop()
 
     def close(self) -> None:

@@ -33,7 +33,7 @@ from halcyon.host.errors import BadConfiguration, ReplayDiffers
 from halcyon.host.storage.failures import StoreFailure
 from halcyon.host.storage.store import Store
 from halcyon.parallel.devices import hardware_name
-from halcyon.run.companion import Companion
+from halcyon.run.callback import Callback
 from halcyon.run.place import Place
 from halcyon.step.state import TrainState
 from halcyon.telemetry.history.reading import read_history
@@ -229,7 +229,7 @@ def rounding_of(here: Mapping[int, float], there: Mapping[int, float], again: Ma
     return Rounding(largest=largest, measured=measured)
 
 
-class Replay(Companion):
+class Replay(Callback):
     """A replay, beside the steps of its training. Creating it is a collective.
 
     Args:

@@ -21,7 +21,7 @@ from halcyon.checkpoint.evidence import StepNumbers
 from halcyon.checkpoint.fingerprints import fingerprints
 from halcyon.data.batch_schedule import build_schedule
 from halcyon.data.cache.background import CacheProgress
-from halcyon.data.dataset import Dataset, GivenData
+from halcyon.data.dataset import Dataset, NoData
 from halcyon.data.open import background_caches, cache_store, dataset_of, may_begin
 from halcyon.data.source_notes import source_notes
 from halcyon.host.documents import DEFAULT_COMPILATION_CACHE
@@ -34,23 +34,23 @@ from halcyon.optim.groups import check_groups
 from halcyon.parallel.preemption import PreemptionNotice, wait_together
 from halcyon.parallel.process_group import ProcessGroup, leave
 from halcyon.parallel.sync_point import SyncPoint
+from halcyon.run.auto_tuning import with_choice
 from halcyon.run.beginning import Beginning, begin, from_origin, open_checkpoints, wait_for_root
-from halcyon.run.companion import Companion
+from halcyon.run.callback import Callback
 from halcyon.run.context import Context
 from halcyon.run.data import checked, report_sources, report_warnings
 from halcyon.run.features import Make, features_of
-from halcyon.run.fitting import with_choice
 from halcyon.run.loop import Training, TrainingEnd
 from halcyon.run.place import Place, session
 from halcyon.run.policy.rewards import reward_named
 from halcyon.run.programs import KeptPrograms, Programs, open_cache
-from halcyon.run.recorded_choice import RunChoice
+from halcyon.run.recorded_tuning import RunChoice
 from halcyon.run.replay import Replay, rounded
 from halcyon.run.setup import Setup
 from halcyon.step.batch_source import BuildBatchSource, dataset_batches
-from halcyon.step.given import Given
-from halcyon.step.given_batches import GivenBatches
+from halcyon.step.batches_override import BatchesOverride
 from halcyon.step.in_step import InStep
+from halcyon.step.overrides import Overrides
 from halcyon.step.program import build_program
 from halcyon.telemetry import ProfileRequests, RunReporter, SaveRequests
 from halcyon.telemetry.history.segments import ProcessGroupId
@@ -98,7 +98,7 @@ def train(
     retry_budget: RetryBudget,
     batch_source: BuildBatchSource | None = None,
     in_step: Sequence[InStep] = (),
-    given: Given | None = None,
+    overrides: Overrides | None = None,
 ) -> TrainingEnd:
     """Train until the last step or a preemption notice.
 
@@ -114,13 +114,13 @@ def train(
         batch_source: Makes the source of the batches. Default: the run's dataset, or answers to its prompts with
             ``objective.policy``.
         in_step: Functions of the library's user inside the compiled step.
-        given: Parts of the training that the library's user gives in the place of sections of the document.
+        overrides: Parts of the training that the library's user gives in the place of sections of the document.
 
     Raises:
         TrainerExit: The run cannot continue; the class gives the cause and the exit code.
     """
-    given = given or Given()
-    context, features = _checked(context, given)
+    overrides = overrides or Overrides()
+    context, features = _checked(context, overrides)
     spec = context.spec
     caches = background_caches(
         spec,
@@ -161,7 +161,7 @@ def train(
         if processes.is_main:
             report_warnings(reporter, spec, text.caches)
         reporter.stage("restoring")
-        opening = background.submit(_open_data, place, given, text)
+        opening = background.submit(_open_data, place, overrides, text)
         starting: list[Future[Any]] = [opening, background.submit(wait_for_root, place)]
         tokenizer = load_tokenizer(text.caches.tokenizer)
         vocabulary = tokenizer.vocab_size
@@ -171,7 +171,7 @@ def train(
         if (values := choice.find(vocabulary, mesh)) is not None:
             place = place.with_spec(with_choice(spec, values))
             spec = place.spec
-        program = build_program(spec, vocabulary, mesh, in_step, given)
+        program = build_program(spec, vocabulary, mesh, in_step, overrides)
         reporter.event("determinism", program.determinism_in_effect)
         programs = Programs(program, background, KeptPrograms(place, program, cache))
         programs.start_for(build_schedule(spec.trainer), context.resume_step)
@@ -181,8 +181,8 @@ def train(
         # In the background, because it reads the end of each document.
         noting = background.submit(lambda: list(source_notes(text.caches, dataset) if processes.is_main else ()))
         described = dataset.description
-        if given.names:
-            described["given"] = given.description(program.template.optimizer_state)
+        if overrides.names:
+            described["overrides"] = overrides.description(program.template.optimizer_state)
         prints = fingerprints(spec, data=described)
         checkpointer = open_checkpoints(place, prints, vocabulary, around.save_requests)
         beginning = begin(place, program, checkpointer, prints, text.caches.tokenizer)
@@ -191,26 +191,26 @@ def train(
             place, programs, tokenizer, checkpointer, notice, sync_point,
             StepNumbers() if replay is None else replay.numbers, around.save_requests, around.profile_requests,
         )  # fmt: skip
-        companions: list[Companion] = [programs] if replay is None else [programs, replay]
-        last.callback(lambda: [companion.close() for companion in reversed(companions)])
-        companions.extend(make(setup) for make in features)  # one by one: if one fails, those before it are closed
+        callbacks: list[Callback] = [programs] if replay is None else [programs, replay]
+        last.callback(lambda: [callback.close() for callback in reversed(callbacks)])
+        callbacks.extend(make(setup) for make in features)  # one by one: if one fails, those before it are closed
         checkpointer.opened()
         choice.keep()
         state = beginning.state(program)
         if processes.is_main:
             begin_history(place, checkpointer, beginning.step)
             report_sources(reporter, noting.result())
-        _report_beginning(setup, beginning, given)
+        _report_beginning(setup, beginning, overrides)
 
         reporter.stage("compiling")
-        batches = (batch_source or _source_of(given, setup))(dataset, program, spec.trainer)
+        batches = (batch_source or _source_of(overrides, setup))(dataset, program, spec.trainer)
         training = Training(
             **vars(setup),
             dataset=dataset,
             batches=batches,
             caches=caches,
             last_step=spec.trainer.steps if replay is None else replay.last,
-            companions=companions,
+            callbacks=callbacks,
             evaluated=beginning.evaluated,
         )
         if replay is not None:
@@ -239,7 +239,7 @@ def _reporting(on_error: Callable[[Exception], object]) -> Iterator[None]:
         raise
 
 
-def _checked(context: Context, given: Given) -> tuple[Context, tuple[Make, ...]]:
+def _checked(context: Context, overrides: Overrides) -> tuple[Context, tuple[Make, ...]]:
     """The run with the chat templates of its data, and its features, checked before any device is used.
 
     Raises:
@@ -247,27 +247,27 @@ def _checked(context: Context, given: Given) -> tuple[Context, tuple[Make, ...]]
     """
     context = checked(context)
     spec = context.spec
-    if given.model is None:
+    if overrides.model is None:
         check_model(spec.model)
         check_adapter(spec.model, spec.lora)
-        if given.optimizer is None:
+        if overrides.optimizer is None:
             check_groups(spec.model, spec.optimizer, spec.lora)
     if spec.objective.policy is not None:
         reward_named(spec.objective.policy.reward)
     return context, features_of(spec)
 
 
-def _open_data(place: Place, given: Given, text: CacheProgress) -> Dataset:
+def _open_data(place: Place, overrides: Overrides, text: CacheProgress) -> Dataset:
     """The dataset of a run, or what stands for it beside given batches."""
-    if given.source is None:
+    if overrides.source is None:
         return dataset_of(place.spec, cache_store(place.spec, place.retry_budget), text.caches, text)
-    return GivenData(load_tokenizer(text.caches.tokenizer), build_schedule(place.spec.trainer))
+    return NoData(load_tokenizer(text.caches.tokenizer), build_schedule(place.spec.trainer))
 
 
-def _source_of(given: Given, setup: Setup) -> BuildBatchSource:
+def _source_of(overrides: Overrides, setup: Setup) -> BuildBatchSource:
     """What makes the batches of a run: given ones, those of its dataset, or answers to its prompts."""
-    if (batches := given.source) is not None:
-        return lambda dataset, program, _: GivenBatches(batches, program.microbatches, program.batch_sharding)
+    if (batches := overrides.source) is not None:
+        return lambda dataset, program, _: BatchesOverride(batches, program.microbatches, program.batch_sharding)
     if setup.place.spec.objective.policy is None:
         return dataset_batches
     from halcyon.run.policy.batches import PolicyBatches  # the import of inference takes time
@@ -275,16 +275,16 @@ def _source_of(given: Given, setup: Setup) -> BuildBatchSource:
     return lambda dataset, program, _: PolicyBatches(dataset, program, setup.place, setup.checkpointer)
 
 
-def _report_beginning(setup: Setup, beginning: Beginning, given: Given) -> None:
+def _report_beginning(setup: Setup, beginning: Beginning, overrides: Overrides) -> None:
     """Report what the training begins with, and what it trains on."""
     place, checkpointer, reporter = setup.place, setup.checkpointer, setup.place.reporter
     beginning.report(reporter, checkpointer.epoch, checkpointer.head_loss)
     if place.processes.is_main:
-        reporter.event("placed", **placed_fields(place.context, jax.devices(), given))
-        if given.warning is not None:
-            reporter.warning(given.warning)
+        reporter.event("placed", **placed_fields(place.context, jax.devices(), overrides))
+        if overrides.warning is not None:
+            reporter.warning(overrides.warning)
     spec, flops = place.spec, None
-    if given.model is None:
+    if overrides.model is None:
         flops = flops_per_token(
             spec.model, spec.trainer.sequence_length, setup.tokenizer.vocab_size, frozen=spec.lora is not None
         )
@@ -327,13 +327,13 @@ def begin_history(place: Place, checkpointer: Checkpointer, step: int) -> None:
     reporter.listen(writer)
 
 
-def placed_fields(context: Context, devices: Sequence[Any], given: Given) -> dict[str, Any]:
+def placed_fields(context: Context, devices: Sequence[Any], overrides: Overrides) -> dict[str, Any]:
     """What the process group trains on, and where its run comes from: the fields of the event ``placed``.
 
     Args:
         context: The run.
         devices: All devices of the run.
-        given: What the library's user gives.
+        overrides: What the library's user gives.
     """
     spec, accelerator = context.spec, context.spec.accelerator
     on_processors = devices[0].platform == "cpu"  # its devices are pretended, so its chips are its hosts
@@ -353,5 +353,5 @@ def placed_fields(context: Context, devices: Sequence[Any], given: Given) -> dic
         "from_root": None if origin is None else origin.root if hugging_face is None else hugging_face.path,
         "from_step": None if origin is None else origin.step,
         "after_run": None if after is None else after.run,
-        "given": {name: path or "" for name, path in given.names.items()} or None,
+        "overrides": {name: path or "" for name, path in overrides.names.items()} or None,
     }

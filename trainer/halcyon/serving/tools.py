@@ -35,7 +35,7 @@ class Call(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ToolsForm:
+class ToolFormat:
     """How templates of one kind write calls.
 
     Attributes:
@@ -160,7 +160,7 @@ def _harmony_calls(body: str, functions: Functions) -> list[Call]:
 
 
 FORMS = (
-    ToolsForm(
+    ToolFormat(
         "gpt-oss",
         ("<|channel|>",),
         (),
@@ -171,7 +171,7 @@ FORMS = (
         ("<|call|>", "<|return|>"),
         is_begun=True,
     ),
-    ToolsForm(
+    ToolFormat(
         "deepseek",
         ("<｜tool▁call▁begin｜>",),
         ("<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>"),
@@ -180,10 +180,10 @@ FORMS = (
         "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>NAME\n```json\n",
         ("<｜tool▁call▁end｜>", "<｜tool▁sep｜>"),
     ),
-    ToolsForm("mistral", ("[TOOL_CALLS]",), ("[TOOL_CALLS]",), (), _mistral_calls, others=("[ARGS]", "[CALL_ID]")),
-    ToolsForm("qwen", ("<function=",), ("<tool_call>\n",), ("</tool_call>",), _xml_calls),
-    ToolsForm("hermes", ("<tool_call>",), ("<tool_call>\n",), ("</tool_call>",), json_calls),
-    ToolsForm(
+    ToolFormat("mistral", ("[TOOL_CALLS]",), ("[TOOL_CALLS]",), (), _mistral_calls, others=("[ARGS]", "[CALL_ID]")),
+    ToolFormat("qwen", ("<function=",), ("<tool_call>\n",), ("</tool_call>",), _xml_calls),
+    ToolFormat("hermes", ("<tool_call>",), ("<tool_call>\n",), ("</tool_call>",), json_calls),
+    ToolFormat(
         "llama3",
         ("<|python_tag|>", "<|start_header_id|>"),
         ("<|python_tag|>",),
@@ -192,12 +192,12 @@ FORMS = (
         stops=("<|eom_id|>",),
         is_bare=True,
     ),
-    ToolsForm("json", ("",), (), (), _known_calls, is_bare=True),
+    ToolFormat("json", ("",), (), (), _known_calls, is_bare=True),
 )
 """The forms, the most special one first: the first one that a template has a sign of is its form."""
 
 
-def form_of(template: str) -> ToolsForm:
+def form_of(template: str) -> ToolFormat:
     """The form of a template that shows tools to the model."""
     return next(form for form in FORMS if any(sign in template for sign in form.signs))
 
@@ -215,7 +215,7 @@ class CallReader:
     """
 
     def __init__(
-        self, form: ToolsForm, functions: Functions | None = None, *, forced: bool = False, named: str | None = None
+        self, form: ToolFormat, functions: Functions | None = None, *, forced: bool = False, named: str | None = None
     ) -> None:
         self._form, self._functions, self._named = form, functions or {}, named
         self._begins = tuple(begin.strip() for begin in form.begins)

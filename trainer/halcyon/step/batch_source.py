@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
-from halcyon.data.dataset import Dataset, HeldOut
+from halcyon.data.dataset import Dataset, ValidationData
 from halcyon.data.examples import Batch
 from halcyon.data.loader import Loader
 from halcyon.step.program import Program
@@ -61,12 +61,12 @@ class Evaluates(Protocol):
     """A source that evaluates the model itself, in the place of the loss of the objective."""
 
     def evaluate(
-        self, held_out: HeldOut, model: Model, batches: int | None, before_batch: Callable[[], object]
+        self, validation: ValidationData, model: Model, batches: int | None, before_batch: Callable[[], object]
     ) -> Evaluation:
         """The result on held-out sequences. All processes call it at the same step.
 
         Args:
-            held_out: The sequences.
+            validation: The sequences.
             model: The model.
             batches: The largest number of batches; None: all.
             before_batch: Called before each batch. It may raise an exception, at the same batch on all processes.

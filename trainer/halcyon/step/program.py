@@ -32,14 +32,14 @@ from halcyon.optim.registry import averages, estimator_of, needs_key
 from halcyon.parallel.axes import COMPUTE_AXES, undivided
 from halcyon.parallel.device_mesh import MESH_AXES
 from halcyon.parallel.partition import computing
+from halcyon.step.batches_override import Rows
 from halcyon.step.compilation import compiler_options, pipelines_blocks
-from halcyon.step.given import Given
-from halcyon.step.given_batches import Rows
 from halcyon.step.gradients import Gradients
 from halcyon.step.in_step import InStep
 from halcyon.step.objectives import build_objective
 from halcyon.step.objectives.objective import Batch, Objective
 from halcyon.step.offload import in_host_memory, on_devices
+from halcyon.step.overrides import Overrides
 from halcyon.step.state import (
     BuildState,
     CompleteState,
@@ -267,7 +267,11 @@ def _rule_mean(
 
 
 def build_program(
-    spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: Sequence[InStep] = (), given: Given | None = None
+    spec: TrainingRunSpec,
+    vocab_size: int,
+    mesh: Mesh,
+    in_step: Sequence[InStep] = (),
+    overrides: Overrides | None = None,
 ) -> Program:
     """Build the program of a run.
 
@@ -276,13 +280,13 @@ def build_program(
         vocab_size: Number of tokens of the tokenizer.
         mesh: The device mesh.
         in_step: Functions of the library's user inside the step.
-        given: Parts that the library's user gives in the place of sections of the spec.
+        overrides: Parts that the library's user gives in the place of sections of the spec.
 
     Raises:
         BadConfiguration: The mesh does not divide a parameter of a custom or given model. The sizes of other models are
             checked before. Or the groups of ``spec.optimizer`` do not fit the model (`halcyon.optim.groups`).
     """
-    settings, given = spec.trainer, given or Given()
+    settings, overrides = spec.trainer, overrides or Overrides()
     unroll = unrolled_blocks(
         settings.unroll, mesh.devices.flat[0].platform, mesh.shape, settings.remat, pipelined=pipelines_blocks(mesh)
     )
@@ -290,15 +294,15 @@ def build_program(
     max_position = hax.Axis(POSITION, settings.longest_sequence)
 
     def build() -> Model:
-        if given.parts is not None:
-            return given.parts.parameters
+        if overrides.parts is not None:
+            return overrides.parts.parameters
         key = jax.random.key(settings.seed)
         model = build_model(
             spec.model, vocab, max_position, tokens=vocab_size, dtype=settings.precision.parameters, key=key
         )
         return with_unroll(with_remat(model, settings.remat), unroll)
 
-    if given.parts is not None or spec.model.family == "custom":
+    if overrides.parts is not None or spec.model.family == "custom":
         _check_divided(jax.eval_shape(build), mesh)
     lora = spec.lora
 
@@ -307,14 +311,14 @@ def build_program(
         return model if lora is None or has_adapter(model) else with_adapter(model, lora, key)
 
     shapes = jax.eval_shape(lambda: adapted(build()))
-    if given.source is None and isinstance(shapes, CausalLM):
+    if overrides.source is None and isinstance(shapes, CausalLM):
         check_rows(vocab_size, shapes.token_count, "model")
     if lora is not None and spec.model.family == "custom":
         check_used(shapes)
-    own_rule = given.transformation
-    flags = trained(spec.optimizer, shapes, lora) if own_rule is None or given.parts is None else None
+    own_rule = overrides.transformation
+    flags = trained(spec.optimizer, shapes, lora) if own_rule is None or overrides.parts is None else None
     part = split(shapes, flags)[0]
-    objective = given.objective_of(build_objective(spec))
+    objective = overrides.objective_of(build_objective(spec))
     optimizer = own_rule or build_optimizer(
         spec.optimizer, part, settings.precision.moments, settings.precision.moments_rounding
     )
@@ -355,7 +359,7 @@ def build_program(
         sampler_steps=1 if policy is None else policy.updates_per_rollout,
         tokens=vocabulary_of(shapes),
     )
-    rows = None if given.source is None else given.source.rows
+    rows = None if overrides.source is None else overrides.source.rows
     positions = (COMPUTE_AXES[POSITION],) if rows is None else ()
     watch = spec.telemetry.watch
     if watch is not None and watch.every_steps > settings.steps:
@@ -381,7 +385,7 @@ def build_program(
         average=spec.average,
         rule_mean=None if own_rule is not None else _rule_mean(averages(spec.optimizer, part), flags, template),
         rows=rows,
-        first_model=None if given.parts is None else given.parts.parameters,
+        first_model=None if overrides.parts is None else overrides.parts.parameters,
         attention=settings.attention,
         determinism=settings.determinism,
         in_step=tuple(in_step),

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from halcyon.host.budgets.sizes import MOST_IDS
+from halcyon.host.limits.sizes import MOST_IDS
 
 MOST_GROWTH = 64
 """Times that a text may become longer by replacements."""

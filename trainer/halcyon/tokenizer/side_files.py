@@ -11,8 +11,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from halcyon.host.budgets.sizes import MOST_IDS
 from halcyon.host.errors import BadConfiguration
+from halcyon.host.limits.sizes import MOST_IDS
 
 TOKENIZER_CONFIG_KEY = "tokenizer_config.json"
 GENERATION_KEY = "generation_config.json"

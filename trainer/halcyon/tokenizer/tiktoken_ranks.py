@@ -19,8 +19,8 @@ import fastokens
 import numpy as np
 import tiktoken
 
-from halcyon.host.budgets.sizes import MOST_IDS
 from halcyon.host.errors import BadConfiguration
+from halcyon.host.limits.sizes import MOST_IDS
 from halcyon.tokenizer.cut import CUT_BETWEEN, DocumentEncoder
 from halcyon.tokenizer.definition import TokenizerDefinition
 from halcyon.tokenizer.encoders import FastEncoder, choose_encoder

@@ -15,8 +15,8 @@ from halcyon.host.errors import BadConfiguration
 from halcyon.host.storage.failures import StoreFailure
 from halcyon.host.storage.store import Store
 from halcyon.models.axes import POSITION, VOCAB
-from halcyon.models.families.lookup import form_of_section
-from halcyon.models.published.config import ConfigReader, PublishedForm
+from halcyon.models.families.lookup import published_of_section
+from halcyon.models.published.config import ConfigReader, PublishedModel
 from halcyon.tokenizer import load as load_tokenizer
 from halcyon.weights.chat_template import has_conversations, template_to_export
 from halcyon.weights.companions import (
@@ -92,7 +92,7 @@ class ExportPlan:
     """
 
     stored: StoredModel
-    form: PublishedForm
+    form: PublishedModel
     files: Mapping[str, Sequence[FileTensor]]
 
     def share(self, part: int, parts: int) -> tuple[str, ...]:
@@ -170,7 +170,7 @@ def plan_export(stored: StoredModel, *, dtype: str | None = None, file_bytes: in
     Raises:
         BadConfiguration: The family has no form of Hugging Face.
     """
-    form = form_of_section(stored.spec)
+    form = published_of_section(stored.spec)
     layout = export_layout(stored, form, None if dtype is None else np.dtype(jnp.dtype(dtype)))
     return ExportPlan(stored, form, _plan(list(layout.tensors.values()), file_bytes))
 
@@ -254,7 +254,7 @@ def read_part(store: Store, key: str) -> Part | None:
         return None
 
 
-def tokenizer_files(stored: StoredModel, form: PublishedForm) -> tuple[dict[str, bytes], dict[str, Any]]:
+def tokenizer_files(stored: StoredModel, form: PublishedModel) -> tuple[dict[str, bytes], dict[str, Any]]:
     """The files beside the weights but config.json, by name: tokenizer, chat template, settings of generation. And the
     ids of special tokens for config.json.
     """
@@ -280,7 +280,7 @@ def template_note(stored: StoredModel) -> str | None:
     return f"the chat template in {CHAT_TEMPLATE_KEY} {base}; programs must take it from this folder"
 
 
-def _positions(stored: StoredModel, form: PublishedForm) -> int:
+def _positions(stored: StoredModel, form: PublishedModel) -> int:
     """Longest sequence of a model.
 
     Training on shorter sequences does not shorten that of the base, unless positions are learned.
@@ -293,7 +293,7 @@ def _positions(stored: StoredModel, form: PublishedForm) -> int:
     return max(stored.positions, base.integer(form.positions, 0))
 
 
-def export_layout(stored: StoredModel, form: PublishedForm, dtype: np.dtype | None) -> WeightLayout:
+def export_layout(stored: StoredModel, form: PublishedModel, dtype: np.dtype | None) -> WeightLayout:
     """The tensors of a stored model. The padding of its vocabulary is left out.
 
     Raises:

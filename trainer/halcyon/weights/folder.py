@@ -19,8 +19,8 @@ from halcyon.host.storage.store import Store
 from halcyon.models import CausalLM, build_model
 from halcyon.models.adapters import adaptable
 from halcyon.models.axes import POSITION, VOCAB
-from halcyon.models.families.lookup import form_of_config
-from halcyon.models.published.config import ConfigReader, PublishedForm, require_common
+from halcyon.models.families.lookup import published_of_config
+from halcyon.models.published.config import ConfigReader, PublishedModel, require_common
 from halcyon.weights.companions import CONFIG_KEY
 from halcyon.weights.layout import LeafShape, Region, WeightLayout, leaf_shapes
 from halcyon.weights.peft_files import FittedAdapter, PeftFolder
@@ -52,7 +52,7 @@ class ModelConfig:
         quantised: Whether the weights beside it are in a type that is not read.
     """
 
-    form: PublishedForm
+    form: PublishedModel
     spec: ModelSection
     tokens: int
     positions: int
@@ -86,7 +86,7 @@ def read_config(store: Store, name: str = CONFIG_KEY) -> ModelConfig:
     if data is None:
         raise BadConfiguration(f"{store.root} has no {name}; give the folder of a model")
     config = ConfigReader.parse(data, f"{store.root}/{name}")
-    form = form_of_config(config)
+    form = published_of_config(config)
     config = form.completed(config)
     require_common(config)
     try:

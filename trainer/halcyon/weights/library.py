@@ -22,7 +22,7 @@ from halcyon.host.storage.failures import StoreFailure, as_exit
 from halcyon.host.storage.store import Store
 from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, POSITION, VOCAB, is_named
-from halcyon.models.families.lookup import form_of_section
+from halcyon.models.families.lookup import published_of_section
 from halcyon.models.int8 import quantized
 from halcyon.parallel.device_mesh import with_mesh
 from halcyon.tokenizer import Tokenizer, TokenizerDefinition, check_rows
@@ -193,7 +193,7 @@ def file_tensors(spec: ModelSection, tree: CausalLM) -> dict[str, np.ndarray]:
         TypeError: `tree` is not of a model with this spec.
     """
     leaves = leaf_shapes(tree)
-    layout = WeightLayout(form_of_section(spec).tensors(spec), leaves, {VOCAB: tree.token_count})
+    layout = WeightLayout(published_of_section(spec).tensors(spec), leaves, {VOCAB: tree.token_count})
     arrays = [np.asarray(leaf.array) for leaf in jax.tree.leaves(tree, is_leaf=is_named)]
     by_path = {leaf.path: array for leaf, array in zip(leaves, arrays, strict=True)}
 

@@ -19,7 +19,7 @@ import numpy as np
 from halcyon.host.errors import BadConfiguration
 from halcyon.host.storage.store import Store
 from halcyon.models.axes import RANK
-from halcyon.models.families.lookup import form_of_section
+from halcyon.models.families.lookup import published_of_section
 from halcyon.models.parameters import STACKED_AXES
 from halcyon.tokenizer.side_files import CONFIG_KEY as MODEL_CONFIG_KEY
 from halcyon.tokenizer.side_files import json_object
@@ -82,7 +82,7 @@ def export_adapter(stored: StoredModel, to: Store) -> tuple[str, ...]:
         )
     if to.list(CONFIG_KEY) or to.list(TENSORS_KEY):
         raise BadConfiguration(f"{to.root} holds an adapter already; give a folder that is empty")
-    form = form_of_section(stored.spec)
+    form = published_of_section(stored.spec)
     beside, _ = tokenizer_files(stored, form)
     if taken := beside.keys() & {*to.list("")}:
         raise BadConfiguration(f"{to.root} holds {min(taken)} already; give a folder that is empty")

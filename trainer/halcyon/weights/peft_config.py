@@ -16,9 +16,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from halcyon.host.budgets.apart import Apart, Failed
-from halcyon.host.budgets.patterns import Compiled
 from halcyon.host.errors import BadConfiguration
+from halcyon.host.limits.apart import Apart, Failed
+from halcyon.host.limits.patterns import Compiled
 
 _PLAIN = re.compile(r"(?:[\w\-]|\\?\.)*")
 """Expressions of names alone, which need no budget."""
@@ -93,7 +93,7 @@ class Pattern:
 
     Raises:
         Failed: It is not valid.
-        OverBudget: It is too large.
+        OverLimit: It is too large.
     """
 
     def __init__(self, where: str, written: str, form: str = "{}") -> None:
@@ -108,7 +108,7 @@ class Pattern:
         """The named groups of its match with the beginning of a name, or with the whole name; None: it does not match.
 
         Raises:
-            OverBudget: It needs too much time.
+            OverLimit: It needs too much time.
         """
         return self._apart.call("match", module, whole) if self._plain is None else self._plain.match(module, whole)
 

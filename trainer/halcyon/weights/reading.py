@@ -24,7 +24,7 @@ from halcyon.host.errors import BadConfiguration
 from halcyon.host.storage.store import Store
 from halcyon.models import CausalLM
 from halcyon.models.axes import POSITION, VOCAB
-from halcyon.models.families.lookup import form_of_section
+from halcyon.models.families.lookup import published_of_section
 from halcyon.models.parameters import matching, split
 from halcyon.weights.companions import read_companions, with_base
 from halcyon.weights.folder import ModelFolder, read_config, source_name
@@ -281,7 +281,7 @@ def require_same(ours: ModelSection, theirs: ModelSection, what: str) -> None:
         )
     if isinstance(ours, CustomSpec):
         raise BadConfiguration(f"{what} holds another custom model; set spec.model to it, {theirs.document()}")
-    form = form_of_section(ours)
+    form = published_of_section(ours)
     here, there = form.write(ours, 1), form.write(theirs, 1)
     unused = (*_NO_WEIGHT, *_unused_sizes(ours))
     for name in (*here, *(there.keys() - here.keys())):

@@ -6,9 +6,9 @@ import pytest
 
 from halcyon.data.formats import build_formatter
 from halcyon.data.formats.template import ChatTemplate, day
-from halcyon.host.budgets import apart
-from halcyon.host.budgets.apart import OverBudget
 from halcyon.host.errors import BadConfiguration
+from halcyon.host.limits import apart
+from halcyon.host.limits.apart import OverLimit
 from halcyon.tokenizer import load
 from halcyon.tokenizer.definition import BYTE
 from halcyon_api.spec.sources import ChatFormatSpec, FormatSpec
@@ -30,14 +30,14 @@ def short_budget(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_template_over_its_budget_is_a_sentence(template: str) -> None:
     tokenizer = load(BYTE)
-    with pytest.raises(OverBudget, match=r"^template: it needs more than"):
+    with pytest.raises(OverLimit, match=r"^template: it needs more than"):
         ChatTemplate(template, tokenizer, "template", day(None)).render([{"role": "user", "content": "?"}])
 
 
 @pytest.mark.parametrize("template", [_LOOPS, "{{ 'a' * 10**10 }}"], ids=["loops", "product"])
 def test_a_formatter_of_such_a_template_is_not_made(template: str) -> None:
     """The tries of a template at its loading take any error for an answer, but not this one."""
-    with pytest.raises(OverBudget, match=_WHERE.replace("[", r"\[").replace("]", r"\]")):
+    with pytest.raises(OverLimit, match=_WHERE.replace("[", r"\[").replace("]", r"\]")):
         build_formatter(
             FormatSpec(chat=ChatFormatSpec(template=template)), load(BYTE), where="spec.data.sources[chats].format"
         )

@@ -11,7 +11,7 @@ import zstandard
 
 from halcyon.data.sources.decompress import decompressed
 from halcyon.data.sources.failures import Unreadable
-from halcyon.host.budgets import sizes
+from halcyon.host.limits import sizes
 
 _PART_BYTES = 2**20
 

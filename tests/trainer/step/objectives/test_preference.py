@@ -17,9 +17,9 @@ from halcyon.checkpoint.layout import flatten
 from halcyon.data.examples import Examples
 from halcyon.models import Inputs
 from halcyon.models.axes import BATCH, POSITION
-from halcyon.step.held_out import make_evaluation_step
 from halcyon.step.program import Program, build_program
 from halcyon.step.state import TrainState, initial_state
+from halcyon.step.validation import make_evaluation_step
 from halcyon_api.memory import least_need
 from halcyon_api.mesh import run_mesh
 from halcyon_api.training_run import TrainingRunSpec

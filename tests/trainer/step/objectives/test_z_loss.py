@@ -17,10 +17,10 @@ from haliax import NamedArray
 
 from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, POSITION
-from halcyon.step.held_out import make_evaluation_step
 from halcyon.step.objectives import build_objective
 from halcyon.step.program import build_program
 from halcyon.step.state import initial_state
+from halcyon.step.validation import make_evaluation_step
 from halcyon_api.training_run import TrainingRunSpec
 from tests.api.documents import minimal_spec
 from tests.trainer.models.cases import FAMILIES, LENGTH, VOCAB, batch, make

@@ -89,8 +89,8 @@ def golden(case: Case) -> dict[str, Any]:
         minimised.backward()
         squares = [(value.grad**2).sum() for value in model.parameters() if value.grad is not None]
         with torch.no_grad():
-            held_out = results(case, model, case.documents("held out", HELD_OUT))["loss"]
-    numbers = found | {"gradient_norm": torch.stack(squares).sum().sqrt(), "evaluation": held_out}
+            validation = results(case, model, case.documents("held out", HELD_OUT))["loss"]
+    numbers = found | {"gradient_norm": torch.stack(squares).sum().sqrt(), "evaluation": validation}
     return {"shapes": shapes, **{name: float(value.detach()) for name, value in numbers.items()}}
 
 

@@ -54,7 +54,7 @@ def compiled(spec: TrainingRunSpec, assumed: Assumptions, doing: Callable[[str],
         BadConfiguration: No step fits into the memory, or the devices cannot compute the document.
     """
     from halcyon.commands.programs.devices import NoCompiler, plan_for_hardware
-    from halcyon.run.fitting import planned
+    from halcyon.run.auto_tuning import planned
     from halcyon.step.speeds import rates_of
 
     slices = spec.accelerator.resolve().slices

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from halcyon.run.fitting import USABLE
+from halcyon.run.auto_tuning import USABLE
 from halcyon_api.base import InvalidRun
 from halcyon_api.counting import counted
 from halcyon_api.hardware import TABLE

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 
 from halcyon.commands.programs.gpus import GPUS
 from halcyon.parallel.device_mesh import build_mesh
-from halcyon.run.fitting import planned
+from halcyon.run.auto_tuning import planned
 from halcyon.step.device_use import Plan
 from halcyon.step.hlo.work import Rates
 from halcyon.step.program import Program
@@ -187,7 +187,7 @@ def plan_for_hardware(
         spec: The run's spec.
         vocabulary: Tokens of its tokenizer.
         rates: Speed of a device. None: not known.
-        doing: See `halcyon.run.fitting.chosen`.
+        doing: See `halcyon.run.auto_tuning.chosen`.
 
     Raises:
         NoCompiler: There is no compiler for the hardware here.

@@ -99,8 +99,8 @@ def _reference(dataset: Dataset, rows: BatchRows, row: int) -> str | None:
 def _summary(dataset: Dataset, rows: BatchRows, step: int) -> Text:
     schedule = dataset.schedule
     words = f"Step {step:,} of {schedule.steps:,}: {counted(len(rows), 'sequence')} of {counted(rows.length, 'token')}"
-    stage = schedule.stage_of(step - 1)
-    if len(schedule.stages) > 1:
+    stage = schedule.period_of(step - 1)
+    if len(schedule.periods) > 1:
         words += f" (since step {stage.first_step + 1:,})"
     begin = schedule.tokens_before(step - 1)
     return Text(f"{words}, tokens {begin:,} to {schedule.tokens_before(step) - 1:,} of the run", style="bold")

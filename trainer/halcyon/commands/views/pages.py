@@ -99,7 +99,7 @@ def _sources(summary: Summary) -> FittedTable:
     )
     for row in summary.sources:
         table.add_row(
-            row.name, row.kind, "by its size" if row.share is None else f"{row.share:.1%}", f"{row.held_out:.1%}"
+            row.name, row.kind, "by its size" if row.share is None else f"{row.share:.1%}", f"{row.validation:.1%}"
         )
     return table
 

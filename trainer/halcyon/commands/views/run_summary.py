@@ -92,13 +92,13 @@ class SourceRow:
         kind: Its kind, such as ``parquet``.
         share: Its share of the training sequences at the beginning of the run. None: the share of its size, which is
             known when its text is tokenized (`halcyon data stats`).
-        held_out: Share of its sequences that is held out.
+        validation: Share of its sequences that is held out.
     """
 
     name: str
     kind: str
     share: float | None
-    held_out: float
+    validation: float
 
 
 @dataclass(frozen=True)
@@ -261,7 +261,7 @@ def source_rows(spec: TrainingRunSpec) -> tuple[SourceRow, ...]:
             name=source.name,
             kind=source.kind,
             share=weight / total if weight is not None and total else 1.0 if len(weights) == 1 else None,
-            held_out=data.validation.fraction if source.validation is None else source.validation.fraction,
+            validation=data.validation.fraction if source.validation is None else source.validation.fraction,
         )
         for source, weight in zip(data.sources, weights, strict=True)
     )

@@ -53,7 +53,7 @@ class SourceOverview:
     """None: the documents are not known."""
     sequences: int
     """Sequences, held-out ones included."""
-    held_out: int
+    validation: int
     used: int
     """Training sequences of an epoch."""
     epochs: float
@@ -76,7 +76,7 @@ def overview(dataset: Dataset, ledgers: Mapping[str, Ledger], steps: int) -> lis
             tokens=ledgers[source.name].tokens,
             lengths=lengths_of(source.tokens.document_ends()) if isinstance(source.tokens, TokenReader) else None,
             sequences=source.layout.sequences,
-            held_out=source.split.held_out,
+            validation=source.split.validation,
             used=source.used,
             epochs=float(epochs[index]),
             epoch_steps=_epoch_steps(dataset, index),
@@ -177,7 +177,7 @@ def stats_view(sources: list[SourceOverview], ledgers: Mapping[str, Ledger], ste
         table.add_row(
             source.name,
             f"{source.sequences:,}",
-            f"{source.held_out:,}",
+            f"{source.validation:,}",
             f"{source.used:,}",
             f"{source.epochs:.3f}",
             ", ".join(map(str, source.epoch_steps)) or "-",

@@ -9,7 +9,7 @@ text that spells a special token without a mark comes from the template. So no m
 role.
 
 A template is code of a stranger, so a process of its own with a budget compiles it and prints with it
-(`halcyon.host.budgets.apart`). Halcyon's own template needs no such process.
+(`halcyon.host.limits.apart`). Halcyon's own template needs no such process.
 
 What a template gets is what `apply_chat_template` of transformers gives it, so the text is the same:
 https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/utils/chat_template_utils.py
@@ -30,8 +30,8 @@ from halcyon.data.formats.conversation import Contents, own_contents
 from halcyon.data.formats.text import size_in_bytes
 from halcyon.data.forms.form import BadConversation
 from halcyon.data.templates import Printer, unmarked
-from halcyon.host.budgets.apart import Apart, Failed, OverBudget
 from halcyon.host.errors import BadConfiguration
+from halcyon.host.limits.apart import Apart, Failed, OverLimit
 from halcyon.tokenizer import Tokenizer, named_specials
 from halcyon.tokenizer.rendered import Range, RenderedText, Spellings
 from halcyon.tokenizer.special import CHAT_MARKS
@@ -181,7 +181,7 @@ class ChatTemplate:
             variables: Further variables of the template.
 
         Raises:
-            OverBudget: The template needs more time or memory than it may have.
+            OverLimit: The template needs more time or memory than it may have.
             DoesNotFit: The template raised an error.
         """
         given = [self._with_calls(_as_transformers(message)) for message in messages]
@@ -218,7 +218,7 @@ class ChatTemplate:
         call: Callable[..., str] = self._own.print if self._own is not None else partial(self._given.call, "print")
         try:
             return call(*arguments, self._now().isoformat())
-        except OverBudget:
+        except OverLimit:
             raise
         except Exception as error:
             raise DoesNotFit(error) from None

@@ -16,7 +16,7 @@ import zstandard
 from isal import isal_zlib
 
 from halcyon.data.sources.failures import Unreadable, reason
-from halcyon.host.budgets.sizes import Expansion, TooLong
+from halcyon.host.limits.sizes import Expansion, TooLong
 
 _GZIP_WINDOW = 31
 _GZIP_ERROR = cast(type[Exception], isal_zlib.error)  # its stub calls it an instance

@@ -6,7 +6,7 @@ limits bound processor time and memory. All three are kept by the kernel, so no 
 right back. Where the kernel cannot do this, nothing is run.
 
 `execution` runs the program after that. Each program has a process of its own, unlike the code of strangers in
-`halcyon.host.budgets.apart`: a program could wait in a process that goes on, and answer for the next one.
+`halcyon.host.limits.apart`: a program could wait in a process that goes on, and answer for the next one.
 
 This file imports nothing: the process of the program imports `child`, and it must start fast and hold nothing of the
 trainer.

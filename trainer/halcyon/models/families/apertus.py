@@ -9,7 +9,7 @@ import dataclasses
 from halcyon.models.design import Design
 from halcyon.models.families.family import decoder_family, design_of
 from halcyon.models.parts.mlp import BETA, EPSILON
-from halcyon.models.published import ConfigReader, DecoderConfig, Layers, PublishedForm, Tensors, decoder_tensors
+from halcyon.models.published import ConfigReader, DecoderConfig, Layers, PublishedModel, Tensors, decoder_tensors
 from halcyon.models.published.tensors import Constant
 from halcyon_api.spec.families.apertus import ApertusSpec
 
@@ -61,5 +61,5 @@ def _read(config: ConfigReader) -> ApertusSpec:
 
 
 APERTUS = decoder_family(
-    ApertusSpec, design, PublishedForm("apertus", ("ApertusForCausalLM",), tensors, _read, _CONFIG.write)
+    ApertusSpec, design, PublishedModel("apertus", ("ApertusForCausalLM",), tensors, _read, _CONFIG.write)
 )

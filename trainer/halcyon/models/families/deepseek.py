@@ -24,7 +24,15 @@ from halcyon.models.families.family import decoder_family, design_of, mixture_of
 from halcyon.models.parts.norm import RmsNorm
 from halcyon.models.parts.routing import Routing
 from halcyon.models.parts.self_attention import LatentAttention
-from halcyon.models.published import ConfigReader, DecoderConfig, Layers, PublishedForm, Tensor, Tensors, expert_tensors
+from halcyon.models.published import (
+    ConfigReader,
+    DecoderConfig,
+    Layers,
+    PublishedModel,
+    Tensor,
+    Tensors,
+    expert_tensors,
+)
 from halcyon.models.published.decoder_config import REQUIRED
 from halcyon_api.spec.families.deepseek import CorrectedSection, DeepseekV3Spec, Glm4MoeSpec
 
@@ -242,8 +250,8 @@ def _write_deepseek(spec: DeepseekV3Spec, positions: int) -> dict[str, Any]:
 DEEPSEEK_V3 = decoder_family(
     DeepseekV3Spec,
     latent_design,
-    PublishedForm("deepseek_v3", ("DeepseekV3ForCausalLM",), latent_tensors, _read_deepseek, _write_deepseek),
+    PublishedModel("deepseek_v3", ("DeepseekV3ForCausalLM",), latent_tensors, _read_deepseek, _write_deepseek),
 )
 GLM4_MOE = decoder_family(
-    Glm4MoeSpec, design, PublishedForm("glm4_moe", ("Glm4MoeForCausalLM",), tensors, _GLM.read, _GLM.write)
+    Glm4MoeSpec, design, PublishedModel("glm4_moe", ("Glm4MoeForCausalLM",), tensors, _GLM.read, _GLM.write)
 )

@@ -17,7 +17,7 @@ from halcyon.models.parts.experts import Gate, gate_of
 from halcyon.models.parts.moe import RouterLosses
 from halcyon.models.parts.rotary import Rope
 from halcyon.models.parts.routing import Routing
-from halcyon.models.published import PublishedForm
+from halcyon.models.published import PublishedModel
 from halcyon_api.spec.families.decoder import DecoderSection
 from halcyon_api.spec.families.experts import ExpertsSection
 from halcyon_api.spec.families.section import Activation, ModelSection
@@ -48,11 +48,11 @@ class Family(Generic[Section]):
 
     section: type[Section]
     init: InitModel[Section]
-    forms: tuple[PublishedForm, ...] = ()
+    forms: tuple[PublishedModel, ...] = ()
 
 
 def decoder_family(
-    section: type[Section], design: Callable[[Section], Design], *forms: PublishedForm
+    section: type[Section], design: Callable[[Section], Design], *forms: PublishedModel
 ) -> Family[Section]:
     """A family whose models are a `Decoder` of the design of a section."""
 

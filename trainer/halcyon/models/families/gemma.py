@@ -14,7 +14,7 @@ from typing import Any
 from halcyon.models.design import Design
 from halcyon.models.families.family import decoder_family, design_of
 from halcyon.models.parts.rotary import Rope
-from halcyon.models.published import ConfigReader, DecoderConfig, PublishedForm, decoder_tensors
+from halcyon.models.published import ConfigReader, DecoderConfig, PublishedModel, decoder_tensors
 from halcyon.models.published.decoder_config import read_activation
 from halcyon.models.published.rope import read_windowed_theta
 from halcyon.models.published.tensors import AROUND, BESIDE_IMAGES
@@ -120,18 +120,20 @@ def _write_gemma3(spec: Gemma3Spec, positions: int) -> dict[str, Any]:
     return {**_write_alternating(_GEMMA3, spec, positions), "rope_local_base_freq": spec.rope_local_base_freq}
 
 
-GEMMA = decoder_family(GemmaSpec, design, PublishedForm("gemma", ("GemmaForCausalLM",), decoder_tensors, _read, _write))
+GEMMA = decoder_family(
+    GemmaSpec, design, PublishedModel("gemma", ("GemmaForCausalLM",), decoder_tensors, _read, _write)
+)
 GEMMA2 = decoder_family(
     Gemma2Spec,
     alternating_design,
-    PublishedForm(
+    PublishedModel(
         "gemma2", ("Gemma2ForCausalLM",), _TENSORS, _read_gemma2, functools.partial(_write_alternating, _GEMMA2)
     ),
 )
 GEMMA3 = decoder_family(
     Gemma3Spec,
     alternating_design,
-    PublishedForm(
+    PublishedModel(
         "gemma3_text",
         ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
         _TENSORS,

@@ -32,7 +32,7 @@ from halcyon.models.parts.mlp import activated
 from halcyon.models.parts.norm import LayerNorm
 from halcyon.models.parts.self_attention import SelfAttention
 from halcyon.models.parts.weight import add_wide
-from halcyon.models.published import ConfigReader, PublishedForm, Tensor, Tensors
+from halcyon.models.published import ConfigReader, PublishedModel, Tensor, Tensors
 from halcyon.models.published.decoder_config import REQUIRED, read_keys, write_keys
 from halcyon.models.published.tensors import Join, piece, tensor
 from halcyon.models.stack import Stack
@@ -216,5 +216,5 @@ def _write(spec: Gpt2Spec, positions: int) -> dict[str, Any]:
     return {**write_keys(spec, _DEFAULTS, _NAMES), **sizes, **_CONSTANTS}
 
 
-_FORM = PublishedForm("gpt2", ("GPT2LMHeadModel",), tensors, _read, _write, positions="n_positions")
+_FORM = PublishedModel("gpt2", ("GPT2LMHeadModel",), tensors, _read, _write, positions="n_positions")
 GPT2 = Family(Gpt2Spec, Gpt2.init, (_FORM,))

@@ -17,7 +17,15 @@ from halcyon.models.axes import EMBED, EXPERTS, MLP, ROUTES
 from halcyon.models.design import Design
 from halcyon.models.families.family import decoder_family, design_of, mixture_of
 from halcyon.models.parts.experts import Gate
-from halcyon.models.published import ConfigReader, DecoderConfig, Layers, PublishedForm, Tensor, Tensors, expert_tensors
+from halcyon.models.published import (
+    ConfigReader,
+    DecoderConfig,
+    Layers,
+    PublishedModel,
+    Tensor,
+    Tensors,
+    expert_tensors,
+)
 from halcyon_api.spec.families.gpt_oss import GptOssSpec
 
 
@@ -95,4 +103,4 @@ def _write(spec: GptOssSpec, positions: int) -> dict[str, Any]:
     return {**_CONFIG.write(spec, positions), "experts_per_token": spec.num_experts_per_tok}
 
 
-GPT_OSS = decoder_family(GptOssSpec, design, PublishedForm("gpt_oss", ("GptOssForCausalLM",), tensors, _read, _write))
+GPT_OSS = decoder_family(GptOssSpec, design, PublishedModel("gpt_oss", ("GptOssForCausalLM",), tensors, _read, _write))

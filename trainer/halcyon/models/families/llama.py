@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from halcyon.models.design import Design
 from halcyon.models.families.family import decoder_family, design_of
-from halcyon.models.published import DecoderConfig, PublishedForm, decoder_tensors
+from halcyon.models.published import DecoderConfig, PublishedModel, decoder_tensors
 from halcyon_api.spec.families.llama import LlamaSpec
 
 
@@ -15,5 +15,5 @@ def design(spec: LlamaSpec) -> Design:
 
 _CONFIG = DecoderConfig(LlamaSpec, {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False})
 LLAMA = decoder_family(
-    LlamaSpec, design, PublishedForm("llama", ("LlamaForCausalLM",), decoder_tensors, _CONFIG.read, _CONFIG.write)
+    LlamaSpec, design, PublishedModel("llama", ("LlamaForCausalLM",), decoder_tensors, _CONFIG.read, _CONFIG.write)
 )

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from halcyon.host.errors import BadConfiguration
-from halcyon.models.published import ConfigReader, PublishedForm
+from halcyon.models.published import ConfigReader, PublishedModel
 from halcyon.models.registry import family_of
 from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.model import FAMILIES
@@ -32,18 +32,18 @@ _MISSPELT = 0.75
 _ENDING = re.compile("For[A-Z][A-Za-z]+$")
 
 
-def published_forms() -> tuple[PublishedForm, ...]:
+def published_models() -> tuple[PublishedModel, ...]:
     """The forms of all families, in the order of ``spec.model``. It imports all families."""
     return tuple(form for family in FAMILIES for form in family_of(family).forms)
 
 
-def form_of_config(config: ConfigReader) -> PublishedForm:
+def published_of_config(config: ConfigReader) -> PublishedModel:
     """The form of a config.json: by ``architectures``, or by ``model_type`` if it has none.
 
     Raises:
-        BadConfiguration: It is not one of `published_forms`; the message names the nearest (`_nearest`).
+        BadConfiguration: It is not one of `published_models`; the message names the nearest (`_nearest`).
     """
-    named, forms = config.document.get("architectures"), published_forms()
+    named, forms = config.document.get("architectures"), published_models()
     architecture = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
     known = {name: form for form in forms for name in form.architectures}
     if architecture is None:
@@ -60,7 +60,7 @@ def form_of_config(config: ConfigReader) -> PublishedForm:
     )
 
 
-def _nearest(config: ConfigReader, name: str, known: Mapping[str, PublishedForm]) -> PublishedForm:
+def _nearest(config: ConfigReader, name: str, known: Mapping[str, PublishedModel]) -> PublishedModel:
     """The form nearest to the architecture of a config.json: among those with its parts, the one whose name differs by
     a few letters; else the first of them."""
     read = (config, config.part("text_config"))
@@ -74,7 +74,7 @@ def _nearest(config: ConfigReader, name: str, known: Mapping[str, PublishedForm]
     )
 
 
-def form_of_section(section: ModelSection) -> PublishedForm:
+def published_of_section(section: ModelSection) -> PublishedModel:
     """The form of a model of ``spec.model``.
 
     Raises:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from halcyon.models.design import Design
 from halcyon.models.families.family import decoder_family, design_of, mixture_of
-from halcyon.models.published import DecoderConfig, PublishedForm, Tensors, decoder_tensors, expert_tensors
+from halcyon.models.published import DecoderConfig, PublishedModel, Tensors, decoder_tensors, expert_tensors
 from halcyon_api.spec.families.mistral import MistralSpec, MixtralSpec
 
 _NAMES = {"gate": "w1", "up": "w3", "down": "w2"}
@@ -47,10 +47,10 @@ _MIXTRAL = DecoderConfig(
 MISTRAL = decoder_family(
     MistralSpec,
     design,
-    PublishedForm("mistral", ("MistralForCausalLM",), decoder_tensors, _MISTRAL.read, _MISTRAL.write),
+    PublishedModel("mistral", ("MistralForCausalLM",), decoder_tensors, _MISTRAL.read, _MISTRAL.write),
 )
 MIXTRAL = decoder_family(
     MixtralSpec,
     expert_design,
-    PublishedForm("mixtral", ("MixtralForCausalLM",), mixtral_tensors, _MIXTRAL.read, _MIXTRAL.write),
+    PublishedModel("mixtral", ("MixtralForCausalLM",), mixtral_tensors, _MIXTRAL.read, _MIXTRAL.write),
 )

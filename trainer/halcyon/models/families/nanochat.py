@@ -30,7 +30,7 @@ from halcyon.models.cache import Cache, FixedState, Layers, Memory, PositionStat
 from halcyon.models.decoder import TokenDecoder
 from halcyon.models.design import BlockKind, masks_and_rotations
 from halcyon.models.families.family import Family
-from halcyon.models.mixed_stacks import scan_forms
+from halcyon.models.mixed_stacks import scan_stacks
 from halcyon.models.model import Inputs, Outputs
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import divided
@@ -195,8 +195,8 @@ class Nanochat(TokenDecoder):
 
         def halves(step: Any, start: Any) -> tuple[Any, Any]:
             """The carries after the first half of the blocks, and after all."""
-            half, _ = scan_forms(stacks, self.kinds[:middle], step, start)
-            end, _ = scan_forms(
+            half, _ = scan_stacks(stacks, self.kinds[:middle], step, start)
+            end, _ = scan_stacks(
                 stacks, self.kinds[middle:], step, half, after=[form for form, _ in self.kinds[:middle]]
             )
             return half, end

@@ -11,7 +11,7 @@ import functools
 from halcyon.models.design import Design
 from halcyon.models.families.family import decoder_family, design_of
 from halcyon.models.parts.rotary import Rope
-from halcyon.models.published import ConfigReader, DecoderConfig, PublishedForm, decoder_tensors
+from halcyon.models.published import ConfigReader, DecoderConfig, PublishedModel, decoder_tensors
 from halcyon.models.published.rope import read_windowed_theta
 from halcyon.models.published.tensors import AFTER
 from halcyon_api.spec.families.olmo import Olmo2Spec, Olmo3Spec
@@ -41,8 +41,8 @@ def _read_olmo3(config: ConfigReader) -> Olmo3Spec:
 
 
 OLMO2 = decoder_family(
-    Olmo2Spec, design, PublishedForm("olmo2", ("Olmo2ForCausalLM",), _TENSORS, _OLMO2.read, _OLMO2.write)
+    Olmo2Spec, design, PublishedModel("olmo2", ("Olmo2ForCausalLM",), _TENSORS, _OLMO2.read, _OLMO2.write)
 )
 OLMO3 = decoder_family(
-    Olmo3Spec, design, PublishedForm("olmo3", ("Olmo3ForCausalLM",), _TENSORS, _read_olmo3, _OLMO3.write)
+    Olmo3Spec, design, PublishedModel("olmo3", ("Olmo3ForCausalLM",), _TENSORS, _read_olmo3, _OLMO3.write)
 )

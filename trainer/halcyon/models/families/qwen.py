@@ -12,7 +12,7 @@ from halcyon.models.families.family import decoder_family, design_of, mixture_of
 from halcyon.models.published import (
     ConfigReader,
     DecoderConfig,
-    PublishedForm,
+    PublishedModel,
     Tensors,
     decoder_tensors,
     expert_tensors,
@@ -93,15 +93,15 @@ def _write_qwen3_moe(spec: Qwen3MoeSpec, positions: int) -> dict[str, Any]:
 QWEN2 = decoder_family(
     Qwen2Spec,
     design,
-    PublishedForm("qwen2", ("Qwen2ForCausalLM",), decoder_tensors, functools.partial(_read, _QWEN2), _QWEN2.write),
+    PublishedModel("qwen2", ("Qwen2ForCausalLM",), decoder_tensors, functools.partial(_read, _QWEN2), _QWEN2.write),
 )
 QWEN3 = decoder_family(
     Qwen3Spec,
     design,
-    PublishedForm("qwen3", ("Qwen3ForCausalLM",), decoder_tensors, functools.partial(_read, _QWEN3), _QWEN3.write),
+    PublishedModel("qwen3", ("Qwen3ForCausalLM",), decoder_tensors, functools.partial(_read, _QWEN3), _QWEN3.write),
 )
 QWEN3_MOE = decoder_family(
     Qwen3MoeSpec,
     expert_design,
-    PublishedForm("qwen3_moe", ("Qwen3MoeForCausalLM",), qwen3_moe_tensors, _read_qwen3_moe, _write_qwen3_moe),
+    PublishedModel("qwen3_moe", ("Qwen3MoeForCausalLM",), qwen3_moe_tensors, _read_qwen3_moe, _write_qwen3_moe),
 )

@@ -27,7 +27,15 @@ from halcyon.models.parts.gated_delta_net import CausalConvolution, DeltaAxes, G
 from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.norm import RmsNorm
 from halcyon.models.parts.weight import normal
-from halcyon.models.published import ConfigReader, DecoderConfig, Layers, PublishedForm, Tensor, Tensors, expert_tensors
+from halcyon.models.published import (
+    ConfigReader,
+    DecoderConfig,
+    Layers,
+    PublishedModel,
+    Tensor,
+    Tensors,
+    expert_tensors,
+)
 from halcyon.models.published.decoder_config import read_layer_types
 from halcyon.models.published.tensors import BESIDE_IMAGES, KEYS, QUERIES
 from halcyon_api.spec.families.qwen_next import MixerType, Qwen3NextSpec
@@ -221,9 +229,9 @@ def _write(spec: Qwen3NextSpec, positions: int) -> dict[str, Any]:
     }
 
 
-def _form(model_type: str, name: str, read: Callable[[ConfigReader], Qwen3NextSpec], **other: Any) -> PublishedForm:
+def _form(model_type: str, name: str, read: Callable[[ConfigReader], Qwen3NextSpec], **other: Any) -> PublishedModel:
     architectures = (f"{name}ForCausalLM", *((f"{name}ForConditionalGeneration",) if "covers" in other else ()))
-    return PublishedForm(model_type, architectures, tensors, read, _write, **other)
+    return PublishedModel(model_type, architectures, tensors, read, _write, **other)
 
 
 QWEN3_NEXT = decoder_family(

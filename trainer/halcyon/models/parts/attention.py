@@ -24,7 +24,7 @@ from haliax import Axis, NamedArray
 
 from halcyon.models.axes import BATCH, elementwise, recomputed
 from halcyon.models.partition import parts_of
-from halcyon.models.parts.attention_blocks import MASKED, Form
+from halcyon.models.parts.attention_blocks import MASKED, AttentionShape
 from halcyon.models.parts.attention_choice import Implementation, Request, chosen, kernel_on, present_target
 from halcyon.models.parts.blockwise_attention import attend_in_blocks
 from halcyon.models.parts.kernel_attention import KernelMask, kernel_mask
@@ -85,7 +85,7 @@ def attention(
     if soft_cap is not None and soft_cap <= 0:
         raise ValueError(f"soft_cap is {soft_cap}; give a positive number, or None for no limit")
     value_size = value_size or head_size
-    form = Form(position, key_position, head_size, value_size, soft_cap, block)
+    form = AttentionShape(position, key_position, head_size, value_size, soft_cap, block)
     rows = BATCH not in query.axis_names or (BATCH in key.axis_names and BATCH in value.axis_names)
     batch = -(-query.axis_size(BATCH) // parts_of(query.resolve_axis(BATCH))) if BATCH in query.axis_names else 1
     request = Request(form, mask, query.dtype, sinks is not None, parts_of(position), rows, batch)

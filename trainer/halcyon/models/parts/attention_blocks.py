@@ -32,7 +32,7 @@ Sums = tuple[NamedArray, NamedArray, NamedArray]
 
 
 @dataclass(frozen=True)
-class Form:
+class AttentionShape:
     """What one call of attention knows before it runs.
 
     Attributes:
@@ -62,7 +62,9 @@ class BlockPairs:
         whole: The axis by which the arrays of the mask name all queries. Default: that of the call.
     """
 
-    def __init__(self, form: Form, mask: Mask | None, axes: tuple[Axis, ...], whole: Axis | None = None) -> None:
+    def __init__(
+        self, form: AttentionShape, mask: Mask | None, axes: tuple[Axis, ...], whole: Axis | None = None
+    ) -> None:
         self._form, self._mask, self._whole = form, mask, whole or form.position
         self.queries, self.keys = form.position.resize(form.block), form.key_position.resize(form.block)
         self._heads = tuple(axis for axis in axes if axis.name not in (form.position.name, form.head_size.name))

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from halcyon.models.axes import KEY_POSITION, POSITION
 from halcyon.models.parts import tokamax_attention
-from halcyon.models.parts.attention_blocks import Form
+from halcyon.models.parts.attention_blocks import AttentionShape
 from halcyon.models.parts.kernel_attention import kernel_mask
 from halcyon.models.parts.masks import Mask
 from halcyon.models.parts.splash_attention import LANES
@@ -74,7 +74,7 @@ class Target:
 class Request:
     """One call of attention, before it is computed."""
 
-    form: Form
+    form: AttentionShape
     mask: Mask | None
     dtype: jnp.dtype
     sinks: bool

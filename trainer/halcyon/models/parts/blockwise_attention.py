@@ -21,7 +21,7 @@ from haliax import Axis, NamedArray
 
 from halcyon.models.axes import BATCH, is_named, joined, run, with_array
 from halcyon.models.partition import Result, Shard, by_device
-from halcyon.models.parts.attention_blocks import BlockPairs, Form, Sums, by_sinks, mean_gradient
+from halcyon.models.parts.attention_blocks import AttentionShape, BlockPairs, Sums, by_sinks, mean_gradient
 from halcyon.models.parts.kernel_attention import result_names
 from halcyon.models.parts.masks import Mask, Prefix
 from halcyon.models.remat import attended
@@ -35,7 +35,7 @@ def attend_in_blocks(
     value: NamedArray,
     mask: Mask | None,
     sinks: NamedArray | None,
-    form: Form,
+    form: AttentionShape,
     *,
     by_row: bool,
 ) -> NamedArray:
@@ -67,7 +67,7 @@ def attend_in_blocks(
 
 
 def _padded(
-    tree: Any, form: Form, position: Axis, key_position: Axis, mode: Literal["constant", "edge"] = "constant"
+    tree: Any, form: AttentionShape, position: Axis, key_position: Axis, mode: Literal["constant", "edge"] = "constant"
 ) -> Any:
     """A tree of arrays with zeros, or their last element, at the end of their positions."""
     sizes = {form.position: position, form.key_position: key_position}
@@ -86,7 +86,7 @@ def _attend(
     value: NamedArray,
     mask: Mask | None,
     sinks: NamedArray | None,
-    form: Form,
+    form: AttentionShape,
     by_row: bool,
 ) -> NamedArray:
     return _forward(query, key, value, mask, sinks, form, by_row)[0]
@@ -98,7 +98,7 @@ def _forward(
     value: NamedArray,
     mask: Mask | None,
     sinks: NamedArray | None,
-    form: Form,
+    form: AttentionShape,
     by_row: bool,
 ) -> tuple[NamedArray, _Saved]:
     names = result_names(query, form)
@@ -116,7 +116,7 @@ def _forward(
 
 
 def _backward(
-    form: Form, by_row: bool, saved: _Saved, cotangent: NamedArray
+    form: AttentionShape, by_row: bool, saved: _Saved, cotangent: NamedArray
 ) -> tuple[NamedArray, NamedArray, NamedArray, None, NamedArray | None]:
     query, key, value, mask, sinks, result, log_totals = saved
 
@@ -195,7 +195,7 @@ class _Blocks:
         narrow: Whether to leave out the blocks that the arrays of the mask hide.
     """
 
-    def __init__(self, query: NamedArray, mask: Mask | None, form: Form, *, narrow: bool) -> None:
+    def __init__(self, query: NamedArray, mask: Mask | None, form: AttentionShape, *, narrow: bool) -> None:
         self._form = form
         self._pairs = BlockPairs(form, mask, query.axes)
         self._queries, self._keys = self._pairs.queries, self._pairs.keys

@@ -15,7 +15,7 @@ from haliax import NamedArray
 
 from halcyon.models.axes import BATCH, KEY_POSITION, POSITION
 from halcyon.models.partition import Result, Shard, by_device
-from halcyon.models.parts.attention_blocks import Form
+from halcyon.models.parts.attention_blocks import AttentionShape
 from halcyon.models.parts.masks import Causal, Mask, Segments, Window, conjuncts
 
 
@@ -72,7 +72,7 @@ class Layout(NamedTuple):
     """Heads of queries: those of keys, then those that share keys."""
 
     @staticmethod
-    def of(query: NamedArray, key: NamedArray, form: Form) -> Layout:
+    def of(query: NamedArray, key: NamedArray, form: AttentionShape) -> Layout:
         """The layout of a call."""
         rows = tuple(name for name in key.axis_names if name == BATCH)
         heads = tuple(name for name in key.axis_names if name not in (*rows, KEY_POSITION, form.head_size.name))
@@ -112,7 +112,7 @@ def attend_by_kernel(
     value: NamedArray,
     sinks: NamedArray | None,
     segments: Segments | None,
-    form: Form,
+    form: AttentionShape,
 ) -> NamedArray:
     """Call a kernel on each device.
 
@@ -150,7 +150,7 @@ def attend_by_kernel(
     )
 
 
-def result_names(query: NamedArray, form: Form) -> tuple[str, ...]:
+def result_names(query: NamedArray, form: AttentionShape) -> tuple[str, ...]:
     """The axes of the result of a call."""
     return tuple(form.value_size.name if name == form.head_size.name else name for name in query.axis_names)
 

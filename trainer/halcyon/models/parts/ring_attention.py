@@ -25,7 +25,7 @@ from haliax import NamedArray
 
 from halcyon.models.axes import KEY_POSITION, POSITION, cut, is_named, joined, with_array
 from halcyon.models.partition import Result, Shard, by_device, unroll
-from halcyon.models.parts.attention_blocks import BlockPairs, Form, Sums, by_sinks, mean_gradient
+from halcyon.models.parts.attention_blocks import AttentionShape, BlockPairs, Sums, by_sinks, mean_gradient
 from halcyon.models.parts.blockwise_attention import added
 from halcyon.models.parts.masks import Mask
 from halcyon.models.parts.ring_order import RingOrder, ring_order, zigzag_runs
@@ -40,7 +40,12 @@ Carry = TypeVar("Carry")
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def attend_in_ring(
-    query: NamedArray, key: NamedArray, value: NamedArray, mask: Mask | None, sinks: NamedArray | None, form: Form
+    query: NamedArray,
+    key: NamedArray,
+    value: NamedArray,
+    mask: Mask | None,
+    sinks: NamedArray | None,
+    form: AttentionShape,
 ) -> NamedArray:
     """See `halcyon.models.parts.attention.attention`; the queries are already scaled, and there is one key for each
     query.
@@ -49,7 +54,12 @@ def attend_in_ring(
 
 
 def _forward(
-    query: NamedArray, key: NamedArray, value: NamedArray, mask: Mask | None, sinks: NamedArray | None, form: Form
+    query: NamedArray,
+    key: NamedArray,
+    value: NamedArray,
+    mask: Mask | None,
+    sinks: NamedArray | None,
+    form: AttentionShape,
 ) -> tuple[NamedArray, _Saved]:
     mine = tuple(form.value_size.name if axis.name == form.head_size.name else axis.name for axis in query.axes)
     one_number = tuple(name for name in mine if name != form.value_size.name)
@@ -67,7 +77,7 @@ def _forward(
 
 
 def _backward(
-    form: Form, saved: _Saved, cotangent: NamedArray
+    form: AttentionShape, saved: _Saved, cotangent: NamedArray
 ) -> tuple[NamedArray, NamedArray, NamedArray, None, NamedArray | None]:
     query, key, value, mask, sinks, result, log_totals = saved
     mean = mean_gradient(result, cotangent, form.value_size)
@@ -118,7 +128,7 @@ class _Ring:
     Its arrays have the axis ``position``, with the positions that it holds, for queries and keys alike.
     """
 
-    def __init__(self, shard: Shard, form: Form, query: NamedArray, mask: Mask | None) -> None:
+    def __init__(self, shard: Shard, form: AttentionShape, query: NamedArray, mask: Mask | None) -> None:
         part, first = shard.part(form.position)
         self._shard, self._whole = shard, form.position
         self._devices = form.position.size // part.size

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from haliax import NamedArray
 
-from halcyon.models.parts.attention_blocks import Form
+from halcyon.models.parts.attention_blocks import AttentionShape
 from halcyon.models.parts.kernel_attention import KernelArrays, KernelMask, attend_by_kernel
 from halcyon.models.parts.masks import shared_blocks
 from halcyon.models.remat import ATTENTION
@@ -28,7 +28,7 @@ def attend_by_splash(
     value: NamedArray,
     mask: KernelMask,
     sinks: NamedArray | None,
-    form: Form,
+    form: AttentionShape,
     *,
     interpret: bool,
 ) -> NamedArray:

@@ -32,7 +32,7 @@ from haliax import NamedArray
 
 from halcyon.models.axes import KEY_POSITION, POSITION
 from halcyon.models.partition import Result, Shard, by_device
-from halcyon.models.parts.attention_blocks import Form, by_sinks, mean_gradient
+from halcyon.models.parts.attention_blocks import AttentionShape, by_sinks, mean_gradient
 from halcyon.models.parts.kernel_attention import KernelMask, Layout, result_names, rows_of
 from halcyon.models.remat import attended
 from halcyon_api.hardware.gpu_attention import FEATURES, GpuKernel
@@ -48,7 +48,7 @@ _Saved = tuple[NamedArray, NamedArray, NamedArray, NamedArray | None, NamedArray
 class _Call:
     """What is known before the program runs."""
 
-    form: Form
+    form: AttentionShape
     window: int | None
     kernel: GpuKernel
 
@@ -59,7 +59,7 @@ def attend_by_tokamax(
     value: NamedArray,
     mask: KernelMask,
     sinks: NamedArray | None,
-    form: Form,
+    form: AttentionShape,
     kernel: GpuKernel,
 ) -> NamedArray:
     """See `halcyon.models.parts.attention.attention`; the queries are already scaled, and there is one key for each

@@ -6,7 +6,7 @@ training that imports the family loads no code for files.
 """
 
 from halcyon.models.published.config import ConfigReader as ConfigReader
-from halcyon.models.published.config import PublishedForm as PublishedForm
+from halcyon.models.published.config import PublishedModel as PublishedModel
 from halcyon.models.published.decoder_config import DecoderConfig as DecoderConfig
 from halcyon.models.published.tensors import Layers as Layers
 from halcyon.models.published.tensors import Tensor as Tensor

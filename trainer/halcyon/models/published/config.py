@@ -146,7 +146,7 @@ def _shown(value: Any) -> str:
 
 
 @dataclass(frozen=True)
-class PublishedForm:
+class PublishedModel:
     """A class of transformers: its name, its tensors, and its config.json.
 
     Attributes:

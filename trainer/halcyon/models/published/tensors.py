@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from halcyon.models.axes import EMBED, EXPERTS, HEAD_SIZE, KV_HEADS, MLP, Q_HEADS_PER_GROUP, ROUTES, VOCAB
-from halcyon.models.forms import Form, layer_forms, stack_names
+from halcyon.models.layer_kinds import LayerKind, layer_kinds, stack_names
 from halcyon_api.spec.families.decoder import DecoderSection
 from halcyon_api.spec.families.experts import ExpertsSection
 from halcyon_api.spec.families.section import DecoderSizes
@@ -302,8 +302,8 @@ def expert_tensors(
         recurrent: For each layer, whether it has one.
         further: Other fields of `Tensors`.
     """
-    numbers: dict[Form, list[int]] = {}
-    for number, form in enumerate(layer_forms(spec.num_hidden_layers, recurrent, spec.experts().with_experts)):
+    numbers: dict[LayerKind, list[int]] = {}
+    for number, form in enumerate(layer_kinds(spec.num_hidden_layers, recurrent, spec.experts().with_experts)):
         numbers.setdefault(form, []).append(number)
     names, found = stack_names(recurrent=recurrence is not None, with_experts=True), list[Tensor]()
     for form, own in numbers.items():

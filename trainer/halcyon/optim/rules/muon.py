@@ -27,7 +27,7 @@ from halcyon.optim.hidden import (
     polar_express_with_margin,
     scale,
 )
-from halcyon.optim.matrices import Form, Matrices, hidden
+from halcyon.optim.matrices import Matrices, MatrixShape, hidden
 from halcyon.optim.rule import Scalar, Tree, decaying, finish, mean, merge, select, transformation, zeros
 from halcyon_api.spec.rules import AdamWSpec, MatricesSpec, MuonAdamWSpec, MuonHSpec, MuonSpec, NorMuonSpec, ScionSpec
 
@@ -84,10 +84,10 @@ def normuon(rule: NorMuonSpec, parameters: Any, shared: MatricesSpec) -> optax.G
     def init(matrices: Matrices, params: Tree) -> NormalizedState:
         return NormalizedState(zeros(params), matrices.map(lambda form, _: hax.zeros(_outputs(form)), params))
 
-    def mean_square(form: Form, step: NamedArray) -> NamedArray:
+    def mean_square(form: MatrixShape, step: NamedArray) -> NamedArray:
         return hax.mean(hax.square(step), form.parameter.inputs).rearrange(_outputs(form))
 
-    def equalized(form: Form, step: NamedArray, square: NamedArray) -> NamedArray:
+    def equalized(form: MatrixShape, step: NamedArray, square: NamedArray) -> NamedArray:
         divided = (step / (hax.sqrt(square) + _TINY)).rearrange(step.axes)
         factor = norm(step, of_matrix(form)) / (norm(divided, of_matrix(form)) + _TINY)
         return (divided * factor * scale(form, shared.scaling)).rearrange(step.axes)
@@ -102,7 +102,7 @@ def normuon(rule: NorMuonSpec, parameters: Any, shared: MatricesSpec) -> optax.G
     return for_hidden(init, direct, parameters, shared)
 
 
-def _outputs(form: Form) -> tuple[Axis, ...]:
+def _outputs(form: MatrixShape) -> tuple[Axis, ...]:
     return (*form.parameter.stacked, *form.parameter.outputs)
 
 
@@ -124,7 +124,7 @@ def muon_h(rule: MuonHSpec, parameters: Any, shared: MatricesSpec) -> optax.Grad
             momentum = mean(state.trace, gradients, rule.momentum)
             steps = matrices.compute_each(orthogonal, mean(momentum, gradients, rule.momentum))
 
-            def on_sphere(form: Form, step: NamedArray, weight: NamedArray) -> NamedArray:
+            def on_sphere(form: MatrixShape, step: NamedArray, weight: NamedArray) -> NamedArray:
                 wide = weight.astype(jnp.float32)
                 radius = norm(wide, of_matrix(form))
                 moved = wide - step * (learning_rate * radius / (norm(step, of_matrix(form)) + _TINY))
@@ -187,29 +187,29 @@ def _nanochat(rule: MuonAdamWSpec, matrices: Matrices) -> optax.GradientTransfor
     return transformation(init, update)
 
 
-def _larger_side(form: Form) -> tuple[Axis, ...]:
+def _larger_side(form: MatrixShape) -> tuple[Axis, ...]:
     """The stacked axes, and those of the outputs, or of the inputs if there are more of them."""
     return _outputs(form) if form.columns >= form.rows else (*form.parameter.stacked, *form.parameter.inputs)
 
 
-def _equilibrated(form: Form, step: NamedArray) -> NamedArray:
+def _equilibrated(form: MatrixShape, step: NamedArray) -> NamedArray:
     """The matrix with the same norm for the part of each output: the root of the mean of their squares."""
     of_outputs = hax.maximum(norm(step, form.parameter.inputs), _LEAST_NORM)
     target = norm(step, of_matrix(form)) / form.columns**0.5
     return (step * (target / of_outputs)).rearrange(step.axes)
 
 
-def _orthogonal_norm(form: Form, step: NamedArray) -> NamedArray:
+def _orthogonal_norm(form: MatrixShape, step: NamedArray) -> NamedArray:
     target = min(form.rows, form.columns) ** 0.5
     return (step * (target / hax.maximum(norm(step, of_matrix(form)), _LEAST_NORM))).rearrange(step.axes)
 
 
-def _mean_square(form: Form, step: NamedArray) -> NamedArray:
+def _mean_square(form: MatrixShape, step: NamedArray) -> NamedArray:
     reduced = form.parameter.inputs if form.columns >= form.rows else form.parameter.outputs
     return hax.mean(hax.square(step), reduced).rearrange(_larger_side(form))
 
 
-def _normalized(form: Form, step: NamedArray, squares: NamedArray) -> NamedArray:
+def _normalized(form: MatrixShape, step: NamedArray, squares: NamedArray) -> NamedArray:
     least: Any = hax.maximum(squares, _LEAST_SQUARE)
     divided = (step * hax.rsqrt(least)).rearrange(step.axes)
     factor = norm(step, of_matrix(form)) / hax.maximum(norm(divided, of_matrix(form)), _LEAST_SQUARE)

@@ -1,7 +1,7 @@
-"""The optional features of a run, each a companion in a file of its own and a row of `FEATURES`.
+"""The optional features of a run, each a callback in a file of its own and a row of `FEATURES`.
 
 A file is imported only if the document asks for its feature. What its settings name is read and checked before any
-device is used; the companion is made when the checkpoints are open, in the order of the rows.
+device is used; the callback is made when the checkpoints are open, in the order of the rows.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from importlib import import_module
 from operator import attrgetter
 from typing import Any
 
-from halcyon.run.companion import Companion
+from halcyon.run.callback import Callback
 from halcyon.run.setup import Setup
 from halcyon_api.training_run import TrainingRunSpec
 
-Make = Callable[[Setup], Companion]
-"""Makes the companion. A collective."""
+Make = Callable[[Setup], Callback]
+"""Makes the callback. A collective."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Feature:
 
     section: str
     """Path of its settings in the spec, in snake_case. It is made if they are set."""
-    companion: str
+    callback: str
     """``MODULE:CLASS`` below this package. The class is made from the settings and a `Setup`."""
     read: str = ""
     """``MODULE:FUNCTION``: gives, from the settings and the spec, what the class gets in place of the settings."""
@@ -59,7 +59,7 @@ def _features_of(spec: TrainingRunSpec) -> Iterator[Make]:
             continue
         if feature.read:
             settings = found(feature.read)(settings, spec)
-        yield lambda setup, feature=feature, settings=settings: found(feature.companion)(settings, setup)
+        yield lambda setup, feature=feature, settings=settings: found(feature.callback)(settings, setup)
 
 
 def found(name: str) -> Any:

@@ -13,7 +13,7 @@ import time
 
 from halcyon.checkpoint.rollback import Distrust, KeepsAudited
 from halcyon.host.errors import BadConfiguration, Corrupted
-from halcyon.run.companion import Companion
+from halcyon.run.callback import Callback
 from halcyon.run.setup import Setup
 from halcyon.step.audit import Audit, Finding
 from halcyon.step.objectives.objective import Batch
@@ -28,7 +28,7 @@ _DIFFERS = {
 }
 
 
-class Audits(Companion):
+class Audits(Callback):
     """The audits of a training. Creating it is a collective.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from halcyon.checkpoint.rollback import until
 from halcyon.evals.benchmarks import Benchmark, read_of_document
 from halcyon.host.storage.store import Store
-from halcyon.run.companion import Companion
+from halcyon.run.callback import Callback
 from halcyon.run.setup import Setup
 from halcyon.step.state import TrainState
 from halcyon_api.spec.evaluation import TasksSpec
@@ -20,7 +20,7 @@ def benchmarks_of(tasks: TasksSpec, spec: TrainingRunSpec) -> Sequence[Benchmark
     return read_of_document(tasks)
 
 
-class BenchmarkRuns(Companion):
+class BenchmarkRuns(Callback):
     """The benchmarks of a training. Creating it is a collective.
 
     Args:
@@ -50,7 +50,7 @@ class BenchmarkRuns(Companion):
         )
 
     def due(self, step: int, *, is_last: bool) -> bool:
-        """See `Companion`."""
+        """See `Callback`."""
         return is_last or self._runner.is_due(step, self._steps)
 
     def after(self, step: int, state: TrainState) -> bool:

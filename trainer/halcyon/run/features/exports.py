@@ -6,9 +6,9 @@ See `halcyon.weights.background`.
 from __future__ import annotations
 
 from halcyon.host.errors import BadConfiguration
-from halcyon.models.families.lookup import form_of_section
+from halcyon.models.families.lookup import published_of_section
 from halcyon.parallel.preemption import wait_together
-from halcyon.run.companion import Companion
+from halcyon.run.callback import Callback
 from halcyon.run.setup import Setup
 from halcyon.telemetry.termination import clip
 from halcyon.weights.background import open_exports
@@ -23,7 +23,7 @@ def checked(export: ExportSpec, spec: TrainingRunSpec) -> ExportSpec:
         BadConfiguration: It has none.
     """
     try:
-        form_of_section(spec.model)
+        published_of_section(spec.model)
     except BadConfiguration as error:
         raise BadConfiguration(
             f"spec.export: {error}; remove spec.export, or choose a family of models that has one"
@@ -31,7 +31,7 @@ def checked(export: ExportSpec, spec: TrainingRunSpec) -> ExportSpec:
     return export
 
 
-class Exports(Companion):
+class Exports(Callback):
     """The exports of a run. Creating it is a collective: it begins with those that earlier processes did not complete.
 
     Args:
@@ -61,7 +61,7 @@ class Exports(Companion):
         self._exporter.begin(checkpointer.committed)
 
     def leave(self) -> None:
-        """See `Companion`. The next process group goes on with the exports."""
+        """See `Callback`. The next process group goes on with the exports."""
         self._exporter.abandon()
 
     def finish(self) -> bool:
@@ -76,5 +76,5 @@ class Exports(Companion):
         return True
 
     def close(self) -> None:
-        """See `Companion`."""
+        """See `Callback`."""
         self._exporter.close()

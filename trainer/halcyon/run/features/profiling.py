@@ -20,7 +20,7 @@ from typing import Any
 import jax
 
 from halcyon.host.storage.failures import StoreFailure
-from halcyon.run.companion import Companion, Settle
+from halcyon.run.callback import Callback, Settle
 from halcyon.run.setup import Setup
 from halcyon.telemetry.diagnostics import keep_profile, speed, step_percentiles
 from halcyon_api.spec.telemetry import ProfileSpec
@@ -30,7 +30,7 @@ CLOSE_SECONDS = 60.0
 _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 
-class Profiler(Companion):
+class Profiler(Callback):
     """Profiles windows of steps in one process.
 
     Args:

@@ -17,7 +17,7 @@ from halcyon.inference.chat import ChatPrompts
 from halcyon.inference.generating import engine_for, prompt_ids
 from halcyon.models.cache import KeepsCache
 from halcyon.run.benchmarks import asking_of
-from halcyon.run.companion import Companion
+from halcyon.run.callback import Callback
 from halcyon.run.own_copy import help_copy, own_copy, own_shapes, tracing_own
 from halcyon.run.setup import Setup
 from halcyon.step.state import TrainState
@@ -32,7 +32,7 @@ TEMPERATURE = 0.8
 _DATE = dt.datetime(2026, 1, 1)
 
 
-class TextSamples(Companion):
+class TextSamples(Callback):
     """The texts of a training. Creating it is a collective.
 
     Args:
@@ -70,7 +70,7 @@ class TextSamples(Companion):
             )
 
     def due(self, step: int, *, is_last: bool) -> bool:
-        """See `Companion`."""
+        """See `Callback`."""
         return self._spec.is_due(step, is_last=is_last)
 
     def after(self, step: int, state: TrainState) -> bool:

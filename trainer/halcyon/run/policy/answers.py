@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from halcyon.data.dataset import HeldOut
+from halcyon.data.dataset import ValidationData
 from halcyon.data.layout.prompts import Prompts
 from halcyon.data.source_data import BatchRows
 from halcyon.inference.rollout import Answered, Prompted
@@ -27,7 +27,7 @@ class Question:
     reference: str
 
 
-def questions(data: HeldOut, rows: BatchRows) -> list[Question]:
+def questions(data: ValidationData, rows: BatchRows) -> list[Question]:
     """The prompts of some rows. Each row must have a sequence.
 
     Args:

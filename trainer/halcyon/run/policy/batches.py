@@ -17,7 +17,7 @@ import numpy as np
 
 from halcyon.checkpoint import Checkpointer
 from halcyon.checkpoint.processes import decide
-from halcyon.data.dataset import Dataset, HeldOut
+from halcyon.data.dataset import Dataset, ValidationData
 from halcyon.data.examples import Batch
 from halcyon.host.storage.store import Store
 from halcyon.inference.calculator import Calculator
@@ -109,13 +109,17 @@ class PolicyBatches:
         return batch if self._log_probs is None else {**batch, SAMPLED_LOG_PROBS: self._log_probs(model, batch)}
 
     def evaluate(
-        self, held_out: HeldOut, model: Model, batches: int | None, before_batch: Callable[[], object] = lambda: None
+        self,
+        validation: ValidationData,
+        model: Model,
+        batches: int | None,
+        before_batch: Callable[[], object] = lambda: None,
     ) -> Evaluation:
         """The rewards of answers to held-out prompts, with the same keys in every evaluation. All processes call it at
         the same step.
 
         Args:
-            held_out: The prompts.
+            validation: The prompts.
             model: The model.
             batches: The largest number of batches, each with the answers of a training step; None: all.
             before_batch: See `halcyon.step.batch_source.Evaluates`.
@@ -127,9 +131,9 @@ class PolicyBatches:
         per = self._settings.batch_size // group
         losses: list[float] = []
         found: dict[int, float] = {}
-        for number, rows in enumerate(held_out.validation_batches(batches, per)):
+        for number, rows in enumerate(validation.validation_batches(batches, per)):
             before_batch()
-            asked = questions(held_out, rows)
+            asked = questions(validation, rows)
             full = [*asked, *[asked[-1]] * (per - len(asked))]
             prompts = prompted(full, group, self._width, number * per)
             answered = self._sampler(len(prompts.counts))(model, prompts, _EVALUATION, 0)

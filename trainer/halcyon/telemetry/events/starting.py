@@ -73,7 +73,7 @@ STARTING = (
             "fromRoot": "Its root; of a model of Hugging Face, its address.",
             "fromStep": "Step of the checkpoint, if the document names one.",
             "afterRun": "Run that had to succeed before this one began.",
-            "given": "Objects that `halcyon.train` was given in the place of sections of the document, each with its "
+            "overrides": "Objects that `halcyon.train` got in the place of sections of the document, each with its "
             "import path; empty if it has none: then only a program with the same objects can go on with the run.",
         },
         words=_placed,

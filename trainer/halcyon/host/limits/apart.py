@@ -20,8 +20,8 @@ from hashlib import sha256
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
-from halcyon.host.budgets import child
 from halcyon.host.errors import BadConfiguration
+from halcyon.host.limits import child
 
 SECONDS = 2.0
 """Processor time of a call: a chat template takes about a millisecond."""
@@ -39,7 +39,7 @@ _NEEDS = {
 }
 
 
-class OverBudget(BadConfiguration):
+class OverLimit(BadConfiguration):
     """Code of a stranger needs more time or memory than it may have.
 
     The message is one sentence with the field or file.
@@ -77,11 +77,11 @@ class Apart:
 
         Raises:
             Failed: The class or the method raised an exception.
-            OverBudget: It needs more time or memory than it may have.
+            OverLimit: It needs more time or memory than it may have.
         """
         kind, value = _process.ask(self._key, self._made, method, args, SECONDS, MEMORY_BYTES, _ANSWER_SECONDS)
         if kind in _NEEDS:
-            raise OverBudget(
+            raise OverLimit(
                 f"{self._where}: it needs more than {_NEEDS[kind]}, as no usual one does; make it simpler, or do not "
                 "use it"
             )
@@ -199,7 +199,7 @@ class Child:
 
 
 _START = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv.pop(1)); from halcyon.host.budgets.child import main; main()"
+    "import sys, json; sys.path[:] = json.loads(sys.argv.pop(1)); from halcyon.host.limits.child import main; main()"
 )
 _KINDS = {-signal.SIGPROF: child.TIME, -signal.SIGKILL: child.KILLED}
 _process = Child()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from halcyon.host.budgets import apart
-from halcyon.host.budgets.apart import Apart, Failed, OverBudget
+from halcyon.host.limits import apart
+from halcyon.host.limits.apart import Apart, Failed, OverLimit
 
 
 class Code:
@@ -70,14 +70,14 @@ def test_a_call_over_its_budget_is_a_sentence_and_the_next_one_works(
 ) -> None:
     monkeypatch.setattr(apart, "SECONDS", 0.05)
     monkeypatch.setitem(apart._NEEDS, "time", "0 s of processor time")
-    with pytest.raises(OverBudget, match=rf"^spec\.code: it needs more than {needs}"):
+    with pytest.raises(OverLimit, match=rf"^spec\.code: it needs more than {needs}"):
         code().call(method, *args)
     assert code(1).call("add", 2) == 3
 
 
 def test_a_process_that_ends_itself_is_started_again() -> None:
     before = code().call("process")
-    with pytest.raises(OverBudget):
+    with pytest.raises(OverLimit):
         code().call("leave")
     assert code().call("process") != before
 

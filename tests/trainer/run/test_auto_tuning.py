@@ -11,8 +11,8 @@ import pytest
 
 from halcyon.checkpoint.fingerprints import fingerprints
 from halcyon.host.errors import BadConfiguration
-from halcyon.run import fitting
-from halcyon.run.fitting import (
+from halcyon.run import auto_tuning
+from halcyon.run.auto_tuning import (
     Choice,
     choose,
     chosen,
@@ -167,7 +167,7 @@ def test_a_run_takes_the_least_microbatches_whose_step_fits(monkeypatch: pytest.
         step = SimpleNamespace(needed_bytes=needs(tried.trainer.microbatches))
         return SimpleNamespace(least_bytes=0, compiled=lambda: step)
 
-    monkeypatch.setattr(fitting, "traced_step", known)
+    monkeypatch.setattr(auto_tuning, "traced_step", known)
     between = int((needs(1) + needs(2)) / 2 / 0.92)
     for memory, count in ((between, 2), (100 * between, 1)):
         choice, step = chosen(spec, VOCABULARY, mesh, memory)

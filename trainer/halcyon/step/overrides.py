@@ -1,5 +1,5 @@
 """Parts of a training that the caller of `halcyon.train` gives in the place of sections of the document: an Equinox
-module, an Optax transformation, a loss function, batches (`halcyon.step.given_batches`).
+module, an Optax transformation, a loss function, batches (`halcyon.step.batches_override`).
 
 **Model.** Its floating-point arrays are the parameters; everything else stays as given. Arrays without named axes are
 whole on each device. In the training state each of them is a NamedArray too, as the step, the mesh and the checkpoints
@@ -28,7 +28,7 @@ from halcyon.host.errors import BadConfiguration
 from halcyon.models import CausalLM
 from halcyon.models.axes import is_named
 from halcyon.models.parameters import dotted
-from halcyon.step.given_batches import Batches
+from halcyon.step.batches_override import Batches
 from halcyon.step.objectives.objective import Batch, Objective, Sums
 
 Loss = Callable[[Any, Mapping[str, jax.Array], "jax.Array | None"], Any]
@@ -114,7 +114,7 @@ class ModelParts:
 
 
 @dataclass(frozen=True)
-class GivenObjective:
+class ObjectiveOverride:
     """An objective of a given model or a given loss.
 
     Attributes:
@@ -153,7 +153,7 @@ class GivenObjective:
 
 
 @dataclass
-class Given:
+class Overrides:
     """What the caller gives; None: the document has it. Each may be an import path, ``module:name``.
 
     Attributes:
@@ -248,7 +248,7 @@ class Given:
                 f"{', '.join(source.rows.shapes)}; add it, or give objective"
             )
         fields = own.fields if source is None else source.rows.types
-        return GivenObjective(fields, self.loss, own, self.parts)
+        return ObjectiveOverride(fields, self.loss, own, self.parts)
 
     def description(self, optimizer_state: Any) -> dict[str, str]:
         """What the fingerprints of the run's data contain of the objects.

@@ -15,8 +15,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
+from halcyon.commands.attestation.documents import PAYLOAD_TYPE, Envelope, Unacceptable, shown
 from halcyon.commands.options import text_of
-from halcyon.commands.proving.documents import PAYLOAD_TYPE, Envelope, Unacceptable, shown
 from halcyon.host.errors import BadConfiguration
 from halcyon_api.checkpoint_documents import canonical_json
 from halcyon_api.counting import counted

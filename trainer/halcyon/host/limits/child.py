@@ -1,4 +1,4 @@
-"""The process of `halcyon.host.budgets.apart`: makes objects, calls their methods, and is ended by the kernel when a
+"""The process of `halcyon.host.limits.apart`: makes objects, calls their methods, and is ended by the kernel when a
 call takes too long.
 
 It imports only the standard library, and what the objects need. An allocation beyond its memory fails, so Python raises

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 
-class Form(NamedTuple):
+class LayerKind(NamedTuple):
     """The form of a layer: layers of one form have parameters of the same shapes."""
 
     recurrent: bool
@@ -19,19 +19,19 @@ class Form(NamedTuple):
     """Whether it has experts in the place of the MLP."""
 
 
-_PLAIN = {Form(False, False): "blocks"}
-_EXPERTS = {Form(False, False): "dense_blocks", Form(False, True): "blocks"}
+_PLAIN = {LayerKind(False, False): "blocks"}
+_EXPERTS = {LayerKind(False, False): "dense_blocks", LayerKind(False, True): "blocks"}
 _RECURRENT = {
-    Form(True, False): "linear_blocks",
-    Form(True, True): "linear_expert_blocks",
-    Form(False, False): "full_blocks",
-    Form(False, True): "full_expert_blocks",
+    LayerKind(True, False): "linear_blocks",
+    LayerKind(True, True): "linear_expert_blocks",
+    LayerKind(False, False): "full_blocks",
+    LayerKind(False, True): "full_expert_blocks",
 }
 STACKS = (*_EXPERTS.values(), *_RECURRENT.values())
 """The names of all stacks."""
 
 
-def stack_names(*, recurrent: bool, with_experts: bool) -> dict[Form, str]:
+def stack_names(*, recurrent: bool, with_experts: bool) -> dict[LayerKind, str]:
     """The stack of each form that the layers of a decoder may have, in order: one in most decoders.
 
     Args:
@@ -41,7 +41,7 @@ def stack_names(*, recurrent: bool, with_experts: bool) -> dict[Form, str]:
     return _RECURRENT if recurrent else _EXPERTS if with_experts else _PLAIN
 
 
-def layer_forms(layers: int, recurrent: Sequence[bool], with_experts: Sequence[bool]) -> tuple[Form, ...]:
+def layer_kinds(layers: int, recurrent: Sequence[bool], with_experts: Sequence[bool]) -> tuple[LayerKind, ...]:
     """The form of each layer, from two flags of each. An empty sequence: no layer has that."""
     without = (False,) * layers
-    return tuple(Form(*layer) for layer in zip(recurrent or without, with_experts or without, strict=True))
+    return tuple(LayerKind(*layer) for layer in zip(recurrent or without, with_experts or without, strict=True))

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from halcyon.commands.proving.deriving import image_of, misfit, statement
-from halcyon.commands.proving.documents import (
+from halcyon.commands.attestation.deriving import image_of, misfit, statement
+from halcyon.commands.attestation.documents import (
     Claims,
     ReplayRecord,
     Statement,

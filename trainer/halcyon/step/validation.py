@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding
 
-from halcyon.data.dataset import Dataset, HeldOut
+from halcyon.data.dataset import Dataset, ValidationData
 from halcyon.data.examples import Examples
 from halcyon.data.loader import global_batch
 from halcyon.data.source_data import BatchRows
@@ -77,7 +77,7 @@ def make_evaluation_step(objective: Objective, token_bytes: np.ndarray | None) -
 
 
 def evaluate(
-    held_out: HeldOut,
+    validation: ValidationData,
     sums: Callable[[Batch], EvaluationSums],
     *,
     batches: int | None,
@@ -94,7 +94,7 @@ def evaluate(
     result. The last batch is filled with sequences of weight 0.
 
     Args:
-        held_out: The source of the examples.
+        validation: The source of the examples.
         sums: The compiled function of `make_evaluation_step`, with the model as its first argument already bound.
         batches: The largest number of batches; None: all.
         batch_size: Sequences of a batch, over all devices.
@@ -108,16 +108,18 @@ def evaluate(
     Raises:
         ValueError: Nothing is held out.
     """
-    if held_out.validation_sequences == 0:
+    if validation.validation_sequences == 0:
         raise ValueError("nothing is held out for evaluation")
     begin = time.perf_counter()
-    shape = (microbatches, batch_size // microbatches, held_out.sequence_length)
+    shape = (microbatches, batch_size // microbatches, validation.sequence_length)
     in_flight: deque[EvaluationSums] = deque()
     fetched: list[EvaluationSums] = []
     sequences = 0
-    for rows in held_out.validation_batches(batches, batch_size):
+    for rows in validation.validation_batches(batches, batch_size):
         before_batch()
-        batch = global_batch(lambda mine, rows=rows: _padded_rows(held_out, rows, mine), shape, sharding, fields=fields)
+        batch = global_batch(
+            lambda mine, rows=rows: _padded_rows(validation, rows, mine), shape, sharding, fields=fields
+        )
         in_flight.append(sums(batch))
         sequences += len(rows)
         if len(in_flight) > _IN_FLIGHT:
@@ -135,13 +137,13 @@ def evaluate(
     )
 
 
-def _padded_rows(held_out: HeldOut, rows: BatchRows, mine: np.ndarray) -> Examples:
+def _padded_rows(validation: ValidationData, rows: BatchRows, mine: np.ndarray) -> Examples:
     """The examples of some rows of a batch. Rows past the end of ``rows`` have weight 0."""
     there = mine[mine < len(rows)]
-    return held_out.examples(rows[there]).padded_to(len(mine))
+    return validation.examples(rows[there]).padded_to(len(mine))
 
 
-class HeldOutLoss:
+class ValidationLoss:
     """The loss of a program's models on held-out sequences, compiled once.
 
     Args:
@@ -164,7 +166,7 @@ class HeldOutLoss:
 
     def of(
         self,
-        held_out: HeldOut,
+        validation: ValidationData,
         model: Model,
         reference: Model | None,
         batches: int | None,
@@ -176,7 +178,7 @@ class HeldOutLoss:
         """Evaluate a model. See `evaluate`."""
         with self._compiling, self._program.tracing():
             return evaluate(
-                held_out,
+                validation,
                 lambda batch: self._sums(model, batch, reference),
                 batches=batches,
                 batch_size=batch_size,
@@ -188,7 +190,7 @@ class HeldOutLoss:
             )
 
 
-class HeldOutEvaluation:
+class Validation:
     """Evaluates the model of a training on the held-out part.
 
     Args:
@@ -200,7 +202,7 @@ class HeldOutEvaluation:
 
     def __init__(self, settings: TrainerSpec, program: Program, dataset: Dataset, batches: BatchSource) -> None:
         self._settings, self._program, self._dataset, self._batches = settings, program, dataset, batches
-        self._loss = HeldOutLoss(program, dataset.tokenizer)
+        self._loss = ValidationLoss(program, dataset.tokenizer)
         last_k = program.template.average is not None and program.template.average.snapshots is not None
         self._averaged = (
             jax.jit(averaged_model, compiler_options=compiler_options(runs_once=True)) if last_k else averaged_model
@@ -235,18 +237,18 @@ class HeldOutEvaluation:
             The results of the model, and that of the average of its parameters; None: the run has no average.
         """
 
-        def result_of(held_out: HeldOut, model: Model) -> Evaluation:
+        def result_of(validation: ValidationData, model: Model) -> Evaluation:
             if isinstance(self._batches, Evaluates):
-                return self._batches.evaluate(held_out, model, self._count, before_batch)
+                return self._batches.evaluate(validation, model, self._count, before_batch)
             batch_size = self._settings.batch_size
-            return self._loss.of(held_out, model, state.reference, self._count, batch_size, before_batch=before_batch)
+            return self._loss.of(validation, model, state.reference, self._count, batch_size, before_batch=before_batch)
 
         model, by_source = self._program.evaluated(state), self._settings.evaluation.by_source
         if by_source is None:
             sets = EvaluatedSets(result_of(self._dataset, model))
         else:
-            held_out = {name: part for name, part in self._dataset.each.items() if part.validation_sequences}
-            found = {name: result_of(part, model) for name, part in held_out.items()}
+            validation = {name: part for name, part in self._dataset.each.items() if part.validation_sequences}
+            found = {name: result_of(part, model) for name, part in validation.items()}
             tags = {tag.name: tuple(name for name in tag.sources if name in found) for tag in by_source.tags}
             sets = EvaluatedSets(total(found.values()), found, {tag: names for tag, names in tags.items() if names})
         if state.average is None:

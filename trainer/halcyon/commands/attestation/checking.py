@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from halcyon.commands.proving.deriving import Shown, image_of, misfit, statement, verdict
-from halcyon.commands.proving.documents import Envelope, Statement, Unacceptable, decode, parse, read_as, shown
+from halcyon.commands.attestation.deriving import Shown, image_of, misfit, statement, verdict
+from halcyon.commands.attestation.documents import Envelope, Statement, Unacceptable, decode, parse, read_as, shown
 from halcyon.host.errors import BadConfiguration
 from halcyon_api.counting import counted
 
 if TYPE_CHECKING:
-    from halcyon.commands.proving.signing import PublicKey
+    from halcyon.commands.attestation.signing import PublicKey
 
 _MOST_NAMED = 5
 
@@ -51,7 +51,7 @@ def open_statement(text: str, key: PublicKey | None) -> tuple[Statement, Fact]:
         return decode(text, Statement), Fact("signature", None, unsigned)
     if key is None:
         raise BadConfiguration("the statement is signed; give the key that must have signed it with --public-key")
-    from halcyon.commands.proving.signing import open_envelope
+    from halcyon.commands.attestation.signing import open_envelope
 
     payload = open_envelope(read_as(value, Envelope), key)
     return decode(payload, Statement), Fact("signature", True, "it is by this key")

@@ -15,9 +15,9 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from halcyon.data.dataset import Dataset
-from halcyon.step.held_out import HeldOutEvaluation, evaluate, make_evaluation_step
 from halcyon.step.objectives.objective import Batch, Sums
 from halcyon.step.state import initial_state
+from halcyon.step.validation import Validation, evaluate, make_evaluation_step
 from halcyon.telemetry.evaluation import Evaluation
 from halcyon_api.spec.sources import HeldOutSpec
 from tests.api.documents import minimal_spec
@@ -218,7 +218,7 @@ def test_the_first_evaluation_compiles_nothing_that_was_compiled_beside_the_step
     settings = minimal_spec(spec__model=TINY, spec__trainer__evaluation={"everySteps": 2, "batches": 1}).trainer
     length = settings.sequence_length
     dataset = open_text(tmp_path, sequence_length=length, fraction=0.5, batch_size=settings.batch_size)
-    evaluation = HeldOutEvaluation(settings, program, dataset, cast("Any", None))
+    evaluation = Validation(settings, program, dataset, cast("Any", None))
     state = initial_state(program.build_state, program.template)
     with ThreadPoolExecutor(1) as beside:
         made = beside.submit(compilations, caplog, evaluation.compile).result()

@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from halcyon.commands.proving import signing
-from halcyon.commands.proving.documents import Envelope, Unacceptable, parse, read_as
-from halcyon.commands.proving.signing import encoding, load_private_key, load_public_key, open_envelope, sign
+from halcyon.commands.attestation import signing
+from halcyon.commands.attestation.documents import Envelope, Unacceptable, parse, read_as
+from halcyon.commands.attestation.signing import encoding, load_private_key, load_public_key, open_envelope, sign
 from halcyon.host.errors import BadConfiguration
 
 PAYLOAD = b'{"a":1}'

@@ -21,8 +21,8 @@ import pytest
 import halcyon
 from halcyon.host.errors import BadConfiguration
 from halcyon.host.storage.store import Store
-from halcyon.step.given import Given, ModelParts
-from halcyon.step.given_batches import Batches
+from halcyon.step.batches_override import Batches
+from halcyon.step.overrides import ModelParts, Overrides
 from halcyon.telemetry.history.reading import read_history
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.suite.limits import limit
@@ -109,7 +109,7 @@ def test_given_objects_train_and_go_on_in_a_fresh_process(tmp_path: Path) -> Non
     assert losses[1][1] == pytest.approx(1e-2)
     assert losses[40][1] < 1e-3
     (placed,) = [event for event in log if event["event"] == "placed"]
-    assert placed["given"]["model"] == "experiment:model"
+    assert placed["overrides"]["model"] == "experiment:model"
     assert not [event for event in log if event["event"] == "warning"]
     assert end_of(tmp_path / "whole") == ("completed", "all 40 steps are done and saved")
     ran(tmp_path, "unnamed", "stop", code=3)
@@ -191,7 +191,7 @@ MODULE = eqx.nn.Linear(2, 1, key=jax.random.key(0))
 )
 def test_objects_of_another_kind_are_rejected(given: dict[str, Any], sentence: str) -> None:
     with pytest.raises(BadConfiguration, match=sentence):
-        _ = [getattr(Given(**given), name) for name in ("parts", "transformation", "loss")]
+        _ = [getattr(Overrides(**given), name) for name in ("parts", "transformation", "loss")]
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def _digest(batch: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-class GivenBatches:
+class BatchesOverride:
     """The source of the given batches; see `halcyon.step.batch_source.BatchSource`.
 
     Args:

@@ -1,4 +1,4 @@
-"""A companion of a training: an optional feature of a run that works beside its steps, such as exports, tasks or
+"""A callback of a training: an optional feature of a run that works beside its steps, such as exports, tasks or
 profiles. `halcyon.run.features` lists them.
 """
 
@@ -13,15 +13,15 @@ Settle = Callable[[], None]
 """Waits for the dispatched step, and reports its numbers."""
 
 
-class Companion:
-    """What the loop asks and calls at each step. A companion overrides what it needs.
+class Callback:
+    """What the loop asks and calls at each step. A callback overrides what it needs.
 
-    The loop calls every method in the main thread, for all companions in the same order on all processes. Steps are
-    counted from 1, so `step` is also the number of steps done after it. A companion changes no number of the training.
+    The loop calls every method in the main thread, for all callbacks in the same order on all processes. Steps are
+    counted from 1, so `step` is also the number of steps done after it. A callback changes no number of the training.
     """
 
     saves = True
-    """Whether a step at which the companion is due is saved before `after` is called."""
+    """Whether a step at which the callback is due is saved before `after` is called."""
 
     def before(self, step: int, settle: Settle) -> None:
         """A step is dispatched next."""
@@ -52,7 +52,7 @@ class Companion:
         return False
 
     def after(self, step: int, state: TrainState) -> bool:
-        """A step at which the companion is due is evaluated, reported, and saved if the companion `saves`. Called again
+        """A step at which the callback is due is evaluated, reported, and saved if the callback `saves`. Called again
         if this process resumes at the step.
 
         Args:
@@ -71,7 +71,7 @@ class Companion:
         """
 
     def finish(self) -> bool:
-        """All steps are done and saved: complete the work of the companion.
+        """All steps are done and saved: complete the work of the callback.
 
         False: a notice of preemption came first.
         """

@@ -20,10 +20,10 @@ from typer.testing import CliRunner, Result
 from halcyon.checkpoint import verify
 from halcyon.checkpoint.evidence import StepNumbers
 from halcyon.checkpoint.fingerprints import fingerprints
+from halcyon.commands.attestation.checking import facts, open_statement
+from halcyon.commands.attestation.deriving import Shown, read_root
+from halcyon.commands.attestation.documents import Unacceptable, parse
 from halcyon.commands.main import app
-from halcyon.commands.proving.checking import facts, open_statement
-from halcyon.commands.proving.deriving import Shown, read_root
-from halcyon.commands.proving.documents import Unacceptable, parse
 from halcyon.host.storage.store import Store
 from halcyon.weights.model_file import read_model
 from halcyon_api.checkpoint_documents import Owner
@@ -32,8 +32,8 @@ from halcyon_api.reading import load_run
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.mistakes.row import document
 from tests.trainer.checkpoint.helpers import Root, fill, open_root, restore_newest, save_step
-from tests.trainer.commands.proving.test_documents import record
-from tests.trainer.commands.proving.test_signing import private, public
+from tests.trainer.commands.attestation.test_documents import record
+from tests.trainer.commands.attestation.test_signing import private, public
 from tests.trainer.telemetry.history.rows import Recorder, group, row
 
 pytestmark = pytest.mark.slow
@@ -403,7 +403,7 @@ def test_a_wrong_command_is_one_sentence(wrong: Wrong, folder: Path, monkeypatch
 
 def test_without_its_package_the_extra_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cryptography.exceptions", None)
-    monkeypatch.delitem(sys.modules, "halcyon.commands.proving.signing")
+    monkeypatch.delitem(sys.modules, "halcyon.commands.attestation.signing")
     refused = prove(folder / "run.yaml", "--key", folder / "key.pem")
     assert (refused.exit_code, refused.stdout) == (1, "")
     assert refused.stderr.startswith(

@@ -412,7 +412,9 @@ def planned(
 
 def largest_batch(trainer: TrainerSpec) -> tuple[int, int]:
     """Batch size and sequence length of the steps with the most tokens."""
-    return max(((stage.batch_size, stage.sequence_length) for stage in build_schedule(trainer).stages), key=math.prod)
+    return max(
+        ((period.batch_size, period.sequence_length) for period in build_schedule(trainer).periods), key=math.prod
+    )
 
 
 def own_rates(spec: TrainingRunSpec, mesh: Mesh) -> Rates | None:

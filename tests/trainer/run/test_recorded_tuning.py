@@ -9,14 +9,14 @@ import pytest
 
 from halcyon.host.errors import BadConfiguration
 from halcyon.host.storage.store import Store
-from halcyon.run.fitting import Choice
-from halcyon.run.recorded_choice import choice_key, keep_choice, read_choice
+from halcyon.run.auto_tuning import Choice
+from halcyon.run.recorded_tuning import choice_key, keep_choice, read_choice
 from halcyon_api.checkpoint_documents import Owner, canonical_json
 from halcyon_api.mesh import run_mesh
 from halcyon_api.reading import parse_run
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.mesh import ResolvedMesh
-from tests.trainer.run.test_fitting import spec_of
+from tests.trainer.run.test_auto_tuning import spec_of
 from tests.trainer.support.process_groups import run_document
 
 OWNER = Owner(namespace="tests", name="small")

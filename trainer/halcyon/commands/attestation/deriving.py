@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from halcyon.commands.proving.documents import (
+from halcyon.commands.attestation.documents import (
     PREDICATE_TYPE,
     STATEMENT_TYPE,
     Claims,
@@ -72,7 +72,7 @@ def read_root(store: Store, run: TrainingRun | None) -> Shown:
     from halcyon.checkpoint.evidence import hash_of
     from halcyon.checkpoint.opening import load_head
     from halcyon.checkpoint.verify import find_damage
-    from halcyon.commands.proving.caches import read_caches
+    from halcyon.commands.attestation.caches import read_caches
     from halcyon.telemetry.history.checking import read_evidence
 
     evidence = read_evidence(store)

@@ -1,4 +1,4 @@
-"""The automatic values of a run (`halcyon.run.fitting`), as its checkpoint root keeps them.
+"""The automatic values of a run (`halcyon.run.auto_tuning`), as its checkpoint root keeps them.
 
 The choice belongs to the run: another number of microbatches adds gradients in another order. So the first attempt
 records it in the root before its first step, and every later attempt on the same mesh takes the recorded one, even if a
@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from halcyon.checkpoint.processes import decide
 from halcyon.host.errors import BadConfiguration, TrainerExit
 from halcyon.host.storage.store import Store
-from halcyon.run.fitting import Choice, chosen, is_automatic, memory_of, own_rates
+from halcyon.run.auto_tuning import Choice, chosen, is_automatic, memory_of, own_rates
 from halcyon.run.place import Place
 from halcyon_api.base import ApiModel
 from halcyon_api.checkpoint_documents import CHOICES_PREFIX, Owner, canonical_json
