@@ -214,9 +214,11 @@ generate: setup ## Write all generated files: CRDs, reference, dashboards, alert
 	@$(BIN)/python -m halcyon_operator.decide.next.recovery_reference > docs/reference/recovery.md
 	@$(BIN)/python -m halcyon_operator.run.metrics_reference docs/reference/operator.md
 	@$(BIN)/python -m tests.parity.templates.page
+	@$(BIN)/python -m tests.operator.threats
 	@$(BIN)/python -m tests.suite.generate
 	@$(BIN)/python docs/make_fits.py
 	@$(BIN)/python docs/make_api.py
+	@$(BIN)/python docs/make_commands.py
 
 .PHONY: schemas
 schemas: setup ## Write the JSON schemas of a release into .halcyon/schema, for editors and kubeconform

@@ -71,3 +71,9 @@ def test_the_page_of_the_python_interface_is_generated() -> None:
     pytest.importorskip("jax")
     api = _program("make_api")
     assert api.PAGE.read_text(encoding="utf-8") == api.page(halcyon), "run: make generate"
+
+
+def test_the_page_of_the_commands_is_generated() -> None:
+    pytest.importorskip("jax")
+    commands = _program("make_commands")
+    assert commands.PAGE.read_text(encoding="utf-8") == commands.page(), "run: make generate"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from halcyon.weights.chat_template import chat_template, template_of
 from tests.trainer.weights.folders import GOLDENS
 
 PLACE = f"hf:{GOLDENS / 'qwen3'}"
-GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "serving.md"
 
 
 def _printed(*arguments: str, text: str | None = None) -> str:
@@ -86,16 +84,3 @@ def test_the_template_is_found_in_each_file() -> None:
 def test_bad_options_are_refused_before_the_model_is_read() -> None:
     done = CliRunner().invoke(app, ["sample", "hf:/nowhere", "--top-p", "0"])
     assert (done.exit_code, done.output) == (80, "--top-p is 0.0; give a number above 0, at most 1\n")
-
-
-def test_the_guide_has_every_option() -> None:
-    guide = GUIDE.read_text()
-    options = {name for parameter in _parameters("sample") for name in parameter if name.startswith("--")}
-    assert not [option for option in sorted(options) if f"`{option}`" not in guide]
-
-
-def _parameters(command: str) -> list[list[str]]:
-    import typer
-
-    group = typer.main.get_command(app)
-    return [parameter.opts for parameter in group.commands[command].params]  # pyright: ignore[reportAttributeAccessIssue]
