@@ -132,7 +132,7 @@ clients: setup ## Ask `halcyon serve` with lm-eval and litellm, which it install
 
 # The compilers of all accelerators: about 7 GB, into an environment of their own. ARGS=--page writes docs/programs.md instead of testing.
 PROGRAMS = $(HALCYON_CACHE)/programs-$(shell sha256sum uv.lock | cut -c 1-12)
-SOURCES = chat:cli:crds:dashboards:demo:devcluster:operator:trainer:.
+SOURCES = cli:crds:operator:tools:trainer:.
 
 .PHONY: programs
 programs: $(UV) ## Compile training steps for TPUs and GPUs that are not there, and test what is in them (ARGS=--page writes docs/programs.md)

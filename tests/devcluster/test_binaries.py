@@ -60,6 +60,6 @@ def test_leftovers_of_a_killed_build_are_removed_by_the_next_build(tmp_path: Pat
 
 def test_a_failed_build_leaves_nothing_that_looks_finished(tmp_path: Path):
     broken = Group("pause", {"pause": "./nothing"})
-    with pytest.raises(DevclusterError, match="`go build` in devcluster/go/pause failed"):
+    with pytest.raises(DevclusterError, match="`go build` in tools/go/pause failed"):
         Binaries(tmp_path, QUIET).folder(broken)
     assert not [path for path in (tmp_path / "bin").iterdir() if path.is_dir()]

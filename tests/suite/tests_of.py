@@ -15,17 +15,8 @@ from pathlib import Path
 import grimp
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-FOLDERS = {
-    "chat": "halcyon_chat",
-    "cli": "halcyon_cli",
-    "crds": "halcyon_api",
-    "dashboards": "halcyon_dashboards",
-    "demo": "halcyon_demo",
-    "devcluster": "halcyon_devcluster",
-    "operator": "halcyon_operator",
-    "trainer": "halcyon",
-}
-"""Folders of the source, and the package in each."""
+FOLDERS = ("cli", "crds", "operator", "tools", "trainer")
+"""Folders of the source; each has packages."""
 SHOWN = 20
 
 
@@ -51,7 +42,7 @@ def test_modules() -> dict[str, Path]:
 
 def importers(tests: Mapping[str, Path]) -> dict[str, set[str]]:
     """For each module of source and tests, the modules that import it."""
-    graph = grimp.build_graph(*FOLDERS.values())
+    graph = grimp.build_graph(*(path.parent.name for at in FOLDERS for path in (REPOSITORY / at).glob("*/__init__.py")))
     known = graph.modules | set(tests)
     found: dict[str, set[str]] = defaultdict(set)
     for module in graph.modules:

@@ -15,7 +15,7 @@ from halcyon_dashboards.rules import rules
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FILES = REPOSITORY / "charts" / "halcyon" / "files"
-_HEAD = "# Made by `make generate` from dashboards/halcyon_dashboards; do not edit.\n"
+_HEAD = "# Made by `make generate` from tools/halcyon_dashboards; do not edit.\n"
 
 
 def generated_files() -> dict[Path, str]:

@@ -152,7 +152,7 @@ def _sources(folder: str) -> dict[str, bytes]:
     files = sorted(path for path in module.rglob("*") if path.is_file())
     if not files:
         raise DevclusterError(
-            f"The Go module devcluster/go/{folder} is missing: run this from a checkout of the repository."
+            f"The Go module tools/go/{folder} is missing: run this from a checkout of the repository."
         )
     return {path.relative_to(module).as_posix(): path.read_bytes() for path in files}
 
@@ -190,6 +190,4 @@ def _compile(command: list[str], module: Path, environ: dict[str, str], log: Pat
             process.kill()
             raise
     if process.returncode != 0:
-        raise DevclusterError(
-            f"`go build` in devcluster/go/{module.name} failed ({log} has it all): {' | '.join(last)}"
-        )
+        raise DevclusterError(f"`go build` in tools/go/{module.name} failed ({log} has it all): {' | '.join(last)}")

@@ -1,7 +1,7 @@
 """The Go programs of the cluster, and the cache key of each build. Pure.
 
 A group of programs is built and cached together. Groups with compatible dependencies share a Go module of
-`devcluster/go`: a library that several of them use is then compiled once, and one `go build` makes them all
+`tools/go`: a library that several of them use is then compiled once, and one `go build` makes them all
 (`batches`). The module `cluster` has the programs of a cluster and of its tests, which have most packages in common.
 The committed go.mod files set the versions; go.sum pins every byte that is compiled.
 """
@@ -26,7 +26,7 @@ class Group:
         packages: Program name → import path; a path that begins with `.` is source of this repository.
         source: The Go module whose version is the group's version; None for source of this repository.
         in_image: Whether to build for Linux on every host, because the program runs in a container.
-        module: The module's folder in `devcluster/go`; None: the name of the group.
+        module: The module's folder in `tools/go`; None: the name of the group.
         stamp_kubernetes_version: Whether to link the version into the programs; without it Kubernetes' programs report
             v0.0.0.
         keep: A folder of the source module that is copied beside the programs (a Helm chart).
@@ -44,7 +44,7 @@ class Group:
 
     @property
     def folder(self) -> str:
-        """The module's folder in `devcluster/go`."""
+        """The module's folder in `tools/go`."""
         return self.module or self.name
 
 
