@@ -10,7 +10,7 @@ compute the same sums:
 - ``blocks``: a loop over blocks of rows, on any platform. The rows of each group are cut into blocks. A group
   fills its last block with zeros, so it computes less than one block more for each group.
 
-docs/design/experts.md compares the programs.
+docs/design/experts.md says why.
 """
 
 from __future__ import annotations
