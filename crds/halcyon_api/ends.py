@@ -34,6 +34,7 @@ class ExitCode(IntEnum):
     DONE = 0
     FAILURE = 1
     PREEMPTED = 42
+    NOT_REJOINED = 43
     BAD_CONFIGURATION = 80
     FENCED = 81
     NO_VALID_CHECKPOINT = 82
@@ -139,6 +140,16 @@ class EndCause(StrEnum):
             "An audit found wrong numbers (`spec.recovery.audit`).",
             ExitCode.CORRUPTED,
             "CorruptionSuspected",
+        ),
+    )
+    NOT_REJOINED = _row(
+        "notRejoined",
+        End(
+            "free",
+            "A lost pod did not come back in time, or a restart in place failed, so all pods were replaced.",
+            ExitCode.NOT_REJOINED,
+            counter="preempted",
+            evicted=True,
         ),
     )
     POD_DELETED = _row("podDeleted", End("free", "A user deleted a pod.", event="PodDeleted", evicted=True))

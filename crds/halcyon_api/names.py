@@ -19,6 +19,8 @@ REPLICATED_JOB = "s"
 TRAINER_CONTAINER = "trainer"
 COORDINATOR_PORT = 8476
 """Port of JAX's coordination service in the first process."""
+AGENT_PORT = 8477
+"""Port of the supervisor in the first process's pod."""
 RUN_DOCUMENT_KEY = "run.yaml"
 RUN_DOCUMENT_DIRECTORY = "/etc/halcyon"
 

@@ -46,7 +46,7 @@ def one_schema(families: Members, meanings: Mapping[str, str]) -> Schema:
     tag: Schema = {
         "type": "string",
         "enum": list(families),
-        "description": f"The family, which decides what other fields there are. {listed}.",
+        "description": f"The family decides the other fields. {listed}.",
     }
     for name, cover in covers.items():
         cover["description"] = _described(fields[name], list(meanings))

@@ -106,8 +106,8 @@ class CheckpointSpec(RuledModel):
     read it and uses the trainer's reports instead."""
     access_retry_seconds: Annotated[int, Field(ge=0, le=86_400)] = 300
     """How long a starting process retries an object store that rejects its credentials, before it ends with exit code
-    85; 0: no retry; outside a cluster only if this is set. The store of a source or of a tokenizer is retried as long;
-    then the code is 87."""
+    85; 0: no retry; outside a cluster only if this is set. The same for the store of a source or tokenizer (code
+    87)."""
     save: SaveSpec = Field(default_factory=SaveSpec)
     """When a checkpoint is made."""
     verify: VerifySpec = Field(default_factory=VerifySpec)

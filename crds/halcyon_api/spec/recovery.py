@@ -20,8 +20,7 @@ class SpikeSpec(ApiModel):
     window_steps: Annotated[int, Field(ge=8, le=100_000)] = 256
     """Number of last steps for mean and standard deviation. The rule applies once there are this many."""
     action: Literal["skip", "stop", "rollback"] = "skip"
-    """`skip`: drop the update, keep model and optimizer, continue with the next batch. `stop`: stop the run.
-    `rollback`: see `nonFinite`."""
+    """See `nonFinite`."""
 
 
 class RollbackSpec(ApiModel):
@@ -125,8 +124,7 @@ class AuditSpec(ApiModel):
     wrong numbers. `report`: only the log, a metric and an alert say so."""
 
     flip_bit: FlipBitSpec | None = None
-    """To try out the audit: one bit of one parameter changes in the memory of a process, once, before the run is first
-    restarted. Default: none."""
+    """To try out the audit: a bit changes once, before the run is first restarted. Default: none."""
 
     def is_due(self, step: int, *, is_last: bool) -> bool:
         """Whether the run is audited after this number of steps."""
@@ -146,6 +144,9 @@ class RecoverySpec(ApiModel):
     steps of its size."""
     divergence: DivergenceSpec = Field(default_factory=DivergenceSpec)
     """The reaction to a loss that is not finite or jumps."""
+    in_place: bool = True
+    """A lost process starts again in its pod, and a lost pod is replaced alone; the others wait. `false`: every restart
+    replaces all pods."""
     elastic: ElasticSpec | None = None
     """Continue with fewer slices while there is no room for all. Default: wait for all slices."""
     bad_nodes: BadNodesSpec = Field(default_factory=BadNodesSpec)

@@ -29,7 +29,7 @@ REMAT: dict[Remat, str] = {
     "dots": "results of attention and of products with weights",
     "attention": "results of attention, inputs of blocks",
     "full": "inputs of blocks",
-    "nested": "inputs of groups of about sqrt(layers) blocks, at the cost of a second recomputation",
+    "nested": "inputs of groups of about sqrt(layers) blocks, recomputed twice",
     "offload": "inputs of blocks, in the host's memory",
     "auto": "that of `none`, `dots`, `attention` and `full` with the shortest step that fits in a device's memory",
 }
@@ -49,8 +49,7 @@ Offload = Literal["none", "optimizer", "auto"]
 
 OFFLOAD: dict[Offload, str] = {
     "none": "nothing",
-    "optimizer": "the optimizer state and the average of the parameters, at the cost of a copy in "
-    "each direction in each step",
+    "optimizer": "the optimizer state and the average of the parameters, copied both ways in each step",
     "auto": "`optimizer` if no step fits into the memory of a device without it, else `none`",
 }
 """What each value keeps there."""
@@ -75,8 +74,7 @@ _EXCHANGING = ("fsdp", "expert", "context", "tensor")
 """Axes of the mesh whose devices exchange arrays inside of a block."""
 
 UNROLL_DESCRIPTION = (
-    "Blocks of the model in one iteration of the loop over them. More make the program longer, and let the compiler "
-    "overlap more. `auto`: "
+    "Blocks in one iteration of the loop over them. More make the program longer, and overlap more. `auto`: "
     f"{AUTOMATIC_UNROLL} on GPUs whose mesh has {', '.join(_EXCHANGING[:-1])} or {_EXCHANGING[-1]}, unless the "
     f"compiler sends for one block during the next, as on compute capability 9 and 10; {WITHOUT_LOOP} on one GPU with "
     "remat `none`; else 1."
@@ -203,7 +201,7 @@ class PrecisionSpec(ApiModel):
     products: NarrowType | None = None
     """Type to which the factors of matrix products are rounded: in the linear maps of blocks, the output head (float8,
     mxfp8) and experts (float8, int8). nvfp4 is for the products of linear maps without their gradients. Tables, routers
-    and attention stay in `compute`. It needs hardware that is faster in this type (docs/hardware.md). Default: the type
+    and attention stay in `compute`. It needs hardware that is faster in this type. Default: the type
     `compute`."""
     narrow_products: NarrowProductsSpec | None = None
     """The finer choices for `products`. Default: that of each field."""

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, StringConstraints, field_validator
 
-from halcyon_api.base import RunName, StatusModel, Timestamp
+from halcyon_api.base import AtLeastOne, RunName, StatusModel, Timestamp
 from halcyon_api.ends import EndCause
 from halcyon_api.post_requests import MAX_REMEMBERED_REQUESTS, SaveRequestTaken
 from halcyon_api.result_documents import REPORTED_TASKS
@@ -208,51 +208,6 @@ class StartupSeconds(StatusModel):
     """Tracing, compiling and the first step."""
 
 
-class ProgressReport(StatusModel):
-    """The document of ``/status``."""
-
-    run: str
-    """Name of the run."""
-    attempt: NonNegativeInt
-    """Attempt, assigned by the operator."""
-    restart: NonNegativeInt
-    """JobSet restart inside the attempt."""
-    process_index: NonNegativeInt
-    """Index of the process in its process group."""
-    stage: Stage
-    """What the process is doing."""
-    started_at: Timestamp
-    """Start of the process."""
-    resumed_step: StepNumber | None = None
-    """Steps already done when this process resumed the run."""
-    first_step_at: Timestamp | None = None
-    """End of the first step of this process."""
-    last_step_at: Timestamp | None = None
-    """End of the last step of this process."""
-    startup_seconds: StartupSeconds = Field(default_factory=StartupSeconds)
-    """Durations of the phases of the start."""
-    seconds: GoodputSeconds = Field(default_factory=GoodputSeconds)
-    """Every second from the start of the process to `time`, by cause."""
-    time: Timestamp | None = None
-    """When the report was made."""
-    progress: Progress = Field(default_factory=Progress)
-    """Progress of the run."""
-    checkpoint: CheckpointProgress | None = None
-    """The newest committed checkpoint."""
-    fallback_reason: ShortText | None = None
-    """If an older checkpoint than the newest was restored: the reason."""
-    head_loss: ShortText | None = None
-    """If this start had to rebuild HEAD from the checkpoints: the reason."""
-    checkpoint_error: ShortText | None = None
-    """If the last save failed: the reason."""
-    waiting: StoreWait | None = None
-    """The store that the process waits for and retries, if any."""
-    late_save: LateSave | None = None
-    """The save in flight, if it takes longer than usual and another one is due."""
-    save_requests: Annotated[list[SaveRequestTaken], Field(max_length=MAX_REMEMBERED_REQUESTS)] | None = None
-    """The last checkpoint requests that this process has recorded."""
-
-
 class TerminationReport(StatusModel):
     """The termination message of the trainer container, at most 4096 bytes of JSON."""
 
@@ -289,3 +244,69 @@ class TerminationReport(StatusModel):
     """Every second of the process, by cause."""
     time: Timestamp
     """When the process ended."""
+
+
+class EndInPlace(StatusModel):
+    """The end of the processes of a process group, which started again in their pods."""
+
+    number: AtLeastOne
+    """Its place among such ends of these pods, counted from 1."""
+    process: NonNegativeInt
+    """Index of the process that ended first."""
+    pod_lost: bool = False
+    """Whether the pod of this process ended too, so that nobody knows more about its end."""
+    at: Timestamp
+    """When the supervisor of process 0 learned of it."""
+    exit_code: Annotated[int, Field(ge=0, le=255)] | None = None
+    """Exit code of the process; 128 and the number of a signal that ended it."""
+    report: TerminationReport | None = None
+    """Its termination report, if it wrote one."""
+
+
+class ProgressReport(StatusModel):
+    """The document of ``/status``."""
+
+    run: str
+    """Name of the run."""
+    attempt: NonNegativeInt
+    """Attempt, assigned by the operator."""
+    restart: NonNegativeInt
+    """JobSet restart inside the attempt."""
+    process_index: NonNegativeInt
+    """Index of the process in its process group."""
+    in_place: NonNegativeInt = 0
+    """Starts of the processes of these pods before this one."""
+    ends_in_place: Annotated[list[EndInPlace], Field(max_length=16)] | None = None
+    """The last such ends, oldest first."""
+    stage: Stage
+    """What the process is doing."""
+    started_at: Timestamp
+    """Start of the process."""
+    resumed_step: StepNumber | None = None
+    """Steps already done when this process resumed the run."""
+    first_step_at: Timestamp | None = None
+    """End of the first step of this process."""
+    last_step_at: Timestamp | None = None
+    """End of the last step of this process."""
+    startup_seconds: StartupSeconds = Field(default_factory=StartupSeconds)
+    """Durations of the phases of the start."""
+    seconds: GoodputSeconds = Field(default_factory=GoodputSeconds)
+    """Every second from the start of the process to `time`, by cause."""
+    time: Timestamp | None = None
+    """When the report was made."""
+    progress: Progress = Field(default_factory=Progress)
+    """Progress of the run."""
+    checkpoint: CheckpointProgress | None = None
+    """The newest committed checkpoint."""
+    fallback_reason: ShortText | None = None
+    """If an older checkpoint than the newest was restored: the reason."""
+    head_loss: ShortText | None = None
+    """If this start had to rebuild HEAD from the checkpoints: the reason."""
+    checkpoint_error: ShortText | None = None
+    """If the last save failed: the reason."""
+    waiting: StoreWait | None = None
+    """The store that the process waits for and retries, if any."""
+    late_save: LateSave | None = None
+    """The save in flight, if it takes longer than usual and another one is due."""
+    save_requests: Annotated[list[SaveRequestTaken], Field(max_length=MAX_REMEMBERED_REQUESTS)] | None = None
+    """The last checkpoint requests that this process has recorded."""

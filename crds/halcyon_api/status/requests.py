@@ -41,7 +41,7 @@ class NodeNotice(StatusModel):
     notice: Notice
     """Maintenance is `scheduled`: at a known time; `soon`: in a few minutes; `window`: its window has begun;
     `underway`: in progress. `terminating`: the machine ends soon; `draining`: the autoscaler removes the node;
-    `cordoned`: closed for new pods; `outOfService`: the node is out of service."""
+    `cordoned`: closed for new pods; `outOfService`: taken out of service."""
     at: Timestamp | None = None
     """Scheduled time of the maintenance."""
     seen_at: Timestamp

@@ -146,6 +146,8 @@ class Condition(StatusModel):
 class _Total(StatusModel):
     total: NonNegativeInt = 0
     """Sum over all causes."""
+    in_place: NonNegativeInt = 0
+    """Those in place."""
 
 
 def _counter(name: str) -> Any:
@@ -208,6 +210,8 @@ class HistoryEntry(StatusModel):
     """Attempt."""
     restart: NonNegativeInt
     """JobSet restart inside the attempt."""
+    in_place: NonNegativeInt = 0
+    """Starts of its pods' processes before it."""
     started_at: Timestamp
     """When it was first seen."""
     ended_at: Timestamp | None = None

@@ -90,7 +90,7 @@ NonNegative = Annotated[int, Field(ge=0, le=4096)]
 
 ACTIVATION_DESCRIPTION = (
     "Activation of the MLP. `gelu` is exact; `gelu_pytorch_tanh` and `gelu_new`: its tanh form; `xielu`, only of "
-    "apertus: two learned numbers in each layer (Huang and Schlag 2024)."
+    "apertus: two learned numbers in each layer."
 )
 HiddenAct = Annotated[Activation, Field(description=ACTIVATION_DESCRIPTION)]
 
@@ -111,7 +111,7 @@ class ModelSection(RuledModel):
     """The architecture of one model family. Other code uses `shape` instead of the fields of a family."""
 
     family: Any
-    """The family, which decides what other fields there are."""
+    """The family decides the other fields."""
 
     published: ClassVar[str]
     """The published models of the family."""
