@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tensorstore as ts
-from checkpoint_state import make_state
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from halcyon.checkpoint import Checkpointer, RunRecord
 from halcyon.checkpoint.codec import zarr_metadata
@@ -91,6 +92,17 @@ def read_plain(folder: Path, arrays: list[np.ndarray]) -> None:
     """Read the plain files into new memory."""
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: np.fromfile(folder / str(number), np.float32), range(len(arrays))))
+
+
+def make_state(megabytes: int) -> dict[str, jax.Array]:
+    """Twelve matrices sharded by rows over all devices, and a few small arrays, as in a model's state."""
+    mesh = Mesh(np.array(jax.devices()), ("fsdp",))
+    rows = megabytes * (1 << 20) // 4 // 12 // 1024
+    rows -= rows % len(jax.devices())
+    by_rows, everywhere = NamedSharding(mesh, PartitionSpec("fsdp")), NamedSharding(mesh, PartitionSpec())
+    large = jax.jit(lambda key: jax.random.normal(key, (rows, 1024), jnp.float32), out_shardings=by_rows)
+    small = jax.jit(lambda number: jnp.full((1024,), number, jnp.float32), out_shardings=everywhere)
+    return {f"matrix{n}": large(jax.random.key(n)) for n in range(12)} | {f"norm{n}": small(float(n)) for n in range(6)}
 
 
 def main() -> None:

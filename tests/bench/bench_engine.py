@@ -116,7 +116,7 @@ def main() -> None:
     with ExitStack() as stack:
         if options.nanochat is not None:
             peer = _peer(stack, options, prompt.tolist())
-            turns |= {f"nanochat, {rows}": peer.turn(f"generate {rows}") for rows in options.rows}
+            turns |= {f"nanochat, {rows}": peer.turn(str(rows)) for rows in options.rows}
         else:
             print(
                 "not compared: give a checkout of karpathy/nanochat with --nanochat, and an interpreter with torch "
@@ -131,8 +131,8 @@ def main() -> None:
 def _peer(stack: ExitStack, options: argparse.Namespace, prompt: list[int]) -> Peer:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     settings = {"prompt": prompt, "tokens": options.tokens, "temperature": options.temperature}
-    (folder / "questions").write_text(json.dumps({"generate": settings, "letters": [], "endings": [], "answers": []}))
-    words = (options.nanochat, options.depth, options.vocabulary, options.length, folder / "questions")
+    (folder / "question").write_text(json.dumps(settings))
+    words = (options.nanochat, options.depth, options.vocabulary, options.length, folder / "question")
     peer = stack.enter_context(Peer(options.python, CHILD, words, {"NANOCHAT_DTYPE": "float32"} | LARGE_PAGES))
     print(f"nanochat: {peer.facts}")
     return peer

@@ -1,12 +1,10 @@
-"""nanochat's side of `bench_engine` and `bench_evaluation`: its engine and its evaluations. Runs in an environment with
-torch and jinja2.
+"""nanochat's side of `bench_engine`: its engine. Runs in an environment with torch and jinja2.
 
-    python nanochat_engine_child.py CHECKOUT DEPTH VOCABULARY LENGTH QUESTIONS
+    python nanochat_engine_child.py CHECKOUT DEPTH VOCABULARY LENGTH QUESTION
 
-The functions that are timed are nanochat's own: ``Engine.generate``, ``core_eval.evaluate_task``, and the two loops of
-``chat_eval``. Only the tokenizer is replaced: texts are numbers of tokens, separated by spaces. QUESTIONS is a JSON
-file with the token ids. `step_turns` describes the protocol. It uses a GPU if torch sees one. The cases are ``generate
-ROWS``, ``letters``, ``endings`` and ``answers``.
+The function that is timed is nanochat's own ``Engine.generate``. Only the tokenizer is replaced. QUESTION is a JSON file
+with the token ids of a prompt, the number of tokens of a text, and the temperature. `step_turns` describes the protocol.
+It uses a GPU if torch sees one. A case is a number of rows.
 """
 
 from __future__ import annotations
@@ -27,10 +25,7 @@ _UNUSED = ("rustbpe", "tiktoken", "pyarrow", "pyarrow.parquet", "requests")
 
 
 class Numbers:
-    """A tokenizer whose texts are numbers of tokens.
-
-    The model lacks the ids of its special tokens, so these never end a text.
-    """
+    """A tokenizer of which the engine needs only special tokens. The model lacks their ids, so they never end a text."""
 
     def __init__(self, vocabulary: int) -> None:
         self._vocabulary = vocabulary
@@ -40,33 +35,6 @@ class Numbers:
 
     def get_bos_token_id(self) -> int:
         return self._vocabulary
-
-    def encode(self, text: str) -> list[int]:
-        return [int(word) for word in text.split()]
-
-    def decode(self, tokens: list[int]) -> str:
-        return " ".join(map(str, tokens))
-
-
-class Padding(Numbers):
-    """For evaluations, which pad with the token that begins a document: it must be a token of the model."""
-
-    def get_bos_token_id(self) -> int:
-        return 0
-
-    def __call__(self, texts: list[str], prepend: int) -> list[list[int]]:
-        return [[prepend, *self.encode(text)] for text in texts]
-
-    def render_for_completion(self, conversation: dict[str, Any]) -> list[int]:
-        return list(conversation["prompt"])
-
-
-class Task(list[dict[str, Any]]):
-    """Conversations."""
-
-    def evaluate(self, conversation: dict[str, Any], answer: str) -> bool:
-        del conversation
-        return bool(answer)
 
 
 def timed(run: Callable[[], object]) -> tuple[float, float]:
@@ -90,10 +58,8 @@ def main() -> None:
         except ImportError:
             sys.modules[name] = types.ModuleType(name)
     import torch
-    from nanochat.core_eval import evaluate_task
     from nanochat.engine import Engine
     from nanochat.gpt import GPT, GPTConfig
-    from scripts.chat_eval import run_categorical_eval, run_generative_eval
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
@@ -105,46 +71,19 @@ def main() -> None:
     model.to_empty(device=device)
     model.init_weights()
     model.eval()
-    questions = json.loads(Path(path).read_text())
-    engine, padding = Engine(model, Numbers(vocabulary)), Padding(vocabulary)
-
-    def spelled(tokens: list[int]) -> str:
-        return " ".join(map(str, tokens))
-
-    letters = Task(
-        {"prompt": one["text"], "letters": [str(token) for token in one["letters"]]} for one in questions["letters"]
-    )
-    prompts = Task({"prompt": prompt} for prompt in questions["answers"])
-    endings = [
-        {"query": spelled(one["text"]), "choices": [spelled(end) for end in one["ends"]], "gold": 0}
-        for one in questions["endings"]
-    ]
-    of_core = {"task_type": "multiple_choice", "num_fewshot": 0, "continuation_delimiter": " "}
+    question = json.loads(Path(path).read_text())
+    engine = Engine(model, Numbers(vocabulary))
 
     def generate(rows: int) -> dict[str, tuple[float, float]]:
-        settings = questions["generate"]
-        columns = engine.generate(settings["prompt"], rows, settings["tokens"], settings["temperature"])
-        first = timed(lambda: next(columns))
-        return {"first": first, "later": timed(lambda: list(columns))}
-
-    def run(case: str) -> dict[str, tuple[float, float]]:
-        name, _, rows = case.partition(" ")
-        quiet = contextlib.redirect_stdout(io.StringIO())
-        with quiet:
-            if name == "generate":
-                return generate(int(rows))
-            if name == "letters":
-                size = questions["batch"]
-                return {"all": timed(lambda: run_categorical_eval(letters, padding, model, size))}
-            if name == "endings":
-                return {"all": timed(lambda: evaluate_task(model, padding, endings, torch.device(device), of_core))}
-            tokens = questions["tokens"]
-            return {"all": timed(lambda: run_generative_eval(prompts, padding, model, engine, 1, tokens, 0.0, 50))}
+        with contextlib.redirect_stdout(io.StringIO()):
+            columns = engine.generate(question["prompt"], rows, question["tokens"], question["temperature"])
+            first = timed(lambda: next(columns))
+            return {"first": first, "later": timed(lambda: list(columns))}
 
     facts = {"torch": torch.__version__, "parameters": sum(one.numel() for one in model.parameters())}
     print(json.dumps(facts | {"in products": int(model.num_matmul_params())}), file=answers, flush=True)
     for line in sys.stdin:
-        print(json.dumps(run(line.strip())), file=answers, flush=True)
+        print(json.dumps(generate(int(line))), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
 """Runs benchmarks one after the other (`make bench`), and keeps what some of them print in `results` (`ARGS=--keep`).
 
 docs/performance.md sums up what they print. `results` has the last output of some benchmarks of settled questions too;
-their programs were deleted after commit bc1d44e2.
+their programs were deleted after commit 2979f5f5, the older ones after bc1d44e2.
 
-Other programs to compare with: `--nanochat CHECKOUT --python PYTHON`, an interpreter with torch. Levanter and Orbax get environments of
-their own, which the benchmarks make.
+The other program to compare with: `--nanochat CHECKOUT --python PYTHON`, an interpreter with torch.
 """
 
 from __future__ import annotations
@@ -40,15 +39,9 @@ class Kept:
 KEPT = {
     "start": Kept("--slices 2 --pairs 2"),
     "checkpoint": Kept("--pairs 3"),
-    "orbax": Kept("--pairs 3"),
     "nanochat": Kept(peer=True),
-    "levanter_step": Kept(),
     "plan": Kept(),
     "engine": Kept("--weights float32 int8", peer=True),
-    "evaluation": Kept(peer=True),
-    "tokenizer": Kept(),
-    "memory": Kept("--gigabytes 2"),
-    "cache": Kept(),
 }
 
 

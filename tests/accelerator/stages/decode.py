@@ -47,20 +47,15 @@ def rows(options: Options) -> Iterator[Row]:
             for turn in range(4)
         ][1:]
         yield _row("Halcyon", count, tokens, times)
-    questions = {
-        "generate": {"prompt": prompts[0], "tokens": tokens, "temperature": 0.0},
-        "letters": [],
-        "endings": [],
-        "answers": [],
-    }
+    question = {"prompt": prompts[0], "tokens": tokens, "temperature": 0.0}
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "questions"
-        path.write_text(json.dumps(questions))
+        path = Path(folder) / "question"
+        path.write_text(json.dumps(question))
         with original(options, "nanochat_engine_child.py", (depth, vocabulary, length, path)) as peer:
             if peer is None:
                 return
             for count in counts:
-                found = [peer.ask(f"generate {count}") for _ in range(options.pick(3, 2))][1:]
+                found = [peer.ask(str(count)) for _ in range(options.pick(3, 2))][1:]
                 yield _row(
                     "nanochat", count, tokens, [(one["first"][0], one["first"][0] + one["later"][0]) for one in found]
                 )

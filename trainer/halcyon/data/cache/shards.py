@@ -5,8 +5,8 @@ Files of a shard, in this order: ``tokens``; ``ends`` (int64: end of each docume
 format has loss weights; and ``checks`` (uint32: CRC-32 of every block of 32 KiB of the other files, file by file), so
 that a reader of a few rows verifies a few blocks and not the whole shard.
 
-`tests/bench/bench_cache.py` is the reason for flat files: it compares random reads from them, from zarr3 through
-TensorStore, and from Arrow.
+The reason for flat files is a comparison of random reads from them, from zarr3 through TensorStore, and from Arrow
+(`git show 2979f5f5:tests/bench/bench_cache.py`).
 """
 
 from __future__ import annotations
