@@ -74,7 +74,7 @@ _EXCHANGING = ("fsdp", "expert", "context", "tensor")
 """Axes of the mesh whose devices exchange arrays inside of a block."""
 
 UNROLL_DESCRIPTION = (
-    "Blocks in one iteration of the loop over them; more can overlap more. `auto`: "
+    "Blocks in one iteration of the loop over them; more overlap more. `auto`: "
     f"{AUTOMATIC_UNROLL} on GPUs whose mesh has {', '.join(_EXCHANGING[:-1])} or {_EXCHANGING[-1]}, unless the "
     f"compiler sends for one block during the next, as on compute capability 9 and 10; {WITHOUT_LOOP} on one GPU with "
     "remat `none`; else 1."

@@ -211,7 +211,7 @@ class HistoryEntry(StatusModel):
     restart: NonNegativeInt
     """JobSet restart inside the attempt."""
     in_place: NonNegativeInt = 0
-    """Starts of its pods' processes before it."""
+    """Starts in its pods before it."""
     started_at: Timestamp
     """When it was first seen."""
     ended_at: Timestamp | None = None
