@@ -43,6 +43,12 @@ class Problem:
     field: str
     message: str
 
+    @classmethod
+    def of(cls, error: Exception) -> Problem:
+        """The problem that an error describes as ``FIELD: MESSAGE``."""
+        field, _, message = str(error).partition(": ")
+        return cls(field, message)
+
     def __str__(self) -> str:
         return self.message if self.message.startswith(self.field) else f"{self.field}: {self.message}"
 
@@ -57,8 +63,7 @@ def find_problems(spec: TrainingRunSpec, topology: Topology | None = None) -> tu
     try:
         mesh = run_mesh(spec, topology)
     except InvalidMesh as error:
-        field, _, message = str(error).partition(": ")
-        return (Problem(field, message),)
+        return (Problem.of(error),)
     found = itertools.chain(
         _size_problems(spec),
         _batch_problems(spec, mesh),

@@ -66,7 +66,7 @@ OF_A_ROOT = [
     ["checkpoints", "average", "ROOT@1", "--root", "ROOT2"], ["import", "hf", "ROOT", "--root", "ROOT2"],
     ["export", "hf", "ROOT", "ROOT2"],
 ]  # fmt: skip
-OF_A_DOCUMENT = [["train"], ["validate"], ["data", "stats"], ["plan"], ["show", "schedule"]]
+OF_A_DOCUMENT = [["train"], ["data", "stats"], ["plan"], ["show", "schedule"]]
 OF_A_CLUSTER = ["status", "logs", "checkpoint", "suspend", "resume", "restart"]
 
 
@@ -89,6 +89,7 @@ def test_a_base_install_answers_every_command_with_the_fix(tmp_path: Path) -> No
         assert code, (words, written)
         assert len(written.splitlines()) == 1, (words, code, written)
         assert install(extra) in written or install("serve") in written, (words, written)
+    assert answers(OF_TRAINER + OF_OTHERS, [["validate", DOCUMENT]]) == [[0, ""]], "its rules need no trainer"
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ import yaml
 
 from halcyon.host.errors import BadConfiguration
 from halcyon.models import flops_per_token, parameter_count
-from halcyon.models.families.custom import check_model
+from halcyon.models.families.custom import custom_model
 from halcyon.models.families.lookup import published_of_section
 from halcyon.step.program import build_program
 from halcyon_api.base import InvalidRun
@@ -52,7 +52,7 @@ def custom(path: str = "twogram:TwoGram", **config: Any) -> ModelSection:
 def test_the_document_of_the_guide_names_its_class(package: Path) -> None:
     (document,) = re.findall(r"```yaml\n(.*?)```", GUIDE.read_text(), re.DOTALL)
     spec = read_model(yaml.safe_load(document)["model"])
-    check_model(spec)
+    custom_model(spec)
     assert spec.document() == {"family": "custom", "class": "twogram:TwoGram", "config": {"width": 64}}
 
 
@@ -131,7 +131,7 @@ def test_a_class_or_configuration_that_is_refused(
     for name, code in MODULES.items():
         (package / f"{name}.py").write_text(code)
     with pytest.raises(BadConfiguration, match=rf"^spec\.model\.{message}") as refused:
-        check_model(custom(path, **config))
+        custom_model(custom(path, **config))
     assert "\n" not in str(refused.value)
 
 

@@ -4,7 +4,6 @@ checkpoint.
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ import pytest
 import halcyon
 from halcyon.checkpoint.fingerprints import fingerprints, fingerprints_of
 from halcyon.checkpoint.opening import entry_of
-from halcyon.host.errors import BadConfiguration, RootTaken
+from halcyon.host.errors import RootTaken
 from halcyon.host.storage.failures import StoreFailure
 from halcyon.host.storage.store import Store
 from halcyon.run.loop import TrainingEnd
@@ -32,7 +31,6 @@ from halcyon_api.reading import parse_run
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.export import ExportSpec
 from halcyon_devcluster.machine import limit
-from tests.families import SMALL_FAMILIES
 from tests.trainer.checkpoint.helpers import OneProcess, Root, open_root, position
 from tests.trainer.support.process_groups import each_restart, run_document, start_processes
 from tests.trainer.weights.folders import TOKENS, llama_tensors, same_bits, store_of, tensors_of, write_folder
@@ -428,22 +426,6 @@ def test_an_export_changes_no_number_and_lies_below_the_checkpoints_by_default(t
     store = CheckpointSpec(root="s3://bucket/run", endpoint="http://store:7070", region="here")
     assert other.place(store) == CheckpointSpec(root="s3://bucket/models", endpoint="http://store:7070", region="here")
     assert other.place(spec.checkpoint) == CheckpointSpec(root="s3://bucket/models")
-
-
-def test_a_model_without_a_form_of_hugging_face_is_rejected_before_the_start(tmp_path: Path) -> None:
-    from halcyon.run.context import resolve_context
-    from halcyon.run.features import features_of
-
-    document = run_document(tmp_path / "root")
-    document["spec"]["export"] = {"everySteps": 7}
-    (tmp_path / "run.yaml").write_text(json.dumps(document))
-    features_of(resolve_context(tmp_path / "run.yaml", {}).spec)
-    document["spec"]["model"] = SMALL_FAMILIES["nanochat"]
-    (tmp_path / "run.yaml").write_text(json.dumps(document))
-    with pytest.raises(
-        BadConfiguration, match=r"^spec.export: .* has no form of Hugging Face to export; remove spec.export, or choose"
-    ):
-        features_of(resolve_context(tmp_path / "run.yaml", {}).spec)
 
 
 def test_an_interrupt_during_the_last_exports_leaves_a_run_incomplete(

@@ -21,18 +21,16 @@ from halcyon.commands.replay import replay
 from halcyon.commands.terminal import match_terminal
 from halcyon.commands.typed import typed_command
 from halcyon.commands.views.tables import FittedTable
-from halcyon.host.documents import is_local, local_paths, missing_files
-from halcyon.host.errors import BadConfiguration
+from halcyon.host.documents import is_local, local_paths
+from halcyon.run.checks import document_problems
 from halcyon_api.counting import counted
 from halcyon_api.defaults.files import with_changes
 from halcyon_api.ends import ExitCode
-from halcyon_api.memory import memory_problem
-from halcyon_api.mesh import run_mesh
 from halcyon_api.package import version
 from halcyon_api.printable import printable
 from halcyon_api.reading import read_one
 from halcyon_api.training_run import TrainingRunSpec
-from halcyon_api.validation import SLOW_SUMS, Problem, find_problems, has_slow_sums
+from halcyon_api.validation import SLOW_SUMS, has_slow_sums
 from halcyon_api.yaml_text import dump
 
 app = typer.Typer(
@@ -153,17 +151,7 @@ def validate(document: Document, defaults: Defaults = None, overrides: Overrides
         run = resolved(document, defaults, overrides)
     for warning in (*text_warnings(run.spec.data), *[SLOW_SUMS] * has_slow_sums(run.spec)):
         sys.stderr.write(printable(f"{document}: warning: {warning}\n"))
-    problems = find_problems(run.spec) or (
-        *missing_files(run.spec),
-        *_memory_problems(run.spec),
-        *_parameter_problems(run.spec),
-    )
-    if not problems:
-        from halcyon.weights.check_formats import check_formats
-
-        problems, notes = check_formats(run.spec)
-        for note in notes:
-            sys.stderr.write(printable(f"{document}: note: {note}\n"))
+    problems = document_problems(run.spec, lambda note: sys.stderr.write(printable(f"{document}: note: {note}\n")))
     for problem in problems:
         sys.stderr.write(printable(f"{document}: {problem}\n"))
     if problems:
@@ -206,39 +194,6 @@ def list_models(as_json: Json = False) -> None:
     for name, why in LEFT_OUT:
         left_out.add_row(name, why)
     shown.print(left_out)
-
-
-def _parameter_problems(spec: TrainingRunSpec) -> list[Problem]:
-    """The patterns of an adapter must match parameters of the model; the groups of the optimizer must have parameters,
-    and none may be in two groups.
-    """
-    if spec.lora is None and not spec.optimizer.groups:
-        return []
-    from halcyon.models.adapters import check_adapter
-    from halcyon.optim.groups import check_groups
-
-    field = "spec.adapter.lora"
-    try:
-        if spec.lora is not None:
-            check_adapter(spec.model, spec.lora)
-        field = "spec.optimizer.groups"
-        if spec.optimizer.groups:
-            check_groups(spec.model, spec.optimizer, spec.lora)
-    except BadConfiguration as error:
-        return [Problem(field, str(error))]
-    return []
-
-
-def _memory_problems(spec: TrainingRunSpec) -> list[Problem]:
-    """The problem, if a run on this machine's processor does not fit into its memory; else nothing."""
-    from halcyon.host.memory import machine_memory
-
-    there = machine_memory()
-    if not is_local(spec) or spec.accelerator.type != "cpu" or there is None:
-        return []
-    devices = spec.accelerator.resolve().devices
-    problem = memory_problem(spec, run_mesh(spec), there, devices=devices, where="this machine")
-    return [Problem(*problem)] if problem is not None else []
 
 
 def _confirmed(sentence: str) -> bool:

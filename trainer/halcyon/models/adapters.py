@@ -79,18 +79,17 @@ def with_adapter(model: Model, spec: LoraSpec, key: PRNGKeyArray) -> Model:
     return _with_adapters(model, made)
 
 
-def check_adapter(model: ModelSection, lora: LoraSpec | None) -> None:
+def check_adapter(model: ModelSection, lora: LoraSpec) -> None:
     """Check the patterns of an adapter on the shapes of a model. Initialises no device.
 
     Args:
         model: ``spec.model`` of the run.
-        lora: ``spec.adapter.lora`` of the run. None: it has no adapter.
+        lora: ``spec.adapter.lora`` of the run.
 
     Raises:
         BadConfiguration: See `with_adapter` and `trained_with_adapter`.
     """
-    if lora is not None:
-        trained_with_adapter(adapted_shapes(model, lora), lora.train_also)
+    trained_with_adapter(adapted_shapes(model, lora), lora.train_also)
 
 
 def adapted_shapes(model: ModelSection, lora: LoraSpec | None) -> CausalLM:

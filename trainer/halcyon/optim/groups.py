@@ -144,9 +144,8 @@ def check_groups(model: ModelSection, optimizer: OptimizerSpec, lora: LoraSpec |
     Raises:
         BadConfiguration: See `groups_of` and `trained`.
     """
-    if optimizer.groups:
-        shapes = adapted_shapes(model, lora)
-        groups_of(optimizer, split(shapes, trained(optimizer, shapes, lora))[0])
+    shapes = adapted_shapes(model, lora)
+    groups_of(optimizer, split(shapes, trained(optimizer, shapes, lora))[0])
 
 
 def _memberships(groups: Any, names: list[str], leaves: list[Parameter]) -> list[tuple[int, int]]:

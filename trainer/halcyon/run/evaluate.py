@@ -25,15 +25,14 @@ from halcyon.checkpoint.results import Restored
 from halcyon.data.dataset import ValidationData
 from halcyon.data.open import validation_data
 from halcyon.data.source_notes import source_notes
-from halcyon.evals.benchmarks import Benchmark, read_of_document
+from halcyon.evals.benchmarks import Benchmark
 from halcyon.host.errors import BadConfiguration, NoValidCheckpoint, TrainerExit
 from halcyon.host.storage.retry_budget import RetryBudget
-from halcyon.models.adapters import check_adapter
-from halcyon.models.families.custom import check_model
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.run.auto_tuning import without_choice
 from halcyon.run.beginning import report_fallback, weights_of_run
 from halcyon.run.benchmarks import SharedRunner, asking_of
+from halcyon.run.checks import check_sections
 from halcyon.run.context import Context
 from halcyon.run.data import caches_of, checked, report_sources, report_warnings
 from halcyon.run.place import Place, session
@@ -73,10 +72,7 @@ def evaluate_checkpoint(
     """
     context = checked(context)
     spec = context.spec
-    check_model(spec.model)
-    check_adapter(spec.model, spec.lora)
-    tasks = spec.trainer.evaluation.tasks
-    benchmarks = [] if tasks is None else read_of_document(tasks)
+    benchmarks = check_sections(spec)
     caches = caches_of(context, reporter, retry_budget)
     with session(context, reporter, retry_budget, on_lost_process=on_lost_process, on_joined=on_joined) as joined:
         place, mesh = joined.lay_out()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from halcyon.checkpoint import Checkpointer
 from halcyon.checkpoint.evidence import StepNumbers
@@ -12,6 +14,9 @@ from halcyon.run.place import Place
 from halcyon.run.programs import Programs
 from halcyon.telemetry import ProfileRequests, SaveRequests
 from halcyon.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from halcyon.evals.benchmarks import Benchmark
 
 
 @dataclass
@@ -29,3 +34,5 @@ class Setup:
     requests: SaveRequests
     """Requests for a checkpoint from outside the loop."""
     profile_requests: ProfileRequests
+    benchmarks: Sequence[Benchmark]
+    """The benchmarks of ``spec.trainer.evaluation.tasks``."""

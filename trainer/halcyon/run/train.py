@@ -27,22 +27,19 @@ from halcyon.data.source_notes import source_notes
 from halcyon.host.documents import DEFAULT_COMPILATION_CACHE
 from halcyon.host.errors import TrainerExit
 from halcyon.host.storage.retry_budget import RetryBudget
-from halcyon.models.adapters import check_adapter
-from halcyon.models.families.custom import check_model
 from halcyon.models.registry import flops_per_token
-from halcyon.optim.groups import check_groups
 from halcyon.parallel.preemption import PreemptionNotice, wait_together
 from halcyon.parallel.process_group import ProcessGroup, leave
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.run.auto_tuning import with_choice
 from halcyon.run.beginning import Beginning, begin, from_origin, open_checkpoints, wait_for_root
 from halcyon.run.callback import Callback
+from halcyon.run.checks import check_sections
 from halcyon.run.context import Context
 from halcyon.run.data import checked, report_sources, report_warnings
-from halcyon.run.features import Make, features_of
+from halcyon.run.features import features_of
 from halcyon.run.loop import Training, TrainingEnd
 from halcyon.run.place import Place, session
-from halcyon.run.policy.rewards import reward_named
 from halcyon.run.programs import KeptPrograms, Programs, open_cache
 from halcyon.run.recorded_tuning import RunChoice
 from halcyon.run.replay import Replay, rounded
@@ -120,8 +117,9 @@ def train(
         TrainerExit: The run cannot continue; the class gives the cause and the exit code.
     """
     overrides = overrides or Overrides()
-    context, features = _checked(context, overrides)
+    context = checked(context)
     spec = context.spec
+    benchmarks = check_sections(spec, has_model=overrides.model is None)
     caches = background_caches(
         spec,
         process=context.process_name(),
@@ -190,10 +188,11 @@ def train(
         setup = Setup(
             place, programs, tokenizer, checkpointer, notice, sync_point,
             StepNumbers() if replay is None else replay.numbers, around.save_requests, around.profile_requests,
+            benchmarks,
         )  # fmt: skip
         callbacks: list[Callback] = [programs] if replay is None else [programs, replay]
         last.callback(lambda: [callback.close() for callback in reversed(callbacks)])
-        callbacks.extend(make(setup) for make in features)  # one by one: if one fails, those before it are closed
+        callbacks.extend(features_of(setup))  # one by one: if one fails, those before it are closed
         checkpointer.opened()
         choice.keep()
         state = beginning.state(program)
@@ -237,24 +236,6 @@ def _reporting(on_error: Callable[[Exception], object]) -> Iterator[None]:
     except Exception as error:
         on_error(error)
         raise
-
-
-def _checked(context: Context, overrides: Overrides) -> tuple[Context, tuple[Make, ...]]:
-    """The run with the chat templates of its data, and its features, checked before any device is used.
-
-    Raises:
-        BadConfiguration: The run cannot be trained.
-    """
-    context = checked(context)
-    spec = context.spec
-    if overrides.model is None:
-        check_model(spec.model)
-        check_adapter(spec.model, spec.lora)
-        if overrides.optimizer is None:
-            check_groups(spec.model, spec.optimizer, spec.lora)
-    if spec.objective.policy is not None:
-        reward_named(spec.objective.policy.reward)
-    return context, features_of(spec)
 
 
 def _open_data(place: Place, overrides: Overrides, text: CacheProgress) -> Dataset:

@@ -4,25 +4,25 @@ each source.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from halcyon.data.formats import build_formatter
 from halcyon.data.formats.document import Formatter
 from halcyon.data.sources import Access, list_files, pieces, read_pieces
 from halcyon.data.sources.files import fetch_file
 from halcyon.host.documents import is_local, local_paths
-from halcyon.host.errors import TrainerExit
 from halcyon.tokenizer import Tokenizer, load, resolve
 from halcyon.tokenizer.bpe import train_bpe
 from halcyon.tokenizer.special import OWN_SPECIAL_TOKENS
 from halcyon.weights.chat_template import with_templates
 from halcyon_api.spec.sources import DataSourceSpec
 from halcyon_api.training_run import TrainingRunSpec
-from halcyon_api.validation import Problem
 
 _BYTES = 256
 
 
-def check_formats(spec: TrainingRunSpec) -> tuple[list[Problem], list[str]]:
-    """The problems of conversation formats, and what a user should know of them, each as a sentence.
+def check_formats(spec: TrainingRunSpec, note: Callable[[str], object]) -> None:
+    """Check the conversation formats of a document.
 
     Only files of this machine are read. A document for a cluster, and a tokenizer or a source in a store, are not
     checked. A tokenizer that is to be trained is replaced by its special tokens and the bytes, which give the same
@@ -30,26 +30,21 @@ def check_formats(spec: TrainingRunSpec) -> tuple[list[Problem], list[str]]:
 
     Args:
         spec: The spec of a valid document.
+        note: Called with what a user should know of a format, as a sentence.
+
+    Raises:
+        TrainerExit: A file cannot be read or used; the message begins with the field.
     """
-    sources = [source for source in spec.data.sources if source.format.conversation is not None]
-    if not sources or not is_local(spec) or not _templates_are_here(spec):
-        return [], []
-    problems: list[Problem] = []
-    notes: list[str] = []
-    names = {source.name for source in sources}
-    try:
-        spec = with_templates(spec)
-        tokenizer = _tokenizer(spec)
-        for source in spec.data.sources:
-            if source.name in names:
-                where = f"spec.data.sources[{source.name}].format"
-                formatter = build_formatter(source.format, tokenizer, where=where)
-                notes += formatter.notes
-                _format_first_row(source, spec, formatter)
-    except TrainerExit as error:
-        field, _, message = str(error).partition(": ")
-        problems.append(Problem(field, message))
-    return problems, notes
+    if not is_local(spec) or not _templates_are_here(spec):
+        return
+    spec = with_templates(spec)
+    tokenizer = _tokenizer(spec)
+    for source in spec.data.sources:
+        if source.format.conversation is not None:
+            formatter = build_formatter(source.format, tokenizer, where=f"spec.data.sources[{source.name}].format")
+            for sentence in formatter.notes:
+                note(sentence)
+            _format_first_row(source, spec, formatter)
 
 
 def _templates_are_here(spec: TrainingRunSpec) -> bool:

@@ -27,7 +27,6 @@ from halcyon.models.families.family import Family
 from halcyon.models.model import CausalLM
 from halcyon_api.sentences import first_fault
 from halcyon_api.spec.families.custom import CustomSpec
-from halcyon_api.spec.families.section import ModelSection
 
 _CLASS, _CONFIG = "spec.model.class", "spec.model.config"
 
@@ -50,18 +49,8 @@ def _init(
         ) from error
 
 
-def check_model(spec: ModelSection) -> None:
-    """Reject a custom model that cannot be imported or configured. Initialises no device.
-
-    Raises:
-        BadConfiguration: See `custom_model`.
-    """
-    if isinstance(spec, CustomSpec):
-        custom_model(spec)
-
-
 def custom_model(spec: CustomSpec) -> tuple[Any, Any]:
-    """The class and the configuration of a custom model.
+    """The class and the configuration of a custom model. Initialises no device.
 
     Raises:
         BadConfiguration: The class does not import, does not implement the model protocol, or does not take the

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from halcyon.checkpoint.rollback import until
-from halcyon.evals.benchmarks import Benchmark, read_of_document
 from halcyon.host.storage.store import Store
 from halcyon.run.callback import Callback
 from halcyon.run.setup import Setup
 from halcyon.step.state import TrainState
 from halcyon_api.spec.evaluation import TasksSpec
-from halcyon_api.training_run import TrainingRunSpec
-
-
-def benchmarks_of(tasks: TasksSpec, spec: TrainingRunSpec) -> Sequence[Benchmark]:
-    """The benchmarks of the document; raises as `read_of_document`."""
-    del spec
-    return read_of_document(tasks)
 
 
 class BenchmarkRuns(Callback):
     """The benchmarks of a training. Creating it is a collective.
 
     Args:
-        benchmarks: The benchmarks.
+        tasks: ``spec.trainer.evaluation.tasks``, whose benchmarks `setup` has.
         setup: The training.
 
     Raises:
         BadConfiguration: See `SharedRunner`.
     """
 
-    def __init__(self, benchmarks: Sequence[Benchmark], setup: Setup) -> None:
+    def __init__(self, tasks: TasksSpec, setup: Setup) -> None:
         from halcyon.run.benchmarks import SharedRunner, asking_of  # the import of inference takes time
 
         place = setup.place
@@ -39,7 +29,7 @@ class BenchmarkRuns(Callback):
         self._steps, self._program, self._checkpointer = spec.trainer.steps, setup.programs.program, setup.checkpointer
         root = Store(spec.checkpoint)
         self._runner = SharedRunner(
-            benchmarks,
+            setup.benchmarks,
             spec,
             setup.tokenizer,
             asking_of(root, processes, spec=spec),

@@ -13,22 +13,21 @@ from halcyon.run.setup import Setup
 from halcyon.telemetry.termination import clip
 from halcyon.weights.background import open_exports
 from halcyon_api.spec.export import ExportSpec
-from halcyon_api.training_run import TrainingRunSpec
+from halcyon_api.spec.families.section import ModelSection
 
 
-def checked(export: ExportSpec, spec: TrainingRunSpec) -> ExportSpec:
-    """The settings, if the model has a form of Hugging Face.
+def check_form(model: ModelSection) -> None:
+    """Reject a model without a form of Hugging Face.
 
     Raises:
         BadConfiguration: It has none.
     """
     try:
-        published_of_section(spec.model)
+        published_of_section(model)
     except BadConfiguration as error:
         raise BadConfiguration(
             f"spec.export: {error}; remove spec.export, or choose a family of models that has one"
         ) from None
-    return export
 
 
 class Exports(Callback):
