@@ -162,6 +162,7 @@ def train(
     from halcyon.run.train import Surroundings  # imports JAX
     from halcyon.run.train import train as train_run
     from halcyon.step.in_step import InStep
+    from halcyon.step.overrides import Overrides
 
     overrides = Overrides(model, optimizer, objective, batches)
     sets = (hooks,) if isinstance(hooks, Hooks) else tuple(hooks)
