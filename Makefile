@@ -94,10 +94,6 @@ test-unit: setup ## The part of `make test` that needs no cluster (about 9 minut
 test-cluster: setup ## The part of `make test` that needs the development cluster (and root if there is no Docker)
 	@$(BIN)/python -m tests.suite cluster alone
 
-.PHONY: tests-of
-tests-of: setup ## List the tests of a file, nearest first (FILE=trainer/halcyon/models/stack.py)
-	@$(BIN)/python -m tests.suite.tests_of $(FILE)
-
 .PHONY: reliability
 reliability: setup ## Write the table of docs/reliability.md by running its tests (LONG=1: also the long tests)
 	@$(BIN)/pytest -q -n 2 --dist loadfile -m "fault and not cluster $(if $(LONG),,and not long)" --reliability docs/reliability.md tests/faults

@@ -20,9 +20,8 @@ from halcyon.models.parts.masks import Block
 from halcyon_devcluster.waiting import until
 from tests.accelerator import run
 from tests.accelerator.measure import ROOT
-from tests.accelerator.rows import NOTHING, Row, Table, by_card, markdown, read, with_section
+from tests.accelerator.rows import Row, markdown, read, with_section
 from tests.accelerator.stages.attention import Case, mask_of, visible_pairs
-from tests.accelerator.stages.profile import covered
 from tests.faults.interpreters import of_version, uv
 from tests.suite.limits import limit
 from tests.trainer.support.shared_programs import kept_folder
@@ -34,18 +33,6 @@ RESULTS = sorted((ROOT / "tests/accelerator/results").glob("*.jsonl"))
 
 def rows_of(code: str, seconds: float = 60.0) -> list[Row]:
     return list(run.rows_of("stage", [sys.executable, "-c", code], seconds, os.environ))
-
-
-def test_rows_come_as_soon_as_they_are_printed() -> None:
-    begun = rows_of("print('{\"a\": 1}', flush=True); print('a note of a library'); print('{\"b\": 2}')")
-    assert begun == [{"stage": "stage", "a": 1}, {"stage": "stage", "b": 2}]
-
-
-def test_a_failed_stage_keeps_its_rows_and_says_so() -> None:
-    assert rows_of("print('{\"a\": 1}', flush=True); raise SystemExit(3)") == [
-        {"stage": "stage", "a": 1},
-        {"stage": "stage", "error": "the stage ended with exit code 3"},
-    ]
 
 
 def test_an_endless_stage_is_ended_with_its_children(tmp_path: Path) -> None:
@@ -68,45 +55,6 @@ def test_an_endless_stage_is_ended_with_its_children(tmp_path: Path) -> None:
     )
 
 
-def test_the_table_has_a_header_where_the_columns_change() -> None:
-    table = Table()
-    assert table.lines({"stage": "a", "x": 1, "y": 0.12345}) == [
-        "",
-        "**a**",
-        "",
-        "| x | y |",
-        "|---|---|",
-        "| 1 | 0.123 |",
-    ]
-    assert table.lines({"stage": "a", "x": 12345, "y": None}) == ["| 12,345 | - |"]
-    assert table.lines({"stage": "a", "x": 1, "left out": "no b|b"}) == ["", "a: 1: **left out**: no b\\|b"]
-    assert table.lines({"stage": "a", "z": True}) == ["", "| z |", "|---|", "| yes |"]
-
-
-def test_the_section_of_a_page_is_replaced_and_the_rest_stays() -> None:
-    page = "before\n<!-- accelerator: begin -->\n{}\n<!-- accelerator: end -->\nafter\n"
-    assert with_section(page.format("old"), []) == page.format(NOTHING)
-    machine = {"stage": "machine", "card": "C"}
-    shown = with_section(page.format("old"), [machine, {"stage": "nanochat", "step": "L", "tokens/s": 1234}])
-    assert "| C | L | - | - | 1,234 | - |" in shown
-    assert with_section(
-        with_section(page.format("old"), [machine, {"stage": "nanochat", "step": "L"}]), []
-    ) == page.format(NOTHING)
-    with pytest.raises(LookupError, match="has no lines"):
-        with_section("nothing", [])
-
-
-def test_a_page_has_a_section_for_each_card_with_the_newest_rows_of_each_stage() -> None:
-    first, second = ({"stage": "machine", "card": card} for card in ("C", "D"))
-    cut = {"stage": "b", "error": "ended after its 9 s"}
-    rows = [first, {"stage": "a", "x": 1}, {"stage": "b", "x": 2}, second, {"stage": "a", "x": 3}]
-    again = [first, {"stage": "a", "x": 4}, {"stage": "a", "x": 5}, cut]
-    assert by_card([*rows, *again]) == {
-        "C": [first, first, {"stage": "a", "x": 4}, {"stage": "a", "x": 5}, {"stage": "b", "x": 2}],
-        "D": [second, {"stage": "a", "x": 3}],
-    }
-
-
 def test_the_page_shows_what_the_script_has_measured() -> None:
     """The section is written by the script alone, from the rows of its runs."""
     text = PAGE.read_text(encoding="utf-8")
@@ -127,11 +75,6 @@ def test_visible_pairs_are_those_of_the_mask(mask: str) -> None:
     visible = found.visible(Block.all_of(position), Block.all_of(position.alias("key_position")))
     rows = 1 if "batch" in visible.axis_names else 2
     assert visible_pairs(case) == int(np.sum(visible.array)) * rows
-
-
-def test_the_gap_of_a_profile_is_the_time_without_any_kernel() -> None:
-    events = [(0.0, 4.0, "a"), (1.0, 2.0, "b"), (9.0, 10.0, "d"), (5.0, 6.0, "c"), (9.5, 12.0, "e")]
-    assert covered(events) == (4 + 1 + 3, 3.0, "d")
 
 
 def dry_run(folder: Path, python: Path, *words: object, before: tuple[str, ...] = ()) -> list[Row]:

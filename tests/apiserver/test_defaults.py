@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from tests.api.documents import document
 from tests.apiserver.api import Api, Refused
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -67,17 +66,3 @@ def test_the_api_server_checks_defaults_like_runs(
 @pytest.mark.parametrize("spec", TAKEN, ids="-".join)
 def test_valid_defaults_are_accepted(api: Api, shared_namespace: str, spec: dict[str, Any]) -> None:
     api.create(defaults(spec), shared_namespace, dry_run=True)
-
-
-def test_the_api_server_fills_in_no_field_that_defaults_may_set(api: Api, shared_namespace: str) -> None:
-    spec = api.create(document(spec__checkpoint=...), shared_namespace, dry_run=True)["spec"]
-    assert spec["trainer"]["microbatches"] == 1, "other fields must be filled in"
-    assert {name: spec[name] for name in ("checkpoint", "scheduling", "telemetry")} == {
-        "checkpoint": {"permanent": []} if "permanent" in spec["checkpoint"] else {},
-        "scheduling": {},
-        "telemetry": {},
-    }
-    assert spec["recovery"]["badNodes"] == {}
-    assert "maxRestarts" not in spec["recovery"]
-    assert "imagePullPolicy" not in spec
-    assert "env" not in spec

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from halcyon_chat.chain import Stage
 from halcyon_chat.records import Record
-from halcyon_chat.view import Events, View, duration
+from halcyon_chat.view import Events, View
 
 RUN = Stage("chat-pretrain", ("train",), "key", {"spec": {"trainer": {"steps": 40, "batchSize": 2}}})
 LATER = Stage("chat-finetune", ("train",), "key", {"spec": {"trainer": {"steps": 20, "batchSize": 2}}})
@@ -23,21 +23,6 @@ def test_a_training_ends_with_its_loss_and_bits() -> None:
     events.add({"event": "evaluation", "source": "library", "loss": 9.0, "bitsPerByte": 9.0})
     events.add({"event": "evaluation", "loss": 3.0, "bitsPerByte": 1.5})
     assert events.came == "loss 3.5000, 1.5000 bits per byte"
-
-
-def test_numbers_that_are_none_are_shown() -> None:
-    events = Events(40)
-    events.add({"event": "step", "step": 7, "loss": "NaN", "tokensPerSecond": 1234.5})
-    events.add({"event": "evaluation", "loss": "Infinity", "bitsPerByte": "Infinity"})
-    assert events.came == "loss nan, inf bits per byte"
-
-
-def test_a_reward_is_shown() -> None:
-    events = Events(40)
-    events.add({"event": "step", "step": 1, "loss": 0.0, "reward": 0.25})
-    assert events.words == "reward 0.250"
-    events.add({"event": "evaluation", "loss": -0.5, "reward": 0.5})
-    assert events.came == "reward 0.250, held-out reward 0.500"
 
 
 def test_tokens_and_batches_are_shown() -> None:
@@ -82,7 +67,3 @@ def test_the_line_of_a_stage_cuts_no_number(width: int) -> None:
     assert "22 min 30 s left" in line
     assert ("about 67 min 45 s for all stages" in line) is (width == 200)
     assert ("1,234,567 tokens/s" in line) is (width == 200)
-
-
-def test_durations() -> None:
-    assert [duration(seconds) for seconds in (0.4, 59.6, 3600)] == ["0 s", "1 min 0 s", "60 min 0 s"]

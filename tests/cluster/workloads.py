@@ -1,9 +1,8 @@
 """Small workloads for tests of the cluster itself: restricted pods that run a few lines of Python."""
 
-import json
 from typing import Any
 
-from halcyon_devcluster import DevclusterError, Kubectl
+from halcyon_devcluster import Kubectl
 from halcyon_devcluster.waiting import until
 
 POD_SECURITY = {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
@@ -41,24 +40,6 @@ def wait_for_phase(kubectl: Kubectl, namespace: str, name: str, *phases: str) ->
             f"{kubectl('describe', 'pod', name, '--namespace', namespace)}"
         ),
     )
-
-
-def wait_for_log(kubectl: Kubectl, namespace: str, name: str, text: str) -> None:
-    """Wait until a pod has logged `text`."""
-
-    def logged() -> bool:
-        try:
-            return text in kubectl("logs", name, "--namespace", namespace)
-        except DevclusterError:
-            return False
-
-    until(logged, timeout_seconds=90, interval_seconds=0.5, failure=lambda: f"pod {name} never logged {text!r}")
-
-
-def ending(kubectl: Kubectl, namespace: str, name: str) -> dict[str, Any]:
-    """How a pod's container ended: its `terminated` state (exitCode, reason, signal)."""
-    document = json.loads(kubectl("get", "pod", name, "--namespace", namespace, "--output=json"))
-    return document["status"]["containerStatuses"][0]["state"]["terminated"]
 
 
 def _mebibytes(quantity: str) -> float:

@@ -2,7 +2,6 @@
 
 import io
 
-import pytest
 from rich.console import Console
 from rich.table import Table
 
@@ -10,8 +9,7 @@ from halcyon_api.reading import parse_run
 from halcyon_api.status.run_status import TrainingRunStatus, parse_status
 from halcyon_api.validation import find_problems
 from halcyon_demo.comparison import compare, losses
-from halcyon_demo.documents import EXAMPLES, example, load, variant
-from halcyon_demo.install import Images, Namespaces, chart_values, moved, with_image
+from halcyon_demo.documents import example, variant
 from halcyon_demo.observations import Observations
 from halcyon_demo.page import Mark, page, picture
 from halcyon_demo.records import Fault
@@ -139,53 +137,3 @@ def test_a_variant_is_the_same_training_elsewhere() -> None:
     mine, theirs = parse_run(document).spec, parse_run(twin).spec
     for section in ("accelerator", "mesh", "model", "tokenizer", "data", "optimizer"):
         assert getattr(mine, section) == getattr(theirs, section)
-
-
-def test_chart_values_split_names_and_tags() -> None:
-    values = chart_values(
-        Images("localhost:5000/halcyon/operator:abc", "localhost/halcyon/trainer:def", "s"), log={"level": "debug"}
-    )
-    assert values["image"] == {"repository": "localhost:5000/halcyon/operator", "tag": "abc"}
-    assert values["trainerImage"] == {"repository": "localhost/halcyon/trainer", "tag": "def"}
-    assert values["log"] == {"level": "debug"}
-
-
-def test_only_deployments_get_the_local_image() -> None:
-    manifests = [
-        {"kind": "Secret"},
-        {"kind": "Deployment", "spec": {"template": {"spec": {"containers": [{"image": "remote"}]}}}},
-    ]
-    changed = with_image(manifests, "local")
-    assert changed[0] == {"kind": "Secret"}
-    assert changed[1]["spec"]["template"]["spec"]["containers"] == [
-        {"image": "local", "imagePullPolicy": "IfNotPresent"}
-    ]
-    assert manifests[1]["spec"]["template"]["spec"]["containers"] == [{"image": "remote"}]  # type: ignore[index]
-
-
-def test_everything_moves_to_other_namespaces_together() -> None:
-    place = Namespaces(runs="team", operator="system")
-    manifests = [found for path in sorted((EXAMPLES / "object-store").glob("*.yaml")) for found in load(path)]
-    changed = moved(
-        [*manifests, example("stdlib-llama"), example("gpt2") | {"metadata": {"name": "gpt2", "namespace": "other"}}],
-        place,
-    )
-    where = {(found["kind"], found["metadata"].get("namespace", found["metadata"]["name"])) for found in changed}
-    assert where == {
-        ("Namespace", "team"),
-        ("Namespace", "system"),
-        ("Secret", "team"),
-        ("Secret", "system"),
-        ("Deployment", "team"),
-        ("Service", "team"),
-        ("TrainingRun", "team"),
-        ("TrainingRun", "other"),
-    }
-    assert changed[-2]["spec"]["checkpoint"]["endpoint"] == "http://object-store.team.svc.cluster.local:7070"
-    assert "endpoint" not in changed[-1]["spec"]["checkpoint"]
-    assert Namespaces().store_endpoint == example("stdlib-llama")["spec"]["checkpoint"]["endpoint"]
-
-
-@pytest.mark.parametrize("name", ["stdlib-llama", "stdlib-llama-undisturbed"])
-def test_demo_names_fit(name: str) -> None:
-    parse_run(variant(example("stdlib-llama"), name=name))

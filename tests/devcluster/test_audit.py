@@ -1,11 +1,10 @@
 """Reading an audit log while the API server writes it."""
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from halcyon_devcluster.audit import AuditLog, parse, policy, requests_since
+from halcyon_devcluster.audit import AuditLog, parse
 
 
 def line(verb: str = "create", name: str = "", stage: str = "ResponseComplete", **about: Any) -> str:
@@ -37,11 +36,6 @@ def test_a_log_line_is_parsed_into_a_request():
     assert parse("{") is None
 
 
-def test_a_watch_is_answered_when_it_begins_and_counts_once():
-    assert parse(line("watch", stage="ResponseStarted")) is not None
-    assert parse(line("watch", stage="ResponseComplete")) is None
-
-
 def test_a_request_denied_by_authorization_is_distinguished_from_others():
     def decided(decision: str) -> bool:
         request = parse(json.dumps(json.loads(line()) | {"annotations": {"authorization.k8s.io/decision": decision}}))
@@ -66,24 +60,3 @@ def test_only_complete_new_lines_are_read_also_after_a_rotation(tmp_path: Path):
     path.write_text(line(name="c"))
     assert [request.name for request in log.new()] == ["c"]
     assert list(AuditLog(tmp_path / "none").new()) == []
-
-
-def test_the_clusters_own_components_are_left_out():
-    levels = [(rule["level"], bool(rule.get("users") or rule.get("userGroups"))) for rule in policy()["rules"]]
-    assert levels[1] == ("None", True)
-    assert levels[-1] == ("Metadata", False)
-
-
-def test_requests_from_a_time_on_are_read_from_both_files(tmp_path: Path):
-    path = tmp_path / "audit.log"
-
-    def at(second: int, name: str) -> str:
-        return line(name=name).replace("12:00:00", f"12:00:{second:02}")
-
-    (tmp_path / "audit-2026-11-20T12-00-03.000.log").write_text(at(1, "early") + at(2, "aside"))
-    path.write_text(at(3, "present") + at(4, "elsewhere") + '{"kind"')
-    since = datetime(2026, 11, 20, 12, 0, 2, tzinfo=UTC)
-    assert [request.name for request in requests_since(path, since, lambda text: "elsewhere" not in text)] == [
-        "aside",
-        "present",
-    ]

@@ -42,22 +42,6 @@ def test_a_program_is_built_once_and_found_afterwards(tmp_path: Path):
     assert any(exit_code_after_sigterm(program) == 0 for _ in range(10))
 
 
-def test_groups_of_one_module_are_made_by_one_build_and_kept_apart(tmp_path: Path):
-    binaries, other = Binaries(tmp_path, QUIET), Group("also-pause", PAUSE.packages, module="pause", in_image=True)
-    binaries.provide([PAUSE, other])
-    assert binaries.missing([PAUSE, other]) == []
-    assert len(list((tmp_path / "bin").glob("*.log"))) == 1
-    assert binaries.path(other, "pause").read_bytes() == binaries.path(PAUSE, "pause").read_bytes()
-
-
-def test_leftovers_of_a_killed_build_are_removed_by_the_next_build(tmp_path: Path):
-    binaries = Binaries(tmp_path, QUIET)
-    stale = tmp_path / "bin" / f".{binaries.key(PAUSE)}.abc"
-    stale.mkdir(parents=True)
-    binaries.folder(PAUSE)
-    assert not stale.exists()
-
-
 def test_a_failed_build_leaves_nothing_that_looks_finished(tmp_path: Path):
     broken = Group("pause", {"pause": "./nothing"})
     with pytest.raises(DevclusterError, match="`go build` in tools/go/pause failed"):

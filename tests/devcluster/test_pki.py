@@ -2,14 +2,13 @@
 owner can read.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
-from cryptography.x509.verification import PolicyBuilder, Store
 
 from halcyon_devcluster import pki
 from halcyon_devcluster.addresses import Addresses
@@ -27,12 +26,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def certificate(folder: Path, name: str) -> x509.Certificate:
     return x509.load_pem_x509_certificate((folder / f"{name}.crt").read_bytes())
-
-
-def test_the_certificate_of_the_api_server_expires_after_a_year(folder: Path):
-    builder = PolicyBuilder().store(Store([certificate(folder, "ca")])).time(NOW + timedelta(days=366))
-    with pytest.raises(x509.verification.VerificationError):
-        builder.build_server_verifier(x509.DNSName("kubernetes")).verify(certificate(folder, "apiserver"), [])
 
 
 def test_private_keys_are_private_and_fit(folder: Path):

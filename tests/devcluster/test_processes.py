@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from halcyon_devcluster.errors import DevclusterError
-from halcyon_devcluster.processes import Processes, Record, alive, parse_stat
+from halcyon_devcluster.processes import Processes, alive, parse_stat
 from halcyon_devcluster.waiting import until
 
 
@@ -61,18 +60,6 @@ def test_a_process_that_ignores_sigterm_is_killed(processes: Processes, members:
     assert not alive(record)
 
 
-def test_a_process_can_be_stopped_and_continued(processes: Processes, members: Path):
-    record = processes.start("it", ["/bin/sleep", "60"], members)
-    processes.send("it", signal.SIGSTOP)
-    until(lambda: _state(record.pid) == "T", timeout_seconds=10, failure=lambda: "it is not stopped")
-    assert alive(record)
-    processes.send("it", signal.SIGCONT)
-    until(lambda: _state(record.pid) == "S", timeout_seconds=10, failure=lambda: "it does not continue")
-    processes.stop("it")
-    with pytest.raises(DevclusterError, match="it is not running"):
-        processes.send("it", signal.SIGSTOP)
-
-
 @pytest.mark.parametrize("change", [{"started_ticks": 1}, {"boot": "another-boot"}], ids=["start time", "boot"])
 def test_a_recycled_process_id_is_left_alone(
     processes: Processes, members: Path, tmp_path: Path, change: dict[str, object]
@@ -86,29 +73,6 @@ def test_a_recycled_process_id_is_left_alone(
     assert alive(record)
     os.kill(record.pid, signal.SIGKILL)
     until(lambda: not alive(record), timeout_seconds=10, failure=lambda: "it still runs")
-
-
-def test_a_zombie_child_counts_as_ended(processes: Processes, members: Path):
-    record = processes.start("it", ["/bin/true"], members)
-    until(lambda: not alive(record), timeout_seconds=10, failure=lambda: "a zombie must count as ended")
-
-
-def test_a_truncated_record_is_ignored(processes: Processes, tmp_path: Path):
-    (tmp_path / "records").mkdir()
-    (tmp_path / "records/it.json").write_text('{"name": "it", "pid"')
-    assert processes.find("it") is None
-
-
-def test_a_name_with_blanks_and_parentheses_does_not_shift_the_fields():
-    fields = " ".join(str(number) for number in range(4, 30))
-    assert parse_stat(f"77 (a (b) c) S {fields}") == ("S", 22)
-
-
-def test_the_record_says_what_was_started(processes: Processes, members: Path):
-    processes.start("it", ["/bin/sleep", "60"], members)
-    found = processes.find("it")
-    assert isinstance(found, Record)
-    assert found.command == ["/bin/sleep", "60"]
 
 
 LEADER_GONE = """

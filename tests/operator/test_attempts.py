@@ -630,15 +630,6 @@ def test_an_unschedulable_pod_is_reported() -> None:
     )
 
 
-def test_a_rejection_by_the_api_server_is_reported() -> None:
-    refused = observed(
-        run(status(jobSetUid=None, history=[])), create_refusal="JobSet was refused: Forbidden: exceeded quota"
-    )
-    decision = reconcile(refused, NOW)
-    assert condition(decision, "Ready") == ("False", "CreateRefused")
-    assert kinds(decision), "the creation must be retried"
-
-
 def test_a_run_that_is_being_deleted_is_left_to_the_garbage_collector() -> None:
     document = run(status())
     document["metadata"]["deletionTimestamp"] = rfc(10)

@@ -14,10 +14,9 @@ from halcyon_api import names
 from halcyon_api.hardware import suggestion
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.kube.client import ApiError
-from halcyon_operator.model.ownership import own_jobsets
 from halcyon_operator.model.views import HeadUnreachable
 from tests.document_changes import changed
-from tests.operator.builders import at, head, jobset, observed, pod, run
+from tests.operator.builders import at, head, jobset, observed, run
 from tests.operator.hostile import LONG, NEXT_VERSION, STATUS
 from tests.operator.simulation import JOBSETS, KEY, RUN, SimulatedCluster
 from tests.suite.limits import limit
@@ -53,21 +52,6 @@ def goes_on(cluster: SimulatedCluster, attempt: int) -> None:
     assert [place for place in cluster.api.objects if place.startswith(JOBSETS)] == [f"{JOBSETS}/demo-{attempt}"]
     made = [name for kind, name in cluster.api.created if kind == "JobSet"]
     assert len(made) == len(set(made)), "no attempt may be made twice"
-
-
-def test_a_foreign_jobset_with_the_runs_name_is_left_unchanged() -> None:
-    cluster = SimulatedCluster(run())
-    foreign = jobset(uid="theirs", outcome="Completed") | {"spec": {"mine": True}}
-    foreign["metadata"] |= {"ownerReferences": [], "labels": {names.LABEL_ATTEMPT: "1"}}
-    cluster.api.objects[f"{JOBSETS}/demo-1"] = copy.deepcopy(foreign)
-    cluster.settle()
-    assert ready(cluster) == (
-        "NameTaken",
-        "JobSet demo-1 exists and is not this run's; remove it or make the run under another name",
-    )
-    assert cluster.api.objects[f"{JOBSETS}/demo-1"] == foreign
-    del cluster.api.objects[f"{JOBSETS}/demo-1"]
-    goes_on(cluster, 1)
 
 
 def test_a_config_map_cannot_be_edited_and_the_next_attempt_has_its_own() -> None:
@@ -316,9 +300,3 @@ def test_hundreds_of_runs_at_once_get_one_jobset_each(runs: int) -> None:
     made = sorted(name for kind, name in cluster.api.created if kind == "JobSet")
     assert made == sorted(f"{name}-1" for _, name in keys)
     assert all(cluster.api.objects[f"{base}/{name}"]["status"]["attempt"] == 1 for _, name in keys)
-
-
-def test_a_forged_jobset_does_not_belong_to_the_run() -> None:
-    forged = jobset(2)
-    forged["metadata"]["name"] = "coredns"
-    assert [one.name for one in own_jobsets(observed(run(), jobsets=[forged, jobset(1)], pods=[pod()]))] == ["demo-1"]

@@ -57,39 +57,6 @@ class WriterGroup:
         self._stack.close()
 
 
-@pytest.mark.parametrize("kind", ["file", pytest.param("s3", marks=pytest.mark.variant)])
-def test_one_process_restores_what_four_saved_and_four_what_one_saved(
-    request: pytest.FixtureRequest, kind: str
-) -> None:
-    root: Root = request.getfixturevalue(f"{kind}_root")
-    with WriterGroup(root, 4, steps=2, shardings=BY_ROWS) as group:
-        assert group.run() == [0] * 4, group.children[0].noise()
-        assert (
-            group.events_of("committed")
-            == [[{"event": "committed", "step": step, "newest": step} for step in (1, 2)]] * 4
-        )
-    newest = list_checkpoints(root.spec).committed[0]
-    manifest = Manifest.model_validate_json((root.folder / newest.path / "MANIFEST.json").read_bytes())
-    assert manifest.process_count == 4
-    assert verify_checkpoint(root.spec, newest) == ()
-    names = {name.removeprefix(newest.path) for name in snapshot_of(root.folder) if name.startswith(newest.path)}
-    assert names == {"COMMIT", "MANIFEST.json"} | {f"data/{file.path}" for file in manifest.files}
-    assert {name for name in names if "weight/c" in name} == {f"data/weight/c/{row}/0" for row in range(4)}
-    assert {name for name in names if "scale/c" in name} == {"data/scale/c"}, "a replicated array is written once"
-
-    with open_root(root) as checkpointer:
-        restored = restore_right(checkpointer)
-    assert restored.step == 2
-
-    fill(root, 3)  # by one process with a 2 × 2 mesh
-    with WriterGroup(root, 4, mesh=[1, 4], shardings=BY_COLUMNS) as group:
-        assert group.run() == [0] * 4, group.children[0].noise()
-        assert group.events_of("restored") == [[{"event": "restored", "step": 3, "right": True, "skipped": []}]] * 4
-    with WriterGroup(root, 2, mesh=[2, 2], steps=1) as group:
-        assert group.run() == [0] * 2, group.children[0].noise()
-        assert group.events_of("restored") == [[{"event": "restored", "step": 3, "right": True, "skipped": []}]] * 2
-
-
 REPLICATED: dict[str, list[str]] = {name: [] for name in ("bias", "counts", "half", "scale", "weight")}
 HALVES: dict[str, list[Any]] = {"weight": ["fsdp"], "half": [None, "fsdp"], "bias": ["fsdp"], "counts": ["fsdp"]}
 

@@ -79,18 +79,6 @@ def test_a_later_token_does_not_change_earlier_logits(spec: ModelSection) -> Non
     assert (before[:, 7:] != after[:, 7:]).any(axis=-1).all()
 
 
-@pytest.mark.parametrize(
-    "spec", [pytest.param(LLAMA, id="llama"), pytest.param(GPT2, id="gpt2", marks=pytest.mark.variant)]
-)
-def test_rematerialisation_changes_no_number(spec: ModelSection) -> None:
-    kept, recomputed = (losses(model, *batch()) for model in (make(spec), with_remat(make(spec), "full")))
-    # Relative to the largest gradient of all: that of a key's bias is 0 but for rounding, because softmax ignores a
-    # constant.
-    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(kept[1]))
-    for left, right in zip(jax.tree.leaves(kept), jax.tree.leaves(recomputed), strict=True):
-        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5 * scale)
-
-
 def test_rematerialisation_keeps_one_carry_a_block() -> None:
     def scratch_bytes(remat: Remat) -> int:
         model = with_remat(make(changed(LLAMA, num_hidden_layers=8)), remat)

@@ -79,16 +79,6 @@ def test_a_scan_equals_an_unrolled_loop(with_inputs: bool, remat: Remat) -> None
         np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-5)
 
 
-def test_compilation_does_not_grow_with_the_number_of_blocks() -> None:
-    def operations(count: int) -> int:
-        layers = Axis("layers", count)
-        x = jax.eval_shape(lambda: hax.zeros((BATCH, EMBED)))
-        run = jax.jit(jax.grad(lambda stack, x: hax.sum(stack.scan(step, x)[0]).scalar()))
-        return run.lower(jax.eval_shape(lambda: Stack(layers, turned(layers, 0))), x).as_text().count("stablehlo.")
-
-    assert operations(2) == operations(40)
-
-
 def test_parameters_of_a_stack_have_roles_and_axes() -> None:
     layers, out = Axis("layers", 5), EMBED.alias("out")
     stack = Stack(layers, turned(layers, 0))

@@ -116,25 +116,6 @@ def test_a_deleted_token_cache_is_built_again_and_the_run_continues(trained: Doc
     assert [event["step"] for event in events if event["event"] == "restored"] == [10]
 
 
-def test_an_older_epoch_is_fenced(trained: Document, place: Path) -> None:
-    assert train(trained, place / "group", attempt=5)[0] == ExitCode.DONE
-    code, report, _ = train(trained, place / "group", attempt=4)
-    assert code == ExitCode.FENCED
-    assert report["epochAttempt"] == 5
-
-
-def test_a_run_falls_back_from_a_flipped_bit_in_the_newest_checkpoint_and_reports_it(
-    trained: Document, place: Path
-) -> None:
-    flip_a_bit(some_numbers(place / "root", 10))
-    code, _, events = train(trained, place / "group", attempt=2, resume_step=10)
-    assert code == ExitCode.DONE
-    fallback = next(event for event in events if event["event"] == "fallback")
-    assert fallback["step"] == 5
-    assert "step 10" in fallback["reason"]
-    assert [event["step"] for event in events if event["event"] == "step"] == [6, 7, 8, 9, 10]
-
-
 def damage_all(root: Path) -> None:
     for step in (5, 10):
         flip_a_bit(some_numbers(root, step))

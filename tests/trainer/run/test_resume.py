@@ -33,6 +33,10 @@ pytestmark = pytest.mark.slow
 STEPS = 40
 
 
+EACH_PART = ("gemma3", "deepseekV3", "qwen3Next")
+"""Together they have each kind of part: windows, sandwich norms, experts, latent attention, gated delta nets."""
+
+
 def document(tmp_path: Path, name: str, steps: int = STEPS, **options: Any) -> dict[str, Any]:
     return run_document(tmp_path / name, steps=steps, **options)
 
@@ -106,8 +110,10 @@ def test_one_process_with_four_devices_and_four_processes_with_one_agree(tmp_pat
     assert [left[step] for step in sorted(left)] == pytest.approx([right[step] for step in sorted(right)], rel=2e-4)
 
 
-@pytest.mark.variant  # `make test` shows it on the cluster
-@pytest.mark.parametrize("model", SMALL_FAMILIES)
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(name, marks=() if name in EACH_PART else pytest.mark.variant, id=name) for name in SMALL_FAMILIES],
+)
 def test_every_family_resumes_bitwise(tmp_path: Path, model: str) -> None:
     runs = [document(tmp_path, name, 14, slices=1, topology="1x2") for name in ("calm-root", "root")]
     for run in runs:
