@@ -11,7 +11,7 @@ from halcyon_api.validation import find_problems
 from halcyon_demo.comparison import compare, losses
 from halcyon_demo.documents import example, variant
 from halcyon_demo.observations import Observations
-from halcyon_demo.page import Mark, page, picture
+from halcyon_demo.page import FLIP, Mark, page, picture
 from halcyon_demo.records import Fault
 from halcyon_demo.recovery import MEANINGS, PARTS, Recovery
 from halcyon_demo.story import audited, meanwhile, with_flip
@@ -77,17 +77,19 @@ def test_summary_table_shows_the_cost_of_the_faults() -> None:
 
 def test_the_picture_shows_both_runs_and_where_one_was_hit() -> None:
     disturbed, undisturbed = losses([*steps(1, 12), *steps(11, 20, (1, 1))], RUN), losses(steps(1, 20), RUN)
-    marks = [Mark(12, "SIGKILL"), Mark(16, "operator deleted")]
+    marks = [Mark(6, FLIP), Mark(12, "SIGKILL"), Mark(16, "operator deleted")]
     text = picture(disturbed, undisturbed, marks, compare(disturbed, undisturbed, 20))
     for expected in (
         "SIGKILL",
         "operator deleted",
-        "20 steps, 2 of them repeated, difference: 0, to the last bit",
+        "difference 0 in 20 steps; 1 restart, 1 flipped bit, 2 repeated steps",
         "nats per token",
     ):
         assert expected in text
     different = losses([*steps(1, 19), line("step", 99.0, step=20, loss=1.0)], RUN)
-    assert "difference: in 1 place" in picture(different, undisturbed, marks, compare(different, undisturbed, 20))
+    assert "difference in 1 place in 20 steps" in picture(
+        different, undisturbed, marks, compare(different, undisturbed, 20)
+    )
 
 
 def test_the_page_has_what_was_printed() -> None:

@@ -13,6 +13,8 @@ from halcyon_demo.comparison import Comparison, Loss
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+FLIP = "bit flipped"
+"""Title of the mark of a bit that the demo changed."""
 _SIZE = (9.0, 3.4)
 _WIDE: dict[str, Any] = {"color": "#f4b183", "linewidth": 6, "solid_joinstyle": "round", "solid_capstyle": "round"}
 _NARROW: dict[str, Any] = {"color": "#1f3864", "linewidth": 1.1}
@@ -63,7 +65,7 @@ def picture(
             )
         axes.set_xlabel("step")
         axes.set_ylabel("loss, nats per token")
-        axes.set_title(_caption(comparison), loc="left", weight="bold")
+        axes.set_title(_caption(comparison, marks), loc="left", weight="bold")
         axes.legend(frameon=False, loc="lower left")
         axes.grid(alpha=0.25)
         axes.margins(x=0.01)
@@ -71,9 +73,17 @@ def picture(
     return svg_of(draw, _SIZE)
 
 
-def _caption(comparison: Comparison) -> str:
-    difference = "0, to the last bit" if comparison.identical else f"in {counted(len(comparison.differences), 'place')}"
-    return f"{comparison.steps} steps, {comparison.repeated} of them repeated, difference: {difference}"
+def _caption(comparison: Comparison, marks: Sequence[Mark]) -> str:
+    flips = sum(mark.title == FLIP for mark in marks)
+    difference = "0" if comparison.identical else f"in {counted(len(comparison.differences), 'place')}"
+    happened = ", ".join(
+        (
+            counted(len(comparison.groups) - 1, "restart"),
+            counted(flips, "flipped bit"),
+            counted(comparison.repeated, "repeated step"),
+        )
+    )
+    return f"difference {difference} in {counted(comparison.steps, 'step')}; {happened}"
 
 
 def page(printed: str, picture_name: str) -> str:

@@ -17,7 +17,7 @@ from halcyon_demo.install import (
     provide_images,
 )
 from halcyon_demo.observations import Failed
-from halcyon_demo.page import Mark, picture
+from halcyon_demo.page import FLIP, Mark, picture
 from halcyon_demo.recovery import Recovery
 from halcyon_demo.tables import accounts_table, cost, equality_table, recovery_table, summary_table
 from halcyon_demo.training import Training
@@ -142,7 +142,7 @@ def disturb(cluster: Cluster, view: View, training: Training) -> tuple[tuple[Rec
         view.say(f"→ step {marks[-1].step}: {what}", "yellow")
 
     with view.of(training.name, training.steps):
-        hit(FLIP_FRACTION, "bit flipped", f"a bit flips in the memory of process {FLIPPED}, and nothing says so")
+        hit(FLIP_FRACTION, FLIP, f"a bit flips in the memory of process {FLIPPED}, and nothing says so")
         flip = training.wait_for_recovery(training.flipped(marks[-1].step))
         view.say(f"  an audit finds it: {training.end('corrupted')}")
         view.say(_went_on(flip))
