@@ -20,7 +20,7 @@ SAME_LOSSES = _promise(
     "the run goes on from a verified checkpoint with **bitwise the same losses** as an undisturbed run"
 )
 LAPTOP = _promise("the same document trains on a laptop with `halcyon train run.yaml`")
-NOTHING_RUNNING = _promise("leaves nothing running")
+NOTHING_RUNNING = _promise("leaves nothing running", "CONTRIBUTING.md")
 ONE_NAMESPACE = _promise("The operator serves the namespace that it is installed in")
 UPGRADES = _promise("upgrades during which all runs train on")
 UNINSTALL = _promise("checkpoints; TrainingRuns and their pods, which train on; the resource definitions")
