@@ -26,6 +26,7 @@ from halcyon_api.mesh import run_mesh
 from halcyon_api.reading import parse_run
 from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.model import read_model
+from tests.api import documents
 from tests.trainer.models.cases import VOCAB, batch, logits, losses, make, shapes
 from tests.trainer.support.meshes import mesh_of
 
@@ -143,19 +144,8 @@ def test_a_model_that_cannot_be_built_is_refused(package: Path) -> None:
 
 
 def document(**model: Any) -> dict[str, Any]:
-    return {
-        "apiVersion": "halcyon.dev/v1alpha1",
-        "kind": "TrainingRun",
-        "metadata": {"name": "own"},
-        "spec": {
-            "accelerator": {"type": "cpu", "topology": "1x8"},
-            "model": {"family": "custom"} | model,
-            "data": {"sources": [{"name": "python", "stdlib": {}}]},
-            "optimizer": {"learningRate": 0.001, "schedule": {"cosine": {}}, "adamw": {}},
-            "trainer": {"steps": 10, "batchSize": 8, "sequenceLength": 16},
-            "checkpoint": {"root": "file:///nowhere"},
-        },
-    }
+    accelerator = {"type": "cpu", "topology": "1x8"}
+    return documents.document(spec__accelerator=accelerator, spec__model={"family": "custom"} | model)
 
 
 def test_the_form_of_a_class_is_checked_by_the_schema() -> None:

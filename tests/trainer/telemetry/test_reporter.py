@@ -256,13 +256,6 @@ def test_another_thread_can_report_tokens_while_steps_are_reported() -> None:
     assert seen.startup_seconds == StartupSeconds(imports=2, join=1, restore=2, compile=3)
 
 
-def test_utilisation_where_the_peak_is_known() -> None:
-    scene = Scene(flops_per_token=1e6, peak_flops_per_second=2 * 4096 * 1e6 / 0.4)
-    scene.start()
-    scene.steps(1, 5, seconds=0.5)
-    assert scene.reporter.report().progress.mfu == pytest.approx(0.4)
-
-
 @pytest.mark.parametrize(("process_index", "logged"), [(0, True), (1, False)])
 def test_process_0_alone_logs_steps(process_index: int, logged: bool) -> None:
     scene = Scene(process_index=process_index)
