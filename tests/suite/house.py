@@ -203,7 +203,7 @@ ROWS = (
     Row("bytes of the CRD as JSON", crd_bytes, 175_000, 175_000),
     Row("fields without a description", undescribed_fields, 0, 0),
     Row("circles of imports", import_circles, 0, 0),
-    Row("arrows between rooms", arrows, 104, 101),
+    Row("arrows between rooms", arrows, 101, 101),
 )
 
 

@@ -230,10 +230,8 @@ def _evaluation_in(store: Store, notes: list[str]) -> EvaluationDocument | None:
 
 
 def _results_in(store: Store, notes: list[str]) -> tuple[TaskResults, ...]:
-    from halcyon.evals.scores import parse_results
-
     keys = [key for key in store.list(TASKS_PREFIX) if results_step(key) is not None]
-    found = {key: parse_results(store.read(key).data) for key in keys}
+    found = {key: TaskResults.parse(store.read(key).data) for key in keys}
     notes += (
         f"{store.root}/{key} is damaged, so its results are not shown" for key, one in found.items() if one is None
     )

@@ -6,6 +6,7 @@ before it decides.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, StringConstraints, field_validator
@@ -49,6 +50,15 @@ StepNumber = NonNegativeInt
 
 TERMINATION_MESSAGE_LIMIT = 4096
 """Bytes that Kubernetes keeps of a termination message."""
+
+
+ReportedMetric = float | tuple[float, ...]
+"""A number, or one number for each layer."""
+
+
+def finite(value: float | None) -> float | None:
+    """None for infinity and NaN, which ``/status`` cannot express; the log has them."""
+    return None if value is None or not math.isfinite(value) else float(value)
 
 
 class SourceEvaluation(StatusModel):

@@ -21,14 +21,13 @@ from halcyon.evals.sandbox.running import Program
 from halcyon.evals.scores import (
     chat_core_of,
     document_of,
-    parse_results,
     pass_at_k,
     result_of,
 )
 from halcyon.evals.tasks import COUNT, final_number, human_eval_program
 from halcyon.host.errors import BadConfiguration
 from halcyon.inference.calculator import calculate
-from halcyon_api.result_documents import TASK_NAMES, results_key, results_step
+from halcyon_api.result_documents import TASK_NAMES, TaskResults, results_key, results_step
 from tests.trainer.evals import samples
 
 
@@ -244,9 +243,9 @@ def test_the_averages_need_all_their_tasks() -> None:
     assert core_of([*numbers, *of_core]) == 0.5
     assert core_of(numbers) is None
     found = document_of(7, "chat", [*numbers, *of_core], [], decides=None, finished=True, now=0.0)
-    assert parse_results(found.model_dump_json(by_alias=True, exclude_none=True).encode()) == found
+    assert TaskResults.parse(found.model_dump_json(by_alias=True, exclude_none=True).encode()) == found
     assert set(found.numbers) == {*names, "chat-core"}, "two of the 22 tasks are no CORE"
-    assert parse_results(b"{}") is None
+    assert TaskResults.parse(b"{}") is None
 
 
 def test_the_contract_has_the_names_of_all_tasks() -> None:

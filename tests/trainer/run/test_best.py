@@ -9,7 +9,6 @@ import pytest
 from halcyon.checkpoint.head import with_commit
 from halcyon.checkpoint.retention import Retention, dispensable
 from halcyon.run.best import BestWatch
-from halcyon.telemetry.evaluation import EvaluatedSets, Evaluation, averages
 from halcyon_api.checkpoint_documents import (
     CommittedStep,
     Epoch,
@@ -20,6 +19,7 @@ from halcyon_api.checkpoint_documents import (
     encode_head,
 )
 from halcyon_api.spec.evaluation import BestSpec
+from halcyon_api.status.evaluation import EvaluatedSets, Evaluation, averages
 
 EPOCH = Epoch(attempt=1, restart=0)
 HEAD = Head(owner=Owner(namespace="default", name="run"), epoch=EPOCH)

@@ -18,8 +18,8 @@ from halcyon.data.dataset import Dataset
 from halcyon.step.objectives.objective import Batch, Sums
 from halcyon.step.state import initial_state
 from halcyon.step.validation import Validation, evaluate, make_evaluation_step
-from halcyon.telemetry.evaluation import Evaluation
 from halcyon_api.spec.sources import HeldOutSpec
+from halcyon_api.status.evaluation import Evaluation
 from tests.api.documents import minimal_spec
 from tests.trainer.data.corpus import distinct_tokens, open_text, text_source
 from tests.trainer.step.test_audit import compilations

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from halcyon.data.cache.build import Built
 from halcyon.data.dataset import Dataset
 from halcyon.data.open import dataset_of, ensure_caches
+from halcyon_api.status.sources import Built
 from halcyon_api.training_run import TrainingRunSpec
 
 

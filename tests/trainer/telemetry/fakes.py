@@ -6,11 +6,11 @@ import io
 import json
 from typing import Any
 
-from halcyon.data.cache.build import Built
 from halcyon.telemetry import Clock, JsonLog, RunIdentity, RunPlan, RunReporter, StepReport
-from halcyon.telemetry.evaluation import EvaluatedSets, Evaluation
 from halcyon_api.checkpoint_documents import CommittedStep, Epoch
+from halcyon_api.status.evaluation import EvaluatedSets, Evaluation
 from halcyon_api.status.progress import Stage
+from halcyon_api.status.sources import Built
 
 IDENTITY = RunIdentity("demo", attempt=3, restart=1, process_index=0)
 FOUND = Evaluation(nats=1500.0, weight=1000.0, size_bytes=960, sequences=8, seconds=0.5)

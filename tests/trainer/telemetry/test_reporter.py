@@ -20,12 +20,12 @@ from halcyon.host.clock import process_age_seconds
 from halcyon.step.device_use import event_fields
 from halcyon.telemetry import state, termination_report
 from halcyon.telemetry.diagnostics import percentiles, step_percentiles
-from halcyon.telemetry.evaluation import EvaluatedSets, Evaluation
 from halcyon.telemetry.events import BY_NAME, COMMON
 from halcyon_api.checkpoint_documents import OriginRecord
 from halcyon_api.ends import EndCause
 from halcyon_api.result_documents import CORE_TASKS, TaskNumbers, TaskResults
 from halcyon_api.spec.trainer import in_effect
+from halcyon_api.status.evaluation import EvaluatedSets, Evaluation
 from halcyon_api.status.goodput import GoodputSeconds
 from halcyon_api.status.progress import Evaluated, Progress, ProgressReport, StartupSeconds
 from tests.trainer.step.plans import PLAN

@@ -193,8 +193,8 @@ def conversations(
 def _built(spec: TrainingRunSpec, console: Console) -> Caches:
     """Build the caches of a run, or open them. Shows the progress of each source."""
     from halcyon.commands.views.sources import format_speed
-    from halcyon.data.cache.build import Built
     from halcyon.data.open import ensure_caches
+    from halcyon_api.status.sources import Built
 
     columns = (
         SpinnerColumn(),

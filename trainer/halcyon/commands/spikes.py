@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from halcyon.host.errors import BadConfiguration
-from halcyon.telemetry.log_line import finite
 from halcyon_api.printable import harmless
 from halcyon_api.replays import replay_document
+from halcyon_api.status.progress import finite
 from halcyon_api.training_run import TrainingRun
 
 if TYPE_CHECKING:

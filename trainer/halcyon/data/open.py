@@ -18,7 +18,6 @@ import numpy as np
 from halcyon.data.batch_schedule import BatchSchedule, build_schedule
 from halcyon.data.cache.arrays import load_arrays, store_arrays
 from halcyon.data.cache.background import BackgroundCaches, CacheProgress
-from halcyon.data.cache.build import Built
 from halcyon.data.cache.ensure import CacheKeeper, Caches, RootUse
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.cache.reader import Memory, TokenReader
@@ -45,6 +44,7 @@ from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.data import DataSpec
 from halcyon_api.spec.origin import OriginSpec
 from halcyon_api.spec.sources import DataSourceSpec
+from halcyon_api.status.sources import Built
 from halcyon_api.training_run import TrainingRunSpec
 
 

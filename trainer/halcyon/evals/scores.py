@@ -10,8 +10,6 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
 from halcyon.evals.benchmarks import BENCHMARKS, Benchmark
 from halcyon.evals.core import centred, core_of
 from halcyon.evals.example import Answer, MultipleChoice, OpenQuestion
@@ -120,14 +118,6 @@ def document_of(
         finished=finished,
         time=datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
     )
-
-
-def parse_results(content: bytes | None) -> TaskResults | None:
-    """A stored document; None if it is absent or not valid."""
-    try:
-        return None if content is None else TaskResults.model_validate_json(content, by_alias=True, by_name=False)
-    except ValidationError:
-        return None
 
 
 def chat_core_of(tasks: Sequence[TaskNumbers]) -> float | None:

@@ -22,7 +22,7 @@ from halcyon.checkpoint.verify import read_manifest
 from halcyon.evals.benchmarks import Benchmark, fingerprint
 from halcyon.evals.example import Answer
 from halcyon.evals.runner import Runner, Settings
-from halcyon.evals.scores import document_of, parse_results, result_of, samples_of
+from halcyon.evals.scores import document_of, result_of, samples_of
 from halcyon.host.errors import BadConfiguration, TrainerExit
 from halcyon.host.storage.failures import StoreFailure
 from halcyon.host.storage.store import Store
@@ -221,7 +221,7 @@ class SharedRunner:
 
         def work() -> dict[str, Any]:
             try:
-                kept = parse_results(self._store.read(results_key(step)).data)
+                kept = TaskResults.parse(self._store.read(results_key(step)).data)
             except StoreFailure:
                 if not trains:
                     raise

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 
-from halcyon.telemetry.evaluation import EvaluatedSets
 from halcyon_api.checkpoint_documents import EvaluationRecord
 from halcyon_api.counting import counted
 from halcyon_api.spec.evaluation import BestSpec
+from halcyon_api.status.evaluation import EvaluatedSets
 
 
 class BestWatch:

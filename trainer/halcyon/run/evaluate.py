@@ -9,7 +9,6 @@ process computes the same bits.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -39,12 +38,12 @@ from halcyon.run.place import Place, session
 from halcyon.step.program import Program, build_program
 from halcyon.step.validation import ValidationLoss
 from halcyon.telemetry import RunReporter
-from halcyon.telemetry.evaluation import Evaluation, total, with_source
 from halcyon_api.checkpoint_documents import CommittedStep, Owner, canonical_json
 from halcyon_api.counting import counted
 from halcyon_api.result_documents import EVALUATION_KEY, EvaluationDocument, SourceSums, TaskResults
 from halcyon_api.spec.origin import OriginSpec
-from halcyon_api.status.progress import Evaluated
+from halcyon_api.status.evaluation import Evaluation, total, with_source
+from halcyon_api.status.progress import Evaluated, finite
 
 
 def evaluate_checkpoint(
@@ -257,8 +256,8 @@ class CheckpointEvaluation:
                 decides=self._wanted,
                 sources=tuple(_sums_of(source, result) for source, result in found.items()),
                 finished=finished,
-                loss=_finite(whole.loss),
-                bits_per_byte=_finite(whole.bits_per_byte),
+                loss=finite(whole.loss),
+                bits_per_byte=finite(whole.bits_per_byte),
                 time=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
             )
             self._store.write(EVALUATION_KEY, document.model_dump_json(by_alias=True, indent=2).encode())
@@ -294,10 +293,6 @@ def _sums_of(source: str, result: Evaluation) -> SourceSums:
         size_bytes=result.size_bytes,
         sequences=result.sequences,
         seconds=round(result.seconds, 6),
-        loss=_finite(result.loss),
-        bits_per_byte=_finite(result.bits_per_byte),
+        loss=finite(result.loss),
+        bits_per_byte=finite(result.bits_per_byte),
     )
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from halcyon.step.batches_override import Rows
     from halcyon.step.in_step import SeesStep
     from halcyon.step.overrides import Loss, Overrides
-    from halcyon.telemetry.evaluation import Evaluation
+    from halcyon_api.status.evaluation import Evaluation
 
 
 _CLOSE_SECONDS = 30.0

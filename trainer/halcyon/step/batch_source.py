@@ -15,8 +15,8 @@ from halcyon.data.examples import Batch
 from halcyon.data.loader import Loader
 from halcyon.step.program import Program
 from halcyon.step.state import Model, TrainState
-from halcyon.telemetry.evaluation import Evaluation
 from halcyon_api.spec.trainer import TrainerSpec
+from halcyon_api.status.evaluation import Evaluation
 
 
 class BatchSource(Protocol):

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from halcyon.telemetry import ReportedMetric
+from halcyon_api.status.progress import ReportedMetric
 
 
 class StepView(NamedTuple):

@@ -27,10 +27,10 @@ from halcyon.step.objectives.objective import Batch, Objective
 from halcyon.step.offload import on_devices
 from halcyon.step.program import Program, padded_token_bytes
 from halcyon.step.state import Model, TrainState
-from halcyon.telemetry.evaluation import EvaluatedSets, Evaluation, total
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.spec.evaluation import EVALUATION_BATCHES
 from halcyon_api.spec.trainer import TrainerSpec
+from halcyon_api.status.evaluation import EvaluatedSets, Evaluation, total
 
 _IN_FLIGHT = 2
 """Dispatched batches whose sums are not fetched yet: enough to keep the devices busy, few enough to use little memory.

@@ -12,7 +12,7 @@ from halcyon.telemetry.log_line import RunIdentity
 from halcyon.telemetry.reporter import RunReporter
 from halcyon.telemetry.requests import ProfileRequests, SaveRequests
 from halcyon.telemetry.server import TelemetryServer
-from halcyon.telemetry.state import ReportedMetric, RunPlan, StepReport
+from halcyon.telemetry.state import RunPlan, StepReport
 from halcyon.telemetry.termination import termination_report, write_termination_report
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "EventLog",
     "JsonLog",
     "ProfileRequests",
-    "ReportedMetric",
     "RunIdentity",
     "RunPlan",
     "RunReporter",

@@ -54,8 +54,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, Sequence):
         return [plain(member) for member in value]
     return value if isinstance(value, int) else str(value)
-
-
-def finite(value: float | None) -> float | None:
-    """None for infinity and NaN, which ``/status`` cannot express; the log has them."""
-    return None if value is None or not math.isfinite(value) else float(value)

@@ -15,11 +15,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Literal, get_args
 
 from halcyon.telemetry.events import EVENTS
-from halcyon.telemetry.log_line import finite
 from halcyon.telemetry.state import State
 from halcyon.telemetry.times import STEP_SECONDS_BUCKETS
 from halcyon_api.status.goodput import CAUSES, cause_label
-from halcyon_api.status.progress import Stage, StartupSeconds
+from halcyon_api.status.progress import Stage, StartupSeconds, finite
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric as Family

@@ -27,12 +27,12 @@ from halcyon.telemetry.watched import watched_groups, watched_parameters
 from halcyon_api.checkpoint_documents import CommittedStep
 from halcyon_api.local_times import local_time
 from halcyon_api.status import progress
+from halcyon_api.status.sources import Built
 
 if TYPE_CHECKING:
     import numpy as np
 
     from halcyon.checkpoint.results import SaveUnderWay
-    from halcyon.data.cache.build import Built
 
 EVENT_SECONDS = 10.0
 """Seconds between two log lines about a source that is tokenized, or about batches that are evaluated."""

@@ -9,22 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from halcyon.host.clock import microseconds, timestamp
 from halcyon.telemetry.health import Health, HealthLimits, judge
-from halcyon.telemetry.log_line import RunIdentity, finite
+from halcyon.telemetry.log_line import RunIdentity
 from halcyon.telemetry.times import STEPS_UNDER_WAY, Durations, Pace, TimeAccount
 from halcyon.telemetry.watched import WatchedParameter
 from halcyon_api.checkpoint_documents import CommittedStep, EvaluationRecord
 from halcyon_api.status import progress
 from halcyon_api.status.goodput import GoodputSeconds
-
-if TYPE_CHECKING:
-    from halcyon.data.cache.build import Built
-
-ReportedMetric = float | tuple[float, ...]
-"""A number, or one number for each layer."""
+from halcyon_api.status.progress import ReportedMetric, finite
+from halcyon_api.status.sources import Built
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from halcyon.data.cache import ensure
-from halcyon.data.cache.build import Built
 from halcyon.data.cache.ledger import LEDGER_KEY, Ledger, encode
 from halcyon.data.open import ensure_caches
+from halcyon_api.status.sources import Built
 from tests.trainer.data.cache.runs import jsonl, ledger_of, spec_of, write_jsonl
 from tests.trainer.support.datasets import open_dataset
 

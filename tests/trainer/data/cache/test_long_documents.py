@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from halcyon.data.cache.build import Built
 from halcyon.data.cache.ensure import Caches
 from halcyon.data.cache.reader import Memory, TokenReader
 from halcyon.data.cache.work import PART_TOKENS
@@ -18,6 +17,7 @@ from halcyon.data.open import ensure_caches
 from halcyon.data.sources.long_text import LONG_BYTES
 from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer import BYTE, load
+from halcyon_api.status.sources import Built
 from tests.trainer.data.cache.runs import files_below, jsonl, spec_of, whole_stream
 
 CACHE = {"shardTokens": 2**20, "workers": 1}

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halcyon.run.policy.rewards import advantages, equal_groups, passes
-from halcyon.telemetry.evaluation import Evaluation, total
 from halcyon.telemetry.history.background import Row
 from halcyon.telemetry.trackers.tracker import numbers as tracked
 from halcyon_api.spec.objective import Advantage, Deviation, PolicySpec
+from halcyon_api.status.evaluation import Evaluation, total
 
 rewards_of_groups = st.integers(2, 5).flatmap(
     lambda size: st.lists(

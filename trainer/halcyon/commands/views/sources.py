@@ -14,12 +14,12 @@ from rich.text import Text
 
 from halcyon.commands.views.picture import numbers_table
 from halcyon.commands.views.tables import FittedTable
-from halcyon.data.cache.build import Built
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.cache.reader import TokenReader
 from halcyon.data.dataset import Dataset
 from halcyon.data.layout.spans import LayoutReport
 from halcyon_api.counting import counted
+from halcyon_api.status.sources import Built
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _BINS = 48

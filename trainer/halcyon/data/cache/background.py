@@ -12,10 +12,10 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from halcyon.data.cache.build import Built
 from halcyon.data.cache.ensure import CacheKeeper, Caches
 from halcyon.data.cache.ledger import Ledger
 from halcyon.host.errors import Preempted
+from halcyon_api.status.sources import Built
 
 
 class Stopped(Exception):

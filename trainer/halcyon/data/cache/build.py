@@ -25,6 +25,7 @@ from halcyon.host.errors import BadConfiguration
 from halcyon.host.linux import freed_memory_kept
 from halcyon.host.storage.store import Store
 from halcyon_api.counting import counted
+from halcyon_api.status.sources import Built
 
 SMALL_BYTES = 32 * 2**20
 """A smaller source is tokenized faster than a pool of processes starts."""
@@ -75,20 +76,6 @@ class LastFile:
 
 class Replaced(Exception):
     """Another builder has written the ledger."""
-
-
-@dataclass(frozen=True)
-class Built:
-    """Progress of the build of a source."""
-
-    source: str
-    rows: int
-    documents: int
-    tokens: int
-    size_bytes: int
-    """Bytes of text."""
-    shards: int
-    finished: bool
 
 
 @dataclass

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from halcyon.data.cache import work
-from halcyon.data.cache.build import Built, Replaced, SourceBuild
+from halcyon.data.cache.build import Replaced, SourceBuild
 from halcyon.data.cache.election import Builder
 from halcyon.data.cache.ledger import (
     LEDGER_KEY,
@@ -57,6 +57,7 @@ from halcyon_api.checkpoint_documents import TOKENIZERS_PREFIX
 from halcyon_api.spec.data import DataSpec
 from halcyon_api.spec.sources import DataSourceSpec
 from halcyon_api.spec.tokenizer import TokenizerSpec
+from halcyon_api.status.sources import Built
 
 _POLL_SECONDS = 0.5
 _WHAT = "spec.data.cache.root: the token cache"

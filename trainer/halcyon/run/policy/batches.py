@@ -31,9 +31,9 @@ from halcyon.step.objectives.policy import SAMPLED_LOG_PROBS, Policy
 from halcyon.step.program import Program
 from halcyon.step.state import Model, TrainState
 from halcyon.step.step import sampling_part
-from halcyon.telemetry.evaluation import Evaluation
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.spec.trainer import TrainerSpec
+from halcyon_api.status.evaluation import Evaluation
 
 _TRAINING, _EVALUATION = 1, 2
 """Purposes of answers, as numbers for their keys."""

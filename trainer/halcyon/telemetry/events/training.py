@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from halcyon.telemetry.evaluation import Evaluation, with_source
 from halcyon.telemetry.events.row import STEP, Event
 from halcyon_api.counting import counted
 from halcyon_api.result_documents import task_title
+from halcyon_api.status.evaluation import Evaluation, with_source
 
 if TYPE_CHECKING:
     from halcyon.telemetry.state import State

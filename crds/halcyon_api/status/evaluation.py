@@ -15,9 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from halcyon.telemetry.log_line import finite
 from halcyon_api.spec.evaluation import BestSpec
-from halcyon_api.status.progress import Evaluated, SourceEvaluation
+from halcyon_api.status.progress import Evaluated, SourceEvaluation, finite
 
 
 @dataclass(frozen=True)
