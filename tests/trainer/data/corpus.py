@@ -183,7 +183,7 @@ def distinct_tokens(
         fraction=fraction,
         seed=seed,
         shuffle=shuffle,
-        schedule=BatchSchedule(steps=steps, batch_size=batch_size, sequence_length=sequence_length, stages=stages),
+        schedule=BatchSchedule(steps=steps, batch_size=batch_size, sequence_length=sequence_length, periods=stages),
     )
 
 

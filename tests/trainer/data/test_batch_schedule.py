@@ -28,7 +28,7 @@ def schedules(draw: st.DrawFn) -> BatchSchedule:
     ]
     stages.append(BatchScheduleEntry(from_step=35, sequence_length=LONGEST))  # all others divide it
     size, parts = draw(sizes)
-    return BatchSchedule(steps=40, batch_size=size, sequence_length=LONGEST // parts, stages=stages)
+    return BatchSchedule(steps=40, batch_size=size, sequence_length=LONGEST // parts, periods=stages)
 
 
 @settings(deadline=None)
@@ -37,7 +37,7 @@ def test_steps_follow_one_another_without_gap_or_overlap(schedule: BatchSchedule
     """Step by step, all parts of all sequences come in order; a stage starts with a new sequence."""
     position = part = tokens = 0
     for step in range(40):
-        stage = schedule.stage_of(step)
+        stage = schedule.period_of(step)
         if step == stage.first_step and part:
             position, part = position + 1, 0
         assert schedule.positions_before(step) == position + (part > 0)
@@ -72,7 +72,7 @@ def test_a_stage_that_begins_inside_a_sequence_skips_the_rest_of_it() -> None:
         steps=10,
         batch_size=3,
         sequence_length=4,
-        stages=[BatchScheduleEntry(from_step=1, batch_size=2, sequence_length=8)],
+        periods=[BatchScheduleEntry(from_step=1, batch_size=2, sequence_length=8)],
     )
     assert [array.tolist() for array in schedule.positions(0)] == [[0, 0, 1], [0, 1, 0]]
     assert [array.tolist() for array in schedule.positions(1)] == [[2, 3], [0, 0]]
@@ -102,7 +102,7 @@ def test_a_stage_keeps_the_values_that_it_does_not_set() -> None:
 
 def test_the_number_of_steps_does_not_move_any_data() -> None:
     stages = [BatchScheduleEntry(from_step=50, sequence_length=32)]
-    short, long = (BatchSchedule(steps=steps, batch_size=5, sequence_length=8, stages=stages) for steps in (20, 1000))
+    short, long = (BatchSchedule(steps=steps, batch_size=5, sequence_length=8, periods=stages) for steps in (20, 1000))
     for step in (0, 19, 49, 50, 500):
         assert [array.tolist() for array in short.positions(step)] == [array.tolist() for array in long.positions(step)]
 
@@ -149,9 +149,9 @@ def test_the_tokens_of_a_run_are_those_of_its_schedule() -> None:
 
 def test_a_run_may_begin_at_another_position_of_the_order() -> None:
     stages = [BatchScheduleEntry(from_step=10, batch_size=6), BatchScheduleEntry(from_step=30, batch_size=8)]
-    usual = BatchSchedule(steps=40, batch_size=4, sequence_length=8, stages=stages)
+    usual = BatchSchedule(steps=40, batch_size=4, sequence_length=8, periods=stages)
     for step, position in ((5, 0), (10, 0), (20, 37), (35, 9)):
-        found = BatchSchedule(steps=40, batch_size=4, sequence_length=8, stages=stages, begins=(step, position))
+        found = BatchSchedule(steps=40, batch_size=4, sequence_length=8, periods=stages, begins=(step, position))
         shift = position - usual.positions_before(step)
         for later in range(step, 40):
             assert found.positions(later)[0].tolist() == [one + shift for one in usual.positions(later)[0].tolist()]
@@ -162,7 +162,7 @@ def test_a_run_may_begin_at_another_position_of_the_order() -> None:
 
 def test_a_run_begins_with_a_whole_sequence() -> None:
     halves = [BatchScheduleEntry(from_step=30, sequence_length=8)]
-    found = BatchSchedule(steps=40, batch_size=1, sequence_length=4, stages=halves, begins=(3, 0))
+    found = BatchSchedule(steps=40, batch_size=1, sequence_length=4, periods=halves, begins=(3, 0))
     assert [(found.positions(step)[0][0], found.positions(step)[1][0]) for step in (3, 4, 5)] == [
         (0, 0),
         (0, 1),
