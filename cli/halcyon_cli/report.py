@@ -25,7 +25,8 @@ class ProcessGroup:
     """One process group on the time line, or the sum of those that are no longer in the history."""
 
     name: str
-    """``attempt.restart``; ``earlier`` for those no longer in the history; ``next`` for time before a new one starts.
+    """``attempt.restart``, after a restart in place with ``+`` and its number; ``earlier`` for those no longer in the
+    history; ``next`` for time before a new one starts.
     """
     seconds: GoodputSeconds
     from_step: int | None = None
@@ -115,7 +116,7 @@ def one_after_another(groups: Sequence[ProcessGroup]) -> tuple[ProcessGroup, ...
 
 
 def _group_name(entry: HistoryEntry) -> str:
-    return f"{entry.attempt}.{entry.restart}"
+    return f"{entry.attempt}.{entry.restart}" + (f"+{entry.in_place}" if entry.in_place else "")
 
 
 def draw(report: Report) -> str:

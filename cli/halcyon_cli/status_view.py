@@ -13,6 +13,7 @@ from rich.text import Text
 
 from halcyon.commands.views.tables import Bars, FittedTable
 from halcyon_api.counting import amount, counted, percent
+from halcyon_api.ends import COUNTERS
 from halcyon_api.status.goodput import CAUSES, LOOKS, GoodputSeconds, cause_label
 from halcyon_api.status.progress import Evaluated, Progress
 from halcyon_api.status.run_status import Phase, TrainingRunStatus
@@ -125,10 +126,10 @@ def run_view(
             "saved",
             f"step {status.checkpoint.step:,}, {_ago(status.checkpoint.time, now)} ago, {status.checkpoint.path}",
         )
-    causes = {
-        name: count for name, count in status.restarts.model_dump(by_alias=True).items() if count and name != "total"
-    }
-    fact("restarts", ", ".join(f"{count} {name}" for name, count in causes.items()) or "none")
+    counts = status.restarts.model_dump(by_alias=True)
+    causes = ", ".join(f"{counts[name]} {name}" for name in COUNTERS if counts[name])
+    in_place = f"; {status.restarts.in_place} in place" if status.restarts.in_place else ""
+    fact("restarts", f"{causes}{in_place}" or "none")
     report = read_report(name, status)
     if report is not None:
         facts.add_goodput(report)

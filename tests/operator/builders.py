@@ -238,13 +238,15 @@ def observed(
 ) -> Observed:
     """What the operator would observe. Of the deleted pods `gone` it has recorded how they ended."""
     views = tuple(map(parse_pod, pods))
+    endings, replaced = seen_endings(views, (view.ending for view in map(parse_pod, gone) if view.ending is not None))
     return replace(
         Observed(
             run=parse_run_view(document),
             settings=SETTINGS,
             jobsets=tuple(map(parse_jobset, jobsets)),
             pods=views,
-            endings=seen_endings(views, (view.ending for view in map(parse_pod, gone) if view.ending is not None)),
+            endings=endings,
+            replaced=replaced,
         ),
         **more,
     )

@@ -353,3 +353,79 @@ def test_seconds_are_exported_by_run_and_cause_and_never_decrease() -> None:
     assert sample("halcyon_badput_seconds_total", cause="lostWork") == 7
     metrics.lost_run(("team", "demo"))
     assert sample("halcyon_goodput_ratio") is None
+
+
+def in_place(number: int, at_seconds: float, **more: Any) -> dict[str, Any]:
+    return {"number": number, "process": 0, "at": precise(at_seconds), "exitCode": 137, **more}
+
+
+def again(story: AccountedRun, group: ProcessGroup, number: int) -> None:
+    """The process group ends, and starts again in its pods."""
+    story.end(group, "failed")
+    story.status = with_group(story.status, group, at(story.now), number)
+
+
+def heard(reported: Any, number: int, *ends: dict[str, Any]) -> Any:
+    return type(reported).model_validate(
+        {**reported.document(), "inPlace": number, "endsInPlace": list(ends)}, by_alias=True
+    )
+
+
+def test_a_restart_in_place_closes_its_entry_while_its_pods_run() -> None:
+    """10 s of steps and 2 s that nobody saw, then 3 s until the new process, which restores for 1 s."""
+    story, group, alive = AccountedRun(), ProcessGroup(1, 0), a_pod((1, 0), 0, 0)
+    story.begin(group)
+    story.now = 10
+    story.reconcile(pods=[alive], report=story.hear(group, 0, 10, 0, productive_step=10))
+    story.now = 12
+    again(story, group, 1)
+    assert story.reconcile(pods=[alive]).total == 12, "the new process has not answered"
+    first, second = story.status.history
+    assert first.seconds == GoodputSeconds(productive_step=10, other=2)
+    assert (first.unseen_seconds, second.seconds) == (2, None)
+    story.now = 18
+    reported = heard(story.hear(group, 15, 12, 10, restore=1, productive_step=2), 1, in_place(1, 12))
+    seconds = GoodputSeconds(productive_step=12, startup=3, restore=1, lost_work=2)
+    assert story.reconcile(pods=[alive], report=reported) == seconds
+    assert story.reconcile(pods=[alive], report=reported) == seconds
+
+
+def test_the_report_of_a_process_that_ended_in_place_divides_its_last_seconds() -> None:
+    story, group, alive = AccountedRun(), ProcessGroup(1, 0), a_pod((1, 0), 0, 0)
+    story.begin(group)
+    story.now = 4
+    story.reconcile(pods=[alive], report=story.hear(group, 0, 4, 0, productive_step=4))
+    story.now = 10
+    again(story, group, 1)
+    left = {"cause": "failed", "exitCode": 1, "message": "", "step": 8, "time": precise(10)}
+    left["seconds"] = GoodputSeconds(productive_step=8, save_blocking=2).document()
+    story.now = 12
+    reported = heard(story.hear(group, 11, 8, 8, restore=1), 1, in_place(1, 10, exitCode=1, report=left))
+    expected = GoodputSeconds(productive_step=8, save_blocking=2, startup=1, restore=1)
+    assert story.reconcile(pods=[alive], report=reported) == expected
+    assert story.status.history[0].to_step == 8
+
+
+def test_the_wait_for_a_replaced_pod_counts_by_its_cause() -> None:
+    """The pod is made 3 s after the end, and has a node 4 s later."""
+    story, group, alive = AccountedRun(), ProcessGroup(1, 0), a_pod((1, 0), 0, 0)
+    story.begin(group)
+    story.now = 10
+    story.reconcile(pods=[alive], report=story.hear(group, 0, 10, 0, productive_step=10))
+    again(story, group, 1)
+    story.now = 20
+    reported = heard(story.hear(group, 19, 10, 10, restore=1), 1, in_place(1, 10))
+    pods = [alive, a_pod((1, 0, 1), 13, 17)]
+    expected = GoodputSeconds(productive_step=10, operator_delay=3, capacity_wait=4, startup=2, restore=1)
+    assert story.reconcile(pods=pods, report=reported) == expected
+
+
+def test_a_report_of_new_processes_does_not_count_for_the_entry_of_the_old_ones() -> None:
+    story, group, alive = AccountedRun(), ProcessGroup(1, 0), a_pod((1, 0), 0, 0)
+    story.begin(group)
+    story.now = 10
+    again(story, group, 1)
+    again(story, group, 2)
+    story.now = 15
+    reported = heard(story.hear(group, 12, 1, 0, productive_step=3), 2, in_place(1, 10), in_place(2, 10))
+    assert story.reconcile(pods=[alive], report=reported) == GoodputSeconds(startup=12, productive_step=3)

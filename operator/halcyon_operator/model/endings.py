@@ -66,25 +66,32 @@ def merge_endings(*groups: Iterable[PodEnding]) -> tuple[PodEnding, ...]:
     return tuple(merged.values())
 
 
-def seen_endings(pods: Iterable[PodView], noted: Iterable[PodEnding] = ()) -> tuple[PodEnding, ...]:
+def seen_endings(
+    pods: Iterable[PodView], noted: Iterable[PodEnding] = ()
+) -> tuple[tuple[PodEnding, ...], tuple[PodEnding, ...]]:
     """The known endings, one for each process of a group: the ending of its newest pod.
 
-    Two pods have the same process and group only if a queue evicted the first one and its JobSet was resumed before the
-    next attempt. The ending of the first pod then does not concern the present processes.
+    Two pods have the same process and group if a lost pod was replaced alone, or if a queue evicted the first one and
+    its JobSet was resumed before the next attempt. The ending of the first pod then does not concern the present
+    processes.
 
     Args:
         pods: The present pods.
         noted: Endings of these pods and of deleted pods.
+
+    Returns:
+        These endings, and those of the pods that were replaced.
     """
     pods = tuple(pods)
     merged = merge_endings(noted, (pod.ending for pod in pods if pod.ending is not None))
     newest = {(ending.group, ending.process): ending for ending in sorted(merged, key=lambda one: one.at)}
     alive = {(pod.group, pod.process) for pod in pods if pod.ending is None}
-    return tuple(
+    seen = tuple(
         ending
         for ending in merged
         if ending is newest[ending.group, ending.process] and (ending.group, ending.process) not in alive
     )
+    return seen, tuple(ending for ending in merged if ending not in seen)
 
 
 def cause_of(ending: PodEnding) -> EndCause:

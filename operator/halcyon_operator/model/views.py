@@ -108,6 +108,8 @@ class JobSetView:
 
     See `decide.next.pods`.
     """
+    in_place: bool = False
+    """Whether its processes start again in their pods, so that a lost pod is replaced alone."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,11 @@ class PodView:
     def over(self) -> bool:
         """Whether all its containers have ended."""
         return self.phase in ("Succeeded", "Failed")
+
+
+def _replaces(pod: PodView) -> tuple[bool, float]:
+    """Order of the pods of one process: a Job makes another one after the first has ended."""
+    return not pod.over, pod.created_at.timestamp() if pod.created_at is not None else 0.0
 
 
 @dataclass(frozen=True)
@@ -305,6 +312,8 @@ class Observed:
     """What plans the run. Its JobSet and its pod are not in `jobsets` and `pods`."""
     endings: tuple[PodEnding, ...] = ()
     """Endings of present pods, and of deleted pods whose end was seen."""
+    replaced: tuple[PodEnding, ...] = ()
+    """Endings of pods whose process has a newer pod."""
     head: HeadReading = field(default_factory=HeadAbsent)
     report: ProgressReport | None = None
     """Progress report of process 0."""
@@ -338,8 +347,10 @@ class Observed:
     """Shortest interval between two routine reconciles of a run, so that the rate over all runs stays bounded."""
 
     def pods_of(self, group: ProcessGroup) -> list[PodView]:
-        """The pods of a process group."""
-        return [pod for pod in self.pods if pod.group == group]
+        """The pods of a process group; of a process with two pods, the one that replaces the other."""
+        own = [pod for pod in self.pods if pod.group == group]
+        newest = {pod.process: pod for pod in sorted(own, key=_replaces)}
+        return [pod for pod in own if pod is newest[pod.process]]
 
     def endings_of(self, group: ProcessGroup) -> list[PodEnding]:
         """The endings of the pods of a process group."""

@@ -17,6 +17,7 @@ def parse_jobset(document: object) -> JobSetView:
     conditions = conditions_of(status)
     completed, failed = (holds(conditions.get(kind, {})) for kind in ("Completed", "Failed"))
     end = conditions.get("Completed" if completed else "Failed", {})
+    jobs = mappings(value_at(document, "spec", "replicatedJobs"))
     return JobSetView(
         name=text(metadata.get("name")),
         uid=text(metadata.get("uid")),
@@ -30,9 +31,10 @@ def parse_jobset(document: object) -> JobSetView:
         failure_message="" if completed else text(end.get("message")),
         finished_at=moment(end.get("lastTransitionTime")) if completed or failed else None,
         created_at=moment(metadata.get("creationTimestamp")),
-        replicas=sum(count(job.get("replicas")) for job in mappings(value_at(document, "spec", "replicatedJobs"))),
+        replicas=sum(count(job.get("replicas")) for job in jobs),
         suspended=value_at(document, "spec", "suspend") is True,
         queue=text(value_at(metadata, "labels", LABEL_QUEUE), MAX_LABEL),
+        in_place=any(count(value_at(job, "template", "spec", "backoffLimit")) for job in jobs),
     )
 
 

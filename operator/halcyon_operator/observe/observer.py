@@ -178,6 +178,8 @@ class Observer:
             self._workload(run, alive, workload_age),
         )
         own = self._own.of(run, jobsets)
+        noted = (ending for ending in self._pod_endings.endings(key) if is_own(ending, run, own))
+        endings, replaced = seen_endings(pods, noted)
         return Observed(
             run=run,
             settings=self._settings,
@@ -185,9 +187,8 @@ class Observer:
             pods=pods,
             probe=_probe(run, found, seen),
             planner=_planner(run, found, seen),
-            endings=seen_endings(
-                pods, (ending for ending in self._pod_endings.endings(key) if is_own(ending, run, own))
-            ),
+            endings=endings,
+            replaced=replaced,
             head=head,
             origin=origin,
             origin_root=origin_root,

@@ -292,6 +292,10 @@ def _report(message: object, group: ProcessGroup) -> TerminationReport | None:
         report = TerminationReport.model_validate_json(message, by_alias=True, by_name=False)
     except ValidationError:
         return None
+    return report if report.attempt in (0, group.attempt) and largest_claim(report) <= LARGEST_EXACT else None
+
+
+def largest_claim(report: TerminationReport) -> int:
+    """The largest count in a termination report."""
     progress = report.progress or Progress()
-    claims = (report.step, report.checkpoint_step or 0, report.epoch_attempt or 0, *progress.counts)
-    return report if report.attempt in (0, group.attempt) and max(claims) <= LARGEST_EXACT else None
+    return max(report.step, report.checkpoint_step or 0, report.epoch_attempt or 0, *progress.counts)

@@ -28,6 +28,7 @@ from halcyon_operator.model.decision import SaveAsk
 from halcyon_operator.model.recent import Recent
 from halcyon_operator.model.untrusted import LARGEST_EXACT, mapping
 from halcyon_operator.model.views import PodView, ProcessGroup, RunKey
+from halcyon_operator.observe.pods import largest_claim
 
 TIMEOUT_SECONDS = 2.0
 MAX_REPORT_BYTES = 65_536
@@ -75,7 +76,10 @@ def parse_report(body: bytes, run: str, group: ProcessGroup) -> ReportReading:
         return ReportReading(
             problem=f"the address answers for attempt {report.attempt}, restart {report.restart} of {whose} run"
         )
-    numbers = (*report.progress.counts, report.resumed_step or 0)
+    ends = report.ends_in_place or ()
+    numbers = (*report.progress.counts, report.resumed_step or 0, report.in_place)
+    numbers += tuple(max(end.number, end.process) for end in ends)
+    numbers += tuple(largest_claim(end.report) for end in ends if end.report is not None)
     return (
         ReportReading(report)
         if max(numbers) <= LARGEST_EXACT

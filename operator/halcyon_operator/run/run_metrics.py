@@ -147,6 +147,12 @@ RUN_METRICS = (
         "counter",
     ),
     RunMetric(
+        "halcyon_run_restarts_in_place_total",
+        "Those of them in which the processes started again in their pods.",
+        "restarts.in_place",
+        kind="counter",
+    ),
+    RunMetric(
         "halcyon_run_failures_without_checkpoint",
         "Failures in a row without a new checkpoint.",
         "failures_without_checkpoint",

@@ -4,7 +4,10 @@ counts.
 The JobSet's own counters give the number of restarts and of counted restarts, also for the time when the operator was
 down. The reason of a restart comes from the endings of the pods, if they were seen. Otherwise a restart that the JobSet
 counted is a failure, and one that it did not count is a preemption. `status.jobSetRestarts` and
-`status.jobSetRestartsCounted` have the counters of the last reconcile, so every restart is counted exactly once."""
+`status.jobSetRestartsCounted` have the counters of the last reconcile, so every restart is counted exactly once.
+
+A restart in place leaves JobSet and pods as they are. The report of process 0 numbers these ends, and the history has
+the number of the last one that was counted."""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from halcyon_api.ends import EndCause
 from halcyon_api.status.run_status import Restarts, TrainingRunStatus
 from halcyon_operator.decide.record.completion import completion, early_end, final_step
 from halcyon_operator.decide.record.history import resumed_step, shown, with_end, with_group, with_report
+from halcyon_operator.decide.record.in_place import conclude_in_place, ending_in_place, ends_in_place
 from halcyon_operator.decide.record.placement import blames_for, placement_of, with_blames, with_no_room
 from halcyon_operator.decide.record.queue import with_queue_cause
 from halcyon_operator.decide.record.spec_hash import RETIRED
@@ -24,7 +28,7 @@ from halcyon_operator.decide.tell import events
 from halcyon_operator.model.decision import Change
 from halcyon_operator.model.endings import GroupEnd, conclude
 from halcyon_operator.model.history import entry_of, group_of, had_processes, present_group
-from halcyon_operator.model.untrusted import stamp
+from halcyon_operator.model.untrusted import moment, stamp
 from halcyon_operator.model.views import HeadUnreachable, JobSetView, Observed, ProcessGroup
 
 MAX_GROUPS_PER_RECONCILE = 64
@@ -53,6 +57,8 @@ def follow(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, no
     group = present_group(change.status)
     if entry_of(change.status, group) is None:
         change = change.updated(with_group(change.status, group, now))
+    again, failed = _account_in_place(observed, change.status, group, now)
+    change, failures = change.then(again), failures + failed
     change = change.then(_with_report(observed, change.status, group))
     end = _end_of_group(observed, change.status, jobset, group, now)
     if end is not None:
@@ -64,8 +70,10 @@ def follow(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, no
 
 def _with_report(observed: Observed, status: TrainingRunStatus, group: ProcessGroup) -> Change:
     """The status with the trainer's report, if it comes from the present process group."""
-    report = observed.report
+    report, entry = observed.report, entry_of(status, group)
     if report is None or (report.attempt, report.restart) != group or (step := resumed_step(report)) is None:
+        return Change(status)
+    if entry is not None and report.in_place < entry.in_place:
         return Change(status)
     resumed = events.resumed(status, group, report, step)
     status = with_report(status, group, report)
@@ -198,6 +206,31 @@ def _account_restarts(
         "job_set_restarts_counted": status.job_set_restarts_counted + counted,
     }
     return change.updated(change.status.model_copy(update=update)), failures + unseen_failures
+
+
+def _account_in_place(
+    observed: Observed, status: TrainingRunStatus, group: ProcessGroup, now: datetime
+) -> tuple[Change, int]:
+    """Count every restart in place since the last reconcile. The causes of those that the report does not have any more
+    are not known, so they count under the cause of the next one.
+
+    Returns the change, and the number of failures among the restarts.
+    """
+    change, failures = Change(status), 0
+    for found in ends_in_place(observed.report, group):
+        entry = entry_of(change.status, group)
+        if entry is None or entry.ended_at is not None or found.number <= entry.in_place:
+            continue
+        ending = ending_in_place(observed, change.status, group, found, now)
+        end, at = conclude_in_place(ending, group, found), min(moment(found.at) or now, now)
+        seen = observed if ending is None else replace(observed, endings=(ending,))
+        change = change.then(_ended(seen, change.status, group, end, end.at or at, restarting=True))
+        times = found.number - entry.in_place
+        restarts = count_restart(change.status.restarts, end.cause, times)
+        restarts = restarts.model_copy(update={"in_place": restarts.in_place + times})
+        status = change.status.model_copy(update={"restarts": restarts})
+        change, failures = change.updated(with_group(status, group, at, found.number)), failures + int(end.is_failure)
+    return change, failures
 
 
 def _concluded(

@@ -18,8 +18,10 @@ from datetime import UTC, datetime, timedelta
 from halcyon_api.status.goodput import CAUSES, CarriedGoodput, Goodput, GoodputSeconds, WorldAccount
 from halcyon_api.status.run_status import HistoryEntry, TrainingRunStatus
 from halcyon_operator.decide.record.history import measure
+from halcyon_operator.decide.record.in_place import end_after, ending_in_place
+from halcyon_operator.model.history import entry_of
 from halcyon_operator.model.untrusted import moment, precise_stamp
-from halcyon_operator.model.views import Observed, PodView, ProcessGroup
+from halcyon_operator.model.views import Observed, PodEnding, PodView, ProcessGroup
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -127,9 +129,17 @@ def _counted(
     entry: HistoryEntry, observed: Observed, status: TrainingRunStatus, book: _Book, now: datetime
 ) -> HistoryEntry:
     """An entry of the history with all known time counted; complete if its process group has ended."""
-    pods = observed.pods_of(_group(entry))
+    group, end = _group(entry), moment(entry.ended_at)
+    present = entry is entry_of(status, group)
+    pods = observed.pods_of(group)
+    endings = observed.endings_of(group)
+    if not present:  # it started again in its pods
+        pods = [pod for pod in pods if end is None or pod.created_at is None or pod.created_at <= end]
+        after = end_after(entry, observed.report)
+        ending = ending_in_place(observed, status, group, after, now) if after is not None else None
+        endings = [ending] if ending is not None else []
     hosts = status.topology.hosts if status.topology is not None else len(pods)
-    report = _newest_report(entry, observed, now)
+    report = _newest_report(entry, observed, endings, now)
     if book.process is None:
         if entry.ended_at is None and observed.run.status.waits_in_queue and not status.waits_in_queue:
             # Admitted since the last reconcile, at the latest when its first pod was created.
@@ -137,31 +147,32 @@ def _counted(
         _count_start(pods, hosts, book)
     if report is not None:
         book.add_report(*report)
-    end = moment(entry.ended_at)
     if end is None:
         if book.process is None:
             _count_waiting(pods, hosts, book, now, queued=status.waits_in_queue)
         return entry
-    if not all(pod.over for pod in pods):
+    if present and not all(pod.over for pod in pods):
         return entry  # they may still save, and report it when they end
     reported_before = book.process is not None
     unseen = book.advance(end, "other" if reported_before else "startup")
     update: dict[str, object] = {"seconds": book.close(), "unseen_seconds": unseen / 1000 if reported_before else 0.0}
     # A process group does some more steps after the preemption notice. Its termination reports have the last step.
-    done = [ending.report.step for ending in observed.endings_of(_group(entry)) if ending.report is not None]
+    done = [ending.report.step for ending in endings if ending.report is not None]
     if entry.from_step is not None and done:
         update["to_step"] = max(entry.to_step or 0, *done)
     return entry.model_copy(update=update)
 
 
-def _newest_report(entry: HistoryEntry, observed: Observed, now: datetime) -> tuple[GoodputSeconds, datetime] | None:
+def _newest_report(
+    entry: HistoryEntry, observed: Observed, endings: Sequence[PodEnding], now: datetime
+) -> tuple[GoodputSeconds, datetime] | None:
     """The newest report about the time of a process group, and its time."""
-    group = _group(entry)
     reported: list[tuple[datetime, GoodputSeconds]] = []
-    living = observed.report
-    if living is not None and (living.attempt, living.restart) == group and (at := moment(living.time)) is not None:
-        reported.append((at, living.seconds))
-    for ending in observed.endings_of(group):
+    living, own = observed.report, (entry.attempt, entry.restart, entry.in_place)
+    if living is not None and (living.attempt, living.restart, living.in_place) == own:
+        at = moment(living.time)
+        reported += [(at, living.seconds)] if at is not None else []
+    for ending in endings:
         last = ending.report
         if last is not None and last.seconds is not None and (at := moment(last.time)) is not None:
             reported.append((at, last.seconds))

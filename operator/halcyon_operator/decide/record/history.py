@@ -19,11 +19,14 @@ from halcyon_operator.model.untrusted import moment, stamp, text
 from halcyon_operator.model.views import ProcessGroup
 
 
-def with_group(status: TrainingRunStatus, group: ProcessGroup, now: datetime) -> TrainingRunStatus:
-    """The status with an entry for a new process group. The oldest entries are dropped."""
-    if entry_of(status, group) is not None:
+def with_group(status: TrainingRunStatus, group: ProcessGroup, now: datetime, in_place: int = 0) -> TrainingRunStatus:
+    """The status with an entry for a new process group, or for one that started again in its pods for the `in_place`th
+    time. The oldest entries are dropped.
+    """
+    known = entry_of(status, group)
+    if known is not None and known.in_place >= in_place:
         return status
-    entry = HistoryEntry(attempt=group.attempt, restart=group.restart, started_at=stamp(now))
+    entry = HistoryEntry(attempt=group.attempt, restart=group.restart, in_place=in_place, started_at=stamp(now))
     history = [*status.history, entry]
     dropped, kept = history[:-MAX_HISTORY], history[-MAX_HISTORY:]
     return status.model_copy(update={"history": kept, "goodput": carry(status.goodput, dropped, kept)})

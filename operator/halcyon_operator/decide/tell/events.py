@@ -6,7 +6,7 @@ from halcyon_api.counting import percent
 from halcyon_api.defaults.status import DefaultsStatus
 from halcyon_api.ends import EndReason
 from halcyon_api.status.progress import ProgressReport
-from halcyon_api.status.run_status import TrainingRunStatus
+from halcyon_api.status.run_status import HistoryEntry, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.model.decision import Event
 from halcyon_operator.model.endings import GroupEnd
@@ -36,8 +36,16 @@ def ended(status: TrainingRunStatus, group: ProcessGroup, end: GroupEnd, *, rest
     entry = entry_of(status, group)
     after = f" after step {entry.to_step}" if entry is not None and entry.to_step is not None else ""
     then = "; restarting" if restarting else ""
-    message = f"Attempt {group.attempt}, restart {group.restart} ended{after}: {end.message}{then}"
-    return (Event("Warning", EndReason(end.cause.end.event), message, f"ended/{group.attempt}.{group.restart}"),)
+    name, key = _named(entry, group)
+    message = f"{name} ended{after}: {end.message}{then}"
+    return (Event("Warning", EndReason(end.cause.end.event), message, f"ended/{key}"),)
+
+
+def _named(entry: HistoryEntry | None, group: ProcessGroup) -> tuple[str, str]:
+    """The name of a process group in a sentence, and in the key of an event."""
+    name, key = f"Attempt {group.attempt}, restart {group.restart}", f"{group.attempt}.{group.restart}"
+    times = entry.in_place if entry is not None else 0
+    return (f"{name}, in place {times}", f"{key}+{times}") if times else (name, key)
 
 
 def resumed(status: TrainingRunStatus, group: ProcessGroup, report: ProgressReport, step: int) -> tuple[Event, ...]:
@@ -49,21 +57,15 @@ def resumed(status: TrainingRunStatus, group: ProcessGroup, report: ProgressRepo
     if entry is None or entry.from_step is not None:
         return ()
     found: tuple[Event, ...] = ()
+    name, key = _named(entry, group)
     if report.head_loss is not None:
         message = f"Rebuilt the root's HEAD from its checkpoints: {report.head_loss}"
-        found += (Event("Warning", "HeadRebuilt", message, f"head/{group.attempt}.{group.restart}"),)
+        found += (Event("Warning", "HeadRebuilt", message, f"head/{key}"),)
     if report.fallback_reason is not None:
         message = f"Restored step {step}, not the newest checkpoint: {report.fallback_reason}"
-        found += (Event("Warning", "CheckpointFallback", message, f"fallback/{group.attempt}.{group.restart}"),)
+        found += (Event("Warning", "CheckpointFallback", message, f"fallback/{key}"),)
     if step > 0:
-        found += (
-            Event(
-                "Normal",
-                "Resumed",
-                f"Attempt {group.attempt}, restart {group.restart} goes on from step {step}",
-                f"resumed/{group.attempt}.{group.restart}",
-            ),
-        )
+        found += (Event("Normal", "Resumed", f"{name} goes on from step {step}", f"resumed/{key}"),)
     return found
 
 

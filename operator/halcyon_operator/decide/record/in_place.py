@@ -1,0 +1,77 @@
+"""How a process group ended whose processes started again in their pods: from the report of process 0, which has the
+last of these ends, and from the endings of pods that the operator saw. Pure.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from halcyon_api.ends import EndCause, ExitCode
+from halcyon_api.status.progress import EndInPlace, ProgressReport
+from halcyon_api.status.run_status import HistoryEntry, TrainingRunStatus
+from halcyon_operator.model.endings import GroupEnd, conclude
+from halcyon_operator.model.untrusted import moment
+from halcyon_operator.model.views import Observed, PodEnding, ProcessGroup, ProcessIndex
+
+_NOTICE = timedelta(minutes=10)
+"""Longest time between the notice of one pod and the exit of the others after their save."""
+
+
+def ends_in_place(report: ProgressReport | None, group: ProcessGroup) -> list[EndInPlace]:
+    """The ends that a report of this process group has, oldest first."""
+    own = report is not None and (report.attempt, report.restart) == group
+    return sorted((report.ends_in_place or ()) if report and own else (), key=lambda end: end.number)
+
+
+def end_after(entry: HistoryEntry, report: ProgressReport | None) -> EndInPlace | None:
+    """How the report says that an entry of the history ended, if its processes started again in their pods."""
+    found = ends_in_place(report, ProcessGroup(entry.attempt, entry.restart))
+    return next((end for end in found if end.number == entry.in_place + 1), None)
+
+
+def ending_in_place(
+    observed: Observed, status: TrainingRunStatus, group: ProcessGroup, end: EndInPlace, now: datetime
+) -> PodEnding | None:
+    """The end of the process that ended first, as an ending of its pod; None if its pod ended and nobody saw it.
+
+    Args:
+        observed: The observation.
+        status: The run's status, with the topology of the process group.
+        group: The process group.
+        end: The end.
+        now: The time.
+    """
+    topology = status.topology
+    hosts = topology.hosts // topology.slices if topology is not None else 1
+    process, at = ProcessIndex(*divmod(end.process, max(1, hosts))), min(moment(end.at) or now, now)
+    seen = [one for one in (*observed.endings, *observed.replaced) if one.group == group]
+    if end.pod_lost:
+        seen = [one for one in seen if one.process == process]
+    elif end.exit_code == ExitCode.PREEMPTED:
+        # It saved and ended because another pod got a notice.
+        seen = [one for one in seen if one.trouble in ("disrupted", "deleted") and abs(one.at - at) < _NOTICE]
+    else:
+        seen = []
+    if seen or end.pod_lost:
+        return min(seen, key=lambda one: abs(one.at - at), default=None)
+    pod = next((pod for pod in observed.pods_of(group) if pod.process == process), None)
+    return PodEnding(
+        uid=pod.uid if pod is not None else "",
+        name=pod.name if pod is not None else f"of process {end.process}",
+        run_uid=observed.run.uid,
+        group=group,
+        process=process,
+        trouble="exited",
+        at=at,
+        ended=True,
+        exit_code=end.exit_code,
+        report=end.report,
+        node=pod.node if pod is not None else "",
+        ran=True,
+    )
+
+
+def conclude_in_place(ending: PodEnding | None, group: ProcessGroup, end: EndInPlace) -> GroupEnd:
+    """The end of the process group."""
+    unseen = GroupEnd(EndCause.PREEMPTED, f"the pod of process {end.process} was replaced while no operator looked")
+    return (conclude((ending,), group) if ending is not None else None) or unseen
