@@ -24,7 +24,7 @@ from halcyon.step.batch_source import BatchSource, dataset_batches
 from halcyon.step.objectives.next_token import NextToken
 from halcyon.step.program import Program
 from halcyon.step.state import TrainState
-from halcyon.telemetry import RunIdentity, RunReporter, StepReport
+from halcyon.telemetry import RunReporter, StepReport
 from halcyon.telemetry.history.background import Row
 from halcyon_api.spec.trainer import TrainerSpec
 
@@ -214,7 +214,7 @@ def bisect(
     context = resolve_context(document, {}, on_cpu=on_cpu)
     losses: dict[int, float] = {}
     documents: dict[DocumentPlace, DocumentLoss] = {}
-    reporter = RunReporter(RunIdentity(run=context.owner.name), run_plan(context), _Log(say))
+    reporter = RunReporter(context.identity, run_plan(context), _Log(say))
     reporter.listen(_Losses(losses))
 
     def source(dataset: Dataset, program: Program, settings: TrainerSpec) -> BatchSource:

@@ -20,7 +20,7 @@ from typing import Any
 from halcyon.data.batch_schedule import build_schedule
 from halcyon.host.errors import BadConfiguration
 from halcyon.host.memory import check_memory, machine_memory
-from halcyon.telemetry import RunPlan
+from halcyon.telemetry import RunIdentity, RunPlan
 from halcyon.weights.model_file import read_model
 from halcyon_api.base import InvalidRun
 from halcyon_api.checkpoint_documents import Epoch, Owner
@@ -67,6 +67,12 @@ class Context:
     def name(self) -> str:
         """The run's namespace and name."""
         return f"{self.owner.namespace}/{self.owner.name}"
+
+    @property
+    def identity(self) -> RunIdentity:
+        """The process in the logs and reports."""
+        epoch = self.epoch or Epoch(attempt=0, restart=0)
+        return RunIdentity(self.owner.name, epoch.attempt, epoch.restart, self.process_index)
 
     @property
     def mesh(self) -> ResolvedMesh:

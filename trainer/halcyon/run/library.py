@@ -16,7 +16,7 @@ from halcyon.host.root_lock import held_root
 from halcyon.host.storage.retry_budget import RetryBudget
 from halcyon.run.context import resolve_context, retry_seconds, run_plan, written
 from halcyon.run.outcome import error_outcome, in_words
-from halcyon.telemetry import EventLog, RunIdentity, RunReporter, StepReport, open_log, termination_report
+from halcyon.telemetry import EventLog, RunReporter, StepReport, open_log, termination_report
 from halcyon.telemetry.history.background import Row
 from halcyon_api.checkpoint_documents import CommittedStep
 from halcyon_api.ends import EndCause
@@ -177,7 +177,7 @@ def train(
         raise BadConfiguration(
             f"spec.task: halcyon.train only trains; run the task {spec.task} with `halcyon train RUN.YAML`"
         )
-    identity = RunIdentity(run=context.owner.name)
+    identity = context.identity
     events: EventLog = _NoLog() if log is None else open_log(log, identity, steps=spec.trainer.steps)
     reporter = RunReporter(identity, run_plan(context), events)
     reporter.listen(_HookListener(sets, spec.trainer.steps))

@@ -47,7 +47,6 @@ from halcyon.telemetry import (
 from halcyon.telemetry.health import STORE_SECONDS, HealthLimits, Watchdog
 from halcyon.telemetry.termination import STACKS_LENGTH, clip, outcome
 from halcyon_api.ends import EndCause
-from halcyon_api.spec.budget import BudgetSpec
 from halcyon_api.spec.checkpoint import normal_root
 from halcyon_api.status.progress import Stage as WorkStage
 from halcyon_api.training_run import Task
@@ -85,11 +84,19 @@ The kernel reports it in milliseconds.
 """
 
 
-def _seconds_left(budget: BudgetSpec | None) -> float | None:
-    """Seconds until `spec.budget.until`. None: the budget has no time."""
-    if budget is None or budget.until is None:
+def _seconds_left(context: Context) -> float | None:
+    """Seconds until `spec.budget.until`. None: the budget has no time, or the operator ends the run.
+
+    Raises:
+        BadConfiguration: The time has passed.
+    """
+    budget = context.spec.budget
+    if context.in_pod or budget is None or budget.until is None:
         return None
-    return datetime.fromisoformat(budget.until).timestamp() - time.time()
+    left = datetime.fromisoformat(budget.until).timestamp() - time.time()
+    if left <= 0:
+        raise BadConfiguration(f"spec.budget.until: {budget.until} has passed; give the run a later time")
+    return left
 
 
 def run_training(
@@ -134,35 +141,23 @@ def run_training(
             on_cpu=on_cpu,
             overrides=overrides,
         )
-        if branch is None:
-            _hold(held, context, command, takes_over)
-        aside = move_aside(context.spec, document) if fresh else None
+        budget = _seconds_left(context)
+        unset = set_variables(context.spec.env, os.environ)
+        raise_memory_lock()
+        if context.own_devices is not None:
+            # early: each thread that exists already may have a heap of its own, which would keep memory too
+            keep_freed_memory()
+        if branch is not None:
+            from halcyon.run.branching import branched  # imports JAX, so only after the variables of the document
+
+            context = branched(context, branch)
+        spec = context.spec
+        if spec.task == "train" and not context.in_pod:
+            held.enter_context(held_root(spec.checkpoint.root, command, takes_over=takes_over))
+        aside = move_aside(spec, document) if fresh else None
     except TrainerExit as error:
         _leave_unstarted(error, environ)
-    spec = context.spec
-    budget = None if context.epoch is not None else _seconds_left(spec.budget)  # in a cluster the operator ends the run
-    if budget is not None and budget <= 0:
-        past = f"spec.budget.until: {spec.budget.until if spec.budget else ''} has passed; give the run a later time"
-        _leave_unstarted(BadConfiguration(past), environ)
-    unset = set_variables(spec.env, os.environ)
-    raise_memory_lock()
-    if context.own_devices is not None:
-        # early: each thread that exists already may have a heap of its own, which would keep memory too
-        keep_freed_memory()
-    if branch is not None:
-        context = _branched(context, branch, environ)
-        spec = context.spec
-        try:
-            _hold(held, context, command, takes_over)
-        except TrainerExit as error:
-            _leave_unstarted(error, environ)
-    identity = RunIdentity(
-        run=context.owner.name,
-        attempt=context.epoch.attempt if context.epoch else 0,
-        restart=context.epoch.restart if context.epoch else 0,
-        process_index=context.process_index,
-    )
-    trains = spec.has_steps
+    identity, trains = context.identity, spec.has_steps
     log = open_log(_own_stdout(), identity, steps=spec.trainer.steps if trains else None, json_lines=json_lines)
     limits = HealthLimits(floor_seconds=float(spec.recovery.step_timeout_seconds))
     reporter = RunReporter(identity, run_plan(context), log, limits=limits, work=_WORK[spec.task])
@@ -180,19 +175,7 @@ def run_training(
         if budget is not None:
             call_after(budget, lambda: os.kill(os.getpid(), signal.SIGTERM))
         server = _server(context, reporter, requests, profile_requests)
-        watchdog = Watchdog(
-            reporter.health,
-            lambda health, stacks, path: reporter.event(
-                "hung",
-                seconds=health.idle_seconds,
-                limit_seconds=health.limit_seconds,
-                path=path,
-                stacks=clip(stacks, STACKS_LENGTH),
-            ),
-            functools.partial(_keep_stacks, context, identity),
-            ending.hung,
-            on_pause=lambda seconds: reporter.adds(paused_seconds=seconds),
-        )
+        watchdog = _watchdog(context, reporter, ending)
         joined = functools.partial(_share_hangs, watchdog)
         if trains and context.process_index == 0 and spec.telemetry.trackers is not None:
             from halcyon.telemetry.trackers.opening import open_trackers  # imports TensorStore, so only with trackers
@@ -402,6 +385,23 @@ class _Ending:
         self.leave(EndCause.PREEMPTED, self.in_words(_NOTICE_MESSAGES[self._context.spec.task]))
 
 
+def _watchdog(context: Context, reporter: RunReporter, ending: _Ending) -> Watchdog:
+    """Ends a process that hangs, after it has reported and kept its stacks."""
+    return Watchdog(
+        reporter.health,
+        lambda health, stacks, path: reporter.event(
+            "hung",
+            seconds=health.idle_seconds,
+            limit_seconds=health.limit_seconds,
+            path=path,
+            stacks=clip(stacks, STACKS_LENGTH),
+        ),
+        functools.partial(_keep_stacks, context),
+        ending.hung,
+        on_pause=lambda seconds: reporter.adds(paused_seconds=seconds),
+    )
+
+
 def _share_hangs(watchdog: Watchdog, processes: ProcessGroup) -> None:
     """Let the watchdogs of all processes write stacks when one of them hangs."""
     if processes.lifeline is not None:
@@ -418,11 +418,11 @@ def _report_refused(reporter: RunReporter, context: Context, root: str, failure:
     reporter.store_refuses(what, f"{root} refuses access ({failure})", seconds, end=end)
 
 
-def _keep_stacks(context: Context, identity: RunIdentity, stacks: str) -> str:
+def _keep_stacks(context: Context, stacks: str) -> str:
     # It imports TensorStore, which the loop has imported by then.
     from halcyon.telemetry.diagnostics import keep_stacks
 
-    return keep_stacks(context.spec.checkpoint, identity, stacks, timeout_seconds=STORE_SECONDS)
+    return keep_stacks(context.spec.checkpoint, context.identity, stacks, timeout_seconds=STORE_SECONDS)
 
 
 def _own_stdout() -> TextIO:
@@ -443,21 +443,6 @@ def _tried(step: Callable[[], Result]) -> Result | None:
         with suppress(BaseException):
             traceback.print_exception(error)
         return None
-
-
-def _hold(held: ExitStack, context: Context, command: str, takes_over: Callable[[str], bool]) -> None:
-    """Hold the checkpoint root of a training outside a cluster; see `halcyon.host.root_lock`."""
-    if context.spec.task == "train" and not context.in_pod:
-        held.enter_context(held_root(context.spec.checkpoint.root, command, takes_over=takes_over))
-
-
-def _branched(context: Context, branch: Branch, environ: Mapping[str, str]) -> Context:
-    from halcyon.run.branching import branched  # imports JAX, so only after the variables of the document are set
-
-    try:
-        return branched(context, branch)
-    except TrainerExit as error:
-        _leave_unstarted(error, environ)
 
 
 def _leave_unstarted(error: TrainerExit, environ: Mapping[str, str]) -> NoReturn:
