@@ -25,31 +25,27 @@ def holds_within(
     timeout_seconds: float,
     *,
     interval_seconds: float = 0.1,
-    clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
-    factor: Callable[[], float] = machine.factor,
-    factor_now: Callable[[], float] = lambda: machine.measure().factor,
 ) -> bool:
     """Whether `condition()` became true within `timeout_seconds` of the reference machine; returns as soon as it is
     true.
 
-    The condition is checked at least once, and then at intervals that grow with the wait. `factor` and `factor_now`
-    return how slow this machine was at the start and is now; both are called only after the limit of the reference
-    machine has passed.
+    The condition is checked at least once, and then at intervals that grow with the wait. How slow this machine is, is
+    asked only after the limit of the reference machine has passed.
     """
-    began = clock()
+    began = time.monotonic()
     deadline = began + timeout_seconds
     allowed = 1.0
     while not condition():
-        if clock() >= deadline:
-            slower = max(factor(), allowed)
+        if time.monotonic() >= deadline:
+            slower = max(machine.factor(), allowed)
             if slower < _WORTH_WAITING * allowed:
-                slower = factor_now()
+                slower = machine.measure().factor
             if slower < _WORTH_WAITING * allowed:
                 return False
             allowed = slower
             deadline = began + timeout_seconds * allowed
-        pause(max(interval_seconds, _SHARE * (clock() - began)))
+        pause(max(interval_seconds, _SHARE * (time.monotonic() - began)))
     return True
 
 
