@@ -5,10 +5,5 @@ one module for each section of its spec in `spec` and of its status in `status`)
 (`environment`), the reports of the trainer (`status.progress`), the causes of an end (`ends`), the documents of a
 checkpoint root (`checkpoint_documents`) and the names of the objects in the cluster (`names`). The custom resource
 definition and its reference are generated from these types (`generate`). The package imports neither JAX nor kopf nor a
-Kubernetes client.
+Kubernetes client, and importing it imports none of its modules.
 """
-
-from halcyon_api.reading import load_run
-from halcyon_api.training_run import API_VERSION, GROUP, KIND, PLURAL, VERSION, TrainingRun
-
-__all__ = ["API_VERSION", "GROUP", "KIND", "PLURAL", "VERSION", "TrainingRun", "load_run"]

@@ -19,8 +19,8 @@ def test_every_exit_code_has_one_cause_except_an_ordinary_failure() -> None:
 
 def test_every_counter_is_a_field_of_the_status_with_a_sentence() -> None:
     document = Restarts().model_dump(by_alias=True)
-    assert [*document] == ["total", *COUNTERS]
-    counters = [field for name, field in Restarts.model_fields.items() if name != "total"]
+    assert [*document] == ["total", "inPlace", *COUNTERS]
+    counters = [field for name, field in Restarts.model_fields.items() if name not in ("total", "in_place")]
     assert all(field.description and field.description.endswith(".") for field in counters)
 
 

@@ -144,8 +144,8 @@ class RecoverySpec(ApiModel):
     steps of its size."""
     divergence: DivergenceSpec = Field(default_factory=DivergenceSpec)
     """The reaction to a loss that is not finite or jumps."""
-    in_place: bool = True
-    """A lost process starts again in its pod, and a lost pod is replaced alone; the others wait. `false`: every restart
+    in_place: bool = False
+    """A lost process starts again in its pod, and a lost pod is replaced alone; the others wait. Default: a restart
     replaces all pods."""
     elastic: ElasticSpec | None = None
     """Continue with fewer slices while there is no room for all. Default: wait for all slices."""

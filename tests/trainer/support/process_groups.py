@@ -172,6 +172,8 @@ class TrainerProcesses:
     """The checkpoint root whose compiled programs later runs of the same document may use."""
     document_key: str = ""
     """See `document_key`."""
+    environments: list[dict[str, str]] = field(default_factory=list)
+    """The environment of each process."""
 
     @property
     def leader(self) -> Process:
@@ -195,6 +197,17 @@ class TrainerProcesses:
         finally:
             self.reap()
         return self
+
+    def renewed(self, index: int) -> Process:
+        """A new process in the place of one that has ended: that of a new pod."""
+        old = self.processes[index]
+        command = old.popen.args
+        assert isinstance(old.popen, subprocess.Popen)
+        popen = subprocess.Popen(
+            command, env=self.environments[index], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.processes[index] = Process(index, popen, old.termination_log, old.port)
+        return self.processes[index]
 
     def signal(self, number: signal.Signals, index: int) -> None:
         """Send a signal to one process."""
@@ -223,6 +236,7 @@ def start_processes(
     inside: Sequence[Sequence[str]] = (),
     share_programs: bool = True,
     own_interpreter: bool = False,
+    supervised: bool = False,
 ) -> TrainerProcesses:
     """Start a process group as a JobSet does: one process a host. Each process gets its place from its environment.
 
@@ -241,6 +255,7 @@ def start_processes(
             machine.
         own_interpreter: Start a new interpreter instead of forking: for a module that changes something before the
             trainer is imported.
+        supervised: Start each process below a supervisor, as in a pod of a run with `recovery.inPlace`.
         share_programs: Use the programs that earlier runs of this document have compiled, and keep those of this run
             for later ones.
     """
@@ -248,7 +263,7 @@ def start_processes(
     run = parse_run(document)
     topology = run.spec.accelerator.resolve()
     coordinator = f"{address}:{free_port()}"
-    compiled = directory.parent / "xla"
+    compiled, agent_port = directory.parent / "xla", free_port()
     count = 1 if one_process else topology.processes
     root = _folder_of(document) if share_programs else None
     key = document_key(run.spec, count)
@@ -258,6 +273,7 @@ def start_processes(
         else:
             shared.programs.copy_into(root, key)
     processes: list[Process] = []
+    environments: list[dict[str, str]] = []
     for index in range(count):
         port = free_port()
         own = {
@@ -295,15 +311,19 @@ def start_processes(
             environment |= pod.variables()
         place = inside[index] if inside else ()
         arguments = ["train", str(path), "--json", "--compilation-cache", str(compiled)]
+        if supervised:
+            module, arguments = "halcyon.host.agent.supervisor", [str(path)]
+            environment |= {"HALCYON_AGENT_PORT": str(agent_port), "HOME": str(directory.parent)}
         popen = (
             _started_in(place, module, arguments, environment)
-            if place or own_interpreter
+            if place or own_interpreter or supervised
             else Forked(module, arguments, environment)
         )
         process = Process(index, popen, termination_log, port)
         process.follow()
         processes.append(process)
-    return TrainerProcesses(processes, root, key)
+        environments.append(environment)
+    return TrainerProcesses(processes, root, key, environments)
 
 
 def _folder_of(document: dict[str, Any]) -> Path | None:

@@ -40,6 +40,7 @@ def test_a_new_process() -> None:
         "attempt": 3,
         "restart": 1,
         "processIndex": 0,
+        "inPlace": 0,
         "stage": "starting",
         "startedAt": "2026-03-01T11:59:58.000Z",
         "time": "2026-03-01T12:00:00.000Z",

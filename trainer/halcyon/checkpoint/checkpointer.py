@@ -12,7 +12,7 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from statistics import median_low
@@ -69,6 +69,8 @@ class Checkpointer:
         token: Makes a fresh random word of letters and digits.
         limits: Time limits and bounds.
         retry_budget: Retries while the root rejects the credentials, until `opened` is called. Default: no retries.
+        writers: The nonces of the starts in these pods, that of this one last. Default: a fresh one, and any other
+            writer of this epoch may have the root.
         callbacks: Functions to call after saves and reads. Default: none.
 
     Raises:
@@ -90,6 +92,7 @@ class Checkpointer:
         token: Callable[[], str] = lambda: secrets.token_hex(4),
         limits: Limits = USUAL_LIMITS,
         retry_budget: RetryBudget | None = None,
+        writers: Sequence[str] = (),
         callbacks: Callbacks = NO_CALLBACKS,
     ) -> None:
         self._spec, self._run, self._processes, self._limits, self._clock = spec, run, processes, limits, clock
@@ -113,7 +116,8 @@ class Checkpointer:
                 store,
                 owner=owner,
                 epoch=epoch,
-                writer=token(),
+                writer=writers[-1] if writers else token(),
+                earlier=writers[:-1],
                 fingerprints=run.fingerprints,
                 expected_step=expected_step,
             )

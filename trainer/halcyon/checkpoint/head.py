@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from halcyon.checkpoint.retention import Retention, kept_as_best, kept_for_verification
 from halcyon.host.errors import Fenced, RootTaken
@@ -32,7 +32,15 @@ from halcyon_api.checkpoint_documents import (
 _LONGEST_REASON = 1024
 
 
-def take(head: Head | None, *, owner: Owner, epoch: Epoch | None, writer: str, root: str) -> Head:
+def take(
+    head: Head | None,
+    *,
+    owner: Owner,
+    epoch: Epoch | None,
+    writer: str,
+    root: str,
+    earlier: Collection[str] = (),
+) -> Head:
     """HEAD after a process took the root.
 
     Args:
@@ -41,10 +49,12 @@ def take(head: Head | None, *, owner: Owner, epoch: Epoch | None, writer: str, r
         epoch: Epoch of the run; None outside a cluster: the attempt after the last one.
         writer: Nonce of the process.
         root: Address of the root, for error messages.
+        earlier: The nonces of the earlier starts in the same pods. If there are any, another writer of this epoch is
+            one of pods that have replaced these.
 
     Raises:
         RootTaken: The root belongs to another run.
-        Fenced: A newer epoch has the root.
+        Fenced: A newer epoch has the root, or newer pods have.
     """
     if head is None:
         return Head(owner=owner, epoch=epoch or Epoch(attempt=1, restart=0), writer=writer, starts=1)
@@ -55,7 +65,7 @@ def take(head: Head | None, *, owner: Owner, epoch: Epoch | None, writer: str, r
         )
     if epoch is None:
         epoch = Epoch(attempt=head.epoch.attempt + 1, restart=0)
-    if epoch < head.epoch:
+    if epoch < head.epoch or (earlier and epoch == head.epoch and head.writer not in {*earlier, writer}):
         raise _fenced(head, epoch, root)
     return head.model_copy(update={"owner": owner, "epoch": epoch, "writer": writer, "starts": head.starts + 1})
 

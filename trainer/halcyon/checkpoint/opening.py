@@ -9,6 +9,7 @@ checkpoints.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from halcyon.checkpoint.collect import FIRST, LAST, mark_left, unlisted_prefixes, unnamed
@@ -36,6 +37,7 @@ def take_root(
     writer: str,
     fingerprints: documents.Fingerprints,
     expected_step: int,
+    earlier: Sequence[str] = (),
 ) -> tuple[HeadKeeper, str | None]:
     """Make this process the only writer of a root.
 
@@ -55,7 +57,7 @@ def take_root(
     for _ in range(_TRIES):
         present = store.read(documents.HEAD_KEY)
         head, loss = load_head(store, present)
-        wanted = take(head, owner=owner, epoch=epoch, writer=writer, root=store.root)
+        wanted = take(head, owner=owner, epoch=epoch, writer=writer, root=store.root, earlier=earlier)
         if loss is not None:
             wanted = wanted.model_copy(update={"rebuilt": documents.RebuiltHead(reason=loss, epoch=wanted.epoch)})
         _expect_checkpoint(head, expected_step, store.root)

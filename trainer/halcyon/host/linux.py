@@ -26,6 +26,7 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,6 +35,7 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 _USUAL_TRIM_THRESHOLD, _USUAL_MMAP_THRESHOLD = 2**26, 2**25
 """The thresholds that glibc itself reaches in a process that has freed large blocks."""
 _USUAL_TOP_PAD = 2**17
+_PR_SET_PDEATHSIG = 1
 KEPT_BYTES = 512 * 2**20
 BLOCK_BYTES = 64 * 2**20
 """The heap of a thread has this size in glibc, so larger blocks do not fit into one."""
@@ -56,6 +58,12 @@ def keep_freed_memory() -> bool:
         # glibc makes up to eight heaps a processor, and each of them would keep memory.
         library.mallopt(_M_ARENA_MAX, max(2, len(os.sched_getaffinity(0))))
     return _keep()
+
+
+def end_with_parent() -> None:
+    """Let the kernel end this process when the thread that started it ends."""
+    if (library := _c_library()) is not None:
+        library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 @contextmanager

@@ -185,7 +185,16 @@ def open_checkpoints(place: Place, prints: Fingerprints, vocabulary: int, reques
     """Take the root. A collective; raises as `Checkpointer` does."""
     spec, context, reporter = place.spec, place.context, place.reporter
 
+    link, lineage = context.link, context.lineage
+
+    def on_newest(committed: CommittedStep | None) -> None:
+        reporter.found_checkpoint(committed)
+        if link is not None and committed is not None:
+            link.committed(committed.step)
+
     def on_commit(save: SaveReport) -> None:
+        if link is not None:
+            link.committed(save.checkpoint.step)
         reporter.event("checkpoint", save.checkpoint, blocked_seconds=save.blocked_seconds)
         reporter.adds(checkpoint_save_seconds=save.copy_seconds + save.commit_seconds)
         reporter.knows(save_interval_seconds=save.interval_seconds)
@@ -216,12 +225,13 @@ def open_checkpoints(place: Place, prints: Fingerprints, vocabulary: int, reques
         processes=place.processes,
         expected_step=context.resume_step,
         retry_budget=place.retry_budget,
+        writers=() if lineage is None else lineage.writers,
         callbacks=Callbacks(
             on_commit=on_commit,
             on_failure=on_failure,
             on_warning=reporter.warning,
             on_read_back=on_read_back,
-            on_newest=reporter.found_checkpoint,
+            on_newest=on_newest,
         ),
     )
 

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from halcyon.data.batch_schedule import build_schedule
+from halcyon.host.agent.lineage import Lineage
+from halcyon.host.agent.link import Link
 from halcyon.host.errors import BadConfiguration
 from halcyon.host.memory import check_memory, machine_memory
 from halcyon.telemetry import RunIdentity, RunPlan
@@ -55,6 +57,10 @@ class Context:
     """Seconds from a preemption notice to the end of the process; None: no limit."""
     on_cpu: bool = False
     """Whether to train on the processor instead of the document's accelerator, on the user's own machine."""
+    link: Link | None = None
+    """The connection to the pod's supervisor, if there is one."""
+    lineage: Lineage | None = None
+    """The earlier starts in these pods, once all processes have met."""
     save_token: str = ""
     """Token that a request for a checkpoint over HTTP must contain; empty: such requests are rejected."""
 

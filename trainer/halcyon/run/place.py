@@ -6,6 +6,7 @@ inside one. The task ``data`` needs none: its processes share only the token cac
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,16 +15,21 @@ import jax
 from jax.sharding import Mesh
 
 from halcyon.checkpoint.origin import OtherRun, origin_store
+from halcyon.host.agent.link import Link
 from halcyon.host.errors import TrainerExit
 from halcyon.host.storage.retry_budget import RetryBudget
 from halcyon.host.storage.store import Store
 from halcyon.parallel.device_mesh import build_mesh
 from halcyon.parallel.devices import check_device_memory, check_host_memory, check_narrow
-from halcyon.parallel.process_group import ProcessGroup, join, leave
+from halcyon.parallel.process_group import JOIN_TIMEOUT_SECONDS, CouldNotJoin, ProcessGroup, join, leave
 from halcyon.run.context import Context, adapt_to_devices
 from halcyon.telemetry import RunReporter
 from halcyon_api.spec.origin import OriginSpec
+from halcyon_api.status.progress import EndInPlace
 from halcyon_api.training_run import TrainingRunSpec
+
+REJOIN_TIMEOUT_SECONDS = 600
+"""Longest wait of a process that starts again in its pod for the pods of the others. Then all pods are replaced."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,26 @@ class Place:
         return OtherRun(origin, store, self.context.owner, self.processes)
 
 
+def _met(context: Context, link: Link, reporter: RunReporter) -> Context:
+    """The place of this process after the supervisors of all pods have met: every earlier process has ended.
+
+    Raises:
+        CouldNotJoin: The others did not come in time.
+    """
+    seconds = REJOIN_TIMEOUT_SECONDS if link.starts_again else JOIN_TIMEOUT_SECONDS
+    try:
+        lineage = link.wait_for_others(seconds)
+    except TimeoutError:
+        raise CouldNotJoin(
+            f"process {context.process_index} of {context.process_count} waited {seconds} s for the other pods; "
+            "check the pods that are not running"
+        ) from None
+    reporter.knows(
+        in_place=lineage.number, ends_in_place=[EndInPlace.model_validate_json(json.dumps(end)) for end in lineage.ends]
+    )
+    return replace(context, lineage=lineage)
+
+
 @contextmanager
 def session(
     context: Context,
@@ -104,6 +130,8 @@ def session(
         BadConfiguration: There is no usable address of the coordinator.
     """
     reporter.stage("joining")
+    if context.link is not None:
+        context = _met(context, context.link, reporter)
     processes = join(
         context.coordinator, context.process_index, context.process_count, context.own_devices, on_loss=on_lost_process
     )

@@ -16,10 +16,12 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
+from halcyon.host.agent.link import Link
 from halcyon.host.documents import set_variables
 from halcyon.host.errors import BadConfiguration, Corrupted, Fenced, TrainerExit
 from halcyon.host.last_resort import call_after, end_within
@@ -113,6 +115,7 @@ def run_training(
     branch: Branch | None = None,
     command: str = "halcyon train",
     takes_over: Callable[[str], bool] = lambda sentence: False,
+    link: Link | None = None,
 ) -> NoReturn:
     """Run the task of the document and exit. The exit code says how the run ended.
 
@@ -130,6 +133,7 @@ def run_training(
         command: What the user typed, which goes on with the run.
         takes_over: Whether to stop another process of this machine that trains in the root, as the sentence says. Not
             asked in a pod, whose newer attempt takes the root from an older one.
+        link: The connection to the supervisor of the pod.
     """
     held = ExitStack()  # until the process exits
     try:
@@ -141,6 +145,7 @@ def run_training(
             on_cpu=on_cpu,
             overrides=overrides,
         )
+        context = replace(context, link=link)
         budget = _seconds_left(context)
         unset = set_variables(context.spec.env, os.environ)
         raise_memory_lock()
@@ -160,7 +165,8 @@ def run_training(
     identity, trains = context.identity, spec.has_steps
     log = open_log(_own_stdout(), identity, steps=spec.trainer.steps if trains else None, json_lines=json_lines)
     limits = HealthLimits(floor_seconds=float(spec.recovery.step_timeout_seconds))
-    reporter = RunReporter(identity, run_plan(context), log, limits=limits, work=_WORK[spec.task])
+    age = None if link is None else link.age_seconds
+    reporter = RunReporter(identity, run_plan(context), log, limits=limits, work=_WORK[spec.task], age_seconds=age)
     ending = _Ending(command, context, reporter)
     requests, profile_requests = SaveRequests(), ProfileRequests()
     retry_budget = RetryBudget(

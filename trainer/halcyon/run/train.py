@@ -44,6 +44,7 @@ from halcyon.run.programs import KeptPrograms, Programs, open_cache
 from halcyon.run.recorded_tuning import RunChoice
 from halcyon.run.replay import Replay, rounded
 from halcyon.run.setup import Setup
+from halcyon.run.spare import Spare
 from halcyon.step.batch_source import BuildBatchSource, dataset_batches
 from halcyon.step.batches_override import BatchesOverride
 from halcyon.step.in_step import InStep
@@ -192,6 +193,8 @@ def train(
         )  # fmt: skip
         callbacks: list[Callback] = [programs] if replay is None else [programs, replay]
         last.callback(lambda: [callback.close() for callback in reversed(callbacks)])
+        if context.link is not None:
+            callbacks.append(Spare(context.link))
         callbacks.extend(features_of(setup))  # one by one: if one fails, those before it are closed
         checkpointer.opened()
         choice.keep()

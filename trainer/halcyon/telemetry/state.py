@@ -78,6 +78,8 @@ class State:
     pace: Pace = field(default_factory=Pace)
     durations: Durations = field(default_factory=Durations)
 
+    in_place: int = 0
+    ends_in_place: list[progress.EndInPlace] | None = None
     resumed_step: int | None = None
     last_step: StepReport | None = None
     batches: int = 0

@@ -1,0 +1,69 @@
+"""What outlives the processes of a run in its pods. Pure.
+
+Every supervisor keeps it, so a new pod of process 0 learns it from the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+MAX_ENDS = 16
+MAX_WRITERS = 64
+"""More starts in a row than can end before they take the root."""
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """The starts of the processes in these pods, until now."""
+
+    number: int = 0
+    """Starts before the present one."""
+    writers: tuple[str, ...] = ()
+    """The nonces with which process 0 takes the checkpoint root, the present one last."""
+    ends: tuple[Mapping[str, Any], ...] = ()
+    """The ends of the last starts, each a document of `halcyon_api.status.progress.EndInPlace`."""
+    failed_at: int | None = None
+    """The newest committed step when a process last failed; None: none has failed. -1: there was no checkpoint."""
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Self:
+        """The lineage that a supervisor has sent.
+
+        Raises:
+            TypeError, ValueError, KeyError: It is none.
+        """
+        failed_at = document["failedAt"]
+        return cls(
+            int(document["number"]),
+            tuple(str(writer) for writer in document["writers"])[-MAX_WRITERS:],
+            tuple(dict(end) for end in document["ends"])[-MAX_ENDS:],
+            None if failed_at is None else int(failed_at),
+        )
+
+    def document(self) -> dict[str, Any]:
+        """The same as JSON."""
+        return {
+            "number": self.number,
+            "writers": list(self.writers),
+            "ends": list(self.ends),
+            "failedAt": self.failed_at,
+        }
+
+    def after(self, end: Mapping[str, Any], writer: str, failed_at: int | None) -> Lineage:
+        """The lineage of the next start.
+
+        Args:
+            end: How the processes of this start ended.
+            writer: The nonce of the next start.
+            failed_at: The newest committed step, if a process failed.
+        """
+        number = self.number + 1
+        return replace(
+            self,
+            number=number,
+            writers=(*self.writers, writer)[-MAX_WRITERS:],
+            ends=(*self.ends, {**end, "number": number})[-MAX_ENDS:],
+            failed_at=self.failed_at if failed_at is None else failed_at,
+        )

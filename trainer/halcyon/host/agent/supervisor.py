@@ -1,0 +1,473 @@
+"""The supervisor: one thread that starts the trainer, and passes on what happens to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from halcyon.host.agent.lineage import Lineage
+from halcyon.host.agent.lines import Lines
+from halcyon.host.agent.link import DESCRIPTOR
+from halcyon.host.agent.rendezvous import Go, Order, Quit, Rendezvous, Stop, stays
+from halcyon_api.ends import ExitCode
+from halcyon_api.names import AGENT_PORT
+
+STOP_SECONDS = 3.0
+"""Time in which a process ends by itself after another one was lost: it writes its report and keeps its history."""
+BEAT_SECONDS, SILENCE_SECONDS = 2.0, 15.0
+"""A supervisor says every two seconds that it is there. After a silence of 15 it counts as lost: a dead machine and a
+cut network close no connection.
+"""
+_CONNECT_SECONDS, _RETRY_SECONDS = 3.0, 0.1
+_LAST_SECONDS = 60.0
+"""Longest wait of the leader, whose process has done its work, for those of the others."""
+_FORWARDED = (signal.SIGUSR1, signal.SIGUSR2)
+_ENDING = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass
+class _Child:
+    """A trainer's process."""
+
+    process: subprocess.Popen[bytes]
+    lines: Lines
+    joined: bool = False
+    """Whether it was told to join the others."""
+
+
+@dataclass
+class _Peer:
+    """A supervisor that has connected to this one."""
+
+    lines: Lines
+    process: int | None = None
+    heard: float = 0.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """The pod's place in its run.
+
+    Attributes:
+        process: Index of its process.
+        processes: Number of processes.
+        leader: Host of the supervisor beside process 0.
+        port: Its port.
+        token: Secret of the run's pods.
+        group: Attempt and JobSet restart: a supervisor of another group is turned away.
+        termination_log: Where the trainer writes its report.
+    """
+
+    process: int
+    processes: int
+    leader: str
+    port: int
+    token: str
+    group: str
+    termination_log: Path
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str]) -> Place:
+        """The place that the operator's variables say.
+
+        Raises:
+            KeyError, ValueError: A variable is missing or malformed.
+        """
+        value = {name: environ[f"HALCYON_{name}"] for name in _VARIABLES}
+        hosts = int(value["HOSTS_PER_SLICE"])
+        process = int(value["JOB_INDEX"]) * hosts + int(value["COMPLETION_INDEX"])
+        host = value["COORDINATOR"].rpartition(":")[0].removeprefix("[").removesuffix("]")
+        return cls(
+            process,
+            int(value["SLICES"]) * hosts,
+            "localhost" if process == 0 else host,
+            int(environ.get("HALCYON_AGENT_PORT", AGENT_PORT)),
+            environ.get("HALCYON_SAVE_TOKEN", ""),
+            f"{value['ATTEMPT']}.{value['RESTART']}",
+            Path(environ.get("HALCYON_TERMINATION_LOG", "/dev/termination-log")),
+        )
+
+
+_VARIABLES = ("ATTEMPT", "RESTART", "JOB_INDEX", "COMPLETION_INDEX", "SLICES", "HOSTS_PER_SLICE", "COORDINATOR")
+
+
+@dataclass
+class Supervisor:
+    """The supervisor of one pod; `run` returns the exit code of its container.
+
+    Args:
+        place: The pod's place in its run.
+        arguments: Of the trainer: the run document.
+        program: The trainer's process, without its arguments.
+    """
+
+    place: Place
+    arguments: list[str]
+    program: tuple[str, ...] = (sys.executable, "-m", "halcyon.run.in_pod")
+    _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
+    _code: int | None = None
+    _child: _Child | None = None
+    _spare: _Child | None = None
+    _kill_at: float | None = None
+    """When the process is killed that another one's end has made useless."""
+    _stopped: bool = False
+    _asked_to_end: bool = False
+    _done_at: float | None = None
+    _lineage: Lineage | None = None
+    _arrived: list[socket.socket] = field(default_factory=list[socket.socket])
+    _leader: Lines | None = None
+    _heard: float = 0.0
+    _beaten: float = 0.0
+    _peers: list[_Peer] = field(default_factory=list[_Peer])
+    _meeting: Rendezvous | None = None
+    _report: bytes = b""
+    """The last termination report of a process of this pod."""
+
+    def run(self) -> int:
+        """Supervise until the pod ends."""
+        self._receive_signals()
+        if self.place.process == 0:
+            self._serve()
+        self._begin()
+        self._connect()
+        while self._code is None:
+            for key, _ in self._selector.select(BEAT_SECONDS / 4 if self._kill_at is None else 0.1):
+                key.data()
+            self._tick(time.monotonic())
+        self._end()
+        return self._code
+
+    # Processes.
+
+    def _start(self) -> _Child:
+        ours, its = socket.socketpair()
+        with its:
+            process = subprocess.Popen(
+                [*self.program, *self.arguments],
+                env={**os.environ, DESCRIPTOR: str(its.fileno())},
+                pass_fds=[its.fileno()],
+                start_new_session=True,
+            )
+        child = _Child(process, Lines(ours))
+        self._selector.register(ours, selectors.EVENT_READ, partial(self._hear_child, child))
+        return child
+
+    def _begin(self) -> None:
+        """Make the spare process, or a new one, the trainer of this pod."""
+        self._child, self._spare = self._spare or self._start(), None
+        self._child.lines.send(begin=self._lineage is not None)
+        self._kill_at, self._stopped = None, False
+        self._tell(waits=True)
+
+    def _hear_child(self, child: _Child) -> None:
+        documents = child.lines.receive()
+        if documents is None:
+            self._forget(child.lines)
+            return
+        for document in documents:
+            if document.get("spare") and self._spare is None and not self._asked_to_end:
+                self._spare = self._start()
+            if (step := document.get("committed")) is not None:
+                self._tell(committed=step)
+
+    def _reap(self) -> None:
+        """Take note of every process that has ended: as the first process of a container, also of orphans."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            code = os.waitstatus_to_exitcode(status)
+            for child in (self._child, self._spare):
+                if child is not None and child.process.pid == pid:
+                    child.process.returncode = code
+                    self._drain(child)
+                    if child is self._child:
+                        self._child_ended(child, code)
+                    else:
+                        self._spare = None
+
+    def _drain(self, child: _Child) -> None:
+        """Hear what a process said before it ended, and end what it has started."""
+        if child.lines.socket is not None:
+            self._hear_child(child)
+            self._forget(child.lines)
+        _kill_session(child.process.pid)
+
+    def _child_ended(self, child: _Child, code: int) -> None:
+        end: dict[str, Any] = {"exitCode": code if code >= 0 else 128 - code, "stopped": self._stopped}
+        if (report := self._take_report()) is not None:
+            end["report"] = report
+        if code == 0:
+            self._tell(done=True)
+            self._done_at = time.monotonic()
+        elif self._asked_to_end or not stays(code) or not child.joined:
+            self._tell(ended={**end, "podLost": True})
+            late = self._lineage is not None and bool((report or {}).get("othersMissing"))
+            self._code = int(ExitCode.NOT_REJOINED) if late else _container_code(code)
+        else:
+            self._tell(ended=end)
+            self._begin()
+
+    def _take_report(self) -> dict[str, Any] | None:
+        """The termination report that the process has written. The file is empty afterwards, for that of the next."""
+        try:
+            self._report = self.place.termination_log.read_bytes() or self._report
+            found = json.loads(self.place.termination_log.read_bytes())
+            self.place.termination_log.write_bytes(b"")
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    # Signals and time.
+
+    def _receive_signals(self) -> None:
+        reading, writing = socket.socketpair()
+        writing.setblocking(False)
+        signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+        self._wakes = (reading, writing)  # both stay open
+        for kind in (*_ENDING, *_FORWARDED, signal.SIGCHLD):
+            signal.signal(kind, lambda number, frame: None)
+        self._selector.register(reading, selectors.EVENT_READ, partial(self._woken, reading))
+
+    def _woken(self, reading: socket.socket) -> None:
+        """A signal has come, or the leader has accepted the connection."""
+        for number in reading.recv(64):
+            if number in _ENDING:
+                self._asked_to_end, self._kill_at = True, None
+            if number in (*_ENDING, *_FORWARDED) and self._child is not None:
+                _send(self._child, number)
+        self._reap()
+        while self._arrived:
+            self._greet(self._arrived.pop())
+
+    def _tick(self, now: float) -> None:
+        if self._kill_at is not None and now >= self._kill_at and self._child is not None:
+            self._kill_at = None
+            _send(self._child, signal.SIGKILL)
+        if self._done_at is not None and (self._others_are_done() or now - self._done_at > _LAST_SECONDS):
+            self._code = 0
+        if now - self._beaten >= BEAT_SECONDS:
+            self._beaten = now
+            self._tell(beat=True)
+            for peer in self._peers:
+                peer.lines.send(beat=True)
+        if self._leader is not None and now - self._heard > SILENCE_SECONDS:
+            self._lose_leader()
+        for peer in [peer for peer in self._peers if now - peer.heard > SILENCE_SECONDS]:
+            self._lose_peer(peer)
+
+    def _stop(self) -> None:
+        """The process is of no use any more: another one was lost."""
+        if self._child is not None and self._child.joined and not self._asked_to_end and self._kill_at is None:
+            self._kill_at, self._stopped = time.monotonic() + STOP_SECONDS, True
+
+    # The connection to the leader.
+
+    def _connect(self) -> None:
+        """Connect in a thread: a name may resolve slowly."""
+
+        def connect() -> None:
+            while self._code is None:
+                try:
+                    found = socket.create_connection((self.place.leader, self.place.port), timeout=_CONNECT_SECONDS)
+                except OSError:
+                    time.sleep(_RETRY_SECONDS)
+                    continue
+                self._arrived.append(found)
+                self._wakes[1].send(b"\0")
+                return
+
+        threading.Thread(target=connect, name="halcyon-connect", daemon=True).start()
+
+    def _greet(self, connection: socket.socket) -> None:
+        self._leader, self._heard = Lines(connection), time.monotonic()
+        self._selector.register(connection, selectors.EVENT_READ, self._hear_leader)
+        place, known = self.place, None if self._lineage is None else self._lineage.document()
+        self._tell(hello=place.process, token=place.token, group=place.group, known=known)
+        if self._child is not None and not self._child.joined:
+            self._tell(waits=True)
+
+    def _tell(self, **document: Any) -> None:
+        if self._leader is not None:
+            self._leader.send(**document)
+
+    def _hear_leader(self) -> None:
+        if self._leader is None:
+            return
+        documents = self._leader.receive()
+        if documents is None:
+            self._lose_leader()
+            return
+        self._heard = time.monotonic()
+        for document in documents:
+            if "stop" in document:
+                self._stop()
+            if "quit" in document:
+                self._code = int(document["quit"])
+            if "go" in document and self._child is not None and not self._child.joined:
+                self._lineage = Lineage.read(document["go"])
+                self._child.joined = True
+                self._child.lines.send(go=document["go"])
+
+    def _lose_leader(self) -> None:
+        if self._leader is not None:
+            self._forget(self._leader)
+            self._leader = None
+        self._stop()
+        self._connect()
+
+    # The supervisor beside process 0.
+
+    def _serve(self) -> None:
+        self._meeting = Rendezvous(self.place.processes, partial(secrets.token_hex, 4), _now)
+        family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+        server = socket.create_server(
+            ("", self.place.port), family=family, dualstack_ipv6=family == socket.AF_INET6, backlog=4096
+        )
+        self._selector.register(server, selectors.EVENT_READ, partial(self._accept, server))
+
+    def _accept(self, server: socket.socket) -> None:
+        try:
+            connection, _ = server.accept()
+        except OSError:
+            return
+        peer = _Peer(Lines(connection), heard=time.monotonic())
+        self._peers.append(peer)
+        self._selector.register(connection, selectors.EVENT_READ, partial(self._hear_peer, peer))
+
+    def _hear_peer(self, peer: _Peer) -> None:
+        documents = peer.lines.receive()
+        if documents is None:
+            self._lose_peer(peer)
+            return
+        peer.heard = time.monotonic()
+        for document in documents:
+            try:
+                self._obey(self._heard_from(peer, document))
+            except (KeyError, TypeError, ValueError):
+                self._lose_peer(peer)
+                return
+
+    def _heard_from(self, peer: _Peer, document: dict[str, Any]) -> list[Order]:
+        meeting = self._meeting
+        assert meeting is not None  # noqa: S101 - only the leader has peers
+        if peer.process is None:
+            if not secrets.compare_digest(str(document["token"]).encode(), self.place.token.encode()):
+                raise ValueError
+            if document["group"] != self.place.group or not 0 <= int(document["hello"]) < self.place.processes:
+                raise ValueError
+            for other in [one for one in self._peers if one.process == int(document["hello"])]:
+                self._lose_peer(other)  # of the pod before it
+            peer.process = int(document["hello"])
+            known = document["known"]
+            return meeting.joined(peer.process, None if known is None else Lineage.read(known))
+        orders: list[Order] = []
+        if document.get("waits"):
+            orders += meeting.waits(peer.process)
+        if (end := document.get("ended")) is not None:
+            orders += meeting.ended(peer.process, end)
+        if document.get("done"):
+            orders += meeting.done(peer.process)
+        if (step := document.get("committed")) is not None and peer.process == 0:
+            meeting.committed = int(step)
+        return orders
+
+    def _lose_peer(self, peer: _Peer) -> None:
+        if peer not in self._peers:
+            return
+        self._peers.remove(peer)
+        self._forget(peer.lines)
+        if peer.process is not None and self._meeting is not None:
+            self._obey(self._meeting.lost(peer.process))
+
+    def _others_are_done(self) -> bool:
+        """Whether nobody needs this supervisor any more."""
+        return self._meeting is None or self._meeting.all_done
+
+    def _obey(self, orders: list[Order]) -> None:
+        for order in orders:
+            match order:
+                case Stop():
+                    document: dict[str, Any] = {"stop": True}
+                case Quit(code):
+                    document = {"quit": code}
+                case Go(lineage):
+                    document = {"go": lineage.document()}
+            for peer in self._peers:
+                if peer.process is not None:
+                    peer.lines.send(**document)
+
+    # Ends.
+
+    def _forget(self, lines: Lines) -> None:
+        if lines.socket is not None:
+            self._selector.unregister(lines.socket)
+            lines.close()
+
+    def _end(self) -> None:
+        """End the processes that are left, and leave the last report for the kubelet."""
+        for child in (self._child, self._spare):
+            if child is not None and child.process.returncode is None:
+                _kill_session(child.process.pid)
+                child.process.wait()
+        if self._code != 0 and self._report:
+            with suppress(OSError):
+                if not self.place.termination_log.read_bytes():
+                    self.place.termination_log.write_bytes(self._report)
+
+
+def _send(child: _Child, number: int) -> None:
+    """Send a signal. Not by ``Popen``, which would take note of an end that `_reap` waits for."""
+    if child.process.returncode is None:
+        os.kill(child.process.pid, number)
+
+
+def _kill_session(pid: int) -> None:
+    """End the process and what it has started."""
+    with suppress(OSError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _container_code(code: int) -> int:
+    """The exit code of the container after that of its trainer, where a signal is a failure."""
+    return code if code > 0 else int(ExitCode.FAILURE)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def main() -> None:
+    """The command ``halcyon-agent RUN.YAML``."""
+    try:
+        place = Place.of(os.environ)
+    except (KeyError, ValueError) as error:
+        sys.stderr.write(
+            f"halcyon-agent runs in a pod that the operator made; the variable {error} is missing or wrong\n"
+        )
+        sys.exit(ExitCode.BAD_CONFIGURATION)
+    code = Supervisor(place, sys.argv[1:]).run()
+    sys.stdout.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()
