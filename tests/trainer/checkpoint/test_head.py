@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -49,6 +50,15 @@ def test_a_newer_epoch_or_a_later_process_of_the_same_takes_the_root(mine: Any) 
     present = head(entry(5))
     new = taken(present, epoch=mine)
     assert (new.epoch, new.writer, new.committed) == (mine, "me", present.committed)
+
+
+@pytest.mark.parametrize(("earlier", "fenced"), [((), False), (("v", "w"), False), (("u", "v"), True)])
+def test_a_start_in_place_does_not_take_the_root_from_pods_that_replaced_its_own(
+    earlier: tuple[str, ...], fenced: bool
+) -> None:
+    with pytest.raises(Fenced) if fenced else nullcontext():
+        taken(head(entry(5)), epoch=epoch(2), earlier=earlier)
+    assert taken(head(entry(5)), earlier=earlier).writer == "me", "a newer epoch takes it from any"
 
 
 def test_outside_a_cluster_the_next_attempt_is_minted() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 from tests.trainer.support.process_groups import Process, TrainerProcesses, run_document, start_processes
 
 pytestmark = pytest.mark.slow
+SECRET = "secret"
 
 
 def steps(process: Process) -> list[int]:
@@ -50,10 +53,24 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, float]:
 @pytest.fixture
 def pods(tmp_path: Path) -> Iterator[TrainerProcesses]:
     """A run of two pods, each with a supervisor, after a dozen steps."""
-    group = start_processes(document(tmp_path), tmp_path / "pods", supervised=True)
+    group = start_processes(document(tmp_path), tmp_path / "pods", supervised=True, save_token=SECRET)
     try:
         group.leader.wait_for(lambda _: max(steps(group.leader), default=0) >= 12)
         yield group
+    finally:
+        group.reap()
+
+
+@pytest.fixture(scope="module")
+def supervisor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of the supervisor beside process 0, whose trainer waits for another pod that never comes."""
+    folder = tmp_path_factory.mktemp("alone")
+    group = start_processes(document(folder), folder / "pods", supervised=True, save_token=SECRET)
+    try:
+        kill(group.processes[1].popen.pid)()
+        group.leader.wait_for(lambda _: bool(starts(group.leader)))
+        yield int(group.environments[0]["HALCYON_AGENT_PORT"])
+        assert not group.leader.ended
     finally:
         group.reap()
 
@@ -84,6 +101,26 @@ def test_killed_trainers_start_again_in_their_pods(pods: TrainerProcesses, undis
     assert (report["inPlace"], len(report["endsInPlace"])) == (2, 2)
     assert pods.wait() == [0, 0]
     assert pods.leader.losses() == undisturbed
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b'{"hello":1,"token":"","group":"1.0","known":null}\n',
+        b'{"hello":1,"token":"secret","group":"1.1","known":null}\n',
+        b'{"hello":7,"token":"secret","group":"1.0","known":null}\n',
+        b'{"ended":{"exitCode":1}}\n',
+        b"x" * 2**19,
+    ],
+)
+def test_a_stranger_is_turned_away(sent: bytes, supervisor: int) -> None:
+    with socket.create_connection(("127.0.0.1", supervisor), timeout=60) as stranger:
+        with suppress(OSError):
+            stranger.sendall(sent)
+        with suppress(ConnectionError):
+            while stranger.recv(1024):  # it may get signs of life until then
+                pass
 
 
 def test_a_notice_to_one_pod_ends_this_pod_alone(tmp_path: Path, pods: TrainerProcesses, undisturbed: Any) -> None:

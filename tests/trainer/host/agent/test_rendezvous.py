@@ -1,0 +1,158 @@
+"""When the processes of a run start together, and which end is the cause."""
+
+from __future__ import annotations
+
+from itertools import count, permutations
+from typing import Any
+
+import pytest
+
+from halcyon.host.agent.lineage import MAX_ENDS, Lineage
+from halcyon.host.agent.rendezvous import Go, Order, Quit, Rendezvous, Stop, stays
+
+KILLED = {"exitCode": 137}
+ECHO = {"exitCode": 1, "report": {"peerLost": 1}}
+SAVED = {"exitCode": 42, "report": {"saved": "step"}}
+
+
+def meeting(processes: int = 2) -> Rendezvous:
+    """A rendezvous whose nonces count."""
+    numbers = count(1)
+    return Rendezvous(processes, lambda: f"w{next(numbers)}", lambda: "2026-01-01T00:00:00.000Z")
+
+
+def started(processes: int = 2) -> Rendezvous:
+    """One whose processes run."""
+    found = meeting(processes)
+    for process in range(processes):
+        found.joined(process, None)
+        orders = found.waits(process)
+    assert orders == [Go(Lineage(writers=("w1",)))]
+    return found
+
+
+def start_again(found: Rendezvous) -> Lineage:
+    """The lineage with which the processes start again."""
+    orders: list[Order] = []
+    for process in range(found.processes):
+        assert not orders, "nobody starts before all wait"
+        orders = found.waits(process)
+    (order,) = orders
+    assert isinstance(order, Go)
+    return order.lineage
+
+
+def test_nobody_joins_before_every_supervisor_is_there() -> None:
+    found = meeting()
+    assert found.joined(0, None) == found.waits(0) == found.joined(1, None) == []
+    assert found.waits(1) == [Go(Lineage(writers=("w1",)))]
+
+
+def test_a_killed_process_stops_all_and_starts_with_them() -> None:
+    found = started()
+    assert found.ended(1, KILLED) == [Stop()]
+    assert found.waits(1) == []
+    assert found.ended(0, ECHO) == []
+    (order,) = found.waits(0)
+    assert isinstance(order, Go)
+    assert (order.lineage.number, order.lineage.writers, order.lineage.failed_at) == (1, ("w1", "w2"), -1)
+    (end,) = order.lineage.ends
+    assert (end["number"], end["process"], end["exitCode"]) == (1, 1, 137)
+
+
+@pytest.mark.parametrize(
+    ("ends", "cause"),
+    [
+        ({0: ECHO, 1: KILLED}, 1),
+        ({0: ECHO, 1: ECHO, 2: KILLED}, 2),
+        ({0: SAVED, 1: SAVED | {"podLost": True}, 2: SAVED}, 1),
+        ({0: {"exitCode": 137, "stopped": True}, 1: {"podLost": True}}, 1),
+        ({0: {"podLost": True}, 1: KILLED}, 1),
+    ],
+)
+def test_the_cause_does_not_depend_on_the_order_of_the_news(ends: dict[int, dict[str, Any]], cause: int) -> None:
+    for order in permutations(ends.items()):
+        found = started(len(ends))
+        for process, end in order:
+            found.ended(process, end)
+        assert start_again(found).ends[-1]["process"] == cause
+
+
+def test_a_lost_pod_is_waited_for_and_is_no_failure() -> None:
+    found = started()
+    assert found.lost(1) == [Stop()]
+    assert found.ended(0, ECHO) == found.waits(0) == []
+    assert found.joined(1, None) == []
+    (order,) = found.waits(1)
+    assert isinstance(order, Go)
+    assert order.lineage.ends[-1]["podLost"]
+    assert order.lineage.failed_at is None
+
+
+def test_a_pod_that_is_replaced_before_its_loss_was_noticed_stops_the_others() -> None:
+    assert started().joined(1, None) == [Stop()]
+
+
+def test_a_new_leader_learns_the_lineage_from_the_others() -> None:
+    known = Lineage(3, ("a", "b"), ({"number": 3},), 7)
+    found = meeting()
+    found.joined(0, None)
+    found.joined(1, known)
+    found.waits(0)
+    (order,) = found.waits(1)
+    assert isinstance(order, Go)
+    assert (order.lineage.number, order.lineage.writers) == (4, ("a", "b", "w1"))
+    assert order.lineage.ends[-1] == {
+        "number": 4,
+        "process": 0,
+        "podLost": True,
+        "at": "2026-01-01T00:00:00.000Z",
+    }
+
+
+@pytest.mark.parametrize(("committed", "goes_on"), [(-1, False), (5, True)])
+def test_a_second_failure_without_a_checkpoint_ends_the_pods(committed: int, goes_on: bool) -> None:
+    found = started()
+    found.ended(1, KILLED)
+    start_again(found)
+    found.committed = committed
+    found.ended(0, {"exitCode": 1})
+    found.waits(0)
+    (order,) = found.waits(1)
+    assert isinstance(order, Go) if goes_on else order == Quit(1)
+
+
+def test_preemptions_in_a_row_without_a_checkpoint_never_end_the_pods() -> None:
+    found = started()
+    for number in range(1, 40):
+        found.ended(0, SAVED)
+        found.lost(1)
+        found.joined(1, None)
+        lineage = start_again(found)
+        assert lineage.number == number
+        assert len(lineage.ends) <= MAX_ENDS
+
+
+def test_who_has_done_its_work_is_not_waited_for() -> None:
+    found = started()
+    assert found.done(0) == []
+    assert not found.all_done
+    assert found.done(1) == found.lost(1) == []
+    assert found.all_done
+    found = started()
+    found.done(1)
+    assert found.ended(0, KILLED) == [Stop(), Quit(43)]
+
+
+def test_a_lineage_is_what_its_document_says() -> None:
+    lineage = Lineage(2, ("a", "b", "c"), ({"number": 1}, {"number": 2}), -1)
+    assert Lineage.read(lineage.document()) == lineage
+    with pytest.raises(KeyError):
+        Lineage.read({})
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"), [(0, False), (1, True), (42, True), (-9, True), (80, False), (88, False)]
+)
+def test_reserved_exit_codes_end_the_pod(code: int, expected: bool) -> None:
+    assert stays(code) is expected
