@@ -17,7 +17,7 @@ import pytest
 from tests.trainer.support.process_groups import Process, TrainerProcesses, run_document, start_processes
 
 pytestmark = pytest.mark.slow
-SECRET = "secret"
+SHARED = "secret"
 
 
 def steps(process: Process) -> list[int]:
@@ -53,7 +53,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, float]:
 @pytest.fixture
 def pods(tmp_path: Path) -> Iterator[TrainerProcesses]:
     """A run of two pods, each with a supervisor, after a dozen steps."""
-    group = start_processes(document(tmp_path), tmp_path / "pods", supervised=True, save_token=SECRET)
+    group = start_processes(document(tmp_path), tmp_path / "pods", supervised=True, save_token=SHARED)
     try:
         group.leader.wait_for(lambda _: max(steps(group.leader), default=0) >= 12)
         yield group
@@ -65,7 +65,7 @@ def pods(tmp_path: Path) -> Iterator[TrainerProcesses]:
 def supervisor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of the supervisor beside process 0, whose trainer waits for another pod that never comes."""
     folder = tmp_path_factory.mktemp("alone")
-    group = start_processes(document(folder), folder / "pods", supervised=True, save_token=SECRET)
+    group = start_processes(document(folder), folder / "pods", supervised=True, save_token=SHARED)
     try:
         kill(group.processes[1].popen.pid)()
         group.leader.wait_for(lambda _: bool(starts(group.leader)))
