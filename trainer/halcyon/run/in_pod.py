@@ -22,12 +22,13 @@ def main() -> None:
     link.wait_until_wanted()
     from halcyon.run.process import run_training
 
+    cache = os.environ.get("HALCYON_COMPILATION_CACHE")
     run_training(
         Path(sys.argv[1]),
         os.environ,
         checkpoint_root=None,
         json_lines=None,
-        compilation_cache=None,
+        compilation_cache=None if cache is None else Path(cache),
         link=link,
     )
 
