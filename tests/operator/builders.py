@@ -84,6 +84,7 @@ def jobset(
     reason: str = "",
     uid: str = "",
     deleting: bool = False,
+    in_place: bool = False,
 ) -> dict[str, Any]:
     """A JobSet of the run. Outcome: ``Completed`` or ``Failed``."""
     metadata: dict[str, Any] = {
@@ -106,7 +107,9 @@ def jobset(
                 "lastTransitionTime": rfc(100),
             }
         ]
-    return {"apiVersion": "jobset.x-k8s.io/v1alpha2", "kind": "JobSet", "metadata": metadata, "status": status}
+    found = {"apiVersion": "jobset.x-k8s.io/v1alpha2", "kind": "JobSet", "metadata": metadata, "status": status}
+    jobs = [{"name": "s", "replicas": 2, "template": {"spec": {"backoffLimit": 1}}}]
+    return found | ({"spec": {"replicatedJobs": jobs}} if in_place else {})
 
 
 REFUSED = "FailJobSetFailurePolicyAction"

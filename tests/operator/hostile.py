@@ -193,6 +193,22 @@ REPORTS = [
     report(1, 2, step=7),
     report(checkpoint=None, first=None),
     report(1, 1, progress=PROGRESS, saveRequests=[]),
+    report(
+        1,
+        1,
+        inPlace=9,
+        endsInPlace=[
+            {"number": 7, "process": 0, "at": rfc(9), "exitCode": 137},
+            {"number": 8, "process": 1, "at": rfc(9), "podLost": True},
+            {
+                "number": 9,
+                "process": 10**9,
+                "at": rfc(9),
+                "exitCode": 42,
+                "report": json.loads(termination("failed", 1)),
+            },
+        ],
+    ),
 ]
 
 WORKLOAD: dict[str, Any] = {
@@ -309,6 +325,7 @@ def observations(data: st.DataObject, document: object, **seen: Any) -> Observed
         "probe": None,
         "planner": data.draw(st.sampled_from(PLANNERS)),
         "endings": merge_endings(data.draw(st.sampled_from([[], gone]))),
+        "replaced": merge_endings(data.draw(st.sampled_from([[], gone]))),
         "head": data.draw(st.sampled_from([*HEADS, HeadUnreachable("x" * 2_000)])),
         "report": reading.report,
         "report_problem": reading.problem,
@@ -385,6 +402,7 @@ def foreign_objects(draw: st.DrawFn, kind: str = "JobSet") -> dict[str, Any]:
         draw(st.sampled_from([1, 1, 0, 2, 3])),
         outcome=draw(st.sampled_from(["", "", "Completed", "Failed"])),
         reason="ReachedMaxRestarts",
+        in_place=draw(st.booleans()),
     )
     if kind == "ConfigMap":
         made = {
@@ -395,7 +413,7 @@ def foreign_objects(draw: st.DrawFn, kind: str = "JobSet") -> dict[str, Any]:
         }
     if kind == "JobSet" and draw(st.booleans()):
         made["metadata"]["labels"] = {**made["metadata"]["labels"], LABEL_QUEUE: "research"}
-        made["spec"] = {"suspend": draw(st.booleans())}
+        made["spec"] = {**made.get("spec", {}), "suspend": draw(st.booleans())}
     metadata = made["metadata"]
     strange = ["demo-2", "demo-probe", "demo", "demo-1-x", "demo-one", "other-1", "coredns"]
     metadata["name"] = draw(st.sampled_from([*[metadata["name"]] * 5, *strange]))

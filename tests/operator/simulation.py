@@ -136,6 +136,11 @@ class FakeApi:
         return made
 
     def _delete(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        if path.startswith(JOBS):  # its pods are deleted after it, and the JobSet makes it again
+            gone = [place for place, thing in self.objects.items() if body["preconditions"]["uid"] in owners(thing)]
+            for place in gone:
+                del self.objects[place]
+            return {}
         found = self.objects.get(path)
         if found is None:
             raise NotFound(404, "NotFound", path)
@@ -156,6 +161,10 @@ JOBSETS = "/apis/jobset.x-k8s.io/v1alpha2/namespaces/default/jobsets"
 EVENTS = "/api/v1/namespaces/default/events"
 PODS = "/api/v1/namespaces/default/pods"
 JOBS = "/apis/batch/v1/namespaces/default/jobs/"
+
+
+def owners(thing: dict[str, Any]) -> list[str]:
+    return [owner["uid"] for owner in thing["metadata"].get("ownerReferences", ())]
 
 
 class SimulatedCluster:
@@ -311,6 +320,13 @@ class SimulatedCluster:
         assert self.jobset is not None
         restart = self.jobset.get("status", {}).get("restarts", 0)
         self.add_pod(deleted(pod(self.status["attempt"], restart, 1, **disrupted(self.now)), self.now))
+
+    def lose_pod(self) -> None:
+        """The only pod of a process group that restarts in place loses its process."""
+        assert self.jobset is not None
+        self.jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["backoffLimit"] = 1
+        for place in [place for place in self.api.objects if place.startswith(PODS)]:
+            self.api.objects[place]["status"] |= ended(137, self.now)
 
     def crash(self) -> None:
         """The processes of the current group are killed."""

@@ -1,18 +1,27 @@
-"""Restarts in place: how the ends of processes that started again in their pods are counted."""
+"""Restarts in place: how the ends of processes that started again in their pods are counted, and how a lost pod is
+replaced alone.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import Any, cast
 
 import pytest
 
 from halcyon_api.ends import ExitCode
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.kube.client import ApiError, KubernetesApi
+from halcyon_operator.kube.cluster import Cluster
+from halcyon_operator.model.decision import Deletion, JobSync
 from halcyon_operator.observe.trainers import parse_report
-from tests.operator.builders import deleted, disrupted, ended, pod, report, rfc
+from tests.document_changes import changed
+from tests.operator.builders import at, deleted, disrupted, ended, jobset, observed, pod, report, rfc, run
 from tests.operator.test_follow import BASE, ENTRY, after
 from tests.operator.training import messages
 
-TWO = BASE | {"topology": {"slices": 2, "hosts": 2, "devices": 2, "mesh": {"data": 2}}}
+MESH = {"replica": 2, "data": 1, "fsdp": 1, "tensor": 1}
+TWO = BASE | {"topology": {"slices": 2, "hosts": 2, "devices": 2, "mesh": MESH}}
 PODS = [pod(), pod(slice_index=1)]
 
 
@@ -154,3 +163,149 @@ def test_a_process_group_that_has_ended_gets_no_end_in_place() -> None:
 def test_impossible_numbers_of_ends_in_place_are_refused(claim: dict[str, Any]) -> None:
     body = report(**claim).model_dump_json(by_alias=True).encode()
     assert parse_report(body, "demo", (1, 0)).problem == "its report has numbers that are too large"  # type: ignore[arg-type]
+
+
+IN_PLACE = jobset(in_place=True)
+
+
+def reconciled(*pods: dict[str, Any], gone: list[Any] = [], now: float = 60, **status: Any) -> Any:  # noqa: B006
+    seen = observed(run(TWO | status), jobsets=[IN_PLACE], pods=list(pods), gone=gone)
+    return reconcile(seen, at(now))
+
+
+def lost(code: int, **more: Any) -> dict[str, Any]:
+    """The pod of process 1, which has ended."""
+    return pod(slice_index=1, **(ended(code, 50) | more))
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [lost(42), lost(137), lost(1, **disrupted(49)), deleted(lost(42), 48)],
+    ids=["after a save", "killed", "evicted", "deleted"],
+)
+def test_the_job_of_a_pod_that_is_replaced_alone_is_deleted(gone: dict[str, Any]) -> None:
+    decision = reconciled(pod(), gone)
+    assert [one for one in decision.delete if one.kind == "Job"] == [Deletion("Job", "demo-1-s-1", "job-1")]
+    assert decision.sync == (), "the Job does not fail"
+
+
+def earlier(at_seconds: float) -> dict[str, Any]:
+    """An earlier pod of process 1, which was lost."""
+    old = pod(slice_index=1, **ended(42, at_seconds))
+    old["metadata"] |= {"uid": "old", "name": "demo-1-s-1-0-older", "creationTimestamp": rfc(-900)}
+    return old
+
+
+@pytest.mark.parametrize(
+    ("gone", "more"),
+    [
+        (lost(1), {}),
+        (lost(43), {}),
+        (lost(83), {}),
+        (lost(83, **disrupted(49)), {}),
+        (lost(137), {"failuresWithoutCheckpoint": 1}),
+        (lost(42), {"gone": [earlier(-500)]}),
+        (lost(0), {}),
+        (deleted(pod(slice_index=1), 50), {}),
+        (pod(slice_index=1), {}),
+        (changed(lost(42), {"metadata.ownerReferences": []}), {}),
+        (lost(42), {"topology": {"slices": 1, "hosts": 2, "devices": 2, "mesh": MESH}}),
+        (pod(slice_index=1, phase="Failed", reason="OutOfmemory", startTime=rfc(50), containerStatuses=[]), {}),
+    ],
+    ids=[
+        "a crash that the supervisor did not forgive",
+        "not joined in time",
+        "reserved exit code",
+        "evicted, with a reserved exit code",
+        "second failure without a checkpoint",
+        "second pod of the process in ten minutes",
+        "succeeded",
+        "still saves",
+        "runs",
+        "without owner",
+        "a slice of two hosts",
+        "rejected by its node",
+    ],
+)
+def test_no_other_job_is_deleted(gone: dict[str, Any], more: dict[str, Any]) -> None:
+    assert not [one for one in reconciled(pod(), gone, **more).delete if one.kind == "Job"]
+
+
+def test_a_process_whose_pod_was_replaced_long_ago_gets_another_one_at_once() -> None:
+    decision = reconciled(pod(), lost(42), gone=[earlier(-600)])
+    assert [one.name for one in decision.delete if one.kind == "Job"] == ["demo-1-s-1"]
+
+
+def test_no_job_is_deleted_where_every_restart_replaces_all_pods() -> None:
+    seen = observed(run(TWO), jobsets=[jobset()], pods=[pod(), lost(42)])
+    assert not [one for one in reconcile(seen, at(60)).delete if one.kind == "Job"]
+
+
+def test_the_other_pods_stay_when_one_is_deleted() -> None:
+    decision = reconciled(pod(), deleted(pod(slice_index=1, **disrupted(50)), 50))
+    assert decision.delete == ()
+
+
+@pytest.mark.parametrize("code", [1, 43, 83])
+def test_the_job_controller_looks_at_once_at_a_job_that_fails(code: int) -> None:
+    assert reconciled(pod(), lost(code)).sync == (JobSync("demo-1-s-1", "job-1"),)
+
+
+@pytest.mark.parametrize("code", [403, 404, 409, 422])
+def test_a_deletion_of_a_job_that_is_refused_has_no_effect(code: int) -> None:
+    """Rights of an older release: the Job then replaces the pod itself, later."""
+    api = Refusing(code)
+    asyncio.run(Cluster(cast("KubernetesApi", api)).delete("team", Deletion("Job", "demo-1-s-0", "job-0")))
+    assert api.bodies == [{"propagationPolicy": "Background", "preconditions": {"uid": "job-0"}}]
+    with pytest.raises(ApiError):
+        asyncio.run(Cluster(cast("KubernetesApi", Refusing(0))).delete("team", Deletion("Job", "demo-1-s-0", "job-0")))
+
+
+class Refusing:
+    """An API server that refuses every request."""
+
+    def __init__(self, code: int) -> None:
+        self.code, self.bodies = code, list[dict[str, Any]]()
+
+    async def request(self, method: str, path: str, *_: str, body: dict[str, Any], **__: Any) -> None:
+        self.bodies.append(body)
+        raise ApiError(self.code, "Refused", "")
+
+
+STARTING = {"phase": "Pending", "containerStatuses": []}
+
+
+@pytest.mark.parametrize(
+    ("pods", "message"),
+    [
+        (
+            [pod(), lost(137)],
+            "pod demo-1-s-1-0-abcde ended with exit code 137: Error; pod demo-1-s-1-0-abcde is replaced; the others wait "
+            "in their pods",
+        ),
+        ([pod()], "1 pod is replaced; the others wait in their pods"),
+        (
+            [pod(), pod(slice_index=1, **STARTING)],
+            "pod demo-1-s-1-0-abcde is replaced; the others wait in their pods",
+        ),
+        (
+            [pod(), deleted(pod(slice_index=1), 50)],
+            "pod demo-1-s-1-0-abcde was deleted; pod demo-1-s-1-0-abcde is replaced; the others wait in their pods",
+        ),
+        ([pod(), lost(1)], "pod demo-1-s-1-0-abcde ended with exit code 1: Error; the JobSet starts the run again"),
+    ],
+    ids=["ended", "gone", "starting", "being deleted", "all pods are replaced"],
+)
+def test_a_run_whose_pod_is_replaced_says_so(pods: list[Any], message: str) -> None:
+    ready = reconciled(*pods).status.condition("Ready")
+    assert (ready.status, ready.reason, ready.message) == ("False", "Restarting", message)
+
+
+def test_a_replaced_pod_that_does_not_start_says_why() -> None:
+    waiting = [{"name": "trainer", "state": {"waiting": {"reason": "ErrImagePull", "message": "no such tag"}}}]
+    ready = reconciled(pod(), pod(slice_index=1, phase="Pending", containerStatuses=waiting)).status.condition("Ready")
+    assert ready.reason == "ImagePullFailed"
+
+
+def test_a_pod_that_ends_after_the_last_step_is_not_replaced() -> None:
+    assert reconciled(pod(), lost(0)).status.phase == "Running"

@@ -25,7 +25,7 @@ from halcyon_api.training_run import API_VERSION, PLURAL
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.kube.client import ApiError, Conflict, NotFound
 from halcyon_operator.kube.cluster import Cluster
-from halcyon_operator.model.decision import Decision, SaveAsk
+from halcyon_operator.model.decision import Decision, JobSync, SaveAsk
 from halcyon_operator.model.untrusted import mapping, text, value_at
 from halcyon_operator.model.views import Observed, PodView, ProbeView
 from halcyon_operator.objects.jobset import build
@@ -116,13 +116,14 @@ def check(decision: Decision, seen: Observed) -> None:
             assert pod.jobset_uid in {jobset.uid for jobset in seen.jobsets if jobset.owner_uid == uid}
             assert any(other.deleting and other.group == pod.group for other in seen.pods)
             continue
+        if deletion.kind == "Job":
+            check_job(JobSync(deletion.name, deletion.uid), seen)
+            continue
         owner = (found if deletion.kind == "JobSet" else maps)[deletion.name, deletion.uid]
         assert owner == uid != ""
         assert OWN_NAME.fullmatch(deletion.name)
     for job in decision.sync:
-        assert job.uid
-        assert OWN_NAME.fullmatch(job.name.rpartition("-s-")[0])
-        assert any(pod.run_uid == uid and pod.job_uid == job.uid and pod.phase == "Failed" for pod in seen.pods)
+        check_job(job, seen)
     for manifest in map(build, decision.create):
         assert is_own(manifest, uid)
         assert is_confined(manifest)
@@ -152,6 +153,13 @@ def check_a_decision_names_only_objects_of_the_run(data: st.DataObject) -> None:
     if seen.probe is not None and any(seen.probe.jobset.uid == jobset.uid for jobset in seen.jobsets):
         seen = replace(seen, probe=None)
     check(reconcile(seen, at(data.draw(st.sampled_from([0, 60, 10**6])))), seen)
+
+
+def check_job(job: JobSync, seen: Observed) -> None:
+    """The Job has a failed pod of the run."""
+    assert job.uid
+    assert OWN_NAME.fullmatch(job.name.rpartition("-s-")[0])
+    assert any(pod.run_uid == seen.run.uid and pod.job_uid == job.uid and pod.phase == "Failed" for pod in seen.pods)
 
 
 class HostileApi:
@@ -273,9 +281,9 @@ WRITES = {
         r"/(apis/jobset\.x-k8s\.io/v1alpha2|api/v1|apis/events\.k8s\.io/v1)/namespaces/default/(jobsets|configmaps|events)"
     ),
     "DELETE": re.compile(
-        r"/(apis/jobset\.x-k8s\.io/v1alpha2|api/v1)/namespaces/default/((jobsets|configmaps)/"
+        r"/(apis/jobset\.x-k8s\.io/v1alpha2|apis/batch/v1|api/v1)/namespaces/default/((jobsets|configmaps)/"
         + OWN_NAME.pattern
-        + r"|pods/demo-1-s-[0-9]-[0-9]-abcde)"
+        + r"|jobs/demo-1-s-[0-9]|pods/demo-1-s-[0-9]-[0-9]-abcde)"
     ),
 }
 
@@ -316,7 +324,9 @@ def check_no_request_changes_objects_of_others(data: st.DataObject) -> None:
             continue
         assert WRITES[method].fullmatch(path), (method, path)
         if method == "DELETE":
-            assert (path.rpartition("/")[2], body["preconditions"]["uid"]) in api.owned()
+            uid = body["preconditions"]["uid"]
+            jobs = {controller_uid(mapping(value_at(pod, "metadata"))) for pod in api.pods} - {""}
+            assert uid in jobs if "/jobs/" in path else (path.rpartition("/")[2], uid) in api.owned()
         elif path.endswith("/events"):
             regarding = body["regarding"]
             assert (regarding["kind"], regarding["namespace"], regarding["name"]) == ("TrainingRun", "default", "demo")

@@ -36,6 +36,18 @@ def hangs(cluster: SimulatedCluster) -> None:
     cluster.settle()
 
 
+def loses_a_pod(cluster: SimulatedCluster) -> None:
+    """A pod of a run that restarts in place is lost."""
+    cluster.edit(accelerator={"type": "cpu", "topology": "1x1", "slices": 1})
+    cluster.settle()
+    cluster.train(50)
+    cluster.settle()
+    cluster.lose_pod()
+    cluster.settle()
+    assert cluster.jobset is not None
+    assert "restarts" not in cluster.jobset.get("status", {})
+
+
 def granted() -> set[tuple[str, str]]:
     block = re.search(r'define "halcyon.rules" -?}}\n(.*?){{-? end', HELPERS.read_text(), re.DOTALL)
     assert block is not None
@@ -49,7 +61,7 @@ def granted() -> set[tuple[str, str]]:
 
 def test_the_granted_rights_are_exactly_the_used_ones() -> None:
     used: set[tuple[str, str]] = set()
-    for story in (edited, evicted, crashed, cleaned_up, hangs):
+    for story in (edited, evicted, crashed, cleaned_up, hangs, loses_a_pod):
         cluster = SimulatedCluster(run())
         story(cluster)
         used |= cluster.api.used

@@ -87,6 +87,7 @@ def _next(observed: Observed, change: Change, wanted_hash: str, now: datetime) -
     decision = pods.with_held_pods(decision, observed, step, situation.jobset, now)
     if isinstance(step, steps.Keep):
         delete = decision.delete + pods.pods_to_delete(observed, status, step.jobset)
+        delete += pods.jobs_to_replace(observed, status, step.jobset, now)
         decision = replace(decision, delete=delete, sync=pods.job_to_sync(observed, status, step.jobset))
     return decision
 

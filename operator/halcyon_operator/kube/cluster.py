@@ -43,7 +43,7 @@ MAX_NOTE = 1000
 _NO_DEADLINE = 2**31 - 1
 """Seconds: the longest deadline of a Job, which says the same as none."""
 _RESOURCES: dict[str, tuple[str, str]] = {"JobSet": (JOBSET_API_VERSION, "jobsets"), "ConfigMap": ("v1", "configmaps")}
-_DELETED = _RESOURCES | {"TrainingRun": (API_VERSION, PLURAL), "Pod": ("v1", "pods")}
+_DELETED = _RESOURCES | {"TrainingRun": (API_VERSION, PLURAL), "Pod": ("v1", "pods"), "Job": ("batch/v1", "jobs")}
 # Before version 0.10 a JobSet has no ``onJobFailureMessagePatterns``. The API server drops the field, the remaining
 # rules then match every failed Job, and a trainer that must not be restarted is restarted forever. The schema that the
 # API server publishes shows whether the field exists; every account may read it.
@@ -199,8 +199,8 @@ class Cluster:
         """
         api_version, plural = _DELETED[deletion.kind]
         unchanged = {"resourceVersion": deletion.resource_version} if deletion.resource_version else {}
-        # A pod owns nothing, and a foreground deletion would only keep the pod's name longer.
-        policy = "Background" if deletion.kind == "Pod" else "Foreground"
+        # A foreground deletion would only keep the name longer: a pod owns nothing, and the pods of a Job have ended.
+        policy = "Background" if deletion.kind in ("Pod", "Job") else "Foreground"
         at_once = {"gracePeriodSeconds": 0} if deletion.force else {}
         options = {"propagationPolicy": policy, "preconditions": {"uid": deletion.uid, **unchanged}, **at_once}
         try:
@@ -209,6 +209,11 @@ class Cluster:
             )
         except (NotFound, Conflict):
             return
+        except ApiError as error:
+            # The pod is then replaced by the Job itself, ten seconds later.
+            if deletion.kind != "Job" or not 400 <= error.code < 500:
+                raise
+            logger.debug("%s/%s is not deleted: %s", namespace, deletion.name, error)
 
     async def sync_job(self, namespace: str, job: JobSync) -> None:
         """Make the Job controller look at a Job now: it does so when the Job's spec changes, and collects other changes

@@ -82,7 +82,7 @@ Plan = ConfigMapPlan | JobSetPlan | ProbePlan | PlannerPlan
 class Deletion:
     """An object to delete, if it still has the observed uid."""
 
-    kind: Literal["JobSet", "ConfigMap", "TrainingRun", "Pod"]
+    kind: Literal["JobSet", "Job", "ConfigMap", "TrainingRun", "Pod"]
     name: str
     uid: str
     resource_version: str = ""

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from halcyon_api.ends import BY_EXIT_CODE, FATAL_CODES, EndCause
+from halcyon_api.ends import BY_EXIT_CODE, FATAL_CODES, EndCause, ExitCode
 from halcyon_api.status.progress import TerminationReport
 from halcyon_operator.model.views import EndKind, PodEnding, PodView, ProcessGroup, ProcessIndex
 
@@ -153,6 +153,16 @@ def conclude(endings: Iterable[PodEnding], group: ProcessGroup, *, refused: bool
 def is_echo(ending: PodEnding) -> bool:
     """Whether a process reported that it ended because of the others: they had ended, or they did not join."""
     return ending.report is not None and (ending.report.peer_lost is not None or bool(ending.report.others_missing))
+
+
+def fails_job(ending: PodEnding) -> bool:
+    """Whether the Job of a process group that restarts in place fails with this end, so that all its pods are replaced
+    (`objects.jobset`).
+    """
+    code = ending.exit_code
+    if code in FATAL_CODES or code == ExitCode.NOT_REJOINED:
+        return True
+    return code == ExitCode.FAILURE and ending.trouble != "disrupted"
 
 
 def ending_sentence(ending: PodEnding) -> str:

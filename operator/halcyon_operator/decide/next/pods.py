@@ -16,6 +16,10 @@ condition names the pod and the fix, and if the owner allows it, the operator de
 **Faster restarts**: without these requests a run restarts too, up to three seconds later, because the kubelet and the
 Job controller act on most changes in rounds of a second. They act at once on the deletion of a pod and on a change of a
 Job's spec. docs/design/recovery.md lists the waits.
+
+**Replaced pods**: where processes restart in place, the Job of a lost pod makes another one, and the other pods stay.
+But it waits for ten seconds at first and then twice as long each time, and a JobSet makes a missing Job at once. So for
+slices of one host the operator deletes the Job.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ from halcyon_operator.decide.next.steps import Finish, Finished, Stall, StayStal
 from halcyon_operator.decide.record.placement import trains
 from halcyon_operator.decide.tell.pods import HELD_SECONDS, held_clause, held_container, on_node, with_stuck_description
 from halcyon_operator.model.decision import Decision, Deletion, Event, JobSync
-from halcyon_operator.model.endings import is_echo
+from halcyon_operator.model.endings import cause_of, fails_job, is_echo
 from halcyon_operator.model.history import group_of
 from halcyon_operator.model.ownership import is_own
 from halcyon_operator.model.views import JobSetView, Observed, PodEnding, PodView, ProcessGroup
@@ -38,6 +42,8 @@ from halcyon_operator.model.views import JobSetView, Observed, PodEnding, PodVie
 _WAITING_PHASES = ("Pending", "Starting", "Restarting", "Suspending")
 MAX_PODS = 64
 """In a larger process group no pod is deleted: the load of the requests on the API server is not worth the seconds."""
+REPLACED_SECONDS = 600.0
+"""Time after which the pod of a process may be replaced without the Job's pause again."""
 
 
 def with_held_ends(observed: Observed, now: datetime) -> Observed:
@@ -165,7 +171,7 @@ def pods_to_delete(observed: Observed, status: TrainingRunStatus, jobset: JobSet
     if len(pods) > MAX_PODS:
         return ()
     failed = [pod for pod in pods if pod.deleting and pod.phase == "Failed" and not pod.deleted_by_force]
-    peers = _peers(pods, group) if trains(status) else []
+    peers = _peers(pods, group) if trains(status) and not jobset.in_place else []
     return (
         *(Deletion("Pod", pod.name, pod.uid) for pod in peers),
         *(Deletion("Pod", pod.name, pod.uid, force=True) for pod in failed),
@@ -187,11 +193,50 @@ def job_to_sync(observed: Observed, status: TrainingRunStatus, jobset: JobSetVie
         (_rank(endings[pod.uid]), pod)
         for pod in _own_pods(observed, jobset)
         if pod.group == group and pod.phase == "Failed" and pod.uid in endings and not is_echo(endings[pod.uid])
+        if not jobset.in_place or fails_job(endings[pod.uid])
     ]
     if not failed:
         return ()
     _, first = min(failed, key=lambda one: (one[0], one[1].process))
     return (JobSync(names.job_name(observed.run.name, group.attempt, first.process.slice), first.job_uid),)
+
+
+def jobs_to_replace(
+    observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime
+) -> tuple[Deletion, ...]:
+    """The Jobs of one pod to delete, because this pod has ended and is replaced alone.
+
+    Not after an end that fails the Job, after a second failure without a checkpoint, or if its process had another pod
+    a short time ago: then the Job's pause, which grows, is right.
+
+    Args:
+        observed: The observation.
+        status: The run's status after this reconcile.
+        jobset: The JobSet of the present attempt.
+        now: The time.
+    """
+    topology = status.topology
+    if not jobset.in_place or topology is None or topology.hosts != topology.slices:
+        return ()
+    lost = [
+        pod
+        for pod in _group_pods(observed, jobset)
+        if pod.phase == "Failed" and pod.ending is not None and _replaced_at_once(pod.ending, observed, status, now)
+    ]
+    job = names.job_name
+    return tuple(
+        Deletion("Job", job(observed.run.name, status.attempt, pod.process.slice), pod.job_uid)
+        for pod in lost[:MAX_PODS]
+    )
+
+
+def _replaced_at_once(ending: PodEnding, observed: Observed, status: TrainingRunStatus, now: datetime) -> bool:
+    place = ending.group, ending.process
+    again = any(
+        (one.group, one.process) == place and _seconds(one.at, now) < REPLACED_SECONDS for one in observed.replaced
+    )
+    failed = cause_of(ending).end.budget == "failure" and status.failures_without_checkpoint > 0
+    return not (again or failed or fails_job(ending) or ending.trouble == "rejected")
 
 
 def _own_pods(observed: Observed, jobset: JobSetView) -> list[PodView]:

@@ -32,7 +32,7 @@ def end_after(entry: HistoryEntry, report: ProgressReport | None) -> EndInPlace 
 def ending_in_place(
     observed: Observed, status: TrainingRunStatus, group: ProcessGroup, end: EndInPlace, now: datetime
 ) -> PodEnding | None:
-    """The end of the process that ended first, as an ending of its pod; None if its pod ended and nobody saw it.
+    """The end of the process that ended first, as an ending of its pod; None if its pod ended and nobody knows how.
 
     Args:
         observed: The observation.
@@ -52,7 +52,7 @@ def ending_in_place(
         seen = [one for one in seen if one.trouble in ("disrupted", "deleted") and abs(one.at - at) < _NOTICE]
     else:
         seen = []
-    if seen or end.pod_lost:
+    if seen or (end.pod_lost and end.exit_code is None):
         return min(seen, key=lambda one: abs(one.at - at), default=None)
     pod = next((pod for pod in observed.pods_of(group) if pod.process == process), None)
     return PodEnding(

@@ -5,16 +5,18 @@ from __future__ import annotations
 from datetime import datetime
 
 from halcyon_api import names
+from halcyon_api.counting import counted
 from halcyon_api.edits.changes import Change as FieldChange
 from halcyon_api.status.progress import Progress, ProgressReport, StoreWait, StoreWaitFor
-from halcyon_api.status.run_status import TrainingRunStatus
+from halcyon_api.status.run_status import HistoryEntry, TrainingRunStatus
 from halcyon_api.training_run import Task, TrainingRunSpec
 from halcyon_operator.decide.tell.conditions import EDIT_PENDING, RESTART_PENDING, SILENT, Description
 from halcyon_operator.decide.tell.pods import HELD, NO_ANSWER, held_sentence, start_problem
 from halcyon_operator.decide.tell.queue import describe_queued
-from halcyon_operator.model.endings import conclude
+from halcyon_operator.model.endings import conclude, fails_job
 from halcyon_operator.model.history import entry_of, group_of, had_processes
 from halcyon_operator.model.ownership import SILENT_SECONDS
+from halcyon_operator.model.reasons import StartReason
 from halcyon_operator.model.untrusted import moment, stamp
 from halcyon_operator.model.views import HeadUnreachable, JobSetView, Observed, PodView
 
@@ -48,7 +50,13 @@ def describe_attempt(observed: Observed, status: TrainingRunStatus, jobset: JobS
         return Description(starting if entry is None or not entry.cause else "Restarting", "JobSetSuspended", message)
     if (held := held_sentence(observed.pods_of(group))) is not None and jobset.outcome == "running":
         return Description("Restarting" if conclude(observed.endings, group) is not None else "Running", HELD, held)
-    if (end := conclude(observed.endings, group)) is not None and jobset.outcome == "running":
+    end, pods = conclude(observed.endings, group), observed.pods_of(group)
+    alone = jobset.in_place and jobset.outcome == "running" and not any(map(fails_job, observed.endings_of(group)))
+    if alone and (lost := _lost(pods, status, entry)):
+        said = f"{end.message}; " if end is not None else ""
+        message = f"{said}{lost} is replaced; the others wait in their pods"
+        return Description("Restarting", *(_problem(observed, status, pods, now) or ("Restarting", message)))
+    if end is not None and jobset.outcome == "running":
         ended_at = max(ending.at for ending in observed.endings_of(group))
         if all(pod.over for pod in observed.pods) and (now - ended_at).total_seconds() >= SILENT_SECONDS:
             return Description(
@@ -76,13 +84,28 @@ def describe_attempt(observed: Observed, status: TrainingRunStatus, jobset: JobS
         reason = "CheckpointsFailing" if problem else pending or "Running"
         message = f"{training}{problem}{waiting_clause(status)}{asked}{'' if problem else _reach(observed)}"
         return Description("Running", reason, message, pending=pending)
-    pods = observed.pods_of(group)
+    if (problem := _problem(observed, status, pods, now)) is not None:
+        return Description(starting, *problem)
+    return Description(starting, starting, _start_message(observed, status, pods))
+
+
+def _lost(pods: list[PodView], status: TrainingRunStatus, entry: HistoryEntry | None) -> str:
+    """The pods without a process, or that lose it, in a process group that has trained; empty: there are none."""
+    wanted = status.topology.hosts if status.topology is not None else len(pods)
+    lost = [f"pod {pod.name}" for pod in pods if pod.phase != "Succeeded" and (pod.ending or not pod.running)]
+    lost += [counted(wanted - len(pods), "pod")] if len(pods) < wanted else []
+    began = entry is not None and (entry.in_place > 0 or entry.first_step_at is not None)
+    return ", ".join(lost[:_MOST_SHOWN]) if began else ""
+
+
+def _problem(
+    observed: Observed, status: TrainingRunStatus, pods: list[PodView], now: datetime
+) -> tuple[StartReason, str] | None:
+    """Reason and message why pods do not start; None if they may still start."""
     warning = observed.pod_warning
     if warning is not None and not warning.reason and observed.pods:
         warning = None  # A JobSet makes its Jobs again once the old pods are gone.
-    if (problem := start_problem(pods, status.attempt, now, warning)) is not None:
-        return Description(starting, *problem)
-    return Description(starting, starting, _start_message(observed, status, pods))
+    return start_problem(pods, status.attempt, now, warning)
 
 
 def describe_transition(status: TrainingRunStatus, spec: TrainingRunSpec, message: str) -> Description:
