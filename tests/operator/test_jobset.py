@@ -3,6 +3,7 @@ rule is a promise."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from halcyon_api.mesh import pinned
 from halcyon_api.reading import parse_run
 from halcyon_operator.model.decision import ConfigMapPlan, JobSetPlan
 from halcyon_operator.objects.jobset import build_config_map, build_jobset
+from halcyon_operator.observe.jobsets import parse_jobset
 from halcyon_operator.observe.runs import parse_run_view
 from tests.operator.builders import SETTINGS, run
 from tests.operator.differences import difference
@@ -176,6 +178,51 @@ def test_failure_policy_rules_are_in_the_right_order() -> None:
         "the last rule must match all that the others do not"
     )
     assert (policy["maxRestarts"], policy["restartStrategy"]) == (2, "BlockingRecreate")
+
+
+def in_place(**spec: Any) -> dict[str, Any]:
+    view = parse_run_view(run(recovery__inPlace=True, **spec))
+    assert view.spec is not None
+    return build_jobset(JobSetPlan(view, view.spec, SETTINGS, 1, 0, remaining_restarts=3))
+
+
+def test_in_place_only_three_ends_replace_all_pods() -> None:
+    """The rules stand so that an evicted pod is replaced alone whatever its exit code, if that is not a reserved one."""
+    found = in_place()
+    job = found["spec"]["replicatedJobs"][0]["template"]["spec"]
+    assert [
+        (rule["action"], rule.get("onExitCodes", {}).get("values")) for rule in job["podFailurePolicy"]["rules"]
+    ] == [
+        ("FailJob", sorted([ExitCode.NOT_REJOINED, *FATAL_CODES])),
+        ("Ignore", None),
+        ("Ignore", [ExitCode.PREEMPTED]),
+        ("FailJob", [ExitCode.FAILURE]),
+    ]
+    assert (job["backoffLimit"], job["podReplacementPolicy"]) == (1, "Failed")
+    assert parse_jobset(found).in_place
+    policy = found["spec"]["failurePolicy"]
+    assert [rule["action"] for rule in policy["rules"]] == [
+        "RestartJobSetAndIgnoreMaxRestarts",
+        "RestartJobSet",
+        "FailJobSet",
+    ]
+    for code, matches in ((43, [0, 2]), (1, [1, 2]), (83, [2]), (143, [2])):
+        message = f"Container trainer for pod default/demo-1-s-1-0 failed with exit code {code} matching FailJob rule at index 0"
+        patterns = [rule.get("onJobFailureMessagePatterns", [".*"]) for rule in policy["rules"]]
+        assert [index for index, (one,) in enumerate(patterns) if re.fullmatch(one, message)] == matches
+    assert policy["maxRestarts"] == 1, (
+        "each restart of the JobSet follows two ends: one in place, and one that ends the pods"
+    )
+    container = pod_of(found)["containers"][0]
+    assert container["command"] == ["halcyon-agent"]
+    assert {"name": "agent", "containerPort": names.AGENT_PORT, "protocol": "TCP"} in container["ports"]
+
+
+@pytest.mark.parametrize("spec", [{"recovery__maxRestarts": 0}, {"task": "data"}])
+def test_a_run_that_may_not_restart_or_that_does_no_steps_is_not_restarted_in_place(spec: dict[str, Any]) -> None:
+    found = in_place(**spec)
+    assert pod_of(found)["containers"][0]["command"] == ["halcyon", "train"]
+    assert not parse_jobset(found).in_place
 
 
 def test_names_of_the_longest_run_fit() -> None:

@@ -11,7 +11,14 @@ How the JobSet recovers even while no operator runs:
 
 The order of the rules matters for two reasons: an evicted pod also has an exit code, and the last rule of the failure
 policy matches every Job that the pod failure policy ended. A pod failure policy needs ``restartPolicy: Never``, which
-is not JobSet's default. Every field that JobSet's webhook would fill in is set here, because JobSet's controller relies
+is not JobSet's default.
+
+Where processes restart in place (`recovery.inPlace`), a Job replaces a pod that was disrupted or that saved and exited,
+and once a pod that was killed. Only three ends fail the Job and so replace all pods: a reserved exit code, a pod that
+did not come back in time (43), and a crash that the supervisor does not forgive (1), which the JobSet counts. A crash
+loop ends the processes twice for each restart of the JobSet, once in place, so the JobSet may restart half as often.
+
+Every field that JobSet's webhook would fill in is set here, because JobSet's controller relies
 on them and the webhook may be off.
 
 A probe searches for room for more slices. It is a JobSet like the run's, but its pods do nothing, so that they are
@@ -38,12 +45,15 @@ from halcyon_operator.model.views import Role, RunView
 from halcyon_operator.objects.hardware import EXCLUSIVE_TOPOLOGY_ANNOTATION, node_requirements
 from halcyon_operator.objects.kueue import jobset_annotations, jobset_labels, pod_annotations
 from halcyon_operator.objects.owned_pods import probe_security
-from halcyon_operator.objects.pod_template import TERMINATION_LOG, TMP_SIZE_LIMIT, pod_template
+from halcyon_operator.objects.pod_template import TERMINATION_LOG, TMP_SIZE_LIMIT, in_place, pod_template
 
 JOBSET_API_VERSION = "jobset.x-k8s.io/v1alpha2"
 RULE_PREEMPTED = "preempted"
 RULE_SAVED = "saved"
 RULE_REFUSED = "refused"
+RULE_NOT_REJOINED = "not-rejoined"
+RULE_FAILED = "failed"
+_FREE = "RestartJobSetAndIgnoreMaxRestarts"
 _NOT_FOR_TRAINERS = ("after", "defaults", "env", "plan")
 """Fields that a trainer does not need.
 
@@ -91,7 +101,7 @@ def run_document(run: RunView, spec: TrainingRunSpec) -> dict[str, Any]:
 def build_jobset(plan: JobSetPlan) -> Manifest:
     """The JobSet of one attempt, whose number is already recorded in the run's status."""
     run, spec, settings, attempt = plan.run, plan.spec, plan.settings, plan.attempt
-    topology, queue = spec.accelerator.resolve(), spec.scheduling.queue
+    topology, queue, again = spec.accelerator.resolve(), spec.scheduling.queue, in_place(spec)
     requirements = node_requirements(spec, plan.avoided, settings.pod_memory, plan.unpreferred)
     annotations = requirements.jobset_annotations | jobset_annotations(queue)
     if queue is not None and queue.topology is not None:
@@ -108,9 +118,9 @@ def build_jobset(plan: JobSetPlan) -> Manifest:
         topology.hosts_per_slice,
         labels,
         {
-            "backoffLimit": 0,
+            "backoffLimit": int(again),
             "podReplacementPolicy": "Failed",
-            "podFailurePolicy": _pod_failure_policy(),
+            "podFailurePolicy": {"rules": _REPLACES_ONE_POD if again else _REPLACES_ALL_PODS},
             "template": pod_template(plan, labels, requirements),
         },
         {
@@ -120,7 +130,7 @@ def build_jobset(plan: JobSetPlan) -> Manifest:
                 "publishNotReadyAddresses": True,
             },
             "coordinator": {"replicatedJob": names.REPLICATED_JOB, "jobIndex": 0, "podIndex": 0},
-            "failurePolicy": _failure_policy(plan.remaining_restarts),
+            "failurePolicy": _failure_policy(plan.remaining_restarts, again),
             # Kueue would suspend it too. But if Kueue is not installed, a run with a queue must not start without
             # quota.
             "suspend": queue is not None,
@@ -198,22 +208,28 @@ def metadata_of(
     return metadata | ({"annotations": annotations} if annotations else {})
 
 
-def _pod_failure_policy() -> dict[str, Any]:
-    def exit_codes(*codes: int) -> dict[str, Any]:
-        return {
-            "action": "FailJob",
-            "onExitCodes": {
-                "containerName": names.TRAINER_CONTAINER,
-                "operator": "In",
-                "values": sorted(map(int, codes)),
-            },
-        }
-
-    disrupted = {"action": "FailJob", "onPodConditions": _DISRUPTED}
-    return {"rules": [disrupted, exit_codes(ExitCode.PREEMPTED), exit_codes(*FATAL_CODES)]}
+def _exit_codes(action: str, *codes: int) -> dict[str, Any]:
+    values = sorted(map(int, codes))
+    return {
+        "action": action,
+        "onExitCodes": {"containerName": names.TRAINER_CONTAINER, "operator": "In", "values": values},
+    }
 
 
-def _failure_policy(max_restarts: int) -> dict[str, Any]:
+_REPLACES_ALL_PODS = [
+    {"action": "FailJob", "onPodConditions": _DISRUPTED},
+    _exit_codes("FailJob", ExitCode.PREEMPTED),
+    _exit_codes("FailJob", *FATAL_CODES),
+]
+_REPLACES_ONE_POD = [
+    _exit_codes("FailJob", ExitCode.NOT_REJOINED, *FATAL_CODES),
+    {"action": "Ignore", "onPodConditions": _DISRUPTED},
+    _exit_codes("Ignore", ExitCode.PREEMPTED),
+    _exit_codes("FailJob", ExitCode.FAILURE),
+]
+
+
+def _failure_policy(max_restarts: int, again: bool) -> dict[str, Any]:
     def rule(name: str, action: str, *patterns: str) -> dict[str, Any]:
         return {
             "name": name,
@@ -223,17 +239,29 @@ def _failure_policy(max_restarts: int) -> dict[str, Any]:
         } | ({"onJobFailureMessagePatterns": list(patterns)} if patterns else {})
 
     return {
-        "maxRestarts": max_restarts,
+        "maxRestarts": max_restarts // 2 if again else max_restarts,
         # The old coordinator must have ended before a new process connects to the same name.
         "restartStrategy": "BlockingRecreate",
         "rules": [
-            rule(RULE_PREEMPTED, "RestartJobSetAndIgnoreMaxRestarts", ".*DisruptionTarget.*"),
-            rule(
-                RULE_SAVED, "RestartJobSetAndIgnoreMaxRestarts", f".*failed with exit code {int(ExitCode.PREEMPTED)} .*"
+            *(
+                [
+                    rule(RULE_NOT_REJOINED, _FREE, _exited(ExitCode.NOT_REJOINED)),
+                    rule(RULE_FAILED, "RestartJobSet", _exited(ExitCode.FAILURE)),
+                ]
+                if again
+                else [
+                    rule(RULE_PREEMPTED, _FREE, ".*DisruptionTarget.*"),
+                    rule(RULE_SAVED, _FREE, _exited(ExitCode.PREEMPTED)),
+                ]
             ),
             rule(RULE_REFUSED, "FailJobSet"),
         ],
     }
+
+
+def _exited(code: ExitCode) -> str:
+    """Pattern of the message of a Job that failed with an exit code of a pod."""
+    return f".*failed with exit code {int(code)} .*"
 
 
 def role_of(document: object) -> Role:

@@ -64,6 +64,11 @@ def grace_seconds(spec: TrainingRunSpec) -> int:
     return min(asked, SPOT_GRACE_SECONDS) if spec.accelerator.provisioning == "spot" else asked
 
 
+def in_place(spec: TrainingRunSpec) -> bool:
+    """Whether lost processes start again in their pods. Not without an allowed restart: the first one asks nobody."""
+    return spec.recovery.in_place and spec.task == "train" and spec.recovery.max_restarts > 0
+
+
 def pod_template(plan: JobSetPlan, labels: dict[str, str], requirements: NodeRequirements) -> dict[str, Any]:
     """The template of all trainer pods of an attempt."""
     spec = plan.spec
@@ -106,6 +111,8 @@ def _container(plan: JobSetPlan, requirements: NodeRequirements, mounts: list[di
         {"name": name, "value": value} for name, value in requirements.environment.items() if name not in own
     ]
     environment += [_variable(variable) for variable in own.values()]
+    if in_place(spec):
+        ports.append({"name": "agent", "containerPort": names.AGENT_PORT})
     if any(variable["name"] == "MEGASCALE_PORT" for variable in environment):
         ports.append({"name": "megascale", "containerPort": MEGASCALE_PORT})
     if spec.accelerator.row.family == "tpu":
@@ -115,7 +122,7 @@ def _container(plan: JobSetPlan, requirements: NodeRequirements, mounts: list[di
         "name": names.TRAINER_CONTAINER,
         "image": spec.image or plan.settings.trainer_image,
         "imagePullPolicy": spec.image_pull_policy,
-        "command": ["halcyon", "train"],
+        "command": ["halcyon-agent"] if in_place(spec) else ["halcyon", "train"],
         "args": [_document_path()],
         "env": environment,
         "ports": [port | {"protocol": "TCP"} for port in ports],
