@@ -309,3 +309,10 @@ def test_a_replaced_pod_that_does_not_start_says_why() -> None:
 
 def test_a_pod_that_ends_after_the_last_step_is_not_replaced() -> None:
     assert reconciled(pod(), lost(0)).status.phase == "Running"
+
+
+def test_a_pod_that_has_replaced_another_one_counts_in_its_place() -> None:
+    old = deleted(lost(42), 48)
+    decision = reconciled(pod(), old, replaced(old))
+    assert decision.status.phase == "Running"
+    assert [(one.kind, one.force) for one in decision.delete] == [("Pod", True)], "the old one has ended"

@@ -270,6 +270,8 @@ class Controller:
                 await self._post(observed.run, event)
         except Conflict as conflict:  # the next reconcile reports it
             logger.debug("%s/%s changed meanwhile: %s", *key, conflict)
+        except ApiError as refusal:
+            logger.warning("%s/%s: the failure is not reported to the user: %s", *key, refusal)
         except Exception:
             logger.exception("%s/%s: the failure is not reported to the user", *key)
 
