@@ -64,7 +64,7 @@ def test_curves_in_the_terminal_as_json_and_as_a_picture(tmp_path: Path) -> None
 def test_the_guide_shows_the_output_of_the_command() -> None:
     """Written anew with: halcyon show schedule examples/stdlib-llama.yaml."""
     guide = (REPOSITORY / "docs" / "guides" / "optimizers.md").read_text(encoding="utf-8")
-    command, shown = guide.split("```\n$ halcyon ")[2].split("```")[0].split("\n", 1)
+    command, shown = guide.split("```\n$ halcyon ")[1].split("```")[0].split("\n", 1)
     result = CliRunner().invoke(app, [*command.split()[:-1], str(REPOSITORY / command.split()[-1])])
     assert result.stdout.rstrip() == shown.rstrip()
 
