@@ -208,7 +208,7 @@ generate: setup ## Write all generated files: CRDs, reference, dashboards, alert
 	@$(BIN)/python -m halcyon_dashboards.generate
 	@$(BIN)/python -m halcyon.telemetry.reference > docs/reference/metrics.md
 	@$(BIN)/python -m halcyon_operator.decide.next.recovery_reference > docs/reference/recovery.md
-	@$(BIN)/python -m halcyon_operator.run.metrics_reference docs/reference/operator.md
+	@$(BIN)/python -m halcyon_operator.run.reference docs/reference/operator.md
 	@$(BIN)/python -m tests.parity.templates.page
 	@$(BIN)/python -m tests.operator.threats
 	@$(BIN)/python -m tests.suite.generate

@@ -15,7 +15,7 @@ from halcyon_dashboards.queries import RUN_PODS_STUCK
 from halcyon_operator import __main__
 from halcyon_operator.decide.tell.conditions import DEGRADED_REASONS, NOT_STARTING, REFUSED, SILENT, STUCK_TERMINATING
 from halcyon_operator.model import reasons
-from halcyon_operator.run import metrics_reference
+from halcyon_operator.run import reference
 from halcyon_operator.run.metrics import Metrics
 
 TEXT = (Path(__file__).parents[2] / "docs" / "reference" / "operator.md").read_text()
@@ -36,8 +36,8 @@ def test_every_name_that_the_operator_reports_is_in_the_reference(word: str) -> 
     assert f"`{word}`" in TEXT
 
 
-def test_the_table_of_metrics_is_generated() -> None:
-    assert metrics_reference.written(TEXT) == TEXT, "run: make generate"
+def test_the_tables_are_generated() -> None:
+    assert reference.written(TEXT) == TEXT, "run: make generate"
 
 
 def section(title: str) -> str:
