@@ -95,8 +95,9 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
 
 def test_the_guide_lists_every_alert_with_its_severity() -> None:
     guide = (REPOSITORY / "docs" / "guides" / "monitoring.md").read_text()
-    listed = re.findall(r"^\| \[(\w+)\]\(\.\./runbooks/(\w+)\.md\) \| (\w+) \|", guide, re.MULTILINE)
-    assert sorted(listed) == sorted((alert.name, alert.name, alert.severity) for alert in ALERTS)
+    parts = re.findall(r"^- \*\*(\w+)\*\*: (.*(?:\n  .*)*)", guide, re.MULTILINE)
+    links = [(*link, severity) for severity, part in parts for link in re.findall(r"\[(\w+)\]\(\S*/(\w+)\.md\)", part)]
+    assert sorted(links) == sorted((alert.name, alert.name, alert.severity) for alert in ALERTS)
 
 
 def test_every_alert_has_a_runbook_and_a_short_summary() -> None:

@@ -232,8 +232,8 @@ def test_weights_change_at_steps_and_sizes_are_the_default() -> None:
         block_sequences=4,
         schedule=[MixtureScheduleEntry(from_step=5, weights=[SourceWeightSpec(source="b", weight=2)])],
     )
-    stages = [BatchScheduleEntry(from_step=2, batch_size=3, sequence_length=8)]
-    schedule = BatchSchedule(steps=10, batch_size=2, sequence_length=16, stages=stages)
+    periods = [BatchScheduleEntry(from_step=2, batch_size=3, sequence_length=8)]
+    schedule = BatchSchedule(steps=10, batch_size=2, sequence_length=16, periods=periods)
     mixture = build_mixture(data, {"a": 30, "b": 10}, schedule, seed=0)
     assert mixture.ranks(4).tolist() == [3, 1]
     boundary = schedule.positions_before(5)

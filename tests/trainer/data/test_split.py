@@ -35,14 +35,14 @@ def test_held_out_sequences_are_evenly_spaced(total: int, fraction: float) -> No
 @given(st.integers(2**31, MAX_SEQUENCES), st.data())
 def test_large_numbers_are_exact_and_disjoint(total: int, data: st.DataObject) -> None:
     """Compared with Python's integers, which do not overflow."""
-    validation = data.draw(st.integers(1, total - 1))
-    split = Split(total, validation)
+    count = data.draw(st.integers(1, total - 1))
+    split = Split(total, count)
     ranks = data.draw(st.lists(st.integers(0, split.training - 1), min_size=1, max_size=20))
     training = split.training_sequences(np.array(ranks))
-    assert training.tolist() == [rank + rank * validation // split.training for rank in ranks]
-    ranks = data.draw(st.lists(st.integers(0, validation - 1), min_size=1, max_size=20))
+    assert training.tolist() == [rank + rank * count // split.training for rank in ranks]
+    ranks = data.draw(st.lists(st.integers(0, count - 1), min_size=1, max_size=20))
     validation = split.validation_sequences(np.array(ranks))
-    assert validation.tolist() == [((rank + 1) * total - 1) // validation for rank in ranks]
+    assert validation.tolist() == [((rank + 1) * total - 1) // count for rank in ranks]
     assert not set(training.tolist()) & set(validation.tolist())
 
 

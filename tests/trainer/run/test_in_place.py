@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.suite.limits import limit
 from tests.trainer.support.process_groups import Process, TrainerProcesses, run_document, start_processes
 
 pytestmark = pytest.mark.slow
@@ -32,7 +33,7 @@ def starts(process: Process) -> list[int]:
 
 def status(process: Process) -> dict[str, Any]:
     """The trainer's ``/status``."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{process.port}/status", timeout=30) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{process.port}/status", timeout=limit(30)) as answer:
         return dict(json.load(answer))
 
 
@@ -115,7 +116,7 @@ def test_killed_trainers_start_again_in_their_pods(pods: TrainerProcesses, undis
     ],
 )
 def test_a_stranger_is_turned_away(sent: bytes, supervisor: int) -> None:
-    with socket.create_connection(("127.0.0.1", supervisor), timeout=60) as stranger:
+    with socket.create_connection(("127.0.0.1", supervisor), timeout=limit(30)) as stranger:
         with suppress(OSError):
             stranger.sendall(sent)
         with suppress(ConnectionError):

@@ -84,7 +84,7 @@ def test_a_process_that_ends_itself_is_started_again() -> None:
 
 FORKS = """
 import os
-from tests.trainer.host.budgets.test_apart import code
+from tests.trainer.host.limits.test_apart import code
 ours = code().call("process")
 end, report = os.pipe()
 if not (child := os.fork()):
