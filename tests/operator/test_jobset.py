@@ -201,6 +201,9 @@ def test_in_place_only_three_ends_replace_all_pods() -> None:
     assert (job["backoffLimit"], job["podReplacementPolicy"]) == (1, "Failed")
     assert parse_jobset(found).in_place
     policy = found["spec"]["failurePolicy"]
+    assert all(re.fullmatch(r"[A-Za-z]([\w,:]*\w)?", rule["name"]) for rule in policy["rules"]), (
+        "JobSet's webhook checks it"
+    )
     assert [rule["action"] for rule in policy["rules"]] == [
         "RestartJobSetAndIgnoreMaxRestarts",
         "RestartJobSet",
