@@ -220,11 +220,18 @@ class Supervisor:
             self._done_at = time.monotonic()
         elif self._asked_to_end or not stays(code) or not child.joined:
             self._tell(ended={**end, "podLost": True})
-            late = self._lineage is not None and bool((report or {}).get("othersMissing"))
-            self._code = int(ExitCode.NOT_REJOINED) if late else _container_code(code)
+            self._code = int(self._last_code(code, report or {}))
         else:
             self._tell(ended=end)
             self._begin()
+
+    def _last_code(self, code: int, report: Mapping[str, Any]) -> int:
+        """The exit code of the container after that of its trainer, where a signal is a failure."""
+        if self._lineage is not None and report.get("othersMissing"):
+            return ExitCode.NOT_REJOINED
+        if self._asked_to_end and report.get("peerLost") is not None:
+            return ExitCode.PREEMPTED  # this pod was to end anyway, and another one was first
+        return code if code > 0 else ExitCode.FAILURE
 
     def _take_report(self) -> dict[str, Any] | None:
         """The termination report that the process has written. The file is empty afterwards, for that of the next."""
@@ -444,11 +451,6 @@ def _kill_session(pid: int) -> None:
     """End the process and what it has started."""
     with suppress(OSError):
         os.killpg(pid, signal.SIGKILL)
-
-
-def _container_code(code: int) -> int:
-    """The exit code of the container after that of its trainer, where a signal is a failure."""
-    return code if code > 0 else int(ExitCode.FAILURE)
 
 
 def _now() -> str:
