@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
@@ -60,12 +61,12 @@ class Faults:
         """How often the processes have restored the state."""
         return sum(line.event == "restored" for line in self.training.lines())
 
-    def kill_trainer(self, number: int) -> None:
-        """SIGKILL the trainer of a slice, and not its supervisor."""
-        pod = self.training.running_pod(number).name
-        self.path.devcluster.kubectl(
-            "exec", pod, "--namespace", self.path.place.runs, "--", "python3", "-c", KILL_TRAINERS
-        )
+    def kill_trainers(self, *numbers: int) -> None:
+        """SIGKILL the trainers of these slices at the same time, and not their supervisors."""
+        kill = ("--namespace", self.path.place.runs, "--", "python3", "-c", KILL_TRAINERS)
+        pods = [self.training.running_pod(number).name for number in numbers]
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda pod: self.path.devcluster.kubectl("exec", pod, *kill), pods))
 
     def strikes(self, title: str, fault: Callable[[], object], lost: set[int]) -> None:
         """The run goes on after a fault, and only these slices have new pods."""
@@ -91,11 +92,15 @@ def test_a_fault_replaces_only_the_pod_that_it_hit(path: WholePath) -> None:
         training.apply()
         training.wait_for_step(1)
         faults = Faults(path, training)
-        faults.strikes("SIGKILL of a trainer", lambda: faults.kill_trainer(1), set())
-        faults.strikes("SIGKILL of both trainers", lambda: [faults.kill_trainer(number) for number in (0, 1)], set())
+        faults.strikes("SIGKILL of a trainer", lambda: faults.kill_trainers(1), set())
+        faults.strikes("SIGKILL of both trainers", lambda: faults.kill_trainers(0, 1), set())
         faults.strikes("SIGKILL of a supervisor", lambda: training.kill(1), {1})
         faults.strikes("eviction", lambda: training.evict(0), {0})
-        until(lambda: len(faults.status().history) == 5, timeout_seconds=60, failure=lambda: str(faults.status()))
+        until(
+            lambda: len(found := faults.status().history) == 5 and found[-1].from_step is not None,
+            timeout_seconds=60,
+            failure=lambda: str(faults.status()),
+        )
         status, lines = faults.status(), training.lines()
         path.devcluster.kubectl("delete", RESOURCE, NAME, "--namespace", path.place.runs, "--wait=false")
         assert (status.job_set_restarts, status.restarts.in_place, status.restarts.total) == (0, 4, 4)

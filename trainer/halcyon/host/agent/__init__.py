@@ -13,7 +13,7 @@ next process go on as far as the join. When all processes of the run wait there,
 leader lets them join. A supervisor whose pod is lost has no connection; the leader waits for that of the new pod.
 
 **What ends the pod instead**: the trainer's work is done; the pod itself is asked to end; a reserved exit code, after
-which the operator decides; an end before the join; a second failure without a checkpoint since the first, because a
+which the operator decides; an error before the join; a second failure without a checkpoint since the first, because a
 crash loop belongs to the operator's budget; or nobody comes back in time.
 
 **Fencing.** The leader draws the nonce with which process 0 takes the checkpoint root, and every supervisor keeps the

@@ -33,6 +33,7 @@ BEAT_SECONDS, SILENCE_SECONDS = 2.0, 15.0
 """A supervisor says every two seconds that it is there. After a silence of 15 it counts as lost: a dead machine and a
 cut network close no connection.
 """
+MOST_KILLED = 3
 _CONNECT_SECONDS, _RETRY_SECONDS = 3.0, 0.1
 _LAST_SECONDS = 60.0
 """Longest wait of the leader, whose process has done its work, for those of the others."""
@@ -128,6 +129,8 @@ class Supervisor:
     _stopped: bool = False
     _asked_to_end: bool = False
     _done_at: float | None = None
+    _killed: int = 0
+    """Processes in a row that a signal has ended before they joined."""
     _lineage: Lineage | None = None
     _arrived: list[socket.socket] = field(default_factory=list[socket.socket])
     _leader: Lines | None = None
@@ -218,6 +221,9 @@ class Supervisor:
         if code == 0:
             self._tell(done=True)
             self._done_at = time.monotonic()
+        elif code < 0 and not child.joined and not self._asked_to_end and self._killed < MOST_KILLED:
+            self._killed += 1  # nobody waits for it yet, so nobody needs to know
+            self._begin()
         elif self._asked_to_end or not stays(code) or not child.joined:
             self._tell(ended={**end, "podLost": True})
             self._code = int(self._last_code(code, report or {}))
@@ -331,7 +337,7 @@ class Supervisor:
                 self._code = int(document["quit"])
             if "go" in document and self._child is not None and not self._child.joined:
                 self._lineage = Lineage.read(document["go"])
-                self._child.joined = True
+                self._child.joined, self._killed = True, 0
                 self._child.lines.send(go=document["go"])
 
     def _lose_leader(self) -> None:
