@@ -208,9 +208,12 @@ def test_gc_keeps_the_files_that_the_current_writer_is_writing(root: Root) -> No
     assert "steps/000000000003.000001.dead-0/" in tried.stdout
     listed = json.loads(run(root, "gc", "--dry-run", "--json").stdout)
     assert listed["deleted"] is False
+    assert "would be deleted" in tried.stdout
     assert "steps/000000000003.000001.dead-0/" in {one["path"] for one in listed["garbage"]}
     assert dead.exists()
-    assert run(root, "gc").exit_code == 0
+    done = run(root, "gc")
+    assert done.exit_code == 0
+    assert "would be" not in done.stdout
     assert not any(path.is_file() for path in dead.rglob("*"))
     assert alive.exists()
     assert run(root, "verify", "--all").exit_code == 0
