@@ -112,6 +112,7 @@ def test_killed_trainers_start_again_in_their_pods(pods: TrainerProcesses, undis
         b'{"hello":1,"token":"secret","group":"1.1","known":null}\n',
         b'{"hello":7,"token":"secret","group":"1.0","known":null}\n',
         b'{"ended":{"exitCode":1}}\n',
+        b"[" * 100_000 + b"\n",
         b"x" * 2**19,
     ],
 )

@@ -6,22 +6,18 @@ same command starts, until it loses the root.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
 
+from halcyon.host.linux import end_with_parent
 from halcyon.host.root_lock import PARENT
-
-_SET_PARENT_DEATH_SIGNAL = 1
-"""PR_SET_PDEATHSIG of prctl(2)."""
 
 
 def main() -> None:
     """Run the command line of `halcyon` with the arguments after the parent's process id."""
     parent = int(sys.argv.pop(1))
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM, 0, 0, 0)
+    end_with_parent(signal.SIGTERM)
     if os.getppid() != parent:
         return
     os.environ[PARENT] = str(parent)

@@ -60,10 +60,10 @@ def keep_freed_memory() -> bool:
     return _keep()
 
 
-def end_with_parent() -> None:
-    """Let the kernel end this process when the thread that started it ends."""
-    if (library := _c_library()) is not None:
-        library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def end_with_parent(number: signal.Signals) -> None:
+    """Let the kernel send this process a signal when the thread that started it ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
 @contextmanager

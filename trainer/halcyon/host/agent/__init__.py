@@ -4,6 +4,8 @@ process of the run has ended, starts it again in the pod.
 - `lineage`: what outlives the processes of a run, as a value.
 - `rendezvous`: decides, beside process 0, when all processes start together. Pure.
 - `lines`: a connection that carries documents.
+- `leader`: the supervisor beside process 0, as the others see it.
+- `place`: the pod's place in its run.
 - `supervisor`: the process itself.
 - `link`: the trainer's end of the connection to its supervisor.
 

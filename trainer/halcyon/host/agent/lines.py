@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import select
+import selectors
 import socket
 import time
 from contextlib import suppress
 from typing import Any
 
 MAX_LINE = 2**18
+SILENCE_SECONDS = 15.0
+"""A supervisor from whom nothing was heard for this time counts as lost: a dead machine and a cut network close no
+connection.
+"""
 _SEND_SECONDS = 2.0
 
 
@@ -51,7 +56,7 @@ class Lines:
             return None
         try:
             documents = [json.loads(line) for line in lines]
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return documents if all(isinstance(document, dict) for document in documents) else None
 
@@ -79,9 +84,10 @@ class Lines:
             self._unread += documents
         return None
 
-    def close(self) -> None:
-        """Close the connection."""
+    def leave(self, selector: selectors.BaseSelector) -> None:
+        """Close the connection, for which a selector has waited."""
         if self.socket is not None:
+            selector.unregister(self.socket)
             self.socket.close()
             self.socket = None
 

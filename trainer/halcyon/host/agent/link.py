@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 import time
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ class Link:
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        end_with_parent()
+        end_with_parent(signal.SIGKILL)
         self._socket = socket.socket(fileno=int(environ[DESCRIPTOR]))
         self._lines = Lines(self._socket)
         self.is_spare = not select.select([self._socket], [], [], 0.0)[0]

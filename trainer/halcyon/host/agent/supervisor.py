@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import selectors
 import signal
 import socket
@@ -15,25 +14,23 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+from halcyon.host.agent.leader import Leader
 from halcyon.host.agent.lineage import Lineage
-from halcyon.host.agent.lines import Lines
+from halcyon.host.agent.lines import SILENCE_SECONDS, Lines
 from halcyon.host.agent.link import DESCRIPTOR
-from halcyon.host.agent.rendezvous import Go, Order, Quit, Rendezvous, Stop, stays
+from halcyon.host.agent.place import Place
+from halcyon.host.agent.rendezvous import stays
 from halcyon_api.ends import ExitCode
-from halcyon_api.names import AGENT_PORT
 
 STOP_SECONDS = 3.0
 """Time in which a process ends by itself after another one was lost: it writes its report and keeps its history."""
-BEAT_SECONDS, SILENCE_SECONDS = 2.0, 15.0
-"""A supervisor says every two seconds that it is there. After a silence of 15 it counts as lost: a dead machine and a
-cut network close no connection.
-"""
+BEAT_SECONDS = 2.0
+"""Seconds between two signs of life to the other supervisors."""
 MOST_KILLED = 3
+"""Processes in a row that a signal may end before they join."""
 _CONNECT_SECONDS, _RETRY_SECONDS = 3.0, 0.1
 _LAST_SECONDS = 60.0
 """Longest wait of the leader, whose process has done its work, for those of the others."""
@@ -49,62 +46,6 @@ class _Child:
     lines: Lines
     joined: bool = False
     """Whether it was told to join the others."""
-
-
-@dataclass
-class _Peer:
-    """A supervisor that has connected to this one."""
-
-    lines: Lines
-    process: int | None = None
-    heard: float = 0.0
-
-
-@dataclass(frozen=True)
-class Place:
-    """The pod's place in its run.
-
-    Attributes:
-        process: Index of its process.
-        processes: Number of processes.
-        leader: Host of the supervisor beside process 0.
-        port: Its port.
-        token: Secret of the run's pods.
-        group: Attempt and JobSet restart: a supervisor of another group is turned away.
-        termination_log: Where the trainer writes its report.
-    """
-
-    process: int
-    processes: int
-    leader: str
-    port: int
-    token: str
-    group: str
-    termination_log: Path
-
-    @classmethod
-    def of(cls, environ: Mapping[str, str]) -> Place:
-        """The place that the operator's variables say.
-
-        Raises:
-            KeyError, ValueError: A variable is missing or malformed.
-        """
-        value = {name: environ[f"HALCYON_{name}"] for name in _VARIABLES}
-        hosts = int(value["HOSTS_PER_SLICE"])
-        process = int(value["JOB_INDEX"]) * hosts + int(value["COMPLETION_INDEX"])
-        host = value["COORDINATOR"].rpartition(":")[0].removeprefix("[").removesuffix("]")
-        return cls(
-            process,
-            int(value["SLICES"]) * hosts,
-            "localhost" if process == 0 else host,
-            int(environ.get("HALCYON_AGENT_PORT", AGENT_PORT)),
-            environ.get("HALCYON_SAVE_TOKEN", ""),
-            f"{value['ATTEMPT']}.{value['RESTART']}",
-            Path(environ.get("HALCYON_TERMINATION_LOG", "/dev/termination-log")),
-        )
-
-
-_VARIABLES = ("ATTEMPT", "RESTART", "JOB_INDEX", "COMPLETION_INDEX", "SLICES", "HOSTS_PER_SLICE", "COORDINATOR")
 
 
 @dataclass
@@ -136,8 +77,8 @@ class Supervisor:
     _leader: Lines | None = None
     _heard: float = 0.0
     _beaten: float = 0.0
-    _peers: list[_Peer] = field(default_factory=list[_Peer])
-    _meeting: Rendezvous | None = None
+    _leads: Leader | None = None
+    """What this supervisor is for the others, beside process 0."""
     _report: bytes = b""
     """The last termination report of a process of this pod."""
 
@@ -145,7 +86,7 @@ class Supervisor:
         """Supervise until the pod ends."""
         self._receive_signals()
         if self.place.process == 0:
-            self._serve()
+            self._leads = Leader(self.place, self._selector)
         self._begin()
         self._connect()
         while self._code is None:
@@ -180,7 +121,7 @@ class Supervisor:
     def _hear_child(self, child: _Child) -> None:
         documents = child.lines.receive()
         if documents is None:
-            self._forget(child.lines)
+            child.lines.leave(self._selector)
             return
         for document in documents:
             if document.get("spare") and self._spare is None and not self._asked_to_end:
@@ -211,7 +152,7 @@ class Supervisor:
         """Hear what a process said before it ended, and end what it has started."""
         if child.lines.socket is not None:
             self._hear_child(child)
-            self._forget(child.lines)
+            child.lines.leave(self._selector)
         _kill_session(child.process.pid)
 
     def _child_ended(self, child: _Child, code: int) -> None:
@@ -235,8 +176,9 @@ class Supervisor:
         """The exit code of the container after that of its trainer, where a signal is a failure."""
         if self._lineage is not None and report.get("othersMissing"):
             return ExitCode.NOT_REJOINED
-        if self._asked_to_end and report.get("peerLost") is not None:
-            return ExitCode.PREEMPTED  # this pod was to end anyway, and another one was first
+        if self._asked_to_end and (report.get("peerLost") is not None or code == -signal.SIGTERM):
+            # This pod was to end anyway, and another one was first, or the process had not begun to handle the signal.
+            return ExitCode.PREEMPTED
         return code if code > 0 else ExitCode.FAILURE
 
     def _take_report(self) -> dict[str, Any] | None:
@@ -245,7 +187,7 @@ class Supervisor:
             self._report = self.place.termination_log.read_bytes() or self._report
             found = json.loads(self.place.termination_log.read_bytes())
             self.place.termination_log.write_bytes(b"")
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         return found if isinstance(found, dict) else None
 
@@ -275,17 +217,19 @@ class Supervisor:
         if self._kill_at is not None and now >= self._kill_at and self._child is not None:
             self._kill_at = None
             _send(self._child, signal.SIGKILL)
-        if self._done_at is not None and (self._others_are_done() or now - self._done_at > _LAST_SECONDS):
+        if self._done_at is not None and (
+            self._leads is None or self._leads.all_done or now - self._done_at > _LAST_SECONDS
+        ):
             self._code = 0
         if now - self._beaten >= BEAT_SECONDS:
             self._beaten = now
             self._tell(beat=True)
-            for peer in self._peers:
-                peer.lines.send(beat=True)
+            if self._leads is not None:
+                self._leads.beat()
         if self._leader is not None and now - self._heard > SILENCE_SECONDS:
             self._lose_leader()
-        for peer in [peer for peer in self._peers if now - peer.heard > SILENCE_SECONDS]:
-            self._lose_peer(peer)
+        if self._leads is not None:
+            self._leads.lose_silent(now)
 
     def _stop(self) -> None:
         """The process is of no use any more: another one was lost."""
@@ -342,98 +286,12 @@ class Supervisor:
 
     def _lose_leader(self) -> None:
         if self._leader is not None:
-            self._forget(self._leader)
+            self._leader.leave(self._selector)
             self._leader = None
         self._stop()
         self._connect()
 
-    # The supervisor beside process 0.
-
-    def _serve(self) -> None:
-        self._meeting = Rendezvous(self.place.processes, partial(secrets.token_hex, 4), _now)
-        family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
-        server = socket.create_server(
-            ("", self.place.port), family=family, dualstack_ipv6=family == socket.AF_INET6, backlog=4096
-        )
-        self._selector.register(server, selectors.EVENT_READ, partial(self._accept, server))
-
-    def _accept(self, server: socket.socket) -> None:
-        try:
-            connection, _ = server.accept()
-        except OSError:
-            return
-        peer = _Peer(Lines(connection), heard=time.monotonic())
-        self._peers.append(peer)
-        self._selector.register(connection, selectors.EVENT_READ, partial(self._hear_peer, peer))
-
-    def _hear_peer(self, peer: _Peer) -> None:
-        documents = peer.lines.receive()
-        if documents is None:
-            self._lose_peer(peer)
-            return
-        peer.heard = time.monotonic()
-        for document in documents:
-            try:
-                self._obey(self._heard_from(peer, document))
-            except (KeyError, TypeError, ValueError):
-                self._lose_peer(peer)
-                return
-
-    def _heard_from(self, peer: _Peer, document: dict[str, Any]) -> list[Order]:
-        meeting = self._meeting
-        assert meeting is not None  # noqa: S101 - only the leader has peers
-        if peer.process is None:
-            if not secrets.compare_digest(str(document["token"]).encode(), self.place.token.encode()):
-                raise ValueError
-            if document["group"] != self.place.group or not 0 <= int(document["hello"]) < self.place.processes:
-                raise ValueError
-            for other in [one for one in self._peers if one.process == int(document["hello"])]:
-                self._lose_peer(other)  # of the pod before it
-            peer.process = int(document["hello"])
-            known = document["known"]
-            return meeting.joined(peer.process, None if known is None else Lineage.read(known))
-        orders: list[Order] = []
-        if document.get("waits"):
-            orders += meeting.waits(peer.process)
-        if (end := document.get("ended")) is not None:
-            orders += meeting.ended(peer.process, end)
-        if document.get("done"):
-            orders += meeting.done(peer.process)
-        if (step := document.get("committed")) is not None and peer.process == 0:
-            meeting.committed = int(step)
-        return orders
-
-    def _lose_peer(self, peer: _Peer) -> None:
-        if peer not in self._peers:
-            return
-        self._peers.remove(peer)
-        self._forget(peer.lines)
-        if peer.process is not None and self._meeting is not None:
-            self._obey(self._meeting.lost(peer.process))
-
-    def _others_are_done(self) -> bool:
-        """Whether nobody needs this supervisor any more."""
-        return self._meeting is None or self._meeting.all_done
-
-    def _obey(self, orders: list[Order]) -> None:
-        for order in orders:
-            match order:
-                case Stop():
-                    document: dict[str, Any] = {"stop": True}
-                case Quit(code):
-                    document = {"quit": code}
-                case Go(lineage):
-                    document = {"go": lineage.document()}
-            for peer in self._peers:
-                if peer.process is not None:
-                    peer.lines.send(**document)
-
     # Ends.
-
-    def _forget(self, lines: Lines) -> None:
-        if lines.socket is not None:
-            self._selector.unregister(lines.socket)
-            lines.close()
 
     def _end(self) -> None:
         """End the processes that are left, and leave the last report for the kubelet."""
@@ -457,10 +315,6 @@ def _kill_session(pid: int) -> None:
     """End the process and what it has started."""
     with suppress(OSError):
         os.killpg(pid, signal.SIGKILL)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def main() -> None:

@@ -1,0 +1,128 @@
+"""The supervisor beside process 0, as the others see it: accepts their connections, and passes on what they say to the
+rendezvous and what it orders to them.
+"""
+
+from __future__ import annotations
+
+import secrets
+import selectors
+import socket
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from halcyon.host.agent.lineage import Lineage
+from halcyon.host.agent.lines import SILENCE_SECONDS, Lines
+from halcyon.host.agent.place import Place
+from halcyon.host.agent.rendezvous import Go, Order, Quit, Rendezvous, Stop
+from halcyon.host.clock import timestamp
+
+
+@dataclass
+class _Peer:
+    """A supervisor that has connected to this one."""
+
+    lines: Lines
+    process: int | None = None
+    heard: float = 0.0
+
+
+class Leader:
+    """The meeting of all supervisors.
+
+    Args:
+        place: The place of the pod of process 0.
+        selector: Waits for the connections.
+    """
+
+    def __init__(self, place: Place, selector: selectors.BaseSelector) -> None:
+        self._place, self._selector = place, selector
+        self._peers: list[_Peer] = []
+        self._meeting = Rendezvous(place.processes, partial(secrets.token_hex, 4), lambda: timestamp(time.time()))
+        family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+        server = socket.create_server(
+            ("", place.port), family=family, dualstack_ipv6=family == socket.AF_INET6, backlog=4096
+        )
+        self._selector.register(server, selectors.EVENT_READ, partial(self._accept, server))
+
+    @property
+    def all_done(self) -> bool:
+        """Whether nobody needs this supervisor any more."""
+        return self._meeting.all_done
+
+    def beat(self) -> None:
+        """Say to all that this supervisor is there."""
+        for peer in self._peers:
+            peer.lines.send(beat=True)
+
+    def lose_silent(self, now: float) -> None:
+        """Give up those from whom nothing was heard for too long."""
+        for peer in [peer for peer in self._peers if now - peer.heard > SILENCE_SECONDS]:
+            self._lose_peer(peer)
+
+    def _accept(self, server: socket.socket) -> None:
+        try:
+            connection, _ = server.accept()
+        except OSError:
+            return
+        peer = _Peer(Lines(connection), heard=time.monotonic())
+        self._peers.append(peer)
+        self._selector.register(connection, selectors.EVENT_READ, partial(self._hear_peer, peer))
+
+    def _hear_peer(self, peer: _Peer) -> None:
+        documents = peer.lines.receive()
+        if documents is None:
+            self._lose_peer(peer)
+            return
+        peer.heard = time.monotonic()
+        for document in documents:
+            try:
+                self._obey(self._heard_from(peer, document))
+            except (KeyError, TypeError, ValueError):
+                self._lose_peer(peer)
+                return
+
+    def _heard_from(self, peer: _Peer, document: dict[str, Any]) -> list[Order]:
+        meeting = self._meeting
+        if peer.process is None:
+            if not secrets.compare_digest(str(document["token"]).encode(), self._place.token.encode()):
+                raise ValueError
+            if document["group"] != self._place.group or not 0 <= int(document["hello"]) < self._place.processes:
+                raise ValueError
+            for other in [one for one in self._peers if one.process == int(document["hello"])]:
+                self._lose_peer(other)  # of the pod before it
+            peer.process = int(document["hello"])
+            known = document["known"]
+            return meeting.joined(peer.process, None if known is None else Lineage.read(known))
+        orders: list[Order] = []
+        if document.get("waits"):
+            orders += meeting.waits(peer.process)
+        if (end := document.get("ended")) is not None:
+            orders += meeting.ended(peer.process, end)
+        if document.get("done"):
+            orders += meeting.done(peer.process)
+        if (step := document.get("committed")) is not None and peer.process == 0:
+            meeting.committed = int(step)
+        return orders
+
+    def _lose_peer(self, peer: _Peer) -> None:
+        if peer not in self._peers:
+            return
+        self._peers.remove(peer)
+        peer.lines.leave(self._selector)
+        if peer.process is not None:
+            self._obey(self._meeting.lost(peer.process))
+
+    def _obey(self, orders: list[Order]) -> None:
+        for order in orders:
+            match order:
+                case Stop():
+                    document: dict[str, Any] = {"stop": True}
+                case Quit(code):
+                    document = {"quit": code}
+                case Go(lineage):
+                    document = {"go": lineage.document()}
+            for peer in self._peers:
+                if peer.process is not None:
+                    peer.lines.send(**document)

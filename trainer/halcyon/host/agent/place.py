@@ -1,0 +1,56 @@
+"""A pod's place in its run, as its supervisor needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from halcyon_api.names import AGENT_PORT
+
+
+@dataclass(frozen=True)
+class Place:
+    """The pod's place in its run.
+
+    Attributes:
+        process: Index of its process.
+        processes: Number of processes.
+        leader: Host of the supervisor beside process 0.
+        port: Its port.
+        token: Secret of the run's pods.
+        group: Attempt and JobSet restart: a supervisor of another group is turned away.
+        termination_log: Where the trainer writes its report.
+    """
+
+    process: int
+    processes: int
+    leader: str
+    port: int
+    token: str
+    group: str
+    termination_log: Path
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str]) -> Place:
+        """The place that the operator's variables say. Not by `halcyon_api.environment`, whose library imports slowly.
+
+        Raises:
+            KeyError, ValueError: A variable is missing or malformed.
+        """
+        value = {name: environ[f"HALCYON_{name}"] for name in _VARIABLES}
+        hosts = int(value["HOSTS_PER_SLICE"])
+        process = int(value["JOB_INDEX"]) * hosts + int(value["COMPLETION_INDEX"])
+        host = value["COORDINATOR"].rpartition(":")[0].removeprefix("[").removesuffix("]")
+        return cls(
+            process,
+            int(value["SLICES"]) * hosts,
+            "localhost" if process == 0 else host,
+            int(environ.get("HALCYON_AGENT_PORT", AGENT_PORT)),
+            environ.get("HALCYON_SAVE_TOKEN", ""),
+            f"{value['ATTEMPT']}.{value['RESTART']}",
+            Path(environ.get("HALCYON_TERMINATION_LOG", "/dev/termination-log")),
+        )
+
+
+_VARIABLES = ("ATTEMPT", "RESTART", "JOB_INDEX", "COMPLETION_INDEX", "SLICES", "HOSTS_PER_SLICE", "COORDINATOR")
