@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
+import selectors
+import socket
 from itertools import count, permutations
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from halcyon.host.agent import lines
+from halcyon.host.agent.leader import Leader
 from halcyon.host.agent.lineage import MAX_ENDS, Lineage
+from halcyon.host.agent.lines import Lines
+from halcyon.host.agent.place import Place
 from halcyon.host.agent.rendezvous import Go, Order, Quit, Rendezvous, Stop, stays
 
 KILLED = {"exitCode": 137}
@@ -156,3 +164,18 @@ def test_a_lineage_is_what_its_document_says() -> None:
 )
 def test_reserved_exit_codes_end_the_pod(code: int, expected: bool) -> None:
     assert stays(code) is expected
+
+
+def test_a_slow_one_of_thousands_of_supervisors_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "_SEND_SECONDS", 0.01)
+    with selectors.DefaultSelector() as selector:
+        Leader(Place(0, 2000, "localhost", 0, "", "1.0", Path("unused")), selector)  # allows the descriptors
+        server = next(iter(selector.get_map().values())).fileobj
+        assert isinstance(server, socket.socket)
+        server.close()
+    ours, its = socket.socketpair()
+    with ours, its, socket.socket(fileno=fcntl.fcntl(ours, fcntl.F_DUPFD, 1024)) as far:
+        connection = Lines(far)
+        for _ in range(64):  # nobody reads it
+            connection.send(text="x" * 2**16)
+        assert connection.receive() is None

@@ -4,6 +4,7 @@ rendezvous and what it orders to them.
 
 from __future__ import annotations
 
+import resource
 import secrets
 import selectors
 import socket
@@ -19,7 +20,7 @@ from halcyon.host.agent.rendezvous import Go, Order, Quit, Rendezvous, Stop
 from halcyon.host.clock import timestamp
 
 
-@dataclass
+@dataclass(eq=False)
 class _Peer:
     """A supervisor that has connected to this one."""
 
@@ -38,8 +39,12 @@ class Leader:
 
     def __init__(self, place: Place, selector: selectors.BaseSelector) -> None:
         self._place, self._selector = place, selector
-        self._peers: list[_Peer] = []
+        self._peers: set[_Peer] = set()
+        self._of: dict[int, _Peer] = {}
+        """The same by process, of those that have said it."""
         self._meeting = Rendezvous(place.processes, partial(secrets.token_hex, 4), lambda: timestamp(time.time()))
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a container may begin with 1,024, one a pod
         family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
         server = socket.create_server(
             ("", place.port), family=family, dualstack_ipv6=family == socket.AF_INET6, backlog=4096
@@ -67,7 +72,7 @@ class Leader:
         except OSError:
             return
         peer = _Peer(Lines(connection), heard=time.monotonic())
-        self._peers.append(peer)
+        self._peers.add(peer)
         self._selector.register(connection, selectors.EVENT_READ, partial(self._hear_peer, peer))
 
     def _hear_peer(self, peer: _Peer) -> None:
@@ -88,13 +93,14 @@ class Leader:
         if peer.process is None:
             if not secrets.compare_digest(str(document["token"]).encode(), self._place.token.encode()):
                 raise ValueError
-            if document["group"] != self._place.group or not 0 <= int(document["hello"]) < self._place.processes:
+            process = int(document["hello"])
+            if document["group"] != self._place.group or not 0 <= process < self._place.processes:
                 raise ValueError
-            for other in [one for one in self._peers if one.process == int(document["hello"])]:
+            if (other := self._of.get(process)) is not None:
                 self._lose_peer(other)  # of the pod before it
-            peer.process = int(document["hello"])
+            peer.process, self._of[process] = process, peer
             known = document["known"]
-            return meeting.joined(peer.process, None if known is None else Lineage.read(known))
+            return meeting.joined(process, None if known is None else Lineage.read(known))
         orders: list[Order] = []
         if document.get("waits"):
             orders += meeting.waits(peer.process)
@@ -112,6 +118,7 @@ class Leader:
         self._peers.remove(peer)
         peer.lines.leave(self._selector)
         if peer.process is not None:
+            del self._of[peer.process]
             self._obey(self._meeting.lost(peer.process))
 
     def _obey(self, orders: list[Order]) -> None:
@@ -123,6 +130,5 @@ class Leader:
                     document = {"quit": code}
                 case Go(lineage):
                     document = {"go": lineage.document()}
-            for peer in self._peers:
-                if peer.process is not None:
-                    peer.lines.send(**document)
+            for peer in self._of.values():
+                peer.lines.send(**document)

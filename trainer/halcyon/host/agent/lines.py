@@ -36,7 +36,9 @@ class Lines:
             try:
                 data = data[self.socket.send(data) :]
             except BlockingIOError:
-                if not select.select([], [self.socket], [], max(0.0, deadline - time.monotonic()))[1]:
+                ready = select.poll()  # `select.select` takes no descriptor above 1023
+                ready.register(self.socket, select.POLLOUT)
+                if not ready.poll(max(0.0, deadline - time.monotonic()) * 1000):
                     self._shut()
                     return
             except OSError:

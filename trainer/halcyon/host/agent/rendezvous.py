@@ -124,7 +124,7 @@ class Rendezvous:
         return [Quit(ExitCode.NOT_REJOINED)] if self._done and self._ends else []
 
     def _start(self) -> list[Order]:
-        if self.running or len(self._waiting & self._present) < self.processes:
+        if self.running or len(self._waiting) < self.processes:
             return []
         if self.lineage is None:
             self.lineage = Lineage(writers=(self.new_writer(),))
