@@ -218,7 +218,7 @@ class TrainingRunSpec(RuledModel):
     """true: save a checkpoint, release the hardware and wait. false: continue from the checkpoint."""
     ttl_seconds_after_finished: Seconds | None = None
     """Delete the TrainingRun, with its pods and their logs, this many seconds after it has succeeded. Its checkpoints
-    stay. Default: never delete it."""
+    stay. Default: never."""
 
     cel_rules: ClassVar = (
         # `halcyon_api.validation` checks these two too, with the sizes in the message and for other numbers of slices.

@@ -10,6 +10,7 @@ from halcyon_operator.decide.next.bad_nodes import current_avoided, node_to_avoi
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.decide.record.follow import follow
 from halcyon_operator.decide.record.placement import placement_of
+from halcyon_operator.decide.record.spec_hash import attempt_spec_hash
 from halcyon_operator.objects.jobset import build
 from halcyon_operator.observe.jobsets import parse_jobset
 from tests.operator.builders import (
@@ -18,14 +19,17 @@ from tests.operator.builders import (
     deleted,
     disrupted,
     ended,
+    head,
     jobset,
     observed,
     pod,
+    report,
     rfc,
     run,
     termination,
 )
 from tests.operator.test_attempts import HASH, condition, deletions
+from tests.operator.test_held_pods import TWO
 from tests.suite import promises
 
 
@@ -255,9 +259,38 @@ def test_a_training_process_group_is_not_stopped_for_a_bad_node() -> None:
     assert (stopped.status.history[-1].cause, stopped.status.placement.avoided[0].node) == ("failed", "a")
 
 
+SLOW = {"node": "b", "time": rfc(50), "attempt": 1, "restart": 0, "slow": 40}
+
+
+@pytest.mark.parametrize("action", ["report", "replace"])
+def test_a_slow_process_is_reported_and_its_node_left_at_the_next_checkpoint(action: str) -> None:
+    def seen(before: dict[str, Any], step: int) -> Any:
+        reported = report(step=45, slow={"process": 1, "step": 40, "ratio": 2.04})
+        pods = [on("a", 0), on("b", 1)]
+        own = run(before, recovery__straggler={"action": action})
+        before["attemptSpecHash"] = attempt_spec_hash(observed(own).run.spec)
+        return reconcile(observed(own, jobsets=[jobset()], pods=pods, report=reported, head=head(step)), at(50))
+
+    found = seen(status(topology=TWO), 39)
+    assert deletions(found) == []
+    (event,) = [event for event in found.events if event.reason == "SlowProcess"]
+    assert event.message.endswith("wait for process 1 on node b, whose own work takes 2.04 times as long")
+    assert [blame.document() for blame in found.status.placement.blames] == [SLOW]
+    again = seen(found.status.document(), 40)
+    assert "SlowProcess" not in [event.reason for event in again.events]
+    if action == "report":
+        assert deletions(again) == []
+        return
+    assert (deletions(again), again.status.history[-1].cause) == ([("JobSet", "demo-1")], "moved")
+    assert [node.node for node in again.status.placement.avoided] == ["b"]
+    # There was no other node, so the run came back. It does not leave again.
+    back = status(topology=TWO, placement=placement("") | {"blames": [{**SLOW, "slow": 0}]})
+    assert deletions(seen(back, 40)) == []
+
+
 def test_avoided_nodes_are_used_again_when_the_run_finds_no_others() -> None:
     waits = status(
-        placement=placement("aa", avoided="a") | {"waitingSince": rfc(0)},
+        placement=placement("aa", avoided="a") | {"waitingSince": rfc(0), "blames": [SLOW]},
         history=[{"attempt": 1, "restart": 0, "startedAt": rfc(0)}],
     )
     seen = {"jobsets": [jobset()], "pods": [on("b", 0)]}
@@ -265,11 +298,8 @@ def test_avoided_nodes_are_used_again_when_the_run_finds_no_others() -> None:
     assert deletions(early) == []
     late = reconcile(observed(run(waits), **seen), at(301))
     assert deletions(late) == [("JobSet", "demo-1")]
-    assert (late.status.history[-1].cause, late.status.placement.avoided, late.status.placement.blames) == (
-        "moved",
-        [],
-        [],
-    )
+    left = late.status.placement
+    assert (late.status.history[-1].cause, left.avoided, [blame.slow for blame in left.blames]) == ("moved", [], [0])
     assert "NodesTakenBack" in [event.reason for event in late.events]
     assert condition(late, "Stalled")[0] == "False"
 

@@ -69,7 +69,7 @@ def test_the_table_keeps_the_promises_of_the_guide() -> None:
             assert facts.edit == "waits"
             assert facts.committed == "yes" or facts.cause != "none", f"an edit must cost no step: {facts}"
         if action in ("elsewhere", "anywhere", "smaller") and facts.cause == "none":
-            assert facts.capacity in ("fewer", "avoided"), (
+            assert facts.capacity in ("fewer", "avoided") or (facts.node, facts.committed) == ("slow", "yes"), (
                 f"a process group that trains and has its nodes must not be stopped: {facts}"
             )
         if action == "larger":

@@ -158,6 +158,7 @@ EDIT_RULES: tuple[EditRule, ...] = (
     ),
     EditRule("recovery.elastic", "live", "only the operator uses it"),
     EditRule("recovery.badNodes", "live", "only the operator uses it"),
+    EditRule("recovery.straggler.action", "live", "only the operator uses it"),
     EditRule(
         "recovery.divergence.spike.windowSteps",
         "frozen",

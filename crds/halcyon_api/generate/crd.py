@@ -153,7 +153,7 @@ def _leave_to_defaults(spec: Schema) -> None:
                 if isinstance(built_in, dict)
                 else f"`{built_in}`"
             )
-            field["description"] += f" Default: that of TrainingRunDefaults, else {default_text}."
+            field["description"] += f" Default: TrainingRunDefaults, else {default_text}."
     section, name = ROOT.split(".")
     checkpoint = spec["properties"][section]
     checkpoint["required"].remove(name)

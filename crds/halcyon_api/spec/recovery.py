@@ -18,7 +18,7 @@ class SpikeSpec(ApiModel):
     gradient_norm_sigmas: Annotated[float, Field(ge=1, le=1000)] | None = None
     """The same for the gradient norm. Default: only the loss counts."""
     window_steps: Annotated[int, Field(ge=8, le=100_000)] = 256
-    """Number of last steps for mean and standard deviation. The rule applies once there are this many."""
+    """Number of these last steps. The rule applies once there are this many."""
     action: Literal["skip", "stop", "rollback"] = "skip"
     """See `nonFinite`."""
 
@@ -36,11 +36,11 @@ class DivergenceSpec(ApiModel):
     """The reaction to a loss that is not finite or jumps."""
 
     non_finite: Literal["stop", "skip", "ignore", "rollback"] = "stop"
-    """When the loss or the gradient norm is infinite or not a number. `stop`: stop the run as `Stalled`, at its last
-    good checkpoint. `skip`: drop the update, keep model and optimizer, continue with the next batch. `ignore`: do
-    nothing. `rollback`: go back to the last good checkpoint and leave out the batches since then."""
+    """When the loss or the gradient norm is not finite. `stop`: the run is `Stalled` at its last good checkpoint.
+    `skip`: drop the update, keep model and optimizer, continue with the next batch. `ignore`: do nothing. `rollback`:
+    go back to the last good checkpoint and leave out the batches since then."""
     spike: SpikeSpec | None = None
-    """Detect a jump of the loss. The state of this rule is in the checkpoints, so set it from the start or never."""
+    """Detect a jump of the loss. Its state is in the checkpoints, so set it from the start or never."""
 
     rollback: RollbackSpec | None = None
     """Settings of `rollback`. Default: their defaults."""
@@ -69,12 +69,11 @@ class ElasticSpec(RuledModel):
     min_slices: SliceCount
     """Minimum number of slices. The run waits if fewer find nodes."""
     max_slices: SliceCount | None = None
-    """Maximum number of slices, used where there is room. The run begins with `accelerator.slices`, which is the
-    default."""
+    """Maximum number, used where there is room. Default: `accelerator.slices`, with which the run begins."""
     shrink_after_seconds: Seconds = 300
-    """Continue with the slices that have nodes after the others have waited this long for nodes."""
+    """Continue with the slices that have nodes after the others have waited this long."""
     grow_after_seconds: Seconds = 120
-    """Search for room for more slices after the run has trained this long on fewer."""
+    """Search for room after the run has trained this long on fewer slices."""
 
     rules: ClassVar = (
         Rule(
@@ -93,11 +92,22 @@ class BadNodesSpec(ApiModel):
     blames: Annotated[int, Field(ge=0, le=100)] = 2
     """Avoid a node after this many blames, if it has more than twice as many as any other node. 0: never."""
     max_nodes: Annotated[int, Field(ge=1, le=16)] = 2
-    """Maximum number of nodes avoided at a time."""
+    """Most nodes avoided at a time."""
     expire_seconds: Seconds = 86_400
-    """Time for which a blame counts."""
+    """Time that a blame counts."""
     give_up_seconds: Seconds = 300
-    """Stop avoiding nodes after pods have waited this long for a node while some nodes are avoided."""
+    """Use avoided nodes again after pods have waited this long for another."""
+
+
+class StragglerSpec(ApiModel):
+    """When a process is slow, by the time of a fixed product on its devices, which waits for no other process."""
+
+    factor: Annotated[float, Field(ge=1.1, le=100)] = 1.5
+    """It is slow above this multiple of the others' median."""
+    for_steps: Annotated[int, Field(ge=1, le=100_000)] = 100
+    """Steps in a row for which it must be."""
+    action: Literal["report", "replace"] = "report"
+    """`replace`: the run leaves its node at the next checkpoint."""
 
 
 class FlipBitSpec(ApiModel):
@@ -106,7 +116,7 @@ class FlipBitSpec(ApiModel):
     step: AtLeastOne
     """The bit changes after this number of steps."""
     process: NonNegativeInt
-    """The process, which is the number of its host in the run."""
+    """The process: number of its host in the run."""
 
 
 class AuditSpec(ApiModel):
@@ -118,13 +128,13 @@ class AuditSpec(ApiModel):
     """
 
     every_steps: Annotated[int, Field(ge=1, le=1_000_000)]
-    """Audit after each such number of steps, and after the last one. An audit takes as long as two microbatches."""
+    """Audit after each such number of steps, and after the last one. It takes as long as two microbatches."""
     on_mismatch: Literal["goBack", "report"] = "goBack"
-    """`goBack`: the run goes on from the last checkpoint that an audit has confirmed, and avoids the node that computed
-    wrong numbers. `report`: only the log, a metric and an alert say so."""
+    """`goBack`: go on from the last checkpoint that an audit has confirmed, and avoid the node with wrong numbers.
+    `report`: only the log, a metric and an alert say so."""
 
     flip_bit: FlipBitSpec | None = None
-    """To try out the audit: a bit changes once, before the run is first restarted. Default: none."""
+    """To try it out: a bit changes once, before the first restart. Default: none."""
 
     def is_due(self, step: int, *, is_last: bool) -> bool:
         """Whether the run is audited after this number of steps."""
@@ -132,7 +142,7 @@ class AuditSpec(ApiModel):
 
 
 class RecoverySpec(ApiModel):
-    """What happens when something fails. Preemptions are not counted; failures have a budget."""
+    """What happens when something fails."""
 
     max_restarts: Annotated[int, Field(ge=0, le=1000)] = 10
     """Restarts after failures in a row without a new checkpoint. One more failure stops the run as `Stalled`.
@@ -140,8 +150,8 @@ class RecoverySpec(ApiModel):
     grace_period_seconds: Seconds = 30
     """Time between a pod's preemption notice and its end, for the last save."""
     step_timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
-    """A step counts as hung when it takes longer than this and longer than ten times the 99th percentile of earlier
-    steps of its size."""
+    """A step is hung when it takes longer than this and than ten times the 99th percentile of earlier steps of its
+    size."""
     divergence: DivergenceSpec = Field(default_factory=DivergenceSpec)
     """The reaction to a loss that is not finite or jumps."""
     in_place: bool = False
@@ -151,5 +161,7 @@ class RecoverySpec(ApiModel):
     """Continue with fewer slices while there is no room for all. Default: wait for all slices."""
     bad_nodes: BadNodesSpec = Field(default_factory=BadNodesSpec)
     """When a node is avoided."""
+    straggler: StragglerSpec | None = None
+    """When a process is slow. Default: the defaults of its members."""
     audit: AuditSpec | None = None
     """Audits of the devices while the run trains. Default: none."""

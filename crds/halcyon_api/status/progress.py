@@ -177,6 +177,17 @@ class CheckpointProgress(StatusModel):
     """Whether it was read back in full after its commit, and every byte was right."""
 
 
+class SlowProcess(StatusModel):
+    """A process whose own work takes longer than that of the others (`recovery.straggler`)."""
+
+    process: NonNegativeInt
+    """Its index in the process group."""
+    step: Annotated[int, Field(ge=0, le=2**53)]
+    """Steps done at the last measurement."""
+    ratio: NonNegativeFloat
+    """Its time, as a multiple of the median of the others."""
+
+
 StoreWaitFor = Literal["checkpointRoot", "tokenCache", "dataSource"]
 """Content of a store that a process waits for."""
 
@@ -318,5 +329,7 @@ class ProgressReport(StatusModel):
     """The store that the process waits for and retries, if any."""
     late_save: LateSave | None = None
     """The save in flight, if it takes longer than usual and another one is due."""
+    slow: SlowProcess | None = None
+    """The process that the others wait for, if any; reported by process 0."""
     save_requests: Annotated[list[SaveRequestTaken], Field(max_length=MAX_REMEMBERED_REQUESTS)] | None = None
     """The last checkpoint requests that this process has recorded."""

@@ -30,7 +30,7 @@ class SaveRequestStatus(StatusModel):
     asked_step: NonNegativeInt | None = None
     """Steps done when the trainer recorded the request."""
     step: NonNegativeInt | None = None
-    """Step of the checkpoint that serves it: the first one after the request."""
+    """Step of the first checkpoint after the request, which serves it."""
 
 
 class NodeNotice(StatusModel):
@@ -45,7 +45,7 @@ class NodeNotice(StatusModel):
     at: Timestamp | None = None
     """Scheduled time of the maintenance."""
     seen_at: Timestamp
-    """When the operator first saw the notice."""
+    """When the notice was first seen."""
 
 
 class MaintenanceStatus(StatusModel):
@@ -54,7 +54,7 @@ class MaintenanceStatus(StatusModel):
     notices: Annotated[list[NodeNotice], Field(max_length=MAX_NOTICES)]
     """Notices by node, at most 64."""
     save: SaveRequestStatus | None = None
-    """The last checkpoint that was requested because of a notice."""
+    """The last checkpoint requested because of a notice."""
 
 
 RestartOutcome = Literal["waiting", "restarted", "passedOver"]
@@ -66,8 +66,8 @@ class RestartStatus(SaveRequestStatus):
     attempt: NonNegativeInt
     """Attempt when the request was first seen; the next attempt is the restart."""
     outcome: RestartOutcome
-    """`waiting`: waits for a checkpoint, or for the pods to end; `restarted`: every pod is newer than the request;
-    `passedOver`: the run was suspended, had succeeded or had not begun, so there was no pod to replace."""
+    """`waiting`: for a checkpoint, or the end of the pods; `restarted`: every pod is newer than the request;
+    `passedOver`: the run was suspended, done or not begun, so there was no pod to replace."""
 
     @property
     def waits(self) -> bool:

@@ -53,12 +53,12 @@ NodeName = Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH)]
 
 
 class Blame(StatusModel):
-    """A process group ended because of a failure on a node."""
+    """A failure, or a slow process, on a node."""
 
     node: NodeName
     """Name of the node."""
     time: Timestamp
-    """When the process on the node ended."""
+    """When the process ended or was slow."""
     attempt: NonNegativeInt
     """Attempt of the process group."""
     restart: NonNegativeInt
@@ -67,6 +67,8 @@ class Blame(StatusModel):
     """Whether an audit found wrong numbers of this node. False: of one of the blamed ones."""
     rejected: bool | None = None
     """Whether the node rejected the pod."""
+    slow: NonNegativeInt | None = None
+    """Step at which its process was slow."""
 
 
 class AvoidedNode(StatusModel):
@@ -81,34 +83,34 @@ class AvoidedNode(StatusModel):
 
 
 class PlacementStatus(StatusModel):
-    """Number of slices and avoided nodes, with the reasons."""
+    """Slices and avoided nodes, with the reasons."""
 
     slices: AtLeastOne
-    """Slices of the present attempt, or of the next one while the present one is stopping."""
+    """Slices of the present attempt; while it stops, of the next one."""
     wanted_slices: AtLeastOne
     """Slices that the run would use if there were room."""
     reason: ShortText | None = None
     """Why the run has fewer slices than `accelerator.slices`."""
     waiting_since: Timestamp | None = None
-    """Since when pods of the present attempt wait for a node."""
+    """Since when its pods wait for a node."""
     room_since: Timestamp | None = None
     """Since when a probe has held room for more slices."""
     room_slices: AtLeastOne | None = None
-    """Number of slices that the run could have with that room."""
+    """Slices that the run could have with that room."""
     room_step: NonNegativeInt | None = None
     """Committed step when the room was found. The run grows at a later one."""
     grown_from: AtLeastOne | None = None
-    """Slices before the run grew; kept until the growth has paid for itself or was lost."""
+    """Slices before the run grew, until the growth has paid for itself or was lost."""
     grown_at: Timestamp | None = None
     """When the run grew."""
     lost_growths: NonNegativeInt = 0
-    """Growths in a row that were lost before they had paid for themselves."""
+    """Growths in a row lost before they had paid for themselves."""
     grow_not_before: Timestamp | None = None
-    """After a lost growth: when the search for room may begin again."""
+    """After a lost growth: when the search for room begins again."""
     avoided: Annotated[list[AvoidedNode], Field(max_length=MAX_AVOIDED)] = Field(default_factory=list[AvoidedNode])
     """Nodes that attempts avoid."""
     blames: Annotated[list[Blame], Field(max_length=MAX_BLAMES)] = Field(default_factory=list[Blame])
-    """The last failures by node, oldest first."""
+    """The last ones, oldest first."""
 
 
 Phase = Literal[
@@ -282,7 +284,7 @@ class TrainingRunStatus(StatusModel):
     restart: RestartStatus | None = None
     """The last restart request, by the annotation `halcyon.dev/restart`."""
     maintenance: MaintenanceStatus | None = None
-    """Notices of the run's nodes, such as maintenance, if any."""
+    """Notices of the run's nodes."""
     goodput: Goodput | None = None
     """The share of time spent on training steps that were kept."""
     spent: Spending | None = None
@@ -292,7 +294,7 @@ class TrainingRunStatus(StatusModel):
     topology: TopologyStatus | None = None
     """The hardware of the present attempt."""
     placement: PlacementStatus | None = None
-    """Number of slices and avoided nodes, with the reasons."""
+    """Slices and avoided nodes, with the reasons."""
     queue: QueueStatus | None = None
     """The queue of the present attempt."""
     history: Annotated[list[HistoryEntry], Field(max_length=MAX_HISTORY)] = Field(default_factory=list[HistoryEntry])

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from halcyon_api.ends import EndCause, cause_named
 from halcyon_api.status.run_status import HistoryEntry, TrainingRunStatus
-from halcyon_operator.model.views import JobSetView, Observed, ProcessGroup
+from halcyon_operator.model.views import JobSetView, Observed, ProcessGroup, ProcessIndex
 
 
 def present_group(status: TrainingRunStatus) -> ProcessGroup:
     """The newest recorded process group."""
     return ProcessGroup(status.attempt, status.job_set_restarts)
+
+
+def process_of(status: TrainingRunStatus, number: int) -> ProcessIndex:
+    """The slice and host of the process with this number in the present attempt."""
+    topology = status.topology
+    return ProcessIndex(*divmod(number, max(1, topology.hosts // topology.slices) if topology is not None else 1))
 
 
 def group_of(status: TrainingRunStatus, jobset: JobSetView) -> ProcessGroup:

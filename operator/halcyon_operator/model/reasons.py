@@ -131,6 +131,7 @@ ChangeReason = Literal[
     "MaintenanceNotice",
     "NodeAvoided",
     "NodesTakenBack",
+    "SlowProcess",
     "Shrinking",
     "RoomFound",
     "Growing",

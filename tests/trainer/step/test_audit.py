@@ -187,13 +187,13 @@ def test_one_changed_bit_in_one_of_two_copies_accuses_both() -> None:
 def test_the_device_whose_products_differ_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     audit = Audit(program_on("replica 2 x fsdp 2"))
     assert audit.products() is None
-    right = module._product_words
+    right = module.product_words
 
     def wrong(seeds: jax.Array, side: int) -> jax.Array:
         here = (jax.lax.axis_index("replica") == 1) & (jax.lax.axis_index("fsdp") == 0)
         return right(seeds, side) ^ here.astype(jnp.uint32)
 
-    monkeypatch.setattr(module, "_product_words", wrong)
+    monkeypatch.setattr(module, "product_words", wrong)
     assert audit.products() == Finding("products", (2,), certain=True)
 
 

@@ -569,6 +569,7 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene.reporter.event("rolledBack", step=3, to_step=1, batches=2, reason="the loss is not a number")
     scene.reporter.event("audited", step=4, seconds=0.25)
     scene.reporter.event("corrupted", step=5, processes=(1,), message="copies of the state differ")
+    scene.reporter.event("slow", step=5, slow_process=1, ratio=2.04)
     scene.reporter.event(
         "hung",
         seconds=61.0,

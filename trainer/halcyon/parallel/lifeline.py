@@ -84,7 +84,7 @@ class Lifeline:
         """
         self._sent: list[bytes] = []
         self._send_lock = threading.Lock()
-        self._on_message: OnMessage | None = None
+        self._on_message: tuple[OnMessage, ...] = ()
         self._on_hung: Callable[[], object] = _ignore
         self._undelivered: list[tuple[bytes, int]] = []
         self._receive_lock = threading.Lock()
@@ -127,12 +127,12 @@ class Lifeline:
         return lifeline
 
     def listen(self, on_message: OnMessage) -> None:
-        """Set the receiver of all messages, once.
+        """Add a receiver of all messages, which knows its own ones by their kind.
 
-        A thread of the lifeline calls it; for earlier messages the calling thread does.
+        A thread of the lifeline calls it; for messages before the first receiver the calling thread does.
         """
         with self._receive_lock:
-            self._on_message = on_message
+            self._on_message += (on_message,)
             for kind, number in self._undelivered:
                 on_message(kind, number)
             self._undelivered.clear()
@@ -147,17 +147,18 @@ class Lifeline:
         """Tell all other processes that this one hangs. For any thread."""
         self.send(_HANGS)
 
-    def send(self, kind: bytes, number: int = 0) -> None:
-        """Send a message to process 0, or from process 0 to all others, also to those that connect later. For any
-        thread.
+    def send(self, kind: bytes, number: int = 0, *, kept: bool = True) -> None:
+        """Send a message to process 0, or from process 0 to all others. For any thread.
 
         Args:
             kind: One byte.
             number: 0 to 2^64 - 1.
+            kept: Whether those get it too that connect later.
         """
         message = _MESSAGE.pack(kind, number)
         with self._send_lock:
-            self._sent.append(message)
+            if kept:
+                self._sent.append(message)
             for connection in self._connections:
                 with contextlib.suppress(OSError):  # the watch detects a process that cannot receive it
                     connection.send(message)
@@ -264,10 +265,10 @@ class Lifeline:
 
     def _deliver(self, kind: bytes, number: int) -> None:
         with self._receive_lock:
-            if self._on_message is None:
+            if not self._on_message:
                 self._undelivered.append((kind, number))
-            else:
-                self._on_message(kind, number)
+            for on_message in self._on_message:
+                on_message(kind, number)
 
     def _closed(self, connection: socket.socket, peer: _Peer) -> None:
         self._forget(connection)

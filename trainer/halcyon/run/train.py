@@ -39,6 +39,7 @@ from halcyon.run.context import Context
 from halcyon.run.data import checked, report_sources, report_warnings
 from halcyon.run.features import features_of
 from halcyon.run.loop import Training, TrainingEnd
+from halcyon.run.own_work import OwnWork
 from halcyon.run.place import Place, session
 from halcyon.run.programs import KeptPrograms, Programs, open_cache
 from halcyon.run.recorded_tuning import RunChoice
@@ -195,6 +196,8 @@ def train(
         last.callback(lambda: [callback.close() for callback in reversed(callbacks)])
         if context.link is not None:
             callbacks.append(Spare(context.link))
+        if processes.lifeline is not None:
+            callbacks.append(OwnWork(place, processes.lifeline, programs))
         callbacks.extend(features_of(setup))  # one by one: if one fails, those before it are closed
         checkpointer.opened()
         choice.keep()

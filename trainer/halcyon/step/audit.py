@@ -91,7 +91,7 @@ class Audit:
         side = _SIDE_ON_CPU if self._mesh.devices.flat[0].platform == "cpu" else _SIDE
 
         def audit_products(seeds: jax.Array) -> jax.Array:
-            return _product_words(seeds, side).reshape(*(1,) * len(names), -1)
+            return product_words(seeds, side).reshape(*(1,) * len(names), -1)
 
         sharded = jax.shard_map(
             audit_products,
@@ -280,7 +280,7 @@ def _parted(words: np.ndarray, axes: list[int]) -> np.ndarray:
     return np.moveaxis(words, axes, range(len(axes))).reshape(parts, -1, words.shape[-1])
 
 
-def _product_words(seeds: jax.Array, side: int) -> jax.Array:
+def product_words(seeds: jax.Array, side: int) -> jax.Array:
     """The digest of products and sums of matrices [side, side] that depend on the seeds alone: uint32 [2]."""
     places = jax.lax.iota(jnp.uint32, side * side).reshape(side, side)
 

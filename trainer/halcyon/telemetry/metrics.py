@@ -155,6 +155,18 @@ METRICS = (
         lambda state: [((), float(count)) for count in state.pace.buckets],
     ),
     _gauge(
+        "halcyon_trainer_own_work_seconds",
+        "Time of a fixed product on the devices of this process, which waits for no other process, at its last "
+        "measurement.",
+    ),
+    _gauge(
+        "halcyon_trainer_slow_process_ratio",
+        "Process 0: time of the own work of the process that the others wait for, as a multiple of their median; "
+        "absent while there is none.",
+        lambda state: state.slow and [((str(state.slow.process),), state.slow.ratio)],
+        ("process",),
+    ),
+    _gauge(
         "halcyon_trainer_last_step_timestamp_seconds",
         "When the last step of this process ended, in seconds since 1970.",
         "last_step_time",

@@ -93,6 +93,9 @@ class State:
     plan: str | None = None
     watched: tuple[WatchedParameter, ...] = ()
     """Numbers of the last watched step."""
+    own_work_seconds: float | None = None
+    """The last measurement of `halcyon.run.own_work`."""
+    slow: progress.SlowProcess | None = None
 
     sources: Mapping[str, Built] = field(default_factory=dict)
     """Progress of the sources that this process has tokenized, or is tokenizing, by name."""

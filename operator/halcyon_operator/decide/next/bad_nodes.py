@@ -4,12 +4,14 @@ An audit of two slices may find that one of two nodes computes wrong numbers, an
 avoided. If the other one is suspected again, beside a third node, it is the wrong one, and the first one may be used
 again. A node that only rejects pods is used again where no other node has room: if all nodes reject pods, the run goes
 on as soon as one of them takes them.
+
+A node whose process is slow is avoided once. If no other node has room, the run goes on there, and slowly.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 
 from halcyon_api.spec.recovery import BadNodesSpec
@@ -27,6 +29,8 @@ def node_to_avoid(placement: PlacementStatus, spec: TrainingRunSpec, now: dateti
     avoided = {one.node for one in current_avoided(placement.avoided, settings, now)}
     name = _proved(fresh, avoided) or _suspected(fresh, avoided) or _blamed(fresh, avoided, settings.blames)
     name = name or _rejecting(fresh, avoided, settings.blames)
+    if spec.recovery.straggler is not None and spec.recovery.straggler.action == "replace":
+        name = name or _slow(fresh, avoided)
     if name is None:
         return None
     node = AvoidedNode(node=name, since=stamp(now), blames=sum(blame.node == name for blame in fresh))
@@ -60,6 +64,11 @@ def only_rejects(placement: PlacementStatus, node: str) -> bool:
     return bool(own) and all(blame.rejected for blame in own)
 
 
+def found_slow(placement: PlacementStatus, node: str) -> int | None:
+    """The step at which the process on a node was found slow; None: it was not."""
+    return next((blame.slow for blame in placement.blames if blame.node == node and blame.slow), None)
+
+
 def current_avoided(avoided: Iterable[AvoidedNode], settings: BadNodesSpec, now: datetime) -> list[AvoidedNode]:
     """The avoided nodes without the expired ones."""
     return [node for node in avoided if settings.blames and _fresh(node.since, settings, now)]
@@ -87,7 +96,7 @@ def _suspected(blames: Iterable[Blame], avoided: set[str]) -> str | None:
 
 def _blamed(blames: Iterable[Blame], avoided: set[str], least: int) -> str | None:
     """A node with enough ordinary blames, and more than twice as many as any other node."""
-    ordinary = (blame for blame in blames if blame.corrupted is None and not blame.rejected)
+    ordinary = (blame for blame in blames if blame.corrupted is None and not blame.rejected and blame.slow is None)
     counts = Counter(blame.node for blame in ordinary if blame.node not in avoided)
     ranked = counts.most_common(2)
     if not ranked or ranked[0][1] < least or (len(ranked) > 1 and ranked[0][1] <= 2 * ranked[1][1]):
@@ -99,6 +108,12 @@ def _rejecting(blames: Iterable[Blame], avoided: set[str], least: int) -> str | 
     """The node that has rejected most pods, if they are enough."""
     counts = Counter(blame.node for blame in blames if blame.rejected and blame.node not in avoided)
     return next((node for node, count in counts.most_common(1) if count >= least), None)
+
+
+def _slow(blames: Collection[Blame], avoided: set[str]) -> str | None:
+    """A node whose process is slow, and that the run has not come back to because no other node had room."""
+    back = {blame.node for blame in blames if blame.slow == 0}
+    return next((blame.node for blame in blames if blame.slow and blame.node not in avoided | back), None)
 
 
 def _fresh(time: str, settings: BadNodesSpec, now: datetime) -> bool:

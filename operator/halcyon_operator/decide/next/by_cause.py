@@ -8,7 +8,13 @@ from halcyon_api.ends import EndCause, EndReason
 from halcyon_api.status.run_status import AvoidedNode, PlacementStatus, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.next.backoff import pauses
-from halcyon_operator.decide.next.bad_nodes import current_avoided, node_to_avoid, only_rejects, others_to_avoid
+from halcyon_operator.decide.next.bad_nodes import (
+    current_avoided,
+    found_slow,
+    node_to_avoid,
+    only_rejects,
+    others_to_avoid,
+)
 from halcyon_operator.decide.next.placement import capacity_of, first_slices, grown, shrunk, smaller
 from halcyon_operator.decide.next.recovery import ENDED, FREE, Cause, RecoveryFacts, Rule, decide
 from halcyon_operator.decide.next.steps import Keep, Situation, Stall, Step, Stop
@@ -62,13 +68,16 @@ def _step_of(rule: Rule, situation: Situation, jobset: JobSetView) -> Step:
         case "pause":
             return Stop(last_cause(status) if failed else EndCause.HELD_BACK, last_message(status))
         case "elsewhere" if (node := node_to_avoid(placement, spec, now)) is not None:
-            message = f"avoiding node {node.node}, {_why(node, placement)}: {last_message(status)}"
+            last = "" if trains(status) else f": {last_message(status)}"
+            message = f"avoiding node {node.node}, {_why(node, placement)}{last}"
             others = others_to_avoid(placement, node, spec.recovery.bad_nodes, now)
             moved = placement.model_copy(update={"avoided": [*others, node], "waiting_since": None})
             return Stop(last_cause(status) if failed else EndCause.MOVED, message, moved)
         case "anywhere":
             nodes = ", ".join(node.node for node in avoided)
-            moved = placement.model_copy(update={"avoided": [], "blames": [], "waiting_since": None})
+            # A slow node is better than no node, also next time.
+            slow = [one.model_copy(update={"slow": 0}) for one in placement.blames if one.slow is not None]
+            moved = placement.model_copy(update={"avoided": [], "blames": slow, "waiting_since": None})
             return Stop(EndCause.MOVED, f"{waited} while avoiding {nodes}: using all nodes again", moved)
         case _:
             return Stop(last_cause(status), last_message(status)) if failed else Keep(jobset)
@@ -82,6 +91,8 @@ def _why(node: AvoidedNode, placement: PlacementStatus) -> str:
         return "which may compute wrong numbers"
     if only_rejects(placement, node.node):
         return f"which rejected pods {counted(node.blames, 'time')}"
+    if found_slow(placement, node.node):
+        return "whose process was slower than the others"
     return f"where the run failed {counted(node.blames, 'time')}"
 
 
@@ -117,9 +128,12 @@ def recovery_facts(situation: Situation, jobset: JobSetView) -> RecoveryFacts:
     failed = jobset.outcome != "running"  # one that has completed is seen here only if it ended early
     cause: Cause = last_cause(status) if failed else _started_again_after(status)
     capacity = capacity_of(observed, status, spec, now)
-    idle = failed or not trains(status)
+    idle, node = failed or not trains(status), node_to_avoid(situation.placement, spec, now)
+    slow = found_slow(situation.placement, node.node) if node is not None and not idle else None
     if edited and cause == "none":
         committed = saved(observed, status, now)
+    elif slow is not None:
+        committed = status.resume_step >= slow
     elif capacity == "more":
         committed = status.resume_step > (situation.placement.room_step or 0)
     else:
@@ -128,7 +142,7 @@ def recovery_facts(situation: Situation, jobset: JobSetView) -> RecoveryFacts:
         cause=cause,
         committed="yes" if committed else "no",
         budget="spent" if (failed or cause in FREE) and _spent(status, spec, cause) else "left",
-        node="blamed" if idle and node_to_avoid(situation.placement, spec, now) is not None else "clear",
+        node="slow" if slow is not None else "blamed" if idle and node is not None else "clear",
         capacity=capacity,
         edit="waits" if edited else "none",
     )

@@ -18,16 +18,17 @@ Cause = EndCause | Literal["none"]
 
 Committed = Literal["yes", "no"]
 """Whether a checkpoint was committed since the last failure; if there is room for more slices: since the room was
-found. If an edit or a restart waits: whether all steps that were done when it was seen are saved, or the longest wait
-is over."""
+found; if a node is slow: since it was found so. If an edit or a restart waits: whether all steps that were done when it
+was seen are saved, or the longest wait is over."""
 
 Budget = Literal["left", "spent"]
 """Whether another failure is allowed. The limits are `recovery.maxRestarts` failures in a row without a checkpoint,
 three losses of the root in a row, and ten free ends in a row without a checkpoint (two if a node rejected the
 pods)."""
 
-Node = Literal["clear", "blamed"]
-"""Whether there is a node to avoid after many blames, and moving off it loses no step (no process group trains)."""
+Node = Literal["clear", "blamed", "slow"]
+"""Whether there is a node to avoid: after many blames, and moving off it loses no step (no process group trains), or
+because a process that trains on it is slow."""
 
 Capacity = Literal["enough", "short", "fewer", "avoided", "more"]
 """Whether there is room for the run, see `CAPACITIES`."""
@@ -139,6 +140,8 @@ RULES: tuple[Rule, ...] = (
     Rule(None, "smaller", "fewer slices now are better than all slices later", capacity="fewer"),
     Rule(None, "anywhere", "a bad node is better than no node", capacity="avoided"),
     Rule(None, "wait", "nodes may come back", capacity="short"),
+    Rule(("none",), "wait", "for the next checkpoint, so that no step is lost", committed="no", node="slow"),
+    Rule(("none",), "elsewhere", "all others wait for the process on it", committed="yes", node="slow"),
     Rule(("none",), "wait", "for the next checkpoint, so that no step is lost", committed="no", capacity="more"),
     Rule(("none",), "larger", "a checkpoint was committed since the room was found", committed="yes", capacity="more"),
     Rule(ENDED, "larger", "the processes have ended anyway", capacity="more"),

@@ -35,9 +35,9 @@ While the run has a JobSet and no row above matches, this table decides. An empt
 | facts | |
 |---|---|
 | cause | why the last process group ended, until the next one trains; `none` while one trains |
-| checkpoint | whether the group that ended had committed one (`fenced`: had done a step); `more`, `waits`: one was committed since |
+| checkpoint | whether the group that ended had committed one (`fenced`: had done a step); `more`, `waits`, `slow`: one was committed since |
 | budget | `spent`: over `recovery.maxRestarts` failures or ten `free` ends (two of `rejected`) in a row without a checkpoint, or three losses of the root |
-| node | `blamed`: a node has enough blames to be avoided (`recovery.badNodes`), and no processes train |
+| node | `blamed`: a node has enough blames to be avoided (`recovery.badNodes`), and no processes train; `slow`: a process that trains on it is slow (`recovery.straggler`, action `replace`) |
 | edit | `waits`: an edit of the spec needs a new attempt ([edits](trainingrun.md#the-effect-of-an-edit)), or a restart was requested |
 | capacity | see below |
 """

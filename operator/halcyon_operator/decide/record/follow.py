@@ -21,7 +21,13 @@ from halcyon_api.status.run_status import Restarts, TrainingRunStatus
 from halcyon_operator.decide.record.completion import completion, early_end, final_step
 from halcyon_operator.decide.record.history import resumed_step, shown, with_end, with_group, with_report
 from halcyon_operator.decide.record.in_place import conclude_in_place, ending_in_place, ends_in_place
-from halcyon_operator.decide.record.placement import blames_for, placement_of, with_blames, with_no_room
+from halcyon_operator.decide.record.placement import (
+    blames_for,
+    placement_of,
+    slow_blames,
+    with_blames,
+    with_no_room,
+)
 from halcyon_operator.decide.record.queue import with_queue_cause
 from halcyon_operator.decide.record.spec_hash import RETIRED
 from halcyon_operator.decide.tell import events
@@ -59,7 +65,7 @@ def follow(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, no
         change = change.updated(with_group(change.status, group, now))
     again, failed = _account_in_place(observed, change.status, group, now)
     change, failures = change.then(again), failures + failed
-    change = change.then(_with_report(observed, change.status, group))
+    change = change.then(_with_report(observed, change.status, group, now))
     end = _end_of_group(observed, change.status, jobset, group, now)
     if end is not None:
         ended, failed = end
@@ -68,7 +74,7 @@ def follow(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, no
     return change.updated(_count_failures(observed.run.status, status, failures))
 
 
-def _with_report(observed: Observed, status: TrainingRunStatus, group: ProcessGroup) -> Change:
+def _with_report(observed: Observed, status: TrainingRunStatus, group: ProcessGroup, now: datetime) -> Change:
     """The status with the trainer's report, if it comes from the present process group."""
     report, entry = observed.report, entry_of(status, group)
     if report is None or (report.attempt, report.restart) != group or (step := resumed_step(report)) is None:
@@ -80,6 +86,11 @@ def _with_report(observed: Observed, status: TrainingRunStatus, group: ProcessGr
     spec = observed.run.spec
     if spec is None or spec.task != "data":  # a run that only builds token caches does no steps
         status = status.model_copy(update={"progress": shown(report.progress, status.progress)})
+    if spec is not None and report.slow is not None:
+        placement = placement_of(status, spec)
+        for blame in slow_blames(observed, status, placement, report.slow, now):
+            status = status.model_copy(update={"placement": with_blames(placement, [blame])})
+            resumed += (events.slow_process(group, report.slow, blame.node),)
     return Change(status, resumed)
 
 

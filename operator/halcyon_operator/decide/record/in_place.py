@@ -10,8 +10,9 @@ from halcyon_api.ends import EndCause, ExitCode
 from halcyon_api.status.progress import EndInPlace, ProgressReport
 from halcyon_api.status.run_status import HistoryEntry, TrainingRunStatus
 from halcyon_operator.model.endings import GroupEnd, conclude
+from halcyon_operator.model.history import process_of
 from halcyon_operator.model.untrusted import moment
-from halcyon_operator.model.views import Observed, PodEnding, ProcessGroup, ProcessIndex
+from halcyon_operator.model.views import Observed, PodEnding, ProcessGroup
 
 _NOTICE = timedelta(minutes=10)
 """Longest time between the notice of one pod and the exit of the others after their save."""
@@ -41,9 +42,7 @@ def ending_in_place(
         end: The end.
         now: The time.
     """
-    topology = status.topology
-    hosts = topology.hosts // topology.slices if topology is not None else 1
-    process, at = ProcessIndex(*divmod(end.process, max(1, hosts))), min(moment(end.at) or now, now)
+    process, at = process_of(status, end.process), min(moment(end.at) or now, now)
     seen = [one for one in (*observed.endings, *observed.replaced) if one.group == group]
     if end.pod_lost:
         seen = [one for one in seen if one.process == process]

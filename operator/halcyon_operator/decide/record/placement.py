@@ -17,11 +17,12 @@ from datetime import datetime, timedelta
 from halcyon_api.elastic import usable_slices, wanted_slices
 from halcyon_api.ends import EndCause
 from halcyon_api.spec.recovery import ElasticSpec
+from halcyon_api.status.progress import SlowProcess
 from halcyon_api.status.run_status import MAX_BLAMES, Blame, PlacementStatus, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.record.spec_hash import RETIRED
 from halcyon_operator.model.endings import GroupEnd, cause_of, is_echo
-from halcyon_operator.model.history import entry_of, group_of, present_group
+from halcyon_operator.model.history import entry_of, group_of, present_group, process_of
 from halcyon_operator.model.untrusted import moment, seconds_between, stamp
 from halcyon_operator.model.views import JobSetView, Observed, PodEnding, PodView, ProcessGroup
 
@@ -166,6 +167,28 @@ def blames_for(observed: Observed, group: ProcessGroup, end: GroupEnd) -> list[B
         Blame(node=node, time=at, attempt=group.attempt, restart=group.restart, corrupted=certain)
         for node in sorted(first)
     ]
+
+
+def slow_blames(
+    observed: Observed, status: TrainingRunStatus, placement: PlacementStatus, slow: SlowProcess, now: datetime
+) -> list[Blame]:
+    """The node of a process that the trainer reports as slow; empty if it is not known, or the blame is recorded.
+
+    Args:
+        observed: The observation.
+        status: The run's status.
+        placement: The run's placement.
+        slow: The process.
+        now: The time.
+    """
+    process, group = process_of(status, slow.process), present_group(status)
+    blames = [
+        Blame(node=pod.node, time=stamp(now), attempt=group.attempt, restart=group.restart, slow=slow.step)
+        for pod in observed.pods_of(group)
+        if pod.process == process and pod.node
+    ]
+    known = {(one.node, one.attempt, one.restart) for one in placement.blames if one.slow}
+    return [one for one in blames if (one.node, *group) not in known]
 
 
 def with_no_room(observed: Observed, group: ProcessGroup, end: GroupEnd) -> GroupEnd:

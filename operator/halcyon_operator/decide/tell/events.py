@@ -5,7 +5,7 @@ from __future__ import annotations
 from halcyon_api.counting import percent
 from halcyon_api.defaults.status import DefaultsStatus
 from halcyon_api.ends import EndReason
-from halcyon_api.status.progress import ProgressReport
+from halcyon_api.status.progress import ProgressReport, SlowProcess
 from halcyon_api.status.run_status import HistoryEntry, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.model.decision import Event
@@ -141,6 +141,16 @@ def placement_changed(before: TrainingRunStatus, after: TrainingRunStatus) -> tu
         message = f"Attempts may use these nodes again: {', '.join(sorted(known - avoided))}"
         found.append(Event("Normal", "NodesTakenBack", message, f"forgiven/{after.attempt}"))
     return tuple(found)
+
+
+def slow_process(group: ProcessGroup, slow: SlowProcess, node: str) -> Event:
+    """The event when the other processes wait for a slow one."""
+    name, key = _named(None, group)
+    message = (
+        f"{name}, step {slow.step}: the others wait for process {slow.process} on node {node}, whose own work takes "
+        f"{slow.ratio:g} times as long"
+    )
+    return Event("Warning", "SlowProcess", message, f"slow/{key}/{node}")
 
 
 def checkpoint_failing(report: ProgressReport | None) -> tuple[Event, ...]:

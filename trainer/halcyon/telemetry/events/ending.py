@@ -117,6 +117,17 @@ ENDING = (
         {"step": STEP, "message": "One sentence."},
         every_process=True,
     ),
+    Event(
+        "slow",
+        "The own work of a process takes longer than that of the others, so they wait for it (`recovery.straggler`). "
+        "Once, until it is as fast as they are.",
+        {
+            "step": STEP,
+            "slowProcess": "Index of the process.",
+            "ratio": "Its time, as a multiple of the median of the others.",
+        },
+        words="step {step}: the others wait for process {slow_process}, whose own work takes {ratio:.1f} times as long",
+    ),
     Event("warning", "A failure that costs only time.", {"message": "One sentence."}, every_process=True),
     Event(
         "error",
