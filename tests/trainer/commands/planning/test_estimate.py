@@ -121,6 +121,29 @@ def test_goodput_falls_with_stops_and_with_what_they_cost(
     assert share(stops, down + 60) <= share(stops, down) + 1e-9
 
 
+@pytest.mark.parametrize(
+    ("provisioning", "values", "off", "on"),
+    [
+        ("onDemand", [], 300, 300 - 264 * 0.0018 / 0.0042),
+        ("spot", [], 300, 300 - 264 * 0.018),
+        ("spot", ["crashes=1", "restart-in-place=0"], 300, 0),
+        ("spot", ["stops=0"], 300, 300),
+    ],
+)
+def test_restarts_in_place_are_shorter_where_the_host_goes_on(
+    provisioning: Any, values: list[str], off: float, on: float
+) -> None:
+    run, assumed = replace(RUN, provisioning=provisioning), with_values(values)
+    without, within = (estimate(COMPILED, replace(run, in_place=each), RATES, assumed, NOW) for each in (False, True))
+    name, read = "from a stop to the next step", number(without, "time to restore")
+    assert (number(without, name) - read, number(within, name) - read) == pytest.approx((off, on))
+    assert number(without, "goodput") <= number(within, "goodput")
+    notes = [one.note for found in (without, within) for one in found.sections["stops"] if one.name == "goodput"]
+    assert [note.partition(" ")[2] for note in notes] == [
+        f"with recovery.inPlace: {each}" for each in ("true", "false")
+    ]
+
+
 def test_each_assumption_has_a_meaning_and_can_be_given() -> None:
     assert all(meanings().values())
     assert with_values(["price=2.5", "host-copy=1e9"]) == replace(Assumptions(), price=2.5, host_copy=1e9)

@@ -14,6 +14,8 @@ from halcyon.host.errors import BadConfiguration
 from halcyon.step.hlo.work import Rates, Shares
 from halcyon_api.spec.accelerator import Provisioning
 
+_MAY_BE_0 = ("stops", "price", "restart", "crashes", "restart-in-place", "uncertainty")
+
 
 def _assumed(value: float | None, meaning: str) -> Any:
     return field(default=value, metadata={"meaning": meaning})
@@ -61,6 +63,14 @@ class Assumptions:
         "days (Llama 3, 2024, section 3.3.4)",
     )
     restart: float = _assumed(300.0, "seconds from a stop to the restore of a checkpoint on other hardware")
+    crashes: float = _assumed(
+        0.0018,
+        "stops of a host in a day after which it goes on: of those above the software's and half of the GPUs' "
+        "(docs/scale.md)",
+    )
+    restart_in_place: float = _assumed(
+        36.0, "seconds from such a stop to the restore in the same pod, with recovery.inPlace (docs/scale.md)"
+    )
     price: float | None = _assumed(None, "money for an hour of a chip, with the run's provisioning")
 
     def rates(self, known: Rates | None) -> Rates | None:
@@ -89,6 +99,17 @@ class Assumptions:
         """Stops of one host in a day."""
         return (0.1 if provisioning == "spot" else 0.0042) if self.stops is None else self.stops
 
+    def mean_restart(self, provisioning: Provisioning, *, in_place: bool) -> float:
+        """Mean seconds from a stop to the restore of a checkpoint.
+
+        Args:
+            provisioning: How the run's hardware is provisioned.
+            in_place: ``recovery.inPlace``.
+        """
+        stops = self.stops_of_host(provisioning)
+        here = min(1.0, self.crashes / stops) if in_place and stops else 0.0
+        return self.restart + here * (self.restart_in_place - self.restart)
+
 
 def meanings() -> dict[str, str]:
     """The meaning of each assumption, by its name on the command line."""
@@ -111,7 +132,7 @@ def with_values(given: Iterable[str]) -> Assumptions:
             number = float(value)
         except ValueError:
             raise BadConfiguration(f"--assume {text}: {value or 'nothing'} is no number; write {name}=NUMBER") from None
-        if not 0 <= number < float("inf") or (number == 0 and name not in ("stops", "price", "restart", "uncertainty")):
+        if not 0 <= number < float("inf") or (number == 0 and name not in _MAY_BE_0):
             raise BadConfiguration(f"--assume {text}: {name} must be a number above 0")
         values[names[name]] = number
     return replace(Assumptions(), **values)

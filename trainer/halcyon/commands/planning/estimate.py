@@ -70,6 +70,7 @@ class Run:
         provisioning: How its hardware is provisioned.
         list_price: List price of a chip-hour. None: not known.
         exact: See `Assumptions.shares`.
+        in_place: ``recovery.inPlace``.
     """
 
     tokens: int
@@ -84,6 +85,7 @@ class Run:
     provisioning: Provisioning
     list_price: float | None = None
     exact: bool = False
+    in_place: bool = False
 
     @property
     def compiled(self) -> str:
@@ -186,18 +188,28 @@ def estimate(plan: Plan, run: Run, rates: Rates | None, assumed: Assumptions, no
     sections["checkpoint"] = save
     restore = run.state_bytes / run.hosts / assumed.store
     blocked = run.state_bytes / run.devices / assumed.host_copy
-    useful = goodput(
-        stops_per_day=assumed.stops_of_host(run.provisioning) * run.hosts,
-        blocked_seconds=blocked,
-        save_seconds=restore + blocked,
-        down_seconds=assumed.restart + restore,
+    useful, other = (
+        goodput(
+            stops_per_day=assumed.stops_of_host(run.provisioning) * run.hosts,
+            blocked_seconds=blocked,
+            save_seconds=restore + blocked,
+            down_seconds=assumed.mean_restart(run.provisioning, in_place=in_place) + restore,
+        )
+        for in_place in (run.in_place, not run.in_place)
     )
+    otherwise = f"with recovery.inPlace: {str(not run.in_place).lower()}"
     sections["stops"] = (
         Number("stops a day", useful.stops_per_day, "", "assumed", f"{counted(run.hosts, 'host')}, {run.provisioning}"),
         Number("best time between saves", useful.interval_seconds, "seconds", "assumed"),
         Number("work that a stop loses", useful.lost_seconds, "seconds", "assumed"),
-        Number("from a stop to the next step", useful.down_seconds, "seconds", "assumed"),
-        Number("goodput", useful.goodput, "share", "assumed"),
+        Number(
+            "from a stop to the next step",
+            useful.down_seconds,
+            "seconds",
+            "assumed",
+            f"{in_words(other.down_seconds)} {otherwise}",
+        ),
+        Number("goodput", useful.goodput, "share", "assumed", f"{other.goodput:.1%} {otherwise}"),
     )
     if step is not None:
         sections["run"] = _whole(step, run.tokens / plan.tokens, run, useful.goodput, assumed, now)
