@@ -36,8 +36,10 @@ _SPACING = 256
 """Pause between two measurements, as a multiple of the time of the longest product."""
 _FIRST_SECONDS = 10.0
 """Time until the first measurement. A short run has none, and compiles nothing for it."""
-_PRODUCTS, _SIDE, _SIDE_ON_CPU = 16, 2048, 256
-"""Number and side of the matrices: milliseconds on an accelerator, and tens of them on a processor."""
+_PRODUCTS, _PRODUCTS_ON_CPU = (128, 2048), (16, 256)
+"""Number and side of the matrices: some ten milliseconds, which is long beside the time for which another thread of the
+interpreter may delay the clock.
+"""
 _MEASURE = b"m"
 """From process 0: measure after this number of steps."""
 _MEASURED = b"w"
@@ -59,9 +61,9 @@ class OwnWork(Callback):
         self._lifeline, self._programs = lifeline, programs
         self._rule = StragglerRule(place.spec.recovery.straggler or StragglerSpec(), self._processes.process_count)
         self._product: Callable[[jax.Array], jax.Array] | None = None
-        self._devices, self._side = jax.local_devices(), _SIDE
+        self._devices, self._size = jax.local_devices(), _PRODUCTS
         if jax.default_backend() == "cpu":
-            self._devices, self._side = self._devices[:1], _SIDE_ON_CPU  # all of them are the same cores
+            self._devices, self._size = self._devices[:1], _PRODUCTS_ON_CPU  # all of them are the same cores
         self._wanted = math.inf
         """Steps after which to measure."""
         self._due = time.monotonic() + _FIRST_SECONDS
@@ -80,9 +82,13 @@ class OwnWork(Callback):
         if self._product is None:
             self._programs.beside(self._compile)
             return
-        # Copies, because the next step takes the memory of its state.
-        ended = [shard.data + 0 for shard in state.step.addressable_shards if shard.device in self._devices]
-        products = [self._product(one) for one in ended]
+        try:
+            # Copies, because the next step takes the memory of its state.
+            ended = [shard.data + 0 for shard in state.step.addressable_shards if shard.device in self._devices]
+            products = [self._product(one) for one in ended]
+        except RuntimeError as error:
+            self._reporter.warning(f"own work cannot be measured, so no slow process is found any more: {error}")
+            return
         begin(lambda: self._time(ended, products), name="own-work")
 
     def _lead(self, step: int) -> None:
@@ -101,11 +107,12 @@ class OwnWork(Callback):
 
     def _compile(self) -> None:
         """Compile the product for each device, by its first call. Then measure."""
+        number, side = self._size
 
         @jax.jit
         def own_product(ended: jax.Array) -> jax.Array:
             # It depends on the step, so it begins after its end.
-            return product_words(jnp.arange(_PRODUCTS, dtype=jnp.uint32) + ended.astype(jnp.uint32), self._side)
+            return product_words(jnp.arange(number, dtype=jnp.uint32) + ended.astype(jnp.uint32), side)
 
         jax.block_until_ready([own_product(jax.device_put(0, device)) for device in self._devices])
         self._product, self._wanted = own_product, 0
