@@ -67,6 +67,9 @@ class PodEnvironment(ApiModel):
     save_token: str = ""
     """Token that a checkpoint request must carry; empty: all requests are rejected."""
 
+    memory: str | None = None
+    """Folder in the pod's memory, for snapshots."""
+
     @property
     def process_count(self) -> int:
         """Processes of the run."""

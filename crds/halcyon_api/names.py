@@ -24,6 +24,9 @@ AGENT_PORT = 8477
 RUN_DOCUMENT_KEY = "run.yaml"
 RUN_DOCUMENT_DIRECTORY = "/etc/halcyon"
 
+MEMORY_DIRECTORY = "/var/halcyon/memory"
+"""Where snapshots of the state lie in a pod's memory."""
+
 LABEL_RUN = "halcyon.dev/run"
 LABEL_RUN_UID = "halcyon.dev/run-uid"
 LABEL_ATTEMPT = "halcyon.dev/attempt"

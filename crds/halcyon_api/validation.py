@@ -72,6 +72,7 @@ def find_problems(spec: TrainingRunSpec, topology: Topology | None = None) -> tu
         _attention_problems(spec),
         _split_problems(spec, mesh),
         _memory_problems(spec, mesh),
+        _snapshot_problems(spec),
         _data_problems(spec),
         _set_problems(spec),
         _validation_problems(spec),
@@ -100,6 +101,15 @@ def _size_problems(spec: TrainingRunSpec) -> Found:
         f"it has {size:,} bytes, {sizes[largest]:,} of them in spec.{largest}, and pods get at most "
         f"{MAX_DOCUMENT_BYTES:,}; name files by a pattern with *, and put templates into files",
     )
+
+
+def _snapshot_problems(spec: TrainingRunSpec) -> Found:
+    stays = spec.recovery.in_place and spec.recovery.max_restarts > 0
+    if spec.checkpoint.memory is not None and spec.task == "train" and not stays:
+        yield (
+            "spec.checkpoint.memory",
+            "the memory of a pod ends with it, so this needs recovery.inPlace: true and a recovery.maxRestarts above 0",
+        )
 
 
 def _batch_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Found:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from kubernetes.utils.quantity import parse_quantity  # pyright: ignore[reportUnknownVariableType]
+
 from halcyon_api import names
 from halcyon_api.environment import COMPLETION_INDEX, FROM_POD, JOB_INDEX, RESTART, PodEnvironment
 from halcyon_api.mesh import run_mesh
@@ -37,6 +39,9 @@ CACHE_SIZE_LIMIT = "64Gi"
 
 A pod that writes more is evicted, so that it cannot fill the node's disk.
 """
+MEMORY_SHARE = 2
+"""Divisor: snapshots take at most half of the pod's memory. The kernel rejects a write beyond that, and ends no
+process."""
 TERMINATION_LOG = "/dev/termination-log"
 
 _SOURCES = {
@@ -69,11 +74,21 @@ def in_place(spec: TrainingRunSpec) -> bool:
     return spec.recovery.in_place and spec.task == "train" and spec.recovery.max_restarts > 0
 
 
+def keeps_in_memory(spec: TrainingRunSpec) -> bool:
+    """Whether snapshots of the state lie in the pods' memory."""
+    return in_place(spec) and spec.checkpoint.memory is not None
+
+
 def pod_template(plan: JobSetPlan, labels: dict[str, str], requirements: NodeRequirements) -> dict[str, Any]:
     """The template of all trainer pods of an attempt."""
     spec = plan.spec
     volumes, mounts = _volumes(plan.run, spec, plan.attempt)
     volumes, mounts = volumes + requirements.volumes, mounts + requirements.mounts
+    if keeps_in_memory(spec):
+        limit = requirements.resources.get("limits", {}).get("memory")
+        size = {} if limit is None else {"sizeLimit": str(int(parse_quantity(limit)) // MEMORY_SHARE)}
+        volumes.append({"name": "memory", "emptyDir": {"medium": "Memory"} | size})
+        mounts.append({"name": "memory", "mountPath": names.MEMORY_DIRECTORY})
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": spec.recovery.grace_period_seconds,
@@ -177,6 +192,7 @@ def _environment(plan: JobSetPlan) -> list[dict[str, Any]]:
         termination_log=TERMINATION_LOG,
         grace_seconds=grace_seconds(spec),
         save_token=plan.save_token,
+        memory=names.MEMORY_DIRECTORY if keeps_in_memory(spec) else None,
     ).variables()
     # Variables from the pod come first, because later values may refer to them.
     variables: list[dict[str, Any]] = [{"name": name, **from_pod(_SOURCES[name])} for name in FROM_POD]

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -199,8 +200,9 @@ class TrainerProcesses:
         return self
 
     def renewed(self, index: int) -> Process:
-        """A new process in the place of one that has ended: that of a new pod."""
+        """A new process in the place of one that has ended: that of a new pod, whose memory is empty."""
         old = self.processes[index]
+        shutil.rmtree(self.environments[index].get("HALCYON_MEMORY", ""), ignore_errors=True)
         command = old.popen.args
         assert isinstance(old.popen, subprocess.Popen)
         popen = subprocess.Popen(
@@ -313,7 +315,11 @@ def start_processes(
         arguments = ["train", str(path), "--json", "--compilation-cache", str(compiled)]
         if supervised:
             module, arguments = "halcyon.host.agent.supervisor", [str(path)]
-            environment |= {"HALCYON_AGENT_PORT": str(agent_port), "HOME": str(directory.parent)}
+            environment |= {
+                "HALCYON_AGENT_PORT": str(agent_port),
+                "HALCYON_MEMORY": str(directory / f"memory-{index}"),
+                "HOME": str(directory.parent),
+            }
         popen = (
             _started_in(place, module, arguments, environment)
             if place or own_interpreter or supervised

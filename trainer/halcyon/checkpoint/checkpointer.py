@@ -42,7 +42,7 @@ from halcyon.checkpoint.results import (
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.rollback import GoesBack
 from halcyon.checkpoint.save_roles import Follower, Leader
-from halcyon.checkpoint.save_schedule import is_save_step, is_save_time, save_interval
+from halcyon.checkpoint.save_schedule import is_save_step, is_save_time, mean_time_between_stops, save_interval
 from halcyon.checkpoint.snapshot import Snapshot, Snapshotter
 from halcyon.checkpoint.verify import Damaged, none_verifies
 from halcyon.host.errors import Fenced, NoValidCheckpoint, RootUnusable, TrainerExit
@@ -305,6 +305,7 @@ class Checkpointer:
         """
         self._join()
         self.poll()
+        self._callbacks.on_return()
         returns = len(self._head.skipped)
         # A change whose answer was lost is tried again on a HEAD that may have it already.
         self._change_head(lambda head: back.applied(head) if len(head.skipped) == returns else head)
@@ -353,14 +354,18 @@ class Checkpointer:
 
         With ``save.auto`` the processes measure different values.
         """
-        head, last = self._head, self.last_save
+        last = self.last_save
         return save_interval(
             self._spec,
-            head.up_milliseconds / 1000,
-            max(0, head.starts - 1),
+            self.mean_seconds,
             None if last is None else last.copy_seconds,
             self.expected_seconds or 0.0,
         )
+
+    @property
+    def mean_seconds(self) -> float:
+        """Mean time between stops of the run, estimated."""
+        return mean_time_between_stops(self._head.up_milliseconds / 1000, max(0, self._head.starts - 1))
 
     @property
     def expected_seconds(self) -> float | None:

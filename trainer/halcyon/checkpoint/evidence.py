@@ -72,6 +72,15 @@ class StepNumbers:
         covered = [bits for number, bits in sorted(self._steps.items()) if number <= step]
         return len(covered), hashlib.sha256(b"".join(covered)).hexdigest()
 
+    def pending(self) -> dict[str, str]:
+        """The recorded steps, for a snapshot that the run may go back to without a checkpoint."""
+        return {str(step): bits.hex() for step, bits in self._steps.items()}
+
+    def take_over(self, pending: Mapping[str, str], audited: int | None) -> None:
+        """Go on with the numbers of a snapshot."""
+        self.audited = audited
+        self._steps = {int(step): bytes.fromhex(bits) for step, bits in pending.items()}
+
     def went_back(self, step: int) -> None:
         """Forget the steps after this one, and their audits: the run does them again, or leaves them out."""
         self.audited = None if self.audited is None else min(self.audited, step)

@@ -72,7 +72,7 @@ def decode_report(kind: type[Report], data: bytes) -> Report:
         content = canonical_json(stored["content"])
         intact = hashlib.sha256(content).hexdigest() == stored["sha256"]
         report = kind.model_validate_json(content)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedDocument(f"a document of a process cannot be read: {type(error).__name__}") from None
     if not intact:
         raise DamagedDocument("a document of a process does not have the hash that it carries")
@@ -128,17 +128,25 @@ def write_files(store: Store, prefix: str, snapshot: Snapshot) -> tuple[Manifest
         StoreFailure: A write failed, or the store does not hold the file. No write is still running when this is
             raised.
     """
+    return encoded(snapshot, lambda path, data: write_file(store, prefix, path, data))
+
+
+def encoded(snapshot: Snapshot, write: Callable[[str, Pieces], ManifestFile]) -> tuple[ManifestFile, ...]:
+    """Encode a process's shards as files, in parallel.
+
+    Args:
+        snapshot: The shards.
+        write: Writes the file of a path below ``data/``.
+    """
     codecs = Codecs()
     jobs: list[Callable[[], ManifestFile]] = []
     for index in snapshot.metadata:
         leaf = snapshot.leaves[index]
-        jobs.append(lambda leaf=leaf: write_file(store, prefix, metadata_path(leaf), (codecs.of(leaf).metadata(),)))
+        jobs.append(lambda leaf=leaf: write(metadata_path(leaf), (codecs.of(leaf).metadata(),)))
     for shard in snapshot.shards:
         leaf = snapshot.leaves[shard.leaf]
         jobs += [
-            lambda leaf=leaf, shard=shard, indices=indices: write_file(
-                store,
-                prefix,
+            lambda leaf=leaf, shard=shard, indices=indices: write(
                 chunk_path(leaf, indices),
                 codecs.of(leaf).encode(indices, shard.data[within(chunk_region(leaf, indices), shard.region)]),
             )
@@ -175,12 +183,17 @@ def write_file(store: Store, prefix: str, path: str, data: Pieces) -> ManifestFi
     prove the size.
     """
     key = f"{prefix}{DATA_PREFIX}{path}"
+    file = file_of(path, data)
+    store.write(key, data)
+    start = max(0, file.size_bytes - _TAIL_BYTES)
+    if store.tail(key, start) != b"".join(bytes(piece[-_TAIL_BYTES:]) for piece in data)[-_TAIL_BYTES:]:
+        raise StoreFailure("DATA_LOSS", f"the store accepted {key} but does not hold it")
+    return file
+
+
+def file_of(path: str, data: Pieces) -> ManifestFile:
+    """The manifest's entry of a file."""
     hashed = hashlib.sha256()
     for piece in data:
         hashed.update(piece)
-    store.write(key, data)
-    size = sum(map(len, data))
-    start = max(0, size - _TAIL_BYTES)
-    if store.tail(key, start) != b"".join(bytes(piece[-_TAIL_BYTES:]) for piece in data)[-_TAIL_BYTES:]:
-        raise StoreFailure("DATA_LOSS", f"the store accepted {key} but does not hold it")
-    return ManifestFile(path=path, size_bytes=size, sha256=hashed.hexdigest())
+    return ManifestFile(path=path, size_bytes=sum(map(len, data)), sha256=hashed.hexdigest())

@@ -51,6 +51,19 @@ def gather_texts(processes: Processes, text: str) -> list[str]:
     return [bytes(one).rstrip(b"\0").decode(errors="ignore") for one in rows]
 
 
+def gather_bytes(processes: Processes, data: bytes) -> list[bytes]:
+    """Each process's bytes, in the order of the processes, on every process. A collective."""
+    if processes.process_count == 1:
+        return [data]
+    from jax.experimental import multihost_utils
+
+    sizes = np.asarray(multihost_utils.process_allgather(np.array([len(data)], np.int32))).reshape(-1)
+    row = np.zeros(1 << int(max(sizes) - 1).bit_length(), np.uint8)  # powers of two: few programs to compile
+    row[: len(data)] = np.frombuffer(data, np.uint8)
+    rows = np.asarray(multihost_utils.process_allgather(row)).reshape(processes.process_count, -1)
+    return [bytes(one[:size]) for one, size in zip(rows, sizes, strict=True)]
+
+
 def decide(processes: Processes, root: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Run `work` on process 0; all processes return its result or raise its error. A collective.
 

@@ -12,8 +12,9 @@ any process sends data to others.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -38,6 +39,10 @@ AVERAGE_PREFIX = "average."
 """How the paths of an average of the parameters begin in a checkpoint."""
 
 
+Pair = tuple[ManifestLeaf, layout.Leaf]
+"""An array of a checkpoint, and that of the template."""
+
+
 def holds_average(manifest: Manifest, template: Any) -> bool:
     """Whether a checkpoint has the arrays of the template's average, with their shapes."""
     shapes = {leaf.path: leaf.shape for leaf in manifest.leaves}
@@ -48,7 +53,7 @@ def holds_average(manifest: Manifest, template: Any) -> bool:
 
 def match_leaves(
     manifest: Manifest, template: Any, *, cast: bool = False, part: bool = False, spare: str | None = None
-) -> tuple[tuple[ManifestLeaf, layout.Leaf], ...]:
+) -> tuple[Pair, ...]:
     """Pair the arrays of a checkpoint with those of a template, by path.
 
     Args:
@@ -113,30 +118,59 @@ def read_state(
         Exception: The error that `agree` raises for `Damaged` (a file is damaged), `OtherState` (the arrays are not
             those of the template) or `StoreFailure` (the store did not answer), here or on another process.
     """
-    files: dict[str, ManifestFile] = {}
-    pairs: list[tuple[ManifestLeaf, layout.Leaf]] = []
 
-    def read_and_match() -> tuple[int, ...]:
+    def read_and_match() -> tuple[Sequence[Pair], Iterable[ManifestFile]]:
         manifest = read_manifest(store, entry)
-        pairs.extend(match_leaves(manifest, template, cast=cast, part=part, spare=spare))
-        files.update((file.path, file) for file in manifest.files)
+        return match_leaves(manifest, template, cast=cast, part=part, spare=spare), manifest.files
+
+    is_shared = entry.size_bytes >= share_from_bytes
+    return read_arrays(template, agree, read_and_match, partial(read_file, store, entry.path), is_shared=is_shared)
+
+
+def read_arrays(
+    template: Any,
+    agree: Agreement,
+    find: Callable[[], tuple[Sequence[Pair], Iterable[ManifestFile]]],
+    read: Callable[[ManifestFile], bytes],
+    *,
+    is_shared: bool,
+    owner: Callable[[ManifestFile], int | None] = lambda file: None,
+) -> Any:
+    """Read a state from its files. A collective, for the main thread.
+
+    Args:
+        template: See `read_state`.
+        agree: Exchanges results among the processes.
+        find: Finds the arrays and the files. Both are the same on every process.
+        read: Reads a file, and checks it.
+        is_shared: Whether processes that need the same regions read each file only once.
+        owner: The process that reads a file most quickly; None: any.
+
+    Raises:
+        Exception: See `read_state`.
+    """
+    files: dict[str, ManifestFile] = {}
+    pairs: list[Pair] = []
+
+    def find_all() -> tuple[int, ...]:
+        found, named = find()
+        pairs.extend(found)
+        files.update((file.path, file) for file in named)
         return ()
 
-    agree(read_and_match)
+    agree(find_all)
     count = agree.processes.process_count
-    group = _SharedReads(count, worthwhile=entry.size_bytes >= share_from_bytes)
+    group = _SharedReads(count, owner, worthwhile=is_shared)
     arrays: list[Any] = []
     for wave in _waves(pairs, count):
-        readers = [_LeafReader(store, entry.path, files, there, leaf, group.partition(leaf)) for there, leaf in wave]
+        readers = [_LeafReader(read, files, there, leaf, group.partition(leaf)) for there, leaf in wave]
         arrays += group.read(readers, agree)
     return layout.unflatten(template, arrays)
 
 
-def _waves(
-    pairs: Sequence[tuple[ManifestLeaf, layout.Leaf]], process_count: int
-) -> Iterator[list[tuple[ManifestLeaf, layout.Leaf]]]:
+def _waves(pairs: Sequence[Pair], process_count: int) -> Iterator[list[Pair]]:
     """The leaves in waves of about `WAVE_BYTES` for each process. The same waves on every process."""
-    wave: list[tuple[ManifestLeaf, layout.Leaf]] = []
+    wave: list[Pair] = []
     held = 0
     for there, leaf in pairs:
         shard = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
@@ -158,8 +192,8 @@ def _floating(dtype: np.dtype) -> bool:
 class _SharedReads:
     """Finds the processes that read for each other, and reads waves of leaves."""
 
-    def __init__(self, process_count: int, *, worthwhile: bool) -> None:
-        self._process_count = process_count
+    def __init__(self, process_count: int, owner: Callable[[ManifestFile], int | None], *, worthwhile: bool) -> None:
+        self._process_count, self._owner = process_count, owner
         # Processes that JAX does not connect (in a test) cannot send data to each other.
         self._possible = (
             worthwhile and process_count > 1 and process_count == jax.process_count() and devices_are_even()
@@ -197,6 +231,7 @@ class _SharedReads:
                 partition,
                 [reader for reader in readers if reader.partition == partition],
                 self._loads.setdefault(partition, {}),
+                self._owner,
             )
             for partition in sorted({reader.partition for reader in readers if reader.partition is not None})
         ]
@@ -214,13 +249,20 @@ class _SharedReads:
 class _SharedRead:
     """The chunks of some leaves that a group of processes shares: each process reads its part."""
 
-    def __init__(self, partition: Partition, readers: Sequence[_LeafReader], loads: dict[int, int]) -> None:
+    def __init__(
+        self,
+        partition: Partition,
+        readers: Sequence[_LeafReader],
+        loads: dict[int, int],
+        owner: Callable[[ManifestFile], int | None],
+    ) -> None:
         me = jax.process_index()
         self._partition = partition
         self._group = next(group for group in partition if me in group)
         self._items = [(reader, indices) for reader in readers for indices in reader.needed]
-        sizes = [reader.file(indices).size_bytes for reader, indices in self._items]
-        self._by = layout.assign(sizes, [self._group] * len(sizes), loads)
+        files = [reader.file(indices) for reader, indices in self._items]
+        owners = [(one,) if (one := owner(file)) in self._group else self._group for file in files]
+        self._by = layout.assign([file.size_bytes for file in files], owners, loads)
         self._me = me
         self._read: dict[int, np.ndarray] = {}
 
@@ -274,8 +316,7 @@ class _SharedRead:
 class _LeafReader:
     """Fills the regions of one leaf that this process's devices need."""
 
-    store: Store
-    prefix: str
+    read: Callable[[ManifestFile], bytes]
     files: dict[str, ManifestFile]
     there: ManifestLeaf
     leaf: layout.Leaf
@@ -312,8 +353,9 @@ class _LeafReader:
         return [lambda indices=indices: self.paste(indices, self.fetch(indices)) for indices in self.needed]
 
     def check_metadata(self) -> None:
-        """Check ``zarr.json``, which other Zarr readers read first."""
-        read_file(self.store, self.prefix, self.files[layout.metadata_path(self.there)])
+        """Check ``zarr.json``, which other Zarr readers read first. A snapshot in memory has none."""
+        if (file := self.files.get(layout.metadata_path(self.there))) is not None:
+            self.read(file)
 
     def file(self, indices: tuple[int, ...]) -> ManifestFile:
         """The file of a chunk."""
@@ -330,7 +372,7 @@ class _LeafReader:
     def fetch(self, indices: tuple[int, ...]) -> np.ndarray:
         """Read a chunk and check it."""
         file = self.file(indices)
-        data = read_file(self.store, self.prefix, file)
+        data = self.read(file)
         try:
             return decode(self.there, indices, data, self._dtype)
         except ValueError as error:

@@ -118,6 +118,8 @@ class Callbacks:
     """Called on process 0 with a checkpoint that was read back after its commit, and its damage; None: it is intact."""
     on_newest: Callable[[CommittedStep | None], object] = _ignore
     """Called with the newest checkpoint of HEAD, after a change of HEAD that is no commit. None: there is none."""
+    on_return: Callable[[], object] = _ignore
+    """Called in the main thread when the run goes back to a checkpoint."""
 
 
 NO_CALLBACKS = Callbacks()

@@ -35,21 +35,21 @@ def is_save_time(interval_seconds: float | None, last_save_at: float, now: float
 
 
 def save_interval(
-    spec: CheckpointSpec, up_seconds: float, stops: int, blocked_seconds: float | None, save_seconds: float
+    spec: CheckpointSpec, mean_seconds: float, blocked_seconds: float | None, save_seconds: float
 ) -> float | None:
     """Seconds between saves by time; None without saves by time.
 
     Args:
         spec: ``save.everySeconds``, or ``save.auto`` for the best interval.
-        up_seconds: Total time that the run has been up.
-        stops: Number of stops in that time.
+        mean_seconds: Mean time between stops.
         blocked_seconds: Time for which a save blocks the loop; None before the first one.
         save_seconds: Usual time from the start of a save to its commit.
     """
     if not spec.save.auto:
         return spec.save.every_seconds or None
-    mean = mean_time_between_stops(up_seconds, stops)
-    return best_interval(FIRST_GUESS_SECONDS if blocked_seconds is None else blocked_seconds, mean, save_seconds)
+    return best_interval(
+        FIRST_GUESS_SECONDS if blocked_seconds is None else blocked_seconds, mean_seconds, save_seconds
+    )
 
 
 def mean_time_between_stops(up_seconds: float, stops: int) -> float:

@@ -16,6 +16,9 @@ import jax
 import jax.numpy as jnp
 
 from halcyon.checkpoint import Callbacks, Checkpointer, Restored, RunRecord, SaveReport
+from halcyon.checkpoint.evidence import StepNumbers
+from halcyon.checkpoint.memory.peers import own_address
+from halcyon.checkpoint.memory.tier import MemoryTier, Recalled
 from halcyon.checkpoint.origin import OtherRun
 from halcyon.checkpoint.processes import Processes, decide, gather_texts
 from halcyon.checkpoint.verify import Damaged
@@ -27,6 +30,7 @@ from halcyon.models import CausalLM
 from halcyon.models.adapters import without_adapter
 from halcyon.models.parameters import joined
 from halcyon.parallel.devices import hardware_name
+from halcyon.parallel.process_group import split_address
 from halcyon.run.place import Place
 from halcyon.step.program import Program
 from halcyon.step.state import TrainState, completed_state, initial_state, with_new_average
@@ -51,7 +55,7 @@ from halcyon_api.checkpoint_documents import (
 from halcyon_api.spec.origin import OriginSpec
 
 Result = TypeVar("Result")
-Kind = Literal["ownCheckpoint", "otherRun", "weights", "random"]
+Kind = Literal["memory", "ownCheckpoint", "otherRun", "weights", "random"]
 
 
 def kind_of(origin: OriginSpec | None, *, has_own: bool, weights_alone: bool = False) -> Kind:
@@ -95,11 +99,14 @@ class Beginning:
     """The checkpoint of another run."""
     origin: OriginRecord | None = None
     """What the run's root says about that checkpoint."""
+    recalled: Recalled | None = None
+    """The state, of a snapshot in the memory of the pods."""
 
     @property
     def step(self) -> int:
         """Steps done."""
-        return 0 if self.restored is None else self.restored.step
+        found = self.recalled or self.restored
+        return 0 if found is None else found.step
 
     @property
     def is_new(self) -> bool:
@@ -109,13 +116,17 @@ class Beginning:
     @property
     def path(self) -> str | None:
         """The place of the checkpoint or of the weights, for the log."""
+        if self.recalled is not None:
+            return f"memory: {self.recalled.own_files} files of own pods, {self.recalled.peer_files} of others"
         if self.restored is not None:
             return self.restored.checkpoint.path
         return None if self.weights is None else self.weights.path
 
     @property
     def evaluated(self) -> EvaluationRecord | None:
-        """The evaluations before the run's own checkpoint."""
+        """The evaluations before the run's own checkpoint or snapshot."""
+        if self.recalled is not None:
+            return self.recalled.evaluation
         return (
             self.restored.checkpoint.evaluation if self.restored is not None and self.kind == "ownCheckpoint" else None
         )
@@ -127,7 +138,9 @@ class Beginning:
 
     def state(self, program: Program) -> TrainState:
         """The state after these steps."""
-        if self.restored is not None:
+        if self.recalled is not None:
+            state = self.recalled.state
+        elif self.restored is not None:
             state = self.restored.state
         elif self.weights is not None:
             model = self.weights.model
@@ -152,6 +165,17 @@ class Beginning:
         seconds = reporter.seconds_in_stage()
         if self.weights is not None and self.weights.note:
             reporter.warning(self.weights.note)
+        if self.recalled is not None:
+            recalled = self.recalled
+            reporter.event(
+                "restored",
+                self,
+                start=str(start),
+                seconds=seconds,
+                own_files=recalled.own_files,
+                peer_files=recalled.peer_files,
+            )
+            return
         if self.restored is None or self.is_new:
             reporter.event("restored", self, start=str(start), seconds=seconds)
             if self.origin is not None:
@@ -181,20 +205,44 @@ def wait_for_root(place: Place) -> None:
         place.root().read(HEAD_KEY)
 
 
-def open_checkpoints(place: Place, prints: Fingerprints, vocabulary: int, requests: SaveRequests) -> Checkpointer:
+def open_memory(place: Place) -> MemoryTier | None:
+    """The snapshots in the memory of the pods; None: the run has none, or its processes do not start again in place."""
+    spec, context = place.spec.checkpoint.memory, place.context
+    link, lineage = context.link, context.lineage
+    if spec is None or context.memory is None or link is None or lineage is None:
+        return None
+    return MemoryTier(
+        spec,
+        context.memory,
+        place.processes,
+        (context.topology.slices, context.topology.hosts_per_slice),
+        host=own_address(None if context.coordinator is None else split_address(context.coordinator)[0]),
+        token=context.save_token,
+        writers=lineage.writers,
+        on_warning=place.reporter.warning,
+        on_kept=link.committed,
+    )
+
+
+def open_checkpoints(
+    place: Place, prints: Fingerprints, vocabulary: int, requests: SaveRequests, memory: MemoryTier | None = None
+) -> Checkpointer:
     """Take the root. A collective; raises as `Checkpointer` does."""
     spec, context, reporter = place.spec, place.context, place.reporter
 
     link, lineage = context.link, context.lineage
 
+    def tell(step: int) -> None:
+        if link is not None:
+            link.committed(step if memory is None else max(step, memory.step))
+
     def on_newest(committed: CommittedStep | None) -> None:
         reporter.found_checkpoint(committed)
-        if link is not None and committed is not None:
-            link.committed(committed.step)
+        if committed is not None:
+            tell(committed.step)
 
     def on_commit(save: SaveReport) -> None:
-        if link is not None:
-            link.committed(save.checkpoint.step)
+        tell(save.checkpoint.step)
         reporter.event("checkpoint", save.checkpoint, blocked_seconds=save.blocked_seconds)
         reporter.adds(checkpoint_save_seconds=save.copy_seconds + save.commit_seconds)
         reporter.knows(save_interval_seconds=save.interval_seconds)
@@ -232,8 +280,25 @@ def open_checkpoints(place: Place, prints: Fingerprints, vocabulary: int, reques
             on_warning=reporter.warning,
             on_read_back=on_read_back,
             on_newest=on_newest,
+            on_return=lambda: None if memory is None else memory.forget(),
         ),
     )
+
+
+def recall(
+    program: Program, checkpointer: Checkpointer, memory: MemoryTier | None, numbers: StepNumbers
+) -> Beginning | None:
+    """The newest snapshot in the memory of the pods, if no checkpoint is newer. A collective, for the main thread."""
+    if memory is None:
+        return None
+    newest = checkpointer.newest
+    found = memory.recall(
+        program.template,
+        returns=len(checkpointer.skipped),
+        committed=0 if newest is None else newest.step,
+        numbers=numbers,
+    )
+    return None if found is None else Beginning("memory", recalled=found)
 
 
 def begin(

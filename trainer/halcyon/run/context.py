@@ -63,6 +63,8 @@ class Context:
     """The earlier starts in these pods, once all processes have met."""
     save_token: str = ""
     """Token that a request for a checkpoint over HTTP must contain; empty: such requests are rejected."""
+    memory: Path | None = None
+    """Folder in the pod's memory, for snapshots."""
 
     @property
     def spec(self) -> TrainingRunSpec:
@@ -161,6 +163,7 @@ def resolve_context(
         termination_log=Path(pod.termination_log),
         grace_seconds=pod.grace_seconds,
         save_token=pod.save_token,
+        memory=None if pod.memory is None else Path(pod.memory),
     )
 
 

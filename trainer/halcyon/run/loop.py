@@ -45,6 +45,8 @@ SAVE_WANTED = 1
 in flight."""
 TEXT_WANTED = 2
 """Bit of the control value of a process that does not have the text of the step after the next one yet."""
+SNAPSHOT_WANTED = 4
+"""Bit of the control value of a process for which a snapshot in memory costs little now."""
 
 
 _LAST_SAVE_SECONDS = 600.0
@@ -122,6 +124,8 @@ class Training(Setup):
         """Whether any process has asked for a save since the last save began, in a step whose numbers are fetched."""
         self._deferred = False
         """Whether a save is due that begins when the save in flight has ended on all processes."""
+        self._snapshot_asked, self._snapshot_step = False, 0
+        """Whether any process has asked for a snapshot in memory since the last one, and the step of that."""
         self._saved_step = 0
         self._improved = False
         """Whether the last evaluation is the best so far."""
@@ -134,19 +138,20 @@ class Training(Setup):
         if self._goes_back:
             self.checkpointer.add_reader(KeepsNewestByStep(self._saved_by_step, self.checkpointer.committed))
 
-    def run(self, state: TrainState, step: int, *, save_first: bool = False) -> TrainingEnd:
+    def run(self, state: TrainState, step: int, *, save_first: bool = False, is_saved: bool = True) -> TrainingEnd:
         """Train until the last step or a notice.
 
         Args:
             state: The state after ``step`` steps.
             step: Steps done.
             save_first: Save this state before the first step.
+            is_saved: Whether a checkpoint has this state.
 
         Raises:
             Diverged: The run diverged, and its policy is to stop.
         """
-        self._saved_step = -1 if save_first else step
-        if save_first:
+        self._saved_step = step if is_saved and not save_first else -1
+        if save_first or (not is_saved and self._saved_by_step(step)):
             self._save(state, step)
         while True:
             try:
@@ -212,6 +217,7 @@ class Training(Setup):
                     self._save(state, step, waits=self._improved)
             if not self._call_back(state, step):
                 return self._leave(state, step)
+            self._keep_in_memory(state, step)
         return self._finish(state, step)
 
     def again(self, state: TrainState, step: int) -> Iterator[tuple[int, float]]:
@@ -261,7 +267,7 @@ class Training(Setup):
             Diverged: The run has gone back too often, or has no checkpoint.
             SaveFailed: The save in flight does not end.
         """
-        self._pending, self._save_asked, self._deferred = None, False, False
+        self._pending, self._save_asked, self._deferred, self._snapshot_asked = None, False, False, False
         times = sum(entry.batches > 0 for entry in self.checkpointer.skipped)
         settings = self._policy.rollback or RollbackSpec()
         if times >= settings.limit:
@@ -406,6 +412,7 @@ class Training(Setup):
             self._text_wait_steps.add(step + 1)
         self.numbers.add(step, loss, gradient_norm)
         # A save that has begun since this step covers the request. A deferred save is due when no bit is set.
+        self._snapshot_asked |= bool(control & SNAPSHOT_WANTED) and step > self._snapshot_step
         self._save_asked |= bool(control & SAVE_WANTED) != self._deferred and step > self._saved_step
         self._reporter.step_done(
             StepReport(
@@ -468,6 +475,27 @@ class Training(Setup):
             callback.saving(step, state)
         self._reporter.stage("saving")
         self.checkpointer.save(step, state, position, self._best.record, self.numbers)
+        self._reporter.stage("training")
+
+    def _keep_in_memory(self, state: TrainState, step: int) -> None:
+        """Take a snapshot for a start in place, if it is due."""
+        if self.memory is None or not (self._snapshot_asked or self.memory.is_due(step)):
+            return
+        began = time.monotonic()
+        self._report_pending()  # checks the step for divergence
+        for callback in self.callbacks:
+            callback.saving(step, state)
+        self._reporter.stage("saving")
+        self._snapshot_asked, self._snapshot_step = False, step
+        self.memory.keep(
+            step,
+            state,
+            returns=len(self.checkpointer.skipped),
+            evaluation=self._best.record,
+            numbers=self.numbers,
+            since=began,
+            mean_seconds=self.checkpointer.mean_seconds,
+        )
         self._reporter.stage("training")
 
     def _save_ended(self, *, waits: bool) -> bool:
@@ -547,7 +575,8 @@ class Training(Setup):
         text = (
             self.dataset.streams and step + 2 < self.last_step and not self.dataset.holds(self._batch_number(step + 2))
         )
-        return self._controls[save * SAVE_WANTED + text * TEXT_WANTED]
+        snapshot = self.memory is not None and self.memory.is_time(time.monotonic())
+        return self._controls[save * SAVE_WANTED + text * TEXT_WANTED + snapshot * SNAPSHOT_WANTED]
 
     def _control_array(self, value: int) -> jax.Array:
         sharding = self._program.control_sharding

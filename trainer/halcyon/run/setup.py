@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from halcyon.checkpoint import Checkpointer
 from halcyon.checkpoint.evidence import StepNumbers
+from halcyon.checkpoint.memory.tier import MemoryTier
 from halcyon.parallel.preemption import PreemptionNotice
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.run.place import Place
@@ -36,3 +37,5 @@ class Setup:
     profile_requests: ProfileRequests
     benchmarks: Sequence[Benchmark]
     """The benchmarks of ``spec.trainer.evaluation.tasks``."""
+    memory: MemoryTier | None
+    """The snapshots in the memory of the pods."""

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from halcyon.checkpoint import Checkpointer
 from halcyon.checkpoint.evidence import StepNumbers
 from halcyon.checkpoint.fingerprints import fingerprints
+from halcyon.checkpoint.memory.tier import MemoryTier
 from halcyon.data.batch_schedule import build_schedule
 from halcyon.data.cache.background import CacheProgress
 from halcyon.data.dataset import Dataset, NoData
@@ -32,7 +33,7 @@ from halcyon.parallel.preemption import PreemptionNotice, wait_together
 from halcyon.parallel.process_group import ProcessGroup, leave
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.run.auto_tuning import with_choice
-from halcyon.run.beginning import Beginning, begin, from_origin, open_checkpoints, wait_for_root
+from halcyon.run.beginning import Beginning, begin, from_origin, open_checkpoints, open_memory, recall, wait_for_root
 from halcyon.run.callback import Callback
 from halcyon.run.checks import check_sections
 from halcyon.run.context import Context
@@ -184,13 +185,19 @@ def train(
         if overrides.names:
             described["overrides"] = overrides.description(program.template.optimizer_state)
         prints = fingerprints(spec, data=described)
-        checkpointer = open_checkpoints(place, prints, vocabulary, around.save_requests)
-        beginning = begin(place, program, checkpointer, prints, text.caches.tokenizer)
+        memory = open_memory(place)
+        if memory is not None:
+            last.callback(memory.close)
+        checkpointer = open_checkpoints(place, prints, vocabulary, around.save_requests, memory)
+        numbers = StepNumbers()
+        beginning = recall(program, checkpointer, memory, numbers) or begin(
+            place, program, checkpointer, prints, text.caches.tokenizer
+        )
         replay = Replay(place, checkpointer, beginning.step) if spec.task == "replay" else None
         setup = Setup(
             place, programs, tokenizer, checkpointer, notice, sync_point,
-            StepNumbers() if replay is None else replay.numbers, around.save_requests, around.profile_requests,
-            benchmarks,
+            numbers if replay is None else replay.numbers, around.save_requests, around.profile_requests, benchmarks,
+            memory,
         )  # fmt: skip
         callbacks: list[Callback] = [programs] if replay is None else [programs, replay]
         last.callback(lambda: [callback.close() for callback in reversed(callbacks)])
@@ -203,7 +210,7 @@ def train(
         choice.keep()
         state = beginning.state(program)
         if processes.is_main:
-            begin_history(place, checkpointer, beginning.step)
+            begin_history(place, checkpointer, beginning.step, memory)
             report_sources(reporter, noting.result())
         _report_beginning(setup, beginning, overrides)
 
@@ -225,7 +232,9 @@ def train(
                 replay.first,
             )
         try:
-            ended = training.run(state, beginning.step, save_first=beginning.is_new)
+            ended = training.run(
+                state, beginning.step, save_first=beginning.is_new, is_saved=beginning.kind != "memory"
+            )
         finally:
             training.close()
             checkpointer.close()
@@ -266,6 +275,8 @@ def _report_beginning(setup: Setup, beginning: Beginning, overrides: Overrides) 
     """Report what the training begins with, and what it trains on."""
     place, checkpointer, reporter = setup.place, setup.checkpointer, setup.place.reporter
     beginning.report(reporter, checkpointer.epoch, checkpointer.head_loss)
+    if beginning.recalled is not None:
+        reporter.found_checkpoint(checkpointer.newest)
     if place.processes.is_main:
         reporter.event("placed", **placed_fields(place.context, jax.devices(), overrides))
         if overrides.warning is not None:
@@ -284,13 +295,14 @@ def _end(error: Exception, processes: ProcessGroup, on_failed_build: Callable[[E
     on_failed_build(error)
 
 
-def begin_history(place: Place, checkpointer: Checkpointer, step: int) -> None:
+def begin_history(place: Place, checkpointer: Checkpointer, step: int, memory: MemoryTier | None = None) -> None:
     """Record the run from here on, beside its checkpoints. Only for process 0, which has the root.
 
     Args:
         place: The run, whose reports are recorded.
         checkpointer: The root that was taken.
         step: Steps done.
+        memory: Its snapshots wait for the history.
     """
     context, reporter = place.context, place.reporter
     group = ProcessGroupId(
@@ -311,6 +323,8 @@ def begin_history(place: Place, checkpointer: Checkpointer, step: int) -> None:
 
     writer = HistoryWriter(context.spec.checkpoint, group, account=account, on_warning=reporter.warning)
     checkpointer.segments = writer.written
+    if memory is not None:
+        memory.flushed = writer.flushed
     reporter.listen(writer)
 
 

@@ -66,7 +66,7 @@ class StepMetrics(eqx.Module):
     """The numbers of `halcyon.step.watch`; empty in a step that is not watched."""
 
 
-CONTROL_BITS = 2
+CONTROL_BITS = 3
 """Bits of a control value."""
 
 _ROUNDING = 2**32 - 1

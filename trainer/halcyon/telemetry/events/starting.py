@@ -119,6 +119,8 @@ STARTING = (
             "path": "Path of the checkpoint below the root; absent for a new state.",
             "start": "Number of this start of the run; after a point the restart in a cluster. Absent with task "
             "`evaluate`.",
+            "ownFiles": "Of a snapshot in memory: files that processes had in their own pods.",
+            "peerFiles": "Of a snapshot in memory: files from other pods.",
             "seconds": "Time since the stage `restoring` began.",
         },
         words=_restored,

@@ -47,8 +47,8 @@ _QUARANTINE_PREFIX = "quarantine/"
 _LOOK_SECONDS = 0.5
 _WRITTEN_SECONDS = 5.0
 """Longest wait of a commit for the history."""
-_ASK = "written"
-"""Event of a row that asks for the segments."""
+_ASK, _FLUSH = "written", "flushed"
+"""Events of rows that wait for a flush; the first asks for the segments, which a link will name."""
 _WAITING_STEPS = 8192
 """Rows of steps that wait while the store does not answer; beyond that they are thinned out."""
 _WAITING_OTHERS = 8192
@@ -99,6 +99,8 @@ class HistoryWriter(Background):
         self._given: dict[str, str] | None = None
         self._committed = False
         self._asked: list[Future[dict[str, str]]] = []
+        self._names_all = False
+        """Whether a link will name all segments."""
         # The first rows are written at once, so that the history shows each start.
         self._flushed_at = clock() - FLUSH_SECONDS
         super().__init__("history", self._take, self._failed, interval_seconds=_LOOK_SECONDS, clock=clock)
@@ -118,19 +120,28 @@ class HistoryWriter(Background):
         Returns:
             The segments by key; None: the store did not take the rows in time.
         """
-        answer: Future[dict[str, str]] = Future()
         self._given = None
+        self._given = self._ask(_ASK, seconds)
+        return self._given
+
+    def flushed(self) -> bool:
+        """Whether the store has all rows so far. For a thread that keeps a snapshot."""
+        return self._ask(_FLUSH, _WRITTEN_SECONDS) is not None
+
+    def _ask(self, event: str, seconds: float) -> dict[str, str] | None:
+        answer: Future[dict[str, str]] = Future()
         if not self._ended:
-            self.record(Row(_ASK, 0.0, report=answer))
+            self.record(Row(event, 0.0, report=answer))
             self.hurry()
             with contextlib.suppress(TimeoutError):
-                self._given = answer.result(seconds)
-        return self._given
+                return answer.result(seconds)
+        return None
 
     def _take(self, rows: list[Row], now: bool, last: bool) -> None:
         for row in rows:
             if isinstance(row.report, Future):
                 self._asked.append(row.report)
+                self._names_all |= row.event == _ASK
                 continue
             self._waiting.append(_stored(row))
             if row.event == "checkpoint" and self._given is not None:
@@ -156,10 +167,11 @@ class HistoryWriter(Background):
                 self._unsent, self._waiting = (name, segments.encode_segment(name, {self._group: self._waiting})), []
                 self._send(store)
             self._warned = False
-            for answer in self._asked:
+            if self._names_all:
                 self._named |= self._sums.keys()
+            for answer in self._asked:
                 answer.set_result(dict(self._sums))
-            self._asked = []
+            self._asked, self._names_all = [], False
             if not last:
                 self._merge(store)
             self._delete_merged(store)
