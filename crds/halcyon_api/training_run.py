@@ -170,7 +170,7 @@ class TrainingRunSpec(RuledModel):
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
         ),
     ] = Field(default=[])
-    """Environment variables of the trainer's processes. The operator's settings list the allowed names: by default
+    """Environment variables of the trainer. The operator's settings list the allowed names: by default
     `XLA_FLAGS`, `LIBTPU_INIT_ARGS`, `NCCL_*` and `HF_TOKEN`. On your own machine, a variable that your shell sets keeps
     its value."""
     task: Task = "train"
@@ -180,8 +180,8 @@ class TrainingRunSpec(RuledModel):
     accelerator: AcceleratorSpec
     """The hardware: identical slices of one topology and one accelerator type."""
     mesh: MeshSpec | None = None
-    """How the devices are arranged into named axes. Default: chosen from the size of the model and the memory of a
-    device, and kept for the life of the run; only `fsdp` wherever the model then fits."""
+    """The named axes of the devices. Default: chosen by the model's size and a device's memory, and kept for the life
+    of the run; only `fsdp` wherever the model then fits."""
     model: Model
     """The architecture. `family` decides what other fields it has; they have the names of Hugging Face's
     `config.json`."""

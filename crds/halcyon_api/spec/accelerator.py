@@ -197,7 +197,7 @@ class AcceleratorSpec(RuledModel):
         "1x1"
     )
     """Shape of one slice. TPU: the chip topology as GKE names it, such as `4x4` or `4x4x8`. GPU and cpu: HOSTSxDEVICES,
-    such as `2x8` for two hosts with eight GPUs each, or with eight JAX devices each for cpu."""
+    such as `2x8` for two hosts with eight GPUs, or JAX devices, each."""
     slices: Annotated[int, Field(ge=1, le=MAX_SLICES)] = 1
     """Number of identical slices that train together. Data parallelism spans them (`mesh.dcn.replica`)."""
     provisioning: Provisioning = "onDemand"
@@ -209,8 +209,8 @@ class AcceleratorSpec(RuledModel):
     """Project that owns the reservation, if it is not the cluster's project."""
     network: Literal["standard", "gpuDirect"] = "standard"
     """Network between GPUs of several hosts: `standard` (the pod's network, under the restricted security profile) or
-    `gpuDirect` (the fast fabric of the machine, which needs directories of the node and, for h100 and h100-mega, a
-    sidecar that runs as root; the operator's settings must allow it)."""
+    `gpuDirect` (the machine's fast fabric; needs directories of the node and, for h100 and h100-mega, a sidecar that
+    runs as root; the operator's settings must allow it)."""
     compute_domain: ObjectName | None = None
     """gb200 and gb300: name of the ResourceClaimTemplate of a ComputeDomain in the namespace, so that NVLink connects
     the hosts."""

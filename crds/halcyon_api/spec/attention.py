@@ -14,17 +14,17 @@ from halcyon_api.hardware import TABLE
 AttentionName = Literal["auto", "reference", "blockwise", "splash", "tokamax", "ring"]
 
 ATTENTION: dict[AttentionName, str] = {
-    "auto": "chooses by hardware, shapes and masks",
-    "reference": "computes all scores at once",
-    "blockwise": "computes blocks of scores, and skips those that the mask hides",
-    "splash": "is the kernel for TPUs",
-    "tokamax": "has the kernels for NVIDIA GPUs",
-    "ring": "serves a mesh with a `context` axis",
+    "auto": "by hardware, shapes and masks",
+    "reference": "all scores at once",
+    "blockwise": "blocks of scores, without those that the mask hides",
+    "splash": "the kernel for TPUs",
+    "tokamax": "kernels for NVIDIA GPUs",
+    "ring": "for a mesh with a `context` axis",
 }
 """What each implementation does."""
 
 ATTENTION_DESCRIPTION = (
-    f"Implementation of attention: {'; '.join(f'`{name}` {meaning}' for name, meaning in ATTENTION.items())}. All "
+    f"Implementation of attention. {'; '.join(f'`{name}`: {meaning}' for name, meaning in ATTENTION.items())}. All "
     "compute the same numbers up to rounding."
 )
 

@@ -92,9 +92,9 @@ class MemorySpec(ApiModel):
     """Snapshots in the memory of the pods, for starts in place."""
 
     every_steps: StepCount | None = None
-    """Every N steps. Default: the best interval, which costs at most 1 % of the time."""
+    """Every N steps. Default: the best interval, for at most 1 % of the time."""
     copies: Annotated[int, Field(ge=0, le=4)] = 1
-    """Further pods that keep each part."""
+    """Pods that keep a copy of each part."""
 
 
 class CheckpointSpec(RuledModel):
@@ -112,18 +112,16 @@ class CheckpointSpec(RuledModel):
     service account."""
     volume_claim: ObjectName | None = None
     """PersistentVolumeClaim (ReadWriteMany) mounted at the path of a `file://` root in every pod. The operator cannot
-    read it and uses the trainer's reports instead."""
+    read it, and uses the trainer's reports."""
     access_retry_seconds: Annotated[int, Field(ge=0, le=86_400)] = 300
-    """How long a starting process retries an object store that rejects its credentials, before it ends with exit code
-    85; 0: no retry; outside a cluster only if this is set. The same for the store of a source or tokenizer (code
-    87)."""
+    """How long a start retries an object store that rejects its credentials, before it ends with exit code 85; 0: no
+    retry; outside a cluster only if this is set. The same for the store of a source or tokenizer (87)."""
     save: SaveSpec = Field(default_factory=SaveSpec)
     """When a checkpoint is made."""
     verify: VerifySpec = Field(default_factory=VerifySpec)
     """How often a committed checkpoint is read back."""
     memory: MemorySpec | None = None
-    """Keep the state in memory too, so that a start in place (`recovery.inPlace`) repeats few steps. Default: only
-    checkpoints."""
+    """Keep the state in the pods' memory too, so that a start in place repeats few steps. Default: no."""
     keep: Annotated[int, Field(ge=2, le=1000)] = 2
     """Newest checkpoints to keep."""
     permanent: Annotated[list[PermanentSpec], Field(max_length=16)] = Field(default=[])

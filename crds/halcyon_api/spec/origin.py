@@ -26,7 +26,7 @@ class HuggingFaceOriginSpec(ApiModel):
 
     path: Uri
     """The folder with `config.json` and `model.safetensors` or its parts: a path in the trainer's file system, s3://,
-    gs://, or hf://OWNER/NAME. Settings of S3 are those of this run's `checkpoint`."""
+    gs://, or hf://OWNER/NAME. S3 settings: those of this run's `checkpoint`."""
     adapter: Uri | None = None
     """Folder of a peft adapter to add to the weights."""
 
@@ -44,7 +44,7 @@ class OriginSpec(RuledModel):
     """With task `replay`: the last step. Default: that of the next checkpoint."""
     root: Address | None = optional(json_schema_extra=ADDRESS_SCHEMA)
     """`checkpoint.root` of that run. Needed if that TrainingRun is deleted, or outside a cluster. Default: read from
-    that TrainingRun. Settings of S3 are those of this run's `checkpoint`."""
+    that TrainingRun. S3 settings: those of this run's `checkpoint`."""
     hugging_face: HuggingFaceOriginSpec | None = None
     """A model in the files of Hugging Face, instead of `run`. Its `config.json` must be that of `model`."""
 

@@ -37,8 +37,8 @@ class DivergenceSpec(ApiModel):
 
     non_finite: Literal["stop", "skip", "ignore", "rollback"] = "stop"
     """When the loss or the gradient norm is not finite. `stop`: the run is `Stalled` at its last good checkpoint.
-    `skip`: drop the update, keep model and optimizer, continue with the next batch. `ignore`: do nothing. `rollback`:
-    go back to the last good checkpoint and leave out the batches since then."""
+    `skip`: drop the update. `ignore`: do nothing. `rollback`: go back to the last good checkpoint and leave out the
+    batches since then."""
     spike: SpikeSpec | None = None
     """Detect a jump of the loss. Its state is in the checkpoints, so set it from the start or never."""
 
@@ -150,8 +150,7 @@ class RecoverySpec(ApiModel):
     grace_period_seconds: Seconds = 30
     """Time between a pod's preemption notice and its end, for the last save."""
     step_timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
-    """A step is hung when it takes longer than this and than ten times the 99th percentile of earlier steps of its
-    size."""
+    """A step hangs if it takes longer than this and than ten times the 99th percentile of earlier steps of its size."""
     divergence: DivergenceSpec = Field(default_factory=DivergenceSpec)
     """The reaction to a loss that is not finite or jumps."""
     in_place: bool = False

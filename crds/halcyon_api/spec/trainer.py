@@ -31,7 +31,7 @@ REMAT: dict[Remat, str] = {
     "full": "inputs of blocks",
     "nested": "inputs of groups of about sqrt(layers) blocks, recomputed twice",
     "offload": "inputs of blocks, in the host's memory",
-    "auto": "that of `none`, `dots`, `attention` and `full` with the shortest step that fits in a device's memory",
+    "auto": "that of the first four with the shortest step that fits in a device's memory",
 }
 """What each remat policy keeps."""
 
@@ -50,7 +50,7 @@ Offload = Literal["none", "optimizer", "auto"]
 OFFLOAD: dict[Offload, str] = {
     "none": "nothing",
     "optimizer": "the optimizer state and the average of the parameters, copied both ways in each step",
-    "auto": "`optimizer` if no step fits into the memory of a device without it, else `none`",
+    "auto": "`optimizer` if no step fits into a device's memory without it, else `none`",
 }
 """What each value keeps there."""
 
@@ -260,7 +260,7 @@ class TrainerSpec(ApiModel):
     """Batch schedule: other batch sizes and sequence lengths from given steps on, in rising order of `fromStep`."""
     microbatches: Microbatches = 1
     """Number of parts of a step's batch, computed one after the other to save memory. The result is the same up to
-    rounding. `auto`: the least number whose step fits into the memory of a device; 1 if its size is not known."""
+    rounding. `auto`: the least number whose step fits into a device's memory; 1 if its size is not known."""
     remat: Remat = Field(default="none", description=REMAT_DESCRIPTION)
     unroll: Unroll = Field(default=1, description=UNROLL_DESCRIPTION)
     offload: Offload = Field(default="none", description=OFFLOAD_DESCRIPTION)
