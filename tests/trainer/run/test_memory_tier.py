@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from halcyon.checkpoint.memory.folder import Folder
+from halcyon.commands.main import app
 from tests.trainer.run.test_in_place import SHARED, kill, starts, steps
 from tests.trainer.support.process_groups import TrainerProcesses, run_document, start_processes
 
@@ -67,6 +69,8 @@ def test_killed_trainers_go_on_from_their_own_memory(pods: TrainerProcesses, und
     assert began["ownFiles"] > 0
     assert pods.wait() == [0, 0]
     assert pods.leader.losses() == undisturbed
+    proved = CliRunner().invoke(app, ["prove", f"file://{pods.root}"])
+    assert proved.exit_code == 0, f"the chain and the history lack steps: {proved.output}"
 
 
 def test_a_lost_pod_goes_on_from_the_memory_of_the_other(pods: TrainerProcesses, undisturbed: Any) -> None:

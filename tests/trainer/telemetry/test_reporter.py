@@ -519,7 +519,7 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene.reporter.stage("tokenizing")
     scene.reporter.tokenized(built(7, finished=True))
     scene.start(resumed_step=1)
-    scene.reporter.event("restored", step=1, path="steps/x/", start="2", seconds=1.0)
+    scene.reporter.event("restored", step=1, path="steps/x/", start="2", seconds=1.0, own_files=3, peer_files=1)
     scene.reporter.event("headRebuilt", step=1, reason="HEAD is empty")
     scene.reporter.event("fallback", step=1, reason="bits flipped")
     scene.reporter.attends({"reference": "few positions"})
