@@ -12,6 +12,9 @@ from typer.testing import CliRunner
 
 from halcyon.checkpoint.memory.folder import Folder
 from halcyon.commands.main import app
+from halcyon.host.storage.store import Store
+from halcyon.telemetry.history.reading import read_history
+from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.trainer.run.test_in_place import SHARED, kill, starts, steps
 from tests.trainer.support.process_groups import TrainerProcesses, run_document, start_processes
 
@@ -70,7 +73,9 @@ def test_killed_trainers_go_on_from_their_own_memory(pods: TrainerProcesses, und
     assert pods.wait() == [0, 0]
     assert pods.leader.losses() == undisturbed
     proved = CliRunner().invoke(app, ["prove", f"file://{pods.root}"])
-    assert proved.exit_code == 0, f"the chain and the history lack steps: {proved.output}"
+    assert proved.exit_code == 0, proved.output
+    history = read_history(Store(CheckpointSpec(root=f"file://{pods.root}")))
+    assert [row["step"] for row in history.steps] == list(range(1, 61))
 
 
 def test_a_lost_pod_goes_on_from_the_memory_of_the_other(pods: TrainerProcesses, undisturbed: Any) -> None:
