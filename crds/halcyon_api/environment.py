@@ -66,6 +66,8 @@ class PodEnvironment(ApiModel):
     """Time from the pod's preemption notice to its end, if the operator knows it."""
     save_token: str = ""
     """Token that a checkpoint request must carry; empty: all requests are rejected."""
+    restarts_left: NonNegativeInt | None = None
+    """Restarts after failures that the attempt may have, where processes restart in place."""
 
     memory: str | None = None
     """Folder in the pod's memory, for snapshots."""

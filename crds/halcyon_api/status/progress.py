@@ -229,6 +229,23 @@ class StartupSeconds(StatusModel):
     """Tracing, compiling and the first step."""
 
 
+class EndInPlace(StatusModel):
+    """The end of the processes of a process group, which started again in their pods."""
+
+    number: AtLeastOne
+    """Its place among such ends of these pods, counted from 1."""
+    process: NonNegativeInt
+    """Index of the process that ended first."""
+    pod_lost: bool = False
+    """Whether the pod of this process ended too, so that nobody knows more about its end."""
+    at: Timestamp
+    """When the supervisor of process 0 learned of it."""
+    exit_code: Annotated[int, Field(ge=0, le=255)] | None = None
+    """Exit code of the process; 128 and the number of a signal that ended it."""
+    step: StepNumber = 0
+    """Steps done, by the reports of all its processes."""
+
+
 class TerminationReport(StatusModel):
     """The termination message of the trainer container, at most 4096 bytes of JSON."""
 
@@ -263,23 +280,15 @@ class TerminationReport(StatusModel):
     """Whether the process gave up waiting for the others at the start: they, or their pods, have the cause."""
     seconds: GoodputSeconds | None = None
     """Every second of the process, by cause."""
+    ends_in_place: Annotated[list[EndInPlace], Field(max_length=16)] | None = None
+    """The last ends before it in its pod, oldest first, from its supervisor."""
     time: Timestamp
     """When the process ended."""
 
 
-class EndInPlace(StatusModel):
-    """The end of the processes of a process group, which started again in their pods."""
+class ReportedEnd(EndInPlace):
+    """The same, with what the process reported."""
 
-    number: AtLeastOne
-    """Its place among such ends of these pods, counted from 1."""
-    process: NonNegativeInt
-    """Index of the process that ended first."""
-    pod_lost: bool = False
-    """Whether the pod of this process ended too, so that nobody knows more about its end."""
-    at: Timestamp
-    """When the supervisor of process 0 learned of it."""
-    exit_code: Annotated[int, Field(ge=0, le=255)] | None = None
-    """Exit code of the process; 128 and the number of a signal that ended it."""
     report: TerminationReport | None = None
     """Its termination report, if it wrote one."""
 
@@ -297,7 +306,7 @@ class ProgressReport(StatusModel):
     """Index of the process in its process group."""
     in_place: NonNegativeInt = 0
     """Starts of the processes of these pods before this one."""
-    ends_in_place: Annotated[list[EndInPlace], Field(max_length=16)] | None = None
+    ends_in_place: Annotated[list[ReportedEnd], Field(max_length=16)] | None = None
     """The last such ends, oldest first."""
     stage: Stage
     """What the process is doing."""

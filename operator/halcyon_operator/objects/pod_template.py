@@ -193,6 +193,7 @@ def _environment(plan: JobSetPlan) -> list[dict[str, Any]]:
         grace_seconds=grace_seconds(spec),
         save_token=plan.save_token,
         memory=names.MEMORY_DIRECTORY if keeps_in_memory(spec) else None,
+        restarts_left=plan.remaining_restarts if in_place(spec) else None,
     ).variables()
     # Variables from the pod come first, because later values may refer to them.
     variables: list[dict[str, Any]] = [{"name": name, **from_pod(_SOURCES[name])} for name in FROM_POD]

@@ -298,4 +298,5 @@ def _report(message: object, group: ProcessGroup) -> TerminationReport | None:
 def largest_claim(report: TerminationReport) -> int:
     """The largest count in a termination report."""
     progress = report.progress or Progress()
-    return max(report.step, report.checkpoint_step or 0, report.epoch_attempt or 0, *progress.counts)
+    ends = (max(end.number, end.step) for end in report.ends_in_place or ())
+    return max(report.step, report.checkpoint_step or 0, report.epoch_attempt or 0, *progress.counts, *ends)

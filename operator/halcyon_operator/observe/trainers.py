@@ -78,7 +78,7 @@ def parse_report(body: bytes, run: str, group: ProcessGroup) -> ReportReading:
         )
     ends = report.ends_in_place or ()
     numbers = (*report.progress.counts, report.resumed_step or 0, report.in_place)
-    numbers += tuple(max(end.number, end.process) for end in ends)
+    numbers += tuple(max(end.number, end.process, end.step) for end in ends)
     numbers += tuple(largest_claim(end.report) for end in ends if end.report is not None)
     return (
         ReportReading(report)

@@ -101,6 +101,7 @@ def test_killed_trainers_start_again_in_their_pods(pods: TrainerProcesses, undis
     report = goes_on(pods, kill(*(starts(process)[-1] for process in pods.processes)))
     assert (report["inPlace"], len(report["endsInPlace"])) == (2, 2)
     assert pods.wait() == [0, 0]
+    assert pods.leader.report()["cause"] == "completed"
     assert pods.leader.losses() == undisturbed
 
 
@@ -161,6 +162,10 @@ def test_a_crash_loop_ends_the_pods(tmp_path: Path) -> None:
         goes_on(group, kill(starts(group.processes[1])[-1]))
         kill(starts(group.processes[1])[-1])()
         assert group.wait() == [1, 1]
+        (end,) = group.leader.report()["endsInPlace"]
+        assert (end["number"], end["process"], end["exitCode"]) == (1, 1, 137), (
+            "its pod says what nobody may have asked"
+        )
     finally:
         group.reap()
 

@@ -238,8 +238,7 @@ def open_checkpoints(
 
     def on_newest(committed: CommittedStep | None) -> None:
         reporter.found_checkpoint(committed)
-        if committed is not None:
-            tell(committed.step)
+        tell(-1 if committed is None else committed.step)
 
     def on_commit(save: SaveReport) -> None:
         tell(save.checkpoint.step)

@@ -25,7 +25,7 @@ from halcyon.parallel.process_group import JOIN_TIMEOUT_SECONDS, CouldNotJoin, P
 from halcyon.run.context import Context, adapt_to_devices
 from halcyon.telemetry import RunReporter
 from halcyon_api.spec.origin import OriginSpec
-from halcyon_api.status.progress import EndInPlace
+from halcyon_api.status.progress import ReportedEnd
 from halcyon_api.training_run import TrainingRunSpec
 
 REJOIN_TIMEOUT_SECONDS = 600
@@ -99,7 +99,8 @@ def _met(context: Context, link: Link, reporter: RunReporter) -> Context:
             "check the pods that are not running"
         ) from None
     reporter.knows(
-        in_place=lineage.number, ends_in_place=[EndInPlace.model_validate_json(json.dumps(end)) for end in lineage.ends]
+        in_place=lineage.number,
+        ends_in_place=[ReportedEnd.model_validate_json(json.dumps(end)) for end in lineage.ends],
     )
     return replace(context, lineage=lineage)
 

@@ -201,10 +201,15 @@ def _account_restarts(
     failures = sum(end.is_failure for end in seen.values())
     unseen = after - before - len(seen)
     unseen_failures = min(max(0, counted - failures), unseen)
-    restarts, change = status.restarts, Change(status)
+    change = Change(status)
     for restart, end in seen.items():
-        restarts, group = count_restart(restarts, end.cause), ProcessGroup(attempt, restart)
+        group = ProcessGroup(attempt, restart)
+        again, failed = _account_in_place(observed, change.status, group, now)
+        change, failures = change.then(again), failures + failed
+        restarts = count_restart(change.status.restarts, end.cause)
+        change = change.updated(change.status.model_copy(update={"restarts": restarts}))
         change = change.then(_ended(observed, change.status, group, end, end.at or now, restarting=True))
+    restarts = change.status.restarts
     if unseen:
         restarts = count_restart(restarts, EndCause.FAILED, unseen_failures)
         restarts = count_restart(restarts, EndCause.PREEMPTED, unseen - unseen_failures)
@@ -227,20 +232,21 @@ def _account_in_place(
 
     Returns the change, and the number of failures among the restarts.
     """
-    change, failures = Change(status), 0
-    for found in ends_in_place(observed.report, group):
-        entry = entry_of(change.status, group)
-        if entry is None or entry.ended_at is not None or found.number <= entry.in_place:
+    change, failures, entry = Change(status), 0, entry_of(status, group)
+    last = entry.in_place if entry is not None else 0
+    for found in ends_in_place(observed, group) if entry is None or entry.ended_at is None else ():
+        if found.number <= last:
             continue
         ending = ending_in_place(observed, change.status, group, found, now)
         end, at = conclude_in_place(ending, group, found), min(moment(found.at) or now, now)
         seen = observed if ending is None else replace(observed, endings=(ending,))
         change = change.then(_ended(seen, change.status, group, end, end.at or at, restarting=True))
-        times = found.number - entry.in_place
+        times, last = found.number - last, found.number
         restarts = count_restart(change.status.restarts, end.cause, times)
         restarts = restarts.model_copy(update={"in_place": restarts.in_place + times})
         status = change.status.model_copy(update={"restarts": restarts})
-        change, failures = change.updated(with_group(status, group, at, found.number)), failures + int(end.is_failure)
+        change = change.updated(with_group(status, group, at, last) if entry is not None else status)
+        failures += int(end.is_failure)
     return change, failures
 
 

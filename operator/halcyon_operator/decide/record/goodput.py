@@ -135,7 +135,7 @@ def _counted(
     endings = observed.endings_of(group)
     if not present:  # it started again in its pods
         pods = [pod for pod in pods if end is None or pod.created_at is None or pod.created_at <= end]
-        after = end_after(entry, observed.report)
+        after = end_after(entry, observed)
         ending = ending_in_place(observed, status, group, after, now) if after is not None else None
         endings = [ending] if ending is not None else []
     hosts = status.topology.hosts if status.topology is not None else len(pods)

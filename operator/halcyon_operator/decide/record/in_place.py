@@ -1,13 +1,14 @@
-"""How a process group ended whose processes started again in their pods: from the report of process 0, which has the
-last of these ends, and from the endings of pods that the operator saw. Pure.
+"""How a process group ended whose processes started again in their pods: from the report of process 0 and the last
+reports of pods, which have the last of these ends, and from the endings of pods that the operator saw. Pure.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from halcyon_api.ends import EndCause, ExitCode
-from halcyon_api.status.progress import EndInPlace, ProgressReport
+from halcyon_api.status.progress import EndInPlace, ReportedEnd
 from halcyon_api.status.run_status import HistoryEntry, TrainingRunStatus
 from halcyon_operator.model.endings import GroupEnd, conclude
 from halcyon_operator.model.history import process_of
@@ -18,15 +19,18 @@ _NOTICE = timedelta(minutes=10)
 """Longest time between the notice of one pod and the exit of the others after their save."""
 
 
-def ends_in_place(report: ProgressReport | None, group: ProcessGroup) -> list[EndInPlace]:
-    """The ends that a report of this process group has, oldest first."""
-    own = report is not None and (report.attempt, report.restart) == group
-    return sorted((report.ends_in_place or ()) if report and own else (), key=lambda end: end.number)
+def ends_in_place(observed: Observed, group: ProcessGroup) -> list[EndInPlace]:
+    """The ends of this process group that are reported, oldest first."""
+    left = [ending.report for ending in observed.endings_of(group) if ending.report is not None]
+    report = observed.report
+    own = [report] if report is not None and (report.attempt, report.restart) == group else []
+    found = {end.number: end for one in (*left, *own) for end in one.ends_in_place or ()}
+    return [found[number] for number in sorted(found)]
 
 
-def end_after(entry: HistoryEntry, report: ProgressReport | None) -> EndInPlace | None:
-    """How the report says that an entry of the history ended, if its processes started again in their pods."""
-    found = ends_in_place(report, ProcessGroup(entry.attempt, entry.restart))
+def end_after(entry: HistoryEntry, observed: Observed) -> EndInPlace | None:
+    """How an entry of the history is reported to have ended, if its processes started again in their pods."""
+    found = ends_in_place(observed, ProcessGroup(entry.attempt, entry.restart))
     return next((end for end in found if end.number == entry.in_place + 1), None)
 
 
@@ -64,7 +68,7 @@ def ending_in_place(
         at=at,
         ended=True,
         exit_code=end.exit_code,
-        report=end.report,
+        report=end.report if isinstance(end, ReportedEnd) else None,
         node=pod.node if pod is not None else "",
         ran=True,
     )
@@ -73,4 +77,5 @@ def ending_in_place(
 def conclude_in_place(ending: PodEnding | None, group: ProcessGroup, end: EndInPlace) -> GroupEnd:
     """The end of the process group."""
     unseen = GroupEnd(EndCause.PREEMPTED, f"the pod of process {end.process} was replaced while no operator looked")
-    return (conclude((ending,), group) if ending is not None else None) or unseen
+    found = (conclude((ending,), group) if ending is not None else None) or unseen
+    return replace(found, step=max(found.step or 0, end.step) or None)

@@ -19,7 +19,7 @@ from halcyon.host.agent.place import Place
 from halcyon.host.agent.rendezvous import Go, Order, Quit, Rendezvous, Stop, stays
 
 KILLED = {"exitCode": 137}
-ECHO = {"exitCode": 1, "report": {"peerLost": 1}}
+ECHO = {"exitCode": 1, "report": {"peerLost": 1, "step": 7}}
 SAVED = {"exitCode": 42, "report": {"saved": "step"}}
 
 
@@ -65,7 +65,7 @@ def test_a_killed_process_stops_all_and_starts_with_them() -> None:
     assert isinstance(order, Go)
     assert (order.lineage.number, order.lineage.writers, order.lineage.failed_at) == (1, ("w1", "w2"), -1)
     (end,) = order.lineage.ends
-    assert (end["number"], end["process"], end["exitCode"]) == (1, 1, 137)
+    assert (end["number"], end["process"], end["exitCode"], end["step"]) == (1, 1, 137, 7), "by the other one"
 
 
 @pytest.mark.parametrize(
@@ -115,6 +115,7 @@ def test_a_new_leader_learns_the_lineage_from_the_others() -> None:
         "process": 0,
         "podLost": True,
         "at": "2026-01-01T00:00:00.000Z",
+        "step": 0,
     }
 
 
@@ -123,8 +124,22 @@ def test_a_second_failure_without_a_checkpoint_ends_the_pods(committed: int, goe
     found = started()
     found.ended(1, KILLED)
     start_again(found)
-    found.committed = committed
+    found.has_checkpoint(committed)
     found.ended(0, {"exitCode": 1})
+    found.waits(0)
+    (order,) = found.waits(1)
+    assert isinstance(order, Go) if goes_on else order == Quit(1)
+
+
+@pytest.mark.parametrize(("steps", "goes_on"), [((), False), ((-1,), False), ((5,), False), ((5, 9), True)])
+def test_without_a_restart_left_the_first_failure_without_a_checkpoint_ends_the_pods(
+    steps: tuple[int, ...], goes_on: bool
+) -> None:
+    found = started()
+    found.forgives = False
+    for step in steps:
+        found.has_checkpoint(step)
+    found.ended(1, KILLED)
     found.waits(0)
     (order,) = found.waits(1)
     assert isinstance(order, Go) if goes_on else order == Quit(1)

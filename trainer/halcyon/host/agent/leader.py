@@ -42,7 +42,9 @@ class Leader:
         self._peers: set[_Peer] = set()
         self._of: dict[int, _Peer] = {}
         """The same by process, of those that have said it."""
-        self._meeting = Rendezvous(place.processes, partial(secrets.token_hex, 4), lambda: timestamp(time.time()))
+        self._meeting = Rendezvous(
+            place.processes, partial(secrets.token_hex, 4), lambda: timestamp(time.time()), place.forgives
+        )
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a container may begin with 1,024, one a pod
         family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
@@ -109,7 +111,7 @@ class Leader:
         if document.get("done"):
             orders += meeting.done(peer.process)
         if (step := document.get("committed")) is not None and peer.process == 0:
-            meeting.committed = int(step)
+            meeting.has_checkpoint(int(step))
         return orders
 
     def _lose_peer(self, peer: _Peer) -> None:

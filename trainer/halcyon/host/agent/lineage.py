@@ -23,7 +23,7 @@ class Lineage:
     writers: tuple[str, ...] = ()
     """The nonces with which process 0 takes the checkpoint root, the present one last."""
     ends: tuple[Mapping[str, Any], ...] = ()
-    """The ends of the last starts, each a document of `halcyon_api.status.progress.EndInPlace`."""
+    """The ends of the last starts, each a document of `halcyon_api.status.progress.ReportedEnd`."""
     failed_at: int | None = None
     """The newest committed step when a process last failed; None: none has failed. -1: there was no checkpoint."""
 

@@ -64,5 +64,5 @@ class Link:
         self._lines.send(spare=True)
 
     def committed(self, step: int) -> None:
-        """Tell the supervisor which checkpoint is the newest."""
+        """Tell the supervisor which checkpoint is the newest; -1: there is none."""
         self._lines.send(committed=step)

@@ -21,6 +21,8 @@ class Place:
         token: Secret of the run's pods.
         group: Attempt and JobSet restart: a supervisor of another group is turned away.
         termination_log: Where the trainer writes its report.
+        forgives: Whether a process that fails may start again in its pod. Each restart of the JobSet took the budget of
+            two failures.
     """
 
     process: int
@@ -30,6 +32,7 @@ class Place:
     token: str
     group: str
     termination_log: Path
+    forgives: bool = True
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Place:
@@ -50,6 +53,7 @@ class Place:
             environ.get("HALCYON_SAVE_TOKEN", ""),
             f"{value['ATTEMPT']}.{value['RESTART']}",
             Path(environ.get("HALCYON_TERMINATION_LOG", "/dev/termination-log")),
+            int(environ.get("HALCYON_RESTARTS_LEFT", 1)) > 2 * int(value["RESTART"]),
         )
 
 

@@ -43,17 +43,21 @@ class Rendezvous:
         processes: Number of processes of the run.
         new_writer: Draws the nonce of a start.
         now: The time, as a timestamp of the status.
+        forgives: Whether all start again after the first failure too.
     """
 
     processes: int
     new_writer: Callable[[], str]
     now: Callable[[], str]
+    forgives: bool = True
     lineage: Lineage | None = None
     """Of the last start; None: there was none."""
     running: bool = False
     """Whether the processes have joined and no end is known."""
     committed: int = -1
     """The newest committed step that process 0 knows."""
+    _found: int | None = None
+    """The first one that it has named: the newest when it began."""
     _present: set[int] = field(default_factory=set[int])
     _waiting: set[int] = field(default_factory=set[int])
     _done: set[int] = field(default_factory=set[int])
@@ -94,6 +98,11 @@ class Rendezvous:
         self._waiting.discard(process)
         return self._ended({**end, "process": process, "at": self.now()})
 
+    def has_checkpoint(self, step: int) -> None:
+        """Process 0 knows a newest checkpoint; -1: there is none."""
+        self.committed = step
+        self._found = step if self._found is None else self._found
+
     def done(self, process: int) -> list[Order]:
         """A process has done all its work."""
         self._done.add(process)
@@ -129,9 +138,12 @@ class Rendezvous:
         if self.lineage is None:
             self.lineage = Lineage(writers=(self.new_writer(),))
         else:
-            end = min(self._ends, key=rank, default=self._lost_pod(0))
-            failed = is_failure(end)
-            if failed and self.lineage.failed_at is not None and self.committed <= self.lineage.failed_at:
+            steps = [(end.get("report") or {}).get("step", 0) for end in self._ends]
+            end = {**min(self._ends, key=rank, default=self._lost_pod(0)), "step": max(steps, default=0)}
+            failed, before = is_failure(end), self.lineage.failed_at
+            if before is None and not self.forgives:
+                before = self.committed if self._found is None else self._found
+            if failed and before is not None and self.committed <= before:
                 return [Quit(ExitCode.FAILURE)]
             self.lineage = self.lineage.after(end, self.new_writer(), self.committed if failed else None)
         self._waiting.clear()

@@ -31,6 +31,8 @@ BEAT_SECONDS = 2.0
 """Seconds between two signs of life to the other supervisors."""
 MOST_KILLED = 3
 """Processes in a row that a signal may end before they join."""
+MAX_REPORT = 4096
+"""Bytes of a termination message that Kubernetes keeps."""
 _CONNECT_SECONDS, _RETRY_SECONDS = 3.0, 0.1
 _LAST_SECONDS = 60.0
 """Longest wait of the leader, whose process has done its work, for those of the others."""
@@ -160,6 +162,7 @@ class Supervisor:
         if (report := self._take_report()) is not None:
             end["report"] = report
         if code == 0:
+            self._report = self._report if report is not None else b""
             self._tell(done=True)
             self._done_at = time.monotonic()
         elif code < 0 and not child.joined and not self._asked_to_end and self._killed < MOST_KILLED:
@@ -299,10 +302,22 @@ class Supervisor:
             if child is not None and child.process.returncode is None:
                 _kill_session(child.process.pid)
                 child.process.wait()
-        if self._code != 0 and self._report:
-            with suppress(OSError):
-                if not self.place.termination_log.read_bytes():
-                    self.place.termination_log.write_bytes(self._report)
+        with suppress(OSError):
+            if not self.place.termination_log.read_bytes():
+                self.place.termination_log.write_bytes(self._last_report())
+
+    def _last_report(self) -> bytes:
+        """The last report, with as many of the ends before it as there is room for: process 0 may have ended before the
+        operator asked for them.
+        """
+        known = self._lineage.ends if self._lineage is not None else ()
+        ends = [{name: value for name, value in end.items() if name != "report"} for end in known]
+        for kept in (ends[first:] for first in range(len(ends))):
+            with suppress(ValueError, TypeError, RecursionError):
+                found = json.dumps({**json.loads(self._report), "endsInPlace": kept}, separators=(",", ":")).encode()
+                if len(found) <= MAX_REPORT:
+                    return found
+        return self._report
 
 
 def _send(child: _Child, number: int) -> None:
