@@ -10,17 +10,18 @@ RUN = "stdlib-llama"
 
 
 def line(
-    event: str, time: float, group: tuple[int, int] = (1, 0), *, process: int = 0, run: str = RUN, **fields: Any
+    event: str, time: float, group: tuple[int, ...] = (1, 0), *, process: int = 0, run: str = RUN, **fields: Any
 ) -> LogLine:
     stamp = datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds")
     common = {"event": event, "time": stamp, "run": run, "attempt": group[0], "restart": group[1], "process": process}
+    common |= {"inPlace": group[2]} if group[2:] else {}
     parsed = parse_line(json.dumps(common | fields))
     assert parsed is not None
     return parsed
 
 
 def steps(
-    first: int, last: int, group: tuple[int, int] = (1, 0), *, begin: float = 0.0, run: str = RUN
+    first: int, last: int, group: tuple[int, ...] = (1, 0), *, begin: float = 0.0, run: str = RUN
 ) -> list[LogLine]:
     """One step line a second. The loss depends only on the step."""
     return [

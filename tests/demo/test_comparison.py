@@ -39,7 +39,7 @@ def test_losses_that_an_audit_has_rejected_are_not_compared() -> None:
     assert result.identical
     assert [(group.first, group.last, group.count) for group in result.groups] == [(1, 10, 10), (11, 20, 10)]
     kept = losses([*lines, *steps(9, 20, (1, 1))], RUN)
-    assert [loss.step for loss in kept if loss.group == (1, 0)] == list(range(1, 9)), "the run went back to step 8"
+    assert [loss.step for loss in kept if loss.group == (1, 0, 0)] == list(range(1, 9)), "the run went back to step 8"
     unconfirmed = compare(losses([*steps(1, 10), *wrong, *steps(11, 20, (1, 1))], RUN), losses(steps(1, 20), RUN), 20)
     assert len(unconfirmed.differences) == 2
 

@@ -12,7 +12,7 @@ LINE = '{"event":"step","time":"2026-01-02T03:04:05.678Z","run":"a","attempt":2,
 def test_a_step_line() -> None:
     line = parse_line(LINE)
     assert line is not None
-    assert (line.run, line.group, line.process, line.event, line.step) == ("a", (2, 1), 0, "step", 7)
+    assert (line.run, line.group, line.process, line.event, line.step) == ("a", (2, 1, 0), 0, "step", 7)
     assert line.time == pytest.approx(1767323045.678)
     assert line.fields["loss"] == 5.861652851104736
 

@@ -20,7 +20,7 @@ def test_the_recovery_from_an_eviction_is_split_into_its_parts() -> None:
     ]
     found = recovery(fault, lines, [pod((1, 0), 0.0), pod((1, 1), 103.0), pod((1, 1), 103.5, (1, 0))])
     assert found is not None
-    assert (found.group, found.resumed_step, found.lost_steps) == ((1, 1), 100, 0)
+    assert (found.group, found.resumed_step, found.lost_steps) == ((1, 1, 0), 100, 0)
     expected = {
         "detect": 1.0,
         "recreate": 2.0,
@@ -48,7 +48,28 @@ def test_a_new_attempt_counts_as_the_next_process_group() -> None:
     lines = [*steps(1, 9, (1, 4)), line("compiled", 50.0, (2, 0), step=10, **STARTUP)]
     found = recovery(Fault("eviction", 9.5), lines, [pod((2, 0), 40.0)])
     assert found is not None
-    assert found.group == (2, 0)
+    assert found.group == (2, 0, 0)
+
+
+def test_a_recovery_in_place_has_no_new_pods() -> None:
+    lines = [
+        *steps(80, 99, begin=80.0),
+        line("peerLost", 99.8, process=1, message="lost"),
+        line("start", 100.0, process=1),
+        line("compiled", 103.0, (1, 0, 1), step=96, **STARTUP | {"importsSeconds": 0.0}),
+    ]
+    found = recovery(Fault("SIGKILL", 99.5), lines, [pod((1, 0), 0.0)])
+    assert found is not None
+    assert (found.group, found.resumed_step, found.lost_steps) == ((1, 0, 1), 95, 4)
+    assert (found.seconds["detect"], found.seconds["recreate"]) == pytest.approx((0.3, 0.0))
+    assert found.total_seconds == pytest.approx(103.0 - 99.5)
+
+
+def test_a_pod_that_is_replaced_alone_is_the_new_one() -> None:
+    lines = [*steps(80, 99, begin=80.0), line("compiled", 110.0, (1, 0, 1), step=100, **STARTUP)]
+    found = recovery(Fault("eviction", 99.5), lines, [pod((1, 0), 0.0), pod((1, 0), 101.0, (1, 0))])
+    assert found is not None
+    assert found.seconds["recreate"] == pytest.approx(1.5)
 
 
 def test_there_is_no_recovery_before_a_new_process_group_trains() -> None:

@@ -150,5 +150,6 @@ def _group_results(disturbed: list[Loss], reference: dict[int, str]) -> Iterable
 
 
 def name(group: ProcessGroup) -> str:
-    """Format a process group as `attempt.restart`."""
-    return f"{group[0]}.{group[1]}"
+    """Format a process group as `attempt.restart`, or as `attempt.restart+number` if it started again in its pods."""
+    attempt, restart, in_place = group
+    return f"{attempt}.{restart}" + (f"+{in_place}" if in_place else "")

@@ -98,8 +98,9 @@ def page(printed: str, picture_name: str) -> str:
         "# The demo\n\n"
         '<!-- written by `make demo ARGS="--picture docs/demo.svg"`; do not edit -->\n\n'
         "`make demo` starts a real Kubernetes on this machine, and trains a small model on two slices of two devices.\n"
-        "A bit flips in the memory of a process, a pod is evicted, a trainer killed by SIGKILL, and the operator is\n"
-        "deleted. Then the same document trains again without faults, and all losses are compared.\n\n"
+        "A bit flips in the memory of a process, a pod is evicted and replaced alone, a trainer killed by SIGKILL\n"
+        "starts again in its pod, and the operator is deleted. Then the same document trains again without faults,\n"
+        "and all losses are compared. A third run shows what the faults cost where each restart replaces all pods.\n\n"
         f"![Losses of both runs, which lie on each other]({picture_name})\n\n"
         f"```text\n{lines}\n```\n"
     )

@@ -7,8 +7,10 @@ from typing import Any
 
 from halcyon_api import names
 
-ProcessGroup = tuple[int, int]
-"""A process group of a run: (attempt of the operator, restart of the JobSet inside the attempt)."""
+ProcessGroup = tuple[int, int, int]
+"""A process group of a run: (attempt of the operator, restart of the JobSet inside the attempt, starts before it in the
+same pods).
+"""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def parse_line(text: str) -> LogLine | None:
         fields = json.loads(text)
         return LogLine(
             run=fields["run"],
-            group=(fields["attempt"], fields["restart"]),
+            group=(fields["attempt"], fields["restart"], fields.get("inPlace", 0)),
             process=fields["process"],
             event=fields["event"],
             time=parse_time(fields["time"]),
@@ -70,7 +72,7 @@ class Pod:
         name: Its name.
         uid: Distinguishes it from later pods with the same name.
         run: Name of its run.
-        group: Its process group.
+        group: Attempt and restart of its process groups.
         process: (slice, host); sorted like this, the pods have the order of JAX's process indices.
         seen_at: Seconds since 1970 when it was first seen.
         started: Whether its container runs or has ended, so that it has a log.
@@ -82,7 +84,7 @@ class Pod:
     name: str
     uid: str
     run: str
-    group: ProcessGroup
+    group: tuple[int, int]
     process: tuple[int, int]
     seen_at: float
     started: bool = False

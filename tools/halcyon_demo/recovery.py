@@ -13,8 +13,8 @@ from halcyon_demo.records import Fault, LogLine, Pod, ProcessGroup
 PARTS = ("detect", "recreate", "start", "imports", "join", "restore", "compile")
 MEANINGS = {
     "detect": "noticed, old processes exit",
-    "recreate": "JobSet replaces all Jobs and pods",
-    "start": "scheduler, kubelet, container",
+    "recreate": "pods are replaced",
+    "start": "kubelet, container, supervisor",
     "imports": "interpreter and imports",
     "join": "processes connect",
     "restore": "data opened, checkpoint read",
@@ -59,17 +59,25 @@ def recovery(fault: Fault, lines: Sequence[LogLine], pods: Sequence[Pod]) -> Rec
         return None
     old = max(line.group for line in before)
     compiled = next((line for line in lines if line.event == "compiled" and line.group > old), None)
-    new_pods = [pod.seen_at for pod in pods if compiled is not None and pod.group == compiled.group]
-    if compiled is None or not new_pods:
+    if compiled is None:
+        return None
+    in_place = compiled.group[:2] == old[:2]
+    new_pods = [pod.seen_at for pod in pods if pod.group == compiled.group[:2] and pod.seen_at >= fault.time]
+    if not new_pods and not in_place:
         return None
     inside = {part: float(compiled.fields[f"{part}Seconds"]) for part in ("imports", "join", "restore", "compile")}
     inside["restore"] += float(compiled.fields.get("dataSeconds", 0.0))
-    appeared = min(new_pods)
+    process_start = compiled.time - sum(inside.values())
     last_line_time = max(
-        (line.time for line in lines if line.group == old and line.time <= appeared), default=fault.time
+        (
+            line.time
+            for line in lines
+            if line.group == old and line.time <= min(new_pods, default=process_start) and line.event != "start"
+        ),
+        default=fault.time,
     )
     ended = max(last_line_time, fault.time)
-    process_start = compiled.time - sum(inside.values())
+    appeared = min(new_pods, default=ended)
     resumed = compiled.step - 1
     done = max(line.step for line in lines if line.event == "step" and line.group == old)
     outside = {"detect": ended - fault.time, "recreate": appeared - ended, "start": process_start - appeared}

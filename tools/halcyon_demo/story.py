@@ -19,7 +19,7 @@ from halcyon_demo.install import (
 from halcyon_demo.observations import Failed
 from halcyon_demo.page import FLIP, Mark, picture
 from halcyon_demo.recovery import Recovery
-from halcyon_demo.tables import accounts_table, cost, equality_table, recovery_table, summary_table
+from halcyon_demo.tables import accounts_table, cost, equality_table, in_place_table, recovery_table, summary_table
 from halcyon_demo.training import Training
 from halcyon_demo.view import View
 from halcyon_demo.watch import Watch
@@ -32,6 +32,8 @@ EXAMPLE = "stdlib-llama"
 PLACE = Namespaces()
 FLIP_FRACTION, EVICT_FRACTION, KILL_FRACTION, RESTART_OPERATOR_FRACTION = 0.12, 0.3, 0.55, 0.8
 """The faults are injected after these fractions of the steps."""
+ALL_PODS_FRACTIONS = (0.12, 0.2)
+"""The eviction and the kill of the run whose restarts replace all pods."""
 AUDIT_FRACTION = 0.1
 """The devices are audited each time after this fraction of the steps."""
 FLIPPED = 1
@@ -88,6 +90,7 @@ def run_demo(cluster: Cluster, console: Console, progress: ProgressView, *, step
         undisturbed = Training(
             kubectl, faults, watch.observations, PLACE.runs, variant(document, name=f"{EXAMPLE}-undisturbed"), view.draw
         )
+        replaced = Training(kubectl, faults, watch.observations, PLACE.runs, replacing_all_pods(document), view.draw)
         recoveries, marks = disturb(cluster, view, disturbed)
         finish(view, watch, disturbed)
         disturbed.delete()  # its pods have ended, and their logs have been read
@@ -95,7 +98,9 @@ def run_demo(cluster: Cluster, console: Console, progress: ProgressView, *, step
         view.say(f"\nThe same document again, as {undisturbed.name}, without faults", "bold")
         undisturbed.apply()
         finish(view, watch, undisturbed)
-    return conclude(console, disturbed, undisturbed, recoveries, marks)
+        view.say("\nThe same faults, where a restart replaces all pods (recovery.inPlace: false)", "bold")
+        others = replace_all_pods(view, replaced)
+    return conclude(console, disturbed, undisturbed, recoveries, others, marks)
 
 
 def audited(document: dict[str, Any]) -> dict[str, Any]:
@@ -113,6 +118,13 @@ def with_flip(document: dict[str, Any]) -> dict[str, Any]:
     changed = variant(document)
     step = max(1, round(FLIP_FRACTION * document["spec"]["trainer"]["steps"]))
     changed["spec"]["recovery"]["audit"]["flipBit"] = {"step": step, "process": FLIPPED}
+    return changed
+
+
+def replacing_all_pods(document: dict[str, Any]) -> dict[str, Any]:
+    """The document of a run whose restarts replace all pods. Pure."""
+    changed = variant(document, name=f"{EXAMPLE}-all-pods")
+    changed["spec"]["recovery"]["inPlace"] = False
     return changed
 
 
@@ -161,6 +173,21 @@ def disturb(cluster: Cluster, view: View, training: Training) -> tuple[tuple[Rec
     return (flip, eviction, crash), tuple(marks)
 
 
+def replace_all_pods(view: View, training: Training) -> tuple[Recovery, ...]:
+    """Start the run, evict a pod and kill a trainer, and delete it."""
+    training.apply()
+    found: list[Recovery] = []
+    with view.of(training.name, training.steps):
+        for fraction, harm in zip(
+            ALL_PODS_FRACTIONS, (lambda: training.evict(1), lambda: training.kill(0)), strict=True
+        ):
+            training.wait_for_step(round(fraction * training.steps))
+            found.append(training.wait_for_recovery(harm()))
+            view.say(f"→ {found[-1].fault.title}\n{_went_on(found[-1])}")
+    training.delete()
+    return tuple(found)
+
+
 def restart_operator(cluster: Cluster) -> None:
     """Delete the operator's pod and wait until the next one is ready."""
     kubectl = cluster.kubectl
@@ -186,6 +213,7 @@ def conclude(
     disturbed: Training,
     undisturbed: Training,
     recoveries: tuple[Recovery, ...],
+    others: tuple[Recovery, ...],
     marks: tuple[Mark, ...],
 ) -> DemoResult:
     """Compare both runs and print the tables."""
@@ -198,6 +226,7 @@ def conclude(
     accounts = [accounts_table(reports[0], reports[1])] if reports[0] is not None and reports[1] is not None else []
     for table in (
         recovery_table(recoveries),
+        in_place_table(recoveries, others),
         *accounts,
         summary_table(cost(runs[0].status, disturbed.lines()), cost(runs[1].status, undisturbed.lines())),
         equality_table(comparison, disturbed.steps),

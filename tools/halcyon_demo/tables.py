@@ -57,6 +57,24 @@ def recovery_table(recoveries: Sequence[Recovery]) -> Table:
     return table
 
 
+def in_place_table(recoveries: Sequence[Recovery], others: Sequence[Recovery]) -> Table:
+    """Return the seconds from a fault to the next step in place, beside those of a restart that replaces all pods.
+
+    Args:
+        recoveries: Recoveries in place, among others.
+        others: Recoveries from the same faults of a run whose restarts replace all pods.
+    """
+    table = _table("Seconds from fault to next step, in place or with new pods")
+    table.add_column("")
+    for title in ("in place", "all pods replaced"):
+        table.add_column(title, justify="right")
+    of = {found.fault.title: found for found in recoveries}
+    for other in others:
+        both = (of[other.fault.title], other)
+        table.add_row(other.fault.title, *(f"{found.total_seconds:.1f}" for found in both))
+    return table
+
+
 @dataclass(frozen=True)
 class Cost:
     """Cost and result of a run, from its status and its log.
@@ -119,6 +137,7 @@ def summary_table(disturbed: Cost, undisturbed: Cost) -> Table:
     table.add_row("preemptions", *(str(found["preempted"]) for found in restarts))
     table.add_row("crashes", *(str(found["failed"]) for found in restarts))
     table.add_row("other restarts", *(str(found["total"] - found["preempted"] - found["failed"]) for found in restarts))
+    table.add_row("of all, in place", *(str(found["in_place"]) for found in restarts))
     table.add_row("steps lost", *(str(found.repeated) for found in both))
     table.add_row("wall seconds", *(f"{found.wall_seconds:.0f}" if found else "-" for found in goodput))
     table.add_row("goodput", *(percent(found.ratio, 1) if found else "-" for found in goodput))

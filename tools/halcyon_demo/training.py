@@ -26,6 +26,16 @@ _TROUBLE = (
 )
 
 
+KILL_TRAINER = """
+import os, signal, time
+print(time.time())
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    if b"halcyon.run." + b"in_pod" in open(f"/proc/{pid}/cmdline", "rb").read():
+        os.kill(int(pid), signal.SIGKILL)
+"""
+"""Ends the trainer and the spare process of a pod, below its supervisor, and prints the time."""
+
+
 class Training:
     """A run of the observations's namespace.
 
@@ -115,7 +125,7 @@ class Training:
 
         def running() -> Pod | None:
             pods = [pod for pod in self.observations.pods(self.name) if pod.process == (slice_index, 0)]
-            newest = max(pods, key=lambda pod: pod.group, default=None)
+            newest = max(pods, key=lambda pod: (pod.group, pod.seen_at), default=None)
             return (
                 newest if newest is not None and newest.started and not (newest.ended or newest.being_deleted) else None
             )
@@ -146,6 +156,9 @@ class Training:
     def kill(self, slice_index: int) -> Fault:
         """SIGKILL the trainer of a slice, like the kernel when memory runs out."""
         pod = self.running_pod(slice_index)
+        if self._document["spec"].get("recovery", {}).get("inPlace", True):
+            command = ("exec", pod.name, "--namespace", self._namespace, "--", "python3", "-c", KILL_TRAINER)
+            return Fault("SIGKILL", float(self._kubectl(*command)))
         fault = Fault("SIGKILL", self.observations.clock())
         self._faults.kill_container(self._namespace, pod.name)
         return fault

@@ -88,5 +88,5 @@ class Watch:
 
     def _saw_line(self, pod: Pod, text: str) -> None:
         line = parse_line(text)
-        if line is not None and line.group == pod.group:  # not the log of a later pod of the same name
+        if line is not None and line.group[:2] == pod.group:  # not the log of a later pod of the same name
             self.observations.saw_line(line)

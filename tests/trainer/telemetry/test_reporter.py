@@ -516,6 +516,7 @@ def test_a_late_save_is_reported_once_and_once_more_when_the_training_waits_for_
 
 def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene = Scene(steps=3)
+    scene.reporter.knows(in_place=1)
     scene.reporter.stage("tokenizing")
     scene.reporter.tokenized(built(7, finished=True))
     scene.start(resumed_step=1)

@@ -330,7 +330,7 @@ class RunReporter:
 
     def _log(self, name: str, fields: Mapping[str, Any]) -> None:
         if self.identity.process_index == 0 or BY_NAME[name].every_process:
-            self.log.event(name, **fields)
+            self.log.event(name, in_place=self._state.in_place or None, **fields)
 
     def _tell(self, name: str, fields: Mapping[str, Any], report: object) -> None:
         if self._listeners:

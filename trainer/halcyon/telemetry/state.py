@@ -79,7 +79,7 @@ class State:
     durations: Durations = field(default_factory=Durations)
 
     in_place: int = 0
-    ends_in_place: list[progress.EndInPlace] | None = None
+    ends_in_place: list[progress.ReportedEnd] | None = None
     resumed_step: int | None = None
     last_step: StepReport | None = None
     batches: int = 0

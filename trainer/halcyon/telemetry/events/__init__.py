@@ -23,6 +23,7 @@ COMMON = {
     "run": "Name of the run.",
     "attempt": "Attempt, minted by the operator.",
     "restart": "JobSet restart inside the attempt.",
+    "inPlace": "Starts of the processes in these pods before this one, if there were any.",
     "process": "Index of the process.",
 }
 EVENTS = (*STARTING, *TRAINING, *ENDING)
