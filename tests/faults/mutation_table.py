@@ -27,6 +27,7 @@ _PRESENT = "A condition names what is wrong with the present objects"
 _SPENT = "No report of a trainer changes what its run has used"
 _SKIPPED = "Gradients of attention are those of the reference, whatever tiles a kernel leaves out"
 _DEADLINE = "A process that has decided to end ends, with the exit code of its cause"
+_IN_PLACE = "Processes start again in their pods together, and only while the root is theirs"
 PROMISES = (
     _ISOLATION,
     _FINALITY,
@@ -44,6 +45,7 @@ PROMISES = (
     _SPENT,
     _DEADLINE,
     _SKIPPED,
+    _IN_PLACE,
 )
 """Promises that are no rows of the fault table."""
 
@@ -449,6 +451,28 @@ _BY_ROW: dict[str, tuple[Mutation, ...]] = {
             "a file of the history that a link names may be missing",
             "tests/trainer/checkpoint/test_checking.py::test_a_file_that_a_link_names_is_missed",
             ("telemetry/history/checking.py", 'damages.append(f"{key} is missing")', "pass"),
+        ),
+    ),
+    _IN_PLACE: (
+        _mutation(
+            "a process that starts in place takes back a root that another writer has taken",
+            "tests/trainer/checkpoint/test_head.py::test_a_start_in_place_does_not_take_the_root_from_pods_that_replaced_its_own[earlier2-True]",
+            ("checkpoint/head.py", " and head.writer not in {*earlier, writer}", " and False"),
+        ),
+        _mutation(
+            "the processes join before the last old one has ended",
+            "tests/trainer/host/agent/test_rendezvous.py::test_nobody_joins_before_every_supervisor_is_there",
+            ("host/agent/rendezvous.py", "if self.running or len(self._waiting) < self.processes:", "if self.running:"),
+        ),
+        _mutation(
+            "the Job of a pod is made again although its end is for the operator to judge",
+            "tests/operator/test_in_place.py::test_no_other_job_is_deleted[reserved exit code]",
+            (
+                "decide/next/pods.py",
+                "return not (again or failed or fails_job(ending) or",
+                "return not (again or failed or",
+            ),
+            package=_OPERATOR,
         ),
     ),
     _SKIPPED: (
