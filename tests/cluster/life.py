@@ -104,9 +104,9 @@ class Life(Story):
 
     @stage
     def killed(self) -> Recovered:
-        """The coordinator is killed some steps after a checkpoint of the same process group.
+        """The trainer of process 0 is killed some steps after a checkpoint of the same process group.
 
-        The other processes then end too.
+        The other processes then end too, and all start again in their pods.
         """
         group = self._settled()
 
@@ -134,7 +134,7 @@ class Life(Story):
 
     @stage
     def unattended(self) -> Recovered:
-        """A pod is evicted while no operator runs: the JobSet restarts the run."""
+        """A pod is evicted while no operator runs: its Job makes another one."""
         self._settled()
         self.operator_logs.append(self._operator.log())
         self._operator.scale(0)
@@ -146,7 +146,7 @@ class Life(Story):
     @stage
     def edited(self) -> Edited:
         """A field whose change needs a new attempt is edited in git."""
-        attempt, _ = self._settled()
+        attempt, *_ = self._settled()
         self._document["spec"]["checkpoint"]["keep"] = 4
         output = self._diff(1, self._document)
         self._git([self._document]).apply()
@@ -252,7 +252,7 @@ class Life(Story):
         document["spec"]["checkpoint"]["root"] = self._variant(name=REFERENCE)["spec"]["checkpoint"]["root"]
         with self._path.root(REFERENCE) as root:
             before = head(root)
-        return self._stopped(self._apply(document), REFERENCE, before, (0, 0))
+        return self._stopped(self._apply(document), REFERENCE, before, (0, 0, 0))
 
     @stage
     def ruined(self) -> Stopped:
@@ -277,7 +277,7 @@ class Life(Story):
 
     def _group(self) -> ProcessGroup:
         """The process group (attempt, restart) that made the newest step."""
-        return max((line.group for line in self._life.lines() if line.event == "step"), default=(0, 0))
+        return max((line.group for line in self._life.lines() if line.event == "step"), default=(0, 0, 0))
 
     def _step_at(self, time: float) -> int:
         """The last step that had ended at a time, by the time in its log line. The line may arrive later."""
@@ -289,7 +289,7 @@ class Life(Story):
         def trains() -> ProcessGroup | None:
             group, status = self._group(), self._status
             last = status.history[-1] if status.history else None
-            known = last is not None and (last.attempt, last.restart) == group and last.ended_at is None
+            known = last is not None and (last.attempt, last.restart, last.in_place) == group and last.ended_at is None
             return group if known and status.phase == "Running" else None
 
         return self._wait(trains, 300, "the status does not say that the newest processes train")

@@ -73,7 +73,8 @@ def document(name: str, *script: str, **spec: Any) -> dict[str, Any]:
             "trainer": {"steps": 100_000, "batchSize": 8, "sequenceLength": 64},
             # A store that the operator cannot reach, so that it uses the trainer's reports.
             "checkpoint": {"root": f"s3://nowhere/{name}", "endpoint": NOWHERE},
-            "recovery": {"maxRestarts": 2, "gracePeriodSeconds": 5},
+            # A script has no supervisor that starts it again in its pod.
+            "recovery": {"maxRestarts": 2, "gracePeriodSeconds": 5, "inPlace": False},
             "telemetry": {"statusIntervalSeconds": 1},
             **spec,
         },

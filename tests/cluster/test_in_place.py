@@ -23,13 +23,6 @@ from tests.cluster.whole_path import WholePath
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200), pytest.mark.xdist_group("path")]
 NAME, REFERENCE = "in-place", "in-place-reference"
 SAVE_EVERY = 20
-KILL_TRAINERS = """
-import os, signal
-for pid in filter(str.isdigit, os.listdir("/proc")):
-    if b"halcyon.run." + b"in_pod" in open(f"/proc/{pid}/cmdline", "rb").read():
-        os.kill(int(pid), signal.SIGKILL)
-"""
-"""The trainer and the spare process of a pod, below its supervisor."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +56,22 @@ class Faults:
 
     def kill_trainers(self, *numbers: int) -> None:
         """SIGKILL the trainers of these slices at the same time, and not their supervisors."""
-        kill = ("--namespace", self.path.place.runs, "--", "python3", "-c", KILL_TRAINERS)
-        pods = [self.training.running_pod(number).name for number in numbers]
         with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda pod: self.path.devcluster.kubectl("exec", pod, *kill), pods))
+            list(pool.map(self.training.kill, numbers))
+
+    def kill_supervisor(self, number: int) -> None:
+        """SIGKILL the first process of the pod of a slice."""
+        pod = self.training.running_pod(number).name
+        self.path.devcluster.faults.kill_container(self.path.place.runs, pod)
+
+    def suspends_and_resumes(self) -> None:
+        """Suspend the run after these starts in place, and resume it."""
+        where = (RESOURCE, NAME, "--namespace", self.path.place.runs, "--type=merge")
+        self.path.devcluster.kubectl("patch", *where, '--patch={"spec": {"suspend": true}}')
+        self.training.wait_for_phase("Suspended")
+        last = self.training.step()
+        self.path.devcluster.kubectl("patch", *where, '--patch={"spec": {"suspend": false}}')
+        self.training.wait_for_step(last + 1)
 
     def strikes(self, title: str, fault: Callable[[], object], lost: set[int]) -> None:
         """The run goes on after a fault, and only these slices have new pods."""
@@ -86,7 +91,6 @@ def test_a_fault_replaces_only_the_pod_that_it_hit(path: WholePath) -> None:
     document = variant(path.document, name=NAME)
     document["spec"]["optimizer"] = {"learningRate": 0.001, **UNENDING}
     document["spec"]["trainer"] = {"steps": WITHOUT_END, "batchSize": 8, "sequenceLength": 32}
-    document["spec"]["recovery"] = {"inPlace": True}
     training = path.training_of(document)
     try:
         training.apply()
@@ -94,14 +98,17 @@ def test_a_fault_replaces_only_the_pod_that_it_hit(path: WholePath) -> None:
         faults = Faults(path, training)
         faults.strikes("SIGKILL of a trainer", lambda: faults.kill_trainers(1), set())
         faults.strikes("SIGKILL of both trainers", lambda: faults.kill_trainers(0, 1), set())
-        faults.strikes("SIGKILL of a supervisor", lambda: training.kill(1), {1})
-        faults.strikes("eviction", lambda: training.evict(0), {0})
+        faults.strikes("SIGKILL of a supervisor", lambda: faults.kill_supervisor(1), {1})
+        # The first pod was replaced because the operator deleted its Job; this one by the Job itself, after its pause.
+        faults.strikes("eviction", lambda: training.evict(1), {1})
         until(
             lambda: len(found := faults.status().history) == 5 and found[-1].from_step is not None,
             timeout_seconds=60,
             failure=lambda: str(faults.status()),
         )
-        status, lines = faults.status(), training.lines()
+        status = faults.status()
+        faults.suspends_and_resumes()
+        lines = training.lines()
         path.devcluster.kubectl("delete", RESOURCE, NAME, "--namespace", path.place.runs, "--wait=false")
         assert (status.job_set_restarts, status.restarts.in_place, status.restarts.total) == (0, 4, 4)
         assert [entry.cause for entry in status.history] == ["failed", "failed", "failed", "preempted", None]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -98,37 +97,6 @@ def test_a_killed_process_is_a_failure(runs: Runs, name: str) -> None:
         1,
     )
     assert "exit code 137" in status["history"][0]["message"]
-
-
-def test_in_place_a_lost_pod_is_replaced_alone(runs: Runs, name: str) -> None:
-    """The first one because the operator deletes its Job, the second one by the Job itself, after its pause."""
-    runs.apply(name, "rate=10", recovery={"inPlace": True, "maxRestarts": 2, "gracePeriodSeconds": 5})
-    runs.training(name)
-
-    def uids() -> list[str]:
-        """Of the pods that run, by their names."""
-        found = sorted(runs.objects("pod", name), key=lambda pod: pod["metadata"]["name"])
-        return [pod["metadata"]["uid"] for pod in found if pod["status"]["phase"] == "Running"]
-
-    def lost(pod: str) -> None:
-        """Wait until another pod runs in its place."""
-        (stays, gone), began = uids(), time.monotonic()
-        if pod == "killed":
-            runs.devcluster.faults.kill_container(runs.namespace, runs.pods(name)[1])
-        else:
-            runs.kubectl("delete", "pod", runs.pods(name)[1], "--wait=false")
-
-        def replaced() -> bool:
-            now = uids()
-            return len(now) == 2 and stays in now and gone not in now
-
-        until(replaced, timeout_seconds=90, failure=lambda: f"the {pod} pod has no successor; {runs.status(name)}")
-        print(f"{pod}: replaced after {time.monotonic() - began:.1f} s")
-
-    lost("killed")
-    lost("deleted")
-    status = runs.training(name)
-    assert (status.get("jobSetRestarts", 0), causes(status)) == (0, [(1, 0, "")]), "the group goes on"
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def test_a_crash_costs_the_steps_since_the_checkpoint(life: Life) -> None:
 
 def test_a_run_continues_after_a_pod_deletion_and_an_eviction_without_an_operator(life: Life) -> None:
     groups = [life.evicted.recovery.group, life.killed.recovery.group, life.pod_deleted, life.unattended.recovery.group]
-    assert groups == [(1, 1), (1, 2), (1, 3), (1, 4)]
+    assert groups == [(1, 0, 1), (1, 0, 2), (1, 0, 3), (1, 0, 4)]
     assert life.unattended.recovery.lost_steps == 0
 
 
@@ -95,7 +95,7 @@ def test_diff_says_what_each_document_does_to_a_suspended_run(life: Life) -> Non
 def test_a_run_falls_back_from_a_flipped_bit_and_reports_it(life: Life) -> None:
     attempt = life.suspended.status.attempt + 1
     fallbacks = [line for line in life.ended.lines if line.event == "fallback"]
-    assert {line.group for line in fallbacks} == {(attempt, 0)}
+    assert {line.group for line in fallbacks} == {(attempt, 0, 0)}
     assert fallbacks[0].step == life.suspended.older.step
     assert f"step {life.suspended.damaged.step}" in str(fallbacks[0].fields)
     after = [line.step for line in life.ended.lines if line.event == "step" and line.group >= (attempt, 0)]
@@ -119,7 +119,7 @@ def test_every_end_has_its_cause_and_every_second_is_accounted_for(life: Life) -
     restarts = status.restarts
     assert (restarts.failed, restarts.pod_deleted, restarts.spec_changed, restarts.resumed) == (1, 1, 1, 1)
     assert restarts.preempted + restarts.unknown == 2
-    assert restarts.total == 6
+    assert (restarts.total, restarts.in_place) == (6, 4)
     lost = sum(
         max(0, (before.to_step or 0) - (after.from_step or 0))
         for before, after in pairwise(status.history)
@@ -142,7 +142,7 @@ def test_the_report_is_the_account_of_the_status(life: Life) -> None:
     assert [group["ended"] for group in report["processGroups"]] == ends
     assert f"Succeeded, {report['ratio']:.1%} goodput" in life.ended.shown
     rows = [line.split() for line in life.ended.shown.splitlines()]
-    groups = ("1", "1.1", "1.2", "1.3", "1.4", "2", "3")
+    groups = ("1", "1.0+1", "1.0+2", "1.0+3", "1.0+4", "2", "3")
     assert [row[2] for row in rows if row and row[0] in groups] == ends
 
 

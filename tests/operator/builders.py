@@ -84,7 +84,7 @@ def jobset(
     reason: str = "",
     uid: str = "",
     deleting: bool = False,
-    in_place: bool = False,
+    in_place: bool = True,
 ) -> dict[str, Any]:
     """A JobSet of the run. Outcome: ``Completed`` or ``Failed``."""
     metadata: dict[str, Any] = {

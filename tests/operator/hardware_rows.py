@@ -16,8 +16,8 @@ RUNS: dict[str, dict[str, Any]] = {
         accelerator__slices=1,
         accelerator__hostResources={"cpu": "500m", "memory": "1Gi", "ephemeralStorage": "2Gi"},
     ),
-    "h100-2x8-in-place": run(
-        accelerator={"type": "h100", "topology": "2x8"}, trainer__batchSize=16, recovery__inPlace=True
+    "h100-2x8-not-in-place": run(
+        accelerator={"type": "h100", "topology": "2x8"}, trainer__batchSize=16, recovery__inPlace=False
     ),
     "v5e-4x4": run(
         accelerator={"type": "v5e", "topology": "4x4"},

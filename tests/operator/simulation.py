@@ -20,6 +20,7 @@ from halcyon_operator.kube.client import ApiError, Conflict, NotFound
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model.settings import Settings
 from halcyon_operator.model.views import HeadAbsent, HeadPending, HeadReading, PodView
+from halcyon_operator.observe.jobsets import parse_jobset
 from halcyon_operator.observe.memory import PodEndings
 from halcyon_operator.observe.node_notices import NodeNotices
 from halcyon_operator.observe.observer import Observer
@@ -192,6 +193,10 @@ class SimulatedCluster:
         self.nodes: list[dict[str, Any]] = []
         self.crashes = 0
         self.killed = False
+        self.slices_with_room = [0, 1]
+        """The slices whose pods can be made."""
+        self.ends: list[dict[str, Any]] = []
+        """The ends in place of the present process group."""
         self._start_operator()
 
     def _start_operator(self) -> None:
@@ -296,7 +301,18 @@ class SimulatedCluster:
         jobset = self.jobset
         assert jobset is not None
         group = int(jobset["metadata"]["labels"][names.LABEL_ATTEMPT]), jobset.get("status", {}).get("restarts", 0)
-        self.reports[group] = report(*group, step=step, resumed=resumed, first=self.now)
+        ends = [end | {"number": number} for number, end in enumerate(self.ends, 1)] if self.in_place else []
+        times = {"inPlace": len(ends), "endsInPlace": ends[-16:]}
+        self.reports[group] = report(*group, step=step, resumed=resumed, first=self.now, **times)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether lost processes start again in their pods."""
+        return self.jobset is not None and parse_jobset(self.jobset).in_place
+
+    def end_in_place(self, process: int, **how: Any) -> None:
+        """The processes end, and start again in their pods."""
+        self.ends.append({"process": process, "at": rfc(self.now), **how})
 
     def end_jobset(self, outcome: str, reason: str = "", restarts: int = 0) -> None:
         jobset = self.jobset
@@ -316,20 +332,24 @@ class SimulatedCluster:
         self.jobset["metadata"]["deletionTimestamp"] = rfc(self.now)
 
     def evict(self) -> None:
-        """A second pod of the current process group is evicted. It is deleted when all other pods are deleted too."""
-        assert self.jobset is not None
-        restart = self.jobset.get("status", {}).get("restarts", 0)
-        self.add_pod(deleted(pod(self.status["attempt"], restart, 1, **disrupted(self.now)), self.now))
+        """The pod of slice 1 is evicted. It is gone at the next tick; if processes do not restart in place, when all other
+        pods are deleted too.
+        """
+        (place,) = [place for place in self.api.objects if place.startswith(PODS) and _slice(place) == 1]
+        found = self.api.objects[place]
+        self.api.objects[place] = deleted(found | {"status": found["status"] | disrupted(self.now)}, self.now)
 
     def lose_pod(self) -> None:
-        """The only pod of a process group that restarts in place loses its process."""
-        assert self.jobset is not None
-        self.jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["backoffLimit"] = 1
-        for place in [place for place in self.api.objects if place.startswith(PODS)]:
-            self.api.objects[place]["status"] |= ended(137, self.now)
+        """The pod of slice 1 loses its supervisor, and is replaced."""
+        (place,) = [place for place in self.api.objects if place.startswith(PODS) and _slice(place) == 1]
+        self.api.objects[place]["status"] |= ended(137, self.now)
+        self.end_in_place(1, podLost=True)
 
     def crash(self) -> None:
-        """The processes of the current group are killed."""
+        """The processes of the current group are killed: in their pods, or with them."""
+        if self.in_place:
+            self.end_in_place(1, exitCode=137)
+            return
         self.killed = True
         for place in [place for place in self.api.objects if place.startswith(PODS)]:
             self.api.objects[place]["status"] |= ended(137, self.now)
@@ -345,24 +365,43 @@ class SimulatedCluster:
         self.now += 1
         jobset = self.jobset
         pods = [place for place in self.api.objects if place.startswith(PODS)]
+        leaving = [place for place in pods if "deletionTimestamp" in self.api.objects[place]["metadata"]]
         if jobset is None or "deletionTimestamp" in jobset["metadata"]:
+            self.ends = []
             for place in pods:
                 del self.api.objects[place]
             if jobset is not None and not pods:
                 del self.api.objects[f"{JOBSETS}/{jobset['metadata']['name']}"]
-        elif pods and (
-            self.killed or all("deletionTimestamp" in self.api.objects[place]["metadata"] for place in pods)
-        ):
+        elif self.in_place and leaving and not self.killed:
+            for place in leaving:
+                del self.api.objects[place]
+                self.end_in_place(_slice(place), podLost=True)
+        elif pods and (self.killed or leaving == pods):
+            self.ends = []
             for place in pods:
                 del self.api.objects[place]
             before = jobset.get("status", {})
             counted = before.get("restartsCountTowardsMax", 0) + int(self.killed)
             jobset["status"] = {"restarts": before.get("restarts", 0) + 1, "restartsCountTowardsMax": counted}
             self.killed = False
-        elif not pods and not jobset.get("status", {}).get("conditions") and not self.api.jobset_controller_away:
-            self.add_pod(
-                pod(int(jobset["metadata"]["labels"][names.LABEL_ATTEMPT]), jobset.get("status", {}).get("restarts", 0))
-            )
+        elif (
+            (self.in_place or not pods)
+            and not jobset.get("status", {}).get("conditions")
+            and not self.api.jobset_controller_away
+        ):
+            self._make_pods(jobset, {_slice(place) for place in pods})
+
+    def _make_pods(self, jobset: dict[str, Any], there: set[int]) -> None:
+        attempt, restart = (
+            int(jobset["metadata"]["labels"][names.LABEL_ATTEMPT]),
+            jobset.get("status", {}).get("restarts", 0),
+        )
+        slices = jobset["spec"]["replicatedJobs"][0]["replicas"]
+        for number in [number for number in self.slices_with_room if number not in there and number < slices]:
+            made = pod(attempt, restart, number)
+            if any(end.get("podLost") and end["process"] == number for end in self.ends):
+                made["metadata"] |= {"uid": f"{made['metadata']['uid']}-{self.now}", "creationTimestamp": rfc(self.now)}
+            self.add_pod(made)
 
     async def reconcile_once(self) -> None:
         """The operator reconciles once; if it crashes, a new one starts."""
@@ -388,6 +427,10 @@ class SimulatedCluster:
                 quiet = quiet + 1 if before == (self.api.writes, sorted(self.api.objects)) else 0
 
         asyncio.run(run())
+
+
+def _slice(place: str) -> int:
+    return int(place.rsplit("-", 3)[1])
 
 
 def _copy(thing: dict[str, Any]) -> dict[str, Any]:

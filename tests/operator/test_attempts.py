@@ -435,7 +435,10 @@ def test_exhausted_restarts_with_progress_get_a_new_attempt_with_the_rest_of_the
     minted = reconcile(observed(run(decision.status.document())), NOW)
     assert (minted.status.attempt, minted.status.restarts.failed) == (2, 1)
     created = reconcile(observed(run(minted.status.document())), NOW)
-    assert build(created.create[1])["spec"]["failurePolicy"]["maxRestarts"] == 1
+    container = build(created.create[1])["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"][
+        "containers"
+    ][0]
+    assert {"name": "HALCYON_RESTARTS_LEFT", "value": "1"} in container["env"]
 
 
 def test_a_preemption_that_the_jobset_counts_as_a_failure_uses_no_budget() -> None:
@@ -518,7 +521,9 @@ def test_an_invalid_edit_does_not_stop_a_training_run() -> None:
 
 
 def test_a_trainer_that_does_not_answer_is_not_said_to_train_now() -> None:
-    silent = observed(run(status()), jobsets=[jobset()], pods=[pod()], report_problem="no answer within 2 s")
+    silent = observed(
+        run(status()), jobsets=[jobset(in_place=False)], pods=[pod()], report_problem="no answer within 2 s"
+    )
     assert reconcile(silent, NOW).status.condition("Ready").message == (
         "attempt 1, restart 0 is training by its last report; process 0 does not report now (no answer within 2 s)"
     )
@@ -535,7 +540,7 @@ def test_an_end_under_an_invalid_document_counts_when_the_document_is_valid() ->
 
 
 def test_a_failed_save_is_reported_in_the_conditions_of_a_training_run() -> None:
-    seen = {"jobsets": [jobset()], "pods": [pod()]}
+    seen = {"jobsets": [jobset()], "pods": [pod(), pod(slice_index=1)]}
     decision = reconcile(
         observed(run(status()), **seen, report=report(checkpointError="the root has no space left")), NOW
     )
@@ -581,7 +586,8 @@ def test_a_failed_save_is_reported_in_the_conditions_of_a_training_run() -> None
     ],
 )
 def test_what_a_training_run_waits_for_is_in_its_conditions(seen: dict[str, object], message: str) -> None:
-    decision = reconcile(observed(run(status()), jobsets=[jobset()], pods=[pod()], report=report(**seen)), NOW)
+    pods = [pod(), pod(slice_index=1)]
+    decision = reconcile(observed(run(status()), jobsets=[jobset()], pods=pods, report=report(**seen)), NOW)
     assert condition(decision, "Running") == ("True", "Running")
     assert decision.status.condition("Running").message == f"attempt 1, restart 0 {message}"
 

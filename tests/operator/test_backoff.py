@@ -118,7 +118,7 @@ def test_an_edit_or_a_restart_request_ends_the_pause(way: str) -> None:
 
 
 def test_a_checkpoint_makes_the_pauses_short_again() -> None:
-    cluster = SimulatedCluster(run())
+    cluster = SimulatedCluster(run(recovery__inPlace=False))
     cluster.settle()
     for _ in range(5):
         refuse(cluster)
@@ -144,10 +144,11 @@ def train_and_evict(cluster: SimulatedCluster) -> None:
 
 
 def test_evictions_without_a_checkpoint_are_free_at_first_and_then_delayed() -> None:
-    cluster = SimulatedCluster(run())
+    """In place, the Job's own pause grows."""
+    cluster = SimulatedCluster(run(recovery__inPlace=False))
     cluster.settle()
     for number in range(1, FREE_ENDS_IN_A_ROW + 1):
-        assert attempts(cluster) == 1, "the JobSet restarts it without a new attempt"
+        assert attempts(cluster) == 1, "it restarts without a new attempt"
         train_and_evict(cluster)
         assert cluster.status["restarts"]["preempted"] == number
     assert (cluster.status["phase"], ready(cluster)["reason"]) == ("Restarting", "RestartsWithoutCheckpoint")

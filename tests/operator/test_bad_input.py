@@ -154,7 +154,7 @@ def test_no_second_jobset_is_created_beside_one_with_edited_metadata(edit: dict[
     else:
         reason, message = ready(cluster)
         assert reason == "Restarting"
-        assert "waiting for 1 pods of the last attempt to end, among them demo-1-s-0-0" in message
+        assert "waiting for 2 pods of the last attempt to end, among them demo-1-s-0-0" in message
 
 
 REFUSALS = {

@@ -63,7 +63,7 @@ def deleted(cluster: SimulatedCluster) -> None:
 
 
 def evicted(cluster: SimulatedCluster) -> None:
-    """One pod is evicted, the operator ends the other pod, and the JobSet creates new ones."""
+    """One pod is evicted, and replaced alone."""
     cluster.settle()
     cluster.train(50)
     cluster.settle()
@@ -73,13 +73,25 @@ def evicted(cluster: SimulatedCluster) -> None:
 
 
 def crashed(cluster: SimulatedCluster) -> None:
-    """The processes are killed, and the JobSet creates new pods."""
+    """The processes are killed, and start again in their pods."""
     cluster.settle()
     cluster.train(50)
     cluster.settle()
     cluster.crash()
     cluster.settle()
     finish(cluster)
+
+
+def evicted_all(cluster: SimulatedCluster) -> None:
+    """One pod is evicted, the operator ends the other pod, and the JobSet creates new ones."""
+    cluster.edit(recovery={"inPlace": False})
+    evicted(cluster)
+
+
+def crashed_all(cluster: SimulatedCluster) -> None:
+    """The processes are killed, and the JobSet creates new pods."""
+    cluster.edit(recovery={"inPlace": False})
+    crashed(cluster)
 
 
 def exhausted_with_progress(cluster: SimulatedCluster) -> None:
@@ -142,8 +154,10 @@ STORIES: dict[str, tuple[Callable[[SimulatedCluster], None], int, dict[str, int]
     "edited": (edited, 2, {"specChanged": 1}),
     "suspended": (suspended, 2, {"resumed": 1}),
     "deleted": (deleted, 2, {"jobSetDeleted": 1}),
-    "evicted": (evicted, 1, {"preempted": 1}),
-    "crashed": (crashed, 1, {"failed": 1}),
+    "evicted": (evicted, 1, {"preempted": 1, "inPlace": 1}),
+    "crashed": (crashed, 1, {"failed": 1, "inPlace": 1}),
+    "evicted, all pods replaced": (evicted_all, 1, {"preempted": 1}),
+    "crashed, all pods replaced": (crashed_all, 1, {"failed": 1}),
     "exhausted with progress": (exhausted_with_progress, 2, {"failed": 4}),
     "refused and fixed": (stopped_and_fixed, 2, {"specChanged": 1}),
     "restarted": (restarted, 2, {"requested": 1}),
@@ -167,7 +181,7 @@ def check(cluster: SimulatedCluster, attempts: int, restarts: dict[str, int]) ->
         "each number must be recorded first"
     )
     counts: dict[str, Any] = {cause: count for cause, count in status["restarts"].items() if count}
-    assert counts.pop("total", 0) == sum(restarts.values())
+    assert counts.pop("total", 0) == sum(restarts.values()) - restarts.get("inPlace", 0)
     assert counts == restarts
 
 
@@ -179,6 +193,32 @@ def test_a_scenario_without_faults_ends_as_expected(name: str) -> None:
     check(cluster, attempts, restarts)
     if name == "cleaned up":
         assert not cluster.api.objects, "the run must be deleted with all that it owned"
+
+
+class StartedAgain(SimulatedCluster):
+    """A run whose processes have started again in their pods before anything else happens."""
+
+    def train(self, step: int, resumed: int = 0) -> None:
+        super().train(step, resumed)
+        if not self.status.get("restarts", {}).get("inPlace"):
+            self.settle()
+            self.crash()
+            super().train(step, resumed)
+
+
+@pytest.mark.parametrize("name", ["edited", "suspended", "deleted", "evicted", "restarted", "exhausted with progress"])
+def test_a_scenario_goes_the_same_way_after_a_restart_in_place(name: str) -> None:
+    story, attempts, restarts = STORIES[name]
+    cluster = StartedAgain(run())
+    story(cluster)
+    check(
+        cluster,
+        attempts,
+        {
+            cause: restarts.get(cause, 0) + (cause in ("failed", "inPlace"))
+            for cause in {*restarts, "failed", "inPlace"}
+        },
+    )
 
 
 def every_fault_of_every_scenario() -> Iterator[Any]:

@@ -101,7 +101,7 @@ def test_the_new_run_starts_when_the_last_pod_of_the_old_run_has_ended() -> None
     ready = next(one for one in cluster.status["conditions"] if one["type"] == "Ready")
     assert (cluster.status["phase"], cluster.status["attempt"], cluster.api.created) == ("Pending", 0, made)
     assert ready["message"].startswith(
-        "waiting for 1 pods of an earlier run of this name to end, among them demo-1-s-0-0-abcde on node"
+        "waiting for 2 pods of an earlier run of this name to end, among them demo-1-s-0-0-abcde on node"
     )
     del cluster.api.objects[place]
     cluster.head = head(50)

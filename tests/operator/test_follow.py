@@ -160,7 +160,7 @@ def test_failures_in_a_row_end_with_a_checkpoint(
 def test_if_the_root_is_unreachable_the_trainers_report_is_used_and_marked() -> None:
     reported = report(checkpoint={"step": 30, "attempt": 1, "path": "steps/30/", "time": rfc(9), "sizeBytes": 5})
     out = HeadUnreachable("it lies on a volume of the pods")
-    decision = reconcile(observed(run(BASE), jobsets=[jobset()], report=reported, head=out), at(60))
+    decision = reconcile(observed(run(BASE), jobsets=[jobset(in_place=False)], report=reported, head=out), at(60))
     assert (decision.status.checkpoint.step, decision.status.checkpoint.source) == (30, "trainer")
     assert "the operator cannot read the checkpoint root" in decision.status.condition("Running").message
     left = pod(1, 0, 0, **ended(42, 12, termination("preempted", 42, step=47, checkpointStep=47)))

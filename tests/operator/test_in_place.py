@@ -16,7 +16,7 @@ from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model.decision import Deletion, JobSync
 from halcyon_operator.observe.trainers import parse_report
 from tests.document_changes import changed
-from tests.operator.builders import at, deleted, disrupted, ended, jobset, observed, pod, report, rfc, run
+from tests.operator.builders import at, deleted, disrupted, ended, jobset, observed, pod, report, rfc, run, termination
 from tests.operator.test_follow import BASE, ENTRY, after
 from tests.operator.training import messages
 
@@ -61,6 +61,10 @@ def test_an_end_in_place_is_counted_and_begins_an_entry_of_the_same_process_grou
     assert messages(change, "Resumed") == ["Attempt 1, restart 0, in place 1 goes on from step 40"]
 
 
+def test_the_steps_that_only_the_others_reported_are_done() -> None:
+    assert after(TWO, pods=PODS, report=heard(again(step=48))).status.history[0].to_step == 48
+
+
 def test_an_end_in_place_is_counted_once_whoever_observes_it() -> None:
     first = after(TWO, pods=PODS, report=heard(again())).status
     second = after(first.document(), pods=PODS, report=heard(again()))
@@ -68,6 +72,19 @@ def test_an_end_in_place_is_counted_once_whoever_observes_it() -> None:
     third = after(first.document(), pods=PODS, report=heard(again(), again(2, 139, 0, 50))).status
     assert [(entry.in_place, entry.cause) for entry in third.history] == [(0, "failed"), (1, "failed"), (2, None)]
     assert (third.restarts.total, third.restarts.in_place, third.failures_without_checkpoint) == (2, 2, 2)
+
+
+def test_ends_that_only_the_last_reports_of_pods_have_are_counted_before_the_restart_of_the_jobset() -> None:
+    left = termination("failed", 1, endsInPlace=[again()])
+    gone = [pod(**ended(1, 50, left)), pod(slice_index=1, **ended(1, 51, left))]
+    for known in (None, heard(again())):
+        before = TWO if known is None else after(TWO, pods=PODS, report=known).status.document()
+        change = after(before, restarts=1, counted=1, gone=gone)
+        found = [(entry.restart, entry.in_place, entry.cause) for entry in change.status.history]
+        assert found == [(0, 0, "failed"), (0, 1, "failed"), (1, 0, None)]
+        restarts = change.status.restarts
+        assert (restarts.failed, restarts.in_place, restarts.total) == (2, 1, 2)
+        assert change.status.failures_without_checkpoint == 2
 
 
 def test_ends_that_the_report_does_not_have_any_more_are_counted() -> None:
@@ -165,7 +182,7 @@ def test_impossible_numbers_of_ends_in_place_are_refused(claim: dict[str, Any]) 
     assert parse_report(body, "demo", (1, 0)).problem == "its report has numbers that are too large"  # type: ignore[arg-type]
 
 
-IN_PLACE = jobset(in_place=True)
+IN_PLACE = jobset()
 
 
 def reconciled(*pods: dict[str, Any], gone: list[Any] = [], now: float = 60, **status: Any) -> Any:  # noqa: B006
@@ -237,7 +254,7 @@ def test_a_process_whose_pod_was_replaced_long_ago_gets_another_one_at_once() ->
 
 
 def test_no_job_is_deleted_where_every_restart_replaces_all_pods() -> None:
-    seen = observed(run(TWO), jobsets=[jobset()], pods=[pod(), lost(42)])
+    seen = observed(run(TWO), jobsets=[jobset(in_place=False)], pods=[pod(), lost(42)])
     assert not [one for one in reconcile(seen, at(60)).delete if one.kind == "Job"]
 
 

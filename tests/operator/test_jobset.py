@@ -166,29 +166,30 @@ def test_the_trainer_can_parse_the_injected_environment(name: str) -> None:
 
 
 def test_failure_policy_rules_are_in_the_right_order() -> None:
-    job = built("cpu-2x1")["spec"]["replicatedJobs"][0]["template"]["spec"]
+    found = attempt_of(recovery__inPlace=False)
+    job = found["spec"]["replicatedJobs"][0]["template"]["spec"]
     first, second, third = job["podFailurePolicy"]["rules"]
     assert first["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
     assert second["onExitCodes"]["values"] == [ExitCode.PREEMPTED]
     assert third["onExitCodes"]["values"] == sorted(FATAL_CODES)
     assert (job["backoffLimit"], job["template"]["spec"]["restartPolicy"]) == (0, "Never")
-    policy = built("cpu-2x1")["spec"]["failurePolicy"]
+    policy = found["spec"]["failurePolicy"]
     assert [rule["action"] for rule in policy["rules"]] == ["RestartJobSetAndIgnoreMaxRestarts"] * 2 + ["FailJobSet"]
     assert "onJobFailureMessagePatterns" not in policy["rules"][2], (
         "the last rule must match all that the others do not"
     )
-    assert (policy["maxRestarts"], policy["restartStrategy"]) == (2, "BlockingRecreate")
+    assert (policy["maxRestarts"], policy["restartStrategy"]) == (3, "BlockingRecreate")
 
 
-def in_place(**spec: Any) -> dict[str, Any]:
-    view = parse_run_view(run(recovery__inPlace=True, **spec))
+def attempt_of(**spec: Any) -> dict[str, Any]:
+    view = parse_run_view(run(**spec))
     assert view.spec is not None
     return build_jobset(JobSetPlan(view, view.spec, SETTINGS, 1, 0, remaining_restarts=3))
 
 
 def test_in_place_only_three_ends_replace_all_pods() -> None:
     """The rules stand so that an evicted pod is replaced alone whatever its exit code, if that is not a reserved one."""
-    found = in_place()
+    found = attempt_of()
     job = found["spec"]["replicatedJobs"][0]["template"]["spec"]
     assert [
         (rule["action"], rule.get("onExitCodes", {}).get("values")) for rule in job["podFailurePolicy"]["rules"]
@@ -223,7 +224,7 @@ def test_in_place_only_three_ends_replace_all_pods() -> None:
 
 @pytest.mark.parametrize("spec", [{"recovery__maxRestarts": 0}, {"task": "data"}])
 def test_a_run_that_may_not_restart_or_that_does_no_steps_is_not_restarted_in_place(spec: dict[str, Any]) -> None:
-    found = in_place(**spec)
+    found = attempt_of(**spec)
     assert pod_of(found)["containers"][0]["command"] == ["halcyon", "train"]
     assert not parse_jobset(found).in_place
 

@@ -119,7 +119,8 @@ REFUSALS = (
 )
 def test_the_reason_why_no_pod_is_made_is_reported_within_seconds(refusal: str) -> None:
     cluster = SimulatedCluster(run())
-    cluster.settle()  # the first slice has its pod, the second one has none
+    cluster.slices_with_room = [0]
+    cluster.settle()
     job = {"kind": "Job", "name": "demo-1-s-1", "uid": "job-1"}
     cluster.api.events = [event("FailedCreate", f"Error creating: {refusal}", at=cluster.now, involvedObject=job)]
     cluster.now += MISSING_PAUSE_SECONDS

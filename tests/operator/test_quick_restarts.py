@@ -1,10 +1,11 @@
 """For a faster restart the operator deletes the pods of an evicted group, and makes the Job controller look at the Job
-that failed.
+that failed. Where processes restart in place, see `test_in_place`.
 """
 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -15,11 +16,13 @@ from halcyon_operator.kube.client import ApiError, KubernetesApi
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model.decision import Decision, JobSync
 from tests.document_changes import changed
-from tests.operator.builders import EXHAUSTED, at, deleted, disrupted, ended, jobset, observed, pod, run, termination
+from tests.operator import builders
+from tests.operator.builders import EXHAUSTED, at, deleted, disrupted, ended, observed, pod, run, termination
 from tests.operator.test_attempts import deletions
 from tests.operator.test_nodes import status
 
 TRAINING: dict[str, Any] = status()
+jobset = partial(builders.jobset, in_place=False)
 
 
 def reconciled(

@@ -8,13 +8,14 @@ from pathlib import Path
 import yaml
 
 from halcyon_operator.observe.memory import PodEndings
+from halcyon_operator.observe.pod_events import MISSING_PAUSE_SECONDS
 from halcyon_operator.observe.watch_cache import WatchCache
 from halcyon_operator.run.app import handlers, kopf_settings
 from halcyon_operator.run.health import WriteWatch
 from halcyon_operator.run.work_queue import WorkQueue
 from tests.operator.builders import run
 from tests.operator.simulation import SimulatedCluster
-from tests.operator.test_crashes import cleaned_up, crashed, edited, evicted
+from tests.operator.test_crashes import cleaned_up, crashed_all, edited, evicted_all
 from tests.operator.test_pod_events import hang
 
 HELPERS = Path(__file__).parents[2] / "charts" / "halcyon" / "templates" / "_helpers.tpl"
@@ -30,7 +31,10 @@ No request uses it.
 
 
 def hangs(cluster: SimulatedCluster) -> None:
-    """A pod has a node and does not start."""
+    """A pod has a node and does not start, and another one is not made."""
+    cluster.slices_with_room = [0]
+    cluster.settle()
+    cluster.now += MISSING_PAUSE_SECONDS
     cluster.settle()
     hang(cluster)
     cluster.settle()
@@ -38,7 +42,6 @@ def hangs(cluster: SimulatedCluster) -> None:
 
 def loses_a_pod(cluster: SimulatedCluster) -> None:
     """A pod of a run that restarts in place is lost."""
-    cluster.edit(accelerator={"type": "cpu", "topology": "1x1", "slices": 1})
     cluster.settle()
     cluster.train(50)
     cluster.settle()
@@ -61,7 +64,7 @@ def granted() -> set[tuple[str, str]]:
 
 def test_the_granted_rights_are_exactly_the_used_ones() -> None:
     used: set[tuple[str, str]] = set()
-    for story in (edited, evicted, crashed, cleaned_up, hangs, loses_a_pod):
+    for story in (edited, evicted_all, crashed_all, cleaned_up, hangs, loses_a_pod):
         cluster = SimulatedCluster(run())
         story(cluster)
         used |= cluster.api.used

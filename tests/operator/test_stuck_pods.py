@@ -147,7 +147,7 @@ def test_a_run_that_trains_despite_a_stuck_pod_is_reported_as_running() -> None:
     history = [{"attempt": 1, "restart": 1, "startedAt": rfc(150), "firstStepAt": rfc(160), "fromStep": 0}]
     seen = observed(
         run({**STATUS, "jobSetRestarts": 1, "history": history, "phase": "Running"}),
-        jobsets=[jobset(restarts=1)],
+        jobsets=[jobset(restarts=1, in_place=False)],
         pods=[deleted(pod(), 100, GRACE), pod(restart=1)],
         head=head(5),
         report=report(restart=1),

@@ -96,7 +96,7 @@ def test_a_foreign_pod_with_the_runs_labels_does_not_belong_to_the_run(change: d
     add(cluster, PODS, alien, "Pod")
     observed = asyncio.run(cluster.observer.observe(*KEY, None))
     assert observed is not None
-    assert len(observed.pods) == 1, "only its own pod must be observed"
+    assert len(observed.pods) == 2, "only its own pods must be observed"
     assert "foreign" not in {pod.uid for pod in observed.pods} | {ending.uid for ending in observed.endings}
     assert "stranger" not in str(reconcile(observed, cluster.clock()))
 

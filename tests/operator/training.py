@@ -37,7 +37,7 @@ def reconcile_training(
     requests = None if taken is None else [SaveRequestTaken(id=request, step=taken)]
     trains = {} if stage == "training" else {"first": None, "resumed": None}
     progress = report(step=step, **trains, **(reported or {})).model_copy(update={"save_requests": requests})
-    seen = {"jobsets": [jobset()], "pods": [pod()], "report": progress, "head": head(saved), **more}
+    seen = {"jobsets": [jobset()], "pods": [pod(), pod(slice_index=1)], "report": progress, "head": head(saved), **more}
     return reconcile(observed(document, **seen), at(now))
 
 

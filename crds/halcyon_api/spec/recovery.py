@@ -153,9 +153,9 @@ class RecoverySpec(ApiModel):
     """A step hangs if it takes longer than this and than ten times the 99th percentile of earlier steps of its size."""
     divergence: DivergenceSpec = Field(default_factory=DivergenceSpec)
     """The reaction to a loss that is not finite or jumps."""
-    in_place: bool = False
-    """A lost process starts again in its pod, and a lost pod is replaced alone; the others wait. Default: a restart
-    replaces all pods."""
+    in_place: bool = True
+    """A lost process starts again in its pod, and a lost pod is replaced alone. If false, or with `maxRestarts: 0`: a
+    restart replaces all pods."""
     elastic: ElasticSpec | None = None
     """Continue with fewer slices while there is no room for all. Default: wait for all slices."""
     bad_nodes: BadNodesSpec = Field(default_factory=BadNodesSpec)
