@@ -65,8 +65,8 @@ class SaveSpec(ApiModel):
     every_seconds: Seconds = 0
     """Save when the newest checkpoint is older than this; 0: not by time."""
     auto: bool = False
-    """Save at the interval that loses the least time (Young, Daly), by the cost of a save and the rate of stops;
-    everySteps and everySeconds are then ignored."""
+    """Save at the interval that loses the least time (Young, Daly), by the cost of a save and the rate of stops,
+    instead of everySteps and everySeconds."""
     before_evaluation: bool = False
     """Save before each evaluation, so that a failed evaluation loses no step."""
 

@@ -99,7 +99,7 @@ class CacheSpec(ApiModel):
 
     root: Address | None = optional(json_schema_extra=ADDRESS_SCHEMA)
     """Address of the token cache: file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH. Runs with the same data may share
-    it. Default: `data` below `checkpoint.root`. Settings of S3 are those of `checkpoint`."""
+    it. Default: `data` below `checkpoint.root`. S3 settings: those of `checkpoint`."""
     workers: Annotated[int, Field(ge=0, le=1024)] = 0
     """Processes that tokenize, on the one host that builds the cache; 0: one per CPU."""
     shard_tokens: Annotated[int, Field(ge=1024, le=17_179_869_184)] = 67_108_864

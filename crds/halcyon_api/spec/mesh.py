@@ -72,8 +72,7 @@ AXES: tuple[MeshAxis, ...] = (
         "ici",
         ("batch", "experts"),
         1,
-        "Expert parallelism: experts are split over the axis and tokens are sent to them; all other parameters are "
-        "replicated",
+        "Expert parallelism: experts are split over the axis, and tokens sent to them; all else is replicated",
     ),
     MeshAxis(
         "context",

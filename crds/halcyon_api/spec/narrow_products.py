@@ -26,9 +26,9 @@ class NarrowProductsSpec(ApiModel):
     """How the factors of narrow products are rounded and added up."""
 
     scales: Scales | None = None
-    """The values that share a scale. row: those that one sum goes over, so a token's numbers do not depend on other
-    tokens; tensor: all values of a factor. For float8 and int8 only: mxfp8 and nvfp4 have a scale for each 32 or 16
-    values. Default: row."""
+    """The values that share a scale. row: those that one sum goes over, so tokens do not depend on each other; tensor:
+    all values of a factor. For float8 and int8 only: mxfp8 and nvfp4 have a scale for each 32 or 16 values. Default:
+    row."""
     gradients: Float8 | None = None
     """Type of the gradients that are factors, for float8 only. e4m3 has 3 bits after the first one, e5m2 has 2 and a
     larger range. Gradients of logits are always e5m2, those of experts always e4m3. Default: e4m3 with scales by row,

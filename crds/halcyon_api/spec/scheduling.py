@@ -102,10 +102,10 @@ class SchedulingSpec(ApiModel):
     """Placement and priority of the pods."""
 
     node_selector: Annotated[dict[str, LabelValue], Field(max_length=16)] = Field(default={})
-    """Labels that the nodes must have, in addition to those of the accelerator type. They choose nodes of type `nvidia`
+    """Labels that the nodes must have beside those of the accelerator type. They choose nodes of type `nvidia`
     or `cpu`, on any Kubernetes."""
     tolerations: Annotated[list[TolerationSpec], Field(max_length=16)] = Field(default=[])
-    """Taints that the pods tolerate, in addition to those of the accelerator type."""
+    """Taints that the pods tolerate beside those of the accelerator type."""
 
     priority_class_name: ObjectName | None = None
     """PriorityClass of the pods."""

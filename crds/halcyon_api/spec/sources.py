@@ -32,7 +32,7 @@ class FilesSpec(ApiModel):
     """A source of files."""
 
     paths: Paths
-    """Files, directories (files with the kind's suffixes, not hidden) or globs: paths, file://,
+    """Files, directories (of the kind's suffixes, not hidden) or globs: paths, file://,
     s3://, gs://, https:// or hf://datasets/…"""
     exclude: Globs = Field(default=[])
     """Globs of files and folders to leave out: `*.log`, `drafts/old`."""

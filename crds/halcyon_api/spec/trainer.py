@@ -182,7 +182,7 @@ class PrecisionSpec(ApiModel):
     """Type of the stored parameters. With bfloat16, an update smaller than about 1/512 of its parameter is lost in
     rounding, unless `rounding` is stochastic."""
     rounding: Literal["stochastic"] | None = None
-    """How updated parameters are rounded to bfloat16. stochastic: to one of the two neighbours by chance, so that small
+    """How updated parameters are rounded to bfloat16. stochastic: to a neighbour by chance, so that small
     updates are not lost on average. Default: to the nearest number."""
     moments: MomentsType = Field(
         default="float32",
@@ -193,7 +193,7 @@ class PrecisionSpec(ApiModel):
         ),
     )
     moments_rounding: Literal["stochastic"] | None = None
-    """How moments are rounded to bfloat16. stochastic: to one of the two neighbours by chance, so that a slow decay is
+    """How moments are rounded to bfloat16. stochastic: to a neighbour by chance, so that a slow decay is
     not lost on average. Default: to the nearest number. float8 is always rounded stochastically."""
     compute: Literal["float32", "bfloat16"] = "float32"
     """Type of activations and matrix products. Softmax, norms, the loss, and sums of gradients over batch and positions

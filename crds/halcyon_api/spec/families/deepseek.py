@@ -127,7 +127,7 @@ class DeepseekV3Spec(CorrectedSection):
     v_head_dim: Width = 128
     """Features of a head's values."""
     rope_interleave: bool = True
-    """Whether rotated pairs are neighbours in the files of Hugging Face. Changes nothing but import and export."""
+    """Whether rotated pairs are neighbours in the files of Hugging Face. Changes only import and export."""
 
     rules: ClassVar = (
         *ROUTER_RULES,

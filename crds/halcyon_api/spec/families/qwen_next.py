@@ -58,7 +58,7 @@ class Qwen3NextSpec(QwenExpertsSection):
     """Width of the MLP that every token goes through beside them."""
     fused_projections: bool = False
     """Whether files of Hugging Face have the projections of a gated delta net fused by head, as those of Qwen3-Next do.
-    Changes nothing but export."""
+    Changes only export."""
 
     published: ClassVar = "Qwen3-Next 80B-A3B; Qwen 3.5, 0.8B to 397B-A17B (text)"
     rules: ClassVar = (
