@@ -17,7 +17,7 @@ from kubernetes.aio.client.configuration import Configuration
 from halcyon_devcluster.control_plane import ControlPlane
 from halcyon_operator.kube.client import ApiError, KubernetesApi, path_of
 from halcyon_operator.kube.cluster import FIELD, Cluster
-from halcyon_operator.model.decision import JobSetPlan, JobSync
+from halcyon_operator.model.decision import JobSetPlan
 from halcyon_operator.objects.jobset import JOBSET_API_VERSION, build_jobset
 from halcyon_operator.observe.runs import parse_run_view
 from halcyon_operator.run.metrics import Metrics
@@ -79,28 +79,3 @@ def test_a_status_is_written_where_the_definition_lacks_one_of_its_fields(
     )
     assert written["status"]["phase"] == "Pending"
     assert "nothing" not in written["status"]
-
-
-def test_a_job_is_changed_once_so_that_the_job_controller_acts_at_once(ask: Any, shared_namespace: str) -> None:
-    """The Job controller acts at once on a Job with a new generation. A Job with another uid is not changed."""
-    spec = jobset(shared_namespace)["spec"]["replicatedJobs"][0]["template"]["spec"]
-    jobs = path_of("batch/v1", "jobs", shared_namespace)
-    metadata = {"generateName": "synced-", "namespace": shared_namespace}
-    made = ask(
-        lambda client: client.request(
-            "POST", jobs, "jobs", body={"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
-        )
-    )
-    name, uid = made["metadata"]["name"], made["metadata"]["uid"]
-
-    async def synced(client: KubernetesApi, uid: str) -> dict[str, Any]:
-        await Cluster(client).sync_job(shared_namespace, JobSync(name, uid))
-        return await client.request("GET", f"{jobs}/{name}", "jobs")
-
-    assert ask(lambda client: synced(client, "another")) == made
-    job = ask(lambda client: synced(client, uid))
-    assert job["metadata"]["generation"] == made["metadata"]["generation"] + 1
-    deadline = job["spec"].pop("activeDeadlineSeconds")
-    assert job["spec"] == made["spec"]
-    assert deadline > 60 * 365 * 86400, "it must not end any run"
-    assert ask(lambda client: synced(client, uid))["metadata"]["generation"] == job["metadata"]["generation"]

@@ -81,6 +81,17 @@ _BY_ROW: dict[str, tuple[Mutation, ...]] = {
             ("checkpoint/verify.py", "if _sha256(data) != file.sha256:", "if False:"),
         ),
     ),
+    _row(rows.IN_PLACE): (
+        _mutation(
+            "the bytes of a snapshot in memory are not checked",
+            "tests/trainer/checkpoint/memory/test_memory.py::test_changed_bytes_are_found",
+            (
+                "checkpoint/memory/folder.py",
+                "return data if file_of(file.path, (data,)) == file else None",
+                "return data",
+            ),
+        ),
+    ),
     _row(rows.LOST_HEAD): (
         _mutation(
             "the classes of the contract are built at their first use, from the local variables of the caller",

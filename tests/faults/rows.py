@@ -12,6 +12,12 @@ KILLS = pytest.mark.fault(
     holds="no wrong or mixed restore; at most the steps since the last commit are lost; at the end the run is bitwise "
     "the same",
 )
+IN_PLACE = pytest.mark.fault(
+    row="A trainer, its spare process or its supervisor is killed, a pod gets a notice, or a byte of a snapshot in "
+    "memory changes, where processes start again in their pods",
+    holds="only the pod that was hit is replaced; a start takes the newest state that is whole, from the own memory, "
+    "another pod or the store; all losses are bitwise those of an undisturbed run",
+)
 DAMAGE = pytest.mark.fault(
     row="Flipped bits, truncations, missing and exchanged files, over every file of a checkpoint",
     holds="every damage is detected and the previous checkpoint is restored; no wrong data is restored silently",

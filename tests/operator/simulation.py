@@ -332,8 +332,8 @@ class SimulatedCluster:
         self.jobset["metadata"]["deletionTimestamp"] = rfc(self.now)
 
     def evict(self) -> None:
-        """The pod of slice 1 is evicted. It is gone at the next tick; if processes do not restart in place, when all other
-        pods are deleted too.
+        """The pod of slice 1 is evicted. It is gone at the next tick; if processes do not restart in place, with all others,
+        whose processes have saved with it.
         """
         (place,) = [place for place in self.api.objects if place.startswith(PODS) and _slice(place) == 1]
         found = self.api.objects[place]
@@ -376,7 +376,7 @@ class SimulatedCluster:
             for place in leaving:
                 del self.api.objects[place]
                 self.end_in_place(_slice(place), podLost=True)
-        elif pods and (self.killed or leaving == pods):
+        elif pods and (self.killed or leaving):
             self.ends = []
             for place in pods:
                 del self.api.objects[place]

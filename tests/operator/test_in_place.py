@@ -13,7 +13,7 @@ from halcyon_api.ends import ExitCode
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.kube.client import ApiError, KubernetesApi
 from halcyon_operator.kube.cluster import Cluster
-from halcyon_operator.model.decision import Deletion, JobSync
+from halcyon_operator.model.decision import Deletion
 from halcyon_operator.observe.trainers import parse_report
 from tests.document_changes import changed
 from tests.operator.builders import at, deleted, disrupted, ended, jobset, observed, pod, report, rfc, run, termination
@@ -203,7 +203,6 @@ def lost(code: int, **more: Any) -> dict[str, Any]:
 def test_the_job_of_a_pod_that_is_replaced_alone_is_deleted(gone: dict[str, Any]) -> None:
     decision = reconciled(pod(), gone)
     assert [one for one in decision.delete if one.kind == "Job"] == [Deletion("Job", "demo-1-s-1", "job-1")]
-    assert decision.sync == (), "the Job does not fail"
 
 
 def earlier(at_seconds: float) -> dict[str, Any]:
@@ -261,11 +260,6 @@ def test_no_job_is_deleted_where_every_restart_replaces_all_pods() -> None:
 def test_the_other_pods_stay_when_one_is_deleted() -> None:
     decision = reconciled(pod(), deleted(pod(slice_index=1, **disrupted(50)), 50))
     assert decision.delete == ()
-
-
-@pytest.mark.parametrize("code", [1, 43, 83])
-def test_the_job_controller_looks_at_once_at_a_job_that_fails(code: int) -> None:
-    assert reconciled(pod(), lost(code)).sync == (JobSync("demo-1-s-1", "job-1"),)
 
 
 @pytest.mark.parametrize("code", [403, 404, 409, 422])

@@ -25,7 +25,7 @@ from halcyon_api.training_run import API_VERSION, PLURAL
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.kube.client import ApiError, Conflict, NotFound
 from halcyon_operator.kube.cluster import Cluster
-from halcyon_operator.model.decision import Decision, JobSync, SaveAsk
+from halcyon_operator.model.decision import Decision, Deletion, SaveAsk
 from halcyon_operator.model.untrusted import mapping, text, value_at
 from halcyon_operator.model.views import Observed, PodView, ProbeView
 from halcyon_operator.objects.jobset import build
@@ -117,13 +117,11 @@ def check(decision: Decision, seen: Observed) -> None:
             assert any(other.deleting and other.group == pod.group for other in seen.pods)
             continue
         if deletion.kind == "Job":
-            check_job(JobSync(deletion.name, deletion.uid), seen)
+            check_job(deletion, seen)
             continue
         owner = (found if deletion.kind == "JobSet" else maps)[deletion.name, deletion.uid]
         assert owner == uid != ""
         assert OWN_NAME.fullmatch(deletion.name)
-    for job in decision.sync:
-        check_job(job, seen)
     for manifest in map(build, decision.create):
         assert is_own(manifest, uid)
         assert is_confined(manifest)
@@ -155,7 +153,7 @@ def check_a_decision_names_only_objects_of_the_run(data: st.DataObject) -> None:
     check(reconcile(seen, at(data.draw(st.sampled_from([0, 60, 10**6])))), seen)
 
 
-def check_job(job: JobSync, seen: Observed) -> None:
+def check_job(job: Deletion, seen: Observed) -> None:
     """The Job has a failed pod of the run."""
     assert job.uid
     assert OWN_NAME.fullmatch(job.name.rpartition("-s-")[0])

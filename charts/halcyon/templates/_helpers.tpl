@@ -116,14 +116,13 @@ the same names. */}}
   verbs: [get, create, delete]
 - apiGroups: [""]
   resources: [pods]
-  # delete: only pods of a run, when one pod of the same process group is being deleted.
+  # delete: only pods of a run, whose containers have ended or that a user allows to delete.
   verbs: [list, watch, delete]
-# patch: a Job of a run whose pod has failed gets a deadline of 68 years, because the Job controller acts at once on a change. Without this
-# right a restart takes up to a second longer. get: the uid of a Job without pods, whose events say why. delete: a Job of a run whose pod has
-# ended and is replaced alone, because a JobSet makes a missing Job at once. Without this right it takes ten seconds longer.
+# get: the uid of a Job without pods, whose events say why. delete: a Job of a run whose pod has ended and is replaced alone, because a JobSet
+# makes a missing Job at once. Without this right it takes ten seconds longer.
 - apiGroups: [batch]
   resources: [jobs]
-  verbs: [get, patch, delete]
+  verbs: [get, delete]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]

@@ -86,9 +86,9 @@ def _next(observed: Observed, change: Change, wanted_hash: str, now: datetime) -
     decision = _without_planner(_with_probe(carry_out(step, situation), step, observed, now), step, observed)
     decision = pods.with_held_pods(decision, observed, step, situation.jobset, now)
     if isinstance(step, steps.Keep):
-        delete = decision.delete + pods.pods_to_delete(observed, status, step.jobset)
-        delete += pods.jobs_to_replace(observed, status, step.jobset, now)
-        decision = replace(decision, delete=delete, sync=pods.job_to_sync(observed, status, step.jobset))
+        gone = pods.pods_to_remove(observed, status, step.jobset)
+        gone += pods.jobs_to_replace(observed, status, step.jobset, now)
+        decision = replace(decision, delete=decision.delete + gone)
     return decision
 
 
@@ -120,7 +120,7 @@ def _completed(
         SOON_SECONDS if change.asks or waits_for_save else None,
     )
     soonest = min((seconds for seconds in again if seconds is not None), default=None)
-    return Decision(written, decision.delete, decision.sync, decision.create, found, change.asks, soonest)
+    return Decision(written, decision.delete, decision.create, found, change.asks, soonest)
 
 
 def _reading_head(observed: Observed, now: datetime) -> Decision:

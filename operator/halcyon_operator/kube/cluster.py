@@ -25,7 +25,7 @@ from halcyon_operator.kube.client import (
     merge_patch,
     path_of,
 )
-from halcyon_operator.model.decision import Deletion, Event, JobSync, Manifest
+from halcyon_operator.model.decision import Deletion, Event, Manifest
 from halcyon_operator.model.untrusted import integer, mapping, sequence, text, value_at
 from halcyon_operator.model.views import ObjectKey, RunView, WatchedKind
 from halcyon_operator.objects.jobset import JOBSET_API_VERSION
@@ -40,8 +40,6 @@ POD_PAGE = 100
 """Pods per page: a pod has about ten kilobytes, and decoding blocks the event loop."""
 EVENT_PAGE = 100
 MAX_NOTE = 1000
-_NO_DEADLINE = 2**31 - 1
-"""Seconds: the longest deadline of a Job, which says the same as none."""
 _RESOURCES: dict[str, tuple[str, str]] = {"JobSet": (JOBSET_API_VERSION, "jobsets"), "ConfigMap": ("v1", "configmaps")}
 _DELETED = _RESOURCES | {"TrainingRun": (API_VERSION, PLURAL), "Pod": ("v1", "pods"), "Job": ("batch/v1", "jobs")}
 # Before version 0.10 a JobSet has no ``onJobFailureMessagePatterns``. The API server drops the field, the remaining
@@ -214,29 +212,6 @@ class Cluster:
             if deletion.kind != "Job" or not 400 <= error.code < 500:
                 raise
             logger.debug("%s/%s is not deleted: %s", namespace, deletion.name, error)
-
-    async def sync_job(self, namespace: str, job: JobSync) -> None:
-        """Make the Job controller look at a Job now: it does so when the Job's spec changes, and collects other changes
-        for a second.
-
-        The change is a deadline of 68 years. Does nothing if the Job does not exist, was replaced, or if the change is
-        not allowed.
-        """
-        body = {"metadata": {"uid": job.uid}, "spec": {"activeDeadlineSeconds": _NO_DEADLINE}}
-        query = {"fieldManager": names.FIELD_MANAGER}
-        try:
-            await self._api.request(
-                "PATCH",
-                path_of("batch/v1", "jobs", namespace, job.name),
-                "jobs",
-                query=query,
-                body=body,
-                content_type=MERGE_PATCH,
-            )
-        except ApiError as error:
-            if not 400 <= error.code < 500:
-                raise
-            logger.debug("%s/%s is not changed: %s", namespace, job.name, error)
 
     async def write_status(self, run: RunView, status: dict[str, Any]) -> dict[str, Any]:
         """Write a run's status, if the run still has the observed resource version.

@@ -92,14 +92,6 @@ class Deletion:
 
 
 @dataclass(frozen=True)
-class JobSync:
-    """A Job that the Job controller is to look at now, if it still has the observed uid."""
-
-    name: str
-    uid: str
-
-
-@dataclass(frozen=True)
 class Event:
     """A Kubernetes Event about the run. Events with the same key are posted once."""
 
@@ -156,7 +148,6 @@ class Decision:
     status: TrainingRunStatus | None = None
     """The status to write; None: no write."""
     delete: tuple[Deletion, ...] = ()
-    sync: tuple[JobSync, ...] = ()
     create: tuple[Plan, ...] = ()
     events: tuple[Event, ...] = ()
     asks: tuple[SaveAsk, ...] = ()

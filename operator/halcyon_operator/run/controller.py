@@ -180,7 +180,7 @@ class Controller:
     def _is_routine(self, observed: Observed, decision: Decision) -> bool:
         """Whether a decision changes only progress and messages."""
         new_events = [event for event in decision.events if (observed.run.uid, event.key) not in self._posted]
-        nothing = not (decision.create or decision.delete or decision.sync or decision.asks or new_events)
+        nothing = not (decision.create or decision.delete or decision.asks or new_events)
         return nothing and (decision.status is None or is_routine(observed, decision.status))
 
     async def _carry_out(self, key: RunKey, observed: Observed, decision: Decision) -> None:
@@ -200,8 +200,6 @@ class Controller:
         for deletion in decision.delete:
             logger.info("%s/%s: deleting %s %s", *key, deletion.kind, deletion.name)
             await self._cluster.delete(run.namespace, deletion)
-        for job in decision.sync:
-            await self._cluster.sync_job(run.namespace, job)
         for plan, manifest in manifests:
             logger.info("%s/%s: creating %s %s", *key, manifest["kind"], manifest["metadata"]["name"])
             if isinstance(plan, ProbePlan):

@@ -1,4 +1,4 @@
-"""Changes of pods and Jobs: of held pods, of stuck pods, and of those whose change makes a restart faster. Pure.
+"""Deletions of pods and Jobs: of held pods, of stuck pods, and of those that are replaced. Pure.
 
 **Held pods** are kept alive by another container after their trainer has ended, such as the proxy of a service mesh.
 The kubelet reports the end of a pod when all its containers have ended, so Job and JobSet wait for the other container.
@@ -13,10 +13,6 @@ a failed node stays until a user confirms that its process has ended, and the ru
 the checkpoints: the next attempt has a newer epoch, and a process of an older one cannot commit any more. So the run's
 condition names the pod and the fix, and if the owner allows it, the operator deletes the pod by force.
 
-**Faster restarts**: without these requests a run restarts too, up to three seconds later, because the kubelet and the
-Job controller act on most changes in rounds of a second. They act at once on the deletion of a pod and on a change of a
-Job's spec. docs/design/recovery.md lists the waits.
-
 **Replaced pods**: where processes restart in place, the Job of a lost pod makes another one, and the other pods stay.
 But it waits for ten seconds at first and then twice as long each time, and a JobSet makes a missing Job at once. So for
 slices of one host the operator deletes the Job.
@@ -28,13 +24,11 @@ from dataclasses import replace
 from datetime import datetime
 
 from halcyon_api import names
-from halcyon_api.ends import FATAL_CODES
 from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_operator.decide.next.steps import Finish, Finished, Stall, StayStalled, Step
-from halcyon_operator.decide.record.placement import trains
 from halcyon_operator.decide.tell.pods import HELD_SECONDS, held_clause, held_container, on_node, with_stuck_description
-from halcyon_operator.model.decision import Decision, Deletion, Event, JobSync
-from halcyon_operator.model.endings import cause_of, fails_job, is_echo
+from halcyon_operator.model.decision import Decision, Deletion, Event
+from halcyon_operator.model.endings import cause_of, fails_job
 from halcyon_operator.model.history import group_of
 from halcyon_operator.model.ownership import is_own
 from halcyon_operator.model.views import JobSetView, Observed, PodEnding, PodView, ProcessGroup
@@ -151,13 +145,9 @@ def with_stuck_pods(decision: Decision, observed: Observed, now: datetime) -> De
     return replace(decision, status=status, delete=decision.delete + gone, events=decision.events + events)
 
 
-def pods_to_delete(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> tuple[Deletion, ...]:
-    """The pods to delete so that a process group ends faster, because one of its pods is being deleted.
-
-    The other pods are deleted too. They would end anyway, because the processes notify each other and save together,
-    but the kubelet looks only once a second whether a container has ended. And a deleted pod that has failed is deleted
-    without its grace period: no container runs any more, but the kubelet would remove the pod in its next round. The
-    Job's finalizer keeps it until the Job has counted it.
+def pods_to_remove(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> tuple[Deletion, ...]:
+    """The deleted pods whose containers have ended: deleted again without their grace period, because the kubelet would
+    remove them in its next round. The Job's finalizer keeps each until the Job has counted it.
 
     Args:
         observed: The observation.
@@ -166,39 +156,14 @@ def pods_to_delete(observed: Observed, status: TrainingRunStatus, jobset: JobSet
     """
     if jobset.deleting or jobset.suspended:
         return ()
-    group = group_of(status, jobset)
-    pods = [pod for pod in _own_pods(observed, jobset) if pod.group.attempt == group.attempt and pod.group <= group]
-    if len(pods) > MAX_PODS:
-        return ()
-    failed = [pod for pod in pods if pod.deleting and pod.phase == "Failed" and not pod.deleted_by_force]
-    peers = _peers(pods, group) if trains(status) and not jobset.in_place else []
-    return (
-        *(Deletion("Pod", pod.name, pod.uid) for pod in peers),
-        *(Deletion("Pod", pod.name, pod.uid, force=True) for pod in failed),
-    )
-
-
-def job_to_sync(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> tuple[JobSync, ...]:
-    """The Job whose pod has failed first, so that the Job controller does not collect changes for another second; or
-    none.
-
-    One Job is enough: when it has failed, the JobSet replaces or stops all of them. A reserved exit code comes first,
-    because it stops the run, and a process that ended because of another one is never the first.
-    """
-    if jobset.deleting or jobset.suspended or jobset.outcome != "running":
-        return ()
-    group = group_of(status, jobset)
-    endings = {ending.uid: ending for ending in observed.endings}
-    failed = [
-        (_rank(endings[pod.uid]), pod)
-        for pod in _own_pods(observed, jobset)
-        if pod.group == group and pod.phase == "Failed" and pod.uid in endings and not is_echo(endings[pod.uid])
-        if not jobset.in_place or fails_job(endings[pod.uid])
+    group, own = group_of(status, jobset), frozenset({jobset.uid} - {""})
+    pods = [
+        pod
+        for pod in observed.pods
+        if is_own(pod, observed.run, own) and pod.group.attempt == group.attempt and pod.group <= group
     ]
-    if not failed:
-        return ()
-    _, first = min(failed, key=lambda one: (one[0], one[1].process))
-    return (JobSync(names.job_name(observed.run.name, group.attempt, first.process.slice), first.job_uid),)
+    failed = [pod for pod in pods if pod.deleting and pod.phase == "Failed" and not pod.deleted_by_force]
+    return tuple(Deletion("Pod", pod.name, pod.uid, force=True) for pod in failed if len(pods) <= MAX_PODS)
 
 
 def jobs_to_replace(
@@ -237,26 +202,3 @@ def _replaced_at_once(ending: PodEnding, observed: Observed, status: TrainingRun
     )
     failed = cause_of(ending).end.budget == "failure" and status.failures_without_checkpoint > 0
     return not (again or failed or fails_job(ending) or ending.trouble == "rejected")
-
-
-def _own_pods(observed: Observed, jobset: JobSetView) -> list[PodView]:
-    own = frozenset({jobset.uid} - {""})
-    return [pod for pod in observed.pods if is_own(pod, observed.run, own)]
-
-
-def _peers(pods: list[PodView], group: ProcessGroup) -> list[PodView]:
-    """The pods that run beside one that is being deleted.
-
-    Only after the first step: before it, a process may not handle the signal as a preemption notice, and its exit would
-    count as a failure.
-    """
-    peers = [pod for pod in pods if pod.group == group]
-    return (
-        [pod for pod in peers if pod.running and not pod.deleting and not pod.over]
-        if any(pod.deleting for pod in peers)
-        else []
-    )
-
-
-def _rank(ending: PodEnding) -> tuple[bool, datetime]:
-    return ending.exit_code not in FATAL_CODES, ending.at
