@@ -83,7 +83,7 @@ def crashed(cluster: SimulatedCluster) -> None:
 
 
 def evicted_all(cluster: SimulatedCluster) -> None:
-    """One pod is evicted, the operator ends the other pod, and the JobSet creates new ones."""
+    """One pod is evicted, the other processes end with it, and the JobSet creates new pods."""
     cluster.edit(recovery={"inPlace": False})
     evicted(cluster)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 
@@ -51,6 +52,16 @@ def loses_a_pod(cluster: SimulatedCluster) -> None:
     assert "restarts" not in cluster.jobset.get("status", {})
 
 
+def loses_a_deleted_pod(cluster: SimulatedCluster) -> None:
+    """A pod is deleted, its containers have ended, and the kubelet has not removed it yet."""
+    cluster.settle()
+    cluster.train(50)
+    cluster.settle()
+    cluster.evict()
+    cluster.lose_pod()
+    asyncio.run(cluster.reconcile_once())
+
+
 def granted() -> set[tuple[str, str]]:
     block = re.search(r'define "halcyon.rules" -?}}\n(.*?){{-? end', HELPERS.read_text(), re.DOTALL)
     assert block is not None
@@ -64,7 +75,7 @@ def granted() -> set[tuple[str, str]]:
 
 def test_the_granted_rights_are_exactly_the_used_ones() -> None:
     used: set[tuple[str, str]] = set()
-    for story in (edited, evicted_all, crashed_all, cleaned_up, hangs, loses_a_pod):
+    for story in (edited, evicted_all, crashed_all, cleaned_up, hangs, loses_a_pod, loses_a_deleted_pod):
         cluster = SimulatedCluster(run())
         story(cluster)
         used |= cluster.api.used
