@@ -212,7 +212,7 @@ class TrainingRunSpec(RuledModel):
     budget: BudgetSpec | None = None
     """What the run may use before it is suspended. Default: no limit."""
     plan: Literal["require", "warn", "off"] | None = None
-    """Whether the step is compiled before the first attempt, in a pod without accelerators. require: a run that does
+    """Compile the step before the first attempt, in a pod without accelerators. require: a run that does
     not fit, or whose plan fails, takes no hardware. warn: it says so and begins. Default: the operator's."""
     suspend: bool = False
     """true: save a checkpoint, release the hardware and wait. false: continue from the checkpoint."""

@@ -92,7 +92,7 @@ class MemorySpec(ApiModel):
     """Snapshots in the memory of the pods, for starts in place."""
 
     every_steps: StepCount | None = None
-    """Every N steps. Default: the best interval, for at most 1 % of the time."""
+    """Every N steps. Default: the best interval, at most 1 % of the time."""
     copies: Annotated[int, Field(ge=0, le=4)] = 1
     """Pods that keep a copy of each part."""
 
@@ -121,7 +121,7 @@ class CheckpointSpec(RuledModel):
     verify: VerifySpec = Field(default_factory=VerifySpec)
     """How often a committed checkpoint is read back."""
     memory: MemorySpec | None = None
-    """Keep the state in the pods' memory too, so that a start in place repeats few steps. Default: no."""
+    """Keep the state in the pods' memory too: a start in place repeats few steps. Default: no."""
     keep: Annotated[int, Field(ge=2, le=1000)] = 2
     """Newest checkpoints to keep."""
     permanent: Annotated[list[PermanentSpec], Field(max_length=16)] = Field(default=[])
