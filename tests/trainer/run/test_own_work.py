@@ -20,6 +20,9 @@ from halcyon_devcluster.waiting import holds_within
 from tests.suite.limits import limit
 from tests.trainer.support.process_groups import run_document, start_processes
 
+RUNS_SECONDS = 0.025
+"""Time for which a slowed process runs, between pauses of three times as long."""
+
 
 def named(rows: list[list[float]], every: int = 1) -> int | None:
     """The process that the rule names after these seconds of each process, measured every few steps."""
@@ -68,9 +71,9 @@ def slowed(pid: int) -> Iterator[None]:
         return
 
     def stop_and_go() -> None:
-        while not over.wait(0.025):
+        while not over.wait(RUNS_SECONDS):
             os.kill(pid, signal.SIGSTOP)
-            over.wait(0.075)
+            over.wait(3 * RUNS_SECONDS)
             os.kill(pid, signal.SIGCONT)
 
     thread = threading.Thread(target=stop_and_go)
