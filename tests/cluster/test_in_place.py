@@ -80,10 +80,10 @@ class Faults:
         fault()
         until(lambda: self.starts() > starts, timeout_seconds=180, failure=lambda: f"{title}: no start")
         seconds = time.monotonic() - began
-        restored = [line.step for line in self.training.lines() if line.event == "restored"][-1]
-        self.training.wait_for_step(restored + 1)
+        restored = [line for line in self.training.lines() if line.event == "restored"][-1]
+        self.training.wait_for_step(restored.step + 1)
         now = self.pods()
-        print(f"{title}: restored step {restored} after {seconds:.1f} s")
+        print(f"{title}: restored step {restored.step} ({restored.fields['path']}) after {seconds:.1f} s")
         assert {number for number in pods if pods[number] != now.get(number)} == lost, title
 
 
@@ -91,6 +91,7 @@ def test_a_fault_replaces_only_the_pod_that_it_hit(path: WholePath) -> None:
     document = variant(path.document, name=NAME)
     document["spec"]["optimizer"] = {"learningRate": 0.001, **UNENDING}
     document["spec"]["trainer"] = {"steps": WITHOUT_END, "batchSize": 8, "sequenceLength": 32}
+    document["spec"]["checkpoint"]["memory"] = {"everySteps": 4}
     training = path.training_of(document)
     try:
         training.apply()
@@ -109,6 +110,9 @@ def test_a_fault_replaces_only_the_pod_that_it_hit(path: WholePath) -> None:
         status = faults.status()
         faults.suspends_and_resumes()
         lines = training.lines()
+        memory = [line.fields for line in lines if line.event == "restored" and "ownFiles" in line.fields]
+        assert memory, "no start went on from memory"
+        assert any(fields["peerFiles"] for fields in memory), "no new pod got its part from the other"
         path.devcluster.kubectl("delete", RESOURCE, NAME, "--namespace", path.place.runs, "--wait=false")
         assert (status.job_set_restarts, status.restarts.in_place, status.restarts.total) == (0, 4, 4)
         assert [entry.cause for entry in status.history] == ["failed", "failed", "failed", "preempted", None]

@@ -32,6 +32,7 @@ RUNS: dict[str, dict[str, Any]] = {
             "root": "s3://bucket/demo",
             "endpoint": "http://store:7070",
             "credentialsSecret": {"name": "store"},
+            "memory": {"everySteps": 50},
         },
     ),
     "v4-4x4x8": run(accelerator={"type": "v4", "topology": "4x4x8"}, trainer__batchSize=128),
