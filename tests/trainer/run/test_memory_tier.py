@@ -119,3 +119,19 @@ def test_a_changed_byte_in_memory_is_found(pods: TrainerProcesses, undisturbed: 
     assert began["peerFiles"] > 0
     assert pods.wait() == [0, 0]
     assert pods.leader.losses() == undisturbed
+
+
+def test_all_processes_take_a_snapshot_when_it_costs_one_of_them_little(tmp_path: Path, undisturbed: Any) -> None:
+    run = document(tmp_path)
+    run["spec"]["checkpoint"]["memory"] = {}
+    group = start_processes(run, tmp_path / "pods", supervised=True, save_token=SHARED)
+    try:
+        group.leader.wait_for(lambda _: {part.process for part in folder(group, 1).parts()} == {0, 1})
+        kept = folder(group, 1).parts()
+        assert len({part.step for part in kept}) == 1
+        kill(*(starts(process)[-1] for process in group.processes))()
+        assert beginning(group, 1)["step"] == kept[0].step
+        assert group.wait() == [0, 0]
+        assert group.leader.losses() == undisturbed
+    finally:
+        group.reap()

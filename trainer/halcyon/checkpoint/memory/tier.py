@@ -279,6 +279,7 @@ class MemoryTier:
             self._thread = None
 
     def close(self) -> None:
-        """Stop serving. What is kept stays."""
+        """Stop serving, and send no more copies. What is kept stays."""
+        self._copies = ()
         with suppress(OSError):
             self._server.close()
