@@ -28,12 +28,12 @@ _TROUBLE = (
 
 KILL_TRAINER = """
 import os, signal, time
+processes = [int(pid) for pid in os.listdir("/proc") if pid.isdigit()]
+found = [pid for pid in processes if b"halcyon.run." + b"in_pod" in open(f"/proc/{pid}/cmdline", "rb").read()]
 print(time.time())
-for pid in filter(str.isdigit, os.listdir("/proc")):
-    if b"halcyon.run." + b"in_pod" in open(f"/proc/{pid}/cmdline", "rb").read():
-        os.kill(int(pid), signal.SIGKILL)
+os.kill(min(found), signal.SIGKILL)
 """
-"""Ends the trainer and the spare process of a pod, below its supervisor, and prints the time."""
+"""Ends the trainer of a pod, below its supervisor, and prints the time. The spare process began later."""
 
 
 class Training:
