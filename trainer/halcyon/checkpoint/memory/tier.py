@@ -112,7 +112,7 @@ class MemoryTier:
         token: Secret of the attempt's pods.
         writers: The nonces of the starts in these pods, that of this one last.
         on_warning: Called with a failure that costs only a snapshot.
-        on_kept: Called in the background with each step that this process has kept.
+        on_kept: Called with each step that this process has kept or gone back to.
     """
 
     def __init__(
@@ -170,6 +170,7 @@ class MemoryTier:
                 continue
             numbers.take_over(kept.parts[0].numbers, kept.parts[0].audited)
             self.step = kept.step
+            self._on_kept(kept.step)  # a new pod of process 0 has a new supervisor, which does not know it
             return found
         return None
 
