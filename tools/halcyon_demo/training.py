@@ -31,7 +31,8 @@ import os, signal, time
 processes = [int(pid) for pid in os.listdir("/proc") if pid.isdigit()]
 found = [pid for pid in processes if b"halcyon.run." + b"in_pod" in open(f"/proc/{pid}/cmdline", "rb").read()]
 print(time.time())
-os.kill(min(found), signal.SIGKILL)
+for pid in sorted(found)[:1]:
+    os.kill(pid, signal.SIGKILL)
 """
 """Ends the trainer of a pod, below its supervisor, and prints the time. The spare process began later."""
 
