@@ -337,7 +337,7 @@ def test_explain_describes_every_field(api_server: ControlPlane) -> None:
     assert "hostResources" in text
     assert "The hardware: identical slices of one topology and one accelerator type." in text
     topology = api_server.kubectl("explain", "trun.spec.accelerator.topology")
-    assert "two hosts with eight GPUs each" in " ".join(topology.split())
+    assert "two hosts with eight GPUs" in " ".join(topology.split())
 
 
 def test_the_short_name_and_the_category_list_runs(api: Api, api_server: ControlPlane, namespace: str) -> None:
