@@ -85,11 +85,7 @@ _BY_ROW: dict[str, tuple[Mutation, ...]] = {
         _mutation(
             "the bytes of a snapshot in memory are not checked",
             "tests/trainer/checkpoint/memory/test_memory.py::test_changed_bytes_are_found",
-            (
-                "checkpoint/memory/folder.py",
-                "return data if file_of(file.path, (data,)) == file else None",
-                "return data",
-            ),
+            ("checkpoint/memory/folder.py", "if file_of(file.path, (data,)) == file:", "if True:"),
         ),
     ),
     _row(rows.LOST_HEAD): (

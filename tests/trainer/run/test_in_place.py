@@ -8,7 +8,7 @@ import signal
 import socket
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +51,22 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, float]:
     return group.leader.losses()
 
 
-@pytest.fixture
-def pods(tmp_path: Path) -> Iterator[TrainerProcesses]:
+@contextmanager
+def two_pods(run: dict[str, Any], folder: Path) -> Iterator[TrainerProcesses]:
     """A run of two pods, each with a supervisor, after a dozen steps."""
-    group = start_processes(document(tmp_path), tmp_path / "pods", supervised=True, save_token=SHARED)
+    group = start_processes(run, folder / "pods", supervised=True, save_token=SHARED)
     try:
         group.leader.wait_for(lambda _: max(steps(group.leader), default=0) >= 12)
         yield group
     finally:
         group.reap()
+
+
+@pytest.fixture
+def pods(tmp_path: Path) -> Iterator[TrainerProcesses]:
+    """Two such pods."""
+    with two_pods(document(tmp_path), tmp_path) as group:
+        yield group
 
 
 @pytest.fixture(scope="module")

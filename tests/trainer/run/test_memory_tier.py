@@ -15,7 +15,7 @@ from halcyon.commands.main import app
 from halcyon.host.storage.store import Store
 from halcyon.telemetry.history.reading import read_history
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from tests.trainer.run.test_in_place import SHARED, kill, starts, steps
+from tests.trainer.run.test_in_place import SHARED, kill, starts, two_pods
 from tests.trainer.support.process_groups import TrainerProcesses, run_document, start_processes
 
 pytestmark = pytest.mark.slow
@@ -40,13 +40,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, float]:
 
 @pytest.fixture
 def pods(tmp_path: Path) -> Iterator[TrainerProcesses]:
-    """A run of two pods after a dozen steps, none of which a checkpoint has."""
-    group = start_processes(document(tmp_path), tmp_path / "pods", supervised=True, save_token=SHARED)
-    try:
-        group.leader.wait_for(lambda _: max(steps(group.leader), default=0) >= 12)
+    """Two pods after a dozen steps, none of which a checkpoint has."""
+    with two_pods(document(tmp_path), tmp_path) as group:
         yield group
-    finally:
-        group.reap()
 
 
 def beginning(group: TrainerProcesses, number: int) -> dict[str, Any]:

@@ -97,6 +97,8 @@ def test_changed_bytes_are_found(tmp_path: Path) -> None:
     assert folder.read(0, file) == SOME
     folder.file(0, file.sha256).write_bytes(b"Some bytes")
     assert folder.read(0, file) is None
+    keep(folder, kept, SOME)
+    assert folder.read(0, file) == SOME, "the next snapshot with the same bytes is whole again"
     document = tmp_path / "0" / "000000000003.json"
     document.write_bytes(document.read_bytes().replace(b'"step":3', b'"step":4'))
     assert folder.parts() == []

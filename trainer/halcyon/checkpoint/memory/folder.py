@@ -39,12 +39,19 @@ class Folder:
         return self._path / str(process) / sha256
 
     def read(self, process: int, file: ManifestFile) -> bytes | None:
-        """A file of a part. None: it is missing, or its bytes are not those that were written."""
+        """A file of a part. None: it is missing, or its bytes are not those that were written.
+
+        A damaged file is deleted, because a later snapshot that needs the same bytes would not write them again.
+        """
+        place = self.file(process, file.sha256)
         try:
-            data = self.file(process, file.sha256).read_bytes()
+            data = place.read_bytes()
         except OSError:
             return None
-        return data if file_of(file.path, (data,)) == file else None
+        if file_of(file.path, (data,)) == file:
+            return data
+        place.unlink(missing_ok=True)
+        return None
 
     def write(self, process: int, path: str, data: Pieces) -> ManifestFile:
         """Keep a file."""
