@@ -55,14 +55,14 @@ def test_equality_table_gives_the_verdict() -> None:
 
 
 def test_each_fault_in_place_is_beside_the_same_fault_with_new_pods() -> None:
-    found = [Recovery(Fault(title, 0), (1, 0, 1), 75, 0, {"join": 2.5}) for title in ("bit flip", "eviction")]
-    others = [Recovery(Fault("eviction", 0), (1, 1, 0), 75, 0, {"join": 6.25})]
+    found = [Recovery(Fault(title, 0), (1, 0, 1), 75, 0, "memory", {"join": 2.5}) for title in ("bit flip", "eviction")]
+    others = [Recovery(Fault("eviction", 0), (1, 1, 0), 75, 0, "checkpoint", {"join": 6.25})]
     assert "eviction │      2.5 │               6.2 │" in text_of(in_place_table(found, others))
 
 
 def test_recovery_table_adds_up() -> None:
     seconds = dict.fromkeys(PARTS, 1.0)
-    text = text_of(recovery_table([Recovery(Fault("eviction of slice 1", 0), (1, 1, 0), 75, 12, seconds)]))
+    text = text_of(recovery_table([Recovery(Fault("eviction of slice 1", 0), (1, 1, 0), 75, 12, "memory", seconds)]))
     assert "eviction of slice 1" in text
     assert "7.0" in text
     assert all(part in text and part in MEANINGS for part in PARTS)

@@ -39,7 +39,7 @@ def test_a_crash_loses_the_steps_since_the_checkpoint() -> None:
     lines = [*steps(80, 99, begin=80.0), line("compiled", 110.0, (1, 1), step=76, **STARTUP)]
     found = recovery(Fault("SIGKILL", 99.5), lines, [pod((1, 1), 105.0)])
     assert found is not None
-    assert (found.resumed_step, found.lost_steps) == (75, 24)
+    assert (found.resumed_step, found.lost_steps, found.source) == (75, 24, "checkpoint")
     assert found.seconds["detect"] == 0.0  # no process has reported its end
     assert found.total_seconds == pytest.approx(110.0 - 99.5)
 
@@ -56,11 +56,12 @@ def test_a_recovery_in_place_has_no_new_pods() -> None:
         *steps(80, 99, begin=80.0),
         line("peerLost", 99.8, process=1, message="lost"),
         line("start", 100.0, process=1),
+        line("restored", 102.0, (1, 0, 1), step=95, ownFiles=3, peerFiles=1),
         line("compiled", 103.0, (1, 0, 1), step=96, **STARTUP | {"importsSeconds": 0.0}),
     ]
     found = recovery(Fault("SIGKILL", 99.5), lines, [pod((1, 0), 0.0)])
     assert found is not None
-    assert (found.group, found.resumed_step, found.lost_steps) == ((1, 0, 1), 95, 4)
+    assert (found.group, found.resumed_step, found.lost_steps, found.source) == ((1, 0, 1), 95, 4, "memory")
     assert (found.seconds["detect"], found.seconds["recreate"]) == pytest.approx((0.3, 0.0))
     assert found.total_seconds == pytest.approx(103.0 - 99.5)
 

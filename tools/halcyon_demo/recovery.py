@@ -29,8 +29,9 @@ class Recovery:
     Attributes:
         fault: The fault.
         group: The process group that continued the run.
-        resumed_step: Steps done in the checkpoint from which it continued.
-        lost_steps: Steps done after that checkpoint, which were lost.
+        resumed_step: Steps done in the state from which it continued.
+        lost_steps: Steps done after that state, which were lost.
+        source: Where that state was, `memory` (of the pods) or `checkpoint`.
         seconds: Duration of each of `PARTS`; their sum is the time from the fault to the end of the next step.
     """
 
@@ -38,6 +39,7 @@ class Recovery:
     group: ProcessGroup
     resumed_step: int
     lost_steps: int
+    source: str
     seconds: dict[str, float]
 
     @property
@@ -81,4 +83,6 @@ def recovery(fault: Fault, lines: Sequence[LogLine], pods: Sequence[Pod]) -> Rec
     resumed = compiled.step - 1
     done = max(line.step for line in lines if line.event == "step" and line.group == old)
     outside = {"detect": ended - fault.time, "recreate": appeared - ended, "start": process_start - appeared}
-    return Recovery(fault, compiled.group, resumed, max(0, done - resumed), outside | inside)
+    from_memory = any("ownFiles" in line.fields for line in lines if line.group == compiled.group)
+    source = "memory" if from_memory else "checkpoint"
+    return Recovery(fault, compiled.group, resumed, max(0, done - resumed), source, outside | inside)

@@ -36,6 +36,8 @@ ALL_PODS_FRACTIONS = (0.12, 0.2)
 """The eviction and the kill of the run whose restarts replace all pods."""
 AUDIT_FRACTION = 0.1
 """The devices are audited each time after this fraction of the steps."""
+SNAPSHOTS_PER_AUDIT = 5
+"""Snapshots in the memory of the pods between two audits."""
 FLIPPED = 1
 """The process in whose memory a bit flips."""
 
@@ -104,12 +106,13 @@ def run_demo(cluster: Cluster, console: Console, progress: ProgressView, *, step
 
 
 def audited(document: dict[str, Any]) -> dict[str, Any]:
-    """The document with audits, and with a copy of the state on each of its four devices: of two copies that differ,
-    none is known to be right. Pure.
+    """The document with audits and snapshots in the memory of the pods, and with a copy of the state on each of its
+    four devices: of two copies that differ, none is known to be right. Pure.
     """
     changed = variant(document)
     every = max(1, round(AUDIT_FRACTION * document["spec"]["trainer"]["steps"]))
     changed["spec"] |= {"mesh": {"ici": {"data": 2}}, "recovery": {"audit": {"everySteps": every}}}
+    changed["spec"]["checkpoint"]["memory"] = {"everySteps": max(1, every // SNAPSHOTS_PER_AUDIT)}
     return changed
 
 
@@ -144,7 +147,9 @@ def disturb(cluster: Cluster, view: View, training: Training) -> tuple[tuple[Rec
     Returns:
         The recoveries of the first three, and the marks of all four in the picture.
     """
-    view.say(f"\nkubectl apply of examples/{EXAMPLE}.yaml, with audits (recovery.audit)", "bold")
+    view.say(
+        f"\nkubectl apply of examples/{EXAMPLE}.yaml, with audits (recovery.audit) and snapshots in memory", "bold"
+    )
     training.apply()
     marks: list[Mark] = []
 
@@ -245,6 +250,6 @@ def meanwhile(before: int, after: int) -> str:
 
 def _went_on(found: Recovery) -> str:
     return (
-        f"  training again {found.total_seconds:.1f} s after the fault, from step {found.resumed_step}; "
-        f"{found.lost_steps} steps are repeated"
+        f"  training again {found.total_seconds:.1f} s after the fault, from step {found.resumed_step} "
+        f"({found.source}); {found.lost_steps} steps are repeated"
     )

@@ -53,6 +53,7 @@ def recovery_table(recoveries: Sequence[Recovery]) -> Table:
     table.add_section()
     table.add_row("total", *(f"{found.total_seconds:.1f}" for found in recoveries), "", style="bold")
     table.add_row("resumed at step", *(str(found.resumed_step) for found in recoveries), "")
+    table.add_row("read from", *(found.source for found in recoveries), "memory of the pods, or the store")
     table.add_row("steps lost", *(str(found.lost_steps) for found in recoveries), "repeated by the next processes")
     return table
 
