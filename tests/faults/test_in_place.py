@@ -19,6 +19,8 @@ from halcyon.checkpoint.memory.folder import Folder
 from tests.faults import rows
 from tests.faults.table import Trials
 from tests.trainer.run.test_in_place import SHARED
+from tests.trainer.run.test_policy_run import document_of as policy_document
+from tests.trainer.run.test_replay import lora, preferences
 from tests.trainer.support.process_groups import Process, TrainerProcesses, run_document, start_processes
 
 pytestmark = [pytest.mark.slow, rows.IN_PLACE]
@@ -26,12 +28,31 @@ PAUSE_SECONDS = 1.0
 """Longest pause before a fault, so that it comes at a random moment of a step, a snapshot or a save."""
 
 
-def document(folder: Path, steps: int, *, audited: bool) -> dict[str, Any]:
-    """A run with a snapshot after every second step, and a checkpoint after every ninth."""
-    run = run_document(folder / "root", steps=steps, logEverySteps=1)
-    run["spec"]["optimizer"]["schedule"] = {"constant": {}}
-    run["spec"]["checkpoint"] |= {"save": {"everySteps": 9}, "memory": {"everySteps": 2}}
-    run["spec"]["recovery"] = {"inPlace": True} | ({"audit": {"everySteps": 4}} if audited else {})
+def pretraining(folder: Path) -> dict[str, Any]:
+    return run_document(folder / "root")
+
+
+FORMS = {
+    "pretraining": pretraining,
+    "audited": pretraining,
+    "adapters": lora,
+    "preferences": preferences,
+    "rewards": policy_document,
+}
+"""The forms of training."""
+
+
+def document(folder: Path, steps: int, form: str) -> dict[str, Any]:
+    """A run of two pods with a snapshot after every second step, and a checkpoint after every ninth."""
+    folder.mkdir(exist_ok=True)
+    run = FORMS[form](folder)
+    spec = run["spec"]
+    spec["accelerator"] = {"type": "cpu", "topology": "1x1", "slices": 2}
+    spec["trainer"] = spec["trainer"] | {"steps": steps, "logEverySteps": 1}
+    spec["trainer"].pop("evaluation", None)
+    spec["optimizer"]["schedule"] = {"constant": {}}
+    spec["checkpoint"] |= {"save": {"everySteps": 9}, "memory": {"everySteps": 2}}
+    spec["recovery"] = {"audit": {"everySteps": 4}} if form == "audited" else {}
     return run
 
 
@@ -122,17 +143,16 @@ class Struck:
 
 
 @pytest.mark.parametrize(
-    ("number", "audited"),
+    ("number", "form"),
     [
-        (6, False),
-        pytest.param(18, True, marks=pytest.mark.variant),
-        pytest.param(150, False, marks=pytest.mark.long),
-        pytest.param(150, True, marks=pytest.mark.long),
+        (6, "pretraining"),
+        *(pytest.param(12, form, marks=pytest.mark.variant) for form in list(FORMS)[1:]),
+        *(pytest.param(60, form, marks=pytest.mark.long) for form in FORMS),
     ],
 )
-def test_random_faults_change_no_bit(tmp_path: Path, trials: Trials, number: int, audited: bool) -> None:
-    chance = random.Random(number)
-    run = document(tmp_path / "struck", 100_000, audited=audited)
+def test_random_faults_change_no_bit(tmp_path: Path, trials: Trials, number: int, form: str) -> None:
+    chance = random.Random(f"{number} {form}")
+    run = document(tmp_path / "struck", 100_000, form)
     group = start_processes(run, tmp_path / "pods", supervised=True, save_token=SHARED)
     struck = Struck(group, chance)
     try:
@@ -150,6 +170,7 @@ def test_random_faults_change_no_bit(tmp_path: Path, trials: Trials, number: int
     finally:
         group.reap()
     struck.collect()
-    reference = document(tmp_path / "undisturbed", max(struck.losses), audited=False)
+    plain = "pretraining" if form == "audited" else form
+    reference = document(tmp_path / "undisturbed", max(struck.losses), plain)
     undisturbed = start_processes(reference, tmp_path / "reference").ended().leader.losses()
     assert struck.losses == undisturbed

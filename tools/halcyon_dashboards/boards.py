@@ -150,7 +150,7 @@ def run() -> Dashboard:
                 q["idle limit"],
                 about="Above the limit, a process counts as hung.",
             ),
-            time_series("Restarts since the start", "short", q["restarts"], width=24),
+            time_series("Restarts since the start", "short", q["restarts"], q["restarts in place"], width=24),
         ),
     }
     for title, panels in rows.items():

@@ -255,6 +255,7 @@ RUN: dict[str, Query] = {
     "badput": Query(f"max by (cause) (halcyon_badput_seconds_total{{{_RUN}}}) > 0", "{{cause}}"),
     "badput of the last hour": Query(f"{BADPUT}{{{_RUN}}} > 0", "{{cause}}"),
     "restarts": Query(_per_run("halcyon_run_restarts_total", _RUN, by="cause"), "{{cause}}"),
+    "restarts in place": Query(_per_run("halcyon_run_restarts_in_place_total", _RUN), "in place"),
     # Annotations are queried with a step of one minute, so each restart is in exactly one step.
     "restart marks": Query(
         f"max by (cause) (halcyon_run_restarts_total{{{_RUN}}}) - max by (cause) (halcyon_run_restarts_total{{{_RUN}}} "
