@@ -92,7 +92,8 @@ def describe_attempt(observed: Observed, status: TrainingRunStatus, jobset: JobS
 def _lost(pods: list[PodView], status: TrainingRunStatus, entry: HistoryEntry | None) -> str:
     """The pods without a process, or that lose it, in a process group that has trained; empty: there are none."""
     wanted = status.topology.hosts if status.topology is not None else len(pods)
-    lost = [f"pod {pod.name}" for pod in pods if pod.phase != "Succeeded" and (pod.ending or not pod.running)]
+    unfinished = [pod for pod in pods if not (pod.ending and pod.ending.exit_code == 0) and pod.phase != "Succeeded"]
+    lost = [f"pod {pod.name}" for pod in unfinished if pod.ending or not pod.running]
     lost += [counted(wanted - len(pods), "pod")] if len(pods) < wanted else []
     began = entry is not None and (entry.in_place > 0 or entry.first_step_at is not None)
     return ", ".join(lost[:_MOST_SHOWN]) if began else ""
