@@ -13,32 +13,34 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 from haliax import Axis, NamedArray
 
 
-class Shard(Protocol):
-    """One of the devices that compute together, with its part of each array."""
+class Shard:
+    """One of the devices that compute together, with its part of each array: this one is the only device, which has all
+    data, so nothing is communicated. A mesh has its own (`halcyon.parallel.partition.MeshShard`).
+    """
 
     def gathered(self, x: NamedArray) -> NamedArray:
         """A parameter in the form that computations use, gathered from the part that this device stores."""
-        ...
+        return x
 
     def reduced(self, x: NamedArray) -> NamedArray:
         """Sum a parameter's gradient over the whole batch and all positions.
 
         Returns the part that this device stores.
         """
-        ...
+        return x
 
     def scattered(self, x: NamedArray) -> NamedArray:
         """The transpose of `gathered`: the sum over the devices that gather a parameter together.
 
         Returns the part that this one stores.
         """
-        ...
+        return x
 
     def exchanged(self, axis: Axis, x: jax.Array) -> jax.Array:
         """Send the n-th of the equal parts of `x`, along its first dimension, to the device with the n-th part of a
@@ -46,23 +48,26 @@ class Shard(Protocol):
 
         Returns the parts that come from the devices, in their order.
         """
-        ...
+        del axis
+        return x
 
     def sum_over_batch(self, x: jax.Array) -> jax.Array:
         """The sum over all parts of the batch and of its positions."""
-        ...
+        return x
 
     def sum_over(self, axis: Axis, x: jax.Array) -> jax.Array:
         """The sum over all parts of a logical axis."""
-        ...
+        del axis
+        return x
 
     def max_over(self, axis: Axis, x: jax.Array) -> jax.Array:
         """The maximum over all parts of a logical axis."""
-        ...
+        del axis
+        return x
 
     def part(self, axis: Axis) -> tuple[Axis, jax.Array | int]:
         """This device's part of a logical axis, and the index of its first element in the whole axis."""
-        ...
+        return axis, 0
 
     def sent(self, axis: Axis, x: jax.Array, to: Sequence[int]) -> jax.Array:
         """What this device receives when the owner of part i of a logical axis sends its `x` to the owner of part
@@ -70,7 +75,8 @@ class Shard(Protocol):
 
         Each part receives once.
         """
-        ...
+        del axis, to
+        return x
 
 
 @dataclass(frozen=True)
@@ -86,8 +92,10 @@ class Result:
     parameter: bool = False
 
 
-class Partition(Protocol):
-    """How the computation of a model is divided among devices."""
+class Partition:
+    """How the computation of a model is divided among devices: this one is that of a single device, and of arrays that
+    no mesh divides. A mesh has its own (`halcyon.parallel.partition.MeshPartition`).
+    """
 
     def by_device(
         self,
@@ -98,89 +106,26 @@ class Partition(Protocol):
         *,
         kernel: bool,
     ) -> Any:
-        """See the function `by_device`."""
-        ...
+        """See the function `by_device`. Calls the function once, with the complete arrays."""
+        del results, kernel
+        return function(Shard(), activations, parameters)
 
     def divided(self, x: NamedArray) -> NamedArray:
         """See the function `divided`."""
-        ...
+        return x
 
     def parts_of(self, axis: Axis) -> int:
         """The number of parts into which an axis of an activation is divided."""
-        ...
-
-    def unroll(self, iterations: int) -> bool:
-        """Whether a loop with collectives in its body must be unrolled (see `halcyon.step.compilation`)."""
-        ...
-
-
-class _WholeShard:
-    """The only device: it has all data, so nothing is communicated."""
-
-    def gathered(self, x: NamedArray) -> NamedArray:
-        return x
-
-    def reduced(self, x: NamedArray) -> NamedArray:
-        return x
-
-    def scattered(self, x: NamedArray) -> NamedArray:
-        return x
-
-    def exchanged(self, axis: Axis, x: jax.Array) -> jax.Array:
-        del axis
-        return x
-
-    def sum_over_batch(self, x: jax.Array) -> jax.Array:
-        return x
-
-    def sum_over(self, axis: Axis, x: jax.Array) -> jax.Array:
-        del axis
-        return x
-
-    def max_over(self, axis: Axis, x: jax.Array) -> jax.Array:
-        del axis
-        return x
-
-    def part(self, axis: Axis) -> tuple[Axis, jax.Array | int]:
-        return axis, 0
-
-    def sent(self, axis: Axis, x: jax.Array, to: Sequence[int]) -> jax.Array:
-        del axis, to
-        return x
-
-
-class OneDevice:
-    """The partition of a single device, and of arrays that no mesh divides."""
-
-    def by_device(
-        self,
-        function: Callable[[Shard, Any, Any], Any],
-        activations: Any,
-        parameters: Any,
-        results: Any,
-        *,
-        kernel: bool,
-    ) -> Any:
-        """Call the function once, with the complete arrays."""
-        del results, kernel
-        return function(_WholeShard(), activations, parameters)
-
-    def divided(self, x: NamedArray) -> NamedArray:
-        """`x`: nothing is divided."""
-        return x
-
-    def parts_of(self, axis: Axis) -> int:
-        """1: nothing is divided."""
         del axis
         return 1
 
     def unroll(self, iterations: int) -> bool:
-        """False: there are no collectives."""
+        """Whether a loop with collectives in its body must be unrolled (see `halcyon.step.compilation`)."""
         del iterations
         return False
 
 
-_partition: ContextVar[Partition] = ContextVar("halcyon-partition", default=OneDevice())  # noqa: B039 - it has no state
+_partition: ContextVar[Partition] = ContextVar("halcyon-partition", default=Partition())  # noqa: B039 - it has no state
 
 
 @contextlib.contextmanager

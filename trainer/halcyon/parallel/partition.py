@@ -25,12 +25,12 @@ from haliax import Axis, NamedArray
 from jax.sharding import Mesh, PartitionSpec
 
 from halcyon.models.axes import BATCH, EMBED, EXPERTS, POSITION, is_named
-from halcyon.models.partition import Result, Shard, partitioned
+from halcyon.models.partition import Partition, Result, Shard, partitioned
 from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, POSITION_AXES_BETWEEN, AxisTable, mesh_axes, open_axes
 
 
 @dataclass(frozen=True)
-class MeshShard:
+class MeshShard(Shard):
     """The position of one device among the devices that compute together.
 
     Attributes:
@@ -122,7 +122,6 @@ def by_group(
     parameters: Any,
     shared: Any,
     *,
-    rows_at: int,
     gathered: bool,
     part: Callable[[Any], Any] = lambda parameters: parameters,
 ) -> Any:
@@ -135,10 +134,9 @@ def by_group(
     Args:
         function: Takes the group's part of the batch, the parameters and `shared`; returns its part of two sums: a tree
             of scalars, and a tree like `part` of the parameters.
-        batch: Tree of arrays whose axis number `rows_at` is the rows of a batch.
+        batch: Tree of arrays [microbatches, batch, ...].
         parameters: Tree of named arrays, split by `PARAMETER_AXES`.
         shared: Tree of arrays of which every device has the whole.
-        rows_at: Number of the axis of rows.
         gathered: Whether each device holds the parameters, and their sums, unsplit over ``fsdp`` during the
             computation.
         part: Of the parameters, the part that the second sum is like, such as the trained ones. Default: all.
@@ -157,7 +155,7 @@ def by_group(
             return jax.tree.map(here.sum_over_batch, scalars), _on_each_device(here.reduced, sums)
 
     out = (PartitionSpec(), _specs(here, part(parameters)))
-    return _in_groups(here, one, rows_at, out)(batch, parameters, shared)
+    return _in_groups(here, one, out)(batch, parameters, shared)
 
 
 def digests_by_device(
@@ -166,8 +164,6 @@ def digests_by_device(
     batch: Any,
     parameters: Any,
     shared: Any,
-    *,
-    rows_at: int,
 ) -> jax.Array:
     """What each device has of the two sums of `by_group` before any sum over groups, as a digest.
 
@@ -177,7 +173,6 @@ def digests_by_device(
         batch: See `by_group`.
         parameters: See `by_group`.
         shared: See `by_group`.
-        rows_at: See `by_group`.
 
     Returns:
         uint32 [*sizes of the mesh axes, words].
@@ -191,7 +186,7 @@ def digests_by_device(
         with computing_here():
             return _digests(digest, function(batch, parameters, shared))
 
-    return _in_groups(here, one, rows_at, _by_device(sizes))(batch, parameters, shared)
+    return _in_groups(here, one, _by_device(sizes))(batch, parameters, shared)
 
 
 def _groups(gathered: bool) -> dict[str, int]:
@@ -203,9 +198,9 @@ def _groups(gathered: bool) -> dict[str, int]:
     return {name: size for name, size in open_axes().items() if name in names and size > 1}
 
 
-def _in_groups(here: MeshShard, one: Callable[[Any, Any, Any], Any], rows_at: int, out: Any) -> Callable[..., Any]:
+def _in_groups(here: MeshShard, one: Callable[[Any, Any, Any], Any], out: Any) -> Callable[..., Any]:
     def run(batch: Any, parameters: Any, shared: Any) -> Any:
-        rows = PartitionSpec(*(None,) * rows_at, tuple(here.sizes))
+        rows = PartitionSpec(None, tuple(here.sizes))
         in_specs = (rows, _specs(here, parameters), PartitionSpec())
         split = jax.shard_map(one, in_specs=in_specs, out_specs=out, axis_names=set(here.sizes), check_vma=False)
         return split(batch, parameters, shared)
@@ -265,7 +260,7 @@ An unrolled loop compiles more slowly and is larger; it saves a part of a restar
 """
 
 
-class MeshPartition:
+class MeshPartition(Partition):
     """Implements `halcyon.models.partition.Partition` for the mesh of the context."""
 
     def by_device(

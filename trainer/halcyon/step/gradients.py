@@ -89,7 +89,6 @@ class Gradients:
             batch,
             (varied, rest),
             step,
-            rows_at=1,
             gathered=self.gather_once,
             part=lambda parts: parts[0],
         )
@@ -100,7 +99,7 @@ class Gradients:
         """The digest of what each device has of the first microbatch before the sum over groups: [*sizes of the mesh
         axes, words].
         """
-        return digests_by_device(digest, self._of_first, batch, (varied, rest), step, rows_at=1)
+        return digests_by_device(digest, self._of_first, batch, (varied, rest), step)
 
     @property
     def _gradient(self) -> Callable[..., tuple[Varied, Sums]]:
