@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from halcyon_operator.decide.tell.pods import HELD_SECONDS
 from halcyon_operator.observe.memory import PodEndings
 from halcyon_operator.observe.pod_events import MISSING_PAUSE_SECONDS
 from halcyon_operator.observe.watch_cache import WatchCache
@@ -15,8 +16,9 @@ from halcyon_operator.run.app import handlers, kopf_settings
 from halcyon_operator.run.health import WriteWatch
 from halcyon_operator.run.work_queue import WorkQueue
 from tests.operator.builders import run
-from tests.operator.simulation import SimulatedCluster
+from tests.operator.simulation import PODS, SimulatedCluster, _slice
 from tests.operator.test_crashes import cleaned_up, crashed_all, edited, evicted_all
+from tests.operator.test_held_pods import END, held
 from tests.operator.test_pod_events import hang
 
 HELPERS = Path(__file__).parents[2] / "charts" / "halcyon" / "templates" / "_helpers.tpl"
@@ -52,13 +54,14 @@ def loses_a_pod(cluster: SimulatedCluster) -> None:
     assert "restarts" not in cluster.jobset.get("status", {})
 
 
-def loses_a_deleted_pod(cluster: SimulatedCluster) -> None:
-    """A pod is deleted, its containers have ended, and the kubelet has not removed it yet."""
+def holds_a_pod(cluster: SimulatedCluster) -> None:
+    """The trainer of a pod has ended, and another container keeps the pod alive."""
     cluster.settle()
     cluster.train(50)
     cluster.settle()
-    cluster.evict()
-    cluster.lose_pod()
+    place = next(place for place in cluster.api.objects if place.startswith(PODS) and _slice(place) == 1)
+    cluster.api.objects[place] = held(42, slice_index=1) | {"metadata": cluster.api.objects[place]["metadata"]}
+    cluster.now += END + HELD_SECONDS
     asyncio.run(cluster.reconcile_once())
 
 
@@ -75,7 +78,7 @@ def granted() -> set[tuple[str, str]]:
 
 def test_the_granted_rights_are_exactly_the_used_ones() -> None:
     used: set[tuple[str, str]] = set()
-    for story in (edited, evicted_all, crashed_all, cleaned_up, hangs, loses_a_pod, loses_a_deleted_pod):
+    for story in (edited, evicted_all, crashed_all, cleaned_up, hangs, loses_a_pod, holds_a_pod):
         cluster = SimulatedCluster(run())
         story(cluster)
         used |= cluster.api.used

@@ -86,8 +86,7 @@ def _next(observed: Observed, change: Change, wanted_hash: str, now: datetime) -
     decision = _without_planner(_with_probe(carry_out(step, situation), step, observed, now), step, observed)
     decision = pods.with_held_pods(decision, observed, step, situation.jobset, now)
     if isinstance(step, steps.Keep):
-        gone = pods.pods_to_remove(observed, status, step.jobset)
-        gone += pods.jobs_to_replace(observed, status, step.jobset, now)
+        gone = pods.jobs_to_replace(observed, status, step.jobset, now)
         decision = replace(decision, delete=decision.delete + gone)
     return decision
 

@@ -176,8 +176,6 @@ class PodView:
     """When the last of its containers ended."""
     gone_by: datetime | None = None
     """When its grace period ends; None: the pod is not being deleted."""
-    deleted_by_force: bool = False
-    """Whether it is being deleted without a grace period."""
     job_uid: str = ""
     """Uid of the Job that controls it; empty: none does."""
     sandbox_ready: bool | None = None

@@ -78,8 +78,6 @@ def parse_pod(document: object) -> PodView:
         started_at=min(_container_times(status, "startedAt"), default=None),
         finished_at=max(_container_times(status, "finishedAt"), default=None),
         gone_by=moment(metadata.get("deletionTimestamp")),
-        deleted_by_force=metadata.get("deletionTimestamp") is not None
-        and metadata.get("deletionGracePeriodSeconds") == 0,
         sandbox_ready=_sandbox_ready(status),
         save_token=_save_token(document),
         run_uid=text(value_at(metadata, "labels", names.LABEL_RUN_UID)),

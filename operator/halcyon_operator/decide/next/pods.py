@@ -29,13 +29,12 @@ from halcyon_operator.decide.next.steps import Finish, Finished, Stall, StayStal
 from halcyon_operator.decide.tell.pods import HELD_SECONDS, held_clause, held_container, on_node, with_stuck_description
 from halcyon_operator.model.decision import Decision, Deletion, Event
 from halcyon_operator.model.endings import cause_of, fails_job
-from halcyon_operator.model.history import group_of
 from halcyon_operator.model.ownership import is_own
 from halcyon_operator.model.views import JobSetView, Observed, PodEnding, PodView, ProcessGroup
 
 _WAITING_PHASES = ("Pending", "Starting", "Restarting", "Suspending")
 MAX_PODS = 64
-"""In a larger process group no pod is deleted: the load of the requests on the API server is not worth the seconds."""
+"""Most Jobs that are deleted at once: the load of the requests on the API server is not worth the seconds."""
 REPLACED_SECONDS = 600.0
 """Time after which the pod of a process may be replaced without the Job's pause again."""
 
@@ -143,27 +142,6 @@ def with_stuck_pods(decision: Decision, observed: Observed, now: datetime) -> De
         for pod in ours
     )
     return replace(decision, status=status, delete=decision.delete + gone, events=decision.events + events)
-
-
-def pods_to_remove(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> tuple[Deletion, ...]:
-    """The deleted pods whose containers have ended: deleted again without their grace period, because the kubelet would
-    remove them in its next round. The Job's finalizer keeps each until the Job has counted it.
-
-    Args:
-        observed: The observation.
-        status: The run's status after this reconcile.
-        jobset: The JobSet of the present attempt.
-    """
-    if jobset.deleting or jobset.suspended:
-        return ()
-    group, own = group_of(status, jobset), frozenset({jobset.uid} - {""})
-    pods = [
-        pod
-        for pod in observed.pods
-        if is_own(pod, observed.run, own) and pod.group.attempt == group.attempt and pod.group <= group
-    ]
-    failed = [pod for pod in pods if pod.deleting and pod.phase == "Failed" and not pod.deleted_by_force]
-    return tuple(Deletion("Pod", pod.name, pod.uid, force=True) for pod in failed if len(pods) <= MAX_PODS)
 
 
 def jobs_to_replace(
