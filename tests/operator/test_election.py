@@ -10,17 +10,17 @@ import pytest
 from hypothesis import strategies as st
 
 from halcyon_operator.kube.election import (
+    HOLD_SECONDS,
+    LEASE_SECONDS,
     LONGEST_LEASE_SECONDS,
+    POLL_SECONDS,
     Election,
     LeaseRecord,
-    Terms,
     lease_document,
     parse_lease,
 )
 from tests.examples_tried import holds_for, tried_with
 from tests.operator.builders import at
-
-TERMS = Terms()
 
 
 class Server:
@@ -52,7 +52,7 @@ def turn(candidate: Election, server: Server, now: float, *, answered: bool = Tr
 
 
 def test_the_first_candidate_leads_and_the_second_waits() -> None:
-    server, first, second = Server(), Election("first", TERMS), Election("second", TERMS)
+    server, first, second = Server(), Election("first"), Election("second")
     turn(first, server, 0)
     turn(second, server, 0.5)
     assert (first.leads(1), second.leads(1), second.holder) == (True, False, "first")
@@ -64,31 +64,31 @@ def test_the_first_candidate_leads_and_the_second_waits() -> None:
 
 
 def test_a_killed_leader_is_replaced_within_one_lease_and_two_polls() -> None:
-    server, first, second = Server(), Election("first", TERMS), Election("second", TERMS)
+    server, first, second = Server(), Election("first"), Election("second")
     turn(first, server, 0)
     now = 0.0
     while not second.leads(now):
-        now += TERMS.poll_seconds
+        now += POLL_SECONDS
         turn(second, server, now)
-    assert TERMS.lease_seconds <= now <= TERMS.lease_seconds + 2 * TERMS.poll_seconds < 20
+    assert LEASE_SECONDS <= now <= LEASE_SECONDS + 2 * POLL_SECONDS < 20
     assert (server.record.holder, server.record.transitions) == ("second", 1)
 
 
 def test_a_leader_that_cannot_renew_stops_before_another_may_begin() -> None:
-    server, first, second = Server(), Election("first", TERMS), Election("second", TERMS)
+    server, first, second = Server(), Election("first"), Election("second")
     turn(first, server, 0)
     turn(second, server, 0)
     turn(first, server, 2, arrives=False)
-    assert first.leads(TERMS.hold_seconds - 0.01)
-    assert not first.leads(TERMS.hold_seconds)
-    turn(second, server, TERMS.lease_seconds - 0.01)
-    assert not second.leads(TERMS.lease_seconds - 0.01)
-    turn(second, server, TERMS.lease_seconds)
-    assert second.leads(TERMS.lease_seconds)
+    assert first.leads(HOLD_SECONDS - 0.01)
+    assert not first.leads(HOLD_SECONDS)
+    turn(second, server, LEASE_SECONDS - 0.01)
+    assert not second.leads(LEASE_SECONDS - 0.01)
+    turn(second, server, LEASE_SECONDS)
+    assert second.leads(LEASE_SECONDS)
 
 
 def test_a_leader_that_continues_late_knows_at_once_that_it_lost_the_lease() -> None:
-    server, first, second = Server(), Election("first", TERMS), Election("second", TERMS)
+    server, first, second = Server(), Election("first"), Election("second")
     turn(first, server, 0)
     turn(second, server, 1)
     turn(second, server, 20)
@@ -101,16 +101,16 @@ def test_a_leader_that_continues_late_knows_at_once_that_it_lost_the_lease() -> 
 
 
 def test_a_renewal_whose_answer_is_lost_does_not_count() -> None:
-    server, first = Server(), Election("first", TERMS)
+    server, first = Server(), Election("first")
     turn(first, server, 0)
     turn(first, server, 6, answered=False)
-    assert not first.leads(TERMS.hold_seconds)
+    assert not first.leads(HOLD_SECONDS)
     turn(first, server, 9)
     assert first.leads(9), "the Lease is still its own: it must read it and renew it"
 
 
 def test_a_released_lease_is_taken_at_the_next_poll() -> None:
-    server, first, second = Server(), Election("first", TERMS), Election("second", TERMS)
+    server, first, second = Server(), Election("first"), Election("second")
     turn(first, server, 0)
     turn(second, server, 0.5)
     released = first.release(at(1))
@@ -124,7 +124,7 @@ def test_a_released_lease_is_taken_at_the_next_poll() -> None:
 
 
 def test_a_restarted_container_continues_to_lead_under_its_pods_name() -> None:
-    server, before, after = Server(), Election("pod-a", TERMS), Election("pod-a", TERMS)
+    server, before, after = Server(), Election("pod-a"), Election("pod-a")
     turn(before, server, 0)
     turn(after, server, 1)
     assert after.leads(1)
@@ -132,7 +132,7 @@ def test_a_restarted_container_continues_to_lead_under_its_pods_name() -> None:
 
 @pytest.mark.parametrize("seconds", [0, 10**9])
 def test_a_damaged_lease_delays_a_candidate_for_a_bounded_time(seconds: int) -> None:
-    server, first = Server(), Election("first", TERMS)
+    server, first = Server(), Election("first")
     server.write(LeaseRecord("somebody", seconds, "never", "never", -5))
     turn(first, server, 0)
     turn(first, server, LONGEST_LEASE_SECONDS)
@@ -164,14 +164,14 @@ def check_two_candidates_never_hold_the_lease_at_the_same_time(
     story: list[tuple[str, float, str, float, float]],
 ) -> None:
     server, now, deaths = Server(), 0.0, 0
-    candidates = {name: Election(name, TERMS) for name in "abc"}
+    candidates = {name: Election(name) for name in "abc"}
     holds: dict[str, float] = {}
     for name, pause, fate, there, back in story:
         now += pause
         candidate = candidates[name]
         if fate == "dies":
             deaths += 1
-            candidates[name] = Election(f"{name}-{deaths}", TERMS)
+            candidates[name] = Election(f"{name}-{deaths}")
             continue
         if fate == "release":
             record = candidate.release(at(now))
@@ -204,7 +204,7 @@ def test_a_written_lease_is_read_back_unchanged() -> None:
     document = lease_document(record, "halcyon-system", "halcyon")
     assert parse_lease(document) == record
     assert document["metadata"] == {"name": "halcyon", "namespace": "halcyon-system", "resourceVersion": "7"}
-    fresh = Election("me", TERMS)
+    fresh = Election("me")
     fresh.record_read(LeaseRecord(), 0)
     proposal = fresh.proposal(0, at(0) + timedelta(microseconds=5))
     assert proposal is not None

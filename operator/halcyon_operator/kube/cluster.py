@@ -1,8 +1,8 @@
 """Everything that the operator reads from the cluster and writes to it, and so the list of its rights.
 
 Lists are read from the API server, never from the watch cache. ConfigMaps and JobSets are only created and deleted: the
-objects of an attempt never change, but for a deadline without effect that makes the Job controller act at once. A
-create fails if the name exists, so the operator never takes over an object of another owner."""
+objects of an attempt never change. A create fails if the name exists, so the operator never takes over an object of
+another owner."""
 
 from __future__ import annotations
 

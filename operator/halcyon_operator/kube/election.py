@@ -1,10 +1,10 @@
 """Leader election: which operator process may write, by one Lease of coordination.k8s.io. Pure: clocks are arguments.
 
-The holder renews the Lease every `renew_seconds`. It may write to the cluster until `hold_seconds` after the start of
+The holder renews the Lease every `RENEW_SECONDS`. It may write to the cluster until `HOLD_SECONDS` after the start of
 its last successful write of the Lease, and not longer, even if the API server, the network or its own process fails
-meanwhile. The other processes wait until the Lease has been unchanged for `lease_seconds` since they saw the last
+meanwhile. The other processes wait until the Lease has been unchanged for `LEASE_SECONDS` since they saw the last
 change; clocks of different machines are never compared. A change is seen after its write has started, so the next
-holder starts at least `lease_seconds - hold_seconds` after the last one stopped. A request in flight ends within that
+holder starts at least `LEASE_SECONDS - HOLD_SECONDS` after the last one stopped. A request in flight ends within that
 time.
 
 A Lease without a holder was released: the first process that sees it may take it."""
@@ -18,22 +18,16 @@ from typing import Any
 from halcyon_operator.model.untrusted import count, mapping, text, value_at
 
 API_VERSION = "coordination.k8s.io/v1"
+LEASE_SECONDS = 12.0
+"""Time for which a Lease must be unchanged before another process may take it."""
+HOLD_SECONDS = 8.0
+"""Time after a renewal in which the holder may write; less than `LEASE_SECONDS`."""
+RENEW_SECONDS = 2.0
+"""Interval of the holder's renewals; less than `HOLD_SECONDS`."""
+POLL_SECONDS = 1.0
+"""Interval of the other processes' reads."""
 LONGEST_LEASE_SECONDS = 120.0
 """Longest wait for a Lease, for the case of a damaged Lease. This operator writes only shorter ones."""
-
-
-@dataclass(frozen=True)
-class Terms:
-    """Times of an election, in seconds. `renew_seconds` < `hold_seconds` < `lease_seconds`."""
-
-    lease_seconds: float = 12.0
-    """Time for which a Lease must be unchanged before another process may take it."""
-    hold_seconds: float = 8.0
-    """Time after a renewal in which the holder may write."""
-    renew_seconds: float = 2.0
-    """Interval of the holder's renewals."""
-    poll_seconds: float = 1.0
-    """Interval of the other processes' reads."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +83,10 @@ class Election:
 
     Args:
         identity: The candidate's name, unique among the processes that may still run.
-        terms: The times of the election.
     """
 
-    def __init__(self, identity: str, terms: Terms) -> None:
+    def __init__(self, identity: str) -> None:
         self.identity = identity
-        self.terms = terms
         self._seen = LeaseRecord()
         self._seen_at: float | None = None
         self._held_until: float | None = None
@@ -130,10 +122,10 @@ class Election:
         if self._seen_at is None:
             return None
         seen, stamp = self._seen, wall.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        duration = round(self.terms.lease_seconds)
+        duration = round(LEASE_SECONDS)
         if seen.holder == self.identity:
             return replace(seen, duration_seconds=duration, renewed=stamp)
-        patience = min(max(self.terms.lease_seconds, float(seen.duration_seconds)), LONGEST_LEASE_SECONDS)
+        patience = min(max(LEASE_SECONDS, float(seen.duration_seconds)), LONGEST_LEASE_SECONDS)
         if seen.holder and now - self._seen_at < patience:
             return None
         transitions = min(seen.transitions + 1, 2**31 - 1) if seen.version else 0
@@ -147,7 +139,7 @@ class Election:
             began: When the request was sent.
         """
         self._seen, self._seen_at = record, began
-        self._held_until = began + self.terms.hold_seconds if record.holder == self.identity else None
+        self._held_until = began + HOLD_SECONDS if record.holder == self.identity else None
 
     def begin_write(self) -> None:
         """Record that a write of the Lease has started.

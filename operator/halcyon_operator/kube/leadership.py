@@ -15,11 +15,20 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from halcyon_operator.kube.client import ApiError, Conflict, KubernetesApi, NotFound, path_of
-from halcyon_operator.kube.election import API_VERSION, Election, LeaseRecord, Terms, lease_document, parse_lease
+from halcyon_operator.kube.election import (
+    API_VERSION,
+    POLL_SECONDS,
+    RENEW_SECONDS,
+    Election,
+    LeaseRecord,
+    lease_document,
+    parse_lease,
+)
 from halcyon_operator.kube.tasks import cancelled
 
 logger = logging.getLogger(__name__)
@@ -43,6 +52,7 @@ def process_identity(pod: str) -> str:
     return pod or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
+@dataclass(eq=False)
 class Leadership:
     """Competes for one Lease.
 
@@ -51,35 +61,29 @@ class Leadership:
         namespace: Namespace of the Lease.
         name: Name of the Lease.
         identity: This process's name in the election.
-        terms: The times of the election.
         clock: Seconds, see `seconds`.
         wall: The wall clock, for the times in the Lease.
     """
 
-    def __init__(
-        self,
-        api: KubernetesApi,
-        namespace: str,
-        name: str,
-        identity: str,
-        terms: Terms | None = None,
-        clock: Callable[[], float] = seconds,
-        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
-        self._api = api
-        self._namespace, self._name = namespace, name
-        self._election = Election(identity, terms or Terms())
-        self._clock, self._wall = clock, wall
+    api: KubernetesApi
+    namespace: str
+    name: str
+    identity: str
+    clock: Callable[[], float] = seconds
+    wall: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def __post_init__(self) -> None:
+        self._election = Election(self.identity)
 
     @property
     def leads(self) -> bool:
         """Whether this process may write now."""
-        return self._election.leads(self._clock())
+        return self._election.leads(self.clock())
 
     @property
     def seconds_left(self) -> float:
         """Seconds for which this process may still write."""
-        return self._election.left(self._clock())
+        return self._election.left(self.clock())
 
     async def campaign(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run the work whenever the Lease is held. When this coroutine is cancelled, release the Lease.
@@ -93,10 +97,10 @@ class Leadership:
                 await self._try()
                 if self.leads and term is None:
                     logger.info(
-                        "leading: lease %s/%s is held by %s", self._namespace, self._name, self._election.identity
+                        "leading: lease %s/%s is held by %s", self.namespace, self.name, self._election.identity
                     )
                     term = asyncio.create_task(work())
-                pause = self._election.terms.renew_seconds if self.leads else self._election.terms.poll_seconds
+                pause = RENEW_SECONDS if self.leads else POLL_SECONDS
                 if term is None:
                     await asyncio.sleep(pause)
                     continue
@@ -107,7 +111,7 @@ class Leadership:
                     return
                 if not self.leads:
                     logger.warning(
-                        "not leading any more: lease %s/%s could not be renewed in time", self._namespace, self._name
+                        "not leading any more: lease %s/%s could not be renewed in time", self.namespace, self.name
                     )
                     await cancelled([term])
                     term = None
@@ -122,41 +126,41 @@ class Leadership:
             async with asyncio.timeout(limit):
                 if not self._election.known:
                     await self._look()
-                if (proposal := self._election.proposal(self._clock(), self._wall())) is not None:
+                if (proposal := self._election.proposal(self.clock(), self.wall())) is not None:
                     await self._write(proposal)
         except (TimeoutError, ApiError) as error:
             if not isinstance(error, Conflict):  # Another process was faster.
-                logger.warning("lease %s/%s: %s", self._namespace, self._name, str(error) or "no answer in time")
+                logger.warning("lease %s/%s: %s", self.namespace, self.name, str(error) or "no answer in time")
 
     async def _look(self) -> None:
         try:
-            document = await self._api.request("GET", self._path(), "leases")
+            document = await self.api.request("GET", self._path(), "leases")
         except NotFound:
             document = {}
-        self._election.record_read(parse_lease(document), self._clock())
+        self._election.record_read(parse_lease(document), self.clock())
 
     async def _write(self, record: LeaseRecord) -> None:
-        began = self._clock()
-        body = lease_document(record, self._namespace, self._name)
+        began = self.clock()
+        body = lease_document(record, self.namespace, self.name)
         # The result of the write is unknown until its answer arrives.
         self._election.begin_write()
         if record.version:
-            written = await self._api.request("PUT", self._path(), "leases", body=body, fenced=False)
+            written = await self.api.request("PUT", self._path(), "leases", body=body, fenced=False)
         else:
-            written = await self._api.request(
-                "POST", path_of(API_VERSION, "leases", self._namespace), "leases", body=body, fenced=False
+            written = await self.api.request(
+                "POST", path_of(API_VERSION, "leases", self.namespace), "leases", body=body, fenced=False
             )
         self._election.record_write(parse_lease(written), began)
 
     async def _release(self) -> None:
-        """Release the Lease, so that the next process takes it within a second and not only after `lease_seconds`."""
-        record = self._election.release(self._wall())
+        """Release the Lease, so that the next process takes it within a second and not only after `LEASE_SECONDS`."""
+        record = self._election.release(self.wall())
         if record is None:
             return
         with contextlib.suppress(ApiError, TimeoutError):
             async with asyncio.timeout(REQUEST_SECONDS):
                 await self._write(record)
-                logger.info("released lease %s/%s", self._namespace, self._name)
+                logger.info("released lease %s/%s", self.namespace, self.name)
 
     def _path(self) -> str:
-        return path_of(API_VERSION, "leases", self._namespace, self._name)
+        return path_of(API_VERSION, "leases", self.namespace, self.name)
