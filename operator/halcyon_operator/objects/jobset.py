@@ -277,53 +277,24 @@ def role_of(document: object) -> Role:
 
 def build_probe(plan: ProbePlan) -> Manifest:
     """The JobSet of a probe."""
-    run, spec, settings = plan.run, plan.spec, plan.settings
-    wanted = on_slices(spec, max(usable_slices(spec)))
-    requirements = node_requirements(wanted, plan.avoided, settings.pod_memory)
-    labels = settings.trainer_pods.labels | spec.scheduling.labels | labels_of(run)
-    labels |= {names.LABEL_ROLE: names.ROLE_PROBE}
-    pod_context, container_context = probe_security(settings.trainer_pods, spec.accelerator.row)
-    container: dict[str, Any] = {
-        "name": _PROBE_CONTAINER,
-        "image": spec.image or settings.trainer_image,
-        "imagePullPolicy": spec.image_pull_policy,
-        "command": _PAUSE,
-        "securityContext": container_context,
-        "resources": requirements.resources,
-    }
-    pod = _short_pod(pod_context, container)
-    optional = {
-        "nodeSelector": requirements.node_selector,
-        "tolerations": requirements.tolerations,
-        "affinity": requirements.affinity,
-        "priorityClassName": settings.probes.priority_class.name,
-        "imagePullSecrets": [{"name": name} for name in settings.trainer_pods.image_pull_secrets],
-    }
-    template = {
-        "metadata": {"labels": labels},
-        "spec": pod | {name: value for name, value in optional.items() if value},
-    }
-    return jobset_manifest(
-        metadata_of(run, names.probe_name(run.name), labels, requirements.jobset_annotations),
-        plan.slices,
-        wanted.accelerator.resolve().hosts_per_slice,
-        labels,
-        {"backoffLimit": _REPLACEMENTS, "template": template},
-        _WITHOUT_NETWORK,
+    wanted = on_slices(plan.spec, max(usable_slices(plan.spec)))
+    requirements = node_requirements(wanted, plan.avoided, plan.settings.pod_memory)
+    return _short_jobset(
+        plan,
+        names.probe_name(plan.run.name),
+        {names.LABEL_ROLE: names.ROLE_PROBE},
+        requirements.jobset_annotations,
+        (plan.slices, wanted.accelerator.resolve().hosts_per_slice),
+        {},
+        {
+            "nodeSelector": requirements.node_selector,
+            "tolerations": requirements.tolerations,
+            "affinity": requirements.affinity,
+            "priorityClassName": plan.settings.probes.priority_class.name,
+        },
+        {},
+        {"name": _PROBE_CONTAINER, "command": _PAUSE, "resources": requirements.resources},
     )
-
-
-def _short_pod(security: dict[str, Any], container: dict[str, Any]) -> dict[str, Any]:
-    """The spec of a pod that saves nothing, so it may end at once."""
-    return {
-        # The Job decides whether there is a new pod, which the scheduler queues again; no container restarts in place.
-        "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": 1,
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "securityContext": security,
-        "containers": [container],
-    }
 
 
 def build_planner(plan: PlannerPlan) -> Manifest:
@@ -332,48 +303,18 @@ def build_planner(plan: PlannerPlan) -> Manifest:
 
     The run document is in an annotation of the pod, so that it needs no further object.
     """
-    run, spec, settings = plan.run, plan.spec, plan.settings
-    planning = settings.planning
-    labels = settings.trainer_pods.labels | spec.scheduling.labels | labels_of(run)
-    labels |= {names.LABEL_ROLE: names.ROLE_PLAN, names.LABEL_PLAN: plan.hash}
-    pod_context, container_context = probe_security(settings.trainer_pods, spec.accelerator.row)
+    planning = plan.settings.planning
     amounts = {"cpu": planning.cpu} | ({} if planning.memory == NO_MEMORY else {"memory": planning.memory})
     document = f"{names.RUN_DOCUMENT_DIRECTORY}/{names.RUN_DOCUMENT_KEY}"
-    container: dict[str, Any] = {
-        "name": names.TRAINER_CONTAINER,
-        "image": spec.image or settings.trainer_image,
-        "imagePullPolicy": spec.image_pull_policy,
-        "command": ["halcyon", "plan"],
-        "args": [document, "--report", TERMINATION_LOG],
-        "env": [{"name": "HOME", "value": "/tmp"}],  # noqa: S108 a mount point inside the pod
-        "resources": {"requests": amounts, "limits": {name: amounts[name] for name in amounts if name == "memory"}},
-        "terminationMessagePath": TERMINATION_LOG,
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": container_context,
-        "volumeMounts": [
-            {"name": "run", "mountPath": names.RUN_DOCUMENT_DIRECTORY, "readOnly": True},
-            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
-        ],
-    }
     annotated = {"fieldPath": f"metadata.annotations['{names.ANNOTATION_DOCUMENT}']"}
-    volumes = [
-        {"name": "run", "downwardAPI": {"items": [{"path": names.RUN_DOCUMENT_KEY, "fieldRef": annotated}]}},
-        {"name": "tmp", "emptyDir": {"sizeLimit": TMP_SIZE_LIMIT}},
-    ]
-    pod = _short_pod(pod_context, container) | {"volumes": volumes}
-    secrets = [{"name": name} for name in settings.trainer_pods.image_pull_secrets]
-    template = {
-        "metadata": {"labels": labels, "annotations": {names.ANNOTATION_DOCUMENT: dump(run_document(run, spec))}},
-        "spec": pod | ({"imagePullSecrets": secrets} if secrets else {}),
-    }
-    return jobset_manifest(
-        metadata_of(run, names.plan_name(run.name), labels),
-        1,
-        1,
-        labels,
+    return _short_jobset(
+        plan,
+        names.plan_name(plan.run.name),
+        {names.LABEL_ROLE: names.ROLE_PLAN, names.LABEL_PLAN: plan.hash},
+        {},
+        (1, 1),
         {
             # A pod that a node rejected or lost is replaced after a growing pause; only the program's own end fails.
-            "backoffLimit": _REPLACEMENTS,
             "podFailurePolicy": {
                 "rules": [
                     {"action": "Ignore", "onPodConditions": _DISRUPTED},
@@ -381,8 +322,81 @@ def build_planner(plan: PlannerPlan) -> Manifest:
                 ]
             },
             "activeDeadlineSeconds": planning.seconds,
-            "template": template,
         },
+        {
+            "volumes": [
+                {"name": "run", "downwardAPI": {"items": [{"path": names.RUN_DOCUMENT_KEY, "fieldRef": annotated}]}},
+                {"name": "tmp", "emptyDir": {"sizeLimit": TMP_SIZE_LIMIT}},
+            ]
+        },
+        {names.ANNOTATION_DOCUMENT: dump(run_document(plan.run, plan.spec))},
+        {
+            "name": names.TRAINER_CONTAINER,
+            "command": ["halcyon", "plan"],
+            "args": [document, "--report", TERMINATION_LOG],
+            "env": [{"name": "HOME", "value": "/tmp"}],  # noqa: S108 a mount point inside the pod
+            "resources": {"requests": amounts, "limits": {name: amounts[name] for name in amounts if name == "memory"}},
+            "terminationMessagePath": TERMINATION_LOG,
+            "terminationMessagePolicy": "FallbackToLogsOnError",
+            "volumeMounts": [
+                {"name": "run", "mountPath": names.RUN_DOCUMENT_DIRECTORY, "readOnly": True},
+                {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
+            ],
+        },
+    )
+
+
+def _short_jobset(
+    plan: ProbePlan | PlannerPlan,
+    name: str,
+    role: dict[str, str],
+    annotations: dict[str, str],
+    size: tuple[int, int],
+    job: dict[str, Any],
+    pod: dict[str, Any],
+    pod_annotations: dict[str, str],
+    container: dict[str, Any],
+) -> Manifest:
+    """A JobSet whose pods save nothing, so they may end at once.
+
+    Args:
+        plan: The run.
+        name: Its name.
+        role: Labels that say what it is for.
+        annotations: Its annotations.
+        size: Number of Jobs, and of pods of each.
+        job: Further fields of a Job's spec.
+        pod: Further fields of a pod's spec; empty ones are left out.
+        pod_annotations: Annotations of the pods.
+        container: Further fields of the container.
+    """
+    run, spec, settings = plan.run, plan.spec, plan.settings
+    labels = settings.trainer_pods.labels | spec.scheduling.labels | labels_of(run) | role
+    pod_context, container_context = probe_security(settings.trainer_pods, spec.accelerator.row)
+    container |= {
+        "image": spec.image or settings.trainer_image,
+        "imagePullPolicy": spec.image_pull_policy,
+        "securityContext": container_context,
+    }
+    pod |= {
+        # The Job decides whether there is a new pod, which the scheduler queues again; no container restarts in place.
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 1,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": pod_context,
+        "containers": [container],
+        "imagePullSecrets": [{"name": name} for name in settings.trainer_pods.image_pull_secrets],
+    }
+    template = {
+        "metadata": {"labels": labels} | ({"annotations": pod_annotations} if pod_annotations else {}),
+        "spec": {name: value for name, value in pod.items() if value or value is False},
+    }
+    return jobset_manifest(
+        metadata_of(run, name, labels, annotations),
+        *size,
+        labels,
+        job | {"backoffLimit": _REPLACEMENTS, "template": template},
         _WITHOUT_NETWORK,
     )
 
