@@ -354,7 +354,7 @@ def test_a_trainer_that_answers_is_waited_for_and_its_first_answer_is_reported()
 def test_a_leader_that_stands_down_reports_no_runs() -> None:
     cluster = WatchedCluster(run())
     cluster.settle()
-    metrics: Metrics = cluster.controller._metrics
+    metrics: Metrics = cluster.controller.metrics
     assert metrics.registry.get_sample_value("halcyon_operator_runs", {"phase": "Starting"}) == 1
     cluster.controller.stop_managing()
     assert metrics.registry.get_sample_value("halcyon_operator_runs", {"phase": "Starting"}) == 0

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -48,6 +49,7 @@ HEAD_AGE_SECONDS = 10.0
 """Longest age of a reading of HEAD while an attempt runs. A decision about a new attempt needs a new reading."""
 
 
+@dataclass(eq=False)
 class Observer:
     """Observes runs.
 
@@ -65,34 +67,22 @@ class Observer:
         warnings: Reads warnings about late pods; None: their events are not read.
     """
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        heads: HeadReads,
-        trainers: Polls,
-        pod_endings: PodEndings,
-        settings: Settings,
-        nodes: NodeNotices | None = None,
-        token: Callable[[], str] = lambda: secrets.token_urlsafe(24),
-        cache: WatchCache | None = None,
-        pace: Callable[[], float] = lambda: 0.0,
-        workloads: Workloads | None = None,
-        warnings: PodEvents | None = None,
-        timer: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._cluster = cluster
-        self._heads = heads
-        self._trainers = trainers
-        self._pod_endings = pod_endings
-        self._settings = settings
-        self._nodes = nodes
-        self._token = token
-        self._cache = cache
-        self._pace = pace
-        self._workloads = workloads
-        self._warnings = warnings
+    cluster: Cluster
+    heads: HeadReads
+    trainers: Polls
+    pod_endings: PodEndings
+    settings: Settings
+    nodes: NodeNotices | None = None
+    token: Callable[[], str] = lambda: secrets.token_urlsafe(24)
+    cache: WatchCache | None = None
+    pace: Callable[[], float] = lambda: 0.0
+    workloads: Workloads | None = None
+    warnings: PodEvents | None = None
+    timer: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
         self._own = OwnJobSets()
-        self._deletions = SeenDeletions(timer)
+        self._deletions = SeenDeletions(self.timer)
 
     async def observe_from_cache(
         self, namespace: str, name: str, progress_written_at: datetime | None
@@ -101,19 +91,19 @@ class Observer:
         runs.
         """
         key = namespace, name
-        run = self._cache.run(key) if self._cache is not None else None
-        if run is None or self._cache is None or run.defaults_due:
+        run = self.cache.run(key) if self.cache is not None else None
+        if run is None or self.cache is None or run.defaults_due:
             return None
-        found = self._cache.jobsets(key)
+        found = self.cache.jobsets(key)
         if not any(_at_work(run, seen.view) for seen in found if seen.role == "attempt"):
             return None
-        age = max(MAX_WORKLOAD_AGE_SECONDS, self._pace())
-        return await self._complete(key, run, found, self._cache.pods(key), progress_written_at, age)
+        age = max(MAX_WORKLOAD_AGE_SECONDS, self.pace())
+        return await self._complete(key, run, found, self.cache.pods(key), progress_written_at, age)
 
     def record_write(self, document: object) -> None:
         """Record the written version of a run, which the watch shows only later."""
-        if self._cache is not None:
-            self._cache.saw_run(document)
+        if self.cache is not None:
+            self.cache.saw_run(document)
 
     async def observe(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
         """The observation of a run from the API server; None if there is no such run.
@@ -123,32 +113,32 @@ class Observer:
         """
         key = namespace, name
         document, jobset_documents, seen = await asyncio.gather(
-            self._cluster.run(namespace, name),
-            self._cluster.jobsets(namespace, name),
-            self._cluster.pods(namespace, name, SeenPod),
+            self.cluster.run(namespace, name),
+            self.cluster.jobsets(namespace, name),
+            self.cluster.pods(namespace, name, SeenPod),
         )
-        if self._cache is not None:
-            self._cache.listed(key, document, jobset_documents, seen)
+        if self.cache is not None:
+            self.cache.listed(key, document, jobset_documents, seen)
         if document is None:
             self._deletions.forget(key)
-            if self._nodes is not None:
-                self._nodes.forget(key)
+            if self.nodes is not None:
+                self.nodes.forget(key)
             return None
         run = parse_run_view(document)
         if run.defaults_due and not run.deleting:
             run = parse_run_view(document, await self._defaults(document, run))
         for pod in seen:
-            self._pod_endings.record(key, pod.view)
+            self.pod_endings.record(key, pod.view)
         found = tuple(map(SeenJobSet, jobset_documents))
         earlier = () if run.status.attempt else _of_earlier_runs(run, seen)
         return await self._complete(key, run, found, seen, progress_written_at, 0.0, earlier)
 
     async def observe_objects(self, namespace: str, name: str) -> Observed | None:
         """The run and its JobSets alone, for a run whose observation or decision failed."""
-        document = await self._cluster.run(namespace, name)
-        found = map(SeenJobSet, await self._cluster.jobsets(namespace, name))
+        document = await self.cluster.run(namespace, name)
+        found = map(SeenJobSet, await self.cluster.jobsets(namespace, name))
         jobsets = tuple(one.view for one in found if one.role == "attempt")
-        return None if document is None else Observed(parse_run_view(document), self._settings, jobsets)
+        return None if document is None else Observed(parse_run_view(document), self.settings, jobsets)
 
     async def _complete(
         self,
@@ -169,7 +159,7 @@ class Observer:
         if alive is None and run.status.attempt > 0:
             jobsets, config_map = await self._named(run, jobsets)
         elif alive is not None and any(_mounts(pod) for pod in pods):
-            lost = await self._cluster.config_map(run.namespace, alive.name) is None
+            lost = await self.cluster.config_map(run.namespace, alive.name) is None
         head, reading, (origin, origin_root), prerequisites, workload = await asyncio.gather(
             self._head(run, jobsets, pods, alive),
             self._report(run, pods, alive),
@@ -178,11 +168,11 @@ class Observer:
             self._workload(run, alive, workload_age),
         )
         own = self._own.of(run, jobsets)
-        noted = (ending for ending in self._pod_endings.endings(key) if is_own(ending, run, own))
+        noted = (ending for ending in self.pod_endings.endings(key) if is_own(ending, run, own))
         endings, replaced = seen_endings(pods, noted)
         return Observed(
             run=run,
-            settings=self._settings,
+            settings=self.settings,
             jobsets=jobsets,
             pods=pods,
             probe=_probe(run, found, seen),
@@ -203,24 +193,24 @@ class Observer:
             pod_warning=self._warning(key, run, pods, alive),
             notices=self._notices(key, pods),
             workload=workload,
-            fresh_token=self._token(),
-            pace_seconds=self._pace(),
+            fresh_token=self.token(),
+            pace_seconds=self.pace(),
         )
 
     def _warning(
         self, key: RunKey, run: RunView, pods: tuple[PodView, ...], alive: JobSetView | None
     ) -> PodWarning | None:
         """Why the first late pod of the run's process group does not start, or why it has too few pods."""
-        if self._warnings is None or alive is None:
+        if self.warnings is None or alive is None:
             return None
         group = group_of(run.status, alive)
-        return self._warnings.of(key, [pod for pod in pods if pod.group == group], alive, run.status)
+        return self.warnings.of(key, [pod for pod in pods if pod.group == group], alive, run.status)
 
     def _notices(self, key: RunKey, pods: tuple[PodView, ...]) -> tuple[NoticeView, ...]:
         """Maintenance notices of the nodes of the run's pods."""
-        if self._nodes is None:
+        if self.nodes is None:
             return ()
-        return self._nodes.on(key, (pod.node for pod in pods if not pod.over))
+        return self.nodes.on(key, (pod.node for pod in pods if not pod.over))
 
     async def _named(
         self, run: RunView, jobsets: tuple[JobSetView, ...]
@@ -229,8 +219,8 @@ class Observer:
         name = names.jobset_name(run.name, run.status.attempt)
         known = any(jobset.name == name for jobset in jobsets)
         jobset, config_map = await asyncio.gather(
-            _nothing() if known else self._cluster.jobset(run.namespace, name),
-            self._cluster.config_map(run.namespace, name),
+            _nothing() if known else self.cluster.jobset(run.namespace, name),
+            self.cluster.config_map(run.namespace, name),
         )
         found = jobsets if jobset is None else (*jobsets, parse_jobset(jobset))
         return found, None if config_map is None else parse_object("ConfigMap", config_map)
@@ -240,8 +230,8 @@ class Observer:
     ) -> HeadReading:
         if run.spec is None or run.deleting:
             return HeadAbsent()
-        age = max(HEAD_AGE_SECONDS, self._pace()) if alive is not None else 0.0
-        return await self._heads.read((run.namespace, run.name), run.spec.checkpoint, _writers(run, jobsets, pods), age)
+        age = max(HEAD_AGE_SECONDS, self.pace()) if alive is not None else 0.0
+        return await self.heads.read((run.namespace, run.name), run.spec.checkpoint, _writers(run, jobsets, pods), age)
 
     async def _origin(self, run: RunView, alive: JobSetView | None) -> tuple[Prerequisite | None, str | None]:
         """The run of `spec.from` if it has no root yet, and its root.
@@ -258,7 +248,7 @@ class Observer:
             or run.status.checkpoint is not None
         ):
             return None, None
-        source = await self._cluster.run(run.namespace, origin.run)
+        source = await self.cluster.run(run.namespace, origin.run)
         root = root_of_run(source)
         return (parse_prerequisite(origin.run, source) if source is not None and root is None else None), root
 
@@ -268,7 +258,7 @@ class Observer:
         chain: list[Prerequisite] = []
         name = after.run if after is not None else ""
         while name and name not in {run.name, *(other.name for other in chain)} and len(chain) < LONGEST_CHAIN:
-            chain.append(parse_prerequisite(name, await self._cluster.run(run.namespace, name)))
+            chain.append(parse_prerequisite(name, await self.cluster.run(run.namespace, name)))
             name = chain[-1].after
         return tuple(chain)
 
@@ -277,13 +267,13 @@ class Observer:
         `default`.
         """
         name, _ = wanted(document)
-        places = (run.namespace, self._settings.defaults_namespace)
+        places = (run.namespace, self.settings.defaults_namespace)
         namespaces = tuple(dict.fromkeys(filter(None, places))) if name else ()
-        exact = await asyncio.gather(*(self._cluster.defaults(namespace, name) for namespace in namespaces))
+        exact = await asyncio.gather(*(self.cluster.defaults(namespace, name) for namespace in namespaces))
         found = [
             document
             if document is not None or name == DEFAULT_NAME
-            else await self._cluster.defaults(namespace, DEFAULT_NAME)
+            else await self.cluster.defaults(namespace, DEFAULT_NAME)
             for namespace, document in zip(namespaces, exact, strict=True)
         ]
         return FoundDefaults(
@@ -295,9 +285,9 @@ class Observer:
 
     async def _workload(self, run: RunView, alive: JobSetView | None, max_age_seconds: float) -> WorkloadReading | None:
         """The Workload of a run that a queue holds; None for any other run."""
-        if self._workloads is None or alive is None or not (alive.queue and alive.suspended):
+        if self.workloads is None or alive is None or not (alive.queue and alive.suspended):
             return None
-        return await self._workloads.read(run.namespace, alive.uid, max_age_seconds)
+        return await self.workloads.read(run.namespace, alive.uid, max_age_seconds)
 
     async def _report(self, run: RunView, pods: tuple[PodView, ...], alive: JobSetView | None) -> ReportReading:
         if run.spec is None or alive is None or run.deleting:
@@ -306,7 +296,7 @@ class Observer:
         return (
             ReportReading()
             if pod is None
-            else await self._trainers.read((run.namespace, run.name), pod, trainer_port(run))
+            else await self.trainers.read((run.namespace, run.name), pod, trainer_port(run))
         )
 
 

@@ -72,6 +72,7 @@ class _Known:
     request: asyncio.Task[None] | None = None
 
 
+@dataclass(eq=False)
 class PodEvents:
     """The newest warnings about late pods, and about Jobs whose pods are missing.
 
@@ -82,17 +83,12 @@ class PodEvents:
         timer: Seconds, monotonic.
     """
 
-    def __init__(
-        self,
-        events: Cluster,
-        changed: Callable[[RunKey], None],
-        clock: Callable[[], datetime],
-        timer: Callable[[], float],
-    ) -> None:
-        self._events = events
-        self._changed = changed
-        self._clock = clock
-        self._timer = timer
+    events: Cluster
+    changed: Callable[[RunKey], None]
+    clock: Callable[[], datetime]
+    timer: Callable[[], float]
+
+    def __post_init__(self) -> None:
         self._known: Recent[tuple[str, Subject], _Known] = Recent(MAX_REMEMBERED)
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
 
@@ -109,20 +105,20 @@ class PodEvents:
             jobset: The JobSet of its present attempt.
             status: Its status.
         """
-        late = late_pods(pods, self._clock())
+        late = late_pods(pods, self.clock())
         if late and _UID.fullmatch(late[0].uid):
             return self._newest(key, Subject("Pod", late[0].name, late[0].uid, late[0].scheduled_at), PAUSE_SECONDS)
         found = [
             warning
-            for subject in without_pods(pods, jobset, status, self._clock())
+            for subject in without_pods(pods, jobset, status, self.clock())
             if (warning := self._newest(key, subject, MISSING_PAUSE_SECONDS)) is not None
         ]
         return min(found, key=lambda warning: not warning.reason, default=None)
 
     def _newest(self, key: RunKey, subject: Subject, pause: float) -> PodWarning | None:
         known = self._known.recall((key[0], subject), _Known)
-        if known.request is None and self._timer() >= known.due:
-            known.due = self._timer() + pause
+        if known.request is None and self.timer() >= known.due:
+            known.due = self.timer() + pause
             known.request = asyncio.create_task(self._ask(key, subject, known))
         return known.warning
 
@@ -141,13 +137,13 @@ class PodEvents:
         finally:
             known.request = None
         if known.warning != before:
-            self._changed(key)
+            self.changed(key)
 
     async def _warning(self, namespace: str, subject: Subject) -> PodWarning | None:
-        uid = subject.uid or await self._events.job_uid(namespace, subject.name)
+        uid = subject.uid or await self.events.job_uid(namespace, subject.name)
         if uid:
-            return newest_warning(replace(subject, uid=uid), await self._events.warnings(namespace, uid))
-        silent = subject.since is not None and (self._clock() - subject.since).total_seconds() >= SILENT_SECONDS
+            return newest_warning(replace(subject, uid=uid), await self.events.warnings(namespace, uid))
+        silent = subject.since is not None and (self.clock() - subject.since).total_seconds() >= SILENT_SECONDS
         return PodWarning(subject.kind, subject.name, "", "") if silent else None
 
 

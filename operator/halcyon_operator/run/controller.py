@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from halcyon_operator.decide.next.fallback import after_failure
@@ -43,6 +43,7 @@ thousand runs.
 """
 
 
+@dataclass(eq=False)
 class Controller:
     """Reconciles the runs of the queue.
 
@@ -59,29 +60,18 @@ class Controller:
         trainers: Sends requests for checkpoints; None: they are not sent.
     """
 
-    def __init__(
-        self,
-        queue: WorkQueue[RunKey],
-        observer: Observer,
-        cluster: Cluster,
-        pod_endings: PodEndings,
-        metrics: Metrics,
-        echo: WriteWatch,
-        instance: str,
-        clock: Callable[[], datetime],
-        timer: Callable[[], float],
-        trainers: Trainers | None = None,
-    ) -> None:
-        self._queue = queue
-        self._observer = observer
-        self._cluster = cluster
-        self._pod_endings = pod_endings
-        self._metrics = metrics
-        self._echo = echo
-        self._instance = instance
-        self._clock = clock
-        self._timer = timer
-        self._trainers = trainers
+    queue: WorkQueue[RunKey]
+    observer: Observer
+    cluster: Cluster
+    pod_endings: PodEndings
+    metrics: Metrics
+    echo: WriteWatch
+    instance: str
+    clock: Callable[[], datetime]
+    timer: Callable[[], float]
+    trainers: Trainers | None = None
+
+    def __post_init__(self) -> None:
         self._written_at: dict[RunKey, datetime] = {}
         self._refusals: dict[RunKey, str] = {}
         self._posted: Recent[tuple[str, str], None] = Recent(MAX_REMEMBERED_EVENTS)
@@ -91,14 +81,14 @@ class Controller:
     async def work(self) -> None:
         """Reconcile runs as they become due. Never returns."""
         while True:
-            key = await self._queue.get()
-            started = self._at_work[key] = self._timer()
+            key = await self.queue.get()
+            started = self._at_work[key] = self.timer()
             try:
                 await self.reconcile_run(key)
             finally:
                 del self._at_work[key]
-                self._metrics.reconcile_seconds.observe(self._timer() - started)
-                self._queue.done(key)
+                self.metrics.reconcile_seconds.observe(self.timer() - started)
+                self.queue.done(key)
 
     @property
     def longest_reconcile_seconds(self) -> float:
@@ -106,28 +96,28 @@ class Controller:
 
         Every request has a time limit, so a reconcile ends unless the process is stuck.
         """
-        now = self._timer()
+        now = self.timer()
         return max((now - started for started in list(self._at_work.values())), default=0.0)
 
     def check(self, keys: Iterable[RunKey], within_seconds: float) -> None:
         """Reconcile runs without an event, in case an event was lost: from the API server, one run after the other."""
-        keys, now = list(keys), self._timer()
+        keys, now = list(keys), self.timer()
         pause = min(CHECK_SECONDS, within_seconds / max(1, len(keys)))
         for number, key in enumerate(keys, start=1):
             self._check_from.setdefault(key, now + number * pause)
-            self._queue.add_after(key, number * pause)
+            self.queue.add_after(key, number * pause)
 
     def begin(self, keys: Iterable[RunKey]) -> None:
         """Start to manage the runs: queue all of them."""
         for key in keys:
-            self._queue.add(key)
+            self.queue.add(key)
 
     def stop_managing(self) -> None:
         """Stop to manage the runs: another operator does it now.
 
         Drop all state except the posted events, because it gets out of date.
         """
-        self._metrics.stand_down()
+        self.metrics.stand_down()
         self._written_at.clear()
         self._refusals.clear()
         self._check_from.clear()
@@ -137,20 +127,20 @@ class Controller:
         observed: Observed | None = None
         decision: Decision | None = None
         try:
-            if self._timer() < self._check_from.get(key, math.inf):
-                observed, decision = await self._judge(key, self._observer.observe_from_cache)
+            if self.timer() < self._check_from.get(key, math.inf):
+                observed, decision = await self._judge(key, self.observer.observe_from_cache)
             if observed is None or decision is None or not self._is_routine(observed, decision):
-                observed, decision = await self._judge(key, self._observer.observe)
+                observed, decision = await self._judge(key, self.observer.observe)
                 self._check_from.pop(key, None)
             if observed is None or decision is None:
                 self._forget(key)
                 return
             await self._carry_out(key, observed, decision)
         except Conflict as error:
-            self._metrics.reconciles.labels("conflict").inc()
+            self.metrics.reconciles.labels("conflict").inc()
             logger.debug("%s/%s changed meanwhile: %s", *key, error)
-            self._check_from[key] = self._timer()
-            self._queue.add_after(key, CONFLICT_SECONDS)
+            self._check_from[key] = self.timer()
+            self.queue.add_after(key, CONFLICT_SECONDS)
         except ApiError as error:
             delay = self._failed(key, error.retry_after)
             logger.warning("%s/%s: %s; again in %.1f s", *key, error, delay)
@@ -162,10 +152,10 @@ class Controller:
             logger.exception("%s/%s: reconcile failed; again in %.1f s", *key, delay)
             await self._fall_back(key, error)
         else:
-            self._metrics.reconciles.labels("ok").inc()
-            self._queue.succeeded(key)
+            self.metrics.reconciles.labels("ok").inc()
+            self.queue.succeeded(key)
             if decision.requeue_after is not None:
-                self._queue.add_after(key, decision.requeue_after)
+                self.queue.add_after(key, decision.requeue_after)
 
     async def _judge(
         self, key: RunKey, observe: Callable[[str, str, datetime | None], Awaitable[Observed | None]]
@@ -175,7 +165,7 @@ class Controller:
         if observed is None:
             return None, None
         observed = replace(observed, create_refusal=self._refusals.get(key, ""))
-        return observed, reconcile(observed, self._clock())
+        return observed, reconcile(observed, self.clock())
 
     def _is_routine(self, observed: Observed, decision: Decision) -> bool:
         """Whether a decision changes only progress and messages."""
@@ -187,19 +177,19 @@ class Controller:
         run = observed.run
         manifests = [(plan, build(plan)) for plan in decision.create]
         if decision.status is not None:
-            written = await self._cluster.write_status(run, status_document(decision.status))
-            self._echo.record_write(key, value_at(written, "metadata", "resourceVersion"))
-            self._observer.record_write(written)
-            self._written_at[key] = self._clock()
+            written = await self.cluster.write_status(run, status_document(decision.status))
+            self.echo.record_write(key, value_at(written, "metadata", "resourceVersion"))
+            self.observer.record_write(written)
+            self._written_at[key] = self.clock()
             # A recorded conclusion needs no evidence any more.
-            self._pod_endings.prune(key, decision.status.attempt, decision.status.job_set_restarts)
+            self.pod_endings.prune(key, decision.status.attempt, decision.status.job_set_restarts)
         try:
-            self._metrics.saw_run(key, run.status, decision.status or run.status, run.spec)
+            self.metrics.saw_run(key, run.status, decision.status or run.status, run.spec)
         except Exception:
             logger.exception("%s/%s: its metrics are not up to date", *key)
         for deletion in decision.delete:
             logger.info("%s/%s: deleting %s %s", *key, deletion.kind, deletion.name)
-            await self._cluster.delete(run.namespace, deletion)
+            await self.cluster.delete(run.namespace, deletion)
         for plan, manifest in manifests:
             logger.info("%s/%s: creating %s %s", *key, manifest["kind"], manifest["metadata"]["name"])
             if isinstance(plan, ProbePlan):
@@ -213,7 +203,7 @@ class Controller:
 
     async def _ask(self, run: RunView, ask: SaveAsk) -> None:
         """Request a checkpoint. A failed request is sent again at the next reconcile."""
-        problem = await self._trainers.send_save_request(ask) if self._trainers is not None else ""
+        problem = await self.trainers.send_save_request(ask) if self.trainers is not None else ""
         if problem:
             request = ask.request
             message = (
@@ -226,7 +216,7 @@ class Controller:
     async def _create(self, key: RunKey, manifest: dict[str, object]) -> None:
         """Create an object. If the API server rejects it, the next reconcile reports the reason to the user."""
         try:
-            await self._cluster.create(manifest)
+            await self.cluster.create(manifest)
             self._refusals.pop(key, None)
         except Conflict:
             raise
@@ -237,7 +227,7 @@ class Controller:
     async def _create_probe(self, run: RunView, manifest: dict[str, object]) -> None:
         """Create the probe. If the API server rejects it, the run continues without more slices."""
         try:
-            await self._cluster.create(manifest)
+            await self.cluster.create(manifest)
         except ApiError as error:
             message = f"The run cannot probe for room for more slices, and tries again: {error}"
             await self._post(
@@ -250,20 +240,20 @@ class Controller:
             return
         self._posted[known] = None
         logger.info("%s/%s: %s: %s", run.namespace, run.name, event.reason, text(event.message))
-        await self._cluster.post(run, event, self._instance, self._clock())
+        await self.cluster.post(run, event, self.instance, self.clock())
 
     async def _fall_back(self, key: RunKey, error: Exception) -> None:
         """Carry out what is possible after a failed reconcile. Never raises."""
-        self._check_from[key] = self._timer()
+        self._check_from[key] = self.timer()
         try:
-            observed = await self._observer.observe_objects(*key)
+            observed = await self.observer.observe_objects(*key)
             if observed is None:
                 return
-            decision = after_failure(observed, error, self._clock())
+            decision = after_failure(observed, error, self.clock())
             for deletion in decision.delete:
-                await self._cluster.delete(key[0], deletion)
+                await self.cluster.delete(key[0], deletion)
             if decision.status is not None:
-                await self._cluster.write_status(observed.run, status_document(decision.status))
+                await self.cluster.write_status(observed.run, status_document(decision.status))
             for event in decision.events:
                 await self._post(observed.run, event)
         except Conflict as conflict:  # the next reconcile reports it
@@ -274,15 +264,15 @@ class Controller:
             logger.exception("%s/%s: the failure is not reported to the user", *key)
 
     def _failed(self, key: RunKey, at_least: float = 0.0) -> float:
-        self._metrics.reconciles.labels("error").inc()
-        return self._queue.add_failed(key, at_least)
+        self.metrics.reconciles.labels("error").inc()
+        return self.queue.add_failed(key, at_least)
 
     def _forget(self, key: RunKey) -> None:
         """Drop all state of a deleted run."""
-        self._queue.forget(key)
-        self._pod_endings.forget(key)
-        self._echo.gone(key)
-        self._metrics.lost_run(key)
+        self.queue.forget(key)
+        self.pod_endings.forget(key)
+        self.echo.gone(key)
+        self.metrics.lost_run(key)
         self._written_at.pop(key, None)
         self._refusals.pop(key, None)
         self._check_from.pop(key, None)

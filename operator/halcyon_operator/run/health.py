@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from halcyon_operator.kube.client import ApiError
 from halcyon_operator.kube.cluster import Cluster
@@ -130,6 +131,7 @@ class WatchAudit:
             del self._expected[key]
 
 
+@dataclass(eq=False)
 class Supervision:
     """Lists all objects at intervals while the process runs.
 
@@ -141,48 +143,40 @@ class Supervision:
         check: Called with the runs of a list, and the seconds until the next one.
     """
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        namespaces: tuple[str, ...],
-        audit: WatchAudit,
-        known: Callable[[], Iterable[RunKey]],
-        check: Callable[[Iterable[RunKey], float], None],
-    ) -> None:
-        self._cluster = cluster
-        self._namespaces = namespaces
-        self._audit = audit
-        self._known = known
-        self._check = check
+    cluster: Cluster
+    namespaces: tuple[str, ...]
+    audit: WatchAudit
+    known: Callable[[], Iterable[RunKey]]
+    check: Callable[[Iterable[RunKey], float], None]
 
     async def run(self, warm: asyncio.Event, interval_seconds: float) -> None:
         """Set `warm` when the watches have shown all objects, then continue to compare."""
         while not warm.is_set():
             await self._list()
             for _ in range(round(FIRST_LIST_SECONDS / WARM_SECONDS)):
-                if self._audit.complete:
+                if self.audit.complete:
                     warm.set()
                     break
                 await asyncio.sleep(WARM_SECONDS)
         while True:
             await asyncio.sleep(interval_seconds)
             present = await self._list()
-            self._check({key[1:] for key in present if key[0] == "trainingruns"} | set(self._known()), interval_seconds)
+            self.check({key[1:] for key in present if key[0] == "trainingruns"} | set(self.known()), interval_seconds)
 
     async def _list(self) -> list[ObjectKey]:
         """All objects; empty if the API server does not answer."""
         present: list[tuple[ObjectKey, int]] = []
         try:
-            for namespace in self._namespaces or (None,):
+            for namespace in self.namespaces or (None,):
                 for kind in KINDS:
-                    present += await self._cluster.versions(kind, namespace)
+                    present += await self.cluster.versions(kind, namespace)
         except ApiError as error:
             logger.warning("cannot list the objects: %s", error)
             return []
         except Exception:
             logger.exception("cannot list the objects")
             return []
-        self._audit.listed(present)
+        self.audit.listed(present)
         return [key for key, _ in present]
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Self
 
 import jax
@@ -54,6 +55,7 @@ def global_batch(
     return {name: jax.make_array_from_single_device_arrays(shape, sharding, arrays) for name, arrays in pieces.items()}
 
 
+@dataclass(eq=False)
 class Loader:
     """The batches of a run by step.
 
@@ -69,33 +71,26 @@ class Loader:
         clock: Seconds, of any origin.
     """
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        *,
-        microbatches: int,
-        sharding: NamedSharding,
-        fields: Iterable[str],
-        last_step: int | None = None,
-        depth: int = 8,
-        memory_bytes: int = 1 << 30,
-        threads: int = 2,
-        clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
-        for period in dataset.schedule.periods:
-            if period.batch_size % microbatches:
-                raise ValueError(f"a batch of {period.batch_size} cannot be cut into {microbatches} equal microbatches")
-        self._dataset = dataset
-        self._microbatches = microbatches
-        self._sharding = sharding
-        self._fields = tuple(fields)
+    dataset: Dataset
+    microbatches: int
+    sharding: NamedSharding
+    fields: Iterable[str]
+    last_step: int | None = None
+    depth: int = 8
+    memory_bytes: int = 1 << 30
+    threads: int = 2
+    clock: Callable[[], float] = time.perf_counter
+
+    def __post_init__(self) -> None:
+        for period in self.dataset.schedule.periods:
+            if period.batch_size % self.microbatches:
+                raise ValueError(
+                    f"a batch of {period.batch_size} cannot be cut into {self.microbatches} equal microbatches"
+                )
+        self._fields = tuple(self.fields)
         if unknown := [name for name in self._fields if name not in FIELDS]:
             raise ValueError(f"the objective asks for {', '.join(unknown)}; examples have {', '.join(FIELDS)}")
-        self._last_step = last_step
-        self._depth = depth
-        self._memory_bytes = memory_bytes
-        self._clock = clock
-        self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="halcyon-loader")
+        self._threads = ThreadPoolExecutor(max_workers=self.threads, thread_name_prefix="halcyon-loader")
         self._ahead: dict[int, Future[Batch]] = {}
         self._reach = 0
         self.last_wait_seconds = 0.0
@@ -105,12 +100,12 @@ class Loader:
 
     def batch(self, step: int) -> Batch:
         """The batch of the ``(step + 1)``-th optimizer step. Never waits for a device."""
-        begin = self._clock()
+        begin = self.clock()
         self._make_ahead(step)
         batch = self._ahead.pop(step).result()
-        self._reach = min(max(1, 2 * self._reach), self._depth)
+        self._reach = min(max(1, 2 * self._reach), self.depth)
         self._make_ahead(step + 1, first_wanted=False)
-        self.last_wait_seconds = self._clock() - begin
+        self.last_wait_seconds = self.clock() - begin
         self.wait_seconds += self.last_wait_seconds
         return batch
 
@@ -139,8 +134,8 @@ class Loader:
     def _end_of_reach(self, first: int) -> int:
         """The step after the last step whose batch may be prefetched, where ``first`` is the first such step."""
         end = first
-        room = self._memory_bytes
-        while end < first + self._reach and (self._last_step is None or end < self._last_step):
+        room = self.memory_bytes
+        while end < first + self._reach and (self.last_step is None or end < self.last_step):
             room -= self._size_bytes(end)
             if room < 0 and end > first:
                 break
@@ -149,12 +144,12 @@ class Loader:
 
     def _size_bytes(self, step: int) -> float:
         """Bytes of a step's batch in this host's memory."""
-        schedule = self._dataset.schedule
-        of_this_host = len(self._sharding.addressable_devices) / self._sharding.mesh.size
+        schedule = self.dataset.schedule
+        of_this_host = len(self.sharding.addressable_devices) / self.sharding.mesh.size
         arrays = len(self._fields)
         return schedule.batch_size(step) * schedule.sequence_length(step) * 4 * arrays * of_this_host
 
     def _build(self, step: int) -> Batch:
-        rows = self._dataset.train_rows(step)
-        shape = (self._microbatches, len(rows) // self._microbatches, rows.length)
-        return global_batch(lambda mine: self._dataset.examples(rows[mine]), shape, self._sharding, fields=self._fields)
+        rows = self.dataset.train_rows(step)
+        shape = (self.microbatches, len(rows) // self.microbatches, rows.length)
+        return global_batch(lambda mine: self.dataset.examples(rows[mine]), shape, self.sharding, fields=self._fields)

@@ -21,6 +21,7 @@ from halcyon.inference.text import StopStrings, TextStream
 from halcyon.tokenizer import Tokenizer
 
 
+@dataclass(eq=False)
 class Prompts:
     """Makes tokens of prompts.
 
@@ -29,18 +30,18 @@ class Prompts:
         chat: The chat template. None: prompts are plain text.
     """
 
-    def __init__(self, tokenizer: Tokenizer, chat: ChatPrompts | None) -> None:
-        self.tokenizer, self._chat = tokenizer, chat
+    tokenizer: Tokenizer
+    chat: ChatPrompts | None
 
     @property
     def has_chat(self) -> bool:
         """Whether prompts are conversations."""
-        return self._chat is not None
+        return self.chat is not None
 
     @property
     def ends(self) -> tuple[int, ...]:
         """Tokens that end an answer."""
-        return self.tokenizer.ends if self._chat is None else self._chat.ends
+        return self.tokenizer.ends if self.chat is None else self.chat.ends
 
     def ids(self, prompt: Prompt) -> np.ndarray:
         """The tokens of a prompt up to the answer: int32 [tokens].
@@ -48,8 +49,8 @@ class Prompts:
         Raises:
             BadConfiguration: The template does not take its messages.
         """
-        if self._chat is not None:
-            return self._chat.ids([dict(message) for message in prompt.messages])
+        if self.chat is not None:
+            return self.chat.ids([dict(message) for message in prompt.messages])
         return prompt_ids(self.tokenizer, prompt.plain)
 
     def answer_ids(self, answer: str) -> np.ndarray:

@@ -116,6 +116,7 @@ class _State(NamedTuple):
     """bool [row]: whether the row gets a token."""
 
 
+@dataclass(eq=False)
 class Rollouts:
     """Samples answers on a mesh.
 
@@ -127,19 +128,16 @@ class Rollouts:
         compiler_options: XLA's options.
     """
 
-    def __init__(
-        self,
-        mesh: Mesh,
-        shape: RolloutShape,
-        seed: int,
-        calculator: Calculator | None = None,
-        compiler_options: dict[str, Any] | None = None,
-    ) -> None:
-        self.shape = shape
-        self._mesh, self._seed, self._calculator = mesh, seed, calculator
-        self._rows = tuple(name for name in mesh_axes(BATCH, COMPUTE_AXES) if name in mesh.shape)
-        self._jit: Callable[..., Any] = functools.partial(jax.jit, compiler_options=compiler_options)
-        self._fetched = self._jit(lambda *x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    mesh: Mesh
+    shape: RolloutShape
+    seed: int
+    calculator: Calculator | None = None
+    compiler_options: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        self._rows = tuple(name for name in mesh_axes(BATCH, COMPUTE_AXES) if name in self.mesh.shape)
+        self._jit: Callable[..., Any] = functools.partial(jax.jit, compiler_options=self.compiler_options)
+        self._fetched = self._jit(lambda *x: x, out_shardings=NamedSharding(self.mesh, PartitionSpec()))
         self._programs: tuple[Any, Any] | None = None
 
     def __call__(self, model: CausalLM, prompted: Prompted, purpose: int, batch: int) -> Answered:
@@ -159,7 +157,7 @@ class Rollouts:
         forced = np.full((rows, most), -1, np.int32)
         tokens, counts = np.zeros((rows, most), np.int32), np.zeros(rows, np.int32)
         waiting = np.full(rows, True)
-        numbers = np.array([self._seed, purpose, batch], np.uint32)
+        numbers = np.array([self.seed, purpose, batch], np.uint32)
         state: Any = begin(model, *(self._whole(x) for x in (*prompted, numbers)))
         for _ in range(_MOST_CALLS + 1):
             state = decode(model, state, self._whole(forced), self._whole(waiting))
@@ -175,7 +173,7 @@ class Rollouts:
 
     def _whole(self, x: np.ndarray) -> jax.Array:
         """An array of which every device has the whole."""
-        return jax.make_array_from_callback(x.shape, NamedSharding(self._mesh, PartitionSpec()), lambda index: x[index])
+        return jax.make_array_from_callback(x.shape, NamedSharding(self.mesh, PartitionSpec()), lambda index: x[index])
 
     def _answer_calls(self, tokens: np.ndarray, counts: np.ndarray, forced: np.ndarray) -> np.ndarray:
         """Write the results of the calls at the ends of the rows into `forced`.
@@ -183,16 +181,16 @@ class Rollouts:
         Returns the rows that go on: bool [row].
         """
         going = np.full(len(counts), False)
-        if self._calculator is None:
+        if self.calculator is None:
             return going
         for row, count in enumerate(counts.tolist()):
             if (
-                tokens[row, count - 1] != self._calculator.end
+                tokens[row, count - 1] != self.calculator.end
                 or forced[row, count - 1] >= 0
                 or count >= self.shape.answer
             ):
                 continue
-            result = self._calculator.result(tokens[row, :count])
+            result = self.calculator.result(tokens[row, :count])
             if count + len(result) < self.shape.answer:
                 forced[row, count : count + len(result)] = result
                 going[row] = True
@@ -205,14 +203,14 @@ class Rollouts:
                     f"{type(model).__name__} keeps no cache, so it cannot sample answers; give it a method new_cache"
                 )
             shape, rows, whole = self.shape, PartitionSpec(self._rows), PartitionSpec()
-            pause = None if self._calculator is None else self._calculator.end
+            pause = None if self.calculator is None else self.calculator.end
             one: Any = jax.ShapeDtypeStruct((1,), jnp.uint32)
             example: Any = jax.ShapeDtypeStruct((1, shape.prompt), jnp.int32), jax.ShapeDtypeStruct((1,), jnp.int32)
             numbers: Any = jax.ShapeDtypeStruct((3,), jnp.uint32)
             state = _state_specs(
                 jax.eval_shape(functools.partial(_begun, shape=shape), model, *example, one, one, numbers), self._rows
             )
-            place = functools.partial(jax.shard_map, mesh=self._mesh, check_vma=False)
+            place = functools.partial(jax.shard_map, mesh=self.mesh, check_vma=False)
             begin = place(
                 functools.partial(_begun, shape=shape), in_specs=(whole, rows, rows, rows, rows, whole), out_specs=state
             )

@@ -152,6 +152,7 @@ def choose(
     return best
 
 
+@dataclass(eq=False)
 class _Compiled:
     """The candidates of a run, compiled.
 
@@ -166,20 +167,16 @@ class _Compiled:
         policies: The remat policies.
     """
 
-    def __init__(
-        self,
-        spec: TrainingRunSpec,
-        vocabulary: int,
-        mesh: Mesh,
-        usable: float,
-        rates: Rates | None,
-        agreed: Callable[[bool], bool],
-        doing: Callable[[str], None],
-        policies: Sequence[Remat],
-    ) -> None:
-        self._policies = policies
-        self._spec, self._vocabulary, self._mesh, self._usable = spec, vocabulary, mesh, usable
-        self._rates, self._agreed, self._doing = rates, agreed, doing
+    spec: TrainingRunSpec
+    vocabulary: int
+    mesh: Mesh
+    usable: float
+    rates: Rates | None
+    agreed: Callable[[bool], bool]
+    doing: Callable[[str], None]
+    policies: Sequence[Remat]
+
+    def __post_init__(self) -> None:
         self._best: Choice | None = None
         self._least: Choice | None = None
         self._times: dict[Choice, PlannedTime | None] = {}
@@ -193,21 +190,21 @@ class _Compiled:
         """See `Candidates`."""
         if one in self._answers:
             return self._answers[one]
-        later = self._policies[self._policies.index(one.remat) + 1 :]
-        self._doing(one.sentence() + (f"; left: remat {', '.join(later)}" if later else ""))
-        if one.remat == self._policies[-1]:
+        later = self.policies[self.policies.index(one.remat) + 1 :]
+        self.doing(one.sentence() + (f"; left: remat {', '.join(later)}" if later else ""))
+        if one.remat == self.policies[-1]:
             self._least = one
-        tried = with_choice(self._spec, one)
-        step, needed = None, least_need(tried, ResolvedMesh(**dict(self._mesh.shape))).total_bytes
-        if needed <= self._usable:  # else it need not be traced, and then not compiled, which takes far longer
-            traced = traced_step(tried, self._vocabulary, self._mesh)
+        tried = with_choice(self.spec, one)
+        step, needed = None, least_need(tried, ResolvedMesh(**dict(self.mesh.shape))).total_bytes
+        if needed <= self.usable:  # else it need not be traced, and then not compiled, which takes far longer
+            traced = traced_step(tried, self.vocabulary, self.mesh)
             needed = traced.least_bytes
-            if needed <= self._usable:
+            if needed <= self.usable:
                 step = traced.compiled()
                 needed = math.inf if step is None else step.needed_bytes
         if needed is not None and needed < math.inf:
             self.needs.append(int(needed))
-        fitting = self._agreed(needed is None or needed <= self._usable)
+        fitting = self.agreed(needed is None or needed <= self.usable)
         self._answers[one] = fitting
         if fitting:
             keep = (self._best, self._least)
@@ -219,29 +216,29 @@ class _Compiled:
         self._best = best
         time = self._time(best)
         may = time is not None and time.least_with(one.microbatches, one.remat) < _WORTH * time.step.seconds
-        return self._agreed(may)
+        return self.agreed(may)
 
     def is_faster(self, one: Choice, best: Choice) -> bool:
         """See `Candidates`."""
         time, before = self._time(one), self._time(best)
         faster = time is not None and before is not None and time.step.seconds < before.step.seconds
-        return self._agreed(faster)
+        return self.agreed(faster)
 
     def _time(self, one: Choice) -> PlannedTime | None:
         """The time of a step that fits. None: it is not known."""
         if one not in self._times:
             step = self.steps.get(one)
-            self._times[one] = None if step is None or self._rates is None else self._planned(one, step, self._rates)
+            self._times[one] = None if step is None or self.rates is None else self._planned(one, step, self.rates)
         return self._times[one]
 
     def _planned(self, one: Choice, step: CompiledStep, rates: Rates) -> PlannedTime | None:
-        spec = with_choice(self._spec, one)
+        spec = with_choice(self.spec, one)
         try:
             plan = step.plan(spec.trainer, None, rates)
         except (KeyError, ValueError):  # another XLA may write its programs in another way
             return None
         template, length = step.program.template.model, plan.sequence_length
-        flops = model_flops(spec, template, self._vocabulary, length=length, trained=step.program.trained)
+        flops = model_flops(spec, template, self.vocabulary, length=length, trained=step.program.trained)
         return PlannedTime(plan, flops, rates)
 
 

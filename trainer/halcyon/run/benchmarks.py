@@ -70,6 +70,7 @@ class Asking:
     template: str | None = None
 
 
+@dataclass(eq=False)
 class SharedRunner:
     """Runs the benchmarks of a document on models of its run. Creating it is a collective.
 
@@ -88,44 +89,39 @@ class SharedRunner:
         BadConfiguration: A benchmark needs a cache, which the model does not keep; or the files of the hosts differ.
     """
 
-    def __init__(
-        self,
-        benchmarks: Sequence[Benchmark],
-        spec: TrainingRunSpec,
-        tokenizer: Tokenizer,
-        asking: Asking,
-        store: Store,
-        processes: ProcessGroup,
-        reporter: RunReporter,
-        *,
-        is_stopped: Callable[[], bool] = lambda: False,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._benchmarks, self._tokenizer = benchmarks, tokenizer
-        self._store, self._processes, self._reporter = store, processes, reporter
-        self._is_stopped, self._clock = is_stopped, clock
-        self._shapes = own_shapes(spec, tokenizer.vocab_size)
-        self._settings = Settings(compute_dtype=spec.trainer.precision.compute)
-        tasks = spec.trainer.evaluation.tasks
+    benchmarks: Sequence[Benchmark]
+    spec: TrainingRunSpec
+    tokenizer: Tokenizer
+    asking: Asking
+    store: Store
+    processes: ProcessGroup
+    reporter: RunReporter
+    is_stopped: Callable[[], bool] = lambda: False
+    clock: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
+        self._shapes = own_shapes(self.spec, self.tokenizer.vocab_size)
+        self._settings = Settings(compute_dtype=self.spec.trainer.precision.compute)
+        tasks = self.spec.trainer.evaluation.tasks
         self._every_steps = 0 if tasks is None else tasks.every_steps
-        writing = [benchmark.name for benchmark in benchmarks if benchmark.grade is not None]
+        writing = [benchmark.name for benchmark in self.benchmarks if benchmark.grade is not None]
         if writing and not isinstance(self._shapes, KeepsCache):
             raise BadConfiguration(
                 f"spec.trainer.evaluation.tasks.files.{writing[0]}: the model keeps no cache, so it cannot write "
                 "answers; leave the task out, or give the model a method new_cache"
             )
         # Conversations for a model that was trained on them; plain text for others, and for a model without a template.
-        self._chat = ChatPrompts.of(tokenizer, asking.template) if asking.in_conversations else None
+        self._chat = ChatPrompts.of(self.tokenizer, self.asking.template) if self.asking.in_conversations else None
         self._prompt_kind: Literal["plain", "chat"] = "plain" if self._chat is None else "chat"
-        self._examples = fingerprint(benchmarks)
-        _check_same_examples(benchmarks, processes)
+        self._examples = fingerprint(self.benchmarks)
+        _check_same_examples(self.benchmarks, self.processes)
         self._progress_at = 0.0
         self._results: TaskResults | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the benchmarks."""
-        return tuple(benchmark.name for benchmark in self._benchmarks)
+        return tuple(benchmark.name for benchmark in self.benchmarks)
 
     def is_due(self, step: int, steps: int) -> bool:
         """Whether the benchmarks are run after `step` of `steps` steps."""
@@ -175,7 +171,7 @@ class SharedRunner:
         trains: bool,
         on_done: Callable[[], object] = lambda: None,
     ) -> Outcome:
-        self._reporter.stage("evaluating")
+        self.reporter.stage("evaluating")
         decides = hashlib.sha256(
             canonical_json({"model": of_model, "examples": self._examples, "prompts": self._prompt_kind})
         ).hexdigest()
@@ -186,7 +182,7 @@ class SharedRunner:
         runner: Runner | Exception | None = None
         tasks = [] if self._results is None else list(self._results.tasks)
         samples = [] if self._results is None else list(self._results.samples)
-        for benchmark in self._benchmarks:
+        for benchmark in self.benchmarks:
             if benchmark.name in done:
                 continue
             if runner is None:
@@ -198,21 +194,21 @@ class SharedRunner:
             tasks.append(numbers)
             samples += mine
             self._keep(step, decides, tasks, samples, trains=trains)
-        if self._processes.is_main and self._results is not None:
+        if self.processes.is_main and self._results is not None:
             self._report_all(self._results)
         return "done"
 
     def _report_all(self, results: TaskResults) -> None:
         """Report that all tasks are done; the event of each was written before."""
-        self._reporter.knows(tasks=results.numbers)
+        self.reporter.knows(tasks=results.numbers)
         for name, (value, tasks) in results.averages.items():
-            self._reporter.event("task", step=results.step, task=name, centred=value, tasks=tasks)
+            self.reporter.event("task", step=results.step, task=name, centred=value, tasks=tasks)
 
     def _runner(self, model: Any) -> Runner | Exception:
         """A runner with a copy of the model, or why there is none, such as too little memory."""
         try:
             copy = own_copy(model, self._shapes)
-            return Runner(copy, self._tokenizer, self._chat, self._settings, on_progress=self._on_progress)
+            return Runner(copy, self.tokenizer, self._chat, self._settings, on_progress=self._on_progress)
         except Exception as error:  # reported with the first benchmark, by all processes together
             return error
 
@@ -221,7 +217,7 @@ class SharedRunner:
 
         def work() -> dict[str, Any]:
             try:
-                kept = TaskResults.parse(self._store.read(results_key(step)).data)
+                kept = TaskResults.parse(self.store.read(results_key(step)).data)
             except StoreFailure:
                 if not trains:
                     raise
@@ -231,7 +227,7 @@ class SharedRunner:
             self._results = kept
             return {"tasks": [task.task for task in kept.tasks]}
 
-        return cast("list[str]", decide(self._processes, self._store.root, work)["tasks"])
+        return cast("list[str]", decide(self.processes, self.store.root, work)["tasks"])
 
     def _keep(
         self, step: int, decides: str, tasks: list[TaskNumbers], samples: list[AnswerSample], *, trains: bool
@@ -241,27 +237,25 @@ class SharedRunner:
         def work() -> dict[str, Any]:
             finished = {task.task for task in tasks} >= set(self.names)
             document = document_of(
-                step, self._prompt_kind, tasks, samples, decides=decides, finished=finished, now=self._clock()
+                step, self._prompt_kind, tasks, samples, decides=decides, finished=finished, now=self.clock()
             )
             self._results = document
             try:
-                self._store.write(
-                    results_key(step), document.model_dump_json(by_alias=True, exclude_none=True).encode()
-                )
+                self.store.write(results_key(step), document.model_dump_json(by_alias=True, exclude_none=True).encode())
             except StoreFailure as failure:
                 if not trains:
                     raise
-                self._reporter.warning(f"the results of the tasks of step {step} could not be kept: {failure}")
+                self.reporter.warning(f"the results of the tasks of step {step} could not be kept: {failure}")
             return {}
 
-        decide(self._processes, self._store.root, work)
+        decide(self.processes, self.store.root, work)
 
     def _one(
         self, runner: Runner | Exception, benchmark: Benchmark, step: int, *, trains: bool
     ) -> tuple[Outcome, TaskNumbers | None, list[AnswerSample]]:
         """Run one benchmark on all processes, each with its share of the examples."""
         begin = time.monotonic()
-        index, count = self._processes.process_index, self._processes.process_count
+        index, count = self.processes.process_index, self.processes.process_count
         mine = _Share()
         try:
             if isinstance(runner, Exception):
@@ -283,21 +277,21 @@ class SharedRunner:
             sentence = f"task {benchmark.name} on the model of step {step}: {error}"
             if not trains:
                 raise BadConfiguration(sentence) if "refused" in ends else TrainerExit(sentence)
-            self._reporter.warning(f"{sentence}; the run trains on without the tasks of this step")
+            self.reporter.warning(f"{sentence}; the run trains on without the tasks of this step")
             return "failed", None, []
         answers = [shares[place % count].answers[place // count] for place in range(len(benchmark.examples))]
         numbers = result_of(benchmark.name, answers, benchmark.baseline, time.monotonic() - begin)
-        if self._processes.is_main:
-            self._reporter.event("task", numbers, step=step)
+        if self.processes.is_main:
+            self.reporter.event("task", numbers, step=step)
         return "done", numbers, samples_of(benchmark, answers)
 
     def _on_progress(self) -> None:
-        if self._is_stopped():
+        if self.is_stopped():
             raise Stopped
         now = time.monotonic()
         if now - self._progress_at >= _PROGRESS_SECONDS:
             self._progress_at = now
-            self._reporter.stage("evaluating")
+            self.reporter.stage("evaluating")
 
 
 def asking_of(

@@ -80,6 +80,7 @@ class Bisected:
     documents: Sequence[DocumentLoss]
 
 
+@dataclass(eq=False)
 class LookedAt:
     """A source whose batches are looked at, and lose some documents. See `BatchSource`.
 
@@ -95,42 +96,40 @@ class LookedAt:
         BadConfiguration: The loss of the run is no sum over tokens.
     """
 
-    def __init__(
-        self,
-        inner: BatchSource,
-        dataset: Dataset,
-        program: Program,
-        steps: Collection[int],
-        without: Collection[DocumentPlace],
-        found: Callable[[DocumentLoss], object],
-    ) -> None:
-        objective = program.objective
+    inner: BatchSource
+    dataset: Dataset
+    program: Program
+    steps: Collection[int]
+    without: Collection[DocumentPlace]
+    found: Callable[[DocumentLoss], object]
+
+    def __post_init__(self) -> None:
+        objective = self.program.objective
         if not isinstance(objective, NextToken):
             raise BadConfiguration(
                 "spec.objective: only the loss of nextToken and conversations is a sum over documents"
             )
-        self._inner, self._dataset, self._program, self._objective = inner, dataset, program, objective
-        self._steps, self._without, self._found = steps, without, found
+        self._objective = objective
 
     @property
     def last_wait_seconds(self) -> float:
         """See `BatchSource`."""
-        return self._inner.last_wait_seconds
+        return self.inner.last_wait_seconds
 
     def batch(self, step: int, state: TrainState) -> Batch:
         """See `BatchSource`."""
-        batch, number = self._inner.batch(step, state), step + 1
-        if number in self._steps:
+        batch, number = self.inner.batch(step, state), step + 1
+        if number in self.steps:
             self._look(number, state, batch)
-        gone = [place for place in self._without if place.step == number]
+        gone = [place for place in self.without if place.step == number]
         return self._left_out(batch, gone) if gone else batch
 
     def close(self) -> None:
         """See `BatchSource`."""
-        self._inner.close()
+        self.inner.close()
 
     def _look(self, number: int, state: TrainState, batch: Batch) -> None:
-        with self._program.tracing():
+        with self.program.tracing():
             losses = np.asarray(token_losses(self._objective, state.model, batch))
         weights = np.asarray(batch[self._objective.weights]).reshape(-1, losses.shape[-1])
         losses, tokens = losses.reshape(weights.shape), np.asarray(batch["tokens"]).reshape(weights.shape)
@@ -138,7 +137,7 @@ class LookedAt:
         if not whole:
             return
         mean = float((losses * weights).sum()) / whole
-        rows, sources = self._dataset.train_rows(number - 1), self._dataset.sources
+        rows, sources = self.dataset.train_rows(number - 1), self.dataset.sources
         for row in range(len(weights)):
             index = int(rows.source[row])
             for document in range(int(numbers[row].max()) + 1):
@@ -147,14 +146,14 @@ class LookedAt:
                 if not weight:
                     continue
                 loss = float((losses[row] * weights[row])[inside].sum())
-                self._found(
+                self.found(
                     DocumentLoss(
                         DocumentPlace(number, row, document),
                         "" if index == NO_SOURCE else sources[index].name,
                         int(np.count_nonzero(weights[row][inside])),
                         loss / weight,
                         (loss - mean * weight) / whole,
-                        self._dataset.tokenizer.decode(tokens[row][inside])[:TEXT_CHARACTERS],
+                        self.dataset.tokenizer.decode(tokens[row][inside])[:TEXT_CHARACTERS],
                     )
                 )
 

@@ -300,6 +300,7 @@ def _at(spec: Mapping[str, Any], path: str) -> Any:
     return found
 
 
+@dataclass(eq=False)
 class _HookListener:
     """Calls hooks with the reports of a run.
 
@@ -308,17 +309,17 @@ class _HookListener:
         steps: Steps of the whole run.
     """
 
-    def __init__(self, hooks: Sequence[Hooks], steps: int) -> None:
-        self._hooks, self._steps = hooks, steps
+    hooks: Sequence[Hooks]
+    steps: int
 
     def record(self, row: Row) -> None:
         """Call the hooks for a report, in the thread that reports. An error of a hook ends this thread's work."""
         if row.report is not None:
-            for one in self._hooks:
+            for one in self.hooks:
                 self._call(one, row.event, row.fields.get("step", 0), row.report)
 
     def _call(self, hooks: Hooks, event: str, step: int, report: Any) -> None:
-        if event == "step" and (step % hooks.every == 0 or step == self._steps):
+        if event == "step" and (step % hooks.every == 0 or step == self.steps):
             hooks.on_step(report)
         elif event == "evaluation":
             evaluation, average = report

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -120,6 +121,7 @@ class Preparers:
             del self._began[index], call, done, taken
 
 
+@dataclass(eq=False)
 class Service:
     """A model that answers requests.
 
@@ -130,9 +132,13 @@ class Service:
         embedder: Makes the vectors of texts. None: the server has none.
     """
 
-    def __init__(self, worker: Worker, limits: Limits, metrics: Metrics, embedder: Embedder | None = None) -> None:
-        self.worker, self.limits, self.metrics, self._embedder = worker, limits, metrics, embedder
-        self._preparers = Preparers("halcyon-prompts", _PREPARERS, limits.requests)
+    worker: Worker
+    limits: Limits
+    metrics: Metrics
+    embedder: Embedder | None = None
+
+    def __post_init__(self) -> None:
+        self._preparers = Preparers("halcyon-prompts", _PREPARERS, self.limits.requests)
         self._compilers = Preparers("halcyon-schemas", _COMPILERS, _SCHEMAS_WAITING)
 
     @property
@@ -217,7 +223,7 @@ class Service:
         Raises:
             ApiError: The request is not valid, there is no room, or the server makes no vectors.
         """
-        embedder, worker, served, began = self._embedder, self.worker, self.worker.served, time.monotonic()
+        embedder, worker, served, began = self.embedder, self.worker, self.worker.served, time.monotonic()
         if embedder is None:
             raise ApiError(404, "this server makes no embeddings; start it with --embeddings mean", code="not_found")
         texts = await self._preparers.run(partial(embedder.texts, request, served, self.limits))

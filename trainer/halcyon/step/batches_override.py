@@ -130,6 +130,7 @@ def _digest(batch: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
+@dataclass(eq=False)
 class BatchesOverride:
     """The source of the given batches; see `halcyon.step.batch_source.BatchSource`.
 
@@ -139,18 +140,21 @@ class BatchesOverride:
         sharding: Sharding of arrays [microbatches, rows, …].
     """
 
-    def __init__(self, batches: Batches, microbatches: int, sharding: jax.sharding.Sharding) -> None:
-        self._batches, self._microbatches, self._sharding = batches, microbatches, sharding
+    batches: Batches
+    microbatches: int
+    sharding: jax.sharding.Sharding
+
+    def __post_init__(self) -> None:
         self.last_wait_seconds = 0.0
 
     def batch(self, step: int, state: Any) -> Batch:
         """See `halcyon.step.batch_source.BatchSource`."""
         del state
         began = time.perf_counter()
-        arrays = self._batches.checked(step)
+        arrays = self.batches.checked(step)
         self.last_wait_seconds = time.perf_counter() - began
         return {
-            name: jax.device_put(array.reshape(self._microbatches, -1, *array.shape[1:]), self._sharding)
+            name: jax.device_put(array.reshape(self.microbatches, -1, *array.shape[1:]), self.sharding)
             for name, array in arrays.items()
         }
 

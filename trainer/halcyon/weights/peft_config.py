@@ -212,15 +212,16 @@ def read_adapter_config(data: bytes, where: str) -> AdapterConfig:
     )
 
 
+@dataclass(eq=False)
 class _Fields:
     """The fields of an adapter_config.json. Every error names the field."""
 
-    def __init__(self, fields: Mapping[str, Any], where: str) -> None:
-        self._fields, self._where = fields, where
+    fields: Mapping[str, Any]
+    where: str
 
     def get(self, name: str, default: Any = None) -> Any:
         """The value of a field; `default` if it is absent."""
-        return self._fields.get(name, default)
+        return self.fields.get(name, default)
 
     def require_known(self) -> None:
         """Reject each field with a feature that Halcyon does not compute."""
@@ -231,7 +232,7 @@ class _Fields:
         if (bias := self.get("bias")) not in (None, "none"):
             raise self._wrong("bias", bias, f"{_NO_FURTHER_MODULES}; {_MERGE}")
         self._require_initialisation(self.get("init_lora_weights", True))
-        for name, value in self._fields.items():
+        for name, value in self.fields.items():
             if (
                 name in _COMPUTED
                 or name in _UNCHANGED
@@ -313,14 +314,14 @@ class _Fields:
     def compiled(self, name: str, pattern: str, form: str = "{}") -> Pattern:
         """A regular expression of a field, and what peft makes of it."""
         try:
-            return Pattern(f"{self._where}: {name}", pattern, form)
+            return Pattern(f"{self.where}: {name}", pattern, form)
         except (Failed, re.error) as error:
             raise self._wrong(name, pattern, f"it is no regular expression ({error}); correct it") from None
 
     def _wrong(self, name: str, value: Any, why: str) -> BadConfiguration:
         shown = json.dumps(value)
         return BadConfiguration(
-            f"{self._where}: {name} is {shown if len(shown) <= _SHOWN else f'{shown[:_SHOWN]}...'}: {why}"
+            f"{self.where}: {name} is {shown if len(shown) <= _SHOWN else f'{shown[:_SHOWN]}...'}: {why}"
         )
 
 

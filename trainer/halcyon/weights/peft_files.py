@@ -162,6 +162,7 @@ class _Weight:
     transposed: bool
 
 
+@dataclass(eq=False)
 class FittedAdapter:
     """An adapter on the tensors of its model.
 
@@ -170,8 +171,8 @@ class FittedAdapter:
         weights: The adapted weights by the names of their tensors.
     """
 
-    def __init__(self, folder: PeftFolder, weights: Mapping[str, _Weight]) -> None:
-        self._folder, self._weights = folder, weights
+    folder: PeftFolder
+    weights: Mapping[str, _Weight]
 
     def added(self, name: str, start: int, rows: np.ndarray) -> np.ndarray:
         """The rows of a tensor with its adapter added, in float32; `rows` as they are if it has none.
@@ -185,31 +186,31 @@ class FittedAdapter:
             BadConfiguration: The sum has NaN or infinite numbers.
             StoreFailure: The store did not answer.
         """
-        weight = self._weights.get(name)
+        weight = self.weights.get(name)
         if weight is None:
             return rows
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             adapted = self._added(weight, start, rows)
         if not is_finite(adapted):
             raise BadConfiguration(
-                f"{self._folder.where}: the weight of {weight.module} has NaN or infinite numbers with the adapter "
+                f"{self.folder.where}: the weight of {weight.module} has NaN or infinite numbers with the adapter "
                 "added; take another adapter"
             )
         return adapted
 
     def needs_whole(self, name: str) -> bool:
         """Whether `added` needs all rows of a tensor: the lengths of its columns go over all of them."""
-        weight = self._weights.get(name)
-        return weight is not None and weight.transposed and self._folder.config.dora
+        weight = self.weights.get(name)
+        return weight is not None and weight.transposed and self.folder.config.dora
 
     def _added(self, weight: _Weight, start: int, rows: np.ndarray) -> np.ndarray:
-        down, up = (self._folder.tensor(weight.module, kind) for kind in (DOWN_END, UP_END))
+        down, up = (self.folder.tensor(weight.module, kind) for kind in (DOWN_END, UP_END))
         part = slice(start, start + len(rows))
         delta = (up @ down[:, part]).T if weight.transposed else up[part] @ down
         adapted = rows.astype(np.float32) + np.float32(weight.scale) * delta
-        if not self._folder.config.dora:
+        if not self.folder.config.dora:
             return adapted
-        magnitude = self._folder.tensor(weight.module, MAGNITUDE_END)
+        magnitude = self.folder.tensor(weight.module, MAGNITUDE_END)
         if weight.transposed:
             return adapted * (magnitude / np.sqrt(np.sum(adapted * adapted, 0)))
         return adapted * (magnitude[part] / np.sqrt(np.sum(adapted * adapted, 1)))[:, None]

@@ -102,11 +102,12 @@ class MergedArrays(ModelArrays):
         return _Factor(names, self.read_stored(path, own).astype(np.float32))
 
 
+@dataclass(eq=False)
 class _Factor:
     """An array of an adapter with the names of its axes."""
 
-    def __init__(self, names: tuple[str, ...], values: np.ndarray) -> None:
-        self.names, self.values = names, values
+    names: tuple[str, ...]
+    values: np.ndarray
 
     def ordered(self, *groups: Sequence[str]) -> np.ndarray:
         """The array with one dimension for each group of axes."""

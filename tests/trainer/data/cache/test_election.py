@@ -39,7 +39,7 @@ def test_a_silent_builder_is_replaced_and_a_live_one_is_not(tmp_path: Path) -> N
     now[0] = LOCK_TIMEOUT_SECONDS - 1
     assert not other.try_elect()
     assert dead._generation is not None
-    dead._generation = dead._store.swap("BUILDER.json", dead._document(), dead._generation)  # one more heartbeat
+    dead._generation = dead.store.swap("BUILDER.json", dead._document(), dead._generation)  # one more heartbeat
     now[0] = LOCK_TIMEOUT_SECONDS + 1
     assert not other.try_elect(), "it spoke meanwhile"
     now[0] = 2 * LOCK_TIMEOUT_SECONDS + 2

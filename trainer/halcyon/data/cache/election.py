@@ -16,6 +16,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Self
 
 from halcyon.host.errors import BadConfiguration, DamagedData, DataUnreachable, Preempted, RootUnusable, TrainerExit
@@ -29,6 +30,7 @@ _SENTENCE_LIMIT = 2048
 _KINDS: tuple[type[TrainerExit], ...] = (DamagedData, BadConfiguration, DataUnreachable, RootUnusable, TrainerExit)
 
 
+@dataclass(eq=False)
 class Builder:
     """This process's lock for building a cache.
 
@@ -39,11 +41,12 @@ class Builder:
         clock: Seconds, monotonic.
     """
 
-    def __init__(self, store: Store, name: str, *, run: str = "", clock: Callable[[], float] = time.monotonic) -> None:
-        self._store = store
-        self._name = name
-        self._run = run
-        self._clock = clock
+    store: Store
+    name: str
+    run: str = ""
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
         self._beats = 0
         self._generation: bytes | None = None
         self._seen: tuple[bytes, float] | None = None
@@ -57,18 +60,18 @@ class Builder:
         Raises:
             TrainerExit: Another process of the run was the builder at an earlier call, and has failed.
         """
-        value = self._store.read(BUILDER_KEY)
+        value = self.store.read(BUILDER_KEY)
         document = _decoded(value.data)
-        if "failed" in document and self._seen is not None and self._run and document.get("run") == self._run:
+        if "failed" in document and self._seen is not None and self.run and document.get("run") == self.run:
             raise _as_error(document)
         if value.data and "builder" in document:
-            now = self._clock()
+            now = self.clock()
             if self._seen is None or self._seen[0] != value.generation:
                 self._seen = (value.generation, now)
                 return False
             if now - self._seen[1] < LOCK_TIMEOUT_SECONDS:
                 return False
-        self._generation = self._store.swap(BUILDER_KEY, self._document(), value.generation)
+        self._generation = self.store.swap(BUILDER_KEY, self._document(), value.generation)
         return self._generation is not None
 
     def __enter__(self) -> Self:
@@ -87,7 +90,7 @@ class Builder:
             self._thread.join()
         if self._generation is not None:
             try:
-                self._store.swap(BUILDER_KEY, self._final_document(error), self._generation)
+                self.store.swap(BUILDER_KEY, self._final_document(error), self._generation)
             except StoreFailure:
                 return  # the next builder takes over after LOCK_TIMEOUT_SECONDS
 
@@ -95,13 +98,13 @@ class Builder:
         while not self._over.wait(RENEW_SECONDS):
             try:
                 if self._generation is not None:
-                    self._generation = self._store.swap(BUILDER_KEY, self._document(), self._generation)
+                    self._generation = self.store.swap(BUILDER_KEY, self._document(), self._generation)
             except StoreFailure:
                 continue
 
     def _document(self) -> bytes:
         self._beats += 1
-        return json.dumps({"builder": self._name, "beat": self._beats}).encode()
+        return json.dumps({"builder": self.name, "beat": self._beats}).encode()
 
     def _final_document(self, error: BaseException | None) -> bytes:
         kind = next((kind for kind in _KINDS if isinstance(error, kind)), None)
@@ -109,7 +112,7 @@ class Builder:
             error, Preempted
         ):  # a preemption notice to this process is not a failure of the build
             return b"{}"
-        return json.dumps({"run": self._run, "failed": str(error)[:_SENTENCE_LIMIT], "kind": kind.__name__}).encode()
+        return json.dumps({"run": self.run, "failed": str(error)[:_SENTENCE_LIMIT], "kind": kind.__name__}).encode()
 
 
 def _decoded(data: bytes | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 FIRST_DELAY_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 15.0
@@ -34,6 +35,7 @@ def delay_seconds(tries: int, left_seconds: float) -> float:
     return max(0.0, min(FIRST_DELAY_SECONDS * _FACTOR**doublings, LONGEST_DELAY_SECONDS, left_seconds))
 
 
+@dataclass(eq=False)
 class RetryBudget:
     """The retries of a process, for all its stores.
 
@@ -46,16 +48,12 @@ class RetryBudget:
         clock: Seconds, monotonic.
     """
 
-    def __init__(
-        self,
-        seconds: float,
-        *,
-        on_wait: Callable[[str, Exception, float], object] = lambda root, failure, seconds: None,
-        on_end: Callable[[float, bool], object] = lambda seconds, answers: None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._seconds = seconds
-        self._on_wait, self._on_end, self._clock = on_wait, on_end, clock
+    seconds: float
+    on_wait: Callable[[str, Exception, float], object] = lambda root, failure, seconds: None
+    on_end: Callable[[float, bool], object] = lambda seconds, answers: None
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._used_up = False
@@ -85,9 +83,9 @@ class RetryBudget:
             WaitStopped: A preemption notice came.
             Exception: `failure`, if no time is left.
         """
-        now = self._clock()
+        now = self.clock()
         first = now if began is None else began
-        left = self._seconds - (now - first)
+        left = self.seconds - (now - first)
         if self._used_up or left <= 0:
             self._used_up = True
             raise failure
@@ -105,11 +103,11 @@ class RetryBudget:
                 del self._waiting[root]
             last = not self._waiting
         if last:
-            self._on_end(self._clock() - began, answers)
+            self.on_end(self.clock() - began, answers)
 
     def _begin(self, root: str, failure: Exception, seconds: float) -> None:
         with self._lock:
             first = root not in self._waiting
             self._waiting[root] = self._waiting.get(root, 0) + 1
         if first:
-            self._on_wait(root, failure, seconds)
+            self.on_wait(root, failure, seconds)

@@ -31,6 +31,7 @@ _TIED = "tie_word_embeddings"
 _KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
 
 
+@dataclass(eq=False)
 class ConfigReader:
     """A config.json, or an object in it.
 
@@ -39,8 +40,8 @@ class ConfigReader:
         where: Its name in error messages.
     """
 
-    def __init__(self, document: Mapping[str, Any], where: str = "config.json") -> None:
-        self.document, self.where = document, where
+    document: Mapping[str, Any]
+    where: str = "config.json"
 
     @staticmethod
     def parse(data: bytes, where: str = "config.json") -> ConfigReader:

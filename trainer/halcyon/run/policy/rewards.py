@@ -201,6 +201,7 @@ _THIN_STEPS = 64
 """Steps between two deletions of samples that need not stay."""
 
 
+@dataclass(eq=False)
 class RecordedRewards:
     """Computes rewards, or reads those that an earlier process has kept.
 
@@ -218,17 +219,15 @@ class RecordedRewards:
             does them again.
     """
 
-    def __init__(
-        self,
-        reward: Reward,
-        tokenizer: Tokenizer,
-        group: int,
-        store: Store,
-        on_warning: Callable[[str], object],
-        committed: Callable[[], int],
-    ) -> None:
-        self._reward, self._tokenizer, self._group, self._committed = reward, tokenizer, group, committed
-        self._store, self._on_warning, self._warned = store, on_warning, False
+    reward: Reward
+    tokenizer: Tokenizer
+    group: int
+    store: Store
+    on_warning: Callable[[str], object]
+    committed: Callable[[], int]
+
+    def __post_init__(self) -> None:
+        self._warned = False
 
     def of(self, asked: Sequence[Question], answered: Answered) -> list[float]:
         """The rewards of some answers, which are not kept.
@@ -236,7 +235,7 @@ class RecordedRewards:
         Raises:
             TrainerExit: See `Reward.of`.
         """
-        return self._rewards(asked, _texts_of(self._tokenizer, answered), answered)
+        return self._rewards(asked, _texts_of(self.tokenizer, answered), answered)
 
     def of_step(self, step: int, asked: Sequence[Question], answered: Answered) -> list[float]:
         """The rewards of a training step.
@@ -249,49 +248,49 @@ class RecordedRewards:
         Raises:
             TrainerExit: See `Reward.of`; or the root did not answer.
         """
-        texts = _texts_of(self._tokenizer, answered)
+        texts = _texts_of(self.tokenizer, answered)
         digest = hashlib.sha256(answered.tokens.tobytes() + answered.counts.tobytes()).hexdigest()
-        if not self._reward.is_pure and (kept := self._kept(step, digest, len(texts))) is not None:
+        if not self.reward.is_pure and (kept := self._kept(step, digest, len(texts))) is not None:
             return kept
         rewards = self._rewards(asked, texts, answered)
         try:
             found = samples.StepSamples(step, digest, tuple(rewards), self._some(asked, answered, texts, rewards))
-            if self._reward.is_pure:
-                samples.write_samples(self._store, found)
+            if self.reward.is_pure:
+                samples.write_samples(self.store, found)
             else:
-                rewards = list(samples.keep_first(self._store, found).rewards)
+                rewards = list(samples.keep_first(self.store, found).rewards)
             self._warned = False
         except StoreFailure as failure:
-            if not self._reward.is_pure:
-                raise as_exit(failure, self._store.root) from None
+            if not self.reward.is_pure:
+                raise as_exit(failure, self.store.root) from None
             if not self._warned:
                 self._warned = True
-                self._on_warning(f"the samples of step {step} could not be written to {self._store.root}: {failure}")
+                self.on_warning(f"the samples of step {step} could not be written to {self.store.root}: {failure}")
             return rewards
         if step % _THIN_STEPS == 0:
             try:
-                samples.thin_out(self._store, min(step, self._committed()))
+                samples.thin_out(self.store, min(step, self.committed()))
             except StoreFailure as failure:  # the next time deletes them
-                self._on_warning(f"old samples could not be deleted from {self._store.root}: {failure}")
+                self.on_warning(f"old samples could not be deleted from {self.store.root}: {failure}")
         return rewards
 
     def _rewards(self, asked: Sequence[Question], texts: Sequence[str], answered: Answered) -> list[float]:
-        every = [(self._tokenizer.decode(one.tokens), one.reference) for one in asked]
-        repeated = [pair for pair in every for _ in range(self._group)]
-        found = self._reward.of([prompt for prompt, _ in repeated], texts, [reference for _, reference in repeated])
-        if not self._reward.ended_only:
+        every = [(self.tokenizer.decode(one.tokens), one.reference) for one in asked]
+        repeated = [pair for pair in every for _ in range(self.group)]
+        found = self.reward.of([prompt for prompt, _ in repeated], texts, [reference for _, reference in repeated])
+        if not self.reward.ended_only:
             return found
         return [one if ended else 0.0 for one, ended in zip(found, answered.ended.tolist(), strict=True)]
 
     def _kept(self, step: int, digest: str, count: int) -> list[float] | None:
         """The rewards of the same answers that an earlier process has kept."""
         try:
-            found = samples.read_samples(self._store, step)
+            found = samples.read_samples(self.store, step)
         except samples.DamagedSamples as damage:
-            self._on_warning(f"the rewards of step {step} are computed again: {damage}")
+            self.on_warning(f"the rewards of step {step} are computed again: {damage}")
             return None
         except StoreFailure as failure:
-            raise as_exit(failure, self._store.root) from None
+            raise as_exit(failure, self.store.root) from None
         same = found is not None and found.sha256 == digest and len(found.rewards) == count
         return list(found.rewards) if found is not None and same else None
 
@@ -301,9 +300,9 @@ class RecordedRewards:
         """A few prompts of a step, with some of their answers."""
 
         def sample(number: int) -> samples.Sample:
-            mine = slice(number * self._group, number * self._group + min(self._group, samples.MOST_ANSWERS))
+            mine = slice(number * self.group, number * self.group + min(self.group, samples.MOST_ANSWERS))
             return samples.Sample(
-                prompt=self._tokenizer.decode(asked[number].tokens)[-samples.MOST_CHARACTERS :],
+                prompt=self.tokenizer.decode(asked[number].tokens)[-samples.MOST_CHARACTERS :],
                 reference=asked[number].reference[: samples.MOST_CHARACTERS],
                 answers=tuple(text[: samples.MOST_CHARACTERS] for text in texts[mine]),
                 rewards=tuple(rewards[mine]),

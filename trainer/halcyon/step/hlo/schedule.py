@@ -109,9 +109,13 @@ def overlap(module: Module, rates: Rates, devices: int) -> Overlap:
     return _Simulation(module, rates, lambda one: collective_seconds(one, devices, rates)).run(module.entry)
 
 
+@dataclass(eq=False)
 class _Simulation:
-    def __init__(self, module: Module, rates: Rates, seconds_of: Callable[[Collective], float]) -> None:
-        self._module, self._rates, self._seconds_of = module, rates, seconds_of
+    module: Module
+    rates: Rates
+    seconds_of: Callable[[Collective], float]
+
+    def __post_init__(self) -> None:
         self._known: dict[str, Overlap] = {}
 
     def run(self, name: str) -> Overlap:
@@ -127,7 +131,7 @@ class _Simulation:
         """When each asynchronous collective ends, by the name of its instruction, or by its number if fusions compute
         its parts.
         """
-        lines = self._module.computations.get(name, ())
+        lines = self.module.computations.get(name, ())
         last = {part: instruction.name for instruction in lines for part in self._parts(instruction)}
         for instruction in lines:
             opcode, is_own = instruction.opcode, is_collective(instruction)
@@ -135,9 +139,9 @@ class _Simulation:
                 part: seconds for part, seconds in self._parts(instruction).items() if part not in ends
             }
             within = self._within(instruction) if opcode.endswith("-start") else []
-            own = [collective(self._module, Placed(instruction, name))] if is_own else within
+            own = [collective(self.module, Placed(instruction, name))] if is_own else within
             if own:
-                begun[instruction.name] = sum(map(self._seconds_of, own))
+                begun[instruction.name] = sum(map(self.seconds_of, own))
             for each, seconds in begun.items():
                 links_free = max(now, links_free) + seconds
                 ends[each] = links_free
@@ -165,21 +169,21 @@ class _Simulation:
     def _parts(self, instruction: Instruction) -> dict[int, float]:
         """Seconds of the collectives of which a fusion computes a part, by their numbers."""
         within = self._within(instruction) if instruction.opcode == "fusion" else ()
-        return {each.part_of: self._seconds_of(each) for each in within if each.part_of is not None}
+        return {each.part_of: self.seconds_of(each) for each in within if each.part_of is not None}
 
     def _within(self, instruction: Instruction) -> list[Collective]:
         """The collectives of the computations that an instruction calls."""
         return [
-            collective(self._module, Placed(line, called))
+            collective(self.module, Placed(line, called))
             for called in instruction.called
-            for line in self._module.computations.get(called, ())
+            for line in self.module.computations.get(called, ())
             if is_collective(line)
         ]
 
     def _inside(self, name: str, instruction: Instruction) -> Overlap:
         """The time of an instruction that is no collective itself."""
         if instruction.opcode == "while":
-            trips = self._module.trips(instruction) or 1
+            trips = self.module.trips(instruction) or 1
             return sum((self.run(called) for called in instruction.called), start=_NOTHING) * trips
         if instruction.opcode in CONTROL:
             return max(
@@ -187,8 +191,8 @@ class _Simulation:
                 key=lambda part: part.computation + part.waited,
                 default=_NOTHING,
             )
-        flops = flops_at_peak(self._module, name, instruction)
-        moved = moved_bytes(self._module, name, instruction)
-        computation = max(flops / self._rates.flops, moved / self._rates.memory)
-        collectives = sum(self._seconds_of(each) for each in self._within(instruction) if each.part_of is None)
+        flops = flops_at_peak(self.module, name, instruction)
+        moved = moved_bytes(self.module, name, instruction)
+        computation = max(flops / self.rates.flops, moved / self.rates.memory)
+        collectives = sum(self.seconds_of(each) for each in self._within(instruction) if each.part_of is None)
         return Overlap(computation, collectives, max(0.0, collectives - (computation if flops else 0.0)))
