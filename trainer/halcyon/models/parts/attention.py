@@ -24,7 +24,7 @@ from haliax import Axis, NamedArray
 
 from halcyon.models.axes import BATCH, elementwise, recomputed
 from halcyon.models.partition import parts_of
-from halcyon.models.parts.attention_blocks import MASKED, AttentionShape
+from halcyon.models.parts.attention_blocks import MASKED, AttentionArrays, AttentionShape
 from halcyon.models.parts.attention_choice import Implementation, Request, chosen, kernel_on, present_target
 from halcyon.models.parts.blockwise_attention import attend_in_blocks
 from halcyon.models.parts.kernel_attention import KernelMask, kernel_mask
@@ -91,24 +91,17 @@ def attention(
     request = Request(form, mask, query.dtype, sinks is not None, parts_of(position), rows, batch)
     name = chosen(request, implementation)
     query = query * (head_size.size**-0.5 if scale is None else scale)
+    given = AttentionArrays(query, key, value, mask, sinks)
     if name == "blockwise":
         # Measured on the processor only (tests/bench/results); on accelerators, a product of more rows is a larger one.
-        return attend_in_blocks(query, key, value, mask, sinks, form, by_row=present_target().platform == "cpu")
+        return attend_in_blocks(given, form, by_row=present_target().platform == "cpu")
     if name == "ring":
-        return attend_in_ring(query, key, value, mask, sinks, form)
+        return attend_in_ring(given, form)
     if name == "splash":
-        return attend_by_splash(query, key, value, _of_kernel(mask), sinks, form, interpret=present_target().interpret)
+        return attend_by_splash(given, _of_kernel(mask), form, interpret=present_target().interpret)
     if name == "tokamax":
-        return attend_by_tokamax(query, key, value, _of_kernel(mask), sinks, form, kernel_on(request, present_target()))
-    attend = functools.partial(
-        _attend,
-        position=position,
-        key_position=key_position,
-        head_size=head_size,
-        value_size=value_size,
-        soft_cap=soft_cap,
-    )
-    return attended(recomputed(attend)(query, key, value, mask, sinks))
+        return attend_by_tokamax(given, _of_kernel(mask), form, kernel_on(request, present_target()))
+    return attended(recomputed(functools.partial(_attend, form))(given))
 
 
 def _of_kernel(mask: Mask | None) -> KernelMask:
@@ -118,27 +111,17 @@ def _of_kernel(mask: Mask | None) -> KernelMask:
     return form
 
 
-def _attend(
-    query: NamedArray,
-    key: NamedArray,
-    value: NamedArray,
-    mask: Mask | None,
-    sinks: NamedArray | None,
-    *,
-    position: Axis,
-    key_position: Axis,
-    head_size: Axis,
-    value_size: Axis,
-    soft_cap: float | None,
-) -> NamedArray:
-    """Attention of all queries, already scaled, to all keys."""
+def _attend(form: AttentionShape, given: AttentionArrays) -> NamedArray:
+    """Attention of all queries to all keys."""
+    query, key, value, mask, sinks = given
+    position, key_position, head_size, soft_cap = form.position, form.key_position, form.head_size, form.soft_cap
     # Positions last: this is the order that the products before and after need for the scores, which are the largest
     # array.
     order = (*(axis for axis in query.axes if axis not in (position, head_size)), position, key_position)
     scores = contract(query, key, head_size, into=jnp.float32, order=order)
     if soft_cap is not None:
         scores = elementwise(recomputed(lambda scores: soft_cap * jnp.tanh(scores / soft_cap)), scores)
-    out_axes = tuple(value_size if axis == head_size else axis for axis in query.axes)
+    out_axes = tuple(form.value_size if axis == head_size else axis for axis in query.axes)
     visible = None if mask is None else mask.visible(Block.all_of(position), Block.all_of(key_position))
     certain = mask is None or mask.sees_itself or sinks is not None
     # Add a bias instead of selecting: the backward pass then needs no mask, because a weight of zero has no gradient.

@@ -10,7 +10,7 @@ their error would grow with the number of blocks.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import haliax as hax
 import jax.numpy as jnp
@@ -29,6 +29,19 @@ It is below every masked score, so the difference of the two is never zero.
 
 Sums = tuple[NamedArray, NamedArray, NamedArray]
 """For each query of a block: its greatest score, the sum of exponentials, the weighted sum of values."""
+
+
+class AttentionArrays(NamedTuple):
+    """The arrays of one call of attention, or their gradients; a mask has none."""
+
+    query: NamedArray
+    """The queries, already scaled."""
+    key: NamedArray
+    value: NamedArray
+    mask: Mask | None
+    """The keys that a query sees. None: all."""
+    sinks: NamedArray | None
+    """Scores of a key without a value. None: no such key."""
 
 
 @dataclass(frozen=True)

@@ -21,34 +21,28 @@ from haliax import Axis, NamedArray
 
 from halcyon.models.axes import BATCH, is_named, joined, run, with_array
 from halcyon.models.partition import Result, Shard, by_device
-from halcyon.models.parts.attention_blocks import AttentionShape, BlockPairs, Sums, by_sinks, mean_gradient
+from halcyon.models.parts.attention_blocks import (
+    AttentionArrays,
+    AttentionShape,
+    BlockPairs,
+    Sums,
+    by_sinks,
+    mean_gradient,
+)
 from halcyon.models.parts.kernel_attention import result_names
 from halcyon.models.parts.masks import Mask, Prefix
 from halcyon.models.remat import attended
 
-_Saved = tuple[NamedArray, NamedArray, NamedArray, Mask | None, NamedArray | None, NamedArray, NamedArray]
+_Saved = tuple[AttentionArrays, NamedArray, NamedArray]
 
 
-def attend_in_blocks(
-    query: NamedArray,
-    key: NamedArray,
-    value: NamedArray,
-    mask: Mask | None,
-    sinks: NamedArray | None,
-    form: AttentionShape,
-    *,
-    by_row: bool,
-) -> NamedArray:
-    """See `halcyon.models.parts.attention.attention`; the queries are already scaled.
+def attend_in_blocks(given: AttentionArrays, form: AttentionShape, *, by_row: bool) -> NamedArray:
+    """See `halcyon.models.parts.attention.attention`.
 
     If the block does not divide a length, the sequence is padded, and the mask hides the padding.
 
     Args:
-        query: The queries.
-        key: The keys.
-        value: Their values.
-        mask: The keys that a query sees.
-        sinks: Scores of a key without a value.
+        given: The arrays.
         form: The axes.
         by_row: Whether each row has its own ranges of keys, where the arrays of the mask bound them; rows are then
             computed one after the other. Otherwise a device has one range for all its rows, and computes them together.
@@ -57,13 +51,14 @@ def attend_in_blocks(
         axis.resize(-(-axis.size // form.block) * form.block) for axis in (form.position, form.key_position)
     )
     if (position, key_position) == (form.position, form.key_position):
-        return _attend(query, key, value, mask, sinks, form, by_row)
+        return _attend(given, form, by_row)
     hidden = Prefix(form.key_position.size)
     # The ids of the last segment go on in the padding: other ids there could overlap with those of earlier blocks.
-    mask = hidden if mask is None else _padded(mask, form, position, key_position, "edge") & hidden
-    query, key, value = (_padded(x, form, position, key_position) for x in (query, key, value))
+    mask = hidden if given.mask is None else _padded(given.mask, form, position, key_position, "edge") & hidden
+    query, key, value = (_padded(x, form, position, key_position) for x in given[:3])
     whole = dataclasses.replace(form, position=position, key_position=key_position)
-    return run(_attend(query, key, value, mask, sinks, whole, by_row), position, form.position, 0)
+    given = AttentionArrays(query, key, value, mask, given.sinks)
+    return run(_attend(given, whole, by_row), position, form.position, 0)
 
 
 def _padded(
@@ -79,29 +74,13 @@ def _padded(
     return jax.tree.map(one, tree, is_leaf=is_named)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
-def _attend(
-    query: NamedArray,
-    key: NamedArray,
-    value: NamedArray,
-    mask: Mask | None,
-    sinks: NamedArray | None,
-    form: AttentionShape,
-    by_row: bool,
-) -> NamedArray:
-    return _forward(query, key, value, mask, sinks, form, by_row)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _attend(given: AttentionArrays, form: AttentionShape, by_row: bool) -> NamedArray:
+    return _forward(given, form, by_row)[0]
 
 
-def _forward(
-    query: NamedArray,
-    key: NamedArray,
-    value: NamedArray,
-    mask: Mask | None,
-    sinks: NamedArray | None,
-    form: AttentionShape,
-    by_row: bool,
-) -> tuple[NamedArray, _Saved]:
-    names = result_names(query, form)
+def _forward(given: AttentionArrays, form: AttentionShape, by_row: bool) -> tuple[NamedArray, _Saved]:
+    names = result_names(given.query, form)
     one_number = (
         *(name for name in names if name not in (form.value_size.name, form.position.name)),
         form.position.name,
@@ -111,14 +90,12 @@ def _forward(
         query, key, value, mask, sinks = given
         return _Blocks(query, mask, form, narrow=narrow).forward(query, key, value, sinks)
 
-    result, log_totals = attended(_by_device(of_device, (query, key, value, mask, sinks), (names, one_number), by_row))
-    return result, (query, key, value, mask, sinks, result, log_totals)
+    result, log_totals = attended(_by_device(of_device, given, (names, one_number), by_row))
+    return result, (given, result, log_totals)
 
 
-def _backward(
-    form: AttentionShape, by_row: bool, saved: _Saved, cotangent: NamedArray
-) -> tuple[NamedArray, NamedArray, NamedArray, None, NamedArray | None]:
-    query, key, value, mask, sinks, result, log_totals = saved
+def _backward(form: AttentionShape, by_row: bool, saved: _Saved, cotangent: NamedArray) -> tuple[AttentionArrays]:
+    (query, key, value, mask, sinks), result, log_totals = saved
 
     def of_device(given: Any, narrow: bool) -> tuple[NamedArray, ...]:
         query, key, value, mask, result, log_totals, cotangent = given
@@ -126,14 +103,8 @@ def _backward(
 
     given = (query, key, value, mask, result, log_totals, cotangent)
     by_query, by_key, by_value = _by_device(of_device, given, tuple(x.axis_names for x in (query, key, value)), by_row)
-    mean = None if sinks is None else mean_gradient(result, cotangent, form.value_size)
-    return (
-        by_query,
-        by_key,
-        by_value,
-        None,
-        None if sinks is None or mean is None else by_sinks(sinks, mean, log_totals),
-    )
+    gradient = None if sinks is None else by_sinks(sinks, mean_gradient(result, cotangent, form.value_size), log_totals)
+    return (AttentionArrays(by_query, by_key, by_value, None, gradient),)
 
 
 _attend.defvjp(_forward, _backward)

@@ -15,7 +15,7 @@ from haliax import NamedArray
 
 from halcyon.models.axes import BATCH, KEY_POSITION, POSITION
 from halcyon.models.partition import Result, Shard, by_device
-from halcyon.models.parts.attention_blocks import AttentionShape
+from halcyon.models.parts.attention_blocks import AttentionArrays, AttentionShape
 from halcyon.models.parts.masks import Causal, Mask, Segments, Window, conjuncts
 
 
@@ -107,10 +107,7 @@ class KernelArrays(NamedTuple):
 
 def attend_by_kernel(
     compute: Callable[[KernelArrays], jax.Array],
-    query: NamedArray,
-    key: NamedArray,
-    value: NamedArray,
-    sinks: NamedArray | None,
+    given: AttentionArrays,
     segments: Segments | None,
     form: AttentionShape,
 ) -> NamedArray:
@@ -118,17 +115,14 @@ def attend_by_kernel(
 
     Args:
         compute: The kernel; returns [rows, heads, position, features of a value].
-        query: The queries, already scaled.
-        key: The keys.
-        value: Their values.
-        sinks: Scores of a key without a value.
+        given: The arrays; the mask is not read.
         segments: The segments that attention stays within.
         form: The axes.
 
     Returns:
         An array with the type and the axes of `query`, with `value_size` in the place of `head_size`.
     """
-    layout, names = Layout.of(query, key, form), result_names(query, form)
+    layout, names = Layout.of(given.query, given.key, form), result_names(given.query, form)
     ids = () if segments is None else (segments.of_queries, *(() if segments.of_keys is None else (segments.of_keys,)))
 
     def of_device(shard: Shard, given: Any, parameters: tuple[()]) -> NamedArray:
@@ -145,9 +139,8 @@ def attend_by_kernel(
         found = layout.named(compute(arrays), query, layout.of_queries, POSITION, form.value_size.name)
         return found.rearrange(names).astype(query.dtype)
 
-    return by_device(
-        of_device, ((query, key, value), () if sinks is None else (sinks,), ids), (), Result(names), kernel=True
-    )
+    sinks = () if given.sinks is None else (given.sinks,)
+    return by_device(of_device, (given[:3], sinks, ids), (), Result(names), kernel=True)
 
 
 def result_names(query: NamedArray, form: AttentionShape) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,14 @@ from haliax import NamedArray
 
 from halcyon.models.axes import KEY_POSITION, POSITION, cut, is_named, joined, with_array
 from halcyon.models.partition import Result, Shard, by_device, unroll
-from halcyon.models.parts.attention_blocks import AttentionShape, BlockPairs, Sums, by_sinks, mean_gradient
+from halcyon.models.parts.attention_blocks import (
+    AttentionArrays,
+    AttentionShape,
+    BlockPairs,
+    Sums,
+    by_sinks,
+    mean_gradient,
+)
 from halcyon.models.parts.blockwise_attention import added
 from halcyon.models.parts.masks import Mask
 from halcyon.models.parts.ring_order import RingOrder, ring_order, zigzag_runs
@@ -34,33 +41,17 @@ from halcyon.models.remat import attended
 _WHOLE = "whole_position"
 """Axis of the mask's arrays: they are small, and every device has them whole."""
 
-_Saved = tuple[NamedArray, NamedArray, NamedArray, Mask | None, NamedArray | None, NamedArray, NamedArray]
-Carry = TypeVar("Carry")
+_Saved = tuple[AttentionArrays, NamedArray, NamedArray]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def attend_in_ring(
-    query: NamedArray,
-    key: NamedArray,
-    value: NamedArray,
-    mask: Mask | None,
-    sinks: NamedArray | None,
-    form: AttentionShape,
-) -> NamedArray:
-    """See `halcyon.models.parts.attention.attention`; the queries are already scaled, and there is one key for each
-    query.
-    """
-    return _forward(query, key, value, mask, sinks, form)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def attend_in_ring(given: AttentionArrays, form: AttentionShape) -> NamedArray:
+    """See `halcyon.models.parts.attention.attention`; there is one key for each query."""
+    return _forward(given, form)[0]
 
 
-def _forward(
-    query: NamedArray,
-    key: NamedArray,
-    value: NamedArray,
-    mask: Mask | None,
-    sinks: NamedArray | None,
-    form: AttentionShape,
-) -> tuple[NamedArray, _Saved]:
+def _forward(given: AttentionArrays, form: AttentionShape) -> tuple[NamedArray, _Saved]:
+    query, key, value, mask, sinks = given
     mine = tuple(form.value_size.name if axis.name == form.head_size.name else axis.name for axis in query.axes)
     one_number = tuple(name for name in mine if name != form.value_size.name)
 
@@ -71,15 +62,13 @@ def _forward(
         result, log_totals = ring.forward(ring.arranged(query), ring.arranged(key), ring.arranged(value), sinks)
         return ring.restored(result).rearrange(mine), ring.restored(log_totals).rearrange(one_number)
 
-    given = (query, _split(key), _split(value), _kept_whole(mask), sinks)
-    result, log_totals = attended(by_device(of_device, given, (), (Result(mine), Result(one_number))))
-    return result, (query, key, value, mask, sinks, result, log_totals)
+    split = (query, _split(key), _split(value), _kept_whole(mask), sinks)
+    result, log_totals = attended(by_device(of_device, split, (), (Result(mine), Result(one_number))))
+    return result, (given, result, log_totals)
 
 
-def _backward(
-    form: AttentionShape, saved: _Saved, cotangent: NamedArray
-) -> tuple[NamedArray, NamedArray, NamedArray, None, NamedArray | None]:
-    query, key, value, mask, sinks, result, log_totals = saved
+def _backward(form: AttentionShape, saved: _Saved, cotangent: NamedArray) -> tuple[AttentionArrays]:
+    (query, key, value, mask, sinks), result, log_totals = saved
     mean = mean_gradient(result, cotangent, form.value_size)
 
     def of_device(shard: Shard, given: Any, parameters: tuple[()]) -> tuple[NamedArray, ...]:
@@ -104,7 +93,8 @@ def _backward(
     results = tuple(Result(x.axis_names) for x in (query, keys, values))
     by_query, by_key, by_value = by_device(of_device, given, (), results)
     by_key, by_value = (x.rename({POSITION: KEY_POSITION}) for x in (by_key, by_value))
-    return by_query, by_key, by_value, None, None if sinks is None else by_sinks(sinks, mean, log_totals)
+    gradient = None if sinks is None else by_sinks(sinks, mean, log_totals)
+    return (AttentionArrays(by_query, by_key, by_value, None, gradient),)
 
 
 attend_in_ring.defvjp(_forward, _backward)

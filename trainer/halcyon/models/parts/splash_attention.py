@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from haliax import NamedArray
 
-from halcyon.models.parts.attention_blocks import AttentionShape
+from halcyon.models.parts.attention_blocks import AttentionArrays, AttentionShape
 from halcyon.models.parts.kernel_attention import KernelArrays, KernelMask, attend_by_kernel
 from halcyon.models.parts.masks import shared_blocks
 from halcyon.models.remat import ATTENTION
@@ -22,24 +22,12 @@ LANES = 128
 """Lengths must be multiples of this number: the kernel's blocks are."""
 
 
-def attend_by_splash(
-    query: NamedArray,
-    key: NamedArray,
-    value: NamedArray,
-    mask: KernelMask,
-    sinks: NamedArray | None,
-    form: AttentionShape,
-    *,
-    interpret: bool,
-) -> NamedArray:
-    """See `halcyon.models.parts.attention.attention`; the queries are already scaled.
+def attend_by_splash(given: AttentionArrays, mask: KernelMask, form: AttentionShape, *, interpret: bool) -> NamedArray:
+    """See `halcyon.models.parts.attention.attention`.
 
     Args:
-        query: The queries.
-        key: The keys.
-        value: Their values.
-        mask: The keys that a query sees.
-        sinks: Scores of a key without a value.
+        given: The arrays.
+        mask: Their mask.
         form: The axes; its block is the largest one.
         interpret: Run the kernel's program without a TPU.
     """
@@ -85,7 +73,7 @@ def attend_by_splash(
 
         return jax.vmap(one)(arrays.query, arrays.key, arrays.value, arrays.segments)
 
-    return attend_by_kernel(compute, query, key, value, sinks, mask.segments, form)
+    return attend_by_kernel(compute, given, mask.segments, form)
 
 
 def _narrowed(kernel: Any, seen: jax.Array) -> Any:

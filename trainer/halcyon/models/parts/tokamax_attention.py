@@ -32,7 +32,7 @@ from haliax import NamedArray
 
 from halcyon.models.axes import KEY_POSITION, POSITION
 from halcyon.models.partition import Result, Shard, by_device
-from halcyon.models.parts.attention_blocks import AttentionShape, by_sinks, mean_gradient
+from halcyon.models.parts.attention_blocks import AttentionArrays, AttentionShape, by_sinks, mean_gradient
 from halcyon.models.parts.kernel_attention import KernelMask, Layout, result_names, rows_of
 from halcyon.models.remat import attended
 from halcyon_api.hardware.gpu_attention import FEATURES, GpuKernel
@@ -41,7 +41,9 @@ POSITIONS = 128
 """Positions are padded to a multiple of this number: the backward pass of the Triton kernel reads past the end of some
 other lengths. The padding comes after all positions, so the causal mask hides it."""
 
-_Saved = tuple[NamedArray, NamedArray, NamedArray, NamedArray | None, NamedArray | None, NamedArray, NamedArray]
+_Given = tuple[NamedArray, NamedArray, NamedArray, NamedArray | None, NamedArray | None]
+"""Queries, keys, values, the segments of positions, and sinks."""
+_Saved = tuple[_Given, NamedArray, NamedArray]
 
 
 @dataclass(frozen=True)
@@ -53,33 +55,19 @@ class _Call:
     kernel: GpuKernel
 
 
-def attend_by_tokamax(
-    query: NamedArray,
-    key: NamedArray,
-    value: NamedArray,
-    mask: KernelMask,
-    sinks: NamedArray | None,
-    form: AttentionShape,
-    kernel: GpuKernel,
-) -> NamedArray:
-    """See `halcyon.models.parts.attention.attention`; the queries are already scaled, and there is one key for each
-    query.
-    """
+def attend_by_tokamax(given: AttentionArrays, mask: KernelMask, form: AttentionShape, kernel: GpuKernel) -> NamedArray:
+    """See `halcyon.models.parts.attention.attention`; there is one key for each query."""
     ids = None if mask.segments is None else mask.segments.of_queries
-    return _attend(query, key, value, ids, sinks, _Call(form, mask.window, kernel))
+    return _attend((*given[:3], ids, given.sinks), _Call(form, mask.window, kernel))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _attend(
-    query: NamedArray, key: NamedArray, value: NamedArray, ids: NamedArray | None, sinks: NamedArray | None, call: _Call
-) -> NamedArray:
-    return _forward(query, key, value, ids, sinks, call)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _attend(given: _Given, call: _Call) -> NamedArray:
+    return _forward(given, call)[0]
 
 
-def _forward(
-    query: NamedArray, key: NamedArray, value: NamedArray, ids: NamedArray | None, sinks: NamedArray | None, call: _Call
-) -> tuple[NamedArray, _Saved]:
-    layout, names = Layout.of(query, key, call.form), result_names(query, call.form)
+def _forward(given: _Given, call: _Call) -> tuple[NamedArray, _Saved]:
+    layout, names = Layout.of(*given[:2], call.form), result_names(given[0], call.form)
     one_number = tuple(name for name in names if name != call.form.value_size.name)
 
     def of_device(shard: Shard, given: Any, parameters: tuple[()]) -> tuple[NamedArray, NamedArray]:
@@ -95,15 +83,12 @@ def _forward(
             log_totals, query, layout.of_queries, POSITION
         ).rearrange(one_number)
 
-    given = (query, key, value, ids, sinks)
     result, log_totals = attended(by_device(of_device, given, (), (Result(names), Result(one_number))))
-    return result, (query, key, value, ids, sinks, result, log_totals)
+    return result, (given, result, log_totals)
 
 
-def _backward(
-    call: _Call, saved: _Saved, cotangent: NamedArray
-) -> tuple[NamedArray, NamedArray, NamedArray, None, NamedArray | None]:
-    query, key, value, ids, sinks, result, log_totals = saved
+def _backward(call: _Call, saved: _Saved, cotangent: NamedArray) -> tuple[_Given]:
+    (query, key, value, ids, sinks), result, log_totals = saved
     form, layout = call.form, Layout.of(query, key, call.form)
 
     def of_device(shard: Shard, given: Any, parameters: tuple[()]) -> tuple[NamedArray, ...]:
@@ -129,7 +114,7 @@ def _backward(
         of_device, given, (), tuple(Result(x.axis_names) for x in (query, key, value))
     )
     gradient = None if sinks is None else by_sinks(sinks, mean_gradient(result, cotangent, form.value_size), log_totals)
-    return by_query, by_key, by_value, None, gradient
+    return ((by_query, by_key, by_value, None, gradient),)
 
 
 _attend.defvjp(_forward, _backward)
