@@ -78,11 +78,10 @@ class Observer:
     pace: Callable[[], float] = lambda: 0.0
     workloads: Workloads | None = None
     warnings: PodEvents | None = None
-    timer: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         self._own = OwnJobSets()
-        self._deletions = SeenDeletions(self.timer)
+        self._deletions = SeenDeletions(time.monotonic)
 
     async def observe_from_cache(
         self, namespace: str, name: str, progress_written_at: datetime | None

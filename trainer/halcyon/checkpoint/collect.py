@@ -24,7 +24,7 @@ between the known prefixes are listed: one request for each gap, and no response
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from halcyon.checkpoint.head import HeadKeeper, without_deleted
@@ -123,7 +123,7 @@ def delete_orphans(store: Store, keeper: HeadKeeper) -> None:
         delete_checkpoint(store, prefix)
 
 
-def unlisted_commits(store: Store, pause: Callable[[float], object] = time.sleep) -> tuple[str, ...]:
+def unlisted_commits(store: Store) -> tuple[str, ...]:
     """A sentence about each checkpoint with a COMMIT mark that HEAD does not name. A commit writes the mark before it
     changes HEAD, so a mark counts only if it still has no name in HEAD a second later.
 
@@ -143,7 +143,7 @@ def unlisted_commits(store: Store, pause: Callable[[float], object] = time.sleep
                 f"{path} is committed, and HEAD does not name it" for path in sorted(marked & (found or set()))
             )
         found = marked
-        pause(1.0)
+        time.sleep(1.0)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,6 @@ def create_checkpoint(
     vocabulary: int,
     positions: int,
     time: str,
-    token: Callable[[], str] = lambda: secrets.token_hex(4),
     before_commit: Callable[[], object] = lambda: None,
 ) -> stored.CommittedStep:
     """Write a checkpoint of step 0 into a fresh root and commit it.
@@ -55,14 +54,13 @@ def create_checkpoint(
         vocabulary: Tokens of the model, without padding.
         positions: Longest sequence of the model, in tokens.
         time: The time of the commit.
-        token: Makes a fresh random word, for the name of the checkpoint.
         before_commit: Writes what belongs to the root beside the checkpoint.
 
     Raises:
         RootTaken: The root already holds checkpoints.
         StoreFailure: The store did not answer.
     """
-    prefix = stored.step_prefix(0, _EPOCH.attempt, f"{_NONCE}-{token()}")
+    prefix = stored.step_prefix(0, _EPOCH.attempt, f"{_NONCE}-{secrets.token_hex(4)}")
     before = to.read(stored.HEAD_KEY)
     others, ours = prefixes(to.list(stored.STEPS_PREFIX)), stored.step_prefix(0, _EPOCH.attempt, _NONCE).rstrip("/")
     if before.data is not None or not all(other.startswith(ours) for other in others):

@@ -15,12 +15,12 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 COMPILING_MODEL = "compiling the model (about a minute)"
 
 
-def match_terminal(environ: Mapping[str, str] | None = None) -> None:
+def match_terminal() -> None:
     """Write only ASCII to a terminal whose locale has no UTF-8. Call it before `replace_unencodable`.
 
     Python writes UTF-8 there, because it takes the locale C for a mistake.
     """
-    if shows_utf8(os.environ if environ is None else environ):
+    if shows_utf8(os.environ):
         return
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.isatty():

@@ -64,7 +64,6 @@ class Runner:
         tokenizer: Its tokenizer.
         chat: Its chat template. None: it gets prompts as plain text.
         settings: The settings.
-        clock: Seconds from any point.
         on_progress: Called often while texts are generated and their programs run. An exception of it ends the
             benchmark.
     """
@@ -75,11 +74,10 @@ class Runner:
         tokenizer: Tokenizer,
         chat: ChatPrompts | None = None,
         settings: Settings | None = None,
-        clock: Callable[[], float] = time.monotonic,
         on_progress: Callable[[], object] = lambda: None,
     ) -> None:
         check_rows(tokenizer.vocab_size, model.token_count)
-        self._model, self._settings, self._clock = model, settings or Settings(), clock
+        self._model, self._settings = model, settings or Settings()
         self._tokenizer, self._prompts, self._on_progress = tokenizer, Prompts(tokenizer, chat), on_progress
         self._likelihoods = Likelihoods(
             model, compute_dtype=self._settings.compute_dtype, batch_tokens=self._settings.batch_tokens
@@ -91,9 +89,9 @@ class Runner:
         Returns:
             The result, and the answer to each example in their order.
         """
-        begin = self._clock()
+        begin = time.monotonic()
         answers = self.answers(benchmark, benchmark.examples)
-        return result_of(benchmark.name, answers, benchmark.baseline, self._clock() - begin), answers
+        return result_of(benchmark.name, answers, benchmark.baseline, time.monotonic() - begin), answers
 
     def answers(self, benchmark: Benchmark, examples: Sequence[Example]) -> list[Answer]:
         """The model's answer to each of some examples of a benchmark, in their order.

@@ -41,7 +41,6 @@ class PreemptionNotice:
 
     on_arrival: Callable[[], object] = lambda: None
     """Called at once for each notice, in a separate thread."""
-    clock: Callable[[], float] = time.monotonic
     """Seconds, monotonic."""
     on_interrupt: Callable[[int], object] = lambda count: None
     """Called in the same thread for each interrupt from the keyboard, with the number of interrupts so far."""
@@ -60,7 +59,7 @@ class PreemptionNotice:
     @property
     def age_seconds(self) -> float:
         """Seconds since the notice arrived; 0 without a notice."""
-        return 0.0 if self._arrived_at is None else self.clock() - self._arrived_at
+        return 0.0 if self._arrived_at is None else time.monotonic() - self._arrived_at
 
     def close(self) -> None:
         """Restore the earlier signal handlers."""
@@ -87,7 +86,7 @@ class PreemptionNotice:
 
     def _take(self) -> None:
         if self._arrived_at is None:
-            self._arrived_at = self.clock()
+            self._arrived_at = time.monotonic()
 
 
 def wait_together(processes: ProcessGroup, notice: PreemptionNotice, mine: Callable[[float], bool]) -> bool:

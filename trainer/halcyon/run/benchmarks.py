@@ -83,7 +83,6 @@ class SharedRunner:
         processes: The processes.
         reporter: Receives results and progress.
         is_stopped: Whether a notice of preemption came to any process.
-        clock: Seconds since 1970.
 
     Raises:
         BadConfiguration: A benchmark needs a cache, which the model does not keep; or the files of the hosts differ.
@@ -97,7 +96,6 @@ class SharedRunner:
     processes: ProcessGroup
     reporter: RunReporter
     is_stopped: Callable[[], bool] = lambda: False
-    clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
         self._shapes = own_shapes(self.spec, self.tokenizer.vocab_size)
@@ -237,7 +235,7 @@ class SharedRunner:
         def work() -> dict[str, Any]:
             finished = {task.task for task in tasks} >= set(self.names)
             document = document_of(
-                step, self._prompt_kind, tasks, samples, decides=decides, finished=finished, now=self.clock()
+                step, self._prompt_kind, tasks, samples, decides=decides, finished=finished, now=time.time()
             )
             self._results = document
             try:

@@ -114,7 +114,6 @@ class Exporter:
     seconds since its checkpoint was committed."""
     on_failure: Callable[[int, str], object]
     """Called in the exporter's thread with the step and the reason of a failed try."""
-    clock: Callable[[], float] = time.monotonic
     _exports: list[_Export] = field(default_factory=list)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _abandoned: threading.Event = field(default_factory=threading.Event)
@@ -151,7 +150,7 @@ class Exporter:
             return
         with self._changed:
             if all(export.entry.path != entry.path for export in self._exports):
-                self._exports.append(_Export(entry, self.clock()))
+                self._exports.append(_Export(entry, time.monotonic()))
             self._changed.notify_all()
 
     def not_saved(self, step: int) -> None:
@@ -310,7 +309,7 @@ class Exporter:
         plan.complete(folder)
         self._is_complete(export)
         size = sum(tensor.size_bytes for tensors in plan.files.values() for tensor in tensors)
-        self.on_complete(export.entry.step, folder.root, size, self.clock() - export.began)
+        self.on_complete(export.entry.step, folder.root, size, time.monotonic() - export.began)
         with contextlib.suppress(StoreFailure):  # `open_exports` deletes what remains
             folder.delete_prefix(PARTS)
 

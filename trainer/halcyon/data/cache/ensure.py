@@ -102,8 +102,6 @@ class CacheKeeper:
         inherited: Given if the run starts from another run: the run takes the trained tokenizer of that run if it still
             exists.
         retry_budget: Retries sources that do not answer or deny access. Default: no retries.
-        clock: Seconds, monotonic.
-        pause: Waits for a number of seconds.
     """
 
     data: DataSpec
@@ -121,8 +119,6 @@ class CacheKeeper:
     portion_tokens: Mapping[str, int] | None = None
     inherited: InheritedTokenizer | None = None
     retry_budget: RetryBudget | None = None
-    clock: Callable[[], float] = time.monotonic
-    pause: Callable[[float], None] = time.sleep
     _definition: TokenizerDefinition | None = None
     _listings: dict[str, Listing] = field(default_factory=dict[str, Listing])
     _forms: dict[str, Form | None] = field(default_factory=dict[str, "Form | None"])
@@ -147,13 +143,13 @@ class CacheKeeper:
             TrainerExit: The caches' root is full, or cannot be used.
         """
         with self._errors_at_root():
-            builder = Builder(self.store, self.name, run=self.run, clock=self.clock)
+            builder = Builder(self.store, self.name, run=self.run)
             while (caches := self._retries.retry(self.poll)) is None or not caches.finished(self.data):
                 if builder.try_elect():
                     with builder:
                         self._retries.retry(self._errors_at_root()(self._build))
                 else:
-                    self.pause(_POLL_SECONDS)
+                    time.sleep(_POLL_SECONDS)
             return caches
 
     def poll(self) -> Caches | None:
@@ -188,7 +184,7 @@ class CacheKeeper:
         try:
             self._build_all()
         except Replaced:
-            self.pause(_POLL_SECONDS)  # the other builder continues; this process polls again
+            time.sleep(_POLL_SECONDS)  # the other builder continues; this process polls again
 
     def _build_all(self) -> None:
         """Build the caches of all sources.
