@@ -49,7 +49,7 @@ def rendered(
     return dump_all([build_config_map(ConfigMapPlan(run, 1, run.spec)), jobset])
 
 
-def rendered_matrix(path: Path, sweep: Path, defaults: Sequence[Path] = (), overrides: Sequence[str] = ()) -> str:
+def rendered_matrix(path: Path, sweep: Path, defaults: Sequence[Path], overrides: Sequence[str]) -> str:
     """Return the TrainingRuns of a sweep as YAML documents, each of which is a valid run.
 
     Arguments and errors are those of `members_of`. The defaults are used in the checks only: the cluster fills them in.

@@ -55,7 +55,7 @@ def cluster_of(name: str, context: str | None, namespace: str | None) -> Runs:
         raise Rejected(f"there is no checkpoint root {name} here, and {refused}") from None
 
 
-def store_of_root(place: str, endpoint: str | None = None, region: str | None = None) -> Store:
+def store_of_root(place: str, endpoint: str | None, region: str | None) -> Store:
     """The root at a place.
 
     Raises:
@@ -68,7 +68,7 @@ def store_of_root(place: str, endpoint: str | None = None, region: str | None = 
         return root_store(place, endpoint, region)
 
 
-def store_of_run(runs: Runs, name: str, endpoint: str | None = None, region: str | None = None) -> Store:
+def store_of_run(runs: Runs, name: str, endpoint: str | None, region: str | None = None) -> Store:
     """The checkpoint root of a run in the cluster.
 
     Args:
@@ -111,7 +111,7 @@ def history_in(store: Store) -> History:
     return found
 
 
-def history_of_root(place: str, endpoint: str | None = None, region: str | None = None) -> History:
+def history_of_root(place: str, endpoint: str | None, region: str | None) -> History:
     """The history of the root at a place; raises as `store_of_root` and `history_in` do."""
     return history_in(store_of_root(place, endpoint, region))
 

@@ -22,13 +22,13 @@ _STORE = ("endpoint", "region", "credentialsSecret", "volumeClaim")
 def train_sweep(
     document: Path,
     variants: Path,
-    defaults: Sequence[Path] = (),
-    overrides: Sequence[str] = (),
-    checkpoint_root: str | None = None,
+    defaults: Sequence[Path],
+    overrides: Sequence[str],
+    checkpoint_root: str | None,
     *,
     at_once: int,
     stop_on_failure: bool,
-    words: Sequence[str] = (),
+    words: Sequence[str],
 ) -> bool:
     """Train the members of a sweep that are not complete, and print the table.
 

@@ -134,7 +134,7 @@ def read_one(path: Path, kind: str = "TrainingRun") -> Any:
     return documents[0]
 
 
-def read_yaml(path: Path, kind: str = "TrainingRun") -> list[Any]:
+def read_yaml(path: Path, kind: str) -> list[Any]:
     """The YAML documents of a file, at least one. `kind` is what the file should hold, for errors.
 
     Raises:

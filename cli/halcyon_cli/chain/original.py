@@ -33,7 +33,7 @@ class OriginalRow:
     name: str
     source: str
     hours: float | None
-    core: float | None = None
+    core: float | None
     bits_per_byte: float | None = None
     tasks: Mapping[str, float] = field(default_factory=dict[str, float])
     chat_core: float | None = None

@@ -67,7 +67,7 @@ def merge_endings(*groups: Iterable[PodEnding]) -> tuple[PodEnding, ...]:
 
 
 def seen_endings(
-    pods: Iterable[PodView], noted: Iterable[PodEnding] = ()
+    pods: Iterable[PodView], noted: Iterable[PodEnding]
 ) -> tuple[tuple[PodEnding, ...], tuple[PodEnding, ...]]:
     """The known endings, one for each process of a group: the ending of its newest pod.
 

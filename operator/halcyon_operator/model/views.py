@@ -62,11 +62,11 @@ class RunView:
     spec: TrainingRunSpec | None
     problems: tuple[str, ...]
     status: TrainingRunStatus
-    save_request: str = ""
+    save_request: str
     """Value of the annotation that requests a checkpoint."""
-    restart_request: str = ""
+    restart_request: str
     """Value of the annotation that requests a restart."""
-    fields: dict[str, str] = field(default_factory=dict[str, str])
+    fields: dict[str, str]
     """The editable fields that are not at their default, as the user wrote them; see `status.inForce`."""
     budget_spent: str = ""
     """Which part of the budget is used up, so that the run counts as suspended; empty: none."""
@@ -90,18 +90,18 @@ class JobSetView:
     restarts: int
     restarts_counted: int
     outcome: Literal["running", "completed", "failed"]
-    failure_reason: str = ""
-    failure_message: str = ""
-    finished_at: datetime | None = None
-    created_at: datetime | None = None
-    replicas: int = 0
+    failure_reason: str
+    failure_message: str
+    finished_at: datetime | None
+    created_at: datetime | None
+    replicas: int
     """Slices."""
-    suspended: bool = False
+    suspended: bool
     """Whether a queue or a user suspended it, so that it has no pods.
 
     The operator suspends a run by deleting its JobSet.
     """
-    queue: str = ""
+    queue: str
     """Name of its queue; empty: no queue."""
     held_by: str = ""
     """Container that keeps its pods alive after all trainers have ended with exit code 0; empty: none does.
@@ -126,8 +126,8 @@ class PodEnding:
     at: datetime
     """When the end began: the disruption or deletion if there was one, else the end of the process."""
     ended: bool
-    exit_code: int | None = None
-    report: TerminationReport | None = None
+    exit_code: int | None
+    report: TerminationReport | None
     message: str = ""
     evicted: str = ""
     """Why the kubelet evicted the pod for what the pod itself used, such as too much local storage; empty: it did not.
@@ -154,16 +154,16 @@ class PodView:
     node: str
     deleting: bool
     running: bool
-    waiting_reason: str = ""
-    waiting_message: str = ""
-    waiting_for: str = ""
+    waiting_reason: str
+    waiting_message: str
+    waiting_for: str
     """Init container that its trainer waits for, which has the reason and the message; empty: none."""
-    ending: PodEnding | None = None
-    grace_seconds: float = 0.0
+    ending: PodEnding | None
+    grace_seconds: float
     """Its grace period, if it is being deleted."""
-    finalizers: tuple[str, ...] = ()
+    finalizers: tuple[str, ...]
     """Finalizers that keep it, but for that of the Job controller, which removes it by itself."""
-    other_containers: tuple[str, ...] = ()
+    other_containers: tuple[str, ...]
     """Names of its containers that run, but for the trainer."""
     save_token: str = field(default="", repr=False)
     """Secret of the process, which a request for a checkpoint must contain."""
@@ -218,7 +218,7 @@ class ProbeView:
     """The JobSet that probes for room for more slices, and its pods."""
 
     jobset: JobSetView
-    pods: tuple[PodView, ...] = ()
+    pods: tuple[PodView, ...]
 
 
 @dataclass(frozen=True)

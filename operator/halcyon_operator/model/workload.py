@@ -13,9 +13,9 @@ MAX_WORKLOAD_AGE_SECONDS = 15.0
 class WorkloadCondition:
     """Reason, message and time of a condition of a Workload."""
 
-    reason: str = ""
-    message: str = ""
-    at: datetime | None = None
+    reason: str
+    message: str
+    at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class AdmissionCheck:
     name: str
     state: str
     """`Pending`, `Ready`, `Retry` or `Rejected`."""
-    message: str = ""
+    message: str
 
 
 @dataclass(frozen=True)

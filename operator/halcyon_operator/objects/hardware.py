@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from dataclasses import dataclass
 from typing import Any
 
 from halcyon_api import names
@@ -62,18 +61,18 @@ class NodeRequirements:
     resources: dict[str, dict[str, str]]
     jobset_annotations: dict[str, str]
     affinity: dict[str, Any]
-    pod_annotations: dict[str, str] = field(default_factory=dict[str, str])
-    environment: dict[str, str] = field(default_factory=dict[str, str])
-    volumes: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    mounts: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    sidecars: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    resource_claims: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    pod_annotations: dict[str, str]
+    environment: dict[str, str]
+    volumes: list[dict[str, Any]]
+    mounts: list[dict[str, Any]]
+    sidecars: list[dict[str, Any]]
+    resource_claims: list[dict[str, Any]]
 
 
 def node_requirements(
     spec: TrainingRunSpec,
-    avoided: Sequence[str] = (),
-    pod_memory: Mapping[str, str] = MappingProxyType({}),
+    avoided: Sequence[str],
+    pod_memory: Mapping[str, str],
     unpreferred: Sequence[str] = (),
 ) -> NodeRequirements:
     """The requirements of a run's pods.

@@ -37,7 +37,7 @@ class FoundDefaults:
     """`spec.defaults` of the run, or `default`."""
     namespaces: tuple[str, ...]
     """The namespaces that were read: that of the run, then that of the operator."""
-    documents: tuple[object, ...] = ()
+    documents: tuple[object, ...]
     """The defaults found, the most specific first."""
     named: bool = True
     """Whether one of the documents has the name."""

@@ -72,7 +72,7 @@ class Observer:
     trainers: Polls
     pod_endings: PodEndings
     settings: Settings
-    nodes: NodeNotices | None = None
+    nodes: NodeNotices | None
     token: Callable[[], str] = lambda: secrets.token_urlsafe(24)
     cache: WatchCache | None = None
     pace: Callable[[], float] = lambda: 0.0

@@ -69,7 +69,7 @@ class Controller:
     instance: str
     clock: Callable[[], datetime]
     timer: Callable[[], float]
-    trainers: Trainers | None = None
+    trainers: Trainers | None
 
     def __post_init__(self) -> None:
         self._written_at: dict[RunKey, datetime] = {}

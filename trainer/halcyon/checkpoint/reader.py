@@ -51,9 +51,7 @@ def holds_average(manifest: Manifest, template: Any) -> bool:
     )
 
 
-def match_leaves(
-    manifest: Manifest, template: Any, *, cast: bool = False, part: bool = False, spare: str | None = None
-) -> tuple[Pair, ...]:
+def match_leaves(manifest: Manifest, template: Any, *, cast: bool, part: bool, spare: str | None) -> tuple[Pair, ...]:
     """Pair the arrays of a checkpoint with those of a template, by path.
 
     Args:
@@ -95,7 +93,7 @@ def read_state(
     cast: bool = False,
     part: bool = False,
     spare: str | None = None,
-    share_from_bytes: int = 0,
+    share_from_bytes: int,
 ) -> Any:
     """Read a state. A collective, for the main thread.
 

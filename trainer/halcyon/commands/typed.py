@@ -18,7 +18,7 @@ def program() -> str:
     return "halcyon" if found is not None and Path(found).resolve() == path.resolve() else shlex.quote(sys.argv[0])
 
 
-def typed_command(without: Sequence[str] = ()) -> str:
+def typed_command(without: Sequence[str]) -> str:
     """The command with its arguments, quoted for a shell.
 
     Args:

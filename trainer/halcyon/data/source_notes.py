@@ -31,9 +31,9 @@ class SourceNote:
     """Rows that are tokenized so far."""
     rejected_rows: int
     """Of these, rows that are left out because their label is false."""
-    left_out: str | None = None
+    left_out: str | None
     """What else is left out. None: nothing."""
-    layout: LayoutReport | None = None
+    layout: LayoutReport | None
     """How its tokens fill sequences. None: it is not known yet."""
 
     @property

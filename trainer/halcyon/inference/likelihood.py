@@ -147,7 +147,7 @@ def _grouped(rows: Sequence[TokenRow]) -> tuple[list[Group], list[TokenRow]]:
 
 
 def _computed_together(
-    model: Any, batch: Sequence[Group], dtype: str, batch_tokens: int, mesh: Mesh | None = None
+    model: Any, batch: Sequence[Group], dtype: str, batch_tokens: int, mesh: Mesh | None
 ) -> dict[int, Score]:
     """The scores of the rows of some groups.
 

@@ -25,7 +25,7 @@ class TextStream:
         context: Tokens before the text.
     """
 
-    def __init__(self, tokenizer: Tokenizer, context: Sequence[int] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, context: Sequence[int]) -> None:
         self._tokenizer = tokenizer
         self._ids = list(context[-_CONTEXT:])
         self._first, self._shown = 0, len(self._ids)

@@ -39,7 +39,7 @@ class ModelFlops:
     """
 
     per_token: int
-    attention: int = 0
+    attention: int
     experts: int = 0
     head: int = 0
     hidden: int = 0

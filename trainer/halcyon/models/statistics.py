@@ -37,7 +37,7 @@ def statistics_axis(*, histograms: bool) -> Axis:
     return Axis(STATISTICS, _COUNTS + (_BINS if histograms else 0))
 
 
-def sums_of(values: jax.Array, count: int, counted: jax.Array | None = None) -> jax.Array:
+def sums_of(values: jax.Array, count: int, counted: jax.Array | None) -> jax.Array:
     """The number of elements, the sum of squares, and the number of magnitudes in each bin.
 
     Args:

@@ -44,7 +44,7 @@ from halcyon.optim.rule import Tree, transformation
 from halcyon_api.spec.trainer import MomentsType
 
 
-def add_updates(parameters: Any, updates: Any, key: jax.Array | None = None) -> Any:
+def add_updates(parameters: Any, updates: Any, key: jax.Array | None) -> Any:
     """The sums, in the types of the parameters.
 
     Args:

@@ -123,7 +123,7 @@ def by_group(
     shared: Any,
     *,
     gathered: bool,
-    part: Callable[[Any], Any] = lambda parameters: parameters,
+    part: Callable[[Any], Any],
 ) -> Any:
     """Sum ``function(batch, parameters, shared)`` over the groups of devices that each compute a part of the batch.
 

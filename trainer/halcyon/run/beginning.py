@@ -225,7 +225,7 @@ def open_memory(place: Place) -> MemoryTier | None:
 
 
 def open_checkpoints(
-    place: Place, prints: Fingerprints, vocabulary: int, requests: SaveRequests, memory: MemoryTier | None = None
+    place: Place, prints: Fingerprints, vocabulary: int, requests: SaveRequests, memory: MemoryTier | None
 ) -> Checkpointer:
     """Take the root. A collective; raises as `Checkpointer` does."""
     spec, context, reporter = place.spec, place.context, place.reporter

@@ -295,7 +295,7 @@ def _end(error: Exception, processes: ProcessGroup, on_failed_build: Callable[[E
     on_failed_build(error)
 
 
-def begin_history(place: Place, checkpointer: Checkpointer, step: int, memory: MemoryTier | None = None) -> None:
+def begin_history(place: Place, checkpointer: Checkpointer, step: int, memory: MemoryTier | None) -> None:
     """Record the run from here on, beside its checkpoints. Only for process 0, which has the root.
 
     Args:

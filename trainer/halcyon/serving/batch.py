@@ -103,7 +103,6 @@ class _Choice:
     """Where the next token stands in a completion. None: nothing of its text was reported."""
 
 
-@dataclass(eq=False)
 class Batch:
     """The sequences of one request, and the answer that their outputs make.
 
@@ -129,26 +128,30 @@ class Batch:
     mailbox: Mailbox
     outcome = "cancelled"
 
-    request: Request
-    served: Served
-    sequences: tuple[Sequence, ...]
-    prompt_tokens: int
-    echoes: tuple[str, ...]
-    readers: Iterable[CallReader | None] | None = None
-    schema: Schema | None = None
-
-    def __post_init__(self) -> None:
-        self._is_chat = isinstance(self.request, ChatRequest)
-        self._names = {token: spelling for spelling, token in self.served.tokenizer.special_tokens.items()}
-        self._choices = [_Choice(reader) for reader in self.readers or [None] * len(self.sequences)]
+    def __init__(
+        self,
+        request: Request,
+        served: Served,
+        sequences: tuple[Sequence, ...],
+        prompt_tokens: int,
+        echoes: tuple[str, ...],
+        readers: Iterable[CallReader | None] | None = None,
+        *,
+        schema: Schema | None = None,
+    ) -> None:
+        self.request, self.sequences, self.schema = request, sequences, schema
+        self._served, self._prompt_tokens, self._echoes = served, prompt_tokens, echoes
+        self._is_chat = isinstance(request, ChatRequest)
+        self._names = {token: spelling for spelling, token in served.tokenizer.special_tokens.items()}
+        self._choices = [_Choice(reader) for reader in readers or [None] * len(sequences)]
 
     @functools.cached_property
     def _head(self) -> dict[str, Any]:
         return {
             "id": f"chatcmpl-{self.number}" if self._is_chat else f"cmpl-{self.number}",
             "created": self.created,
-            "model": self.served.name,
-            "system_fingerprint": self.served.fingerprint,
+            "model": self._served.name,
+            "system_fingerprint": self._served.fingerprint,
         }
 
     def add(self, index: int, output: Output) -> tuple[str, list[Call]]:
@@ -186,9 +189,9 @@ class Batch:
         each = max(1, self.request.n or 1)
         reused = sum(choice.reused for choice in self._choices[::each])
         return {
-            "prompt_tokens": self.prompt_tokens,
+            "prompt_tokens": self._prompt_tokens,
             "completion_tokens": generated,
-            "total_tokens": self.prompt_tokens + generated,
+            "total_tokens": self._prompt_tokens + generated,
             "prompt_tokens_details": {"cached_tokens": reused},
         }
 
@@ -203,7 +206,7 @@ class Batch:
         logs = self._log_probs(index, choice.tokens)
         common = {"index": index, "finish_reason": choice.finish, "logprobs": logs}
         if not self._is_chat:
-            return common | {"text": self.echoes[index] + choice.text}
+            return common | {"text": self._echoes[index] + choice.text}
         message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
         if choice.calls:
             message["tool_calls"] = [call.document() for call in choice.calls]
@@ -231,8 +234,8 @@ class Batch:
         with_prompt = begins and self.sequences[index].logs_prompt
         tokens = self._log_probs(index, found) if found or with_prompt else None
         if begins:
-            text = self.echoes[index] + text
-            choice.places = choice.places or Places(self.served.pieces, len(self.echoes[index]))
+            text = self._echoes[index] + text
+            choice.places = choice.places or Places(self._served.pieces, len(self._echoes[index]))
         events: list[dict[str, Any]] = []
         if self._is_chat:
             if text or tokens is not None:
@@ -274,13 +277,13 @@ class Batch:
                 for token in tokens
             ]
             return {"content": entries, "refusal": None}
-        shown, echo = list(tokens), self.echoes[index]
+        shown, echo = list(tokens), self._echoes[index]
         places, offsets = choice.places, list[int]()
         if places is None:
-            places = choice.places = Places(self.served.pieces, len(echo))
+            places = choice.places = Places(self._served.pieces, len(echo))
             if sequence.logs_prompt:
                 prompt = prompt_tokens(sequence)
-                offsets = places_of(self.served.pieces, [token.id for token in prompt], len(echo))
+                offsets = places_of(self._served.pieces, [token.id for token in prompt], len(echo))
                 shown = [*prompt, *shown]
         is_first = bool(offsets)
         offsets += map(places.next, (token.id for token in shown[len(offsets) :]))
@@ -303,14 +306,14 @@ class Batch:
         return found
 
     def _entry(self, token: int, log_prob: float) -> dict[str, Any]:
-        piece = self._names[token].encode() if token in self._names else self.served.pieces[token]
+        piece = self._names[token].encode() if token in self._names else self._served.pieces[token]
         return {"token": self._spelling(token), "id": token, "logprob": _finite(log_prob), "bytes": list(piece)}
 
     def _spelling(self, token: int) -> str:
         """The text of a token; of one with parts of characters its bytes, as in OpenAI's interface."""
         if token in self._names:
             return self._names[token]
-        piece = self.served.pieces[token]
+        piece = self._served.pieces[token]
         try:
             return piece.decode()
         except UnicodeDecodeError:

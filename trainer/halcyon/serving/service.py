@@ -135,7 +135,7 @@ class Service:
     worker: Worker
     limits: Limits
     metrics: Metrics
-    embedder: Embedder | None = None
+    embedder: Embedder | None
 
     def __post_init__(self) -> None:
         self._preparers = Preparers("halcyon-prompts", _PREPARERS, self.limits.requests)

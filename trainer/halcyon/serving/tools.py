@@ -214,9 +214,7 @@ class CallReader:
         named: The function of which a forced text is the arguments.
     """
 
-    def __init__(
-        self, form: ToolFormat, functions: Functions | None = None, *, forced: bool = False, named: str | None = None
-    ) -> None:
+    def __init__(self, form: ToolFormat, functions: Functions | None, *, forced: bool, named: str | None) -> None:
         self._form, self._functions, self._named = form, functions or {}, named
         self._begins = tuple(begin.strip() for begin in form.begins)
         self._outside = StopStrings(self._begins)

@@ -67,8 +67,8 @@ class EngineSettings:
         compute: Type of activations, matrix products and the cache.
     """
 
-    slots: int = 8
-    length: int | None = None
+    slots: int
+    length: int | None
     pages: int | None = None
     share: Sharing = Sharing.KEY
     compute: DTypeLike = "float32"

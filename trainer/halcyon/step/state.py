@@ -59,12 +59,12 @@ CompleteState = Callable[[Model], TrainState]
 def state_completer(
     optimizer: optax.GradientTransformation,
     divergence: DivergenceSpec,
-    adapted: Callable[[Model], Model] = lambda model: model,
-    trained: Any = None,
-    average: AverageSpec | None = None,
+    adapted: Callable[[Model], Model],
+    trained: Any,
+    average: AverageSpec | None,
     *,
-    has_reference: bool = False,
-    has_sampler: bool = False,
+    has_reference: bool,
+    has_sampler: bool,
 ) -> CompleteState:
     """A function that makes the state before the first step from a model. Trace it, do not call it.
 

@@ -50,7 +50,7 @@ class StepReport:
     learning_rate: float
     tokens: float
     """Sum of the loss weights: targets that counted in the loss."""
-    data_wait_seconds: float = 0.0
+    data_wait_seconds: float
     """Time that the step waited for its batch."""
     metrics: Mapping[str, ReportedMetric] = field(default_factory=dict[str, ReportedMetric])
     """Further metrics of the objective by name, each per unit of weight."""

@@ -64,9 +64,9 @@ def find_document_tokens(
     special: Mapping[str, int],
     where: str,
     *,
-    beginning: str | None = None,
-    end: str | None = None,
-    padding: str | None = None,
+    beginning: str | None,
+    end: str | None,
+    padding: str | None,
 ) -> tuple[int | None, int, int]:
     """Choose the begin, end and padding tokens: the named ones, or those with the first usual name.
 

@@ -56,7 +56,7 @@ class ModelConfig:
     spec: ModelSection
     tokens: int
     positions: int
-    quantised: bool = False
+    quantised: bool
 
     def shapes(self, tokens: int, positions: int) -> CausalLM:
         """The model without its numbers.

@@ -96,7 +96,7 @@ class Pattern:
         OverLimit: It is too large.
     """
 
-    def __init__(self, where: str, written: str, form: str = "{}") -> None:
+    def __init__(self, where: str, written: str, form: str) -> None:
         made = form.replace("{}", written)
         # Names alone need no process of their own.
         self._plain = Compiled(made) if _PLAIN.fullmatch(written) else None

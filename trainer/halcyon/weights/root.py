@@ -47,9 +47,7 @@ class MergedArrays(ModelArrays):
         NoAverage: See `AverageArrays`.
     """
 
-    def __init__(
-        self, checkpoint: Checkpoint, lora: LoraSpec, *, average: bool = False, kept_bytes: int = KEPT_BYTES
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, lora: LoraSpec, *, average: bool, kept_bytes: int) -> None:
         super().__init__(checkpoint, kept_bytes=kept_bytes)
         self.lora = lora
         self._parts = (AverageArrays if average else ModelArrays)(checkpoint, kept_bytes=kept_bytes)

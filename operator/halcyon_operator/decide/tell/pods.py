@@ -54,7 +54,7 @@ HELD: StartReason = "PodHeld"
 
 
 def start_problem(
-    pods: list[PodView], attempt: int, now: datetime, warning: PodWarning | None = None
+    pods: list[PodView], attempt: int, now: datetime, warning: PodWarning | None
 ) -> tuple[StartReason, str] | None:
     """Reason and message why the pods of a process group do not start; None if they may still start.
 

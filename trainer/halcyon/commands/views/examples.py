@@ -36,7 +36,7 @@ _MARKED_LEGEND = (
 
 
 def step_view(
-    dataset: Dataset, ledgers: Mapping[str, Ledger], step: int, chosen: np.ndarray, *, text: bool, marked: bool = False
+    dataset: Dataset, ledgers: Mapping[str, Ledger], step: int, chosen: np.ndarray, *, text: bool, marked: bool
 ) -> Iterator[RenderableType]:
     """The training data of a step: its sources, and the documents and the text of some rows.
 
@@ -139,7 +139,7 @@ def _origin(excerpt: Excerpt, weights: np.ndarray) -> Text:
     )
 
 
-def shown_text(examples: Examples, number: int, tokenizer: Tokenizer, *, marked: bool = False) -> Text:
+def shown_text(examples: Examples, number: int, tokenizer: Tokenizer, *, marked: bool) -> Text:
     """One example as text, from its first input to its last target: each document in a colour, what does not count dim
     and struck through.
 

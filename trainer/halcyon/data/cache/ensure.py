@@ -102,6 +102,7 @@ class CacheKeeper:
         inherited: Given if the run starts from another run: the run takes the trained tokenizer of that run if it still
             exists.
         retry_budget: Retries sources that do not answer or deny access. Default: no retries.
+        pause: Waits for a number of seconds.
     """
 
     data: DataSpec
@@ -110,15 +111,16 @@ class CacheKeeper:
     access: Access
     fetch: Callable[[str], bytes]
     name: str
-    root_use: Callable[[], RootUse] = lambda: "unused"
-    shared: bool = False
-    report: Callable[[Built], object] = lambda built: None
-    on_rebuild: Callable[[str], object] = lambda sentence: None
-    run: str = ""
+    root_use: Callable[[], RootUse]
+    shared: bool
+    report: Callable[[Built], object]
+    on_rebuild: Callable[[str], object]
+    run: str
     on_caches: Callable[[Caches], object] = lambda caches: None
     portion_tokens: Mapping[str, int] | None = None
     inherited: InheritedTokenizer | None = None
     retry_budget: RetryBudget | None = None
+    pause: Callable[[float], None] = time.sleep
     _definition: TokenizerDefinition | None = None
     _listings: dict[str, Listing] = field(default_factory=dict[str, Listing])
     _forms: dict[str, Form | None] = field(default_factory=dict[str, "Form | None"])
@@ -149,7 +151,7 @@ class CacheKeeper:
                     with builder:
                         self._retries.retry(self._errors_at_root()(self._build))
                 else:
-                    time.sleep(_POLL_SECONDS)
+                    self.pause(_POLL_SECONDS)
             return caches
 
     def poll(self) -> Caches | None:
@@ -184,7 +186,7 @@ class CacheKeeper:
         try:
             self._build_all()
         except Replaced:
-            time.sleep(_POLL_SECONDS)  # the other builder continues; this process polls again
+            self.pause(_POLL_SECONDS)  # the other builder continues; this process polls again
 
     def _build_all(self) -> None:
         """Build the caches of all sources.

@@ -85,7 +85,7 @@ class ShardBuilder:
         content: State of the hash of the cache's contents: the hash of all earlier parts.
     """
 
-    content: bytes = b""
+    content: bytes
     parts: list[Part] = field(default_factory=list[Part])
     tokens: int = 0
     rows: int = 0

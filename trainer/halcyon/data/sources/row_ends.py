@@ -195,7 +195,7 @@ class ElementScanner:
             )
 
 
-def _escape_offsets(window: np.ndarray, *, inside: bool = False) -> np.ndarray:
+def _escape_offsets(window: np.ndarray, *, inside: bool) -> np.ndarray:
     """Offsets at which escapes begin: every second backslash of a run.
 
     Args:

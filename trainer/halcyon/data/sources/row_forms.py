@@ -164,9 +164,7 @@ def elements(file: str, text: bytes, *, first: bool) -> Iterator[bytes]:
         start = end
 
 
-def parse_delimited(
-    rows: Delimited, file: str, number: int, text: bytes, *, skips: bool = False
-) -> Iterator[SourceRow]:
+def parse_delimited(rows: Delimited, file: str, number: int, text: bytes, *, skips: bool) -> Iterator[SourceRow]:
     """The rows in whole records of a CSV or TSV file. Blank lines are not rows, but count.
 
     Args:

@@ -107,7 +107,7 @@ def magnitude(rope: Rope) -> float:
     return grown(1.0)
 
 
-def rotary_table(position: Axis, head_size: Axis, rope: Rope, positions: NamedArray | None = None) -> RotaryTable:
+def rotary_table(position: Axis, head_size: Axis, rope: Rope, positions: NamedArray | None) -> RotaryTable:
     """The angles of positions.
 
     Args:

@@ -85,7 +85,7 @@ def with_default_rope(config: ConfigReader, default: Mapping[str, Any]) -> Confi
     return ConfigReader({**beside, _FORMER: default}, config.where)
 
 
-def read_rope(config: ConfigReader, default_theta: float, *, partial: bool = False, also: Collection[str] = ()) -> Rope:
+def read_rope(config: ConfigReader, default_theta: float, *, partial: bool, also: Collection[str]) -> Rope:
     """The rotary positions of a model whose layers all have the same ones.
 
     Args:
@@ -258,7 +258,7 @@ def _other_kind(config: ConfigReader, kind: str, *kinds: str) -> BadConfiguratio
     )
 
 
-def write_rope(rope: Rope, *, always: bool = False) -> dict[str, Any]:
+def write_rope(rope: Rope, *, always: bool) -> dict[str, Any]:
     """The entries of config.json, in both forms.
 
     Args:
@@ -270,6 +270,6 @@ def write_rope(rope: Rope, *, always: bool = False) -> dict[str, Any]:
     return {_NEW: rope.entries, _THETA: rope.theta, _FORMER: scaling}
 
 
-def computed_entries(kind: str, also: Collection[str] = ()) -> frozenset[str]:
+def computed_entries(kind: str, also: Collection[str]) -> frozenset[str]:
     """The entries that a kind of scaling computes."""
     return _ENTRIES[kind] | set(also)
