@@ -26,6 +26,8 @@ class _Peer:
 
     lines: Lines
     process: int | None = None
+    since: int | None = None
+    """Number of the first start of its pod; None: there was none yet."""
     heard: float = 0.0
 
 
@@ -98,8 +100,12 @@ class Leader:
             process = int(document["hello"])
             if document["group"] != self._place.group or not 0 <= process < self._place.processes:
                 raise ValueError
+            since = document["since"]
             if (other := self._of.get(process)) is not None:
+                if since is not None and (other.since is None or int(since) < other.since):
+                    raise ValueError  # a pod that was replaced has come back, such as after a cut of its network
                 self._lose_peer(other)  # of the pod before it
+            peer.since = since
             peer.process, self._of[process] = process, peer
             known = document["known"]
             return meeting.joined(process, None if known is None else Lineage.read(known))
@@ -133,4 +139,6 @@ class Leader:
                 case Go(lineage):
                     document = {"go": lineage.document()}
             for peer in self._of.values():
+                if isinstance(order, Go) and peer.since is None:
+                    peer.since = order.lineage.number
                 peer.lines.send(**document)

@@ -75,6 +75,8 @@ class Supervisor:
     _killed: int = 0
     """Processes in a row that a signal has ended before they joined."""
     _lineage: Lineage | None = None
+    _since: int | None = None
+    """Number of the first start of this pod; None: there was none yet."""
     _arrived: list[socket.socket] = field(default_factory=list[socket.socket])
     _leader: Lines | None = None
     _heard: float = 0.0
@@ -245,6 +247,8 @@ class Supervisor:
         """Connect in a thread: a name may resolve slowly."""
 
         def connect() -> None:
+            if self._heard:
+                time.sleep(_RETRY_SECONDS)  # the leader may turn away a pod that was replaced
             while self._code is None:
                 try:
                     found = socket.create_connection((self.place.leader, self.place.port), timeout=_CONNECT_SECONDS)
@@ -261,7 +265,7 @@ class Supervisor:
         self._leader, self._heard = Lines(connection), time.monotonic()
         self._selector.register(connection, selectors.EVENT_READ, self._hear_leader)
         place, known = self.place, None if self._lineage is None else self._lineage.document()
-        self._tell(hello=place.process, token=place.token, group=place.group, known=known)
+        self._tell(hello=place.process, token=place.token, group=place.group, known=known, since=self._since)
         if self._child is not None and not self._child.joined:
             self._tell(waits=True)
 
@@ -284,6 +288,7 @@ class Supervisor:
                 self._code = int(document["quit"])
             if "go" in document and self._child is not None and not self._child.joined:
                 self._lineage = Lineage.read(document["go"])
+                self._since = self._lineage.number if self._since is None else self._since
                 self._child.joined, self._killed = True, 0
                 self._child.lines.send(go=document["go"])
 
