@@ -87,6 +87,20 @@ def test_ends_that_only_the_last_reports_of_pods_have_are_counted_before_the_res
         assert change.status.failures_without_checkpoint == 2
 
 
+@pytest.mark.parametrize(("code", "cause"), [(137, "failed"), (42, "preempted")])
+@pytest.mark.parametrize("last", [43, 1])
+def test_pods_that_have_replaced_all_others_end_by_the_cause_of_those(code: int, cause: str, last: int) -> None:
+    left, gone = termination("notRejoined", last), []
+    for number in range(2):
+        old, new = pod(slice_index=number, **ended(code, 50)), pod(slice_index=number, **ended(last, 58, left))
+        new["metadata"] |= {"name": f"demo-1-s-{number}-0-fghij", "uid": f"new-{number}", "creationTimestamp": rfc(55)}
+        gone += [old, new]
+    change = after(TWO, restarts=1, counted=int(last == 1), gone=gone)
+    assert [(entry.restart, entry.cause) for entry in change.status.history] == [(0, cause), (1, None)]
+    assert change.status.restarts.total == 1
+    assert change.status.failures_without_checkpoint == int(cause == "failed")
+
+
 def test_ends_that_the_report_does_not_have_any_more_are_counted() -> None:
     status = after(TWO, pods=PODS, report=heard(again(20), again(21, 42))).status
     assert (status.restarts.failed, status.restarts.preempted, status.restarts.in_place) == (20, 1, 21)

@@ -222,6 +222,15 @@ def test_in_place_only_three_ends_replace_all_pods() -> None:
     assert {"name": "agent", "containerPort": names.AGENT_PORT, "protocol": "TCP"} in container["ports"]
 
 
+def test_the_only_pod_of_a_run_is_never_replaced_alone() -> None:
+    """Nobody would be left who knows how often its processes have started again."""
+    found = attempt_of(accelerator={"type": "cpu"})
+    assert pod_of(found)["containers"][0]["command"] == ["halcyon-agent"]
+    assert not parse_jobset(found).in_place
+    policy, without = (one["spec"]["failurePolicy"] for one in (found, attempt_of(recovery__inPlace=False)))
+    assert policy == without | {"maxRestarts": 1}
+
+
 @pytest.mark.parametrize("spec", [{"recovery__maxRestarts": 0}, {"task": "data"}])
 def test_a_run_that_may_not_restart_or_that_does_no_steps_is_not_restarted_in_place(spec: dict[str, Any]) -> None:
     found = attempt_of(**spec)

@@ -13,10 +13,11 @@ The order of the rules matters for two reasons: an evicted pod also has an exit 
 policy matches every Job that the pod failure policy ended. A pod failure policy needs ``restartPolicy: Never``, which
 is not JobSet's default.
 
-Where processes restart in place (`recovery.inPlace`), a Job replaces a pod that was disrupted or that saved and exited,
-and once a pod that was killed. Only three ends fail the Job and so replace all pods: a reserved exit code, a pod that
-did not come back in time (43), and a crash that the supervisor does not forgive (1), which the JobSet counts. A crash
-loop ends the processes twice for each restart of the JobSet, once in place, so the JobSet may restart half as often.
+Where the processes of several pods restart in place (`recovery.inPlace`), a Job replaces a pod that was disrupted or
+that saved and exited, and once a pod that was killed. Only three ends fail the Job and so replace all pods: a reserved
+exit code, a pod that did not come back in time (43), and a crash that the supervisor does not forgive (1), which the
+JobSet counts. A crash loop ends the processes twice for each restart of the JobSet, once in place, so the JobSet may
+restart half as often.
 
 Every field that JobSet's webhook would fill in is set here, because JobSet's controller relies
 on them and the webhook may be off.
@@ -102,6 +103,7 @@ def build_jobset(plan: JobSetPlan) -> Manifest:
     """The JobSet of one attempt, whose number is already recorded in the run's status."""
     run, spec, settings, attempt = plan.run, plan.spec, plan.settings, plan.attempt
     topology, queue, again = spec.accelerator.resolve(), spec.scheduling.queue, in_place(spec)
+    alone = again and topology.slices * topology.hosts_per_slice > 1
     requirements = node_requirements(spec, plan.avoided, settings.pod_memory, plan.unpreferred)
     annotations = requirements.jobset_annotations | jobset_annotations(queue)
     if queue is not None and queue.topology is not None:
@@ -118,9 +120,9 @@ def build_jobset(plan: JobSetPlan) -> Manifest:
         topology.hosts_per_slice,
         labels,
         {
-            "backoffLimit": int(again),
+            "backoffLimit": int(alone),
             "podReplacementPolicy": "Failed",
-            "podFailurePolicy": {"rules": _REPLACES_ONE_POD if again else _REPLACES_ALL_PODS},
+            "podFailurePolicy": {"rules": _REPLACES_ONE_POD if alone else _REPLACES_ALL_PODS},
             "template": pod_template(plan, labels, requirements),
         },
         {
@@ -130,7 +132,7 @@ def build_jobset(plan: JobSetPlan) -> Manifest:
                 "publishNotReadyAddresses": True,
             },
             "coordinator": {"replicatedJob": names.REPLICATED_JOB, "jobIndex": 0, "podIndex": 0},
-            "failurePolicy": _failure_policy(plan.remaining_restarts, again),
+            "failurePolicy": _failure_policy(plan.remaining_restarts // 2 if again else plan.remaining_restarts, alone),
             # Kueue would suspend it too. But if Kueue is not installed, a run with a queue must not start without
             # quota.
             "suspend": queue is not None,
@@ -229,7 +231,7 @@ _REPLACES_ONE_POD = [
 ]
 
 
-def _failure_policy(max_restarts: int, again: bool) -> dict[str, Any]:
+def _failure_policy(max_restarts: int, alone: bool) -> dict[str, Any]:
     def rule(name: str, action: str, *patterns: str) -> dict[str, Any]:
         return {
             "name": name,
@@ -239,7 +241,7 @@ def _failure_policy(max_restarts: int, again: bool) -> dict[str, Any]:
         } | ({"onJobFailureMessagePatterns": list(patterns)} if patterns else {})
 
     return {
-        "maxRestarts": max_restarts // 2 if again else max_restarts,
+        "maxRestarts": max_restarts,
         # The old coordinator must have ended before a new process connects to the same name.
         "restartStrategy": "BlockingRecreate",
         "rules": [
@@ -248,7 +250,7 @@ def _failure_policy(max_restarts: int, again: bool) -> dict[str, Any]:
                     rule(RULE_NOT_REJOINED, _FREE, _exited(ExitCode.NOT_REJOINED)),
                     rule(RULE_FAILED, "RestartJobSet", _exited(ExitCode.FAILURE)),
                 ]
-                if again
+                if alone
                 else [
                     rule(RULE_PREEMPTED, _FREE, ".*DisruptionTarget.*"),
                     rule(RULE_SAVED, _FREE, _exited(ExitCode.PREEMPTED)),

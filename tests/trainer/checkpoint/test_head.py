@@ -11,7 +11,7 @@ from halcyon.checkpoint.collect import orphans
 from halcyon.checkpoint.head import check_ours, take, with_bad, with_commit, with_pin, without_deleted, without_pin
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.verify import prefixes
-from halcyon.host.errors import Fenced, RootTaken
+from halcyon.host.errors import Fenced, PodsLost, RootTaken
 from halcyon_api.checkpoint_documents import BadStep, CommittedStep, Head, Owner, decode_head, encode_head, step_prefix
 from halcyon_api.spec.checkpoint import PermanentSpec
 from tests.trainer.checkpoint.helpers import epoch
@@ -52,13 +52,20 @@ def test_a_newer_epoch_or_a_later_process_of_the_same_takes_the_root(mine: Any) 
     assert (new.epoch, new.writer, new.committed) == (mine, "me", present.committed)
 
 
-@pytest.mark.parametrize(("earlier", "fenced"), [((), False), (("v", "w"), False), (("u", "v"), True)])
+@pytest.mark.parametrize(("earlier", "fenced"), [(None, False), (("v", "w"), False), (("u", "v"), True)])
 def test_a_start_in_place_does_not_take_the_root_from_pods_that_replaced_its_own(
-    earlier: tuple[str, ...], fenced: bool
+    earlier: tuple[str, ...] | None, fenced: bool
 ) -> None:
     with pytest.raises(Fenced) if fenced else nullcontext():
         taken(head(entry(5)), epoch=epoch(2), earlier=earlier)
     assert taken(head(entry(5)), earlier=earlier).writer == "me", "a newer epoch takes it from any"
+
+
+def test_the_first_start_of_pods_whose_predecessors_were_all_lost_leaves_the_root() -> None:
+    with pytest.raises(PodsLost):
+        taken(head(entry(5)), epoch=epoch(2), earlier=())
+    assert taken(head(entry(5), writer="me"), epoch=epoch(2), earlier=()).writer == "me", "its own second try"
+    assert taken(head(entry(5)), earlier=()).writer == "me", "as the next restart"
 
 
 def test_outside_a_cluster_the_next_attempt_is_minted() -> None:

@@ -160,6 +160,20 @@ def test_a_pod_of_process_0_that_is_lost_with_its_supervisor(pods: TrainerProces
     assert lost.losses() | pods.leader.losses() == undisturbed
 
 
+@pytest.mark.parametrize(("left", "code"), [("1", 43), ("0", 1)])
+def test_pods_that_replace_all_others_leave_the_run_to_the_next_restart(
+    left: str, code: int, pods: TrainerProcesses
+) -> None:
+    for process in list(pods.processes):
+        process.popen.send_signal(signal.SIGKILL)
+        process.wait()
+    for number in range(2):
+        pods.environments[number]["HALCYON_RESTARTS_LEFT"] = left
+        pods.renewed(number).follow()
+    assert pods.wait() == [code, code]
+    assert "were lost at once" in pods.leader.report()["message"]
+
+
 def test_a_crash_loop_ends_the_pods(tmp_path: Path) -> None:
     run = document(tmp_path)
     run["spec"]["checkpoint"]["save"] = {"everySteps": 1000}

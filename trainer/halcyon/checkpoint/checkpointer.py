@@ -74,7 +74,7 @@ class Checkpointer:
         callbacks: Functions to call after saves and reads. Default: none.
 
     Raises:
-        Fenced, RootTaken, RootUnusable, RunChanged, NoValidCheckpoint: The same on every process.
+        Fenced, PodsLost, RootTaken, RootUnusable, RunChanged, NoValidCheckpoint: The same on every process.
         Preempted: A preemption notice came while the root rejected the credentials. The same on every process.
         TrainerExit: The store did not answer; a retry may succeed.
     """
@@ -117,7 +117,7 @@ class Checkpointer:
                 owner=owner,
                 epoch=epoch,
                 writer=writers[-1] if writers else token(),
-                earlier=writers[:-1],
+                earlier=writers[:-1] if writers else None,
                 fingerprints=run.fingerprints,
                 expected_step=expected_step,
             )

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable
 
 from halcyon.checkpoint.retention import Retention, kept_as_best, kept_for_verification
-from halcyon.host.errors import Fenced, RootTaken
+from halcyon.host.errors import Fenced, PodsLost, RootTaken
 from halcyon.host.storage.failures import StoreFailure
 from halcyon.host.storage.store import Store, Value
 from halcyon_api.checkpoint_documents import (
@@ -39,7 +39,7 @@ def take(
     epoch: Epoch | None,
     writer: str,
     root: str,
-    earlier: Collection[str] = (),
+    earlier: Collection[str] | None = None,
 ) -> Head:
     """HEAD after a process took the root.
 
@@ -49,12 +49,14 @@ def take(
         epoch: Epoch of the run; None outside a cluster: the attempt after the last one.
         writer: Nonce of the process.
         root: Address of the root, for error messages.
-        earlier: The nonces of the earlier starts in the same pods. If there are any, another writer of this epoch is
-            one of pods that have replaced these.
+        earlier: The nonces of the earlier starts in the same pods; None: processes do not start again in their pods.
+            If there are any, another writer of this epoch is one of pods that have replaced these; if there are none,
+            one of pods that were all lost.
 
     Raises:
         RootTaken: The root belongs to another run.
         Fenced: A newer epoch has the root, or newer pods have.
+        PodsLost: All pods before these were lost.
     """
     if head is None:
         return Head(owner=owner, epoch=epoch or Epoch(attempt=1, restart=0), writer=writer, starts=1)
@@ -65,7 +67,10 @@ def take(
         )
     if epoch is None:
         epoch = Epoch(attempt=head.epoch.attempt + 1, restart=0)
-    if epoch < head.epoch or (earlier and epoch == head.epoch and head.writer not in {*earlier, writer}):
+    other_pods = earlier is not None and epoch == head.epoch and head.writer not in {*earlier, writer}
+    if other_pods and not earlier:
+        raise PodsLost(f"all pods of start {epoch} were lost at once, so the next start replaces these")
+    if epoch < head.epoch or other_pods:
         raise _fenced(head, epoch, root)
     return head.model_copy(update={"owner": owner, "epoch": epoch, "writer": writer, "starts": head.starts + 1})
 

@@ -37,7 +37,7 @@ def take_root(
     writer: str,
     fingerprints: documents.Fingerprints,
     expected_step: int,
-    earlier: Sequence[str] = (),
+    earlier: Sequence[str] | None = None,
 ) -> tuple[HeadKeeper, str | None]:
     """Make this process the only writer of a root.
 
@@ -47,6 +47,7 @@ def take_root(
     Raises:
         RootTaken: The root belongs to another run.
         Fenced: A newer epoch has the root.
+        PodsLost: See `halcyon.checkpoint.head.take`.
         RunChanged: The fingerprints of the run differ from those of the checkpoints.
         NoValidCheckpoint: A checkpoint is expected, but there is no valid one.
         RootUnusable: The root cannot be written, or lacks working conditional writes or consistent listings.

@@ -60,6 +60,13 @@ class Fenced(TrainerExit):
         """Attempt of the epoch that owns the root."""
 
 
+class PodsLost(TrainerExit):
+    """All pods of a restart in place were lost, so nobody knows the starts before: all pods are made again, as the next
+    restart."""
+
+    cause = EndCause.NOT_REJOINED
+
+
 class NoValidCheckpoint(TrainerExit):
     """The run must resume from a checkpoint, and no checkpoint can be verified."""
 

@@ -20,7 +20,12 @@ from halcyon_api.ends import EndCause
 from halcyon_api.status.run_status import Restarts, TrainingRunStatus
 from halcyon_operator.decide.record.completion import completion, early_end, final_step
 from halcyon_operator.decide.record.history import resumed_step, shown, with_end, with_group, with_report
-from halcyon_operator.decide.record.in_place import conclude_in_place, ending_in_place, ends_in_place
+from halcyon_operator.decide.record.in_place import (
+    conclude_in_place,
+    ending_in_place,
+    ends_in_place,
+    ends_that_count,
+)
 from halcyon_operator.decide.record.placement import (
     blames_for,
     placement_of,
@@ -253,7 +258,7 @@ def _account_in_place(
 def _concluded(
     observed: Observed, status: TrainingRunStatus, group: ProcessGroup, *, refused: bool = False
 ) -> GroupEnd | None:
-    end = conclude(observed.endings, group, refused=refused)
+    end = conclude(ends_that_count(observed, status, group), group, refused=refused)
     if end is not None and end.cause == EndCause.POD_DELETED and _is_echo(observed, status, group):
         end = None
     return with_queue_cause(status, group, with_no_room(observed, group, end) if end is not None else None)

@@ -11,7 +11,7 @@ from halcyon_api.ends import EndCause, ExitCode
 from halcyon_api.status.progress import EndInPlace, ReportedEnd
 from halcyon_api.status.run_status import HistoryEntry, TrainingRunStatus
 from halcyon_operator.model.endings import GroupEnd, conclude
-from halcyon_operator.model.history import process_of
+from halcyon_operator.model.history import entry_of, process_of
 from halcyon_operator.model.untrusted import moment
 from halcyon_operator.model.views import Observed, PodEnding, ProcessGroup
 
@@ -72,6 +72,19 @@ def ending_in_place(
         node=pod.node if pod is not None else "",
         ran=True,
     )
+
+
+def ends_that_count(observed: Observed, status: TrainingRunStatus, group: ProcessGroup) -> tuple[PodEnding, ...]:
+    """The endings that explain the end of a process group: where pods left because they had replaced all others, those
+    of the others.
+    """
+    left = [one.report for one in observed.endings_of(group) if one.report is not None]
+    entry = entry_of(status, group)
+    if entry is None or all(report.cause != EndCause.NOT_REJOINED for report in left):
+        return observed.endings
+    began = moment(entry.started_at)
+    lost = tuple(one for one in observed.replaced if one.group == group and began is not None and one.at > began)
+    return lost or observed.endings
 
 
 def conclude_in_place(ending: PodEnding | None, group: ProcessGroup, end: EndInPlace) -> GroupEnd:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import selectors
 import socket
+from contextlib import ExitStack
 from itertools import count, permutations
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from halcyon.host.agent.lineage import MAX_ENDS, Lineage
 from halcyon.host.agent.lines import Lines
 from halcyon.host.agent.place import Place
 from halcyon.host.agent.rendezvous import Go, Order, Quit, Rendezvous, Stop, stays
+from tests.suite.limits import limit
 
 KILLED = {"exitCode": 137}
 ECHO = {"exitCode": 1, "report": {"peerLost": 1, "step": 7}}
@@ -175,7 +177,7 @@ def test_a_lineage_is_what_its_document_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "expected"), [(0, False), (1, True), (42, True), (-9, True), (80, False), (88, False)]
+    ("code", "expected"), [(0, False), (1, True), (42, True), (-9, True), (43, False), (80, False), (88, False)]
 )
 def test_reserved_exit_codes_end_the_pod(code: int, expected: bool) -> None:
     assert stays(code) is expected
@@ -194,3 +196,37 @@ def test_a_slow_one_of_thousands_of_supervisors_is_given_up(monkeypatch: pytest.
         for _ in range(64):  # nobody reads it
             connection.send(text="x" * 2**16)
         assert connection.receive() is None
+
+
+def test_a_pod_that_was_replaced_is_turned_away_when_it_comes_back() -> None:
+    def says(since: int | None) -> Lines:
+        connection = socket.create_connection(server.getsockname()[:2], timeout=limit(10))
+        found = Lines(opened.enter_context(connection))
+        known = None if since is None else Lineage(since, ("w",)).document()
+        found.send(hello=1, token="", group="1.0", known=known, since=since)
+        found.send(waits=True)
+        return found
+
+    def heard(lines: Lines) -> list[dict[str, Any]] | None:
+        """What the leader answers to a sign of life; None: it has closed the connection."""
+        lines.send(beat=True)
+        for _ in range(3):
+            while ready := selector.select(0.05):
+                for key, _ in ready:
+                    key.data()
+        leader.beat()
+        return lines.receive()
+
+    with selectors.DefaultSelector() as selector, ExitStack() as opened:
+        leader = Leader(Place(0, 2, "localhost", 0, "", "1.0", Path("unused")), selector)
+        server = next(iter(selector.get_map().values())).fileobj
+        assert isinstance(server, socket.socket)
+        old = says(3)
+        assert heard(old)
+        new = says(None)
+        assert heard(new)
+        assert heard(old) is None, "its pod was replaced"
+        assert heard(says(3)) is None, "it has come back"
+        assert heard(new), "the newer pod stays"
+        for key in selector.get_map().values():
+            opened.enter_context(key.fileobj)

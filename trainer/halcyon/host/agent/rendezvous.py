@@ -175,4 +175,4 @@ def _is_echo(end: End) -> bool:
 
 def stays(code: int) -> bool:
     """Whether the trainer starts again in its pod after an exit code; a negative one is that of a signal."""
-    return code != ExitCode.DONE and code not in FATAL_CODES
+    return code not in (ExitCode.DONE, ExitCode.NOT_REJOINED, *FATAL_CODES)

@@ -184,6 +184,8 @@ class Supervisor:
         if self._asked_to_end and (report.get("peerLost") is not None or code == -signal.SIGTERM):
             # This pod was to end anyway, and another one was first, or the process had not begun to handle the signal.
             return ExitCode.PREEMPTED
+        if code == ExitCode.NOT_REJOINED and not self.place.forgives:
+            return ExitCode.FAILURE  # the JobSet counts it: all pods may be killed again and again
         return code if code > 0 else ExitCode.FAILURE
 
     def _take_report(self) -> dict[str, Any] | None:
