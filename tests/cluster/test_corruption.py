@@ -56,9 +56,9 @@ def second_node(path: WholePath) -> Iterator[Worker]:
         worker.down()
 
 
-def spread(path: WholePath, training: Training, worker: Worker) -> dict[int, str]:
-    """Start a run of three pods, one or two of them on the second node, which has room for all of them then; the node of
-    each process.
+def spread(path: WholePath, training: Training, worker: Worker, number: int = 3) -> dict[int, str]:
+    """Start a run of this many pods, at least one of them on each node; the second one has room for all of them then.
+    Returns the node of each process.
     """
     kubectl, first = path.devcluster.kubectl, path.devcluster.cluster.paths.name
     container = {"name": "holder", "image": worker.pause}
@@ -86,7 +86,7 @@ def spread(path: WholePath, training: Training, worker: Worker) -> dict[int, str
     finally:
         kubectl("uncordon", first)
     until(
-        lambda: len(nodes(path, training.name)) == 3,
+        lambda: len(nodes(path, training.name)) == number,
         timeout_seconds=60,
         failure=lambda: f"not all pods have a node: {nodes(path, training.name)}",
     )

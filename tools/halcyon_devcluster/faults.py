@@ -99,9 +99,14 @@ class Faults:
         Raises:
             DevclusterError: no container of the pod runs, or several do.
         """
-        self.cluster.ctr.kill(self._main_process(namespace, pod).container)
+        self.cluster.ctr.kill(self.main_process(namespace, pod).container)
 
-    def _main_process(self, namespace: str, pod: str) -> Task:
+    def main_process(self, namespace: str, pod: str) -> Task:
+        """The main process of a pod's only container.
+
+        Raises:
+            DevclusterError: no container of the pod runs, or several do.
+        """
         ctr = self.cluster.ctr
         ids = set(ctr.containers(namespace, pod))
         running = [task for task in ctr.tasks() if task.container in ids and task.status == "RUNNING"]

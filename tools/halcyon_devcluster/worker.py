@@ -6,7 +6,9 @@ serve both. It has a control group of its own too: a kubelet ends each pod below
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -16,6 +18,7 @@ from pathlib import Path
 from halcyon_devcluster import components, node_config, pki
 from halcyon_devcluster.addresses import Addresses
 from halcyon_devcluster.cgroups import ControlGroup
+from halcyon_devcluster.commands import run
 from halcyon_devcluster.containerd import Ctr
 from halcyon_devcluster.files import delete, write_document
 from halcyon_devcluster.kubectl import Kubectl
@@ -94,20 +97,46 @@ class Worker:
             for path, document in {**documents, paths.config / "kubelet.yaml": settings}.items():
                 write_document(path, document)
             self._start("containerd", _CONTAINERD, addresses)
-            ctr = Ctr.on_socket(paths.containerd_socket)
-            self._await(ctr.answers, "containerd")
+            self._await(self.ctr.answers, "containerd")
             for image in (self.pause, *images):
-                load_image(ctr, image, self.cluster.images, self.progress)
+                load_image(self.ctr, image, self.cluster.images, self.progress)
             self._start("kubelet", self.kubelet, addresses)
             self._await(lambda: self.kubectl.node_ready(self.name, now), "kubelet")
+
+    @property
+    def ctr(self) -> Ctr:
+        """The client of the node's containerd."""
+        return Ctr.on_socket(self._paths.containerd_socket)
+
+    @contextmanager
+    def kubelet_frozen(self) -> Iterator[None]:
+        """Stop the kubelet with SIGSTOP during the block; waits at the end until the node is Ready again."""
+        self._processes.send("kubelet", signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            since = datetime.now(UTC)
+            self._processes.send("kubelet", signal.SIGCONT)
+            self._await(lambda: self.kubectl.node_ready(self.name, since), "kubelet")
+
+    @contextmanager
+    def cut_off(self, address: str) -> Iterator[None]:
+        """Drop all packets from and to a pod during the block, as a cable that is pulled does: nobody gets an error."""
+        rules = [["FORWARD", side, address, "--jump", "DROP"] for side in ("--source", "--destination")]
+        for rule in rules:
+            run(enter(self.anchor, ["iptables", "--wait", "--insert", *rule]))
+        try:
+            yield
+        finally:
+            for rule in rules:
+                run(enter(self.anchor, ["iptables", "--wait", "--delete", *rule]))
 
     def down(self) -> None:
         """Delete the node and its pods, and end its processes."""
         self.kubectl("delete", "node", self.name, "--ignore-not-found")
         self._processes.stop("kubelet", force=True)
-        ctr = Ctr.on_socket(self._paths.containerd_socket)
-        if self._processes.running("containerd") and ctr.answers():
-            ctr.remove_all_containers()
+        if self._processes.running("containerd") and self.ctr.answers():
+            self.ctr.remove_all_containers()
             self._processes.stop("containerd")
         self._group.kill()
         self._group.remove()
