@@ -40,8 +40,8 @@ class PodEnvironment(ApiModel):
     """Uid of the TrainingRun."""
     namespace: str
     """Namespace of the TrainingRun."""
-    attempt: AtLeastOne
-    """Attempt, assigned by the operator."""
+    attempt: NonNegativeInt
+    """Attempt, assigned by the operator; 0, outside a cluster: the one after the last one in the checkpoint root."""
     restart: NonNegativeInt
     """JobSet restart inside the attempt."""
     job_index: NonNegativeInt

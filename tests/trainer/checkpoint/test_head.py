@@ -72,6 +72,12 @@ def test_outside_a_cluster_the_next_attempt_is_minted() -> None:
     assert taken(head(attempt=7), epoch=None).epoch == epoch(8)
 
 
+def test_outside_a_cluster_a_start_in_place_keeps_the_attempt_or_is_fenced() -> None:
+    assert taken(head(attempt=7), epoch=None, earlier=("v", "w")).epoch == epoch(7)
+    with pytest.raises(Fenced):
+        taken(head(attempt=7), epoch=None, earlier=("u", "v"))
+
+
 @pytest.mark.parametrize(("present", "mine"), [(epoch(4), epoch(3, 9)), (epoch(4, 2), epoch(4, 1))])
 def test_an_older_epoch_is_fenced(present: Any, mine: Any) -> None:
     with pytest.raises(

@@ -46,7 +46,8 @@ def take(
     Args:
         head: The present HEAD; None if the root has none.
         owner: The run that takes the root.
-        epoch: Epoch of the run; None outside a cluster: the attempt after the last one.
+        epoch: Epoch of the run; None outside a cluster: that of the earlier starts, else the attempt after the last
+            one.
         writer: Nonce of the process.
         root: Address of the root, for error messages.
         earlier: The nonces of the earlier starts in the same pods; None: processes do not start again in their pods.
@@ -66,7 +67,7 @@ def take(
             f"{owner.namespace}/{owner.name}; give each run a spec.checkpoint.root of its own"
         )
     if epoch is None:
-        epoch = Epoch(attempt=head.epoch.attempt + 1, restart=0)
+        epoch = head.epoch if earlier else Epoch(attempt=head.epoch.attempt + 1, restart=0)
     other_pods = earlier is not None and epoch == head.epoch and head.writer not in {*earlier, writer}
     if other_pods and not earlier:
         raise PodsLost(f"all pods of start {epoch} were lost at once, so the next start replaces these")

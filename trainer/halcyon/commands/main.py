@@ -22,6 +22,7 @@ from halcyon.commands.terminal import match_terminal
 from halcyon.commands.typed import typed_command
 from halcyon.commands.views.tables import FittedTable
 from halcyon.host.documents import is_local, local_paths
+from halcyon.host.errors import BadConfiguration
 from halcyon.run.checks import document_problems
 from halcyon_api.counting import counted
 from halcyon_api.defaults.files import with_changes
@@ -108,13 +109,32 @@ def train(
             "--take-over", help="Stop another process of this machine that trains in the same root, after it has saved."
         ),
     ] = False,
+    coordinator: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Train on several hosts, each with this command: the host of process 0, and the first of two free "
+            "ports. srun and torchrun say it themselves.",
+        ),
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Number of processes. Default: as srun, torchrun or an MPI says.")
+    ] = None,
+    process: Annotated[
+        int | None, typer.Option(min=0, help="Index of this process. Default: as srun, torchrun or an MPI says.")
+    ] = None,
+    local_devices: Annotated[
+        str | None, typer.Option(metavar="0,1", help="The GPUs of this process. Default: its share of the host's.")
+    ] = None,
 ) -> None:
-    """Train a run on this machine, or in a pod that the operator made.
+    """Train a run on this machine, on several hosts, or in a pod that the operator made.
 
     Resumes from its newest checkpoint if there is one.
     """
+    from halcyon.host.launchers import member
     from halcyon.run.branch import Branch
     from halcyon.run.process import run_training
+    from halcyon_api.environment import RUN_DOCUMENT
 
     if branch is None and (from_step is not None or weights_only):
         raise typer.BadParameter("--from-step and --weights-only need --branch NAME")
@@ -123,6 +143,25 @@ def train(
 
     if find_spec("jax") is None:  # a training imports it late
         raise ModuleNotFoundError(name="jax")
+    if local_devices is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = local_devices
+    if RUN_DOCUMENT not in os.environ:
+        with report_errors():
+            found = member(os.environ, coordinator, processes, process)
+            if found is not None:
+                from halcyon.run.context import resolve_context
+                from halcyon.run.on_hosts import supervise
+
+                if fresh or branch is not None or device is not None:
+                    raise BadConfiguration("--fresh, --branch and --device are for a run on one machine")
+                context = resolve_context(
+                    document,
+                    {},
+                    checkpoint_root=checkpoint_root,
+                    defaults=tuple(defaults or ()),
+                    overrides=tuple(overrides or ()),
+                )
+                supervise(context, found, compilation_cache)
     run_training(
         document,
         os.environ,

@@ -231,6 +231,9 @@ def open_checkpoints(
     spec, context, reporter = place.spec, place.context, place.reporter
 
     link, lineage = context.link, context.lineage
+    writers = () if lineage is None else lineage.writers
+    if lineage is not None and context.epoch is None and not lineage.taken:
+        writers = writers[-1:]  # no earlier start has an attempt to go on with
 
     def tell(step: int) -> None:
         if link is not None:
@@ -272,7 +275,7 @@ def open_checkpoints(
         processes=place.processes,
         expected_step=context.resume_step,
         retry_budget=place.retry_budget,
-        writers=() if lineage is None else lineage.writers,
+        writers=writers,
         callbacks=Callbacks(
             on_commit=on_commit,
             on_failure=on_failure,

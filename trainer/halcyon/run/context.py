@@ -1,6 +1,8 @@
-"""The run and this process's place in it: in a pod that the operator made, or on the user's own machine.
+"""The run and this process's place in it: in a pod that the operator made, on one of several hosts, or on the user's
+own machine.
 
-In a pod everything comes from the injected environment. The user's own machine has one process. With the type ``cpu``
+In a pod everything comes from the injected environment, and on several hosts from the same variables, which
+`halcyon.run.on_hosts` sets. The user's own machine has one process. With the type ``cpu``
 this process has virtual devices for all hosts of the topology, so that the mesh and the arithmetic are those of the
 cluster. With the other types it takes the accelerators that JAX finds, or the processor if the user asks for it. There
 the next epoch comes from HEAD of the checkpoint root.
@@ -47,7 +49,7 @@ class Context:
     owner: Owner
     topology: Topology
     epoch: Epoch | None = None
-    """None on the user's own machine: the checkpoint engine chooses the next epoch."""
+    """None outside a cluster: the checkpoint engine chooses the next epoch."""
     coordinator: str | None = None
     process_index: int = 0
     process_count: int = 1
@@ -154,7 +156,7 @@ def resolve_context(
     return Context(
         run=run,
         owner=Owner(namespace=pod.namespace, name=run.metadata.name, uid=pod.run_uid),
-        epoch=Epoch(attempt=pod.attempt, restart=pod.restart),
+        epoch=Epoch(attempt=pod.attempt, restart=pod.restart) if pod.attempt else None,
         topology=Topology(pod.slices, pod.hosts_per_slice, pod.devices_per_host),
         coordinator=pod.coordinator if pod.process_count > 1 else None,
         process_index=pod.process_index,
@@ -217,7 +219,12 @@ def adapt_to_devices(context: Context, device_count: int, platform: str) -> Cont
             f"spec.image: JAX sees no {family.upper()} but platform {platform} on a host of type {wanted}; take an "
             f"image that is built for it (ACCELERATOR={'cuda' if family == 'gpu' else family})"
         )
-    if context.in_pod or wanted == "cpu":
+    if platform == "cpu" and family != "cpu" and not context.on_cpu:
+        raise BadConfiguration(
+            f"spec.accelerator.type: {wanted} is a {family.upper()}, and JAX sees none on this machine; install its "
+            f"support with {install('tpu' if family == 'tpu' else 'cuda')}, or train on the processor with --device cpu"
+        )
+    if context.in_pod or context.process_count > 1 or wanted == "cpu":
         if device_count != context.topology.devices:
             raise BadConfiguration(
                 f"spec.accelerator: {wanted} {accelerator.topology} x {context.topology.slices} has "
@@ -225,11 +232,6 @@ def adapt_to_devices(context: Context, device_count: int, platform: str) -> Cont
                 "change topology or slices, or free the devices"
             )
         return context
-    if platform == "cpu" and not context.on_cpu:
-        raise BadConfiguration(
-            f"spec.accelerator.type: {wanted} is a {family.upper()}, and JAX sees none on this machine; install its "
-            f"support with {install('tpu' if family == 'tpu' else 'cuda')}, or train on the processor with --device cpu"
-        )
     here = replace(context, topology=Topology(1, 1, device_count))
     where = f"(on {counted(device_count, f'{platform} device')} of this machine)"
     try:
@@ -260,7 +262,7 @@ def retry_seconds(context: Context) -> float:
     a terminal, so outside a cluster there are retries only if the document asks for them.
     """
     checkpoint = context.spec.checkpoint
-    asked = context.in_pod or "access_retry_seconds" in checkpoint.model_fields_set
+    asked = context.link is not None or context.in_pod or "access_retry_seconds" in checkpoint.model_fields_set
     return float(checkpoint.access_retry_seconds) if asked else 0.0
 
 

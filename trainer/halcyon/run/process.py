@@ -157,7 +157,7 @@ def run_training(
 
             context = branched(context, branch)
         spec = context.spec
-        if spec.task == "train" and not context.in_pod:
+        if spec.task == "train" and not context.in_pod and link is None:
             held.enter_context(held_root(spec.checkpoint.root, command, takes_over=takes_over))
         aside = move_aside(spec, document) if fresh else None
     except TrainerExit as error:
@@ -304,7 +304,8 @@ class _Ending:
             _tried(lambda: reporter.ended(report))
             _tried(lambda: reporter.close_listeners(seconds))
             _tried(reporter.log.close)
-            if known is not None and not self._context.in_pod and self._context.spec.task == "train":
+            context = self._context
+            if known is not None and not context.in_pod and context.link is None and context.spec.task == "train":
                 lines = outcome(self._command, self._context.spec.checkpoint, report, known)
                 sys.stderr.writelines(f"{line}\n" for line in lines)
         finally:

@@ -68,6 +68,17 @@ def test_a_killed_process_stops_all_and_starts_with_them() -> None:
     assert (order.lineage.number, order.lineage.writers, order.lineage.failed_at) == (1, ("w1", "w2"), -1)
     (end,) = order.lineage.ends
     assert (end["number"], end["process"], end["exitCode"], end["step"]) == (1, 1, 137, 7), "by the other one"
+    assert not order.lineage.taken
+
+
+def test_a_start_that_has_taken_the_root_is_known_to_all_later_ones() -> None:
+    found = started()
+    found.has_checkpoint(-1)
+    found.ended(1, KILLED | {"podLost": True})
+    first = start_again(found)
+    assert first.taken
+    assert Lineage.read(first.document()) == first
+    assert first.after(KILLED, "w", None).taken
 
 
 @pytest.mark.parametrize(

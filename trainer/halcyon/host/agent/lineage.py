@@ -26,6 +26,8 @@ class Lineage:
     """The ends of the last starts, each a document of `halcyon_api.status.progress.ReportedEnd`."""
     failed_at: int | None = None
     """The newest committed step when a process last failed; None: none has failed. -1: there was no checkpoint."""
+    taken: bool = False
+    """Whether an earlier start is known to have taken the checkpoint root."""
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:
@@ -40,6 +42,7 @@ class Lineage:
             tuple(str(writer) for writer in document["writers"])[-MAX_WRITERS:],
             tuple(dict(end) for end in document["ends"])[-MAX_ENDS:],
             None if failed_at is None else int(failed_at),
+            bool(document["taken"]),
         )
 
     def document(self) -> dict[str, Any]:
@@ -49,15 +52,17 @@ class Lineage:
             "writers": list(self.writers),
             "ends": list(self.ends),
             "failedAt": self.failed_at,
+            "taken": self.taken,
         }
 
-    def after(self, end: Mapping[str, Any], writer: str, failed_at: int | None) -> Lineage:
+    def after(self, end: Mapping[str, Any], writer: str, failed_at: int | None, *, taken: bool = False) -> Lineage:
         """The lineage of the next start.
 
         Args:
             end: How the processes of this start ended.
             writer: The nonce of the next start.
             failed_at: The newest committed step, if a process failed.
+            taken: Whether this start has taken the checkpoint root.
         """
         number = self.number + 1
         return replace(
@@ -66,4 +71,5 @@ class Lineage:
             writers=(*self.writers, writer)[-MAX_WRITERS:],
             ends=(*self.ends, {**end, "number": number})[-MAX_ENDS:],
             failed_at=self.failed_at if failed_at is None else failed_at,
+            taken=self.taken or taken,
         )

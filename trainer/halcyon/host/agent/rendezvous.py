@@ -145,7 +145,8 @@ class Rendezvous:
                 before = self.committed if self._found is None else self._found
             if failed and before is not None and self.committed <= before:
                 return [Quit(ExitCode.FAILURE)]
-            self.lineage = self.lineage.after(end, self.new_writer(), self.committed if failed else None)
+            taken = self._found is not None
+            self.lineage = self.lineage.after(end, self.new_writer(), self.committed if failed else None, taken=taken)
         self._waiting.clear()
         self._ends.clear()
         self.running = True

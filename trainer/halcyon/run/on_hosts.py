@@ -1,0 +1,93 @@
+"""A run on several hosts without a cluster: this process becomes the supervisor of its host, as in a pod.
+
+The supervisors start the processes of all hosts again in place, and the attempt is the one after the last one in the
+checkpoint root, which all hosts must reach.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+import yaml
+
+from halcyon.host.agent.place import Place
+from halcyon.host.agent.supervisor import Supervisor
+from halcyon.host.errors import BadConfiguration
+from halcyon.host.launchers import Member, own_devices
+from halcyon.run.context import Context, check_context, contents_of
+from halcyon_api.counting import counted
+from halcyon_api.environment import SAVE_TOKEN, PodEnvironment
+from halcyon_api.spec.accelerator import Topology
+
+
+def topology_of(context: Context, processes: int) -> Topology:
+    """The topology of the run with this number of processes: one a host, or as many on each as divide its devices.
+
+    Raises:
+        BadConfiguration: The hosts of the document cannot have them.
+    """
+    asked = context.topology
+    each, rest = divmod(processes, asked.processes)
+    if rest or not each or asked.devices_per_host % each:
+        raise BadConfiguration(
+            f"spec.accelerator: {context.spec.accelerator.type} with {counted(asked.slices, 'slice')} has "
+            f"{counted(asked.processes, 'host')} of {counted(asked.devices_per_host, 'device')}, which "
+            f"{counted(processes, 'process', 'processes')} cannot share; start one process a host, or one a device"
+        )
+    return Topology(asked.slices, asked.hosts_per_slice * each, asked.devices_per_host // each)
+
+
+def supervise(context: Context, member: Member, compilation_cache: Path | None) -> NoReturn:
+    """Train as one process of a run on several hosts. Exits as a pod does.
+
+    Args:
+        context: The run, on the user's own machine.
+        member: The place of this process.
+        compilation_cache: Directory of compiled programs.
+
+    Raises:
+        BadConfiguration: The run cannot be trained so.
+    """
+    of_host = context.topology.devices_per_host
+    context = replace(context, topology=topology_of(context, member.processes))
+    check_context(context)
+    topology = context.topology
+    folder = Path(tempfile.mkdtemp(prefix="halcyon-"))
+    document, log = folder / "run.yaml", folder / "termination-log"
+    document.write_text(yaml.safe_dump(contents_of(context.run)), encoding="utf-8")
+    log.touch()
+    slice_index, host = divmod(member.process, topology.hosts_per_slice)
+    environment = PodEnvironment(
+        run_document=str(document),
+        run_uid=context.owner.uid,
+        namespace=context.owner.namespace,
+        attempt=0,
+        restart=0,
+        job_index=slice_index,
+        completion_index=host,
+        slices=topology.slices,
+        hosts_per_slice=topology.hosts_per_slice,
+        devices_per_host=topology.devices_per_host,
+        coordinator=member.coordinator,
+        mesh=context.mesh,
+        resume_step=0,
+        termination_log=str(log),
+        save_token=os.environ.get(SAVE_TOKEN, ""),
+    )
+    os.environ.update(environment.variables())
+    os.environ["HALCYON_AGENT_PORT"] = str(int(member.coordinator.rpartition(":")[2]) + 1)
+    if compilation_cache is not None:
+        os.environ["HALCYON_COMPILATION_CACHE"] = str(compilation_cache)
+    gpus = own_devices(os.environ.get("CUDA_VISIBLE_DEVICES"), member.local, topology.devices_per_host, of_host)
+    if gpus is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus
+    code = Supervisor(Place.of(os.environ), [str(document)]).run()
+    sys.stdout.flush()
+    for file in (document, log, folder):
+        file.rmdir() if file is folder else file.unlink(missing_ok=True)
+    os._exit(code)
