@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
+from halcyon.host.errors import BadConfiguration
+from halcyon.host.launchers import Member
+from halcyon.run.context import resolve_context
+from halcyon.run.on_hosts import supervise
 from halcyon_api.ends import ExitCode
 from tests.ports import free_port
 from tests.trainer.support.process_groups import Process, run_document, start_processes
-
-pytestmark = pytest.mark.slow
 
 STEPS = 40
 
@@ -63,6 +65,7 @@ def named(process: Process, event: str) -> list[dict[str, Any]]:
     return [one for one in process.events if one.get("event") == event]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["torchrun", pytest.param("options", marks=pytest.mark.variant)])
 def test_a_run_on_two_hosts_starts_again_in_place_and_has_the_losses_of_the_cluster(
     launcher: str, tmp_path: Path
@@ -82,3 +85,23 @@ def test_a_run_on_two_hosts_starts_again_in_place_and_has_the_losses_of_the_clus
     assert first["start"] == second["start"] == "1"  # one attempt
     of_cluster = run_document(tmp_path / "cluster" / "root", steps=STEPS, logEverySteps=1)
     assert leader.losses() == start_processes(of_cluster, tmp_path / "pods").ended().leader.losses()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"accelerator": {"type": "cpu", "topology": "1x1", "slices": 3}}, "3 hosts of 1 device, which 2 processes"),
+        ({"checkpoint": {"memory": {}}}, "spec.checkpoint.memory: the hosts send each other the state"),
+    ],
+)
+def test_a_document_that_cannot_run_so_gets_one_sentence(
+    changes: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    document = run_document(tmp_path / "root")
+    for section, change in changes.items():
+        document["spec"][section] |= change
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(document))
+    with pytest.raises(BadConfiguration) as error:
+        supervise(resolve_context(path, {}), Member(0, 2, "localhost:9000"), None)
+    assert sentence in str(error.value)

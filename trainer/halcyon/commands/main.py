@@ -18,6 +18,7 @@ from halcyon.commands.options import Defaults, Device, Document, Json, Overrides
 from halcyon.commands.plan import plan
 from halcyon.commands.prove import prove
 from halcyon.commands.replay import replay
+from halcyon.commands.slurm import slurm
 from halcyon.commands.terminal import match_terminal
 from halcyon.commands.typed import typed_command
 from halcyon.commands.views.tables import FittedTable
@@ -275,6 +276,7 @@ for name, command in {
     "serve": serve.serve,
     "eval": evaluate_tasks,
     "doctor": checkpoints.doctor,
+    "slurm": slurm,
 }.items():
     app.command(name, rich_help_panel=LOCAL)(command)
 app.command("profile-here", hidden=True)(profile.profile_here)

@@ -7,6 +7,7 @@ checkpoint root, which all hosts must reach.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from dataclasses import replace
@@ -56,8 +57,13 @@ def supervise(context: Context, member: Member, compilation_cache: Path | None) 
     of_host = context.topology.devices_per_host
     context = replace(context, topology=topology_of(context, member.processes))
     check_context(context)
-    topology = context.topology
-    folder = Path(tempfile.mkdtemp(prefix="halcyon-"))
+    topology, token = context.topology, os.environ.get(SAVE_TOKEN, "")
+    in_memory = context.spec.checkpoint.memory is not None
+    if in_memory and not token:
+        raise BadConfiguration(
+            f"spec.checkpoint.memory: the hosts send each other the state; give all of them one secret in {SAVE_TOKEN}"
+        )
+    folder = Path(tempfile.mkdtemp(prefix="halcyon-", dir="/dev/shm" if in_memory else None))  # noqa: S108 - mkdtemp
     document, log = folder / "run.yaml", folder / "termination-log"
     document.write_text(yaml.safe_dump(contents_of(context.run)), encoding="utf-8")
     log.touch()
@@ -77,7 +83,8 @@ def supervise(context: Context, member: Member, compilation_cache: Path | None) 
         mesh=context.mesh,
         resume_step=0,
         termination_log=str(log),
-        save_token=os.environ.get(SAVE_TOKEN, ""),
+        save_token=token,
+        memory=str(folder / "memory") if in_memory else None,
     )
     os.environ.update(environment.variables())
     os.environ["HALCYON_AGENT_PORT"] = str(int(member.coordinator.rpartition(":")[2]) + 1)
@@ -88,6 +95,5 @@ def supervise(context: Context, member: Member, compilation_cache: Path | None) 
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus
     code = Supervisor(Place.of(os.environ), [str(document)]).run()
     sys.stdout.flush()
-    for file in (document, log, folder):
-        file.rmdir() if file is folder else file.unlink(missing_ok=True)
+    shutil.rmtree(folder)
     os._exit(code)
