@@ -60,7 +60,7 @@ def test_a_node_that_comes_back_after_its_pod_was_replaced_disturbs_nobody(path:
                 )
                 kubectl("taint", "node", worker.name, SHUT_DOWN)
 
-            faults.strikes("a node that stops answering", node_is_lost, {lost})
+            faults.strikes(f"the node of process {lost} stops answering", node_is_lost, {lost})
             assert Path(f"/proc/{old}").exists(), "its processes go on"
             other = faults.supervisor(1 - lost).pid
             faults.undisturbed("the run beside the old processes")
