@@ -18,7 +18,7 @@ from tests.cluster.in_place import Faults, document
 from tests.cluster.test_corruption import second_node, spread
 from tests.cluster.whole_path import WholePath
 
-pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.variant, pytest.mark.timeout(900)]
 NAME = "lost-node"
 SHUT_DOWN = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
 """The taint with which the owner of a cluster says that the processes of a node have ended. Here they have not."""

@@ -467,6 +467,21 @@ _BY_ROW: dict[str, tuple[Mutation, ...]] = {
             ("checkpoint/head.py", " and head.writer not in {*earlier, writer}", " and False"),
         ),
         _mutation(
+            "on hosts without a cluster a start in place makes a new attempt, and takes the root from a newer run",
+            "tests/trainer/checkpoint/test_head.py::test_outside_a_cluster_a_start_in_place_keeps_the_attempt_or_is_fenced",
+            ("checkpoint/head.py", "epoch = head.epoch if earlier else Epoch(", "epoch = Epoch("),
+        ),
+        _mutation(
+            "a pod that was replaced comes back, and takes the place of the new one",
+            "tests/trainer/host/agent/test_rendezvous.py::test_a_pod_that_was_replaced_is_turned_away_when_it_comes_back",
+            ("host/agent/leader.py", "if since is not None and (", "if False and ("),
+        ),
+        _mutation(
+            "new pods begin a new lineage in the process group of pods that were all lost",
+            "tests/trainer/checkpoint/test_head.py::test_the_first_start_of_pods_whose_predecessors_were_all_lost_leaves_the_root",
+            ("checkpoint/head.py", "if other_pods and not earlier:", "if False:"),
+        ),
+        _mutation(
             "the processes join before the last old one has ended",
             "tests/trainer/host/agent/test_rendezvous.py::test_nobody_joins_before_every_supervisor_is_there",
             ("host/agent/rendezvous.py", "if self.running or len(self._waiting) < self.processes:", "if self.running:"),
