@@ -28,7 +28,7 @@ _KINDS = ("argument", "output", "temp", "alias", "host_argument", "host_output",
 
 
 class Stored:
-    """The answer of a compiler, as it is kept: see `halcyon.step.device_use.CompiledStep`."""
+    """The answer of a compiler, as it is kept: see `jax.stages.Compiled`."""
 
     def __init__(self, document: dict[str, Any]) -> None:
         self._document = document

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from halcyon_api.checkpoint_documents import BadStep, CommittedStep, Fingerprints, SkippedBatches
 
@@ -125,7 +125,7 @@ class Callbacks:
 NO_CALLBACKS = Callbacks()
 
 
-class CheckpointReader(Protocol):
+class CheckpointReader:
     """Reads checkpoints of a run while it trains, such as an export. Called in a background thread."""
 
     def committed(self, entry: CommittedStep) -> None:
@@ -133,12 +133,10 @@ class CheckpointReader(Protocol):
 
         Called on every process, with the same checkpoints, and again at later commits.
         """
-        ...
 
     def not_saved(self, step: int) -> None:
         """The save of a step failed. Called on process 0."""
-        ...
 
     def in_use(self, step: int) -> bool:
         """Whether the checkpoint of a step is still read, and therefore kept. Called on process 0."""
-        ...
+        raise NotImplementedError

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
+from halcyon.checkpoint.results import CheckpointReader
 from halcyon_api.checkpoint_documents import BadStep, CommittedStep, Head, SkippedBatches
 
 _LONGEST_REASON = 512
@@ -103,12 +103,10 @@ class Distrust:
         )
 
 
-class GoesBack(Protocol):
-    """A reason to go back to an earlier checkpoint."""
-
-    def applied(self, head: Head) -> Head:
-        """HEAD after the return; unchanged if the run need not go back, or cannot."""
-        ...
+GoesBack = Return | Distrust
+"""A reason to go back to an earlier checkpoint. `applied` is HEAD after the return; unchanged if the run need not go
+back, or cannot.
+"""
 
 
 def _gone_back(head: Head, target: CommittedStep, entry: SkippedBatches) -> Head:
@@ -125,8 +123,8 @@ def _gone_back(head: Head, target: CommittedStep, entry: SkippedBatches) -> Head
     )
 
 
-class KeepsAudited:
-    """Keeps the newest checkpoint that an audit has confirmed (a `halcyon.checkpoint.results.CheckpointReader`).
+class KeepsAudited(CheckpointReader):
+    """Keeps the newest checkpoint that an audit has confirmed.
 
     Args:
         audited: Step of the last audit that found all numbers right, at the time of the call.
@@ -140,18 +138,14 @@ class KeepsAudited:
         """See `CheckpointReader`."""
         self._steps.add(entry.step)
 
-    def not_saved(self, step: int) -> None:
-        """See `CheckpointReader`."""
-
     def in_use(self, step: int) -> bool:
         """See `CheckpointReader`."""
         audited = self._audited() or 0
         return step == max((one for one in self._steps if one <= audited), default=None)
 
 
-class KeepsNewestByStep:
-    """Keeps the newest checkpoint made by step while a run may go back to it (a
-    `halcyon.checkpoint.results.CheckpointReader`).
+class KeepsNewestByStep(CheckpointReader):
+    """Keeps the newest checkpoint made by step while a run may go back to it.
 
     Args:
         by_step: See `Return.by_step`.
@@ -166,9 +160,6 @@ class KeepsNewestByStep:
         """See `CheckpointReader`."""
         if self._by_step(entry.step):
             self._step = entry.step
-
-    def not_saved(self, step: int) -> None:
-        """See `CheckpointReader`."""
 
     def in_use(self, step: int) -> bool:
         """See `CheckpointReader`."""

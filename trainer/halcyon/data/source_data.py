@@ -5,36 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from halcyon.data.cache.background import CacheProgress
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.layout.packer import Layout
-from halcyon.data.layout.spans import Spans
+from halcyon.data.layout.spans import Spans, Tokens
 from halcyon.data.order.epochs import Order
 from halcyon.data.split import Split, spread
 from halcyon.host.errors import BadConfiguration
 
 NO_SOURCE = -1
 """Source of a row past the end of the data; its sequence has weight 0."""
-
-
-class Tokens(Protocol):
-    """The token stream of a source."""
-
-    def gather(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """The tokens of spans, concatenated."""
-        ...
-
-    def gather_weights(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray | None:
-        """The loss weights of the same tokens; None: all are 1."""
-        ...
-
-    def gather_begins(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """Whether a document ends right before each of the same tokens, within its span: bool [tokens]."""
-        ...
 
 
 class Windows(NamedTuple):

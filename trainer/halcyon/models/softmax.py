@@ -20,7 +20,7 @@ import contextlib
 import math
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import haliax as hax
 import jax
@@ -138,15 +138,6 @@ def sampled_tokens(features: NamedArray, head: NamedArray, keys: jax.Array, soft
     return jnp.moveaxis(found, 0, 1).reshape(rows.size, positions)
 
 
-class Device(Protocol):
-    """The attribute that every ``jax.Device`` has."""
-
-    @property
-    def device_kind(self) -> str:
-        """JAX's name of the kind of device, such as ``NVIDIA H200``."""
-        ...
-
-
 def logit_bytes(memory_bytes: int | None) -> int:
     """Bytes of logits that a device holds at a time.
 
@@ -175,8 +166,8 @@ _most: ContextVar[int | None] = ContextVar("halcyon-logit-bytes", default=None)
 
 
 @contextlib.contextmanager
-def logits_for(device: Device) -> Iterator[None]:
-    """Trace models in this context with blocks of logits for a device of this kind."""
+def logits_for(device: Any) -> Iterator[None]:
+    """Trace models in this context with blocks of logits for this ``jax.Device``."""
     token = _most.set(_of_device(device))
     try:
         yield
@@ -192,6 +183,6 @@ def most_logit_bytes() -> int:
     return _most.get() or _of_device(jax.devices()[0])
 
 
-def _of_device(device: Device) -> int:
+def _of_device(device: Any) -> int:
     row = row_of_device(device.device_kind)
     return logit_bytes(None if row is None else row.memory_bytes)

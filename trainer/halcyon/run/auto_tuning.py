@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import jax
 from jax.sharding import Mesh
@@ -108,22 +108,6 @@ def least_fitting(candidates: Sequence[_Candidate], fits: Callable[[_Candidate],
     return candidates[bisect.bisect_left(candidates, True, 1, len(candidates) - 1, key=fits)]
 
 
-class Candidates(Protocol):
-    """What is known of the steps of a run."""
-
-    def fits(self, one: Choice) -> bool:
-        """Whether a step fits into the memory of a device."""
-        ...
-
-    def may_be_faster(self, one: Choice, best: Choice) -> bool:
-        """Whether a step that was not compiled may take less time than the best one."""
-        ...
-
-    def is_faster(self, one: Choice, best: Choice) -> bool:
-        """Whether a step that fits takes less time than the best one."""
-        ...
-
-
 def choose(
     microbatches: Sequence[int], policies: Sequence[Remat], offloads: Sequence[Offload], candidates: Candidates
 ) -> Choice | None:
@@ -153,8 +137,8 @@ def choose(
 
 
 @dataclass(eq=False)
-class _Compiled:
-    """The candidates of a run, compiled.
+class Candidates:
+    """What is known of the steps of a run, which are compiled.
 
     Args:
         spec: The run's spec.
@@ -187,7 +171,7 @@ class _Compiled:
         """What the candidates need, where it is known."""
 
     def fits(self, one: Choice) -> bool:
-        """See `Candidates`."""
+        """Whether a step fits into the memory of a device."""
         if one in self._answers:
             return self._answers[one]
         later = self.policies[self.policies.index(one.remat) + 1 :]
@@ -212,14 +196,14 @@ class _Compiled:
         return fitting
 
     def may_be_faster(self, one: Choice, best: Choice) -> bool:
-        """See `Candidates`."""
+        """Whether a step that was not compiled may take less time than the best one."""
         self._best = best
         time = self._time(best)
         may = time is not None and time.least_with(one.microbatches, one.remat) < _WORTH * time.step.seconds
         return self.agreed(may)
 
     def is_faster(self, one: Choice, best: Choice) -> bool:
-        """See `Candidates`."""
+        """Whether a step that fits takes less time than the best one."""
         time, before = self._time(one), self._time(best)
         faster = time is not None and before is not None and time.step.seconds < before.step.seconds
         return self.agreed(faster)
@@ -277,7 +261,7 @@ def chosen(
     if memory_bytes is None:
         return Choice(counts[0], policies[0], offloads[0]), None
     usable = USABLE * memory_bytes
-    candidates = _Compiled(spec, vocabulary, mesh, usable, rates, agreed, doing, policies)
+    candidates = Candidates(spec, vocabulary, mesh, usable, rates, agreed, doing, policies)
     found = choose(counts, policies, offloads, candidates)
     if found is None:
         may = f"it may use {size(int(usable))} of the {size(memory_bytes)} of a device"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 
@@ -30,18 +30,6 @@ _WIDE_BYTES = 4
 """Gradients are float32."""
 SMALL_BYTES = 4096
 """Collectives of fewer bytes in a whole step (scalars and vectors of norms) are not listed."""
-
-
-class CompiledStep(Protocol):
-    """What is read of a compiled program; see ``jax.stages.Compiled``."""
-
-    def as_text(self) -> str | None:
-        """Its optimised HLO module."""
-        ...
-
-    def memory_analysis(self) -> Any:
-        """The compiler's analysis of its memory."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -194,7 +182,7 @@ def event_fields(plan: Plan) -> dict[str, Any]:
 
 def plan_of(
     program: Program,
-    step: CompiledStep,
+    step: jax.stages.Compiled,
     batch_size: int,
     sequence_length: int,
     *,
@@ -266,7 +254,7 @@ def share_bytes(template: Any) -> int:
     )
 
 
-def step_bytes(step: CompiledStep) -> int | None:
+def step_bytes(step: jax.stages.Compiled) -> int | None:
     """Memory that a device needs for a compiled step: arguments, results that do not reuse them, and temporary arrays.
 
     None: not known.
@@ -316,6 +304,6 @@ def _parts(sizes: dict[str, int], logical: Any) -> int:
     return math.prod(sizes.get(row.name, 1) for row in splitting(logical))
 
 
-def _analysis(step: CompiledStep, kind: str) -> int | None:
+def _analysis(step: jax.stages.Compiled, kind: str) -> int | None:
     found: Any = step.memory_analysis()
     return getattr(found, f"{kind}_size_in_bytes", None)

@@ -28,6 +28,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from halcyon.checkpoint.processes import Processes, decide
+from halcyon.checkpoint.results import CheckpointReader
 from halcyon.checkpoint.verify import Damaged
 from halcyon.host.errors import BadConfiguration, RootTaken, TrainerExit
 from halcyon.host.storage.failures import Abandoned, StoreFailure, as_exit
@@ -97,7 +98,7 @@ class _Export:
 
 
 @dataclass
-class Exporter:
+class Exporter(CheckpointReader):
     """The exports of one process. Create it with `open_exports`."""
 
     spec: ExportSpec

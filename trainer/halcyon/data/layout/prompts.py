@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from halcyon.data.layout.spans import LayoutReport, Spans, Weights, checked_indices, document_spans, first_counted
-
-
-class Tokens(Protocol):
-    """The stream of a source."""
-
-    def gather(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """The numbers of spans, concatenated."""
-        ...
+from halcyon.data.layout.spans import (
+    LayoutReport,
+    Spans,
+    Tokens,
+    Weights,
+    checked_indices,
+    document_spans,
+    first_counted,
+)
 
 
 @dataclass(frozen=True)

@@ -161,6 +161,18 @@ class Weights(Protocol):
         ...
 
 
+class Tokens(Weights, Protocol):
+    """A token stream."""
+
+    def gather(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """The tokens of spans, concatenated."""
+        ...
+
+    def gather_begins(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Whether a document ends right before each of the same tokens, within its span: bool [tokens]."""
+        ...
+
+
 def first_counted(weights: Weights, document_ends: np.ndarray) -> np.ndarray:
     """The index, in its document, of the first token with a loss weight above 0; the document's length if it has none:
     int64 [documents].

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -41,15 +41,6 @@ class CannotServe(ValueError):
     """The named implementation cannot compute a call. The message is one sentence with the reason."""
 
 
-class Device(Protocol):
-    """The attribute that every ``jax.Device`` has."""
-
-    @property
-    def platform(self) -> str:
-        """``cpu``, ``gpu`` or ``tpu``."""
-        ...
-
-
 @dataclass(frozen=True)
 class Target:
     """The devices that a program is made for.
@@ -65,8 +56,8 @@ class Target:
     interpret: bool = False
 
     @staticmethod
-    def of(device: Device) -> Target:
-        """The target of a device."""
+    def of(device: Any) -> Target:
+        """The target of a ``jax.Device``."""
         return Target(device.platform, capability_of(str(getattr(device, "compute_capability", ""))))
 
 
