@@ -1,9 +1,9 @@
 """Options of XLA by generation of hardware, each with its reason.
 
 The trainer passes them with each program that it compiles, in a cluster and on a user's machine alike. An option that
-the user's ``XLA_FLAGS`` or ``LIBTPU_INIT_ARGS`` names is left to the user. `LEFT_OUT` has options that other projects
-set, with the reason why they are not here. The figures in the reasons are of programs that were compiled without the
-hardware; none was measured on it.
+the user's ``XLA_FLAGS`` or ``LIBTPU_INIT_ARGS`` names is left to the user. docs/hardware.md has options that other
+projects set, with the reason why they are not here. The figures in the reasons are of programs that were compiled
+without the hardware; none was measured on it.
 """
 
 from __future__ import annotations
@@ -65,100 +65,6 @@ COMPILER_OPTIONS: tuple[CompilerOption, ...] = (
         "lets one operation use 96 of the 128 MB of VMEM of a chip. An ideal device then computes a step of 8B in 1.5 "
         "% less time",
         "MaxText, benchmarks/xla_flags_library.py",
-    ),
-)
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """Options that other projects set, and that Halcyon does not."""
-
-    names: tuple[str, ...]
-    hardware: str
-    reason: str
-
-
-_GPU = "GPUs"
-LEFT_OUT: tuple[LeftOut, ...] = (
-    LeftOut(
-        ("xla_gpu_enable_latency_hiding_scheduler",),
-        _GPU,
-        "XLA does it by default: the program is the same. With `false`, nothing is covered",
-    ),
-    LeftOut(
-        ("xla_gpu_enable_while_loop_double_buffering",),
-        _GPU,
-        "85 % covered with it and without it, and a longer program",
-    ),
-    LeftOut(
-        (
-            "xla_gpu_all_gather_combine_threshold_bytes",
-            "xla_gpu_reduce_scatter_combine_threshold_bytes",
-            "xla_gpu_all_reduce_combine_threshold_bytes",
-        ),
-        _GPU,
-        "with 512 MB a block is sent as one array, which no product of the block can cover: 4 % instead of 51 % (8B, 4 "
-        "layers)",
-    ),
-    LeftOut(
-        ("xla_gpu_experimental_parallel_collective_overlap_limit",),
-        _GPU,
-        "with 4, 43 % covered instead of 51 % (8B, 4 layers)",
-    ),
-    LeftOut(
-        (
-            "xla_gpu_enable_analytical_sol_latency_estimator",
-            "xla_gpu_experimental_enable_heuristic_collective_combining",
-        ),
-        _GPU,
-        "`true` for the first one and `false` for the second one give the same program",
-    ),
-    LeftOut(
-        ("xla_gpu_threshold_for_windowed_einsum_mib", "xla_gpu_multi_streamed_windowed_einsum"),
-        _GPU,
-        "products in steps, with sends between them: XLA of JAX 0.12 fails to compile a step with them",
-    ),
-    LeftOut(
-        ("xla_gpu_enable_command_buffer",),
-        _GPU,
-        "XLA records fusions, products of libraries and custom calls as CUDA graphs by default, kernels of Mosaic GPU "
-        "too. The text of a program does not show it, so only a GPU can tell what more would gain",
-    ),
-    LeftOut(
-        (
-            "xla_tpu_enable_async_collective_fusion",
-            "xla_tpu_enable_async_collective_fusion_fuse_all_gather",
-            "xla_tpu_enable_async_collective_fusion_multiple_steps",
-        ),
-        "TPUs",
-        "for v5e, libtpu does it by default: the program is the same. For v5p and v6e, libtpu 0.0.50 refuses to "
-        "compile with them, because results could be wrong",
-    ),
-    LeftOut(
-        ("xla_enable_async_all_gather", "xla_tpu_overlap_compute_collective_tc"),
-        "TPUs",
-        "the program is the same (v5e, v5p)",
-    ),
-    LeftOut(
-        ("xla_tpu_enable_ici_ag_pipelining",),
-        "TPUs",
-        "48 % covered instead of 51 % (v5p)",
-    ),
-    LeftOut(
-        ("xla_jf_spmd_threshold_for_windowed_einsum_mib",),
-        "TPUs",
-        "divides products into steps, with sends between them, by default. With a threshold that forbids it nothing is "
-        "covered (v5p)",
-    ),
-    LeftOut(
-        (
-            "xla_tpu_enable_sparse_core_collective_offload_all_gather",
-            "xla_tpu_enable_sparse_core_collective_offload_reduce_scatter",
-        ),
-        "TPUs",
-        "41 % covered instead of 20 % (v6e), 57 % instead of 51 % (v5p). MaxText sets them together with "
-        "`xla_sc_disjoint_spmem` and a "
-        "configuration of the chip that libtpu 0.0.50 does not know, so they have to be tried on a TPU first",
     ),
 )
 
