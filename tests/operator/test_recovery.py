@@ -10,13 +10,13 @@ import pytest
 
 from halcyon_api.ends import EndCause
 from halcyon_operator.decide.next.recovery import (
-    ACTIONS,
-    CAPACITIES,
     CAUSES,
     FAILURES,
     RULES,
     STICKY_REASONS,
+    Action,
     Budget,
+    Capacity,
     Committed,
     Edit,
     Node,
@@ -31,14 +31,21 @@ from tests.operator.test_attempts import condition, deletions, status
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "recovery.md"
 EVERYTHING = [
     RecoveryFacts(*facts)
-    for facts in product(CAUSES, get_args(Committed), get_args(Budget), get_args(Node), CAPACITIES, get_args(Edit))
+    for facts in product(
+        CAUSES, get_args(Committed), get_args(Budget), get_args(Node), get_args(Capacity), get_args(Edit)
+    )
 ]
+
+
+def test_the_reference_explains_each_action_and_each_capacity() -> None:
+    assert all(f"| **{action}** |" in render() for action in get_args(Action))
+    assert all(f"| `{capacity}` |" in render() for capacity in get_args(Capacity))
 
 
 def test_every_combination_has_a_row_and_every_row_a_combination() -> None:
     first = [decide(facts) for facts in EVERYTHING]  # StopIteration if no row matches
     assert [rule for rule in RULES if rule not in first] == []
-    assert {rule.action for rule in first} == set(ACTIONS)
+    assert {rule.action for rule in first} == set(get_args(Action))
 
 
 def test_every_cause_is_named() -> None:

@@ -57,7 +57,7 @@ class Controller:
         instance: Name of this operator process, for its events.
         clock: The time, in UTC.
         timer: Seconds, monotonic.
-        trainers: Sends requests for checkpoints; None: they are not sent.
+        trainers: Sends requests for checkpoints.
     """
 
     queue: WorkQueue[RunKey]
@@ -69,7 +69,7 @@ class Controller:
     instance: str
     clock: Callable[[], datetime]
     timer: Callable[[], float]
-    trainers: Trainers | None
+    trainers: Trainers
 
     def __post_init__(self) -> None:
         self._written_at: dict[RunKey, datetime] = {}
@@ -203,7 +203,7 @@ class Controller:
 
     async def _ask(self, run: RunView, ask: SaveAsk) -> None:
         """Request a checkpoint. A failed request is sent again at the next reconcile."""
-        problem = await self.trainers.send_save_request(ask) if self.trainers is not None else ""
+        problem = await self.trainers.send_save_request(ask)
         if problem:
             request = ask.request
             message = (

@@ -31,7 +31,7 @@ Node = Literal["clear", "blamed", "slow"]
 because a process that trains on it is slow."""
 
 Capacity = Literal["enough", "short", "fewer", "avoided", "more"]
-"""Whether there is room for the run, see `CAPACITIES`."""
+"""Whether there is room for the run, see the reference."""
 
 Edit = Literal["none", "waits"]
 """Whether an edit of the spec needs a new attempt, or a user requested one."""
@@ -39,30 +39,6 @@ Edit = Literal["none", "waits"]
 Action = Literal["same", "pause", "edited", "elsewhere", "anywhere", "smaller", "larger", "wait", "stop"]
 
 CAUSES: tuple[Cause, ...] = ("none", *EndCause)
-
-CAPACITIES: dict[Capacity, str] = {
-    "enough": "every pod has a node",
-    "short": "pods wait for nodes",
-    "fewer": (
-        "pods have waited for `recovery.elastic.shrinkAfterSeconds`, and a smaller number of slices that can be used "
-        "has nodes"
-    ),
-    "avoided": "pods have waited for `recovery.badNodes.giveUpSeconds` while nodes are avoided",
-    "more": "the run has fewer slices than `wantedSlices`, and a probe holds room for more",
-}
-
-ACTIONS: dict[Action, str] = {
-    "same": "continue with the same slices: the processes train on, the JobSet restarts them, or, if the JobSet has "
-    "failed, a new attempt",
-    "pause": "a new attempt with the same slices after a pause that grows each time",
-    "edited": "a new attempt with the present spec, which may be unchanged",
-    "elsewhere": "a new attempt with the same slices that does not use the blamed node",
-    "anywhere": "a new attempt with the same slices on any node; blames are deleted",
-    "smaller": "a new attempt with the slices that have nodes",
-    "larger": "a new attempt with as many slices as there is room for",
-    "wait": "nothing now",
-    "stop": "nothing until a user acts",
-}
 
 
 @dataclass(frozen=True)

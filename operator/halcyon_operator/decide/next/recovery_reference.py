@@ -11,7 +11,7 @@ import sys
 from halcyon_api.ends import HELD, EndCause
 from halcyon_operator.decide.next.attempts import BEFORE
 from halcyon_operator.decide.next.next_attempt import AFTER_ATTEMPT
-from halcyon_operator.decide.next.recovery import ACTIONS, CAPACITIES, RULES, Rule
+from halcyon_operator.decide.next.recovery import RULES, Rule
 from halcyon_operator.decide.next.steps import Case
 
 _HEAD = """\
@@ -40,7 +40,29 @@ While the run has a JobSet and no row above matches, this table decides. An empt
 | node | `blamed`: a node has enough blames to be avoided (`recovery.badNodes`), and no processes train; `slow`: a process that trains on it is slow (`recovery.straggler`, action `replace`) |
 | edit | `waits`: an edit of the spec needs a new attempt ([edits](trainingrun.md#the-effect-of-an-edit)), or a restart was requested |
 | capacity | see below |
-"""
+
+| capacity | |
+|---|---|
+| `enough` | every pod has a node |
+| `short` | pods wait for nodes |
+| `fewer` | pods have waited for `recovery.elastic.shrinkAfterSeconds`, and a smaller number of slices that can be used has nodes |
+| `avoided` | pods have waited for `recovery.badNodes.giveUpSeconds` while nodes are avoided |
+| `more` | the run has fewer slices than `wantedSlices`, and a probe holds room for more |
+
+| action | |
+|---|---|
+| **same** | continue with the same slices: the processes train on, the JobSet restarts them, or, if the JobSet has failed, a new attempt |
+| **pause** | a new attempt with the same slices after a pause that grows each time |
+| **edited** | a new attempt with the present spec, which may be unchanged |
+| **elsewhere** | a new attempt with the same slices that does not use the blamed node |
+| **anywhere** | a new attempt with the same slices on any node; blames are deleted |
+| **smaller** | a new attempt with the slices that have nodes |
+| **larger** | a new attempt with as many slices as there is room for |
+| **wait** | nothing now |
+| **stop** | nothing until a user acts |
+
+| cause | checkpoint | budget | node | capacity | edit | action | why |
+|---|---|---|---|---|---|---|---|"""
 _AFTER_ATTEMPT = """\
 ## After an attempt
 
@@ -68,14 +90,7 @@ attempt is made at the time in the message, after a delay that grows each time.
 
 def render() -> str:
     """The text of the page."""
-    parts = [_HEAD.replace("{before}", _cases(BEFORE)), "| capacity | |\n|---|---|"]
-    parts += [f"| `{name}` | {meaning} |" for name, meaning in CAPACITIES.items()]
-    parts += ["\n| action | |\n|---|---|"]
-    parts += [f"| **{name}** | {meaning} |" for name, meaning in ACTIONS.items()]
-    parts += [
-        "\n| cause | checkpoint | budget | node | capacity | edit | action | why |\n|---|---|---|---|---|---|---|---|"
-    ]
-    parts += map(_line, RULES)
+    parts = [_HEAD.replace("{before}", _cases(BEFORE)), *map(_line, RULES)]
     parts += ["", _AFTER_ATTEMPT, _cases(AFTER_ATTEMPT), "", _CAUSES]
     parts += map(_cause_line, EndCause)
     parts += [_REASONS, *(_reason_line(cause) for cause in EndCause if cause.end.reason)]
