@@ -121,6 +121,7 @@ class _Question:
     at: float
 
 
+@dataclass(eq=False)
 class HeadReads:
     """Reads HEADs, in the background if the answer may take long.
 
@@ -130,10 +131,11 @@ class HeadReads:
         clock: Seconds, monotonic.
     """
 
-    def __init__(self, heads: Checkpoints, changed: Callable[[RunKey], None], clock: Callable[[], float]) -> None:
-        self._heads = heads
-        self._changed = changed
-        self._clock = clock
+    heads: Checkpoints
+    changed: Callable[[RunKey], None]
+    clock: Callable[[], float]
+
+    def __post_init__(self) -> None:
         self._roots: Recent[Address, _Root] = Recent(MAX_ROOTS)
         self._endpoints: Recent[Hashable, _Endpoint] = Recent(MAX_ENDPOINTS)
         self._questions: Recent[RunKey, _Question] = Recent(MAX_RUNS)
@@ -152,7 +154,7 @@ class HeadReads:
                 newer one arrives.
         """
         address = spec.root, spec.endpoint, spec.region
-        root, now = self._roots.recall(address, _Root), self._clock()
+        root, now = self._roots.recall(address, _Root), self.clock()
         age = UNREACHABLE_SECONDS if isinstance(root.reading, HeadUnreachable) else max_age_seconds
         if root.reading is not None and now - root.ended < age:
             self._questions.pop(key, None)
@@ -166,7 +168,7 @@ class HeadReads:
                 root.request = asyncio.create_task(self._ask(spec, root, endpoint, key[0]))
             if endpoint.circuit.answers:
                 await asyncio.wait({root.request}, timeout=PATIENCE_SECONDS)
-                reading = root.answer(asked.at, self._clock())
+                reading = root.answer(asked.at, self.clock())
         if reading is not None:
             self._questions.pop(key, None)
             return reading
@@ -181,7 +183,7 @@ class HeadReads:
         await cancelled(root.request for root in self._roots.values())
 
     async def _ask(self, spec: CheckpointSpec, root: _Root, endpoint: _Endpoint, namespace: str) -> None:
-        began = self._clock()
+        began = self.clock()
         try:
             try:
                 async with asyncio.timeout(SLOT_SECONDS) as turn, endpoint.slots:
@@ -194,20 +196,20 @@ class HeadReads:
                             began, reading = await self._request(spec, endpoint)
             except TimeoutError:
                 reading = HeadUnreachable("too many stores do not answer")
-            root.reading, root.began, root.ended = reading, began, self._clock()
+            root.reading, root.began, root.ended = reading, began, self.clock()
         finally:
             root.request = None
             waiting, root.waiting = root.waiting, set()
             for key in waiting:
-                self._changed(key)
+                self.changed(key)
 
     async def _request(self, spec: CheckpointSpec, endpoint: _Endpoint) -> tuple[float, HeadReading]:
         """The time of a request, and its answer."""
-        began = self._clock()
+        began = self.clock()
         if not endpoint.circuit.admits(began):
             return began, HeadUnreachable("its store does not answer, and is retried at intervals")
-        reading = await self._heads.read(spec)
-        now = self._clock()
+        reading = await self.heads.read(spec)
+        now = self.clock()
         if isinstance(reading, HeadUnreachable) and now - began >= SILENT_SECONDS:
             endpoint.circuit.stayed_silent(now)
         else:

@@ -174,6 +174,7 @@ class _Polled:
         return self.reading.report is not None
 
 
+@dataclass(eq=False)
 class Polls:
     """Polls trainers, in the background if the answer may take long.
 
@@ -183,17 +184,18 @@ class Polls:
         clock: Seconds, monotonic.
     """
 
-    def __init__(self, trainers: Trainers, changed: Callable[[RunKey], None], clock: Callable[[], float]) -> None:
-        self._trainers = trainers
-        self._changed = changed
-        self._clock = clock
+    trainers: Trainers
+    changed: Callable[[RunKey], None]
+    clock: Callable[[], float]
+
+    def __post_init__(self) -> None:
         self._known: Recent[tuple[RunKey, str], _Polled] = Recent(MAX_REMEMBERED)
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
 
     async def read(self, key: RunKey, pod: PodView, port: int) -> ReportReading:
         """The last report of a run's pod, or the reason why there is none."""
         trainer = self._known.recall((key, pod.uid), _Polled)
-        if trainer.poll is None and self._clock() >= trainer.due:
+        if trainer.poll is None and self.clock() >= trainer.due:
             trainer.poll = asyncio.create_task(self._poll(key, pod, port, trainer))
         if trainer.poll is not None and trainer.answers:
             await asyncio.wait({trainer.poll}, timeout=PATIENCE_SECONDS)
@@ -207,11 +209,11 @@ class Polls:
         waited_for, before = trainer.answers, trainer.reading
         try:
             async with self._slots:
-                began = self._clock()
-                reading = await self._trainers.read(pod, port, key[1])
+                began = self.clock()
+                reading = await self.trainers.read(pod, port, key[1])
         finally:
             trainer.poll = None
-        now = self._clock()
+        now = self.clock()
         slow = now - began > PATIENCE_SECONDS
         trainer.reading = reading
         if reading.report is not None:
@@ -223,4 +225,4 @@ class Polls:
             trainer.due = now + min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(trainer.failures, 16))
             trainer.failures += 1
         if (slow or not waited_for) and reading != before:
-            self._changed(key)
+            self.changed(key)

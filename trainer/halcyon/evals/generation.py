@@ -90,6 +90,7 @@ class _Answer:
     text: str = ""
 
 
+@dataclass(eq=False)
 class Answers:
     """Asks an engine.
 
@@ -99,10 +100,13 @@ class Answers:
         on_step: Called before each step of the engine.
     """
 
-    def __init__(self, engine: Engine, prompts: Prompts, *, on_step: Callable[[], object] = lambda: None) -> None:
-        self._engine, self._prompts, self._on_step = engine, prompts, on_step
-        self._calculator = Calculator.of(prompts.tokenizer) if prompts.has_chat else None
-        self._ends = (*prompts.ends, *(() if self._calculator is None else (self._calculator.end,)))
+    engine: Engine
+    prompts: Prompts
+    on_step: Callable[[], object] = lambda: None
+
+    def __post_init__(self) -> None:
+        self._calculator = Calculator.of(self.prompts.tokenizer) if self.prompts.has_chat else None
+        self._ends = (*self.prompts.ends, *(() if self._calculator is None else (self._calculator.end,)))
 
     def answers(self, prompts: Sequence[np.ndarray], settings: Sequence[Sampling]) -> list[Text]:
         """The answers to some prompts, in their order.
@@ -114,22 +118,22 @@ class Answers:
         texts: dict[int, Text] = {}
         asked: dict[int, tuple[int, _Answer]] = {}
         for place, (prompt, sampling) in enumerate(zip(prompts, settings, strict=True)):
-            room = min(sampling.max_tokens, self._engine.length - len(prompt))
+            room = min(sampling.max_tokens, self.engine.length - len(prompt))
             if room < 1:
                 texts[place] = Text("", 0, "prompt")
                 continue
-            stream = TextStream(self._prompts.tokenizer, prompt.tolist())
+            stream = TextStream(self.prompts.tokenizer, prompt.tolist())
             answer = _Answer(prompt, replace(sampling, max_tokens=room), stream, StopStrings(sampling.stop))
             asked[self._submit(answer)] = (place, answer)
-        while self._engine.unfinished:
-            self._on_step()
-            for token in self._engine.step():
+        while self.engine.unfinished:
+            self.on_step()
+            for token in self.engine.step():
                 place, answer = asked[token.sequence]
                 finish = self._add(answer, token)
                 if finish is None and token.finish is not None:  # a call of the calculator
                     asked[self._submit(answer)] = (place, answer)
                 elif finish is not None:
-                    self._engine.cancel(token.sequence)
+                    self.engine.cancel(token.sequence)
                     texts[place] = Text(answer.text, len(answer.tokens), finish)
         return [texts[place] for place in range(len(prompts))]
 
@@ -139,7 +143,7 @@ class Answers:
         # A sequence after a call has random numbers of its own; they are a function of the seed and of the tokens
         # before.
         seed = (answer.settings.seed + 1_000_003 * len(answer.tokens)) % (1 << 32)
-        return self._engine.submit(ids, replace(answer.settings, max_tokens=left, seed=seed), ends=self._ends)
+        return self.engine.submit(ids, replace(answer.settings, max_tokens=left, seed=seed), ends=self._ends)
 
     def _add(self, answer: _Answer, token: Token) -> str | None:
         """Add a token.

@@ -19,12 +19,13 @@ import threading
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, cast
 
 from pydantic import ValidationError
 
 from halcyon.host.errors import BadConfiguration
+from halcyon.host.http_server import QuietHandler, QuietServer
 from halcyon.host.local_names import is_own_host
 from halcyon.telemetry.metrics import exposition
 from halcyon.telemetry.reporter import RunReporter
@@ -159,11 +160,10 @@ def posts_of(
     return posts
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     answers: dict[str, Callable[[], Answer]]
     posts: dict[str, tuple[str, Callable[[bytes], Answer]]]
     token: str
-    protocol_version = "HTTP/1.1"
     server_version = "halcyon"
     sys_version = ""
     only_local: bool
@@ -185,7 +185,7 @@ class _Handler(BaseHTTPRequestHandler):
             return False
         return True
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - the base class names it
         """Answer one request."""
         if self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
             self.close_connection = True  # the body is not read
@@ -194,7 +194,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET  # noqa: N815
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802 - the base class names it
         """Take a request for a checkpoint or a profile."""
         self.close_connection = True  # the body of a rejected request is not read
         length = self.headers.get("Content-Length", "")
@@ -241,12 +241,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self._send(_refusal(HTTPStatus(code), HTTPStatus(code).phrase))
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Do nothing: requests are not events of the run."""
 
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
+class _Server(QuietServer):
     block_on_close = False
     request_queue_size = 128
     request_seconds = _REQUEST_SECONDS
@@ -255,8 +251,6 @@ class _Server(ThreadingHTTPServer):
         self._lock = threading.Lock()
         self._ends: dict[socket.socket, float] = {}
         """When the request of each connection must have ended, the oldest request first."""
-        if ":" in address[0]:
-            self.address_family = socket.AF_INET6
         super().__init__(address, handler)
 
     def begin(self, connection: socket.socket) -> None:
@@ -291,17 +285,6 @@ class _Server(ThreadingHTTPServer):
         del self._ends[connection]
         with contextlib.suppress(OSError):  # the client has closed it
             connection.shutdown(socket.SHUT_RDWR)
-
-    def server_bind(self) -> None:
-        """Bind without the base class's look-up of this host's name, which may take seconds if DNS is slow."""
-        if self.address_family == socket.AF_INET6:
-            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Do nothing: a client that disconnects does not affect the run."""
 
 
 def _bind(port: int, handler: type[BaseHTTPRequestHandler], everywhere: bool) -> _Server:

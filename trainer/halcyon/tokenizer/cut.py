@@ -17,6 +17,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
@@ -124,12 +125,12 @@ class PieceEncoder(Protocol):
         ...
 
 
+@dataclass(eq=False)
 class DocumentEncoder:
     """Cuts long documents, encodes the pieces in groups and joins their ids."""
 
-    def __init__(self, encode_pieces: PieceEncoder, joint: re.Pattern[str]) -> None:
-        self._encode_pieces = encode_pieces
-        self.joint = joint
+    encode_pieces: PieceEncoder
+    joint: re.Pattern[str]
 
     def encode(self, text: str | bytes) -> np.ndarray:
         """Ids of one document: int32, shape [tokens]."""
@@ -146,7 +147,7 @@ class DocumentEncoder:
                     counts[-1] += 1
                     yield piece
 
-        encoded = [ids for group in _groups(cut()) for ids in self._encode_pieces(group)]
+        encoded = [ids for group in _groups(cut()) for ids in self.encode_pieces(group)]
         if len(encoded) == len(texts):
             return encoded
         parts = iter(encoded)
@@ -155,7 +156,7 @@ class DocumentEncoder:
     def encode_parts(self, parts: Iterable[str | bytes]) -> Iterator[np.ndarray]:
         """Ids of one document that comes in parts, one array per group of pieces: int32, shape [tokens] each."""
         for group in _groups(pieces_of_parts(parts, self.joint)):
-            yield np.concatenate(self._encode_pieces(group))
+            yield np.concatenate(self.encode_pieces(group))
 
 
 def _groups(cut: Iterable[str]) -> Iterator[list[str]]:

@@ -6,6 +6,7 @@ Sums keep the seconds of entries that are dropped.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from halcyon_api.accounts import divide
@@ -126,11 +127,12 @@ def carry(goodput: Goodput | None, dropped: Sequence[HistoryEntry], kept: Sequen
     return goodput.model_copy(update={"carried": CarriedGoodput(seconds=total.seconds, lost_steps=total.lost_steps)})
 
 
+@dataclass(eq=False)
 class _Sum:
     """Seconds and lost steps of several process groups."""
 
-    def __init__(self, milliseconds: dict[str, int], lost_steps: int) -> None:
-        self._milliseconds, self.lost_steps = milliseconds, lost_steps
+    milliseconds: dict[str, int]
+    lost_steps: int
 
     @classmethod
     def of(cls, carried: CarriedGoodput) -> _Sum:
@@ -138,11 +140,11 @@ class _Sum:
 
     @property
     def seconds(self) -> GoodputSeconds:
-        return GoodputSeconds.of_milliseconds(self._milliseconds)
+        return GoodputSeconds.of_milliseconds(self.milliseconds)
 
     def count(self, milliseconds: dict[str, int]) -> None:
         for cause, more in milliseconds.items():
-            self._milliseconds[cause] += more
+            self.milliseconds[cause] += more
 
     def add(self, entry: HistoryEntry, later: Sequence[HistoryEntry]) -> None:
         seconds, lost_steps = divide(entry, later)

@@ -37,7 +37,7 @@ def test_conversations_stay_whole_and_every_row_counts(
     conversations: list[list[float]], length: int, buffer: int
 ) -> None:
     ends, weights = stream(conversations)
-    layout = WholeUnits.build(ends, weights, length, WholePacker(1, None, buffer))
+    layout = WholePacker(1, None, buffer).build(ends, weights, length)
     spans = {range(int(end) - len(one), int(end)): one for one, end in zip(conversations, ends, strict=True) if one}
     placed: list[range] = []
     for row in contents(layout):
@@ -62,7 +62,7 @@ def test_pairs_stay_together_and_both_answers_count(
 ) -> None:
     both = [one for pair in pairs for one in pair]
     ends, weights = stream(both)
-    layout = WholeUnits.build(ends, weights, length, WholePacker(2, most, 4))
+    layout = WholePacker(2, most, 4).build(ends, weights, length)
     begins = [int(end) - len(one) for one, end in zip(both, ends, strict=True)]
     placed: list[int] = []
     for row in contents(layout):
@@ -86,7 +86,7 @@ def test_pairs_stay_together_and_both_answers_count(
 
 def test_a_long_conversation_whose_answer_is_late_keeps_context_before_the_answer() -> None:
     ends, weights = stream([[0.0] * 90 + [1.0] * 10])
-    layout = WholeUnits.build(ends, weights, 15, WholePacker(1, None, 1))
+    layout = WholePacker(1, None, 1).build(ends, weights, 15)
     assert contents(layout) == [[range(82, 98)]]
 
 
@@ -94,7 +94,7 @@ def test_one_pair_in_a_row_keeps_the_order_of_the_pairs() -> None:
     packer = objective_packer(ObjectiveSpec.model_validate({"preference": {"simpo": {}}}))
     assert isinstance(packer, WholePacker)
     ends, weights = stream([[0.0, 1.0]] * 4 + [[0.0, 1.0, 1.0]] * 6)
-    rows = contents(WholeUnits.build(ends, weights, 9, packer))
+    rows = contents(packer.build(ends, weights, 9))
     assert [row[0].start for row in rows] == sorted(row[0].start for row in rows)
     assert [len(row) for row in rows] == [2] * 5
 
@@ -102,7 +102,7 @@ def test_one_pair_in_a_row_keeps_the_order_of_the_pairs() -> None:
 def test_a_layout_is_rebuilt_from_its_arrays() -> None:
     lengths = np.random.default_rng(0).integers(1, 60, 300)
     ends, weights = stream([[0.0] * (size // 2) + [1.0] * (size - size // 2) for size in lengths.tolist()])
-    layout = WholeUnits.build(ends, weights, 32, WholePacker(1, None, 20))
+    layout = WholePacker(1, None, 20).build(ends, weights, 32)
     again = WholeUnits(**layout.to_arrays(), document_ends=ends, sequence_length=32, conversations=1)
     assert contents(again) == contents(layout)
     assert layout.report.padded_share < 0.03

@@ -13,12 +13,12 @@ import threading
 from contextlib import suppress
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Self
 
 from halcyon.checkpoint.memory.documents import KeptPart
 from halcyon.checkpoint.memory.folder import Folder
 from halcyon.checkpoint.parts import decode_report, encode_report, file_of
+from halcyon.host.http_server import QuietHandler, QuietServer
 from halcyon_api.checkpoint_documents import DamagedDocument, ManifestFile
 
 _PATH = re.compile(r"/(\d{1,7})/([0-9a-f]{64}|part)")
@@ -43,7 +43,7 @@ def own_address(host: str | None) -> str:
         return str(probe.getsockname()[0])
 
 
-class PeerServer(ThreadingHTTPServer):
+class PeerServer(QuietServer):
     """Serves the snapshots of this pod, and keeps those of others.
 
     Args:
@@ -51,25 +51,13 @@ class PeerServer(ThreadingHTTPServer):
         token: What a request must carry; empty: all requests are rejected.
     """
 
-    daemon_threads = True
     request_queue_size = 1024
-    address_family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
 
     def __init__(self, folder: Folder, token: str) -> None:
         self.folder, self.token = folder, token
-        super().__init__(("", 0), _Request)
+        super().__init__(("::" if socket.has_dualstack_ipv6() else "", 0), _Request)
         self._thread = threading.Thread(target=self.serve_forever, name="halcyon-memory", daemon=True)
         self._thread.start()
-
-    def server_bind(self) -> None:
-        """Accept IPv4 too, and look up no name."""
-        if self.address_family == socket.AF_INET6:
-            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore a peer that ends in the middle."""
 
     def close(self) -> None:
         """Stop."""
@@ -77,16 +65,15 @@ class PeerServer(ThreadingHTTPServer):
         self.server_close()
 
 
-class _Request(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Request(QuietHandler):
     timeout = _SECONDS
     server: PeerServer  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    def do_HEAD(self) -> None:
+    def do_HEAD(self) -> None:  # noqa: N802 - the base class names it
         if (place := self._place()) is not None:
             self._answer(HTTPStatus.OK if self.server.folder.has(*place) else HTTPStatus.NOT_FOUND)
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - the base class names it
         if (place := self._place()) is None:
             return
         try:
@@ -96,7 +83,7 @@ class _Request(BaseHTTPRequestHandler):
             return
         self._answer(HTTPStatus.OK, data)
 
-    def do_PUT(self) -> None:
+    def do_PUT(self) -> None:  # noqa: N802 - the base class names it
         length = self.headers.get("Content-Length", "")
         if (place := self._place()) is None:
             return
@@ -139,9 +126,6 @@ class _Request(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(data)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it
-        """Write nothing."""
 
 
 class Peer:

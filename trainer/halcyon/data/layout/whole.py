@@ -62,7 +62,39 @@ class WholePacker:
 
     def build(self, document_ends: np.ndarray, weights: Weights, sequence_length: int) -> WholeUnits:
         """See `DocumentPacker`."""
-        return WholeUnits.build(document_ends, weights, sequence_length, self)
+        capacity = sequence_length + 1
+        counted = first_counted(weights, document_ends)
+        coming = _placed(document_ends, counted, self.conversations, capacity)
+        units, begins = array("I" if len(document_ends) <= 2**32 else "Q"), array("q")
+        first_pieces = array("q", [0])
+        begin_of: dict[int, int] = {}
+        buffer = Buffer()
+        while True:
+            missing, room = capacity, self.units_per_row
+            while room is None or room > 0:
+                while len(buffer) < self.buffer and (unit := next(coming, None)):
+                    length, number, begin = unit
+                    buffer.put(length, number)
+                    if begin:
+                        begin_of[number] = begin
+                length, number = buffer.take_fitting(missing)
+                if not length:
+                    break
+                units.append(number)
+                begins.append(begin_of.pop(number, 0))
+                missing -= length
+                room = None if room is None else room - 1
+            if missing == capacity:
+                break
+            first_pieces.append(len(units))
+        return WholeUnits(
+            np.frombuffer(units, np.dtype(units.typecode)),
+            np.frombuffer(begins, np.int64),
+            np.frombuffer(first_pieces, np.int64),
+            document_ends,
+            sequence_length,
+            self.conversations,
+        )
 
     def load(self, document_ends: np.ndarray, arrays: Mapping[str, np.ndarray], sequence_length: int) -> WholeUnits:
         """See `DocumentPacker`."""
@@ -96,52 +128,6 @@ class WholeUnits:
     def sequences(self) -> int:
         """Sequences of the source, held-out ones included."""
         return len(self.first_pieces) - 1
-
-    @classmethod
-    def build(
-        cls, document_ends: np.ndarray, weights: Weights, sequence_length: int, packer: WholePacker
-    ) -> WholeUnits:
-        """Pack the units of a stream.
-
-        Args:
-            document_ends: End of each document in the stream: int64 [documents].
-            weights: The loss weights of the stream.
-            sequence_length: Positions per row.
-            packer: The form of units and rows.
-        """
-        capacity = sequence_length + 1
-        counted = first_counted(weights, document_ends)
-        coming = _placed(document_ends, counted, packer.conversations, capacity)
-        units, begins = array("I" if len(document_ends) <= 2**32 else "Q"), array("q")
-        first_pieces = array("q", [0])
-        begin_of: dict[int, int] = {}
-        buffer = Buffer()
-        while True:
-            missing, room = capacity, packer.units_per_row
-            while room is None or room > 0:
-                while len(buffer) < packer.buffer and (unit := next(coming, None)):
-                    length, number, begin = unit
-                    buffer.put(length, number)
-                    if begin:
-                        begin_of[number] = begin
-                length, number = buffer.take_fitting(missing)
-                if not length:
-                    break
-                units.append(number)
-                begins.append(begin_of.pop(number, 0))
-                missing -= length
-                room = None if room is None else room - 1
-            if missing == capacity:
-                break
-            first_pieces.append(len(units))
-        return cls(
-            np.frombuffer(units, np.dtype(units.typecode)),
-            np.frombuffer(begins, np.int64),
-            np.frombuffer(first_pieces, np.int64),
-            document_ends,
-            sequence_length,
-            packer.conversations,
-        )
 
     @property
     def report(self) -> LayoutReport:

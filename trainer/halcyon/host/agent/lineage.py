@@ -6,7 +6,7 @@ Every supervisor keeps it, so a new pod of process 0 learns it from the others.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 MAX_ENDS = 16
@@ -36,7 +36,7 @@ class Lineage:
         Raises:
             TypeError, ValueError, KeyError: It is none.
         """
-        failed_at = document["failedAt"]
+        failed_at = document["failed_at"]
         return cls(
             int(document["number"]),
             tuple(str(writer) for writer in document["writers"])[-MAX_WRITERS:],
@@ -47,13 +47,7 @@ class Lineage:
 
     def document(self) -> dict[str, Any]:
         """The same as JSON."""
-        return {
-            "number": self.number,
-            "writers": list(self.writers),
-            "ends": list(self.ends),
-            "failedAt": self.failed_at,
-            "taken": self.taken,
-        }
+        return asdict(self)
 
     def after(self, end: Mapping[str, Any], writer: str, failed_at: int | None, *, taken: bool = False) -> Lineage:
         """The lineage of the next start.
