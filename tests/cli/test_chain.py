@@ -146,7 +146,7 @@ def test_a_share_that_no_recorded_size_gives_is_not_shown(tmp_path: Path) -> Non
     def stage(recorded: dict[str, Any]) -> list[float | None]:
         documents = {"spec.data": data, "data": {"sources": recorded}}
         prints = SimpleNamespace(fingerprints=SimpleNamespace(documents=documents), step=10)
-        return [one.share for one in Stage("run", "root", History("root"), prints).sources]  # type: ignore[arg-type]
+        return [one.share for one in Stage("run", "root", History("root", (), (), (), (), (), 0, ()), prints).sources]  # type: ignore[arg-type]
 
     assert stage({"prose": {"trainSequences": 30}, "code": {"trainSequences": 10}}) == [0.75, 0.25]
     assert stage({"prose": {"trainSequences": 30}}) == [None, None]

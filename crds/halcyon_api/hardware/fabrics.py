@@ -74,7 +74,6 @@ TCPX = Fabric(
         capabilities=("NET_ADMIN",),
         devices=_GPU_DEVICES,
         host_paths=(_NODE_LIBRARIES, _SYSFS, _PROC_SYS),
-        environment={"LD_LIBRARY_PATH": LIBRARIES},
     ),
 )
 
@@ -120,7 +119,6 @@ TCPXO = Fabric(
         capabilities=("NET_ADMIN", "NET_BIND_SERVICE"),
         devices=(*_GPU_DEVICES, "/dev/dmabuf_import_helper"),
         host_paths=(_NODE_LIBRARIES, _SYSFS, _PROC_SYS),
-        environment={"LD_LIBRARY_PATH": LIBRARIES},
     ),
 )
 

@@ -53,7 +53,6 @@ class Sidecar:
     devices: tuple[str, ...]
     """Device files of the node, added by GKE's device injector."""
     host_paths: tuple[HostPath, ...]
-    environment: dict[str, str]
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from typing import Any
 
 from halcyon_api import names
 from halcyon_api.hardware import PROVISIONING_LABELS
+from halcyon_api.hardware.fabrics import LIBRARIES
 from halcyon_api.hardware.kinds import Fabric, HostPath, Sidecar
 from halcyon_api.hardware.machines import pod_cpus, pod_memory_gib
 from halcyon_api.memory import offloaded_bytes
@@ -243,7 +244,7 @@ def _sidecar(fabric: Fabric, sidecar: Sidecar) -> dict[str, Any]:
         "imagePullPolicy": "IfNotPresent",
         "restartPolicy": "Always",
         "command": list(sidecar.command),
-        "env": [{"name": name, "value": value} for name, value in sidecar.environment.items()],
+        "env": [{"name": "LD_LIBRARY_PATH", "value": LIBRARIES}],
         "resources": {"requests": {"cpu": SIDECAR_CPUS}},
         "securityContext": {
             "runAsUser": 0,

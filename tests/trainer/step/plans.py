@@ -24,7 +24,7 @@ PLAN = Plan(
 )
 
 RATES = Rates(flops=100.0, memory=10.0, links=1.0)
-FLOPS = ModelFlops(100, attention=30, hidden=15)
+FLOPS = ModelFlops(100, attention=30, experts=0, head=0, hidden=15, frozen=0)
 COMPILED = replace(
     PLAN,
     batch_size=64,

@@ -97,7 +97,13 @@ def built(rows: int, *, finished: bool = False, source: str = "web") -> Built:
 
 def step_report(step: int, loss: float = 2.5) -> StepReport:
     return StepReport(
-        step=step, loss=loss, gradient_norm=1.25, learning_rate=0.001, tokens=4000.0, data_wait_seconds=0.125
+        step=step,
+        loss=loss,
+        gradient_norm=1.25,
+        learning_rate=0.001,
+        tokens=4000.0,
+        data_wait_seconds=0.125,
+        metrics={},
     )
 
 

@@ -29,9 +29,9 @@ from halcyon.commands.options import (
     require_folder,
     valid_training,
 )
+from halcyon.commands.terminal import say
 from halcyon.host.errors import BadConfiguration, TrainerExit
 from halcyon_api.ends import EndCause, ExitCode
-from halcyon_api.printable import printable
 from halcyon_api.replays import REPLAY_KEY, ReplayRecord, replay_document
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.training_run import TrainingRun
@@ -81,7 +81,7 @@ def replay(
         if first is None or without:
             missing = "--from: give the step of the checkpoint to begin with"
             raise BadConfiguration(missing if first is None else "--without: it is for --bisect; leave it out")
-        found = replayed(run, first, to, () if device is None else ("--device", device), _say)
+        found = replayed(run, first, to, () if device is None else ("--device", device), say)
         text = f"{found.model_dump_json(by_alias=True)}\n"
         if record is not None:
             record.write_text(text, encoding="utf-8")
@@ -151,7 +151,7 @@ def _show_spike(
     from halcyon.commands.spikes import SHOWN, bisected, document_of, lines_of, shown
     from halcyon.commands.views.tables import FittedTable
 
-    found = bisected(run, step, first, without, _cache_of(run), on_cpu=on_cpu, say=_say)
+    found = bisected(run, step, first, without, _cache_of(run), on_cpu=on_cpu, say=say)
     if as_json:
         print_json(document_of(found, step))
         return
@@ -189,8 +189,3 @@ def _trained(path: Path, words: tuple[str, ...], say: Callable[[str], object]) -
         child.wait()
     last = said.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
     return end or {"event": "error", "message": f"the replay ended: {last or f'exit code {child.returncode}'}"}
-
-
-def _say(sentence: str) -> None:
-    sys.stderr.write(f"{printable(sentence)}\n")
-    sys.stderr.flush()

@@ -13,10 +13,9 @@ import typer
 
 from halcyon.commands import options
 from halcyon.commands.errors import report_root_errors
-from halcyon.commands.terminal import COMPILING_MODEL, waiting
+from halcyon.commands.terminal import COMPILING_MODEL, say, waiting
 from halcyon.host.errors import BadConfiguration
 from halcyon.host.last_resort import end_within
-from halcyon_api.printable import printable
 
 if TYPE_CHECKING:
     from halcyon.serving.limits import Limits
@@ -143,7 +142,7 @@ def serve(
         keys = read_keys(api_key_file, os.environ)
         limits = limited.limits()
         if limits.connections < limited.max_connections:
-            _say(
+            say(
                 f"warning: this process may open too few files, so at most {limits.connections} connections are "
                 "possible; see ulimit -n"
             )
@@ -153,7 +152,7 @@ def serve(
         newest = source.newest() if source.is_root else None
         listener = bound(host, port)  # before the model, which takes longer
         if not keys and not is_loopback(host):
-            _say(f"warning: every client that reaches {host} can use the model; give --api-key-file to prevent it")
+            say(f"warning: every client that reaches {host} can use the model; give --api-key-file to prevent it")
         metrics = Metrics()
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
         for library in ("jax", "jax._src.xla_bridge"):
@@ -170,15 +169,15 @@ def serve(
                 embedder.warm_up(served)
         worker.start()
         service = Service(worker, limits, metrics, embedder)
-        server = Server(application(service, keys, only_local=is_loopback(host) and not keys), worker, limits, _say)
+        server = Server(application(service, keys, only_local=is_loopback(host) and not keys), worker, limits, say)
         follower = Follower(source, worker, metrics, follow_seconds) if follow else None
         if follower is not None:
             follower.start()
         shown = f"[{host}]" if ":" in host else host
         step = "" if served.step is None else f", step {served.step}"
         listener.listen()  # a client that reads the next line may connect at once
-        _say(f"serving {served.name}{step} at http://{shown}:{listener.getsockname()[1]}")
-        _say(f"its parameters take {stored_bytes(served.model) / 1e6:,.1f} MB")
+        say(f"serving {served.name}{step} at http://{shown}:{listener.getsockname()[1]}")
+        say(f"its parameters take {stored_bytes(served.model) / 1e6:,.1f} MB")
         try:
             server.run([listener])
             end_within(_CLOSING_SECONDS, 0)
@@ -187,10 +186,5 @@ def serve(
                 follower.stop()
             worker.stop()
             if not service.close():
-                _say("a request that is being prepared does not end; the process ends without it")
+                say("a request that is being prepared does not end; the process ends without it")
                 os._exit(0)  # such a thread would also hold the end of the interpreter
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"{printable(line)}\n")
-    sys.stderr.flush()

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from halcyon_api.printable import printable
+
 COMPILING_MODEL = "compiling the model (about a minute)"
 
 
@@ -37,6 +39,12 @@ def shows_utf8(environ: Mapping[str, str]) -> bool:
         names[1] = None
     named = next((name for name in names if name), None)
     return named is None or "utf" in named.lower()
+
+
+def say(sentence: str) -> None:
+    """Write a sentence to standard error."""
+    sys.stderr.write(f"{printable(sentence)}\n")
+    sys.stderr.flush()
 
 
 @contextmanager

@@ -40,10 +40,10 @@ class ModelFlops:
 
     per_token: int
     attention: int
-    experts: int = 0
-    head: int = 0
-    hidden: int = 0
-    frozen: int = 0
+    experts: int
+    head: int
+    hidden: int
+    frozen: int
 
     @property
     def visible(self) -> int:

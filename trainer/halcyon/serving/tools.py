@@ -202,6 +202,7 @@ def form_of(template: str) -> ToolFormat:
     return next(form for form in FORMS if any(sign in template for sign in form.signs))
 
 
+@dataclass(eq=False)
 class CallReader:
     """Separates the calls in a text from the rest, while the text comes.
 
@@ -214,12 +215,17 @@ class CallReader:
         named: The function of which a forced text is the arguments.
     """
 
-    def __init__(self, form: ToolFormat, functions: Functions | None, *, forced: bool, named: str | None) -> None:
-        self._form, self._functions, self._named = form, functions or {}, named
-        self._begins = tuple(begin.strip() for begin in form.begins)
+    form: ToolFormat
+    functions: Functions | None
+    forced: bool
+    named: str | None
+
+    def __post_init__(self) -> None:
+        self._functions = self.functions or {}
+        self._begins = tuple(begin.strip() for begin in self.form.begins)
         self._outside = StopStrings(self._begins)
-        self._forced, self._is_first = forced, True
-        self._inside: str | None = "" if forced or form.is_begun else None
+        self._is_first = True
+        self._inside: str | None = "" if self.forced or self.form.is_begun else None
         self._mark = ""
 
     def push(self, text: str, *, last: bool) -> tuple[str, list[Call]]:
@@ -228,7 +234,7 @@ class CallReader:
         while True:
             if self._inside is None:
                 waiting = self._outside.finish() + text
-                if self._form.is_bare and self._is_first and waiting.lstrip()[:1] in ("{", "[", "`"):
+                if self.form.is_bare and self._is_first and waiting.lstrip()[:1] in ("{", "[", "`"):
                     self._inside, self._mark, text = "", "", waiting
                 else:
                     places = [(waiting.find(begin), begin) for begin in self._begins if begin in waiting]
@@ -241,7 +247,7 @@ class CallReader:
                     shown += waiting[:place]
                     self._inside, text = "", waiting[place + len(self._mark) :]
             self._inside += text
-            ends = () if self._form.is_bare or self._forced else self._form.ends
+            ends = () if self.form.is_bare or self.forced else self.form.ends
             found = [(self._inside.find(end), end) for end in ends if end in self._inside]
             if not found and not last:
                 break
@@ -251,7 +257,7 @@ class CallReader:
             calls += more
             if not more:
                 shown += self._left(body, end)
-            self._inside = "" if self._form.is_begun and end else None
+            self._inside = "" if self.form.is_begun and end else None
             self._is_first = False
             if not end:
                 break
@@ -260,15 +266,15 @@ class CallReader:
         return shown, calls
 
     def _read(self, body: str) -> list[Call]:
-        if not self._forced:
-            return self._form.read(body, self._functions)
-        if self._named is None:
+        if not self.forced:
+            return self.form.read(body, self._functions)
+        if self.named is None:
             return json_calls(body, self._functions)
-        return [_call(self._named, body.strip())] if isinstance(_json(body), dict) else []
+        return [_call(self.named, body.strip())] if isinstance(_json(body), dict) else []
 
     def _left(self, body: str, end: str) -> str:
         """What is shown of a text that is no call."""
-        if self._forced or not self._form.is_begun:
+        if self.forced or not self.form.is_begun:
             return self._mark + body + end
         header, mark, message = body.partition("<|message|>")
         return "" if "analysis" in header else message if mark else body

@@ -69,9 +69,9 @@ class EngineSettings:
 
     slots: int
     length: int | None
-    pages: int | None = None
-    share: Sharing = Sharing.KEY
-    compute: DTypeLike = "float32"
+    pages: int | None
+    share: Sharing
+    compute: DTypeLike
 
 
 @dataclass(eq=False)

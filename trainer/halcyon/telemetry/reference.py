@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
-from halcyon.telemetry.events import COMMON, EVENTS
+from halcyon.telemetry.events import EVENTS
 from halcyon.telemetry.health import HealthLimits
 from halcyon.telemetry.metrics import METRICS
 from halcyon.telemetry.stages import STAGES
@@ -58,7 +58,13 @@ Every line has:
 
 | field | meaning |
 |---|---|
-{common}
+| `event` | Name of the event. |
+| `time` | When it was written: RFC 3339 in UTC with milliseconds. |
+| `run` | Name of the run. |
+| `attempt` | Attempt, minted by the operator. |
+| `restart` | JobSet restart inside the attempt. |
+| `inPlace` | Starts of the processes in these pods before this one, if there were any. |
+| `process` | Index of the process. |
 
 {events}"""
 
@@ -79,7 +85,6 @@ def render() -> str:
             (f"`{metric.name}`", metric.kind, ", ".join(f"`{label}`" for label in metric.labels), metric.help)
             for metric in METRICS
         ),
-        common=_rows((f"`{name}`", meaning) for name, meaning in COMMON.items()),
         events="\n".join(_event(event.name, event.meaning, event.fields, event.every_process) for event in EVENTS),
     )
 

@@ -52,7 +52,7 @@ class StepReport:
     """Sum of the loss weights: targets that counted in the loss."""
     data_wait_seconds: float
     """Time that the step waited for its batch."""
-    metrics: Mapping[str, ReportedMetric] = field(default_factory=dict[str, ReportedMetric])
+    metrics: Mapping[str, ReportedMetric]
     """Further metrics of the objective by name, each per unit of weight."""
 
 

@@ -105,9 +105,9 @@ def carry_out(step: steps.Step, situation: Situation) -> Decision:
                 described(vanished, Description("Restarting", reason, message)),
                 requeue_after=max(1.0, seconds),
             )
-        case steps.DiscardConfigMap(message):
+        case steps.DiscardConfigMap():
             return Decision(
-                described(vanished, describe_transition(status, spec, message)),
+                described(vanished, describe_transition(status, spec, "removing the last attempt's ConfigMap")),
                 delete=_config_map(observed),
                 requeue_after=SOON_SECONDS,
             )

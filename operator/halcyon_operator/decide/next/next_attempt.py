@@ -85,11 +85,7 @@ def _create(situation: Situation) -> steps.Step | None:
 
 
 def _old_config_map(situation: Situation) -> steps.DiscardConfigMap | None:
-    return (
-        steps.DiscardConfigMap("removing the last attempt's ConfigMap")
-        if own_config_map(situation.observed) is not None
-        else None
-    )
+    return steps.DiscardConfigMap() if own_config_map(situation.observed) is not None else None
 
 
 def _held_back(situation: Situation) -> steps.HoldBack | None:

@@ -79,8 +79,6 @@ class HoldBack:
 class DiscardConfigMap:
     """Delete the ConfigMap of the old attempt, its last object."""
 
-    message: str
-
 
 @dataclass(frozen=True)
 class NewAttempt:

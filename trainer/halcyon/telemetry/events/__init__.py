@@ -2,8 +2,8 @@
 
 The reference page is generated from this table, and tests compare the log with it.
 
-All lines also have the fields of `COMMON`. Events with ``every_process`` are written by each process, the others by
-process 0 alone.
+All lines also have the fields that the reference begins with. Events with ``every_process`` are written by each
+process, the others by process 0 alone.
 """
 
 from __future__ import annotations
@@ -17,15 +17,6 @@ from halcyon.telemetry.events.row import Event
 from halcyon.telemetry.events.starting import STARTING
 from halcyon.telemetry.events.training import TRAINING
 
-COMMON = {
-    "event": "Name of the event.",
-    "time": "When it was written: RFC 3339 in UTC with milliseconds.",
-    "run": "Name of the run.",
-    "attempt": "Attempt, minted by the operator.",
-    "restart": "JobSet restart inside the attempt.",
-    "inPlace": "Starts of the processes in these pods before this one, if there were any.",
-    "process": "Index of the process.",
-}
 EVENTS = (*STARTING, *TRAINING, *ENDING)
 BY_NAME = {event.name: event for event in EVENTS}
 

@@ -70,19 +70,18 @@ class History:
         samples: One row for each text that the model wrote while it trained, in the order of steps.
         events: All other events, in the order of time; each has ``attempt`` and ``restart``.
         files: Number of segments.
-        size_bytes: Their size; None if it was not read.
         damages: A sentence about each segment that is damaged and was left out, and about each that is missing.
         origin: The checkpoint of another run that the run began from; None if it began with none.
     """
 
     root: str
-    groups: tuple[ProcessGroupHistory, ...] = ()
-    steps: tuple[segments.Record, ...] = ()
-    evaluations: tuple[segments.Record, ...] = ()
-    samples: tuple[segments.Record, ...] = ()
-    events: tuple[segments.Record, ...] = ()
-    files: int = 0
-    damages: tuple[str, ...] = ()
+    groups: tuple[ProcessGroupHistory, ...]
+    steps: tuple[segments.Record, ...]
+    evaluations: tuple[segments.Record, ...]
+    samples: tuple[segments.Record, ...]
+    events: tuple[segments.Record, ...]
+    files: int
+    damages: tuple[str, ...]
     origin: OriginRecord | None = None
 
     @property
