@@ -196,7 +196,7 @@ def _room(module: str) -> str:
 
 
 ROWS = (
-    Row("package tokens", package_tokens, 674_600, 600_000),
+    Row("package tokens", package_tokens, 674_050, 600_000),
     Row("lines of tests", test_lines, 113_400, 98_000),
     Row("imports, % of the packages' lines", import_share, 7.3, 6.5),
     Row("words by hand", words_by_hand, 52_250, 52_000),

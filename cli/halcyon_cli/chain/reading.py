@@ -24,13 +24,7 @@ from halcyon.telemetry.history.reading import read_history
 from halcyon.telemetry.history.samples import DamagedSamples, read_samples, sampled_steps
 from halcyon_api.checkpoint_documents import Manifest
 from halcyon_api.plain_files import read_text
-from halcyon_api.result_documents import (
-    EVALUATION_KEY,
-    TASKS_PREFIX,
-    EvaluationDocument,
-    TaskResults,
-    results_step,
-)
+from halcyon_api.result_documents import EVALUATION_KEY, TASKS_PREFIX, EvaluationDocument, TaskResults, results_step
 from halcyon_api.spec.checkpoint import normal_root
 from halcyon_cli.chain.stage import Rollout, Stage
 from halcyon_cli.output import Rejected

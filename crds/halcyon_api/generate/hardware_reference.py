@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from halcyon_api.hardware import PRICES, PROVISIONING_AS_OF, PROVISIONING_LABELS, PROVISIONING_SOURCE, TABLE
-from halcyon_api.hardware.compiler import (
-    COMPILER_OPTIONS,
-    FIRST_JAX,
-    CompilerOption,
-    title,
-)
+from halcyon_api.hardware.compiler import COMPILER_OPTIONS, FIRST_JAX, CompilerOption, title
 from halcyon_api.hardware.kinds import Accelerator, Fabric
 from halcyon_api.hardware.machines import CPU_POD_CPUS, CPU_POD_GIB, DEVICE_CPUS, DEVICE_GIB, left_of_host_gib
 

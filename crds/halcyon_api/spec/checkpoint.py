@@ -13,16 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints, model_validator
 
-from halcyon_api.base import (
-    MAX_FILE_NAME_BYTES,
-    ApiModel,
-    ObjectName,
-    Rule,
-    RuledModel,
-    Seconds,
-    StepCount,
-    StepNumber,
-)
+from halcyon_api.base import MAX_FILE_NAME_BYTES, ApiModel, ObjectName, Rule, RuledModel, Seconds, StepCount, StepNumber
 
 ROOT_PATTERN = r"^(file://(/[^/:\x00-\x1f\x7f]+)+|(s3|gs)://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
 ADDRESS_SCHEMA: dict[str, Any] = {"pattern": ROOT_PATTERN}

@@ -19,16 +19,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from halcyon_operator.kube import election
 from halcyon_operator.kube.client import ApiError, Conflict, KubernetesApi, NotFound, path_of
-from halcyon_operator.kube.election import (
-    API_VERSION,
-    POLL_SECONDS,
-    RENEW_SECONDS,
-    Election,
-    LeaseRecord,
-    lease_document,
-    parse_lease,
-)
+from halcyon_operator.kube.election import API_VERSION, Election, LeaseRecord, lease_document, parse_lease
 from halcyon_operator.kube.tasks import cancelled
 
 logger = logging.getLogger(__name__)
@@ -100,7 +93,7 @@ class Leadership:
                         "leading: lease %s/%s is held by %s", self.namespace, self.name, self._election.identity
                     )
                     term = asyncio.create_task(work())
-                pause = RENEW_SECONDS if self.leads else POLL_SECONDS
+                pause = election.RENEW_SECONDS if self.leads else election.POLL_SECONDS
                 if term is None:
                     await asyncio.sleep(pause)
                     continue

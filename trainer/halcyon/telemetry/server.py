@@ -19,7 +19,6 @@ import threading
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -247,7 +246,7 @@ class _Server(QuietServer):
     request_queue_size = 128
     request_seconds = _REQUEST_SECONDS
 
-    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+    def __init__(self, address: tuple[str, int], handler: type[QuietHandler]) -> None:
         self._lock = threading.Lock()
         self._ends: dict[socket.socket, float] = {}
         """When the request of each connection must have ended, the oldest request first."""
@@ -287,7 +286,7 @@ class _Server(QuietServer):
             connection.shutdown(socket.SHUT_RDWR)
 
 
-def _bind(port: int, handler: type[BaseHTTPRequestHandler], everywhere: bool) -> _Server:
+def _bind(port: int, handler: type[QuietHandler], everywhere: bool) -> _Server:
     """Listen on this machine's own address; or on all addresses of both families, or only of IPv4 if the machine has no
     IPv6.
     """

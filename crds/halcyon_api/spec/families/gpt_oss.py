@@ -8,12 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import PositiveFloat
 
 from halcyon_api.base import optional
-from halcyon_api.spec.families.decoder import (
-    LAYER_TYPES_DESCRIPTION,
-    ONE_TYPE_A_LAYER,
-    LayerTypes,
-    SlidingWindow,
-)
+from halcyon_api.spec.families.decoder import LAYER_TYPES_DESCRIPTION, ONE_TYPE_A_LAYER, LayerTypes, SlidingWindow
 from halcyon_api.spec.families.experts import ExpertSizes, LocalExpertsSection
 from halcyon_api.spec.families.section import Count, DecoderSizes
 

@@ -20,19 +20,8 @@ from halcyon_api.ends import EndCause
 from halcyon_api.status.run_status import Restarts, TrainingRunStatus
 from halcyon_operator.decide.record.completion import completion, early_end, final_step
 from halcyon_operator.decide.record.history import resumed_step, shown, with_end, with_group, with_report
-from halcyon_operator.decide.record.in_place import (
-    conclude_in_place,
-    ending_in_place,
-    ends_in_place,
-    ends_that_count,
-)
-from halcyon_operator.decide.record.placement import (
-    blames_for,
-    placement_of,
-    slow_blames,
-    with_blames,
-    with_no_room,
-)
+from halcyon_operator.decide.record.in_place import conclude_in_place, ending_in_place, ends_in_place, ends_that_count
+from halcyon_operator.decide.record.placement import blames_for, placement_of, slow_blames, with_blames, with_no_room
 from halcyon_operator.decide.record.queue import with_queue_cause
 from halcyon_operator.decide.record.spec_hash import RETIRED
 from halcyon_operator.decide.tell import events

@@ -24,7 +24,7 @@ from haliax import Axis, NamedArray
 
 from halcyon.models.axes import BATCH, elementwise, recomputed
 from halcyon.models.partition import parts_of
-from halcyon.models.parts.attention_blocks import MASKED, AttentionArrays, AttentionShape
+from halcyon.models.parts.attention_blocks import MASKED, AttentionShape, CallArrays
 from halcyon.models.parts.attention_choice import Implementation, Request, chosen, kernel_on, present_target
 from halcyon.models.parts.blockwise_attention import attend_in_blocks
 from halcyon.models.parts.kernel_attention import KernelMask, kernel_mask
@@ -91,7 +91,7 @@ def attention(
     request = Request(form, mask, query.dtype, sinks is not None, parts_of(position), rows, batch)
     name = chosen(request, implementation)
     query = query * (head_size.size**-0.5 if scale is None else scale)
-    given = AttentionArrays(query, key, value, mask, sinks)
+    given = CallArrays(query, key, value, mask, sinks)
     if name == "blockwise":
         # Measured on the processor only (tests/bench/results); on accelerators, a product of more rows is a larger one.
         return attend_in_blocks(given, form, by_row=present_target().platform == "cpu")
@@ -111,7 +111,7 @@ def _of_kernel(mask: Mask | None) -> KernelMask:
     return form
 
 
-def _attend(form: AttentionShape, given: AttentionArrays) -> NamedArray:
+def _attend(form: AttentionShape, given: CallArrays) -> NamedArray:
     """Attention of all queries to all keys."""
     query, key, value, mask, sinks = given
     position, key_position, head_size, soft_cap = form.position, form.key_position, form.head_size, form.soft_cap

@@ -31,7 +31,7 @@ Sums = tuple[NamedArray, NamedArray, NamedArray]
 """For each query of a block: its greatest score, the sum of exponentials, the weighted sum of values."""
 
 
-class AttentionArrays(NamedTuple):
+class CallArrays(NamedTuple):
     """The arrays of one call of attention, or their gradients; a mask has none."""
 
     query: NamedArray

@@ -21,22 +21,15 @@ from haliax import Axis, NamedArray
 
 from halcyon.models.axes import BATCH, is_named, joined, run, with_array
 from halcyon.models.partition import Result, Shard, by_device
-from halcyon.models.parts.attention_blocks import (
-    AttentionArrays,
-    AttentionShape,
-    BlockPairs,
-    Sums,
-    by_sinks,
-    mean_gradient,
-)
+from halcyon.models.parts.attention_blocks import AttentionShape, BlockPairs, CallArrays, Sums, by_sinks, mean_gradient
 from halcyon.models.parts.kernel_attention import result_names
 from halcyon.models.parts.masks import Mask, Prefix
 from halcyon.models.remat import attended
 
-_Saved = tuple[AttentionArrays, NamedArray, NamedArray]
+_Saved = tuple[CallArrays, NamedArray, NamedArray]
 
 
-def attend_in_blocks(given: AttentionArrays, form: AttentionShape, *, by_row: bool) -> NamedArray:
+def attend_in_blocks(given: CallArrays, form: AttentionShape, *, by_row: bool) -> NamedArray:
     """See `halcyon.models.parts.attention.attention`.
 
     If the block does not divide a length, the sequence is padded, and the mask hides the padding.
@@ -57,7 +50,7 @@ def attend_in_blocks(given: AttentionArrays, form: AttentionShape, *, by_row: bo
     mask = hidden if given.mask is None else _padded(given.mask, form, position, key_position, "edge") & hidden
     query, key, value = (_padded(x, form, position, key_position) for x in given[:3])
     whole = dataclasses.replace(form, position=position, key_position=key_position)
-    given = AttentionArrays(query, key, value, mask, given.sinks)
+    given = CallArrays(query, key, value, mask, given.sinks)
     return run(_attend(given, whole, by_row), position, form.position, 0)
 
 
@@ -75,11 +68,11 @@ def _padded(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _attend(given: AttentionArrays, form: AttentionShape, by_row: bool) -> NamedArray:
+def _attend(given: CallArrays, form: AttentionShape, by_row: bool) -> NamedArray:
     return _forward(given, form, by_row)[0]
 
 
-def _forward(given: AttentionArrays, form: AttentionShape, by_row: bool) -> tuple[NamedArray, _Saved]:
+def _forward(given: CallArrays, form: AttentionShape, by_row: bool) -> tuple[NamedArray, _Saved]:
     names = result_names(given.query, form)
     one_number = (
         *(name for name in names if name not in (form.value_size.name, form.position.name)),
@@ -94,7 +87,7 @@ def _forward(given: AttentionArrays, form: AttentionShape, by_row: bool) -> tupl
     return result, (given, result, log_totals)
 
 
-def _backward(form: AttentionShape, by_row: bool, saved: _Saved, cotangent: NamedArray) -> tuple[AttentionArrays]:
+def _backward(form: AttentionShape, by_row: bool, saved: _Saved, cotangent: NamedArray) -> tuple[CallArrays]:
     (query, key, value, mask, sinks), result, log_totals = saved
 
     def of_device(given: Any, narrow: bool) -> tuple[NamedArray, ...]:
@@ -104,7 +97,7 @@ def _backward(form: AttentionShape, by_row: bool, saved: _Saved, cotangent: Name
     given = (query, key, value, mask, result, log_totals, cotangent)
     by_query, by_key, by_value = _by_device(of_device, given, tuple(x.axis_names for x in (query, key, value)), by_row)
     gradient = None if sinks is None else by_sinks(sinks, mean_gradient(result, cotangent, form.value_size), log_totals)
-    return (AttentionArrays(by_query, by_key, by_value, None, gradient),)
+    return (CallArrays(by_query, by_key, by_value, None, gradient),)
 
 
 _attend.defvjp(_forward, _backward)

@@ -15,7 +15,7 @@ from haliax import NamedArray
 
 from halcyon.models.axes import BATCH, KEY_POSITION, POSITION
 from halcyon.models.partition import Result, Shard, by_device
-from halcyon.models.parts.attention_blocks import AttentionArrays, AttentionShape
+from halcyon.models.parts.attention_blocks import AttentionShape, CallArrays
 from halcyon.models.parts.masks import Causal, Mask, Segments, Window, conjuncts
 
 
@@ -107,7 +107,7 @@ class KernelArrays(NamedTuple):
 
 def attend_by_kernel(
     compute: Callable[[KernelArrays], jax.Array],
-    given: AttentionArrays,
+    given: CallArrays,
     segments: Segments | None,
     form: AttentionShape,
 ) -> NamedArray:

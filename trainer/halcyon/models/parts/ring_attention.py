@@ -25,14 +25,7 @@ from haliax import NamedArray
 
 from halcyon.models.axes import KEY_POSITION, POSITION, cut, is_named, joined, with_array
 from halcyon.models.partition import Result, Shard, by_device, unroll
-from halcyon.models.parts.attention_blocks import (
-    AttentionArrays,
-    AttentionShape,
-    BlockPairs,
-    Sums,
-    by_sinks,
-    mean_gradient,
-)
+from halcyon.models.parts.attention_blocks import AttentionShape, BlockPairs, CallArrays, Sums, by_sinks, mean_gradient
 from halcyon.models.parts.blockwise_attention import added
 from halcyon.models.parts.masks import Mask
 from halcyon.models.parts.ring_order import RingOrder, ring_order, zigzag_runs
@@ -41,16 +34,16 @@ from halcyon.models.remat import attended
 _WHOLE = "whole_position"
 """Axis of the mask's arrays: they are small, and every device has them whole."""
 
-_Saved = tuple[AttentionArrays, NamedArray, NamedArray]
+_Saved = tuple[CallArrays, NamedArray, NamedArray]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def attend_in_ring(given: AttentionArrays, form: AttentionShape) -> NamedArray:
+def attend_in_ring(given: CallArrays, form: AttentionShape) -> NamedArray:
     """See `halcyon.models.parts.attention.attention`; there is one key for each query."""
     return _forward(given, form)[0]
 
 
-def _forward(given: AttentionArrays, form: AttentionShape) -> tuple[NamedArray, _Saved]:
+def _forward(given: CallArrays, form: AttentionShape) -> tuple[NamedArray, _Saved]:
     query, key, value, mask, sinks = given
     mine = tuple(form.value_size.name if axis.name == form.head_size.name else axis.name for axis in query.axes)
     one_number = tuple(name for name in mine if name != form.value_size.name)
@@ -67,7 +60,7 @@ def _forward(given: AttentionArrays, form: AttentionShape) -> tuple[NamedArray, 
     return result, (given, result, log_totals)
 
 
-def _backward(form: AttentionShape, saved: _Saved, cotangent: NamedArray) -> tuple[AttentionArrays]:
+def _backward(form: AttentionShape, saved: _Saved, cotangent: NamedArray) -> tuple[CallArrays]:
     (query, key, value, mask, sinks), result, log_totals = saved
     mean = mean_gradient(result, cotangent, form.value_size)
 
@@ -94,7 +87,7 @@ def _backward(form: AttentionShape, saved: _Saved, cotangent: NamedArray) -> tup
     by_query, by_key, by_value = by_device(of_device, given, (), results)
     by_key, by_value = (x.rename({POSITION: KEY_POSITION}) for x in (by_key, by_value))
     gradient = None if sinks is None else by_sinks(sinks, mean, log_totals)
-    return (AttentionArrays(by_query, by_key, by_value, None, gradient),)
+    return (CallArrays(by_query, by_key, by_value, None, gradient),)
 
 
 attend_in_ring.defvjp(_forward, _backward)

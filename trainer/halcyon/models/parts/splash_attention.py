@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from haliax import NamedArray
 
-from halcyon.models.parts.attention_blocks import AttentionArrays, AttentionShape
+from halcyon.models.parts.attention_blocks import AttentionShape, CallArrays
 from halcyon.models.parts.kernel_attention import KernelArrays, KernelMask, attend_by_kernel
 from halcyon.models.parts.masks import shared_blocks
 from halcyon.models.remat import ATTENTION
@@ -22,7 +22,7 @@ LANES = 128
 """Lengths must be multiples of this number: the kernel's blocks are."""
 
 
-def attend_by_splash(given: AttentionArrays, mask: KernelMask, form: AttentionShape, *, interpret: bool) -> NamedArray:
+def attend_by_splash(given: CallArrays, mask: KernelMask, form: AttentionShape, *, interpret: bool) -> NamedArray:
     """See `halcyon.models.parts.attention.attention`.
 
     Args:

@@ -32,7 +32,7 @@ from haliax import NamedArray
 
 from halcyon.models.axes import KEY_POSITION, POSITION
 from halcyon.models.partition import Result, Shard, by_device
-from halcyon.models.parts.attention_blocks import AttentionArrays, AttentionShape, by_sinks, mean_gradient
+from halcyon.models.parts.attention_blocks import AttentionShape, CallArrays, by_sinks, mean_gradient
 from halcyon.models.parts.kernel_attention import KernelMask, Layout, result_names, rows_of
 from halcyon.models.remat import attended
 from halcyon_api.hardware.gpu_attention import FEATURES, GpuKernel
@@ -55,7 +55,7 @@ class _Call:
     kernel: GpuKernel
 
 
-def attend_by_tokamax(given: AttentionArrays, mask: KernelMask, form: AttentionShape, kernel: GpuKernel) -> NamedArray:
+def attend_by_tokamax(given: CallArrays, mask: KernelMask, form: AttentionShape, kernel: GpuKernel) -> NamedArray:
     """See `halcyon.models.parts.attention.attention`; there is one key for each query."""
     ids = None if mask.segments is None else mask.segments.of_queries
     return _attend((*given[:3], ids, given.sinks), _Call(form, mask.window, kernel))

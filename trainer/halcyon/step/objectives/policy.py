@@ -29,14 +29,7 @@ from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.log_probs import token_log_probs
 from halcyon.models.model import Outputs, with_products
-from halcyon.step.objectives.objective import (
-    Batch,
-    Sums,
-    named,
-    reference_model,
-    with_routers,
-    with_row_dropout,
-)
+from halcyon.step.objectives.objective import Batch, Sums, named, reference_model, with_routers, with_row_dropout
 from halcyon_api.spec.narrow_products import NarrowProducts
 from halcyon_api.spec.objective import PolicySpec
 
