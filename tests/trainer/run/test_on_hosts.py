@@ -105,3 +105,11 @@ def test_a_document_that_cannot_run_so_gets_one_sentence(
     with pytest.raises(BadConfiguration) as error:
         supervise(resolve_context(path, {}), Member(0, 2, "localhost:9000"), None)
     assert sentence in str(error.value)
+
+
+def test_a_name_without_an_address_is_one_sentence_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(run_document(tmp_path / "root")))
+    with pytest.raises(BadConfiguration) as error:
+        supervise(resolve_context(path, {}), Member(0, 2, "nowhere.invalid:9000"), None)
+    assert "--coordinator: this machine finds no address of nowhere.invalid" in str(error.value)

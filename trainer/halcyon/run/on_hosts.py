@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from dataclasses import replace
@@ -58,6 +59,13 @@ def supervise(context: Context, member: Member, compilation_cache: Path | None) 
     context = replace(context, topology=topology_of(context, member.processes))
     check_context(context)
     topology, token = context.topology, os.environ.get(SAVE_TOKEN, "")
+    host = member.coordinator.rpartition(":")[0].strip("[]")
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError as error:
+        raise BadConfiguration(
+            f"--coordinator: this machine finds no address of {host}, the host of process 0: {error.strerror}"
+        ) from None
     in_memory = context.spec.checkpoint.memory is not None
     if in_memory and not token:
         raise BadConfiguration(
@@ -67,7 +75,7 @@ def supervise(context: Context, member: Member, compilation_cache: Path | None) 
     document, log = folder / "run.yaml", folder / "termination-log"
     document.write_text(yaml.safe_dump(contents_of(context.run)), encoding="utf-8")
     log.touch()
-    slice_index, host = divmod(member.process, topology.hosts_per_slice)
+    slice_index, index = divmod(member.process, topology.hosts_per_slice)
     environment = PodEnvironment(
         run_document=str(document),
         run_uid=context.owner.uid,
@@ -75,7 +83,7 @@ def supervise(context: Context, member: Member, compilation_cache: Path | None) 
         attempt=0,
         restart=0,
         job_index=slice_index,
-        completion_index=host,
+        completion_index=index,
         slices=topology.slices,
         hosts_per_slice=topology.hosts_per_slice,
         devices_per_host=topology.devices_per_host,
