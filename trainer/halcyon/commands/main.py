@@ -23,7 +23,6 @@ from halcyon.commands.terminal import match_terminal
 from halcyon.commands.typed import typed_command
 from halcyon.commands.views.tables import FittedTable
 from halcyon.host.documents import is_local, local_paths
-from halcyon.host.errors import BadConfiguration
 from halcyon.run.checks import document_problems
 from halcyon_api.counting import counted
 from halcyon_api.defaults.files import with_changes
@@ -154,7 +153,7 @@ def train(
                 from halcyon.run.on_hosts import supervise
 
                 if fresh or branch is not None or device is not None:
-                    raise BadConfiguration("--fresh, --branch and --device are for a run on one machine")
+                    raise typer.BadParameter("--fresh, --branch and --device are for a run on one machine")
                 context = resolve_context(
                     document,
                     {},
