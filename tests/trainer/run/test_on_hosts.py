@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -113,3 +114,17 @@ def test_a_name_without_an_address_is_one_sentence_at_once(tmp_path: Path) -> No
     with pytest.raises(BadConfiguration) as error:
         supervise(resolve_context(path, {}), Member(0, 2, "nowhere.invalid:9000"), None)
     assert "--coordinator: this machine finds no address of nowhere.invalid" in str(error.value)
+
+
+def test_a_port_that_another_program_has_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(run_document(tmp_path / "root")))
+    with socket.create_server(("", 0)) as other:
+        port = other.getsockname()[1]
+        command = (sys.executable, "-m", "halcyon.commands.main", "train", str(path))
+        place = ("--coordinator", f"localhost:{port - 1}", "--processes", "2", "--process", "0")
+        said = subprocess.run([*command, *place], capture_output=True, text=True, check=False)
+    assert said.returncode == ExitCode.BAD_CONFIGURATION
+    assert said.stderr == (
+        f"--coordinator: another program of this machine has port {port}, at which the hosts meet; give another one\n"
+    )

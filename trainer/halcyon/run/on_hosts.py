@@ -6,6 +6,7 @@ checkpoint root, which all hosts must reach.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -95,13 +96,22 @@ def supervise(context: Context, member: Member, compilation_cache: Path | None) 
         memory=str(folder / "memory") if in_memory else None,
     )
     os.environ.update(environment.variables())
-    os.environ["HALCYON_AGENT_PORT"] = str(int(member.coordinator.rpartition(":")[2]) + 1)
+    port = int(member.coordinator.rpartition(":")[2]) + 1
+    os.environ["HALCYON_AGENT_PORT"] = str(port)
     if compilation_cache is not None:
         os.environ["HALCYON_COMPILATION_CACHE"] = str(compilation_cache)
     gpus = own_devices(os.environ.get("CUDA_VISIBLE_DEVICES"), member.local, topology.devices_per_host, of_host)
     if gpus is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus
-    code = Supervisor(Place.of(os.environ), [str(document)]).run()
+    try:
+        code = Supervisor(Place.of(os.environ), [str(document)]).run()
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise BadConfiguration(
+            f"--coordinator: another program of this machine has port {port}, at which the hosts meet; give another one"
+        ) from None
+    finally:
+        shutil.rmtree(folder)
     sys.stdout.flush()
-    shutil.rmtree(folder)
     os._exit(code)
