@@ -40,7 +40,7 @@ def test_a_flag_takes_no_value_and_shows_no_type() -> None:
 
 
 PRINTS_NO_TABLE = {
-    "train": "its --json is lines of the log", "slurm": "prints a script",
+    "train": "its --json is lines of the log", "slurm": "prints a script", "launch": "as train",
     "validate": "prints sentences",
     "resolve": "prints a document", "dial": "prints a document", "render": "prints documents",
     "import hf": "prints a document", "checkpoints average": "prints a document",

@@ -87,8 +87,9 @@ READERS = {
     "validate", "resolve", "models", "dial", "sample", "samples", "chat", "serve", "render", "tokenizer eval",
     "checkpoints list", "checkpoints show", "checkpoints verify", "checkpoints diff",
     "show dial", "show run", "show optimizer", "show profile", "profile-here",
+    "slurm", "launch",  # jobs and hosts write as train does
 }  # fmt: skip
-"""The commands that write nothing but what they print, and caches of programs."""
+"""The commands that write nothing themselves but what they print, and caches of programs."""
 IN_CLUSTER = {"status", "top", "logs", "diff", "checkpoint", "profile", "suspend", "resume", "restart", "refresh"}
 """The commands that change at most objects of the cluster, each by one request."""
 REJECTED = (ExitCode.BAD_CONFIGURATION, ExitCode.ROOT_TAKEN)

@@ -196,10 +196,10 @@ def _room(module: str) -> str:
 
 
 ROWS = (
-    Row("package tokens", package_tokens, 674_050, 600_000),
-    Row("lines of tests", test_lines, 114_000, 98_000),
-    Row("imports, % of the packages' lines", import_share, 7.3, 6.5),
-    Row("words by hand", words_by_hand, 52_900, 52_000),
+    Row("package tokens", package_tokens, 675_300, 600_000),
+    Row("lines of tests", test_lines, 114_200, 98_000),
+    Row("imports, % of the packages' lines", import_share, 7.32, 6.5),
+    Row("words by hand", words_by_hand, 53_000, 52_000),
     Row("bytes of the CRD as JSON", crd_bytes, 175_000, 175_000),
     Row("fields without a description", undescribed_fields, 0, 0),
     Row("circles of imports", import_circles, 0, 0),

@@ -14,6 +14,7 @@ import typer
 from halcyon.commands import checkpoints, data, dial, models, profile, samples, serve, show, texts, tokenizer
 from halcyon.commands.errors import OneSentence, console, replace_unencodable, report_errors
 from halcyon.commands.eval import evaluate_tasks
+from halcyon.commands.launch import launch
 from halcyon.commands.options import Defaults, Device, Document, Json, Overrides, print_json, resolved
 from halcyon.commands.plan import plan
 from halcyon.commands.prove import prove
@@ -276,6 +277,7 @@ for name, command in {
     "eval": evaluate_tasks,
     "doctor": checkpoints.doctor,
     "slurm": slurm,
+    "launch": launch,
 }.items():
     app.command(name, rich_help_panel=LOCAL)(command)
 app.command("profile-here", hidden=True)(profile.profile_here)

@@ -26,19 +26,21 @@ from halcyon.run.context import Context, check_context, contents_of
 from halcyon_api.counting import counted
 from halcyon_api.environment import SAVE_TOKEN, PodEnvironment
 from halcyon_api.spec.accelerator import Topology
+from halcyon_api.training_run import TrainingRun
 
 
-def topology_of(context: Context, processes: int) -> Topology:
+def topology_of(run: TrainingRun, processes: int) -> Topology:
     """The topology of the run with this number of processes: one a host, or as many on each as divide its devices.
 
     Raises:
         BadConfiguration: The hosts of the document cannot have them.
     """
-    asked = context.topology
+    accelerator = run.spec.accelerator
+    asked = accelerator.resolve()
     each, rest = divmod(processes, asked.processes)
     if rest or not each or asked.devices_per_host % each:
         raise BadConfiguration(
-            f"spec.accelerator: {context.spec.accelerator.type} with {counted(asked.slices, 'slice')} has "
+            f"spec.accelerator: {accelerator.type} with {counted(asked.slices, 'slice')} has "
             f"{counted(asked.processes, 'host')} of {counted(asked.devices_per_host, 'device')}, which "
             f"{counted(processes, 'process', 'processes')} cannot share; start one process a host, or one a device"
         )
@@ -57,7 +59,7 @@ def supervise(context: Context, member: Member, compilation_cache: Path | None) 
         BadConfiguration: The run cannot be trained so.
     """
     of_host = context.topology.devices_per_host
-    context = replace(context, topology=topology_of(context, member.processes))
+    context = replace(context, topology=topology_of(context.run, member.processes))
     check_context(context)
     topology, token = context.topology, os.environ.get(SAVE_TOKEN, "")
     host = member.coordinator.rpartition(":")[0].strip("[]")
