@@ -26,7 +26,7 @@ def test_a_script_asks_for_what_the_document_says() -> None:
     given = [line.removeprefix("#SBATCH --") for line in lines if line.startswith("#SBATCH")]
     assert {"nodes=4", "ntasks-per-node=1", "gpus-per-node=8", "partition=long", "qos=high", "requeue"} <= {*given}
     assert given[-2:] == ["time=10", "nodes=5"], "the last one wins"
-    assert "srun --no-kill --kill-on-bad-exit=0 /opt/halcyon train '/runs/my run.yaml' &" in lines
+    assert "srun --no-kill --kill-on-bad-exit=0 --wait=120 /opt/halcyon train '/runs/my run.yaml' &" in lines
 
 
 def test_a_script_without_gpus_or_a_queue_names_none() -> None:

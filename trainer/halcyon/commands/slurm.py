@@ -23,7 +23,9 @@ from halcyon_api.ends import ExitCode
 from halcyon_api.training_run import TrainingRun
 
 NOTICE_SECONDS = 120
-"""Time before the end of the job's time at which the processes save and end."""
+"""Time before the end of the job's time at which the processes save and end. So long the others have when one has
+ended, too: SLURM does not start a lost one again.
+"""
 _SCRIPT = """\
 #!/bin/bash
 {directives}
@@ -32,13 +34,15 @@ HALCYON_SAVE_TOKEN=$(head -c 24 /dev/urandom | base64)
 export HALCYON_SAVE_TOKEN
 notice() {{ scancel --signal=TERM "$SLURM_JOB_ID.0"; }} # srun itself would kill the processes
 trap notice USR1 TERM
-srun --no-kill --kill-on-bad-exit=0 {command} &
+srun --no-kill --kill-on-bad-exit=0 --wait={wait} {command} &
 step=$!
 # A signal ends `wait` before the step has ended.
 while kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done
 case "$code" in
-  {again}) scontrol requeue "$SLURM_JOB_ID" ;; # a notice, or a lost node: go on from the checkpoint
+  {again}) again=yes ;; # a notice, or a lost node: go on from the checkpoint
+  137) [ "${{SLURM_RESTART_COUNT:-0}}" -lt {most} ] && again=yes ;; # all processes of a host were killed
 esac
+[ "$again" ] && scontrol requeue "$SLURM_JOB_ID"
 exit "$code"
 """
 
@@ -84,6 +88,8 @@ def job_script(run: TrainingRun, document: str, options: Sequence[str] = (), pro
         directives="\n".join(f"#SBATCH {shlex.quote(option)}" for option in (*given, *options)),
         command=shlex.join([program, "train", document]),
         again=f"{ExitCode.PREEMPTED} | {ExitCode.NOT_REJOINED}",
+        most=spec.recovery.max_restarts,
+        wait=NOTICE_SECONDS,
     )
 
 
