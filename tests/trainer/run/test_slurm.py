@@ -69,7 +69,9 @@ class Job:
             timeout_seconds=60,
             failure=lambda: f"{self.cluster.state(self.number)}: {self.log.read_text()[-2000:]}",
         )
-        self.cluster("scontrol", "update", f"jobid={self.number}", "starttime=now")
+        self.cluster(
+            "scontrol", "update", f"jobid={self.number}", "starttime=now+5"
+        )  # SLURM refuses it in the same second
         self.waits_for("restored", starts)
 
 
