@@ -18,7 +18,12 @@ from halcyon_devcluster.waiting import until
 from tests.slurm import NODES, Slurm, slurm
 from tests.trainer.support.process_groups import run_document, start_processes
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.variant,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+]
 
 STEPS = 120
 
