@@ -14,6 +14,7 @@ from halcyon.checkpoint.memory.folder import Folder
 from halcyon.commands.main import app
 from halcyon.host.storage.store import Store
 from halcyon.telemetry.history.reading import read_history
+from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.trainer.run.test_in_place import SHARED, kill, starts, two_pods
 from tests.trainer.support.process_groups import TrainerProcesses, run_document, start_processes
@@ -92,6 +93,10 @@ def test_two_lost_pods_fall_back_to_the_store(pods: TrainerProcesses, undisturbe
         process.wait()
     before = pods.leader.losses()
     for index in range(2):
+        pods.renewed(index).follow()
+    assert pods.wait() == [ExitCode.NOT_REJOINED] * 2, "so the JobSet makes all pods again"
+    for index in range(2):
+        pods.environments[index]["HALCYON_RESTART"] = "1"
         pods.renewed(index).follow()
     assert beginning(pods, 0)["step"] == 0
     assert pods.wait() == [0, 0]
