@@ -24,6 +24,7 @@ import typer
 
 from halcyon.commands.errors import report_errors
 from halcyon.commands.options import Defaults, Document, Overrides, resolved
+from halcyon.commands.terminal import say
 from halcyon.host.errors import BadConfiguration
 from halcyon_api.ends import ExitCode
 from halcyon_api.environment import SAVE_TOKEN
@@ -170,9 +171,5 @@ def launch(
             program = (str(own) if own.exists() else "halcyon", "train", str(document.resolve()), "--json")
             return (*_SSH, *(options or ()), names[process], remote_command((*program, *further, *place)))
 
-        started = Hosts(names, [command(process) for process in range(len(names))], secrets.token_urlsafe(), _say)
+        started = Hosts(names, [command(process) for process in range(len(names))], secrets.token_urlsafe(), say)
         raise typer.Exit(started.run())
-
-
-def _say(sentence: str) -> None:
-    sys.stderr.write(f"{sentence}\n")

@@ -35,7 +35,7 @@ export HALCYON_SAVE_TOKEN
 notice() {{ scancel --signal=TERM "$SLURM_JOB_ID.0"; }} # srun itself would kill the processes
 trap notice USR1 TERM
 srun --no-kill --kill-on-bad-exit=0 --wait={wait} {command} &
-step=$!
+step=$! code=0 again=
 # A signal ends `wait` before the step has ended.
 while kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done
 case "$code" in
