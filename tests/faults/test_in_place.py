@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 
 from halcyon.checkpoint.memory.folder import Folder
+from halcyon_api.ends import ExitCode
 from tests.faults import rows
 from tests.faults.table import Trials
+from tests.trainer.run.test_elastic import sized
 from tests.trainer.run.test_in_place import SHARED
 from tests.trainer.run.test_policy_run import document_of as policy_document
 from tests.trainer.run.test_replay import lora, preferences
@@ -60,9 +62,13 @@ def named(process: Process, event: str) -> list[dict[str, Any]]:
     return [one for one in process.events if one.get("event") == event]
 
 
+LOSSES = ("kills of a supervisor", "notices to a pod")
+"""The faults after which a new pod takes the place of one."""
+
+
 @dataclass
 class Struck:
-    """A run of two pods, and the losses that it has logged."""
+    """A run of two pods, or of one, and the losses that it has logged."""
 
     group: TrainerProcesses
     chance: random.Random
@@ -89,7 +95,7 @@ class Struck:
 
     def pod(self) -> int:
         """A random pod."""
-        return self.chance.randrange(2)
+        return self.chance.randrange(len(self.group.processes))
 
     def trainer(self, pod: int) -> int:
         """The process id of the trainer of a pod."""
@@ -127,19 +133,40 @@ class Struck:
             data = bytearray(place.read_bytes())
             data[self.chance.randrange(len(data))] ^= 1 << self.chance.randrange(8)
             place.write_bytes(data)
-        self.kill_trainers(0, 1)
+        self.kill_all()
+
+    def kill_all(self) -> None:
+        """SIGKILL to all trainers, at the same time."""
+        self.kill_trainers(*range(len(self.group.processes)))
 
     @property
     def faults(self) -> dict[str, Callable[[], None]]:
         """Each kind of fault."""
         return {
             "kills of a trainer": lambda: self.kill_trainers(self.pod()),
-            "kills of both trainers": lambda: self.kill_trainers(0, 1),
+            "kills of all trainers": self.kill_all,
             "kills of a spare process and its trainer": self.kill_spare,
             "kills of a supervisor": lambda: self.lose_pod(signal.SIGKILL),
             "notices to a pod": lambda: self.lose_pod(signal.SIGTERM),
             "changed bytes in memory": self.change_memory,
         }
+
+    def suffer(self, number: int, trials: Trials) -> None:
+        """A number of faults, each some steps after the start that the last one caused, and some steps more.
+
+        A run that has lost its only pod is made anew, so that pod is not lost.
+        """
+        kinds = [kind for kind in self.faults if len(self.group.processes) > 1 or kind not in LOSSES]
+        for fault in range(number):
+            self.wait_for_steps(6)
+            time.sleep(self.chance.random() * PAUSE_SECONDS)  # the random moment of the fault
+            kind = kinds[fault % len(kinds)]
+            starts, leader = len(named(self.group.leader, "restored")), self.group.leader
+            self.faults[kind]()
+            if self.group.leader is leader:
+                leader.wait_for(lambda _, starts=starts, leader=leader: len(named(leader, "restored")) > starts)
+            trials.count(kind)
+        self.wait_for_steps(3)
 
 
 @pytest.mark.parametrize(
@@ -151,22 +178,11 @@ class Struck:
     ],
 )
 def test_random_faults_change_no_bit(tmp_path: Path, trials: Trials, number: int, form: str) -> None:
-    chance = random.Random(f"{number} {form}")
     run = document(tmp_path / "struck", 100_000, form)
     group = start_processes(run, tmp_path / "pods", supervised=True, save_token=SHARED)
-    struck = Struck(group, chance)
+    struck = Struck(group, random.Random(f"{number} {form}"))
     try:
-        kinds = list(struck.faults)
-        for fault in range(number):
-            struck.wait_for_steps(6)
-            time.sleep(chance.random() * PAUSE_SECONDS)  # the random moment of the fault
-            kind = kinds[fault % len(kinds)]
-            starts, leader = len(named(group.leader, "restored")), group.leader
-            struck.faults[kind]()
-            if group.leader is leader:
-                leader.wait_for(lambda _, starts=starts, leader=leader: len(named(leader, "restored")) > starts)
-            trials.count(kind)
-        struck.wait_for_steps(3)
+        struck.suffer(number, trials)
     finally:
         group.reap()
     struck.collect()
@@ -174,3 +190,44 @@ def test_random_faults_change_no_bit(tmp_path: Path, trials: Trials, number: int
     reference = document(tmp_path / "undisturbed", max(struck.losses), plain)
     undisturbed = start_processes(reference, tmp_path / "reference").ended().leader.losses()
     assert struck.losses == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("number", "sizes"),
+    [
+        pytest.param(4, (2, 1, 2), marks=pytest.mark.variant),
+        pytest.param(12, (2, 1, 2, 1, 2), marks=pytest.mark.long),
+    ],
+)
+def test_random_faults_of_an_elastic_run_change_no_bit(
+    tmp_path: Path, trials: Trials, number: int, sizes: tuple[int, ...]
+) -> None:
+    """Slices leave and come back between the faults, and the undisturbed run has the same number at each step."""
+    chance, elastic = random.Random(f"{number} {sizes}"), {"elastic": {"minSlices": 1}}
+    run = document(tmp_path / "struck", 100_000, "pretraining")
+    reference = document(tmp_path / "undisturbed", 100_000, "pretraining")
+    run["spec"]["recovery"] = reference["spec"]["recovery"] = elastic
+    step = 0
+    for attempt, slices in enumerate(sizes, start=1):
+        began = step
+        group = start_processes(
+            sized(run, slices),
+            tmp_path / "pods",
+            attempt=attempt,
+            resume_step=began,
+            supervised=True,
+            save_token=SHARED,
+        )
+        struck = Struck(group, chance)
+        try:
+            struck.suffer(number, trials)
+            for pod in range(slices):  # as the deletion of the JobSet does
+                group.signal(signal.SIGTERM, pod)
+            assert group.wait() == [ExitCode.PREEMPTED] * slices
+        finally:
+            group.reap()
+        struck.collect()
+        step = group.leader.report()["step"]
+        reference["spec"]["trainer"]["steps"] = step
+        calm = start_processes(sized(reference, slices), tmp_path / "reference", attempt=attempt, resume_step=began)
+        assert struck.losses == calm.ended().leader.losses(), f"on {slices} slices from step {began}"
