@@ -66,6 +66,9 @@ def _hardware() -> Iterator[Case]:
     )
     yield "network gpuDirect exists for", document(spec__accelerator__network="gpuDirect")
     yield "computeDomain exists for", document(spec__accelerator__computeDomain="x")
+    yield "fabric exists for GPUs", document(spec__accelerator__fabric="eks-p5")
+    elsewhere = {"type": "h100", "topology": "1x8", "fabric": "eks-p5", "provisioning": "spot"}
+    yield "fabric is for clusters other than GKE", document(spec__accelerator=elsewhere)
 
 
 def _model(kind: str, **fields: Any) -> dict[str, Any]:

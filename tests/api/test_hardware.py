@@ -130,3 +130,9 @@ def test_float8_with_exact_sums_is_warned_of_where_it_is_slow(
     section = {"type": hardware, "topology": "1x8"}
     spec = minimal_spec(spec__accelerator=section, spec__trainer__precision=precision)
     assert has_slow_sums(spec) is slow
+
+
+@pytest.mark.parametrize(("fabric", "gigabits"), [(None, 800), ("eks-p5", 3200), ("infiniband", None), ("ours", None)])
+def test_the_network_is_that_of_the_fabric(fabric: str | None, gigabits: int | None) -> None:
+    spec = AcceleratorSpec(type="h100", topology="2x8", fabric=fabric)
+    assert spec.network_bandwidth == (None if gigabits is None else gigabits * 10**9 // 8)

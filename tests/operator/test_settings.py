@@ -48,6 +48,16 @@ from tests.suite.limits import limit
         ),
         ({"trainerPods": {"cache": {"hostPath": "/a/../b"}}}, "trainerPods.cache.hostPath"),
         ({"trainerPods": {"nothing": 1}}, "trainerPods.nothing"),
+        (
+            {"trainerPods": {"fabrics": {"h100": {}}}},
+            "trainerPods.fabrics: h100 is a kind of accelerator; give the fabric",
+        ),
+        (
+            {"trainerPods": {"fabrics": {"x": {"types": ["h9"]}}}},
+            "trainerPods.fabrics: x: there is no accelerator type 'h9'",
+        ),
+        ({"trainerPods": {"fabrics": {"x": {"needs": ["root"]}}}}, "trainerPods.fabrics.x.needs.0"),
+        ({"trainerPods": {"fabrics": {"x": {"hostPath": "/"}}}}, "trainerPods.fabrics.x.hostPath"),
         ({"proxy": {"https": "http://user:password@proxy"}}, "proxy.https"),
         ({"caBundle": {"configMap": "A B"}}, "caBundle.configMap"),
         ({"podMemory": {"cqu": "2Gi"}}, "podMemory: there is no accelerator type 'cqu'; choose one of cpu, "),

@@ -8,6 +8,7 @@ from halcyon_api.hardware import PRICES, PROVISIONING_AS_OF, PROVISIONING_LABELS
 from halcyon_api.hardware.compiler import COMPILER_OPTIONS, FIRST_JAX, CompilerOption, title
 from halcyon_api.hardware.kinds import Accelerator, Fabric
 from halcyon_api.hardware.machines import CPU_POD_CPUS, CPU_POD_GIB, DEVICE_CPUS, DEVICE_GIB, left_of_host_gib
+from halcyon_api.spec.fabric import KnownFabric, built_in_fabrics
 
 _HEADER = """<!-- Generated from crds/halcyon_api/hardware by `make generate`. Do not edit. -->
 # Hardware
@@ -52,8 +53,9 @@ platform that JAX sees, before the run begins. The image has CUDA 13, which need
 with `gpu-driver-version=latest` has the newest one. Hosts of h100 with fewer than eight GPUs are sold as spot or flex-start only.
 
 b300 is for clusters other than GKE, which has no such machine; its nodes are found by the label of NVIDIA's GPU feature discovery.
-For GPUs that are not in the table, and for all others outside GKE, use `type: nvidia`, and `scheduling.nodeSelector` and
-`scheduling.tolerations` to choose the nodes; their model FLOPs utilisation (MFU) is not known.
+Types of the table are on other clusters with [`accelerator.fabric`](#networks-outside-gke). For GPUs that are not in the table, use
+`type: nvidia`, and `scheduling.nodeSelector` and `scheduling.tolerations` to choose the nodes; their model FLOPs utilisation (MFU) is not
+known.
 
 ```yaml
 accelerator: {type: nvidia, topology: 2x8}
@@ -142,6 +144,21 @@ may lock as much memory as RDMA needs; and whether Google's NCCL plugins work wi
 |---|---|---|---|---|---|
 """
 
+_ELSEWHERE_TEXT = """
+## Networks outside GKE
+
+In another cluster, `accelerator.fabric` names the network of the GPUs: a row of this table, or one that the operator's owner describes in
+`trainerPods.fabrics` of the chart ([GPUs outside GKE](guides/gpus.md#gpus-outside-gke)). Its labels, resources, variables and taints take
+the place of GKE's; `halcyon train`, `halcyon slurm` and `halcyon launch` ignore them. No fabric gives rights to pods: if one needs some, the
+run is rejected until the owner gives them (`trainerPods.security`, by the fabric's name). The memory that devices share (/dev/shm) may use
+32 GiB on a host with eight GPUs. None of these rows was ever tried.
+
+The trainer's image must have the library of the network, which Halcyon's has not: libibverbs for InfiniBand and RoCE, libfabric and
+aws-ofi-nccl for EFA. Build it with `--build-arg PACKAGES="ibverbs-providers librdmacm1"`, or from an image with AWS's EFA installer
+(`--build-arg BASE_IMAGE=…`, with Python 3.12 or later). NCCL says in its log (`NCCL_DEBUG=INFO` in `spec.env`) which network it uses.
+
+"""
+
 _PROVISIONING_TEXT = """
 ## How capacity is bought
 
@@ -218,6 +235,11 @@ def render() -> str:
         (_POD_MEMORY_TEXT + "\n".join(_host_memory())).strip() + "\n",
         (_FABRIC_TEXT + "\n".join(_fabric(row.name, row.fabric) for row in rows if row.fabric is not None)).strip()
         + "\n",
+        _ELSEWHERE_TEXT.strip() + "\n",
+        _table(
+            "fabric | machine | types | Gbit/s of a host | label of the nodes | resources of a pod | variables | annotations | needs",
+            (_elsewhere(name, known) for name, known in built_in_fabrics().items()),
+        ),
         (_PROVISIONING_TEXT + "\n".join(_provisioning())).strip() + "\n",
         _PROVISIONING_NOTES.strip() + "\n",
         _MESH_TEXT.strip() + "\n",
@@ -287,6 +309,25 @@ def _fabric(name: str, fabric: Fabric) -> str:
     return f"| `{name}` | {fabric.name} | {interfaces} | {directories} | {sidecar} | `{fabric.plugin}` |"
 
 
+def _elsewhere(name: str, known: KnownFabric) -> tuple[str, ...]:
+    fabric = known.fabric
+
+    def pairs(values: dict[str, str], sign: str) -> str:
+        return _quoted(f"{key}{sign}{value}" for key, value in values.items()) or "none"
+
+    return (
+        f"`{name}`",
+        known.machine,
+        _quoted(fabric.types) or "any GPU",
+        str(fabric.gigabits_per_second or "not known"),
+        pairs(fabric.node_selector, ": "),
+        pairs(fabric.resources, ": "),
+        pairs(fabric.variables, "="),
+        pairs(fabric.annotations, ": "),
+        _quoted(fabric.needs) or "nothing",
+    )
+
+
 def _provisioning() -> Iterable[str]:
     for kind in ("onDemand", "spot", "reservation", "flexStart", "queued"):
         types = _quoted(row.name for row in TABLE.values() if kind in row.provisioning)
@@ -308,6 +349,8 @@ def _sources() -> Iterable[tuple[str, ...]]:
         if row.fabric is not None:
             source, _, read = row.fabric.source.partition(", read ")
             found.setdefault((source, read), []).append(f"network of `{row.name}`")
+    for name, known in built_in_fabrics().items():
+        found.setdefault((known.source, known.read), []).append(f"fabric `{name}`")
     rows = [(", ".join(names), source, as_of) for (source, as_of), names in found.items()]
     source, _, read = PRICES.partition(", read ")
     rows.append(("list prices of a chip-hour", source, read))

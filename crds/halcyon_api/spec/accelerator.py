@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 from halcyon_api.base import ApiModel, ObjectName, Quantity, Rule, RuledModel, shows
 from halcyon_api.hardware import TABLE, suggestion
 from halcyon_api.hardware.kinds import CHIPS_OF_A_CUBE, Accelerator, Provisioning
+from halcyon_api.spec.fabric import FabricName, built_in_fabrics
 
 MAX_SLICES = 256
 
@@ -113,6 +114,7 @@ def _topology_rule(types: list[str], exists: str, sentence: str) -> Rule:
 
 _BOUGHT_KINDS = ("spot", "reservation", "flexStart", "queued")
 _FABRICS = tuple(row.name for row in TABLE.values() if row.fabric is not None)
+_NOT_GPUS = [row.name for row in TABLE.values() if row.family != "gpu"]
 _COMPUTE_DOMAINS = tuple(row.name for row in TABLE.values() if row.compute_domain)
 _PARTS = {row.name: row for row in TABLE.values() if row.part_hosts_provisioning}
 _PART_FABRICS = tuple(row for row in TABLE.values() if row.fabric is not None and len(row.devices_per_host) > 1)
@@ -214,6 +216,9 @@ class AcceleratorSpec(RuledModel):
     compute_domain: ObjectName | None = None
     """gb200 and gb300: name of the ResourceClaimTemplate of a ComputeDomain in the namespace, so that NVLink connects
     the hosts."""
+    fabric: FabricName | None = None
+    """Network of the GPUs in a cluster that is not GKE's: a built-in one of docs/hardware.md, such as `eks-p5`, or one
+    of the operator's owner."""
     host_resources: HostResources = Field(default_factory=HostResources)
     """CPU and memory of each host's trainer container."""
     price_per_chip_hour: Annotated[float, Field(ge=0, le=100_000)] | None = None
@@ -258,12 +263,33 @@ class AcceleratorSpec(RuledModel):
             f"computeDomain exists for {', '.join(_COMPUTE_DOMAINS)} only; leave it out for the others",
             ".computeDomain",
         ),
+        Rule(
+            f"!has(self.fabric) || !(self.type in {_NOT_GPUS})",
+            lambda self: self.fabric is None or self.type not in _NOT_GPUS,
+            "fabric exists for GPUs only; leave it out for TPUs and cpu",
+            ".fabric",
+        ),
+        Rule(
+            "!has(self.fabric) || self.network == 'standard' && self.provisioning == 'onDemand'",
+            lambda self: self.fabric is None or (self.network == "standard" and self.provisioning == "onDemand"),
+            "fabric is for clusters other than GKE; network: gpuDirect and provisioning exist on GKE only, so leave "
+            "out either fabric or them",
+            ".fabric",
+        ),
     )
 
     @property
     def row(self) -> Accelerator:
         """The row of the hardware table."""
         return TABLE[self.type]
+
+    @property
+    def network_bandwidth(self) -> int | None:
+        """Bytes in a second of the network between slices or hosts, as in the hardware table. None: not known."""
+        if self.fabric is None:
+            return self.row.network_bandwidth
+        known = built_in_fabrics().get(self.fabric)
+        return known.fabric.gigabits_per_second * 10**9 // 8 or None if known is not None else None
 
     def resolve(self) -> Topology:
         """Slices, hosts and devices of this section.

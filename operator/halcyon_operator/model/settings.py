@@ -17,11 +17,21 @@ from collections.abc import Iterable
 from typing import Annotated, Literal, Self, get_args
 from urllib.parse import urlsplit
 
-from pydantic import Field, NonNegativeInt, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from halcyon_api.base import ApiModel, ObjectName
 from halcyon_api.hardware import TABLE
-from halcyon_api.hardware.kinds import Accelerator, Family
+from halcyon_api.hardware.kinds import Family
+from halcyon_api.spec.accelerator import AcceleratorSpec
+from halcyon_api.spec.fabric import ClusterFabric, built_in_fabrics
 from halcyon_api.spec.scheduling import LabelValue, check_pod_label
 from halcyon_api.spec.variables import is_allowed_pattern
 
@@ -29,6 +39,7 @@ VARIABLE = "HALCYON_SETTINGS"
 """Environment variable with the settings."""
 USER_ID = 65532
 DEFAULT = "default"
+_KINDS = (DEFAULT, *get_args(Family), *TABLE)
 FREE_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NCCL_*", "HF_TOKEN")
 """Variables that runs may set by default: settings of the compiler and of the communication between devices, and the
 token for the Hugging Face hub. None of them loads code into the trainer's image."""
@@ -55,6 +66,12 @@ class PodSecurity(ApiModel):
     run_as_user: Annotated[int, Field(ge=0, le=2**31 - 1)] | Literal["namespace"] = USER_ID
     host_network: Literal["never", "multislice", "always"] = "never"
 
+    def gives(self, need: str) -> bool:
+        """Whether pods have a right that a fabric needs."""
+        if need == "hostNetwork":
+            return self.host_network == "always"
+        return self.privileged or need in self.capabilities
+
     @model_validator(mode="after")
     def _capabilities_have_effect(self) -> Self:
         if any(name.startswith("CAP_") for name in self.capabilities):
@@ -80,6 +97,7 @@ class Cache(ApiModel):
 class TrainerPods(ApiModel):
     """The owner's settings for the pods of runs."""
 
+    fabrics: dict[str, ClusterFabric] = Field(default_factory=dict)
     security: dict[str, PodSecurity] = Field(default_factory=dict)
     variables: tuple[str, ...] = FREE_VARIABLES
     annotations: dict[str, str] = Field(default_factory=dict)
@@ -88,14 +106,24 @@ class TrainerPods(ApiModel):
     image_pull_secrets: tuple[ObjectName, ...] = ()
     cache: Cache = Cache()
 
+    @field_validator("fabrics")
+    @classmethod
+    def _own_names(cls, fabrics: dict[str, ClusterFabric]) -> dict[str, ClusterFabric]:
+        for name, fabric in fabrics.items():
+            if name in _KINDS:
+                raise ValueError(f"{name} is a kind of accelerator; give the fabric another name")
+            if unknown := set(fabric.types) - set(TABLE):
+                raise ValueError(f"{name}: there is no accelerator type {min(unknown)[:80]!r}; see docs/hardware.md")
+        return fabrics
+
     @field_validator("security")
     @classmethod
-    def _known_accelerators(cls, security: dict[str, PodSecurity]) -> dict[str, PodSecurity]:
+    def _known_accelerators(cls, security: dict[str, PodSecurity], info: ValidationInfo) -> dict[str, PodSecurity]:
         for name in security:
-            if name not in (DEFAULT, *get_args(Family), *TABLE):
+            if name not in (*_KINDS, *built_in_fabrics(), *info.data.get("fabrics", ())):
                 raise ValueError(
-                    f"{name[:80]!r} is no accelerator; name a type of docs/hardware.md, a family (tpu, gpu, cpu) or "
-                    f"{DEFAULT}"
+                    f"{name[:80]!r} is no accelerator; name a type of docs/hardware.md, a family (tpu, gpu, cpu), a "
+                    f"fabric or {DEFAULT}"
                 )
         return security
 
@@ -116,11 +144,15 @@ class TrainerPods(ApiModel):
                 )
         return variables
 
-    def security_of(self, row: Accelerator) -> PodSecurity:
-        """The security of pods on an accelerator: the setting for its type, else for its family, else the default."""
-        return next(
-            (self.security[name] for name in (row.name, row.family, DEFAULT) if name in self.security), PodSecurity()
-        )
+    def security_of(self, accelerator: AcceleratorSpec) -> PodSecurity:
+        """The security of pods: the setting for their fabric, else for their accelerator's type, else for its family,
+        else the default."""
+        names = (accelerator.fabric, accelerator.type, accelerator.row.family, DEFAULT)
+        return next((self.security[name] for name in names if name in self.security), PodSecurity())
+
+    def all_fabrics(self) -> dict[str, ClusterFabric]:
+        """The built-in fabrics and the owner's, which replace built-in ones of the same name."""
+        return {name: known.fabric for name, known in built_in_fabrics().items()} | self.fabrics
 
 
 class CaBundle(ApiModel):

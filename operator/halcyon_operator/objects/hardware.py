@@ -9,26 +9,30 @@ GPUs of several hosts use the fast network of their machine only in a run that r
 gpuDirect`), in an installation that allows it. Its pods get directories of the node (read-only where the fabric allows
 it), and for TCPX and TCPXO a sidecar that runs as root with a few capabilities. The trainer's own container stays
 restricted. The sidecar is an init container that keeps running, so that it ends with the trainer.
+
+In other clusters, `accelerator.fabric` names a network (`halcyon_api.spec.fabric`) whose settings take the place of
+GKE's.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from halcyon_api import names
 from halcyon_api.hardware import PROVISIONING_LABELS
 from halcyon_api.hardware.fabrics import LIBRARIES
-from halcyon_api.hardware.kinds import Fabric, HostPath, Sidecar
+from halcyon_api.hardware.kinds import Accelerator, Fabric, HostPath, Sidecar
 from halcyon_api.hardware.machines import pod_cpus, pod_memory_gib
 from halcyon_api.memory import offloaded_bytes
 from halcyon_api.mesh import run_mesh
 from halcyon_api.spec.accelerator import AcceleratorSpec
-from halcyon_api.spec.scheduling import SchedulingSpec
+from halcyon_api.spec.fabric import ClusterFabric
+from halcyon_api.spec.scheduling import SchedulingSpec, TolerationSpec
 from halcyon_api.training_run import TrainingRunSpec
-from halcyon_operator.model.settings import NO_MEMORY
+from halcyon_operator.model.settings import NO_MEMORY, Settings
 
 HOSTNAME_LABEL = "kubernetes.io/hostname"
 NODE_POOL_LABEL = "cloud.google.com/gke-nodepool"
@@ -73,7 +77,7 @@ class NodeRequirements:
 def node_requirements(
     spec: TrainingRunSpec,
     avoided: Sequence[str],
-    pod_memory: Mapping[str, str],
+    settings: Settings,
     unpreferred: Sequence[str] = (),
 ) -> NodeRequirements:
     """The requirements of a run's pods.
@@ -81,18 +85,24 @@ def node_requirements(
     Args:
         spec: The run's spec.
         avoided: Names of nodes that the pods must not use.
-        pod_memory: By accelerator type, the memory that pods request if their run sets none.
+        settings: The owner's: the memory of pods whose run sets none, and the fabrics.
         unpreferred: Names of nodes that the pods use only where no other node has room.
     """
     accelerator = spec.accelerator
     row, shape = accelerator.row, accelerator.row.shape(accelerator.topology)
     if shape is None:
         raise ValueError(f"{accelerator.type} has no topology {accelerator.topology}")
+    fabric = ClusterFabric()
+    if accelerator.fabric is not None:
+        fabric = settings.trainer_pods.all_fabrics()[accelerator.fabric]
+        row, shape = _elsewhere(row, fabric), replace(shape, machine_size=None)
     wanted = accelerator.host_resources
     known = f"{pod_memory_gib(row, shape, offloaded_bytes(spec, run_mesh(spec)))}Gi"
-    memory = wanted.memory or pod_memory.get(accelerator.type) or known
+    further = dict(fabric.resources)
+    cpus, usual = further.pop("cpu", None) or pod_cpus(row, shape), further.pop("memory", None) or known
+    memory = wanted.memory or settings.pod_memory.get(accelerator.type) or usual
     asked = {"cpu": wanted.cpu, "memory": memory, "ephemeral-storage": wanted.ephemeral_storage}
-    amounts = {name: amount for name, amount in asked.items() if amount is not None and amount != NO_MEMORY}
+    amounts = further | {name: amount for name, amount in asked.items() if amount is not None and amount != NO_MEMORY}
     if row.resource:
         amounts[row.resource] = str(shape.chips_per_host)
     fast = row.fabric if accelerator.network == "gpuDirect" else None
@@ -105,29 +115,39 @@ def node_requirements(
             }
         )
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108 a mount point inside the pod
-    claim = accelerator.compute_domain
+    claims = {f"fabric-{number}": template for number, template in enumerate(fabric.resource_claims)}
+    if accelerator.compute_domain is not None:
+        claims[COMPUTE_DOMAIN_CLAIM] = accelerator.compute_domain
+    together = fabric.slice_label or (NODE_POOL_LABEL if row.pool_is_slice else "")
     return NodeRequirements(
-        node_selector=_selector(accelerator, spec.scheduling),
-        tolerations=_tolerations(accelerator, spec.scheduling),
-        resources={"requests": {"cpu": pod_cpus(row, shape)} | amounts} | ({"limits": amounts} if amounts else {}),
-        jobset_annotations={EXCLUSIVE_TOPOLOGY_ANNOTATION: NODE_POOL_LABEL}
-        if row.pool_is_slice and shape.hosts > 1
-        else {},
+        node_selector=_selector(accelerator, row, spec.scheduling),
+        tolerations=_tolerations(accelerator, row, (*fabric.tolerations, *spec.scheduling.tolerations)),
+        resources={"requests": {"cpu": cpus} | amounts} | ({"limits": amounts} if amounts else {}),
+        jobset_annotations={EXCLUSIVE_TOPOLOGY_ANNOTATION: together} if together and shape.hosts > 1 else {},
         affinity=_avoiding(avoided, unpreferred),
-        pod_annotations=_fabric_annotations(fast) if fast is not None else {},
+        pod_annotations=_fabric_annotations(fast) if fast is not None else fabric.annotations,
         environment=row.environment | (fast.environment if fast is not None else {}),
         volumes=volumes,
         mounts=mounts,
         sidecars=_sidecars(fast) if fast is not None else [],
-        resource_claims=[{"name": COMPUTE_DOMAIN_CLAIM, "resourceClaimTemplateName": claim}]
-        if claim is not None
-        else [],
+        resource_claims=[{"name": name, "resourceClaimTemplateName": template} for name, template in claims.items()],
     )
 
 
-def _selector(accelerator: AcceleratorSpec, scheduling: SchedulingSpec) -> dict[str, str]:
+def _elsewhere(row: Accelerator, fabric: ClusterFabric) -> Accelerator:
+    """A row of the table without what it says about GKE."""
+    return replace(
+        row,
+        node_labels=fabric.node_selector,
+        tolerated_taints=((row.resource, ""),),
+        environment=fabric.variables,
+        pool_is_slice=False,
+    )
+
+
+def _selector(accelerator: AcceleratorSpec, row: Accelerator, scheduling: SchedulingSpec) -> dict[str, str]:
     """Labels of the nodes. Labels that the accelerator requires override those of the user."""
-    labels = {**scheduling.node_selector, **accelerator.row.node_labels}
+    labels = {**scheduling.node_selector, **row.node_labels}
     if accelerator.row.family == "tpu":
         labels[TOPOLOGY_LABEL] = accelerator.topology
     if (label := PROVISIONING_LABELS.get(accelerator.provisioning)) is not None:
@@ -139,12 +159,14 @@ def _selector(accelerator: AcceleratorSpec, scheduling: SchedulingSpec) -> dict[
     return labels
 
 
-def _tolerations(accelerator: AcceleratorSpec, scheduling: SchedulingSpec) -> list[dict[str, str]]:
-    taints = list(accelerator.row.tolerated_taints)
+def _tolerations(
+    accelerator: AcceleratorSpec, row: Accelerator, further: Sequence[TolerationSpec]
+) -> list[dict[str, str]]:
+    taints = list(row.tolerated_taints)
     if (label := PROVISIONING_LABELS.get(accelerator.provisioning)) is not None:
         taints.append((label, "true"))
     own = [_toleration(key, value or None, "NoSchedule") for key, value in taints]
-    return own + [_toleration(taint.key, taint.value, taint.effect) for taint in scheduling.tolerations]
+    return own + [_toleration(taint.key, taint.value, taint.effect) for taint in further]
 
 
 def _toleration(key: str, value: str | None, effect: str | None) -> dict[str, str]:

@@ -104,7 +104,7 @@ def build_jobset(plan: JobSetPlan) -> Manifest:
     run, spec, settings, attempt = plan.run, plan.spec, plan.settings, plan.attempt
     topology, queue, again = spec.accelerator.resolve(), spec.scheduling.queue, in_place(spec)
     alone = again and topology.slices * topology.hosts_per_slice > 1
-    requirements = node_requirements(spec, plan.avoided, settings.pod_memory, plan.unpreferred)
+    requirements = node_requirements(spec, plan.avoided, settings, plan.unpreferred)
     annotations = requirements.jobset_annotations | jobset_annotations(queue)
     if queue is not None and queue.topology is not None:
         # Kueue then chooses the nodes, so JobSet must not choose them.
@@ -280,7 +280,7 @@ def role_of(document: object) -> Role:
 def build_probe(plan: ProbePlan) -> Manifest:
     """The JobSet of a probe."""
     wanted = on_slices(plan.spec, max(usable_slices(plan.spec)))
-    requirements = node_requirements(wanted, plan.avoided, plan.settings.pod_memory)
+    requirements = node_requirements(wanted, plan.avoided, plan.settings)
     return _short_jobset(
         plan,
         names.probe_name(plan.run.name),
@@ -374,7 +374,7 @@ def _short_jobset(
     """
     run, spec, settings = plan.run, plan.spec, plan.settings
     labels = settings.trainer_pods.labels | spec.scheduling.labels | labels_of(run) | role
-    pod_context, container_context = probe_security(settings.trainer_pods, spec.accelerator.row)
+    pod_context, container_context = probe_security(settings.trainer_pods, spec.accelerator)
     container |= {
         "image": spec.image or settings.trainer_image,
         "imagePullPolicy": spec.image_pull_policy,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-from halcyon_api.hardware.kinds import Accelerator
+from halcyon_api.spec.accelerator import AcceleratorSpec
 from halcyon_operator.model.decision import JobSetPlan
 from halcyon_operator.model.settings import USER_ID, CaBundle, Cache, PodSecurity, Proxy, TrainerPods
 
@@ -66,7 +66,7 @@ def with_settings(template: dict[str, Any], plan: JobSetPlan) -> dict[str, Any]:
     template = deepcopy(template)
     metadata, pod = template["metadata"], template["spec"]
     (trainer,) = pod["containers"]
-    pods, profile = settings.trainer_pods, settings.trainer_pods.security_of(accelerator.row)
+    pods, profile = settings.trainer_pods, settings.trainer_pods.security_of(accelerator)
     pod["securityContext"] = pod_security(profile) | volume_security(profile)
     trainer["securityContext"] = container_security(profile)
     if profile.privileged:
@@ -86,9 +86,9 @@ def with_settings(template: dict[str, Any], plan: JobSetPlan) -> dict[str, Any]:
     return template
 
 
-def probe_security(pods: TrainerPods, row: Accelerator) -> tuple[dict[str, Any], dict[str, Any]]:
+def probe_security(pods: TrainerPods, accelerator: AcceleratorSpec) -> tuple[dict[str, Any], dict[str, Any]]:
     """Security contexts of a probe pod and its container: the user of the trainer, without its privileges."""
-    user = pods.security_of(row).run_as_user
+    user = pods.security_of(accelerator).run_as_user
     profile = PodSecurity(run_as_user=USER_ID if user == 0 else user)
     return pod_security(profile), container_security(profile)
 

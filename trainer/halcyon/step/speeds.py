@@ -34,7 +34,7 @@ def rates_of(spec: AcceleratorSpec, slices: int) -> Rates | None:
         slices: Number of slices.
     """
     row = spec.row
-    peak, memory, network = row.peak_flops_per_second, row.memory_bandwidth, row.network_bandwidth
+    peak, memory, network = row.peak_flops_per_second, row.memory_bandwidth, spec.network_bandwidth
     if peak is None or memory is None:
         return None
     sides = [int(side) for side in spec.topology.split("x")]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from halcyon_api.spec.accelerator import AcceleratorSpec
 from halcyon_api.spec.variables import is_allowed
 from halcyon_api.training_run import TrainingRunSpec
-from halcyon_operator.model.settings import Settings, endpoint_refusal
+from halcyon_operator.model.settings import Settings, TrainerPods, endpoint_refusal
 from halcyon_operator.model.views import RunView
 
 
@@ -40,9 +41,31 @@ def _forbidden(spec: TrainingRunSpec, settings: Settings) -> str | None:
             f"{', '.join(pods.run_labels) or 'no label'}; "
             "leave it out, or have the operator's owner add it to trainerPods.runLabels in the chart"
         )
+    if spec.accelerator.fabric is not None:
+        return _refused_fabric(spec.accelerator.fabric, spec.accelerator, pods)
     if spec.accelerator.network == "standard" or settings.gpu_direct.allowed:
         return None
     return (
         "spec.accelerator.network: gpuDirect gives pods directories of their node, which this installation does not "
         "allow; leave it out, or have the operator's owner set gpuDirect.allowed in the chart"
     )
+
+
+def _refused_fabric(name: str, accelerator: AcceleratorSpec, pods: TrainerPods) -> str | None:
+    known, profile = pods.all_fabrics(), pods.security_of(accelerator)
+    if (fabric := known.get(name)) is None:
+        return (
+            f"spec.accelerator.fabric: there is no fabric {name}; take one of {', '.join(known)}, or have the "
+            "operator's owner add it to trainerPods.fabrics in the chart"
+        )
+    if fabric.types and accelerator.type not in fabric.types:
+        return (
+            f"spec.accelerator.fabric: {name} is a network of {' and '.join(fabric.types)}, not of {accelerator.type}; "
+            "set accelerator.type to it, or take another fabric"
+        )
+    if missing := [need for need in fabric.needs if not profile.gives(need)]:
+        return (
+            f"spec.accelerator.fabric: pods need {' and '.join(missing)} for {name}, which this installation does not "
+            f"give them; have the operator's owner set trainerPods.security.{name} in the chart"
+        )
+    return None
