@@ -18,6 +18,7 @@ from halcyon.commands.planning.search import Row, ranked
 from halcyon.commands.planning.vocabulary import Vocabulary, vocabulary_of
 from halcyon.step.device_use import DeviceBytes, Plan
 from halcyon.step.hlo.work import Rates
+from halcyon_api.spec.checkpoint import MemorySpec
 from halcyon_api.spec.tokenizer import BpeTokenizerSpec, TokenizerJsonSpec, TokenizerSpec
 from tests.trainer.step.plans import COMPILED, FLOPS, RATES
 from tests.trainer.tokenizer.texts import trained
@@ -142,6 +143,24 @@ def test_restarts_in_place_are_shorter_where_the_host_goes_on(
     assert [note.partition(" ")[2] for note in notes] == [
         f"with recovery.inPlace: {each}" for each in ("true", "false")
     ]
+
+
+@pytest.mark.parametrize("every", [None, 6])
+def test_snapshots_in_memory_lose_less_work_where_processes_start_in_place(every: int | None) -> None:
+    run = replace(RUN, provisioning="spot", hosts=64, devices=512, in_place=True, state_bytes=10**12)
+    memory = replace(run, memory=MemorySpec.model_validate({"everySteps": every}))
+    without, within, off = (
+        estimate(COMPILED, one, RATES, Assumptions(), NOW) for one in (run, memory, replace(memory, in_place=False))
+    )
+    name = "time between snapshots in memory"
+    assert all(found.value("stops", name) is None for found in (without, off))
+    if every is not None:
+        assert number(within, name) == pytest.approx(every * number(within, "time of a step"))
+    copy = run.state_bytes / 64 / 8.8e9 + number(within, "a save blocks the steps for")
+    assert number(within, "work that a stop loses") == pytest.approx(number(within, name) / 2 + copy)
+    assert number(within, "work that a stop loses") < number(without, "work that a stop loses")
+    assert number(within, "from a stop to the next step") < number(without, "from a stop to the next step")
+    assert number(within, "goodput") > number(without, "goodput")
 
 
 def test_each_assumption_has_a_meaning_and_can_be_given() -> None:

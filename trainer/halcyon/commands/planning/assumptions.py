@@ -57,6 +57,9 @@ class Assumptions:
     uncertainty: float = _assumed(0.25, "share by which the time of a step may differ, in both directions")
     store: float = _assumed(1e9, "bytes in a second between a host and the store of checkpoints")
     host_copy: float = _assumed(Shares.host_copy, "bytes in a second between a device and the memory of its host")
+    snapshots: float = _assumed(
+        8.8e9, "bytes in a second of a host that snapshots in memory hash and send to another host (docs/scale.md)"
+    )
     stops: float | None = _assumed(
         None,
         "stops of a host in a day. Default: 0.1 for spot, else 0.0042, which is 466 interruptions of 2,048 hosts in 54 "

@@ -108,6 +108,7 @@ def run_of(spec: TrainingRunSpec, program: Program, plan: Plan, vocabulary: Voca
         list_price=spec.accelerator.row.list_price,
         exact=has_slow_sums(spec),
         in_place=spec.recovery.in_place,
+        memory=spec.checkpoint.memory,
     )
 
 

@@ -21,6 +21,7 @@ from halcyon.step.step_time import StepTime, step_time
 from halcyon_api.counting import counted
 from halcyon_api.hardware import PRICES
 from halcyon_api.spec.accelerator import Provisioning
+from halcyon_api.spec.checkpoint import MemorySpec
 
 _DAY = 86_400.0
 _MFU = "hidden positions and gradients of frozen weights do not count, and products in 8 bits count half"
@@ -71,6 +72,7 @@ class Run:
         list_price: List price of a chip-hour. None: not known.
         exact: See `Assumptions.shares`.
         in_place: ``recovery.inPlace``.
+        memory: ``checkpoint.memory``.
     """
 
     tokens: int
@@ -86,6 +88,7 @@ class Run:
     list_price: float | None = None
     exact: bool = False
     in_place: bool = False
+    memory: MemorySpec | None = None
 
     @property
     def compiled(self) -> str:
@@ -103,6 +106,7 @@ class Goodput:
         lost_seconds: Work that a stop loses, on average.
         down_seconds: Time from a stop to the next step.
         goodput: Share of the time that is in steps which are kept.
+        snapshot_seconds: Time between two snapshots in memory. None: there are none.
     """
 
     stops_per_day: float
@@ -110,23 +114,43 @@ class Goodput:
     lost_seconds: float
     down_seconds: float
     goodput: float
+    snapshot_seconds: float | None = None
 
 
-def goodput(*, stops_per_day: float, blocked_seconds: float, save_seconds: float, down_seconds: float) -> Goodput:
+def goodput(
+    *,
+    stops_per_day: float,
+    blocked_seconds: float,
+    save_seconds: float,
+    down_seconds: float,
+    copy_seconds: float | None = None,
+    snapshot_seconds: float | None = None,
+) -> Goodput:
     """The goodput at a rate of stops, with saves at the best interval.
 
     Args:
         stops_per_day: Stops of the whole run in a day.
-        blocked_seconds: Time for which a save blocks the loop.
+        blocked_seconds: Time for which a save, or a snapshot in memory, blocks the loop.
         save_seconds: Time from the start of a save to its commit.
         down_seconds: Time from a stop to the next step.
+        copy_seconds: Time from the start of a snapshot until another host has it. None: there are no snapshots.
+        snapshot_seconds: Time between two snapshots. None: the best one, at most 1 % of the time (`MemorySpec`).
     """
     mean = _DAY / max(stops_per_day, _FEWEST_STOPS)
     interval = best_interval(blocked_seconds, mean, save_seconds)
-    # What is lost: the steps since the newest checkpoint that was complete.
+    blocked = blocked_seconds / interval
+    # What is lost: the steps since the newest checkpoint that was complete, or since the newest snapshot.
     lost = interval / 2 + save_seconds
-    useful = (1 - min(1.0, blocked_seconds / interval)) / (1 + (lost + down_seconds) / mean)
-    return Goodput(stops_per_day, interval, lost, down_seconds, useful)
+    if copy_seconds is not None:
+        snapshot_seconds = snapshot_seconds or max(
+            best_interval(blocked_seconds, mean, copy_seconds), blocked_seconds / 0.01
+        )
+        lost = min(lost, snapshot_seconds / 2 + copy_seconds)
+        blocked += blocked_seconds / snapshot_seconds
+    useful = (1 - min(1.0, blocked)) / (1 + (lost + down_seconds) / mean)
+    return Goodput(
+        stops_per_day, interval, lost, down_seconds, useful, snapshot_seconds if copy_seconds is not None else None
+    )
 
 
 @dataclass(frozen=True)
@@ -188,19 +212,30 @@ def estimate(plan: Plan, run: Run, rates: Rates | None, assumed: Assumptions, no
     sections["checkpoint"] = save
     restore = run.state_bytes / run.hosts / assumed.store
     blocked = run.state_bytes / run.devices / assumed.host_copy
-    useful, other = (
-        goodput(
+    copy = run.state_bytes / run.hosts / assumed.snapshots + blocked
+    every = run.memory.every_steps if run.memory is not None else None
+
+    def with_stops(*, in_place: bool) -> Goodput:
+        memory = in_place and run.memory is not None
+        return goodput(
             stops_per_day=assumed.stops_of_host(run.provisioning) * run.hosts,
             blocked_seconds=blocked,
             save_seconds=restore + blocked,
-            down_seconds=assumed.mean_restart(run.provisioning, in_place=in_place) + restore,
+            down_seconds=assumed.mean_restart(run.provisioning, in_place=in_place) + (copy if memory else restore),
+            copy_seconds=copy if memory else None,
+            snapshot_seconds=every * step.seconds if every is not None and step is not None else None,
         )
-        for in_place in (run.in_place, not run.in_place)
-    )
+
+    useful, other = with_stops(in_place=run.in_place), with_stops(in_place=not run.in_place)
     otherwise = f"with recovery.inPlace: {str(not run.in_place).lower()}"
     sections["stops"] = (
         Number("stops a day", useful.stops_per_day, "", "assumed", f"{counted(run.hosts, 'host')}, {run.provisioning}"),
         Number("best time between saves", useful.interval_seconds, "seconds", "assumed"),
+        *(
+            (Number("time between snapshots in memory", useful.snapshot_seconds, "seconds", "assumed"),)
+            if useful.snapshot_seconds is not None
+            else ()
+        ),
         Number("work that a stop loses", useful.lost_seconds, "seconds", "assumed"),
         Number(
             "from a stop to the next step",
