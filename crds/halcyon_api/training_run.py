@@ -77,7 +77,7 @@ _SLICE_DEVICES = (
 # CEL has no variables: a list with one number stands for one.
 _MESH_FITS = f"[{_SLICE_DEVICES}].all(have, [{_FIXED}].all(want, {_HAS_REST} ? have % want == 0 : have == want))"
 
-Task = Literal["train", "data", "evaluate", "replay"]
+Task = Literal["train", "data", "evaluate", "replay", "measure"]
 
 
 def _narrow_rules() -> Iterator[Rule]:
@@ -176,7 +176,8 @@ class TrainingRunSpec(RuledModel):
     task: Task = "train"
     """`train`: train. `data`: only build the token cache of `data`, on hosts without accelerators. `evaluate`: only
     evaluate the checkpoint that `from` names, on the held-out part of each source of `data`. `replay`: compute the
-    steps after the checkpoint that `from` names again, and compare every bit with that run."""
+    steps after the checkpoint that `from` names again, and compare every bit with that run. `measure`: only measure how
+    fast the devices exchange data."""
     accelerator: AcceleratorSpec
     """The hardware: identical slices of one topology and one accelerator type."""
     mesh: MeshSpec | None = None

@@ -1,4 +1,4 @@
-"""Two hosts on one machine: two network namespaces, connected by a veth pair that a test can cut."""
+"""Hosts on one machine: network namespaces. Two are connected by a veth pair that a test can cut, more by a bridge."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import secrets
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+_SETTINGS = Path("/etc/netns")
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,32 @@ def why_not() -> str | None:
 
 
 @contextmanager
+def switched_hosts(count: int) -> Iterator[tuple[str, ...]]:
+    """Hosts that a switch connects. Their names; the interface of each is ``cable``, and its address 10.213.8.N, from 1.
+
+    The end of the block removes them.
+    """
+    token = secrets.token_hex(3)
+    switch, names = f"halcyon-{token}-s", tuple(f"halcyon-{token}-{number}" for number in range(count))
+    try:
+        ip("netns", "add", switch)
+        ip("-n", switch, "link", "add", "bridge", "type", "bridge")
+        ip("-n", switch, "link", "set", "bridge", "up")
+        for number, name in enumerate(names):
+            _host(name, f"10.213.8.{number + 1}")
+            peer = ("peer", "name", f"port{number}", "netns", switch)
+            ip("-n", name, "link", "add", "cable", "type", "veth", *peer)
+            ip("-n", switch, "link", "set", f"port{number}", "master", "bridge", "up")
+            ip("-n", name, "address", "add", f"10.213.8.{number + 1}/24", "dev", "cable")
+            ip("-n", name, "link", "set", "cable", "up")
+        yield names
+    finally:
+        _remove(names)
+        with contextlib.suppress(subprocess.CalledProcessError):
+            ip("netns", "delete", switch)
+
+
+@contextmanager
 def two_hosts() -> Iterator[Hosts]:
     """Two hosts that reach each other and resolve the host name to their own address.
 
@@ -65,14 +93,9 @@ def two_hosts() -> Iterator[Hosts]:
     """
     token = secrets.token_hex(3)
     hosts = Hosts((f"halcyon-{token}-0", f"halcyon-{token}-1"), ("10.213.7.1", "10.213.7.2"))
-    settings = [Path("/etc/netns") / name for name in hosts.names]
-    parent_was_there = settings[0].parent.exists()
     try:
-        for name, address, folder in zip(hosts.names, hosts.addresses, settings, strict=True):
-            ip("netns", "add", name)
-            ip("-n", name, "link", "set", "lo", "up")
-            folder.mkdir(parents=True)
-            (folder / "hosts").write_text(f"127.0.0.1 localhost\n{address} {socket.gethostname()}\n")
+        for name, address in zip(hosts.names, hosts.addresses, strict=True):
+            _host(name, address)
         ip(
             "-n",
             hosts.names[0],
@@ -92,11 +115,22 @@ def two_hosts() -> Iterator[Hosts]:
             ip("-n", name, "link", "set", "cable", "up")
         yield hosts
     finally:
-        for name in hosts.names:
-            with contextlib.suppress(subprocess.CalledProcessError):
-                ip("netns", "delete", name)  # also deletes its end of the veth pair, and so the other end
-        for folder in settings:
-            shutil.rmtree(folder, ignore_errors=True)
-        if not parent_was_there:
-            with contextlib.suppress(OSError):
-                settings[0].parent.rmdir()
+        _remove(hosts.names)
+
+
+def _host(name: str, address: str) -> None:
+    """A network namespace that resolves the host name to its own address."""
+    ip("netns", "add", name)
+    ip("-n", name, "link", "set", "lo", "up")
+    folder = _SETTINGS / name
+    folder.mkdir(parents=True)
+    (folder / "hosts").write_text(f"127.0.0.1 localhost\n{address} {socket.gethostname()}\n")
+
+
+def _remove(names: Sequence[str]) -> None:
+    for name in names:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            ip("netns", "delete", name)  # also deletes its end of the veth pair, and so the other end
+        shutil.rmtree(_SETTINGS / name, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        _SETTINGS.rmdir()  # where it is empty

@@ -1,10 +1,7 @@
-"""The commands ``halcyon checkpoints`` and ``halcyon doctor``: inspect and maintain a checkpoint root, whether its run
-is active or not.
-"""
+"""The command ``halcyon checkpoints``: inspect and maintain a checkpoint root, whether its run is active or not."""
 
 from __future__ import annotations
 
-import secrets
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -284,20 +281,6 @@ def average(
         f"{owner.namespace} begins with it by:\n"
     )
     sys.stdout.write(dump({"spec": {"from": {"run": owner.name, "root": to.root}, "model": model.spec.document()}}))
-
-
-def doctor(place: RootArgument, endpoint: Endpoint = None, region: Region = None, as_json: Json = False) -> None:
-    """Test the operations that a checkpoint root must support. Exits with 85 if one fails."""
-    from halcyon.commands.views.checkpoints import abilities_view
-    from halcyon.host.storage.abilities import test_abilities
-
-    with report_root_errors():
-        store = root_store(place, endpoint, region)
-        abilities = list(test_abilities(store, secrets.token_hex(4), time.monotonic))
-        document = {"root": store.root, "abilities": [asdict(one) for one in abilities]}
-        _print(abilities_view(store.root, abilities), as_json and document)
-    if any(ability.problem for ability in abilities):
-        raise typer.Exit(ExitCode.ROOT_UNUSABLE)
 
 
 def root_spec(place: str, endpoint: str | None, region: str | None) -> CheckpointSpec:

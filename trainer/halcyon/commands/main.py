@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
+import time
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,10 +14,10 @@ from typing import Annotated
 import typer
 
 from halcyon.commands import checkpoints, data, dial, models, profile, samples, serve, show, texts, tokenizer
-from halcyon.commands.errors import OneSentence, console, replace_unencodable, report_errors
+from halcyon.commands.errors import OneSentence, console, replace_unencodable, report_errors, report_root_errors
 from halcyon.commands.eval import evaluate_tasks
 from halcyon.commands.launch import launch
-from halcyon.commands.options import Defaults, Device, Document, Json, Overrides, print_json, resolved
+from halcyon.commands.options import Defaults, Device, Document, Endpoint, Json, Overrides, Region, print_json, resolved
 from halcyon.commands.plan import plan
 from halcyon.commands.prove import prove
 from halcyon.commands.replay import replay
@@ -29,6 +31,7 @@ from halcyon_api.counting import counted
 from halcyon_api.defaults.files import with_changes
 from halcyon_api.ends import ExitCode
 from halcyon_api.package import version
+from halcyon_api.plain_files import user_path
 from halcyon_api.printable import printable
 from halcyon_api.reading import read_one
 from halcyon_api.training_run import TrainingRunSpec
@@ -214,6 +217,38 @@ def resolve(document: Document, overrides: Overrides = None) -> None:
         sys.stdout.write(dump(with_changes(read_one(document), document.parent, read_model, overrides or ())))
 
 
+@app.command(rich_help_panel=LOCAL)
+def doctor(
+    place: checkpoints.RootArgument,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    as_json: Json = False,
+    collectives: Annotated[
+        bool,
+        typer.Option(
+            "--collectives",
+            help="Instead, measure how fast the devices of the document exchange data, and name a slow host. The same "
+            "as `halcyon train RUN.YAML --set spec.task=measure`.",
+        ),
+    ] = False,
+) -> None:
+    """Test the operations that a checkpoint root must support. Exits with 85 if one fails."""
+    if collectives:
+        train(user_path(place), json=as_json or None, overrides=["spec.task=measure"])
+    from halcyon.commands.views.checkpoints import abilities_view
+    from halcyon.host.storage.abilities import test_abilities
+
+    with report_root_errors():
+        store = checkpoints.root_store(place, endpoint, region)
+        abilities = list(test_abilities(store, secrets.token_hex(4), time.monotonic))
+        if as_json:
+            print_json({"root": store.root, "abilities": [asdict(one) for one in abilities]})
+        else:
+            console().print(abilities_view(store.root, abilities))
+    if any(ability.problem for ability in abilities):
+        raise typer.Exit(ExitCode.ROOT_UNUSABLE)
+
+
 @app.command("models", rich_help_panel=LOCAL)
 def list_models(as_json: Json = False) -> None:
     """List the model families of spec.model, with the published models and the fields of each, and those that are left
@@ -247,6 +282,8 @@ def _task(spec: TrainingRunSpec) -> str:
     """The task of a run, in a few words."""
     if spec.task == "data":
         return "only builds tokens"
+    if spec.task == "measure":
+        return "only measures collectives"
     if spec.task == "evaluate" and spec.origin is not None:
         return f"only evaluates run {spec.origin.run}" + (
             f" at step {spec.origin.step}" if spec.origin.step is not None else ""
@@ -275,7 +312,6 @@ for name, command in {
     "chat": texts.chat,
     "serve": serve.serve,
     "eval": evaluate_tasks,
-    "doctor": checkpoints.doctor,
     "slurm": slurm,
     "launch": launch,
 }.items():

@@ -21,7 +21,7 @@ import json
 import math
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -98,9 +98,12 @@ class ProcessGroup:
 
     def greatest(self, *mine: float) -> tuple[float, ...]:
         """The maximum of each number over all processes, as float32. A collective, as `agree`."""
+        return tuple(float(number) for number in self.gathered(mine).max(0))
+
+    def gathered(self, mine: Sequence[float]) -> np.ndarray:
+        """The numbers of all processes, as float32: [process, number]. A collective, as `agree`."""
         numbers = np.array(mine, np.float32)
-        everyone = multihost_utils.process_allgather(numbers) if self.distributed else numbers[None]
-        return tuple(float(number) for number in np.max(np.asarray(everyone), axis=0))
+        return np.asarray(multihost_utils.process_allgather(numbers)) if self.distributed else numbers[None]
 
 
 def join(

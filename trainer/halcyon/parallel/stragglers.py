@@ -1,4 +1,4 @@
-"""The rule that names a process whose own work takes longer than that of the others. Pure.
+"""The rules that name what takes longer than the others: a process, by its own work, or any of several. Pure.
 
 One slow measurement says nothing: a process is judged by the mean of its last ones, so that a processor that stands
 still for a part of the time counts by this part, and only after twice as many in a row.
@@ -15,6 +15,18 @@ from halcyon_api.status.progress import SlowProcess
 
 _MEAN = 8
 """Measurements in a mean."""
+
+
+def slower(seconds: np.ndarray, factor: float) -> dict[int, float]:
+    """Those that take more than a multiple of the median, each with its multiple. Of an even number, the lower median
+    counts: half of them may be slow.
+
+    Args:
+        seconds: [one].
+        factor: The multiple.
+    """
+    ratios = seconds / np.sort(seconds)[(len(seconds) - 1) // 2]
+    return {int(one): float(ratios[one]) for one in np.flatnonzero(ratios > factor)}
 
 
 class StragglerRule:

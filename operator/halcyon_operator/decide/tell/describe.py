@@ -26,7 +26,13 @@ _STORES: dict[StoreWaitFor, str] = {
     "dataSource": "data, which denies access or does not answer",
 }
 """Clause about the store that a trainer waits for."""
-_WORK: dict[Task, str] = {"train": "training", "data": "tokenizing", "evaluate": "evaluating", "replay": "replaying"}
+_WORK: dict[Task, str] = {
+    "train": "training",
+    "data": "tokenizing",
+    "evaluate": "evaluating",
+    "replay": "replaying",
+    "measure": "measuring",
+}
 """Work of a process group by task, for the message of a Running run."""
 _MOST_SHOWN = 5
 
@@ -124,6 +130,9 @@ def describe_success(status: TrainingRunStatus, spec: TrainingRunSpec) -> Descri
         return Description("Succeeded", "Succeeded", "the token caches of all sources are complete")
     if spec.task == "evaluate":
         return Description("Succeeded", "Succeeded", _evaluated(status.progress))
+    if spec.task == "measure":
+        said = status.history[-1].message if status.history else None
+        return Description("Succeeded", "Succeeded", said or "the collectives are measured; the log has the numbers")
     if spec.task == "replay" and spec.origin is not None and spec.origin.step is not None:
         last = spec.origin.to_step or (status.progress.step if status.progress is not None else spec.trainer.steps)
         same = (

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from halcyon.telemetry.events.row import STEP, Event
 from halcyon_api.counting import counted
+
+
+def _collective(of: Mapping[str, Any]) -> str:
+    reached, promised = of["bus_bandwidth"] / 1e9, of.get("promised")
+    share = f", {1e11 * reached / promised:.0f} % of {promised / 1e9:.0f}" if promised else ""
+    return (
+        f"{of['kind']} ({of['over']}), {of['devices']} devices, {of['size_bytes'] / 2**20:.0f} MiB: "
+        f"{1e3 * of['seconds']:.2f} ms, {reached:.2f} GB/s{share}"
+    )
+
 
 ENDING = (
     Event(
@@ -127,6 +140,21 @@ ENDING = (
             "ratio": "Its time, as a multiple of the median of the others.",
         },
         words="step {step}: the others wait for process {slow_process}, whose own work takes {ratio:.1f} times as long",
+    ),
+    Event(
+        "collective",
+        "A collective was measured (`task: measure`).",
+        {
+            "kind": "`all-reduce`, `all-gather` or `reduce-scatter`.",
+            "over": "`within` each host, or slice of TPUs; `between` the devices of the same place in all of them; or "
+            "`all` devices.",
+            "devices": "Devices that took part together.",
+            "sizeBytes": "The larger array on a device.",
+            "seconds": "Duration.",
+            "busBandwidth": "Bytes in a second over the links of a device: the bus bandwidth of NVIDIA's nccl-tests.",
+            "promised": "The same by the hardware table; absent if it has no figure.",
+        },
+        words=_collective,
     ),
     Event("warning", "A failure that costs only time.", {"message": "One sentence."}, every_process=True),
     Event(
