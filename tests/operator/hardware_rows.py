@@ -54,6 +54,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "h100-1x2-spot": run(accelerator={"type": "h100", "topology": "1x2", "provisioning": "spot"}),
     "gb300-2x4": run(accelerator={"type": "gb300", "topology": "2x4", "computeDomain": "rack"}),
     "b300-2x8": run(accelerator={"type": "b300", "topology": "2x8"}, trainer__batchSize=16),
+    "mi300x-2x8": run(accelerator={"type": "mi300x", "topology": "2x8"}, trainer__batchSize=16),
+    "mi355x-1x4": run(accelerator={"type": "mi355x", "topology": "1x4"}),
     "b200-2x8-reservation": run(
         accelerator={"type": "b200", "topology": "2x8", "provisioning": "reservation", "reservation": "ours"},
         trainer__batchSize=16,

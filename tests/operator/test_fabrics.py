@@ -50,8 +50,8 @@ def test_a_fabric_takes_the_place_of_what_belongs_to_gke(name: str) -> None:
     pod = pod_of(made)
     (trainer,) = pod["containers"]
     assert pod["nodeSelector"] == fabric.node_selector
-    assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
-    limits = {"memory": "128Gi", "nvidia.com/gpu": "8"} | fabric.resources
+    assert pod["tolerations"] == [{"key": TABLE[KINDS[name]].resource, "operator": "Exists", "effect": "NoSchedule"}]
+    limits = {"memory": "128Gi", TABLE[KINDS[name]].resource: "8"} | fabric.resources
     cpus = limits.pop("cpu", "16")
     assert trainer["resources"] == {"requests": {"cpu": cpus} | limits, "limits": limits}
     assert {entry["name"]: entry.get("value") for entry in trainer["env"]}.items() >= fabric.variables.items()

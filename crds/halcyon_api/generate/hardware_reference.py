@@ -66,6 +66,22 @@ scheduling:
 
 A slice of gb200 or gb300 is in one node pool (one NVLink domain of 18 hosts). For NVLink between hosts, create a `ComputeDomain` in the
 namespace and set `accelerator.computeDomain` to its ResourceClaimTemplate. gb300 is bare metal.
+
+### AMD GPUs
+
+mi300x and mi355x are in no cluster of Google's: their nodes have the resource `amd.com/gpu` and the labels of AMD's device plugin and node
+labeller, or a [fabric](#networks-outside-gke). Nothing of Halcyon was ever tried on them. What is known, and what is not:
+
+- JAX for them is the extra `rocm` of the package: `jax-rocm7-plugin` 0.12 for ROCm 7.14, on x86-64. It needs the libraries of ROCm (HIP,
+  RCCL, hipBLASLt, MIOpen), which are no Python packages. Build the image with `--build-arg ACCELERATOR=rocm` and, as `BASE_IMAGE`, an image
+  of Debian or Ubuntu with ROCm 7.14 and Python 3.12 or later. JAX's own extra `rocm7-local` asks for a plugin that is not published for the
+  locked JAX; JAX does not compare the versions.
+- The pods must open `/dev/kfd` and `/dev/dri`. If these belong to the group `render` on your nodes, let the pods run as root
+  (`trainerPods.security`, [Pods of runs](guides/cluster.md#pods-of-runs)).
+- Attention and products of experts take XLA's own operations: the kernels are for NVIDIA GPUs. Narrow products are off, although the data
+  sheets name float8 (2615 TFLOP/s on MI300X in another format than NVIDIA's, 5033 on MI355X).
+- No program was compiled for them: without ROCm's libraries the plugin cannot be loaded, so `halcyon plan` knows their memory and ideal
+  speeds from the data sheets, and neither the memory of a compiled step nor its time.
 """
 
 _COMPILER_TEXT = """

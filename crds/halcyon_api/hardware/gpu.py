@@ -1,4 +1,4 @@
-"""NVIDIA GPUs on GKE, and on any nodes that offer ``nvidia.com/gpu``.
+"""NVIDIA GPUs on GKE, and on any nodes that offer ``nvidia.com/gpu``; AMD's on nodes that offer ``amd.com/gpu``.
 
 All that is known of a GPU is in its row, and what it shares with others of its compute capability is in one of
 `ARCHITECTURES`: a new GPU changes no other file.
@@ -123,6 +123,30 @@ _H100: dict[str, Any] = {
     "memory_bandwidth": 3_352_320 * _MB,
     "link_bandwidth": 450 * _GB,
 }
+
+
+def _amd(name: str, model: str, device_id: str, peak: float, memory: int, bandwidth: int, link: int) -> Accelerator:
+    """A GPU of AMD. Its narrow types are left out: nobody has tried XLA's products in them."""
+    return Accelerator(
+        name,
+        f"AMD Instinct {model}",
+        "gpu",
+        "AMD's data sheets of MI300X and MI355X; AMD's device plugin and node labeller for Kubernetes; PCI ids in vLLM",
+        "2026-11-30",
+        node_labels={"amd.com/gpu.device-id": device_id},
+        tolerated_taints=(("amd.com/gpu", ""),),
+        resource="amd.com/gpu",
+        devices_per_host=(1, 2, 4, 8),
+        max_hosts=_MAX_HOSTS,
+        memory_bytes=memory,
+        peak_flops_per_second=peak,
+        memory_bandwidth=bandwidth,
+        link_bandwidth=link,
+        memory_backed_shm=True,
+        device_kinds=(f"AMD Instinct {model}",),
+    )
+
+
 _RACK: dict[str, Any] = {
     "max_hosts": _MAX_NVLINK_HOSTS,
     "peak_flops_per_second": 2500e12,
@@ -314,4 +338,6 @@ GPUS = (
         device_kinds=("NVIDIA B300 SXM6 AC",),
         aliases=("hgx-b300",),
     ),
+    _amd("mi300x", "MI300X", "74a1", 1307.4e12, 192 * _GB, 5300 * _GB, 7 * 64 * _GB),
+    _amd("mi355x", "MI355X", "75a3", 2516.6e12, 288 * _GB, 8000 * _GB, 537_600 * _MB),
 )

@@ -240,6 +240,11 @@ class Accelerator:
         return self.machine.format(chips=chips, cpus=self.machine_sizes.get(chips, (0, 0))[1])
 
     @property
+    def extra(self) -> str:
+        """The extra of the package with JAX for it, which is also the ACCELERATOR of its image."""
+        return self.family if self.family != "gpu" else "rocm" if self.resource == "amd.com/gpu" else "cuda"
+
+    @property
     def largest_host(self) -> int:
         """JAX devices of the largest host."""
         if self.family == "tpu":

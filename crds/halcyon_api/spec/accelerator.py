@@ -193,7 +193,7 @@ class AcceleratorSpec(RuledModel):
     """The hardware of the run: identical slices of one topology and one accelerator type."""
 
     type: AcceleratorType
-    """Accelerator type: `cpu` (any node, to try a run), a TPU generation or a GPU on GKE, or `nvidia` (any nodes that
+    """Accelerator type: `cpu` (any node, to try a run), a TPU generation on GKE, a GPU, or `nvidia` (any nodes that
     offer nvidia.com/gpu). docs/hardware.md describes each."""
     topology: Annotated[str, StringConstraints(max_length=16, pattern=r"^[1-9][0-9]*x[1-9][0-9]*(x[1-9][0-9]*)?$")] = (
         "1x1"

@@ -32,8 +32,8 @@ NARROW_KERNELS: tuple[AttentionName, ...] = ("splash", "tokamax")
 """Implementations that compute in bfloat16 only: their products would round float32 numbers."""
 
 
-def _types(family: str) -> list[str]:
-    return [row.name for row in TABLE.values() if row.family == family]
+def _types(extra: str) -> list[str]:
+    return [row.name for row in TABLE.values() if row.extra == extra]
 
 
 def _context(self: Any) -> int:
@@ -42,7 +42,7 @@ def _context(self: Any) -> int:
 
 _NAME = "self.trainer.attention"
 _CONTEXT = "(has(self.mesh) ? self.mesh.ici.context : 1)"
-_TPUS, _GPUS = _types("tpu"), _types("gpu")
+_TPUS, _GPUS = _types("tpu"), _types("cuda")
 
 ATTENTION_RULES = (
     Rule(

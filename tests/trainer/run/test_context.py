@@ -92,7 +92,7 @@ def test_a_tpu_document_runs_locally_on_the_available_devices(tmp_path: Path) ->
         adapt_to_devices(resolve_context(write(tmp_path), {}), 3, "cpu")
 
 
-@pytest.mark.parametrize(("wanted", "extra"), [("v6e", "tpu"), ("h100", "cuda")])
+@pytest.mark.parametrize(("wanted", "extra"), [("v6e", "tpu"), ("h100", "cuda"), ("mi300x", "rocm")])
 def test_a_machine_without_the_accelerator_is_used_only_if_requested(tmp_path: Path, wanted: str, extra: str) -> None:
     path = write(tmp_path, spec__accelerator={"type": wanted, "topology": "2x2" if wanted == "v6e" else "1x8"})
     with pytest.raises(

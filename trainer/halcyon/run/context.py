@@ -217,12 +217,12 @@ def adapt_to_devices(context: Context, device_count: int, platform: str) -> Cont
     if context.in_pod and family != "cpu" and platform != family:
         raise BadConfiguration(
             f"spec.image: JAX sees no {family.upper()} but platform {platform} on a host of type {wanted}; take an "
-            f"image that is built for it (ACCELERATOR={'cuda' if family == 'gpu' else family})"
+            f"image that is built for it (ACCELERATOR={accelerator.row.extra})"
         )
     if platform == "cpu" and family != "cpu" and not context.on_cpu:
         raise BadConfiguration(
             f"spec.accelerator.type: {wanted} is a {family.upper()}, and JAX sees none on this machine; install its "
-            f"support with {install('tpu' if family == 'tpu' else 'cuda')}, or train on the processor with --device cpu"
+            f"support with {install(accelerator.row.extra)}, or train on the processor with --device cpu"
         )
     if context.in_pod or context.process_count > 1 or wanted == "cpu":
         if device_count != context.topology.devices:

@@ -22,7 +22,7 @@ def test_a_gpu_has_the_capability_and_about_the_memory_of_the_hardware_table(nam
 
 
 def test_every_gpu_of_the_hardware_table_but_any_gpu_has_facts() -> None:
-    assert set(GPUS) == {row.name for row in TABLE.values() if row.family == "gpu"} - {"nvidia"}
+    assert set(GPUS) == {row.name for row in TABLE.values() if row.extra == "cuda"} - {"nvidia"}
 
 
 @pytest.mark.parametrize(("name", "extra"), [("h200", "cuda"), ("v5p", "tpu")])
@@ -36,7 +36,9 @@ def test_a_missing_compiler_is_named_with_its_extra(monkeypatch: pytest.MonkeyPa
         devices_of(AcceleratorSpec(type=name, topology=topology), 1)
 
 
-@pytest.mark.parametrize(("name", "reason"), [("nvidia", "does not say which GPU"), ("cpu", "no accelerator")])
+@pytest.mark.parametrize(
+    ("name", "reason"), [("nvidia", "no facts of nvidia"), ("mi300x", "no facts of mi300x"), ("cpu", "no accelerator")]
+)
 def test_types_without_a_program_of_their_own_say_so(name: str, reason: str) -> None:
     assert reason in (why_not(TABLE[name]) or "")
 

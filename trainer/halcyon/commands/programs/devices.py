@@ -48,17 +48,18 @@ class NoCompiler(Exception):
 def why_not(accelerator: Accelerator) -> str | None:
     """Why this environment has no compiler for an accelerator, as one sentence; None if it has one."""
     if accelerator.family == "tpu":
-        return None if _has("libtpu") else _elsewhere(accelerator, "tpu")
+        return None if _has("libtpu") else _elsewhere(accelerator)
     if accelerator.family != "gpu":
         return f"{accelerator.name} is no accelerator"
     if accelerator.name not in GPUS:
-        return f"the type {accelerator.name} does not say which GPU to compile for; name one of {', '.join(GPUS)}"
+        return f"the hardware table has no facts of {accelerator.name} for a compiler; name one of {', '.join(GPUS)}"
     if any(map(_has, _PLUGINS)):
         return None
-    return _elsewhere(accelerator, "cuda")
+    return _elsewhere(accelerator)
 
 
-def _elsewhere(accelerator: Accelerator, extra: str) -> str:
+def _elsewhere(accelerator: Accelerator) -> str:
+    extra = accelerator.extra
     return (
         f"the compiler for {accelerator.name} is in images built with ACCELERATOR={extra}, and in the extra {extra}: "
         f"{install(extra)}"
