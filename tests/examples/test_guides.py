@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from halcyon.models.axes import BATCH, EMBED, EXPERTS, HEADS, KV_HEADS, MLP, POSITION, VOCAB
+from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES
 from halcyon_api.overrides import override
 from halcyon_api.reading import parse_run
 from halcyon_api.schedules import schedule_problems
@@ -53,6 +55,21 @@ def test_each_levanter_setting_has_a_place_or_a_reason() -> None:
     assert len(ROWS) > 80
     without = [name for name, here in ROWS if "`" not in here and not here.startswith(("not ", "no ", "["))]
     assert not without
+
+
+def test_the_axes_of_levanter_are_those_of_our_table() -> None:
+    ours = {
+        "batch": COMPUTE_AXES[BATCH],
+        "position: context": COMPUTE_AXES[POSITION],
+        "embed: data": PARAMETER_AXES[EMBED],
+    }
+    ours |= dict.fromkeys(("mlp", "heads", "kv_head", "vocab"), "tensor") | {"experts": PARAMETER_AXES[EXPERTS]}
+    assert {PARAMETER_AXES[axis] for axis in (MLP, HEADS, KV_HEADS, VOCAB)} == {"tensor"}
+    for theirs, axes in ours.items():
+        here = next(here for name, here in ROWS if re.search(rf"`{theirs}[:`]", name))
+        assert re.findall(r"`spec\.mesh\.\w+\.(\w+)`", here) == ([axes] if isinstance(axes, str) else list(axes)), (
+            theirs
+        )
 
 
 def test_the_schedules_of_the_guide_fit_a_long_run() -> None:
