@@ -11,6 +11,8 @@ import pytest
 
 from tests.apiserver.api import Api, Refused
 from tests.apiserver.rows import ROWS, job_of, pod_of
+from tests.operator.test_fabrics import CUSTOM, KINDS, jobset
+from tests.operator.test_fabrics import pod_of as pod_with
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -33,3 +35,10 @@ def test_the_restricted_profile_rejects_pods_that_mount_node_directories(
 ) -> None:
     with pytest.raises(Refused, match=r"violates PodSecurity .*restricted volume types.*hostPath"):
         api.create(pod_of(name), shared_namespace, dry_run=True)
+
+
+@pytest.mark.parametrize("name", [*KINDS, "ours"])
+def test_the_restricted_profile_admits_pods_of_a_fabric(api: Api, shared_namespace: str, name: str) -> None:
+    spec = pod_with(jobset(name, KINDS.get(name, "gb200"), {"fabrics": {"ours": CUSTOM}}))
+    made = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+    api.create(made, shared_namespace, dry_run=True)
