@@ -11,6 +11,7 @@ import typer
 from halcyon.commands.main import LOCAL, Defaults, Device, Document, Overrides, app
 from halcyon_api.ends import ExitCode
 from halcyon_cli import commands
+from halcyon_cli.commands.hosts import launch, slurm
 
 
 @app.command(rich_help_panel=LOCAL)
@@ -73,6 +74,8 @@ def sweep(
     raise typer.Exit(0 if complete else 1)
 
 
+for command in (slurm, launch):
+    app.command(rich_help_panel=LOCAL)(command)
 commands.register(app, panel="In a cluster", local=LOCAL)
 
 if __name__ == "__main__":

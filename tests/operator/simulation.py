@@ -25,7 +25,7 @@ from halcyon_operator.observe.memory import PodEndings
 from halcyon_operator.observe.node_notices import NodeNotices
 from halcyon_operator.observe.observer import Observer
 from halcyon_operator.observe.pod_events import PodEvents
-from halcyon_operator.observe.trainers import ReportReading
+from halcyon_operator.observe.reports import ReportReading
 from halcyon_operator.run.controller import Controller
 from halcyon_operator.run.health import WriteWatch
 from halcyon_operator.run.metrics import Metrics

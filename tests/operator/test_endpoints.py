@@ -16,7 +16,7 @@ from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.model.settings import endpoint_refusal, normal
 from halcyon_operator.model.views import HeadFound, HeadReading, HeadUnreachable
 from halcyon_operator.observe.checkpoints import Checkpoints
-from halcyon_operator.observe.trainers import parse_report
+from halcyon_operator.observe.reports import parse_report
 from halcyon_operator.run.metrics import Metrics
 from tests.operator.builders import at, head, jobset, observed, pod, run
 from tests.operator.simulation import SimulatedCluster

@@ -14,7 +14,7 @@ from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.kube.client import ApiError, KubernetesApi
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model.decision import Deletion
-from halcyon_operator.observe.trainers import parse_report
+from halcyon_operator.observe.reports import parse_report
 from tests.document_changes import changed
 from tests.operator.builders import at, deleted, disrupted, ended, jobset, observed, pod, report, rfc, run, termination
 from tests.operator.test_follow import BASE, ENTRY, after

@@ -40,8 +40,9 @@ from halcyon_operator.observe.jobsets import parse_jobset, parse_object
 from halcyon_operator.observe.memory import OwnJobSets, PodEndings, SeenDeletions
 from halcyon_operator.observe.node_notices import NodeNotices
 from halcyon_operator.observe.pod_events import PodEvents
+from halcyon_operator.observe.reports import ReportReading
 from halcyon_operator.observe.runs import LONGEST_CHAIN, parse_prerequisite, parse_run_view
-from halcyon_operator.observe.trainers import Polls, ReportReading
+from halcyon_operator.observe.trainers import Polls
 from halcyon_operator.observe.watch_cache import SeenJobSet, SeenPod, WatchCache
 from halcyon_operator.observe.workloads import Workloads
 

@@ -211,7 +211,7 @@ def _ending(
         at=at,
         ended=ended,
         exit_code=exit_code if exit_code is not None and 0 <= exit_code <= 255 else None,
-        report=_report(terminated.get("message"), group),
+        report=parse_termination(terminated.get("message"), group),
         message=message,
         evicted=(text(status.get("message")) or "Evicted")
         if status.get("reason") == "Evicted" and trouble != "rejected"
@@ -264,7 +264,7 @@ def _troubles(
         # A pod that was deleted before its container was created has the same reason, and no time.
         add("disrupted", at, *by_runtime)
     elif terminated:
-        report = _report(terminated.get("message"), _group(metadata))
+        report = parse_termination(terminated.get("message"), _group(metadata))
         add("exited", at, *((report.message,) if report else by_runtime))
     else:
         first = _init_container(document)
@@ -282,7 +282,7 @@ def _unready_at(status: dict[str, object]) -> datetime | None:
     return None if before else at
 
 
-def _report(message: object, group: ProcessGroup) -> TerminationReport | None:
+def parse_termination(message: object, group: ProcessGroup) -> TerminationReport | None:
     """The trainer's termination report, unless it is damaged or of another process group."""
     if not isinstance(message, str) or len(message) > TERMINATION_MESSAGE_LIMIT:
         return None

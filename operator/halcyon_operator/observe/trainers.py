@@ -13,25 +13,20 @@ imports its libraries, is polled every second at first. At most `MAX_AT_ONCE` re
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import cast
 
 import aiohttp
 from prometheus_client import Counter
-from pydantic import ValidationError
 
 from halcyon_api.post_requests import SAVE_PATH
-from halcyon_api.status.progress import ProgressReport
 from halcyon_operator.kube.tasks import cancelled
 from halcyon_operator.model.decision import SaveAsk
 from halcyon_operator.model.recent import Recent
-from halcyon_operator.model.untrusted import LARGEST_EXACT, mapping
 from halcyon_operator.model.views import PodView, ProcessGroup, RunKey
-from halcyon_operator.observe.pods import largest_claim
+from halcyon_operator.observe.reports import MAX_REPORT_BYTES, ReportReading, parse_report
 
 TIMEOUT_SECONDS = 2.0
-MAX_REPORT_BYTES = 65_536
 PATIENCE_SECONDS = 0.25
 """How long a reconcile waits for a trainer that answered the last time."""
 REFUSED_PAUSE_SECONDS = 1.0
@@ -40,51 +35,6 @@ FIRST_PAUSE_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 60.0
 MAX_AT_ONCE = 32
 MAX_REMEMBERED = 8192
-
-
-@dataclass(frozen=True)
-class ReportReading:
-    """The report, or the reason why there is none."""
-
-    report: ProgressReport | None = None
-    problem: str = ""
-
-
-def _names(schema: object) -> Iterator[str]:
-    """Names of all fields of a schema, recursively."""
-    if isinstance(schema, dict):
-        found = cast("dict[str, object]", schema)
-        yield from mapping(found.get("properties"))
-        for child in found.values():
-            yield from _names(child)
-
-
-_FIELDS = frozenset(_names(ProgressReport.model_json_schema(by_alias=True)))
-"""The only names of a report that an error message repeats; other text in a report is untrusted."""
-
-
-def parse_report(body: bytes, run: str, group: ProcessGroup) -> ReportReading:
-    """The report in an answer. Never raises."""
-    try:
-        report = ProgressReport.model_validate_json(body, by_alias=True, by_name=False)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(str(part) for part in fault["loc"] if isinstance(part, int) or part in _FIELDS) or "document"
-        return ReportReading(problem=f"its report is not valid: {where} ({fault['type']})")
-    if report.run != run or (report.attempt, report.restart) != group:
-        whose = "this" if report.run == run else "another"
-        return ReportReading(
-            problem=f"the address answers for attempt {report.attempt}, restart {report.restart} of {whose} run"
-        )
-    ends = report.ends_in_place or ()
-    numbers = (*report.progress.counts, report.resumed_step or 0, report.in_place)
-    numbers += tuple(max(end.number, end.process, end.step) for end in ends)
-    numbers += tuple(largest_claim(end.report) for end in ends if end.report is not None)
-    return (
-        ReportReading(report)
-        if max(numbers) <= LARGEST_EXACT
-        else ReportReading(problem="its report has numbers that are too large")
-    )
 
 
 class Trainers:

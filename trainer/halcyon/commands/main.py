@@ -16,12 +16,10 @@ import typer
 from halcyon.commands import checkpoints, data, dial, models, profile, samples, serve, show, texts, tokenizer
 from halcyon.commands.errors import OneSentence, console, replace_unencodable, report_errors, report_root_errors
 from halcyon.commands.eval import evaluate_tasks
-from halcyon.commands.launch import launch
 from halcyon.commands.options import Defaults, Device, Document, Endpoint, Json, Overrides, Region, print_json, resolved
 from halcyon.commands.plan import plan
 from halcyon.commands.prove import prove
 from halcyon.commands.replay import replay
-from halcyon.commands.slurm import slurm
 from halcyon.commands.terminal import match_terminal
 from halcyon.commands.typed import typed_command
 from halcyon.commands.views.tables import FittedTable
@@ -151,21 +149,15 @@ def train(
         os.environ["CUDA_VISIBLE_DEVICES"] = local_devices
     if RUN_DOCUMENT not in os.environ:
         with report_errors():
-            found = member(os.environ, coordinator, processes, process)
-            if found is not None:
-                from halcyon.run.context import resolve_context
+            if (found := member(os.environ, coordinator, processes, process)) is not None:
                 from halcyon.run.on_hosts import supervise
 
                 if fresh or branch is not None or device is not None:
                     raise typer.BadParameter("--fresh, --branch and --device are for a run on one machine")
-                context = resolve_context(
-                    document,
-                    {},
-                    checkpoint_root=checkpoint_root,
-                    defaults=tuple(defaults or ()),
-                    overrides=tuple(overrides or ()),
-                )
-                supervise(context, found, compilation_cache)
+                supervise(
+                    document, found, compilation_cache, checkpoint_root=checkpoint_root,
+                    defaults=tuple(defaults or ()), overrides=tuple(overrides or ()),
+                )  # fmt: skip
     run_training(
         document,
         os.environ,
@@ -312,8 +304,6 @@ for name, command in {
     "chat": texts.chat,
     "serve": serve.serve,
     "eval": evaluate_tasks,
-    "slurm": slurm,
-    "launch": launch,
 }.items():
     app.command(name, rich_help_panel=LOCAL)(command)
 app.command("profile-here", hidden=True)(profile.profile_here)

@@ -51,8 +51,8 @@ def _of_slurm(environ: Mapping[str, str]) -> str:
     for variable, what in (("SLURM_HET_SIZE", "a heterogeneous job"), ("SLURM_ARRAY_TASK_ID", "a job array")):
         if variable in environ:
             raise BadConfiguration(f"{variable} is set, so this is part of {what}; train each run in a job of its own")
-    step = int(environ["SLURM_JOB_ID"]) * 31 + int(environ.get("SLURM_STEP_ID", 0))
-    return f"{first_host(environ['SLURM_STEP_NODELIST'])}:{_FIRST_PORT + 2 * (step % _PORTS)}"
+    port = port_of(int(environ["SLURM_JOB_ID"]), int(environ.get("SLURM_STEP_ID", 0)))
+    return f"{first_host(environ['SLURM_STEP_NODELIST'])}:{port}"
 
 
 def _of_torchrun(environ: Mapping[str, str]) -> str:
@@ -111,6 +111,11 @@ def member(
     if not host or not port.isdigit() or not 0 < int(port) < 65535:
         raise BadConfiguration(f"--coordinator: {coordinator} is not HOST:PORT with a port below 65535")
     return Member(process, processes, coordinator, local)
+
+
+def port_of(job: int, step: int) -> int:
+    """The first of the two ports of a step of SLURM, which another step seldom has at the same time."""
+    return _FIRST_PORT + 2 * ((job * 31 + step) % _PORTS)
 
 
 def first_host(nodes: str) -> str:

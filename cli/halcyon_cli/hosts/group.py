@@ -1,0 +1,248 @@
+"""The processes of one attempt: what a JobSet with its pods is in a cluster."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import count
+from typing import Literal
+
+from halcyon_api import names
+from halcyon_api.ends import FATAL_CODES, ExitCode
+from halcyon_cli.hosts.places import Places
+from halcyon_cli.hosts.process import HostProcess
+from halcyon_cli.hosts.rules import answer, ranked
+from halcyon_cli.hosts.views import Seen, ending_of, pod_of
+from halcyon_operator.decide.record.follow import JOBSET_REFUSED
+from halcyon_operator.model.decision import JobSetPlan
+from halcyon_operator.model.views import JobSetView, PodView, ProcessGroup
+
+_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 60.0
+"""Before a process is started again alone, twice as long each time."""
+_numbers = count()
+_starts = count()
+
+
+@dataclass(frozen=True)
+class Started:
+    """What a group needs of its surroundings.
+
+    Attributes:
+        places: The hosts.
+        words: The program of a process, by its index, the variables of its attempt and the coordinator.
+        clock: The time.
+        wake: Called when something happens.
+        lost: Hosts that were lost, with the number of the loss. The group adds to it.
+    """
+
+    places: Places
+    words: Callable[[int, dict[str, int], str], list[str]]
+    clock: Callable[[], datetime]
+    wake: Callable[[], None]
+    lost: dict[str, int]
+
+
+class Group:
+    """The processes of one attempt, through all restarts of it.
+
+    Args:
+        plan: The decision of the operator.
+        around: The surroundings.
+    """
+
+    def __init__(self, plan: JobSetPlan, around: Started) -> None:
+        self.plan, self._around = plan, around
+        self.uid = secrets.token_hex(8)
+        self.processes: list[HostProcess] = []
+        """All that were started, the oldest first."""
+        self.short = False
+        """Whether a process has no host."""
+        self.gone = False
+        topology = plan.spec.accelerator.resolve()
+        self._size = topology.processes
+        self._created_at = around.clock()
+        self._restarts = self._counted = 0
+        # Each restart in place takes the budget of two failures, as in a cluster (`halcyon_operator.objects.jobset`).
+        self._most = plan.remaining_restarts // 2
+        self._outcome: Literal["running", "completed", "failed"] = "running"
+        self._reason = self._message = ""
+        self._finished_at: datetime | None = None
+        self._then: Literal["go on", "restart", "fail", "delete"] = "go on"
+        self._hosts: list[str] = []
+        self._due: dict[int, datetime] = {}
+        self._ends: Counter[int] = Counter()
+        self._tries: Counter[int] = Counter()
+        self._start_all()
+
+    @property
+    def group(self) -> ProcessGroup:
+        """The present process group."""
+        return ProcessGroup(self.plan.attempt, self._restarts)
+
+    @property
+    def runs(self) -> bool:
+        """Whether a process runs."""
+        return any(one.runs for one in self.processes)
+
+    def address(self) -> str | None:
+        """Where process 0 answers over HTTP; None: nowhere yet."""
+        first = next((one for one in self._present() if one.seen.process == 0 and one.runs), None)
+        if first is None or first.port is None:
+            return None
+        return f"http://{self._coordinator.rpartition(':')[0]}:{first.port}"
+
+    def jobset(self) -> JobSetView:
+        """The group as a JobSet."""
+        run = self.plan.run
+        return JobSetView(
+            name=names.jobset_name(run.name, self.plan.attempt),
+            uid=self.uid,
+            attempt=self.plan.attempt,
+            owner_uid=run.uid,
+            deleting=self._then == "delete",
+            restarts=self._restarts,
+            restarts_counted=self._counted,
+            outcome=self._outcome,
+            failure_reason=self._reason,
+            failure_message=self._message,
+            finished_at=self._finished_at,
+            created_at=self._created_at,
+            replicas=self.plan.spec.accelerator.slices,
+            suspended=False,
+            queue="",
+            in_place=self._size > 1,
+        )
+
+    def pods(self) -> list[PodView]:
+        """The processes as pods, also those that have no host."""
+        found = [one.seen for one in self.processes]
+        if self.short and self._then == "go on":
+            placed = {one.process for one in found if one.group == self.group}
+            missing = [index for index in range(self._size) if index not in placed or index in self._due]
+            found += [Seen(-1 - index, index, "", self.group, self._around.clock()) for index in missing]
+        return [pod_of(one, self.plan.run, self.uid, self.plan.save_token) for one in found]
+
+    def delete(self) -> None:
+        """End all processes, and then be gone."""
+        self._end("delete")
+
+    def notice(self, why: str) -> None:
+        """End all processes because their hosts end or are taken away."""
+        self._end("fail", notice=why)
+
+    def tick(self) -> bool:
+        """Look at the processes, and start and end some. Returns whether anything has changed."""
+        changed = False
+        for one in self._present():
+            if one.look():
+                changed = True
+                self._ended(one)
+        for one in self.processes:
+            changed = one.look() or changed
+            one.hurry(self.plan.spec.recovery.grace_period_seconds)
+        if self._then != "go on":
+            return self._after_all() or changed
+        now = self._around.clock()
+        for index in [index for index, at in self._due.items() if now >= at]:
+            changed = self._start_again(index) or changed
+        done = [one for one in self._present() if one.seen.code == 0 and not one.runs]
+        if len(done) == self._size and self._outcome == "running":
+            self._outcome, self._finished_at, changed = "completed", now, True
+        return changed
+
+    def _present(self) -> list[HostProcess]:
+        newest = {one.seen.process: one for one in self.processes if one.seen.group == self.group}
+        return list(newest.values())
+
+    def _ranked(self) -> list[str]:
+        plan, around = self.plan, self._around
+        return ranked(around.places.hosts(), plan.avoided, plan.unpreferred, around.lost)
+
+    def _start_all(self) -> None:
+        self._hosts = self._ranked()[: self._size]
+        self._due, self._ends = {}, Counter()
+        self._coordinator = self._around.places.coordinator(self._hosts[0], next(_starts)) if self._hosts else ""
+        self.short = len(self._hosts) < self._size
+        for index in range(self._size if not self.short else 0):
+            self._start(index)
+
+    def _start_again(self, index: int) -> bool:
+        others = {host for at, host in enumerate(self._hosts) if at != index}
+        free = [host for host in self._ranked() if host not in others]
+        self.short = not free
+        if self.short:
+            return False
+        if index == 0 and free[0] != self._hosts[0]:
+            self._end("restart")  # all processes know its host by name
+            return True
+        del self._due[index]
+        self._hosts[index] = free[0]
+        self._start(index)
+        return True
+
+    def _start(self, index: int) -> None:
+        around, host, plan = self._around, self._hosts[index], self.plan
+        variables = {
+            "HALCYON_ATTEMPT": plan.attempt,
+            "HALCYON_RESTART": self._restarts,
+            "HALCYON_RESUME_STEP": plan.resume_step,
+            "HALCYON_RESTARTS_LEFT": plan.remaining_restarts,
+        }
+        command = around.places.command(host, around.words(index, variables, self._coordinator))
+        seen = Seen(next(_numbers), index, host, self.group, around.clock())
+
+        def lost(code: int, began: bool) -> str:
+            return around.places.lost(host, code, began=began)
+
+        self.processes.append(HostProcess(seen, command, plan.save_token, lost, around.clock, around.wake))
+
+    def _ended(self, one: HostProcess) -> None:
+        seen = one.seen
+        ending = ending_of(seen, self.plan.run, self.uid)
+        if seen.lost:
+            self._around.lost[seen.host] = seen.number + 1
+        if self._then != "go on" or ending is None or (seen.code == 0 and not seen.lost):
+            return
+        index = seen.process
+        match answer(ending, alone=self._size > 1, before=self._ends[index]):
+            case "replace":
+                if ending.trouble != "disrupted" and ending.exit_code != ExitCode.PREEMPTED:
+                    self._ends[index] += 1
+                pause = min(_LONGEST_PAUSE_SECONDS, _PAUSE_SECONDS * 2 ** min(self._tries[index], 6))
+                self._tries[index] += 1
+                self._due[index] = self._around.clock() + timedelta(seconds=pause)
+            case "restart":
+                self._end("restart")
+            case "restartCounted" if self._counted < self._most:
+                self._counted += 1
+                self._end("restart")
+            case _:
+                refused = ending.exit_code in FATAL_CODES
+                self._reason = JOBSET_REFUSED if refused else "ReachedMaxRestarts"
+                self._message = f"the process on {seen.host} ended with exit code {ending.exit_code}"
+                self._end("fail")
+
+    def _end(self, then: Literal["restart", "fail", "delete"], notice: str = "") -> None:
+        self._then = then
+        for one in self.processes:
+            one.end(notice)
+
+    def _after_all(self) -> bool:
+        """Do what waits for the end of all processes."""
+        if self.runs or self.gone:
+            return False
+        match self._then:
+            case "restart":
+                self._restarts += 1
+                self._then = "go on"
+                self._start_all()
+            case "fail" if self._outcome == "running":
+                self._outcome, self._finished_at = "failed", self._around.clock()
+            case "delete":
+                self.gone = True
+            case _:
+                return False
+        return True

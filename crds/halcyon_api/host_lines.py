@@ -1,0 +1,10 @@
+"""The lines of standard output in which the process of a host answers the manager of its run (`halcyon_cli.hosts`)."""
+
+PREFIX = "#halcyon "
+"""Of all of them; every other line is one of the run's log."""
+BEGAN = f"{PREFIX}began"
+"""The shell of the host was reached."""
+PORT = f"{PREFIX}port "
+"""Then the port of the trainer's telemetry."""
+REPORT = f"{PREFIX}report "
+"""Then the termination report, as JSON."""
