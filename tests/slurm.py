@@ -1,4 +1,4 @@
-"""A real SLURM of three nodes on this machine, without accounts: munge, a controller and three daemons that run jobs.
+"""A real SLURM of four nodes on this machine, without accounts: munge, a controller and four daemons that run jobs.
 
 The nodes differ in their names and ports alone, so the processes of a job share this machine's processors, as the pods
 of the development cluster do.
@@ -26,7 +26,7 @@ from halcyon_devcluster.waiting import until
 from tests.ports import free_port
 
 HOST = socket.gethostname().partition(".")[0]
-NODES = (HOST, f"{HOST}2", f"{HOST}3")
+NODES = (HOST, f"{HOST}2", f"{HOST}3", f"{HOST}4")
 """A job gets the first ones, in this order. Process 0 runs on the first node of a job, whose name the others look up."""
 _PACKAGES = (
     Requirement("slurmctld", "slurmctld"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -36,6 +37,8 @@ def ssh_server() -> Iterator[list[str]]:
         "PermitRootLogin": "prohibit-password",
         "PasswordAuthentication": "no",
     }
+    if "PYTHONPATH" in os.environ:  # of a checkout that is not installed
+        settings["SetEnv"] = f"PYTHONPATH={os.environ['PYTHONPATH']}"
     (folder / "config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
     program = shutil.which("sshd", path="/usr/sbin:/usr/bin") or "sshd"
     log = folder / "log"

@@ -18,7 +18,7 @@ from halcyon_api.local_times import local_time
 from halcyon_api.printable import harmless
 from halcyon_api.result_documents import task_title
 from halcyon_cli.history_report import labels, last_tasks, left_out, report_of, series, spread, state, together
-from halcyon_cli.report import number, span
+from halcyon_cli.report import Report, number, span
 from halcyon_cli.status_view import Facts, report_view, sparkline
 
 _WIDTH = 60
@@ -57,9 +57,8 @@ def status_view(history: History, now: float) -> RenderableType:
     return Group(Text(history.run, "bold"), facts.grid, *_damages(history))
 
 
-def history_view(history: History, now: float) -> RenderableType:
+def history_view(history: History, report: Report) -> RenderableType:
     """The report of a run: its losses, where its time went, its evaluations and its last events."""
-    report = report_of(history, now)
     facts = Facts()
     if history.origin is not None:
         facts.add("origin", history.origin.message)

@@ -89,6 +89,19 @@ def store_of_run(runs: Runs, name: str, endpoint: str | None, region: str | None
     return store_of_root(checkpoint.root, endpoint or checkpoint.endpoint, region or checkpoint.region)
 
 
+def managed_in(store: Store) -> dict[str, Any]:
+    """The run with its status that the manager of a run on hosts keeps in a root; empty: no manager did.
+
+    Raises:
+        typer.Exit: The root does not answer; the sentence is printed.
+    """
+    from halcyon.commands.errors import report_root_errors
+    from halcyon_cli.hosts.views import STATUS_KEY, document_in
+
+    with report_root_errors():
+        return document_in(store.read(STATUS_KEY).data)
+
+
 def history_in(store: Store) -> History:
     """The history in a root.
 
@@ -111,9 +124,13 @@ def history_in(store: Store) -> History:
     return found
 
 
-def history_of_root(place: str, endpoint: str | None, region: str | None) -> History:
-    """The history of the root at a place; raises as `store_of_root` and `history_in` do."""
-    return history_in(store_of_root(place, endpoint, region))
+def losses_in(store: Store) -> list[float]:
+    """The losses in the history of a root, oldest first; empty if it has none."""
+    from halcyon.commands.errors import report_root_errors
+    from halcyon.telemetry.history.reading import read_history
+
+    with report_root_errors():
+        return [row["loss"] for row in read_history(store).steps if "loss" in row]
 
 
 def sections_in(store: Store) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from halcyon.telemetry.history.background import Row
 from halcyon.telemetry.history.reading import History, read_history
 from halcyon_api.result_documents import CORE_TASKS, TaskNumbers, TaskResults
 from halcyon_api.status.run_status import parse_status
+from halcyon_cli.history_report import report_of
 from halcyon_cli.history_view import comparison_view, history_view, status_view
 from halcyon_cli.report import read_report
 from halcyon_cli.status_view import Host, fleet_view, report_view, run_view
@@ -52,7 +53,8 @@ def of_report(_: Path) -> RenderableType:
 
 
 def of_history(folder: Path) -> RenderableType:
-    return history_view(history_in(folder), 5000.0)
+    history = history_in(folder)
+    return history_view(history, report_of(history, 5000.0))
 
 
 def of_status(folder: Path) -> RenderableType:

@@ -26,14 +26,15 @@ from halcyon_cli.roots import (
     Region,
     cluster_of,
     history_in,
-    history_of_root,
     is_root,
+    managed_in,
     sections_in,
     store_of_root,
     store_of_run,
 )
 
 if TYPE_CHECKING:
+    from halcyon.host.storage.store import Store
     from halcyon.telemetry.history.reading import History
 
 
@@ -94,7 +95,7 @@ def report(
             )
         (run,) = runs
         if file is None and is_root(run):
-            _report_root(history_of_root(run, endpoint, region), svg, html, table, as_json=as_json)
+            _report_root(store_of_root(run, endpoint, region), svg, html, table, as_json=as_json)
             return
         if html is not None or table is not None:
             raise Rejected(f"--html and --csv need the checkpoint root of run {run}: halcyon report ROOT")
@@ -114,15 +115,17 @@ def report(
             write_file(draw(found), svg, "--svg")
 
 
-def _report_root(history: History, svg: Path | None, html: Path | None, table: Path | None, *, as_json: bool) -> None:
+def _report_root(store: Store, svg: Path | None, html: Path | None, table: Path | None, *, as_json: bool) -> None:
     from halcyon_cli import history_report
     from halcyon_cli.history_view import history_view
 
-    now = time.time()
+    now, history, managed = time.time(), history_in(store), managed_in(store)
+    own = read_report(history.run, parse_status(managed["status"])) if managed else None
+    found = own or history_report.report_of(history, now)
     if as_json:
-        write_json(_history_document(history, now))
+        write_json(_document(found) | history_report.document(history))
     elif str(table) != "-":
-        console().print(history_view(history, now))
+        console().print(history_view(history, found))
     if svg is not None:
         from halcyon_cli.curves import draw_curves
 

@@ -7,7 +7,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console, RenderableType
@@ -18,7 +18,20 @@ from halcyon_api.status.run_status import parse_status
 from halcyon_cli.cluster import Runs, connected
 from halcyon_cli.commands.options import Context, Namespace, Output, OutputFormat, Run
 from halcyon_cli.output import Rejected, reading, reporting_errors, say, write_json
-from halcyon_cli.roots import Endpoint, Place, Region, cluster_of, history_of_root, is_root
+from halcyon_cli.roots import (
+    Endpoint,
+    Place,
+    Region,
+    cluster_of,
+    history_in,
+    is_root,
+    losses_in,
+    managed_in,
+    store_of_root,
+)
+
+if TYPE_CHECKING:
+    from halcyon.host.storage.store import Store
 
 _ENDED = ("Succeeded", "Failed")
 _WATCH_SECONDS = 5.0
@@ -63,46 +76,88 @@ def _status_of_root(
 ) -> None:
     from rich.live import Live
 
-    from halcyon_cli import history_report
-    from halcyon_cli.history_view import status_view
-
-    history = history_of_root(place, endpoint, region)
+    store = store_of_root(place, endpoint, region)
     if output is not None:
-        found = history_report.document(history)
-        found["damages"] = found.pop("history")["damages"]
-        write_json({"run": history.run, "state": history_report.state(history, time.time()), **found})
-    elif not watch:
-        console().print(status_view(history, time.time()))
-    else:
-        with (
-            Live(status_view(history, time.time()), console=Console(), auto_refresh=False) as live,
-            contextlib.suppress(KeyboardInterrupt),
-        ):
-            while not history.groups[-1].ended:
-                time.sleep(_WATCH_SECONDS)
-                history = history_of_root(place, endpoint, region)
-                live.update(status_view(history, time.time()), refresh=True)
+        write_json(_document_in(store))
+        return
+    view, ended = _view_in(store)
+    if not watch:
+        console().print(view)
+        return
+    with Live(view, console=Console(), auto_refresh=False) as live, contextlib.suppress(KeyboardInterrupt):
+        while not ended:
+            time.sleep(_WATCH_SECONDS)
+            view, ended = _view_in(store)
+            live.update(view, refresh=True)
+
+
+def _document_in(store: Store) -> dict[str, Any]:
+    """What a root says about its run: the status if a manager keeps one there, else the history."""
+    from halcyon_cli import history_report
+
+    if managed := managed_in(store):
+        return _summary(managed)
+    history = history_in(store)
+    found = history_report.document(history)
+    found["damages"] = found.pop("history")["damages"]
+    return {"run": history.run, "state": history_report.state(history, time.time()), **found}
+
+
+def _view_in(store: Store) -> tuple[RenderableType, bool]:
+    """The view of the run in a root, and whether it has ended."""
+    from halcyon_cli.history_view import status_view
+    from halcyon_cli.status_view import run_view
+
+    if not (managed := managed_in(store)):
+        history = history_in(store)
+        return status_view(history, time.time()), bool(history.groups[-1].ended)
+    found = parse_status(managed.get("status"))
+    view = run_view(managed["metadata"]["name"], found, None, (), losses_in(store), datetime.now(UTC))
+    return view, found.phase in _ENDED
 
 
 def top(
+    roots: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ROOT]...", help="Roots of runs on hosts. Default: the runs in the cluster."),
+    ] = None,
     namespace: Namespace = None,
     context: Context = None,
     everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="The runs of all namespaces.")] = False,
     output: Output = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
 ) -> None:
     """Show all runs, one line each."""
+    with contextlib.ExitStack() as held:
+        if roots:
+            held.enter_context(reporting_errors())
+            found = [_managed(place, endpoint, region) for place in roots]
+        else:
+            found = held.enter_context(connected(context, namespace)).list(everywhere=everywhere)
+        _print_runs(found, output)
+
+
+def _managed(place: str, endpoint: str | None, region: str | None) -> dict[str, Any]:
+    found = managed_in(store_of_root(place, endpoint, region))
+    if not found:
+        raise Rejected(
+            f"{place} has no status, which `halcyon slurm` and `halcyon launch` write; halcyon status shows its history"
+        )
+    return found
+
+
+def _print_runs(found: list[dict[str, Any]], output: OutputFormat | None) -> None:
     from halcyon_cli.status_view import fleet_view
 
-    with connected(context, namespace) as runs:
-        found = runs.list(everywhere=everywhere)
-        if output is not None:
-            write_json([_summary(run) for run in found])
-            return
-        rows = [
-            (run["metadata"].get("namespace", ""), run["metadata"]["name"], parse_status(run.get("status")))
-            for run in found
-        ]
-        console().print(fleet_view(rows, datetime.now(UTC)))
+    if output is not None:
+        write_json([_summary(run) for run in found])
+        return
+    rows = [
+        (run["metadata"].get("namespace", ""), run["metadata"]["name"], parse_status(run.get("status")))
+        for run in found
+    ]
+    console().print(fleet_view(rows, datetime.now(UTC)))
 
 
 def logs(

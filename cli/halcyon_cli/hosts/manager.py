@@ -16,7 +16,6 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from halcyon.host.errors import BadConfiguration
 from halcyon.host.storage.failures import StoreFailure
@@ -30,7 +29,7 @@ from halcyon_api.training_run import TrainingRun
 from halcyon_cli.hosts.group import Group, Started
 from halcyon_cli.hosts.places import Places
 from halcyon_cli.hosts.rules import resumed
-from halcyon_cli.hosts.views import run_view, settings_for, written
+from halcyon_cli.hosts.views import STATUS_KEY, document_in, run_view, settings_for, written
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.decide.record.status_writes import status_document
 from halcyon_operator.model.decision import Decision, JobSetPlan, SaveAsk
@@ -40,8 +39,6 @@ from halcyon_operator.model.untrusted import stamp
 from halcyon_operator.model.views import HeadAbsent, HeadFound, HeadReading, HeadUnreachable, Observed
 from halcyon_operator.observe.reports import MAX_REPORT_BYTES, ReportReading, parse_report
 
-STATUS_KEY = "status.json"
-"""The run with its status, in its checkpoint root."""
 _STORE_SECONDS, _HTTP_SECONDS, _POLL_SECONDS = 20.0, 2.0, 0.2
 _RETRY_SECONDS, _IDLE_SECONDS = 5.0, 20.0
 _LONG_SECONDS = 60.0
@@ -89,7 +86,7 @@ class Manager:
         self._signals: list[int] = []
         self._leaving = self._back = False
         found = self._store.read(STATUS_KEY)
-        self._generation, self._view = found.generation, run_view(run, _parsed(found.data))
+        self._generation, self._view = found.generation, run_view(run, document_in(found.data))
         status = self._view.status
         if by_user and status.holds("Stalled"):
             self._view = replace(self._view, restart_request=f"started at {stamp(clock())}")
@@ -160,7 +157,8 @@ class Manager:
         status, group = self._view.status, self._group
         if status.phase in AT_REST and not (group is not None and group.runs):
             ready = status.condition("Ready")
-            say(f"{status.phase}: {ready.message if ready is not None else ''}")
+            if ready is not None and not decision.events:
+                say(f"{status.phase}: {ready.message}")
             return _exit_code(status)
         if group is None and self._places.has_queue and status.phase == "Restarting" and again > _LONG_SECONDS:
             self._leave(f"the next attempt follows in {again:.0f} s")
@@ -255,15 +253,6 @@ class Manager:
             _http.open(request, timeout=_HTTP_SECONDS).close()
         except (OSError, ValueError) as error:
             say(f"process 0 does not take the request for a checkpoint: {error}")
-
-
-def _parsed(data: bytes | None) -> dict[str, Any]:
-    """The document that a manager has written before; empty if there is none, or if it is damaged."""
-    try:
-        found = json.loads(data or b"{}")
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _exit_code(status: TrainingRunStatus) -> int:

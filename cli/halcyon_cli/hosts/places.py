@@ -116,8 +116,8 @@ class Slurm:
         return ["srun", *step, "sh", "-c", f"echo '{BEGAN}'; exec {shlex.join(words)}"]
 
     def lost(self, host: str, code: int, *, began: bool) -> str:
-        """By the nodes that the job still has."""
-        if code != 0 and host not in self.hosts():
+        """By the nodes that the job still has: srun ends with 0 when a node fails."""
+        if host not in self.hosts():
             return "SLURM has taken the node from the job"
         return "" if began or code == 0 else f"srun could not start a process (exit code {code})"
 

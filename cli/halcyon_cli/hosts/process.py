@@ -102,13 +102,14 @@ class HostProcess:
             self._input.close()
 
     def _read(self) -> None:
-        for line in cast("IO[bytes]", self._popen.stdout):
-            if line.startswith(PREFIX.encode()):
-                self._hear(line.decode(errors="replace").rstrip("\n"))
-            else:
-                with _writing:
-                    sys.stdout.buffer.write(line)
-                    sys.stdout.buffer.flush()
+        with cast("IO[bytes]", self._popen.stdout) as lines:
+            for line in lines:
+                if line.startswith(PREFIX.encode()):
+                    self._hear(line.decode(errors="replace").rstrip("\n"))
+                else:
+                    with _writing:
+                        sys.stdout.buffer.write(line)
+                        sys.stdout.buffer.flush()
         self._wake()
 
     def _hear(self, line: str) -> None:
@@ -116,6 +117,6 @@ class HostProcess:
             self._began = self._clock()
         elif line.startswith(REPORT):
             self._report = line.removeprefix(REPORT)[: TERMINATION_MESSAGE_LIMIT + 1]
-        elif line.startswith(PORT) and line.removeprefix(PORT).isdecimal():
-            self.port = int(line.removeprefix(PORT)[:5])
+        elif line.startswith(PORT) and (port := line.removeprefix(PORT)[:6]).isdecimal() and int(port) < 2**16:
+            self.port = int(port)
         self._wake()

@@ -17,6 +17,9 @@ from halcyon_operator.model.settings import Settings, parse_settings
 from halcyon_operator.model.views import PodEnding, PodView, ProcessGroup, ProcessIndex, RunView
 from halcyon_operator.observe.pods import parse_termination
 
+STATUS_KEY = "status.json"
+"""The run with its status, in its checkpoint root."""
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -181,3 +184,12 @@ def process_index(one: Seen, run: RunView) -> ProcessIndex:
 
 def _name(one: Seen, run: RunView) -> str:
     return names.hostname(run.name, one.group.attempt, *process_index(one, run))
+
+
+def document_in(data: bytes | None) -> dict[str, Any]:
+    """The document that a manager has written; empty if there is none, or if it is damaged."""
+    try:
+        found = json.loads(data or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) and isinstance(found.get("metadata"), dict) else {}

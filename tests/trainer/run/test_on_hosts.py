@@ -15,7 +15,6 @@ import yaml
 
 from halcyon.host.errors import BadConfiguration
 from halcyon.host.launchers import Member
-from halcyon.run.context import resolve_context
 from halcyon.run.on_hosts import supervise
 from halcyon_api.ends import ExitCode
 from tests.ports import free_port
@@ -104,7 +103,7 @@ def test_a_document_that_cannot_run_so_gets_one_sentence(
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(document))
     with pytest.raises(BadConfiguration) as error:
-        supervise(resolve_context(path, {}), Member(0, 2, "localhost:9000"), None)
+        supervise(path, Member(0, 2, "localhost:9000"), None)
     assert sentence in str(error.value)
 
 
@@ -112,7 +111,7 @@ def test_a_name_without_an_address_is_one_sentence_at_once(tmp_path: Path) -> No
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(run_document(tmp_path / "root")))
     with pytest.raises(BadConfiguration) as error:
-        supervise(resolve_context(path, {}), Member(0, 2, "nowhere.invalid:9000"), None)
+        supervise(path, Member(0, 2, "nowhere.invalid:9000"), None)
     assert "--coordinator: this machine finds no address of nowhere.invalid" in str(error.value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,8 +12,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from halcyon_api.ends import ExitCode
+from halcyon_api.status.run_status import TrainingRunStatus, parse_status
+from halcyon_cli.hosts.views import STATUS_KEY
+from halcyon_cli.main import app
 from tests.ports import free_port
 from tests.ssh import ssh_server
 from tests.trainer.run.test_on_hosts import named
@@ -31,7 +36,7 @@ def options() -> Iterator[list[str]]:
 
 def launched(document: Path, options: list[str]) -> Process:
     """The launcher, whose output is that of both hosts."""
-    command = (sys.executable, "-m", "halcyon.commands.main", "launch", str(document), "--hosts=127.0.0.1,127.0.0.2")
+    command = (sys.executable, "-m", "halcyon_cli.main", "launch", str(document), "--hosts=127.0.0.1,127.0.0.2")
     popen = subprocess.Popen(
         [*command, f"--coordinator=localhost:{free_port()}", "--", *options],
         stdout=subprocess.PIPE,
@@ -44,11 +49,15 @@ def launched(document: Path, options: list[str]) -> Process:
     return found
 
 
-def supervisor(process: Process, index: int) -> int:
-    """The process id of the supervisor of a host."""
-    trainer = next(one["processId"] for one in reversed(named(process, "start")) if one["process"] == index)
+def supervisor_of(trainer: int) -> int:
+    """The process id of the supervisor of a trainer."""
     status = Path(f"/proc/{trainer}/status").read_text().splitlines()
     return int(next(line.split()[1] for line in status if line.startswith("PPid:")))
+
+
+def status_of(root: Path) -> TrainingRunStatus:
+    """What the launcher has written into the root."""
+    return parse_status(json.loads((root / STATUS_KEY).read_text())["status"])
 
 
 def test_a_lost_host_takes_its_place_again_and_a_notice_saves_on_all(options: list[str], tmp_path: Path) -> None:
@@ -59,7 +68,8 @@ def test_a_lost_host_takes_its_place_again_and_a_notice_saves_on_all(options: li
     first = launched(path, options)
     try:
         first.wait_for(lambda _: any(one["step"] >= 8 for one in named(first, "step")))
-        os.kill(supervisor(first, 1), signal.SIGKILL)
+        trainer = next(one["processId"] for one in reversed(named(first, "start")) if one["process"] == 1)
+        os.kill(supervisor_of(trainer), signal.SIGKILL)
         first.wait_for(lambda _: len(named(first, "restored")) == 2)
         began = named(first, "restored")[1]
         assert (began["start"], began["step"] > 0) == ("1", True), "the other host's supervisor has stayed"
@@ -73,6 +83,15 @@ def test_a_lost_host_takes_its_place_again_and_a_notice_saves_on_all(options: li
         assert second.wait() == ExitCode.DONE, second.output_tail()
     finally:
         second.popen.kill()
+    status = status_of(tmp_path / "hosts" / "root")
+    assert (status.phase, status.attempt) == ("Succeeded", 2)
+    causes = [(one.attempt, one.in_place, one.cause) for one in status.history]
+    assert causes == [(1, 0, "failed"), (1, 1, "preempted"), (2, 0, "completed")]
+    assert (status.restarts.total, status.restarts.in_place, status.failures_without_checkpoint) == (2, 1, 0)
+    assert status.goodput is not None
+    assert status.goodput.seconds.productive_step > 0
+    report = CliRunner().invoke(app, ["report", str(path), "--json"])
+    assert len(json.loads(report.stdout)["processGroups"]) == 3, "those of the status"
     (again,) = named(second, "restored")
     assert (again["start"], again["step"]) == ("2", max(one["step"] for one in named(first, "preempted")))
     for process in (first, second):
@@ -82,10 +101,15 @@ def test_a_lost_host_takes_its_place_again_and_a_notice_saves_on_all(options: li
     assert losses == start_processes(reference, tmp_path / "pods").ended().leader.losses()
 
 
-def test_a_host_that_ssh_does_not_reach_ends_the_run_with_the_words_of_ssh(options: list[str], tmp_path: Path) -> None:
+def test_a_host_that_ssh_does_not_reach_is_rejected_until_the_user_ends_the_run(
+    options: list[str], tmp_path: Path
+) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(run_document(tmp_path / "root")))
     process = launched(path, ["-p", "1", *options[2:]])
-    assert process.wait() == 255
-    assert "Connection refused" in process.output_tail()
-    assert "host 127.0.0.2 is lost (exit code 255), and is started again" in process.output_tail()
+    process.wait_for(lambda _: any("PodsRejected" in line for line in process.noise))
+    process.popen.send_signal(signal.SIGTERM)
+    assert process.wait() == ExitCode.PREEMPTED
+    assert "Connection refused" in process.output_tail(), "the words of ssh"
+    (first, *_) = status_of(tmp_path / "root").history
+    assert (first.cause, "ssh did not reach it (exit code 255)" in (first.message or "")) == ("rejected", True)
