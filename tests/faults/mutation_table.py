@@ -407,6 +407,11 @@ _BY_ROW: dict[str, tuple[Mutation, ...]] = {
             ("checkpoint/rollback.py", "if entry.step <= self.audited)", "if True)"),
         ),
         _mutation(
+            "a process whose devices compute other bits trains",
+            "tests/trainer/run/test_own_work.py::test_a_process_with_other_bits_ends_the_run_before_its_first_step",
+            ("run/trust.py", "if finding is not None:", "if False:"),
+        ),
+        _mutation(
             "an audit computes the same rows on the same device twice",
             "tests/trainer/step/test_audit.py::test_a_device_with_wrong_products_is_named_before_the_sum",
             ("step/audit.py", "jnp.roll(parted, shift, axis=1)", "parted"),

@@ -161,6 +161,7 @@ class RecoverySpec(ApiModel):
     bad_nodes: BadNodesSpec = Field(default_factory=BadNodesSpec)
     """When a node is avoided."""
     straggler: StragglerSpec | None = None
-    """When a process is slow. Default: the defaults of its members."""
+    """When a process is slow. If set, the devices are also measured before the first step. Default: the defaults of its
+    members."""
     audit: AuditSpec | None = None
     """Audits of the devices while the run trains. Default: none."""

@@ -582,6 +582,14 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
         path="file:///checkpoints/diagnostics/hung-3.1-0.txt",
         stacks="Thread 0x1",
     )
+    scene.reporter.event(
+        "devices",
+        flops=1,
+        memory_bandwidth=2,
+        host_bandwidth=3,
+        promised_flops=4,
+        promised_memory_bandwidth=5,
+    )
     scene.reporter.event("collective", Measured("all-reduce", "all", 8, 2**20, 0.001, {}), promised=9e11)
     scene.reporter.warning("the compiled programs could not be published")
     scene.reporter.event(

@@ -7,6 +7,7 @@ still for a part of the time counts by this part, and only after twice as many i
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,6 +18,31 @@ _MEAN = 8
 """Measurements in a mean."""
 
 
+LEAST_SHARE = 0.4
+"""Share of its nominal speed that a device of a healthy host reaches in a large product or a large copy. Most reach 0.6
+to 0.9 (docs/performance.md).
+"""
+
+
+def slow_at_start(seconds: np.ndarray, promised: Sequence[float], factor: float) -> tuple[int, float] | None:
+    """The slowest process, with its time as a multiple of the median of all or, if that is more, of the longest that
+    its hardware may take, times `factor`. None: no multiple is above `factor`.
+
+    Args:
+        seconds: Of each measurement: [process, measurement].
+        promised: Seconds of each measurement at the nominal speed; infinite: not known.
+        factor: ``spec.recovery.straggler.factor``.
+    """
+    ratios = np.maximum(_ratios(seconds), factor * LEAST_SHARE * seconds / promised).max(1)
+    process = int(np.argmax(ratios))
+    return (process, float(ratios[process])) if ratios[process] > factor else None
+
+
+def _ratios(seconds: np.ndarray) -> np.ndarray:
+    """The times as multiples of their lower median along the first axis."""
+    return seconds / np.sort(seconds, axis=0)[(len(seconds) - 1) // 2]
+
+
 def slower(seconds: np.ndarray, factor: float) -> dict[int, float]:
     """Those that take more than a multiple of the median, each with its multiple. Of an even number, the lower median
     counts: half of them may be slow.
@@ -25,7 +51,7 @@ def slower(seconds: np.ndarray, factor: float) -> dict[int, float]:
         seconds: [one].
         factor: The multiple.
     """
-    ratios = seconds / np.sort(seconds)[(len(seconds) - 1) // 2]
+    ratios = _ratios(seconds)
     return {int(one): float(ratios[one]) for one in np.flatnonzero(ratios > factor)}
 
 
@@ -35,10 +61,11 @@ class StragglerRule:
     Args:
         spec: ``spec.recovery.straggler``.
         processes: Number of processes.
+        at_start: The process that was slow before the first step. It is until there are enough measurements.
     """
 
-    def __init__(self, spec: StragglerSpec, processes: int) -> None:
-        self._spec = spec
+    def __init__(self, spec: StragglerSpec, processes: int, at_start: SlowProcess | None = None) -> None:
+        self._spec, self._at_start, self._number = spec, at_start, 0
         self._last: deque[np.ndarray] = deque(maxlen=_MEAN)
         self._since, self._times = np.zeros(processes), np.zeros(processes)
         """For each process, the step since which it is slow, and its measurements since then."""
@@ -51,6 +78,7 @@ class StragglerRule:
             seconds: Seconds of each process: [process].
         """
         self._last.append(seconds)
+        self._number += 1
         mean = np.mean(self._last, axis=0)
         if len(mean) < 2:
             return None
@@ -62,5 +90,5 @@ class StragglerRule:
         named = (self._times >= 2 * _MEAN) & (step - self._since >= self._spec.for_steps)
         process = int(np.argmax(named * ratios))
         if not named[process]:
-            return None
+            return self._at_start if self._number < 2 * _MEAN else None
         return SlowProcess(process=process, step=step, ratio=round(float(ratios[process]), 2))

@@ -31,6 +31,7 @@ from halcyon.step.audit import product_words
 from halcyon.step.objectives.objective import Batch
 from halcyon.step.state import TrainState
 from halcyon_api.spec.recovery import StragglerSpec
+from halcyon_api.status.progress import SlowProcess
 
 _SPACING = 256
 """Pause between two measurements, as a multiple of the time of the longest product."""
@@ -54,12 +55,14 @@ class OwnWork(Callback):
         place: The run and its processes.
         lifeline: The connection to the others.
         programs: The programs of the run, beside whose steps the product is compiled.
+        at_start: The process that was slow before the first step.
     """
 
-    def __init__(self, place: Place, lifeline: Lifeline, programs: Programs) -> None:
+    def __init__(self, place: Place, lifeline: Lifeline, programs: Programs, at_start: SlowProcess | None) -> None:
         self._processes, self._reporter = place.processes, place.reporter
         self._lifeline, self._programs = lifeline, programs
-        self._rule = StragglerRule(place.spec.recovery.straggler or StragglerSpec(), self._processes.process_count)
+        spec = place.spec.recovery.straggler or StragglerSpec()
+        self._rule = StragglerRule(spec, self._processes.process_count, at_start)
         self._product: Callable[[jax.Array], jax.Array] | None = None
         self._devices, self._size = jax.local_devices(), _PRODUCTS
         if jax.default_backend() == "cpu":

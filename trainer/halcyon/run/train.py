@@ -47,6 +47,7 @@ from halcyon.run.recorded_tuning import RunChoice
 from halcyon.run.replay import Replay, rounded
 from halcyon.run.setup import Setup
 from halcyon.run.spare import Spare
+from halcyon.run.trust import check_devices
 from halcyon.step.batch_source import BuildBatchSource, dataset_batches
 from halcyon.step.batches_override import BatchesOverride
 from halcyon.step.in_step import InStep
@@ -174,6 +175,7 @@ def train(
             spec = place.spec
         program = build_program(spec, vocabulary, mesh, in_step, overrides)
         reporter.event("determinism", program.determinism_in_effect)
+        slow = check_devices(place, program)
         programs = Programs(program, background, KeptPrograms(place, program, cache))
         programs.start_for(build_schedule(spec.trainer), context.resume_step)
         if not wait_together(processes, notice, lambda seconds: not wait(starting, seconds).not_done):
@@ -204,7 +206,7 @@ def train(
         if context.link is not None:
             callbacks.append(Spare(context.link))
         if processes.lifeline is not None:
-            callbacks.append(OwnWork(place, processes.lifeline, programs))
+            callbacks.append(OwnWork(place, processes.lifeline, programs, slow))
         callbacks.extend(features_of(setup))  # one by one: if one fails, those before it are closed
         checkpointer.opened()
         choice.keep()

@@ -20,7 +20,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from halcyon.models.parameters import split
 from halcyon.step.objectives.objective import Batch
@@ -54,6 +54,11 @@ class Finding:
     devices: tuple[int, ...]
     certain: bool
 
+    def processes(self, mesh: Mesh) -> tuple[int, ...]:
+        """The processes that have the devices."""
+        devices = mesh.devices.flat
+        return tuple(sorted({devices[position].process_index for position in self.devices}))
+
 
 class Audit:
     """The audit of a program.
@@ -86,28 +91,8 @@ class Audit:
         return None if found is None else Finding("gradient", self._flat(found[0], self._along), found[1])
 
     def products(self) -> Finding | None:
-        """Multiply the same matrices on each device. A collective, which needs no state."""
-        names = self._mesh.axis_names
-        side = _SIDE_ON_CPU if self._mesh.devices.flat[0].platform == "cpu" else _SIDE
-
-        def audit_products(seeds: jax.Array) -> jax.Array:
-            return product_words(seeds, side).reshape(*(1,) * len(names), -1)
-
-        sharded = jax.shard_map(
-            audit_products,
-            mesh=self._mesh,
-            in_specs=PartitionSpec(),
-            out_specs=PartitionSpec(*names),
-            check_vma=False,
-        )
-        whole = NamedSharding(self._mesh, PartitionSpec())
-        # The seeds are an argument: the compiler would compute the products of constants itself, on one machine.
-        seeds = jax.device_put(np.arange(1, 1 + _PRODUCTS, dtype=np.uint32), whole)
-        # On GPUs each process compiles for itself, and could choose another kernel without the options of a step.
-        compiled = self._compile(jax.jit(sharded, out_shardings=whole).lower(seeds), "jit_audit_products")
-        words = np.asarray(jax.device_get(compiled(seeds)))
-        found = wrong_copies(words.reshape(-1, 1, words.shape[-1]))
-        return None if found is None else Finding("products", tuple(np.flatnonzero(found[0]).tolist()), found[1])
+        """See `compare_products`."""
+        return compare_products(self._mesh, self._compile)
 
     def state(self, state: TrainState) -> Finding | None:
         """Compare the copies of a state. A collective."""
@@ -209,6 +194,32 @@ class Audit:
         axes = [self._mesh.axis_names.index(name) for name in along]
         positions = _parted(np.arange(self._mesh.size).reshape(*self._mesh.devices.shape, 1), axes)[..., 0]
         return tuple(sorted(int(position) for position in positions[wrong]))
+
+
+def compare_products(mesh: Mesh, compiled: Callable[[jax.stages.Lowered, str], jax.stages.Compiled]) -> Finding | None:
+    """Multiply the same matrices on each device. A collective, which needs no state.
+
+    Args:
+        mesh: The mesh of the run.
+        compiled: See `Audit`.
+    """
+    names = mesh.axis_names
+    side = _SIDE_ON_CPU if mesh.devices.flat[0].platform == "cpu" else _SIDE
+
+    def audit_products(seeds: jax.Array) -> jax.Array:
+        return product_words(seeds, side).reshape(*(1,) * len(names), -1)
+
+    sharded = jax.shard_map(
+        audit_products, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(*names), check_vma=False
+    )
+    whole = NamedSharding(mesh, PartitionSpec())
+    # The seeds are an argument: the compiler would compute the products of constants itself, on one machine.
+    seeds = jax.device_put(np.arange(1, 1 + _PRODUCTS, dtype=np.uint32), whole)
+    # On GPUs each process compiles for itself, and could choose another kernel without the options of a step.
+    words = compiled(jax.jit(sharded, out_shardings=whole).lower(seeds), "jit_audit_products")(seeds)
+    words = np.asarray(jax.device_get(words))
+    found = wrong_copies(words.reshape(-1, 1, words.shape[-1]))
+    return None if found is None else Finding("products", tuple(np.flatnonzero(found[0]).tolist()), found[1])
 
 
 def digest(tree: Any) -> jax.Array:

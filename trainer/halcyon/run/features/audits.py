@@ -101,8 +101,7 @@ class Audits(Callback):
             self._suspect(step, finding)
 
     def _suspect(self, step: int, finding: Finding) -> None:
-        devices = self._program.mesh.devices.flat
-        processes = tuple(sorted({devices[position].process_index for position in finding.devices}))
+        processes = finding.processes(self._program.mesh)
         found = sentence(step, finding, processes)
         self._place.reporter.event("corrupted", step=step, processes=processes, message=found)
         if self._spec.on_mismatch == "report":

@@ -112,6 +112,21 @@ STARTING = (
         },
     ),
     Event(
+        "devices",
+        "The devices of the process were measured before the first step (`recovery.straggler`).",
+        {
+            "flops": "Operations of a matrix product in a second, on a device; of a CPU, in float32.",
+            "memoryBandwidth": "Bytes in a second that it reads and writes in its memory.",
+            "hostBandwidth": "Bytes in a second that it copies from its host; absent for a CPU.",
+            "promisedFlops": "Operations by the hardware table; absent if it has no figure.",
+            "promisedMemoryBandwidth": "Bytes of its memory by the same table.",
+        },
+        every_process=True,
+        words=lambda of: (
+            f"a device computes {of['flops'] / 1e12:.2f} TFLOP/s and moves {of['memory_bandwidth'] / 1e9:.0f} GB/s"
+        ),
+    ),
+    Event(
         "restored",
         "The state is ready: newly built, or restored from a checkpoint.",
         {
