@@ -129,17 +129,17 @@ def _narrow_field_rule(field: str, kinds: tuple[NarrowType, ...], reason: str, *
     )
 
 
-def _s3_rule(field: str) -> Rule:
-    """The rule for a setting of the S3 store of the run's own root, or of the other run's (`from`)."""
+def _store_rule(field: str) -> Rule:
+    """The rule for a setting of the S3 or Azure store of the run's own root, or of the other run's (`from`)."""
     return Rule(
         f"!has(self.checkpoint.{field}) || !has(self.checkpoint.root) || [self.checkpoint.root, "
-        "self.?from.?root.orValue('')].exists(root, root.startsWith('s3://'))",
+        "self.?from.?root.orValue('')].exists(root, root.matches('^(s3|az)://'))",
         lambda self: (
             getattr(self.checkpoint, to_snake(field)) is None
-            or self.checkpoint.root.startswith("s3://")
-            or (self.origin is not None and (self.origin.root or "").startswith("s3://"))
+            or self.checkpoint.root.startswith(("s3://", "az://"))
+            or (self.origin is not None and (self.origin.root or "").startswith(("s3://", "az://")))
         ),
-        f"checkpoint.{field} belongs to an s3:// root; leave it out or change checkpoint.root",
+        f"checkpoint.{field} belongs to an s3:// or az:// root; leave it out or change checkpoint.root",
         f".checkpoint.{field}",
     )
 
@@ -293,8 +293,8 @@ class TrainingRunSpec(RuledModel):
             "from.root is the other run's; give this run a checkpoint.root of its own",
             ".from.root",
         ),
-        _s3_rule("endpoint"),
-        _s3_rule("credentialsSecret"),
+        _store_rule("endpoint"),
+        _store_rule("credentialsSecret"),
         Rule(
             "!has(self.export) || self.task == 'train'",
             lambda self: self.export is None or self.task == "train",

@@ -147,10 +147,11 @@ BROKEN: tuple[Case, ...] = (
         spec__data__mixture={"schedule": [{"fromStep": 1, "weights": [{"source": "absent", "weight": 1}]}]},
     ),
     _broken("root must be file:///PATH", spec__checkpoint__root="file:///a/../b"),
-    _broken("checkpoint.endpoint belongs to an s3:// root;", spec__checkpoint__endpoint="http://store:7070"),
+    _broken("checkpoint.endpoint belongs to an s3:// or az:// root;", spec__checkpoint__endpoint="http://store:7070"),
     _broken("volumeClaim belongs to", spec__checkpoint={"root": "s3://bucket/a", "volumeClaim": "claim"}),
     _broken(
-        "checkpoint.credentialsSecret belongs to an s3:// root;", spec__checkpoint__credentialsSecret={"name": "secret"}
+        "checkpoint.credentialsSecret belongs to an s3:// or az:// root;",
+        spec__checkpoint__credentialsSecret={"name": "secret"},
     ),
     _broken("minSlices must not be greater", spec__recovery={"elastic": {"minSlices": 2, "maxSlices": 1}}),
     _broken(
@@ -183,7 +184,7 @@ BROKEN: tuple[Case, ...] = (
         spec__model={"family": "custom", "class": "package.module:Class"},
     ),
     _broken("export.root is checkpoint.root", spec__export={"everySteps": 5, "root": "file:///checkpoints/small"}),
-    _broken("export.root must be file:///PATH", spec__export={"everySteps": 5, "root": "file:///a/../b"}),
+    _broken("export.root must be an address", spec__export={"everySteps": 5, "root": "file:///a/../b"}),
     _broken("from.root is the other run's", spec__from={**_OTHER, "root": "file:///checkpoints/small"}),
     _broken(
         "give at most one of cycles, cycleLengths",
@@ -249,9 +250,12 @@ BROKEN: tuple[Case, ...] = (
     _broken("spec.from.run is the run itself", spec__from={"run": "small"}),
     _broken("spec.after.run is the run itself", spec__after={"run": "small"}),
     ("rootPrefix must not contain", defaults(rootPrefix="s3://bucket/../a")),
-    ("endpoint belongs to an s3:// rootPrefix", defaults(rootPrefix="gs://bucket/a", endpoint="http://store:7070")),
     (
-        "credentialsSecret belongs to an s3:// rootPrefix",
+        "endpoint belongs to an s3:// or az:// rootPrefix",
+        defaults(rootPrefix="gs://bucket/a", endpoint="http://store:7070"),
+    ),
+    (
+        "credentialsSecret belongs to an s3:// or az:// rootPrefix",
         defaults(rootPrefix="gs://bucket/a", credentialsSecret={"name": "secret"}),
     ),
 )

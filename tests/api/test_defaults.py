@@ -306,7 +306,7 @@ def test_the_error_for_a_run_without_a_root_says_what_to_do() -> None:
         ({"checkpoint": {"rootPrefix": "https://b"}}, "spec.checkpoint.rootPrefix"),
         (
             {"checkpoint": {"rootPrefix": "gs://bucket", "endpoint": "http://a:1"}},
-            "endpoint belongs to an s3:// rootPrefix",
+            "endpoint belongs to an s3:// or az:// rootPrefix",
         ),
         (
             {"checkpoint": {"rootPrefix": "gs://bucket", "credentialsSecret": {"name": "a"}}},

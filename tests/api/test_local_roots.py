@@ -11,7 +11,7 @@ from halcyon_api.base import InvalidRun
 from halcyon_api.defaults.files import load_resolved
 from halcyon_api.local_roots import real_root, root_address, with_root_addresses
 from halcyon_api.reading import parse_run
-from halcyon_api.spec.checkpoint import normal_root, parse_root, parsed_root
+from halcyon_api.spec.checkpoint import CheckpointSpec, normal_root, parse_root, parsed_root
 from tests.api.documents import document
 
 
@@ -42,7 +42,11 @@ def test_what_is_no_path_stays(found: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "root", ["file:///a/../b", "file:///a/./b", "file:///", "file:///a\nb", "file:///a\x7f", "s3://bucket/ü"]
+    "root",
+    [
+        *("file:///a/../b", "file:///a/./b", "file:///", "file:///a\nb", "file:///a\x7f", "s3://bucket/ü"),
+        *("az://account/box", "az://my-account/box/x", "az://account/Box/x", "az://account/../box/x", "az://a@b/box/x"),
+    ],
 )
 def test_an_address_that_is_not_safe_is_rejected(root: str) -> None:
     assert parsed_root(root) is None
@@ -56,12 +60,29 @@ def test_an_address_that_is_not_safe_is_rejected(root: str) -> None:
         ("s3://bucket/x", "s3://bucket/x"),
         ("s3://bucket//x/y///", "s3://bucket/x/y"),
         ("gs://bucket/x/", "gs://bucket/x"),
+        ("az://account//box/x//y/", "az://account/box/x/y"),
         ("s3://bucket/", "s3://bucket"),
         ("", ""),
     ],
 )
 def test_a_root_has_one_spelling(root: str, normal: str) -> None:
     assert normal_root(root) == normal == normal_root(normal)
+
+
+@pytest.mark.parametrize(
+    ("root", "address", "same"),
+    [
+        ("s3://own/run", "s3://other/x", True),
+        ("gs://own/run", "s3://other/x", True),
+        ("gs://own/run", "gs://other/x", False),
+        ("az://own/box/run", "az://other/box/x", True),
+        ("az://own/box/run", "s3://other/x", False),
+        ("s3://own/run", "az://other/box/x", False),
+    ],
+)
+def test_another_address_gets_the_endpoint_only_in_the_same_kind_of_store(root: str, address: str, same: bool) -> None:
+    own = CheckpointSpec(root=root, endpoint="http://store:7070", region="here")
+    assert own.settings_at(address) == (("http://store:7070", "here") if same else (None, None))
 
 
 def test_a_link_of_this_machine_is_the_folder_that_it_names(tmp_path: Path) -> None:

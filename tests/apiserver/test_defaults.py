@@ -15,7 +15,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"checkpoint": {"rootPrefix": "s3://bucket/../other"}}, "rootPrefix must not contain"),
     (
         {"checkpoint": {"rootPrefix": "gs://bucket", "endpoint": "http://a:1"}},
-        "endpoint belongs to an s3:// rootPrefix",
+        "endpoint belongs to an s3:// or az:// rootPrefix",
     ),
     ({"checkpoint": {"root": "gs://bucket/a"}}, 'unknown field "spec.checkpoint.root"'),
     ({"trainer": {"steps": 1}}, 'unknown field "spec.trainer"'),

@@ -22,15 +22,19 @@ KIND = "TrainingRunDefaults"
 PLURAL = "trainingrundefaults"
 SHORT_NAME = "trundef"
 
-_PREFIX_PATTERN = r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs)://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)*)/?$"
+_PREFIX_PATTERN = (
+    r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs|az)://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)*)/?$"
+)
 
 
 def _belongs(field: str) -> Rule:
-    """The rule for a setting of an S3 store."""
+    """The rule for a setting of a store that may have another endpoint."""
     return Rule(
-        f"!has(self.{field}) || !has(self.rootPrefix) || self.rootPrefix.startsWith('s3://')",
-        lambda self: field not in self.document() or self.root_prefix is None or self.root_prefix.startswith("s3://"),
-        f"{field} belongs to an s3:// rootPrefix; leave it out or change rootPrefix",
+        f"!has(self.{field}) || !has(self.rootPrefix) || self.rootPrefix.matches('^(s3|az)://')",
+        lambda self: (
+            field not in self.document() or self.root_prefix is None or self.root_prefix.startswith(("s3://", "az://"))
+        ),
+        f"{field} belongs to an s3:// or az:// rootPrefix; leave it out or change rootPrefix",
         f".{field}",
     )
 
@@ -47,7 +51,7 @@ class CheckpointPrefix(RuledModel):
         | None
     ) = None
     """Address for the roots of runs that set no `checkpoint.root`; each gets PREFIX/NAMESPACE/NAME. file:///PATH,
-    s3://BUCKET or gs://BUCKET, with or without a path."""
+    s3://BUCKET, gs://BUCKET or az://ACCOUNT/CONTAINER, with or without a path."""
 
     rules: ClassVar = (
         Rule(

@@ -15,28 +15,32 @@ from pydantic import Field, StringConstraints, model_validator
 
 from halcyon_api.base import MAX_FILE_NAME_BYTES, ApiModel, ObjectName, Rule, RuledModel, Seconds, StepCount, StepNumber
 
-ROOT_PATTERN = r"^(file://(/[^/:\x00-\x1f\x7f]+)+|(s3|gs)://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
+ROOT_PATTERN = (
+    r"^(file://(/[^/:\x00-\x1f\x7f]+)+|(s3|gs|az)://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
+)
 ADDRESS_SCHEMA: dict[str, Any] = {"pattern": ROOT_PATTERN}
 """What the schema says of the address of a folder of a store, beside its length."""
 Address = Annotated[str, StringConstraints(max_length=1024)]
 _ROOT_MESSAGE = (
-    "root must be file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH, with a PATH of letters, digits, `.`, `_`, `=` "
-    "and `-`, without `..`"
+    "root must be file:///PATH, s3://BUCKET/PATH, gs://BUCKET/PATH or az://ACCOUNT/CONTAINER/PATH, with a PATH of "
+    "letters, digits, `.`, `_`, `=` and `-`, without `..`"
 )
 _LABEL = "[a-z0-9]([a-z0-9_-]*[a-z0-9])?"
 _BUCKET = re.compile(
     rf"(?=.{{3,63}}$)(?!([0-9]+\.){{3}}[0-9]+$|xn--|sthree-){_LABEL}(\.{_LABEL})*(?<!-s3alias)(?<!--ol-s3)"
 )
 """Names that both stores allow: no IP address, and no beginning or end that S3 reserves."""
+_ACCOUNT, _CONTAINER = re.compile("[a-z0-9]{3,24}"), re.compile("(?=.{3,63}$)[a-z0-9]+(-[a-z0-9]+)*")
+"""Names of Azure's storage accounts and of their containers."""
 
 
 @dataclass(frozen=True)
 class CheckpointRoot:
-    """A parsed root: scheme, bucket (empty for files) and path without leading and final slash (for files:
-    absolute).
+    """A parsed root: scheme, bucket (empty for files; ``ACCOUNT/CONTAINER`` of Azure) and path without leading and
+    final slash (for files: absolute).
     """
 
-    scheme: Literal["file", "s3", "gs"]
+    scheme: Literal["file", "s3", "gs", "az"]
     bucket: str
     path: str
 
@@ -92,15 +96,17 @@ class CheckpointSpec(RuledModel):
     """Where the run's checkpoints are kept and when they are made."""
 
     root: Address = Field(json_schema_extra=ADDRESS_SCHEMA)
-    """Address of the run's checkpoints, used by no other run: file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH.
-    Default: PREFIX/NAMESPACE/NAME, with PREFIX from `checkpoint.rootPrefix` of the run's TrainingRunDefaults."""
+    """Address of the run's checkpoints, used by no other run: file:///PATH, s3://BUCKET/PATH, gs://BUCKET/PATH or
+    az://ACCOUNT/CONTAINER/PATH. Default: PREFIX/NAMESPACE/NAME, with PREFIX from `checkpoint.rootPrefix` of the run's
+    TrainingRunDefaults."""
     endpoint: Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[A-Za-z0-9.:\[\]-]+$")] | None = None
-    """Address of an S3-compatible store other than AWS, such as `http://store.storage.svc:7070`."""
+    """Address of an S3-compatible store other than AWS, or of another server for Azure's blobs, such as
+    `http://store.storage.svc:7070`."""
     region: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z0-9-]+$")] | None = None
     """Region of an S3 bucket. Default: `us-east-1` if an endpoint is set, else found by the client."""
     credentials_secret: SecretName | None = None
-    """Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for an S3 root. Default: the identity of the pod's
-    service account."""
+    """Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for an S3 root, AZURE_STORAGE_ACCOUNT_KEY for one of
+    Azure. Default: the identity of the pod's service account."""
     volume_claim: ObjectName | None = None
     """PersistentVolumeClaim (ReadWriteMany) mounted at the path of a `file://` root in every pod. The operator cannot
     read it, and uses the trainer's reports."""
@@ -133,6 +139,14 @@ class CheckpointSpec(RuledModel):
             ".volumeClaim",
         ),
     )
+
+    def settings_at(self, address: str) -> tuple[str | None, str | None]:
+        """Endpoint and region for another address of the run: those of its root, where it may be in the same
+        store.
+        """
+        azure = address.startswith("az://")
+        same = azure == self.root.startswith("az://") and (azure or address.startswith("s3://"))
+        return (self.endpoint, self.region) if same else (None, None)
 
     @model_validator(mode="after")
     def _permanent_steps_rise(self) -> Self:
@@ -171,19 +185,38 @@ def parsed_root(root: str) -> CheckpointRoot | None:
         parts = urlsplit(root)
     except ValueError:
         return None
-    segments = [part for part in parts.path.split("/") if part]
+    bucket, segments = parts.netloc, [part for part in parts.path.split("/") if part]
+    if parts.scheme == "az" and _ACCOUNT.fullmatch(bucket) and segments and _CONTAINER.fullmatch(segments[0]):
+        bucket = f"{bucket}/{segments.pop(0)}"
+    elif parts.scheme not in ("s3", "gs") or not _BUCKET.fullmatch(bucket):
+        return None
     allowed = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._=-")
     valid = (
-        parts.scheme in ("s3", "gs")
-        and _BUCKET.fullmatch(parts.netloc)
-        and not (parts.query or parts.fragment or "@" in parts.netloc)
+        not (parts.query or parts.fragment)
         and segments
         and all(set(part) <= allowed and part not in (".", "..") for part in segments)
     )
-    if not valid:
-        return None
-    path = "/".join(segments)
-    return CheckpointRoot("s3" if parts.scheme == "s3" else "gs", parts.netloc, path)
+    return CheckpointRoot(parts.scheme, bucket, "/".join(segments)) if valid else None
+
+
+def credential_names(root: str) -> tuple[str, ...]:
+    """The variables of `credentialsSecret`."""
+    azure = root.startswith("az://")
+    return ("AZURE_STORAGE_ACCOUNT_KEY",) if azure else ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+
+
+def azure_container(bucket: str, endpoint: str | None) -> tuple[str, dict[str, Any]]:
+    """The container of an ``az://`` root and the configuration of its client.
+
+    Args:
+        bucket: ``ACCOUNT/CONTAINER``.
+        endpoint: Address of another server than Azure's, whose paths begin with the account. Default: Azure's.
+    """
+    account, _, container = bucket.partition("/")
+    config = {"account_name": account}
+    if endpoint is not None:
+        config["endpoint"] = f"{endpoint.rstrip('/')}/{account}"
+    return container, config
 
 
 def normal_root(root: str) -> str:

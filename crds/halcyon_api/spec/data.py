@@ -98,7 +98,7 @@ class CacheSpec(ApiModel):
     """The token cache: where it is kept, and how it is built and read. These settings do not change any batch."""
 
     root: Address | None = optional(json_schema_extra=ADDRESS_SCHEMA)
-    """Address of the token cache: file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH. Runs with the same data may share
+    """Address of the token cache, of the kinds of `checkpoint.root`. Runs with the same data may share
     it. Default: `data` below `checkpoint.root`. S3 settings: those of `checkpoint`."""
     workers: Annotated[int, Field(ge=0, le=1024)] = 0
     """Processes that tokenize, on the one host that builds the cache; 0: one per CPU."""

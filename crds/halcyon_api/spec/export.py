@@ -26,7 +26,7 @@ class ExportSpec(RuledModel):
         Rule(
             "!has(self.root) || !self.root.split('/').exists(part, part == '..' || part == '.')",
             lambda self: self.root is None or parsed_root(self.root) is not None,
-            "export.root must be file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH, without `..`",
+            "export.root must be an address like checkpoint.root, without `..`",
             ".root",
             lambda self: instead(self.root),
         ),
@@ -39,7 +39,5 @@ class ExportSpec(RuledModel):
     def place(self, checkpoint: CheckpointSpec) -> CheckpointSpec:
         """The address of the exports of a run with these checkpoints."""
         root = self.root or f"{checkpoint.root.rstrip('/')}/{_FOLDER}"
-        s3 = root.startswith("s3://")
-        return CheckpointSpec(
-            root=root, endpoint=checkpoint.endpoint if s3 else None, region=checkpoint.region if s3 else None
-        )
+        endpoint, region = checkpoint.settings_at(root)
+        return CheckpointSpec(root=root, endpoint=endpoint, region=region)

@@ -12,7 +12,7 @@ from kubernetes.utils.quantity import parse_quantity  # pyright: ignore[reportUn
 from halcyon_api import names
 from halcyon_api.environment import COMPLETION_INDEX, FROM_POD, JOB_INDEX, RESTART, PodEnvironment
 from halcyon_api.mesh import run_mesh
-from halcyon_api.spec.checkpoint import parse_root
+from halcyon_api.spec.checkpoint import credential_names, parse_root
 from halcyon_api.spec.variables import VariableSpec
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.model.decision import JobSetPlan
@@ -201,7 +201,7 @@ def _environment(plan: JobSetPlan) -> list[dict[str, Any]]:
     if (secret := spec.checkpoint.credentials_secret) is not None:
         variables += [
             {"name": name, "valueFrom": {"secretKeyRef": {"name": secret.name, "key": name}}}
-            for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+            for name in credential_names(spec.checkpoint.root)
         ]
     own_slice = names.jobset_name(run.name, attempt) + f"-{names.REPLICATED_JOB}-$({JOB_INDEX})"
     hosts = [f"{own_slice}-{host}.{subdomain}" for host in range(topology.hosts_per_slice)]

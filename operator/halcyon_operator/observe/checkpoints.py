@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import obstore
 from obstore.exceptions import BaseError, NotModifiedError, PermissionDeniedError, UnauthenticatedError
-from obstore.store import GCSStore, S3Store
+from obstore.store import AzureStore, GCSStore, S3Store
 from prometheus_client import Counter
 
 from halcyon_api.checkpoint_documents import HEAD_KEY, DamagedDocument, decode_head
-from halcyon_api.spec.checkpoint import CheckpointRoot, CheckpointSpec, parse_root
+from halcyon_api.spec.checkpoint import CheckpointRoot, CheckpointSpec, azure_container, parse_root
 from halcyon_operator.model.recent import Recent
 from halcyon_operator.model.settings import endpoint_refusal
 from halcyon_operator.model.views import HeadAbsent, HeadFound, HeadReading, HeadUnreachable
@@ -59,7 +59,7 @@ class Checkpoints:
     def __init__(self, reads: Counter, s3_endpoints: tuple[str, ...] = ()) -> None:
         self._reads = reads
         self._s3_endpoints = s3_endpoints
-        self._stores: Recent[_Bucket, S3Store | GCSStore] = Recent(MAX_STORES)
+        self._stores: Recent[_Bucket, S3Store | GCSStore | AzureStore] = Recent(MAX_STORES)
         self._unchanged: Recent[_Address, tuple[str, HeadReading]] = Recent(MAX_ROOTS)
         """The last HEAD of each root, with its entity tag."""
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="halcyon-head-decoder")
@@ -95,7 +95,7 @@ class Checkpoints:
         except FileNotFoundError as error:
             # Stores also answer 404 for an unknown bucket or user; only the code in the body distinguishes them.
             code = _ERROR_CODE.search(str(error))
-            return HeadAbsent() if code is None or code[1] == "NoSuchKey" else HeadUnreachable(_not_found(code[1]))
+            return HeadAbsent() if code is None or code[1] in _NO_HEAD else HeadUnreachable(_not_found(code[1]))
         except (PermissionDeniedError, UnauthenticatedError):
             return HeadUnreachable("the operator's own credentials do not open it")
         except TimeoutError:
@@ -115,18 +115,21 @@ class Checkpoints:
         if tag:
             self._unchanged[address] = tag, reading
 
-    def _store(self, root: CheckpointRoot, spec: CheckpointSpec) -> S3Store | GCSStore:
+    def _store(self, root: CheckpointRoot, spec: CheckpointSpec) -> S3Store | GCSStore | AzureStore:
         """The client of a root's bucket, created once."""
         bucket = (root.scheme, root.bucket, spec.endpoint, spec.region)
         return self._stores.recall(bucket, lambda: self._open(root, spec))
 
-    def _open(self, root: CheckpointRoot, spec: CheckpointSpec) -> S3Store | GCSStore:
+    def _open(self, root: CheckpointRoot, spec: CheckpointSpec) -> S3Store | GCSStore | AzureStore:
         timeout = timedelta(seconds=TIMEOUT_SECONDS)
         plain = spec.endpoint is not None and spec.endpoint.startswith("http://")
         options: ClientConfig = {"timeout": timeout, "connect_timeout": timedelta(seconds=2), "allow_http": plain}
         retry: RetryConfig = {"max_retries": 1, "retry_timeout": timeout}
         if root.scheme == "gs":
             return GCSStore(root.bucket, client_options=options, retry_config=retry)
+        if root.scheme == "az":
+            container, account = azure_container(root.bucket, spec.endpoint)
+            return AzureStore(container, **account, client_options=options, retry_config=retry)
         config: S3Config = {}
         if spec.endpoint is not None:
             config["endpoint"] = spec.endpoint
@@ -139,7 +142,9 @@ class Checkpoints:
 _RESULTS: dict[type[HeadReading], str] = {HeadFound: "found", HeadAbsent: "absent", HeadUnreachable: "unreachable"}
 
 
+_NO_HEAD = ("NoSuchKey", "BlobNotFound")
 _NOT_FOUND = {
+    "ContainerNotFound": "there is no such container (ContainerNotFound)",
     "NoSuchBucket": "there is no such bucket (NoSuchBucket)",
     "NoSuchUpload": "there is no such object",
     "InvalidAccessKeyId": "the store does not know the operator's access key (InvalidAccessKeyId)",

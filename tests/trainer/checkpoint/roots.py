@@ -18,6 +18,7 @@ from halcyon_devcluster.paths import cache_folder
 from halcyon_devcluster.programs import VERSITYGW
 from halcyon_devcluster.progress import QUIET
 from halcyon_devcluster.waiting import until
+from tests.azurite import Azurite, azurite
 from tests.faults.proxy import Proxy, proxied
 from tests.ports import free_port
 from tests.suite.limits import limit
@@ -89,6 +90,24 @@ def s3_root(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Root:
     return Root(spec, gateway.folder / bucket / "runs" / "run", gateway.environment)
 
 
+@pytest.fixture(scope="module")
+def blobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    """Microsoft's emulator of Azure Blob Storage."""
+    with azurite(tmp_path_factory.mktemp("blobs")) as server:
+        yield server
+
+
+@pytest.fixture
+def azure_root(blobs: Azurite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Root:
+    """A root in a new container, with the credentials in the environment. Its files cannot be seen."""
+    container = f"container-{secrets.token_hex(4)}"
+    blobs.make(container)
+    for name, value in blobs.environment.items():
+        monkeypatch.setenv(name, value)
+    spec = CheckpointSpec(root=f"az://{blobs.account}/{container}/runs/run", endpoint=blobs.endpoint)
+    return Root(spec, tmp_path / "none", blobs.environment)
+
+
 @pytest.fixture
 def proxy(gateway: Gateway) -> Iterator[Proxy]:
     """A proxy in front of the gateway, which makes faults."""
@@ -105,4 +124,10 @@ def root_behind(s3_root: Root, proxy: Proxy) -> Root:
 @pytest.fixture(params=["file", "s3"])
 def root(request: pytest.FixtureRequest) -> Root:
     """Both kinds of root, one after the other."""
+    return request.getfixturevalue(f"{request.param}_root")
+
+
+@pytest.fixture(params=["file", "s3", pytest.param("azure", marks=[pytest.mark.slow, pytest.mark.variant])])
+def any_root(request: pytest.FixtureRequest) -> Root:
+    """All kinds of root, for a test that does not look at their files."""
     return request.getfixturevalue(f"{request.param}_root")

@@ -64,7 +64,7 @@ def origin_place(origin: OriginSpec, own: CheckpointSpec) -> CheckpointSpec:
             f"spec.from.root: only the operator can look up where the checkpoints of run {origin.run} are; outside of "
             "a cluster give its checkpoint.root here"
         )
-    endpoint, region = (own.endpoint, own.region) if origin.root.startswith("s3://") else (None, None)
+    endpoint, region = own.settings_at(origin.root)
     return CheckpointSpec(root=origin.root, endpoint=endpoint, region=region)
 
 

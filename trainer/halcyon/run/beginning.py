@@ -373,11 +373,7 @@ def _of_hugging_face(place: Place, origin: OriginSpec, template: CausalLM) -> We
     own, processes = place.spec.checkpoint, place.processes
 
     def folder(path: str) -> Store:  # downloads a model of the hub
-        s3 = path.startswith("s3://")
-        return Store(
-            folder_place(path, own.endpoint if s3 else None, own.region if s3 else None),
-            retry_budget=place.retry_budget,
-        )
+        return Store(folder_place(path, *own.settings_at(path)), retry_budget=place.retry_budget)
 
     path, beside = origin.hugging_face.path, origin.hugging_face.adapter
     store, model = together(processes, path, lambda: folder(path)), without_adapter(template)

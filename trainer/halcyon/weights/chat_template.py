@@ -130,9 +130,7 @@ def _of_origin(spec: TrainingRunSpec, access: Access) -> str | None:
     path = origin.hugging_face.path
     if path.startswith(HUB):
         return _of_folder(path, access)
-    own = spec.checkpoint
-    endpoint, region = (own.endpoint, own.region) if path.startswith("s3://") else (None, None)
-    return template_of(read_companions(Store(folder_place(path, endpoint, region))))
+    return template_of(read_companions(Store(folder_place(path, *spec.checkpoint.settings_at(path)))))
 
 
 def _of_root(store: Store) -> str | None:

@@ -162,6 +162,8 @@ def test_a_glob_on_a_web_server_is_refused() -> None:
         ("hf://datasets/o/n@v1.0", "datasets/o/n/resolve/v1.0", ""),
         ("s3://b/p/q.jsonl", "b", "p/q.jsonl"),
         ("gs://b", "b", ""),
+        ("az://account/box/a/b.txt", "account/box", "a/b.txt"),
+        ("az://account/box", "account/box", ""),
         ("https://h:80/p", "https://h:80", "p"),
         ("file:///p/q", "", "/p/q"),
         ("p/q", "", "p/q"),

@@ -16,8 +16,8 @@ S3 = {"driver": "s3", "bucket": "bucket", "path": "run/", "use_conditional_write
 KEYS = {"AWS_ACCESS_KEY_ID": "the-key-id", "AWS_SECRET_ACCESS_KEY": "the-secret"}
 
 
-def test_only_the_holder_of_the_newest_generation_can_swap(root: Root) -> None:
-    store = Store(root.spec)
+def test_only_the_holder_of_the_newest_generation_can_swap(any_root: Root) -> None:
+    store = Store(any_root.spec)
     missing = store.read("key")
     assert missing.data is None
     first = store.swap("key", b"one", missing.generation)
@@ -32,15 +32,15 @@ def test_only_the_holder_of_the_newest_generation_can_swap(root: Root) -> None:
         store.swap("key", b"any", b"")
 
 
-def test_create_succeeds_once_and_again_with_the_same_content(root: Root) -> None:
-    store = Store(root.spec)
+def test_create_succeeds_once_and_again_with_the_same_content(any_root: Root) -> None:
+    store = Store(any_root.spec)
     assert store.create("key", b"one")
     assert store.create("key", b"one")
     assert not store.create("key", b"two")
 
 
-def test_the_tail_of_a_value_is_read_or_none_if_the_value_is_too_short(root: Root) -> None:
-    store = Store(root.spec)
+def test_the_tail_of_a_value_is_read_or_none_if_the_value_is_too_short(any_root: Root) -> None:
+    store = Store(any_root.spec)
     store.write("key", b"0123456789")
     assert store.tail("key", 8) == b"89"
     assert store.tail("key", 9) == b"9"
@@ -48,33 +48,33 @@ def test_the_tail_of_a_value_is_read_or_none_if_the_value_is_too_short(root: Roo
     assert store.tail("none", 0) is None
 
 
-def test_only_the_keys_below_a_prefix_are_listed_and_deleted(root: Root) -> None:
-    store = Store(root.spec)
+def test_only_the_keys_below_a_prefix_are_listed_and_deleted(any_root: Root) -> None:
+    store = Store(any_root.spec)
     for key in ("steps/a/x", "steps/a/data/y", "steps/a.bak/x", "steps/ab/x", "steps/b/x", "HEAD"):
         store.write(key, b"1")
     assert store.list("steps/a/") == ["steps/a/data/y", "steps/a/x"]
     store.delete_prefix("steps/a/")
     store.delete("steps/none")
     assert store.list("") == ["HEAD", "steps/a.bak/x", "steps/ab/x", "steps/b/x"]
-    assert not (root.folder / "steps" / "a").exists()
+    assert not (any_root.folder / "steps" / "a").exists()
     with pytest.raises(ValueError, match="ends with a slash"):
         store.delete_prefix("steps/a")
 
 
 @pytest.mark.slow
-def test_four_processes_that_swap_one_key_never_lose_a_count(root: Root) -> None:
+def test_four_processes_that_swap_one_key_never_lose_a_count(any_root: Root) -> None:
     """Each increments the key until it has succeeded 25 times.
 
     If the store checked a condition by a read, two could win the same round.
     """
     count, wins = 4, 25
     with contextlib.ExitStack() as stack:
-        children = [stack.enter_context(Child("race", root, wins=wins)) for _ in range(count)]
+        children = [stack.enter_context(Child("race", any_root, wins=wins)) for _ in range(count)]
         assert [child.hear("ready") for child in children] == [{"event": "ready"}] * count
         for child in children:
             child.tell()
         assert [child.end() for child in children] == [0] * count
-    assert Store(root.spec).read("race").data == str(count * wins).encode()
+    assert Store(any_root.spec).read("race").data == str(count * wins).encode()
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 """Access to object stores and web servers, and their clients.
 
-One client library, `obstore`, supports S3, Google Cloud Storage and HTTP. It retries requests, releases the GIL while
-it waits, and returns received data without a copy. An `Access` holds the settings but no credentials, so it may be sent
-to worker processes. Each worker takes the credentials from its own environment or from the identity of its machine. A
-client must not cross a fork: start workers by spawn.
+One client library, `obstore`, supports S3, Google Cloud Storage, Azure Blob Storage and HTTP. It retries requests,
+releases the GIL while it waits, and returns received data without a copy. An `Access` holds the settings but no
+credentials, so it may be sent to worker processes. Each worker takes the credentials from its own environment or from
+the identity of its machine. A client must not cross a fork: start workers by spawn.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, get_args
 
-from obstore.store import GCSStore, HTTPStore, S3Store
+from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
 
 from halcyon.data.sources.failures import Unreadable
-from halcyon_api.spec.checkpoint import CheckpointSpec
+from halcyon_api.spec.checkpoint import CheckpointSpec, azure_container
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config
 
-Scheme = Literal["file", "s3", "gs", "https", "hf"]
+Scheme = Literal["file", "s3", "gs", "az", "https", "hf"]
 
-_REMOTE = re.compile(r"(s3|gs|https|hf)://([^/]+)(?:/(.*))?", re.DOTALL)
+_REMOTE = re.compile(r"(s3|gs|az|https|hf)://((?<=az://)[^/]+/[^/]+|(?<!az://)[^/]+)(?:/(.*))?", re.DOTALL)
 _HUB_DATASET = re.compile(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.*))?", re.DOTALL)
 _WILD = re.compile(r"[*?\[]")
 
@@ -39,8 +39,8 @@ class Address:
 
     Args:
         scheme: The kind of store.
-        root: The part that one client serves: a bucket, ``https://HOST``, ``datasets/OWNER/NAME/resolve/REVISION`` of
-            the hub; empty for local files.
+        root: The part that one client serves: a bucket, ``ACCOUNT/CONTAINER`` of Azure, ``https://HOST``,
+            ``datasets/OWNER/NAME/resolve/REVISION`` of the hub; empty for local files.
         prefix: The part of the written address before `path`.
         path: The path below the root, without a slash in front; for local files the path as written.
     """
@@ -144,7 +144,7 @@ def hub_endpoint(environ: Mapping[str, str]) -> str:
 
 
 @lru_cache(maxsize=64)
-def client(address: Address, access: Access) -> S3Store | GCSStore | HTTPStore:
+def client(address: Address, access: Access) -> S3Store | GCSStore | AzureStore | HTTPStore:
     """The client for the bucket or host of an address, made once per process."""
     retry: RetryConfig = {"max_retries": access.max_retries, "retry_timeout": timedelta(seconds=access.retry_seconds)}
     options: ClientConfig = {
@@ -153,6 +153,10 @@ def client(address: Address, access: Access) -> S3Store | GCSStore | HTTPStore:
     }
     if address.scheme == "gs":
         return GCSStore(address.root, client_options=options, retry_config=retry)
+    if address.scheme == "az":
+        container, account = azure_container(address.root, access.endpoint)
+        options["allow_http"] = (access.endpoint or "").startswith("http://")
+        return AzureStore(container, **account, client_options=options, retry_config=retry)
     if address.scheme == "s3":
         config: S3Config = {}
         region = access.region or ("us-east-1" if access.endpoint else None)

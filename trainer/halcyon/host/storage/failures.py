@@ -19,7 +19,7 @@ _REFUSED = re.compile(
 )
 """Error codes of S3 for credentials or a clock that the server does not accept. They come with status 400, to which
 TensorStore assigns no meaning, or TensorStore retries the request and then reports another failure."""
-_SECRET_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_SECRET_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AZURE_STORAGE_ACCOUNT_KEY")
 _LONGEST_TEXT = 300
 
 _FIXES = {
@@ -129,7 +129,9 @@ def clean(text: str) -> str:
         value = os.environ.get(variable)
         if value:
             text = text.replace(value, f"${variable}")
-    text = re.sub(r"(?i)(X-Amz-(?:Credential|Signature|Security-Token)|Credential|Signature)=[^&\s,]+", r"\1=…", text)
+    text = re.sub(
+        r"(?i)(X-Amz-(?:Credential|Signature|Security-Token)|Credential|Signature|sig)=[^&\s,]+", r"\1=…", text
+    )
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
 

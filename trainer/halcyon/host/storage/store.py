@@ -22,6 +22,7 @@ from typing import Any
 
 import tensorstore as ts
 
+from halcyon.host.storage.azure import AzureContainer
 from halcyon.host.storage.failures import STOPPED, Abandoned, StoreFailure, from_os, from_tensorstore
 from halcyon.host.storage.files import begin, exclusive, remove_leftovers, write_file
 from halcyon.host.storage.retry_budget import RetryBudget, WaitStopped
@@ -110,7 +111,7 @@ class Store:
         """None after the root is open: then a save that is denied access is reported, and the training continues."""
         self.answered_at = time.monotonic()
         """When the store last completed a request, in seconds of the monotonic clock."""
-        self._kvstore: ts.KvStore = self._open()
+        self._kvstore = self._open()
 
     @property
     def folder(self) -> Path | None:
@@ -283,8 +284,10 @@ class Store:
         if self._folder is not None:
             _remove_empty_folder(self._folder / prefix)
 
-    def _open(self) -> ts.KvStore:
+    def _open(self) -> ts.KvStore | AzureContainer:
         """A new driver, which reads the present credentials."""
+        if self.root.startswith("az://"):
+            return AzureContainer(self._checkpoint, self._timeout_seconds)
         return self._answer(lambda: ts.KvStore.open(kvstore_spec(self._checkpoint, os.environ)))
 
     def _wait(self, start: Callable[[], Any], *, ahead: bool = False) -> Any:
