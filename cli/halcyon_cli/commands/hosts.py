@@ -149,11 +149,11 @@ def launch(
 
 
 def _manage(run: TrainingRun, document: Path, further: Sequence[str], places: Places, *, by_user: bool = True) -> None:
-    from halcyon_cli.hosts.manager import Manager, words_of
+    from halcyon_cli.hosts.manager import Manager
 
-    words = words_of(_program(), str(document.resolve()), further, run.spec.accelerator.resolve().processes)
+    program = (_program(), "train", str(document.resolve()), *further)
     with report_root_errors():
-        code = Manager(run, places, words, by_user=by_user).manage()
+        code = Manager(run, places, program, by_user=by_user).manage()
     raise typer.Exit(code)
 
 

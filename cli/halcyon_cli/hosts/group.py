@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import count
@@ -32,14 +32,14 @@ class Started:
 
     Attributes:
         places: The hosts.
-        words: The program of a process, by its index, the variables of its attempt and the coordinator.
+        program: The program of each process.
         clock: The time.
         wake: Called when something happens.
         lost: Hosts that were lost, with the number of the loss. The group adds to it.
     """
 
     places: Places
-    words: Callable[[int, dict[str, int], str], list[str]]
+    program: Sequence[str]
     clock: Callable[[], datetime]
     wake: Callable[[], None]
     lost: dict[str, int]
@@ -185,13 +185,14 @@ class Group:
 
     def _start(self, index: int) -> None:
         around, host, plan = self._around, self._hosts[index], self.plan
-        variables = {
-            "HALCYON_ATTEMPT": plan.attempt,
-            "HALCYON_RESTART": self._restarts,
-            "HALCYON_RESUME_STEP": plan.resume_step,
-            "HALCYON_RESTARTS_LEFT": plan.remaining_restarts,
-        }
-        command = around.places.command(host, around.words(index, variables, self._coordinator))
+        variables = (
+            f"HALCYON_ATTEMPT={plan.attempt}",
+            f"HALCYON_RESTART={self._restarts}",
+            f"HALCYON_RESUME_STEP={plan.resume_step}",
+            f"HALCYON_RESTARTS_LEFT={plan.remaining_restarts}",
+        )
+        place = ("--coordinator", self._coordinator, "--processes", str(self._size), "--process", str(index))
+        command = around.places.command(host, ("env", *variables, *around.program, *place))
         seen = Seen(next(_numbers), index, host, self.group, around.clock())
 
         def lost(code: int, began: bool) -> str:

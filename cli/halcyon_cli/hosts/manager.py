@@ -58,7 +58,7 @@ class Manager:
     Args:
         run: The run.
         places: Its hosts.
-        words: The program of a process, by its index, the variables of its attempt and the coordinator.
+        program: The program of each process: `halcyon train` with the document.
         by_user: Whether a user starts the run now, rather than a queue that starts it again.
         clock: The time.
     """
@@ -67,14 +67,14 @@ class Manager:
         self,
         run: TrainingRun,
         places: Places,
-        words: Callable[[int, dict[str, int], str], list[str]],
+        program: Sequence[str],
         *,
         by_user: bool = True,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._places, self._clock = places, clock
         self._wake = threading.Event()
-        self._around = Started(places, words, clock, self._wake.set, {})
+        self._around = Started(places, program, clock, self._wake.set, {})
         self._store = Store(run.spec.checkpoint, timeout_seconds=_STORE_SECONDS)
         self._settings = settings_for(run.spec)
         self._group: Group | None = None
@@ -260,23 +260,3 @@ def _exit_code(status: TrainingRunStatus) -> int:
     if status.phase == "Succeeded":
         return ExitCode.DONE
     return ExitCode.PREEMPTED if status.phase == "Suspended" else last_cause(status).exit_code or ExitCode.FAILURE
-
-
-def words_of(
-    program: str, document: str, further: Sequence[str], processes: int
-) -> Callable[[int, dict[str, int], str], list[str]]:
-    """The program of each process.
-
-    Args:
-        program: The command `halcyon` on the hosts.
-        document: Path of the run document there.
-        further: Further options of `halcyon train`.
-        processes: Number of processes.
-    """
-
-    def words(process: int, variables: dict[str, int], coordinator: str) -> list[str]:
-        place = ("--coordinator", coordinator, "--processes", str(processes), "--process", str(process))
-        settings = [f"{name}={value}" for name, value in variables.items()]
-        return ["env", *settings, program, "train", document, *further, *place]
-
-    return words

@@ -6,7 +6,6 @@ import shlex
 import subprocess
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from halcyon.host.launchers import port_of
 from halcyon_api.host_lines import BEGAN
@@ -15,39 +14,6 @@ _PORT = 9000
 _CONNECTION_LOST = 255
 """The exit code of ssh itself."""
 _RUNNING = "RUNNING"
-
-
-class Places(Protocol):
-    """The hosts of a run, and how a process is started on one."""
-
-    def hosts(self) -> list[str]:
-        """The hosts, in the order in which they are used."""
-        ...
-
-    def command(self, host: str, words: Sequence[str]) -> list[str]:
-        """The local program that runs these words on a host, and says `BEGAN` there first."""
-        ...
-
-    def lost(self, host: str, code: int, *, began: bool) -> str:
-        """Why a host is lost whose local program ended with this code; empty: it is not."""
-        ...
-
-    def coordinator(self, host: str, start: int) -> str:
-        """Where the processes of a start meet, if process 0 is on this host."""
-        ...
-
-    def goes_on(self) -> bool:
-        """Whether new processes may be started at all."""
-        ...
-
-    def put_back(self, avoided: Collection[str]) -> bool:
-        """Give the hosts back and wait for others in the queue. False: there is no queue."""
-        ...
-
-    @property
-    def has_queue(self) -> bool:
-        """Whether the hosts come from a queue."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -66,29 +32,32 @@ class Ssh:
     has_queue: bool = False
 
     def hosts(self) -> list[str]:
-        """All names."""
+        """The hosts, in the order in which they are used."""
         return list(self.names)
 
     def command(self, host: str, words: Sequence[str]) -> list[str]:
-        """Not `exec`: of a program that a signal ends, only a shell gives the number of the signal."""
+        """The local program that runs these words on a host, and says `BEGAN` there first.
+
+        Not with `exec`: of a program that a signal ends, only a shell gives the number of the signal.
+        """
         fixed = ("-o", "BatchMode=yes", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3")
         return ["ssh", *fixed, *self.options, host, f"echo '{BEGAN}'; {shlex.join(words)}; exit $?"]
 
     def lost(self, host: str, code: int, *, began: bool) -> str:
-        """By the exit code of ssh itself, or its end by a signal."""
+        """Why a host is lost whose local program ended with this code; empty: it is not."""
         said = "the connection was lost" if began else "ssh did not reach it"
         return f"{said} (exit code {code})" if code < 0 or code == _CONNECTION_LOST else ""
 
     def coordinator(self, host: str, start: int) -> str:
-        """Always the same ports."""
+        """Where the processes of a start meet, if process 0 is on this host."""
         return self.where or f"{host.rpartition('@')[2]}:{_PORT}"
 
     def goes_on(self) -> bool:
-        """Always."""
+        """Whether new processes may be started at all."""
         return True
 
     def put_back(self, avoided: Collection[str]) -> bool:
-        """There is no queue."""
+        """Give the hosts back and wait for others in the queue. False: there is no queue."""
         return False
 
 
@@ -138,3 +107,7 @@ class Slurm:
 
     def _ask(self, *command: str) -> str:
         return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout
+
+
+Places = Ssh | Slurm
+"""The hosts of a run, and how a process is started on one."""

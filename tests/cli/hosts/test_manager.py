@@ -48,7 +48,9 @@ class Shells(Ssh):
 
     def command(self, host: str, words: Sequence[str]) -> list[str]:
         log = f"echo $0 $1 $2 $3 >> {self.root.parent}/starts; export ROOT={self.root}; echo '{BEGAN}'"
-        return ["sh", "-c", f"{log}; {self.script}", host, *words]
+        said = {name: value for name, _, value in (word.partition("=") for word in words)}
+        own = (words[-1], said["HALCYON_ATTEMPT"], said["HALCYON_RESTART"])
+        return ["sh", "-c", f"{log}; {self.script}", host, *own]
 
     def put_back(self, avoided: Collection[str]) -> bool:
         self.put.append(list(avoided))
@@ -85,11 +87,7 @@ class Trial:
         def clock() -> datetime:
             return began + timedelta(seconds=FAST * (time.monotonic() - real))
 
-        def words(process: int, variables: dict[str, int], coordinator: str) -> list[str]:
-            assert coordinator.endswith(":9000")
-            return [str(process), str(variables["HALCYON_ATTEMPT"]), str(variables["HALCYON_RESTART"])]
-
-        return Manager(self.run, self.places, words, clock=clock, **options).manage()
+        return Manager(self.run, self.places, (), clock=clock, **options).manage()
 
     @property
     def status(self) -> TrainingRunStatus:

@@ -130,7 +130,7 @@ def test_a_job_survives_kills_notices_and_lost_nodes_with_the_same_losses(cluste
     assert status.placement is not None
     assert [one.node for one in status.placement.avoided] == [NODES[1]]
     of = {entry.attempt: entry.cause for entry in status.history}
-    assert of == {1: "failed", 2: "preempted", 3: "preempted", 4: "completed"}
+    assert of == {1: "moved", 2: "preempted", 3: "preempted", 4: "completed"}
     assert status.goodput is not None
     assert status.goodput.seconds.capacity_wait > 5, "the time in the queue"
     losses: dict[int, float] = {}
