@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from halcyon.parallel.collectives import FACTOR, Measured, pairs, slow_islands
 from halcyon.parallel.stragglers import slower
@@ -73,6 +77,23 @@ def test_the_verdict_names_what_is_slow() -> None:
     assert verdict({"process 1 on b": "its fastest exchange with another takes 9.0"}) == (
         "process 1 on b is slow: its fastest exchange with another takes 9.0 times as long as that of the others"
     )
+
+
+@pytest.mark.slow
+def test_doctor_measures_the_devices_of_a_document(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(run_document(tmp_path / "root", topology="1x2")))
+    command = (sys.executable, "-m", "halcyon.commands.main", "doctor", "--collectives", "--json", str(path))
+    done = subprocess.run(
+        command, env=os.environ | {"JAX_PLATFORMS": "cpu"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == ExitCode.DONE, done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {(one["over"], one["devices"]) for one in events if one["event"] == "collective"} == {
+        ("within", 2), ("between", 2), ("all", 4),
+    }  # fmt: skip
+    assert events[-1]["event"] == "done"
+    assert not (tmp_path / "root").exists(), "nothing is written"
 
 
 @pytest.mark.slow
