@@ -32,14 +32,14 @@ from tests.page_block import write_block
 DAY = 86_400.0
 SIZES = ((16, 8e9), (64, 70e9), (256, 70e9), (2048, 405e9), (4096, 405e9), (16_384, 2e12))
 """Hosts, and parameters of a model of that size."""
-Mechanism = Literal["kinds", "in place", "silent nodes", "memory tier", "spares", "one pod"]
+Mechanism = Literal["kinds", "in place", "silent nodes", "memory tier", "one pod", "spares"]
 MECHANISMS: dict[Mechanism, str] = {
     "kinds": "none, but kinds of stops differ",
     "in place": "in place",
     "silent nodes": "silent nodes",
     "memory tier": "memory tier",
-    "spares": "spares",
     "one pod": "one pod for a broken device",
+    "spares": "spares",
 }
 """In the order in which the table adds them, with their names there."""
 EVERY = frozenset[Mechanism](MECHANISMS)
@@ -63,6 +63,8 @@ class Costs:
     """Pods that a control plane makes. Assumed; measured on two processors, beside all else: 16."""
     job_pause: float = 10.0
     """The pause of the Job controller before it replaces one pod."""
+    guard: float = 1.0
+    """From the decision that a pod leaves its node to the node of the next one, without the Job's pause. Measured."""
     container: float = 20.0
     """From a pod with a node to a process that joins: image on the node, imports. Assumed; the demo's take 2 s."""
     meet_a_host: float = 0.00015
@@ -177,6 +179,7 @@ class Run:
             rest = self if "one pod" in self.has else dataclasses.replace(self, has=self.has - {"in place", "spares"})
             first, second = self.parts("process"), rest.parts("planned")
             second["restore"] = self._restore(in_memory=self.keeps_memory(kind))
+            second["pods"] += costs.guard if "one pod" in self.has else 0.0
             return {name: first[name] + second[name] for name in first}
         new = (0 if kind == "process" or "spares" in self.has else together) if alone else self.hosts
         notice: dict[Kind, float] = {

@@ -405,7 +405,8 @@ def _watched(function: Callable[..., Any], *arguments: Any, **options: Any) -> I
 
 def _selector(run: str | None) -> str:
     """Return the label selector of a run's trainer pods; None: of those of all runs."""
-    return f"{names.LABEL_RUN}{'' if run is None else f'={run}'},{names.LABEL_ROLE}!={names.ROLE_PROBE}"
+    run_label = names.LABEL_RUN if run is None else f"{names.LABEL_RUN}={run}"
+    return f"{run_label},{names.LABEL_ROLE} notin ({names.ROLE_PROBE},{names.ROLE_GUARD})"
 
 
 def _pause() -> None:

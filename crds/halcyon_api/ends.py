@@ -29,12 +29,13 @@ Budget = Literal["failure", "free", "operator", "store", "final", "other"]
 
 
 class ExitCode(IntEnum):
-    """Exit codes of the trainer with a meaning, which is that of their row. Every other code is a failure."""
+    """Exit codes of the trainer with a meaning, which is that of their row. Every other code is a failure, also 44."""
 
     DONE = 0
     FAILURE = 1
     PREEMPTED = 42
     NOT_REJOINED = 43
+    LEAVES_NODE = 44
     BAD_CONFIGURATION = 80
     FENCED = 81
     NO_VALID_CHECKPOINT = 82
@@ -192,7 +193,10 @@ class EndCause(StrEnum):
     RESIZED = _row("resized", End("operator", "The run went on with fewer or more slices (`spec.recovery.elastic`)."))
     MOVED = _row(
         "moved",
-        End("operator", "The run was moved off a bad node, or allowed on all nodes again (`spec.recovery.badNodes`)."),
+        End(
+            "operator",
+            "A run or pod was moved off a bad node, or allowed on all nodes again (`spec.recovery.badNodes`).",
+        ),
     )
     HELD_BACK = _row(
         "heldBack",

@@ -68,6 +68,8 @@ class PodEnvironment(ApiModel):
     """Token that a checkpoint request must carry; empty: all requests are rejected."""
     restarts_left: NonNegativeInt | None = None
     """Restarts after failures that the attempt may have, where processes restart in place."""
+    leaves_node: NonNegativeInt | None = None
+    """1: a pod whose process fails twice without a checkpoint ends, and its replacement may avoid the node."""
 
     memory: str | None = None
     """Folder in the pod's memory, for snapshots."""

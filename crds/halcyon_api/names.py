@@ -35,6 +35,8 @@ ROLE_PROBE = "probe"
 """Role of the pods that test for room for more slices."""
 ROLE_PLAN = "plan"
 """Role of the pod that compiles the step before an attempt."""
+ROLE_GUARD = "guard"
+"""Role of the pod that keeps the run's pods off its node."""
 LABEL_PLAN = "halcyon.dev/plan"
 """On a planning pod: hash of the part of the spec that decides its plan."""
 ANNOTATION_DOCUMENT = "halcyon.dev/run-document"
@@ -91,6 +93,11 @@ def probe_name(run: str) -> str:
 def plan_name(run: str) -> str:
     """Name of the JobSet that plans a run. No attempt has this name, and no attempt's name is longer."""
     return f"{run}-plan"
+
+
+def guard_name(run: str, node: str) -> str:
+    """Name of the JobSet whose pod keeps a run's pods off a node: 9 characters longer than the run's."""
+    return f"{run}-g{hashlib.sha256(node.encode()).hexdigest()[:7]}"
 
 
 def subdomain(run_uid: str, attempt: int) -> str:

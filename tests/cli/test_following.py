@@ -62,7 +62,7 @@ def test_pods_are_listed_once_and_then_watched(server: Server, runs: Runs) -> No
     assert [followed.next(), followed.next()] == ["start", "step"]
     asked = server.pod_watched.get(timeout=limit(20))
     assert (asked["resourceVersion"], asked["watch"]) == (["40"], ["true"])
-    assert asked["labelSelector"] == ["halcyon.dev/run=small,halcyon.dev/role!=probe"]
+    assert asked["labelSelector"] == ["halcyon.dev/run=small,halcyon.dev/role notin (probe,guard)"]
     # The next process group: first its pod is created, later its container starts.
     server.pods["second"] = pod("second")
     server.pod_events.put(event("ADDED", pod("second", "waiting", "Pending")))

@@ -58,7 +58,7 @@ class Faults:
 
     def pods(self) -> dict[int, str]:
         """The UIDs of the pods that are not over, by slice."""
-        selector = f"{names.LABEL_RUN}={self.training.name}"
+        selector = f"{names.LABEL_RUN}={self.training.name},!{names.LABEL_ROLE}"
         found = self.path.devcluster.kubectl.json(
             "get", "pods", "--namespace", self.path.place.runs, f"--selector={selector}"
         )

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from halcyon_api.names import LABEL_RUN
+from halcyon_api.names import LABEL_ROLE, LABEL_RUN
 from halcyon_demo.comparison import compare, losses
 from halcyon_demo.documents import variant
 from halcyon_demo.training import RESOURCE, Training
@@ -99,7 +99,7 @@ def spread(path: WholePath, training: Training, worker: Worker, number: int = 3)
 def nodes(path: WholePath, run: str) -> dict[int, str]:
     """The node of each process of the newest pods of a run that have one."""
     text = path.devcluster.kubectl(
-        "get", "pods", "--namespace", path.place.runs, f"--selector={LABEL_RUN}={run}", "--output=json"
+        "get", "pods", "--namespace", path.place.runs, f"--selector={LABEL_RUN}={run},!{LABEL_ROLE}", "--output=json"
     )
     pods = json.loads(text)["items"]
     return {

@@ -487,6 +487,27 @@ _BY_ROW: dict[str, tuple[Mutation, ...]] = {
             ("checkpoint/head.py", "if other_pods and not earlier:", "if False:"),
         ),
         _mutation(
+            "the pod of a broken device comes back to its node",
+            "tests/operator/test_guards.py::test_pods_keep_off_the_guards_of_their_run_where_one_pod_can_leave",
+            ("objects/pod_template.py", 'return {"podAntiAffinity":', 'return {"podAffinity":'),
+            package=_OPERATOR,
+        ),
+        _mutation(
+            "a pod leaves its node before the guard is there",
+            "tests/operator/test_guards.py::test_the_pod_of_a_process_that_crashed_twice_waits_for_the_guard_of_its_node",
+            (
+                "decide/next/guards.py",
+                "guard.jobset.name == name and _on(node, guard.pods)",
+                "guard.jobset.name == name",
+            ),
+            package=_OPERATOR,
+        ),
+        _mutation(
+            "a process that crashes again and again moves its pod each time",
+            "tests/trainer/host/agent/test_rendezvous.py::test_the_pod_of_a_process_that_alone_fails_twice_leaves_its_node_once[before0-now0-True]",
+            ("host/agent/rendezvous.py", 'end |= {"podLost": True} if self._left else {}', "end |= {}"),
+        ),
+        _mutation(
             "the processes join before the last old one has ended",
             "tests/trainer/host/agent/test_rendezvous.py::test_nobody_joins_before_every_supervisor_is_there",
             ("host/agent/rendezvous.py", "if self.running or len(self._waiting) < self.processes:", "if self.running:"),

@@ -85,6 +85,7 @@ def jobset(
     uid: str = "",
     deleting: bool = False,
     in_place: bool = True,
+    guarded: bool = False,
 ) -> dict[str, Any]:
     """A JobSet of the run. Outcome: ``Completed`` or ``Failed``."""
     metadata: dict[str, Any] = {
@@ -108,7 +109,9 @@ def jobset(
             }
         ]
     found = {"apiVersion": "jobset.x-k8s.io/v1alpha2", "kind": "JobSet", "metadata": metadata, "status": status}
-    jobs = [{"name": "s", "replicas": 2, "template": {"spec": {"backoffLimit": 1}}}]
+    affinity = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{}]}} if guarded else {}
+    pods = {"template": {"spec": {"affinity": affinity}}}
+    jobs = [{"name": "s", "replicas": 2, "template": {"spec": {"backoffLimit": 1} | pods}}]
     return found | ({"spec": {"replicatedJobs": jobs}} if in_place else {})
 
 

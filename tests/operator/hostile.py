@@ -105,7 +105,7 @@ STATUS: dict[str, Any] = {
         "roomSince": rfc(0),
         "roomSlices": 4,
         "roomStep": 20,
-        "avoided": [{"node": "node-b", "since": rfc(0), "blames": 2}],
+        "avoided": [{"node": "node-a", "since": rfc(0), "blames": 2, "attempt": 1}],
         "blames": [{"node": "node-a", "time": rfc(3), "attempt": 1, "restart": 0}],
     },
     "checkpoint": {"step": 30, "attempt": 1, "path": "steps/30/", "time": rfc(9)},
@@ -323,6 +323,7 @@ def observations(data: st.DataObject, document: object, **seen: Any) -> Observed
         "pods": tuple(map(parse_pod, pods)),
         "earlier_pods": tuple(map(parse_pod, data.draw(st.sampled_from([[], pods])))),
         "probe": None,
+        "guards": data.draw(st.sampled_from(GUARDS)),
         "planner": data.draw(st.sampled_from(PLANNERS)),
         "endings": merge_endings(data.draw(st.sampled_from([[], gone]))),
         "replaced": merge_endings(data.draw(st.sampled_from([[], gone]))),
@@ -446,6 +447,18 @@ PODS = [
     pod(1, 2, 2, 0, **(ended(42, 12) | {"reason": "Evicted", "message": "too much"})),
 ]
 """Pods of a run, running, ended and waiting."""
+
+GUARDS = [
+    (),
+    (ProbeView(parse_jobset(jobset(uid="stranger") | {"metadata": {"name": "stranger"}}), ()),),
+    (
+        ProbeView(
+            replace(parse_jobset(jobset(uid="guard")), name=names.guard_name("demo", "node-a")), (parse_pod(pod()),)
+        ),
+    ),
+    (ProbeView(replace(parse_jobset(jobset(uid="guard")), name=names.guard_name("demo", "other")), ()),),
+]
+"""What may keep a run's pods off nodes."""
 
 PLANNERS = [
     None,

@@ -196,7 +196,7 @@ def test_in_place_only_three_ends_replace_all_pods() -> None:
     ] == [
         ("FailJob", sorted([ExitCode.NOT_REJOINED, *FATAL_CODES])),
         ("Ignore", None),
-        ("Ignore", [ExitCode.PREEMPTED]),
+        ("Ignore", [ExitCode.PREEMPTED, ExitCode.LEAVES_NODE]),
         ("FailJob", [ExitCode.FAILURE]),
     ]
     assert (job["backoffLimit"], job["podReplacementPolicy"]) == (1, "Failed")

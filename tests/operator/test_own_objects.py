@@ -59,7 +59,7 @@ from tests.operator.hostile import (
 )
 from tests.operator.simulation import _merged
 
-OWN_NAME = re.compile(r"demo-(\d{1,5}|probe|plan)")
+OWN_NAME = re.compile(r"demo-(\d{1,5}|probe|plan|g[0-9a-f]{7})")
 
 
 def is_own(manifest: dict[str, Any], uid: str) -> bool:
@@ -80,7 +80,9 @@ def is_confined(manifest: dict[str, Any]) -> bool:
         return True
     pods = [job["template"]["spec"]["template"]["spec"] for job in manifest["spec"]["replicatedJobs"]]
     safe = all(pod["automountServiceAccountToken"] is False and pod["securityContext"]["runAsNonRoot"] for pod in pods)
-    open_doors = {"hostNetwork", "hostPID", "hostIPC", "initContainers", "nodeName"}
+    open_doors = {"hostNetwork", "hostPID", "hostIPC", "initContainers"}
+    if manifest["metadata"]["labels"].get(names.LABEL_ROLE) != names.ROLE_GUARD:
+        open_doors.add("nodeName")
     return safe and not any(
         open_doors & set(pod) or any("hostPath" in volume for volume in pod.get("volumes", [])) for pod in pods
     )
@@ -96,7 +98,8 @@ def check(decision: Decision, seen: Observed) -> None:
     uid = seen.run.uid
     probes = () if seen.probe is None else (seen.probe.jobset,)
     planners = () if seen.planner is None else (seen.planner.jobset,)
-    found = {(jobset.name, jobset.uid): jobset.owner_uid for jobset in (*probes, *planners, *seen.jobsets)}
+    guards = [guard.jobset for guard in seen.guards]
+    found = {(jobset.name, jobset.uid): jobset.owner_uid for jobset in (*probes, *guards, *planners, *seen.jobsets)}
     maps = (
         {(seen.config_map.name, seen.config_map.uid): seen.config_map.owner_uid} if seen.config_map is not None else {}
     )
@@ -114,7 +117,9 @@ def check(decision: Decision, seen: Observed) -> None:
             (pod,) = [pod for pod in seen.pods if (pod.name, pod.uid) == (deletion.name, deletion.uid)]
             assert (pod.run_uid, pod.controlled) == (uid, True)
             assert pod.jobset_uid in {jobset.uid for jobset in seen.jobsets if jobset.owner_uid == uid}
-            assert any(other.deleting and other.group == pod.group for other in seen.pods)
+            placement = decision.status.placement if decision.status is not None else None
+            avoided = {node.node for node in placement.avoided} if placement is not None else ()
+            assert pod.node in avoided or any(other.deleting and other.group == pod.group for other in seen.pods)
             continue
         if deletion.kind == "Job":
             check_job(deletion, seen)

@@ -116,7 +116,7 @@ the same names. */}}
   verbs: [get, create, delete]
 - apiGroups: [""]
   resources: [pods]
-  # delete: only pods of a run, whose containers have ended or that a user allows to delete.
+  # delete: only pods of a run, whose containers have ended, that a user allows to delete, or whose node the run avoids.
   verbs: [list, watch, delete]
 # get: the uid of a Job without pods, whose events say why. delete: a Job of a run whose pod has ended and is replaced alone, because a JobSet
 # makes a missing Job at once. Without this right it takes ten seconds longer.

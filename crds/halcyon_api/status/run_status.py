@@ -80,6 +80,8 @@ class AvoidedNode(StatusModel):
     """Since when the node is avoided."""
     blames: NonNegativeInt
     """Number of its blames at that time."""
+    attempt: AtLeastOne | None = None
+    """Attempt of which only the pod on this node was replaced."""
 
 
 class PlacementStatus(StatusModel):

@@ -18,6 +18,7 @@ from halcyon_operator.decide.next import attempts, pods, steps
 from halcyon_operator.decide.next.budget import until_budget, within_budget
 from halcyon_operator.decide.next.carry_out import LATER_SECONDS, SOON_SECONDS, carry_out, later
 from halcyon_operator.decide.next.fallback import jobsets_to_suspend
+from halcyon_operator.decide.next.guards import with_guards
 from halcyon_operator.decide.next.permissions import permitted
 from halcyon_operator.decide.next.placement import plan_probe, probe_holds_room
 from halcyon_operator.decide.next.steps import Situation
@@ -86,9 +87,9 @@ def _next(observed: Observed, change: Change, wanted_hash: str, now: datetime) -
     decision = _without_planner(_with_probe(carry_out(step, situation), step, observed, now), step, observed)
     decision = pods.with_held_pods(decision, observed, step, situation.jobset, now)
     if isinstance(step, steps.Keep):
-        gone = pods.jobs_to_replace(observed, status, step.jobset, now)
+        gone = pods.jobs_to_replace(observed, decision.status or status, step.jobset, now)
         decision = replace(decision, delete=decision.delete + gone)
-    return decision
+    return with_guards(decision, observed, step, now)
 
 
 def _completed(

@@ -64,6 +64,16 @@ class ProbePlan:
 
 
 @dataclass(frozen=True)
+class GuardPlan:
+    """The JobSet whose pod keeps the run's pods off a node."""
+
+    run: RunView
+    spec: TrainingRunSpec
+    settings: Settings
+    node: str
+
+
+@dataclass(frozen=True)
 class PlannerPlan:
     """The JobSet whose pod plans the run."""
 
@@ -74,7 +84,7 @@ class PlannerPlan:
     """Hash of the part of the spec that decides the plan."""
 
 
-Plan = ConfigMapPlan | JobSetPlan | ProbePlan | PlannerPlan
+Plan = ConfigMapPlan | JobSetPlan | ProbePlan | GuardPlan | PlannerPlan
 """An object that should exist; `objects.jobset.build` makes it."""
 
 

@@ -58,6 +58,7 @@ ChangeReason = Literal[
     "RoomFound",
     "Growing",
     "ProbeRefused",
+    "GuardRefused",
     "PodForceDeleted",
     "PodHeld",
     "ConfigMapDeleted",

@@ -41,7 +41,7 @@ class ProcessIndex(NamedTuple):
     """Host inside the slice."""
 
 
-Role = Literal["attempt", "probe", "plan"]
+Role = Literal["attempt", "probe", "guard", "plan"]
 """What a JobSet or pod of a run is for."""
 
 EndKind = Literal["disrupted", "rejected", "deleted", "exited"]
@@ -110,6 +110,8 @@ class JobSetView:
     """
     in_place: bool = False
     """Whether its processes start again in their pods, so that a lost pod is replaced alone."""
+    guarded: bool = False
+    """Whether its pods keep off the nodes of the run's guards."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,7 @@ class PodWarning:
 
 @dataclass(frozen=True)
 class ProbeView:
-    """The JobSet that probes for room for more slices, and its pods."""
+    """The JobSet of a probe for more slices, or of a guard, and its pods."""
 
     jobset: JobSetView
     pods: tuple[PodView, ...]
@@ -306,6 +308,8 @@ class Observed:
     """
     probe: ProbeView | None = None
     """The probe for more slices. Its JobSet and its pods are not in `jobsets` and `pods`."""
+    guards: tuple[ProbeView, ...] = ()
+    """The run's guards. Their JobSets and pods are not in `jobsets` and `pods`."""
     planner: PlannerView | None = None
     """What plans the run. Its JobSet and its pod are not in `jobsets` and `pods`."""
     endings: tuple[PodEnding, ...] = ()

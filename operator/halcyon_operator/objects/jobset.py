@@ -14,10 +14,10 @@ policy matches every Job that the pod failure policy ended. A pod failure policy
 is not JobSet's default.
 
 Where the processes of several pods restart in place (`recovery.inPlace`), a Job replaces a pod that was disrupted or
-that saved and exited, and once a pod that was killed. Only three ends fail the Job and so replace all pods: a reserved
-exit code, a pod that did not come back in time (43), and a crash that the supervisor does not forgive (1), which the
-JobSet counts. A crash loop ends the processes twice for each restart of the JobSet, once in place, so the JobSet may
-restart half as often.
+that saved and exited, or that leaves its node (44), and once a pod that was killed. Only three ends fail the Job and so
+replace all pods: a reserved exit code, a pod that did not come back in time (43), and a crash that the supervisor does
+not forgive (1), which the JobSet counts. A crash loop ends the processes twice for each restart of the JobSet, once in
+place, so the JobSet may restart half as often; a third as often where a pod may leave its node.
 
 Every field that JobSet's webhook would fill in is set here, because JobSet's controller relies
 on them and the webhook may be off.
@@ -39,14 +39,14 @@ from halcyon_api.elastic import on_slices, usable_slices
 from halcyon_api.ends import FATAL_CODES, ExitCode
 from halcyon_api.training_run import API_VERSION, KIND, TrainingRunSpec
 from halcyon_api.yaml_text import dump
-from halcyon_operator.model.decision import ConfigMapPlan, JobSetPlan, Manifest, Plan, PlannerPlan, ProbePlan
+from halcyon_operator.model.decision import ConfigMapPlan, GuardPlan, JobSetPlan, Manifest, Plan, PlannerPlan, ProbePlan
 from halcyon_operator.model.settings import NO_MEMORY
 from halcyon_operator.model.untrusted import value_at
 from halcyon_operator.model.views import Role, RunView
 from halcyon_operator.objects.hardware import EXCLUSIVE_TOPOLOGY_ANNOTATION, node_requirements
 from halcyon_operator.objects.kueue import jobset_annotations, jobset_labels, pod_annotations
 from halcyon_operator.objects.owned_pods import probe_security
-from halcyon_operator.objects.pod_template import TERMINATION_LOG, TMP_SIZE_LIMIT, in_place, pod_template
+from halcyon_operator.objects.pod_template import TERMINATION_LOG, TMP_SIZE_LIMIT, in_place, leaves_node, pod_template
 
 JOBSET_API_VERSION = "jobset.x-k8s.io/v1alpha2"
 RULE_PREEMPTED = "preempted"
@@ -68,6 +68,8 @@ _WITHOUT_NETWORK: dict[str, Any] = {
     "suspend": False,
 }
 """Of a JobSet whose pods do not look for each other."""
+_NOTHING = {"cpu": "0", "memory": "0"}
+_LITTLE = {"cpu": "100m", "memory": "64Mi"}
 _DISRUPTED = [{"type": "DisruptionTarget", "status": "True"}]
 _REPLACEMENTS = 1_000_000
 """Backoff limit: each evicted pod is replaced by a new one that waits."""
@@ -132,7 +134,7 @@ def build_jobset(plan: JobSetPlan) -> Manifest:
                 "publishNotReadyAddresses": True,
             },
             "coordinator": {"replicatedJob": names.REPLICATED_JOB, "jobIndex": 0, "podIndex": 0},
-            "failurePolicy": _failure_policy(plan.remaining_restarts // 2 if again else plan.remaining_restarts, alone),
+            "failurePolicy": _failure_policy(plan.remaining_restarts // (1 + again + leaves_node(spec)), alone),
             # Kueue would suspend it too. But if Kueue is not installed, a run with a queue must not start without
             # quota.
             "suspend": queue is not None,
@@ -226,7 +228,7 @@ _REPLACES_ALL_PODS = [
 _REPLACES_ONE_POD = [
     _exit_codes("FailJob", ExitCode.NOT_REJOINED, *FATAL_CODES),
     {"action": "Ignore", "onPodConditions": _DISRUPTED},
-    _exit_codes("Ignore", ExitCode.PREEMPTED),
+    _exit_codes("Ignore", ExitCode.PREEMPTED, ExitCode.LEAVES_NODE),
     _exit_codes("FailJob", ExitCode.FAILURE),
 ]
 
@@ -267,10 +269,12 @@ def _exited(code: ExitCode) -> str:
 
 
 def role_of(document: object) -> Role:
-    """Whether an object belongs to an attempt, to a probe, or to what plans the run."""
+    """Whether an object belongs to an attempt, to a probe or a guard, or to what plans the run."""
     match value_at(document, "metadata", "labels", names.LABEL_ROLE):
         case names.ROLE_PROBE:
             return "probe"
+        case names.ROLE_GUARD:
+            return "guard"
         case names.ROLE_PLAN:
             return "plan"
         case _:
@@ -296,6 +300,30 @@ def build_probe(plan: ProbePlan) -> Manifest:
         },
         {},
         {"name": _PROBE_CONTAINER, "command": _PAUSE, "resources": requirements.resources},
+    )
+
+
+def build_guard(plan: GuardPlan) -> Manifest:
+    """The JobSet of a guard: a pod that needs nothing of its node, and stays there whatever taints the node has.
+
+    It is bound without the scheduler, which would keep it away from the run's pod as it keeps that pod away from it. It
+    has the run's priority, so that the scheduler does not evict it to make room for that pod.
+    """
+    return _short_jobset(
+        plan,
+        names.guard_name(plan.run.name, plan.node),
+        {names.LABEL_ROLE: names.ROLE_GUARD},
+        {},
+        (1, 1),
+        {},
+        {
+            "nodeName": plan.node,
+            "tolerations": [{"operator": "Exists"}],
+            "priorityClassName": plan.spec.scheduling.priority_class_name,
+        },
+        {},
+        # Quotas want amounts. Memory is a limit only: the pod must fit on a full node.
+        {"name": "guard", "command": _PAUSE, "resources": {"requests": _NOTHING, "limits": _LITTLE}},
     )
 
 
@@ -349,7 +377,7 @@ def build_planner(plan: PlannerPlan) -> Manifest:
 
 
 def _short_jobset(
-    plan: ProbePlan | PlannerPlan,
+    plan: ProbePlan | GuardPlan | PlannerPlan,
     name: str,
     role: dict[str, str],
     annotations: dict[str, str],
@@ -412,5 +440,7 @@ def build(plan: Plan) -> Manifest:
             return build_jobset(plan)
         case ProbePlan():
             return build_probe(plan)
+        case GuardPlan():
+            return build_guard(plan)
         case PlannerPlan():
             return build_planner(plan)

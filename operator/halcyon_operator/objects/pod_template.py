@@ -19,6 +19,7 @@ from halcyon_operator.model.decision import JobSetPlan
 from halcyon_operator.model.settings import PodSecurity
 from halcyon_operator.model.views import RunView
 from halcyon_operator.objects.hardware import (
+    HOSTNAME_LABEL,
     MEGASCALE_PORT,
     TPU_METRICS_PORT,
     NodeRequirements,
@@ -74,6 +75,21 @@ def in_place(spec: TrainingRunSpec) -> bool:
     return spec.recovery.in_place and spec.task == "train" and spec.recovery.max_restarts > 0
 
 
+def leaves_node(spec: TrainingRunSpec) -> bool:
+    """Whether a pod can leave its node alone: not where nodes of a slice belong together, or Kueue chooses them."""
+    accelerator, queue = spec.accelerator, spec.scheduling.queue
+    topology, tpu = accelerator.resolve(), accelerator.row.family == "tpu"
+    apart = topology.processes > 1 and not (tpu and topology.hosts_per_slice > 1)
+    return in_place(spec) and apart and (queue is None or queue.topology is None)
+
+
+def _off_guarded_nodes(run: RunView) -> dict[str, Any]:
+    """Affinity: not on the node of a guard of the run (`jobset.build_guard`)."""
+    guards = {"matchLabels": {names.LABEL_ROLE: names.ROLE_GUARD, names.LABEL_RUN_UID: run.uid}}
+    term = {"labelSelector": guards, "topologyKey": HOSTNAME_LABEL}
+    return {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+
+
 def keeps_in_memory(spec: TrainingRunSpec) -> bool:
     """Whether snapshots of the state lie in the pods' memory."""
     return in_place(spec) and spec.checkpoint.memory is not None
@@ -103,7 +119,7 @@ def pod_template(plan: JobSetPlan, labels: dict[str, str], requirements: NodeReq
         "resourceClaims": requirements.resource_claims,
         "nodeSelector": requirements.node_selector,
         "tolerations": requirements.tolerations,
-        "affinity": requirements.affinity,
+        "affinity": requirements.affinity | (_off_guarded_nodes(plan.run) if leaves_node(spec) else {}),
         "priorityClassName": spec.scheduling.priority_class_name,
         "serviceAccountName": spec.scheduling.service_account_name,
     }
@@ -194,6 +210,7 @@ def _environment(plan: JobSetPlan) -> list[dict[str, Any]]:
         save_token=plan.save_token,
         memory=names.MEMORY_DIRECTORY if keeps_in_memory(spec) else None,
         restarts_left=plan.remaining_restarts if in_place(spec) else None,
+        leaves_node=1 if leaves_node(spec) else None,
     ).variables()
     # Variables from the pod come first, because later values may refer to them.
     variables: list[dict[str, Any]] = [{"name": name, **from_pod(_SOURCES[name])} for name in FROM_POD]

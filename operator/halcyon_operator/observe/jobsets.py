@@ -10,6 +10,9 @@ from halcyon_operator.objects.kueue import LABEL_QUEUE
 MAX_LABEL = 63
 
 
+_AFFINITY = ("template", "spec", "template", "spec", "affinity")
+
+
 def parse_jobset(document: object) -> JobSetView:
     """The view of a JobSet. Never raises."""
     metadata = mapping(value_at(document, "metadata"))
@@ -35,6 +38,7 @@ def parse_jobset(document: object) -> JobSetView:
         suspended=value_at(document, "spec", "suspend") is True,
         queue=text(value_at(metadata, "labels", LABEL_QUEUE), MAX_LABEL),
         in_place=any(count(value_at(job, "template", "spec", "backoffLimit")) for job in jobs),
+        guarded=any(value_at(job, *_AFFINITY, "podAntiAffinity") for job in jobs),
     )
 
 

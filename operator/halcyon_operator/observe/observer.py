@@ -175,7 +175,8 @@ class Observer:
             settings=self.settings,
             jobsets=jobsets,
             pods=pods,
-            probe=_probe(run, found, seen),
+            probe=next(iter(_with_pods(run, found, seen, "probe")), None),
+            guards=_with_pods(run, found, seen, "guard"),
             planner=_planner(run, found, seen),
             endings=endings,
             replaced=replaced,
@@ -308,19 +309,17 @@ def _pods_of(run: RunView, own: frozenset[str], seen: Iterable[SeenPod], role: R
     return tuple(pod.view for pod in seen if pod.role == role and is_own(pod.view, run, own))
 
 
-def _owned(run: RunView, found: Iterable[SeenJobSet], role: Role) -> SeenJobSet | None:
-    return next((one for one in found if one.role == role and run.uid and one.view.owner_uid == run.uid), None)
+def _owned(run: RunView, found: Iterable[SeenJobSet], role: Role) -> list[SeenJobSet]:
+    return [one for one in found if one.role == role and run.uid and one.view.owner_uid == run.uid]
 
 
-def _probe(run: RunView, found: Iterable[SeenJobSet], seen: Iterable[SeenPod]) -> ProbeView | None:
-    probe = _owned(run, found, "probe")
-    if probe is None:
-        return None
-    return ProbeView(probe.view, _pods_of(run, frozenset({probe.view.uid}), seen, "probe"))
+def _with_pods(run: RunView, found: Iterable[SeenJobSet], seen: Sequence[SeenPod], role: Role) -> tuple[ProbeView, ...]:
+    own = [one.view for one in _owned(run, found, role)]
+    return tuple(ProbeView(one, _pods_of(run, frozenset({one.uid}), seen, role)) for one in own)
 
 
 def _planner(run: RunView, found: Iterable[SeenJobSet], seen: Iterable[SeenPod]) -> PlannerView | None:
-    jobset = _owned(run, found, "plan")
+    jobset = next(iter(_owned(run, found, "plan")), None)
     if jobset is None:
         return None
     own = frozenset({jobset.view.uid})

@@ -22,7 +22,7 @@ from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.decide.record.status_writes import is_routine, status_document
 from halcyon_operator.kube.client import ApiError, Conflict
 from halcyon_operator.kube.cluster import Cluster, create_refusal
-from halcyon_operator.model.decision import Decision, Event, ProbePlan, SaveAsk
+from halcyon_operator.model.decision import Decision, Event, GuardPlan, ProbePlan, SaveAsk
 from halcyon_operator.model.recent import Recent
 from halcyon_operator.model.untrusted import text, value_at
 from halcyon_operator.model.views import Observed, RunKey, RunView
@@ -192,8 +192,8 @@ class Controller:
             await self.cluster.delete(run.namespace, deletion)
         for plan, manifest in manifests:
             logger.info("%s/%s: creating %s %s", *key, manifest["kind"], manifest["metadata"]["name"])
-            if isinstance(plan, ProbePlan):
-                await self._create_probe(run, manifest)
+            if isinstance(plan, ProbePlan | GuardPlan):
+                await self._create_helper(run, plan, manifest)
             else:
                 await self._create(key, manifest)
         for event in decision.events:
@@ -224,15 +224,15 @@ class Controller:
             self._refusals[key] = create_refusal(text(manifest["kind"]), str(error))
             raise
 
-    async def _create_probe(self, run: RunView, manifest: dict[str, object]) -> None:
-        """Create the probe. If the API server rejects it, the run continues without more slices."""
+    async def _create_helper(self, run: RunView, plan: ProbePlan | GuardPlan, manifest: dict[str, object]) -> None:
+        """Create a probe or a guard. If the API server rejects it, the run continues without it."""
         try:
             await self.cluster.create(manifest)
         except ApiError as error:
-            message = f"The run cannot probe for room for more slices, and tries again: {error}"
-            await self._post(
-                run, Event("Warning", "ProbeRefused", message, f"probe/{run.status.attempt}/{error.reason}")
-            )
+            guard = isinstance(plan, GuardPlan)
+            what = f"keep its pods off node {plan.node}" if guard else "probe for room for more slices"
+            message, reason = f"The run cannot {what}: {error}", "GuardRefused" if guard else "ProbeRefused"
+            await self._post(run, Event("Warning", reason, message, f"{reason}/{run.status.attempt}/{error.reason}"))
 
     async def _post(self, run: RunView, event: Event) -> None:
         known = (run.uid, event.key)

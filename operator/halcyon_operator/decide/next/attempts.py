@@ -23,6 +23,7 @@ from halcyon_api import names
 from halcyon_api.ends import EndCause
 from halcyon_operator.decide.next import steps
 from halcyon_operator.decide.next.by_cause import by_cause, renewal
+from halcyon_operator.decide.next.guards import unguarded
 from halcyon_operator.decide.next.next_attempt import AFTER_ATTEMPT, new_attempt, remains_of_attempt
 from halcyon_operator.decide.next.steps import Case, Situation, first_step
 from halcyon_operator.decide.record.completion import completion
@@ -189,5 +190,6 @@ BEFORE: tuple[Case, ...] = (
         _renewed,
     ),
     Case("the queue has taken the attempt's quota", "a new attempt, which waits in the queue", _evicted_by_queue),
+    Case("a pod is to leave its node alone, and the node has had no guard for 30 s", "a new attempt", unguarded),
 )
 """What no cause changes."""

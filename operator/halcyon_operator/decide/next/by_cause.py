@@ -15,6 +15,7 @@ from halcyon_operator.decide.next.bad_nodes import (
     only_rejects,
     others_to_avoid,
 )
+from halcyon_operator.decide.next.guards import has_left
 from halcyon_operator.decide.next.placement import capacity_of, first_slices, grown, shrunk, smaller
 from halcyon_operator.decide.next.recovery import ENDED, FREE, Cause, RecoveryFacts, Rule, decide
 from halcyon_operator.decide.next.steps import Keep, Situation, Stall, Step, Stop
@@ -71,13 +72,19 @@ def _step_of(rule: Rule, situation: Situation, jobset: JobSetView) -> Step:
             last = "" if trains(status) else f": {last_message(status)}"
             message = f"avoiding node {node.node}, {_why(node, placement)}{last}"
             others = others_to_avoid(placement, node, spec.recovery.bad_nodes, now)
+            alone = jobset.guarded and not failed and not only_rejects(placement, node.node)
+            node = node.model_copy(update={"attempt": status.attempt if alone else None})
             moved = placement.model_copy(update={"avoided": [*others, node], "waiting_since": None})
+            if alone:
+                return Keep(jobset, moved)
             return Stop(last_cause(status) if failed else EndCause.MOVED, message, moved)
         case "anywhere":
             nodes = ", ".join(node.node for node in avoided)
             # A slow node is better than no node, also next time.
             slow = [one.model_copy(update={"slow": 0}) for one in placement.blames if one.slow is not None]
             moved = placement.model_copy(update={"avoided": [], "blames": slow, "waiting_since": None})
+            if not failed and all(one.attempt == status.attempt for one in avoided):
+                return Keep(jobset, moved)  # the guards go
             return Stop(EndCause.MOVED, f"{waited} while avoiding {nodes}: using all nodes again", moved)
         case _:
             return Stop(last_cause(status), last_message(status)) if failed else Keep(jobset)
@@ -126,9 +133,11 @@ def recovery_facts(situation: Situation, jobset: JobSetView) -> RecoveryFacts:
     observed, status, spec, now = situation.observed, situation.status, situation.spec, situation.now
     edited = situation.renewed or situation.placement.slices not in usable_slices(spec)
     failed = jobset.outcome != "running"  # one that has completed is seen here only if it ended early
-    cause: Cause = last_cause(status) if failed else _started_again_after(status)
+    left = has_left(observed, status)
+    going_on: Cause = EndCause.FAILED if left else _started_again_after(status)
+    cause = last_cause(status) if failed else going_on
     capacity = capacity_of(observed, status, spec, now)
-    idle, node = failed or not trains(status), node_to_avoid(situation.placement, spec, now)
+    idle, node = failed or left or not trains(status), node_to_avoid(situation.placement, spec, now)
     slow = found_slow(situation.placement, node.node) if node is not None and not idle else None
     if edited and cause == "none":
         committed = saved(observed, status, now)

@@ -53,8 +53,9 @@ def carry_out(step: steps.Step, situation: Situation) -> Decision:
 
     vanished = _vanished(status, now)
     match step:
-        case steps.Keep(jobset):
+        case steps.Keep(jobset, placement):
             status = _kept(status, run, spec, wanted_hash)
+            status = status.model_copy(update={"placement": placement or status.placement})
             description = describe_attempt(observed, status, jobset, now)
             interval = max(float(spec.telemetry.status_interval_seconds), observed.pace_seconds)
             if description.phase == "Queued":

@@ -24,7 +24,9 @@ from dataclasses import replace
 from datetime import datetime
 
 from halcyon_api import names
+from halcyon_api.ends import ExitCode
 from halcyon_api.status.run_status import TrainingRunStatus
+from halcyon_operator.decide.next.guards import waits_for_guard
 from halcyon_operator.decide.next.steps import Finish, Finished, Stall, StayStalled, Step
 from halcyon_operator.decide.tell.pods import HELD_SECONDS, held_clause, held_container, on_node, with_stuck_description
 from halcyon_operator.model.decision import Decision, Deletion, Event
@@ -150,7 +152,7 @@ def jobs_to_replace(
     """The Jobs of one pod to delete, because this pod has ended and is replaced alone.
 
     Not after an end that fails the Job, after a second failure without a checkpoint, or if its process had another pod
-    a short time ago: then the Job's pause, which grows, is right.
+    a short time ago: then the Job's pause, which grows, is right. Not before the guard of a node that is avoided.
 
     Args:
         observed: The observation.
@@ -179,4 +181,6 @@ def _replaced_at_once(ending: PodEnding, observed: Observed, status: TrainingRun
         (one.group, one.process) == place and _seconds(one.at, now) < REPLACED_SECONDS for one in observed.replaced
     )
     failed = cause_of(ending).end.budget == "failure" and status.failures_without_checkpoint > 0
+    if ending.exit_code == ExitCode.LEAVES_NODE or waits_for_guard(observed, status, ending.node):
+        return not waits_for_guard(observed, status, ending.node)
     return not (again or failed or fails_job(ending) or ending.trouble == "rejected")

@@ -25,6 +25,8 @@ class Keep:
     """The attempt's JobSet continues."""
 
     jobset: JobSetView
+    placement: PlacementStatus | None = None
+    """The placement, if it changes."""
 
 
 @dataclass(frozen=True)

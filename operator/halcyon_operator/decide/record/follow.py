@@ -16,7 +16,7 @@ from datetime import datetime
 
 from pydantic.alias_generators import to_snake
 
-from halcyon_api.ends import EndCause
+from halcyon_api.ends import EndCause, ExitCode
 from halcyon_api.status.run_status import Restarts, TrainingRunStatus
 from halcyon_operator.decide.record.completion import completion, early_end, final_step, said_at_end
 from halcyon_operator.decide.record.history import resumed_step, shown, with_end, with_group, with_report
@@ -59,6 +59,7 @@ def follow(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, no
         change = change.updated(with_group(change.status, group, now))
     again, failed = _account_in_place(observed, change.status, group, now)
     change, failures = change.then(again), failures + failed
+    change = change.updated(_blaming_left(observed, change.status, group))
     change = change.then(_with_report(observed, change.status, group, now))
     end = _end_of_group(observed, change.status, jobset, group, now)
     if end is not None:
@@ -66,6 +67,19 @@ def follow(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, no
         change, failures = change.then(ended), failures + failed
     status = with_manual_suspension(observed, change.status, jobset, now)
     return change.updated(_count_failures(observed.run.status, status, failures))
+
+
+def _blaming_left(observed: Observed, status: TrainingRunStatus, group: ProcessGroup) -> TrainingRunStatus:
+    """The status with blames for pods that have left their nodes. The report has their ends only when the others go on,
+    and before that the next pod gets its node.
+    """
+    for ending in observed.endings_of(group):
+        end = conclude((ending,), group) if ending.exit_code == ExitCode.LEAVES_NODE else None
+        blames = blames_for(replace(observed, endings=(ending,)), group, end) if end is not None else []
+        if blames and observed.run.spec is not None:
+            placement = with_blames(placement_of(status, observed.run.spec), blames)
+            status = status.model_copy(update={"placement": placement})
+    return status
 
 
 def _with_report(observed: Observed, status: TrainingRunStatus, group: ProcessGroup, now: datetime) -> Change:
@@ -233,7 +247,7 @@ def _account_in_place(
         if found.number <= last:
             continue
         ending = ending_in_place(observed, change.status, group, found, now)
-        end, at = conclude_in_place(ending, group, found), min(moment(found.at) or now, now)
+        end, at = conclude_in_place(ending, group, found, change.status), min(moment(found.at) or now, now)
         seen = observed if ending is None else replace(observed, endings=(ending,))
         change = change.then(_ended(seen, change.status, group, end, end.at or at, restarting=True))
         times, last = found.number - last, found.number

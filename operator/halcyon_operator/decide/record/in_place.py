@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from halcyon_api.ends import EndCause, ExitCode
 from halcyon_api.status.progress import EndInPlace, ReportedEnd
 from halcyon_api.status.run_status import HistoryEntry, TrainingRunStatus
+from halcyon_operator.decide.record.placement import left_alone
 from halcyon_operator.model.endings import GroupEnd, conclude
 from halcyon_operator.model.history import entry_of, process_of
 from halcyon_operator.model.untrusted import moment
@@ -87,8 +88,12 @@ def ends_that_count(observed: Observed, status: TrainingRunStatus, group: Proces
     return lost or observed.endings
 
 
-def conclude_in_place(ending: PodEnding | None, group: ProcessGroup, end: EndInPlace) -> GroupEnd:
+def conclude_in_place(
+    ending: PodEnding | None, group: ProcessGroup, end: EndInPlace, status: TrainingRunStatus
+) -> GroupEnd:
     """The end of the process group."""
     unseen = GroupEnd(EndCause.PREEMPTED, f"the pod of process {end.process} was replaced while no operator looked")
     found = (conclude((ending,), group) if ending is not None else None) or unseen
+    if ending is not None and found.cause == EndCause.POD_DELETED and ending.node in left_alone(status):
+        found = replace(found, cause=EndCause.MOVED, message=f"node {ending.node} is avoided: {found.message}")
     return replace(found, step=max(found.step or 0, end.step) or None)

@@ -38,6 +38,12 @@ def placement_of(status: TrainingRunStatus, spec: TrainingRunSpec) -> PlacementS
     return status.placement or PlacementStatus(slices=slices, wanted_slices=wanted_slices(spec))
 
 
+def left_alone(status: TrainingRunStatus) -> set[str]:
+    """The avoided nodes that only the present attempt's pods on them leave."""
+    avoided = status.placement.avoided if status.placement is not None else ()
+    return {one.node for one in avoided if one.attempt == status.attempt}
+
+
 def with_room(
     observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView, now: datetime
 ) -> TrainingRunStatus:
@@ -202,8 +208,9 @@ def with_no_room(observed: Observed, group: ProcessGroup, end: GroupEnd) -> Grou
 
 
 def with_blames(placement: PlacementStatus, blames: list[Blame]) -> PlacementStatus:
-    """The placement with some more blames."""
-    return placement.model_copy(update={"blames": [*placement.blames, *blames][-MAX_BLAMES:]})
+    """The placement with some more blames, each once."""
+    new = [one for one in blames if one not in placement.blames]
+    return placement.model_copy(update={"blames": [*placement.blames, *new][-MAX_BLAMES:]})
 
 
 def _began(ending: PodEnding) -> bool:

@@ -133,10 +133,11 @@ def placement_changed(before: TrainingRunStatus, after: TrainingRunStatus) -> tu
         message = f"There is room for {now.room_slices} slices; the run grows from {now.slices} at its next checkpoint"
         found.append(Event("Normal", "RoomFound", message, f"room/{after.attempt}/{now.room_since}"))
     known, avoided = {node.node for node in was.avoided}, {node.node for node in now.avoided}
-    found += [
-        Event("Warning", "NodeAvoided", f"Attempts avoid node {node}: {why}", f"avoided/{after.attempt}/{node}")
-        for node in sorted(avoided - known)
-    ]
+    slow = {blame.node for blame in now.blames if blame.slow}
+    for node in sorted(avoided - known):
+        said = "its process was slower than the others" if node in slow else why
+        key = f"avoided/{after.attempt}/{node}"
+        found.append(Event("Warning", "NodeAvoided", f"Attempts avoid node {node}: {said}", key))
     if known - avoided:
         message = f"Attempts may use these nodes again: {', '.join(sorted(known - avoided))}"
         found.append(Event("Normal", "NodesTakenBack", message, f"forgiven/{after.attempt}"))

@@ -16,15 +16,17 @@ ENVIRONMENT = {
 }
 
 
+@pytest.mark.parametrize("leaves", [0, 1])
 @pytest.mark.parametrize("budget", range(8))
-def test_a_crash_loop_ends_the_processes_once_more_than_the_budget(budget: int) -> None:
-    """In each restart of the JobSet once, and once more if the supervisor forgives it; the JobSet may restart half as
-    often as the budget allows.
+def test_a_crash_loop_ends_the_processes_once_more_than_the_budget(budget: int, leaves: int) -> None:
+    """In each restart of the JobSet once, once more if the supervisor forgives it, and once more if a pod leaves its
+    node; the JobSet may restart half as often as the budget allows, or a third as often.
     """
     crashes = 0
-    for restart in range(budget // 2 + 1):
+    for restart in range(budget // (2 + leaves) + 1):
         variables = {"HALCYON_RESTARTS_LEFT": str(budget), "HALCYON_RESTART": str(restart)}
-        crashes += 1 + Place.of(ENVIRONMENT | variables).forgives
+        place = Place.of(ENVIRONMENT | variables | {"HALCYON_LEAVES_NODE": str(leaves)})
+        crashes += 1 + place.forgives + place.leaves_node
     assert crashes == budget + 1
 
 

@@ -144,6 +144,44 @@ def test_a_second_failure_without_a_checkpoint_ends_the_pods(committed: int, goe
     assert isinstance(order, Go) if goes_on else order == Quit(1)
 
 
+FAILED = {"exitCode": 1}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "leaves"),
+    [
+        ([(1, FAILED)], [(1, KILLED), (0, ECHO)], True),
+        ([(0, FAILED)], [(1, FAILED), (0, ECHO)], False),  # another process
+        ([(1, FAILED)], [(1, FAILED), (0, FAILED)], False),  # both
+        ([(1, FAILED), (1, {"podLost": True})], [(1, FAILED)], False),  # another pod
+        ([(1, FAILED), (0, {"podLost": True})], [(1, FAILED)], True),
+        ([(1, FAILED), (1, SAVED)], [(1, FAILED)], False),
+    ],
+)
+def test_the_pod_of_a_process_that_alone_fails_twice_leaves_its_node_once(
+    before: list[tuple[int, Any]], now: list[tuple[int, Any]], leaves: bool
+) -> None:
+    found = started()
+    found.leaves_node = True
+    for process, end in before:
+        found.ended(process, end)
+        start_again(found)
+    for process, end in now:
+        found.ended(process, end)
+    found.waits(0)
+    assert found.waits(1) == [Quit(44, 1) if leaves else Quit(1)]
+    if not leaves:
+        return
+    assert found.waits(0) == [], "its supervisor ends"
+    assert found.lost(1) == found.joined(1, None) == []
+    (order,) = found.waits(1)
+    assert isinstance(order, Go)
+    assert (order.lineage.ends[-1]["exitCode"], order.lineage.ends[-1]["podLost"]) == (now[0][1]["exitCode"], True)
+    found.ended(1, FAILED)
+    found.waits(0)
+    assert found.waits(1) == [Quit(1)], "it is not the device"
+
+
 @pytest.mark.parametrize(("steps", "goes_on"), [((), False), ((-1,), False), ((5,), False), ((5, 9), True)])
 def test_without_a_restart_left_the_first_failure_without_a_checkpoint_ends_the_pods(
     steps: tuple[int, ...], goes_on: bool

@@ -16,7 +16,8 @@ leader lets them join. A supervisor whose pod is lost has no connection; the lea
 
 **What ends the pod instead**: the trainer's work is done; the pod itself is asked to end; a reserved exit code, after
 which the operator decides; an error before the join; a second failure without a checkpoint since the first, because a
-crash loop belongs to the operator's budget; or nobody comes back in time.
+crash loop belongs to the operator's budget; or nobody comes back in time. If the same process failed both times, in the
+same pod, its device may be broken: this pod alone ends (44), once, and the others wait for the one that replaces it.
 
 **Fencing.** The leader draws the nonce with which process 0 takes the checkpoint root, and every supervisor keeps the
 nonces of all starts (`Lineage.writers`). A process that starts in place refuses a root that another writer has taken

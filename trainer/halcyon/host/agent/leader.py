@@ -45,7 +45,11 @@ class Leader:
         self._of: dict[int, _Peer] = {}
         """The same by process, of those that have said it."""
         self._meeting = Rendezvous(
-            place.processes, partial(secrets.token_hex, 4), lambda: timestamp(time.time()), place.forgives
+            place.processes,
+            partial(secrets.token_hex, 4),
+            lambda: timestamp(time.time()),
+            place.forgives,
+            place.leaves_node,
         )
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a container may begin with 1,024, one a pod
@@ -138,7 +142,8 @@ class Leader:
                     document = {"quit": code}
                 case Go(lineage):
                     document = {"go": lineage.document()}
-            for peer in self._of.values():
+            one = order.process if isinstance(order, Quit) else None
+            for peer in [peer for peer in self._of.values() if one in (None, peer.process)]:
                 if isinstance(order, Go) and peer.since is None:
                     peer.since = order.lineage.number
                 peer.lines.send(**document)

@@ -22,7 +22,8 @@ class Place:
         group: Attempt and JobSet restart: a supervisor of another group is turned away.
         termination_log: Where the trainer writes its report.
         forgives: Whether a process that fails may start again in its pod. Each restart of the JobSet took the budget of
-            two failures.
+            two failures, or of three where a pod may leave its node.
+        leaves_node: Whether the pod of the process that fails for the second time may leave its node.
     """
 
     process: int
@@ -33,6 +34,7 @@ class Place:
     group: str
     termination_log: Path
     forgives: bool = True
+    leaves_node: bool = False
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Place:
@@ -44,6 +46,8 @@ class Place:
         value = {name: environ[f"HALCYON_{name}"] for name in _VARIABLES}
         hosts = int(value["HOSTS_PER_SLICE"])
         process = int(value["JOB_INDEX"]) * hosts + int(value["COMPLETION_INDEX"])
+        leaves = environ.get("HALCYON_LEAVES_NODE") == "1"
+        left = int(environ.get("HALCYON_RESTARTS_LEFT", 1)) - (2 + leaves) * int(value["RESTART"])
         host = value["COORDINATOR"].rpartition(":")[0].removeprefix("[").removesuffix("]")
         return cls(
             process,
@@ -53,7 +57,8 @@ class Place:
             environ.get("HALCYON_SAVE_TOKEN", ""),
             f"{value['ATTEMPT']}.{value['RESTART']}",
             Path(environ.get("HALCYON_TERMINATION_LOG", "/dev/termination-log")),
-            int(environ.get("HALCYON_RESTARTS_LEFT", 1)) > 2 * int(value["RESTART"]),
+            left > 0,
+            leaves and left > 1,
         )
 
 

@@ -26,9 +26,10 @@ class Go:
 
 @dataclass(frozen=True)
 class Quit:
-    """All supervisors end, with this exit code."""
+    """All supervisors end, or that of one process, with this exit code."""
 
     code: int
+    process: int | None = None
 
 
 Order = Stop | Go | Quit
@@ -44,12 +45,14 @@ class Rendezvous:
         new_writer: Draws the nonce of a start.
         now: The time, as a timestamp of the status.
         forgives: Whether all start again after the first failure too.
+        leaves_node: Whether the pod of a process that fails twice leaves its node.
     """
 
     processes: int
     new_writer: Callable[[], str]
     now: Callable[[], str]
     forgives: bool = True
+    leaves_node: bool = False
     lineage: Lineage | None = None
     """Of the last start; None: there was none."""
     running: bool = False
@@ -62,6 +65,8 @@ class Rendezvous:
     _waiting: set[int] = field(default_factory=set[int])
     _done: set[int] = field(default_factory=set[int])
     _ends: list[End] = field(default_factory=list[End])
+    _left: bool = False
+    """Whether a pod was told to leave since the last start."""
 
     @property
     def all_done(self) -> bool:
@@ -143,14 +148,25 @@ class Rendezvous:
             failed, before = is_failure(end), self.lineage.failed_at
             if before is None and not self.forgives:
                 before = self.committed if self._found is None else self._found
-            if failed and before is not None and self.committed <= before:
-                return [Quit(ExitCode.FAILURE)]
+            if failed and before is not None and self.committed <= before and not self._left:
+                self._left = self._stays_broken(process := end["process"])
+                self._waiting.discard(process)
+                return [Quit(ExitCode.LEAVES_NODE, process) if self._left else Quit(ExitCode.FAILURE)]
+            end |= {"podLost": True} if self._left else {}
             taken = self._found is not None
             self.lineage = self.lineage.after(end, self.new_writer(), self.committed if failed else None, taken=taken)
         self._waiting.clear()
         self._ends.clear()
-        self.running = True
+        self._left, self.running = False, True
         return [Go(self.lineage)]
+
+    def _stays_broken(self, process: int) -> bool:
+        """Whether a process that has failed alone is the one that failed last, and in the same pod."""
+        if not self.leaves_node or self.lineage is None or sum(map(is_failure, self._ends)) > 1:
+            return False
+        own = (end for end in reversed(self.lineage.ends) if is_failure(end) or end.get("process") == process)
+        last = next(own, None)
+        return last is not None and last.get("process") == process and is_failure(last)
 
 
 def is_failure(end: End) -> bool:
