@@ -9,6 +9,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,12 +128,15 @@ class Struck:
     def change_memory(self) -> None:
         """A byte of a pod's own newest snapshot changes, then both trainers end."""
         pod = self.pod()
-        folder = Folder(Path(self.group.environments[pod]["HALCYON_MEMORY"]))
-        for part in [part for part in folder.parts() if part.process == pod][-1:]:
+        folder, changed = Folder(Path(self.group.environments[pod]["HALCYON_MEMORY"])), False
+        while not changed:
+            [part] = [part for part in folder.parts() if part.process == pod][-1:]
             place = folder.file(pod, self.chance.choice(part.files).sha256)
-            data = bytearray(place.read_bytes())
-            data[self.chance.randrange(len(data))] ^= 1 << self.chance.randrange(8)
-            place.write_bytes(data)
+            with suppress(FileNotFoundError):  # a newer snapshot has replaced it just now
+                data = bytearray(place.read_bytes())
+                data[self.chance.randrange(len(data))] ^= 1 << self.chance.randrange(8)
+                with place.open("r+b") as file:
+                    changed = file.write(data) > 0
         self.kill_all()
 
     def kill_all(self) -> None:
