@@ -130,7 +130,7 @@ class Struck:
         pod = self.pod()
         folder, changed = Folder(Path(self.group.environments[pod]["HALCYON_MEMORY"])), False
         while not changed:
-            [part] = [part for part in folder.parts() if part.process == pod][-1:]
+            part = [part for part in folder.parts() if part.process == pod][-1]
             place = folder.file(pod, self.chance.choice(part.files).sha256)
             with suppress(FileNotFoundError):  # a newer snapshot has replaced it just now
                 data = bytearray(place.read_bytes())
