@@ -40,7 +40,7 @@ from halcyon_operator.model.ownership import own_jobsets
 from halcyon_operator.model.views import HeadPending, Observed, Prerequisite
 from halcyon_operator.observe.jobsets import parse_jobset
 from tests.examples_tried import holds_for, tried_with
-from tests.operator.builders import REFUSED, at, head, jobset, observed, rfc, run
+from tests.operator.builders import REFUSED, at, head, jobset, observed, pod, rfc, run
 from tests.operator.hostile import any_observation
 from tests.operator.test_attempts import HASH, OWN_CONFIG_MAP, stalled, status
 from tests.operator.test_earlier_runs import orphaned
@@ -71,6 +71,11 @@ SUCCEEDED = [
     {"type": "Succeeded", "status": "True", "reason": "Succeeded", "message": "m", "lastTransitionTime": rfc(50)}
 ]
 LAST = {"step": 300, "attempt": 1, "path": "steps/300", "time": rfc(40)}
+UNGUARDED = {
+    "slices": 2,
+    "wantedSlices": 2,
+    "avoided": [{"node": "node-a", "since": rfc(0), "blames": 2, "attempt": 1}],
+}
 EDIT = {"since": rfc(55), "fields": ["suspend"], "save": {"value": "edit", "requestedAt": rfc(55)}}
 
 
@@ -99,6 +104,7 @@ WITH_JOBSET: tuple[tuple[Observed, str], ...] = (
         observed(run(status(queue={"name": "research"}), scheduling={"queue": {"name": "research"}}), jobsets=[QUEUED]),
         HASH,
     ),
+    (observed(run(status(placement=UNGUARDED)), jobsets=[jobset()], pods=[pod()]), HASH),
 )
 """A case of each row of `BEFORE`, with the hash of the wanted spec."""
 
