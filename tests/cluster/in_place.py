@@ -37,8 +37,11 @@ def document(path: WholePath, name: str) -> dict[str, Any]:
 
 
 def children(task: Task) -> list[int]:
-    """The trainer of a pod, and its spare process if there is one, as process ids of this machine."""
-    return sorted(map(int, Path(f"/proc/{task.pid}/task/{task.pid}/children").read_text().split()))
+    """The trainer of a pod, and its spare process if there is one, as process ids of this machine.
+
+    Linux lists them by age; the numbers may have begun again between them.
+    """
+    return list(map(int, Path(f"/proc/{task.pid}/task/{task.pid}/children").read_text().split()))
 
 
 def send(number: signal.Signals, pids: Iterable[int]) -> None:
