@@ -31,15 +31,16 @@ from halcyon_operator.kube.client import merge_patch
 from halcyon_operator.kube.cluster import knows_the_rules
 from halcyon_operator.kube.election import parse_lease
 from halcyon_operator.model import untrusted
+from halcyon_operator.model.views import ProcessGroup
 from halcyon_operator.objects.jobset import role_of
 from halcyon_operator.observe.checkpoints import parse_head
 from halcyon_operator.observe.defaults import FoundDefaults, due, resolved_spec, root_of_run, taken, wanted
 from halcyon_operator.observe.jobsets import controller_uid, parse_jobset, parse_object
 from halcyon_operator.observe.node_notices import NodeNotices, notices_of
 from halcyon_operator.observe.pod_events import newest_warning
-from halcyon_operator.observe.pods import parse_pod, termination_message
+from halcyon_operator.observe.pods import parse_pod, parse_termination, termination_message
+from halcyon_operator.observe.reports import parse_report
 from halcyon_operator.observe.runs import parse_prerequisite, parse_run_view
-from halcyon_operator.observe.trainers import parse_report
 from halcyon_operator.observe.watch_cache import SeenPod, WatchCache
 from halcyon_operator.observe.workloads import newest, parse_workload
 from halcyon_operator.run.health import WriteWatch
@@ -158,13 +159,17 @@ PARSERS: dict[str, tuple[Callable[[Any], object], Any]] = {
     ),
     "observe.pods.parse_pod": (parse_pod, pod()),
     "objects.jobset.role_of": (role_of, jobset()),
+    "observe.pods.parse_termination": (
+        lambda document: parse_termination(json.dumps(document), ProcessGroup(1, 0)),
+        {"attempt": 1, "cause": "failed", "step": 3},
+    ),
     "observe.pods.termination_message": (termination_message, pod()),
     "api.status.plan.parse_plan": (parse_plan, '{"fits": true}'),
     "observe.runs.parse_run_view": (parse_run_view, RUN),
     "observe.watch_cache.WatchCache.listed": (_stored, RUN),
     "observe.watch_cache.WatchCache.saw_jobset": (_stored, jobset()),
     "observe.watch_cache.WatchCache.saw_run": (_stored, RUN),
-    "observe.trainers.parse_report": (
+    "observe.reports.parse_report": (
         lambda document: parse_report(json.dumps(document).encode(), "demo", (1, 0)),
         report(progress=PROGRESS).document(),
     ),
