@@ -155,9 +155,13 @@ def train(
                 if fresh or branch is not None or device is not None:
                     raise typer.BadParameter("--fresh, --branch and --device are for a run on one machine")
                 supervise(
-                    document, found, compilation_cache, checkpoint_root=checkpoint_root,
-                    defaults=tuple(defaults or ()), overrides=tuple(overrides or ()),
-                )  # fmt: skip
+                    document,
+                    found,
+                    compilation_cache,
+                    checkpoint_root=checkpoint_root,
+                    defaults=tuple(defaults or ()),
+                    overrides=tuple(overrides or ()),
+                )
     run_training(
         document,
         os.environ,

@@ -28,6 +28,8 @@ Over = Literal["within", "between", "all"]
 SIZES = tuple(mebibytes << 20 for mebibytes in (1, 16, 256))
 """Bytes of the larger array of a collective on one device."""
 EXCHANGED_BYTES = 16 << 20
+FEWEST = 3
+"""Islands among which the slow one can be told: of two, both see the same exchange."""
 FACTOR = 2.0
 """An island is slow if its fastest exchange takes more than this multiple of that of the others."""
 
@@ -107,9 +109,9 @@ class Islands:
 
     def exchange(self) -> dict[int, float]:
         """The slow islands, each with the duration of its fastest exchange as a multiple of that of the others. With
-        fewer than three islands, none.
+        fewer than `FEWEST` islands, none.
         """
-        if (islands := len(self.members)) < 3:
+        if (islands := len(self.members)) < FEWEST:
             return {}
         argument, ready = self._random(EXCHANGED_BYTES // 4), self._random(1)
         meet = self._compiled(lambda x: jax.lax.psum(x, AXES["all"]), ready)

@@ -14,7 +14,7 @@ import jax
 from halcyon.checkpoint.processes import gather_texts
 from halcyon.host.memory import machine_memory
 from halcyon.host.storage.retry_budget import RetryBudget
-from halcyon.parallel.collectives import AXES, KINDS, SIZES, Islands, Over
+from halcyon.parallel.collectives import AXES, FEWEST, KINDS, SIZES, Islands, Over
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.run.context import Context, check_context
 from halcyon.run.place import Place, session
@@ -41,7 +41,7 @@ def measure_network(
     Args:
         context: The run and this process's place in it.
         reporter: Receives each measurement.
-        retry_budget: Not used.
+        retry_budget: The waits for stores that deny access.
         on_lost_process: Called in another thread with the index of a lost process; it must end this process.
         on_joined: Called with the processes when all have joined.
 
@@ -75,16 +75,20 @@ def measure_network(
             one: f"its fastest exchange with another takes {times:.1f}" for one, times in islands.exchange().items()
         }
         return verdict(
-            {", ".join(f"process {i} on {names[i]}" for i in islands.members[one]): slow[one] for one in slow}
+            {", ".join(f"process {i} on {names[i]}" for i in islands.members[one]): slow[one] for one in slow},
+            len(islands.members),
         )
 
 
-def verdict(slow: Mapping[str, str]) -> str:
+def verdict(slow: Mapping[str, str], islands: int) -> str:
     """The result in one sentence.
 
     Args:
         slow: What is slow, and what takes how many times as long.
+        islands: Number of hosts, or of slices of TPUs.
     """
+    if not slow and islands < FEWEST:
+        return f"the collectives are measured; a slow host or slice can be named where there are at least {FEWEST}"
     if not slow:
         return "the collectives are measured, and no host or slice is slower than the others"
     return "; ".join(f"{name} is slow: {what} times as long as that of the others" for name, what in slow.items())

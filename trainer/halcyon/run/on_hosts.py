@@ -11,7 +11,6 @@ a killed process leaves none, and no further port or file is needed.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import signal
@@ -139,7 +138,7 @@ def supervise(
         report = log.read_text(encoding="utf-8")
         shutil.rmtree(folder)
     if attempt and report:
-        sys.stdout.write(f"{REPORT}{json.dumps(json.loads(report))}\n")
+        sys.stdout.write(f"{REPORT}{' '.join(report.splitlines())}\n")  # in part only, if its writer was killed
     sys.stdout.flush()
     os._exit(code)
 

@@ -1,4 +1,5 @@
-"""A root as a store of whole values with compare-and-swap, through TensorStore's key-value drivers.
+"""A root as a store of whole values with compare-and-swap, through TensorStore's key-value drivers, or
+what has their interface (`azure`).
 
 This module depends on three facts of that interface. An empty ``if_equal`` means *no condition*, so "must not exist" is
 the generation that a read of the missing key returned. A failed compare-and-swap does not raise: it returns an empty
