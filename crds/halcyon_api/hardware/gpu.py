@@ -131,7 +131,8 @@ def _amd(name: str, model: str, device_id: str, peak: float, memory: int, bandwi
         name,
         f"AMD Instinct {model}",
         "gpu",
-        "AMD's figures as others cite them (its data sheets were not read); AMD's device plugin and node labeller for Kubernetes; PCI ids in vLLM",
+        "AMD's figures as others cite them (its data sheets were not read); AMD's device plugin and node labeller for "
+        "Kubernetes; PCI ids in vLLM",
         "2026-11-30",
         node_labels={"amd.com/gpu.device-id": device_id},
         tolerated_taints=(("amd.com/gpu", ""),),
