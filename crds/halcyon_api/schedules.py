@@ -130,7 +130,7 @@ def _phases_problem(spec: PhasesScheduleSpec, steps: int) -> tuple[str, str] | N
             "exponent",
             f"shape {spec.shape} needs an exponent {'below' if spec.shape == 'power' else 'of at least'} 0",
         )
-    if spec.shape not in ("inverseSquareRoot", "power") and spec.scale is not None:
+    if spec.shape not in ("inverseSquareRoot", "inverseSquareRootDecay", "power") and spec.scale is not None:
         return "scale", f"shape {spec.shape} has no scale; leave it out"
     if spec.cycles is not None and spec.cycles > min(steps, MAX_CYCLES):
         return (

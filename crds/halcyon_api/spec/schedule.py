@@ -17,7 +17,16 @@ CycleStep = AtLeastOne
 MAX_CYCLES = 256
 
 Shape = Literal[
-    "constant", "linear", "cosine", "squareRoot", "inverseSquareRoot", "inverse", "polynomial", "power", "exponential"
+    "constant",
+    "linear",
+    "cosine",
+    "squareRoot",
+    "inverseSquareRoot",
+    "inverseSquareRootDecay",
+    "inverse",
+    "polynomial",
+    "power",
+    "exponential",
 ]
 FirstRate = Literal["atStart", "afterOneStep"]
 ABOVE_ZERO: tuple[Shape, ...] = ("inverse", "exponential")
@@ -87,7 +96,7 @@ class PhasesScheduleSpec(RuledModel):
     exponent: float | None = None
     """Of `cosine` (1), `polynomial` (2), `power` (-0.51)."""
     scale: PositiveFloat | None = None
-    """Of `inverseSquareRoot` (10000), `power` (4.6)."""
+    """Of `inverseSquareRoot` (10000), `inverseSquareRootDecay` (28.6), `power` (4.6)."""
 
     rules: ClassVar = (
         Rule(

@@ -45,7 +45,7 @@ def test_rates_are_those_of_levanter(name: str) -> None:
 def test_each_of_levanters_schedules_is_compared() -> None:
     assert RATES.keys() == SETTINGS.keys()
     compared = {phases.get("shape", "cosine") for _, phases in SETTINGS.values()}
-    assert set(SHAPES) - compared == {"squareRoot", "polynomial", "exponential"}
+    assert set(SHAPES) - compared == {"squareRoot", "polynomial", "exponential", "inverseSquareRootDecay"}
 
 
 def test_the_other_shapes_are_those_of_optax_and_of_their_paper() -> None:
@@ -58,6 +58,17 @@ def test_the_other_shapes_are_those_of_optax_and_of_their_paper() -> None:
     np.testing.assert_allclose(
         found["squareRoot"], PEAK * (1 - (1 - share) * np.sqrt(np.arange(STEPS) / STEPS)), rtol=1e-5
     )
+
+
+@pytest.mark.parametrize(("fields", "constant"), [({}, 28.6), ({"scale": 3.0}, 3.0)])
+def test_inverse_square_root_decay_is_that_of_levanters_later_versions(
+    fields: dict[str, float], constant: float
+) -> None:
+    """``max(r, 1 / sqrt(1 + c t / T))`` of its ``inv_sqrt_decay``."""
+    found = rates({"shape": "inverseSquareRootDecay", "minRatio": 0.25, "warmup": 10, **fields})[10:]
+    t = np.arange(STEPS - 10)
+    np.testing.assert_allclose(found, PEAK * np.maximum(0.25, (1 + constant * t / (STEPS - 10)) ** -0.5), rtol=1e-6)
+    assert found[0] == PEAK
 
 
 @pytest.mark.parametrize(

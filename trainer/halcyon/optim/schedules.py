@@ -21,6 +21,7 @@ from halcyon_api.spec.schedule import PhasesScheduleSpec, steps_in
 from halcyon_api.spec.trainer import TrainerSpec
 
 _TIMESCALE = 10_000.0
+_DROP = 28.6
 _AMPLITUDE = 4.6
 _EXPONENTS = {"polynomial": 2.0, "power": -0.51}
 
@@ -158,6 +159,7 @@ def _decayed(
     - ``inverse``: ``1 / (1 + (1 / r - 1) max(t, 1) / T)``, at least ``r``;
     - ``inverseSquareRoot`` (Vaswani et al. 2017): ``sqrt(scale / max(t + w, 1))`` with the warm-up ``w``, at most 1, at
       least ``r``;
+    - ``inverseSquareRootDecay``: ``1 / sqrt(1 + scale t / T)``, at least ``r``;
     - ``power`` (Shen et al. 2024): the rate is ``scale * batch size * tokens^exponent``, at most the peak rate. The
       tokens count from the beginning of the decay.
 
@@ -185,6 +187,8 @@ def _decayed(
         case "inverseSquareRoot":
             counted = xp.maximum(passed + xp.asarray(cycle.warmup, xp.float32), 1.0)
             share = xp.clip(xp.sqrt((spec.scale or _TIMESCALE) / counted), least, 1.0)
+        case "inverseSquareRootDecay":
+            share = xp.maximum(1.0 / xp.sqrt(1.0 + (spec.scale or _DROP) * passed / length), least)
         case "power":
             if trainer is None:
                 raise ValueError("the shape power needs the batch of the run")
