@@ -215,6 +215,7 @@ generate: setup ## Write all generated files: CRDs, reference, dashboards, alert
 	@$(BIN)/python docs/make_fits.py
 	@$(BIN)/python docs/make_api.py
 	@$(BIN)/python docs/make_commands.py
+	@$(BIN)/python docs/make_levanter.py
 
 .PHONY: schemas
 schemas: setup ## Write the JSON schemas of a release into .halcyon/schema, for editors and kubeconform

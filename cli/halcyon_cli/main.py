@@ -11,6 +11,7 @@ import typer
 from halcyon.commands.main import LOCAL, Defaults, Device, Document, Overrides, app
 from halcyon_api.ends import ExitCode
 from halcyon_cli import commands
+from halcyon_cli.commands.configurations import import_config
 from halcyon_cli.commands.hosts import launch, slurm
 
 
@@ -74,7 +75,7 @@ def sweep(
     raise typer.Exit(0 if complete else 1)
 
 
-for command in (slurm, launch):
+for command in (import_config, slurm, launch):
     app.command(rich_help_panel=LOCAL)(command)
 commands.register(app, panel="In a cluster", local=LOCAL)
 

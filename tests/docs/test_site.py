@@ -73,7 +73,8 @@ def test_the_page_of_the_python_interface_is_generated() -> None:
     assert api.PAGE.read_text(encoding="utf-8") == api.page(halcyon), "run: make generate"
 
 
-def test_the_page_of_the_commands_is_generated() -> None:
+@pytest.mark.parametrize("name", ["make_commands", "make_levanter"])
+def test_the_page_is_generated(name: str) -> None:
     pytest.importorskip("jax")
-    commands = _program("make_commands")
-    assert commands.PAGE.read_text(encoding="utf-8") == commands.page(), "run: make generate"
+    program = _program(name)
+    assert program.PAGE.read_text(encoding="utf-8") == program.page(), "run: make generate"

@@ -29,9 +29,10 @@ from tests.suite.limits import limit
 
 GUIDES = REPOSITORY / "docs" / "guides"
 LEVANTER = "docs/guides/from-levanter.md"
+LEVANTER_ROWS = "docs/reference/from-levanter.md"
 ROWS = [
     [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-    for line in (REPOSITORY / LEVANTER).read_text(encoding="utf-8").splitlines()
+    for line in (REPOSITORY / LEVANTER_ROWS).read_text(encoding="utf-8").splitlines()
     if line.startswith("| `")
 ]
 

@@ -87,6 +87,7 @@ READERS = {
     "validate", "resolve", "models", "dial", "sample", "samples", "chat", "serve", "render", "tokenizer eval",
     "checkpoints list", "checkpoints show", "checkpoints verify", "checkpoints diff",
     "show dial", "show run", "show optimizer", "show profile", "profile-here",
+    "import-config",
     "slurm", "launch",  # jobs and hosts write as train does
 }  # fmt: skip
 """The commands that write nothing themselves but what they print, and caches of programs."""

@@ -75,8 +75,6 @@ def rows_of_host(
         devices_per_host: Devices per host.
         host: Number of the host, which is the number of its process.
     """
-    parts = microbatches * data_parallelism
-    rows = np.arange(-(-batch_size // parts) * parts).reshape(microbatches, data_parallelism, -1)
+    rows = np.arange(batch_size).reshape(microbatches, data_parallelism, -1)
     shards = np.arange(host * devices_per_host, (host + 1) * devices_per_host) // sharing
-    mine = np.sort(rows[:, np.unique(shards)].ravel())
-    return mine[mine < batch_size]
+    return np.sort(rows[:, np.unique(shards)].ravel())

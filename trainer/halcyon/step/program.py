@@ -18,7 +18,6 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from halcyon.data.loader import padded_rows
 from halcyon.host.errors import BadConfiguration
 from halcyon.models import CausalLM, build_model
 from halcyon.models.adapters import check_used, has_adapter, with_adapter
@@ -177,7 +176,7 @@ class Program:
 
     def batch_shapes(self, batch_size: int, sequence_length: int) -> Any:
         """The shapes and shardings of a batch: arrays [microbatches, row, …] by name."""
-        rows = (self.microbatches, padded_rows(batch_size, self.microbatches, self.batch_sharding))
+        rows = (self.microbatches, batch_size // self.microbatches)
         of_row = {} if self.rows is None else self.rows.shapes
         return {
             name: jax.ShapeDtypeStruct(
@@ -187,7 +186,7 @@ class Program:
         }
 
     def size_of(self, batch: Batch) -> tuple[int, int]:
-        """Rows, padding included, and length of a batch, as `compile_step` takes them."""
+        """Rows and length of a batch, as `compile_step` takes them."""
         shape = jax.tree.leaves(batch)[0].shape
         return shape[0] * shape[1], shape[2] if self.rows is None else self.rows.length
 
