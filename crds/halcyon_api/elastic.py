@@ -42,21 +42,21 @@ def microbatches_on(spec: TrainingRunSpec, slices: int) -> int | None:
         shards = slices * run_mesh(spec, topology).data_parallelism // topology.slices
     except InvalidMesh:
         return None
+    if any(size % shards for size in spec.trainer.batch_sizes):
+        return None
     fewest = 1 if spec.trainer.microbatches == "auto" else -(-spec.trainer.microbatches * topology.slices // slices)
     return next((parts for parts in possible_microbatches(spec.trainer, shards) if fewest <= parts), None)
 
 
 def possible_microbatches(trainer: TrainerSpec, shards: int) -> tuple[int, ...]:
-    """The numbers of microbatches that cut every batch of a run evenly, in rising order. Empty if the shards do not
-    divide every batch.
+    """The numbers of microbatches that cut every batch of a run evenly, once padding has filled the shards, in rising
+    order.
 
     Args:
         trainer: The batches.
         shards: Shards of a batch over the devices.
     """
-    if any(size % shards for size in trainer.batch_sizes):
-        return ()
-    rows = math.gcd(*(size // shards for size in trainer.batch_sizes))
+    rows = math.gcd(*(-(-size // shards) for size in trainer.batch_sizes))
     low = [divisor for divisor in range(1, math.isqrt(rows) + 1) if rows % divisor == 0]
     return tuple(parts for parts in sorted({*low, *(rows // divisor for divisor in low)}) if parts <= MAX_MICROBATCHES)
 

@@ -149,4 +149,4 @@ def _kept_residuals(blocks: int, remat: Remat) -> int:
 
 def _most_microbatches(spec: TrainingRunSpec, mesh: ResolvedMesh) -> int:
     given = spec.trainer.microbatches
-    return given if given != "auto" else (possible_microbatches(spec.trainer, mesh.data_parallelism) or (1,))[-1]
+    return given if given != "auto" else possible_microbatches(spec.trainer, mesh.data_parallelism)[-1]

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from halcyon_api.counting import counted
 from halcyon_api.elastic import microbatches_on, usable_slices, wanted_slices
 from halcyon_api.hardware.gpu_attention import gpu_kernel
 from halcyon_api.memory import host_memory_problem, memory_problem
@@ -113,8 +114,13 @@ def _snapshot_problems(spec: TrainingRunSpec) -> Found:
 
 
 def _batch_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Found:
-    trainer = spec.trainer
-    unit = mesh.data_parallelism * trainer.least_microbatches
+    """A batch that the devices do not divide is filled with rows without weight. An answer of a policy has no such row,
+    and an elastic run would have another share of them on each number of slices.
+    """
+    trainer, shards = spec.trainer, mesh.data_parallelism
+    unit = shards * trainer.least_microbatches
+    whole = "objective.policy" if spec.objective.policy is not None else "recovery.elastic"
+    needs_whole = spec.objective.policy is not None or spec.recovery.elastic is not None
     sizes = {"spec.trainer.batchSize": trainer.batch_size}
     sizes |= {
         f"spec.trainer.batchSchedule[{n}].batchSize": entry.batch_size
@@ -122,11 +128,18 @@ def _batch_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Found:
         if entry.batch_size
     }
     for field, size in sizes.items():
-        if size % unit:
+        filled = -(-size // (-(-size // unit) * shards))
+        if size % unit and needs_whole:
             yield (
                 field,
-                f"{size} must be a multiple of the data parallelism times microbatches, {mesh.data_parallelism} x "
+                f"with {whole} {size} must be a multiple of the data parallelism times microbatches, {shards} x "
                 f"{trainer.least_microbatches}; the next one is {-(-size // unit) * unit}",
+            )
+        elif filled < trainer.least_microbatches:
+            yield (
+                field,
+                f"{size} sequences fill {filled} of {trainer.least_microbatches} microbatches on "
+                f"{counted(shards, 'data-parallel device')}; give trainer.microbatches at most {filled}",
             )
 
 

@@ -289,7 +289,7 @@ def test_all_faults_are_reported_in_one_error() -> None:
         ({"spec__adapter": {"lora": {}}}, "spec.adapter", "name them in spec.from, or leave adapter out"),
         ({"spec__mesh": {"ici": {"tensor": 3}}}, "spec.mesh.ici", "does not divide the 2 devices"),
         ({"spec__mesh": {"dcn": {"replica": 3}}}, "spec.mesh.dcn.replica", "set it to -1 or 2"),
-        ({"spec__trainer__batchSize": 6}, "spec.trainer.batchSize", "the next one is 8"),
+        ({"spec__trainer__microbatches": 8}, "spec.trainer.batchSize", "give trainer.microbatches at most"),
         (
             {
                 "spec__mesh": {"ici": {"fsdp": 1, "tensor": 2}},

@@ -84,21 +84,12 @@ def test_a_wrong_document_is_refused_at_apply(
 
 A_STEP_LATER: list[tuple[dict[str, Any], str]] = [
     (
-        {"spec__accelerator": {"type": "v7x", "topology": "2x2x1"}, "spec__trainer__batchSize": 12},
-        "12 must be a multiple of the data",
-    ),
-    ({"spec__accelerator": {"type": "v5p", "topology": "4x4x4"}, "spec__trainer__batchSize": 32}, "the next one is 64"),
-    (
-        {"spec__trainer__batchSize": 6},
+        {"spec__recovery": {"elastic": {"minSlices": 1}}, "spec__trainer__batchSize": 6},
         "6 must be a multiple of the data parallelism times microbatches, 4 x 1; the next one is 8",
     ),
     (
         {"spec__trainer__microbatches": 3},
-        "8 must be a multiple of the data parallelism times microbatches, 4 x 3; the next one is 12",
-    ),
-    (
-        {"spec__mesh": {"ici": {"fsdp": -1}}, "spec__trainer__batchSize": 9},
-        "9 must be a multiple of the data parallelism",
+        "8 sequences fill 2 of 3 microbatches on 4 data-parallel devices; give trainer.microbatches at most 2",
     ),
     (
         {"spec__recovery": {"elastic": {"minSlices": 1, "maxSlices": 3}}},

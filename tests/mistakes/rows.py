@@ -71,7 +71,7 @@ COMBINATIONS = (
     _in_document("hardware that does not exist", spec__accelerator={"type": "h100-megs"}),
     _in_document("a topology that does not exist", spec__accelerator={"type": "v4", "topology": "4x4"}),
     _in_document("heads that do not divide the width", spec__model__numAttentionHeads=5),
-    _in_document("a batch that the microbatches do not divide", spec__trainer__microbatches=3),
+    _in_document("more microbatches than the batch fills", spec__trainer__microbatches=3),
     _in_document("a mesh for other devices", spec__mesh={"ici": {"fsdp": 3}}),
     _in_document(
         "a warm-up longer than the run", **{_OPTIMIZER: {"schedule": {"cosine": {"warmupSteps": 500}}, "adamw": {}}}

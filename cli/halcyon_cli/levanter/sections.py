@@ -119,8 +119,9 @@ def _data(settings: Settings, spec: Spec, given: Given) -> Iterator[str]:
     sources: list[Spec] = []
     tags: dict[str, list[str]] = {}
     for name, config in cast("dict[str, dict[str, Any]]", configs).items():
-        tagged = cast("list[str]", config.pop("tags", None) or ())
-        made, notes = _sources(name, Settings(form | config))
+        config = form | {setting: value for setting, value in config.items() if value is not None}
+        tagged = cast("list[str]", config.pop("tags", ()))
+        made, notes = _sources(name, Settings(config))
         yield from notes
         for source in made:
             if first:

@@ -253,7 +253,8 @@ class TrainerSpec(ApiModel):
     steps: StepCount
     """Optimizer steps of the whole run."""
     batch_size: BatchSize
-    """Sequences of one step, over all devices. A multiple of the data parallelism times `microbatches`."""
+    """Sequences of one step, over all devices. If the data parallelism times `microbatches` does not divide it, rows
+    without weight fill the devices."""
     sequence_length: SequenceLength = 1024
     """Tokens of a sequence."""
     batch_schedule: Annotated[list[BatchScheduleEntry], Field(max_length=32)] = Field(default=[])

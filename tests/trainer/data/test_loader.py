@@ -106,6 +106,19 @@ def test_row_r_is_the_same_example_on_every_mesh(watched: Watched, mesh: tuple[i
                     assert np.array_equal(np.asarray(shard.data), np.asarray(array)[shard.index])
 
 
+@pytest.mark.parametrize(
+    ("mesh", "microbatches", "rows"), [((1, 1, 4, 1), 1, 12), ((2, 1, 2, 2), 2, 8), ((1, 1, 1, 1), 3, 4)]
+)
+def test_rows_without_weight_fill_the_devices(mesh: tuple[int, ...], microbatches: int, rows: int) -> None:
+    watched = watch(batch_size=10)
+    with loader(watched, batch_sharding(*mesh), microbatches=microbatches, fields=FIELDS, last_step=1) as batches:
+        batch, expected = batches.batch(0), watched.expected(0)
+    for name in FIELDS:
+        assert batch[name].shape == (microbatches, rows, 8)
+        assert np.array_equal(np.asarray(batch[name]).reshape(-1, 8)[:10], getattr(expected, name))
+    assert not np.asarray(batch["weights"]).reshape(-1, 8)[10:].any()
+
+
 @pytest.mark.parametrize(("fsdp", "expert", "context", "tensor"), [(1, 1, 8, 1), (2, 1, 2, 2), (1, 2, 2, 2)])
 def test_each_device_gets_its_positions(watched: Watched, fsdp: int, expert: int, context: int, tensor: int) -> None:
     mesh = mesh_of(fsdp=fsdp, expert=expert, context=context, tensor=tensor)
@@ -241,13 +254,6 @@ def test_closing_ends_the_threads(watched: Watched) -> None:
     batches.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("halcyon-loader")]
     assert np.asarray(kept["tokens"]).shape == (1, 16, 8)
-
-
-@pytest.mark.parametrize("batch_sizes", [(16, 18), (18, 16)])
-def test_microbatches_must_divide_every_batch_of_the_run(batch_sizes: tuple[int, int]) -> None:
-    watched = watch(batch_size=batch_sizes[0], stages=[BatchScheduleEntry(from_step=9, batch_size=batch_sizes[1])])
-    with pytest.raises(ValueError, match="a batch of 16 cannot be cut into 3 equal microbatches"):
-        loader(watched, batch_sharding(1, 1, 1, 1), microbatches=3)
 
 
 def test_a_batch_can_be_passed_to_a_jitted_function(watched: Watched) -> None:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from halcyon.data.loader import padded_rows
 from halcyon.step.program import build_program
 from halcyon.step.state import initial_state
 from halcyon_api.reading import parse_run
@@ -35,11 +36,12 @@ def losses(
     compute: str = "float32",
     products: str | None = None,
     remat: str = "none",
+    rows: int = ROWS,
 ) -> list[float]:
     """Losses of a run on a mesh; see `mesh_from`. On v5e the memory suffices to gather the parameters."""
     precision = {"compute": compute} | ({"products": products} if products else {})
     settings = {
-        "batchSize": ROWS,
+        "batchSize": rows,
         "sequenceLength": LENGTH,
         "microbatches": microbatches,
         "remat": remat,
@@ -53,7 +55,8 @@ def losses(
     )
     mesh = mesh_from(on)
     program = build_program(parse_run(run).spec, 60, mesh)
-    state, step = initial_state(program.build_state, program.template), program.compile_step(ROWS, LENGTH)
+    state, step = initial_state(program.build_state, program.template), program.compile_step(rows, LENGTH)
+    padding = microbatches * padded_rows(rows, microbatches, program.batch_sharding) - rows
     control = jax.device_put(np.zeros(mesh.size, np.int32), program.control_sharding)
     found = []
     for number in range(STEPS):
@@ -70,7 +73,8 @@ def losses(
             weights.astype(np.float32),
             documents.astype(np.int32),
         )
-        parts = (jax.device_put(each.reshape(microbatches, -1, LENGTH), program.batch_sharding) for each in arrays)
+        filled = (np.pad(each[:rows], ((0, padding), (0, 0))) for each in arrays)
+        parts = (jax.device_put(each.reshape(microbatches, -1, LENGTH), program.batch_sharding) for each in filled)
         state, metrics = step(state, batch_of(*parts), control)
         found.append(float(metrics.loss))
     assert {leaf.dtype for leaf in jax.tree.leaves(state.model)} == {jnp.dtype("float32")}
@@ -87,6 +91,17 @@ def test_losses_are_those_of_one_device(
     difference = float(np.abs(np.subtract(losses(model, on, microbatches, kind), losses(model))).max())
     assert difference <= 1e-5
     measured("losses", losses_case(model, on, microbatches, kind), difference)
+
+
+@pytest.mark.parametrize(
+    ("model", "on", "microbatches", "rows"),
+    [("mixtral", "fsdp 2 x expert 2", 2, 9), ("gpt2", "data 2 x fsdp 2 x tensor 2", 3, 11), ("llama", "fsdp 8", 1, 3)],
+)
+def test_losses_of_a_batch_that_the_devices_do_not_divide_are_those_of_one_device(
+    model: str, on: str, microbatches: int, rows: int
+) -> None:
+    """The penalties of the routers, which change later losses, do not count the rows of padding."""
+    np.testing.assert_allclose(losses(model, on, microbatches, rows=rows), losses(model, rows=rows), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -77,15 +77,17 @@ def test_each_mistake_is_reported_in_one_sentence(
 
 
 def test_invalid_combinations_are_rejected_before_a_device_is_used(tmp_path: Path) -> None:
-    with pytest.raises(BadConfiguration, match=r"spec\.trainer\.batchSize.*the next one is 8"):
-        check_context(resolve_context(write(tmp_path, spec__trainer__batchSize=6), {}))
+    with pytest.raises(BadConfiguration, match=r"spec\.trainer\.batchSize.*fill \d of 8 microbatches"):
+        check_context(resolve_context(write(tmp_path, spec__trainer__microbatches=8), {}))
 
 
 def test_a_tpu_document_runs_locally_on_the_available_devices(tmp_path: Path) -> None:
-    context = resolve_context(write(tmp_path, spec__accelerator={"type": "v6e", "topology": "4x4", "slices": 2}), {})
+    accelerator = {"type": "v6e", "topology": "4x4", "slices": 2}
+    context = resolve_context(write(tmp_path, spec__accelerator=accelerator), {})
     assert adapt_to_devices(context, 8, "gpu").mesh.fsdp == 8
+    context = resolve_context(write(tmp_path, spec__accelerator=accelerator, spec__trainer__microbatches=5), {})
     with pytest.raises(
-        BadConfiguration, match=r"batchSize: 8 must be a multiple.*\(on 3 gpu devices of this machine\)"
+        BadConfiguration, match=r"batchSize: 8 sequences fill 3 of 5.*\(on 3 gpu devices of this machine\)"
     ):
         adapt_to_devices(context, 3, "gpu")
     with pytest.raises(BadConfiguration, match="JAX sees 3"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -120,6 +121,7 @@ def test_the_plan_is_one_line_in_the_status() -> None:
     )
     assert PLAN.sentence() == sentence
     assert Progress(plan=sentence).plan == sentence
+    assert "remat dots, 1.6% of the rows are padding, 1.0 GB" in replace(PLAN, batch_size=63).sentence()
     assert event_fields(PLAN)["collectives"] == "all-gather over fsdp: 100.0 MB in 4"
 
 

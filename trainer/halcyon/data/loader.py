@@ -4,7 +4,8 @@ A batch is a few global arrays of shape ``[microbatches, batch / microbatches, l
 over the devices, and whose third one is if the mesh splits positions. Row ``r`` of the step's batch is row ``r % (batch
 / microbatches)`` of microbatch ``r // (batch / microbatches)``, on any mesh and with any number of processes. Each
 process reads and builds only the rows of its own devices, and no device holds data of another device, so cutting a
-batch into microbatches moves no data between devices.
+batch into microbatches moves no data between devices. Where the devices and the microbatches do not divide the batch,
+rows of padding, whose weights are 0, follow its last row.
 
 The prefetch depth begins at one batch and doubles with every batch taken, up to `depth` and a bound on memory. So the
 first step waits only for its own batch, and a slow store soon receives many requests in parallel. A request for a step
@@ -26,6 +27,19 @@ from jax.sharding import NamedSharding, Sharding
 
 from halcyon.data.dataset import Dataset
 from halcyon.data.examples import FIELDS, Batch, Examples
+
+
+def padded_rows(batch_size: int, microbatches: int, sharding: Sharding) -> int:
+    """Rows of a microbatch, padding included: the least that hold the batch and that the devices divide.
+
+    Args:
+        batch_size: Rows of the batch.
+        microbatches: Its parts.
+        sharding: Sharding of ``[microbatches, rows, length]``.
+    """
+    count = len(sharding.device_set)
+    shards = count // sharding.shard_shape((1, count, count))[1]
+    return -(-batch_size // (microbatches * shards)) * shards
 
 
 def global_batch(
@@ -61,7 +75,7 @@ class Loader:
 
     Args:
         dataset: Source of the examples.
-        microbatches: Parts of a step's batch; divides every batch size of the run.
+        microbatches: Parts of a step's batch.
         sharding: Sharding of an array ``[microbatches, batch / microbatches, length]``.
         fields: Names of a batch's arrays, among `halcyon.data.examples.FIELDS`.
         last_step: Batches from this step on are not prefetched. Default: no last step.
@@ -82,11 +96,6 @@ class Loader:
     clock: Callable[[], float] = time.perf_counter
 
     def __post_init__(self) -> None:
-        for period in self.dataset.schedule.periods:
-            if period.batch_size % self.microbatches:
-                raise ValueError(
-                    f"a batch of {period.batch_size} cannot be cut into {self.microbatches} equal microbatches"
-                )
         self._fields = tuple(self.fields)
         if unknown := [name for name in self._fields if name not in FIELDS]:
             raise ValueError(f"the objective asks for {', '.join(unknown)}; examples have {', '.join(FIELDS)}")
@@ -151,5 +160,6 @@ class Loader:
 
     def _build(self, step: int) -> Batch:
         rows = self.dataset.train_rows(step)
-        shape = (self.microbatches, len(rows) // self.microbatches, rows.length)
+        shape = (self.microbatches, padded_rows(len(rows), self.microbatches, self.sharding), rows.length)
+        rows = rows.padded_to(shape[0] * shape[1])
         return global_batch(lambda mine: self.dataset.examples(rows[mine]), shape, self.sharding, fields=self._fields)

@@ -143,6 +143,12 @@ class BatchRows:
     def __getitem__(self, rows: np.ndarray | slice) -> BatchRows:
         return BatchRows(self.source[rows], self.sequence[rows], self.part[rows], self.length)
 
+    def padded_to(self, count: int) -> BatchRows:
+        """These rows, and rows without a source after them, `count` in total."""
+        missing = (0, count - len(self))
+        source = np.pad(self.source, missing, constant_values=NO_SOURCE)
+        return BatchRows(source, np.pad(self.sequence, missing), np.pad(self.part, missing), self.length)
+
 
 def _numbered(begins: np.ndarray, lengths: np.ndarray, width: int) -> np.ndarray:
     """Number of the document of each token in its row, and one more for padding: int32 [n, width]."""

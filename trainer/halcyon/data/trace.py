@@ -75,6 +75,8 @@ def rows_of_host(
         devices_per_host: Devices per host.
         host: Number of the host, which is the number of its process.
     """
-    rows = np.arange(batch_size).reshape(microbatches, data_parallelism, -1)
+    parts = microbatches * data_parallelism
+    rows = np.arange(-(-batch_size // parts) * parts).reshape(microbatches, data_parallelism, -1)
     shards = np.arange(host * devices_per_host, (host + 1) * devices_per_host) // sharing
-    return np.sort(rows[:, np.unique(shards)].ravel())
+    mine = np.sort(rows[:, np.unique(shards)].ravel())
+    return mine[mine < batch_size]

@@ -92,7 +92,7 @@ def without_choice(spec: TrainingRunSpec, mesh: ResolvedMesh) -> TrainingRunSpec
     """
     if not is_automatic(spec):
         return spec
-    return with_choice(spec, Choice((possible_microbatches(spec.trainer, mesh.data_parallelism) or (1,))[-1], "none"))
+    return with_choice(spec, Choice(possible_microbatches(spec.trainer, mesh.data_parallelism)[-1], "none"))
 
 
 _Candidate = TypeVar("_Candidate")
@@ -254,7 +254,7 @@ def chosen(
     """
     resolved = ResolvedMesh(**dict(mesh.shape))
     given, policy = spec.trainer.microbatches, spec.trainer.remat
-    counts = (possible_microbatches(spec.trainer, resolved.data_parallelism) or (1,)) if given == "auto" else (given,)
+    counts = possible_microbatches(spec.trainer, resolved.data_parallelism) if given == "auto" else (given,)
     policies = AUTOMATIC_REMAT if policy == "auto" else (policy,)
     offload, on_host = spec.trainer.offload, has_host_memory(mesh.local_devices)
     offloads = (offload,) if offload != "auto" else AUTOMATIC_OFFLOAD if on_host else ("none",)

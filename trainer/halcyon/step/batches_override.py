@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from halcyon.data.examples import Batch
+from halcyon.data.loader import padded_rows
 from halcyon.host.errors import BadConfiguration
 
 
@@ -145,6 +146,13 @@ class BatchesOverride:
     sharding: jax.sharding.Sharding
 
     def __post_init__(self) -> None:
+        rows = self.batches.rows.batch_size
+        whole = self.microbatches * padded_rows(rows, self.microbatches, self.sharding)
+        if whole != rows:
+            raise BadConfiguration(
+                f"batches: the devices and trainer.microbatches do not divide {rows} rows, and given batches are not "
+                f"padded; give {whole}"
+            )
         self.last_wait_seconds = 0.0
 
     def batch(self, step: int, state: Any) -> Batch:

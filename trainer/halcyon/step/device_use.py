@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 
+from halcyon.data.loader import padded_rows
 from halcyon.models.parameters import split
 from halcyon.step.hlo.collectives import Collective, collectives
 from halcyon.step.hlo.contents import Call, Loop, Product, calls, loops, products
@@ -22,7 +23,7 @@ from halcyon.step.hlo.schedule import Overlap, crosses, overlap, sent_bytes
 from halcyon.step.hlo.work import Rates, Work, work_by_part
 from halcyon.step.offload import is_on_host
 from halcyon.step.program import Program
-from halcyon_api.counting import size
+from halcyon_api.counting import percent, size
 from halcyon_api.spec.mesh import product, splitting
 from halcyon_api.spec.trainer import Remat
 
@@ -142,6 +143,8 @@ class Plan:
         """The plan in one line, for the status."""
         sequences = f"{self.rows} {'sequence' if self.rows == 1 else 'sequences'} of {self.positions}"
         parts = [product(self.mesh), f"{self.microbatches} x {sequences} on a device", f"remat {self.remat}"]
+        if padding := 1 - self.batch_size / (self.microbatches * self.rows * _parts(self.mesh, "batch")):
+            parts.append(f"{percent(padding, 1)} of the rows are padding")
         if on_host := self.memory.offloaded + self.memory.kept_on_host:
             parts.append(f"{size(on_host)} in host memory")
         if self.memory.step is not None:
@@ -214,7 +217,7 @@ def plan_of(
         batch_size=batch_size,
         sequence_length=sequence_length,
         microbatches=program.microbatches,
-        rows=batch_size // program.microbatches // _parts(sizes, "batch"),
+        rows=padded_rows(batch_size, program.microbatches, program.batch_sharding) // _parts(sizes, "batch"),
         positions=sequence_length // _parts(sizes, "position"),
         remat=remat,
         unroll=program.unroll,

@@ -18,6 +18,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from halcyon.data.loader import padded_rows
 from halcyon.host.errors import BadConfiguration
 from halcyon.models import CausalLM, build_model
 from halcyon.models.adapters import check_used, has_adapter, with_adapter
@@ -176,7 +177,7 @@ class Program:
 
     def batch_shapes(self, batch_size: int, sequence_length: int) -> Any:
         """The shapes and shardings of a batch: arrays [microbatches, row, …] by name."""
-        rows = (self.microbatches, batch_size // self.microbatches)
+        rows = (self.microbatches, padded_rows(batch_size, self.microbatches, self.batch_sharding))
         of_row = {} if self.rows is None else self.rows.shapes
         return {
             name: jax.ShapeDtypeStruct(
@@ -186,7 +187,7 @@ class Program:
         }
 
     def size_of(self, batch: Batch) -> tuple[int, int]:
-        """Rows and length of a batch, as `compile_step` takes them."""
+        """Rows, padding included, and length of a batch, as `compile_step` takes them."""
         shape = jax.tree.leaves(batch)[0].shape
         return shape[0] * shape[1], shape[2] if self.rows is None else self.rows.length
 

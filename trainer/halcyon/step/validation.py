@@ -18,7 +18,7 @@ from jax.sharding import Sharding
 
 from halcyon.data.dataset import Dataset, ValidationData
 from halcyon.data.examples import Examples
-from halcyon.data.loader import global_batch
+from halcyon.data.loader import global_batch, padded_rows
 from halcyon.data.source_data import BatchRows
 from halcyon.optim.average import averaged_model
 from halcyon.step.batch_source import BatchSource, Evaluates
@@ -98,8 +98,8 @@ def evaluate(
         sums: The compiled function of `make_evaluation_step`, with the model as its first argument already bound.
         batches: The largest number of batches; None: all.
         batch_size: Sequences of a batch, over all devices.
-        microbatches: Number of parts in which a batch is computed; divides ``batch_size``.
-        sharding: Sharding of an array ``[microbatches, batch_size / microbatches, length]``.
+        microbatches: Number of parts in which a batch is computed.
+        sharding: Sharding of an array ``[microbatches, rows, length]``.
         fields: Names of the arrays of a batch, the same as in training.
         before_batch: Called before each batch is dispatched. It may raise an exception, at the same batch on all
             processes.
@@ -111,7 +111,7 @@ def evaluate(
     if validation.validation_sequences == 0:
         raise ValueError("nothing is held out for evaluation")
     begin = time.perf_counter()
-    shape = (microbatches, batch_size // microbatches, validation.sequence_length)
+    shape = (microbatches, padded_rows(batch_size, microbatches, sharding), validation.sequence_length)
     in_flight: deque[EvaluationSums] = deque()
     fetched: list[EvaluationSums] = []
     sequences = 0
