@@ -22,6 +22,7 @@ from halcyon_api.reading import parse_run
 from halcyon_api.schedules import schedule_problems
 from halcyon_api.spec.optimizer import OptimizerSpec
 from halcyon_api.spec.trainer import TrainerSpec
+from halcyon_cli.levanter.conversion import convert
 from halcyon_cli.sweeps import parse_sweep, variants
 from tests.api.documents import document
 from tests.examples.documents import REPOSITORY, shown_documents, training_runs
@@ -91,6 +92,14 @@ def test_the_sweeps_of_the_guide_make_valid_runs() -> None:
         parse_run(variant.document)
 
 
+def test_the_example_of_levanter_is_what_the_command_prints() -> None:
+    (theirs,) = (found for found in fragments("from-levanter.md") if "trainer" in found and "optimizer" in found)
+    (example,) = (found for where, found in training_runs().items() if where.startswith(LEVANTER))
+    found = convert(theirs, "gpt2_small", {"type": "v5e", "topology": "4x4"}, 16)
+    assert found.document == example
+    assert len(found.notes) == 1  # the tags
+
+
 @pytest.mark.slow
 def test_the_translated_example_of_levanter_trains(tmp_path: Path) -> None:
     """With its own schedule, mixture, precision and saves; smaller, with data of this machine, and with a tracker that
@@ -119,7 +128,7 @@ def test_the_translated_example_of_levanter_trains(tmp_path: Path) -> None:
         "spec.trainer.evaluation.batches": 1,
         "spec.checkpoint.root": f"file://{tmp_path}/root",
         "spec.telemetry.trackers": f"{{jsonLines: {{path: {tmp_path}/log.jsonl}}}}",
-        "spec.env": "[]",
+        "spec.mesh": "null",
     }
     command = [sys.executable, "-m", "halcyon.commands.main", "train", str(path), "--json"]
     command += [part for name, value in changes.items() for part in ("--set", f"{name}={value}")]

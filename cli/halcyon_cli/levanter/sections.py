@@ -150,7 +150,7 @@ def _place(settings: Settings, spec: Spec, setting: str, field: str, below: str 
     if place is not None and not _is_address(place):
         yield f"{setting}: {place} {_NO_ADDRESS}"
     elif place is not None:
-        put(spec, field, f"{place.rstrip('/')}/{below}" if below else place)
+        put(spec, field, f"{place.rstrip('/')}/{below}".rstrip("/"))
 
 
 def _sources(name: str, config: Settings) -> tuple[list[Spec], list[str]]:
