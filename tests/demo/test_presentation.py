@@ -1,6 +1,7 @@
 """What the demo shows on the terminal, and how it changes the examples."""
 
 import io
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -11,6 +12,7 @@ from halcyon_api.validation import find_problems
 from halcyon_demo.comparison import compare, losses
 from halcyon_demo.documents import example, variant
 from halcyon_demo.observations import Observations
+from halcyon_demo.on_slurm import on_folder
 from halcyon_demo.page import FLIP, Mark, page, picture
 from halcyon_demo.records import Fault
 from halcyon_demo.recovery import MEANINGS, PARTS, Recovery
@@ -42,6 +44,13 @@ def test_the_run_with_a_flipped_bit_is_audited_and_the_other_one_is_the_same_wit
     assert disturbed["spec"]["recovery"]["audit"].pop("flipBit") == {"step": 30, "process": 1}
     assert disturbed == calm
     assert find_problems(parse_run(with_flip(calm)).spec) == ()
+
+
+def test_the_run_on_slurm_is_the_example_with_its_checkpoints_in_a_folder() -> None:
+    changed = on_folder(example("stdlib-llama"), Path("/shared"), "calm", 200)
+    assert find_problems(parse_run(changed).spec) == ()
+    assert changed["spec"]["checkpoint"]["root"] == "file:///shared/calm"
+    assert "s3:" not in str(changed)
 
 
 def test_equality_table_gives_the_verdict() -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from halcyon_demo.on_slurm import hits_of
 from halcyon_demo.records import Fault
 from halcyon_demo.recovery import PARTS, recovery
 from tests.demo.samples import line, pod, steps
@@ -79,3 +80,13 @@ def test_there_is_no_recovery_before_a_new_process_group_trains() -> None:
     assert recovery(fault, [], []) is None
     first_start = [line("compiled", 79.0, step=1, **STARTUP), *steps(1, 20, begin=80.0)]
     assert recovery(fault, first_start, [pod((1, 0), 0.0)]) is None
+
+
+def test_what_followed_a_fault_on_slurm_counts_the_repeated_steps_of_the_next_processes() -> None:
+    before = steps(1, 12)
+    at = before[-2].time
+    assert hits_of("kill", at, 0.0, before) == [], "the run has not gone on"
+    after = steps(11, 14, (1, 0, 1), begin=15.0)
+    (hit,) = hits_of("kill", at, 1.5, [*before, *after])
+    assert (hit.resumed, hit.repeated, hit.source, hit.queued) == (10, 2, "checkpoint", 1.5)
+    assert hit.seconds == after[0].time - at

@@ -11,10 +11,12 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from halcyon_demo.comparison import Comparison
 from halcyon_demo.install import uninstall_operator
 from halcyon_demo.observations import Failed
+from halcyon_demo.on_slurm import run_demo_on_slurm
 from halcyon_demo.page import page
-from halcyon_demo.story import PLACE, DemoResult, run_demo
+from halcyon_demo.story import PLACE, run_demo
 from halcyon_devcluster import Cluster, DevclusterError, open_cluster
 from halcyon_devcluster.paths import DEFAULT_NAME
 from halcyon_devcluster.progress import ConsoleProgress
@@ -36,6 +38,7 @@ def demo(
     steps: Annotated[
         int | None, typer.Option(min=_MIN_STEPS, help="Steps of both runs. Default: those of the example.")
     ] = None,
+    on_slurm: Annotated[bool, typer.Option("--slurm", help="Train on a SLURM instead, which is started here.")] = False,
     picture: Annotated[
         Path | None,
         typer.Option(help="Draw both runs into this SVG file, and write what was printed into a page beside it."),
@@ -44,6 +47,10 @@ def demo(
     """Train on a real Kubernetes with a flipped bit, an eviction and a SIGKILL, and compare with an undisturbed run."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
+    if on_slurm:
+        compared = run_demo_on_slurm(_CONSOLE, steps=steps)
+        _conclude(_CONSOLE, compared, time.monotonic() - began)
+        raise typer.Exit(0 if compared.identical else 1)
     progress = ConsoleProgress(_CONSOLE)
     console = Console(highlight=False, record=True, force_terminal=False, width=80) if picture is not None else _CONSOLE
     cluster = open_cluster(cluster_name, progress=progress)
@@ -53,7 +60,7 @@ def demo(
     except KeyboardInterrupt:
         _CONSOLE.print("Interrupted, and cleaned up.")
         raise typer.Exit(130) from None
-    _conclude(console, result, time.monotonic() - began)
+    _conclude(console, result.comparison, time.monotonic() - began)
     if picture is not None:
         picture.write_text(result.picture(), encoding="utf-8")
         picture.with_suffix(".md").write_text(page(console.export_text(), picture.name), encoding="utf-8")
@@ -69,8 +76,7 @@ def demo(
     )
 
 
-def _conclude(console: Console, result: DemoResult, seconds: float) -> None:
-    comparison = result.comparison
+def _conclude(console: Console, comparison: Comparison, seconds: float) -> None:
     if comparison.identical:
         console.print(
             f"\n[green]All {comparison.steps} losses are bitwise the same[/green], including those of "

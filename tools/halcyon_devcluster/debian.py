@@ -32,6 +32,8 @@ NODE_REQUIREMENTS = (
     Requirement("iproute2", "ip"),
     Requirement("util-linux", "nsenter"),
 )
+_WAIT = ("-o", "DPkg::Lock::Timeout=600")
+"""Wait for another apt-get."""
 IMAGE_REQUIREMENTS = (Requirement("buildah", "buildah"), Requirement("debootstrap", "debootstrap"))
 
 
@@ -77,9 +79,9 @@ def install_packages(packages: list[str], log: Path, progress: ProgressView) -> 
     """
     environ = {"DEBIAN_FRONTEND": "noninteractive"}
     with progress.step(f"Installing Debian packages: {' '.join(packages)}"):
-        run(["apt-get", "update"], environ=environ, log=log)
+        run(["apt-get", *_WAIT, "update"], environ=environ, log=log)
         run(
-            ["apt-get", "install", "--yes", "--no-install-recommends", *packages],
+            ["apt-get", *_WAIT, "install", "--yes", "--no-install-recommends", *packages],
             environ=environ,
             log=log,
             timeout_seconds=limit(1200),

@@ -18,6 +18,7 @@ from halcyon_api.ends import ExitCode
 from halcyon_api.status.run_status import TrainingRunStatus, parse_status
 from halcyon_cli.hosts.views import STATUS_KEY
 from halcyon_cli.main import app
+from halcyon_demo.slurm import supervisor_of
 from tests.ports import free_port
 from tests.ssh import ssh_server
 from tests.trainer.run.test_on_hosts import named
@@ -47,12 +48,6 @@ def launched(document: Path, options: list[str]) -> Process:
     found = Process(0, popen, document.with_suffix(".none"))
     found.follow()
     return found
-
-
-def supervisor_of(trainer: int) -> int:
-    """The process id of the supervisor of a trainer."""
-    status = Path(f"/proc/{trainer}/status").read_text().splitlines()
-    return int(next(line.split()[1] for line in status if line.startswith("PPid:")))
 
 
 def status_of(root: Path) -> TrainingRunStatus:
