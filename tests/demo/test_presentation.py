@@ -47,7 +47,7 @@ def test_the_run_with_a_flipped_bit_is_audited_and_the_other_one_is_the_same_wit
 
 
 def test_the_run_on_slurm_is_the_example_with_its_checkpoints_in_a_folder() -> None:
-    changed = on_folder(example("stdlib-llama"), Path("/shared"), "calm", 200)
+    changed = on_folder(example("stdlib-llama"), Path("/shared"), "calm")
     assert find_problems(parse_run(changed).spec) == ()
     assert changed["spec"]["checkpoint"]["root"] == "file:///shared/calm"
     assert "s3:" not in str(changed)

@@ -48,7 +48,7 @@ def demo(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     if on_slurm:
-        compared = run_demo_on_slurm(_CONSOLE, steps=steps)
+        compared = run_demo_on_slurm(_CONSOLE)
         _conclude(_CONSOLE, compared, time.monotonic() - began)
         raise typer.Exit(0 if compared.identical else 1)
     progress = ConsoleProgress(_CONSOLE)

@@ -20,8 +20,8 @@ from halcyon_demo.tables import equality_table
 from halcyon_devcluster.waiting import until
 
 EXAMPLE = "stdlib-llama"
-STEPS = 200
-_FIRST, _BETWEEN = 12, 20
+STEPS = 90
+_FIRST, _BETWEEN = 12, 15
 """Steps before the first fault, and at least between two."""
 
 
@@ -64,9 +64,9 @@ def hits_of(title: str, at: float, queued: float, lines: Sequence[LogLine]) -> l
     return [Hit(title, one.time - at, queued, one.step - 1, source, done - one.step + 1) for one in later]
 
 
-def on_folder(document: dict[str, Any], folder: Path, name: str, steps: int) -> dict[str, Any]:
+def on_folder(document: dict[str, Any], folder: Path, name: str) -> dict[str, Any]:
     """The example with its checkpoints in a shared folder, and with snapshots in the memory of the nodes. Pure."""
-    changed = variant(document, name=name, steps=steps)
+    changed = variant(document, name=name, steps=STEPS)
     spec = changed["spec"]
     spec["checkpoint"] = {
         "root": f"file://{folder}/{name}",
@@ -77,21 +77,20 @@ def on_folder(document: dict[str, Any], folder: Path, name: str, steps: int) -> 
     return changed
 
 
-def run_demo_on_slurm(console: Console, *, steps: int | None = None) -> Comparison:
+def run_demo_on_slurm(console: Console) -> Comparison:
     """Train on a SLURM that is started here and ends with the demo, and print the results.
 
     Args:
         console: Shows the story and the tables.
-        steps: Steps of both runs.
 
     Raises:
         DevclusterError: SLURM cannot be had on this machine, or a run did not go on.
     """
-    count, document = steps or STEPS, example(EXAMPLE)
+    document = example(EXAMPLE)
     names = (EXAMPLE, f"{EXAMPLE}-undisturbed")
     with tempfile.TemporaryDirectory(prefix="halcyon-demo-") as found, slurm() as cluster:
         folder = Path(found)
-        documents = [on_folder(document, folder, name, count) for name in names]
+        documents = [on_folder(document, folder, name) for name in names]
         console.print(f"\nhalcyon slurm {EXAMPLE}.yaml --submit --spares 1", style="bold")
         job = Job(cluster, documents[0], folder / "job", "--spares=1")
         hits = _disturb(cluster, job, console)
@@ -100,8 +99,8 @@ def run_demo_on_slurm(console: Console, *, steps: int | None = None) -> Comparis
         undisturbed = Job(cluster, documents[1], folder / "undisturbed")
         undisturbed.ends("COMPLETED")
         both = [losses(one.lines(), name) for one, name in zip((job, undisturbed), names, strict=True)]
-    comparison = compare(both[0], both[1], count)
-    for table in (hits_table(hits), equality_table(comparison, count)):
+    comparison = compare(both[0], both[1], STEPS)
+    for table in (hits_table(hits), equality_table(comparison, STEPS)):
         console.print()
         console.print(table)
     return comparison
@@ -123,6 +122,7 @@ def _disturb(cluster: Slurm, job: Job, console: Console) -> list[Hit]:
             f"  training again {one.seconds:.1f} s after the fault, from step {one.resumed} ({one.source}); "
             f"{one.repeated} steps are repeated",
             highlight=False,
+            soft_wrap=True,
         )
 
     hit("SIGKILL of a trainer", lambda: os.kill(job.trainer(0), signal.SIGKILL))

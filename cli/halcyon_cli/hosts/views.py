@@ -13,6 +13,7 @@ from halcyon_api.mesh import pinned
 from halcyon_api.spec.scheduling import SchedulingSpec
 from halcyon_api.status.run_status import parse_status
 from halcyon_api.training_run import API_VERSION, KIND, TrainingRun, TrainingRunSpec
+from halcyon_operator.decide.tell.pods import NOT_REACHED
 from halcyon_operator.model.settings import Settings, parse_settings
 from halcyon_operator.model.views import PodEnding, PodView, ProcessGroup, ProcessIndex, RunView
 from halcyon_operator.observe.pods import parse_termination
@@ -87,6 +88,7 @@ def run_view(run: TrainingRun, document: dict[str, Any], restart_request: str = 
         restart_request=restart_request,
         fields=fields,
         raw_status=raw if isinstance(raw, dict) else {},
+        on_hosts=True,
     )
 
 
@@ -127,7 +129,7 @@ def pod_of(one: Seen, run: RunView, jobset_uid: str, token: str) -> PodView:
         node=one.host,
         deleting=one.asked_at is not None and not over,
         running=one.began_at is not None and not over,
-        waiting_reason="" if one.host else "Unschedulable",
+        waiting_reason=NOT_REACHED if one.host else "Unschedulable",
         waiting_message="" if one.host else "no host is left for it",
         waiting_for="",
         ending=ending,

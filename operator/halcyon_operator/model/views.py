@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, NamedTuple
 
+from halcyon_api import names
 from halcyon_api.checkpoint_documents import Head
 from halcyon_api.defaults.status import DefaultsStatus
 from halcyon_api.status.plan import PlanStatus
@@ -76,6 +77,18 @@ class RunView:
     """Whether the defaults must be read for the next attempt."""
     raw_spec: dict[str, object] = field(default_factory=dict[str, object])
     raw_status: dict[str, object] = field(default_factory=dict[str, object])
+    on_hosts: bool = False
+    """Whether it runs on hosts without a cluster, so that `kubectl` knows nothing of it."""
+
+    @property
+    def log(self) -> str:
+        """What shows its user what the processes wrote."""
+        return "the log of the run" if self.on_hosts else f"`kubectl logs -l {names.LABEL_RUN}={self.name}`"
+
+    @property
+    def restart(self) -> str:
+        """What its user does to start it again without an edit."""
+        return "start it again" if self.on_hosts else "ask for a restart (kubectl halcyon restart)"
 
 
 @dataclass(frozen=True)

@@ -139,6 +139,7 @@ def test_a_crash_loop_without_a_checkpoint_stops(tmp_path: Path) -> None:
     stalled = trial.status.condition("Stalled")
     assert stalled is not None
     assert (stalled.reason, set(trial.causes)) == ("RestartsExhausted", {"failed"})
+    assert stalled.message.endswith("read the log of the run, then edit the spec, or start it again")
     assert trial.status.failures_without_checkpoint == 3
 
 

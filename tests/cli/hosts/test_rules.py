@@ -11,8 +11,9 @@ import pytest
 from halcyon_api.ends import ExitCode
 from halcyon_api.reading import parse_run
 from halcyon_cli.hosts.rules import answer, ranked, resumed
-from halcyon_cli.hosts.views import Seen, ending_of, run_view, settings_for
+from halcyon_cli.hosts.views import Seen, ending_of, pod_of, run_view, settings_for
 from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.decide.tell.pods import start_problem
 from halcyon_operator.model.decision import JobSetPlan
 from halcyon_operator.model.history import last_end
 from halcyon_operator.model.views import HeadAbsent, JobSetView, Observed, PodEnding, ProcessGroup
@@ -106,6 +107,14 @@ def test_how_a_process_ended_is_how_a_pod_ends(seen: dict[str, Any], trouble: st
     found = ending_of(one, run_view(run_of(2), {}), "u")
     assert found is not None
     assert (found.trouble, found.exit_code, found.node, found.process) == (trouble, code, "b", (1, 0))
+
+
+def test_a_host_that_is_not_reached_is_described_without_a_cluster() -> None:
+    pod = pod_of(Seen(0, 0, "b", ProcessGroup(1, 0), NOW), run_view(run_of(1), {}), "u", "")
+    found = start_problem([pod], 1, NOW + timedelta(hours=1), None)
+    assert found is not None
+    since = "on node b has not started since 2026-07-01T00:00:00Z"
+    assert found[1].endswith(f"{since}: NotReached; ssh or srun has started nothing there yet")
 
 
 @pytest.mark.parametrize("waited", ["capacity_wait", "suspended"])

@@ -114,16 +114,15 @@ def _resize(situation: Situation, slices: int, why: str) -> Stop:
 
 def _stop_message(reason: StallReason, situation: Situation) -> str:
     """One sentence with the reason why a run stops, and how to continue it."""
-    status, message = situation.status, last_message(situation.status)
+    status, run, message = situation.status, situation.observed.run, last_message(situation.status)
     if reason == "Fenced":
         again = f"{MAX_FENCED_IN_A_ROW} attempts in a row lost the checkpoint root to another writer: {message}"
-        return f"{again}; find the other writer, then ask for a restart (kubectl halcyon restart)"
+        return f"{again}; find the other writer, then {run.restart}"
     if reason == "RestartsExhausted":
         return (
             f"{status.failures_without_checkpoint} failures in a row without a new checkpoint, and "
-            f"recovery.maxRestarts is {situation.spec.recovery.max_restarts}; the last: {message}; read `kubectl logs "
-            f"-l halcyon.dev/run={situation.observed.run.name}`, then edit the spec, or ask for a restart (kubectl "
-            "halcyon restart)"
+            f"recovery.maxRestarts is {situation.spec.recovery.max_restarts}; the last: {message}; read {run.log}, "
+            f"then edit the spec, or {run.restart}"
         )
     return message
 

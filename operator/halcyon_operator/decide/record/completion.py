@@ -9,7 +9,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from halcyon_api import names
 from halcyon_api.status.progress import Progress
 from halcyon_api.status.requests import read_recorded
 from halcyon_api.status.run_status import TrainingRunStatus
@@ -61,11 +60,10 @@ def last_step(spec: TrainingRunSpec) -> int:
 
 def early_end(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> str:
     """One sentence about a run whose processes ended with exit code 0 before its last step."""
-    done, run = steps_done(observed, status, spec), observed.run.name
+    done, run = steps_done(observed, status, spec), observed.run
     return (
         f"all processes ended with exit code 0, but only {done} of {last_step(spec)} steps are known to be done; "
-        f"read `kubectl logs -l {names.LABEL_RUN}={run}` for what ended them, then edit the spec, or ask for a restart "
-        "(kubectl halcyon restart)"
+        f"read {run.log} for what ended them, then edit the spec, or {run.restart}"
     )
 
 

@@ -48,6 +48,8 @@ The pod starts once the cause is removed.
 _REASON = re.compile(r"[A-Za-z0-9]{1,64}")
 HELD_SECONDS = 20.0
 """Seconds after the trainer's end in which the other containers of its pod may end by themselves."""
+NOT_REACHED = "NotReached"
+"""The reason of a process on a host without a cluster."""
 NO_ANSWER = "the JobSet controller does not answer; check the deployment jobset-controller-manager"
 HELD: StartReason = "PodHeld"
 """Reason of a run that waits for such a container."""
@@ -93,6 +95,8 @@ def _why_late(pod: PodView, warning: PodWarning | None) -> str:
     """The cause, from the pod's events or else its conditions, and the command that shows more."""
     if warning is not None and (warning.kind, warning.name) == ("Pod", pod.name):
         return f"; {warning.reason}: {warning.message}; `kubectl describe pod {pod.name}` has all its events"
+    if pod.waiting_reason == NOT_REACHED:
+        return "; ssh or srun has started nothing there yet"
     describe = f"`kubectl describe pod {pod.name}` names the cause"
     if pod.waiting_for or pod.waiting_reason not in ("", "ContainerCreating", "PodInitializing"):
         return f"; {describe}"
