@@ -17,7 +17,6 @@ from halcyon_demo.documents import example, variant
 from halcyon_demo.records import LogLine
 from halcyon_demo.slurm import Job, Slurm, down, node_of, slurm, supervisor_of
 from halcyon_demo.tables import equality_table
-from halcyon_devcluster.waiting import until
 
 EXAMPLE = "stdlib-llama"
 STEPS = 90
@@ -115,7 +114,7 @@ def _disturb(cluster: Slurm, job: Job, console: Console) -> list[Hit]:
         console.print(f"→ step {job.lines('step')[-1].step}: {title}", style="yellow", highlight=False)
         harm()
         waited = job.requeued() if queued else 0.0
-        until(lambda: bool(hits_of(title, at, waited, job.lines())), timeout_seconds=240, failure=job.tail)
+        job.until(lambda: bool(hits_of(title, at, waited, job.lines())))
         (one,) = hits_of(title, at, waited, job.lines())
         found.append(one)
         console.print(

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +59,7 @@ TaskPlugin=task/none
 SelectType=select/linear
 ReturnToService=0
 SchedulerParameters=sched_interval=2
+FirstJobId={job}
 MpiDefault=none
 SwitchType=switch/none
 KillWait=10
@@ -104,7 +105,8 @@ def slurm() -> Iterator[Slurm]:
         f"NodeName={node} NodeHostname={HOST} NodeAddr=127.0.0.1 Port={port} CPUs=2\n"
         for node, port in zip(NODES, ports, strict=True)
     )
-    text = _CONFIGURATION.format(host=HOST, folder=folder, port=own) + nodes
+    job = 1 + secrets.randbelow(60_000)  # the ports of a run are by its number, and another SLURM may be here
+    text = _CONFIGURATION.format(host=HOST, folder=folder, port=own, job=job) + nodes
     (folder / "slurm.conf").write_text(text)
     key.touch(0o600)
     key.write_bytes(secrets.token_bytes(1024))
@@ -208,7 +210,22 @@ class Job:
 
     def waits_for(self, event: str, number: int) -> None:
         """Wait for this number of events."""
-        until(lambda: len(self.lines(event)) >= number, timeout_seconds=240, failure=self.tail)
+        self.until(lambda: len(self.lines(event)) >= number)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until a condition holds.
+
+        Raises:
+            DevclusterError: The job ended first, or the time was over.
+        """
+        until(
+            lambda: condition() or self.state not in ("PENDING", "RUNNING", "COMPLETING"),
+            timeout_seconds=240,
+            failure=self.tail,
+            interval_seconds=0.5,
+        )
+        if not condition():
+            raise DevclusterError(self.tail())
 
     def trains(self, steps: int = 8) -> None:
         """Wait for this many more steps."""

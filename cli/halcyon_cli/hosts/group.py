@@ -61,8 +61,7 @@ class Group:
         self.short = False
         """Whether a process has no host."""
         self.gone = False
-        topology = plan.spec.accelerator.resolve()
-        self._size = topology.processes
+        self._size = plan.spec.accelerator.resolve().processes
         self._created_at = around.clock()
         self._restarts = self._counted = 0
         # Each restart in place takes the budget of two failures, as in a cluster (`halcyon_operator.objects.jobset`).
@@ -158,8 +157,8 @@ class Group:
         return list(newest.values())
 
     def _ranked(self) -> list[str]:
-        plan, around = self.plan, self._around
-        return ranked(around.places.hosts(), plan.avoided, plan.unpreferred, around.lost)
+        hosts, plan = self._around.places.hosts(), self.plan
+        return ranked(hosts, plan.avoided, plan.unpreferred, self._around.lost)
 
     def _start_all(self) -> None:
         self._hosts = self._ranked()[: self._size]

@@ -84,7 +84,7 @@ class Manager:
         self._due = clock()
         self._written_at: datetime | None = None
         self._signals: list[int] = []
-        self._leaving = self._back = False
+        self._leaving = False
         found = self._store.read(STATUS_KEY)
         self._generation, self._view = found.generation, run_view(run, document_in(found.data))
         status = self._view.status
@@ -121,7 +121,7 @@ class Manager:
         if self._signals:
             self._leave("the job's time ends soon" if signal.SIGUSR1 in self._signals else "the run was asked to end")
         elif changed and not self._places.goes_on():
-            self._leave("the job was cancelled, or another one takes its nodes", back=False)
+            self._leave("the job was cancelled, or another one takes its nodes")
         elif group is not None and group.short and self._places.has_queue:
             self._leave("the job has fewer nodes than the run needs")
         if self._leaving and (group is None or not group.processes):
@@ -129,19 +129,19 @@ class Manager:
         now = self._clock()
         return self._reconcile(now) if changed or now >= self._due else None
 
-    def _leave(self, why: str, *, back: bool = True) -> None:
+    def _leave(self, why: str) -> None:
         """Let all processes save and end."""
         if self._leaving:
             return
         say(why)
-        self._leaving, self._back = True, back and self._places.has_queue
+        self._leaving = True
         if self._group is not None:
             self._group.notice(why)
 
     def _left(self) -> int:
         placement = self._view.status.placement
         avoided = [one.node for one in placement.avoided] if placement is not None else []
-        if self._back and self._places.goes_on() and self._places.put_back(avoided):
+        if self._places.goes_on() and self._places.put_back(avoided):
             say("the job waits in the queue again")
         return ExitCode.PREEMPTED
 

@@ -13,9 +13,8 @@ from halcyon_api.mesh import pinned
 from halcyon_api.spec.scheduling import SchedulingSpec
 from halcyon_api.status.run_status import parse_status
 from halcyon_api.training_run import API_VERSION, KIND, TrainingRun, TrainingRunSpec
-from halcyon_operator.decide.tell.pods import NOT_REACHED
 from halcyon_operator.model.settings import Settings, parse_settings
-from halcyon_operator.model.views import PodEnding, PodView, ProcessGroup, ProcessIndex, RunView
+from halcyon_operator.model.views import NOT_REACHED, PodEnding, PodView, ProcessGroup, ProcessIndex, RunView
 from halcyon_operator.observe.pods import parse_termination
 
 STATUS_KEY = "status.json"

@@ -18,6 +18,8 @@ from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.model.settings import Settings
 from halcyon_operator.model.workload import WorkloadReading
 
+NOT_REACHED = "NotReached"
+"""The waiting reason of a process whose host, without a cluster, is not reached."""
 RunKey = tuple[str, str]
 """Namespace and name of a run."""
 WatchedKind = Literal["trainingruns", "jobsets", "pods"]

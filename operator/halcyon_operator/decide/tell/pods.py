@@ -23,7 +23,7 @@ from halcyon_operator.decide.tell.conditions import (
 from halcyon_operator.model.ownership import late_pods
 from halcyon_operator.model.reasons import StartReason
 from halcyon_operator.model.untrusted import stamp
-from halcyon_operator.model.views import Observed, PodView, PodWarning
+from halcyon_operator.model.views import NOT_REACHED, Observed, PodView, PodWarning
 
 _WAITING_REASONS: dict[str, StartReason] = {
     "ErrImagePull": "ImagePullFailed",
@@ -48,8 +48,6 @@ The pod starts once the cause is removed.
 _REASON = re.compile(r"[A-Za-z0-9]{1,64}")
 HELD_SECONDS = 20.0
 """Seconds after the trainer's end in which the other containers of its pod may end by themselves."""
-NOT_REACHED = "NotReached"
-"""The reason of a process on a host without a cluster."""
 NO_ANSWER = "the JobSet controller does not answer; check the deployment jobset-controller-manager"
 HELD: StartReason = "PodHeld"
 """Reason of a run that waits for such a container."""
