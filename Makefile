@@ -49,7 +49,7 @@ $(HALCYON_CACHE)/uv-$(UV_VERSION)/bin/uv:
 ##@ See it work
 
 .PHONY: demo
-demo: setup ## Train on a real Kubernetes, lose pods, and compare with an undisturbed run
+demo: setup ## Train on a real Kubernetes, lose pods, and compare with an undisturbed run (ARGS=--slurm: on SLURM)
 	@$(BIN)/python -m halcyon_demo $(ARGS)
 
 .PHONY: chat
