@@ -4,8 +4,6 @@ The output follows Cobra's completion protocol: one candidate per line, a tab, i
 directive for the shell. Directive 4: offer no file names.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """What applying a run document would change in an existing run, and the effect of each change. Pure."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """The fields in which the documents of several runs differ. Pure: takes values, returns rich renderables."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

@@ -5,8 +5,6 @@ text in between, which belongs to the line before it. Lines are sorted by time, 
 enough; lines of one process keep their order.
 """
 
-from __future__ import annotations
-
 import contextlib
 import heapq
 import itertools

@@ -2,8 +2,6 @@
 steps. Pure.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Iterable, Sequence

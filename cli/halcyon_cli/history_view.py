@@ -1,7 +1,5 @@
 """The history of a run, or of several, as a terminal shows it. Pure: takes values, returns rich renderables."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

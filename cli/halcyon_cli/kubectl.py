@@ -1,7 +1,5 @@
 """The command `kubectl halcyon`: kubectl finds it on the PATH under the name ``kubectl-halcyon``."""
 
-from __future__ import annotations
-
 import typer
 
 from halcyon.commands.errors import OneSentence, replace_unencodable

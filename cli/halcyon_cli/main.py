@@ -1,7 +1,5 @@
 """The command `halcyon`: the trainer's commands on this machine, and the commands about runs in a cluster."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Annotated

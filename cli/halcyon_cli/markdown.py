@@ -4,8 +4,6 @@ Everything that a report shows goes through `text`, `line` or `fenced`: nothing 
 controls a terminal.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 

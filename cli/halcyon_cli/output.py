@@ -2,8 +2,6 @@
 exit code (default 1).
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import sys

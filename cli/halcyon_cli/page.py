@@ -4,8 +4,6 @@ Its policy allows one script, by its hash: the one that shows values below the p
 text of a model does not run even if it were not escaped.
 """
 
-from __future__ import annotations
-
 import hashlib
 from base64 import b64encode
 from collections.abc import Iterable

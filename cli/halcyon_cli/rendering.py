@@ -1,7 +1,5 @@
 """The objects that the operator would create for a run, built by the operator's own pure functions."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

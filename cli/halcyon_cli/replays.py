@@ -1,7 +1,5 @@
 """Replays of a run in the cluster (task ``replay``): their documents, and which steps they have proved. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any

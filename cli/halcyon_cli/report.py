@@ -5,8 +5,6 @@ are the time line of the run. Suspension is in none of them. In the picture, a t
 of each part.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate

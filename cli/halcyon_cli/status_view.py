@@ -1,7 +1,5 @@
 """One run, all runs, or the report of a run, as a terminal shows them. Pure: takes values, returns rich renderables."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime

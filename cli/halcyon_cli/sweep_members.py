@@ -1,7 +1,5 @@
 """The members of a sweep: the runs of its variants, read from files and checked."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The command ``halcyon sweep``, from the documents to the table."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ Each random value is a function of the sweep's seed, the number of its variant a
 more samples, change none of the values that a sweep had before.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

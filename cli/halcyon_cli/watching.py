@@ -3,8 +3,6 @@
 Pure: the read, the watch and the pause are arguments.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import takewhile
 from typing import Any, TypeVar

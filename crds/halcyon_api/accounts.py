@@ -3,8 +3,6 @@
 It follows from the step at which later process groups resumed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from halcyon_api.status.goodput import GoodputSeconds

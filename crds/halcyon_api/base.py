@@ -7,8 +7,6 @@ the object before an edit can be evaluated by the API server only; it is a `cel`
 The text below a field is its description in the schemas (`generate/crd.py`).
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Numbers with their nouns and units."""
 
-from __future__ import annotations
-
 
 def counted(number: int, noun: str, plural: str = "") -> str:
     """A number with its noun, such as ``1 slice`` or ``12,000 steps``.

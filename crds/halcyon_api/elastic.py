@@ -6,8 +6,6 @@ slices, and with it the memory of a step. So the batch is cut into enough microb
 many rows as on `accelerator.slices`.
 """
 
-from __future__ import annotations
-
 import math
 
 from halcyon_api.mesh import run_mesh

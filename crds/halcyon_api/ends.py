@@ -6,8 +6,6 @@ about delayed attempts, the failure policy of a JobSet, the decision by budget, 
 docs/reference/recovery.md.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any, Literal, NewType, Self

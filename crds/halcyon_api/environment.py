@@ -5,8 +5,6 @@ one slice, so both are defined here: the count directly, the id as job index x h
 trainer computes the id, because a pod template cannot do arithmetic.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

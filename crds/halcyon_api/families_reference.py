@@ -1,7 +1,5 @@
 """The table of model families, from their sections: for ``halcyon models`` and for docs/reference/models.md."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from pydantic.alias_generators import to_camel

@@ -1,7 +1,5 @@
 """Roots that are folders of this machine, written as plain paths. A document for a cluster needs addresses."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from typing import Any, cast

@@ -1,7 +1,5 @@
 """Times for people: in the time zone of this machine, with its name."""
 
-from __future__ import annotations
-
 from datetime import datetime
 
 

@@ -8,8 +8,6 @@ keeps them in its memory. Of the activations the need counts one residual stream
 which recomputation cannot avoid. Matrices inside a block, the loss and the compiler's copies need additional memory.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -17,8 +17,6 @@ reader of the document computes the same mesh. A run keeps the mesh of its first
 mesh (see `pinned`) and sends it to the trainer.
 """
 
-from __future__ import annotations
-
 import math
 
 from halcyon_api.hardware import TABLE

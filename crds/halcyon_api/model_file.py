@@ -6,8 +6,6 @@ checkpoint depends on these files. The contract knows only the places in the doc
 reads config.json.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast

@@ -6,8 +6,6 @@ A Kubernetes label holds 63 characters, and two texts that contain a run's name 
 (5 digits) a run's name may have 40 characters, and the subdomain 10.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 

@@ -2,8 +2,6 @@
 reference model. Pure.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from halcyon_api.spec.objective import PolicySpec

@@ -4,8 +4,6 @@ A path has the field names of the document, such as ``spec.optimizer.learningRat
 from 0: ``spec.data.sources[0].weight``. The value is YAML, except for a field that is a text. ``null`` removes a field.
 """
 
-from __future__ import annotations
-
 import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Name and version of the distribution that contains all packages of Halcyon. Its name differs from theirs."""
 
-from __future__ import annotations
-
 import importlib.metadata
 
 DISTRIBUTION = "halcyon-train"

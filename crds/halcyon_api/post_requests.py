@@ -5,8 +5,6 @@ checkpoint of the step at which the request came, or of a later step, serves it,
 until then.
 """
 
-from __future__ import annotations
-
 import hashlib
 from typing import Annotated
 

@@ -3,8 +3,6 @@
 A terminal obeys control characters, and marks of direction let a reader see another text than there is.
 """
 
-from __future__ import annotations
-
 from html import escape
 
 _DIRECTIONS = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))

@@ -1,7 +1,5 @@
 """Reads documents: a file with YAML, or a parsed document, to a checked model. Each error is one sentence."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path

@@ -3,8 +3,6 @@
 The guide is ``docs/guides/proof.md``; `halcyon.run.replay` computes it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

@@ -5,8 +5,6 @@ document instead: a misspelt or misplaced field gets the field that was probably
 gets the list of its fields.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args

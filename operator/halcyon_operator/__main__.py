@@ -3,8 +3,6 @@
 It reads all settings from its environment (`model.settings`), and logs to standard error.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os

@@ -1,7 +1,5 @@
 """The sections of a report card, as Markdown. Pure."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

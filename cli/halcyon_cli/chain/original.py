@@ -5,8 +5,6 @@ March 2026), and the report card in the README of its first commit (October 2025
 H100 GPUs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

@@ -5,8 +5,6 @@ from its last run. The root of a run of task ``evaluate`` is not a stage: its re
 it evaluated. The notes name everything that cannot be read, and the report is made without it.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

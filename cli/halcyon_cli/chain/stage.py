@@ -1,7 +1,5 @@
 """A stage of a chain: one run, with everything that its root has recorded. Pure."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The first three sentences of a report card: what the model learned, what it cannot do, and what it cost. Pure."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -3,8 +3,6 @@
 Markdown has no pictures: a curve is a line of small bars, which every reader of Markdown shows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The commands about runs in a cluster, shared by `halcyon` and `kubectl halcyon`."""
 
-from __future__ import annotations
-
 import typer
 
 from halcyon_cli.commands.reports import compare, report

@@ -1,7 +1,5 @@
 """The command that computes steps of a run again in the cluster, and says which ones are proved."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

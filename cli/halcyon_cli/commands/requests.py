@@ -2,8 +2,6 @@
 refresh.
 """
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime

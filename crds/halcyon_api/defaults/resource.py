@@ -3,8 +3,6 @@
 Its classes are created from those of the run, field by field, so that each type, bound and description is defined once.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import ConfigDict, Field, StringConstraints, create_model, field_validator

@@ -1,7 +1,5 @@
 """``status.defaults``: the values that a run has taken from its defaults."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any

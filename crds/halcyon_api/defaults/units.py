@@ -8,8 +8,6 @@ A document that sets the root (a run by `root`, defaults by `rootPrefix`) also d
 the root, no store unit is taken from a less specific document, and no Secret is sent to the endpoint of another owner.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass

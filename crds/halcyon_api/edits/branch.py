@@ -1,7 +1,5 @@
 """What to do about a field that must not change in a run that has begun: train the change as a branch."""
 
-from __future__ import annotations
-
 from typing import Final
 
 BRANCH_COMMAND: Final = "halcyon train run.yaml --branch NAME"

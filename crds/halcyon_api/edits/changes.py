@@ -1,7 +1,5 @@
 """The differences between two states of a run's spec, by field, with the class of each field."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping

@@ -5,8 +5,6 @@ A row applies to everything below its path, except where a longer path has a row
 one name. So each field has exactly one class. A test finds a new field in a section without a row.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache

@@ -6,8 +6,6 @@ if a longer run is simulated (`simulateTokens`). So the number may change with a
 shares of the run.
 """
 
-from __future__ import annotations
-
 from halcyon_api.base import cel
 from halcyon_api.edits.branch import BRANCH
 from halcyon_api.spec.optimizer import OptimizerSpec

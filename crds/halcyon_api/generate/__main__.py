@@ -3,8 +3,6 @@
 ``make schemas``: ``--schemas FOLDER`` writes the JSON schemas of a release.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from pathlib import Path

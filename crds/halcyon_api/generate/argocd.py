@@ -6,8 +6,6 @@ needs the same text in its ConfigMap ``argocd-cm``: the health script under one 
 under another.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -6,8 +6,6 @@ are flags. `structural_schema` converts pydantic's output, adds the CEL rules of
 every string, list and map, because the API server estimates the cost of its rules from those bounds.
 """
 
-from __future__ import annotations
-
 import ast
 import copy
 import functools

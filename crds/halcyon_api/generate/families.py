@@ -6,8 +6,6 @@ has no defaults, because with one in it every family would get the field: the de
 programs fill them in.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence

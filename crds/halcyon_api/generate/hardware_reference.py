@@ -1,7 +1,5 @@
 """Renders ``docs/hardware.md`` from the hardware table."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from halcyon_api.hardware import PRICES, PROVISIONING_AS_OF, PROVISIONING_LABELS, PROVISIONING_SOURCE, TABLE

@@ -6,8 +6,6 @@ A JSON schema cannot express the CEL rules of the API server, but it finds unkno
 is required.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any, cast

@@ -6,8 +6,6 @@ policy with the limit's name, such as ``variables.images``, and adds the rules o
 not change is not checked again, so that a run can always be suspended.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

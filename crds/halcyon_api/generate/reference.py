@@ -2,8 +2,6 @@
 server enforces, the effect of an edit and the merge of defaults from their tables.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

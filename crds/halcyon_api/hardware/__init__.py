@@ -3,8 +3,6 @@
 The schema, its rules, the operator, the trainer and docs/hardware.md read it.
 """
 
-from __future__ import annotations
-
 import difflib
 
 from halcyon_api.hardware.gpu import GPUS, architecture_of, capability_of

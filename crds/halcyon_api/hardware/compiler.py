@@ -6,8 +6,6 @@ projects set, with the reason why they are not here. The figures in the reasons 
 without the hardware; none was measured on it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

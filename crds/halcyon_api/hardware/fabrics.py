@@ -6,8 +6,6 @@ annotation) adds the devices, and the sidecar has single capabilities. The netwo
 cluster must use these names.
 """
 
-from __future__ import annotations
-
 from halcyon_api.hardware.kinds import Fabric, HostPath, Sidecar
 
 LIBRARIES = "/usr/local/nvidia/lib64"

@@ -10,8 +10,6 @@ for the L4, which has none there, NVIDIA's data sheet and the table of compute c
 guide. The sizes of machines are those of Google's tables.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

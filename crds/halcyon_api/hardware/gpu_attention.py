@@ -3,8 +3,6 @@
 `halcyon_api.hardware.gpu.ARCHITECTURES` has the kernels, and what each cannot compute.
 """
 
-from __future__ import annotations
-
 from halcyon_api.hardware.gpu import architecture_of
 from halcyon_api.hardware.kinds import GpuKernel
 

@@ -1,7 +1,5 @@
 """The types of the hardware table."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from typing import Literal

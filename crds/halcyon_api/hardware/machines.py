@@ -6,8 +6,6 @@ delay steps: half of the host's outweigh the pods that run on every node, and le
 machines are those of Google's tables of machine types.
 """
 
-from __future__ import annotations
-
 from halcyon_api.hardware.kinds import GIB, Accelerator, Shape
 
 CPU_POD_GIB = 4

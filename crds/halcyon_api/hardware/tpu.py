@@ -7,8 +7,6 @@ the two-host slice ``2x4`` and are not in the table: if a cluster has both, `sch
 them.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from halcyon_api.hardware.kinds import GIB, Accelerator

@@ -1,7 +1,5 @@
 """``spec.adapter``: what is trained beside the frozen weights of a model."""
 
-from __future__ import annotations
-
 import math
 from typing import Annotated
 

@@ -4,8 +4,6 @@ All implementations compute the same function, so the field may change at a chec
 the losses after the change may differ in their last digits.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from halcyon_api.base import Rule

@@ -1,7 +1,5 @@
 """``spec.average``: an average of the parameters over the steps, kept beside them."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field

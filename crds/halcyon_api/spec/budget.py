@@ -1,7 +1,5 @@
 """``spec.budget``: what the run may use. When it is used up, the run saves, releases its hardware and waits."""
 
-from __future__ import annotations
-
 import re
 from datetime import datetime
 from typing import Annotated, ClassVar

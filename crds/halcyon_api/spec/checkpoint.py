@@ -4,8 +4,6 @@ A root belongs to one run. Its address is checked here for every reader of the d
 credentials, no query, and no ``..`` that would lead out of the root.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self

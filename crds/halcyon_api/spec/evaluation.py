@@ -2,8 +2,6 @@
 early stopping.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, StringConstraints

@@ -1,7 +1,5 @@
 """``spec.export``: models that a run writes for other programs while it trains."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from halcyon_api.base import Rule, RuledModel, StepCount, optional

@@ -5,8 +5,6 @@ the chart (`trainerPods.fabrics`), so a new cluster needs no code. A run only na
 and annotations come from the fabric, and rights only from the owner (`trainerPods.security`).
 """
 
-from __future__ import annotations
-
 import json
 from functools import cache
 from pathlib import Path

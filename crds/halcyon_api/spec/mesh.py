@@ -9,8 +9,6 @@ the trainer's device mesh and its shardings use the table. A new axis is one row
 resolved mesh.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

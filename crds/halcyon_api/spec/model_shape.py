@@ -3,8 +3,6 @@
 `mesh`, `validation`, the trainer's FLOPs and its memory estimate use only this.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from halcyon_api.spec.mesh import LogicalAxis

@@ -3,8 +3,6 @@
 A new rule is a class in `halcyon_api.spec.rules`, which says what else the programs know of it, and a member here.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, StringConstraints, ValidationError

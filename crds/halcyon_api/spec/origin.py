@@ -2,8 +2,6 @@
 succeed before.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """``spec.recovery``: what happens when something fails, and the reaction to a loss that is not finite or jumps."""
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt

@@ -1,7 +1,5 @@
 """The update rules of ``spec.optimizer``: one class with the settings of each rule."""
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat

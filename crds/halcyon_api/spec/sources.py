@@ -1,7 +1,5 @@
 """``spec.data.sources``: where the text is, the format of its rows, and the layout of documents into sequences."""
 
-from __future__ import annotations
-
 import datetime as dt
 from typing import Annotated, Any, ClassVar, Literal
 

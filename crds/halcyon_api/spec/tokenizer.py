@@ -1,7 +1,5 @@
 """``spec.tokenizer``: how text becomes token ids."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints

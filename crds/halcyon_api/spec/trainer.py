@@ -7,8 +7,6 @@ changes from run to run; XLA replaces them by others, or rejects them, with one 
 (https://openxla.org/xla/determinism). CPUs and TPUs add in a fixed order in any case.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self

@@ -5,8 +5,6 @@ or the owner sets; a variable that loads code must be listed by its whole name; 
 is never part of the document.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Annotated, ClassVar

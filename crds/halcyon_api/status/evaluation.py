@@ -8,8 +8,6 @@ The micro average of several sources divides the sum of their nats by the sum of
 source counts more. The macro average is the mean of the sources' own results, so each source counts the same.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ A trainer process counts its own seconds by what its loop does or waits for. The
 can measure (waiting for hardware, restarting, steps that had to be repeated) and keeps the sums over all attempts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Self

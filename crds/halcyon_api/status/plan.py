@@ -4,8 +4,6 @@ A planning pod reports it as its termination message. The operator adds the hash
 it.
 """
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field, StringConstraints, ValidationError

@@ -4,8 +4,6 @@ Both are JSON of bounded size. The operator does not trust them: it shows them, 
 before it decides.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Annotated, Literal
 

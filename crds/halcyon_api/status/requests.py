@@ -2,8 +2,6 @@
 ``status.maintenance``, the notices of nodes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """``TrainingRun.status``, written by the operator, in the form that kubectl, kstatus readers and dashboards expect."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, StringConstraints, create_model

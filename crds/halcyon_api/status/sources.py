@@ -1,7 +1,5 @@
 """The progress of a source that is tokenized: what the token caches give the telemetry of their run."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

@@ -7,8 +7,6 @@ reconcile first updates the status (`record`), then chooses the next step and co
 step.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import datetime
 

@@ -3,8 +3,6 @@
 The client's generated classes are not used: they reject fields that they do not know, and their objects need more
 memory than the JSON."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

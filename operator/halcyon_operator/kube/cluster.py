@@ -4,8 +4,6 @@ Lists are read from the API server, never from the watch cache. ConfigMaps and J
 objects of an attempt never change. A create fails if the name exists, so the operator never takes over an object of
 another owner."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Callable

@@ -9,8 +9,6 @@ time.
 
 A Lease without a holder was released: the first process that sees it may take it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any

@@ -5,8 +5,6 @@ its coroutine is cancelled when the process may not write any more. The API clie
 that was paused and continues late writes nothing. The watches run all the time, so that the next holder has a full
 cache at once."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

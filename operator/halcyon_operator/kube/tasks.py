@@ -1,7 +1,5 @@
 """Tasks of the event loop."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterable
 from typing import Any

@@ -6,8 +6,6 @@ pods. So the cause is the earliest trouble of any pod, not the most frequent one
 cause the others: a disruption can cause a deletion and an exit; a reserved exit code and an exit after a save are
 deliberate; a crash may be the effect of another crash."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """Reads the history of a run, which has one entry for each process group."""
 
-from __future__ import annotations
-
 from halcyon_api.ends import EndCause, cause_named
 from halcyon_api.status.run_status import HistoryEntry, TrainingRunStatus
 from halcyon_operator.model.views import JobSetView, Observed, ProcessGroup, ProcessIndex

@@ -3,8 +3,6 @@
 Sums that go on (times by cause, spending) are not rounded here: a rounded sum would lose what is added to it.
 """
 
-from __future__ import annotations
-
 from typing import Any, cast
 
 from pydantic import BaseModel

@@ -5,8 +5,6 @@ to the run if a Job controls it and if its labels contain the uid of a JobSet th
 create Jobs there can still make a pod that looks the same: see docs/design/threat-model.md.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from datetime import datetime
 

@@ -1,7 +1,5 @@
 """The speed of a run beside its plan. Pure."""
 
-from __future__ import annotations
-
 from halcyon_api.status.run_status import TrainingRunStatus
 
 SLOW = 0.8

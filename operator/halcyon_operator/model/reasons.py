@@ -3,8 +3,6 @@
 
 The type checker rejects every other one, and a test compares the reference with them."""
 
-from __future__ import annotations
-
 from typing import Literal, get_args
 
 from halcyon_api.ends import HELD, EndCause, EndReason

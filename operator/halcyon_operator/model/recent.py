@@ -1,7 +1,5 @@
 """A dictionary that forgets what was not used for long, so that no number of runs fills the operator's memory. Pure."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import TypeVar

@@ -11,8 +11,6 @@ nor a trainer may send a request to an address that only the author of a run cho
 cloud's own store, at an address that no field of a run can change.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Annotated, Literal, Self, get_args
 from urllib.parse import urlsplit

@@ -4,8 +4,6 @@ Objects in the cluster may have been written by a newer version, by hand, or wit
 any JSON value and returns a value of the wanted type, or an empty one. So a damaged object can only have less
 effect."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import cast

@@ -1,7 +1,5 @@
 """Keys of runs, objects, process groups and processes, usable as dictionary keys."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime

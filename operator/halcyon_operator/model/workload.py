@@ -1,7 +1,5 @@
 """Kueue's Workload of a JobSet, as plain values."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime
 

@@ -14,8 +14,6 @@ In other clusters, `accelerator.fabric` names a network (`halcyon_api.spec.fabri
 GKE's.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -27,8 +27,6 @@ placed by the same rules as those of the run (a slice in one node pool), and so 
 rights. What plans a run is a JobSet of one pod for the same reason.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

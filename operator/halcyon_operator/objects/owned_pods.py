@@ -1,7 +1,5 @@
 """Applies the owner's settings (`model.settings`) to the pods of runs. Pure."""
 
-from __future__ import annotations
-
 from copy import deepcopy
 from typing import Any
 

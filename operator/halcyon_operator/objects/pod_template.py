@@ -3,8 +3,6 @@
 Pure.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from kubernetes.utils.quantity import parse_quantity  # pyright: ignore[reportUnknownVariableType]

@@ -6,8 +6,6 @@ begun. A run takes its defaults again when its annotation gets a new value or `s
 then an edit of the run like any other, with a checkpoint and a new attempt if the field needs one. Nothing is written
 into `spec`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -11,8 +11,6 @@ whole timeout of each request. All roots in a store share its circuit, so an out
 the number of runs. Any answer closes the circuit, even a rejection. The runs of a namespace share a few slots for
 endpoints that have not answered yet, so that many such endpoints do not delay other namespaces."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field

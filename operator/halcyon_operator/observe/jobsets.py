@@ -1,7 +1,5 @@
 """Parses a JobSet document of the API server into a `JobSetView`."""
 
-from __future__ import annotations
-
 from halcyon_api import names
 from halcyon_operator.model.untrusted import conditions_of, count, holds, mapping, mappings, moment, text, value_at
 from halcyon_operator.model.views import JobSetView, ObjectView

@@ -4,8 +4,6 @@ Kept in memory only, and bounded, so that no run can fill the operator's memory.
 into the run's status at once, and an operator that was down uses the counters of the JobSet.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 
 from halcyon_operator.model.endings import merge_endings

@@ -4,8 +4,6 @@ They are read from labels, taints and the cordon of a node, which Google's maint
 Karpenter, AWS' node termination handler and ``kubectl drain`` set. Only nodes with notices are kept, and for each run
 only the nodes of its pods."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from datetime import UTC, datetime
 

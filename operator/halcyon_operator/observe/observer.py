@@ -1,7 +1,5 @@
 """Collects the observation of one run."""
 
-from __future__ import annotations
-
 import asyncio
 import secrets
 import time

@@ -11,8 +11,6 @@ report.
 Every user who may create events in the namespace can write such a text. So it is shown but has no other effect, its
 length is bounded, and credentials in URLs are removed."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import re

@@ -8,8 +8,6 @@ Not every end is the program's. A kubelet that ends a pod gives the reason in th
 one: it rejects a pod that its node cannot take (``OutOfmemory``, ``NodeAffinity``), or ends it with its node
 (``Terminated``). A container that the runtime cannot start, or has lost, has its reason in the container's status."""
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 from ipaddress import ip_address
 

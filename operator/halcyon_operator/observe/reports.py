@@ -3,8 +3,6 @@
 A process runs code of users. So its answer must belong to this run, attempt and restart, and is not trusted.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast

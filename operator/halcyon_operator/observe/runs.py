@@ -8,8 +8,6 @@ text.
 Of a run that another run waits for (`spec.after`, `spec.from`), only the phase and the run that it waits for are read.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import logging

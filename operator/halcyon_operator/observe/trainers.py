@@ -10,8 +10,6 @@ trainer that never answers is polled less and less often. A trainer that rejects
 imports its libraries, is polled every second at first. At most `MAX_AT_ONCE` requests run at a time.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field

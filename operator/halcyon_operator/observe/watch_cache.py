@@ -6,8 +6,6 @@ changed. Every write is decided from present answers of the API server, because 
 different times and do not repeat events that they missed. The cache keeps values instead of documents: the document of
 a pod needs fifty times the memory."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from halcyon_api import names

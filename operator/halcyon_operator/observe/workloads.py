@@ -4,8 +4,6 @@ Workloads have no label of a run, so a watch would return all Workloads of the c
 visible in the JobSet, which is watched; the reason for waiting is read at intervals, and only while the JobSet
 waits."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from halcyon_operator.kube.client import ApiError, NotFound

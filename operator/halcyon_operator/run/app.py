@@ -6,8 +6,6 @@ TrainingRun can be deleted while no operator runs, and the removed operator leav
 handler puts the run into the queue; the ending of a pod is also recorded in `PodEndings`, because the pod may be
 deleted before the next reconcile."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import random

@@ -9,8 +9,6 @@ A reconcile begins with the watch cache, which needs no request. If the decision
 observed again from the API server, and the decision is made from that observation. So an idle run needs no request, and
 no important decision depends on a watch."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable

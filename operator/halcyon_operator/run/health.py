@@ -14,8 +14,6 @@ The event loop works if it answers at all. The watch streams work if they show
 only the watches have shown: the event about their deletion may have been lost.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Callable, Iterable

@@ -3,8 +3,6 @@
 Only goodput and the metrics of `run_metrics` have a run's name as label, and are removed with the run. No other label
 has more values with more runs."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter as Tally
 from collections.abc import Callable, Iterator

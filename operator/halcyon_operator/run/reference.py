@@ -4,8 +4,6 @@ Those of the reasons are texts, that of the metrics is generated. Tests compare 
 texts with `model.reasons`.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable
 from pathlib import Path

@@ -4,8 +4,6 @@ They are computed from a run's spec and status at each reconcile, kept as plain 
 has about thirty of them, and all label values come from the contract, so their number increases only with the number of
 runs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal

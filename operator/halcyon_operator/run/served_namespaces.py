@@ -4,8 +4,6 @@ When a namespace is deleted, the operator's rights in it are deleted too. A reje
 end it again after each start, for all other namespaces. So a namespace without rights is left out and checked again at
 intervals; when the set changes, the process ends and starts again with the new set."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable

@@ -5,8 +5,6 @@ that differ are read if both checkpoints have the same chunks. Elements are comp
 bits are equal, 0.0 and -0.0 are not.
 """
 
-from __future__ import annotations
-
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator

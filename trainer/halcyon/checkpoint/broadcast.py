@@ -6,8 +6,6 @@ accelerators, which is many times as fast. Only bytes are sent, so no conversion
 same size, so one program is compiled for a restore of any size, and the memory of a round is bounded.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache
 from typing import Any

@@ -6,8 +6,6 @@ the next save tries again. `finish` raises if the last save failed. The next cal
 taken the root.
 """
 
-from __future__ import annotations
-
 import json
 import secrets
 import threading

@@ -21,8 +21,6 @@ A root may hold ten thousand checkpoints of thousands of files each, so prefixes
 between the known prefixes are listed: one request for each gap, and no response has a file of a known checkpoint.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ that the store lists, writes MANIFEST.json and COMMIT, and changes HEAD. Only th
 part documents are deleted.
 """
 
-from __future__ import annotations
-
 import platform
 from functools import cache
 from importlib.metadata import version

@@ -3,8 +3,6 @@
 The arrays are read and written in chunks, several at a time, so the whole state is never in memory.
 """
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -8,8 +8,6 @@ checkpoints stay, so the chain reaches from the newest checkpoint to the beginni
 earlier checkpoint the next link follows that one, and the links that were given up are a branch.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import math

@@ -7,8 +7,6 @@ with it; `halcyon_api.edits.steps` decides whether it may change nevertheless.
 `differences` names the fields that differ from those of the checkpoint.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator, Mapping

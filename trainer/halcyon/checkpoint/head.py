@@ -6,8 +6,6 @@ was still running) the later takes it from the earlier. A writer that lost the r
 change is a compare-and-swap from a HEAD that named this writer.
 """
 
-from __future__ import annotations
-
 import contextlib
 import threading
 from collections.abc import Callable, Collection, Iterable

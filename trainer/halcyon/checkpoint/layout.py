@@ -9,8 +9,6 @@ each chunk to one of them: the largest first, each to the holder with the fewest
 holder count as its work from the start. All processes compute the same result without messages.
 """
 
-from __future__ import annotations
-
 import hashlib
 import heapq
 import itertools

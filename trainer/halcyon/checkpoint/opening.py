@@ -7,8 +7,6 @@ All checks of the run come before the first write to HEAD, so a rejected process
 checkpoints.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -6,8 +6,6 @@ uses its own data and their order, seed, batch, learning rates and number of ste
 nothing differs, the new run computes bitwise what the other run would have computed.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

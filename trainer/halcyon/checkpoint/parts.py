@@ -5,8 +5,6 @@ of the step. The part document carries its own hash, so a truncated document is 
 it in its part, if the store still accepts the write.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import time

@@ -3,8 +3,6 @@
 `halcyon.parallel` implements it. Saving does not use it: the background threads communicate only through the root.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol

@@ -6,8 +6,6 @@ each process writes a document below ``PREFIX/checks/``, and process 0 gathers t
 HEAD. The read-back runs beside the training and the next saves, with few requests at a time.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor

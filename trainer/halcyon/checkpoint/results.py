@@ -1,7 +1,5 @@
 """Arguments and results of the checkpoint engine: limits, callbacks, the restored state, the committed save."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

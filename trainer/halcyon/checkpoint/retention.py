@@ -7,8 +7,6 @@ one checkpoint is deleted early: the oldest that is not permanent, pinned, `kept
 and never one of the two newest. The free space of an object store is unknown, so nothing is deleted early.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self

@@ -6,8 +6,6 @@ that is killed after it begins at the checkpoint with the entry. From then on th
 the document and these entries (`batch_number`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 

@@ -9,8 +9,6 @@ the data and one checkpoint that may be deleted early (see `retention`), writes 
 and deletes the first try. The others see that their part is deleted, find the mark, and write once more.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress

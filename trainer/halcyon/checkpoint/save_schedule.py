@@ -9,8 +9,6 @@ blocks the loop, because the rest runs beside the steps. Only one save is in fli
 least the duration of a save.
 """
 
-from __future__ import annotations
-
 import math
 
 from halcyon.checkpoint.retention import Retention

@@ -10,8 +10,6 @@ thirty times as long as the copy itself), so the buffers are kept from one save 
 them before the first save. Transfers from accelerators allocate their own pages, which NumPy then owns.
 """
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Sequence

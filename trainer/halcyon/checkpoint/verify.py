@@ -5,8 +5,6 @@ the manifest has the size and hash of every file. A file is valid only if the wh
 truncated, a missing or an exchanged file is always detected.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import re

@@ -7,8 +7,6 @@ first sentences of their docstrings. Words of the library's documentation are sp
 The files are a function of the library alone: machines with the same version of Python make the same bytes.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import json

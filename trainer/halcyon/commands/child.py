@@ -4,8 +4,6 @@ It saves and ends if its parent is killed. Otherwise it would train on beside th
 same command starts, until it loses the root.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -7,8 +7,6 @@ the laws transfer them to other depths. `document` writes every result into a ru
 Halcyon with other laws changes no run.
 """
 
-from __future__ import annotations
-
 import math
 import sys
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Typer's own answer to a wrong command line has several lines in a box, unlike th
 `OneSentence` as the class of an app's outermost group: it answers in one sentence, with exit code 2.
 """
 
-from __future__ import annotations
-
 import codecs
 import io
 import os

@@ -1,7 +1,5 @@
 """The command ``halcyon``."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import sys

@@ -1,7 +1,5 @@
 """The commands ``halcyon import`` and ``halcyon export``: models in the files of Hugging Face."""
 
-from __future__ import annotations
-
 import re
 import sys
 import time

@@ -1,7 +1,5 @@
 """The terminal of a command: whether it shows more than ASCII, and a line for what takes long."""
 
-from __future__ import annotations
-
 import io
 import os
 import sys

@@ -1,7 +1,5 @@
 """The command line as the user typed it, for hints that repeat it."""
 
-from __future__ import annotations
-
 import shlex
 import shutil
 import sys

@@ -9,8 +9,6 @@ Every period begins at a known position, so a search among the periods finds the
 position.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -13,8 +13,6 @@ that is not the next one is allowed: the prefetched batches are dropped, and the
 correct because a batch depends only on the step.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -10,8 +10,6 @@ Weights may change at any position; blocks are counted from there. The last bloc
 its first slots are used. Ranks continue across stages, so no sequence comes twice in an epoch.
 """
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence

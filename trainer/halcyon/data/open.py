@@ -4,8 +4,6 @@ them.
 The data is opened when the caches are complete or, where `streaming` allows it, when the first sequences are cached.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import math

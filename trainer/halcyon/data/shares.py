@@ -18,8 +18,6 @@ The rounding errors are whole numbers divided by powers of two, so floating poin
 same on every machine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple

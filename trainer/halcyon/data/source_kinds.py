@@ -1,7 +1,5 @@
 """The kind of source that fits a file, by the ending of its name."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 from halcyon_api.spec.data import DataSpec

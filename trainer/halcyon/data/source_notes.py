@@ -2,8 +2,6 @@
 another kind, text that is too short.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -11,8 +11,6 @@ trains, the line is the share in the document, so later sequences do not change 
 out.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from fractions import Fraction
 

@@ -7,8 +7,6 @@ source, layouts that choose among documents, shares by size, an end of the data,
 objective that packs conversations.
 """
 
-from __future__ import annotations
-
 from halcyon.data.layout.packer import objective_packer
 from halcyon_api.spec.data import DataSpec, OrderSpec
 from halcyon_api.training_run import TrainingRunSpec

@@ -1,7 +1,5 @@
 """Traces the rows of a step back to their documents, for example after a loss spike."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 

@@ -13,8 +13,6 @@ Shuffling, the choice of solved examples and their text are those of the publish
 compared.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 import random

@@ -1,7 +1,5 @@
 """Examples of benchmarks: what a model is asked, what decides whether its answer is right, and its answer. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal

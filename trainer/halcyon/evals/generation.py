@@ -4,8 +4,6 @@ At the end of a call of the calculator (`halcyon.inference.calculator`) the engi
 goes on from the text with the result. Requests of all prompts share the engine's slots.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 

@@ -1,7 +1,5 @@
 """Benchmarks on a model as a function call: what ``halcyon eval`` does."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike

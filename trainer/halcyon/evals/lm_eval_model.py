@@ -5,8 +5,6 @@ requests, many at once, and needs only this project. Prompts are plain text. The
 before them where the harness has it.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

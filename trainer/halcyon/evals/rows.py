@@ -3,8 +3,6 @@
 A bad row is named by its file and line. Lines and files have limits, because a file may come from anywhere.
 """
 
-from __future__ import annotations
-
 import csv
 import gzip
 import io

@@ -3,8 +3,6 @@
 The document is `halcyon_api.result_documents`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime

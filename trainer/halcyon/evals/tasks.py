@@ -16,8 +16,6 @@
   (``HumanEval.jsonl.gz``) or on the hub.
 """
 
-from __future__ import annotations
-
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """The two clocks of a process: a monotonic one for durations, and wall time for people."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable

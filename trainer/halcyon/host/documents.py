@@ -2,8 +2,6 @@
 machine.
 """
 
-from __future__ import annotations
-
 import glob
 import os
 from collections.abc import MutableMapping, Sequence

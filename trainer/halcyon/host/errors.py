@@ -1,7 +1,5 @@
 """Errors that end a trainer process, each with the cause that the operator reads; the cause has the exit code."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from halcyon_api.ends import EndCause, ExitCode

@@ -1,7 +1,5 @@
 """An HTTP server of the standard library that a trainer can have beside its training."""
 
-from __future__ import annotations
-
 import socket
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 

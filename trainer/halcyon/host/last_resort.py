@@ -1,7 +1,5 @@
 """The last resort of a process that has decided to end."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -5,8 +5,6 @@ Open MPI's ``mpirun`` and of MPICH's and Intel's ``mpiexec``. An MPI does not sa
 option ``--coordinator``; and options come before variables.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

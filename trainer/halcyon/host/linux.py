@@ -21,8 +21,6 @@ then a good part of the processors' time goes into these questions. With the pol
 does not take the processor from another one, so the lock is free when it runs.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import resource

@@ -4,8 +4,6 @@ A web page of another site can make a browser send requests to this machine unde
 server for this machine alone therefore refuses the header ``Host`` of any other name.
 """
 
-from __future__ import annotations
-
 from ipaddress import ip_address
 
 

@@ -4,8 +4,6 @@ A write raises when the reader of a pipe has left (``| head``), when a disk is f
 ever while a pipe is full and its reader is stopped. Here such a write loses text instead, and never a part of a line.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

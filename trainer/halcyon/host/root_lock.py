@@ -6,8 +6,6 @@ name follows from the root. The lock is a POSIX record lock: the kernel releases
 killed, and the processes that it started do not inherit it. So a dead process never blocks a root.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import hashlib

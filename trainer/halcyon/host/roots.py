@@ -1,7 +1,5 @@
 """Begins a run again in a root that has checkpoints: what the user may do, and ``halcyon train --fresh``."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from halcyon.host.documents import local_paths

@@ -7,8 +7,6 @@ handling runs at once, in any thread, and writes the number of the signal to a d
 descriptor therefore sees each signal immediately.
 """
 
-from __future__ import annotations
-
 import signal
 import socket
 import threading

@@ -7,8 +7,6 @@ The expression is parsed, never evaluated as Python: only the listed forms have 
 expression costs microseconds whatever it says.
 """
 
-from __future__ import annotations
-
 import ast
 import math
 import operator

@@ -1,7 +1,5 @@
 """Prompts of conversations: the messages so far, and the beginning of the assistant's turn."""
 
-from __future__ import annotations
-
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self

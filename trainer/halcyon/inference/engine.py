@@ -19,8 +19,6 @@ the same program, so its keys and values have the same bits whichever sequence c
 for bit with and without sharing.
 """
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Callable, Collection

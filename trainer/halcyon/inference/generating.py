@@ -1,7 +1,5 @@
 """Text for prompts: the engine and a tokenizer together."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections import abc
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ Louf 2023). The tokens that end a text are allowed where the sentence is complet
 Schemas are tried in processes with limits (`halcyon.host.limits`), which are used again until a schema ends one.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import threading

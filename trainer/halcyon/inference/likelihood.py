@@ -10,8 +10,6 @@ change earlier ones in a causal model. There are two lengths for each doubling, 
 has about the same number of positions whatever the length of its rows.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence

@@ -11,8 +11,6 @@ A call gets the arrays of the model as a flat tuple: the tree of a model has a P
 would walk it in each call.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable

@@ -17,8 +17,6 @@ the end of a call; the host writes the result, and the next call of the program 
 place of sampled ones.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence

@@ -5,8 +5,6 @@ the probabilities that the earlier ones left. The random numbers of a token depe
 number of the token alone, so the text of a request does not depend on the other requests.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 

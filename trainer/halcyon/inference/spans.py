@@ -1,7 +1,5 @@
 """Texts to score, and the rows of tokens that a model reads for them. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple

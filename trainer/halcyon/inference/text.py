@@ -1,7 +1,5 @@
 """From tokens to text that is safe to show: whole characters only, and nothing of a string that ends the text."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

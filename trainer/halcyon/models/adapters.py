@@ -6,8 +6,6 @@ call of their module, which adds the adapter; the one way to use such a weight a
 finds it.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import zlib
 from collections.abc import Callable, Iterator, Sequence

@@ -14,8 +14,6 @@ with a shorter ``position``, and has one more dimension in front. That dimension
 inside the scan the array is an ordinary NamedArray.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 

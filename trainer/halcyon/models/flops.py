@@ -5,8 +5,6 @@ PaLM, appendix B): of the experts, those that it goes to. What the weights do no
 attention and the recurrent states, is one number for the whole model.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

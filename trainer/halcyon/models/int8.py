@@ -10,8 +10,6 @@ On a CPU, XLA would write the converted weights of a product to memory. So a blo
 which stays in the cache of the processor.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, TypeVar
 

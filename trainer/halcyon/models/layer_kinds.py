@@ -4,8 +4,6 @@ The names are fields of `halcyon.models.decoder.Decoder` and so parts of the pat
 the declarations of files.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -10,8 +10,6 @@ If a mesh splits the stored head, each device gathers it once, before the first 
 over its own positions. After the last block, one reduction gives each device its part of the sum.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from typing import Any, NamedTuple

@@ -5,8 +5,6 @@ next block, as in a decoder in which some layers have experts. One scan repeats 
 `halcyon.models.stack.runs_of`).
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar

@@ -11,8 +11,6 @@ too, with None in the place of the arrays of the other part. So an array has the
 in a checkpoint.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import fnmatch
 import math

@@ -7,8 +7,6 @@ them. These computations use the devices only through `Shard`. The code that tra
 `halcyon.parallel.partition.computing` installs the partition of a mesh. Without it there is one device with all data.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar

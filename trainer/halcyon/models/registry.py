@@ -1,7 +1,5 @@
 """Finds what the trainer knows of a model family; the model of ``spec.model``, and its operations."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import Any
 

@@ -6,8 +6,6 @@ operations of a recomputed block in another way, so after an edit of the policy 
 digits.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar

@@ -6,8 +6,6 @@ program and another one puts a tree together, one of them can switch the checks 
 correct array. Until Haliax has a switch for each thread, this module gives it one.
 """
 
-from __future__ import annotations
-
 import contextlib
 import threading
 from collections.abc import Iterator

@@ -14,8 +14,6 @@ corrected size in the hardware table does not change the order in which a run ad
 to the run, not to a model. So the code that traces the model names it by `logits_for`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Iterator

@@ -24,8 +24,6 @@ are. No weight is copied: on a CPU the arrays of the blocks are parts of the mem
 treats a named value as computed. The forward pass would then write a second copy of all weights for the backward pass.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence

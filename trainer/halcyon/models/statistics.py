@@ -3,8 +3,6 @@
 The sums of parts add up.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar

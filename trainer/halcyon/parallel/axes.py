@@ -9,8 +9,6 @@ the batch: each device sends its tokens to the devices of their experts (Lepikhi
 positions of activations; attention passes keys and values around it (`halcyon.models.parts.ring_attention`).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Container, Mapping
 from dataclasses import dataclass

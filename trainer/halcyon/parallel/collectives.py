@@ -8,8 +8,6 @@ at the same time and each island in one of them, and in the next round with othe
 is; an island is slow if all its exchanges are. With two islands there is only one exchange, so none can be named.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Sequence

@@ -13,8 +13,6 @@ axis name.
 texts together. An engine finds the mesh in the arrays of its model.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import re

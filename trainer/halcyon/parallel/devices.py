@@ -6,8 +6,6 @@ the devices themselves tell. Hardware without such products would compute them i
 ``spec.trainer.precision.products``, and less exact.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any

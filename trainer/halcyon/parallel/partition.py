@@ -11,8 +11,6 @@ of the vocabulary. If no mesh axis divides the work (one device, or rows that ca
 sent, and the device has whole arrays.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Callable, Container, Iterator, Sequence

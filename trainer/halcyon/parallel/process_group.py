@@ -13,8 +13,6 @@ pod appears a little after the pod, and gRPC backs off for a second or more afte
 and `wait_until_listening` try every 50 ms, and JAX connects to an address that is known to answer.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import json

@@ -4,8 +4,6 @@ One slow measurement says nothing: a process is judged by the mean of its last o
 still for a part of the time counts by this part, and only after twice as many in a row.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Sequence
 

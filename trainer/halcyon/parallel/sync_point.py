@@ -8,8 +8,6 @@ the step in progress. Every step that is still run had already begun on some pro
 seconds of grace, this leaves time for a save.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 

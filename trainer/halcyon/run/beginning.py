@@ -4,8 +4,6 @@
 whole state of another run or weights alone, with a fresh optimizer; else random parameters.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping

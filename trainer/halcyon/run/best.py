@@ -5,8 +5,6 @@ missing, because a notice or a crash came first, evaluates that step before it t
 stops as a run without interruption.
 """
 
-from __future__ import annotations
-
 import math
 
 from halcyon_api.checkpoint_documents import EvaluationRecord

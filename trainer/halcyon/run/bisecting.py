@@ -3,8 +3,6 @@
 A replay whose batches pass through `LookedAt`, which sees each batch and the state before its step. For one process.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What `halcyon train --branch` asks for. Importing this module imports no JAX."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

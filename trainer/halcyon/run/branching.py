@@ -9,8 +9,6 @@ Where the branch begins in the data is part of the document too (`data_position`
 unless the training order is another one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any

@@ -2,8 +2,6 @@
 profiles. `halcyon.run.features` lists them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from halcyon.step.objectives.objective import Batch

@@ -3,8 +3,6 @@
 Its processes share only the root of the caches: they join no session and start no device.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from halcyon.data.cache.ensure import Caches

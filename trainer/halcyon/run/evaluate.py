@@ -6,8 +6,6 @@ to the run's root when the source is done. So an eviction or a crash loses at mo
 process computes the same bits.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

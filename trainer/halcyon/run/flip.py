@@ -1,7 +1,5 @@
 """A bit that changes in the memory of one process (``spec.recovery.audit.flipBit``), to try out an audit."""
 
-from __future__ import annotations
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp

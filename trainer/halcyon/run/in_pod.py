@@ -4,8 +4,6 @@ RUN.YAML``.
 A spare process imports what a training needs and waits; a start in place then costs no imports.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

@@ -4,8 +4,6 @@ A process that is killed during a save has saved nothing, and its end counts as 
 expected to finish in time, and always exits with the exit code of a preemption.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from halcyon_api.status.progress import Saved

@@ -8,8 +8,6 @@ combines over all processes. The step at which to leave after a notice is agreed
 (`halcyon.parallel.sync_point`), because the grace period is short.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

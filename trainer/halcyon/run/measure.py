@@ -4,8 +4,6 @@ It trains nothing, and reads and writes no root. It takes the devices that a tra
 training would find: on one machine, on several hosts, or in pods.
 """
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Callable, Mapping
 

@@ -8,8 +8,6 @@ The end of that is a notice. This process answers in lines of standard output: s
 a killed process leaves none, and no further port or file is needed.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

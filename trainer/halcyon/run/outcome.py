@@ -1,7 +1,5 @@
 """Why a training ended, as its cause and one sentence: for a process, and for the library."""
 
-from __future__ import annotations
-
 from halcyon.host.errors import TrainerExit, no_thread
 from halcyon.run.last_save import NOTICE
 from halcyon_api.ends import EndCause

@@ -10,8 +10,6 @@ The parameters go through the memory of the host, one array after the other. The
 it is the model that `halcyon.load` reads from the checkpoint of the step.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -11,8 +11,6 @@ Process 0 asks all over the lifeline to measure after the same step, so that the
 other, and gets the answers over it. The products take less than one part in `_SPACING` of the time.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Sequence

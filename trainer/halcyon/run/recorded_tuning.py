@@ -5,8 +5,6 @@ records it in the root before its first step, and every later attempt on the sam
 later compiler needs more or less memory.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from typing import Any

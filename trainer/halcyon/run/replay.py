@@ -8,8 +8,6 @@ Where bits cannot be equal, because mesh, hardware or versions are others, the s
 parameters that differ in their last place. How much that changes the losses is the measure of what rounding explains.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping

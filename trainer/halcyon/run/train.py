@@ -3,8 +3,6 @@
 It reads top to bottom; `halcyon.run.loop` has the steps.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence

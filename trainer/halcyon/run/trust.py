@@ -5,8 +5,6 @@ It comes before the step is compiled, which would use the same processors. Proce
 been measured. All together takes less than two seconds.
 """
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

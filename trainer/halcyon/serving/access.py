@@ -2,8 +2,6 @@
 machine, and the bodies of requests.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import hashlib

@@ -5,8 +5,6 @@ For search among similar texts, the vectors of a model that was trained to write
 of a model that was trained for it.
 """
 
-from __future__ import annotations
-
 import base64
 import functools
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Errors of a request, in the form of OpenAI's interface."""
 
-from __future__ import annotations
-
 from typing import Any
 
 _LONGEST_NAME = 100

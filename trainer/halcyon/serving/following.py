@@ -1,7 +1,5 @@
 """Newer checkpoints for a server that runs (``--follow``)."""
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections import Counter

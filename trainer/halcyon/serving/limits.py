@@ -1,7 +1,5 @@
 """The limits of a server: what one request may ask for, and what all requests together may hold."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 
 

@@ -1,7 +1,5 @@
 """The Prometheus metrics of a server. `NAMES` lists them for the guide."""
 
-from __future__ import annotations
-
 import time
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram

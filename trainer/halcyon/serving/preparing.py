@@ -1,7 +1,5 @@
 """From a request to its sequences: checks that need the model, and tokens."""
 
-from __future__ import annotations
-
 import dataclasses
 import secrets
 from collections.abc import Iterable

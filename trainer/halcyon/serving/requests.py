@@ -4,8 +4,6 @@ Fields that have no meaning here, such as ``user``, are accepted and have no eff
 and is not supported is refused, unless it has its default.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar

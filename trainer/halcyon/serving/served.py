@@ -1,7 +1,5 @@
 """The model that a server has at a time, and the place it comes from."""
 
-from __future__ import annotations
-
 import re
 import sys
 import time

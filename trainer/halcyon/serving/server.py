@@ -1,7 +1,5 @@
 """The process of ``halcyon serve``: the socket, the signals, and the end."""
 
-from __future__ import annotations
-
 import errno
 import socket
 import time

@@ -4,8 +4,6 @@ Requests are prepared in threads. None can hold the end of the process, and a ca
 (``/ready``).
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

@@ -4,8 +4,6 @@
 `FORMS` is the table of the forms. A form says where calls begin and end, and has the parser of what stands there.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import secrets

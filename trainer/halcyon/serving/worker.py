@@ -7,8 +7,6 @@ A newer model gets an engine of its own. Texts that began with the older model e
 until then. So no request is lost or changes its weights (`Worker.adopt`).
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import threading

@@ -8,8 +8,6 @@ An evaluation is the same compiled program each time; only the rows differ. It c
 has been computed without it.
 """
 
-from __future__ import annotations
-
 import functools
 import threading
 from collections.abc import Callable

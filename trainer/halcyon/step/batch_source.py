@@ -5,8 +5,6 @@ gets the batches that it would have got without the restart, and no source has a
 text looks at the step alone and can make batches ahead; a source of rollouts samples from the model in the state.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 

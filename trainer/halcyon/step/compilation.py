@@ -14,8 +14,6 @@ program of several processes on CPU is stored only if its optimised form has no 
 call, and a loop over a few layers is unrolled there (`halcyon.parallel.partition.LONGEST_UNROLLED`).
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -12,8 +12,6 @@ The sampled targets are a function of seed, step and number of the row, and u is
 microbatches nor the mesh change an estimate.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 

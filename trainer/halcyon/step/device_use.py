@@ -5,8 +5,6 @@ compiler's analysis gives the memory of the whole step, and the optimised HLO gi
 and collectives.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace

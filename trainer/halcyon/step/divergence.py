@@ -6,8 +6,6 @@ and the next learning rate are the same as without the drop. The losses that the
 last healthy steps, are part of the training state: a resumed run decides as a run without interruption.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from enum import IntEnum

@@ -4,8 +4,6 @@ Each group of devices that computes whole rows adds up the gradients of its own 
 follows the last microbatch. An audit (`halcyon.step.audit`) reads what each device has before that sum.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -6,8 +6,6 @@ losses may differ in their last digits. It changes nothing else, and a resumed r
 the same losses.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple

@@ -4,8 +4,6 @@ A loop over blocks keeps arrays for the backward pass, stacked over its iteratio
 because the backward pass is another loop. Pure.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

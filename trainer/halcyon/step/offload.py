@@ -9,8 +9,6 @@ same devices: checkpoints and other meshes see no difference.
 Scalars, such as counts, stay on the device.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any, TypeVar
 

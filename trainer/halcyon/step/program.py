@@ -3,8 +3,6 @@
 Compilation needs only shapes, so it runs in the background while the data is opened and the checkpoint is read.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence

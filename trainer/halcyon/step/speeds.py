@@ -14,8 +14,6 @@ to Scale Your Model" (2025), chapter 3; of the start of a step, the pause betwee
 (tests/accelerator/results, profile).
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

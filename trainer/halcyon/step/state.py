@@ -1,7 +1,5 @@
 """The training state: the contents of a checkpoint, without anything that can be computed from the step number."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable

@@ -10,8 +10,6 @@ once, before the first microbatch, and the gradients scattered once, after the l
 microbatch, layer by layer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 

@@ -2,8 +2,6 @@
 programs reach. Pure.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from dataclasses import dataclass

@@ -2,8 +2,6 @@
 source and by tag.
 """
 
-from __future__ import annotations
-
 import math
 import threading
 import time

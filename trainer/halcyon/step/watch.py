@@ -13,8 +13,6 @@ stack, such as ``blocks``. The value has one number for each layer, or is a scal
 a histogram has its bins as its last axis.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple

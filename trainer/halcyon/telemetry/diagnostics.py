@@ -7,8 +7,6 @@ memory of its devices (``process-N.memory.pb.gz``, for pprof) and its numbers (`
 ``diagnostics/`` holds the stacks, which people read and no program does.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math

@@ -14,8 +14,6 @@ differ, because each has measured its own steps. So the first that hangs tells t
 It then waits until they have had time for this, because its end also ends the others.
 """
 
-from __future__ import annotations
-
 import contextlib
 import faulthandler
 import math

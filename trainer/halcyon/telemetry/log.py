@@ -1,7 +1,5 @@
 """The log: one JSON object a line on standard output, or lines for people, with a live one on a terminal."""
 
-from __future__ import annotations
-
 import threading
 from dataclasses import asdict
 from typing import Any, Protocol, TextIO

@@ -5,8 +5,6 @@ on the device, and two logs can be compared for bitwise equality. Numbers that J
 ``"NaN"``, ``"Infinity"``, ``"-Infinity"``.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence

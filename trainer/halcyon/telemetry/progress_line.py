@@ -4,8 +4,6 @@ On a terminal, every event is printed above the live line, as is the output of o
 error. Elsewhere, such as in a pipe, there are only the lines.
 """
 
-from __future__ import annotations
-
 from typing import Any, TextIO
 
 from rich.console import Console

@@ -3,8 +3,6 @@
 It is generated from the tables that the code uses. A test compares the committed page with it.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable
 

@@ -5,8 +5,6 @@ that all save at the same step. It stays set until a save begins, and is set aga
 one process, and begins before its next step.
 """
 
-from __future__ import annotations
-
 import time
 from collections import OrderedDict
 from collections.abc import Callable

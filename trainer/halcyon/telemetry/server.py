@@ -9,8 +9,6 @@ requests that have an effect are those for a checkpoint and for a profile. They 
 the pod.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import secrets

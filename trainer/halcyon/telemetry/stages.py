@@ -1,7 +1,5 @@
 """What a process does: each stage, the cause of its time, its limit, and its words for people."""
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

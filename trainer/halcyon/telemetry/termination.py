@@ -5,8 +5,6 @@ cuts a longer document, even in the middle of a character. So the report is shor
 evaluated sources and then its message, and is always valid JSON.
 """
 
-from __future__ import annotations
-
 import os
 import shlex
 from pathlib import Path

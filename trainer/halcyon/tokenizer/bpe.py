@@ -11,8 +11,6 @@ runs are cut where they fill a block of 512 characters: the time grows with the 
 blocks. A text without such a run has the same merges as without cuts.
 """
 
-from __future__ import annotations
-
 import heapq
 import logging
 import re

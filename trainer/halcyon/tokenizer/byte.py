@@ -1,7 +1,5 @@
 """The byte tokenizer: it needs no training and no download, and accepts any file."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 

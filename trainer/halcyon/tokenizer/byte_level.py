@@ -5,8 +5,6 @@ of Latin-1 stand for their own bytes; the characters from U+0100 on stand for th
 `encoder.py`).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -5,8 +5,6 @@ worker processes, stored beside the token cache that was made with it, and compa
 the content and not on the file's location.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

@@ -13,8 +13,6 @@ with numbers of other scripts, whose digits have several bytes, and texts with c
 Unicode tables, because they may be numbers.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import re

@@ -6,8 +6,6 @@ letter make a terabyte of it. How long a character can become is computed from t
 Steps that exchange characters, such as Unicode forms, are left out, because their growth is small.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any

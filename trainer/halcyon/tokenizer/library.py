@@ -1,7 +1,5 @@
 """The base class of tokenizers whose ids come from a library."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Makes the tokenizer of a definition."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 from halcyon.tokenizer.byte import ByteTokenizer

@@ -6,8 +6,6 @@ digits of other scripts, combining marks, characters newer than a library's Unic
 text that spells a special token. Each line is encoded alone, and all lines together.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 _LINES = (

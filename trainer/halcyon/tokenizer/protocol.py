@@ -1,7 +1,5 @@
 """The protocol of a tokenizer, independent of its library."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 

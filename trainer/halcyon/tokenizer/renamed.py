@@ -6,8 +6,6 @@ word like others. Each consists of a character for private use between noncharac
 anywhere in the text, so no text has them.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

@@ -6,8 +6,6 @@ puts a space at the beginning of a text only. What counts in the loss is known b
 the characters that it stands for.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice

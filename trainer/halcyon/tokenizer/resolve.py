@@ -1,7 +1,5 @@
 """Makes the definition of ``spec.tokenizer``. Only this module fetches a tokenizer's file."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

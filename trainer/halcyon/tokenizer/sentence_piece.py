@@ -1,7 +1,5 @@
 """SentencePiece models (``.model``), unigram or BPE, encoded by SentencePiece itself."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ transformers wrote, count for what it does not say. A token that one of them nam
 the library ``tokenizers`` adds it: with the next free id.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any

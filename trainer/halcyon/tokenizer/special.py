@@ -4,8 +4,6 @@ A special token represents no text. Text that spells a special token is encoded 
 training text must not be able to end a document or to take the user's role.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from halcyon.host.errors import BadConfiguration

@@ -7,8 +7,6 @@ quantifiers and ``\\s++$``, which only make one regular expression engine faster
 know the patterns in this older form.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ encoding's name.
 ``tiktoken`` is the reference, with 10 to 15 MB/s per core; ``fastokens`` encodes if it gives the same ids on the probe.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import tempfile

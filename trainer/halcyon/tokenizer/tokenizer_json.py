@@ -1,7 +1,5 @@
 """Tokenizers in a ``tokenizer.json``, the format of the Hugging Face libraries."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, cached_property

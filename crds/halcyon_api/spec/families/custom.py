@@ -1,7 +1,5 @@
 """The family ``custom``: a model of the user's own package."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """Fields that several families share, under the names of Hugging Face's ``config.json`` in camelCase."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Annotated, ClassVar, Literal
 

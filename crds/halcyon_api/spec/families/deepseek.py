@@ -1,7 +1,5 @@
 """The families ``deepseekV3``, DeepSeek V3, and ``glm4Moe``, GLM 4.5. Both have the routers of DeepSeek V3."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import ClassVar, Literal
 

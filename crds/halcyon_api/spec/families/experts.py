@@ -1,7 +1,5 @@
 """The sizes of a mixture of experts, and what families with experts share."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar

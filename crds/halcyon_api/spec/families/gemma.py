@@ -1,7 +1,5 @@
 """The families ``gemma``, ``gemma2`` and ``gemma3``: the text models of Gemma."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import ClassVar, Literal
 

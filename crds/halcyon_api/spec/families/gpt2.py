@@ -1,7 +1,5 @@
 """The family ``gpt2``: GPT-2."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import PositiveFloat

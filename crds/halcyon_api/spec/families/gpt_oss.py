@@ -1,7 +1,5 @@
 """The family ``gptOss``: gpt-oss."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import ClassVar, Literal
 

@@ -1,7 +1,5 @@
 """The families ``mistral`` and ``mixtral``."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import PositiveFloat

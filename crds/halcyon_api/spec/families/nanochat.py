@@ -1,7 +1,5 @@
 """The family ``nanochat``: the decoder of nanochat, whose sizes follow from its depth."""
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, StringConstraints

@@ -1,7 +1,5 @@
 """The families ``olmo2`` and ``olmo3``: OLMo."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import ClassVar, Literal
 

@@ -1,7 +1,5 @@
 """The families ``qwen2``, ``qwen3`` and ``qwen3Moe``, and what all Qwen with experts share."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Annotated, ClassVar, Literal
 

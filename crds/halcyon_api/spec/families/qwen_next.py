@@ -1,7 +1,5 @@
 """The family ``qwen3Next``: Qwen3-Next and Qwen 3.5, with gated delta nets beside attention."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Annotated, ClassVar, Literal
 

@@ -1,7 +1,5 @@
 """``ropeScaling``: rotary frequencies for texts that are longer than those of the first training."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import PositiveFloat

@@ -1,7 +1,5 @@
 """What the sections of all model families share, and the sizes and parameter counts of decoders."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 

@@ -17,8 +17,6 @@ a new attempt takes five reconciles. Each of them may be the first one of a rest
    has written to the root.
 5. Keep: the JobSet is seen, its uid is written."""
 
-from __future__ import annotations
-
 from halcyon_api import names
 from halcyon_api.ends import EndCause
 from halcyon_operator.decide.next import steps

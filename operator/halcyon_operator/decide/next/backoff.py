@@ -4,8 +4,6 @@ A store that denies access may work again in a minute or in a day, and a preempt
 stops a run. But a run that restarts again and again without a checkpoint wastes hardware. So the pause before its next
 attempt grows, up to half an hour; a checkpoint, an edit or a requested restart ends it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 

@@ -8,8 +8,6 @@ on as soon as one of them takes them.
 A node whose process is slow is avoided once. If no other node has room, the run goes on there, and slowly.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta

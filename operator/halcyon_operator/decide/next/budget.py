@@ -1,7 +1,5 @@
 """Suspends a run whose `spec.budget` is used up. It saves and releases its hardware; a raised budget goes on. Pure."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import datetime
 

@@ -1,7 +1,5 @@
 """The next step while an attempt has a JobSet: its facts, and the step by the decision table of `recovery`. Pure."""
 
-from __future__ import annotations
-
 from halcyon_api.counting import counted
 from halcyon_api.elastic import usable_slices
 from halcyon_api.ends import EndCause, EndReason

@@ -1,7 +1,5 @@
 """The decision about a run whose reconcile failed. It uses no part that may have failed. Pure."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import datetime
 

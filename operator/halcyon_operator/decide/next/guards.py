@@ -8,8 +8,6 @@ template of the next attempt names the node itself, so the guard is deleted with
 The guard has `PATIENCE_SECONDS`: if a quota forbids it, or the node takes no more pods, all pods are replaced.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime

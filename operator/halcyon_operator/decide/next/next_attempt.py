@@ -8,8 +8,6 @@ have not begun can be part of a cycle. The run of `spec.from` is waited for whil
 user and not changed.
 """
 
-from __future__ import annotations
-
 from halcyon_api import names
 from halcyon_api.ends import EndCause
 from halcyon_api.status.run_status import TrainingRunStatus

@@ -1,7 +1,5 @@
 """Rejects settings of a run that this installation does not allow. Pure."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from halcyon_api.spec.accelerator import AcceleratorSpec

@@ -10,8 +10,6 @@ other pods. There is at most one probe, and only while the run trains: if pods o
 deleted.
 """
 
-from __future__ import annotations
-
 from datetime import datetime
 
 from halcyon_api import names

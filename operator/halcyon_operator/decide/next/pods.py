@@ -18,8 +18,6 @@ But it waits for ten seconds at first and then twice as long each time, and a Jo
 slices of one host the operator deletes the Job.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import datetime
 

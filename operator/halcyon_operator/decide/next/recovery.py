@@ -5,8 +5,6 @@ action, and `by_cause.py` converts it to a step. docs/reference/recovery.md show
 (`recovery_reference.py`). A test checks that every combination of facts has a rule, that every rule is the first one
 for some combination, and that every cause is named."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

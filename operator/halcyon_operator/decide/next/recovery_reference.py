@@ -4,8 +4,6 @@ docs/reference/recovery.md``.
 It is generated from the tables by which the operator itself decides; a test compares the committed page with it.
 """
 
-from __future__ import annotations
-
 import sys
 
 from halcyon_api.ends import HELD, EndCause

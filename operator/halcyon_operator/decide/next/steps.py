@@ -3,8 +3,6 @@
 `attempts.py` chooses the step by tables of cases, and `carry_out.py` converts it to a decision.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime

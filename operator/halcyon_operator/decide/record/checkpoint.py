@@ -4,8 +4,6 @@ They are read from the root's HEAD. If the operator cannot read it, the trainers
 status shows it (`status.checkpoint.source`). A known checkpoint is never dropped because HEAD does not exist: the next
 attempt is started with its step, and the trainer then refuses to begin again from step 0."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from datetime import datetime

@@ -4,8 +4,6 @@ A run may stop early because its evaluations did not improve. If nothing says th
 a fault of the program in the image, and the run has not succeeded.
 """
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Literal
 

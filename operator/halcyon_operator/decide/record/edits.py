@@ -7,8 +7,6 @@ contains all steps that were done when the edit was seen, the attempt is stopped
 is created with the fields as they are then. If the run does not train, there is no wait. The wait is also limited: a
 trainer that does not answer, or whose saves fail, is stopped, and saves if it can."""
 
-from __future__ import annotations
-
 from datetime import datetime
 
 from halcyon_api.edits.changes import Change as FieldChange

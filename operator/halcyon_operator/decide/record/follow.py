@@ -9,8 +9,6 @@ counted is a failure, and one that it did not count is a preemption. `status.job
 A restart in place leaves JobSet and pods as they are. The report of process 0 numbers these ends, and the history has
 the number of the last one that was counted."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import datetime
 

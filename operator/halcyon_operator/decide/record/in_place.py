@@ -2,8 +2,6 @@
 reports of pods, which have the last of these ends, and from the endings of pods that the operator saw. Pure.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import datetime, timedelta
 

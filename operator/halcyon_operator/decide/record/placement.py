@@ -8,8 +8,6 @@ is certain. Kubernetes writes whole seconds; processes that report that another 
 count. A process group on a single node blames no node, because the cause may be the program.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import replace
 from datetime import datetime, timedelta

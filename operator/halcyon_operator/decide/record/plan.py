@@ -5,8 +5,6 @@ that decides it, so a new attempt with the same part is not planned again. A pod
 one that failed.
 """
 
-from __future__ import annotations
-
 from datetime import datetime
 
 from halcyon_api.status.plan import PlanStatus

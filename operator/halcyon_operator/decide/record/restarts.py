@@ -9,8 +9,6 @@ that records the next attempt's number, for any reason, also marks the request a
 if the operator is restarted meanwhile. A request that comes while there is no pod to replace is passed over and never
 served: a user who resumes a run a week later gets no second restart."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Literal
 

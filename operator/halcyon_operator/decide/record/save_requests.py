@@ -6,8 +6,6 @@ until the trainer's report contains it; the process accepts the same request onl
 contains the step at which the trainer accepted it. So a request survives the end of the operator and of the trainer,
 and a lost answer."""
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 from typing import TypeVar
 

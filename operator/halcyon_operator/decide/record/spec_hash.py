@@ -7,8 +7,6 @@ that state, without the fields that only the operator uses or that can wait for 
 Fields with their default value are left out, so that a newer version of the schema with more fields restarts nothing.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from typing import Any

@@ -9,8 +9,6 @@ time in which it was down is counted when it comes back. A pod that held chips a
 held them until newer pods were created; if there are none, until now.
 """
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 
 from halcyon_api.hardware import TABLE

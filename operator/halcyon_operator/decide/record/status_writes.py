@@ -6,8 +6,6 @@ the clock advances, for example while a run waits for hardware, is written at mo
 run waits for a user. The number of started pods is written every few seconds, so that a thousand pods that start one by
 one do not cause a thousand writes."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Any
 

@@ -5,8 +5,6 @@ is in the state of its spec, also while `spec.suspend` suspends it. `Reconciling
 needs no user. `Stalled` is true only if nothing happens until a user changes something. Every type exists from the
 first reconcile, so that ``kubectl wait`` finds it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, cast, get_args

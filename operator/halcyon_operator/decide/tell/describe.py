@@ -1,7 +1,5 @@
 """Describes the state of an attempt for its user: phase, reason and one sentence. Pure."""
 
-from __future__ import annotations
-
 from datetime import datetime
 
 from halcyon_api import names

@@ -1,7 +1,5 @@
 """The Kubernetes Events of a run. Pure; `run.controller` posts each key once."""
 
-from __future__ import annotations
-
 from halcyon_api.counting import percent
 from halcyon_api.defaults.status import DefaultsStatus
 from halcyon_api.ends import EndReason

@@ -4,8 +4,6 @@ The status shows identifiers and the operator's own sentences about them. Text f
 and is untrusted, so only the newest event is shown, cleaned and cut (`pod_events`).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from datetime import datetime

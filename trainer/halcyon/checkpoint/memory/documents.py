@@ -1,7 +1,5 @@
 """What a process has kept of one step, and which step all processes can go back to. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated

@@ -3,8 +3,6 @@
 A file that two steps share lies there once. Every file is checked when it is read.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import suppress

@@ -4,8 +4,6 @@ A request needs the token of the attempt's pods. What a peer sends is kept only 
 says.
 """
 
-from __future__ import annotations
-
 import hmac
 import re
 import socket

@@ -4,8 +4,6 @@ newest one when the processes start again in their pods.
 A failure costs only the snapshot: it is reported once, and the training goes on.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Sequence

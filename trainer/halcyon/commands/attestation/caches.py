@@ -1,7 +1,5 @@
 """Compares the token caches below a root with what its newest checkpoint says of the text that it was trained on."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from halcyon.checkpoint.opening import committed_steps

@@ -5,8 +5,6 @@ its predicate but ``claims`` follows from the chain of evidence, so a reader of 
 An envelope is one of DSSE (https://github.com/secure-systems-lab/dsse/blob/master/envelope.md).
 """
 
-from __future__ import annotations
-
 import json
 from typing import Any, Literal, TypeVar
 

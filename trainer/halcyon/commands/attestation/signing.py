@@ -4,8 +4,6 @@ The signed bytes are the pre-authentication encoding of DSSE, which holds the ty
 (https://github.com/secure-systems-lab/dsse/blob/master/protocol.md). ECDSA uses the hash that fits its curve.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import hashlib

@@ -4,8 +4,6 @@ hardware stops, and prices. The peak speeds themselves are facts of the hardware
 `halcyon plan --assume NAME=VALUE` gives another value to each.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any

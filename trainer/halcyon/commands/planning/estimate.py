@@ -5,8 +5,6 @@ follow from the document and the facts of the hardware, ``assumed`` ones need an
 (`halcyon.commands.planning.assumptions`).
 """
 
-from __future__ import annotations
-
 import datetime as dt
 from dataclasses import dataclass
 from typing import Any

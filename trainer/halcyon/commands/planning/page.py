@@ -1,7 +1,5 @@
 """The pages of ``halcyon plan``: tables for a terminal, and one picture."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What the operator shows of a plan: ``status.plan`` of a run. Pure."""
 
-from __future__ import annotations
-
 from halcyon.commands.planning.estimate import Estimate, in_words
 from halcyon_api.status.plan import PlanStatus
 

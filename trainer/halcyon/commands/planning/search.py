@@ -5,8 +5,6 @@ never worse than they are. Then come the candidates in the order of `mesh_candid
 that are often good first, because the time may end before all were tried.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

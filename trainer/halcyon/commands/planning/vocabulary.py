@@ -1,7 +1,5 @@
 """The vocabulary of a run that has not read its data yet."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NamedTuple
 

@@ -5,8 +5,6 @@ libtpu knows every generation of TPUs and every topology. XLA compiles for an NV
 runs on would see the processor of this machine, so `described` answers for the devices while a program is traced.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import importlib.util

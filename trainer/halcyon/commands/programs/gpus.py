@@ -3,8 +3,6 @@
 XLA reads what it would ask a driver for from a text of its type ``GpuTargetConfigProto``.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from halcyon_api.hardware import TABLE

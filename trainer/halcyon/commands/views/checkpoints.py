@@ -1,7 +1,5 @@
 """Terminal output for a checkpoint root."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 

@@ -1,7 +1,5 @@
 """The examples of a step for a terminal: the origin of each token, and its text."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any

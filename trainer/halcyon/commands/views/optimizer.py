@@ -1,7 +1,5 @@
 """The update of each parameter of a run, as plain values and as a table, for ``halcyon show optimizer``."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -4,8 +4,6 @@ Rich renders it, because all other output uses `rich` too, so a picture needs no
 own: the frame of Rich fetches a font from the web, and a picture in documentation should make no requests.
 """
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

@@ -5,8 +5,6 @@ All sizes come from the shapes and shardings of the program, which need no compi
 the FLOPs.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterator

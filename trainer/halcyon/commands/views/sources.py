@@ -1,7 +1,5 @@
 """Contents of the sources of a run and their epochs: counted once, shown on a terminal or as a picture in a file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -5,8 +5,6 @@ are wrapped instead. Without a terminal nothing is left out, and no rule is draw
 words.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Sequence
 

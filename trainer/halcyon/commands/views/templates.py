@@ -1,7 +1,5 @@
 """Pages and pictures from templates: a text in them is never markup, and has no control character."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined

@@ -6,8 +6,6 @@ of Human Rights (United Nations, 1948), articles 1 to 3, which has the same mean
 mathematics and markup were written for this module.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -2,8 +2,6 @@
 part in memory.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -6,8 +6,6 @@ follows, it polls the store twice a second. If the builder dies, the thread can 
 The state is an immutable snapshot, so waiting threads read it without a lock.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace

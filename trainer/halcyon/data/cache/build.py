@@ -7,8 +7,6 @@ larger than a shard. The files of a shard are written first, then the ledger by 
 the ledger does not exist, and a builder that was replaced by another one fails at its next commit.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -10,8 +10,6 @@ A builder that fails records its error in the document. The processes of its own
 same message, because they would fail at the same row. A process that starts later finds a free lock.
 """
 
-from __future__ import annotations
-
 import json
 import threading
 import time

@@ -9,8 +9,6 @@ A cache may differ from the run document: in the tokenizer, the format or a file
 with a new tokenizer if that is trained on the text.
 """
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping

@@ -5,8 +5,6 @@ none. Each source has its own bounded queue of pieces, and its results come in t
 the other sources.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 from collections import deque

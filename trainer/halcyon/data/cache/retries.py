@@ -6,8 +6,6 @@ listing or a committed shard. A build that fails at the same file each time does
 before that file again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import TypeVar
 

@@ -5,8 +5,6 @@ A model can be used only with its own tokenizer, and a tokenizer trained on othe
 run.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

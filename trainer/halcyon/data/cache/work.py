@@ -3,8 +3,6 @@
 Imports neither JAX nor checkpoint code, so that a worker starts fast.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import multiprocessing.connection
 import os

@@ -5,8 +5,6 @@ Special tokens come only from this package and from templates, never from the te
 token stays text.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Literal
 

@@ -6,8 +6,6 @@ the template printed of the message. The turn begins where the prompt of the mes
 that end the turn, which the assistant says too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

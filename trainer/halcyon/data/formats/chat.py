@@ -1,7 +1,5 @@
 """Formats for rows that are conversations or pairs of conversations."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any

@@ -6,8 +6,6 @@ are a matter of the template: it raises an error, or prints them. Halcyon's own 
 message, then alternating user and assistant turns, as in nanochat.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

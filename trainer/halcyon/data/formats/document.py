@@ -1,7 +1,5 @@
 """The documents that formats make of rows, and the protocol of a format."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol

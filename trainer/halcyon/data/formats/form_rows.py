@@ -1,7 +1,5 @@
 """Reads the conversations of rows in the form of their source, and says which row is wrong."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, TypeVar

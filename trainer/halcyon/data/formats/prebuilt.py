@@ -1,7 +1,5 @@
 """Format for rows that are already token ids, optionally with a loss weight for each."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator, Sequence
 

@@ -5,8 +5,6 @@ The tokens of the prompt have weight 0. The reference follows as its bytes in UT
 (`halcyon.data.layout.prompts`).
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any

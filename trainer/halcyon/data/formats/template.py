@@ -15,8 +15,6 @@ What a template gets is what `apply_chat_template` of transformers gives it, so 
 https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/utils/chat_template_utils.py
 """
 
-from __future__ import annotations
-
 import contextlib
 import datetime as dt
 import json

@@ -2,8 +2,6 @@
 document.
 """
 
-from __future__ import annotations
-
 import codecs
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence

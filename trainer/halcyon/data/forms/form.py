@@ -4,8 +4,6 @@ The names decide the form of a whole source, so that a row of another form is an
 way. What a field holds (a text, messages, turns of ShareGPT) is looked at row by row, by `halcyon.data.forms.messages`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args

@@ -1,7 +1,5 @@
 """Makes the messages of a row, by the form of its source."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

@@ -5,8 +5,6 @@ messages wherever a list of messages may stand, and the names of speakers that o
 templates know. All other keys of a message stay as they are.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

@@ -5,8 +5,6 @@ Sequences do not overlap, not even by the last token of one sequence, which coul
 remainder of one token has no target, so it makes no sequence.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

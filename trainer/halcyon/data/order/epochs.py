@@ -5,8 +5,6 @@ Position ``p`` is in epoch ``p // n`` at place ``p % n``. Each epoch has its own
 order, and adding, removing or renaming another source does not change this source's order.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import numpy as np

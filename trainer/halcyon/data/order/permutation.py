@@ -14,8 +14,6 @@ arbitrary finite domains" (2002), for cycle walking; the multipliers are those o
 (2014).
 """
 
-from __future__ import annotations
-
 import hashlib
 from typing import NamedTuple
 

@@ -11,8 +11,6 @@ the inverse of the permutation gives its place ``q`` among the blocks, and every
 sequences it lacks. So every step has a closed form and needs no memory.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import lru_cache
 

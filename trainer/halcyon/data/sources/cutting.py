@@ -4,8 +4,6 @@ The order and the bounds of the pieces depend only on the files. `start_row` and
 first and the last one; they do not move other bounds. The parent never parses a row.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial

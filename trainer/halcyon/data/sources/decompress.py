@@ -7,8 +7,6 @@ be dropped silently. ISA-L (`isal`) takes about half the time of zlib.
 A decompressor returns all that some bytes become. So it gets few bytes at a time: 4 bytes of zstd may become 128 KiB.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, cast
 

@@ -5,8 +5,6 @@ such columns with their dictionaries, as they are in the file. Then the size of 
 before a value is repeated.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 

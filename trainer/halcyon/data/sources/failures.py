@@ -8,8 +8,6 @@ Temporary errors are `Unreachable`: no answer, an answer of an overloaded store,
 would be the same at the next try: a file that does not exist, has changed, or does not have its format.
 """
 
-from __future__ import annotations
-
 import errno
 import re
 from collections.abc import Iterator

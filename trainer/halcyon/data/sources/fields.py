@@ -1,7 +1,5 @@
 """The fields of a row that a format reads. Other columns of a columnar file are not fetched."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Sequence
 
 from halcyon.data.forms.form import BadConversation, named_form, recognise

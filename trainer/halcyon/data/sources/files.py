@@ -6,8 +6,6 @@ and two versions are never mixed. A range that cannot be read is retried once af
 replaced at this moment or a mount may return. Then it is an error.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re

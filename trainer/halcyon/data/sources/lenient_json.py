@@ -6,8 +6,6 @@ inside an emoji. A row whose text is fine is then not lost: only the field with 
 an error when the field is read.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping

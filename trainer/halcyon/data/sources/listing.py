@@ -7,8 +7,6 @@ otherwise it is a glob. A directory means all files below it with the endings of
 servers cannot list files, so an ``https://`` address is one file.
 """
 
-from __future__ import annotations
-
 import glob
 import os
 import re

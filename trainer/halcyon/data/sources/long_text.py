@@ -4,8 +4,6 @@ A document of 400 million characters takes up to 1.6 GB as a Python string, and 
 file of text longer than `LONG_BYTES` is decoded part by part while it is tokenized.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 LONG_BYTES = 8 * 2**20

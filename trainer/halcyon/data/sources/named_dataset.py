@@ -4,8 +4,6 @@
 sends Arrow tables to the workers, so the workers need neither the library nor the prepared files.
 """
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from functools import lru_cache
 from typing import Any

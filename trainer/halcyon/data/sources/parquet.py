@@ -11,8 +11,6 @@ cut by the parent too, as soon as a worker has found that.
 A column of lists of numbers (token ids) becomes one array per row, without a Python object for each number.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager

@@ -8,8 +8,6 @@ pieces do not depend on the location or the compression of a file. A block is la
 has at most `LONGEST_ROW_BYTES`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple

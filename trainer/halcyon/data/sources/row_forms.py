@@ -3,8 +3,6 @@
 The beginning of a file decides.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """Reads the rows of a piece, in a worker process, before they are tokenized."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar

@@ -6,8 +6,6 @@ text there. The language reference is the text of ``help()``, from ``pydoc_data.
 second time as source.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

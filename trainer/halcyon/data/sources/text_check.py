@@ -4,8 +4,6 @@ A PDF, an archive or a picture would become tokens of compressed bytes, and text
 both train without an error.
 """
 
-from __future__ import annotations
-
 import codecs
 import re
 from collections.abc import Iterable

@@ -16,8 +16,6 @@ Some calls are allowed with certain arguments only: files open for reading, and 
 gets signals.
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import json

@@ -3,8 +3,6 @@
 A program can read every module that its frames name, so this file imports only the standard library.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import math

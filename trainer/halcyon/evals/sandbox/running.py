@@ -1,7 +1,5 @@
 """Runs a program in a process without rights, within limits, and says how it ended."""
 
-from __future__ import annotations
-
 import functools
 import json
 import os

@@ -2,8 +2,6 @@
 rendezvous and what it orders to them.
 """
 
-from __future__ import annotations
-
 import resource
 import secrets
 import selectors

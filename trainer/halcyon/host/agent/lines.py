@@ -1,7 +1,5 @@
 """A connection that carries JSON documents, one in a line."""
 
-from __future__ import annotations
-
 import json
 import select
 import selectors

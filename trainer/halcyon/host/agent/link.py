@@ -1,7 +1,5 @@
 """The trainer's end of the connection to its supervisor."""
 
-from __future__ import annotations
-
 import os
 import select
 import signal

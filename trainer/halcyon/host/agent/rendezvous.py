@@ -2,8 +2,6 @@
 0 passes it what happens, and carries out the orders.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """The supervisor: one thread that starts the trainer, and passes on what happens to it."""
 
-from __future__ import annotations
-
 import json
 import os
 import selectors

@@ -7,8 +7,6 @@ it is started again. JSON schemas, which several threads try at once, have proce
 (`halcyon.inference.grammar`).
 """
 
-from __future__ import annotations
-
 import atexit
 import json
 import os

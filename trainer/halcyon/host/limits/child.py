@@ -5,8 +5,6 @@ It imports only the standard library, and what the objects need. An allocation b
 ``MemoryError``.
 """
 
-from __future__ import annotations
-
 import importlib
 import json
 import resource

@@ -4,8 +4,6 @@ budget.
 The process imports this module, so it imports only the standard library.
 """
 
-from __future__ import annotations
-
 import re
 import warnings
 

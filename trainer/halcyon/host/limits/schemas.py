@@ -6,8 +6,6 @@ kernel ends at a limit. Only a schema that stayed within the limits is compiled 
 this module, so it imports only the standard library and ``llguidance``.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Budgets of sizes."""
 
-from __future__ import annotations
-
 MOST_IDS = 2**22
 """Ids of a vocabulary: four times those of the largest published ones. Arrays have an entry for each."""
 FREE_BYTES = 64 * 2**20

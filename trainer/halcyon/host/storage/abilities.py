@@ -6,8 +6,6 @@ write after the other. A written value must also be visible to the next read and
 finds the parts by a listing before it commits.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

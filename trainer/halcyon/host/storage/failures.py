@@ -5,8 +5,6 @@ server's response, which can contain the request's credentials. Only the code an
 kept.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re

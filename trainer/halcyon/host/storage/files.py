@@ -11,8 +11,6 @@ fresh file each time. `exclusive` guards its comparison and rename with a lock o
 or deleted.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

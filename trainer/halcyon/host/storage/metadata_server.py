@@ -6,8 +6,6 @@ store is opened again. So in a pod with a `gs://` root this module asks the serv
 it answers.
 """
 
-from __future__ import annotations
-
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping

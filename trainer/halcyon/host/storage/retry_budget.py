@@ -6,8 +6,6 @@ growing delay, and reads the credentials again. A process has one `RetryBudget`:
 at once, and after its time is used up no store gets another retry.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable

@@ -13,8 +13,6 @@ memory, and the time to write it, grow with the square of the sequence length.
 `halcyon.models.parts.attention_choice` chooses one of them.
 """
 
-from __future__ import annotations
-
 import functools
 
 import haliax as hax

@@ -7,8 +7,6 @@ order. Backward, the scores of a pair are computed again. All sums are float32 w
 their error would grow with the number of blocks.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 

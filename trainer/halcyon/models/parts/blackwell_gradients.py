@@ -6,8 +6,6 @@ their products. So the warps of a block have different work: the first warp grou
 starts products, the others compute weights. While they compute those of one step, the products of the next one run.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any

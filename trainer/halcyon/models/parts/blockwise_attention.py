@@ -6,8 +6,6 @@ that is left out would add nothing but zeros, so the numbers are the same bits. 
 rows. `halcyon.models.parts.attention_blocks` has the arithmetic of a pair of blocks.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable

@@ -15,8 +15,6 @@ section 3). It is inverted by blocks, from blocks of one row on: the inverse of 
 A state begins with zeros at the start of each segment. All arithmetic is float32, and the state too.
 """
 
-from __future__ import annotations
-
 import functools
 
 import jax

@@ -11,8 +11,6 @@ places, which XLA computes slowly and, on some platforms, in an order that varie
 row of the argument, knows its counterpart, so the gradient is a look-up as well.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 

@@ -10,8 +10,6 @@ compute type with them. With scales by row, a row has a scale, and each input or
 gradient of the matrices, a feature has one scale for the rows of all experts.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any

@@ -4,8 +4,6 @@ Queries, keys and values go through a short convolution, of each feature alone. 
 the gated delta rule (`halcyon.models.parts.delta_rule`). Several heads of values share one head of queries and keys.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

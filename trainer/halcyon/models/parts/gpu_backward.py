@@ -1,7 +1,5 @@
 """What the kernels of attention's backward pass on GPUs share: their inputs, and operands in shared memory."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple

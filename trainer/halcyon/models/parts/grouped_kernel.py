@@ -9,8 +9,6 @@ form of the kernel follows Haliax 0.2.227 (``haliax.nn.ragged_dot``, after openx
 measured on an H100 and a GB200.
 """
 
-from __future__ import annotations
-
 import functools
 from dataclasses import replace
 from typing import Any

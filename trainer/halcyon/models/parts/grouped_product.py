@@ -13,8 +13,6 @@ compute the same sums:
 docs/design/experts.md says why.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal, NamedTuple
 
 import jax

@@ -8,8 +8,6 @@ A block has two warp groups that compute, each with 64 rows of the tile, and one
 shared memory.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

@@ -21,8 +21,6 @@ earlier steps; it returns them as gradients, which microbatches would add up. ``
 random numbers in each step.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import replace

@@ -11,8 +11,6 @@ mask), the devices first exchange half of their positions, which makes it even (
 back after it. So nothing but this module knows the order.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable

@@ -7,8 +7,6 @@ work of a run grows with its index, so all devices then have the same work at ea
 Attention; the pairing is that of Llama 3, section 3.3.2).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

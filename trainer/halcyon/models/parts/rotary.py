@@ -5,8 +5,6 @@ published weights of Hugging Face. Pair ``i`` of ``n`` rotates by ``theta ** (-i
 for longer texts changes these frequencies. The angles are float32 whatever the compute type.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

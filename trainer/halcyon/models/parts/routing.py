@@ -12,8 +12,6 @@ by the names of the published models:
   (the same section).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple

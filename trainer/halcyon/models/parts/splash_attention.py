@@ -5,8 +5,6 @@ which the kernel only compares inside of each block. `_narrowed` takes the block
 when the program runs.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

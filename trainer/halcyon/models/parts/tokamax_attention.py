@@ -15,8 +15,6 @@ The forward pass marks its result and the sums for the remat policies that keep 
 the kernel again.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 import importlib.util

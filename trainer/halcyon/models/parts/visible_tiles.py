@@ -5,8 +5,6 @@ tiles of keys that a tile of queries sees are a run, and so are the tiles of que
 computes these runs alone. All other tiles would add zeros.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 

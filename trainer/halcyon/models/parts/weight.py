@@ -3,8 +3,6 @@
 Types and precision are those of `halcyon.models.parts.linear`.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 

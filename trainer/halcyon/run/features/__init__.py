@@ -4,8 +4,6 @@ A file is imported only if the document asks for its feature. The callback is ma
 order of the rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module

@@ -7,8 +7,6 @@ processes that computed wrong numbers report it, the others report that they end
 blames the right node.
 """
 
-from __future__ import annotations
-
 import time
 
 from halcyon.checkpoint.rollback import Distrust, KeepsAudited

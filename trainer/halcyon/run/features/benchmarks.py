@@ -1,7 +1,5 @@
 """Runs the benchmarks of a document while its run trains: every N steps, and after the last one."""
 
-from __future__ import annotations
-
 from halcyon.checkpoint.rollback import until
 from halcyon.host.storage.store import Store
 from halcyon.run.callback import Callback

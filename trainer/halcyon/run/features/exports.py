@@ -3,8 +3,6 @@
 See `halcyon.weights.background`.
 """
 
-from __future__ import annotations
-
 from halcyon.host.errors import BadConfiguration
 from halcyon.models.families.lookup import published_of_section
 from halcyon.parallel.preemption import wait_together

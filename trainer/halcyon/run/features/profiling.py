@@ -5,8 +5,6 @@ profiles alone, so a request to one process needs no agreement; a window of the 
 The files are stored in a background thread. A failure is a warning: a profile never ends a run.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import shutil

@@ -5,8 +5,6 @@ every mesh can do it, and no text has a part in a step: the losses are bitwise t
 a function of the model, the run's seed and the step, so a run that is killed and does the step again writes it again.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 import hashlib
 from typing import Any

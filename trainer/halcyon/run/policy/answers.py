@@ -1,7 +1,5 @@
 """The prompts of a batch, and the arrays of prompts with their answers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -4,8 +4,6 @@ A step is sampled when the loop asks for its batch, from the state before the st
 on the host: a run that is killed between two tokens samples the same answers again from its checkpoint.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import time

@@ -4,8 +4,6 @@ HLO numbers the devices of a program in the order of the mesh. A collective name
 data; the mesh axes along which the members of a group differ are the axes of the collective.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What is in a compiled program: calls of kernels and libraries, loops, and matrix products with their types."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter

@@ -5,8 +5,6 @@ The text has one line for each instruction: ``%name = type opcode(operands), att
 such lines; the instructions of a scheduled module run in the order of the lines.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator

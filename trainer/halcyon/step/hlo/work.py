@@ -5,8 +5,6 @@ An instruction takes the longer of its matrix products at the peak rate and its 
 the memory. Kernels count by their bytes only, because a program does not say how many operations they do.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from halcyon.step.hlo.collectives import is_collective

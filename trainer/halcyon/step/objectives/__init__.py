@@ -4,8 +4,6 @@ An objective declares the arrays of its batches and returns weighted sums. Model
 `halcyon.models`, the use of the sums to `halcyon.step.step`.
 """
 
-from __future__ import annotations
-
 import jax.numpy as jnp
 
 from halcyon.step.objectives.next_token import NextToken

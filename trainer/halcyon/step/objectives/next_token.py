@@ -1,7 +1,5 @@
 """Next-token prediction: the cross entropy of each token given the tokens before it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal

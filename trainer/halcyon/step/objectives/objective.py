@@ -4,8 +4,6 @@ Losses are weighted sums that are divided once, by the weight of the whole batch
 whatever the microbatches, the packing and the padding; a mean of means would differ.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 

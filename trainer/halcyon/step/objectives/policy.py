@@ -13,8 +13,6 @@ Arrays of tokens have the axes [answer, token] and the type float32. `counts` is
 and 0 for the prompt, the padding and the tokens of tools.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple

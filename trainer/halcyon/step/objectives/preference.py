@@ -10,8 +10,6 @@ nats. The reference model is the frozen argument of the objective. A model with 
 adapter it is the reference.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple

@@ -6,8 +6,6 @@ All lines also have the fields that the reference begins with. Events with ``eve
 process, the others by process 0 alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any

@@ -1,7 +1,5 @@
 """Events of checkpoints, exports and profiles, of trouble, and of the end."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

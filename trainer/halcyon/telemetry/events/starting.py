@@ -1,7 +1,5 @@
 """Events of the start of a process, up to its first step."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -5,8 +5,6 @@ The queue is bounded. If the thread is slower than the run, rows of steps are dr
 which there are few, has room of its own.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import deque

@@ -4,8 +4,6 @@ They name each segment with its SHA-256. Three kinds of segments have no name th
 covers, those that were written after the newest link, and a merge whose sources are all still there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

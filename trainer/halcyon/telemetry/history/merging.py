@@ -8,8 +8,6 @@ and all other events stay; of the accounts of time only the last one of each pro
 earlier ones.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from halcyon.telemetry.history.background import STEP

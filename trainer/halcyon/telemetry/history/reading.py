@@ -6,8 +6,6 @@ the rows of earlier groups, those of steps after n do not count. This also remov
 the root. Evaluations and texts of the model are kept by step, the latest of each; other events are all kept.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

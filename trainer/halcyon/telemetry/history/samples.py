@@ -7,8 +7,6 @@ The number of files is bounded: the steps since the newest checkpoint and the `N
 earlier steps have it if a power of two divides them, which grows with the run.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 from dataclasses import asdict, dataclass

@@ -12,8 +12,6 @@ and the lines after it are the rows of that group. All are checked: a root of a 
 or a step should be.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import re

@@ -13,8 +13,6 @@ one; rows of steps that wait are then thinned out, so the memory stays bounded. 
 repeated with the same key and the same bytes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping

@@ -1,7 +1,5 @@
 """The trackers: JSON lines, TensorBoard, Weights & Biases, Trackio and MLflow."""
 
-from __future__ import annotations
-
 import json
 import math
 import netrc

@@ -1,7 +1,5 @@
 """Makes the trackers of a run document."""
 
-from __future__ import annotations
-
 import secrets
 import subprocess
 from collections.abc import Callable

@@ -9,8 +9,6 @@ other numbers. The tracker then ends and begins again: a file is cut at the step
 cannot forget numbers gets another series.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
