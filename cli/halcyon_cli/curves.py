@@ -4,6 +4,7 @@ steps. In a page, a script shows the step and the values below the pointer.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,13 +13,42 @@ from typing import TYPE_CHECKING, Any
 
 from halcyon.commands.views.templates import rendered
 from halcyon.telemetry.history.reading import History
+from halcyon_api.package import install
 from halcyon_api.printable import markup
-from halcyon_cli.drawing import NoPicture, svg_of
 from halcyon_cli.history_report import labels, series, together
+from halcyon_cli.output import Rejected
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+class NoPicture(Rejected):
+    """Matplotlib is not installed."""
+
+
+def svg_of(draw: Callable[[Figure], None], size: tuple[float, float]) -> str:
+    """The text of the SVG file of a picture. Text in it stays text, also with a $, and equal pictures give equal files.
+
+    Args:
+        draw: Draws into the figure.
+        size: Width and height, in inches.
+
+    Raises:
+        NoPicture: matplotlib is not installed.
+    """
+    try:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise NoPicture(f"a picture of curves needs matplotlib; install it with {install('report')}") from None
+    with mpl.rc_context({"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "halcyon", "font.size": 9}):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return text.getvalue()
+
 
 MANY_POINTS = 200
 """From this number of points on, a curve also has its moving mean, and the points themselves are pale."""

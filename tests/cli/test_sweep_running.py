@@ -22,8 +22,8 @@ from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_cli import sweep_running
 from halcyon_cli.output import Rejected
 from halcyon_cli.sweep_members import Member, members_of
-from halcyon_cli.sweep_results import Result, best_of, best_sentence
 from halcyon_cli.sweep_running import End, SweepRunner
+from halcyon_cli.sweeping import Result, best_of, best_sentence
 from halcyon_devcluster.waiting import until
 from tests.api.documents import document
 from tests.suite.limits import limit

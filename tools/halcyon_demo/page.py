@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from halcyon_api.counting import counted
-from halcyon_cli.drawing import svg_of
+from halcyon_cli.curves import svg_of
 from halcyon_demo.comparison import Comparison, Loss
 
 if TYPE_CHECKING:

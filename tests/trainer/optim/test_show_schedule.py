@@ -9,7 +9,7 @@ import yaml
 from typer.testing import CliRunner
 
 from halcyon.commands.main import app
-from halcyon.commands.show_schedule import _has_blocks
+from halcyon.commands.show import _has_blocks
 from halcyon_api.ends import ExitCode
 from tests.api.documents import document
 from tests.examples.documents import REPOSITORY

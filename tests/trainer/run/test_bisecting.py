@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from halcyon.commands.spikes import document_of, places_of, shown
+from halcyon.commands.replay import document_of, places_of, shown
 from halcyon.host.errors import BadConfiguration
 from halcyon.run.bisecting import Bisected, DocumentLoss, DocumentPlace, bisect
 from halcyon.telemetry import RunReporter
