@@ -10,6 +10,7 @@ import importlib
 import inspect
 import json
 import pkgutil
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -210,17 +211,23 @@ def _functions(package: Any) -> Iterator[tuple[str, Any]]:
                 )
 
 
+def _annotations(function: Any) -> list[str]:
+    """Those of the parameters, as they are written."""
+    found = [parameter.annotation for parameter in inspect.signature(function).parameters.values()]
+    return [one if isinstance(one, str) else re.sub(r"\b\w+\.", "", inspect.formatannotation(one)) for one in found]
+
+
 def test_every_function_that_takes_foreign_data_is_in_the_table() -> None:
     taking = {
         place
         for place, function in _functions(halcyon_operator)
-        if any(parameter.annotation in FOREIGN for parameter in inspect.signature(function).parameters.values())
+        if any(written in FOREIGN for written in _annotations(function))
     }
     parsing = {
         f"api.{place}"
         for place, function in _functions(halcyon_api)
         if function.__name__.startswith(("parse_", "decode_"))
-        and next(iter(inspect.signature(function).parameters.values())).annotation in {"Any", "object", "bytes"}
+        and _annotations(function)[0] in {"Any", "object", "bytes"}
     }
     assert (taking | parsing) - set(PARSERS) == set(), "these functions are in no row"
     assert set(PARSERS) - (taking | parsing) == set(), "these rows have no function"
