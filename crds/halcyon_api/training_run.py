@@ -33,6 +33,7 @@ from halcyon_api.spec.narrow_products import HEAD_TYPES, PARAMETER_GRADIENT_TYPE
 from halcyon_api.spec.objective import ObjectiveSpec, next_token
 from halcyon_api.spec.optimizer import OptimizerSpec
 from halcyon_api.spec.origin import AfterSpec, OriginSpec
+from halcyon_api.spec.place import PlaceSpec
 from halcyon_api.spec.recovery import RecoverySpec
 from halcyon_api.spec.rules import AdamWSpec
 from halcyon_api.spec.scheduling import SchedulingSpec
@@ -183,6 +184,8 @@ class TrainingRunSpec(RuledModel):
     mesh: MeshSpec | None = None
     """The named axes of the devices. Default: chosen by the model's size and a device's memory, and kept for the life
     of the run; only `fsdp` wherever the model then fits."""
+    place: PlaceSpec | None = None
+    """Other rows of hardware on which the run may train. Default: it waits for `accelerator`."""
     model: Model
     """The architecture. `family` decides what other fields it has; they have the names of Hugging Face's
     `config.json`."""
@@ -386,6 +389,20 @@ class TrainingRunSpec(RuledModel):
             "recovery.elastic cannot be used with scheduling.queue, which admits all slices at once or none; leave one "
             "of the two out",
             ".scheduling.queue",
+        ),
+        Rule(
+            "!has(self.place) || !has(self.recovery.elastic)",
+            lambda self: self.place is None or self.recovery.elastic is None,
+            "place cannot be used with recovery.elastic, because each row has its slices; leave one of the two out, or "
+            "give a row with fewer slices",
+            ".place",
+        ),
+        Rule(
+            "!self.?place.?by.hasValue() || !has(self.scheduling.queue)",
+            lambda self: self.place is None or self.place.by is None or self.scheduling.queue is None,
+            "place.by cannot be used with scheduling.queue, because a search for room is outside its quota; leave by "
+            "out, and the run still tries its rows in turn",
+            ".place.by",
         ),
         *ATTENTION_RULES,
     )

@@ -18,6 +18,7 @@ from halcyon_api.hardware.gpu_attention import gpu_kernel
 from halcyon_api.memory import host_memory_problem, memory_problem
 from halcyon_api.mesh import model_shape, run_mesh
 from halcyon_api.objectives import objective_problems
+from halcyon_api.places import rows_of
 from halcyon_api.result_documents import CORE, TASK_NAMES
 from halcyon_api.schedules import schedule_problems
 from halcyon_api.spec.accelerator import Topology
@@ -84,6 +85,7 @@ def find_problems(spec: TrainingRunSpec, topology: Topology | None = None) -> tu
         _group_problems(spec),
         _elastic_problems(spec),
         _flip_problems(spec, topology),
+        _place_problems(spec),
     )
     return tuple(itertools.starmap(Problem, found))
 
@@ -249,6 +251,20 @@ def _elastic_problems(spec: TrainingRunSpec) -> Found:
                 f"on {spec.accelerator.slices}; of the numbers from {elastic.min_slices} to {wanted_slices(spec)} "
                 f"these can be used: {usable}",
             )
+
+
+def _place_problems(spec: TrainingRunSpec) -> Found:
+    """The run must be able to train in each of its rows, and have each once."""
+    rows = [row.model_copy(update={"place": None}) for row in rows_of(spec)]
+    for number, row in enumerate(rows[1:]):
+        field = f"spec.place.otherwise[{number}]"
+        if row in rows[: number + 1]:
+            yield field, "a row before it is the same; leave it out"
+        for rule in TrainingRunSpec.rules:
+            if not rule.holds(row):
+                yield field, f"in this row, {rule.message}"
+        for problem in find_problems(row):
+            yield field, f"in this row, {problem}"
 
 
 def _flip_problems(spec: TrainingRunSpec, topology: Topology) -> Found:

@@ -79,6 +79,7 @@ _SECRET = {"secretKeyRef": {"name": "hub", "key": "token"}}
 _TPU, _GPU = {"type": "v5e", "topology": "2x4"}, {"type": "h100", "topology": "1x8"}
 _BLACKWELL = {"type": "b200", "topology": "1x8"}
 _TRAINER = {"steps": 10, "batchSize": 8, "sequenceLength": 32}
+_PLACE: dict[str, Any] = {"otherwise": [{"accelerator": {"type": "cpu"}}]}
 _OTHER = {"run": "base"}
 
 
@@ -245,6 +246,14 @@ BROKEN: tuple[Case, ...] = (
         spec__recovery={"elastic": {"minSlices": 1}},
         spec__scheduling={"queue": {"name": "research"}},
     ),
+    _broken("place cannot be used with", spec__recovery={"elastic": {"minSlices": 1}}, spec__place=_PLACE),
+    _broken(
+        "place.by cannot be used with",
+        spec__place=_PLACE | {"by": "time"},
+        spec__scheduling={"queue": {"name": "research"}},
+    ),
+    _broken("deadline needs by: price", spec__place=_PLACE | {"deadline": "2026-12-31T00:00:00Z"}),
+    _broken("deadline must be a time of", spec__place=_PLACE | {"by": "price", "deadline": "tomorrow"}),
     _broken("task: replay needs from.run and from.step", spec__task="replay", spec__from={"run": "base"}),
     _broken("toStep must be more", spec__task="replay", spec__from={"run": "base", "step": 9, "toStep": 9}),
     _broken("spec.from.run is the run itself", spec__from={"run": "small"}),

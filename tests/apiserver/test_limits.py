@@ -241,6 +241,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "spec.recovery.elastic.maxSlices: 4 is above the 2 that a run in namespace TEAM may have",
     ),
     (
+        {"spec__place": {"otherwise": [{"accelerator": {"type": "v5e", "topology": "2x2"}}]}},
+        "spec.place.otherwise.accelerator.type: v5e is not allowed in namespace TEAM; take cpu or h100",
+    ),
+    (
+        {"spec__place": {"otherwise": [{"accelerator": {"type": "cpu", "slices": 4}}]}},
+        "spec.place.otherwise.accelerator.slices: 4 is not allowed in namespace TEAM; take at most 2",
+    ),
+    (
         {
             "spec__accelerator": {"type": "h100", "topology": "1x8", "network": "gpuDirect"},
             "spec__trainer__batchSize": 8,

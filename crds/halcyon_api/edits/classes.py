@@ -121,6 +121,7 @@ EDIT_RULES: tuple[EditRule, ...] = (
     EditRule(
         "accelerator.pricePerChipHour", "live", "only reports use it, from the next attempt on", starts_again=False
     ),
+    EditRule("place", "live", "only the operator uses it; if the present row changes, a new attempt waits for a save"),
     EditRule("mesh", "atCheckpoint", "arrays are sharded again from the checkpoint"),
     EditRule("model", "frozen", "the arrays of the checkpoint have its shapes"),
     EditRule("adapter", "frozen", "the arrays of the checkpoint have its shapes"),

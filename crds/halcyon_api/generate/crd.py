@@ -54,6 +54,9 @@ def custom_resource_definition() -> Schema:
     properties["metadata"]["properties"] = {"name": {"type": "string", "maxLength": MAX_NAME_LENGTH}}
     _leave_to_defaults(properties["spec"])
     _describe_alike_once(properties["status"])
+    row = properties["spec"]["properties"]["place"]["properties"]["otherwise"]["items"]["properties"]
+    for section in ("accelerator", "mesh"):
+        _refer(row[section], section)
     # A reader such as kstatus must not take a run without conditions for a successful one. No real generation is -1.
     properties["status"]["default"] = {"observedGeneration": UNSEEN}
     properties["status"]["properties"]["observedGeneration"]["minimum"] = UNSEEN
@@ -180,6 +183,14 @@ def _describe_alike_once(status: Schema) -> None:
                 del below["properties"]
 
     visit(status, "")
+
+
+def _refer(section: Schema, to: str) -> None:
+    """Let the fields of a section refer to those of another one, so that the definition has each description once."""
+    for name, field in section["properties"].items():
+        field["description"] = f"As in {to}."
+        if "properties" in field:
+            _refer(field, f"{to}.{name}")
 
 
 def _without_description(schema: Schema) -> Schema:

@@ -67,8 +67,11 @@ class _Limits:
             "priorityClasses", *(self._in_list("priorityClasses", field, lead="leave it out") for field in classes)
         )
         if self._of_run:
-            yield self._listed("types", "accelerator.type", optional=False)
-            yield _limit("slices", *map(self._at_most, ("accelerator.slices", "recovery.elastic.maxSlices")))
+            types = self._in_list("types", "accelerator.type", optional=False)
+            yield _limit("types", types, _other("type", "VALUE in variables.types", _fix("types", "take")))
+            fix = "'; take at most ' + string(variables.slices)"
+            most = map(self._at_most, ("accelerator.slices", "recovery.elastic.maxSlices"))
+            yield _limit("slices", *most, _other("slices", "VALUE <= variables.slices", fix))
             within = "(VALUE > 0.0 && VALUE <= double(variables.chipHours))"
             most = "'; set at most ' + string(variables.chipHours)"
             yield _limit("chipHours", self._rule("budget.chipHours", within, unset="0.0", fix=most))
@@ -189,6 +192,15 @@ def _rule(
         "messageExpression": f"{name or repr(field)} + ': ' + {value} + ' {refusal} namespace ' + "
         f"request.namespace + {fix}",
     }
+
+
+def _other(field: str, holds: str, fix: str) -> dict[str, str]:
+    """The rule of a field of the hardware of all other rows."""
+    rows = "object.spec.?place.?otherwise.orValue([])"
+    wrong = f"{rows}.filter(row, !({holds.replace('VALUE', f'row.accelerator.{field}')}))"
+    unchanged = f"request.operation == 'UPDATE' && {rows} == {rows.replace('object', 'oldObject')}"
+    value = f"string({wrong}[0].accelerator.{field})"
+    return _rule(f"{wrong}.size() == 0 || ({unchanged})", f"spec.place.otherwise.accelerator.{field}", value, fix)
 
 
 def _fix(limit: str, take: str, *, lead: str = "", none: str = "none is", names: str = "") -> str:

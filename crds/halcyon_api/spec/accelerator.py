@@ -189,8 +189,8 @@ def _bought_rule(kinds: list[str], names: tuple[str, ...]) -> Rule:
     )
 
 
-class AcceleratorSpec(RuledModel):
-    """The hardware of the run: identical slices of one topology and one accelerator type."""
+class Hardware(RuledModel):
+    """Identical slices of one topology and one accelerator type, and how they are bought."""
 
     type: AcceleratorType
     """Accelerator type: `cpu` (any node, to try a run), a TPU generation on GKE, a GPU, or `nvidia` (any nodes that
@@ -209,6 +209,21 @@ class AcceleratorSpec(RuledModel):
     """Name of the reservation, with `provisioning: reservation`."""
     reservation_project: ProjectId | None = None
     """Project that owns the reservation, if it is not the cluster's project."""
+    fabric: FabricName | None = None
+    """Network of the GPUs in a cluster that is not GKE's: a built-in one of docs/hardware.md, such as `eks-p5`, or one
+    of the operator's owner."""
+    price_per_chip_hour: Annotated[float, Field(ge=0, le=100_000)] | None = None
+    """Price of a chip hour."""
+
+    @property
+    def row(self) -> Accelerator:
+        """The row of the hardware table."""
+        return TABLE[self.type]
+
+
+class AcceleratorSpec(Hardware):
+    """The hardware of the run: identical slices of one topology and one accelerator type."""
+
     network: Literal["standard", "gpuDirect"] = "standard"
     """Network between GPUs of several hosts: `standard` (the pod's network, under the restricted security profile) or
     `gpuDirect` (the machine's fast fabric; needs directories of the node and, for h100 and h100-mega, a sidecar that
@@ -216,13 +231,8 @@ class AcceleratorSpec(RuledModel):
     compute_domain: ObjectName | None = None
     """gb200 and gb300: name of the ResourceClaimTemplate of a ComputeDomain in the namespace, so that NVLink connects
     the hosts."""
-    fabric: FabricName | None = None
-    """Network of the GPUs in a cluster that is not GKE's: a built-in one of docs/hardware.md, such as `eks-p5`, or one
-    of the operator's owner."""
     host_resources: HostResources = Field(default_factory=HostResources)
     """CPU and memory of each host's trainer container."""
-    price_per_chip_hour: Annotated[float, Field(ge=0, le=100_000)] | None = None
-    """Price of a chip hour."""
 
     rules: ClassVar = (
         *_topology_rules(),
@@ -277,11 +287,6 @@ class AcceleratorSpec(RuledModel):
             ".fabric",
         ),
     )
-
-    @property
-    def row(self) -> Accelerator:
-        """The row of the hardware table."""
-        return TABLE[self.type]
 
     @property
     def network_bandwidth(self) -> int | None:

@@ -98,6 +98,17 @@ def check_pod_label(key: str) -> None:
         raise ValueError(f"{key[:80]!r} is a label of Kubernetes or Halcyon; take another key")
 
 
+def check_node_labels(labels: dict[str, str]) -> dict[str, str]:
+    """The labels, if their keys are those of labels.
+
+    Raises:
+        ValueError: One is not.
+    """
+    for key in labels:
+        _check_key(key, ", as the nodes have it")
+    return labels
+
+
 class SchedulingSpec(ApiModel):
     """Placement and priority of the pods."""
 
@@ -127,6 +138,4 @@ class SchedulingSpec(ApiModel):
     @field_validator("node_selector")
     @classmethod
     def _label_keys(cls, labels: dict[str, str]) -> dict[str, str]:
-        for key in labels:
-            _check_key(key, ", as the nodes have it")
-        return labels
+        return check_node_labels(labels)
