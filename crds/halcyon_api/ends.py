@@ -193,7 +193,8 @@ class EndCause(StrEnum):
         "moved",
         End(
             "operator",
-            "A run or pod was moved off a bad node, or allowed on all nodes again (`spec.recovery.badNodes`).",
+            "A run or pod was moved off a bad node, or allowed on all nodes again (`spec.recovery.badNodes`), or a run "
+            "to another row of hardware (`spec.place`).",
         ),
     )
     HELD_BACK = _row(

@@ -10,6 +10,26 @@ from halcyon_operator.objects.jobset import build_jobset
 from halcyon_operator.observe.runs import parse_run_view
 from tests.operator.builders import SETTINGS, run
 
+IN_TWO_ROWS: dict[str, Any] = {
+    "accelerator": {"type": "v6e", "topology": "4x4", "slices": 2, "provisioning": "spot"},
+    "mesh": {"ici": {"fsdp": 8, "data": 2}},
+    "trainer__batchSize": 32,
+    "place": {
+        "otherwise": [
+            {
+                "accelerator": {
+                    "type": "h100",
+                    "topology": "1x8",
+                    "provisioning": "reservation",
+                    "reservation": "ours",
+                },
+                "microbatches": 4,
+                "nodeSelector": {"team": "research"},
+            }
+        ]
+    },
+}
+
 RUNS: dict[str, dict[str, Any]] = {
     "cpu-2x1": run(
         accelerator__topology="2x1",
@@ -108,6 +128,8 @@ RUNS: dict[str, dict[str, Any]] = {
         trainer__batchSize=32,
         scheduling={"queue": {"name": "research"}},
     ),
+    "v6e-4x4-spot-with-another-row": run(**IN_TWO_ROWS),
+    "h100-1x8-of-another-row": run({"placement": {"slices": 1, "wantedSlices": 1, "row": 1}}, **IN_TWO_ROWS),
     "cpu-on-a-volume": run(
         checkpoint={"root": "file:///checkpoints/demo", "volumeClaim": "checkpoints"},
         data__volume={"claim": "text", "mountPath": "/text"},

@@ -8,7 +8,6 @@ from functools import cache
 
 import pytest
 
-from halcyon_api.spec.recovery import ElasticSpec
 from halcyon_api.status.run_status import PlacementStatus
 from halcyon_operator.decide.next.placement import GROWN_PATIENCE_SECONDS, grown, may_probe, patience, shrunk
 from halcyon_operator.decide.record.placement import SHARE, with_growth_cost
@@ -16,7 +15,6 @@ from tests.operator.builders import at, head, report, rfc, run
 from tests.operator.simulation import PODS
 from tests.operator.test_elastic import ELASTIC, Cluster
 
-SETTINGS = ElasticSpec(min_slices=1, shrink_after_seconds=300, grow_after_seconds=120)
 SMALL = PlacementStatus(slices=1, wanted_slices=2)
 
 
@@ -24,16 +22,16 @@ def test_a_lost_growth_is_followed_by_a_pause_of_twenty_times_its_cost() -> None
     placement = SMALL
     for growths, cost in enumerate((10, 30), start=1):
         larger = grown(placement, 2, at(0))
-        assert (larger.grown_from, patience(larger, SETTINGS), patience(SMALL, SETTINGS)) == (
+        assert (larger.grown_from, patience(larger, 300), patience(SMALL, 300)) == (
             1,
             GROWN_PATIENCE_SECONDS,
             300,
         )
         smaller = shrunk(larger, 1)
         assert (smaller.lost_growths, smaller.grown_from) == (growths, None)
-        waiting = with_growth_cost(smaller, SETTINGS, None, at(5))
+        waiting = with_growth_cost(smaller, 120, None, at(5))
         assert waiting == smaller, "the cost is known only when the run trains again"
-        placement = with_growth_cost(smaller, SETTINGS, rfc(cost), at(cost))
+        placement = with_growth_cost(smaller, 120, rfc(cost), at(cost))
         pause = max(SHARE * cost, 120 * 2**growths)
         assert placement.grow_not_before == rfc(cost + pause)
         assert [may_probe(placement, at(cost + seconds)) for seconds in (0, pause - 1, pause)] == [False, False, True]
@@ -41,10 +39,10 @@ def test_a_lost_growth_is_followed_by_a_pause_of_twenty_times_its_cost() -> None
 
 def test_a_growth_has_paid_off_after_twenty_times_its_cost() -> None:
     larger = with_growth_cost(
-        grown(SMALL.model_copy(update={"lost_growths": 3}), 2, at(0)), SETTINGS, rfc(10), at(10 + SHARE * 10 - 1)
+        grown(SMALL.model_copy(update={"lost_growths": 3}), 2, at(0)), 120, rfc(10), at(10 + SHARE * 10 - 1)
     )
     assert (larger.grown_from, larger.lost_growths) == (1, 3)
-    paid = with_growth_cost(larger, SETTINGS, rfc(10), at(10 + SHARE * 10))
+    paid = with_growth_cost(larger, 120, rfc(10), at(10 + SHARE * 10))
     assert (paid.grown_from, paid.grown_at, paid.lost_growths) == (None, None, 0)
     assert shrunk(paid, 1).lost_growths == 0, "shrinking later must not count as a lost growth"
 

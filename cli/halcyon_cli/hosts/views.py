@@ -55,7 +55,8 @@ class Seen:
 
 
 def run_view(run: TrainingRun, document: dict[str, Any], restart_request: str = "") -> RunView:
-    """The run, without what only a cluster has: its queue, the runs that it waits for, slices that come and go.
+    """The run, without what only a cluster has: its queue, the runs that it waits for, slices that come and
+    go, other rows of hardware.
 
     Args:
         run: The run.
@@ -68,7 +69,7 @@ def run_view(run: TrainingRun, document: dict[str, Any], restart_request: str = 
     origin = None if spec.origin is None else spec.origin.model_copy(update={"run": None})  # its root is not read here
     spec = spec.model_copy(
         update={
-            "after": None, "env": [], "origin": origin, "plan": None, "recovery": recovery,
+            "after": None, "env": [], "origin": origin, "place": None, "plan": None, "recovery": recovery,
             "scheduling": SchedulingSpec(),
         }
     )  # fmt: skip

@@ -9,6 +9,7 @@ from halcyon_api.base import MAX_NAME_LENGTH, AtLeastOne, StatusModel, Timestamp
 from halcyon_api.defaults.status import DefaultsStatus
 from halcyon_api.ends import COUNTERS, EndCause
 from halcyon_api.spec.mesh import ResolvedMesh
+from halcyon_api.spec.place import MAX_OTHERS
 from halcyon_api.status.goodput import Goodput, GoodputSeconds
 from halcyon_api.status.plan import PlanStatus
 from halcyon_api.status.progress import CheckpointProgress, Progress, StartupSeconds
@@ -89,6 +90,11 @@ class PlacementStatus(StatusModel):
     """Slices of the present attempt; while it stops, of the next one."""
     wanted_slices: AtLeastOne
     """Slices that the run would use if there were room."""
+    row: Annotated[int, Field(ge=0, le=MAX_OTHERS)] = 0
+    """Row of hardware of the present attempt; while it stops, of the next one. 0: `accelerator`, n: the nth of
+    `place.otherwise`."""
+    speeds: Annotated[list[NonNegativeFloat], Field(max_length=1 + MAX_OTHERS)] = Field(default_factory=list[float])
+    """Tokens a second in each row, measured or planned. 0: not known."""
     reason: ShortText | None = None
     """Why the run has fewer slices than `accelerator.slices`."""
     waiting_since: Timestamp | None = None
@@ -97,6 +103,8 @@ class PlacementStatus(StatusModel):
     """Since when a probe has held room for more slices."""
     room_slices: AtLeastOne | None = None
     """Slices that the run could have with that room."""
+    room_row: NonNegativeInt | None = None
+    """Row that the search for room is for."""
     room_step: NonNegativeInt | None = None
     """Committed step when the room was found. The run grows at a later one."""
     grown_from: AtLeastOne | None = None

@@ -53,6 +53,7 @@ ChangeReason = Literal[
     "NodesTakenBack",
     "SlowProcess",
     "Shrinking",
+    "PlaceChanged",
     "RoomFound",
     "Growing",
     "ProbeRefused",

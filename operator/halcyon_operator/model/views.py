@@ -75,6 +75,8 @@ class RunView:
     """Defaults for the next attempt; None: those in the status."""
     defaults_due: bool = False
     """Whether the defaults must be read for the next attempt."""
+    rows: tuple[TrainingRunSpec, ...] = ()
+    """The spec in each row of hardware; `spec` is that of the row in the status."""
     raw_spec: dict[str, object] = field(default_factory=dict[str, object])
     raw_status: dict[str, object] = field(default_factory=dict[str, object])
     on_hosts: bool = False

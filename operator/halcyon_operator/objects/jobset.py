@@ -53,7 +53,7 @@ RULE_REFUSED = "refused"
 RULE_NOT_REJOINED = "notRejoined"
 RULE_FAILED = "failed"
 _FREE = "RestartJobSetAndIgnoreMaxRestarts"
-_NOT_FOR_TRAINERS = ("after", "defaults", "env", "plan")
+_NOT_FOR_TRAINERS = ("after", "defaults", "env", "place", "plan")
 """Fields that a trainer does not need.
 
 Its image may be a version that does not know them; `env` is in the pod's environment.

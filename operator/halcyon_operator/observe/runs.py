@@ -12,12 +12,13 @@ import functools
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from halcyon_api import names
 from halcyon_api.base import InvalidRun
 from halcyon_api.edits.changes import recorded, values_of
 from halcyon_api.mesh import pinned
+from halcyon_api.places import rows_of
 from halcyon_api.reading import parse_run
 from halcyon_api.spec.checkpoint import normal_root, parse_root
 from halcyon_api.status.requests import MAX_REQUEST_VALUE
@@ -49,6 +50,8 @@ class _ParsedSpec:
     fields: Mapping[str, str] = field(default_factory=dict[str, str])
     suggested: TrainingRunSpec | None = None
     """The spec with the mesh that is suggested if the document has none."""
+    rows: tuple[TrainingRunSpec, ...] = ()
+    """The same in each row of hardware."""
 
 
 def parse_run_view(document: object, defaults: FoundDefaults | None = None) -> RunView:
@@ -65,6 +68,10 @@ def parse_run_view(document: object, defaults: FoundDefaults | None = None) -> R
     took = taken(document, status, defaults)
     raw_spec = resolved_spec(document, took.values)
     parsed = _ParsedSpec(problems=(took.problem,)) if took.problem else _parse_spec(metadata, raw_spec)
+    row = status.placement.row if status.placement is not None else 0
+    if parsed.spec is not None and 0 < row < len(parsed.rows):
+        parsed = replace(parsed, suggested=parsed.rows[row])
+        raw_spec = parsed.rows[row].document()
     return RunView(
         namespace=text(metadata.get("namespace")) or "default",
         name=text(metadata.get("name")),
@@ -80,6 +87,7 @@ def parse_run_view(document: object, defaults: FoundDefaults | None = None) -> R
         fields=dict(parsed.fields),
         defaults=took.record,
         defaults_due=due(document, status),
+        rows=parsed.rows,
         raw_spec=raw_spec,
         raw_status=mapping(value_at(document, "status")),
     )
@@ -111,19 +119,22 @@ def _parsed(place: dict[str, object], raw_spec: dict[str, object]) -> _ParsedSpe
         spec = parse_run({"apiVersion": API_VERSION, "kind": KIND, "metadata": place, "spec": raw_spec}).spec
     except InvalidRun as error:
         return _ParsedSpec(problems=(text(str(error), MAX_PROBLEM_TEXT),))
-    problems = tuple(str(problem) for problem in find_problems(spec)) + _cluster_problems(spec)
+    rows = rows_of(spec)
+    in_cluster = (problem for row in rows for problem in _cluster_problems(row))
+    problems = tuple(dict.fromkeys((*map(str, find_problems(spec)), *in_cluster)))
     if problems:
         return _ParsedSpec(problems=problems)
-    return _ParsedSpec(spec, fields=recorded(values_of(spec)), suggested=pinned(spec))
+    rows = tuple(map(pinned, rows))
+    return _ParsedSpec(spec, fields=recorded(values_of(spec)), suggested=rows[0], rows=rows)
 
 
 def _with_mesh(parsed: _ParsedSpec, status: TrainingRunStatus) -> TrainingRunSpec | None:
     """The spec with a mesh: that of the document, else the recorded one, else the suggested one.
 
-    It must not change without an edit.
+    It must not change without an edit. In a run with several rows of hardware, it depends on the row alone.
     """
-    if parsed.spec is None or status.topology is None:
-        return parsed.suggested
+    if parsed.spec is None or status.topology is None or len(parsed.rows) > 1:
+        return parsed.suggested  # each row has its own, whatever the run did before
     recorded = pinned(parsed.spec, status.topology.mesh)
     return parsed.suggested if recorded == parsed.suggested or find_problems(recorded) else recorded
 

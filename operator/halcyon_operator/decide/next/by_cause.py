@@ -14,7 +14,15 @@ from halcyon_operator.decide.next.bad_nodes import (
     others_to_avoid,
 )
 from halcyon_operator.decide.next.guards import has_left
-from halcyon_operator.decide.next.placement import capacity_of, first_slices, grown, shrunk, smaller
+from halcyon_operator.decide.next.placement import (
+    capacity_of,
+    first_slices,
+    grown,
+    next_row,
+    shrunk,
+    smaller,
+    waiting_since,
+)
 from halcyon_operator.decide.next.recovery import ENDED, FREE, Cause, RecoveryFacts, Rule, decide
 from halcyon_operator.decide.next.steps import Keep, Situation, Stall, Step, Stop
 from halcyon_operator.decide.record.edits import saved
@@ -62,6 +70,16 @@ def _step_of(rule: Rule, situation: Situation, jobset: JobSetView) -> Step:
             return Stall(reason, _stop_message(reason, situation))
         case "smaller" if (slices := smaller(observed, status, spec)) is not None:
             return _resize(situation, slices, waited)
+        case "row":
+            row, seconds = (
+                next_row(observed, status, placement),
+                seconds_between(waiting_since(observed, status, spec), now),
+            )
+            waited = f"no quota or no nodes for {seconds:.0f} s"
+            return Stop(*_to_row(situation, row, waited), shrunk(placement, _slices_in(situation, row), row))
+        case "larger" if (row := placement.room_row) is not None and row < len(observed.run.rows):
+            moved = grown(placement, _slices_in(situation, row), now, row)
+            return Stop(*_to_row(situation, row, "there is room"), moved)
         case "larger" if placement.room_slices is not None:
             return _resize(situation, placement.room_slices, "there is room for more slices")
         case "pause":
@@ -86,6 +104,18 @@ def _step_of(rule: Rule, situation: Situation, jobset: JobSetView) -> Step:
             return Stop(EndCause.MOVED, f"{waited} while avoiding {nodes}: using all nodes again", moved)
         case _:
             return Stop(last_cause(status), last_message(status)) if failed else Keep(jobset)
+
+
+def _slices_in(situation: Situation, row: int) -> int:
+    return situation.observed.run.rows[row].accelerator.slices
+
+
+def _to_row(situation: Situation, row: int, why: str) -> tuple[EndCause, str]:
+    """Cause and message of a stop after which the run goes on in another row of hardware."""
+    there = situation.observed.run.rows[row].accelerator
+    name = f"place.otherwise[{row - 1}]" if row else "accelerator"
+    hardware = f"{counted(there.slices, 'slice')} of {there.type} {there.topology}, {there.provisioning}"
+    return EndCause.MOVED, f"going on with {name} ({hardware}): {why}"
 
 
 def _why(node: AvoidedNode, placement: PlacementStatus) -> str:

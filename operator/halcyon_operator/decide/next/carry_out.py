@@ -13,7 +13,7 @@ from halcyon_api.status.run_status import TopologyStatus, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.next import steps
 from halcyon_operator.decide.next.bad_nodes import only_rejects
-from halcyon_operator.decide.next.placement import next_placement
+from halcyon_operator.decide.next.placement import in_first_row, next_placement
 from halcyon_operator.decide.next.steps import Situation
 from halcyon_operator.decide.record.completion import final_step, last_progress
 from halcyon_operator.decide.record.edits import with_edits_in_force
@@ -78,6 +78,8 @@ def carry_out(step: steps.Step, situation: Situation) -> Decision:
             evicted = cause == EndCause.QUEUE_EVICTED
             ended = events.ended(status, group, GroupEnd(cause, message), restarting=True) if evicted else ()
             update: dict[str, object] = {"attempt_spec_hash": RETIRED, "placement": placement or status.placement}
+            if placement is None and (cause.end.budget == "free" or cause == EndCause.SUSPENDED):
+                update["placement"] = in_first_row(observed, status.placement)
             if cause.end.by_user:
                 update["failures_without_checkpoint"] = 0
             if cause == EndCause.SUSPENDED:
@@ -206,7 +208,9 @@ def _numbered(
         "job_set_restarts": 0,
         "job_set_restarts_counted": 0,
         "topology": _topology(spec, placement.slices),
-        "placement": placement if placement.avoided or placement.blames or spec.recovery.elastic is not None else None,
+        "placement": placement
+        if placement.avoided or placement.blames or spec.place is not None or spec.recovery.elastic is not None
+        else None,
         "failures_without_checkpoint": 0 if pardon else status.failures_without_checkpoint,
         "finished_at": None,
     }

@@ -14,16 +14,23 @@ from datetime import datetime
 
 from halcyon_api import names
 from halcyon_api.elastic import usable_slices, wanted_slices
-from halcyon_api.spec.recovery import ElasticSpec
 from halcyon_api.status.run_status import PlacementStatus, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.next.bad_nodes import current_avoided
 from halcyon_operator.decide.next.recovery import Capacity
-from halcyon_operator.decide.record.placement import LONGEST_PAUSE_SECONDS, placement_of, trains, whole_slices
+from halcyon_operator.decide.record.placement import (
+    LONGEST_PAUSE_SECONDS,
+    better_row,
+    placement_of,
+    search_pause,
+    trains,
+    whole_slices,
+)
 from halcyon_operator.model.decision import Deletion, ProbePlan
 from halcyon_operator.model.history import entry_of, present_group
 from halcyon_operator.model.untrusted import moment, seconds_between, stamp
 from halcyon_operator.model.views import Observed, PodView
+from halcyon_operator.model.workload import WorkloadView
 
 GROWN_PATIENCE_SECONDS = 60.0
 """Longest wait for nodes after a growth. There was room before, so after this time another run has taken it.
@@ -41,11 +48,17 @@ Then the probe is deleted.
 def capacity_of(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, now: datetime) -> Capacity:
     """Whether there is room for the run."""
     placement = placement_of(status, spec)
+    if late(observed, status, spec, now):
+        return "late"
     if placement.waiting_since is None:
         return "more" if placement.room_since is not None else "enough"
     waited = seconds_between(placement.waiting_since, now)
     elastic = spec.recovery.elastic
-    if elastic is not None and waited >= patience(placement, elastic) and smaller(observed, status, spec) is not None:
+    if (
+        elastic is not None
+        and waited >= patience(placement, elastic.shrink_after_seconds)
+        and smaller(observed, status, spec) is not None
+    ):
         return "fewer"
     settings = spec.recovery.bad_nodes
     return (
@@ -53,6 +66,35 @@ def capacity_of(observed: Observed, status: TrainingRunStatus, spec: TrainingRun
         if current_avoided(placement.avoided, settings, now) and waited >= settings.give_up_seconds
         else "short"
     )
+
+
+def waiting_since(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> str | None:
+    """Since when the run waits for quota, or its pods for nodes. A user may keep a run out of its queue."""
+    if status.queue is None or not status.waits_in_queue:
+        return placement_of(status, spec).waiting_since
+    held = isinstance(observed.workload, WorkloadView) and not observed.workload.active
+    return None if held else status.queue.waiting_since
+
+
+def late(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, now: datetime) -> bool:
+    """Whether a run with several rows of hardware has waited in this one for too long."""
+    since, placement = waiting_since(observed, status, spec), placement_of(status, spec)
+    if spec.place is None or since is None:
+        return False
+    return seconds_between(since, now) >= patience(placement, spec.place.wait_seconds)
+
+
+def next_row(observed: Observed, status: TrainingRunStatus, placement: PlacementStatus) -> int:
+    """The row after a wait that was too long: the next one; the first one if the attempt had trained in its own."""
+    trained = any(entry.attempt == status.attempt and entry.first_step_at for entry in status.history)
+    return 0 if trained and placement.row else (placement.row + 1) % len(observed.run.rows)
+
+
+def in_first_row(observed: Observed, placement: PlacementStatus | None) -> PlacementStatus | None:
+    """The placement of a run that has lost its hardware: it begins with the first row again."""
+    if placement is None or not placement.row or not observed.run.rows:
+        return placement
+    return shrunk(placement, observed.run.rows[0].accelerator.slices, 0)
 
 
 def smaller(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> int | None:
@@ -81,7 +123,10 @@ def next_placement(status: TrainingRunStatus, spec: TrainingRunSpec, now: dateti
     With `fresh` all blames are dropped, because the user has handled the failures.
     """
     before, slices = placement_of(status, spec), first_slices(status, spec, fresh=fresh)
+    rows = 1 + len(spec.place.otherwise) if spec.place is not None else 1
     return PlacementStatus(
+        row=before.row if before.row < rows else 0,
+        speeds=before.speeds,
         slices=slices,
         wanted_slices=wanted_slices(spec),
         reason=before.reason if slices < spec.accelerator.slices else None,
@@ -98,26 +143,27 @@ def _own(observed: Observed, status: TrainingRunStatus) -> list[PodView]:
     return observed.pods_of(present_group(status))
 
 
-def patience(placement: PlacementStatus, elastic: ElasticSpec) -> float:
-    """Seconds for which pods may wait for a node before the run continues with fewer slices."""
-    if placement.grown_from is None:
-        return elastic.shrink_after_seconds
-    return GROWN_PATIENCE_SECONDS
+def patience(placement: PlacementStatus, usual: float) -> float:
+    """Seconds for which pods may wait for a node before the run continues with fewer slices, or in another row."""
+    return usual if placement.grown_from is None else GROWN_PATIENCE_SECONDS
 
 
-def grown(placement: PlacementStatus, slices: int, now: datetime) -> PlacementStatus:
-    """The placement of a run that continues with more slices."""
+def grown(placement: PlacementStatus, slices: int, now: datetime, row: int = 0) -> PlacementStatus:
+    """The placement of a run that continues with more slices, or in a better row."""
     before = placement.grown_from if placement.grown_from is not None else placement.slices
-    return placement.model_copy(
-        update={"slices": slices, "grown_from": before, "grown_at": stamp(now), "grow_not_before": None}
-    )
+    update = {"slices": slices, "row": row, "grown_from": before, "grown_at": stamp(now), "grow_not_before": None}
+    return placement.model_copy(update=update)
 
 
-def shrunk(placement: PlacementStatus, slices: int) -> PlacementStatus:
-    """The placement of a run that continues with fewer slices. The time of the growth stays until its cost is known."""
+def shrunk(placement: PlacementStatus, slices: int, row: int = 0) -> PlacementStatus:
+    """The placement of a run that continues with fewer slices, or in the row that is next. The time of the growth stays
+    until its cost is known.
+    """
     lost = placement.lost_growths + 1 if placement.grown_from is not None else 0
     update = {
         "slices": slices,
+        "row": row,
+        "waiting_since": None,
         "grown_from": None,
         "lost_growths": lost,
         "grown_at": placement.grown_at if lost else None,
@@ -149,16 +195,17 @@ def probe_holds_room(placement: PlacementStatus, now: datetime, *, made: bool, t
 
 
 def missing_slices(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, now: datetime) -> int:
-    """Number of additional slices to probe for now."""
-    elastic, placement = spec.recovery.elastic, placement_of(status, spec)
-    if elastic is None or placement.waiting_since is not None or not trains(status):
+    """Number of slices to probe for now: additional ones, or those of a better row."""
+    pause, placement = search_pause(spec), placement_of(status, spec)
+    if pause is None or placement.waiting_since is not None or not trains(status):
         return 0
     entry = entry_of(status, present_group(status))
     since = entry.first_step_at if entry is not None else None
-    if observed.probe is None and (
-        seconds_between(since, now) < elastic.grow_after_seconds or not may_probe(placement, now)
-    ):
+    if observed.probe is None and (seconds_between(since, now) < pause or not may_probe(placement, now)):
         return 0
+    if spec.place is not None:
+        row = better_row(observed, status, now)
+        return observed.run.rows[row].accelerator.slices if row is not None and row == placement.room_row else 0
     return max(0, max(usable_slices(spec), default=0) - placement.slices)
 
 
@@ -190,5 +237,7 @@ def plan_probe(
 def _plan(
     observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, slices: int, now: datetime
 ) -> ProbePlan:
-    avoided = current_avoided(placement_of(status, spec).avoided, spec.recovery.bad_nodes, now)
+    placement = placement_of(status, spec)
+    avoided = current_avoided(placement.avoided, spec.recovery.bad_nodes, now)
+    spec = spec if placement.room_row is None else observed.run.rows[placement.room_row]
     return ProbePlan(observed.run, spec, observed.settings, slices, tuple(node.node for node in avoided))

@@ -28,13 +28,13 @@ Node = Literal["clear", "blamed", "slow"]
 """Whether there is a node to avoid: after many blames, and moving off it loses no step (no process group trains), or
 because a process that trains on it is slow."""
 
-Capacity = Literal["enough", "short", "fewer", "avoided", "more"]
+Capacity = Literal["enough", "short", "fewer", "avoided", "more", "late"]
 """Whether there is room for the run, see the reference."""
 
 Edit = Literal["none", "waits"]
 """Whether an edit of the spec needs a new attempt, or a user requested one."""
 
-Action = Literal["same", "pause", "edited", "elsewhere", "anywhere", "smaller", "larger", "wait", "stop"]
+Action = Literal["same", "pause", "edited", "elsewhere", "anywhere", "smaller", "larger", "row", "wait", "stop"]
 
 CAUSES: tuple[Cause, ...] = ("none", *EndCause)
 
@@ -111,6 +111,7 @@ RULES: tuple[Rule, ...] = (
     Rule((EndCause.REJECTED,), "elsewhere", "another node may take the pods", node="blamed"),
     Rule(FREE, "pause", "the run uses hardware and makes no checkpoint; it is not stopped for that", budget="spent"),
     Rule(FAILURES, "elsewhere", "the node has failed before, more often than others", budget="left", node="blamed"),
+    Rule(None, "row", "other hardware may be free", capacity="late"),
     Rule(None, "smaller", "fewer slices now are better than all slices later", capacity="fewer"),
     Rule(None, "anywhere", "a bad node is better than no node", capacity="avoided"),
     Rule(None, "wait", "nodes may come back", capacity="short"),

@@ -45,7 +45,8 @@ While the run has a JobSet and no row above matches, this table decides. An empt
 | `short` | pods wait for nodes |
 | `fewer` | pods have waited for `recovery.elastic.shrinkAfterSeconds`, and a smaller number of slices that can be used has nodes |
 | `avoided` | pods have waited for `recovery.badNodes.giveUpSeconds` while nodes are avoided |
-| `more` | the run has fewer slices than `wantedSlices`, and a probe holds room for more |
+| `late` | pods have found no node, or the queue has admitted nothing, for `place.waitSeconds`, and the run has other rows of hardware |
+| `more` | a probe holds room: for more slices, if the run has fewer than `wantedSlices`, or in a better row of `place` |
 
 | action | |
 |---|---|
@@ -55,7 +56,8 @@ While the run has a JobSet and no row above matches, this table decides. An empt
 | **elsewhere** | a new attempt with the same slices that does not use the blamed node |
 | **anywhere** | a new attempt with the same slices on any node; blames are deleted |
 | **smaller** | a new attempt with the slices that have nodes |
-| **larger** | a new attempt with as many slices as there is room for |
+| **larger** | a new attempt with as many slices as there is room for, or in the better row |
+| **row** | a new attempt in the next row of `place`; in the first one if the attempt had trained in another |
 | **wait** | nothing now |
 | **stop** | nothing until a user acts |
 

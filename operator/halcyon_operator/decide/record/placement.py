@@ -14,10 +14,11 @@ from datetime import datetime, timedelta
 
 from halcyon_api.elastic import usable_slices, wanted_slices
 from halcyon_api.ends import EndCause
-from halcyon_api.spec.recovery import ElasticSpec
+from halcyon_api.places import price_of
 from halcyon_api.status.progress import SlowProcess
 from halcyon_api.status.run_status import MAX_BLAMES, Blame, PlacementStatus, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.decide.record.plan import plan_hash
 from halcyon_operator.decide.record.spec_hash import RETIRED
 from halcyon_operator.model.endings import GroupEnd, cause_of, is_echo
 from halcyon_operator.model.history import entry_of, group_of, present_group, process_of
@@ -28,6 +29,8 @@ SHARE = 20
 """A growth has paid for itself, and a lost one may be retried, when the run has trained for this multiple of the cost.
 """
 LONGEST_PAUSE_SECONDS = 86_400.0
+STAY_RESERVE, MOVE_RESERVE = 1.1, 1.3
+"""Multiple of the remaining time of a row that must be left until the deadline, to stay in it and to go to it."""
 
 
 def placement_of(status: TrainingRunStatus, spec: TrainingRunSpec) -> PlacementStatus:
@@ -48,12 +51,16 @@ def with_room(
     """The status with the observed room for the present attempt, and for a larger one."""
     placement = placement_of(status, spec)
     if (
-        (spec.recovery.elastic is None and not placement.avoided)
+        (spec.recovery.elastic is None and spec.place is None and not placement.avoided)
         or jobset.deleting
         or status.attempt_spec_hash == RETIRED
     ):
         return status
     update: dict[str, object] = {"wanted_slices": wanted_slices(spec), "waiting_since": None}
+    if spec.place is not None:
+        update["speeds"] = _speeds(status, spec, placement)
+    if observed.probe is None:
+        update["room_row"] = better_row(observed, status, now)
     # While a queue holds the JobSet, its pods need no node.
     if (
         jobset.outcome == "running"
@@ -71,9 +78,9 @@ def with_room(
         update["room_slices"] = room
     placement = placement.model_copy(update=update)
     entry = entry_of(status, present_group(status))
-    if spec.recovery.elastic is not None:
+    if (pause := search_pause(spec)) is not None:
         first_step_at = entry.first_step_at if entry is not None and entry.ended_at is None else None
-        placement = with_growth_cost(placement, spec.recovery.elastic, first_step_at, now)
+        placement = with_growth_cost(placement, pause, first_step_at, now)
     return status.model_copy(update={"placement": placement})
 
 
@@ -83,14 +90,65 @@ def trains(status: TrainingRunStatus) -> bool:
     return entry is not None and entry.first_step_at is not None and entry.ended_at is None
 
 
+def search_pause(spec: TrainingRunSpec) -> float | None:
+    """Seconds that the run trains before it searches for room elsewhere. None: it never does."""
+    if spec.recovery.elastic is not None:
+        return spec.recovery.elastic.grow_after_seconds
+    return spec.place.wait_seconds if spec.place is not None and spec.place.by is not None else None
+
+
+def _speeds(status: TrainingRunStatus, spec: TrainingRunSpec, placement: PlacementStatus) -> list[float]:
+    """The known speeds of the rows, with that of the present one: measured, else planned."""
+    speeds = [*placement.speeds, *[0.0] * (placement.row + 1 - len(placement.speeds))]
+    measured = status.progress.tokens_per_second if status.progress is not None and trains(status) else None
+    plan = status.plan if status.plan is not None and status.plan.hash == plan_hash(spec) else None
+    planned = plan.tokens_per_second if plan is not None else None
+    speeds[placement.row] = measured or speeds[placement.row] or planned or 0.0
+    return speeds
+
+
+def better_row(observed: Observed, status: TrainingRunStatus, now: datetime) -> int | None:
+    """The row in which the run should go on if there is room; None: where it is.
+
+    By price, a row that makes the deadline if the present one does not. Else the first earlier row, which the document
+    prefers, unless its steps are known to be dearer (or, by time, slower), or it is known to miss the deadline. A run
+    must have some time in reserve to stay in its row, and more to go to a cheaper one, so that it does not go to and
+    fro.
+    """
+    rows, placement, progress = observed.run.rows, status.placement, status.progress
+    place = rows[0].place if rows else None
+    if place is None or place.by is None or placement is None or placement.row >= len(rows):
+        return None
+    present, end = placement.row, moment(place.deadline)
+    speeds = [*placement.speeds, *[0.0] * (len(rows) - len(placement.speeds))]
+    eta = progress.eta_seconds if progress is not None else None
+
+    def makes(row: int, reserve: float) -> bool:
+        if end is None or eta is None or not (speeds[row] and speeds[present]):
+            return True
+        return (end - now).total_seconds() >= reserve * eta * speeds[present] / speeds[row]
+
+    def cost(row: int) -> float | None:
+        price = 1.0 if place.by == "time" else price_of(rows[row])
+        return price / speeds[row] if price is not None and speeds[row] else None
+
+    def worse(row: int) -> bool:
+        there, here = cost(row), cost(present)
+        return there is not None and here is not None and there >= here
+
+    if not makes(present, STAY_RESERVE):
+        return next((row for row in range(len(rows)) if row != present and makes(row, STAY_RESERVE)), None)
+    return next((row for row in range(present) if makes(row, MOVE_RESERVE) and not worse(row)), None)
+
+
 def with_growth_cost(
-    placement: PlacementStatus, elastic: ElasticSpec, first_step_at: str | None, now: datetime
+    placement: PlacementStatus, search_after: float, first_step_at: str | None, now: datetime
 ) -> PlacementStatus:
     """The placement, updated with the cost of the last growth.
 
     Args:
         placement: The placement before.
-        elastic: The run's settings.
+        search_after: Seconds that the run trains before it searches for room.
         first_step_at: Time of the first step of the present process group; None: not yet.
         now: The time.
     """
@@ -98,7 +156,7 @@ def with_growth_cost(
         return placement
     cost = seconds_between(placement.grown_at, first_step_at)
     if placement.grown_from is None:
-        pause = max(elastic.grow_after_seconds * 2.0 ** min(placement.lost_growths, 16), SHARE * cost)
+        pause = max(search_after * 2.0 ** min(placement.lost_growths, 16), SHARE * cost)
         start = moment(first_step_at) or now
         until = stamp(start + timedelta(seconds=min(pause, LONGEST_PAUSE_SECONDS)))
         return placement.model_copy(update={"grown_at": None, "grow_not_before": until})
@@ -122,9 +180,16 @@ def _room(observed: Observed, spec: TrainingRunSpec, placement: PlacementStatus,
     A number below the wanted one counts only after the probe has searched for `growAfterSeconds`.
     """
     elastic, probe = spec.recovery.elastic, observed.probe
-    if elastic is None or probe is None or probe.jobset.deleting or probe.jobset.outcome != "running":
+    if probe is None or probe.jobset.deleting or probe.jobset.outcome != "running":
         return None
-    held = whole_slices([pod for pod in probe.pods if pod.phase == "Running" and not pod.deleting], spec)
+    pods = [pod for pod in probe.pods if pod.phase == "Running" and not pod.deleting]
+    if placement.room_row is not None and placement.room_row < len(observed.run.rows):
+        there = observed.run.rows[placement.room_row]
+        slices = there.accelerator.slices
+        return slices if whole_slices(pods, there) >= slices else None
+    if elastic is None:
+        return None
+    held = whole_slices(pods, spec)
     larger = [number for number in usable_slices(spec) if placement.slices < number <= placement.slices + held]
     if not larger:
         return None

@@ -58,7 +58,8 @@ def _end(pod: PodView, now: datetime) -> datetime:
 def _chips_of_a_pod(spec: TrainingRunSpec, status: TrainingRunStatus) -> float:
     """Chips of each pod of the present attempt, which keeps its hardware while an edit waits."""
     kind = text(read_recorded(status.in_force or {}).get("accelerator.type"))
-    row, topology = TABLE.get(kind, spec.accelerator.row), status.topology
+    row, topology = spec.accelerator.row, status.topology
+    row = TABLE.get(kind, row) if spec.place is None else row
     return 0.0 if topology is None else topology.devices / topology.hosts / row.devices_per_chip
 
 

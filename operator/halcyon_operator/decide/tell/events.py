@@ -120,7 +120,9 @@ def placement_changed(before: TrainingRunStatus, after: TrainingRunStatus) -> tu
     found: list[Event] = []
     entry = last_end(after)
     why = (entry.message if entry is not None else None) or ""
-    if now.slices != was.slices and before.attempt == after.attempt:
+    if now.row != was.row and before.attempt == after.attempt:
+        found.append(Event("Normal", "PlaceChanged", why, f"row/{after.attempt}"))
+    elif now.slices != was.slices and before.attempt == after.attempt:
         shrunk = now.slices < was.slices
         found.append(
             Event(
@@ -129,6 +131,8 @@ def placement_changed(before: TrainingRunStatus, after: TrainingRunStatus) -> tu
         )
     if now.room_since is not None and was.room_since is None:
         message = f"There is room for {now.room_slices} slices; the run grows from {now.slices} at its next checkpoint"
+        if now.room_row is not None:
+            message = f"There is room in row {now.room_row} of place; the run moves at its next checkpoint"
         found.append(Event("Normal", "RoomFound", message, f"room/{after.attempt}/{now.room_since}"))
     known, avoided = {node.node for node in was.avoided}, {node.node for node in now.avoided}
     slow = {blame.node for blame in now.blames if blame.slow}
