@@ -18,6 +18,7 @@ from halcyon.commands.options import Defaults, Document, Overrides, valid_traini
 from halcyon.commands.terminal import each_minute
 from halcyon.host.errors import BadConfiguration
 from halcyon_api.ends import ExitCode
+from halcyon_api.places import rows_of
 from halcyon_api.yaml_text import dump
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ def plan(
     Compiles the step of the largest batch for the accelerators that the document names; they need not be there. This
     needs the extra `cuda` or `tpu`. Without it, the step is compiled for virtual devices of this machine's processor,
     whose compiler orders and fuses operations in another way: memory is an upper bound, times are rough, and kernels
-    are missing. Each number says whether it was compiled, and for what, computed or assumed. Ends with 80 if the step
-    does not fit.
+    are missing. Each number says whether it was compiled, and for what, computed or assumed. If the document has other
+    rows of hardware (`place`), a table compares them. Ends with 80 if the step does not fit.
     """
     from halcyon.commands.planning.assumptions import meanings, with_values
 
@@ -125,6 +126,14 @@ def plan(
             sys.stdout.write(f"{json_format.dumps(whole)}\n")
         else:
             _print(page.plan_page(found.plan, numbers, found.run, found.note, details=details))
+            if others := rows_of(run.spec)[1:]:
+                from halcyon.commands.planning import search as searching
+
+                source = searching.Source(document, _options(defaults, overrides, assume))
+                plans = [searching.planned(source, searching.row_changes(row), 60 * minutes) for row in others]
+                rows = [searching.Row({}, {"plan": numbers.document()}), *(row for row in plans if row is not None)]
+                left = 1 + len(others) - len(rows)
+                _print(page.ranking(searching.Tried(searching.ranked(rows, by_money=True), left)))
     if numbers.missing_bytes:
         raise typer.Exit(ExitCode.BAD_CONFIGURATION)
 

@@ -11,6 +11,7 @@ import pytest
 from halcyon.commands.planning import search
 from halcyon.commands.planning.search import Changes, Row, Source, changed, mesh_candidates, tried
 from halcyon_api.mesh import run_mesh
+from halcyon_api.places import rows_of
 from halcyon_api.reading import parse_run
 from halcyon_devcluster.waiting import until
 from tests.api.documents import document
@@ -38,6 +39,24 @@ def test_no_mesh_is_tried_twice(chosen: dict[str, object], fits: bool, first: bo
     meshes = [run_mesh(one.spec) for changes in found if (one := changed(run, changes)) is not None]
     assert len(set(meshes)) == len(meshes) > 3
     assert (run_mesh(run.spec) in meshes) == first
+
+
+def test_the_other_rows_of_a_document_are_planned_as_the_operator_places_them() -> None:
+    rows = [
+        {"accelerator": {"type": "v5e", "topology": "2x4", "provisioning": "spot"}, "microbatches": 2},
+        {"accelerator": {"type": "h100", "topology": "1x8"}, "mesh": {"ici": {"data": 2}}},
+    ]
+    run = parse_run(
+        document(
+            spec__accelerator={"type": "v6e", "topology": "2x4", "provisioning": "reservation", "reservation": "ours"},
+            spec__trainer__batchSize=16,
+            spec__place={"otherwise": rows},
+        )
+    )
+    for row in rows_of(run.spec)[1:]:
+        found = changed(run, search.row_changes(row))
+        assert found is not None
+        assert found.spec == row.model_copy(update={"place": None})
 
 
 def test_the_document_is_planned_alone_before_the_others_know_whether_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:

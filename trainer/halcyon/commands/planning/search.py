@@ -26,7 +26,7 @@ from halcyon_api.memory import least_need
 from halcyon_api.mesh import model_shape, run_mesh
 from halcyon_api.overrides import override, with_overrides
 from halcyon_api.spec.mesh import AXES
-from halcyon_api.training_run import TrainingRun
+from halcyon_api.training_run import TrainingRun, TrainingRunSpec
 from halcyon_api.validation import find_problems
 
 Changes = dict[str, Any]
@@ -160,6 +160,16 @@ def hardware_candidates(run: TrainingRun) -> Iterator[Changes]:
                 break
 
 
+def row_changes(spec: TrainingRunSpec) -> Changes:
+    """What makes of a document that of one of its other rows of hardware, whose spec is given."""
+    hardware = spec.accelerator.model_dump(mode="json", by_alias=True, exclude={"host_resources"})
+    return {f"spec.accelerator.{name}": value for name, value in hardware.items()} | {
+        "spec.place": None,
+        "spec.mesh": None if spec.mesh is None else spec.mesh.document(),
+        "spec.trainer.microbatches": spec.trainer.microbatches,
+    }
+
+
 def _topologies(row: Any) -> Sequence[str]:
     if row.topologies:
         return row.topologies
@@ -192,7 +202,9 @@ def words(changes: Changes) -> str:
     """A candidate in words."""
     if not changes:
         return "as the document says"
-    short = {path.rpartition(".")[2]: value for path, value in changes.items() if value not in (1, None, "auto")}
+    short = {
+        path.rpartition(".")[2]: value for path, value in changes.items() if value not in (1, None, "auto", "standard")
+    }
     return ", ".join(f"{name} {value}" for name, value in short.items()) or "microbatches, remat and offload auto"
 
 
