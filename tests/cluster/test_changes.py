@@ -246,6 +246,33 @@ def test_a_run_shrinks_to_the_free_capacity_and_grows_back_at_a_checkpoint(
     runs.wait_for_events(name, "Shrinking", "RoomFound", "Growing")
 
 
+def test_a_run_takes_the_row_that_has_nodes_and_moves_to_a_better_one_at_a_checkpoint(runs: Runs, name: str) -> None:
+    """No node has the label of the first row, until a user sets it."""
+    (node,) = runs.devcluster.kubectl("get", "nodes", "--output=name").split()
+    label, hosts = f"halcyon.test/{name}", {"hostResources": {"memory": "512Mi"}}
+    other = {"accelerator": {"type": "cpu"}, "nodeSelector": {}}
+    runs.apply(
+        name,
+        "rate=10",
+        "save=50",
+        accelerator={"type": "cpu", "slices": 2} | hosts,
+        scheduling={"nodeSelector": {label: "yes"}},
+        place={"otherwise": [other], "waitSeconds": 10, "by": "price"},
+    )
+    found = runs.training(name, attempt=2)
+    assert (found["topology"]["slices"], found["placement"]["row"]) == (1, 1)
+    try:
+        runs.devcluster.kubectl("label", node, f"{label}=yes")
+        moved = runs.training(name, attempt=3)
+    finally:
+        runs.devcluster.kubectl("label", node, f"{label}-")
+    assert (moved["topology"]["slices"], moved["placement"].get("row", 0)) == (2, 0)
+    assert moved["history"][-1]["fromStep"] >= 1, "it must go on from a checkpoint"
+    assert [cause for _, _, cause in causes(moved)] == ["moved", "moved", ""]
+    assert (counts(moved), moved["failuresWithoutCheckpoint"]) == ({"moved": 2}, 0)
+    runs.wait_for_events(name, "PlaceChanged", "RoomFound")
+
+
 def test_the_operator_was_denied_no_request_and_uses_little_memory(runs: Runs, operator: Operator) -> None:
     text = operator.metrics()
     refused = [line for line in text.splitlines() if 'code="403"' in line]
