@@ -121,6 +121,9 @@ def test_a_run_moves_to_a_cheaper_row_at_a_checkpoint_when_a_probe_holds_room_th
     assert cluster.probe is not None
     assert cluster.probe["spec"]["replicatedJobs"][0]["replicas"] == 2
     assert cluster.status["attempt"] == 2, "without evidence of room it stays"
+    cluster.rooms["a"] = 1
+    cluster.settle()
+    assert "roomSince" not in cluster.status["placement"], "there must be room for the whole row"
     cluster.rooms["a"] = 2
     cluster.settle()
     assert (cluster.status["attempt"], cluster.status["placement"]["roomRow"]) == (2, 0), "first a checkpoint"
