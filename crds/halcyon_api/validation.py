@@ -72,6 +72,7 @@ def find_problems(spec: TrainingRunSpec, topology: Topology | None = None) -> tu
         _length_problems(spec, mesh),
         _window_problems(spec),
         _attention_problems(spec),
+        _dropout_problems(spec, mesh),
         _split_problems(spec, mesh),
         _memory_problems(spec, mesh),
         _snapshot_problems(spec),
@@ -203,6 +204,17 @@ def _attention_problems(spec: TrainingRunSpec) -> Found:
     kernel = gpu_kernel(version, needs.head_size, needs.value_size, soft_cap=needs.soft_cap, ranges=apart)
     if isinstance(kernel, str):
         yield "spec.trainer.attention", f"{kernel}; use auto for {spec.model.family}"
+
+
+def _dropout_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Found:
+    """Only attention ``reference``, which no mesh splits by positions, drops weights of keys."""
+    dropout, attention = spec.trainer.dropout, spec.trainer.attention
+    if dropout is None or not dropout.attention:
+        return
+    if attention not in ("auto", "reference"):
+        yield "spec.trainer.dropout.attention", f"attention {attention} drops no weights; set trainer.attention: auto"
+    if mesh.context > 1:
+        yield "spec.trainer.dropout.attention", "a mesh with a context axis drops no weights; set mesh.ici.context: 1"
 
 
 def _split_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Found:

@@ -210,6 +210,25 @@ class PrecisionSpec(ApiModel):
         return None if self.products is None else NarrowProducts.of(self.products, self.narrow_products)
 
 
+Rate = Annotated[float, Field(ge=0, lt=1)]
+
+
+class DropoutSpec(ApiModel):
+    """Dropout (Srivastava et al. 2014) in training steps."""
+
+    embedding: Rate = 0.0
+    """Share of the features that enter the first block."""
+    residual: Rate = 0.0
+    """Share of what attention and MLP add."""
+    attention: Rate = 0.0
+    """Share of the weights of keys. It needs attention `reference`, which `auto` then takes, and no `context` axis."""
+
+    @property
+    def drops(self) -> bool:
+        """Whether a rate is above 0."""
+        return max(self.embedding, self.residual, self.attention) > 0
+
+
 BatchSize = Annotated[int, Field(ge=1, le=16_777_216)]
 SequenceLength = Annotated[int, Field(ge=2, le=16_777_216)]
 
@@ -269,6 +288,8 @@ class TrainerSpec(ApiModel):
     """Seed of the initial parameters and of the order of the data."""
     precision: PrecisionSpec = Field(default_factory=PrecisionSpec)
     """Floating-point types."""
+    dropout: DropoutSpec | None = None
+    """Random features set to 0 in training steps, as the seed, the step and the row decide. Default: none."""
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec)
     """Evaluation during the run."""
     log_every_steps: StepCount = 1

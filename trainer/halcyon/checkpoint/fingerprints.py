@@ -19,7 +19,7 @@ from halcyon_api.training_run import TrainingRunSpec
 DATA_FIELDS = ("sources", "mixture", "order", "validation", "attendAcrossDocuments")
 ADAPTER = "spec.adapter"
 """A section that only the runs with an adapter have."""
-TRAINER_FIELDS = ("steps", "batchSize", "sequenceLength", "batchSchedule", "seed", "precision")
+TRAINER_FIELDS = ("steps", "batchSize", "sequenceLength", "batchSchedule", "seed", "precision", "dropout")
 _ABSENT = object()
 _MOST = 5
 

@@ -21,6 +21,7 @@ from jaxtyping import PRNGKeyArray
 
 from halcyon.host.errors import BadConfiguration
 from halcyon.models.axes import BATCH, POSITION, VOCAB, is_named
+from halcyon.models.dropout import site_seeds
 from halcyon.models.model import CausalLM, Inputs
 from halcyon.models.parameters import STACKED_AXES, Role, dotted, matching
 from halcyon.models.parts.experts import Experts
@@ -162,13 +163,8 @@ def with_dropout(model: Model, seeds: jax.Array) -> Model:
     def of_adapter(path: Any, node: Any) -> Any:
         if not isinstance(node, LowRank) or not node.dropout:
             return node
-        site = zlib.crc32(dotted(path).encode())
         stacked = tuple(axis for axis in node.down.axes if axis.name in STACKED_AXES)
-        shape = [axis.size for axis in stacked]
-        own = jax.vmap(lambda seed: jax.random.bits(jax.random.fold_in(jax.random.key(seed), site), shape, jnp.uint32))(
-            seeds
-        )
-        return dataclasses.replace(node, seeds=hax.named(jnp.moveaxis(own, 0, -1), (*stacked, Axis(BATCH, len(seeds)))))
+        return dataclasses.replace(node, seeds=site_seeds(seeds, dotted(path), stacked))
 
     return jax.tree_util.tree_map_with_path(of_adapter, model, is_leaf=_is_low_rank)
 

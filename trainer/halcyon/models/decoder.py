@@ -28,6 +28,7 @@ from jaxtyping import PRNGKeyArray
 from halcyon.models.axes import LAYERS, elementwise
 from halcyon.models.cache import Cache, FixedState, Layers, Memory, PositionState
 from halcyon.models.design import BlockKind, Design, masks_and_rotations
+from halcyon.models.dropout import WithSites
 from halcyon.models.int8 import Int8Embedding, Int8Linear, int8_product
 from halcyon.models.layer_kinds import STACKS, LayerKind
 from halcyon.models.mixed_stacks import scan_stacks
@@ -41,7 +42,7 @@ from halcyon.models.parts.norm import RmsNorm
 from halcyon.models.stack import Stack
 
 
-class TokenDecoder(CausalLM):
+class TokenDecoder(CausalLM, WithSites):
     """A decoder whose output head is its token embedding, or a linear map."""
 
     embedding: eqx.AbstractVar[Embedding]
@@ -90,7 +91,7 @@ class TokenDecoder(CausalLM):
         return self.embedding.weight if self.untied_head is None else self.untied_head.weight
 
 
-class Block(eqx.Module):
+class Block(WithSites):
     """Attention, or a gated delta net, and an MLP or experts, each added to the residual stream. A norm that a family
     lacks is None."""
 
@@ -128,13 +129,13 @@ class Block(eqx.Module):
         """(..., position, embed) to the same axes, and the report of the router if there is one; `weights` are those of
         `Inputs`."""
         mixed = self.attention(_normed(self.attention_norm, x), mask, rotary, memory=memory)
-        x = x + _normed(self.attention_post_norm, mixed)
+        x = x + self.at_site(0, _normed(self.attention_post_norm, mixed))
         normed, report = _normed(self.mlp_norm, x), None
         if isinstance(self.mlp, GatedMlp | PlainMlp):
             out = self.mlp(normed)
         else:
             out, report = self.mlp(normed, weights)
-        return divided(x + _normed(self.mlp_post_norm, out)), report
+        return divided(x + self.at_site(1, _normed(self.mlp_post_norm, out))), report
 
 
 def _mlp(design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> GatedMlp | PlainMlp:
@@ -215,6 +216,7 @@ class Decoder(TokenDecoder):
         embedded, scale = self.embedding(inputs.tokens, jnp.dtype(compute_dtype)), design.embedding_scale
         if scale is not None:
             embedded = elementwise(lambda x: x * jnp.asarray(scale, x.dtype), embedded)
+        embedded = self.at_site(0, embedded)
 
         def step(
             layer: tuple[LayerKind, BlockKind], block: Block, carry: tuple[NamedArray, Layers | None]

@@ -227,6 +227,7 @@ _SECTIONS = {"model": "model", "optimizer": "optimizer", "objective": "objective
 """The section of the document whose place each object takes."""
 _NEEDS = {
     "model": ("from", "adapter", "export", "trainer.evaluation.tasks"),
+    "objective": ("trainer.dropout",),
     "batches": ("trainer.evaluation.everySteps", "trainer.batchSchedule", "objective.policy"),
 }
 """Sections that need what the objects replace."""

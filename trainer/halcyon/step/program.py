@@ -21,6 +21,7 @@ from halcyon.host.errors import BadConfiguration
 from halcyon.models import CausalLM, build_model
 from halcyon.models.adapters import check_used, has_adapter, with_adapter
 from halcyon.models.axes import BATCH, POSITION, VOCAB
+from halcyon.models.decoder import TokenDecoder
 from halcyon.models.parameters import joined, split
 from halcyon.models.parts.attention_choice import CannotServe, Choice, Target, attending
 from halcyon.models.softmax import logits_for
@@ -314,6 +315,11 @@ def build_program(
         check_rows(vocab_size, shapes.token_count, "model")
     if lora is not None and spec.model.family == "custom":
         check_used(shapes)
+    drops = settings.dropout is not None and settings.dropout.drops
+    if drops and not isinstance(shapes, TokenDecoder):
+        raise BadConfiguration(
+            "spec.trainer.dropout: only the models of Halcyon's families have its sites; leave it out, or take a family"
+        )
     own_rule = overrides.transformation
     flags = trained(spec.optimizer, shapes, lora) if own_rule is None or overrides.parts is None else None
     part = split(shapes, flags)[0]
@@ -337,7 +343,7 @@ def build_program(
     gradients = Gradients(
         objective,
         settings.seed,
-        dropout=lora is not None and lora.dropout > 0,
+        dropout=(lora is not None and lora.dropout > 0) or drops,
         gather_once=gathers_once(spec, fsdp=mesh.shape["fsdp"], tensor=mesh.shape["tensor"]),
     )
     make_step = functools.partial(

@@ -21,6 +21,7 @@ from jaxtyping import PRNGKeyArray
 from halcyon.models import axes
 from halcyon.models.cache import Cache, Layers, Memory, PositionState
 from halcyon.models.decoder import TokenDecoder
+from halcyon.models.dropout import WithSites
 from halcyon.models.families.family import Family
 from halcyon.models.model import Inputs, Outputs
 from halcyon.models.parameters import Role
@@ -40,7 +41,7 @@ from halcyon_api.spec.families.gpt2 import Gpt2Spec
 from halcyon_api.spec.families.section import Activation
 
 
-class Gpt2Block(eqx.Module):
+class Gpt2Block(WithSites):
     """Attention and MLP, each added to the residual stream."""
 
     attention_norm: LayerNorm
@@ -75,8 +76,8 @@ class Gpt2Block(eqx.Module):
 
     def __call__(self, x: NamedArray, mask: Mask, factor: jax.Array | None, memory: Memory | None = None) -> NamedArray:
         """(..., position, embed) to the same axes. `factor` multiplies the scores."""
-        x = x + self.attention(self.attention_norm(x), mask, factor=factor, memory=memory)
-        return divided(x + self.mlp_down(activated(self.activation, self.mlp_up(self.mlp_norm(x)))))
+        x = x + self.at_site(0, self.attention(self.attention_norm(x), mask, factor=factor, memory=memory))
+        return divided(x + self.at_site(1, self.mlp_down(activated(self.activation, self.mlp_up(self.mlp_norm(x))))))
 
 
 class Gpt2(TokenDecoder):
@@ -131,7 +132,7 @@ class Gpt2(TokenDecoder):
             learned = self.positions.weight.slice(self.max_position, position)
         else:
             learned = self.positions(inputs.positions, dtype)
-        x = divided(add_wide(self.embedding(inputs.tokens, dtype), learned))
+        x = divided(self.at_site(0, add_wide(self.embedding(inputs.tokens, dtype), learned)))
 
         def step(
             block: Gpt2Block, carry: tuple[NamedArray, Layers | None], factor: jax.Array | None

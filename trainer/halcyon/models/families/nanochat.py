@@ -29,6 +29,7 @@ from halcyon.models.axes import elementwise, recomputed
 from halcyon.models.cache import Cache, FixedState, Layers, Memory, PositionState
 from halcyon.models.decoder import TokenDecoder
 from halcyon.models.design import BlockKind, masks_and_rotations
+from halcyon.models.dropout import WithSites
 from halcyon.models.families.family import Family
 from halcyon.models.mixed_stacks import scan_stacks
 from halcyon.models.model import Inputs, Outputs
@@ -62,7 +63,7 @@ _RESIDUAL, _EMBEDDING = (1.15, 1.05), (0.20, 0.05)
 _BACKOUT = 0.2
 
 
-class NanochatBlock(eqx.Module):
+class NanochatBlock(WithSites):
     """Attention and MLP, each added to the residual stream.
 
     Attributes:
@@ -101,8 +102,8 @@ class NanochatBlock(eqx.Module):
         x = elementwise(recomputed(_combined), x, first, self.residual_factor, self.embedding_factor)
         normal = self.attention_norm(x)
         added = None if self.values is None else self.values(tokens, normal)
-        x = x + self.attention(normal, mask, rotary, memory=memory, added=added)
-        return divided(x + self.mlp(self.mlp_norm(x)))
+        x = x + self.at_site(0, self.attention(normal, mask, rotary, memory=memory, added=added))
+        return divided(x + self.at_site(1, self.mlp(self.mlp_norm(x))))
 
 
 def _combined(x: jax.Array, other: jax.Array, of_x: jax.Array, of_other: jax.Array) -> jax.Array:
@@ -203,7 +204,7 @@ class Nanochat(TokenDecoder):
 
         before = None if cache is None else Memory(cache, Layers.of(cache), fixed=True)
         first = self.smear(first, inputs.segments, memory=before)
-        first = divided(first) if before is None else first
+        first = self.at_site(0, divided(first) if before is None else first)
 
         def step(kind: BlockKind, block: NanochatBlock, carry: tuple[NamedArray, Layers | None]) -> tuple[Any, None]:
             x, layers = carry

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
 from halcyon.models.axes import BATCH, elementwise, recomputed
+from halcyon.models.dropout import Dropout
 from halcyon.models.partition import parts_of
 from halcyon.models.parts.attention_blocks import MASKED, AttentionShape, CallArrays
 from halcyon.models.parts.attention_choice import Implementation, Request, chosen, kernel_on, present_target
@@ -51,6 +52,7 @@ def attention(
     scale: float | None = None,
     soft_cap: float | None = None,
     sinks: NamedArray | None = None,
+    dropout: Dropout | None = None,
     implementation: Implementation | None = None,
     block: int = BLOCK,
 ) -> NamedArray:
@@ -69,6 +71,7 @@ def attention(
         scale: Factor of the scores. Default: 1 / sqrt(head_size).
         soft_cap: Smooth limit of the scores: ``cap * tanh(score / cap)`` (Gemma Team 2024). None: no limit.
         sinks: Scores of a key without a value, over axes of the heads (Xiao et al. 2023). None: no such key.
+        dropout: Drops weights of keys. None: none.
         implementation: Default: that of the context (see `halcyon.models.parts.attention_choice.attending`), else the
             best one.
         block: Number of queries, and of keys, that are computed together, where the implementation computes blocks.
@@ -86,7 +89,7 @@ def attention(
     form = AttentionShape(position, key_position, head_size, value_size, soft_cap, block)
     rows = BATCH not in query.axis_names or (BATCH in key.axis_names and BATCH in value.axis_names)
     batch = -(-query.axis_size(BATCH) // parts_of(query.resolve_axis(BATCH))) if BATCH in query.axis_names else 1
-    request = Request(form, mask, query.dtype, sinks is not None, parts_of(position), rows, batch)
+    request = Request(form, mask, query.dtype, sinks is not None, parts_of(position), rows, batch, dropout is not None)
     name = chosen(request, implementation)
     query = query * (head_size.size**-0.5 if scale is None else scale)
     given = CallArrays(query, key, value, mask, sinks)
@@ -99,7 +102,7 @@ def attention(
         return attend_by_splash(given, _of_kernel(mask), form, interpret=present_target().interpret)
     if name == "tokamax":
         return attend_by_tokamax(given, _of_kernel(mask), form, kernel_on(request, present_target()))
-    return attended(recomputed(functools.partial(_attend, form))(given))
+    return attended(recomputed(functools.partial(_attend, form))(given, dropout))
 
 
 def _of_kernel(mask: Mask | None) -> KernelMask:
@@ -109,7 +112,7 @@ def _of_kernel(mask: Mask | None) -> KernelMask:
     return form
 
 
-def _attend(form: AttentionShape, given: CallArrays) -> NamedArray:
+def _attend(form: AttentionShape, given: CallArrays, dropout: Dropout | None) -> NamedArray:
     """Attention of all queries to all keys."""
     query, key, value, mask, sinks = given
     position, key_position, head_size, soft_cap = form.position, form.key_position, form.head_size, form.soft_cap
@@ -138,4 +141,5 @@ def _attend(form: AttentionShape, given: CallArrays) -> NamedArray:
         return weights if certain else weights * (jnp.max(scores, -1, keepdims=True) > MASKED / 2)
 
     weights = elementwise(weigh, scores, *masked, *extra)
+    weights = weights if dropout is None else dropout(weights)
     return contract(weights.astype(query.dtype), value, key_position, order=out_axes)

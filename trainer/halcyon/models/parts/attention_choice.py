@@ -75,6 +75,8 @@ class Request:
     """Whether keys and values have all axes of the batch that the queries have."""
     batch: int = 1
     """Rows of the batch on each device."""
+    dropout: bool = False
+    """Whether weights of keys are dropped."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,8 @@ def chosen(request: Request, named: Implementation | None) -> Implementation:
 def best(request: Request, target: Target) -> Choice:
     """The implementation that ``auto`` takes."""
     form = request.form
+    if request.dropout:
+        return Choice("reference", "no other one drops weights")
     if request.parts > 1:
         return Choice("ring", f"the mesh splits positions over {request.parts} devices")
     kernel: Implementation | None = (
@@ -156,6 +160,8 @@ def best(request: Request, target: Target) -> Choice:
 
 def refusal(name: Implementation, request: Request, target: Target) -> str | None:
     """Why an implementation cannot compute a call; None if it can."""
+    if name != "reference" and request.dropout:
+        return "only reference has spec.trainer.dropout.attention"
     if name != "ring" and request.parts > 1:
         return f"the mesh splits positions over {request.parts} devices, which only ring serves"
     if name == "ring":

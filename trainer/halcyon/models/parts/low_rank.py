@@ -23,7 +23,8 @@ import jax.numpy as jnp
 from haliax import Axis, NamedArray
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models.axes import BATCH, RANK, elementwise, recomputed
+from halcyon.models.axes import RANK, elementwise, recomputed
+from halcyon.models.dropout import dropped
 from halcyon.models.parameters import STACKED_AXES, Role, parameter
 from halcyon.models.partition import divided
 from halcyon.models.parts.weight import apply_weight
@@ -137,18 +138,7 @@ class LowRank(eqx.Module):
         return weight.astype(jnp.float32) + product.rearrange(weight.axes) * self.scale
 
     def _dropped(self, x: NamedArray) -> NamedArray:
-        if self.seeds is None or not self.dropout:
-            return x
-        names, kept = x.axis_names, 1 - self.dropout
-        of_sequence = [axis.size for axis in x.axes if axis.name != BATCH]
-
-        def drop(x: jax.Array, seeds: jax.Array) -> jax.Array:
-            masks = jax.vmap(lambda seed: jax.random.bernoulli(jax.random.key(seed), kept, of_sequence))(
-                seeds.reshape(-1)
-            )
-            return jnp.where(jnp.moveaxis(masks, 0, names.index(BATCH)), x / kept, 0).astype(x.dtype)
-
-        return elementwise(recomputed(drop), x, self.seeds)
+        return x if self.seeds is None or not self.dropout else dropped(x, self.seeds, self.dropout)
 
 
 def _lengths(weight: NamedArray, inputs: tuple[Axis, ...]) -> NamedArray:

@@ -18,6 +18,7 @@ from haliax import Axis, NamedArray
 
 from halcyon.models.axes import HEAD_SIZE, KEY_POSITION, LAYERS, POSITION, elementwise, recomputed
 from halcyon.models.cache import Memory
+from halcyon.models.dropout import WithSites
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.parts.attention import attention
 from halcyon.models.parts.linear import InitLinear, Linear
@@ -27,7 +28,7 @@ from halcyon.models.parts.rotary import RotaryTable, rotate
 from halcyon.models.parts.weight import add_wide, contract
 
 
-class SelfAttention(eqx.Module):
+class SelfAttention(WithSites):
     """Multi-head self-attention; with grouped queries if keys and values have fewer heads (Ainslie et al. 2023).
 
     Attributes:
@@ -158,6 +159,7 @@ class SelfAttention(eqx.Module):
             scale=self.scale,
             soft_cap=self.soft_cap,
             sinks=self.sinks,
+            dropout=self.sites[0] if self.sites else None,
         )
         if self.gate is not None:
             attended = elementwise(
@@ -166,7 +168,7 @@ class SelfAttention(eqx.Module):
         return self.output(attended)
 
 
-class LatentAttention(eqx.Module):
+class LatentAttention(WithSites):
     """Multi-head latent attention.
 
     Attributes:
@@ -239,6 +241,7 @@ class LatentAttention(eqx.Module):
             head_size=query.resolve_axis(HEAD_SIZE),
             value_size=self.value_size,
             scale=self.scale,
+            dropout=self.sites[0] if self.sites else None,
         )
         return self.output(attended)
 

@@ -16,17 +16,21 @@ from halcyon_api.training_run import TrainingRunSpec
 
 def build_objective(spec: TrainingRunSpec) -> Objective:
     """The objective of a run."""
-    precision = spec.trainer.precision
+    precision, dropout = spec.trainer.precision, spec.trainer.dropout
     segments, compute = not spec.data.attend_across_documents, jnp.dtype(precision.compute)
     match spec.objective.value:
         case NextTokenSpec(z_loss=z_loss):
-            return NextToken(segments=segments, compute_dtype=compute, z_loss=z_loss, products=precision.narrow)
+            return NextToken(
+                segments=segments, compute_dtype=compute, z_loss=z_loss, products=precision.narrow, dropout=dropout
+            )
         case FinetuneSpec(weighting=weighting):
             weights = "conversation_weights" if weighting == "conversation" else "weights"
-            return NextToken(segments=segments, compute_dtype=compute, products=precision.narrow, weights=weights)
+            return NextToken(
+                segments=segments, compute_dtype=compute, products=precision.narrow, weights=weights, dropout=dropout
+            )
         case PreferenceSpec() as preference:
-            return Preference(preference, compute, precision.narrow)
+            return Preference(preference, compute, precision.narrow, dropout=dropout)
         case PolicySpec() as policy:
-            return Policy(policy, compute, precision.narrow)
+            return Policy(policy, compute, precision.narrow, dropout=dropout)
         case other:
             raise TypeError(f"no objective for a spec of type {type(other).__name__}")

@@ -16,12 +16,12 @@ from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.log_probs import cross_entropy, token_log_probs
 from halcyon.models.model import with_products
 from halcyon.models.softmax import sampled_tokens
-from halcyon.step.objectives.objective import Batch, Sums, named, with_routers, with_row_dropout
+from halcyon.step.objectives.objective import Batch, Drops, Sums, named, with_routers
 from halcyon_api.spec.narrow_products import NarrowProducts
 
 
 @dataclass(frozen=True)
-class NextToken:
+class NextToken(Drops):
     """Cross entropy of the targets.
 
     Attributes:
@@ -56,7 +56,7 @@ class NextToken:
         del frozen, key
         arrays = named(batch, self.fields)
         inputs = Inputs(arrays["tokens"], segments=arrays.get("segments"))
-        model = with_row_dropout(with_products(model, self.products), batch)
+        model = self.dropping(with_products(model, self.products), batch)
         return next_token_sums(
             model, inputs, arrays["targets"], arrays[self.weights], compute_dtype=self.compute_dtype, z_loss=self.z_loss
         )

@@ -5,6 +5,7 @@ whatever the microbatches, the packing and the padding; a mean of means would di
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import haliax as hax
@@ -16,7 +17,9 @@ from halcyon.data.examples import Batch
 from halcyon.models import CausalLM
 from halcyon.models.adapters import has_adapter, with_dropout, without_adapter
 from halcyon.models.axes import BATCH, POSITION
+from halcyon.models.dropout import with_sites
 from halcyon.models.model import Outputs
+from halcyon_api.spec.trainer import DropoutSpec
 
 ROW_SEEDS = "row_seeds"
 """An array of a batch beside its fields, in a step with dropout: a random number for each row, uint32 [batch]."""
@@ -70,9 +73,22 @@ def named(batch: Batch, fields: Iterable[str]) -> dict[str, Any]:
     return {name: hax.named(batch[name], (BATCH, POSITION)) for name in fields}
 
 
-def with_row_dropout(model: CausalLM, batch: Batch) -> CausalLM:
-    """The model with dropout in its adapter, in a step whose batch has the seeds."""
-    return with_dropout(model, batch[ROW_SEEDS]) if ROW_SEEDS in batch else model
+@dataclass(frozen=True, kw_only=True)
+class Drops:
+    """What an objective knows of dropout.
+
+    Attributes:
+        dropout: ``spec.trainer.dropout``.
+    """
+
+    dropout: DropoutSpec | None = None
+
+    def dropping(self, model: CausalLM, batch: Batch) -> CausalLM:
+        """The model with dropout in its adapter and at its sites, in a step whose batch has the seeds."""
+        if ROW_SEEDS not in batch:
+            return model
+        model = with_dropout(model, batch[ROW_SEEDS])
+        return model if self.dropout is None else with_sites(model, self.dropout, batch[ROW_SEEDS])
 
 
 def reference_model(model: CausalLM, frozen: CausalLM | None, what: str) -> CausalLM:

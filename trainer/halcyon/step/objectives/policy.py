@@ -27,7 +27,7 @@ from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.log_probs import token_log_probs
 from halcyon.models.model import Outputs, with_products
-from halcyon.step.objectives.objective import Batch, Sums, named, reference_model, with_routers, with_row_dropout
+from halcyon.step.objectives.objective import Batch, Drops, Sums, named, reference_model, with_routers
 from halcyon_api.spec.narrow_products import NarrowProducts
 from halcyon_api.spec.objective import PolicySpec
 
@@ -116,7 +116,7 @@ ones.
 
 
 @dataclass(frozen=True)
-class Policy:
+class Policy(Drops):
     """A loss over sampled answers.
 
     Attributes:
@@ -148,7 +148,7 @@ class Policy:
         - ``kl``: the estimate of the KL to the reference, in nats, if there is one.
         """
         del key
-        log_probs, outputs = self._log_probs(with_row_dropout(model, batch), batch)
+        log_probs, outputs = self._log_probs(self.dropping(model, batch), batch)
         sampled = batch[SAMPLED_LOG_PROBS] if self.spec.has_sampler else jax.lax.stop_gradient(log_probs)
         counts = batch["weights"]
         found = token_losses(

@@ -24,7 +24,7 @@ from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.log_probs import token_log_probs
 from halcyon.models.model import Outputs, with_products
-from halcyon.step.objectives.objective import Batch, Sums, named, reference_model, with_routers, with_row_dropout
+from halcyon.step.objectives.objective import Batch, Drops, Sums, named, reference_model, with_routers
 from halcyon_api.base import ApiModel
 from halcyon_api.spec.narrow_products import NarrowProducts
 from halcyon_api.spec.objective import DpoSpec, IpoSpec, OrpoSpec, PreferenceSpec, SimpoSpec
@@ -117,7 +117,7 @@ _ANSWER = "answer"
 
 
 @dataclass(frozen=True)
-class Preference:
+class Preference(Drops):
     """A loss over pairs.
 
     Attributes:
@@ -147,7 +147,7 @@ class Preference:
         """
         del key
         arrays = named(batch, self.fields)
-        log_probs, outputs = self._log_probs(with_row_dropout(model, batch), arrays)
+        log_probs, outputs = self._log_probs(self.dropping(model, batch), arrays)
         sums, tokens = (
             self._by_answer(log_probs * arrays["weights"], arrays),
             self._by_answer(arrays["weights"], arrays),
