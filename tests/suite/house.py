@@ -200,7 +200,7 @@ ROWS = (
     Row("lines of tests", test_lines, 116_130, 98_000),
     Row("imports, % of the packages' lines", import_share, 6.98, 6.5),
     Row("words by hand", words_by_hand, 55_000, 52_000),
-    Row("bytes of the CRD as JSON", crd_bytes, 182_300, 177_000),
+    Row("bytes of the CRD as JSON", crd_bytes, 182_900, 177_000),
     Row("fields without a description", undescribed_fields, 0, 0),
     Row("circles of imports", import_circles, 0, 0),
     Row("arrows between rooms", arrows, 101, 101),
