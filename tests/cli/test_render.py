@@ -101,11 +101,11 @@ def test_a_sweep_is_rendered_as_runs_that_kubectl_can_apply(tmp_path: Path) -> N
     )
     assert [one["spec"]["trainer"]["steps"] for one in (first, second)] == [40, 40]
     assert first["spec"]["checkpoint"]["root"] != second["spec"]["checkpoint"]["root"]
-    sweep.write_text("grid:\n  spec.trainer.batchSize: [8, 7]\n")
+    sweep.write_text("grid:\n  spec.trainer.microbatches: [1, 64]\n")
     result = CliRunner().invoke(app, ["render", run, "--matrix", str(sweep)])
     assert result.exit_code == ExitCode.BAD_CONFIGURATION
     assert (
-        f"{sweep}: member 2 (spec.trainer.batchSize=7): spec.trainer.batchSize: 7 must be a multiple of"
+        f"{sweep}: member 2 (spec.trainer.microbatches=64): spec.trainer.batchSize: 8 sequences fill"
         in result.stderr
     )
 

@@ -504,17 +504,17 @@ def test_names_in_use_are_reported_and_their_objects_are_left_unchanged() -> Non
 
 
 def test_an_invalid_document_creates_no_object_and_reports_the_fault() -> None:
-    decision = reconcile(observed(run(trainer__batchSize=7)), NOW)
+    decision = reconcile(observed(run(trainer__microbatches=64)), NOW)
     assert decision.create == ()
     assert condition(decision, "Stalled") == ("True", "InvalidSpec")
-    assert "spec.trainer.batchSize: 7 must be a multiple" in decision.status.condition("Stalled").message
+    assert "give trainer.microbatches at most" in decision.status.condition("Stalled").message
     misspelt = reconcile(observed(run(trainer__batchsize=8)), NOW)
     assert "trainer.batchsize: unknown field" in misspelt.status.condition("Ready").message
 
 
 def test_an_invalid_edit_does_not_stop_a_training_run() -> None:
     decision = reconcile(
-        observed(run(status(), trainer__batchSize=7, generation=2), jobsets=[jobset()], pods=[pod()]), NOW
+        observed(run(status(), trainer__microbatches=64, generation=2), jobsets=[jobset()], pods=[pod()]), NOW
     )
     assert (decision.delete, decision.status.phase) == ((), "Running")
     assert condition(decision, "Stalled") == ("True", "InvalidSpec")
@@ -532,7 +532,7 @@ def test_a_trainer_that_does_not_answer_is_not_said_to_train_now() -> None:
 def test_an_end_under_an_invalid_document_counts_when_the_document_is_valid() -> None:
     """Without the document nobody knows which step is the last one."""
     over = {"jobsets": [jobset(outcome="Completed")], "pods": [pod(**ended(0, 50))]}
-    invalid = reconcile(observed(run(status(), trainer__batchSize=7, generation=2), **over), at(100)).status
+    invalid = reconcile(observed(run(status(), trainer__microbatches=64, generation=2), **over), at(100)).status
     assert invalid.condition("Stalled").reason == "InvalidSpec"
     assert invalid.history[-1].cause is None
     valid = reconcile(observed(run(invalid.document(), generation=3), **over), at(200)).status

@@ -246,7 +246,7 @@ def test_a_requested_restart_of_a_stopped_run_is_not_counted_as_an_edit() -> Non
 
 
 def test_a_run_with_an_invalid_document_is_restarted_only_after_the_fix() -> None:
-    broken = reconciled(asked(trainer__batchSize=7))
+    broken = reconciled(asked(trainer__microbatches=64))
     assert (broken.delete, broken.status.restart) == ((), None)
     assert condition(broken, "Stalled") == ("True", "InvalidSpec")
     fixed = reconciled(asked(broken.status.document(), generation=2))

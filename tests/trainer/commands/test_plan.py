@@ -135,4 +135,4 @@ def test_a_kernel_of_an_accelerator_and_a_model_in_a_file_have_a_plan(tmp_path: 
 def test_an_invalid_run_has_no_plan(tmp_path: Path) -> None:
     ended = plan(document(spec__trainer__microbatches=3), tmp_path)
     assert ended.returncode == ExitCode.BAD_CONFIGURATION
-    assert "spec.trainer.batchSize: 8 must be a multiple of" in ended.stderr
+    assert "spec.trainer.batchSize: 8 sequences fill 2 of 3 microbatches" in ended.stderr
