@@ -36,7 +36,7 @@ from halcyon_api.spec.origin import AfterSpec, OriginSpec
 from halcyon_api.spec.place import PlaceSpec
 from halcyon_api.spec.recovery import RecoverySpec
 from halcyon_api.spec.rules import AdamWSpec
-from halcyon_api.spec.scheduling import SchedulingSpec
+from halcyon_api.spec.scheduling import QueueSpec, SchedulingSpec
 from halcyon_api.spec.telemetry import TelemetrySpec
 from halcyon_api.spec.tokenizer import ByteTokenizerSpec, TokenizerSpec
 from halcyon_api.spec.trainer import NARROW_MOMENTS_BETA, TrainerSpec
@@ -211,6 +211,8 @@ class TrainingRunSpec(RuledModel):
     """What happens when something fails."""
     scheduling: SchedulingSpec = Field(default_factory=SchedulingSpec)
     """Placement and priority of the pods."""
+    managed_by: Literal["kueue.x-k8s.io/multikueue"] | None = None
+    """Train on the worker cluster that MultiKueue chooses. Default: train in this cluster."""
     telemetry: TelemetrySpec = Field(default_factory=TelemetrySpec)
     """How the run is monitored."""
     budget: BudgetSpec | None = None
@@ -403,6 +405,18 @@ class TrainingRunSpec(RuledModel):
             "place.by cannot be used with scheduling.queue, because a search for room is outside its quota; leave by "
             "out, and the run still tries its rows in turn",
             ".place.by",
+        ),
+        Rule(
+            "!has(self.managedBy) || (!has(self.place) && has(self.scheduling.queue) && "
+            "!has(self.scheduling.queue.priorityClass) && !has(self.scheduling.queue.topology) && "
+            "!has(self.scheduling.queue.maxRunDurationSeconds))",
+            lambda self: (
+                self.managed_by is None
+                or ((queue := self.scheduling.queue) and not self.place and queue == QueueSpec(name=queue.name))
+            ),
+            "managedBy needs scheduling.queue with its name alone, and no place, because Kueue finds a cluster for one "
+            "row of hardware by its quota; set the name, and leave the others out",
+            ".managedBy",
         ),
         *ATTENTION_RULES,
     )

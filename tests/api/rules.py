@@ -252,6 +252,7 @@ BROKEN: tuple[Case, ...] = (
         spec__place=_PLACE | {"by": "time"},
         spec__scheduling={"queue": {"name": "research"}},
     ),
+    _broken("managedBy needs", spec__managedBy="kueue.x-k8s.io/multikueue"),
     _broken("deadline needs by: price", spec__place=_PLACE | {"deadline": "2026-12-31T00:00:00Z"}),
     _broken("deadline must be a time of", spec__place=_PLACE | {"by": "price", "deadline": "tomorrow"}),
     _broken("task: replay needs from.run and from.step", spec__task="replay", spec__from={"run": "base"}),

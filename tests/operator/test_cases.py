@@ -76,6 +76,8 @@ UNGUARDED = {
     "wantedSlices": 2,
     "avoided": [{"node": "node-a", "since": rfc(0), "blames": 2, "attempt": 1}],
 }
+MIRRORED = run(status(rootAttempt=2, **DIVERGED))
+MIRRORED["metadata"]["annotations"] = {"kueue.x-k8s.io/prebuilt-workload-name": "demo-7"}
 EDIT = {"since": rfc(55), "fields": ["suspend"], "save": {"value": "edit", "requestedAt": rfc(55)}}
 
 
@@ -94,6 +96,7 @@ WITH_JOBSET: tuple[tuple[Observed, str], ...] = (
     (observed(run(status(), suspend=True), jobsets=[jobset(outcome="Completed")]), HASH),
     (observed(run(status(edit=EDIT), suspend=True), jobsets=[jobset()]), HASH),
     (observed(run(status(**DIVERGED), suspend=True), jobsets=[FAILED]), HASH),
+    (observed(MIRRORED, jobsets=[FAILED]), HASH),
     (observed(run(stalled("Diverged", **DIVERGED)), jobsets=[FAILED]), HASH),
     (observed(run(status(**DIVERGED)), jobsets=[jobset(outcome="Failed", reason=REFUSED, deleting=True)]), HASH),
     (observed(run(status(attemptSpecHash=RETIRED, **DIVERGED)), jobsets=[FAILED]), HASH),

@@ -47,7 +47,10 @@ def kueue_values(image: str, **configuration: Any) -> dict[str, Any]:
     probe = {"initialDelaySeconds": 1, "periodSeconds": 1}
     return {
         "controllerManager": {
-            "featureGates": [{"name": "VisibilityOnDemand", "enabled": False}],
+            "featureGates": [
+                {"name": "VisibilityOnDemand", "enabled": False},
+                {"name": "PriorityBoost", "enabled": True},
+            ],
             "manager": {
                 "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
                 "resources": {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}},

@@ -165,6 +165,7 @@ EDIT_RULES: tuple[EditRule, ...] = (
     ),
     EditRule("scheduling", "atCheckpoint", "pods are placed once"),
     EditRule("scheduling.queue", "atCheckpoint", "an attempt enters a queue once; the next attempt enters the new one"),
+    EditRule("managedBy", "frozen", "two clusters would train the run"),
     EditRule("telemetry", "atCheckpoint", "the trainer opens its port when it starts"),
     EditRule("telemetry.statusIntervalSeconds", "live", "the operator reads at this interval", starts_again=False),
     EditRule("budget", "live", "the operator compares it with what was used; a raised one goes on", starts_again=False),

@@ -15,6 +15,7 @@ from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_operator.decide.next import attempts, pods, steps
 from halcyon_operator.decide.next.budget import until_budget, within_budget
 from halcyon_operator.decide.next.carry_out import LATER_SECONDS, SOON_SECONDS, carry_out, later
+from halcyon_operator.decide.next.dispatch import dispatch
 from halcyon_operator.decide.next.fallback import jobsets_to_suspend
 from halcyon_operator.decide.next.guards import with_guards
 from halcyon_operator.decide.next.permissions import permitted
@@ -26,7 +27,7 @@ from halcyon_operator.decide.record.follow import follow
 from halcyon_operator.decide.record.goodput import account
 from halcyon_operator.decide.record.placement import trains, with_room
 from halcyon_operator.decide.record.plan import plan_hash, with_plan
-from halcyon_operator.decide.record.queue import with_queue
+from halcyon_operator.decide.record.queue import boost_due, with_queue
 from halcyon_operator.decide.record.restarts import with_restart
 from halcyon_operator.decide.record.save_requests import next_due, with_requests
 from halcyon_operator.decide.record.spec_hash import attempt_spec_hash
@@ -46,6 +47,8 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
         # Owner references delete all objects of the run; there is nothing outside the cluster to clean up.
         return Decision()
     observed = replace(observed, run=permitted(observed.run, observed.settings))
+    if (spec := observed.run.spec) is not None and spec.managed_by and (queue := spec.scheduling.queue) is not None:
+        return dispatch(observed, spec, queue.name, now)
     spent = spending(observed, now)
     observed = within_budget(observed, spent, now)
     if isinstance(observed.head, HeadPending):
@@ -118,7 +121,15 @@ def _completed(
         SOON_SECONDS if change.asks or waits_for_save else None,
     )
     soonest = min((seconds for seconds in again if seconds is not None), default=None)
-    return Decision(written, decision.delete, decision.create, found, change.asks, soonest)
+    return Decision(
+        written,
+        decision.delete,
+        decision.create,
+        found,
+        change.asks,
+        boost_due(observed, written or observed.run.status, jobset, now),
+        soonest,
+    )
 
 
 def _reading_head(observed: Observed, now: datetime) -> Decision:

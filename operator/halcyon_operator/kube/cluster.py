@@ -28,7 +28,7 @@ from halcyon_operator.model.untrusted import integer, mapping, sequence, text, v
 from halcyon_operator.model.views import ObjectKey, RunView, WatchedKind
 from halcyon_operator.objects.jobset import JOBSET_API_VERSION
 from halcyon_operator.objects.kueue import API_VERSION as KUEUE_API_VERSION
-from halcyon_operator.objects.kueue import LABEL_JOB_UID, WORKLOADS
+from halcyon_operator.objects.kueue import WORKLOADS
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -39,6 +39,7 @@ POD_PAGE = 100
 EVENT_PAGE = 100
 MAX_NOTE = 1000
 _RESOURCES: dict[str, tuple[str, str]] = {"JobSet": (JOBSET_API_VERSION, "jobsets"), "ConfigMap": ("v1", "configmaps")}
+_RESOURCES["Workload"] = KUEUE_API_VERSION, WORKLOADS
 _DELETED = _RESOURCES | {"TrainingRun": (API_VERSION, PLURAL), "Pod": ("v1", "pods"), "Job": ("batch/v1", "jobs")}
 # Before version 0.10 a JobSet has no ``onJobFailureMessagePatterns``. The API server drops the field, the remaining
 # rules then match every failed Job, and a trainer that must not be restarted is restarted forever. The schema that the
@@ -150,17 +151,23 @@ class Cluster:
         """A ConfigMap by name."""
         return await self._get("v1", "configmaps", namespace, name)
 
-    async def workloads(self, namespace: str, jobset_uid: str) -> tuple[object, ...]:
-        """Kueue's Workloads of a JobSet.
+    async def workloads(self, namespace: str, selector: str) -> tuple[object, ...]:
+        """Kueue's Workloads with a label.
 
         Raises:
             NotFound: The cluster does not serve Workloads.
         """
-        path, query = (
-            path_of(KUEUE_API_VERSION, WORKLOADS, namespace),
-            {"labelSelector": f"{LABEL_JOB_UID}={jobset_uid}"},
-        )
+        path, query = path_of(KUEUE_API_VERSION, WORKLOADS, namespace), {"labelSelector": selector}
         return sequence((await self._api.request("GET", path, WORKLOADS, query=query)).get("items"))
+
+    async def patch_workload(self, namespace: str, name: str, metadata: Manifest) -> None:
+        """Change metadata of a Workload.
+
+        Raises:
+            NotFound: It does not exist.
+        """
+        path, body = path_of(KUEUE_API_VERSION, WORKLOADS, namespace, name), {"metadata": metadata}
+        await self._api.request("PATCH", path, WORKLOADS, body=body, content_type=MERGE_PATCH)
 
     async def job_uid(self, namespace: str, name: str) -> str:
         """The uid of a Job; empty if it does not exist, or is being deleted."""

@@ -31,13 +31,19 @@ class ConfigMapPlan:
 
 
 @dataclass(frozen=True)
-class JobSetPlan:
-    """The JobSet of an attempt."""
+class _RunPlan:
+    """An object that is made from a run's spec."""
 
     run: RunView
     spec: TrainingRunSpec
-    """The run's spec on the attempt's number of slices."""
+    """The run's spec; of an attempt, on its number of slices."""
     settings: Settings
+
+
+@dataclass(frozen=True)
+class JobSetPlan(_RunPlan):
+    """The JobSet of an attempt."""
+
     attempt: int
     resume_step: int
     """Committed steps that the trainer must find."""
@@ -52,39 +58,39 @@ class JobSetPlan:
 
 
 @dataclass(frozen=True)
-class ProbePlan:
+class ProbePlan(_RunPlan):
     """The JobSet whose pods probe for room for more slices."""
 
-    run: RunView
-    spec: TrainingRunSpec
-    settings: Settings
     slices: int
     avoided: tuple[str, ...] = ()
     """Names of nodes that no pod may use."""
 
 
 @dataclass(frozen=True)
-class GuardPlan:
+class GuardPlan(_RunPlan):
     """The JobSet whose pod keeps the run's pods off a node."""
 
-    run: RunView
-    spec: TrainingRunSpec
-    settings: Settings
     node: str
 
 
 @dataclass(frozen=True)
-class PlannerPlan:
+class PlannerPlan(_RunPlan):
     """The JobSet whose pod plans the run."""
 
-    run: RunView
-    spec: TrainingRunSpec
-    settings: Settings
     hash: str
     """Hash of the part of the spec that decides the plan."""
 
 
-Plan = ConfigMapPlan | JobSetPlan | ProbePlan | GuardPlan | PlannerPlan
+@dataclass(frozen=True)
+class WorkloadPlan(_RunPlan):
+    """The Workload of a run that trains on another cluster."""
+
+    queue: str
+    made_at: str
+    """The time, so that each Workload has another name."""
+
+
+Plan = WorkloadPlan | ConfigMapPlan | JobSetPlan | ProbePlan | GuardPlan | PlannerPlan
 """An object that should exist; `objects.jobset.build` makes it."""
 
 
@@ -92,7 +98,7 @@ Plan = ConfigMapPlan | JobSetPlan | ProbePlan | GuardPlan | PlannerPlan
 class Deletion:
     """An object to delete, if it still has the observed uid."""
 
-    kind: Literal["JobSet", "Job", "ConfigMap", "TrainingRun", "Pod"]
+    kind: Literal["JobSet", "Job", "ConfigMap", "TrainingRun", "Pod", "Workload"]
     name: str
     uid: str
     resource_version: str = ""
@@ -119,6 +125,15 @@ class SaveAsk:
     port: int
     token: str = field(repr=False)
     request: SaveRequest
+
+
+@dataclass(frozen=True)
+class Boost:
+    """A number to add to the priority of the Workload of a JobSet."""
+
+    jobset_uid: str
+    workload: str
+    value: str
 
 
 @dataclass(frozen=True)
@@ -161,5 +176,6 @@ class Decision:
     create: tuple[Plan, ...] = ()
     events: tuple[Event, ...] = ()
     asks: tuple[SaveAsk, ...] = ()
+    boost: Boost | None = None
     requeue_after: float | None = None
     """Seconds until the next reconcile; None: only when something changes."""

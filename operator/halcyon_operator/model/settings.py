@@ -200,6 +200,8 @@ class _GpuDirect(ApiModel):
 
 class _Kueue(ApiModel):
     enabled: bool = False
+    priority_boost: bool = False
+    multi_kueue: bool = False
 
 
 PlanMode = Literal["require", "warn", "off"]

@@ -77,6 +77,8 @@ class RunView:
     """Whether the defaults must be read for the next attempt."""
     rows: tuple[TrainingRunSpec, ...] = ()
     """The spec in each row of hardware; `spec` is that of the row in the status."""
+    workload: str = ""
+    """Name of its Workload, if MultiKueue made both in this worker cluster; empty: a user made it."""
     raw_spec: dict[str, object] = field(default_factory=dict[str, object])
     raw_status: dict[str, object] = field(default_factory=dict[str, object])
     on_hosts: bool = False

@@ -7,6 +7,10 @@ MAX_WORKLOAD_AGE_SECONDS = 15.0
 """Longest age of a Workload that was read. An admission or eviction is visible in the JobSet at once."""
 
 
+BOOST_SECONDS = 600.0
+"""Seconds of training since the last checkpoint that add one to the priority of a run in its queue."""
+
+
 @dataclass(frozen=True)
 class WorkloadCondition:
     """Reason, message and time of a condition of a Workload."""
@@ -31,6 +35,9 @@ class WorkloadView:
     """The Workload of a JobSet."""
 
     name: str
+    uid: str = ""
+    generation: str = ""
+    """Generation of the run that it was made for, if that trains on another cluster."""
     active: bool = True
     """Kueue ignores an inactive Workload until a user activates it."""
     cluster_queue: str = ""
@@ -44,6 +51,8 @@ class WorkloadView:
     checks: tuple[AdmissionCheck, ...] = ()
     requeue_at: datetime | None = None
     """When it enters the queue again after an eviction."""
+    boost: str = "0"
+    """What its annotation adds to its priority."""
 
 
 @dataclass(frozen=True)

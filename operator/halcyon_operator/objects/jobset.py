@@ -37,12 +37,28 @@ from halcyon_api.elastic import on_slices, usable_slices
 from halcyon_api.ends import FATAL_CODES, ExitCode
 from halcyon_api.training_run import API_VERSION, KIND, TrainingRunSpec
 from halcyon_api.yaml_text import dump
-from halcyon_operator.model.decision import ConfigMapPlan, GuardPlan, JobSetPlan, Manifest, Plan, PlannerPlan, ProbePlan
+from halcyon_operator.model.decision import (
+    ConfigMapPlan,
+    GuardPlan,
+    JobSetPlan,
+    Manifest,
+    Plan,
+    PlannerPlan,
+    ProbePlan,
+    WorkloadPlan,
+)
 from halcyon_operator.model.settings import NO_MEMORY
 from halcyon_operator.model.untrusted import value_at
 from halcyon_operator.model.views import Role, RunView
 from halcyon_operator.objects.hardware import EXCLUSIVE_TOPOLOGY_ANNOTATION, node_requirements
-from halcyon_operator.objects.kueue import jobset_annotations, jobset_labels, pod_annotations
+from halcyon_operator.objects.kueue import (
+    ANNOTATION_GENERATION,
+    LABEL_JOB_UID,
+    jobset_annotations,
+    jobset_labels,
+    pod_annotations,
+)
+from halcyon_operator.objects.kueue import API_VERSION as KUEUE_API_VERSION
 from halcyon_operator.objects.owned_pods import probe_security
 from halcyon_operator.objects.pod_template import TERMINATION_LOG, TMP_SIZE_LIMIT, in_place, leaves_node, pod_template
 
@@ -138,6 +154,21 @@ def build_jobset(plan: JobSetPlan) -> Manifest:
             "suspend": queue is not None,
         },
     )
+
+
+def build_workload(plan: WorkloadPlan) -> Manifest:
+    """The Workload that asks for the quota of all pods of a run."""
+    run = plan.run
+    made = build_jobset(JobSetPlan(run, plan.spec, plan.settings, 1, 0, 0))["spec"]["replicatedJobs"][0]
+    job = made["template"]["spec"]
+    pods = {"count": made["replicas"] * job["parallelism"], "template": {"spec": job["template"]["spec"]}}
+    notes = {ANNOTATION_GENERATION: str(run.generation)}
+    return {
+        "apiVersion": KUEUE_API_VERSION,
+        "kind": "Workload",
+        "metadata": metadata_of(run, f"{run.name}-{plan.made_at}", {LABEL_JOB_UID: run.uid}, notes),
+        "spec": {"queueName": plan.queue, "podSets": [pods | {"name": made["name"]}]},
+    }
 
 
 def jobset_manifest(
@@ -432,6 +463,8 @@ def _short_jobset(
 def build(plan: Plan) -> Manifest:
     """The object that a plan describes."""
     match plan:
+        case WorkloadPlan():
+            return build_workload(plan)
         case ConfigMapPlan():
             return build_config_map(plan)
         case JobSetPlan():

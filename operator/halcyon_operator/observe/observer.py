@@ -227,7 +227,7 @@ class Observer:
     async def _head(
         self, run: RunView, jobsets: tuple[JobSetView, ...], pods: tuple[PodView, ...], alive: JobSetView | None
     ) -> HeadReading:
-        if run.spec is None or run.deleting:
+        if run.spec is None or run.spec.managed_by is not None or run.deleting:
             return HeadAbsent()
         age = max(HEAD_AGE_SECONDS, self.pace()) if alive is not None else 0.0
         return await self.heads.read((run.namespace, run.name), run.spec.checkpoint, _writers(run, jobsets, pods), age)
@@ -283,8 +283,12 @@ class Observer:
         )
 
     async def _workload(self, run: RunView, alive: JobSetView | None, max_age_seconds: float) -> WorkloadReading | None:
-        """The Workload of a run that a queue holds; None for any other run."""
-        if self.workloads is None or alive is None or not (alive.queue and alive.suspended):
+        """The Workload of a run that a queue holds, or whose priority may change; None for any other run."""
+        if self.workloads is None:
+            return None
+        if run.spec is not None and run.spec.managed_by is not None:
+            return await self.workloads.read(run.namespace, run.uid, max_age_seconds)
+        if alive is None or not alive.queue or not (alive.suspended or self.settings.kueue.priority_boost):
             return None
         return await self.workloads.read(run.namespace, alive.uid, max_age_seconds)
 

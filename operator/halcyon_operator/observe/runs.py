@@ -27,6 +27,7 @@ from halcyon_api.training_run import API_VERSION, KIND, TrainingRunSpec
 from halcyon_api.validation import find_problems
 from halcyon_operator.model.untrusted import count, mapping, text, value_at
 from halcyon_operator.model.views import Prerequisite, RunView
+from halcyon_operator.objects.kueue import PREBUILT
 from halcyon_operator.objects.owned_pods import CACHE_DIRECTORY
 from halcyon_operator.observe.defaults import FoundDefaults, due, resolved_spec, taken
 
@@ -72,6 +73,10 @@ def parse_run_view(document: object, defaults: FoundDefaults | None = None) -> R
     if parsed.spec is not None and 0 < row < len(parsed.rows):
         parsed = replace(parsed, suggested=parsed.rows[row])
         raw_spec = parsed.rows[row].document()
+    spec, workload = _with_mesh(parsed, status), text(value_at(metadata, "annotations", PREBUILT))
+    if spec is not None and workload:  # its Workload has the quota, so its JobSets must not wait for more
+        scheduling = spec.scheduling.model_copy(update={"queue": None})
+        spec = spec.model_copy(update={"scheduling": scheduling})
     return RunView(
         namespace=text(metadata.get("namespace")) or "default",
         name=text(metadata.get("name")),
@@ -79,7 +84,7 @@ def parse_run_view(document: object, defaults: FoundDefaults | None = None) -> R
         generation=count(metadata.get("generation")),
         resource_version=text(metadata.get("resourceVersion")),
         deleting=metadata.get("deletionTimestamp") is not None,
-        spec=_with_mesh(parsed, status),
+        spec=spec,
         problems=parsed.problems,
         status=status,
         save_request=text(value_at(metadata, "annotations", names.ANNOTATION_CHECKPOINT), MAX_REQUEST_VALUE),
@@ -88,6 +93,7 @@ def parse_run_view(document: object, defaults: FoundDefaults | None = None) -> R
         defaults=took.record,
         defaults_due=due(document, status),
         rows=parsed.rows,
+        workload=workload,
         raw_spec=raw_spec,
         raw_status=mapping(value_at(document, "status")),
     )

@@ -4,12 +4,15 @@ Workloads have no label of a run, so a watch would return all Workloads of the c
 visible in the JobSet, which is watched; the reason for waiting is read at intervals, and only while the JobSet
 waits."""
 
+import contextlib
 from collections.abc import Callable
 
 from halcyon_operator.kube.client import ApiError, NotFound
 from halcyon_operator.kube.cluster import Cluster
+from halcyon_operator.model.decision import Boost
 from halcyon_operator.model.recent import Recent
 from halcyon_operator.model.untrusted import conditions_of, holds, mapping, mappings, moment, text, value_at
+from halcyon_operator.model.views import RunView
 from halcyon_operator.model.workload import (
     AdmissionCheck,
     NoKueue,
@@ -19,13 +22,15 @@ from halcyon_operator.model.workload import (
     WorkloadUnread,
     WorkloadView,
 )
+from halcyon_operator.objects.jobset import metadata_of
+from halcyon_operator.objects.kueue import ANNOTATION_GENERATION, LABEL_JOB_UID, LABEL_ORIGIN, PRIORITY_BOOST
 
 MAX_REMEMBERED = 4096
 MAX_WORD = 316
 
 
 class Workloads:
-    """Workloads of JobSets, by the JobSet's uid.
+    """Workloads, by the uid of their JobSet or run.
 
     Args:
         cluster: Reads Workloads.
@@ -38,7 +43,7 @@ class Workloads:
         self._known: Recent[str, tuple[float, WorkloadReading]] = Recent(MAX_REMEMBERED)
 
     async def read(self, namespace: str, jobset_uid: str, max_age_seconds: float) -> WorkloadReading:
-        """The Workload of a JobSet.
+        """The Workload of a JobSet, or of a run that trains on another cluster.
 
         Args:
             namespace: Namespace of the JobSet.
@@ -55,9 +60,29 @@ class Workloads:
         self._known[jobset_uid] = now, reading
         return reading
 
+    async def boost(self, namespace: str, boost: Boost) -> None:
+        """Change the priority of a Workload, if it still exists."""
+        self._known.pop(boost.jobset_uid, None)
+        with contextlib.suppress(NotFound):
+            await self._cluster.patch_workload(
+                namespace, boost.workload, {"annotations": {PRIORITY_BOOST: boost.value}}
+            )
+
+    async def adopt(self, run: RunView) -> None:
+        """Make a run that MultiKueue has made the owner of its Workload, so that MultiKueue deletes both.
+
+        Raises:
+            NotFound: MultiKueue has made no such Workload.
+        """
+        found = await self._cluster.workloads(run.namespace, LABEL_ORIGIN)
+        if run.workload not in (value_at(one, "metadata", "name") for one in found):
+            raise NotFound(404, "NotFound", f"MultiKueue has made no Workload {run.workload}")
+        owners = metadata_of(run, run.workload, {})["ownerReferences"]
+        await self._cluster.patch_workload(run.namespace, run.workload, {"ownerReferences": owners})
+
     async def _ask(self, namespace: str, jobset_uid: str) -> WorkloadReading:
         try:
-            return newest(await self._cluster.workloads(namespace, jobset_uid))
+            return newest(await self._cluster.workloads(namespace, f"{LABEL_JOB_UID}={jobset_uid}"))
         except NotFound:
             return NoKueue()
         except ApiError as error:
@@ -73,6 +98,8 @@ def parse_workload(document: object) -> WorkloadView:
     reserved, evicted, finished = (conditions.get(kind, {}) for kind in ("QuotaReserved", "Evicted", "Finished"))
     return WorkloadView(
         name=text(value_at(document, "metadata", "name")),
+        uid=text(value_at(document, "metadata", "uid")),
+        generation=text(value_at(document, "metadata", "annotations", ANNOTATION_GENERATION)),
         active=value_at(document, "spec", "active") is not False,
         cluster_queue=text(value_at(status, "admission", "clusterQueue"), MAX_WORD),
         unreserved=None if holds(reserved) else _parsed_condition(reserved),
@@ -84,6 +111,7 @@ def parse_workload(document: object) -> WorkloadView:
             for check in mappings(status.get("admissionChecks"))
         ),
         requeue_at=moment(value_at(status, "requeueState", "requeueAt")),
+        boost=text(value_at(document, "metadata", "annotations", PRIORITY_BOOST)) or "0",
     )
 
 

@@ -20,7 +20,7 @@ from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.decide.record.status_writes import is_routine, status_document
 from halcyon_operator.kube.client import ApiError, Conflict
 from halcyon_operator.kube.cluster import Cluster, create_refusal
-from halcyon_operator.model.decision import Decision, Event, GuardPlan, ProbePlan, SaveAsk
+from halcyon_operator.model.decision import Decision, Event, GuardPlan, JobSetPlan, ProbePlan, SaveAsk
 from halcyon_operator.model.recent import Recent
 from halcyon_operator.model.untrusted import text, value_at
 from halcyon_operator.model.views import Observed, RunKey, RunView
@@ -168,7 +168,7 @@ class Controller:
     def _is_routine(self, observed: Observed, decision: Decision) -> bool:
         """Whether a decision changes only progress and messages."""
         new_events = [event for event in decision.events if (observed.run.uid, event.key) not in self._posted]
-        nothing = not (decision.create or decision.delete or decision.asks or new_events)
+        nothing = not (decision.create or decision.delete or decision.asks or decision.boost or new_events)
         return nothing and (decision.status is None or is_routine(observed, decision.status))
 
     async def _carry_out(self, key: RunKey, observed: Observed, decision: Decision) -> None:
@@ -193,11 +193,15 @@ class Controller:
             if isinstance(plan, ProbePlan | GuardPlan):
                 await self._create_helper(run, plan, manifest)
             else:
+                if run.workload and isinstance(plan, JobSetPlan) and self.observer.workloads is not None:
+                    await self.observer.workloads.adopt(run)
                 await self._create(key, manifest)
         for event in decision.events:
             await self._post(run, event)
         for ask in decision.asks:
             await self._ask(run, ask)
+        if decision.boost is not None and self.observer.workloads is not None:
+            await self.observer.workloads.boost(run.namespace, decision.boost)
 
     async def _ask(self, run: RunView, ask: SaveAsk) -> None:
         """Request a checkpoint. A failed request is sent again at the next reconcile."""

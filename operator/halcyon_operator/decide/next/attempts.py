@@ -18,7 +18,7 @@ a new attempt takes five reconciles. Each of them may be the first one of a rest
 5. Keep: the JobSet is seen, its uid is written."""
 
 from halcyon_api import names
-from halcyon_api.ends import EndCause
+from halcyon_api.ends import EndCause, EndReason
 from halcyon_operator.decide.next import steps
 from halcyon_operator.decide.next.by_cause import by_cause, renewal
 from halcyon_operator.decide.next.guards import unguarded
@@ -103,6 +103,15 @@ def _suspend(situation: Situation) -> steps.Step | None:
     )
 
 
+def _superseded(situation: Situation) -> steps.Step | None:
+    """Two operators that fence each other's processes would both go on."""
+    status, message = situation.status, "another cluster goes on with the run"
+    if not situation.observed.run.workload or not 0 < status.attempt < status.root_attempt:
+        return None
+    remains = remains_of_attempt(situation.observed, EndCause.FENCED, message)
+    return remains or steps.Stall(EndReason(EndCause.FENCED.end.reason), message)
+
+
 def _stay_stalled(situation: Situation) -> steps.StayStalled | None:
     return steps.StayStalled() if situation.stopped and not situation.released else None
 
@@ -173,6 +182,7 @@ BEFORE: tuple[Case, ...] = (
         "deletes the JobSet, whatever the cause of its end, and rests",
         _suspend,
     ),
+    Case("MultiKueue made the run, and a later attempt has the root", "stops the run", _superseded),
     Case("the run is stopped, without an edit or a requested restart that may fix it", "nothing", _stay_stalled),
     Case(
         "there is another JobSet of the run, or the attempt's own one is being deleted",

@@ -26,6 +26,11 @@ def _forbidden(spec: TrainingRunSpec, settings: Settings) -> str | None:
             "spec.scheduling.queue: this installation uses no queues; leave it out, or have the operator's owner set "
             "kueue.enabled in the chart"
         )
+    if spec.managed_by is not None and not settings.kueue.multi_kueue:
+        return (
+            "spec.managedBy: this installation sends no runs to other clusters; leave it out, or have the operator's "
+            "owner set kueue.multiKueue in the chart"
+        )
     refused = [variable.name for variable in spec.env if not is_allowed(variable.name, pods.variables)]
     if refused:
         return (

@@ -32,7 +32,14 @@ def describe_queued(observed: Observed, status: TrainingRunStatus, jobset: JobSe
     queue, group = status.queue or QueueStatus(name=jobset.queue), group_of(status, jobset)
     if had_processes(observed, status, group) and observed.pods_of(group):
         return Description("Restarting", "QueueEvicted", f"{evicted_sentence(queue)}; its processes save and exit")
-    reason, why = _why(observed.workload, jobset, seconds_between(queue.waiting_since, now), now)
+    return describe_waiting(observed.workload, queue, f"JobSet {jobset.name}", jobset.uid, now)
+
+
+def describe_waiting(
+    reading: WorkloadReading | None, queue: QueueStatus, owner: str, uid: str, now: datetime
+) -> Description:
+    """The description of a run that waits in a queue."""
+    reason, why = _why(reading, owner, uid, seconds_between(queue.waiting_since, now), now)
     message = f"waiting in queue {queue.name} since {queue.waiting_since or stamp(now)}: {why}"
     stalled = stall_reason(reason)
     return Description("Queued", reason, message, stalled, message if stalled else "")
@@ -52,7 +59,7 @@ def queue_changed(before: TrainingRunStatus, after: TrainingRunStatus, now: date
 
 
 def _why(
-    reading: WorkloadReading | None, jobset: JobSetView, waited_seconds: float, now: datetime
+    reading: WorkloadReading | None, owner: str, uid: str, waited_seconds: float, now: datetime
 ) -> tuple[QueueReason | StallReason, str]:
     """Reason and clause about what a run waits for. A reason that is a `StallReason` needs a user."""
     match reading:
@@ -64,12 +71,12 @@ def _why(
             return "KueueMissing", why
         case NoWorkload() if waited_seconds > TAKEN_UP_SECONDS:
             why = (
-                f"Kueue has made no Workload for JobSet {jobset.name}; see that it runs, that jobset.x-k8s.io/jobset "
+                f"Kueue has made no Workload for {owner}; see that it runs, that jobset.x-k8s.io/jobset "
                 "is among its integrations, and that it manages this namespace"
             )
             return "WaitingForKueue", why
         case NoWorkload():
-            return "WaitingForKueue", f"Kueue has not created a Workload yet for JobSet {jobset.name}"
+            return "WaitingForKueue", f"Kueue has not created a Workload yet for {owner}"
         case WorkloadView():
             return _of_workload(reading, now)
         case _:
@@ -77,7 +84,7 @@ def _why(
             why = f"the reason is in its Workload, which the operator does not read{because}"
             return (
                 "WaitingForQuota",
-                f"{why}: kubectl describe workloads --selector kueue.x-k8s.io/job-uid={jobset.uid}",
+                f"{why}: kubectl describe workloads --selector kueue.x-k8s.io/job-uid={uid}",
             )
 
 
