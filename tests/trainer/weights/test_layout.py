@@ -198,7 +198,7 @@ def test_constants_are_written_and_another_value_is_rejected() -> None:
         layout.check_constants(tensors, rows)
 
 
-def test_layers_that_predict_further_tokens_are_ignored_and_other_layers_are_not() -> None:
+def test_layers_that_predict_further_tokens_are_not_read_and_other_layers_are_refused() -> None:
     layout = layout_of(GLM, {})
     norm, projection = "model.layers.2.input_layernorm.weight", "model.layers.2.eh_proj.weight"
     assert [layout.canonical(name, {norm, projection}) for name in (norm, projection)] == [None, None]

@@ -97,7 +97,9 @@ def test_the_text_model_of_a_model_with_images_is_imported(case: tuple[str, str,
     del text["architectures"]
     config = {"architectures": [architecture], "text_config": text, "vision_config": {"hidden_size": 3}}
     imported(write_folder(tmp_path / "model", renamed | {other: np.zeros(3, np.float32)}, config), tmp_path / "root")
-    assert same_bits(exported(tmp_path / "root", tmp_path / "out"), weights)
+    if golden.spec.tie_word_embeddings:
+        del renamed[name]
+    assert same_bits(exported(tmp_path / "root", tmp_path / "out"), renamed | {other: np.zeros(3, np.float32)})
 
 
 def test_an_adapter_has_the_names_of_the_model_with_images(tmp_path: Path) -> None:
@@ -160,6 +162,9 @@ def test_experts_of_a_layer_in_one_tensor_are_imported(tmp_path: Path) -> None:
         f"mtp.layers.0.mlp.experts.{name}": np.zeros(3, np.float32) for name in ("gate_up_proj", "0.gate_proj.weight")
     }
     imported(write_folder(tmp_path / "fused", renamed | further, config), tmp_path / "root")
-    assert same_bits(exported(tmp_path / "root", tmp_path / "out"), weights)
+    assert same_bits(exported(tmp_path / "root", tmp_path / "out"), weights | further)
     imported(write_folder(tmp_path / "separate", weights | further, config), tmp_path / "other")
-    assert same_bits(exported(tmp_path / "other", tmp_path / "again"), weights)
+    assert same_bits(exported(tmp_path / "other", tmp_path / "again"), weights | further)
+    images, config = {"model.visual.x": np.zeros(3, np.float32)}, config | {"vision_config": {"hidden_size": 3}}
+    imported(write_folder(tmp_path / "images", renamed | further | images, config), tmp_path / "third")
+    assert same_bits(exported(tmp_path / "third", tmp_path / "whole"), renamed | further | images)

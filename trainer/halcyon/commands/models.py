@@ -58,6 +58,7 @@ def import_hf(
     from halcyon.host.storage.store import Store
     from halcyon.weights.creating import import_model
     from halcyon.weights.folder import address, folder_place
+    from halcyon.weights.kept import read_kept
     from halcyon.weights.root import stored_model
     from halcyon.weights.safetensors import FILE_SECONDS
 
@@ -67,7 +68,9 @@ def import_hf(
         source = Store(folder_place(folder, endpoint, region), timeout_seconds=FILE_SECONDS)
         beside = None if adapter is None else Store(folder_place(adapter))
         entry = import_model(source, to, owner=owner, dtype=dtype, adapter=beside, clock=time.time(), place=folder)
-        stored = stored_model(to, entry)
+        stored, kept = stored_model(to, entry), read_kept(to)
+    if kept is not None:
+        sys.stderr.write(f"{printable(kept.described(stored.tokens))}\n")
     sys.stderr.write(
         f"{folder}: {stored.spec.family} with {stored.tokens} tokens and sequences of at most {stored.positions} is "
         f"the checkpoint of step 0 in {to.root}; a run in namespace {owner.namespace} begins with it by:\n"

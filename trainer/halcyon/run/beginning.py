@@ -36,6 +36,7 @@ from halcyon.telemetry import RunReporter, SaveRequests
 from halcyon.tokenizer import TokenizerDefinition
 from halcyon.weights.companions import keep_companions, read_companions
 from halcyon.weights.folder import folder_place
+from halcyon.weights.kept import KeptParts, keep_parts, read_kept
 from halcyon.weights.peft_files import PeftFolder
 from halcyon.weights.reading import Weights, weights_of_checkpoint, weights_of_folder
 from halcyon_api.checkpoint_documents import (
@@ -316,6 +317,7 @@ def begin(
         checkpointer.inherit(beginning.past)
     if place.processes.is_main:
         _keep_files(place, tokenizer, beginning.files)
+    _keep_parts(place, beginning, program.template.model.token_count)
     if beginning.entry is None:
         return beginning
     return dataclasses.replace(beginning, origin=_keep_origin(place, beginning.entry, prints))
@@ -402,6 +404,22 @@ def _keep_files(place: Place, tokenizer: TokenizerDefinition, files: Mapping[str
         place.reporter.warning(
             f"the tokenizer could not be copied to the checkpoint root, so an export will lack it: {failure}"
         )
+
+
+def _keep_parts(place: Place, beginning: Beginning, tokens: int) -> None:
+    """Write into the root the parts of the model that are not trained. A collective."""
+    root, origin = place.root(), place.spec.origin
+
+    def work() -> KeptParts | None:
+        kept = None if beginning.weights is None else beginning.weights.kept
+        if origin is not None and origin.only is None and beginning.entry is not None:
+            kept = read_kept(place.other_run(origin).store)
+        if place.processes.is_main:
+            keep_parts(kept, root)
+        return kept
+
+    if (kept := together(place.processes, root.root, work)) is not None:
+        place.reporter.event("kept", message=kept.described(tokens))
 
 
 _KINDS: tuple[type[TrainerExit], ...] = (BadConfiguration, DataUnreachable, NoValidCheckpoint, RunChanged, TrainerExit)

@@ -1,5 +1,5 @@
 """The small files of a model's folder beside its weights and its config.json: tokenizer, chat template, settings of
-generation.
+generation, and of the programs that prepare images.
 
 They travel with the weights: an import copies them into the checkpoint root, below ``huggingface/``, and an export
 copies them from there.
@@ -31,7 +31,15 @@ _OF_TOKENIZER = (
     "vocab.json",
     "merges.txt",
 )
-COMPANIONS = (*_OF_TOKENIZER, CHAT_TEMPLATE_KEY, "chat_template.json", GENERATION_KEY)
+COMPANIONS = (
+    *_OF_TOKENIZER,
+    CHAT_TEMPLATE_KEY,
+    "chat_template.json",
+    GENERATION_KEY,
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+)
 TEMPLATE_KEYS = (CHAT_TEMPLATE_KEY, "chat_template.json", TOKENIZER_CONFIG_KEY)
 """Files that may have the chat template, the first one that has it counts."""
 BASE = "_name_or_path"

@@ -23,6 +23,7 @@ from halcyon.tokenizer import TokenizerDefinition
 from halcyon.tokenizer.resolve import definition_of
 from halcyon.weights.companions import keep_companions, read_companions, with_base
 from halcyon.weights.folder import ModelFolder, read_config, source_name
+from halcyon.weights.kept import KeptParts, keep_parts, read_kept
 from halcyon.weights.layout import LeafShape, ReadRegion, WeightLayout
 from halcyon.weights.peft_files import PeftFolder
 from halcyon.weights.root import StoredModel, stored_model
@@ -79,6 +80,7 @@ def import_model(
         positions=config.positions,
         definition=definition,
         files=files,
+        kept=folder.kept(),
     )
 
 
@@ -140,6 +142,12 @@ def average_models(sources: Sequence[Averaged], to: Store, *, owner: Owner, cloc
     first = models[0]
     for name, other in zip(names[1:], models[1:], strict=True):
         _require_same(names[0], first, name, other)
+    kept = [read_kept(source.store) for source in sources]
+    if any((one and one.listed) != (kept[0] and kept[0].listed) for one in kept):
+        raise BadConfiguration(
+            f"{' and '.join(names)} keep different tensors of parts that were not trained; average checkpoints of one "
+            "base model"
+        )
     leaves = list(first.arrays.leaves.values())
     limit = chunk_limit(sum(math.prod(leaf.shape) * _dtype(leaf).itemsize for leaf in leaves))
 
@@ -164,6 +172,7 @@ def average_models(sources: Sequence[Averaged], to: Store, *, owner: Owner, cloc
         positions=min(model.positions for model in models),
         definition=first.definition,
         files=with_base(first.files, None),
+        kept=kept[0],
     )
     return replace(stored_model(to, entry), definition=first.definition)
 
@@ -180,11 +189,13 @@ def _create(
     positions: int,
     definition: TokenizerDefinition | None,
     files: Mapping[str, bytes],
+    kept: KeptParts | None,
 ) -> CommittedStep:
     """Write a model into a fresh root, with its tokenizer and the files of Hugging Face that belong to it."""
 
     def keep() -> None:
         keep_companions(to, files)
+        keep_parts(kept, to)
         if definition is not None:
             keep_tokenizer(to, definition)
 

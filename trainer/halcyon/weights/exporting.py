@@ -12,14 +12,15 @@ import numpy as np
 from pydantic import ValidationError
 
 from halcyon.host.errors import BadConfiguration
-from halcyon.host.storage.failures import StoreFailure
 from halcyon.host.storage.store import Store
 from halcyon.models.axes import POSITION, VOCAB
 from halcyon.models.families.lookup import published_of_section
 from halcyon.models.published.config import ConfigReader, PublishedModel
 from halcyon.tokenizer import load as load_tokenizer
+from halcyon.tokenizer.side_files import json_object
 from halcyon.weights.chat_template import has_conversations, template_to_export
 from halcyon.weights.companions import (
+    BASE,
     CHAT_TEMPLATE_KEY,
     CONFIG_KEY,
     encode,
@@ -30,9 +31,10 @@ from halcyon.weights.companions import (
     token_ids,
 )
 from halcyon.weights.folder import model_shapes
+from halcyon.weights.kept import KeptParts, KeptTensor, in_files, read_kept
 from halcyon.weights.layout import FileTensor, WeightLayout, leaf_shapes
 from halcyon.weights.root import StoredModel
-from halcyon.weights.safetensors import INDEX_KEY, SINGLE_KEY, is_finite, write_header
+from halcyon.weights.safetensors import INDEX_KEY, SINGLE_KEY, is_finite, write_header, write_pieces
 from halcyon_api.checkpoint_documents import Document, canonical_json
 
 FILE_BYTES = 5_000_000_000
@@ -89,11 +91,15 @@ class ExportPlan:
         stored: The model.
         form: Its form.
         files: The tensors of each file, by its name.
+        kept: The parts of the model that the run did not train.
+        outer: The config.json of the model with images, of which this is the text model. Empty: it is exported alone.
     """
 
     stored: StoredModel
     form: PublishedModel
-    files: Mapping[str, Sequence[FileTensor]]
+    files: Mapping[str, Sequence[FileTensor | KeptTensor]]
+    kept: KeptParts | None
+    outer: Mapping[str, Any]
 
     def share(self, part: int, parts: int) -> tuple[str, ...]:
         """The files of process `part`, counted from 0, of `parts` processes."""
@@ -113,21 +119,7 @@ class ExportPlan:
                 f"{name} has {size} bytes, more than S3 takes in one request: its largest tensor is "
                 f"{max(self.files[name], key=lambda one: one.size_bytes).name}; set dtype to bfloat16, or smaller files"
             )
-        failed: list[Exception] = []
-
-        def contents() -> Iterator[bytes | memoryview]:
-            try:
-                yield from _contents(self.files[name], self.stored)
-            except Exception as error:
-                failed.append(error)
-                raise
-
-        try:
-            to.write(name, contents())
-        except StoreFailure:
-            if failed:  # the store reads the checkpoint while it writes; an error of the reading is raised as it is
-                raise failed[0] from None
-            raise
+        write_pieces(to, name, _contents(self.files[name], self.stored, self.kept))
 
     def complete(self, to: Store) -> tuple[str, ...]:
         """Write the files beside the tensors, config.json last, and return their names.
@@ -141,19 +133,25 @@ class ExportPlan:
             places = {one.name: name for name, group in self.files.items() for one in group}
             size = sum(one.size_bytes for one in tensors)
             written[INDEX_KEY] = encode({"metadata": {"total_size": size}, "weight_map": places})
-        dtype = jnp.result_type(*{one.dtype for one in tensors}).name
-        written[CONFIG_KEY] = encode(
-            {
+        dtype = jnp.result_type(*{one.dtype for one in tensors if isinstance(one, FileTensor)}).name
+        # "torch_dtype" is what readers before version 5 of transformers look for.
+        common = {**ids, "dtype": dtype, "torch_dtype": dtype}
+        sizes = {"vocab_size": stored.tokens, form.positions: _positions(stored, form)}
+        if self.outer:  # its other entries are those of the model, or no run could have begun with it
+            config = {**self.outer, **common, "text_config": {**self.outer["text_config"], **sizes, **common}}
+        else:
+            base = json_object(stored.files, CONFIG_KEY) if self.kept is not None else {}
+            further = form.completed(ConfigReader(base)).document.items()
+            config = {
                 "architectures": [form.architectures[0]],
                 "model_type": form.model_type,
-                "vocab_size": stored.tokens,
-                **form.write(stored.spec, _positions(stored, form)),
-                **ids,
-                "dtype": dtype,
-                "torch_dtype": dtype,  # what readers before version 5 of transformers look for
+                **sizes,
+                **form.write(stored.spec, sizes[form.positions]),
+                **{name: value for name, value in further if "mtp" in name or "nextn" in name},
+                **common,
                 "use_cache": True,
             }
-        )
+        written[CONFIG_KEY] = encode(config)
         for name, data in written.items():
             to.write(name, data)
         return tuple(written)
@@ -169,10 +167,24 @@ def plan_export(stored: StoredModel, *, dtype: str | None = None, file_bytes: in
 
     Raises:
         BadConfiguration: The family has no form of Hugging Face.
+        Damaged: The document of the kept parts is damaged.
+        StoreFailure: The store did not answer.
     """
-    form = published_of_section(stored.spec)
+    form, kept = published_of_section(stored.spec), read_kept(stored.root)
+    outer = {name: value for name, value in json_object(stored.files, CONFIG_KEY).items() if name != BASE}
+    names = kept.listed.names if kept is not None and outer.get("text_config") else {}
+    outer = outer if names else {}
+    if names and form.fused is not None:  # the class with images has no other form
+        form = dataclasses.replace(form, tensors=form.fused)
     layout = export_layout(stored, form, None if dtype is None else np.dtype(jnp.dtype(dtype)))
-    return ExportPlan(stored, form, _plan(list(layout.tensors.values()), file_bytes))
+    tensors: list[FileTensor | KeptTensor] = []
+    for one in layout.tensors.values():
+        first, dot, rest = one.name.partition(".")
+        tensors.append(dataclasses.replace(one, name=names.get(first, first) + dot + rest))
+    tensors += () if kept is None else kept.listed.tensors
+    groups = in_files(tensors, file_bytes)
+    files = {f"model-{number:05}-of-{len(groups):05}.safetensors": group for number, group in enumerate(groups, 1)}
+    return ExportPlan(stored, form, files if len(groups) > 1 else {SINGLE_KEY: groups[0]}, kept, outer)
 
 
 def export_model(
@@ -288,8 +300,7 @@ def _positions(stored: StoredModel, form: PublishedModel) -> int:
     learned = any(POSITION in (leaf.axes or ()) for leaf in stored.arrays.leaves.values())
     if learned or CONFIG_KEY not in stored.files:
         return stored.positions
-    base = ConfigReader.parse(stored.files[CONFIG_KEY])
-    base = base.inner("text_config") or base
+    base = form.completed(ConfigReader.parse(stored.files[CONFIG_KEY]))
     return max(stored.positions, base.integer(form.positions, 0))
 
 
@@ -314,9 +325,16 @@ def export_layout(stored: StoredModel, form: PublishedModel, dtype: np.dtype | N
     return WeightLayout(form.tensors(stored.spec), leaves, {VOCAB: stored.tokens, POSITION: stored.positions})
 
 
-def _contents(tensors: Sequence[FileTensor], stored: StoredModel) -> Iterator[bytes | memoryview]:
-    yield write_header([(one.name, one.dtype, one.shape) for one in tensors])
+def _contents(
+    tensors: Sequence[FileTensor | KeptTensor], stored: StoredModel, kept: KeptParts | None
+) -> Iterator[bytes | memoryview]:
+    yield write_header(
+        [(one.name, one.type if isinstance(one, KeptTensor) else one.dtype, one.shape) for one in tensors]
+    )
     for one in tensors:
+        if isinstance(one, KeptTensor):
+            yield from () if kept is None else kept.pieces(one)
+            continue
         with np.errstate(over="ignore"):
             values = one.values(stored.arrays.read)
         if not is_finite(values):
@@ -336,18 +354,3 @@ def _not_finite(tensor: FileTensor, stored: StoredModel) -> BadConfiguration:
         f"the tensor {tensor.name} has NaN or infinite numbers in the checkpoint of step {stored.arrays.entry.step}; "
         "export an earlier step"
     )
-
-
-def _plan(tensors: Sequence[FileTensor], file_bytes: int) -> dict[str, list[FileTensor]]:
-    """The tensors of each file by its name: in order, at most this size together."""
-    groups: list[list[FileTensor]] = [[]]
-    size = 0
-    for one in tensors:
-        if groups[-1] and size + one.size_bytes > file_bytes:
-            groups.append([])
-            size = 0
-        groups[-1].append(one)
-        size += one.size_bytes
-    if len(groups) == 1:
-        return {SINGLE_KEY: groups[0]}
-    return {f"model-{number:05}-of-{len(groups):05}.safetensors": group for number, group in enumerate(groups, 1)}

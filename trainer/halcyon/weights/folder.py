@@ -22,6 +22,7 @@ from halcyon.models.axes import POSITION, VOCAB
 from halcyon.models.families.lookup import published_of_config
 from halcyon.models.published.config import ConfigReader, PublishedModel, require_common
 from halcyon.weights.companions import CONFIG_KEY
+from halcyon.weights.kept import Kept, KeptParts, KeptTensor
 from halcyon.weights.layout import LeafShape, Region, WeightLayout, leaf_shapes
 from halcyon.weights.peft_files import FittedAdapter, PeftFolder
 from halcyon.weights.safetensors import StoredTensor, TensorFiles, is_finite, unreadable
@@ -130,7 +131,7 @@ class ModelFolder:
                 "floating-point type; convert the model to bfloat16 first"
             )
         self.config, self._files, self._where = config, TensorFiles(store), store.root
-        declared = config.form.tensors_in(config.spec, self._files.tensors)
+        self._declared = declared = config.form.tensors_in(config.spec, self._files.tensors)
         leaves = leaf_shapes(shapes)
         sizes = {VOCAB: config.tokens, POSITION: config.positions}
         if shapes.max_position.size > config.positions and any(POSITION in leaf.axes for leaf in leaves):
@@ -168,6 +169,20 @@ class ModelFolder:
             fix = "import it as bfloat16 or float32" if values.dtype == np.float16 else "take another model"
             raise BadConfiguration(f"{self._where}: {path} has numbers beyond the range of {values.dtype.name}; {fix}")
         return values
+
+    def kept(self) -> KeptParts | None:
+        """The parts of the model that Halcyon does not train; None: the files have none."""
+        there, names = self._files.tensors, {}
+        tensors = tuple(
+            KeptTensor(name=name, part=part, **vars(one))
+            for name, one in there.items()
+            if (part := self._declared.part(name, there)) is not None
+        )
+        if any(re.match(image, one.name) for image in self._declared.images for one in tensors):
+            for first, end in (("model", ".norm.weight"), ("lm_head", ".weight")):
+                names[first] = self._names.get(f"{first}{end}", first).removesuffix(end)
+        listed = Kept(tensors=tensors, tokens=self.config.tokens, names=names)
+        return KeptParts(self._files.store, "", listed) if tensors else None
 
     def _check_tied(self, layout: WeightLayout) -> None:
         """Compare a head in the files of a model without a head of its own with the embedding: readers differ in

@@ -224,7 +224,8 @@ class WeightLayout:
         self._check_complete()
 
     def canonical(self, name: str, names: Container[str] = ()) -> str | None:
-        """The name in `tensors` of a tensor of a file; None: it is ignored.
+        """The name in `tensors` of a tensor of a file; None: it is ignored, or of a part that is not trained
+        (`Tensors.part`).
 
         Args:
             name: The name in the file.
@@ -244,10 +245,8 @@ class WeightLayout:
             return renamed
         if any(re.fullmatch(pattern, one) for pattern in self._declared.ignored for one in (name, renamed)):
             return None
-        for pattern, end in self._declared.ignored_layers:
-            beginning = re.match(pattern, name)
-            if beginning is not None and beginning[0] + end in names:
-                return None
+        if self._declared.part(name, names) is not None:
+            return None
         raise BadConfiguration(
             f"the tensor {name} is no part of this model; config.json and the files are of different models"
         )

@@ -28,6 +28,7 @@ from halcyon.models.families.lookup import published_of_section
 from halcyon.models.parameters import matching, split
 from halcyon.weights.companions import read_companions, with_base
 from halcyon.weights.folder import ModelFolder, read_config, source_name
+from halcyon.weights.kept import KeptParts
 from halcyon.weights.layout import ReadRegion, leaf_shapes
 from halcyon.weights.peft_files import PeftFolder
 from halcyon.weights.root import stored_model
@@ -61,6 +62,8 @@ class Weights:
     """Files of the folder that the weights came from, by name, for a later export."""
     is_part: bool
     """Whether the model lacks parameters, because ``spec.from.only`` does not match them."""
+    kept: KeptParts | None = None
+    """Parts of the model in the folder that are not trained, for a later export."""
     note: str = ""
     """What the run trains otherwise than the files say; empty: nothing."""
 
@@ -144,7 +147,8 @@ def weights_of_folder(
     files = with_base(read_companions(store), source_name(place, store) if is_base else None)
     read = with_new_rows(folder.read, template, config.tokens, tokens)
     note = "" if origin.only is not None else balance_note(spec, config.spec, store.root)
-    return Weights(read_arrays(read, taken), store.root, files, is_part=origin.only is not None, note=note)
+    kept = folder.kept() if origin.only is None else None  # a model with only some parameters is another one
+    return Weights(read_arrays(read, taken), store.root, files, is_part=origin.only is not None, kept=kept, note=note)
 
 
 def balance_note(ours: ModelSection, theirs: ModelSection, root: str) -> str:

@@ -143,6 +143,7 @@ class StoredModel:
         definition: Its tokenizer; None: the root does not have it.
         files: Files of the folder that the model was imported from, by name.
         data: ``spec.data`` of the run that made it; empty for imported weights.
+        root: The checkpoint root.
     """
 
     spec: ModelSection
@@ -152,6 +153,7 @@ class StoredModel:
     definition: TokenizerDefinition | None
     files: Mapping[str, bytes]
     data: Mapping[str, Any]
+    root: Store
 
     @property
     def merged(self) -> MergedArrays | None:
@@ -222,6 +224,7 @@ def stored_model(
         definition=definition,
         files=read_companions(store, HUGGING_FACE_PREFIX),
         data=documents.get("spec.data") or {},
+        root=store,
     )
 
 

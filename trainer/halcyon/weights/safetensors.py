@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,19 +67,19 @@ class StoredTensor:
         return _DTYPES[self.type]
 
     @property
-    def element_bytes(self) -> int:
-        """Bytes of an element."""
-        return self.dtype.itemsize if self.is_readable else _OTHER_BYTES[self.type]
-
-    @property
     def size_bytes(self) -> int:
         """Bytes of its elements."""
-        return math.prod(self.shape) * self.element_bytes
+        return size_of(self.type, self.shape)
 
     @property
     def row_bytes(self) -> int:
         """Bytes of a row: one index of the first dimension."""
-        return math.prod(self.shape[1:]) * self.element_bytes
+        return size_of(self.type, self.shape[1:])
+
+
+def size_of(kind: str, shape: tuple[int, ...]) -> int:
+    """Bytes of a tensor with elements of this type, as a header names it."""
+    return math.prod(shape) * (_DTYPES[kind].itemsize if kind in _DTYPES else _OTHER_BYTES[kind])
 
 
 def header_size(file: str, data: bytes) -> int:
@@ -135,21 +135,44 @@ def unreadable(name: str, file: str, kind: object) -> BadConfiguration:
     return BadConfiguration(f"{what}, which cannot be imported; convert the model to bfloat16 first")
 
 
-def write_header(tensors: Sequence[tuple[str, np.dtype, tuple[int, ...]]]) -> bytes:
+def write_header(tensors: Sequence[tuple[str, np.dtype | str, tuple[int, ...]]]) -> bytes:
     """The bytes of a file before its first tensor.
 
     Args:
-        tensors: Name, type and shape of each tensor, in the order of their bytes.
+        tensors: Name, type (a text: as a header names it) and shape of each tensor, in the order of their bytes.
     """
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers requires the format
     end = 0
     for name, dtype, shape in tensors:
-        size = math.prod(shape) * dtype.itemsize
-        entries[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [end, end + size]}
-        end += size
+        kind = dtype if isinstance(dtype, str) else _NAMES[dtype]
+        first, end = end, end + size_of(kind, shape)
+        entries[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [first, end]}
     header = json.dumps(entries, separators=(",", ":")).encode()
     header += b" " * (-len(header) % SIZE_BYTES)  # the tensors begin at a multiple of 8
     return len(header).to_bytes(SIZE_BYTES, "little") + header
+
+
+def write_pieces(to: Store, name: str, pieces: Iterable[bytes | memoryview]) -> None:
+    """Write a file from pieces that are read meanwhile.
+
+    Raises:
+        StoreFailure: The store did not answer. An error of the reading is raised as it is.
+    """
+    failed: list[Exception] = []
+
+    def contents() -> Iterator[bytes | memoryview]:
+        try:
+            yield from pieces
+        except Exception as error:
+            failed.append(error)
+            raise
+
+    try:
+        to.write(name, contents())
+    except StoreFailure:
+        if failed:
+            raise failed[0] from None
+        raise
 
 
 SINGLE_KEY = "model.safetensors"
@@ -171,7 +194,7 @@ class TensorFiles:
     """
 
     def __init__(self, store: Store, *, single: str | None = None) -> None:
-        self._store = store
+        self.store = store
         self.tensors: dict[str, StoredTensor] = {}
         """The tensors by their names in the files."""
         files = _files(store) if single is None else {single: ()}
@@ -204,7 +227,7 @@ class TensorFiles:
         tensor = self.tensors[name]
         first = tensor.start + start * tensor.row_bytes
         size = (stop - start) * tensor.row_bytes
-        data = self._store.read_ranges([(tensor.file, first, first + size)])[0] if size else b""
+        data = self.store.read_ranges([(tensor.file, first, first + size)])[0] if size else b""
         return np.frombuffer(data, tensor.dtype.newbyteorder("<")).reshape(stop - start, *tensor.shape[1:])
 
 

@@ -39,7 +39,7 @@ from halcyon_api.spec.families.deepseek import CorrectedSection, DeepseekV3Spec,
 _LATENT_EPSILON = 1e-6
 """Added to the mean square in the norms of latent vectors, whatever the other norms have."""
 _MOST_EXTRA_LAYERS = 4
-"""Layers after the last one, which predict further tokens and are not read."""
+"""Layers after the last one, which predict further tokens and are not trained."""
 
 
 def design(spec: CorrectedSection) -> Design:
@@ -105,7 +105,7 @@ def _score_scale(spec: DeepseekV3Spec) -> float:
 
 def tensors(spec: Glm4MoeSpec) -> Tensors:
     """The tensors of ``Glm4MoeForCausalLM``."""
-    return expert_tensors(spec, _mixture(spec), ignored_layers=_extra_layers(spec))
+    return expert_tensors(spec, _mixture(spec), further=_extra_layers(spec))
 
 
 def latent_tensors(spec: DeepseekV3Spec) -> Tensors:
@@ -157,7 +157,7 @@ def latent_tensors(spec: DeepseekV3Spec) -> Tensors:
             )
         return found
 
-    return expert_tensors(spec, _mixture(spec), attention=attention, ignored_layers=_extra_layers(spec))
+    return expert_tensors(spec, _mixture(spec), attention=attention, further=_extra_layers(spec))
 
 
 def _mixture(spec: CorrectedSection) -> Callable[[Layers], list[Tensor]]:

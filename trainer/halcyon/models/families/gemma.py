@@ -47,7 +47,7 @@ def alternating_design(spec: Gemma2Spec | Gemma3Spec) -> Design:
 _TENSORS = functools.partial(
     decoder_tensors,
     norms=AROUND,
-    ignored=(r"(model\.)?vision_tower\..*", r"(model\.)?multi_modal_projector\..*"),
+    images=(r"(model\.)?(vision_tower|multi_modal_projector)\.",),
     other_names=BESIDE_IMAGES,
 )
 """The tensors of ``Gemma2ForCausalLM`` and ``Gemma3ForCausalLM``."""

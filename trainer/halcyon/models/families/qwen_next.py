@@ -119,7 +119,8 @@ def tensors(spec: Qwen3NextSpec, *, in_one: bool = False) -> Tensors:
         attention=functools.partial(_attention_tensors, bias=spec.attention_bias),
         recurrence=functools.partial(_delta_net_tensors, by_head=spec.fused_projections),
         recurrent=_is_recurrent(spec),
-        ignored=(r"mtp\..*", r"(model\.)?visual\..*"),  # layers that predict further tokens, and the part for images
+        further=((r"mtp\.", ""),),
+        images=(r"(model\.)?visual\.",),
         other_names=BESIDE_IMAGES,
     )
 

@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -186,10 +185,10 @@ class PublishedModel:
         text = config.part("text_config").document
         return ConfigReader({**self.defaults, **config.document, **text, **outer}, config.where)
 
-    def tensors_in(self, section: Any, names: Iterable[str]) -> Tensors:
+    def tensors_in(self, section: Any, names: Collection[str]) -> Tensors:
         """The tensors of a model with this section in files whose tensors have these names. An export has `tensors`."""
         declared = self.tensors(section)
-        read = (name for name in names if not any(re.fullmatch(pattern, name) for pattern in declared.ignored))
+        read = (name for name in names if declared.part(name, names) is None)
         return (
             self.fused(section) if self.fused is not None and any(name.endswith(_FUSED) for name in read) else declared
         )

@@ -16,7 +16,8 @@ that multiplies by ``1 + weight`` keeps ``weight`` as the file has it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,9 +108,12 @@ class Tensors:
     Attributes:
         tensors: Every parameter of the model is a piece of exactly one of them.
         constants: The tensors that hold no parameter.
-        ignored: Regular expressions of whole names that a file may have and that are no parameters, such as buffers.
-        ignored_layers: Regular expressions of the beginnings of names, each with an end. Tensors whose names have such
-            a beginning are ignored if the files also have the tensor with this beginning and end.
+        ignored: Regular expressions of whole names that a file may have and that hold no learned number of their own:
+            buffers that every reader computes, and a head that is the embedding.
+        further: Regular expressions of the beginnings of names, each with an end: learned tensors of layers that
+            predict further tokens. Files have such layers only if they also have the tensor with this beginning and
+            end; an empty end: always.
+        images: Regular expressions of the beginnings of names: learned tensors of the parts for images.
         other_names: Regular expressions and replacements that turn a name of a file into a name of `tensors`, for files
             that spell it in another way. The first that matches the beginning of the name is applied.
     """
@@ -117,8 +121,22 @@ class Tensors:
     tensors: tuple[Tensor, ...]
     constants: tuple[Constant, ...] = ()
     ignored: tuple[str, ...] = ()
-    ignored_layers: tuple[tuple[str, str], ...] = ()
+    further: tuple[tuple[str, str], ...] = ()
+    images: tuple[str, ...] = ()
     other_names: tuple[tuple[str, str], ...] = ()
+
+    def part(self, name: str, names: Container[str]) -> str | None:
+        """The part that Halcyon does not train and that has a tensor of the files, such as ``mtp``; None: none has it.
+
+        Args:
+            name: The tensor's name in the files.
+            names: The names of all tensors of the files.
+        """
+        for beginning, end in (*self.further, *((image, "") for image in self.images)):
+            found = re.match(beginning, name)
+            if found is not None and (not end or found[0] + end in names):
+                return found[0].rstrip(".")
+        return None
 
 
 def piece(path: str, *dimensions: str | tuple[str, ...], orders: Mapping[str, Order] | None = None) -> Piece:
@@ -248,7 +266,7 @@ class Layers:
         return found
 
 
-def _with_tables(layers: Sequence[Tensor], *, tied: bool, ignored: tuple[str, ...] = (), **further: Any) -> Tensors:
+def _with_tables(layers: Sequence[Tensor], *, tied: bool, **others: Any) -> Tensors:
     """The tensors of a decoder: the embedding, the last norm, the head if it is not the embedding, and those of its
     layers.
 
@@ -257,8 +275,7 @@ def _with_tables(layers: Sequence[Tensor], *, tied: bool, ignored: tuple[str, ..
     Args:
         layers: The tensors of the layers.
         tied: Whether the embedding is the head.
-        ignored: See `Tensors`.
-        further: Other fields of `Tensors`.
+        others: Other fields of `Tensors`.
     """
     head = () if tied else (tensor("lm_head.weight", "untied_head.weight", VOCAB, EMBED),)
     tables = (
@@ -266,21 +283,21 @@ def _with_tables(layers: Sequence[Tensor], *, tied: bool, ignored: tuple[str, ..
         tensor("model.norm.weight", "norm.weight", EMBED),
     )
     unused = (r".*\.rotary_emb\.inv_freq", *((r"lm_head\.weight",) if tied else ()))
-    return Tensors((*tables, *head, *layers), ignored=(*unused, *ignored), **further)
+    return Tensors((*tables, *head, *layers), ignored=unused, **others)
 
 
-def decoder_tensors(spec: DecoderSection, norms: Mapping[str, str] = BEFORE, **further: Any) -> Tensors:
+def decoder_tensors(spec: DecoderSection, norms: Mapping[str, str] = BEFORE, **others: Any) -> Tensors:
     """The tensors of a `halcyon.models.decoder.Decoder` without experts.
 
     Args:
         spec: Its section.
         norms: One of `BEFORE`, `AFTER` and `AROUND`, or others.
-        further: Other fields of `Tensors`.
+        others: Other fields of `Tensors`.
     """
     sizes = spec.sizes()
     layers = Layers("blocks.stacked", range(sizes.layers))
     mlp = layers.mlp("mlp", "mlp", gated=sizes.gated, bias=sizes.mlp_bias)
-    return _with_tables([*layers.norms(norms), *layers.self_attention(sizes), *mlp], tied=sizes.tied, **further)
+    return _with_tables([*layers.norms(norms), *layers.self_attention(sizes), *mlp], tied=sizes.tied, **others)
 
 
 def expert_tensors(
@@ -290,7 +307,7 @@ def expert_tensors(
     attention: Callable[[Layers], Sequence[Tensor]] | None = None,
     recurrence: Callable[[Layers], Sequence[Tensor]] | None = None,
     recurrent: Sequence[bool] = (),
-    **further: Any,
+    **others: Any,
 ) -> Tensors:
     """The tensors of a `halcyon.models.decoder.Decoder` with experts.
 
@@ -300,7 +317,7 @@ def expert_tensors(
         attention: The tensors of attention. None: those of its sizes.
         recurrence: The tensors of the gated delta net that a layer has in its place. None: no layer has one.
         recurrent: For each layer, whether it has one.
-        further: Other fields of `Tensors`.
+        others: Other fields of `Tensors`.
     """
     numbers: dict[LayerKind, list[int]] = {}
     for number, form in enumerate(layer_kinds(spec.num_hidden_layers, recurrent, spec.experts().with_experts)):
@@ -312,4 +329,4 @@ def expert_tensors(
         found += layers.norms(BEFORE)
         found += layers.self_attention(spec.sizes()) if mixer is None else mixer(layers)
         found += mixture(layers) if form.with_experts else layers.mlp("mlp", "mlp")
-    return _with_tables(found, tied=spec.tie_word_embeddings, **further)
+    return _with_tables(found, tied=spec.tie_word_embeddings, **others)

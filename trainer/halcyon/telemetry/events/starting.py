@@ -153,6 +153,11 @@ STARTING = (
         },
     ),
     Event(
+        "kept",
+        "Parts of the model that the run does not train were copied into its root, for its exports.",
+        {"message": "Which parts, with their tensors and bytes."},
+    ),
+    Event(
         "headRebuilt",
         "HEAD was lost, and was rebuilt from its copy and the checkpoints.",
         {"step": "Step of the restored checkpoint.", "reason": "What was wrong with HEAD."},
