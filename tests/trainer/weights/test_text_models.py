@@ -165,6 +165,3 @@ def test_experts_of_a_layer_in_one_tensor_are_imported(tmp_path: Path) -> None:
     assert same_bits(exported(tmp_path / "root", tmp_path / "out"), weights | further)
     imported(write_folder(tmp_path / "separate", weights | further, config), tmp_path / "other")
     assert same_bits(exported(tmp_path / "other", tmp_path / "again"), weights | further)
-    images, config = {"model.visual.x": np.zeros(3, np.float32)}, config | {"vision_config": {"hidden_size": 3}}
-    imported(write_folder(tmp_path / "images", renamed | further | images, config), tmp_path / "third")
-    assert same_bits(exported(tmp_path / "third", tmp_path / "whole"), renamed | further | images)

@@ -174,8 +174,6 @@ def plan_export(stored: StoredModel, *, dtype: str | None = None, file_bytes: in
     outer = {name: value for name, value in json_object(stored.files, CONFIG_KEY).items() if name != BASE}
     names = kept.listed.names if kept is not None and outer.get("text_config") else {}
     outer = outer if names else {}
-    if names and form.fused is not None:  # the class with images has no other form
-        form = dataclasses.replace(form, tensors=form.fused)
     layout = export_layout(stored, form, None if dtype is None else np.dtype(jnp.dtype(dtype)))
     tensors: list[FileTensor | KeptTensor] = []
     for one in layout.tensors.values():
