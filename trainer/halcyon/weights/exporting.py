@@ -331,7 +331,7 @@ def _contents(
     )
     for one in tensors:
         if isinstance(one, KeptTensor):
-            yield from () if kept is None else kept.pieces(one)
+            yield from () if kept is None else kept.pieces(one, [])
             continue
         with np.errstate(over="ignore"):
             values = one.values(stored.arrays.read)

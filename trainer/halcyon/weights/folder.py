@@ -182,7 +182,7 @@ class ModelFolder:
             for first, end in (("model", ".norm.weight"), ("lm_head", ".weight")):
                 names[first] = self._names.get(f"{first}{end}", first).removesuffix(end)
         listed = Kept(tensors=tensors, tokens=self.config.tokens, names=names)
-        return KeptParts(self._files.store, "", listed) if tensors else None
+        return KeptParts(self._files.store, listed) if tensors else None
 
     def _check_tied(self, layout: WeightLayout) -> None:
         """Compare a head in the files of a model without a head of its own with the embedding: readers differ in

@@ -20,8 +20,7 @@ from halcyon.host.storage.store import Store
 from halcyon.weights.layout import FileTensor
 from halcyon.weights.safetensors import size_of, write_header, write_pieces
 from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX, DamagedDocument, Document
-from halcyon_api.counting import counted
-from halcyon_api.counting import size as shown_size
+from halcyon_api.counting import counted, size
 
 _PREFIX = f"{HUGGING_FACE_PREFIX}kept/"
 _KEY = f"{_PREFIX}KEPT.json"
@@ -71,12 +70,10 @@ class KeptParts:
 
     Attributes:
         store: The place.
-        prefix: The prefix of the files there.
         listed: The tensors.
     """
 
     store: Store
-    prefix: str
     listed: Kept
 
     def described(self, tokens: int) -> str:
@@ -87,13 +84,11 @@ class KeptParts:
         """
         tensors, before = self.listed.tensors, self.listed.tokens
         parts = ", ".join(dict.fromkeys(one.part for one in tensors))
-        what = (
-            f"kept {counted(len(tensors), 'tensor')} of {parts} ({shown_size(sum(one.size_bytes for one in tensors))})"
-        )
+        shown = size(sum(one.size_bytes for one in tensors))
         changed = f"; their vocabulary has {before} tokens, and that of the model {tokens}" if tokens != before else ""
-        return f"{what} as they are{changed}"
+        return f"kept {counted(len(tensors), 'tensor')} of {parts} ({shown}) as they are{changed}"
 
-    def pieces(self, tensor: KeptTensor, digests: list[str] | None = None) -> Iterator[bytes]:
+    def pieces(self, tensor: KeptTensor, digests: list[str]) -> Iterator[bytes]:
         """The bytes of a tensor, in pieces.
 
         Args:
@@ -106,14 +101,12 @@ class KeptParts:
         """
         digest, end = hashlib.sha256(), tensor.start + tensor.size_bytes
         for start in range(tensor.start, end, _PIECE_BYTES):
-            request = f"{self.prefix}{tensor.file}", start, min(start + _PIECE_BYTES, end)
-            (data,) = self.store.read_ranges([request])
+            (data,) = self.store.read_ranges([(tensor.file, start, min(start + _PIECE_BYTES, end))])
             digest.update(data)
             yield data
-        if digests is not None:
-            digests.append(digest.hexdigest())
-        if tensor.sha256 not in ("", digest.hexdigest()):
-            raise Damaged(f"{self.prefix}{tensor.file}: the bytes of {tensor.name} are not those that were written")
+        digests.append(digest.hexdigest())
+        if tensor.sha256 not in ("", digests[-1]):
+            raise Damaged(f"{tensor.file}: the bytes of {tensor.name} are not those that were written")
 
 
 def read_kept(root: Store) -> KeptParts | None:
@@ -125,7 +118,7 @@ def read_kept(root: Store) -> KeptParts | None:
     """
     data = root.read(_KEY).data
     try:
-        return None if data is None else KeptParts(root, _PREFIX, decode_report(Kept, data))
+        return None if data is None else KeptParts(root, decode_report(Kept, data))
     except DamagedDocument as damage:
         raise Damaged(f"{_KEY}: {damage}") from None
 
@@ -133,13 +126,13 @@ def read_kept(root: Store) -> KeptParts | None:
 def in_files(tensors: Iterable[_Tensor], file_bytes: int) -> list[list[_Tensor]]:
     """The tensors of each file: in order, at most this size together unless one tensor is larger."""
     groups: list[list[_Tensor]] = [[]]
-    size = 0
+    held = 0
     for one in tensors:
-        if groups[-1] and size + one.size_bytes > file_bytes:
+        if groups[-1] and held + one.size_bytes > file_bytes:
             groups.append([])
-            size = 0
+            held = 0
         groups[-1].append(one)
-        size += one.size_bytes
+        held += one.size_bytes
     return groups
 
 
@@ -159,11 +152,11 @@ def keep_parts(parts: KeptParts | None, root: Store) -> None:
         return
     kept: list[KeptTensor] = []
     for number, group in enumerate(in_files(parts.listed.tensors, _FILE_BYTES), 1):
-        file = f"{number:05}.safetensors"
+        file = f"{_PREFIX}{number:05}.safetensors"
         header = write_header([(one.name, one.type, one.shape) for one in group])
         digests: list[str] = []
         copied = itertools.chain.from_iterable(parts.pieces(one, digests) for one in group)
-        write_pieces(root, f"{_PREFIX}{file}", itertools.chain((header,), copied))
+        write_pieces(root, file, itertools.chain((header,), copied))
         start = len(header)
         for one, digest in zip(group, digests, strict=True):
             kept.append(one.model_copy(update={"file": file, "start": start, "sha256": digest}))
