@@ -62,6 +62,9 @@ class Compilations:
         shape = jax.tree.leaves(batch)[0].shape
         return shape[0] * shape[1], shape[2]
 
+    def padded(self, batch_size: int) -> int:
+        return -(-batch_size // 4) * 4
+
     def compile_step(self, batch_size: int, sequence_length: int, *, watched: bool = False) -> Any:
         assert not watched
         self.sizes.append((batch_size, sequence_length))
@@ -95,6 +98,15 @@ def test_each_batch_size_is_compiled_once_and_shortly_before_its_first_step(tmp_
     assert compilations.sizes == [(4, 16), (8, 16), (4, 8)]
     assert kept.fetched_before == [0], "once, before the first"
     assert kept.compiled_sizes == compilations.sizes
+
+
+def test_a_batch_with_padding_has_the_program_of_its_size() -> None:
+    compilations = Compilations()
+    with ThreadPoolExecutor(1) as background:
+        steps = Programs(compilations, background, Kept())  # type: ignore[arg-type]
+        steps.start(3, 16)
+        steps.of({"tokens": np.zeros((1, 4, 16))})  # type: ignore[dict-item]
+    assert compilations.sizes == [(3, 16)]
 
 
 def test_a_run_that_begins_at_a_later_step_compiles_the_size_of_that_step(tmp_path: Path) -> None:

@@ -66,10 +66,10 @@ class Programs(Callback):
 
     def start(self, batch_size: int, sequence_length: int, *, watched: bool = False) -> Future[TrainStep]:
         """Start to compile the step for batches of this size, unless that has begun already."""
-        size = (batch_size, sequence_length, watched)
+        size = (self.program.padded(batch_size), sequence_length, watched)
         with self._lock:
             if size not in self._compiled:
-                self._compiled[size] = self._background.submit(self._compile, *size)
+                self._compiled[size] = self._background.submit(self._compile, batch_size, sequence_length, watched)
             return self._compiled[size]
 
     def start_for(self, schedule: BatchSchedule, step: int) -> None:

@@ -176,7 +176,7 @@ class Program:
 
     def batch_shapes(self, batch_size: int, sequence_length: int) -> Any:
         """The shapes and shardings of a batch: arrays [microbatches, row, …] by name."""
-        rows = (self.microbatches, padded_rows(batch_size, self.microbatches, self.batch_sharding))
+        rows = (self.microbatches, self.padded(batch_size) // self.microbatches)
         of_row = {} if self.rows is None else self.rows.shapes
         return {
             name: jax.ShapeDtypeStruct(
@@ -184,6 +184,10 @@ class Program:
             )
             for name, dtype in self.objective.fields.items()
         }
+
+    def padded(self, batch_size: int) -> int:
+        """Rows of a batch with its padding."""
+        return self.microbatches * padded_rows(batch_size, self.microbatches, self.batch_sharding)
 
     def size_of(self, batch: Batch) -> tuple[int, int]:
         """Rows, padding included, and length of a batch, as `compile_step` takes them."""
