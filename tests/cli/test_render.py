@@ -105,8 +105,7 @@ def test_a_sweep_is_rendered_as_runs_that_kubectl_can_apply(tmp_path: Path) -> N
     result = CliRunner().invoke(app, ["render", run, "--matrix", str(sweep)])
     assert result.exit_code == ExitCode.BAD_CONFIGURATION
     assert (
-        f"{sweep}: member 2 (spec.trainer.microbatches=64): spec.trainer.batchSize: 8 sequences fill"
-        in result.stderr
+        f"{sweep}: member 2 (spec.trainer.microbatches=64): spec.trainer.batchSize: 8 sequences fill" in result.stderr
     )
 
 

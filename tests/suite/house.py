@@ -197,7 +197,7 @@ def _room(module: str) -> str:
 
 ROWS = (
     Row("package tokens", package_tokens, 692_300, 600_000),
-    Row("lines of tests", test_lines, 116_145, 98_000),
+    Row("lines of tests", test_lines, 116_150, 98_000),
     Row("imports, % of the packages' lines", import_share, 6.98, 6.5),
     Row("words by hand", words_by_hand, 55_000, 52_000),
     Row("bytes of the CRD as JSON", crd_bytes, 182_900, 177_000),

@@ -21,7 +21,7 @@ from halcyon.step.hlo.schedule import Overlap, crosses, overlap, sent_bytes
 from halcyon.step.hlo.work import Rates, Work, work_by_part
 from halcyon.step.offload import is_on_host
 from halcyon.step.program import Program
-from halcyon_api.counting import percent, size
+from halcyon_api.counting import size
 from halcyon_api.spec.mesh import product, splitting
 from halcyon_api.spec.trainer import Remat
 
@@ -141,8 +141,9 @@ class Plan:
         """The plan in one line, for the status."""
         sequences = f"{self.rows} {'sequence' if self.rows == 1 else 'sequences'} of {self.positions}"
         parts = [product(self.mesh), f"{self.microbatches} x {sequences} on a device", f"remat {self.remat}"]
-        if padding := 1 - self.batch_size / (self.microbatches * self.rows * _parts(self.mesh, "batch")):
-            parts.append(f"{percent(padding, 1)} of the rows are padding")
+        rows = self.microbatches * self.rows * _parts(self.mesh, "batch")
+        if rows > self.batch_size:
+            parts.append(f"{rows - self.batch_size} of {rows} rows are padding")
         if on_host := self.memory.offloaded + self.memory.kept_on_host:
             parts.append(f"{size(on_host)} in host memory")
         if self.memory.step is not None:
