@@ -217,7 +217,9 @@ def test_a_queue_that_admits_nothing_is_left_for_the_next_row_unless_a_user_hold
         "placement": {"slices": 2, "wantedSlices": 2},
         "queue": {"name": "research", "waitingSince": rfc(0)},
     }
-    observed = Observed(parse_run_view(places() | {"status": status}), SETTINGS, workload=WorkloadView("w", active=active))
+    observed = Observed(
+        parse_run_view(places() | {"status": status}), SETTINGS, workload=WorkloadView("w", active=active)
+    )
     assert observed.run.spec is not None
     found = [late(observed, observed.run.status, observed.run.spec, at(after)) for after in (299, 300)]
     assert found == [False, bool(row)]
