@@ -527,6 +527,7 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene.reporter.event("restored", step=1, path="steps/x/", start="2", seconds=1.0, own_files=3, peer_files=1)
     scene.reporter.event("headRebuilt", step=1, reason="HEAD is empty")
     scene.reporter.event("fallback", step=1, reason="bits flipped")
+    scene.reporter.event("kept", message="kept 2 tensors of mtp (1 kB) as they are")
     scene.reporter.attends({"reference": "few positions"})
     scene.reporter.event("determinism", in_effect("bitwise", "cpu"))
     scene.reporter.event("plan", plan=PLAN.sentence(), **event_fields(PLAN))
