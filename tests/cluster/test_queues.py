@@ -190,6 +190,7 @@ def test_a_run_yields_its_quota_to_a_higher_priority_and_resumes_without_lost_st
 
 
 @promises.QUEUE
+@pytest.mark.variant
 def test_the_run_that_would_train_longest_again_is_preempted_last(room: None, runs: Runs) -> None:
     """The younger of two runs would be preempted first, if its priority were not boosted."""
     half = {"type": "cpu", "hostResources": {"memory": f"{MEMORY_GIB}Gi"}}
