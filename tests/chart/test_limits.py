@@ -84,6 +84,7 @@ def test_each_namespace_has_its_limits_and_all_others_the_default(render: Render
         "spec.scheduling.priorityClassName",
         "spec.scheduling.queue.priorityClass",
         "spec.accelerator.type",
+        "spec.place.otherwise.accelerator.type",
         "an",
     ]
     assert refusals(rest) == ["spec.image"], "an empty list must be a limit, an absent list none"
