@@ -317,7 +317,7 @@ def begin(
         checkpointer.inherit(beginning.past)
     if place.processes.is_main:
         _keep_files(place, tokenizer, beginning.files)
-    _keep_parts(place, beginning, program.template.model.token_count)
+    _keep_parts(place, beginning, program)
     if beginning.entry is None:
         return beginning
     return dataclasses.replace(beginning, origin=_keep_origin(place, beginning.entry, prints))
@@ -406,7 +406,7 @@ def _keep_files(place: Place, tokenizer: TokenizerDefinition, files: Mapping[str
         )
 
 
-def _keep_parts(place: Place, beginning: Beginning, tokens: int) -> None:
+def _keep_parts(place: Place, beginning: Beginning, program: Program) -> None:
     """Write into the root the parts of the model that are not trained. A collective."""
     root, origin = place.root(), place.spec.origin
 
@@ -419,7 +419,7 @@ def _keep_parts(place: Place, beginning: Beginning, tokens: int) -> None:
         return kept
 
     if (kept := together(place.processes, root.root, work)) is not None:
-        place.reporter.event("kept", message=kept.described(tokens))
+        place.reporter.event("kept", message=kept.described(program.template.model.token_count))
 
 
 _KINDS: tuple[type[TrainerExit], ...] = (BadConfiguration, DataUnreachable, NoValidCheckpoint, RunChanged, TrainerExit)
