@@ -23,7 +23,7 @@ def import_config(
     nothing that Halcyon can train, and with 1 if the run is not complete.
     """
     from halcyon_api.base import InvalidRun
-    from halcyon_api.printable import printable
+    from halcyon_api.printable import one_line, printable
     from halcyon_api.reading import parse_run
     from halcyon_api.spec.accelerator import AcceleratorSpec
     from halcyon_api.yaml_text import dump
@@ -45,8 +45,7 @@ def import_config(
             raise Rejected(f"{error.filename}: {error.strerror}; give a file that can be read") from None
         except ValueError as error:
             raise Rejected(f"{file}: {error}" if not str(error).startswith(str(file)) else str(error)) from None
-    notes = [f"# {note}\n" for note in found.notes]
-    sys.stdout.write(printable("".join(notes)) + dump(found.document))
+    sys.stdout.write("".join(f"# {one_line(note)}\n" for note in found.notes) + dump(found.document))
     spec = found.document["spec"]
     # The config.json of a model is read where the run begins; until then any model stands for it.
     known = spec if spec["model"]["family"] != "huggingFace" else {**spec, "model": {"family": "llama"}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -92,7 +93,7 @@ def convert(configuration: Mapping[str, Any], name: str, accelerator: Mapping[st
     Raises:
         ValueError: It trains nothing, or a model that Halcyon does not have; the sentence names the setting.
     """
-    settings = Settings(_copied(configuration))
+    settings = Settings(deepcopy(dict(configuration)))
     if not {"trainer", "optimizer"} & set(configuration):
         raise ValueError(
             f"the configuration has {', '.join(configuration) or 'nothing'}, and no trainer, so it trains nothing; "
@@ -143,9 +144,3 @@ def _left(paths: Iterator[str]) -> Iterator[str]:
         above = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
         reason = next((said[one] for one in above if one in said), "unknown; it is not in the table")
         yield f"{path}: {reason.removeprefix(': ').removeprefix('; ')}"
-
-
-def _copied(node: Any) -> Any:
-    if isinstance(node, Mapping):
-        return {str(name): _copied(one) for name, one in cast("Mapping[Any, Any]", node).items()}
-    return [_copied(one) for one in cast("list[Any]", node)] if isinstance(node, list) else node
