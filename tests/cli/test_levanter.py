@@ -88,6 +88,10 @@ EXPECTED: list[tuple[list[tuple[str, Any]], dict[str, Any]]] = [
         {"spec.model.numKeyValueHeads": 2, "spec.model.ropeTheta": 500_000, "spec.model.ropeScaling.factor": 8},
     ),
     (
+        [("model", {"type": "llama", "hybrid_norm": True, "input_embedding_norm": True})],
+        {"spec.model.hybridNorm": True, "spec.model.inputEmbeddingNorm": True},
+    ),
+    (
         [("data", {"configs": {"a_b": {"id": "o/a", "tags": ["t"]}, "c": {"id": "o/c"}}, "train_weights": {"a_b": 3, "c": 1}})],
         {"spec.data.sources.0": {"name": "a-b", "huggingFace": {"dataset": "o/a", "split": "train"}, "weight": 3}},
     ),

@@ -43,6 +43,7 @@ TIED_LLAMA = LlamaSpec(
     rope_theta=100.0,
 )
 GPT2 = Gpt2Spec(num_hidden_layers=3, hidden_size=24, num_attention_heads=4)
+NORMS: Any = {"hybrid_norm": True, "input_embedding_norm": True}
 
 
 def changed(spec: ModelSection, **fields: Any) -> ModelSection:
@@ -83,7 +84,7 @@ _DELTA |= {"linear_conv_kernel_dim": 3}
 FAMILIES = {
     "llama": LLAMA,
     "gpt2": GPT2,
-    "llama-options": changed(LLAMA, head_dim=10, attention_bias=True, mlp_bias=True, hidden_act="relu2"),
+    "llama-options": changed(LLAMA, head_dim=10, attention_bias=True, mlp_bias=True, hidden_act="relu2", **NORMS),
     "gpt2-options": changed(GPT2, tie_word_embeddings=False, scale_attn_by_inverse_layer_idx=True),
     "qwen2": Qwen2Spec(**_SIZES, use_sliding_window=True, max_window_layers=1, sliding_window=5),
     "qwen3": Qwen3Spec(**_SIZES, head_dim=6, attention_bias=True),
@@ -136,6 +137,14 @@ EVERY_PART = pytest.mark.parametrize(
 """Every family. Those whose parts others have too are further cases."""
 
 ARCHITECTURES = pytest.mark.parametrize("spec", [LLAMA, TIED_LLAMA, GPT2], ids=["llama", "tied-llama", "gpt2"])
+_REFERENCES = {
+    "llama": LLAMA,
+    "tied-llama": TIED_LLAMA,
+    "llama-norms": changed(TIED_LLAMA, **NORMS),
+    "gpt2": GPT2,
+}
+WITH_REFERENCE = pytest.mark.parametrize("spec", _REFERENCES.values(), ids=_REFERENCES)
+"""The models that `tests.trainer.models.reference` computes too."""
 
 
 def shapes(spec: ModelSection, vocab: hax.Axis = VOCAB, length: int = LENGTH, dtype: str = "float32") -> CausalLM:

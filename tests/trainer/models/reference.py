@@ -60,7 +60,11 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, segments: np.ndarray)
 
 def llama_logits(p: Parameters, spec: LlamaSpec, tokens: np.ndarray, segments: np.ndarray) -> np.ndarray:
     """Logits of one sequence: [length] tokens to [length, vocab]."""
-    x = p["embedding/weight"][tokens]
+
+    def normed(x: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
+        return x if scale is None else rms_norm(x, scale, spec.rms_norm_eps)
+
+    x = normed(p["embedding/weight"][tokens], p.get("embedding_norm/weight"))
     for layer in range(spec.num_hidden_layers):
         w = {path.removeprefix("blocks/"): array[layer] for path, array in p.items() if path.startswith("blocks/")}
         h = rms_norm(x, w["attention_norm/weight"], spec.rms_norm_eps)
@@ -74,10 +78,11 @@ def llama_logits(p: Parameters, spec: LlamaSpec, tokens: np.ndarray, segments: n
             for head in range(spec.num_attention_heads)
         ]
         output = w["attention/output/weight"].reshape(spec.hidden_size, spec.hidden_size)
-        x = x + np.concatenate(heads, axis=-1) @ output
+        x = x + normed(np.concatenate(heads, axis=-1) @ output, w.get("attention_post_norm/weight"))
         h = rms_norm(x, w["mlp_norm/weight"], spec.rms_norm_eps)
         gate = h @ w["mlp/gate/weight"]
-        x = x + (gate / (1 + np.exp(-gate)) * (h @ w["mlp/up/weight"])) @ w["mlp/down/weight"]
+        out = (gate / (1 + np.exp(-gate)) * (h @ w["mlp/up/weight"])) @ w["mlp/down/weight"]
+        x = x + normed(out, w.get("mlp_post_norm/weight"))
     head = p["embedding/weight"].T if spec.tie_word_embeddings else p["untied_head/weight"]
     return rms_norm(x, p["norm/weight"], spec.rms_norm_eps) @ head
 

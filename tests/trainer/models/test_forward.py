@@ -19,6 +19,7 @@ from tests.trainer.models.cases import (
     LENGTH,
     LLAMA,
     VOCAB,
+    WITH_REFERENCE,
     batch,
     changed,
     logits,
@@ -28,7 +29,7 @@ from tests.trainer.models.cases import (
 )
 
 
-@ARCHITECTURES
+@WITH_REFERENCE
 @pytest.mark.parametrize("packed", [False, True], ids=["one-segment", "two-segments"])
 def test_logits_are_those_of_the_reference(spec: ModelSection, packed: bool) -> None:
     model = make(spec)
@@ -42,7 +43,7 @@ def test_logits_are_those_of_the_reference(spec: ModelSection, packed: bool) -> 
     np.testing.assert_allclose(ours, expected, rtol=2e-4, atol=2e-4 * np.abs(expected).max())
 
 
-@ARCHITECTURES
+@WITH_REFERENCE
 def test_loss_and_every_gradient_are_those_of_the_reference(spec: ModelSection) -> None:
     """The gradient of each parameter along a random direction equals a central difference of the reference's loss."""
     model, arrays = make(spec), batch()

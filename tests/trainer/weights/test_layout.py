@@ -348,3 +348,8 @@ def test_a_gated_delta_net_is_exported_in_the_form_that_fused_projections_names(
     assert projections == {f"in_proj_{part}.weight" for part in parts}
     read = form.read(ConfigReader(form.write(spec, POSITIONS) | {"intermediate_size": 40}))
     assert (read.fused_projections, read.num_experts) == (fused, experts)
+
+
+def test_a_llama_with_further_norms_has_no_form() -> None:
+    with pytest.raises(BadConfiguration, match="family llama with these fields"):
+        published_of_section(LLAMA.model_copy(update={"hybrid_norm": True}))

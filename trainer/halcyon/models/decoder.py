@@ -155,6 +155,7 @@ class Decoder(TokenDecoder):
     others are None."""
 
     embedding: Embedding
+    embedding_norm: RmsNorm | None
     dense_blocks: Stack[Block] | None
     """With an MLP, beside `blocks` with experts."""
     blocks: Stack[Block] | None
@@ -183,6 +184,7 @@ class Decoder(TokenDecoder):
                 made[name] = Stack(layers, Block.init(design, form, layers, dtype, keys=keys))
         return cls(
             embedding=embedding,
+            embedding_norm=design.norm(embed, dtype) if design.sizes.embedding_norm else None,
             **made,
             norm=design.norm(embed, dtype),
             untied_head=design.untied_head(vocab, dtype, tables),
@@ -216,7 +218,7 @@ class Decoder(TokenDecoder):
         embedded, scale = self.embedding(inputs.tokens, jnp.dtype(compute_dtype)), design.embedding_scale
         if scale is not None:
             embedded = elementwise(lambda x: x * jnp.asarray(scale, x.dtype), embedded)
-        embedded = self.at_site(0, embedded)
+        embedded = self.at_site(0, _normed(self.embedding_norm, embedded))
 
         def step(
             layer: tuple[LayerKind, BlockKind], block: Block, carry: tuple[NamedArray, Layers | None]

@@ -18,9 +18,18 @@ class LlamaSpec(BiasedSection):
     hidden_act: HiddenAct = "silu"
     mlp_bias: bool = False
     """Biases of the MLP's three projections."""
+    hybrid_norm: bool = False
+    """Norms after attention and MLP too, inside the residual branch. Hugging Face has no such Llama."""
+    input_embedding_norm: bool = False
+    """A norm of the embeddings. Hugging Face has no such Llama."""
 
     published: ClassVar = "Llama 2, 3, 3.1, 3.2 (text), 3.3"
 
     def sizes(self) -> DecoderSizes:
         """See `DecoderSection.sizes`."""
-        return dataclasses.replace(super().sizes(), mlp_bias=self.mlp_bias)
+        return dataclasses.replace(
+            super().sizes(),
+            mlp_bias=self.mlp_bias,
+            block_norms=4 if self.hybrid_norm else 2,
+            embedding_norm=self.input_embedding_norm,
+        )

@@ -25,6 +25,8 @@ class DecoderSizes:
     """Whether the token embedding is the output head."""
     block_norms: int = 2
     """Norms of a block over the residual stream's features."""
+    embedding_norm: bool = False
+    """Norm of embeddings."""
     query_norm: Literal["head", "projection"] | None = None
     """Norms of queries and of keys: over the features of each head, or over those of all heads together."""
     query_bias: bool = False
@@ -65,7 +67,9 @@ class DecoderSizes:
         return ModelShape(
             width=self.width,
             blocks=self.layers,
-            parameters=self.layers * block + self.width + (table if self.tied else 2 * table),
+            parameters=self.layers * block
+            + (1 + self.embedding_norm) * self.width
+            + (table if self.tied else 2 * table),
             block_parameters=block,
             product_weights=self.layers * products + table,
             attention_width=2 * (self.layers - self.windowed_layers) * queries,

@@ -10,10 +10,16 @@ from halcyon_api.spec.families.llama import LlamaSpec
 
 def design(spec: LlamaSpec) -> Design:
     """What the decoder is made of. Its norms round once, unlike those of Hugging Face."""
-    return design_of(spec, spec.hidden_act, scaling="wide")
+    return design_of(spec, spec.hidden_act, scaling="wide", placement="both" if spec.hybrid_norm else "before")
+
+
+def _is_published(spec: LlamaSpec) -> bool:
+    return not spec.hybrid_norm and not spec.input_embedding_norm
 
 
 _CONFIG = DecoderConfig(LlamaSpec, {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False})
 LLAMA = decoder_family(
-    LlamaSpec, design, PublishedModel("llama", ("LlamaForCausalLM",), decoder_tensors, _CONFIG.read, _CONFIG.write)
+    LlamaSpec,
+    design,
+    PublishedModel("llama", ("LlamaForCausalLM",), decoder_tensors, _CONFIG.read, _CONFIG.write, covers=_is_published),
 )

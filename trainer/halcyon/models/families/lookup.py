@@ -78,9 +78,11 @@ def published_of_section(section: ModelSection) -> PublishedModel:
     """The form of a model of ``spec.model``.
 
     Raises:
-        BadConfiguration: The family has no form of Hugging Face.
+        BadConfiguration: The family, or a model of it with these fields, has no form of Hugging Face.
     """
-    for form in family_of(section.family).forms:
+    forms = family_of(section.family).forms
+    for form in forms:
         if form.covers(section):
             return form
-    raise BadConfiguration(f"a model of the family {section.family} has no form of Hugging Face to export")
+    which = f"the family {section.family}{' with these fields of spec.model' if forms else ''}"
+    raise BadConfiguration(f"a model of {which} has no form of Hugging Face to export")
