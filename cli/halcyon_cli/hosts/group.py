@@ -5,20 +5,20 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import count
 from typing import Literal
 
 from halcyon_api import names
-from halcyon_api.ends import FATAL_CODES, ExitCode
+from halcyon_api.ends import FATAL_CODES
 from halcyon_cli.hosts.places import Places
 from halcyon_cli.hosts.process import HostProcess
-from halcyon_cli.hosts.rules import answer, ranked
+from halcyon_cli.hosts.rules import answer, is_free, ranked
 from halcyon_cli.hosts.views import Seen, ending_of, pod_of
 from halcyon_operator.decide.record.follow import JOBSET_REFUSED
 from halcyon_operator.model.decision import JobSetPlan
-from halcyon_operator.model.views import JobSetView, PodView, ProcessGroup
+from halcyon_operator.model.views import JobSetView, PodView, ProbeView, ProcessGroup
 
 _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 60.0
 """Before a process is started again alone, twice as long each time."""
@@ -61,11 +61,15 @@ class Group:
         self.short = False
         """Whether a process has no host."""
         self.gone = False
+        self.guarded: set[str] = set()
+        """Hosts on which no process of this attempt starts any more: those with a guard in a cluster."""
         self._size = plan.spec.accelerator.resolve().processes
         self._created_at = around.clock()
         self._restarts = self._counted = 0
-        # Each restart in place takes the budget of two failures, as in a cluster (`halcyon_operator.objects.jobset`).
-        self._most = plan.remaining_restarts // 2
+        self._leaves_host = 1 < self._size < len(around.places.hosts())
+        # Each restart takes the budget of two failures in place and of one on another host, as in a cluster
+        # (`halcyon_operator.objects.jobset`).
+        self._most = plan.remaining_restarts // (2 + self._leaves_host)
         self._outcome: Literal["running", "completed", "failed"] = "running"
         self._reason = self._message = ""
         self._finished_at: datetime | None = None
@@ -113,7 +117,15 @@ class Group:
             suspended=False,
             queue="",
             in_place=self._size > 1,
+            guarded=self._leaves_host,
         )
+
+    def guards(self) -> tuple[ProbeView, ...]:
+        """The guarded hosts as guards."""
+        run, jobset, now = self.plan.run, self.jobset(), self._around.clock()
+        guards = {host: replace(jobset, name=names.guard_name(run.name, host), uid=host) for host in self.guarded}
+        seen = {host: Seen(0, 0, host, self.group, now, now) for host in guards}
+        return tuple(ProbeView(guard, (pod_of(seen[host], run, host, ""),)) for host, guard in guards.items())
 
     def pods(self) -> list[PodView]:
         """The processes as pods, also those that have no host."""
@@ -123,6 +135,12 @@ class Group:
             missing = [index for index in range(self._size) if index not in placed or index in self._due]
             found += [Seen(-1 - index, index, "", self.group, self._around.clock()) for index in missing]
         return [pod_of(one, self.plan.run, self.uid, self.plan.save_token) for one in found]
+
+    def move(self, pod: str) -> None:
+        """End the process with this uid, so that another host takes it over."""
+        for one in self._present():
+            if one.runs and pod == f"{self.uid}.{one.seen.number}":
+                one.end()
 
     def delete(self) -> None:
         """End all processes, and then be gone."""
@@ -158,7 +176,7 @@ class Group:
 
     def _ranked(self) -> list[str]:
         hosts, plan = self._around.places.hosts(), self.plan
-        return ranked(hosts, plan.avoided, plan.unpreferred, self._around.lost)
+        return ranked(hosts, self.guarded.union(plan.avoided), plan.unpreferred, self._around.lost)
 
     def _start_all(self) -> None:
         self._hosts = self._ranked()[: self._size]
@@ -189,6 +207,7 @@ class Group:
             f"HALCYON_RESTART={self._restarts}",
             f"HALCYON_RESUME_STEP={plan.resume_step}",
             f"HALCYON_RESTARTS_LEFT={plan.remaining_restarts}",
+            f"HALCYON_LEAVES_NODE={int(self._leaves_host)}",
         )
         place = ("--coordinator", self._coordinator, "--processes", str(self._size), "--process", str(index))
         command = around.places.command(host, ("env", *variables, *around.program, *place))
@@ -209,7 +228,7 @@ class Group:
         index = seen.process
         match answer(ending, alone=self._size > 1, before=self._ends[index]):
             case "replace":
-                if ending.trouble != "disrupted" and ending.exit_code != ExitCode.PREEMPTED:
+                if not is_free(ending):
                     self._ends[index] += 1
                 pause = min(_LONGEST_PAUSE_SECONDS, _PAUSE_SECONDS * 2 ** min(self._tries[index], 6))
                 self._tries[index] += 1

@@ -32,7 +32,7 @@ from halcyon_cli.hosts.rules import resumed
 from halcyon_cli.hosts.views import STATUS_KEY, document_in, run_view, settings_for, written
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.decide.record.status_writes import status_document
-from halcyon_operator.model.decision import Decision, JobSetPlan, SaveAsk
+from halcyon_operator.model.decision import Decision, GuardPlan, JobSetPlan, SaveAsk
 from halcyon_operator.model.endings import seen_endings
 from halcyon_operator.model.history import last_cause
 from halcyon_operator.model.untrusted import stamp
@@ -173,6 +173,7 @@ class Manager:
             run=self._view,
             settings=self._settings,
             jobsets=() if self._group is None else (self._group.jobset(),),
+            guards=() if self._group is None else self._group.guards(),
             pods=pods,
             endings=endings,
             replaced=replaced,
@@ -226,12 +227,21 @@ class Manager:
         return True
 
     def _carry_out(self, decision: Decision) -> None:
+        group = self._group
         for deletion in decision.delete:
-            if deletion.kind == "JobSet" and self._group is not None and deletion.uid == self._group.uid:
-                self._group.delete()
+            if group is None:
+                continue
+            if deletion.kind == "JobSet" and deletion.uid == group.uid:
+                group.delete()
+            elif deletion.kind == "JobSet":
+                group.guarded.discard(deletion.uid)
+            elif deletion.kind == "Pod":
+                group.move(deletion.uid)
         for plan in decision.create:
-            if isinstance(plan, JobSetPlan) and self._group is None and not self._leaving:
+            if isinstance(plan, JobSetPlan) and group is None and not self._leaving:
                 self._group = self._last = Group(plan, self._around)
+            elif isinstance(plan, GuardPlan) and group is not None:
+                group.guarded.add(plan.node)
         if decision.delete or decision.create:
             self._due = self._clock()
         for event in decision.events:

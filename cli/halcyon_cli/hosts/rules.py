@@ -20,15 +20,23 @@ Answer = Literal["replace", "restart", "restartCounted", "fail"]
 """Start the process alone again; all processes; all, and count it; or stop the attempt."""
 
 
+def is_free(ending: PodEnding, *, alone: bool = True) -> bool:
+    """Whether an end does not count against its process: a disruption, a notice, or, where the process may be replaced
+    alone, that it leaves its host.
+    """
+    codes = (ExitCode.PREEMPTED, ExitCode.LEAVES_NODE)[: 1 + alone]
+    return ending.trouble == "disrupted" or ending.exit_code in codes
+
+
 def answer(ending: PodEnding, *, alone: bool, before: int) -> Answer:
     """What follows from the end of a process: the failure policy of `halcyon_operator.objects.jobset`.
 
     Args:
         ending: The end, which is not a success.
         alone: Whether a process may be replaced alone: the run has several.
-        before: Ends of this process in this group that were neither a disruption nor a notice.
+        before: Ends of this process in this group that were not free (`is_free`).
     """
-    free = ending.trouble == "disrupted" or ending.exit_code == ExitCode.PREEMPTED
+    free = is_free(ending, alone=alone)
     if not alone:
         return "restart" if free else "fail" if ending.exit_code in FATAL_CODES else "restartCounted"
     if fails_job(ending):

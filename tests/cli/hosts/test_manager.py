@@ -9,9 +9,11 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from halcyon_cli.hosts.views import STATUS_KEY
 from halcyon_cli.main import app
 from halcyon_devcluster.waiting import until
 from tests.api.documents import document
+from tests.operator.builders import report
 
 FAST = 30.0
 STAYS = "cat >/dev/null; exit 42"
@@ -69,19 +72,21 @@ class Trial:
                 spec__checkpoint__root=f"file://{self.root}", **changes,
             )
         )  # fmt: skip
-        step = self.run.spec.trainer.steps
         owner = Owner(namespace=self.run.metadata.namespace, name=self.run.metadata.name)
-        epoch = Epoch(attempt=1, restart=0)
-        last = CommittedStep(
-            step=step, epoch=epoch, path=f"steps/{step:012d}.000001.n/", manifest_sha256="0" * 64, size_bytes=9,
-            time="2026-07-01T00:00:00Z",
-        )  # fmt: skip
-        (folder / "HEAD").write_bytes(encode_head(Head(owner=owner, epoch=epoch, committed=(last,))))
+        epoch, steps = Epoch(attempt=1, restart=0), self.run.spec.trainer.steps
+        for name, step in {"HEAD": steps, "HALF": steps // 2}.items():
+            last = CommittedStep(
+                step=step, epoch=epoch, path=f"steps/{step:012d}.000001.n/", manifest_sha256="0" * 64, size_bytes=9,
+                time="2026-07-01T00:00:00Z",
+            )  # fmt: skip
+            (folder / name).write_bytes(encode_head(Head(owner=owner, epoch=epoch, committed=(last,))))
         self.places = Shells(())
 
-    def manage(self, script: str, hosts: str = "ab", *, queued: bool = False, **options: Any) -> int:
+    def manage(
+        self, script: str, hosts: str = "ab", *, queued: bool = False, where: str | None = None, **options: Any
+    ) -> int:
         """The exit code of a manager."""
-        self.places = Shells(list(hosts), script=script, root=self.root, has_queue=queued)
+        self.places = Shells(list(hosts), where=where, script=script, root=self.root, has_queue=queued)
         began, real = datetime.now(UTC), time.monotonic()
 
         def clock() -> datetime:
@@ -98,6 +103,12 @@ class Trial:
     def causes(self) -> list[str | None]:
         """The causes of all ends."""
         return [entry.cause for entry in self.status.history]
+
+    @property
+    def avoided(self) -> list[str]:
+        """The hosts that the run avoids."""
+        placement = self.status.placement
+        return [] if placement is None else [one.node for one in placement.avoided]
 
     @property
     def starts(self) -> set[str]:
@@ -164,10 +175,50 @@ def test_all_start_again_when_process_0_moves_to_a_spare(trial: Trial) -> None:
 def test_a_blamed_host_is_left_out(tmp_path: Path) -> None:
     trial = Trial(tmp_path, spec__recovery={"maxRestarts": 8, "badNodes": {"blames": 2}})
     assert trial.manage(f"test $0 = a && exit 1; test $2 = 1 && {{ {STAYS}; }}; exit 80", "abc") == 80
-    placement = trial.status.placement
-    assert placement is not None
-    assert [one.node for one in placement.avoided] == ["a"]
+    assert trial.avoided == ["a"]
     assert {start.split()[0] for start in trial.starts if start.endswith(f"{trial.status.attempt} 0")} == {"b", "c"}
+
+
+def test_a_process_that_leaves_its_host_goes_on_on_a_spare_while_the_others_stay(tmp_path: Path) -> None:
+    trial = Trial(tmp_path, spec__recovery={"maxRestarts": 8, "badNodes": {"blames": 1}})
+    script = f"test $0 = b && exit {ExitCode.LEAVES_NODE}; test $0 = c && {{ touch {tmp_path}/moved; exit 0; }}; "
+    script += f"while ! test -e {tmp_path}/moved; do sleep 0.01; done; {DONE}"
+    assert trial.manage(script, "abc") == ExitCode.DONE
+    assert trial.starts == {"a 0 1 0", "b 1 1 0", "c 1 1 0"}
+    assert trial.avoided == ["b"]
+
+
+def test_the_process_of_a_slow_host_moves_to_a_spare_while_the_others_stay(tmp_path: Path) -> None:
+    straggler = {"straggler": {"action": "replace"}, "badNodes": {"blames": 1}}
+    trial = Trial(tmp_path, spec__recovery={"maxRestarts": 8, **straggler})
+    slow = report(step=5, slow={"process": 1, "step": 5, "ratio": 3.0}, run=trial.run.metadata.name).model_dump_json(
+        by_alias=True
+    )
+    with answering(slow.encode()) as port:
+        script = f"test $0 = b && {{ {STAYS}; }}; test $0 = c && {{ touch {tmp_path}/moved; exit 0; }}; "
+        script += f"cp $ROOT/../HALF $ROOT/HEAD; echo '{PORT}{port}'; while ! test -e {tmp_path}/moved; do sleep 0.01; done; {DONE}"
+        assert trial.manage(script, "abc", where="127.0.0.1:1") == ExitCode.DONE
+    assert trial.starts == {"a 0 1 0", "b 1 1 0", "c 1 1 0"}
+    assert trial.avoided[0] == "b"
+
+
+@contextmanager
+def answering(body: bytes) -> Iterator[int]:
+    """The port of a server that answers each GET with these bytes."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
 
 
 def test_a_suspended_run_and_one_whose_budget_is_over_start_nothing(tmp_path: Path) -> None:
