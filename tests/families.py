@@ -42,6 +42,7 @@ TINIEST = llama(1, 8, 8, 1, numKeyValueHeads=1)
 _FIELDS: dict[str, dict[str, Any]] = {
     "llama": _SIZES | {"numHiddenLayers": 2, "intermediateSize": 64, "hybridNorm": True, "inputEmbeddingNorm": True},
     "gpt2": {"numHiddenLayers": 2, "hiddenSize": 32, "numAttentionHeads": 4},
+    "backpack": {"numHiddenLayers": 2, "hiddenSize": 32, "numAttentionHeads": 4, "numSenses": 4},
     "qwen2": _SIZES | {"numHiddenLayers": 2},
     "qwen3": _SIZES | {"numHiddenLayers": 2},
     "mistral": _SIZES | {"numHiddenLayers": 2, "slidingWindow": 16},

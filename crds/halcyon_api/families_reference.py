@@ -8,13 +8,12 @@ from halcyon_api.spec.families.decoder import DecoderSection
 from halcyon_api.spec.model import FAMILIES
 
 COMMON: tuple[str, ...] = tuple(to_camel(name) for name in DecoderSection.model_fields if name != "family")
-"""The fields that all families but gpt2 and nanochat have."""
+"""The fields that all families but backpack, gpt2 and nanochat have."""
 
 LEFT_OUT: tuple[tuple[str, str], ...] = (
     ("ModernBERT", "an encoder: it fills in masked tokens, and a run trains decoders"),
     ("Whisper", "it reads sound, and a run reads text"),
     ("Hyena", "its long convolutions have no published models of use today"),
-    ("Backpack", "a study of word senses without later models"),
 )
 """Models that Levanter has, with the reason why Halcyon has none of them."""
 
@@ -27,7 +26,7 @@ a model's file can be read across; `nanochat` has some names of its own. Every f
 and `ropeType` of `ropeScaling`. [The reference](trainingrun.md#specmodel) describes each one. `custom` is
 [a model of your own](../guides/custom-models.md).
 
-All families but `gpt2`, `nanochat` and `custom` have the fields {", ".join(f"`{name}`" for name in COMMON)}.
+All families but `backpack`, `gpt2`, `nanochat` and `custom` have the fields {", ".join(f"`{name}`" for name in COMMON)}.
 
 | family | models | what it is | further fields |
 |---|---|---|---|
@@ -44,6 +43,9 @@ and rotary positions of every kind, in the forms of `config.json` of both `trans
 `nanochat` is compared with its original in the same way, together with three steps of its optimizer
 (`tests/trainer/models/test_nanochat.py`): `transformers` has only the form of October 2025, without value embeddings and the other later
 parts. So it has no import and no export. [nanochat](../guides/nanochat.md) says what corresponds to what.
+
+`backpack` is that of Levanter, and has the tensors of its exports. It is compared with a model in NumPy and float64
+(`tests/trainer/models/test_forward.py`), and so are the two further norms of `llama`, which Levanter has and `transformers` does not.
 
 A `config.json` with a value that Halcyon does not compute is rejected, with one exception: what `transformers` does only while it trains is
 left out. That is dropout, and the noise of Mixtral's routers.

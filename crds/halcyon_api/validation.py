@@ -161,6 +161,8 @@ def _length_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Found:
         if entry.sequence_length
     }
     longest, parts = max(lengths.values()), 2 * mesh.context
+    if mesh.context > 1 and spec.model.whole_sequences:
+        yield "spec.mesh.ici.context", f"a model of the family {spec.model.family} needs whole sequences; set 1"
     for field, length in lengths.items():
         if longest % length:
             yield (
@@ -211,6 +213,8 @@ def _dropout_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Found:
     dropout, attention = spec.trainer.dropout, spec.trainer.attention
     if dropout is None or not dropout.attention:
         return
+    if spec.model.whole_sequences:
+        yield "spec.trainer.dropout.attention", f"{spec.model.family} has no attention; take it out"
     if attention not in ("auto", "reference"):
         yield "spec.trainer.dropout.attention", f"attention {attention} drops no weights; set trainer.attention: auto"
     if mesh.context > 1:

@@ -88,6 +88,10 @@ EXPECTED: list[tuple[list[tuple[str, Any]], dict[str, Any]]] = [
         {"spec.model.numKeyValueHeads": 2, "spec.model.ropeTheta": 500_000, "spec.model.ropeScaling.factor": 8},
     ),
     (
+        [("model", {"type": "backpack", "num_senses": 4})],
+        {"spec.model.family": "backpack", "spec.model.numSenses": 4, "spec.model.hiddenSize": 768},
+    ),
+    (
         [("model", {"type": "llama", "hybrid_norm": True, "input_embedding_norm": True})],
         {"spec.model.hybridNorm": True, "spec.model.inputEmbeddingNorm": True},
     ),

@@ -16,6 +16,7 @@ from halcyon.models import CausalLM, Inputs, build_model
 from halcyon.models.parameters import Role, roles
 from halcyon.step.objectives.next_token import next_token_sums
 from halcyon_api.spec.families.apertus import ApertusSpec
+from halcyon_api.spec.families.backpack import BackpackSpec
 from halcyon_api.spec.families.deepseek import DeepseekV3Spec, Glm4MoeSpec
 from halcyon_api.spec.families.gemma import Gemma2Spec, Gemma3Spec, GemmaSpec
 from halcyon_api.spec.families.gpt2 import Gpt2Spec
@@ -43,6 +44,9 @@ TIED_LLAMA = LlamaSpec(
     rope_theta=100.0,
 )
 GPT2 = Gpt2Spec(num_hidden_layers=3, hidden_size=24, num_attention_heads=4)
+BACKPACK = BackpackSpec(
+    num_hidden_layers=2, hidden_size=24, num_attention_heads=4, num_senses=3, sense_intermediate_scale=2
+)
 NORMS: Any = {"hybrid_norm": True, "input_embedding_norm": True}
 
 
@@ -86,6 +90,7 @@ FAMILIES = {
     "gpt2": GPT2,
     "llama-options": changed(LLAMA, head_dim=10, attention_bias=True, mlp_bias=True, hidden_act="relu2", **NORMS),
     "gpt2-options": changed(GPT2, tie_word_embeddings=False, scale_attn_by_inverse_layer_idx=True),
+    "backpack": BACKPACK,
     "qwen2": Qwen2Spec(**_SIZES, use_sliding_window=True, max_window_layers=1, sliding_window=5),
     "qwen3": Qwen3Spec(**_SIZES, head_dim=6, attention_bias=True),
     "mistral": MistralSpec(**_SIZES, sliding_window=5),
@@ -142,6 +147,7 @@ _REFERENCES = {
     "tied-llama": TIED_LLAMA,
     "llama-norms": changed(TIED_LLAMA, **NORMS),
     "gpt2": GPT2,
+    "backpack": BACKPACK,
 }
 WITH_REFERENCE = pytest.mark.parametrize("spec", _REFERENCES.values(), ids=_REFERENCES)
 """The models that `tests.trainer.models.reference` computes too."""

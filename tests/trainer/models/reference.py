@@ -1,4 +1,4 @@
-"""Both architectures in NumPy and float64, written from the papers and without code of the trainer.
+"""Some architectures in NumPy and float64, written from the papers and without code of the trainer.
 
 Parameters are arrays by path, such as ``blocks/attention/query/weight``, with the shapes of the model's parameters.
 """
@@ -12,8 +12,10 @@ import jax
 import numpy as np
 from haliax import NamedArray
 
-from halcyon_api.spec.families.gpt2 import Gpt2Spec
+from halcyon_api.spec.families.backpack import BackpackSpec
+from halcyon_api.spec.families.gpt2 import Gpt2Section, Gpt2Spec
 from halcyon_api.spec.families.llama import LlamaSpec
+from halcyon_api.spec.families.section import ModelSection
 
 Parameters = Mapping[str, np.ndarray]
 
@@ -87,8 +89,12 @@ def llama_logits(p: Parameters, spec: LlamaSpec, tokens: np.ndarray, segments: n
     return rms_norm(x, p["norm/weight"], spec.rms_norm_eps) @ head
 
 
-def gpt2_logits(p: Parameters, spec: Gpt2Spec, tokens: np.ndarray, segments: np.ndarray) -> np.ndarray:
-    """Logits of one sequence: [length] tokens to [length, vocab]."""
+def gelu(x: np.ndarray) -> np.ndarray:
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def gpt2_features(p: Parameters, spec: Gpt2Section, tokens: np.ndarray, segments: np.ndarray) -> np.ndarray:
+    """Features of one sequence: [length] tokens to [length, embed]."""
     x = p["embedding/weight"][tokens] + p["positions/weight"][: len(tokens)]
     for layer in range(spec.num_hidden_layers):
         w = {path.removeprefix("blocks/"): array[layer] for path, array in p.items() if path.startswith("blocks/")}
@@ -101,21 +107,47 @@ def gpt2_logits(p: Parameters, spec: Gpt2Spec, tokens: np.ndarray, segments: np.
         output = w["attention/output/weight"].reshape(spec.hidden_size, spec.hidden_size)
         x = x + np.concatenate(heads, axis=-1) @ output + w["attention/output/bias"]
         h = layer_norm(x, w["mlp_norm/weight"], w["mlp_norm/bias"], spec.layer_norm_epsilon)
-        u = h @ w["mlp_up/weight"] + w["mlp_up/bias"]
-        u = 0.5 * u * (1 + np.tanh(np.sqrt(2 / np.pi) * (u + 0.044715 * u**3)))
+        u = gelu(h @ w["mlp_up/weight"] + w["mlp_up/bias"])
         x = x + u @ w["mlp_down/weight"] + w["mlp_down/bias"]
-    return layer_norm(x, p["norm/weight"], p["norm/bias"], spec.layer_norm_epsilon) @ p["embedding/weight"].T
+    return layer_norm(x, p["norm/weight"], p["norm/bias"], spec.layer_norm_epsilon)
 
 
-def logits(p: Parameters, spec: LlamaSpec | Gpt2Spec, tokens: np.ndarray, segments: np.ndarray) -> np.ndarray:
+def gpt2_logits(p: Parameters, spec: Gpt2Spec, tokens: np.ndarray, segments: np.ndarray) -> np.ndarray:
+    """Logits of one sequence: [length] tokens to [length, vocab]."""
+    return gpt2_features(p, spec, tokens, segments) @ p["embedding/weight"].T
+
+
+def backpack_logits(p: Parameters, spec: BackpackSpec, tokens: np.ndarray, segments: np.ndarray) -> np.ndarray:
+    """Logits of one sequence: [length] tokens to [length, vocab]."""
+    w = {path.removeprefix("senses/"): array for path, array in p.items() if path.startswith("senses/")}
+
+    def normed(x: np.ndarray, name: str) -> np.ndarray:
+        return layer_norm(x, w[f"{name}/weight"], w[f"{name}/bias"], spec.layer_norm_epsilon)
+
+    def mapped(x: np.ndarray, name: str) -> np.ndarray:
+        return np.tensordot(x, w[f"{name}/weight"], 1) + w[f"{name}/bias"]
+
+    embedded = p["embedding/weight"][tokens]
+    x = embedded + normed(embedded, "norm")
+    x = x + mapped(gelu(mapped(normed(x, "mlp_norm"), "mlp_up")), "mlp_down")
+    senses = mapped(gelu(mapped(normed(x, "output_norm"), "sense_up")), "sense_down")
+    context = gpt2_features(p, spec, tokens, segments)
+    query, key = mapped(context, "attention/query"), mapped(context, "attention/key")
+    parts = [attention(query[:, s], key[:, s], senses[:, s], segments) for s in range(spec.num_senses)]
+    return np.mean(parts, 0) @ p["embedding/weight"].T
+
+
+_BY_SECTION: dict[type, Any] = {LlamaSpec: llama_logits, Gpt2Spec: gpt2_logits, BackpackSpec: backpack_logits}
+
+
+def logits(p: Parameters, spec: ModelSection, tokens: np.ndarray, segments: np.ndarray) -> np.ndarray:
     """Logits of a batch: [batch, length] to [batch, length, vocab]."""
-    one = llama_logits if isinstance(spec, LlamaSpec) else gpt2_logits
-    return np.stack([one(p, spec, *row) for row in zip(tokens, segments, strict=True)])
+    return np.stack([_BY_SECTION[type(spec)](p, spec, *row) for row in zip(tokens, segments, strict=True)])
 
 
 def loss_sum(
     p: Parameters,
-    spec: LlamaSpec | Gpt2Spec,
+    spec: ModelSection,
     tokens: np.ndarray,
     targets: np.ndarray,
     weights: np.ndarray,

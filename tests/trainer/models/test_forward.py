@@ -40,7 +40,7 @@ def test_logits_are_those_of_the_reference(spec: ModelSection, packed: bool) -> 
         reference.parameters_of(model), spec, tokens.array, segments.array if packed else one_segment
     )
     assert ours.dtype == jnp.float32
-    np.testing.assert_allclose(ours, expected, rtol=2e-4, atol=2e-4 * np.abs(expected).max())
+    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
 @WITH_REFERENCE
@@ -65,7 +65,7 @@ def test_loss_and_every_gradient_are_those_of_the_reference(spec: ModelSection) 
         difference = (shifted(path, 1e-5 * direction) - shifted(path, -1e-5 * direction)) / 2e-5
         size = np.linalg.norm(leaf)
         assert float((leaf * direction).sum()) == pytest.approx(difference, abs=1e-3 * size + 1e-5), path
-        assert size > 1e-3 or path == "blocks/attention/key/bias", (
+        assert size > 1e-3 or path.endswith("attention/key/bias"), (
             path
         )  # softmax does not change if all scores change by the same number
 

@@ -9,6 +9,8 @@ from tests.families import llama
 LLAMA: dict[str, Any] = llama(2, 16, 24, 4, numKeyValueHeads=2)
 TIED: dict[str, Any] = LLAMA | {"tieWordEmbeddings": True}
 GPT2: dict[str, Any] = {"family": "gpt2", "numHiddenLayers": 2, "hiddenSize": 16, "numAttentionHeads": 4}
+BACKPACK: dict[str, Any] = GPT2 | {"family": "backpack", "numSenses": 4, "senseIntermediateScale": 2}
+"""Values of another size than keys, which no map follows."""
 MIXTRAL: dict[str, Any] = {
     "family": "mixtral",
     "numHiddenLayers": 2,
@@ -74,6 +76,7 @@ MODELS = {
     "gemma2": GEMMA2,
     "qwen3": QWEN3,
     "nanochat": NANOCHAT,
+    "backpack": BACKPACK,
     "mixtral": MIXTRAL,
     "gptOss": GPT_OSS,
     "deepseekV3": DEEPSEEK,
@@ -117,16 +120,16 @@ EXPERT = (
     "expert 2 x context 2 x tensor 2",
     "replica 2 x expert 2 x context 2",
 )
-FURTHER = ("olmo3", "gemma2", "qwen3", "nanochat", "gptOss", "deepseekV3", "qwen3Next")
+FURTHER = ("olmo3", "gemma2", "qwen3", "nanochat", "backpack", "gptOss", "deepseekV3", "qwen3Next")
 """Families with further parts. They are tested on few meshes."""
 
 MORE: list[Any] = [
     (model, on, *how)
     for models, meshes in (
         (("llama", "tied", "gpt2"), DENSE + CONTEXT),
-        (FURTHER[:4], ("data 2 x fsdp 2 x tensor 2", "replica 2 x tensor 2", "fsdp 2 x context 2 x tensor 2")),
+        (FURTHER[:5], ("data 2 x fsdp 2 x tensor 2", "replica 2 x tensor 2", "fsdp 2 x context 2 x tensor 2")),
         (
-            FURTHER[4:],
+            FURTHER[5:],
             ("fsdp 2 x context 2 x tensor 2", "fsdp 2 x expert 2 x context 2", "expert 2 x context 2 x tensor 2"),
         ),
         (("mixtral",), EXPERT),

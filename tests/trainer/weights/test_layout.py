@@ -16,6 +16,7 @@ from halcyon.models.published.config import ConfigReader
 from halcyon.models.published.tensors import Join, Tensor, Tensors, piece, tensor
 from halcyon.weights.layout import FileTensor, WeightLayout, leaf_shapes
 from halcyon_api.spec.families.apertus import ApertusSpec
+from halcyon_api.spec.families.backpack import BackpackSpec
 from halcyon_api.spec.families.deepseek import Glm4MoeSpec
 from halcyon_api.spec.families.gpt2 import Gpt2Spec
 from halcyon_api.spec.families.llama import LlamaSpec
@@ -33,6 +34,7 @@ TIED = LlamaSpec(
     tie_word_embeddings=True,
 )
 GPT2 = Gpt2Spec(num_hidden_layers=2, hidden_size=8, intermediate_size=6, num_attention_heads=2)
+BACKPACK = BackpackSpec(num_hidden_layers=2, hidden_size=8, intermediate_size=6, num_attention_heads=2, num_senses=2)
 APERTUS = ApertusSpec(num_hidden_layers=2, hidden_size=8, intermediate_size=6, num_attention_heads=2)
 GLM = Glm4MoeSpec(
     num_hidden_layers=2,
@@ -71,7 +73,7 @@ def whole(shape: tuple[int, ...]) -> tuple[slice, ...]:
     return tuple(slice(0, size) for size in shape)
 
 
-@pytest.mark.parametrize("spec", [LLAMA, TIED, GPT2], ids=["llama", "tied", "gpt2"])
+@pytest.mark.parametrize("spec", [LLAMA, TIED, GPT2, BACKPACK], ids=["llama", "tied", "gpt2", "backpack"])
 def test_reading_is_the_inverse_of_writing_for_every_region(spec: ModelSection) -> None:
     layout = layout_of(spec, {VOCAB: TOKENS})
     parameters = numbered(layout)
@@ -233,7 +235,24 @@ def test_a_tensor_of_another_shape_one_too_few_and_one_too_many_are_named() -> N
         layout.canonical("model.layers.0.self_attn.q_proj.bias")
 
 
-@pytest.mark.parametrize("spec", [LLAMA, TIED, GPT2], ids=["llama", "tied", "gpt2"])
+def test_backpack_has_the_tensors_of_levanter() -> None:
+    layout = layout_of(BACKPACK, {})
+    parameters = numbered(layout)
+    tensors = in_file(layout, parameters)
+    joined = [parameters[f"senses.attention.{name}.weight"].reshape(8, 8).T for name in ("query", "key")]
+    assert np.array_equal(tensors["backpack.sense_weight_net.c_attn.weight"], np.concatenate(joined))
+    down = parameters["senses.sense_down.weight"]
+    assert np.array_equal(tensors["backpack.sense_network.final_mlp.c_proj.weight"], down.reshape(32, 16))
+    assert {name.rpartition(".")[0] for name in tensors if ".h." not in name} == {
+        *(f"backpack.gpt2_model.{name}" for name in ("wte", "wpe", "ln_f")),
+        *(f"backpack.sense_network.{name}" for name in ("ln", "final_mlp.c_fc", "final_mlp.c_proj")),
+        *(f"backpack.sense_network.block.{name}" for name in ("ln_1", "ln_2", "mlp.c_fc", "mlp.c_proj")),
+        "backpack.sense_weight_net.c_attn",
+    }
+    assert layout.canonical("backpack.word_embeddings.weight") is None
+
+
+@pytest.mark.parametrize("spec", [LLAMA, TIED, GPT2, BACKPACK], ids=["llama", "tied", "gpt2", "backpack"])
 def test_a_config_says_the_same_section(spec: ModelSection) -> None:
     form = published_of_section(spec)
     written = {"architectures": list(form.architectures), **form.write(spec, POSITIONS)}

@@ -39,10 +39,12 @@ class PositionState:
     Attributes:
         features: The features of an entry, for each array that the layer keeps.
         window: Positions that a query sees, its own included. None: all earlier ones.
+        part: The part of the model. Layers of one part and window keep the same features.
     """
 
     features: tuple[tuple[Axis, ...], ...]
     window: int | None = None
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class Cache(eqx.Module):
         """An empty cache.
 
         Args:
-            layers: What each layer keeps, in order. Layers with the same window keep the same features.
+            layers: What each layer keeps, in order.
             rows: Sequences.
             length: Most tokens of a sequence.
             dtype: Type of the entries: the compute type.
@@ -129,7 +131,7 @@ class Cache(eqx.Module):
                     jnp.zeros((count, rows, *shape), jnp.float32 if wide else dtype) for shape, wide in like.shapes
                 )
                 return Group(arrays, 0, False)
-            paged = name == _ALL
+            paged = name.startswith(_ALL)
             entries = of_row * page if paged else min(like.window or length, length)
             outer = (count, shared, page) if paged else (count, rows, entries)
             outer_axes = tuple(Axis(f"cache_{number}", size) for number, size in enumerate(outer))
@@ -236,11 +238,11 @@ _ALL, _FIXED = "all", "fixed"
 
 def group_name(layer: PositionState | FixedState, length: int) -> str:
     """The name of a layer's group in a cache with rows of at most `length` tokens."""
-    return _FIXED if isinstance(layer, FixedState) else _window_name(layer.window, length)
+    return _FIXED if isinstance(layer, FixedState) else _window_name(layer.window, length, layer.part)
 
 
-def _window_name(window: int | None, length: int) -> str:
-    return _ALL if window is None or window >= length else f"window {window}"
+def _window_name(window: int | None, length: int, part: str) -> str:
+    return (_ALL if window is None or window >= length else f"window {window}") + part
 
 
 @runtime_checkable
@@ -304,11 +306,14 @@ class Memory:
         layers: The carry of the scan.
         window: The window of the layer's attention. None: no window.
         fixed: Whether the layer has a fixed state.
+        part: See `PositionState`.
     """
 
-    def __init__(self, cache: Cache, layers: Layers, window: int | None = None, *, fixed: bool = False) -> None:
+    def __init__(
+        self, cache: Cache, layers: Layers, window: int | None = None, *, fixed: bool = False, part: str = ""
+    ) -> None:
         self._cache, self._window = cache, window
-        self._name = _FIXED if fixed else _window_name(window, cache.length)
+        self._name = _FIXED if fixed else _window_name(window, cache.length, part)
         self._layer = layers.following[self._name]
         following = {**layers.following, self._name: self._layer + 1}
         self.layers = Layers(layers.groups, following)

@@ -101,17 +101,22 @@ def with_sites(model: Model, rates: DropoutSpec, seeds: jax.Array) -> Model:
     def site(rate: float, name: str, stacked: tuple[Axis, ...] = ()) -> Dropout:
         return Dropout(rate, site_seeds(seeds, name, stacked))
 
-    def in_stack(path: Any, node: Any) -> Any:
-        if not isinstance(node, Stack):
-            return node
-        name, block = dotted(path), node.stacked
+    def in_block(name: str, block: Any, stacked: tuple[Axis, ...]) -> Any:
         if rates.residual:
-            sites = tuple(site(rates.residual, f"{name}.{part}", (node.layers,)) for part in ("attention", "mlp"))
+            sites = tuple(site(rates.residual, f"{name}.{part}", stacked) for part in ("attention", "mlp"))
             block = dataclasses.replace(block, sites=sites)
         if rates.attention and isinstance(block.attention, WithSites):  # a gated delta net has no weights of keys
-            scores = (site(rates.attention, f"{name}.scores", (node.layers,)),)
+            scores = (site(rates.attention, f"{name}.scores", stacked),)
             block = dataclasses.replace(block, attention=dataclasses.replace(block.attention, sites=scores))
-        return dataclasses.replace(node, stacked=block)
+        return block
 
-    found: Any = jax.tree_util.tree_map_with_path(in_stack, model, is_leaf=lambda node: isinstance(node, Stack))
+    def is_place(node: Any) -> bool:
+        return isinstance(node, Stack) or (isinstance(node, WithSites) and node is not model)
+
+    def one(path: Any, node: Any) -> Any:
+        if isinstance(node, Stack):
+            return dataclasses.replace(node, stacked=in_block(dotted(path), node.stacked, (node.layers,)))
+        return in_block(dotted(path), node, ()) if is_place(node) else node
+
+    found: Any = jax.tree_util.tree_map_with_path(one, model, is_leaf=is_place)
     return dataclasses.replace(found, sites=(site(rates.embedding, "embedding"),)) if rates.embedding else found

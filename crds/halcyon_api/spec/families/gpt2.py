@@ -1,4 +1,4 @@
-"""The family ``gpt2``: GPT-2."""
+"""The family ``gpt2``: GPT-2, and what the families with a similar decoder share."""
 
 from typing import ClassVar, Literal
 
@@ -9,31 +9,37 @@ from halcyon_api.spec.families.section import AttentionNeeds, Count, HiddenAct, 
 from halcyon_api.spec.model_shape import ModelShape, Split
 
 
-class Gpt2Spec(ModelSection):
-    """A GPT-2 decoder (Radford et al. 2019): LayerNorm, learned positions, GELU, tied embeddings."""
+class LearnedPositionsSection(ModelSection):
+    """A decoder with LayerNorm, learned positions, an MLP without a gate, and biases."""
 
-    family: Literal["gpt2"] = "gpt2"
     num_hidden_layers: Count = 12
     """Transformer blocks."""
     hidden_size: Width = 768
     """Width of the residual stream."""
     intermediate_size: Width | None = None
     """Width of the MLP. Default: four times `hiddenSize`."""
-    num_attention_heads: Count = 12
-    """Query heads."""
     layer_norm_epsilon: PositiveFloat = 1e-5
     """Added to the variance in LayerNorm."""
     hidden_act: HiddenAct = "gelu_new"
+    initializer_range: PositiveFloat = 0.02
+    """Standard deviation of the normal initialisation."""
+
+    @property
+    def mlp_size(self) -> int:
+        """Width of the MLP, with the default filled in."""
+        return self.intermediate_size if self.intermediate_size is not None else 4 * self.hidden_size
+
+
+class Gpt2Section(LearnedPositionsSection):
+    """A decoder whose blocks are those of GPT-2."""
+
+    num_attention_heads: Count = 12
+    """Query heads."""
     scale_attn_weights: bool = True
     """Divide the scores of attention by the square root of a head's features."""
     scale_attn_by_inverse_layer_idx: bool = False
     """Divide the scores of attention by the layer's number, counted from 1."""
-    tie_word_embeddings: bool = True
-    """Use the token embedding as the output head."""
-    initializer_range: PositiveFloat = 0.02
-    """Standard deviation of the normal initialisation."""
 
-    published: ClassVar = "GPT-2 124M to 1.5B"
     rules: ClassVar = (
         Rule(
             "self.hiddenSize % self.numAttentionHeads == 0",
@@ -43,11 +49,6 @@ class Gpt2Spec(ModelSection):
             shows("hiddenSize", "numAttentionHeads"),
         ),
     )
-
-    @property
-    def mlp_size(self) -> int:
-        """Width of the MLP, with the default filled in."""
-        return self.intermediate_size if self.intermediate_size is not None else 4 * self.hidden_size
 
     @property
     def head_size(self) -> int:
@@ -65,7 +66,7 @@ class Gpt2Spec(ModelSection):
         products = 4 * width * width + 2 * width * mlp
         biases, norms = 5 * width + mlp, 2 * (2 * width)
         block = products + biases + norms
-        tables = (1 if self.tie_word_embeddings else 2) * vocabulary + positions
+        tables = (1 if getattr(self, "tie_word_embeddings", True) else 2) * vocabulary + positions
         return ModelShape(
             width=width,
             blocks=self.num_hidden_layers,
@@ -79,3 +80,13 @@ class Gpt2Spec(ModelSection):
                 Split("heads", "numAttentionHeads", self.num_attention_heads),
             ),
         )
+
+
+class Gpt2Spec(Gpt2Section):
+    """A GPT-2 decoder (Radford et al. 2019): LayerNorm, learned positions, GELU, tied embeddings."""
+
+    family: Literal["gpt2"] = "gpt2"
+    tie_word_embeddings: bool = True
+    """Use the token embedding as the output head."""
+
+    published: ClassVar = "GPT-2 124M to 1.5B"

@@ -117,6 +117,8 @@ class ModelSection(RuledModel):
 
     published: ClassVar[str]
     """The published models of the family."""
+    whole_sequences: ClassVar[bool] = False
+    """Whether each device needs whole sequences, and there are no weights of keys."""
 
     @model_serializer(mode="wrap")
     def _with_family(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Self
 
 import equinox as eqx
 import jax
@@ -27,8 +27,8 @@ from halcyon.models.model import Inputs, Outputs
 from halcyon.models.parameters import Role
 from halcyon.models.partition import divided
 from halcyon.models.parts.embedding import Embedding
-from halcyon.models.parts.linear import Linear
-from halcyon.models.parts.masks import Mask, causal
+from halcyon.models.parts.linear import InitLinear, Linear
+from halcyon.models.parts.masks import causal
 from halcyon.models.parts.mlp import activated
 from halcyon.models.parts.norm import LayerNorm
 from halcyon.models.parts.self_attention import SelfAttention
@@ -37,24 +37,51 @@ from halcyon.models.published import ConfigReader, PublishedModel, Tensor, Tenso
 from halcyon.models.published.decoder_config import REQUIRED, read_keys, write_keys
 from halcyon.models.published.tensors import Join, piece, tensor
 from halcyon.models.stack import Stack
-from halcyon_api.spec.families.gpt2 import Gpt2Spec
+from halcyon_api.spec.families.gpt2 import Gpt2Section, Gpt2Spec, LearnedPositionsSection
 from halcyon_api.spec.families.section import Activation
+
+InitMixer = Callable[[Axis, Axis, jnp.dtype, InitLinear, InitLinear, Iterator[PRNGKeyArray]], Any]
+"""Makes what mixes the positions in all blocks, from the axes of features and layers, the type, and what makes a linear
+map, and one into the residual stream."""
+
+
+def _self_attention(
+    spec: Gpt2Section,
+    embed: Axis,
+    layers: Axis,
+    dtype: jnp.dtype,
+    linear: InitLinear,
+    into_stream: InitLinear,
+    keys: Iterator[PRNGKeyArray],
+) -> SelfAttention:
+    del layers, dtype, keys
+    heads, head_size = Axis(axes.HEADS, spec.num_attention_heads), Axis(axes.HEAD_SIZE, spec.head_size)
+    scale = None if spec.scale_attn_weights else 1.0
+    return SelfAttention.init(embed, (heads,), (), head_size, linear, into_stream, scale=scale)
 
 
 class Gpt2Block(WithSites):
     """Attention and MLP, each added to the residual stream."""
 
     attention_norm: LayerNorm
-    attention: SelfAttention
+    attention: Any
+    """`SelfAttention`, or another module with the same call."""
     mlp_norm: LayerNorm
     mlp_up: Linear
     mlp_down: Linear
     activation: Activation = eqx.field(static=True)
 
     @staticmethod
-    def init(spec: Gpt2Spec, embed: Axis, layers: Axis, dtype: jnp.dtype, *, keys: Iterator[PRNGKeyArray]) -> Gpt2Block:
+    def init(
+        spec: LearnedPositionsSection,
+        embed: Axis,
+        layers: Axis,
+        dtype: jnp.dtype,
+        *,
+        mixer: InitMixer,
+        keys: Iterator[PRNGKeyArray],
+    ) -> Gpt2Block:
         """All blocks at once: every parameter has the axis ``layers`` in front."""
-        heads, head_size = Axis(axes.HEADS, spec.num_attention_heads), Axis(axes.HEAD_SIZE, spec.head_size)
         mlp = Axis(axes.MLP, spec.mlp_size)
         norm = functools.partial(LayerNorm.init, embed, stacked=(layers,), epsilon=spec.layer_norm_epsilon, dtype=dtype)
 
@@ -65,16 +92,14 @@ class Gpt2Block(WithSites):
         into_stream = functools.partial(linear, std=spec.initializer_range / math.sqrt(2 * spec.num_hidden_layers))
         return Gpt2Block(
             attention_norm=norm(),
-            attention=SelfAttention.init(
-                embed, (heads,), (), head_size, linear, into_stream, scale=None if spec.scale_attn_weights else 1.0
-            ),
+            attention=mixer(embed, layers, dtype, linear, into_stream, keys),
             mlp_norm=norm(),
             mlp_up=linear((embed,), (mlp,)),
             mlp_down=into_stream((mlp,), (embed,)),
             activation=spec.hidden_act,
         )
 
-    def __call__(self, x: NamedArray, mask: Mask, factor: jax.Array | None, memory: Memory | None = None) -> NamedArray:
+    def __call__(self, x: NamedArray, mask: Any, factor: jax.Array | None, memory: Memory | None = None) -> NamedArray:
         """(..., position, embed) to the same axes. `factor` multiplies the scores."""
         x = x + self.at_site(0, self.attention(self.attention_norm(x), mask, factor=factor, memory=memory))
         return divided(x + self.at_site(1, self.mlp_down(activated(self.activation, self.mlp_up(self.mlp_norm(x))))))
@@ -91,29 +116,49 @@ class Gpt2(TokenDecoder):
     by_layer: bool = eqx.field(static=True)
     """Whether the scores of a layer are divided by its number."""
 
-    @staticmethod
-    def init(spec: Gpt2Spec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Gpt2:
+    @classmethod
+    def init(
+        cls,
+        spec: Any,
+        vocab: Axis,
+        max_position: Axis,
+        dtype: jnp.dtype,
+        *,
+        key: PRNGKeyArray,
+        mixer: InitMixer | None = None,
+        **further: Any,
+    ) -> Self:
         """Random parameters: normal with `initializer_range`, smaller for projections into the residual stream; biases
         0, norms 1.
+
+        Args:
+            spec: The section: a `Gpt2Section`, or another one with `mixer`.
+            vocab: See `halcyon.models.build_model`.
+            max_position: See there.
+            dtype: See there.
+            key: See there.
+            mixer: Makes what mixes the positions. None: self-attention.
+            further: Further fields of the class.
         """
         embed, layers, std = (
             Axis(axes.EMBED, spec.hidden_size),
             Axis(axes.LAYERS, spec.num_hidden_layers),
             spec.initializer_range,
         )
-        keys = iter(jax.random.split(key, 9))
-        return Gpt2(
+        keys, mixer = iter(jax.random.split(key, 9)), mixer or functools.partial(_self_attention, spec)
+        return cls(
             embedding=Embedding.init(vocab, embed, std=std, dtype=dtype, key=next(keys)),
             positions=Embedding.init(max_position, embed, std=std, dtype=dtype, key=next(keys)),
-            blocks=Stack(layers, Gpt2Block.init(spec, embed, layers, dtype, keys=keys)),
+            blocks=Stack(layers, Gpt2Block.init(spec, embed, layers, dtype, mixer=mixer, keys=keys)),
             norm=LayerNorm.init(embed, epsilon=spec.layer_norm_epsilon, dtype=dtype),
             untied_head=None
-            if spec.tie_word_embeddings
+            if getattr(spec, "tie_word_embeddings", True)
             else Linear.init((embed,), (vocab,), std=std, dtype=dtype, role=Role.HEAD, key=next(keys)),
-            by_layer=spec.scale_attn_by_inverse_layer_idx,
+            by_layer=getattr(spec, "scale_attn_by_inverse_layer_idx", False),
             vocab=vocab,
             max_position=max_position,
             embed=embed,
+            **further,
         )
 
     @property
@@ -126,7 +171,13 @@ class Gpt2(TokenDecoder):
     ) -> Outputs:
         """See `TokenDecoder.__call__`."""
         inputs = inputs if cache is None else cache.placed(inputs)
-        mask, dtype = causal(inputs.segments), jnp.dtype(compute_dtype)
+        x, layers = self._trunk(inputs, causal(inputs.segments), cache, jnp.dtype(compute_dtype))
+        return Outputs(x, None if cache is None or layers is None else layers.closed(cache, inputs.tokens))
+
+    def _trunk(
+        self, inputs: Inputs, mask: Any, cache: Cache | None, dtype: jnp.dtype
+    ) -> tuple[NamedArray, Layers | None]:
+        """The features after the last norm, and the cache after the last block; `mask` is what mixers take."""
         position = self._position_axis(inputs.tokens)
         if inputs.positions is None:
             learned = self.positions.weight.slice(self.max_position, position)
@@ -144,40 +195,14 @@ class Gpt2(TokenDecoder):
         factors = 1 / (1 + jnp.arange(self.blocks.layers.size, dtype=jnp.float32)) if self.by_layer else None
         start = (x, None if cache is None else Layers.of(cache))
         (x, layers), _ = self.blocks.scan(step, start, factors)
-        return Outputs(self.norm(x), None if cache is None else layers.closed(cache, inputs.tokens))
+        return self.norm(x), layers
 
 
 def tensors(spec: Gpt2Spec) -> Tensors:
-    """The tensors of ``GPT2LMHeadModel``. Its matrices are [in, out], and queries, keys and values share one tensor."""
+    """The tensors of ``GPT2LMHeadModel``."""
     head = [] if spec.tie_word_embeddings else [tensor("lm_head.weight", "untied_head.weight", axes.VOCAB, axes.EMBED)]
-    layer, block, heads = "transformer.h.{layers}", "blocks.stacked", (axes.HEADS, axes.HEAD_SIZE)
-    fused = [f"{block}.attention.{name}" for name in ("query", "key", "value")]
-
-    def both(name: str, path: str, *dimensions: str | tuple[str, ...]) -> list[Tensor]:
-        """The weight and the bias of a map or a norm."""
-        return [
-            tensor(f"{name}.weight", f"{path}.weight", *dimensions),
-            tensor(f"{name}.bias", f"{path}.bias", dimensions[-1]),
-        ]
-
     return Tensors(
-        (
-            tensor("transformer.wte.weight", "embedding.weight", axes.VOCAB, axes.EMBED),
-            tensor("transformer.wpe.weight", "positions.weight", axes.POSITION, axes.EMBED),
-            *both("transformer.ln_f", "norm", axes.EMBED),
-            *both(f"{layer}.ln_1", f"{block}.attention_norm", axes.EMBED),
-            Tensor(
-                f"{layer}.attn.c_attn.weight",
-                tuple(piece(f"{path}.weight", axes.EMBED, heads) for path in fused),
-                Join(1),
-            ),
-            Tensor(f"{layer}.attn.c_attn.bias", tuple(piece(f"{path}.bias", heads) for path in fused), Join(0)),
-            *both(f"{layer}.attn.c_proj", f"{block}.attention.output", heads, axes.EMBED),
-            *both(f"{layer}.ln_2", f"{block}.mlp_norm", axes.EMBED),
-            *both(f"{layer}.mlp.c_fc", f"{block}.mlp_up", axes.EMBED, axes.MLP),
-            *both(f"{layer}.mlp.c_proj", f"{block}.mlp_down", axes.MLP, axes.EMBED),
-            *head,
-        ),
+        (*trunk_tensors("transformer"), *head),
         ignored=(
             r"(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)",
             *((r"lm_head\.weight",) if spec.tie_word_embeddings else ()),
@@ -186,7 +211,38 @@ def tensors(spec: Gpt2Spec) -> Tensors:
     )
 
 
-_DEFAULTS = {
+def trunk_tensors(name: str) -> list[Tensor]:
+    """The tensors of a GPT-2 below `name`. Its matrices are [in, out], and queries, keys and values share one
+    tensor."""
+    layer, block, heads = f"{name}.h.{{layers}}", "blocks.stacked", (axes.HEADS, axes.HEAD_SIZE)
+    fused = [f"{block}.attention.{part}" for part in ("query", "key", "value")]
+    return [
+        tensor(f"{name}.wte.weight", "embedding.weight", axes.VOCAB, axes.EMBED),
+        tensor(f"{name}.wpe.weight", "positions.weight", axes.POSITION, axes.EMBED),
+        *with_bias(f"{name}.ln_f", "norm", axes.EMBED),
+        *with_bias(f"{layer}.ln_1", f"{block}.attention_norm", axes.EMBED),
+        Tensor(
+            f"{layer}.attn.c_attn.weight",
+            tuple(piece(f"{path}.weight", axes.EMBED, heads) for path in fused),
+            Join(1),
+        ),
+        Tensor(f"{layer}.attn.c_attn.bias", tuple(piece(f"{path}.bias", heads) for path in fused), Join(0)),
+        *with_bias(f"{layer}.attn.c_proj", f"{block}.attention.output", heads, axes.EMBED),
+        *with_bias(f"{layer}.ln_2", f"{block}.mlp_norm", axes.EMBED),
+        *with_bias(f"{layer}.mlp.c_fc", f"{block}.mlp_up", axes.EMBED, axes.MLP),
+        *with_bias(f"{layer}.mlp.c_proj", f"{block}.mlp_down", axes.MLP, axes.EMBED),
+    ]
+
+
+def with_bias(name: str, path: str, *dimensions: str | tuple[str, ...]) -> list[Tensor]:
+    """The weight and the bias of a map or a norm."""
+    return [
+        tensor(f"{name}.weight", f"{path}.weight", *dimensions),
+        tensor(f"{name}.bias", f"{path}.bias", dimensions[-1]),
+    ]
+
+
+DEFAULTS = {
     "n_layer": REQUIRED,
     "n_embd": REQUIRED,
     "n_head": REQUIRED,
@@ -197,24 +253,24 @@ _DEFAULTS = {
     "tie_word_embeddings": True,
     "initializer_range": 0.02,
 }
-_NAMES = {
+NAMES = {
     "n_layer": "num_hidden_layers",
     "n_embd": "hidden_size",
     "n_head": "num_attention_heads",
     "activation_function": "hidden_act",
 }
-_CONSTANTS = {"reorder_and_upcast_attn": False, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+CONSTANTS = {"reorder_and_upcast_attn": False, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 
 
 def _read(config: ConfigReader) -> Gpt2Spec:
     config.only("add_cross_attention", False)
-    fields = read_keys(config, _DEFAULTS, _NAMES)
+    fields = read_keys(config, DEFAULTS, NAMES)
     return Gpt2Spec(**fields, intermediate_size=config.integer("n_inner", 4 * fields["hidden_size"]))
 
 
 def _write(spec: Gpt2Spec, positions: int) -> dict[str, Any]:
     sizes = {"n_inner": spec.mlp_size, "n_positions": positions, "n_ctx": positions}
-    return {**write_keys(spec, _DEFAULTS, _NAMES), **sizes, **_CONSTANTS}
+    return {**write_keys(spec, DEFAULTS, NAMES), **sizes, **CONSTANTS}
 
 
 _FORM = PublishedModel("gpt2", ("GPT2LMHeadModel",), tensors, _read, _write, positions="n_positions")

@@ -19,6 +19,7 @@ _MARKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("num_local_experts", ("mixtral", "gpt_oss")),
     ("num_experts", ("qwen3_moe", "qwen3_5_moe_text", "qwen3_next")),
     ("final_logit_softcapping", ("gemma2",)),
+    ("num_senses", ("backpack-gpt2",)),
     ("n_embd", ("gpt2",)),
     ("sliding_window", ("mistral", "qwen2", "qwen3", "gemma3_text", "olmo3")),
 )

@@ -28,7 +28,7 @@ class CausalConvolution(eqx.Module):
     """``activation(sum over w of weight[taps - 1 - w] * x[position - w])``, within each segment."""
 
     taps: Axis = eqx.field(static=True)
-    activation: Activation = eqx.field(static=True)
+    activation: Activation | None = eqx.field(static=True)
     weight: NamedArray = parameter(Role.CONVOLUTION, inputs="taps")
 
     def __call__(self, x: NamedArray, segments: NamedArray | None = None) -> NamedArray:
@@ -50,7 +50,7 @@ class CausalConvolution(eqx.Module):
                 ):  # 0 before the first position is masked by the shifted zeros of `x`
                     term = jnp.where(segments == later(segments, distance, at), term, 0.0)
                 total = total + term
-            return activate(self.activation, total).astype(x.dtype)
+            return (total if self.activation is None else activate(self.activation, total)).astype(x.dtype)
 
         weight = expanded(self.weight.astype(jnp.float32), (*names, TAPS))
         return with_array(
