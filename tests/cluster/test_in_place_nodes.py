@@ -1,5 +1,5 @@
-"""A node stops answering, its pod is replaced alone, and the node comes back with its old processes alive: they join
-nobody, and commit nothing.
+"""A node stops answering. Its pod is replaced alone, and the node comes back with its old processes alive: they join
+nobody, and commit nothing. Or nobody says that its processes have ended, and all pods are replaced.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from halcyon_api.names import AGENT_PORT
 from halcyon_demo.training import RESOURCE
 from halcyon_devcluster.containerd import Task
 from halcyon_devcluster.waiting import until
-from tests.cluster.in_place import Faults, document
+from tests.cluster.in_place import SOME_STEPS, Faults, document
 from tests.cluster.test_corruption import second_node, spread
 from tests.cluster.whole_path import WholePath
 
-pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.variant, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.variant, pytest.mark.timeout(1800)]
 NAME = "lost-node"
+JOIN_SECONDS = 600
+"""For so long the others wait for a lost process."""
 SHUT_DOWN = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
 """The taint with which the owner of a cluster says that the processes of a node have ended. Here they have not."""
 
@@ -88,3 +90,33 @@ def test_a_node_that_comes_back_after_its_pod_was_replaced_disturbs_nobody(path:
             faults.compare()
     finally:
         kubectl("delete", RESOURCE, NAME, "--namespace", where, "--ignore-not-found", "--wait=false")
+
+
+def test_all_pods_are_replaced_after_a_node_was_silent_for_too_long(path: WholePath) -> None:
+    training, kubectl, where = path.training_of(document(path, "silent-node")), path.devcluster.kubectl, path.place.runs
+    try:
+        with second_node(path) as worker, ExitStack() as silence:
+            nodes = spread(path, training, worker, 2)
+            (lost,) = (number for number, node in nodes.items() if node == worker.name)
+            training.wait_for_step(1)
+            faults = Faults(path, training)
+            training.wait_for_step(SOME_STEPS)
+            pods, pod = faults.pods(), training.running_pod(lost).name
+            address = kubectl("get", "pod", pod, "--namespace", where, "--output=jsonpath={.status.podIP}")
+            silence.enter_context(worker.cut_off(address))
+            silence.enter_context(worker.kubelet_frozen())
+            until(
+                lambda: faults.pods().get(1 - lost) != pods[1 - lost],
+                timeout_seconds=JOIN_SECONDS + 120,
+                failure=lambda: str(faults.status),
+            )
+            steps = training.step()
+            silence.close()
+            training.wait_for_step(steps + SOME_STEPS)
+            now, status = faults.pods(), faults.history(2)
+            assert not set(pods.values()) & set(now.values())
+            assert (status.attempt, status.job_set_restarts, status.job_set_restarts_counted) == (1, 1, 0)
+            assert status.failures_without_checkpoint == 0, "the run did not fail"
+            faults.compare()
+    finally:
+        kubectl("delete", RESOURCE, training.name, "--namespace", where, "--ignore-not-found", "--wait=false")

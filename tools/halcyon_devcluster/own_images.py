@@ -3,6 +3,7 @@
 Equal tags therefore mean equal bytes, and an image whose name a node already has is not loaded again.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def make(image: OwnImage, binaries: Binaries, images: Path) -> tuple[str, Path]:
     if not path.is_file():
         images.mkdir(parents=True, exist_ok=True)
         _, arch = host_platform()
-        temporary = path.with_suffix(f".{arch}.partial")
+        temporary = path.with_suffix(f".{arch}.{os.getpid()}.partial")  # two processes may make it at once
         temporary.write_bytes(archive(ScratchImage(name, folder / image.program, image.target, arch)))
         temporary.rename(path)
     return name, path

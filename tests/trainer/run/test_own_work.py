@@ -99,7 +99,8 @@ def slowed(pid: int) -> Iterator[None]:
             (quota / "cgroup.procs").write_text(str(pid))
             yield
         finally:
-            (quota.parent / "cgroup.procs").write_text(str(pid))
+            with contextlib.suppress(ProcessLookupError):
+                (quota.parent / "cgroup.procs").write_text(str(pid))
             quota.rmdir()
         return
 
