@@ -17,6 +17,7 @@ from tests.operator.builders import at, observed, run, settings_of
 
 NOW = at(100)
 FAST = {"type": "h100", "topology": "2x8", "network": "gpuDirect"}
+OTHER = {"accelerator": FAST}
 
 
 def condition(decision: Any, kind: str) -> tuple[str, str, str]:
@@ -24,11 +25,19 @@ def condition(decision: Any, kind: str) -> tuple[str, str, str]:
     return found.status, found.reason, found.message
 
 
-def test_node_directories_need_the_permission_of_the_operators_owner() -> None:
-    seen = observed(run(accelerator=FAST, trainer__batchSize=16))
+@pytest.mark.parametrize(
+    ("field", "hardware"),
+    [
+        ("spec.accelerator", {"accelerator": FAST}),
+        ("spec.place.otherwise[1].accelerator", {"place": {"otherwise": [{"accelerator": {"type": "cpu"}}, OTHER]}}),
+    ],
+)
+def test_node_directories_need_the_permission_of_the_operators_owner(field: str, hardware: dict[str, Any]) -> None:
+    seen = observed(run(**hardware, trainer__batchSize=16))
     refused = reconcile(seen, NOW)
     assert refused.create == ()
     assert condition(refused, "Stalled")[:2] == ("True", "InvalidSpec")
+    assert condition(refused, "Stalled")[2].startswith(f"{field}.network: gpuDirect gives pods")
     assert "set gpuDirect.allowed in the chart" in condition(refused, "Stalled")[2]
     allowed = reconcile(replace(seen, settings=settings_of(gpuDirect={"allowed": True})), NOW)
     assert allowed.status is not None

@@ -212,6 +212,13 @@ class Hardware(RuledModel):
     fabric: FabricName | None = None
     """Network of the GPUs in a cluster that is not GKE's: a built-in one of docs/hardware.md, such as `eks-p5`, or one
     of the operator's owner."""
+    network: Literal["standard", "gpuDirect"] = "standard"
+    """Network between GPUs of several hosts: `standard` (the pod's network, under the restricted security profile) or
+    `gpuDirect` (the machine's fast fabric; needs directories of the node and, for h100 and h100-mega, a sidecar that
+    runs as root; the operator's settings must allow it)."""
+    compute_domain: ObjectName | None = None
+    """gb200 and gb300: name of the ResourceClaimTemplate of a ComputeDomain in the namespace, so that NVLink connects
+    the hosts."""
     price_per_chip_hour: Annotated[float, Field(ge=0, le=100_000)] | None = None
     """Price of a chip hour."""
 
@@ -224,13 +231,6 @@ class Hardware(RuledModel):
 class AcceleratorSpec(Hardware):
     """The hardware of the run: identical slices of one topology and one accelerator type."""
 
-    network: Literal["standard", "gpuDirect"] = "standard"
-    """Network between GPUs of several hosts: `standard` (the pod's network, under the restricted security profile) or
-    `gpuDirect` (the machine's fast fabric; needs directories of the node and, for h100 and h100-mega, a sidecar that
-    runs as root; the operator's settings must allow it)."""
-    compute_domain: ObjectName | None = None
-    """gb200 and gb300: name of the ResourceClaimTemplate of a ComputeDomain in the namespace, so that NVLink connects
-    the hosts."""
     host_resources: HostResources = Field(default_factory=HostResources)
     """CPU and memory of each host's trainer container."""
 

@@ -13,8 +13,14 @@ def permitted(run: RunView, settings: Settings) -> RunView:
     """The run; without its spec, and with the reason, if this installation does not allow the spec."""
     if run.spec is None:
         return run
-    refusal = _forbidden(run.spec, settings)
-    return run if refusal is None else replace(run, spec=None, problems=(refusal,))
+    refusals = [_forbidden(spec, settings) for spec in run.rows or (run.spec,)]
+    row = next((row for row, refusal in enumerate(refusals) if refusal is not None), None)
+    if row is None:
+        return run
+    refusal = str(refusals[row])
+    if row > 0:
+        refusal = refusal.replace("spec.accelerator", f"spec.place.otherwise[{row - 1}].accelerator", 1)
+    return replace(run, spec=None, problems=(refusal,))
 
 
 def _forbidden(spec: TrainingRunSpec, settings: Settings) -> str | None:
