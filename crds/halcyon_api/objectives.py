@@ -57,6 +57,8 @@ def _per_token(spec: TrainingRunSpec) -> bool:
 def _source_problems(spec: TrainingRunSpec, source: DataSourceSpec) -> Iterator[tuple[str, str]]:
     field, form = f"spec.data.sources[{source.name}].format", source.format
     objective = spec.objective
+    if spec.model.family == "whisper":
+        yield field, f"the family whisper hears a sound with each text, and {form.kind} has none; take another family"
     if objective.preference is not None:
         if form.preference is None:
             yield (

@@ -23,7 +23,14 @@ def new_model(kind: str, settings: Mapping[str, Any]) -> Any:
     """A model in float32, of a configuration whose entries are those of config.json."""
     config = transformers.AutoConfig.for_model(kind, **json.loads(json.dumps(settings)))
     config._attn_implementation = config._experts_implementation = "eager"
-    return transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").to(torch.float32).eval()
+    found = transformers.AutoModelForSpeechSeq2Seq if config.is_encoder_decoder else transformers.AutoModelForCausalLM
+    return found.from_config(config, attn_implementation="eager").to(torch.float32).eval()
+
+
+def sounds(config: Any) -> np.ndarray:
+    """A sound for each row of a model that hears: float32 [row, mel, frame]."""
+    frames = 2 * config.max_source_positions
+    return np.random.default_rng(3).standard_normal((len(DOCUMENTS), config.num_mel_bins, frames)).astype(np.float32)
 
 
 def weights_of(model: Any) -> dict[str, torch.Tensor]:
@@ -61,11 +68,27 @@ def _random(name: str, shape: tuple[int, ...], noise: np.random.Generator, offse
     return drawn * (0.2 if name.endswith("bias") else 0.3)
 
 
+def greedy(model: Any, tokens: np.ndarray) -> np.ndarray:
+    """The tokens with the greatest logits, after the first two of each row: int32 [row, position]."""
+    found = torch.from_numpy(tokens[:, :2].astype(np.int64))
+    while found.shape[1] < tokens.shape[1]:
+        logits = model(input_features=torch.from_numpy(sounds(model.config)), decoder_input_ids=found).logits
+        found = torch.cat((found, logits[:, -1:].argmax(-1)), 1)
+    return found[:, 2:].numpy().astype(np.int32)
+
+
 def outputs(model: Any, tokens: np.ndarray) -> Iterator[tuple[int, int, slice, torch.Tensor]]:
     """Row, number, positions and logits of each document.
 
-    Each is computed alone, so they depend on no mask of segments.
+    Each is computed alone, so they depend on no mask of segments. A row with a sound is one document.
     """
+    if model.config.is_encoder_decoder:
+        for row, lengths in enumerate(DOCUMENTS):
+            part = slice(0, sum(lengths))
+            ids = torch.from_numpy(tokens[row, part].astype(np.int64))[None]
+            sound = torch.from_numpy(sounds(model.config)[row])[None]
+            yield row, 1, part, model(input_features=sound, decoder_input_ids=ids, use_cache=False).logits[0]
+        return
     for row, lengths in enumerate(DOCUMENTS):
         start = 0
         for number, length in enumerate(lengths, 1):

@@ -33,7 +33,7 @@ TOLERANCE = 2e-5
 """Largest error, as a part of the largest value of the array."""
 ONE_OF_EACH_PART = (
     *("llama-yarn-biases", "gpt2-untied", "qwen3-window-tied", "gemma2", "olmo3"),
-    *("gpt-oss", "deepseek-v3", "apertus", "qwen3-next"),
+    *("gpt-oss", "deepseek-v3", "apertus", "qwen3-next", "whisper"),
 )
 """Together they have every part that a family has. The others are further cases."""
 
@@ -53,8 +53,9 @@ def test_logits_loss_and_every_gradient_are_those_of_transformers(name: str, mea
 
     @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
     def computed(model: Any) -> Any:
+        sound = hax.named(golden.arrays["sound"], ("batch", "mel", "position")) if "sound" in golden.arrays else None
         inputs, weights = (
-            Inputs(tokens, segments=segments),
+            Inputs(tokens, segments=segments, sound=sound),
             hax.named(counted.astype(np.float32), ("batch", "position")),
         )
         loss = jax.value_and_grad(lambda model: next_token_sums(model, inputs, targets, weights).loss)
@@ -131,6 +132,10 @@ NEVER_SET = {
         "summary_proj_to_labels",
         "summary_first_dropout",
     ),
+    *("use_weighted_layer_sum", "classifier_proj_size", "apply_spec_augment", "median_filter_width"),
+    *("mask_time_prob", "mask_time_length", "mask_time_min_masks"),
+    *("mask_feature_prob", "mask_feature_length", "mask_feature_min_masks"),
+    *("decoder_start_token_id", "suppress_tokens", "begin_suppress_tokens"),
 }
 """Entries that an export leaves out, and an import accepts with the value of the class alone, or computes."""
 

@@ -36,6 +36,9 @@ class Inputs(NamedTuple):
     weights: NamedArray | None = None
     """The weight of each position in statistics over tokens, such as the load of experts: that of its target in the
     loss, 0 for padding. Float32. None: 1. It does not change the features."""
+    sound: Any = None
+    """What a model that hears hears: the features of a row's sound, float32 (batch, position, mel), with positions of
+    their own; or what `halcyon.models.families.whisper.Whisper.heard` makes of them. None for all other models."""
 
 
 class Outputs(NamedTuple):

@@ -89,7 +89,7 @@ def read_config(store: Store, name: str = CONFIG_KEY) -> ModelConfig:
     config = ConfigReader.parse(data, f"{store.root}/{name}")
     form = published_of_config(config)
     config = form.completed(config)
-    require_common(config)
+    require_common(config, encodes=form.encodes)
     try:
         spec = form.read(config)
     except ValidationError as error:

@@ -21,7 +21,7 @@ from halcyon.host.errors import BadConfiguration, NoValidCheckpoint
 from halcyon.host.storage.failures import StoreFailure, as_exit
 from halcyon.host.storage.store import Store
 from halcyon.models import CausalLM, Inputs
-from halcyon.models.axes import BATCH, POSITION, VOCAB, is_named
+from halcyon.models.axes import BATCH, MEL, POSITION, VOCAB, is_named
 from halcyon.models.families.lookup import published_of_section
 from halcyon.models.int8 import quantized
 from halcyon.parallel.device_mesh import with_mesh
@@ -87,12 +87,13 @@ def load(
     return quantized(model) if is_int8 else model, tokenizer
 
 
-def logits(model: CausalLM, tokens: Any, *, compute_dtype: Any = jnp.float32) -> jax.Array:
+def logits(model: CausalLM, tokens: Any, *, sound: Any = None, compute_dtype: Any = jnp.float32) -> jax.Array:
     """Logits of the next token at every position.
 
     Args:
         model: A model of `load`.
         tokens: Integers [batch, position], rows of one length.
+        sound: Features of a sound for each row, of a model that hears: float32 [batch, frame, mel].
         compute_dtype: Type of activations and matrix products.
 
     Returns:
@@ -115,13 +116,14 @@ def logits(model: CausalLM, tokens: Any, *, compute_dtype: Any = jnp.float32) ->
         raise TypeError(f"tokens are of type {tokens.dtype}; give integers")
     if tokens.size and not 0 <= tokens.min() <= tokens.max() < model.token_count:
         raise ValueError(f"tokens are ids of 0 to {model.token_count - 1}, not {tokens.min()} to {tokens.max()}")
-    return _logits(model, jnp.asarray(tokens, jnp.int32), jnp.dtype(compute_dtype))
+    return _logits(model, jnp.asarray(tokens, jnp.int32), jnp.dtype(compute_dtype), sound)
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _logits(model: CausalLM, tokens: jax.Array, compute_dtype: jnp.dtype) -> jax.Array:
-    named = hax.named(tokens, (BATCH, POSITION))
-    computed = model.logits(model(Inputs(named), compute_dtype=compute_dtype).features)
+def _logits(model: CausalLM, tokens: jax.Array, compute_dtype: jnp.dtype, sound: Any) -> jax.Array:
+    heard = None if sound is None else hax.named(sound, (BATCH, POSITION, MEL))
+    named = Inputs(hax.named(tokens, (BATCH, POSITION)), sound=heard)
+    computed = model.logits(model(named, compute_dtype=compute_dtype).features)
     return computed.rearrange((BATCH, POSITION, model.vocab.name)).array.astype(jnp.float32)
 
 

@@ -221,6 +221,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         | TIED
         | {"linear_num_value_heads": 2, "layer_types": ["full_attention", "linear_attention", "full_attention"]},
     ),
+    "whisper": (
+        "whisper",
+        {"vocab_size": VOCABULARY, "d_model": 16, "max_target_positions": LENGTH, "max_source_positions": 21}
+        | {"encoder_layers": 3, "encoder_attention_heads": 2, "encoder_ffn_dim": 20, "num_mel_bins": 5}
+        | {"decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 12, **NO_TOKENS},
+    ),
     "qwen3.5-moe": ("qwen3_5_moe_text", SMALL | DELTA | SHARED | {"num_hidden_layers": 4}),
 }
 

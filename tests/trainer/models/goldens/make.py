@@ -26,7 +26,7 @@ import transformers
 from safetensors import safe_open
 
 from tests.parity.rows import DOCUMENTS, LENGTH
-from tests.parity.transformers_models import computed, fill, gradients, new_model, weights_of
+from tests.parity.transformers_models import computed, fill, gradients, greedy, new_model, sounds, weights_of
 from tests.parity.weights import in_files
 from tests.trainer.models.goldens.cases import CASES, FREQUENCIES, VOCABULARY
 
@@ -60,6 +60,7 @@ def golden(kind: str, settings: dict[str, Any]) -> dict[str, np.ndarray]:
         "config": np.frombuffer(json.dumps(document, default=str).encode(), np.uint8),
         "saved": np.frombuffer(json.dumps(saved(model)).encode(), np.uint8),
         **found,
+        **({"sound": sounds(model.config), "greedy": greedy(model, tokens)} if model.config.is_encoder_decoder else {}),
         **{f"weight {name}": value for name, value in in_files(kind, weights | constants).items()},
         **{f"gradient {name}": value for name, value in in_files(kind, of_weights).items()},
     }

@@ -179,10 +179,7 @@ class Gpt2(TokenDecoder):
     ) -> tuple[NamedArray, Layers | None]:
         """The features after the last norm, and the cache after the last block; `mask` is what mixers take."""
         position = self._position_axis(inputs.tokens)
-        if inputs.positions is None:
-            learned = self.positions.weight.slice(self.max_position, position)
-        else:
-            learned = self.positions(inputs.positions, dtype)
+        learned = self.positions.of_positions(position, inputs.positions, dtype)
         x = divided(self.at_site(0, add_wide(self.embedding(inputs.tokens, dtype), learned)))
 
         def step(

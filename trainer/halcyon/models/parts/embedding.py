@@ -54,6 +54,10 @@ class Embedding(eqx.Module):
         indexed = self.indexed.alias(f"table_{self.indexed.name}") if self.indexed.name == POSITION else self.indexed
         return divided(look_up(self.weight.rename({self.indexed: indexed}), indices, indexed, dtype))
 
+    def of_positions(self, position: Axis, positions: NamedArray | None, dtype: jnp.dtype) -> NamedArray:
+        """The vectors of `positions`, of a table by position. None: of the first ones, along the axis `position`."""
+        return self.weight.slice(self.indexed, position) if positions is None else self(positions, dtype)
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 @jax.named_scope("embedding")

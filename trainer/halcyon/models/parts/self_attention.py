@@ -116,26 +116,29 @@ class SelfAttention(WithSites):
     def __call__(
         self,
         x: NamedArray,
-        mask: Mask,
+        mask: Mask | None,
         rotary: RotaryTable | None = None,
         *,
         factor: jax.Array | None = None,
         memory: Memory | None = None,
         added: NamedArray | None = None,
+        others: tuple[NamedArray, NamedArray] | None = None,
     ) -> NamedArray:
         """(..., position, embed) to the same axes.
 
         Args:
             x: The residual stream, after its norm.
-            mask: The keys that a query sees.
+            mask: The keys that a query sees. None: all.
             rotary: The rotation of queries and keys. None: no rotation.
             factor: A further factor of the scores, such as one of the layer. None: 1.
             memory: Keys and values of earlier positions; it then decides the keys that a query sees. None: only those
                 of `x`.
             added: Added to the values: (..., position, *key_heads, head_size). None: nothing.
+            others: Keys and values of another sequence, as `keys_and_values` makes them, without rotation and memory:
+                cross attention. None: those of `x`.
         """
-        position = x.resolve_axis(POSITION)
-        key_position = position.alias(KEY_POSITION)
+        if others is not None:
+            return self._output(x, self.query(x), *others, mask)
         query, key = self.query(x), self.key(x)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
@@ -144,17 +147,25 @@ class SelfAttention(WithSites):
         factored = query if factor is None else (query * factor).astype(query.dtype)
         value = self.value(x) if added is None else add_wide(self.value(x), added)
         if memory is None:
-            key, value = key.rename({position: key_position}), value.rename({position: key_position})
+            key, value = key.rename({POSITION: KEY_POSITION}), value.rename({POSITION: KEY_POSITION})
         else:
             (key, value), mask = memory.extended(key, value)
-            key_position = key.resolve_axis(KEY_POSITION)
+        return self._output(x, factored, key, value, mask)
+
+    def keys_and_values(self, x: NamedArray) -> tuple[NamedArray, NamedArray]:
+        """Those of another sequence, for cross attention to it: (..., key_position, *key_heads, head_size) each."""
+        return self.key(x).rename({POSITION: KEY_POSITION}), self.value(x).rename({POSITION: KEY_POSITION})
+
+    def _output(
+        self, x: NamedArray, query: NamedArray, key: NamedArray, value: NamedArray, mask: Mask | None
+    ) -> NamedArray:
         attended = attention(
-            factored,
+            query,
             key,
             value,
             mask,
-            position=position,
-            key_position=key_position,
+            position=x.resolve_axis(POSITION),
+            key_position=key.resolve_axis(KEY_POSITION),
             head_size=self.head_size,
             scale=self.scale,
             soft_cap=self.soft_cap,

@@ -16,9 +16,10 @@ from halcyon_api.spec.families.section import ModelSection
 
 Value = TypeVar("Value", int, float, bool, str)
 
+_ENCODES = "is_encoder_decoder"
 _COMMON: Mapping[str, tuple[Any, ...]] = {
     "is_causal": (True,),
-    "is_encoder_decoder": (False, None),
+    _ENCODES: (False, None),
     "per_layer_config": (None,),
     "transformers_weights": (None,),
 }
@@ -122,14 +123,18 @@ class ConfigReader:
         return cast("Value", value)
 
 
-def require_common(config: ConfigReader) -> None:
+def require_common(config: ConfigReader, *, encodes: bool = False) -> None:
     """Reject values of keys that all families have and that Halcyon does not compute.
+
+    Args:
+        config: The config.json.
+        encodes: See `PublishedModel`.
 
     Raises:
         BadConfiguration: There is one.
     """
     for name, computed in _COMMON.items():
-        if name not in config.document or config.document[name] in computed:
+        if name not in config.document or config.document[name] in computed or (encodes and name == _ENCODES):
             continue
         if computed == (None,):
             raise BadConfiguration(
@@ -163,6 +168,7 @@ class PublishedModel:
         covers: Whether a model with this section has this form. The first form of a family that covers it is taken.
         fused: Like `tensors`, for files with the gates and ups of all experts of a layer in one tensor. None: there are
             no such files.
+        encodes: Whether the model has an encoder, whose states its decoder attends to.
     """
 
     model_type: str
@@ -174,6 +180,7 @@ class PublishedModel:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     covers: Callable[[Any], bool] = lambda section: True
     fused: Callable[[Any], Tensors] | None = None
+    encodes: bool = False
 
     def completed(self, config: ConfigReader) -> ConfigReader:
         """The configuration of the text model, with `defaults`.

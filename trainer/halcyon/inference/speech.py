@@ -1,0 +1,63 @@
+"""Writes down what a model hears: the token with the greatest logit, again and again, until the end of the text."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import haliax as hax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from halcyon.models import Inputs
+from halcyon.models.axes import BATCH, MEL, POSITION
+from halcyon.models.families.whisper import Whisper
+
+
+def heard_tokens(
+    model: Whisper, sounds: np.ndarray, prompt: Sequence[int], *, end: int, most: int, compute_dtype: Any = jnp.float32
+) -> list[list[int]]:
+    """The tokens of the text of each sound, without the prompt and the end.
+
+    Args:
+        model: The model.
+        sounds: See `Inputs.sound`: float32 [sound, frame, mel].
+        prompt: The tokens that each text begins with, at least one.
+        end: The token that ends a text.
+        most: Most tokens of a text.
+        compute_dtype: Type of activations and matrix products.
+
+    Raises:
+        ValueError: The prompt and the text are longer than the model's positions.
+    """
+    dtype = jnp.dtype(compute_dtype)
+    found = np.asarray(_written(model, jnp.asarray(sounds), jnp.asarray(prompt, jnp.int32), end, most, dtype))
+    return [[token for token in row if token != end] for row in found.tolist()]
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5))
+def _written(model: Whisper, sounds: jax.Array, prompt: jax.Array, end: int, most: int, dtype: jnp.dtype) -> jax.Array:
+    """The tokens after the prompt; `end` from the end of a text on: int32 [sound, most]."""
+    rows = len(sounds)
+    heard = model.heard(hax.named(sounds, (BATCH, POSITION, MEL)), dtype)
+
+    def following(tokens: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
+        inputs = Inputs(hax.named(tokens, (BATCH, POSITION)), sound=heard)
+        outputs = model(inputs, cache=cache, compute_dtype=dtype)
+        logits = model.logits(outputs.features[POSITION, -1]).rearrange((BATCH, model.vocab.name)).array
+        return jnp.argmax(logits, -1).astype(jnp.int32), outputs.cache
+
+    def step(state: Any) -> Any:
+        number, token, cache, texts = state
+        after, cache = following(token[:, None], cache)
+        after = jnp.where(token == end, end, after)
+        return number + 1, after, cache, texts.at[:, number].set(after)
+
+    first, cache = following(
+        jnp.broadcast_to(prompt, (rows, len(prompt))), model.new_cache(rows, len(prompt) + most, dtype)
+    )
+    texts = jnp.full((rows, most), end, jnp.int32).at[:, 0].set(first)
+    goes_on = lambda state: (state[0] < most) & jnp.any(state[1] != end)  # noqa: E731
+    return jax.lax.while_loop(goes_on, step, (jnp.int32(1), first, cache, texts))[3]
