@@ -58,6 +58,11 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "glm4Moe": _SIZES | _ROUTED | {"numHiddenLayers": 2},
     "qwen3Next": _SIZES | _EXPERTS | _DELTA | {"numHiddenLayers": 4},
     "apertus": _SIZES | {"numHiddenLayers": 2},
+    "modernBert": {
+        **{name: size for name, size in _SIZES.items() if name != "numKeyValueHeads"},
+        "numHiddenLayers": 3,
+        "localAttention": 8,
+    },
     "nanochat": {"depth": 3, "hiddenSize": 32, "headDim": 8, "numKeyValueHeads": 2, "slidingWindow": 16},
 }
 

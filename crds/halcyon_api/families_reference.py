@@ -8,12 +8,9 @@ from halcyon_api.spec.families.decoder import DecoderSection
 from halcyon_api.spec.model import FAMILIES
 
 COMMON: tuple[str, ...] = tuple(to_camel(name) for name in DecoderSection.model_fields if name != "family")
-"""The fields that all families but backpack, gpt2, nanochat and whisper have."""
+"""The fields that all families but backpack, gpt2, modernBert, nanochat and whisper have."""
 
-LEFT_OUT: tuple[tuple[str, str], ...] = (
-    ("ModernBERT", "an encoder: it fills in masked tokens, and a run trains decoders"),
-    ("Hyena", "its long convolutions have no published models of use today"),
-)
+LEFT_OUT: tuple[tuple[str, str], ...] = (("Hyena", "its long convolutions have no published models of use today"),)
 """Models that Levanter has, with the reason why Halcyon has none of them."""
 
 _HEADER = f"""\
@@ -25,7 +22,7 @@ a model's file can be read across; `nanochat` has some names of its own. Every f
 and `ropeType` of `ropeScaling`. [The reference](trainingrun.md#specmodel) describes each one. `custom` is
 [a model of your own](../guides/custom-models.md).
 
-All families but `backpack`, `gpt2`, `nanochat`, `whisper` and `custom` have the fields {", ".join(f"`{name}`" for name in COMMON)}.
+All families but `backpack`, `gpt2`, `modernBert`, `nanochat`, `whisper` and `custom` have the fields {", ".join(f"`{name}`" for name in COMMON)}.
 
 | family | models | what it is | further fields |
 |---|---|---|---|

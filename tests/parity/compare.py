@@ -99,10 +99,10 @@ def export(folder: Path, files: ModelFolder, model: Any) -> None:
         {"format": "pt"},
     )
     written = {
-        "architectures": [config.family.architectures[0]],
-        "model_type": config.family.model_type,
+        "architectures": [config.form.architectures[0]],
+        "model_type": config.form.model_type,
         "vocab_size": config.tokens,
-        **config.family.write(config.spec, config.tokens, config.positions),
+        **config.form.write(config.spec, config.positions),
         **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
         "dtype": "float32",
     }

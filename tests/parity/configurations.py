@@ -252,6 +252,18 @@ def apertus(draw: Draw) -> dict[str, Any]:
     return settings | ({"rope_parameters": draw.rope()} if draw.flag(0.8) else {})
 
 
+def modernbert(draw: Draw) -> dict[str, Any]:
+    settings = draw.common(most_layers=8, head_dim=False)
+    for name in ("num_key_value_heads", "rms_norm_eps"):
+        del settings[name]
+    ropes = {name: {"rope_type": "default", "rope_theta": draw.theta()} for name in ("full_attention", WINDOWED)}
+    return settings | {
+        "norm_eps": draw.one(1e-5, 0.003),
+        "local_attention": 2 * draw.window() + draw.one(0, 1),
+        "rope_parameters": ropes,
+    }
+
+
 def qwen35(draw: Draw) -> dict[str, Any]:
     settings = draw.common(most_layers=6) | {"head_dim": draw.one(4, 8, 12), "attention_bias": draw.flag()}
     settings["rms_norm_eps"] = draw.one(
@@ -298,11 +310,13 @@ FAMILIES: dict[str, tuple[str, Callable[[Draw], dict[str, Any]]]] = {
     "deepseek-v3": ("deepseek_v3", deepseek_v3),
     "glm4-moe": ("glm4_moe", glm4_moe),
     "apertus": ("apertus", apertus),
+    "modernbert": ("modernbert", modernbert),
     "qwen3-next": ("qwen3_next", qwen3_next),
     "qwen35": ("qwen3_5_text", qwen35),
     "qwen35-moe": ("qwen3_5_moe_text", qwen35_moe),
 }
 NESTED = ("gemma3",)
+WINDOWED = "sliding_attention"
 
 
 def former(family: str, config: dict[str, Any]) -> dict[str, Any]:
@@ -310,6 +324,9 @@ def former(family: str, config: dict[str, Any]) -> dict[str, Any]:
     rope = config.pop("rope_parameters", None)
     if rope is None:
         return config
+    if family == "modernbert":
+        bases = {"global_rope_theta": rope["full_attention"], "local_rope_theta": rope[WINDOWED]}
+        return config | {key: kind["rope_theta"] for key, kind in bases.items()}
     if family in NESTED:
         config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
         rope = rope["full_attention"]

@@ -26,7 +26,7 @@ import transformers
 from tests.parity.configurations import FAMILIES, Draw, former
 from tests.parity.errors import errors
 from tests.parity.rows import DOCUMENTS, LENGTH
-from tests.parity.transformers_models import computed, fill, gradients, in_float64, new_model, outputs
+from tests.parity.transformers_models import computed, fill, gradients, in_float64, model_class, new_model, outputs
 from tests.parity.weights import in_files
 
 TOLERANCE = 1e-4
@@ -34,7 +34,7 @@ TOLERANCE = 1e-4
 
 def loaded(folder: Path) -> Any:
     """The model of a folder, in float32."""
-    model = transformers.AutoModelForCausalLM.from_pretrained(
+    model = model_class(transformers.AutoConfig.from_pretrained(folder).model_type).from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager"
     )
     return model.eval()

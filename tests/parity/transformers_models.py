@@ -23,7 +23,7 @@ def new_model(kind: str, settings: Mapping[str, Any]) -> Any:
     """A model in float32, of a configuration whose entries are those of config.json."""
     config = transformers.AutoConfig.for_model(kind, **json.loads(json.dumps(settings)))
     config._attn_implementation = config._experts_implementation = "eager"
-    found = transformers.AutoModelForSpeechSeq2Seq if config.is_encoder_decoder else transformers.AutoModelForCausalLM
+    found = transformers.AutoModelForSpeechSeq2Seq if config.is_encoder_decoder else model_class(kind)
     return found.from_config(config, attn_implementation="eager").to(torch.float32).eval()
 
 
@@ -31,6 +31,11 @@ def sounds(config: Any) -> np.ndarray:
     """A sound for each row of a model that hears: float32 [row, mel, frame]."""
     frames = 2 * config.max_source_positions
     return np.random.default_rng(3).standard_normal((len(DOCUMENTS), config.num_mel_bins, frames)).astype(np.float32)
+
+
+def model_class(kind: str) -> Any:
+    """The class of transformers that makes models with the output head of this type."""
+    return transformers.AutoModelForMaskedLM if kind == "modernbert" else transformers.AutoModelForCausalLM
 
 
 def weights_of(model: Any) -> dict[str, torch.Tensor]:
@@ -89,13 +94,14 @@ def outputs(model: Any, tokens: np.ndarray) -> Iterator[tuple[int, int, slice, t
             sound = torch.from_numpy(sounds(model.config)[row])[None]
             yield row, 1, part, model(input_features=sound, decoder_input_ids=ids, use_cache=False).logits[0]
         return
+    no_cache = {} if model.config.model_type == "modernbert" else {"use_cache": False}
     for row, lengths in enumerate(DOCUMENTS):
         start = 0
         for number, length in enumerate(lengths, 1):
             part = slice(start, start + length)
             ids = torch.from_numpy(tokens[row, part].astype(np.int64))[None]
             positions = torch.arange(start, start + length)[None]
-            yield row, number, part, model(input_ids=ids, position_ids=positions, use_cache=False).logits[0]
+            yield row, number, part, model(input_ids=ids, position_ids=positions, **no_cache).logits[0]
             start += length
 
 

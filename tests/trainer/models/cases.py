@@ -23,6 +23,7 @@ from halcyon_api.spec.families.gpt2 import Gpt2Spec
 from halcyon_api.spec.families.gpt_oss import GptOssSpec
 from halcyon_api.spec.families.llama import LlamaSpec
 from halcyon_api.spec.families.mistral import MistralSpec, MixtralSpec
+from halcyon_api.spec.families.modernbert import ModernBertSpec
 from halcyon_api.spec.families.nanochat import NanochatSpec
 from halcyon_api.spec.families.olmo import Olmo2Spec, Olmo3Spec
 from halcyon_api.spec.families.qwen import Qwen2Spec, Qwen3MoeSpec, Qwen3Spec
@@ -121,7 +122,11 @@ FAMILIES = {
     "qwen3.5": Qwen3NextSpec(**_SIZES | {"num_hidden_layers": 5}, **_DELTA, num_experts=0),
 }
 """A small model of every family, some with options; between them, each number that a shape depends on."""
-EVERY_FAMILY = pytest.mark.parametrize("spec", FAMILIES.values(), ids=FAMILIES)
+MODERNBERT = ModernBertSpec(
+    num_hidden_layers=5, hidden_size=24, intermediate_size=40, num_attention_heads=6, local_attention=5
+)
+"""An encoder: it neither generates text nor predicts the next token."""
+EVERY_FAMILY = pytest.mark.parametrize("spec", [*FAMILIES.values(), MODERNBERT], ids=[*FAMILIES, "modernbert"])
 _WITH_OTHER_PARTS = (
     "llama-options",
     "gpt2-options",

@@ -33,7 +33,7 @@ TOLERANCE = 2e-5
 """Largest error, as a part of the largest value of the array."""
 ONE_OF_EACH_PART = (
     *("llama-yarn-biases", "gpt2-untied", "qwen3-window-tied", "gemma2", "olmo3"),
-    *("gpt-oss", "deepseek-v3", "apertus", "qwen3-next", "whisper"),
+    *("gpt-oss", "deepseek-v3", "apertus", "qwen3-next", "whisper", "modernbert"),
 )
 """Together they have every part that a family has. The others are further cases."""
 
@@ -111,7 +111,7 @@ OF_NO_MODEL = {
         "problem_type",
         "pretraining_tp",
     ),
-    *("bos_token_id", "eos_token_id", "pad_token_id", "id2label", "label2id"),
+    *("bos_token_id", "eos_token_id", "pad_token_id", "cls_token_id", "sep_token_id", "id2label", "label2id"),
 }
 """Entries that every class has and that decide nothing that a decoder computes, and those that an export writes for
 every family.
@@ -121,6 +121,7 @@ NEVER_SET = {
         "use_bidirectional_attention",
         "add_cross_attention",
         "partial_rotary_factor",
+        "classifier_pooling",
         "qk_head_dim",
         "_sliding_window_pattern",
     ),

@@ -65,6 +65,7 @@ OTHER_NAMES = frozenset(
     {"rope_theta", "rope_scaling", "rope_local_base_freq", "partial_rotary_factor"}  # parts of rope_parameters
     | {"head_dim", "hidden_activation", "experts_per_token", "num_experts"}  # other names of keys that the class has
     | {"is_encoder_decoder"}  # every class has it
+    | {"global_attn_every_n_layers", "global_rope_theta", "local_rope_theta"}  # parts of layer_types, rope_parameters
     | {"intermediate_size", "norm_topk_prob", "decoder_sparse_step"}  # of Qwen 3.5, whose class has one value of each
 )
 """Keys of an export that the class in transformers does not read, and whose values come from keys that it reads."""

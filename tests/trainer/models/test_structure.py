@@ -17,6 +17,7 @@ from halcyon_api.spec.families.gpt2 import Gpt2Spec
 from halcyon_api.spec.families.gpt_oss import GptOssSpec
 from halcyon_api.spec.families.llama import LlamaSpec
 from halcyon_api.spec.families.mistral import MistralSpec, MixtralSpec
+from halcyon_api.spec.families.modernbert import ModernBertSpec
 from halcyon_api.spec.families.olmo import Olmo2Spec
 from halcyon_api.spec.families.qwen import Qwen2Spec, Qwen3MoeSpec, Qwen3Spec
 from tests.trainer.models.cases import (
@@ -26,6 +27,7 @@ from tests.trainer.models.cases import (
     GPT2,
     LENGTH,
     LLAMA,
+    MODERNBERT,
     VOCAB,
     batch,
     changed,
@@ -71,7 +73,11 @@ ODD_SIZES = [
 ]
 
 
-@pytest.mark.parametrize("spec", [*FAMILIES.values(), *ODD_SIZES], ids=[*FAMILIES, "llama-odd", "gpt2-odd"])
+@pytest.mark.parametrize(
+    "spec",
+    [*FAMILIES.values(), MODERNBERT, *ODD_SIZES],
+    ids=[*FAMILIES, "modernbert", "llama-odd", "gpt2-odd"],
+)
 def test_the_shape_of_a_section_is_that_of_the_built_model(spec):
     model = shapes(spec, hax.Axis("vocab", 37), 11)
     shape = spec.shape(37, 11)
@@ -131,6 +137,7 @@ PUBLISHED = {
         129_280,
         671_026_419_200,
     ),
+    "modernbert-base": (ModernBertSpec(), 50_368, 149_655_232),
     "olmo-2-7b": (Olmo2Spec(**sizes_of(32, 4096, 11008, 32, 32)), 100_352, 7_298_617_344),
 }
 """The vocabulary and the number of parameters of published models."""

@@ -75,7 +75,11 @@ def model_flops(
     if spec.model.family != "custom":
         shape = spec.model.shape(vocabulary, length)
         window = min(shape.window, length)
-        hidden = 3 * (shape.attention_width * length + shape.windowed_width * window * window // length)
+        hidden = (
+            0
+            if spec.model.encoder
+            else 3 * (shape.attention_width * length + shape.windowed_width * window * window // length)
+        )
     return ModelFlops(
         whole,
         attention,
@@ -105,7 +109,7 @@ def weight_flops(
     for (path, leaf), parameter in zip(leaves, known, strict=True):
         # With tied embeddings the table is the output head too. A table of positions has no vocabulary.
         multiplies = parameter.role in PRODUCTS or (
-            tied and parameter.role is Role.EMBEDDING and leaf.axis_names == model.head.axis_names
+            tied and parameter.role is Role.EMBEDDING and {*leaf.axis_names} == {VOCAB, model.embed.name}
         )
         weights = math.prod(vocabulary if axis.name == VOCAB else axis.size for axis in leaf.axes)
         share = active if parameter.role is Role.EXPERT else 1.0

@@ -119,6 +119,8 @@ class ModelSection(RuledModel):
     """The published models of the family."""
     whole_sequences: ClassVar[bool] = False
     """Whether each device needs whole sequences, and there are no weights of keys."""
+    encoder: ClassVar[bool] = False
+    """Whether it sees the tokens on both sides, and fills in masked ones."""
 
     @model_serializer(mode="wrap")
     def _with_family(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:

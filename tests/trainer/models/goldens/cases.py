@@ -69,6 +69,9 @@ ROUTED = {
 LATENT = {key: value for key, value in SMALL.items() if key != "head_dim"} | ROUTED
 LATENT |= {"num_key_value_heads": 4, "kv_lora_rank": 6, "qk_nope_head_dim": 4, "qk_rope_head_dim": 6, "v_head_dim": 5}
 
+BERT = {key: value for key, value in SMALL.items() if key not in ("num_key_value_heads", "head_dim", "rms_norm_eps")}
+BERT |= {"num_hidden_layers": 5, "norm_eps": 0.003, "cls_token_id": None, "sep_token_id": None} | TIED
+
 DELTA = {
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 6,
@@ -226,6 +229,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {"vocab_size": VOCABULARY, "d_model": 16, "max_target_positions": LENGTH, "max_source_positions": 21}
         | {"encoder_layers": 3, "encoder_attention_heads": 2, "encoder_ffn_dim": 20, "num_mel_bins": 5}
         | {"decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 12, **NO_TOKENS},
+    ),
+    "modernbert": ("modernbert", BERT | {"local_attention": 6}),
+    "modernbert-untied": (
+        "modernbert",
+        BERT | {"tie_word_embeddings": False, "local_attention": 5, "num_hidden_layers": 1},
     ),
     "qwen3.5-moe": ("qwen3_5_moe_text", SMALL | DELTA | SHARED | {"num_hidden_layers": 4}),
 }

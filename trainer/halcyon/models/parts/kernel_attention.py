@@ -16,7 +16,7 @@ from haliax import NamedArray
 from halcyon.models.axes import BATCH, KEY_POSITION, POSITION
 from halcyon.models.partition import Result, Shard, by_device
 from halcyon.models.parts.attention_blocks import AttentionShape, CallArrays
-from halcyon.models.parts.masks import Causal, Mask, Segments, Window, conjuncts
+from halcyon.models.parts.masks import Causal, Mask, Nearby, Segments, Window, conjuncts
 
 
 class KernelMask(NamedTuple):
@@ -30,6 +30,8 @@ class KernelMask(NamedTuple):
     """Position of the first query among the keys."""
     segments: Segments | None
     """Only keys of the query's segment."""
+    reach: int | None = None
+    """No key further away than this number of positions. None: no limit."""
 
 
 def kernel_mask(mask: Mask | None) -> KernelMask | None:
@@ -38,10 +40,13 @@ def kernel_mask(mask: Mask | None) -> KernelMask | None:
     causal = [part for part in parts if isinstance(part, Causal)]
     windows = [part for part in parts if isinstance(part, Window)]
     segments = [part for part in parts if isinstance(part, Segments)]
+    near = [part for part in parts if isinstance(part, Nearby)]
     offsets = {part.offset for part in (*causal, *windows)}
-    known = len(causal) + len(windows) + len(segments) == len(parts) and len(offsets) <= 1 and len(segments) <= 1
+    known = len(causal) + len(windows) + len(segments) + len(near) == len(parts) and len(offsets) <= 1
     if (
         not known
+        or len(segments) > 1
+        or (near and offsets)
         or (mask is not None and not mask.sees_itself)
         or any(_axes(part) - {BATCH, POSITION, KEY_POSITION} for part in segments)
     ):
@@ -51,6 +56,7 @@ def kernel_mask(mask: Mask | None) -> KernelMask | None:
         min((part.size for part in windows), default=None),
         next(iter(offsets), 0),
         segments[0] if segments else None,
+        min((part.reach for part in near), default=None),
     )
 
 

@@ -160,6 +160,26 @@ class Window(Mask):
         return True
 
 
+class Nearby(Mask):
+    """A query sees the keys at most `reach` positions from its own, on both sides."""
+
+    reach: int = eqx.field(static=True)
+
+    def visible(self, queries: Block, keys: Block) -> NamedArray:
+        """See `Mask.visible`."""
+        distance: NamedArray = queries.numbers().broadcast_axis(keys.axis) - keys.numbers()
+        return cast("NamedArray", hax.less_equal(hax.abs(distance), self.reach))
+
+    def key_range(self, first: int, last: int, keys: int) -> tuple[int, int]:
+        """See `Mask.key_range`."""
+        return min(keys, max(0, first - self.reach)), min(keys, last + self.reach + 1)
+
+    @property
+    def sees_itself(self) -> bool:
+        """True."""
+        return True
+
+
 class Prefix(Mask):
     """Every query sees the first `length` keys, and no others.
 

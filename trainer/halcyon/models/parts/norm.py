@@ -85,27 +85,33 @@ def _rounded(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
 
 
 class LayerNorm(eqx.Module):
-    """Subtraction of the mean, division by the standard deviation, then scale and shift (Ba et al. 2016)."""
+    """Subtraction of the mean, division by the standard deviation, then scale and shift (Ba et al. 2016).
+
+    A `bias` of None is no shift.
+    """
 
     axis: Axis = eqx.field(static=True)
     epsilon: float = eqx.field(static=True)
     weight: NamedArray = parameter(Role.NORM)
-    bias: NamedArray = parameter(Role.NORM)
+    bias: NamedArray | None = parameter(Role.NORM)
 
     @staticmethod
-    def init(axis: Axis, *, stacked: tuple[Axis, ...] = (), epsilon: float, dtype: jnp.dtype) -> LayerNorm:
+    def init(
+        axis: Axis, *, stacked: tuple[Axis, ...] = (), epsilon: float, dtype: jnp.dtype, shift: bool = True
+    ) -> LayerNorm:
         """Scale 1, shift 0, shapes (*stacked, axis)."""
         axes = (*stacked, axis)
-        return LayerNorm(axis, epsilon, hax.ones(axes, dtype=dtype), hax.zeros(axes, dtype=dtype))
+        return LayerNorm(axis, epsilon, hax.ones(axes, dtype=dtype), hax.zeros(axes, dtype=dtype) if shift else None)
 
     def __call__(self, x: NamedArray) -> NamedArray:
         """The axes and the type of `x`."""
         feature = x.axis_names.index(self.axis.name)
 
-        def normalise(x: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
+        def normalise(x: jax.Array, weight: jax.Array, *bias: jax.Array) -> jax.Array:
             wide = x.astype(jnp.float32)
             centred = wide - jnp.mean(wide, feature, keepdims=True)
             inverse = jax.lax.rsqrt(jnp.mean(centred * centred, feature, keepdims=True) + self.epsilon)
-            return (centred * inverse * weight.astype(jnp.float32) + bias.astype(jnp.float32)).astype(x.dtype)
+            scaled = centred * inverse * weight.astype(jnp.float32)
+            return (scaled + bias[0].astype(jnp.float32) if bias else scaled).astype(x.dtype)
 
-        return elementwise(recomputed(normalise), x, self.weight, self.bias)
+        return elementwise(recomputed(normalise), x, self.weight, *(() if self.bias is None else (self.bias,)))

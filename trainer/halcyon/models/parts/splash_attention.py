@@ -126,6 +126,8 @@ def _mask(mask: KernelMask, shape: tuple[int, int]) -> Any:
     """The kernel's mask of queries and keys, without the segments."""
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask
 
+    if mask.reach is not None:
+        return splash_attention_mask.LocalMask(shape, (mask.reach, mask.reach), 0)
     if mask.window is not None:
         window = (mask.window - 1, 0 if mask.causal else None)
         return splash_attention_mask.LocalMask(shape, window, mask.offset)
