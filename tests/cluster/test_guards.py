@@ -77,7 +77,7 @@ def test_only_the_pod_that_crashes_twice_leaves_its_node(path: WholePath) -> Non
 @pytest.mark.variant
 def test_only_the_pod_of_a_slow_process_leaves_its_node(path: WholePath) -> None:
     found, kubectl, where = document(path, "slow-node"), path.devcluster.kubectl, ("--namespace", path.place.runs)
-    found["spec"]["recovery"]["straggler"] = {"factor": 2, "forSteps": 20, "action": "replace"}
+    found["spec"]["recovery"] = {"straggler": {"factor": 2, "forSteps": 20, "action": "replace"}}
     training = path.training_of(found)
     try:
         with second_node(path) as worker:

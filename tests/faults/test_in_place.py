@@ -173,12 +173,16 @@ class Struck:
         self.wait_for_steps(3)
 
 
+LONG = (pytest.mark.long, pytest.mark.timeout(3600))
+"""Sixty faults; a start of a run that samples takes twenty seconds."""
+
+
 @pytest.mark.parametrize(
     ("number", "form"),
     [
         (6, "pretraining"),
         *(pytest.param(12, form, marks=pytest.mark.variant) for form in list(FORMS)[1:]),
-        *(pytest.param(60, form, marks=pytest.mark.long) for form in FORMS),
+        *(pytest.param(60, form, marks=LONG) for form in FORMS),
     ],
 )
 def test_random_faults_change_no_bit(tmp_path: Path, trials: Trials, number: int, form: str) -> None:
@@ -200,7 +204,7 @@ def test_random_faults_change_no_bit(tmp_path: Path, trials: Trials, number: int
     ("number", "sizes"),
     [
         pytest.param(4, (2, 1, 2), marks=pytest.mark.variant),
-        pytest.param(12, (2, 1, 2, 1, 2), marks=pytest.mark.long),
+        pytest.param(12, (2, 1, 2, 1, 2), marks=LONG),
     ],
 )
 def test_random_faults_of_an_elastic_run_change_no_bit(
