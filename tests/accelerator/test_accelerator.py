@@ -101,6 +101,7 @@ def dry_run(folder: Path, python: Path, *words: object, before: tuple[str, ...] 
 
 
 @pytest.mark.slow
+@pytest.mark.variant
 def test_all_stages_run_in_tiny_sizes(tmp_path: Path) -> None:
     rows = dry_run(tmp_path, Path(sys.executable))
     assert {row["stage"] for row in rows} == {"machine", *run.STAGES}

@@ -101,7 +101,7 @@ def test_a_replay_has_the_bits_of_the_run_and_leaves_its_root_as_it_is(tmp_path:
 
 @pytest.mark.slow
 @promises.REPLAYED
-@pytest.mark.parametrize("lie", [7, 10])
+@pytest.mark.parametrize("lie", [pytest.param(7, marks=pytest.mark.variant), 10])
 def test_a_replay_finds_the_step_after_which_one_bit_was_wrong(lie: int, tmp_path: Path) -> None:
     path = run(tmp_path, **with_wrong_bit(lie))
     trained(path)
