@@ -84,6 +84,13 @@ class Struck:
             lambda _: any(one["step"] >= began + number for one in leader.events[self._mark() :] if "loss" in one)
         )
 
+    def wait_for_checkpoint(self) -> None:
+        """Wait for a checkpoint of the newest start. A run of one pod does many steps while it is written, and a second
+        crash without one ends the pod.
+        """
+        leader = self.group.leader
+        leader.wait_for(lambda _: any(one.get("event") == "checkpoint" for one in leader.events[self._mark() :]))
+
     def _mark(self) -> int:
         events = self.group.leader.events
         return max(number for number, one in enumerate(events) if one.get("event") == "restored")
@@ -163,6 +170,8 @@ class Struck:
         kinds = [kind for kind in self.faults if len(self.group.processes) > 1 or kind not in LOSSES]
         for fault in range(number):
             self.wait_for_steps(6)
+            if len(self.group.processes) == 1:
+                self.wait_for_checkpoint()
             time.sleep(self.chance.random() * PAUSE_SECONDS)  # the random moment of the fault
             kind = kinds[fault % len(kinds)]
             starts, leader = len(named(self.group.leader, "restored")), self.group.leader
