@@ -117,7 +117,7 @@ def test_a_run_trains_the_layers_and_exports_them(tmp_path: Path) -> None:
     assert group.wait() == [ExitCode.DONE], group.leader.noise[-20:]
     assert not [event for event in group.leader.events if event["event"] == "kept"]
     (*_, last) = (event for event in group.leader.events if event["event"] == "step")
-    assert last["multi_token_loss_1"] > 0
+    assert last["multiTokenLoss1"] > 0
     exported = tmp_path / "run" / "exports" / "step-2"
     there = tensors_of(exported)
     assert further.keys() <= there.keys()
