@@ -70,3 +70,15 @@ SMALL = llama(2, 64, 128, 4)
 """`spec.model` of a small model, for tests that read its sizes."""
 
 SMALL_FAMILIES = {family: {"family": family, **fields} for family, fields in _FIELDS.items()}
+
+
+MASKED: dict[str, Any] = {
+    "objective": {"maskedToken": {}},
+    "tokenizer": {"bpe": {"vocabSize": 512, "specialTokens": ["[MASK]"]}},
+}
+"""What a run of an encoder has beside its model."""
+
+
+def sections_of(family: str) -> dict[str, Any]:
+    """The sections of a run that trains the small model of a family."""
+    return {"model": SMALL_FAMILIES[family], **(MASKED if family == "modernBert" else {})}

@@ -6,7 +6,13 @@ from collections.abc import Iterator
 
 from halcyon_api.spec.objective import PolicySpec
 from halcyon_api.spec.sources import DataSourceSpec
+from halcyon_api.spec.tokenizer import MASKS
 from halcyon_api.training_run import TrainingRunSpec
+
+NO_MASK = (
+    f"the tokenizer has no token in the place of hidden ones ({', '.join(MASKS)}); take one that has it, or add "
+    f"{MASKS[0]} to tokenizer.bpe.specialTokens"
+)
 
 
 def objective_problems(spec: TrainingRunSpec) -> Iterator[tuple[str, str]]:
@@ -16,8 +22,9 @@ def objective_problems(spec: TrainingRunSpec) -> Iterator[tuple[str, str]]:
     for source in spec.data.sources:
         yield from _source_problems(spec, source)
     objective = spec.objective
-    yield from _further_problems(spec)
-    if objective.next_token is None:
+    if objective.masked_token is not None:
+        yield from _masking_problems(spec)
+    elif objective.next_token is None:
         yield from _row_problems(spec)
     if not _per_token(spec) and (best := spec.trainer.evaluation.best) is not None and best.metric == "bitsPerByte":
         yield (
@@ -45,23 +52,13 @@ def has_reference_copy(spec: TrainingRunSpec) -> bool:
     return compared is not None and compared.has_reference and spec.adapter is None
 
 
-def _further_problems(spec: TrainingRunSpec) -> Iterator[tuple[str, str]]:
-    layers: int = getattr(spec.model, "num_nextn_predict_layers", None) or 0
-    kind, field = spec.objective.kind, "spec.model.numNextnPredictLayers"
-    if not layers and getattr(spec.objective.value, "multi_token_weight", None) is not None:
-        yield f"spec.objective.{kind}.multiTokenWeight", f"the model has no such layers; set {field}, or leave it out"
-    if layers and kind in ("preference", "policy"):
-        yield field, f"objective.{kind} does not train these layers; leave it out, and those of spec.from are kept"
-    if layers > 1 and spec.model.family == "qwen3Next":
-        yield field, "the files of this family have one such layer; set it to 1"
-
-
 def _per_token(spec: TrainingRunSpec) -> bool:
     """Whether the loss is in nats per token."""
     objective, finetune = spec.objective, spec.objective.finetune
     return (
         objective.preference is None
         and objective.policy is None
+        and objective.masked_token is None
         and (finetune is None or finetune.weighting == "token")
     )
 
@@ -104,6 +101,33 @@ def _source_problems(spec: TrainingRunSpec, source: DataSourceSpec) -> Iterator[
                 field,
                 f"objective.finetune needs conversations, and {form.kind} has none; set format chat (or prebuilt with "
                 "weightsField), or change the objective",
+            )
+
+
+def _masking_problems(spec: TrainingRunSpec) -> Iterator[tuple[str, str]]:
+    """A token that hides others, and nothing that only a decoder has."""
+    if spec.tokenizer.tokenizer_json is None and spec.tokenizer.sentence_piece is None:
+        bpe = spec.tokenizer.bpe
+        if bpe is None or not {*bpe.special_tokens} & {*MASKS}:
+            yield "spec.objective.maskedToken", NO_MASK
+    if spec.data.attend_across_documents:
+        yield (
+            "spec.data.attendAcrossDocuments",
+            "with objective.maskedToken a token would see padding too; leave it out",
+        )
+    for field, given in (
+        ("telemetry.sample", spec.telemetry.sample),
+        ("trainer.evaluation.tasks", spec.trainer.evaluation.tasks),
+    ):
+        if given is not None:
+            yield f"spec.{field}", "an encoder fills in masked tokens, and cannot write or score a text; leave it out"
+    for source in spec.data.sources:
+        form = source.format
+        if form.chat is not None or (form.prebuilt is not None and form.prebuilt.weights_field is not None):
+            yield (
+                f"spec.data.sources[{source.name}].format",
+                "objective.maskedToken hides tokens of the whole text; set format text, or prebuilt without "
+                "weightsField",
             )
 
 

@@ -28,9 +28,9 @@ from halcyon_api.spec.checkpoint import CheckpointSpec, normal_root, parse_root
 from halcyon_api.spec.data import DataSpec
 from halcyon_api.spec.export import ExportSpec
 from halcyon_api.spec.mesh import REST, MeshSpec, on
-from halcyon_api.spec.model import Model
+from halcyon_api.spec.model import FAMILIES, Model
 from halcyon_api.spec.narrow_products import HEAD_TYPES, PARAMETER_GRADIENT_TYPES
-from halcyon_api.spec.objective import MULTI_TOKEN_WEIGHT, ObjectiveSpec, next_token
+from halcyon_api.spec.objective import ObjectiveSpec, next_token
 from halcyon_api.spec.optimizer import OptimizerSpec
 from halcyon_api.spec.origin import AfterSpec, OriginSpec
 from halcyon_api.spec.place import PlaceSpec
@@ -77,6 +77,8 @@ _SLICE_DEVICES = (
 )
 # CEL has no variables: a list with one number stands for one.
 _MESH_FITS = f"[{_SLICE_DEVICES}].all(have, [{_FIXED}].all(want, {_HAS_REST} ? have % want == 0 : have == want))"
+
+_ENCODERS = [family for family, section in FAMILIES.items() if section.encoder]
 
 Task = Literal["train", "data", "evaluate", "replay", "measure"]
 
@@ -298,6 +300,18 @@ class TrainingRunSpec(RuledModel):
             "from.root is the other run's; give this run a checkpoint.root of its own",
             ".from.root",
         ),
+        Rule(
+            f"has(self.objective.maskedToken) ? self.model.family in {[*_ENCODERS, 'custom', 'huggingFace']} : "
+            f"!(self.model.family in {_ENCODERS})",
+            lambda self: (
+                self.model.family in (*_ENCODERS, "custom", "huggingFace")
+                if self.objective.masked_token is not None
+                else self.model.family not in _ENCODERS
+            ),
+            f"objective.maskedToken is for encoders ({', '.join(_ENCODERS)}), which have no other one; change "
+            "objective or model.family",
+            ".objective",
+        ),
         _store_rule("endpoint"),
         _store_rule("credentialsSecret"),
         Rule(
@@ -420,14 +434,6 @@ class TrainingRunSpec(RuledModel):
         ),
         *ATTENTION_RULES,
     )
-
-    @property
-    def multi_token_weight(self) -> float | None:
-        """The weight of the losses of the layers that predict further tokens; None: the model has none."""
-        if getattr(self.model, "num_nextn_predict_layers", None) is None:
-            return None
-        stated: float | None = getattr(self.objective.value, "multi_token_weight", None)
-        return MULTI_TOKEN_WEIGHT if stated is None else stated
 
     @property
     def has_steps(self) -> bool:

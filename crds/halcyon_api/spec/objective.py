@@ -6,11 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from halcyon_api.base import ApiModel, OneOf, Ratio, optional
+from halcyon_api.base import ApiModel, OneOf, Ratio
 
 Coefficient = Annotated[float, Field(ge=0, le=1000)]
-MULTI_TOKEN_WEIGHT = 0.3
-MULTI_TOKEN_DESCRIPTION = f"Weight of the mean loss of `numNextnPredictLayers`. Default: {MULTI_TOKEN_WEIGHT}."
 
 
 class NextTokenSpec(ApiModel):
@@ -18,7 +16,15 @@ class NextTokenSpec(ApiModel):
 
     z_loss: Coefficient = 0.0
     """Weight of the squared logarithm of the softmax's denominator (Chowdhery et al. 2022)."""
-    multi_token_weight: Coefficient | None = optional(MULTI_TOKEN_DESCRIPTION)
+
+
+class MaskedTokenSpec(ApiModel):
+    """Cross entropy of hidden tokens, in nats: 80 % become the mask token, 10 % a random one, 10 % stay (Devlin et al.
+    2019).
+    """
+
+    share: float = Field(default=0.3, gt=0, lt=1)
+    """Share of the tokens that are hidden; 0.3 is that of ModernBERT."""
 
 
 class FinetuneSpec(ApiModel):
@@ -30,7 +36,6 @@ class FinetuneSpec(ApiModel):
     """What has the same weight in the loss."""
     buffer: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     """Number of conversations to choose the best fit from."""
-    multi_token_weight: Coefficient | None = optional(MULTI_TOKEN_DESCRIPTION)
 
 
 class DpoSpec(ApiModel):
@@ -141,6 +146,8 @@ class ObjectiveSpec(OneOf):
 
     next_token: NextTokenSpec | None = None
     """Cross entropy of the next token."""
+    masked_token: MaskedTokenSpec | None = None
+    """Cross entropy of hidden tokens, for encoders."""
     finetune: FinetuneSpec | None = None
     """Cross entropy of the assistant's tokens."""
     preference: PreferenceSpec | None = None

@@ -24,6 +24,8 @@ Uri = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"
 or hf://.
 """
 
+MASKS = ("[MASK]", "<mask>", "<|mask|>")
+"""The usual names of the token in the place of a hidden one."""
 TokenText = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
 

@@ -21,7 +21,7 @@ from halcyon_api.mesh import document_vocabulary, model_shape, run_mesh
 from halcyon_api.reading import parse_run
 from halcyon_api.training_run import TrainingRun
 from tests.api.documents import document
-from tests.families import SMALL_FAMILIES
+from tests.families import SMALL_FAMILIES, sections_of
 from tests.trainer.support.meshes import mesh_of
 
 FAST = ("llama", "gpt2", "gemma", "deepseekV3")
@@ -36,7 +36,7 @@ def run_of(family: str = "llama", **changes: Any) -> TrainingRun:
     return parse_run(
         document(
             spec__accelerator=accelerator,
-            spec__model=SMALL_FAMILIES[family],
+            **{f"spec__{name}": part for name, part in sections_of(family).items()},
             spec__trainer=trainer,
             **changes,
         )

@@ -19,7 +19,7 @@ from halcyon_api.ends import ExitCode
 from halcyon_api.reading import parse_run
 from halcyon_api.replays import REPLAY_KEY, ReplayRecord, replay_document
 from tests.document_changes import changed
-from tests.families import SMALL_FAMILIES
+from tests.families import SMALL_FAMILIES, sections_of
 from tests.ports import free_port
 from tests.suite import promises
 from tests.suite.limits import limit
@@ -135,7 +135,7 @@ def test_every_family_replays_and_its_audits_find_nothing(family: str, tmp_path:
     """An audit that found something would end the training with another exit code."""
     parts = {"spec.accelerator.topology": "1x2", "spec.mesh": {"ici": {"data": 2, "fsdp": 1}}}
     audited = {"spec.recovery": {"audit": {"everySteps": EVERY}}}
-    path = run(tmp_path, **parts, **audited, **{"spec.model": SMALL_FAMILIES[family]})
+    path = run(tmp_path, **parts, **audited, **{f"spec.{name}": part for name, part in sections_of(family).items()})
     trained(path)
     code, found = replayed(path, "--from", EVERY)
     assert (code, found["identical"], found["differentArrays"]) == (0, True, [])

@@ -24,7 +24,7 @@ from halcyon.telemetry.history.reading import read_history
 from halcyon.weights.folder import address
 from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from tests.families import SMALL_FAMILIES
+from tests.families import SMALL_FAMILIES, sections_of
 from tests.suite import promises
 from tests.trainer.support.process_groups import TrainerProcesses, each_restart, run_document, start_processes
 
@@ -33,8 +33,9 @@ pytestmark = pytest.mark.slow
 STEPS = 40
 
 
-EACH_PART = ("gemma3", "deepseekV3", "qwen3Next")
-"""Together they have each kind of part: windows, sandwich norms, experts, latent attention, gated delta nets."""
+EACH_PART = ("gemma3", "deepseekV3", "qwen3Next", "modernBert")
+"""Together they have each kind of part: windows, sandwich norms, experts, latent attention, gated delta nets, masks of
+tokens."""
 
 
 def document(tmp_path: Path, name: str, steps: int = STEPS, **options: Any) -> dict[str, Any]:
@@ -117,7 +118,7 @@ def test_one_process_with_four_devices_and_four_processes_with_one_agree(tmp_pat
 def test_every_family_resumes_bitwise(tmp_path: Path, model: str) -> None:
     runs = [document(tmp_path, name, 14, slices=1, topology="1x2") for name in ("calm-root", "root")]
     for run in runs:
-        run["spec"]["model"] = SMALL_FAMILIES[model]
+        run["spec"] |= sections_of(model)
     calm = start_processes(runs[0], tmp_path / "calm")
     assert calm.wait() == [ExitCode.DONE]
     losses: dict[int, float] = {}

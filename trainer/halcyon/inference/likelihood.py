@@ -54,11 +54,15 @@ class Likelihoods:
         model: The model; it may be divided among devices (see `halcyon.parallel.device_mesh`).
         compute_dtype: Type of activations and matrix products; logits and log-likelihoods are float32.
         batch_tokens: Positions of a batch. Default: `default_batch_tokens`.
+
+    Raises:
+        BadConfiguration: The model is an encoder.
     """
 
     def __init__(
         self, model: CausalLM, *, compute_dtype: DTypeLike = jnp.float32, batch_tokens: int | None = None
     ) -> None:
+        model.require_decoder()
         self._model, self._dtype, self._mesh = model, jnp.dtype(compute_dtype).name, mesh_of(model)
         self._batch_tokens = batch_tokens or default_batch_tokens()
 

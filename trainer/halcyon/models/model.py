@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import math
 from abc import abstractmethod
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 
 import equinox as eqx
 import jax
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from haliax import Axis, NamedArray
 from jax.typing import DTypeLike
 
+from halcyon.host.errors import BadConfiguration
 from halcyon.models.axes import POSITION
 from halcyon.models.parameters import PRODUCTS, Parameter, Role, parameters
 from halcyon.models.partition import divided
@@ -72,6 +73,9 @@ class CausalLM(eqx.Module):
 
     embed: eqx.AbstractVar[Axis]
     """Features of the residual stream."""
+
+    bidirectional: ClassVar[bool] = False
+    """Whether it sees the tokens on both sides of a position, and its logits are those of the position itself."""
 
     tokens: int | None = eqx.field(static=True, default=None, kw_only=True)
     """Tokens of the vocabulary without its padding; `halcyon.models.build_model` sets it.
@@ -132,7 +136,7 @@ class CausalLM(eqx.Module):
 
     def _head_products(self, features: NamedArray) -> NamedArray:
         """``head . features``: (..., position, vocab), float32."""
-        return contract(features, self.head, self.embed, into=jnp.float32)
+        return contract(features, self.head, self.softmax.embed, into=jnp.float32)
 
     def flops_per_token(self, sequence_length: int) -> int:
         """Floating-point operations, forward and backward, for each token of a training step. A model of your own may
@@ -151,6 +155,18 @@ class CausalLM(eqx.Module):
             if one.role in PRODUCTS:
                 count += math.prod(axis.size for axis in (*one.stacked, *one.inputs, *one.outputs))
         return 6 * (count if has_head else count + math.prod(axis.size for axis in self.head.axes))
+
+    def require_decoder(self) -> None:
+        """Check that the model has the probability of a text.
+
+        Raises:
+            BadConfiguration: It is an encoder.
+        """
+        if self.bidirectional:
+            raise BadConfiguration(
+                f"{type(self).__name__} is an encoder, which fills in masked tokens and cannot write or score a text; "
+                "take a decoder"
+            )
 
     def _position_axis(self, tokens: NamedArray) -> Axis:
         position = tokens.resolve_axis(POSITION)

@@ -80,7 +80,8 @@ def evaluate_checkpoint(
         validation = validation_data(spec, *caches)
         if place.processes.is_main:
             report_sources(reporter, source_notes(caches[1], validation))
-        program = build_program(spec, validation.tokenizer.vocab_size, mesh)
+        tokenizer = validation.tokenizer
+        program = build_program(spec, tokenizer.vocab_size, mesh, tokenizer=tokenizer)
         return CheckpointEvaluation(place, program, validation, benchmarks).run()
 
 

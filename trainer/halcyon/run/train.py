@@ -171,7 +171,7 @@ def train(
         if (values := choice.find(vocabulary, mesh)) is not None:
             place = place.with_spec(with_choice(spec, values))
             spec = place.spec
-        program = build_program(spec, vocabulary, mesh, in_step, overrides)
+        program = build_program(spec, vocabulary, mesh, in_step, overrides, tokenizer)
         reporter.event("determinism", program.determinism_in_effect)
         slow = check_devices(place, program)
         programs = Programs(program, background, KeptPrograms(place, program, cache))

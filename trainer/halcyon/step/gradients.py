@@ -39,8 +39,8 @@ class Gradients:
     Attributes:
         objective: The objective to minimise.
         seed: Seed of the objective's randomness; each microbatch of each step gets its own key.
-        dropout: Give the objective a random number for each row of the batch, as `ROW_SEEDS`. Row n of a step gets the
-            same number whatever the microbatches and the mesh are.
+        dropout: Give the objective a random number for each row of the batch, as `ROW_SEEDS`, for dropout or masks. Row
+            n of a step gets the same number whatever the microbatches and the mesh are.
         gather_once: Keep all parameters, and the sums of their gradients, on each device while the microbatches are
             computed.
     """

@@ -21,7 +21,7 @@ from halcyon.host.errors import BadConfiguration
 from halcyon.models import CausalLM, build_model
 from halcyon.models.adapters import check_used, has_adapter, with_adapter
 from halcyon.models.axes import BATCH, POSITION, VOCAB
-from halcyon.models.decoder import TokenDecoder
+from halcyon.models.dropout import WithSites
 from halcyon.models.parameters import joined, split
 from halcyon.models.parts.attention_choice import CannotServe, Choice, Target, attending
 from halcyon.models.softmax import logits_for
@@ -51,7 +51,7 @@ from halcyon.step.state import (
     vocabulary_of,
 )
 from halcyon.step.step import StepMetrics, make_train_step
-from halcyon.tokenizer import check_rows
+from halcyon.tokenizer import Tokenizer, check_rows
 from halcyon_api.mesh import gathers_once
 from halcyon_api.objectives import has_reference_copy
 from halcyon_api.spec.attention import AttentionName
@@ -276,6 +276,7 @@ def build_program(
     mesh: Mesh,
     in_step: Sequence[InStep] = (),
     overrides: Overrides | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> Program:
     """Build the program of a run.
 
@@ -285,6 +286,7 @@ def build_program(
         mesh: The device mesh.
         in_step: Functions of the library's user inside the step.
         overrides: Parts that the library's user gives in the place of sections of the spec.
+        tokenizer: See `build_objective`.
 
     Raises:
         BadConfiguration: The mesh does not divide a parameter of a custom or given model. The sizes of other models are
@@ -319,15 +321,16 @@ def build_program(
         check_rows(vocab_size, shapes.token_count, "model")
     if lora is not None and spec.model.family == "custom":
         check_used(shapes)
+    sited: Any = shapes
     drops = settings.dropout is not None and settings.dropout.drops
-    if drops and not isinstance(shapes, TokenDecoder):
+    if drops and not isinstance(sited, WithSites):
         raise BadConfiguration(
             "spec.trainer.dropout: only the models of Halcyon's families have its sites; leave it out, or take a family"
         )
     own_rule = overrides.transformation
     flags = trained(spec.optimizer, shapes, lora) if own_rule is None or overrides.parts is None else None
     part = split(shapes, flags)[0]
-    objective = overrides.objective_of(build_objective(spec))
+    objective = overrides.objective_of(build_objective(spec, tokenizer))
     optimizer = own_rule or build_optimizer(
         spec.optimizer, part, settings.precision.moments, settings.precision.moments_rounding
     )
@@ -347,7 +350,7 @@ def build_program(
     gradients = Gradients(
         objective,
         settings.seed,
-        dropout=(lora is not None and lora.dropout > 0) or drops,
+        dropout=(lora is not None and lora.dropout > 0) or drops or spec.objective.masked_token is not None,
         gather_once=gathers_once(spec, fsdp=mesh.shape["fsdp"], tensor=mesh.shape["tensor"]),
     )
     make_step = functools.partial(

@@ -7,6 +7,7 @@ import numpy as np
 
 from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer.rendered import EncodedText, RenderedText
+from halcyon_api.spec.tokenizer import MASKS
 
 
 class Tokenizer(Protocol):
@@ -113,9 +114,11 @@ def first_id(tokenizer: Tokenizer) -> int:
 
 def named_specials(tokenizer: Tokenizer) -> dict[str, str]:
     """The special tokens that other programs and chat templates know by name, as far as the tokenizer has them."""
-    spellings = {token: spelling for spelling, token in tokenizer.special_tokens.items()}
+    special = tokenizer.special_tokens
+    spellings = {token: spelling for spelling, token in special.items()}
     ids = {"bos_token": tokenizer.bos_id, "eos_token": tokenizer.eos_id, "pad_token": tokenizer.pad_id}
-    return {name: spellings[token] for name, token in ids.items() if token in spellings}
+    masks = ({"mask_token": mask} for mask in MASKS if mask in special)
+    return {name: spellings[token] for name, token in ids.items() if token in spellings} | next(masks, {})
 
 
 def check_rows(ids: int, rows: int, where: str = "") -> None:

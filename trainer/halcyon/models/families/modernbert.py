@@ -11,18 +11,14 @@ stream, as in GPT-2; the published models cut them off at two standard deviation
 
 from __future__ import annotations
 
-import functools
-import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import haliax as hax
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
-from jax.typing import DTypeLike
-from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
 from halcyon.models.decoder import Block
@@ -31,7 +27,6 @@ from halcyon.models.dropout import WithSites
 from halcyon.models.families.family import Family
 from halcyon.models.model import CausalLM, Inputs, Outputs
 from halcyon.models.parameters import Role, parameter
-from halcyon.models.partition import divided
 from halcyon.models.parts.embedding import Embedding
 from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.masks import Mask, Nearby, Segments
@@ -39,7 +34,6 @@ from halcyon.models.parts.mlp import GatedMlp, activated
 from halcyon.models.parts.norm import LayerNorm
 from halcyon.models.parts.rotary import Rope, rotary_table
 from halcyon.models.parts.self_attention import SelfAttention
-from halcyon.models.parts.weight import contract
 from halcyon.models.published import ConfigReader, Layers, PublishedModel, Tensor, Tensors
 from halcyon.models.published.decoder_config import REQUIRED, read_keys, write_keys
 from halcyon.models.published.rope import read_rope_by_layer, read_windowed_theta, require_rope
@@ -55,8 +49,9 @@ _WITH_ONE = "embed_and_one"
 
 
 class ModernBert(CausalLM, WithSites):
-    """A ModernBERT encoder. Its logits are those of the token at each position itself."""
+    """A ModernBERT encoder."""
 
+    bidirectional: ClassVar = True
     embedding: Embedding
     embedding_norm: LayerNorm
     first_block: Stack[Block]
@@ -75,14 +70,15 @@ class ModernBert(CausalLM, WithSites):
     """(vocab)."""
 
     @staticmethod
-    def init(
-        spec: ModernBertSpec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray
-    ) -> ModernBert:
+    def init(spec: ModernBertSpec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: jax.Array) -> ModernBert:
         """Random parameters: norms 1, biases 0."""
         embed, std = Axis(axes.EMBED, spec.hidden_size), spec.initializer_range
         keys, one, others = iter(jax.random.split(key, 17)), Axis(axes.LAYERS, 1), spec.num_hidden_layers - 1
         later, dense = Axis(axes.LAYERS, others), Axis(_DENSE, spec.hidden_size)
-        norm = functools.partial(LayerNorm.init, embed, epsilon=spec.layer_norm_epsilon, dtype=dtype, shift=False)
+
+        def norm(*stacked: Axis) -> LayerNorm:
+            return LayerNorm.init(embed, stacked=stacked, epsilon=spec.layer_norm_epsilon, dtype=dtype, shift=False)
+
         kinds = {
             "full_attention": BlockKind(Rope(spec.rope_theta)),
             "sliding_attention": BlockKind(Rope(spec.rope_local_base_freq), spec.sizes().window),
@@ -105,7 +101,7 @@ class ModernBert(CausalLM, WithSites):
             embed=embed,
         )
 
-    def __call__(self, inputs: Inputs, *, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
+    def __call__(self, inputs: Inputs, *, compute_dtype: Any = jnp.float32) -> Outputs:
         """See `CausalLM.__call__`."""
         position, head_size = self._position_axis(inputs.tokens), self.first_block.stacked.attention.head_size
         everything = None if inputs.segments is None else Segments(inputs.segments)
@@ -122,7 +118,7 @@ class ModernBert(CausalLM, WithSites):
         if self.later_blocks is not None:
             x = self.later_blocks.scan_kinds(self.kinds[1:], step, x)
         dense = activated("gelu", self.head_dense(self.norm(x))).rename({_DENSE: axes.EMBED})
-        return Outputs(divided(_joined(self.head_norm(dense), hax.ones(position, dtype=x.dtype))))
+        return Outputs(_joined(self.head_norm(dense), hax.ones(position, dtype=x.dtype)))
 
     @property
     def head(self) -> NamedArray:
@@ -133,14 +129,7 @@ class ModernBert(CausalLM, WithSites):
     @property
     def softmax(self) -> Softmax:
         """See `CausalLM.softmax`."""
-        return super().softmax._replace(embed=self._with_one)
-
-    def _head_products(self, features: NamedArray) -> NamedArray:
-        return contract(features, self.head, self._with_one, into=jnp.float32)
-
-    @property
-    def _with_one(self) -> Axis:
-        return Axis(_WITH_ONE, self.embed.size + 1)
+        return super().softmax._replace(embed=Axis(_WITH_ONE, self.embed.size + 1))
 
 
 def _joined(x: NamedArray, last: NamedArray) -> NamedArray:
@@ -161,7 +150,7 @@ def _mask(everything: Mask | None, window: int | None) -> Mask | None:
 
 def _into_stream(spec: ModernBertSpec) -> float:
     """Standard deviation of projections into the residual stream."""
-    return spec.initializer_range / math.sqrt(2 * spec.num_hidden_layers)
+    return spec.initializer_range * (2 * spec.num_hidden_layers) ** -0.5
 
 
 def _block(
@@ -169,7 +158,7 @@ def _block(
     layers: Axis,
     norm: Any,
     dtype: jnp.dtype,
-    keys: Iterator[PRNGKeyArray],
+    keys: Iterator[jax.Array],
     *,
     first: bool = False,
 ) -> Block:
@@ -181,10 +170,10 @@ def _block(
         return Linear.init(inputs, outputs, stacked=(layers,), std=std, dtype=dtype, key=next(keys))
 
     return Block(
-        attention_norm=None if first else norm(stacked=(layers,)),
+        attention_norm=None if first else norm(layers),
         attention=SelfAttention.init(embed, (heads,), (), Axis(axes.HEAD_SIZE, spec.head_size), linear, linear),
         attention_post_norm=None,
-        mlp_norm=norm(stacked=(layers,)),
+        mlp_norm=norm(layers),
         mlp=GatedMlp.init(embed, Axis(axes.MLP, spec.intermediate_size), linear, "gelu"),
         mlp_post_norm=None,
     )

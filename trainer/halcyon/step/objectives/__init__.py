@@ -6,32 +6,44 @@ An objective declares the arrays of its batches and returns weighted sums. Model
 
 import jax.numpy as jnp
 
+from halcyon.step.objectives.masked_token import MaskedToken, MaskIds
 from halcyon.step.objectives.next_token import NextToken
 from halcyon.step.objectives.objective import Objective
 from halcyon.step.objectives.policy import Policy
 from halcyon.step.objectives.preference import Preference
-from halcyon_api.spec.objective import FinetuneSpec, NextTokenSpec, PolicySpec, PreferenceSpec
+from halcyon.tokenizer import Tokenizer
+from halcyon_api.spec.objective import FinetuneSpec, MaskedTokenSpec, NextTokenSpec, PolicySpec, PreferenceSpec
 from halcyon_api.training_run import TrainingRunSpec
 
 
-def build_objective(spec: TrainingRunSpec) -> Objective:
-    """The objective of a run."""
+def build_objective(spec: TrainingRunSpec, tokenizer: Tokenizer | None = None) -> Objective:
+    """The objective of a run.
+
+    Args:
+        spec: The run's spec.
+        tokenizer: Its tokenizer, for ``objective.maskedToken``. None: the objective has the right shapes, but not the
+            ids.
+
+    Raises:
+        BadConfiguration: The tokenizer lacks a token that the objective needs.
+    """
     precision, dropout = spec.trainer.precision, spec.trainer.dropout
     segments, compute = not spec.data.attend_across_documents, jnp.dtype(precision.compute)
     match spec.objective.value:
-        case NextTokenSpec() | FinetuneSpec() as objective:
-            by_conversation = isinstance(objective, FinetuneSpec) and objective.weighting == "conversation"
+        case NextTokenSpec(z_loss=z_loss):
             return NextToken(
-                segments=segments,
-                compute_dtype=compute,
-                z_loss=objective.z_loss if isinstance(objective, NextTokenSpec) else 0.0,
-                products=precision.narrow,
-                weights="conversation_weights" if by_conversation else "weights",
-                dropout=dropout,
-                multi_token=spec.multi_token_weight,
+                segments=segments, compute_dtype=compute, z_loss=z_loss, products=precision.narrow, dropout=dropout
+            )
+        case FinetuneSpec(weighting=weighting):
+            weights = "conversation_weights" if weighting == "conversation" else "weights"
+            return NextToken(
+                segments=segments, compute_dtype=compute, products=precision.narrow, weights=weights, dropout=dropout
             )
         case PreferenceSpec() as preference:
             return Preference(preference, compute, precision.narrow, dropout=dropout)
+        case MaskedTokenSpec(share=share):
+            ids = MaskIds(0, (), 1) if tokenizer is None else MaskIds.of(tokenizer)
+            return MaskedToken(share, ids, compute, precision.narrow, dropout=dropout)
         case PolicySpec() as policy:
             return Policy(policy, compute, precision.narrow, dropout=dropout)
         case other:

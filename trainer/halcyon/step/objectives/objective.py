@@ -14,15 +14,15 @@ import numpy as np
 from haliax import NamedArray
 
 from halcyon.data.examples import Batch
-from halcyon.models import CausalLM
 from halcyon.models.adapters import has_adapter, with_dropout, without_adapter
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.dropout import with_sites
-from halcyon.models.model import Outputs
+from halcyon.models.model import CausalLM, Outputs
 from halcyon_api.spec.trainer import DropoutSpec
 
 ROW_SEEDS = "row_seeds"
-"""An array of a batch beside its fields, in a step with dropout: a random number for each row, uint32 [batch]."""
+"""An array of a batch beside its fields, in a step with dropout or masks: a random number for each row, uint32
+[batch]."""
 
 
 class Sums(NamedTuple):

@@ -23,10 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 from haliax import NamedArray
 
-from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.log_probs import token_log_probs
-from halcyon.models.model import Outputs, with_products
+from halcyon.models.model import CausalLM, Inputs, Outputs, with_products
 from halcyon.step.objectives.objective import Batch, Drops, Sums, named, reference_model, with_routers
 from halcyon_api.spec.narrow_products import NarrowProducts
 from halcyon_api.spec.objective import PolicySpec
