@@ -22,6 +22,7 @@ def objective_problems(spec: TrainingRunSpec) -> Iterator[tuple[str, str]]:
     for source in spec.data.sources:
         yield from _source_problems(spec, source)
     objective = spec.objective
+    yield from _further_problems(spec)
     if objective.masked_token is not None:
         yield from _masking_problems(spec)
     elif objective.next_token is None:
@@ -50,6 +51,17 @@ def has_reference_copy(spec: TrainingRunSpec) -> bool:
     """Whether the state of a run holds a reference model. With an adapter the frozen weights are the reference."""
     compared = spec.objective.preference or spec.objective.policy
     return compared is not None and compared.has_reference and spec.adapter is None
+
+
+def _further_problems(spec: TrainingRunSpec) -> Iterator[tuple[str, str]]:
+    layers: int = getattr(spec.model, "num_nextn_predict_layers", None) or 0
+    kind, field = spec.objective.kind, "spec.model.numNextnPredictLayers"
+    if not layers and getattr(spec.objective.value, "multi_token_weight", None) is not None:
+        yield f"spec.objective.{kind}.multiTokenWeight", f"the model has no such layers; set {field}, or leave it out"
+    if layers and kind in ("preference", "policy"):
+        yield field, f"objective.{kind} does not train these layers; leave it out, and those of spec.from are kept"
+    if layers > 1 and spec.model.family == "qwen3Next":
+        yield field, "the files of this family have one such layer; set it to 1"
 
 
 def _per_token(spec: TrainingRunSpec) -> bool:

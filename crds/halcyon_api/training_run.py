@@ -30,7 +30,7 @@ from halcyon_api.spec.export import ExportSpec
 from halcyon_api.spec.mesh import REST, MeshSpec, on
 from halcyon_api.spec.model import FAMILIES, Model
 from halcyon_api.spec.narrow_products import HEAD_TYPES, PARAMETER_GRADIENT_TYPES
-from halcyon_api.spec.objective import ObjectiveSpec, next_token
+from halcyon_api.spec.objective import MULTI_TOKEN_WEIGHT, ObjectiveSpec, next_token
 from halcyon_api.spec.optimizer import OptimizerSpec
 from halcyon_api.spec.origin import AfterSpec, OriginSpec
 from halcyon_api.spec.place import PlaceSpec
@@ -434,6 +434,14 @@ class TrainingRunSpec(RuledModel):
         ),
         *ATTENTION_RULES,
     )
+
+    @property
+    def multi_token_weight(self) -> float | None:
+        """The weight of the losses of the layers that predict further tokens; None: the model has none."""
+        if getattr(self.model, "num_nextn_predict_layers", None) is None:
+            return None
+        stated: float | None = getattr(self.objective.value, "multi_token_weight", None)
+        return MULTI_TOKEN_WEIGHT if stated is None else stated
 
     @property
     def has_steps(self) -> bool:

@@ -6,9 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from halcyon_api.base import ApiModel, OneOf, Ratio
+from halcyon_api.base import ApiModel, OneOf, Ratio, optional
 
 Coefficient = Annotated[float, Field(ge=0, le=1000)]
+MULTI_TOKEN_WEIGHT = 0.3
+MULTI_TOKEN_DESCRIPTION = f"Weight of the mean loss of `numNextnPredictLayers`. Default: {MULTI_TOKEN_WEIGHT}."
 
 
 class NextTokenSpec(ApiModel):
@@ -16,6 +18,7 @@ class NextTokenSpec(ApiModel):
 
     z_loss: Coefficient = 0.0
     """Weight of the squared logarithm of the softmax's denominator (Chowdhery et al. 2022)."""
+    multi_token_weight: Coefficient | None = optional(MULTI_TOKEN_DESCRIPTION)
 
 
 class MaskedTokenSpec(ApiModel):
@@ -36,6 +39,7 @@ class FinetuneSpec(ApiModel):
     """What has the same weight in the loss."""
     buffer: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     """Number of conversations to choose the best fit from."""
+    multi_token_weight: Coefficient | None = optional(MULTI_TOKEN_DESCRIPTION)
 
 
 class DpoSpec(ApiModel):

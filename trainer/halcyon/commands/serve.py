@@ -76,12 +76,15 @@ class Engine:
         Literal["key", "all", "none"],
         typer.Option(help="Compute the common beginning of prompts once: of those of one API key, of all, or of none."),
     ] = "key"
+    ahead: Annotated[
+        bool, typer.Option(help="Compute tokens that the model's layers for further tokens propose, several in a pass.")
+    ] = True
 
     def settings(self, compute: str) -> EngineSettings:
         """The sizes, with the type of activations."""
         from halcyon.serving.worker import EngineSettings, Sharing
 
-        return EngineSettings(self.slots, self.length, self.pages, Sharing(self.share_prompts), compute)
+        return EngineSettings(self.slots, self.length, self.pages, Sharing(self.share_prompts), compute, self.ahead)
 
 
 @options.grouped

@@ -48,6 +48,7 @@ from halcyon.inference.sampling import Controls, Sampling
 from halcyon.inference.sequence import CHUNKS, PAGE, Finish, Grammar, Sequence, Token
 from halcyon.models import CausalLM
 from halcyon.models.cache import KeepsCache
+from halcyon.models.decoder import Decoder
 from halcyon.models.stack import blocks_apart, taken_apart
 from halcyon.parallel.device_mesh import context_of, mesh_of
 from halcyon_api.counting import counted
@@ -74,6 +75,8 @@ class Engine:
         apart: Whether programs get the blocks of the model one by one; see `halcyon.models.stack`. None: if that makes
             them faster.
         clock: Seconds from any point; it decides how many tokens a call computes, and has no effect on texts.
+        ahead: Whether layers for further tokens, if the model has some, propose tokens, of which a pass of the model
+            computes several. It has no effect on texts but by the rounding of products of other sizes.
 
     Raises:
         BadConfiguration: The model cannot keep a cache.
@@ -93,8 +96,11 @@ class Engine:
         share: bool = True,
         apart: bool | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        ahead: bool = True,
     ) -> None:
         model.require_decoder()
+        if isinstance(model, Decoder) and not ahead:
+            model = model.without_further()
         if not isinstance(model, KeepsCache):
             raise BadConfiguration(
                 f"{type(model).__name__} keeps no cache, so it cannot generate text; give it a method new_cache"
@@ -108,9 +114,15 @@ class Engine:
         self._pages_of_slot = -(-self.length // PAGE)
         self.pages = slots * self._pages_of_slot if pages is None else pages
         self._model = model
+        further = model.design.further if isinstance(model, Decoder) else None
         self._fixed = Fixed(
-            jnp.dtype(compute_dtype).name, min(tokens or model.token_count, model.token_count), alternatives
+            jnp.dtype(compute_dtype).name,
+            min(tokens or model.token_count, model.token_count),
+            alternatives,
+            0 if further is None else further.count,
         )
+        self.proposed = self.accepted = 0
+        """Tokens that layers for further tokens have proposed, and how many of them are in texts."""
         self._mesh = mesh_of(model)
         with context_of(self._mesh):
             self._state: State = empty(model, self._fixed, slots, self.length, self.pages)
@@ -227,8 +239,13 @@ class Engine:
         began = self._clock()
         with context_of(self._mesh):
             self._state, chosen, steps = self._programs.decode(self._arrays, self._state, _controls(decoding), plan)
-        found, count = jax.device_get((chosen, steps))
-        seconds = (self._clock() - began) / count
+        found, numbers = jax.device_get((chosen, steps))
+        count = rounds = int(np.ravel(numbers)[0])
+        if self._fixed.further:
+            count, passes = int((found.tokens >= 0).any(1).sum()), int(numbers[1])
+            self.proposed += self._fixed.further * passes
+            self.accepted += int((found.tokens >= 0).sum()) - passes
+        seconds = (self._clock() - began) / rounds
         # At most twice as many as before: the first call may have compiled the program, or waited for the processor.
         self._steps = max(1, min(MOST_STEPS, 2 * self._steps, int(CALL_SECONDS / max(seconds, 1e-9))))
         for number in range(count):
@@ -260,10 +277,9 @@ class Engine:
         """The tokens of one step. A sequence that ends leaves `decoding` and its slot."""
         taken: list[Token] = []
         for slot, sequence in enumerate(decoding):
-            if sequence is None:
+            if sequence is None or (token := int(found.tokens[number, slot])) < 0:
                 continue
             sequence.generated += 1
-            token = int(found.tokens[number, slot])
             finish: Finish | None = "stop" if token in sequence.ends else None
             if finish is None and sequence.generated == sequence.sampling.max_tokens:
                 finish = "length"
@@ -362,7 +378,9 @@ class Engine:
             sequence.is_marked = True
         part = sequence.chunk
         size = min(next(size for size in CHUNKS if size >= len(part)), self._model.max_position.size)
-        following = sequence.prompt[sequence.computed + 1 : sequence.computed + 1 + len(part)]
+        more = max(0, self._fixed.further - 1)
+        after = sequence.prompt[sequence.computed + 1 : sequence.computed + 1 + len(part) + more]
+        following = after[: len(part)]
         self._state, logs = self._programs.prefill(
             self._arrays,
             self._state,
@@ -372,7 +390,7 @@ class Engine:
             jnp.asarray(sequence.computed == 0),
             jnp.int32(sequence.computed),
             jnp.asarray(self._pages_of(sequence)),
-            jnp.asarray(np.pad(following, (0, size - len(following)))),
+            jnp.asarray(np.pad(after, (0, size + more - len(after)))),
             jnp.asarray(sequence.logs_prompt),
         )
         if sequence.logs_prompt:

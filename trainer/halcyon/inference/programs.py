@@ -37,6 +37,23 @@ With further ones the text goes on until the end of the call, and is cut.
 """
 
 
+class Recent(NamedTuple):
+    """The last positions of each slot that are computed, twice as many as the model has layers for further tokens: then
+    each position is computed once more when all its tokens are known."""
+
+    features: jax.Array
+    """[slot, position, embed]: the features of the model."""
+    tokens: jax.Array
+    """int32 [slot, position]."""
+
+    def moved(self, features: jax.Array, tokens: jax.Array, counts: jax.Array) -> "Recent":
+        """With the first `counts` [slot] of further positions behind."""
+        at = counts[:, None] + jnp.arange(self.tokens.shape[1])
+        joined = jnp.concatenate((self.features, features.astype(self.features.dtype)), 1)
+        tokens = jnp.concatenate((self.tokens, tokens), 1)
+        return Recent(jnp.take_along_axis(joined, at[..., None], 1), jnp.take_along_axis(tokens, at, 1))
+
+
 class State(NamedTuple):
     """What an engine keeps on the device."""
 
@@ -47,6 +64,8 @@ class State(NamedTuple):
     """bool [slot, token]: tokens of the prompt."""
     written: jax.Array
     """int32 [slot, token]: how often each token is in the text."""
+    recent: Recent | None = None
+    """None: the model proposes no tokens."""
 
 
 class Chosen(NamedTuple):
@@ -103,6 +122,8 @@ class Fixed(NamedTuple):
     """Tokens that may be chosen are those with an id below this."""
     alternatives: int
     """Most likely tokens that each step reports."""
+    further: int = 0
+    """Tokens that the model proposes in a step."""
 
 
 class Programs(NamedTuple):
@@ -123,7 +144,12 @@ def empty(model: Any, fixed: Fixed, slots: int, length: int, pages: int) -> Stat
 
     def made() -> State:
         cache = model.new_cache(slots, length, fixed.dtype, pages=pages)
-        return State(cache, *(jnp.zeros((slots, vocabulary), kind) for kind in (jnp.float32, bool, jnp.int32)))
+        last, recent = (slots, 2 * fixed.further), None
+        if fixed.further:
+            features = jnp.zeros((*last, model.embed.size), jnp.dtype(fixed.dtype))
+            recent = Recent(features, jnp.zeros(last, jnp.int32))
+        logits, prompted, written = (jnp.zeros((slots, vocabulary), kind) for kind in (jnp.float32, bool, jnp.int32))
+        return State(cache, logits, prompted, written, recent)
 
     return made() if mesh_of(model) is None else jax.jit(made)()  # a program, so that each device makes its part only
 
@@ -143,7 +169,8 @@ def programs_of(structure: Any, fixed: Fixed, mesh: Mesh | None = None) -> Progr
         return _prefill(jax.tree.unflatten(structure, arrays), *arguments, fixed=fixed)
 
     def decode(arrays: Any, *arguments: Any) -> tuple[State, Chosen, jax.Array]:
-        return _decode(jax.tree.unflatten(structure, arrays), *arguments, fixed=fixed)
+        program = _decode_ahead if fixed.further else _decode
+        return program(jax.tree.unflatten(structure, arrays), *arguments, fixed=fixed)
 
     return Programs(jax.jit(prefill, donate_argnums=1), jax.jit(decode, donate_argnums=1))
 
@@ -173,7 +200,8 @@ def _prefill(
         begins: bool: whether these are the first tokens of the prompt.
         start: int32: tokens of the prompt before these, which are in the pages already.
         pages: int32 [page]: the pages of the slot.
-        targets: int32 [position]: the token after each position.
+        targets: int32 [position]: the token after each position; with layers for further tokens, so many more that each
+            has one.
         wants_logs: bool: whether the logs of the targets are computed; else they are 0.
         fixed: What decides the program.
 
@@ -188,11 +216,19 @@ def _prefill(
     logits = logits_of(model, hax.named(last, (BATCH, POSITION, model.embed.name)))[0]
     counted = jnp.where(jnp.arange(tokens.shape[0]) < count, tokens, state.prompted.shape[1])
     prompted = (state.prompted[slot] & ~begins).at[counted].set(True, mode="drop")
+    computed, recent = outputs.cache, state.recent
+    if recent is not None:
+        computed = _proposed(model, outputs, dataclasses.replace(computed, lengths=row.lengths), count, targets, fixed)
+        computed = dataclasses.replace(computed, lengths=outputs.cache.lengths, counts=None)
+        mine = Recent(*(x[slot][None] for x in recent)).moved(features, tokens[None], count[None])
+        recent = Recent(*(x.at[slot].set(new[0]) for x, new in zip(recent, mine, strict=True)))
+        targets = targets[: len(tokens)]
     following = State(
-        cache.with_row(slot, outputs.cache),
+        cache.with_row(slot, computed),
         state.logits.at[slot].set(logits),
         state.prompted.at[slot].set(prompted),
         state.written.at[slot].set(0),
+        recent,
     )
     shape = len(targets) if fixed.alternatives else 0, fixed.alternatives
     none = PromptLogs(jnp.zeros(shape[:1]), jnp.zeros(shape, jnp.int32), jnp.zeros(shape))
@@ -200,6 +236,26 @@ def _prefill(
         return following, none
     logged = functools.partial(_logged, model, fixed=fixed)
     return following, jax.lax.cond(wants_logs, logged, lambda *_: none, features[0], targets)
+
+
+def _proposed(model: Any, outputs: Any, cache: Cache, count: jax.Array, following: jax.Array, fixed: Fixed) -> Cache:
+    """The cache of a row with what the layers for further tokens keep of some positions.
+
+    Args:
+        model: The model.
+        outputs: Its outputs at these positions.
+        cache: The cache, with the length before them.
+        count: int32: positions that count.
+        following: int32 [position]: the tokens from the one after the first position on.
+        fixed: What decides the program.
+    """
+    x, cache = outputs.features, cache.expecting(count[None])
+    size = x.resolve_axis(POSITION).size
+    for number in range(fixed.further):
+        tokens = hax.named(following[None, number : number + size], (BATCH, POSITION))
+        x, found = model.propose(number, x, tokens, cache, jnp.dtype(fixed.dtype))
+        cache = found.cache
+    return cache
 
 
 def _logged(model: CausalLM, features: jax.Array, targets: jax.Array, *, fixed: Fixed) -> PromptLogs:
@@ -267,7 +323,7 @@ def copy(state: State, slot: jax.Array, to: jax.Array, pages: jax.Array, new: ja
         lengths=cache.lengths.at[to].set(cache.lengths[slot]),
         table=cache.table.at[to].set(new),
     )
-    return State(copied, *(x.at[to].set(x[slot]) for x in (state.logits, state.prompted, state.written)))
+    return State(copied, *jax.tree.map(lambda x: x.at[to].set(x[slot]), tuple(state[1:])))
 
 
 def _decode(
@@ -314,6 +370,104 @@ def _decode(
 
     number, _, state, taken = jax.lax.while_loop(goes_on, step, (jnp.int32(0), plan.active, state, none))
     return state, taken, number
+
+
+def _decode_ahead(
+    model: CausalLM, state: State, controls: Controls, plan: Plan, *, fixed: Fixed
+) -> tuple[State, Chosen, jax.Array]:
+    """`_decode`, in which the layers for further tokens propose the tokens after the one that is chosen, and a pass of
+    the model computes them all (Leviathan et al. 2022, `arXiv 2211.17192 <https://arxiv.org/abs/2211.17192>`_).
+
+    Each token is chosen from the logits of the model, with the random numbers of its place in the text, as without
+    proposals; a proposal is taken if it is the token that is chosen there. So a text has the same tokens as without
+    proposals, whatever they are, and the same distribution (Daliri et al. 2024, `arXiv 2408.07978
+    <https://arxiv.org/abs/2408.07978>`_: proposals are chosen with the same random numbers, so most agree). The rule of
+    Leviathan et al. would make the tokens depend on the proposals.
+
+    Returns:
+        The state; the tokens of each slot, one behind the other, -1 behind the last; and two numbers: the steps, and
+        their sum over the slots that were active.
+    """
+    slots, most = len(plan.active), fixed.further
+    rows, room = jnp.arange(slots), MOST_STEPS * (1 + most)
+    shape = room, slots
+    none = Chosen(
+        jnp.full(shape, -1, jnp.int32),
+        jnp.zeros(shape, jnp.float32),
+        jnp.zeros((*shape, fixed.alternatives), jnp.int32),
+        jnp.zeros((*shape, fixed.alternatives), jnp.float32),
+    )
+    windows = (group.entries and most == 1 for group in state.cache.groups.values() if not group.paged)
+    is_shortened = all(windows)  # the entries of tokens that are not taken do no harm
+
+    def goes_on(carry: Any) -> jax.Array:
+        numbers, _, active, _, _ = carry
+        has_ended = jnp.any(plan.active & ~active)
+        return (numbers[0] < plan.steps) & jnp.any(active) & ~(plan.until_end & has_ended)
+
+    def step(carry: Any) -> Any:
+        numbers, counts, active, state, taken = carry
+        before = state.cache
+        chosen = _chosen(state, controls._replace(number=controls.number + counts), active, plan, fixed)
+        at_first = controls._replace(number=controls.number + counts)
+        cache, tokens = _drafted(model, state, at_first, chosen.tokens, active, fixed)
+        sizes = jnp.where(active, jnp.minimum(plan.left - counts, 1 + most), 0)
+        outputs = called(model, tokens, cache.expecting(sizes), fixed)
+        features = features_of(model, outputs)
+        all_logits = model.logits(outputs.features).rearrange((BATCH, POSITION, model.vocab.name)).array
+        logits, written, done, on, still = state.logits, state.written, jnp.zeros_like(counts), active, active
+        for number in range(1 + most):
+            if number:
+                now = state._replace(logits=logits, written=written)
+                chosen = _chosen(now, controls._replace(number=controls.number + counts), on, plan, fixed)
+                on &= (chosen.tokens == tokens[:, number]) & ~plan.is_bound
+            at = jnp.where(on, counts, room)
+            taken = Chosen(
+                *(whole.at[at, rows].set(one, mode="drop") for whole, one in zip(taken, chosen, strict=True))
+            )
+            logits = jnp.where(on[:, None], all_logits[:, number].astype(jnp.float32), logits)
+            written = written.at[rows, tokens[:, number]].add(on.astype(jnp.int32))
+            counts, done = counts + on, done + on
+            ended = jnp.any(tokens[:, number : number + 1] == plan.ends, -1) | (counts >= plan.left)
+            still, on = still & ~(on & ended), on & ~ended
+        groups = outputs.cache.groups
+        if not is_shortened:
+            again = lambda: called(model, tokens, cache.expecting(done), fixed).cache.groups  # noqa: E731
+            groups = jax.lax.cond(jnp.all(done == sizes), lambda: groups, again)
+        following = dataclasses.replace(outputs.cache, groups=groups, lengths=before.lengths + done)
+        recent = state.recent.moved(features, tokens, done)
+        numbers += jnp.stack((jnp.int32(1), jnp.sum(active, dtype=jnp.int32)))
+        return numbers, counts, still, State(following, logits, state.prompted, written, recent), taken
+
+    begin = jnp.zeros(2, jnp.int32), jnp.zeros(slots, jnp.int32), plan.active, state, none
+    numbers, _, _, state, taken = jax.lax.while_loop(goes_on, step, begin)
+    return state, taken, numbers
+
+
+def _drafted(
+    model: Any, state: State, controls: Controls, first: jax.Array, active: jax.Array, fixed: Fixed
+) -> tuple[Cache, jax.Array]:
+    """The cache with what the layers for further tokens keep, and the token of each slot with the proposals after it:
+    int32 [slot, 1 + proposal].
+    """
+    recent: Any = state.recent
+    width, lengths = recent.tokens.shape[1], state.cache.lengths
+    counts = jnp.minimum(lengths, width)
+    at = jnp.minimum(jnp.arange(width) + (width - counts)[:, None], width - 1)
+    cache = dataclasses.replace(state.cache, lengths=lengths - counts, counts=jnp.where(active, counts, 0))
+    names = (BATCH, POSITION, model.embed.name)
+    x = hax.named(jnp.take_along_axis(recent.features, at[..., None], 1), names)
+    known = jnp.concatenate((recent.tokens[:, 1:], first[:, None]), 1)
+    for number in range(fixed.further):
+        tokens = jnp.take_along_axis(known[:, number:], at, 1)
+        x, outputs = model.propose(number, x, hax.named(tokens, (BATCH, POSITION)), cache, jnp.dtype(fixed.dtype))
+        cache = outputs.cache
+        last = jnp.take_along_axis(features_of(model, outputs), jnp.maximum(counts - 1, 0)[:, None, None], 1)
+        logits = known_of(logits_of(model, hax.named(last, names)), fixed)
+        of_token = controls._replace(number=controls.number + number + 1)
+        draft = next_tokens(logits, state.prompted, state.written, of_token)
+        known = jnp.concatenate((known, draft[:, None]), 1)
+    return dataclasses.replace(cache, lengths=lengths, counts=None), known[:, width - 1 :]
 
 
 def _chosen(state: State, controls: Controls, active: jax.Array, plan: Plan, fixed: Fixed) -> Chosen:

@@ -68,6 +68,8 @@ KV_HEADS = "kv_heads"
 Q_HEADS_PER_GROUP = "q_heads_per_group"
 HEAD_SIZE = "head_size"
 MLP = "mlp"
+PAIR = "pair"
+"""The features of an embedding, then those of a position."""
 EXPERTS = "experts"
 """The experts that a device computes; their parameters are stacked along this axis."""
 ROUTES = "routes"
@@ -137,6 +139,12 @@ def run(x: NamedArray, whole: Axis, part: Axis, first: jax.Array | int) -> Named
     at = x.axis_names.index(whole.name)
     axes = tuple(part if axis.name == whole.name else axis for axis in x.axes)
     return NamedArray(jax.lax.dynamic_slice_in_dim(x.array, first, part.size, at), tuple(axis.name for axis in axes))
+
+
+def ahead(x: NamedArray, last: float = 0) -> NamedArray:
+    """`x` moved one position to the front, with `last` behind."""
+    moved = [(-1, 1, 0) if name == POSITION else (0, 0, 0) for name in x.axis_names]
+    return with_array(x, jax.lax.pad(x.array, jnp.asarray(last, x.dtype), moved))
 
 
 def later(x: jax.Array, distance: int, at: int, first: float = 0) -> jax.Array:

@@ -13,20 +13,22 @@ such as the norm of the gradient, are added in that order.
 # Without `from __future__ import annotations`: Equinox takes an abstract variable whose annotation is a text for a
 # field.
 
+import dataclasses
 import functools
 from abc import abstractmethod
-from collections.abc import Iterator
-from typing import Any, Self
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Self
 
 import equinox as eqx
+import haliax as hax
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models.axes import LAYERS, elementwise
-from halcyon.models.cache import Cache, FixedState, Layers, Memory, PositionState
+from halcyon.models.axes import EMBED, LAYERS, PAIR, ahead, elementwise, is_named, with_array
+from halcyon.models.cache import Cache, FixedState, Layers, Memory, PositionState, group_name
 from halcyon.models.design import BlockKind, Design, masks_and_rotations
 from halcyon.models.dropout import WithSites
 from halcyon.models.int8 import Int8Embedding, Int8Linear, int8_product
@@ -36,9 +38,11 @@ from halcyon.models.model import CausalLM, Inputs, Outputs
 from halcyon.models.partition import divided
 from halcyon.models.parts.embedding import Embedding
 from halcyon.models.parts.linear import Linear
+from halcyon.models.parts.masks import Mask
 from halcyon.models.parts.mlp import GatedMlp, PlainMlp, Xielu
 from halcyon.models.parts.moe import reported
 from halcyon.models.parts.norm import RmsNorm
+from halcyon.models.parts.rotary import RotaryTable
 from halcyon.models.stack import Stack
 
 
@@ -150,6 +154,53 @@ def _normed(norm: RmsNorm | None, x: NamedArray) -> NamedArray:
     return x if norm is None else norm(x)
 
 
+class FurtherBlock(Block):
+    """Predicts one token more than what is before it (DeepSeek-AI 2024, `arXiv 2412.19437
+    <https://arxiv.org/abs/2412.19437>`_, section 2.2): a block over a projection of the features of each position and
+    the embedding of the last token that is known there."""
+
+    embedding_norm: RmsNorm
+    hidden_norm: RmsNorm
+    projection: Linear
+    """(pair) to (embed)."""
+    norm: RmsNorm
+    """Before the output head."""
+
+    @staticmethod
+    def init(
+        design: Design, form: LayerKind, layers: Axis, dtype: jnp.dtype, *, keys: Iterator[PRNGKeyArray]
+    ) -> "FurtherBlock":
+        """See `Block.init`."""
+        block, embed = Block.init(design, form, layers, dtype, keys=keys), design.axes.embed
+        norm = functools.partial(design.norm, embed, dtype, stacked=(layers,))
+        pair = Axis(PAIR, 2 * embed.size)
+        projection = design.linear((pair,), (embed,), layers=layers, dtype=dtype, keys=keys)
+        return FurtherBlock(
+            **vars(block), embedding_norm=norm(), hidden_norm=norm(), projection=projection, norm=norm()
+        )
+
+    def joined(self, x: NamedArray, embedded: NamedArray) -> NamedArray:
+        """The input of the block: (..., position, embed).
+
+        Args:
+            x: The features that the layer before has.
+            embedded: The embeddings of the tokens.
+        """
+        (pair,) = self.projection.inputs
+        halves = (self.embedding_norm(embedded), self.hidden_norm(x.rearrange(embedded.axes)))
+        return self.projection(hax.concatenate(pair, [half.rename({EMBED: PAIR}) for half in halves]))
+
+
+class Further(NamedTuple):
+    """What a layer predicts: arrays (..., position)."""
+
+    features: NamedArray
+    """The input of the output head: (..., position, embed)."""
+    targets: NamedArray
+    weights: NamedArray
+    """Of the targets; 0 behind the end of a document."""
+
+
 class Decoder(TokenDecoder):
     """A decoder of a `Design`. Of the stacks it has those that `Design.stacks` names, if layers have their forms; the
     others are None."""
@@ -169,6 +220,8 @@ class Decoder(TokenDecoder):
     norm: RmsNorm
     untied_head: Linear | None
     design: Design = eqx.field(static=True)
+    further_blocks: Stack[FurtherBlock] | None = None
+    """They predict further tokens."""
 
     @classmethod
     def of(cls, design: Design, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Self:
@@ -182,6 +235,9 @@ class Decoder(TokenDecoder):
             if count := forms.count(form):
                 layers = Axis(LAYERS, count)
                 made[name] = Stack(layers, Block.init(design, form, layers, dtype, keys=keys))
+        if (further := design.further) is not None:
+            layers, keys = Axis(LAYERS, further.count), iter(jax.random.split(jax.random.fold_in(key, 1), 17))
+            made["further_blocks"] = Stack(layers, FurtherBlock.init(design, further.form, layers, dtype, keys=keys))
         return cls(
             embedding=embedding,
             embedding_norm=design.norm(embed, dtype) if design.sizes.embedding_norm else None,
@@ -203,9 +259,13 @@ class Decoder(TokenDecoder):
         """See `TokenDecoder.kept`."""
         of_form = {form: stack.stacked.attention.kept for form, stack in self._stacks.items()}
         layers = zip(self.design.forms, self.design.kinds, strict=True)
-        return tuple(
+        kept = tuple(
             of_form[form] if form.recurrent else PositionState(of_form[form], kind.window) for form, kind in layers
         )
+        stack, further = self.further_blocks, self.design.further
+        if stack is None or further is None:
+            return kept
+        return *kept, *[PositionState(stack.stacked.attention.kept, further.kind.window)] * further.count
 
     def __call__(
         self, inputs: Inputs, *, cache: Cache | None = None, compute_dtype: DTypeLike = jnp.float32
@@ -213,12 +273,8 @@ class Decoder(TokenDecoder):
         """See `TokenDecoder.__call__`."""
         inputs = inputs if cache is None else cache.placed(inputs)
         design = self.design
-        rotated = design.rotated or design.axes.head_size
-        attended = masks_and_rotations(design.kinds, inputs, self._position_axis(inputs.tokens), rotated)
-        embedded, scale = self.embedding(inputs.tokens, jnp.dtype(compute_dtype)), design.embedding_scale
-        if scale is not None:
-            embedded = elementwise(lambda x: x * jnp.asarray(scale, x.dtype), embedded)
-        embedded = self.at_site(0, _normed(self.embedding_norm, embedded))
+        attended = self._attended(design.kinds, inputs)
+        embedded = self.at_site(0, self._embedded(inputs.tokens, compute_dtype))
 
         def step(
             layer: tuple[LayerKind, BlockKind], block: Block, carry: tuple[NamedArray, Layers | None]
@@ -239,6 +295,92 @@ class Decoder(TokenDecoder):
             return Outputs(self.norm(x))
         aux, penalty = reported(reports, design.mixture.losses)
         return Outputs(self.norm(x), aux=aux, penalty=penalty)
+
+    def _embedded(self, tokens: NamedArray, dtype: DTypeLike) -> NamedArray:
+        embedded, scale = self.embedding(tokens, jnp.dtype(dtype)), self.design.embedding_scale
+        if scale is not None:
+            embedded = elementwise(lambda x: x * jnp.asarray(scale, x.dtype), embedded)
+        return _normed(self.embedding_norm, embedded)
+
+    def _attended(self, kinds: Sequence[BlockKind], inputs: Inputs) -> dict[BlockKind, tuple[Mask, RotaryTable]]:
+        rotated = self.design.rotated or self.design.axes.head_size
+        return masks_and_rotations(kinds, inputs, self._position_axis(inputs.tokens), rotated)
+
+    def further(
+        self, x: NamedArray, inputs: Inputs, targets: NamedArray, documents: NamedArray, dtype: DTypeLike
+    ) -> tuple[list[Further], NamedArray | None]:
+        """What the layers for further tokens predict: the first one the token after the next, each later one the token
+        after that.
+
+        Args:
+            x: The features of the model: (..., position, embed).
+            inputs: Its inputs, with weights.
+            targets: (..., position) integers: the next token at each position.
+            documents: (..., position) integers: the document of each position.
+            dtype: The compute type.
+
+        Returns:
+            A prediction of each layer, and the penalty of their routers as in `Outputs`.
+        """
+        stack, design = self.further_blocks, self.design
+        if stack is None or design.further is None or inputs.weights is None:
+            return [], None
+        mask, rotary = self._attended([design.further.kind], inputs)[design.further.kind]
+        goes_on: Any = hax.equal(documents, ahead(documents, -1))
+
+        def step(block: FurtherBlock, carry: Any, given: None) -> tuple[Any, Any]:
+            x, tokens, targets, weights = carry
+            tokens, targets = ahead(tokens), ahead(targets)
+            weights = ahead(weights) * goes_on.astype(weights.dtype)
+            x, report = block(block.joined(x, self._embedded(tokens, dtype)), mask, rotary, weights=weights)
+            return (x, tokens, targets, weights), (Further(block.norm(x), targets, weights), report)
+
+        carry = (x, inputs.tokens, targets, inputs.weights)
+        _, (found, reports) = stack.scan(step, carry)
+        predicted = [
+            jax.tree.map(lambda x, number=number: with_array(x, x.array[number]), found, is_leaf=is_named)
+            for number in range(stack.layers.size)
+        ]
+        if reports is None or design.mixture is None:
+            return predicted, None
+        return predicted, reported(reports, design.mixture.losses)[1]
+
+    def propose(
+        self, number: int, x: NamedArray, tokens: NamedArray, cache: Cache, dtype: DTypeLike
+    ) -> tuple[NamedArray, Outputs]:
+        """What a layer for further tokens predicts after the next tokens of each row.
+
+        Args:
+            number: The number of the layer, from 0.
+            x: The features of the model, or those that the layer before returned: (batch, position, embed).
+            tokens: The last token that is known at each position: (batch, position) integers.
+            cache: A cache of the model, with the lengths before these positions.
+            dtype: The compute type.
+
+        Returns:
+            The features for the next layer, and the input of the output head; its cache has the lengths of `cache`.
+
+        Raises:
+            ValueError: The model has no such layer.
+        """
+        stack, further = self.further_blocks, self.design.further
+        if stack is None or further is None or number >= further.count:
+            raise ValueError(f"the model has no layer {number} that predicts a further token")
+        inputs, kind = cache.placed(Inputs(tokens)), further.kind
+        block = stack.block(number) if stack.apart else jax.tree.map(lambda x: x[number], stack.blocks[0])
+        names = [group_name(state, cache.length) for state in self.kept]
+        at = len(names) - further.count + number
+        layers = Layers.of(cache)
+        layers = Layers(layers.groups, layers.following | {names[at]: jnp.int32(names[:at].count(names[at]))})
+        memory = Memory(cache, layers, kind.window)
+        mask, rotary = self._attended([kind], inputs)[kind]
+        x, _ = block(block.joined(x, self._embedded(tokens, dtype)), mask, rotary, memory)
+        return x, Outputs(block.norm(x), dataclasses.replace(cache, groups=memory.layers.groups))
+
+    def without_further(self) -> Self:
+        """This model without the layers that predict further tokens."""
+        design = dataclasses.replace(self.design, further=None)
+        return dataclasses.replace(self, further_blocks=None, design=design)
 
     def _scan(self, step: Any, carry: Any) -> tuple[Any, Any]:
         """``carry, report = step((form, kind), block, carry)`` for each block in order: the last carry, and the reports

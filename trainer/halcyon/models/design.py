@@ -103,6 +103,15 @@ def self_attention(
     )
 
 
+@dataclass(frozen=True)
+class FurtherLayers:
+    """The layers of a decoder that predict further tokens."""
+
+    count: int
+    form: LayerKind
+    kind: BlockKind
+
+
 InitMixer = Callable[["Design", Axis, jnp.dtype, Iterator[PRNGKeyArray]], Any]
 """Makes what mixes the positions in all layers of one form, such as `self_attention`: every parameter has the axis
 ``layers`` in front."""
@@ -130,6 +139,7 @@ class Design:
         mixture: The experts that some or all layers have in the place of the MLP. None: no layer has experts.
         recurrence: Makes what some layers have in the place of attention, a gated delta net. It is not compared.
         recurrent: For each layer, whether it has that. Empty: no layer has it.
+        further: The layers that predict further tokens. None: there are none.
     """
 
     sizes: DecoderSizes
@@ -149,6 +159,7 @@ class Design:
     mixture: Mixture | None = None
     recurrence: InitMixer | None = field(default=None, compare=False)
     recurrent: tuple[bool, ...] = ()
+    further: FurtherLayers | None = None
 
     @property
     def axes(self) -> DecoderAxes:

@@ -105,6 +105,7 @@ def weight_flops(
     idle = 0 if spec.model.family == "custom" else model_shape(spec).idle_parameters
     experts = sum(math.prod(leaf.array.shape) for _, leaf in leaves if EXPERTS in (axis.name for axis in leaf.axes))
     active = 1 - idle / experts if experts else 1.0
+    further = 1 + (getattr(spec.model, "num_nextn_predict_layers", None) or 0)  # each has the output head's products
     tied = all(parameter.role is not Role.HEAD for parameter in known)
     for (path, leaf), parameter in zip(leaves, known, strict=True):
         # With tied embeddings the table is the output head too. A table of positions has no vocabulary.
@@ -112,5 +113,5 @@ def weight_flops(
             tied and parameter.role is Role.EMBEDDING and {*leaf.axis_names} == {VOCAB, model.embed.name}
         )
         weights = math.prod(vocabulary if axis.name == VOCAB else axis.size for axis in leaf.axes)
-        share = active if parameter.role is Role.EXPERT else 1.0
+        share = active if parameter.role is Role.EXPERT else further if VOCAB in leaf.axis_names else 1
         yield path, leaf, parameter, round(_FLOPS_PER_WEIGHT * weights * share) if multiplies else 0

@@ -36,6 +36,7 @@ from halcyon.telemetry import RunReporter, SaveRequests
 from halcyon.tokenizer import TokenizerDefinition
 from halcyon.weights.companions import keep_companions, read_companions
 from halcyon.weights.folder import folder_place
+from halcyon.weights.further import still_kept
 from halcyon.weights.kept import KeptParts, keep_parts, read_kept
 from halcyon.weights.peft_files import PeftFolder
 from halcyon.weights.reading import Weights, weights_of_checkpoint, weights_of_folder
@@ -414,6 +415,7 @@ def _keep_parts(place: Place, beginning: Beginning, program: Program) -> None:
         kept = None if beginning.weights is None else beginning.weights.kept
         if origin is not None and origin.only is None and beginning.entry is not None:
             kept = read_kept(place.other_run(origin).store)
+            kept = None if kept is None else still_kept(kept, place.spec.model)
         if place.processes.is_main:
             keep_parts(kept, root)
         return kept

@@ -43,6 +43,8 @@ class Metrics:
             "reused_prompt_tokens", "Tokens of prompts that an earlier request had computed.", **made
         )
         self.generated_tokens = Counter("generated_tokens", "Tokens of texts.", **made)
+        self.proposed_tokens = Counter("proposed_tokens", "Tokens that layers for further tokens proposed.", **made)
+        self.accepted_tokens = Counter("accepted_tokens", "Proposed tokens that are in texts.", **made)
         self.lengths = Histogram("text_tokens", "Tokens of a text.", buckets=_TOKENS, **made)
         self.engine_failures = Counter("engine_failures", "Times that an engine had to begin again.", **made)
         self.step = Gauge("checkpoint_step", "Step of the checkpoint that new requests get.", **made)

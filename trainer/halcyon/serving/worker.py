@@ -63,6 +63,7 @@ class EngineSettings:
         pages: Pages of 16 tokens that all texts share. None: enough for all slots.
         share: Which prompts that begin alike share pages.
         compute: Type of activations, matrix products and the cache.
+        ahead: Whether layers for further tokens propose tokens.
     """
 
     slots: int
@@ -70,6 +71,7 @@ class EngineSettings:
     pages: int | None
     share: Sharing
     compute: DTypeLike
+    ahead: bool = True
 
 
 @dataclass(eq=False)
@@ -242,6 +244,7 @@ class Worker:
             alternatives=min(self._limits.alternatives, served.model.token_count),
             compute_dtype=settings.compute,
             share=settings.share is not Sharing.NONE,
+            ahead=settings.ahead,
         )
 
     def _run(self) -> None:
@@ -361,3 +364,7 @@ class Worker:
         engine = self._current.engine
         self._metrics.pages.set(engine.pages)
         self._metrics.pages_used.set(engine.pages - engine.free_pages)
+        for one in self._generations:
+            self._metrics.proposed_tokens.inc(one.engine.proposed)
+            self._metrics.accepted_tokens.inc(one.engine.accepted)
+            one.engine.proposed = one.engine.accepted = 0

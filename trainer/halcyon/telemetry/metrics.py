@@ -85,6 +85,13 @@ def _by_layer(state: State, names: Mapping[str, str]) -> Iterator[Sample]:
             yield (str(layer), label), value
 
 
+def _by_number(state: State, beginning: str) -> Iterator[Sample]:
+    """Metrics of the objective whose names end with a number, by it."""
+    for name, value in ({} if state.last_step is None else state.last_step.metrics).items():
+        if name.startswith(beginning) and isinstance(value, float):
+            yield (name.removeprefix(beginning),), value
+
+
 METRICS = (
     _gauge(
         "halcyon_trainer_info",
@@ -203,6 +210,13 @@ METRICS = (
     _gauge(
         "halcyon_trainer_z_loss",
         "Objective `nextToken` with `zLoss`: mean z-loss of the last step, without its weight.",
+    ),
+    _gauge(
+        "halcyon_trainer_multi_token_loss_nats",
+        "Layers that predict further tokens, from 1: loss of each in the last step, divided by the weight of the next "
+        "tokens.",
+        lambda state: _by_number(state, "multi_token_loss_"),
+        ("layer",),
     ),
     _gauge(
         "halcyon_trainer_router_z_loss",

@@ -151,6 +151,10 @@ class ExportPlan:
                 **common,
                 "use_cache": True,
             }
+        if further := getattr(stored.spec, "num_nextn_predict_layers", None):
+            inner = config["text_config"] if self.outer else config
+            name = "mtp_num_hidden_layers" if form.model_type.startswith("qwen3_5") else "num_nextn_predict_layers"
+            inner[name] = further
         written[CONFIG_KEY] = encode(config)
         for name, data in written.items():
             to.write(name, data)

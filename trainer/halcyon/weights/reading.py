@@ -28,6 +28,7 @@ from halcyon.models.families.lookup import published_of_section
 from halcyon.models.parameters import matching, split
 from halcyon.weights.companions import read_companions, with_base
 from halcyon.weights.folder import ModelFolder, read_config, source_name
+from halcyon.weights.further import read_further, with_further, without_further
 from halcyon.weights.kept import KeptParts
 from halcyon.weights.layout import ReadRegion, leaf_shapes
 from halcyon.weights.peft_files import PeftFolder
@@ -44,6 +45,7 @@ _NO_WEIGHT = (
     "max_window_layers",  # layer_types says what it says
     "router_aux_loss_coef",
     "aux_loss_alpha",
+    "num_nextn_predict_layers",  # only their own weights: `without_further`
 )
 """Entries of config.json that do not decide what a model with weights computes."""
 
@@ -137,8 +139,11 @@ def weights_of_folder(
     _require_rows(tokens, config.tokens, store.root, origin)
     if origin.only is None:
         require_same(spec, config.spec, f"spec.from.huggingFace: {store.root}")
+        is_whole, config = with_further(config, spec, template, store)
+        template = template if is_whole else without_further(template)
         folder = ModelFolder(store, config, template, adapter=adapter)
     else:
+        is_whole = False
         shapes = config.shapes(template.vocab.size, min(template.max_position.size, config.positions))
         folder = ModelFolder(store, config, shapes, adapter=adapter)
     taken = _taken(template, origin.only, {path: leaf.axes for path, leaf in folder.leaves.items()}, store.root)
@@ -148,7 +153,7 @@ def weights_of_folder(
     read = with_new_rows(folder.read, template, config.tokens, tokens)
     note = "" if origin.only is not None else balance_note(spec, config.spec, store.root)
     kept = folder.kept() if origin.only is None else None  # a model with only some parameters is another one
-    return Weights(read_arrays(read, taken), store.root, files, is_part=origin.only is not None, kept=kept, note=note)
+    return Weights(read_arrays(read, taken), store.root, files, is_part=not is_whole, kept=kept, note=note)
 
 
 def balance_note(ours: ModelSection, theirs: ModelSection, root: str) -> str:
@@ -183,15 +188,17 @@ def weights_of_checkpoint(
     _require_rows(tokens, stored.tokens, store.root, origin)
     there = {path: dict(zip(leaf.axes or (), leaf.shape, strict=True)) for path, leaf in stored.arrays.leaves.items()}
     taken = _taken(template, origin.only, there, store.root)
+    read, is_whole = (stored.arrays.read, False) if origin.only is not None else read_further(spec, stored, template)
+    taken = taken if is_whole or origin.only is not None else without_further(taken)
     for leaf in leaf_shapes(taken):
         if leaf.axes.get(POSITION, 0) > stored.positions:
             raise BadConfiguration(
                 f"spec.trainer.sequenceLength: the model in {store.root} has learned positions for {stored.positions} "
                 "tokens; set it to at most that"
             )
-    read = with_new_rows(stored.arrays.read, template, stored.tokens, tokens)
+    read = with_new_rows(read, template, stored.tokens, tokens)
     files = stored.files if entry.step == 0 and origin.only is None else with_base(stored.files, None)
-    return Weights(read_arrays(read, taken), entry.path, files, is_part=origin.only is not None)
+    return Weights(read_arrays(read, taken), entry.path, files, is_part=not is_whole)
 
 
 def _taken(

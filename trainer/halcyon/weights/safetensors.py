@@ -187,16 +187,21 @@ class TensorFiles:
     Args:
         store: The folder.
         single: The only file, if it is not that of a model. A model may have several files.
+        tensors: The tensors, if another document has listed them.
 
     Raises:
         BadConfiguration: A file is missing, truncated or damaged, or a tensor is in two files.
         StoreFailure: The store did not answer.
     """
 
-    def __init__(self, store: Store, *, single: str | None = None) -> None:
+    def __init__(
+        self, store: Store, *, single: str | None = None, tensors: Mapping[str, StoredTensor] | None = None
+    ) -> None:
         self.store = store
-        self.tensors: dict[str, StoredTensor] = {}
+        self.tensors: dict[str, StoredTensor] = dict(tensors or {})
         """The tensors by their names in the files."""
+        if tensors is not None:
+            return
         files = _files(store) if single is None else {single: ()}
         for file, expected in files.items():
             found = _read_header(store, file)

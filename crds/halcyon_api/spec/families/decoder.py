@@ -1,7 +1,7 @@
 """Fields that several families share, under the names of Hugging Face's ``config.json`` in camelCase."""
 
 import dataclasses
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat
 
@@ -14,6 +14,8 @@ LayerType = Literal["full_attention", "sliding_attention"]
 """Attention to the whole sequence, or to a window."""
 
 DEFAULT_WINDOW = 4096
+MOST_FURTHER = 4
+"""Most layers that predict further tokens."""
 
 _HEAD_SIZE = "self.?headDim.orValue(self.hiddenSize / self.numAttentionHeads)"
 
@@ -43,6 +45,10 @@ class DecoderSection(ModelSection):
     """Use the token embedding as the output head."""
     initializer_range: PositiveFloat = 0.02
     """Standard deviation of the normal initialisation."""
+    num_nextn_predict_layers: Annotated[int, Field(ge=1, le=MOST_FURTHER)] | None = optional(
+        "Layers to train that predict further tokens (DeepSeek-AI 2024, section 2.2). Not set: those of `from` are "
+        "kept."
+    )
 
     default_window: ClassVar[int | None] = None
     """Positions of the window where the document states none."""
@@ -121,8 +127,37 @@ class DecoderSection(ModelSection):
             window=self.window or 0,
         )
 
+    @property
+    def longer(self) -> Self:
+        """The decoder with the layer that would follow: layers that predict further tokens have its form."""
+        kinds = self.layers_by_type
+        last = next((kind for kind in reversed(kinds) if kind != "linear_attention"), "full_attention")
+        stated = {"layer_types": [*kinds, last]} if hasattr(self, "layer_types") else {}
+        return self.model_copy(update={"num_hidden_layers": len(kinds) + 1, **stated})
+
     def shape(self, vocabulary: int, positions: int) -> ModelShape:
-        """See `DecoderSizes.shape`, which has the formula."""
+        """See `without_further`.
+
+        With width d and vocabulary V, each layer that predicts a further token has 2 d^2 + 3 d parameters more than a
+        layer, 2 d^2 of them in products, and the d V products of the output head.
+        """
+        found, width = self.without_further(vocabulary, positions), self.hidden_size
+        if not self.num_nextn_predict_layers:
+            return found
+        more = self.longer.without_further(vocabulary, positions)
+        own = {"parameters": 2 * width**2 + 3 * width, "product_weights": 2 * width**2 + vocabulary * width}
+        summed = ("blocks", "parameters", "product_weights", "attention_width", "windowed_width", "idle_parameters")
+        return dataclasses.replace(
+            more,
+            **{
+                name: (before := getattr(found, name))
+                + self.num_nextn_predict_layers * (getattr(more, name) - before + own.get(name, 0))
+                for name in summed
+            },
+        )
+
+    def without_further(self, vocabulary: int, positions: int) -> ModelShape:
+        """The shape without layers that predict further tokens; see `DecoderSizes.shape`, which has the formula."""
         return self.sizes().shape(vocabulary, positions)
 
 

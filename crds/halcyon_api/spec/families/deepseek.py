@@ -155,7 +155,7 @@ class DeepseekV3Spec(CorrectedSection):
         """See `ModelSection.attention_needs`."""
         return AttentionNeeds(self.head_size, self.v_head_dim)
 
-    def shape(self, vocabulary: int, positions: int) -> ModelShape:
+    def without_further(self, vocabulary: int, positions: int) -> ModelShape:
         """See `ExpertSizes.shape`. Attention is counted here.
 
         With width d, H heads, ranks q and r, and plain, rotated and value features p, t and v of a head, attention has

@@ -111,7 +111,7 @@ class ExpertsSection(DecoderSection):
         """The sizes of the layers with experts. A family states them."""
         raise NotImplementedError
 
-    def shape(self, vocabulary: int, positions: int) -> ModelShape:
+    def without_further(self, vocabulary: int, positions: int) -> ModelShape:
         """See `ExpertSizes.shape`, which has the formula."""
         return self.experts().shape(self.sizes(), None, vocabulary, positions)
 

@@ -92,7 +92,7 @@ class Qwen3NextSpec(QwenExpertsSection):
             shared_field="sharedExpertIntermediateSize",
         )
 
-    def shape(self, vocabulary: int, positions: int) -> ModelShape:
+    def without_further(self, vocabulary: int, positions: int) -> ModelShape:
         """See `ExpertSizes.shape`. What mixes positions is counted here.
 
         With width d, H query heads and K key and value heads of h features, attention has d h (3 H + 2 K) weights of

@@ -4,13 +4,11 @@ xIELU.
 
 from __future__ import annotations
 
-import dataclasses
-
 from halcyon.models.design import Design
 from halcyon.models.families.family import decoder_family, design_of
 from halcyon.models.parts.mlp import BETA, EPSILON
 from halcyon.models.published import ConfigReader, DecoderConfig, Layers, PublishedModel, Tensors, decoder_tensors
-from halcyon.models.published.tensors import Constant
+from halcyon.models.published.tensors import Constant, Tensor
 from halcyon_api.spec.families.apertus import ApertusSpec
 
 _NORMS = {"attention_layernorm": "attention_norm", "feedforward_layernorm": "mlp_norm"}
@@ -28,15 +26,17 @@ def design(spec: ApertusSpec) -> Design:
 
 def tensors(spec: ApertusSpec) -> Tensors:
     """The tensors of ``ApertusForCausalLM``."""
-    found, layers = decoder_tensors(spec, _NORMS), range(spec.num_hidden_layers)
     if spec.hidden_act != "xielu":
-        return found
-    of_layers = Layers("blocks.stacked", layers)
-    learned = (of_layers.tensor(f"mlp.act_fn.{name}", f"mlp.learned.{ours}", ()) for name, ours in _LEARNED.items())
+        return decoder_tensors(spec, _NORMS)
+    layers = range(spec.num_hidden_layers + (spec.num_nextn_predict_layers or 0))
+
+    def learned(of: Layers) -> list[Tensor]:
+        return [of.tensor(f"mlp.act_fn.{name}", f"mlp.learned.{ours}", ()) for name, ours in _LEARNED.items()]
+
     constants = (
         Constant(f"model.layers.{{layers}}.mlp.act_fn.{name}", value, layers) for name, value in _CONSTANTS.items()
     )
-    return dataclasses.replace(found, tensors=(*found.tensors, *learned), constants=tuple(constants))
+    return decoder_tensors(spec, _NORMS, learned, constants=tuple(constants))
 
 
 _CONFIG = DecoderConfig(

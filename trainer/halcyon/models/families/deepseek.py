@@ -38,8 +38,6 @@ from halcyon_api.spec.families.deepseek import CorrectedSection, DeepseekV3Spec,
 
 _LATENT_EPSILON = 1e-6
 """Added to the mean square in the norms of latent vectors, whatever the other norms have."""
-_MOST_EXTRA_LAYERS = 4
-"""Layers after the last one, which predict further tokens and are not trained."""
 
 
 def design(spec: CorrectedSection) -> Design:
@@ -105,7 +103,7 @@ def _score_scale(spec: DeepseekV3Spec) -> float:
 
 def tensors(spec: Glm4MoeSpec) -> Tensors:
     """The tensors of ``Glm4MoeForCausalLM``."""
-    return expert_tensors(spec, _mixture(spec), further=_extra_layers(spec))
+    return expert_tensors(spec, _mixture(spec))
 
 
 def latent_tensors(spec: DeepseekV3Spec) -> Tensors:
@@ -157,7 +155,7 @@ def latent_tensors(spec: DeepseekV3Spec) -> Tensors:
             )
         return found
 
-    return expert_tensors(spec, _mixture(spec), attention=attention, further=_extra_layers(spec))
+    return expert_tensors(spec, _mixture(spec), attention=attention)
 
 
 def _mixture(spec: CorrectedSection) -> Callable[[Layers], list[Tensor]]:
@@ -172,13 +170,6 @@ def _mixture(spec: CorrectedSection) -> Callable[[Layers], list[Tensor]]:
 def _neighbours(size: int) -> np.ndarray:
     """The index in the file of each rotated feature: the first of all pairs, then the second of all."""
     return np.concatenate((np.arange(0, size, 2), np.arange(1, size, 2)))
-
-
-def _extra_layers(spec: CorrectedSection) -> tuple[tuple[str, str], ...]:
-    """Only layers that predict further tokens have this projection. Without it, config.json has fewer layers than the
-    files."""
-    numbers = "|".join(str(spec.num_hidden_layers + extra) for extra in range(_MOST_EXTRA_LAYERS))
-    return ((rf"model\.layers\.({numbers})\.", "eh_proj.weight"),)
 
 
 _DEFAULTS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -11,7 +12,7 @@ from haliax import Axis
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models.decoder import Decoder
-from halcyon.models.design import BlockKind, Design, Mixture
+from halcyon.models.design import BlockKind, Design, FurtherLayers, Mixture
 from halcyon.models.model import CausalLM
 from halcyon.models.parts.experts import Gate, gate_of
 from halcyon.models.parts.moe import RouterLosses
@@ -57,7 +58,11 @@ def decoder_family(
     """A family whose models are a `Decoder` of the design of a section."""
 
     def init(spec: Section, vocab: Axis, max_position: Axis, dtype: jnp.dtype, /, *, key: PRNGKeyArray) -> Decoder:
-        return Decoder.of(design(spec), vocab, max_position, dtype, key=key)
+        found = design(spec)
+        if isinstance(spec, DecoderSection) and (count := spec.num_nextn_predict_layers):
+            longer: Any = design(spec.longer)
+            found = dataclasses.replace(found, further=FurtherLayers(count, longer.forms[-1], longer.kinds[-1]))
+        return Decoder.of(found, vocab, max_position, dtype, key=key)
 
     return Family(section, init, forms)
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from haliax import Axis
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models.axes import EMBED, HEAD_SIZE, KV_HEADS, Q_HEADS_PER_GROUP, TAPS, VALUE_SIZE
+from halcyon.models.axes import EMBED, HEAD_SIZE, KV_HEADS, LAYERS, PAIR, Q_HEADS_PER_GROUP, TAPS, VALUE_SIZE
 from halcyon.models.design import Design, self_attention
 from halcyon.models.families.family import decoder_family, design_of, mixture_of
 from halcyon.models.parts.gated_delta_net import CausalConvolution, DeltaAxes, GatedDeltaNet
@@ -37,7 +37,7 @@ from halcyon.models.published import (
     expert_tensors,
 )
 from halcyon.models.published.decoder_config import read_layer_types
-from halcyon.models.published.tensors import BESIDE_IMAGES, KEYS, QUERIES
+from halcyon.models.published.tensors import BESIDE_IMAGES, KEYS, QUERIES, FurtherNames, tensor
 from halcyon_api.spec.families.qwen_next import MixerType, Qwen3NextSpec
 
 _MOST_DECAY = 16.0
@@ -119,10 +119,21 @@ def tensors(spec: Qwen3NextSpec, *, in_one: bool = False) -> Tensors:
         attention=functools.partial(_attention_tensors, bias=spec.attention_bias),
         recurrence=functools.partial(_delta_net_tensors, by_head=spec.fused_projections),
         recurrent=_is_recurrent(spec),
-        further=((r"mtp\.", ""),),
+        names=FurtherNames("mtp.layers.{layers}", _beside, ((r"mtp\.", ""),)),
         images=(r"(model\.)?visual\.",),
         other_names=BESIDE_IMAGES,
     )
+
+
+def _beside(layers: Layers) -> list[Tensor]:
+    norms = {"pre_fc_norm_embedding": "embedding_norm", "pre_fc_norm_hidden": "hidden_norm", "norm": "norm"}
+    return [
+        *(
+            tensor(f"mtp.{name}.weight", f"{layers.block}.{ours}.weight", (LAYERS, EMBED))
+            for name, ours in norms.items()
+        ),
+        tensor("mtp.fc.weight", f"{layers.block}.projection.weight", (LAYERS, EMBED), PAIR),
+    ]
 
 
 def _attention_tensors(layers: Layers, bias: bool) -> list[Tensor]:

@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from halcyon.models.axes import EMBED, EXPERTS, HEAD_SIZE, KV_HEADS, MLP, Q_HEADS_PER_GROUP, ROUTES, VOCAB
+from halcyon.models.axes import EMBED, EXPERTS, HEAD_SIZE, KV_HEADS, MLP, PAIR, Q_HEADS_PER_GROUP, ROUTES, VOCAB
 from halcyon.models.layer_kinds import LayerKind, layer_kinds, stack_names
-from halcyon_api.spec.families.decoder import DecoderSection
+from halcyon_api.spec.families.decoder import MOST_FURTHER, DecoderSection
 from halcyon_api.spec.families.experts import ExpertsSection
 from halcyon_api.spec.families.section import DecoderSizes
 
@@ -172,6 +172,8 @@ SEPARATE = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
 _MAPS = {"gate": (MLP, EMBED), "up": (MLP, EMBED), "down": (EMBED, MLP)}
 """The maps of an MLP: their outputs and inputs."""
 _LAYER = "model.layers.{layers}"
+_PROJECTION = "eh_proj"
+"""Only layers that predict further tokens have it. Without it, config.json has fewer layers than the files."""
 
 
 class Layers:
@@ -180,10 +182,11 @@ class Layers:
     Args:
         block: Path of their blocks in the model.
         numbers: The number of each layer.
+        name: The beginning of their names in the file.
     """
 
-    def __init__(self, block: str, numbers: Sequence[int]) -> None:
-        self.block, self.numbers = block, {"layers": tuple(numbers)}
+    def __init__(self, block: str, numbers: Sequence[int], name: str = _LAYER) -> None:
+        self.block, self.numbers, self.name = block, {"layers": tuple(numbers)}, name
 
     def piece(self, path: str, *dimensions: str | tuple[str, ...], **options: Any) -> Piece:
         """A piece of a fused tensor, by its path below the block."""
@@ -191,11 +194,11 @@ class Layers:
 
     def fused(self, name: str, dimension: int, within: int, *pieces: Piece) -> Tensor:
         """A tensor of each layer that holds several parameters; see `Join`."""
-        return Tensor(f"{_LAYER}.{name}", pieces, Join(dimension, within), self.numbers)
+        return Tensor(f"{self.name}.{name}", pieces, Join(dimension, within), self.numbers)
 
     def tensor(self, name: str, path: str, *dimensions: str | tuple[str, ...]) -> Tensor:
         """A tensor of each layer; both names are below the layer."""
-        return tensor(f"{_LAYER}.{name}", f"{self.block}.{path}", *dimensions, numbers=self.numbers)
+        return tensor(f"{self.name}.{name}", f"{self.block}.{path}", *dimensions, numbers=self.numbers)
 
     def linear(
         self, name: str, path: str, outputs: str | tuple[str, ...], inputs: str | tuple[str, ...], bias: bool = False
@@ -266,38 +269,96 @@ class Layers:
         return found
 
 
-def _with_tables(layers: Sequence[Tensor], *, tied: bool, **others: Any) -> Tensors:
-    """The tensors of a decoder: the embedding, the last norm, the head if it is not the embedding, and those of its
-    layers.
+def _beside(layers: Layers) -> list[Tensor]:
+    """What layers that predict further tokens have beside those of a block, by the names of DeepSeek V3."""
+    norms = {"enorm": "embedding_norm", "hnorm": "hidden_norm", "shared_head.norm": "norm"}
+    return [*layers.norms(norms), *layers.linear(_PROJECTION, "projection", EMBED, PAIR)]
 
-    Files may also have the frequencies of rotary positions, and the head if it is the embedding.
+
+@dataclass(frozen=True)
+class FurtherNames:
+    """The names of layers that predict further tokens: those of DeepSeek V3 are numbered after the last layer.
+
+    Attributes:
+        layer: The beginning of the names of their blocks.
+        beside: Their other tensors.
+        kept: See `Tensors.further`, for a model without these layers. None: that of DeepSeek V3.
+    """
+
+    layer: str = _LAYER
+    beside: Callable[[Layers], list[Tensor]] = _beside
+    kept: tuple[tuple[str, str], ...] | None = None
+
+    def layers(self, spec: DecoderSection) -> Layers | None:
+        """These layers of a model; None: it has none."""
+        first = spec.num_hidden_layers if self.layer == _LAYER else 0
+        count = spec.num_nextn_predict_layers
+        return Layers("further_blocks.stacked", range(first, first + count), self.layer) if count else None
+
+    def not_trained(self, spec: DecoderSection) -> tuple[tuple[str, str], ...]:
+        """`Tensors.further`."""
+        count = spec.num_nextn_predict_layers or 0
+        if self.kept is not None:
+            return () if count else self.kept
+        numbers = "|".join(str(spec.num_hidden_layers + extra) for extra in range(count, MOST_FURTHER))
+        return ((rf"model\.layers\.({numbers})\.", f"{_PROJECTION}.weight"),) if numbers else ()
+
+
+def _with_tables(
+    spec: DecoderSection,
+    of: Callable[[Layers], list[Tensor]],
+    layers: Sequence[Tensor],
+    names: FurtherNames,
+    **others: Any,
+) -> Tensors:
+    """The tensors of a decoder: the embedding, the last norm, the head if it is not the embedding, those of its layers,
+    and those of layers that predict further tokens.
+
+    Files may also have the frequencies of rotary positions, the head if it is the embedding, and copies of both tables
+    in layers that predict further tokens.
 
     Args:
+        spec: Its section.
+        of: The tensors of blocks that predict further tokens.
         layers: The tensors of the layers.
-        tied: Whether the embedding is the head.
+        names: The names of those that predict further tokens.
         others: Other fields of `Tensors`.
     """
+    tied, further = spec.tie_word_embeddings, names.layers(spec)
+    if further is not None:
+        layers = [*layers, *of(further), *names.beside(further)]
     head = () if tied else (tensor("lm_head.weight", "untied_head.weight", VOCAB, EMBED),)
     tables = (
         tensor("model.embed_tokens.weight", "embedding.weight", VOCAB, EMBED),
         tensor("model.norm.weight", "norm.weight", EMBED),
     )
     unused = (r".*\.rotary_emb\.inv_freq", *((r"lm_head\.weight",) if tied else ()))
-    return Tensors((*tables, *head, *layers), ignored=unused, **others)
+    if further is not None:
+        unused = (*unused, r"model\.layers\.\d+\.(embed_tokens|shared_head\.head)\.weight")
+    return Tensors((*tables, *head, *layers), ignored=unused, further=names.not_trained(spec), **others)
 
 
-def decoder_tensors(spec: DecoderSection, norms: Mapping[str, str] = BEFORE, **others: Any) -> Tensors:
+def decoder_tensors(
+    spec: DecoderSection,
+    norms: Mapping[str, str] = BEFORE,
+    beside: Callable[[Layers], Sequence[Tensor]] = lambda _: (),
+    **others: Any,
+) -> Tensors:
     """The tensors of a `halcyon.models.decoder.Decoder` without experts.
 
     Args:
         spec: Its section.
         norms: One of `BEFORE`, `AFTER` and `AROUND`, or others.
+        beside: Further tensors of layers.
         others: Other fields of `Tensors`.
     """
     sizes = spec.sizes()
-    layers = Layers("blocks.stacked", range(sizes.layers))
-    mlp = layers.mlp("mlp", "mlp", gated=sizes.gated, bias=sizes.mlp_bias)
-    return _with_tables([*layers.norms(norms), *layers.self_attention(sizes), *mlp], tied=sizes.tied, **others)
+
+    def of(layers: Layers) -> list[Tensor]:
+        mlp = layers.mlp("mlp", "mlp", gated=sizes.gated, bias=sizes.mlp_bias)
+        return [*layers.norms(norms), *layers.self_attention(sizes), *mlp, *beside(layers)]
+
+    return _with_tables(spec, of, of(Layers("blocks.stacked", range(sizes.layers))), FurtherNames(), **others)
 
 
 def expert_tensors(
@@ -307,6 +368,7 @@ def expert_tensors(
     attention: Callable[[Layers], Sequence[Tensor]] | None = None,
     recurrence: Callable[[Layers], Sequence[Tensor]] | None = None,
     recurrent: Sequence[bool] = (),
+    names: FurtherNames = FurtherNames(),
     **others: Any,
 ) -> Tensors:
     """The tensors of a `halcyon.models.decoder.Decoder` with experts.
@@ -317,16 +379,20 @@ def expert_tensors(
         attention: The tensors of attention. None: those of its sizes.
         recurrence: The tensors of the gated delta net that a layer has in its place. None: no layer has one.
         recurrent: For each layer, whether it has one.
+        names: The names of layers that predict further tokens.
         others: Other fields of `Tensors`.
     """
     numbers: dict[LayerKind, list[int]] = {}
     for number, form in enumerate(layer_kinds(spec.num_hidden_layers, recurrent, spec.experts().with_experts)):
         numbers.setdefault(form, []).append(number)
-    names, found = stack_names(recurrent=recurrence is not None, with_experts=True), list[Tensor]()
-    for form, own in numbers.items():
-        layers = Layers(f"{names[form]}.stacked", own)
+    stacks = stack_names(recurrent=recurrence is not None, with_experts=True)
+
+    def of(layers: Layers, form: LayerKind) -> list[Tensor]:
         mixer = recurrence if form.recurrent and recurrence is not None else attention
-        found += layers.norms(BEFORE)
+        found = layers.norms(BEFORE)
         found += layers.self_attention(spec.sizes()) if mixer is None else mixer(layers)
-        found += mixture(layers) if form.with_experts else layers.mlp("mlp", "mlp")
-    return _with_tables(found, tied=spec.tie_word_embeddings, **others)
+        return [*found, *(mixture(layers) if form.with_experts else layers.mlp("mlp", "mlp"))]
+
+    found = [one for form, own in numbers.items() for one in of(Layers(f"{stacks[form]}.stacked", own), form)]
+    last = LayerKind(False, spec.longer.experts().with_experts[-1])
+    return _with_tables(spec, lambda layers: of(layers, last), found, names, **others)

@@ -30,14 +30,16 @@ def build_objective(spec: TrainingRunSpec, tokenizer: Tokenizer | None = None) -
     precision, dropout = spec.trainer.precision, spec.trainer.dropout
     segments, compute = not spec.data.attend_across_documents, jnp.dtype(precision.compute)
     match spec.objective.value:
-        case NextTokenSpec(z_loss=z_loss):
+        case NextTokenSpec() | FinetuneSpec() as objective:
+            by_conversation = isinstance(objective, FinetuneSpec) and objective.weighting == "conversation"
             return NextToken(
-                segments=segments, compute_dtype=compute, z_loss=z_loss, products=precision.narrow, dropout=dropout
-            )
-        case FinetuneSpec(weighting=weighting):
-            weights = "conversation_weights" if weighting == "conversation" else "weights"
-            return NextToken(
-                segments=segments, compute_dtype=compute, products=precision.narrow, weights=weights, dropout=dropout
+                segments=segments,
+                compute_dtype=compute,
+                z_loss=objective.z_loss if isinstance(objective, NextTokenSpec) else 0.0,
+                products=precision.narrow,
+                weights="conversation_weights" if by_conversation else "weights",
+                dropout=dropout,
+                multi_token=spec.multi_token_weight,
             )
         case PreferenceSpec() as preference:
             return Preference(preference, compute, precision.narrow, dropout=dropout)

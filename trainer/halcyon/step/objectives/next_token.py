@@ -12,6 +12,7 @@ from haliax import NamedArray
 from jax.typing import DTypeLike
 
 from halcyon.models.axes import BATCH, POSITION
+from halcyon.models.decoder import Decoder
 from halcyon.models.log_probs import cross_entropy, token_log_probs
 from halcyon.models.model import CausalLM, Inputs, with_products
 from halcyon.models.softmax import sampled_tokens
@@ -31,6 +32,7 @@ class NextToken(Drops):
         products: Types of the factors of matrix products. None: `compute_dtype`.
         weights: The array of a batch with the weights of the targets: that of each token, or its share in its
             conversation.
+        multi_token: Weight of the mean loss of the layers that predict further tokens. None: the model has none.
     """
 
     segments: bool
@@ -38,6 +40,7 @@ class NextToken(Drops):
     z_loss: float = 0.0
     products: NarrowProducts | None = None
     weights: Literal["weights", "conversation_weights"] = "weights"
+    multi_token: float | None = None
 
     @property
     def per_token(self) -> bool:
@@ -47,17 +50,24 @@ class NextToken(Drops):
     @property
     def fields(self) -> Mapping[str, np.dtype]:
         """See `halcyon.step.objectives.objective.Objective`."""
-        names = ("tokens", "targets", self.weights, *(("segments",) if self.segments else ()))
+        borders = self.segments or self.multi_token is not None
+        names = ("tokens", "targets", self.weights, *(("segments",) if borders else ()))
         return {name: np.dtype(np.float32 if name == self.weights else np.int32) for name in names}
 
     def __call__(self, model: CausalLM, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
         """See `halcyon.step.objectives.objective.Objective`."""
         del frozen, key
         arrays = named(batch, self.fields)
-        inputs = Inputs(arrays["tokens"], segments=arrays.get("segments"))
+        inputs = Inputs(arrays["tokens"], segments=arrays["segments"] if self.segments else None)
         model = self.dropping(with_products(model, self.products), batch)
         return next_token_sums(
-            model, inputs, arrays["targets"], arrays[self.weights], compute_dtype=self.compute_dtype, z_loss=self.z_loss
+            model,
+            inputs,
+            arrays["targets"],
+            arrays[self.weights],
+            compute_dtype=self.compute_dtype,
+            z_loss=self.z_loss,
+            multi_token=None if self.multi_token is None else (self.multi_token, arrays["segments"]),
         )
 
     def token_losses(self, model: CausalLM, batch: Batch) -> jax.Array:
@@ -68,7 +78,8 @@ class NextToken(Drops):
             batch: Arrays [batch, position].
         """
         arrays = named(batch, self.fields)
-        inputs = Inputs(arrays["tokens"], segments=arrays.get("segments"), weights=arrays[self.weights])
+        segments = arrays["segments"] if self.segments else None
+        inputs = Inputs(arrays["tokens"], segments=segments, weights=arrays[self.weights])
         features = with_products(model, self.products)(inputs, compute_dtype=self.compute_dtype).features
         found = token_log_probs(features, model.head, arrays["targets"], model.softmax).log_probs
         return -found.rearrange((BATCH, POSITION)).array
@@ -96,9 +107,12 @@ def next_token_sums(
     *,
     compute_dtype: DTypeLike = jnp.float32,
     z_loss: float = 0.0,
+    multi_token: tuple[float, NamedArray] | None = None,
 ) -> Sums:
     """Cross entropy of `targets`, in nats. With a z-loss, also the penalty and the metric ``z_loss``, without its
-    factor.
+    factor. With layers that predict further tokens, the penalty and a metric of each, from
+    ``multi_token_loss_1`` on: as in the equations 24 and 25 of DeepSeek-AI 2024, divided by the weight of the next
+    tokens.
 
     Args:
         model: The model.
@@ -107,6 +121,8 @@ def next_token_sums(
         weights: (..., position) float32: the weight of each target; 0 for padding.
         compute_dtype: Type of activations and matrix products. The loss itself is float32.
         z_loss: See `NextToken`.
+        multi_token: The weight, and the document of each position: (..., position) integers. None: the model has no
+            layers that predict further tokens.
     """
     weights = weights.astype(jnp.float32)
     outputs = model(inputs._replace(weights=weights), compute_dtype=compute_dtype)
@@ -114,6 +130,18 @@ def next_token_sums(
     sums = Sums(found.total, hax.sum(weights).scalar())
     if outputs.penalty is not None or outputs.aux:
         sums = with_routers(sums, outputs, hax.sum(weights, POSITION))
+    if multi_token is not None and isinstance(model, Decoder):
+        factor, documents = multi_token
+        given = inputs._replace(weights=weights)
+        predicted, routers = model.further(outputs.features, given, targets, documents, compute_dtype)
+        losses = [cross_entropy(one.features, model.head, *one[1:], model.softmax).total for one in predicted]
+        penalty = factor * jnp.mean(jnp.stack(losses))
+        if sums.penalty is not None:
+            penalty += sums.penalty
+        if routers is not None:
+            penalty += hax.sum(routers * hax.sum(weights, POSITION)).scalar()
+        names = {f"multi_token_loss_{number}": loss for number, loss in enumerate(losses, 1)}
+        sums = sums._replace(metrics=sums.metrics | names, penalty=penalty)
     return _with_z_loss(sums, z_loss, found.squared_log_totals) if z_loss else sums
 
 
