@@ -43,6 +43,7 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "llama": _SIZES | {"numHiddenLayers": 2, "intermediateSize": 64, "hybridNorm": True, "inputEmbeddingNorm": True},
     "gpt2": {"numHiddenLayers": 2, "hiddenSize": 32, "numAttentionHeads": 4},
     "backpack": {"numHiddenLayers": 2, "hiddenSize": 32, "numAttentionHeads": 4, "numSenses": 4},
+    "hyena": {"numHiddenLayers": 2, "hiddenSize": 32, "filterOrder": 8},
     "qwen2": _SIZES | {"numHiddenLayers": 2},
     "qwen3": _SIZES | {"numHiddenLayers": 2},
     "mistral": _SIZES | {"numHiddenLayers": 2, "slidingWindow": 16},

@@ -8,10 +8,8 @@ from halcyon_api.spec.families.decoder import DecoderSection
 from halcyon_api.spec.model import FAMILIES
 
 COMMON: tuple[str, ...] = tuple(to_camel(name) for name in DecoderSection.model_fields if name != "family")
-"""The fields that all families but backpack, gpt2, modernBert, nanochat and whisper have."""
-
-LEFT_OUT: tuple[tuple[str, str], ...] = (("Hyena", "its long convolutions have no published models of use today"),)
-"""Models that Levanter has, with the reason why Halcyon has none of them."""
+"""The fields that all families but `OTHERS` have."""
+OTHERS = tuple(family for family, section in FAMILIES.items() if not issubclass(section, DecoderSection))
 
 _HEADER = f"""\
 <!-- Generated from crds/halcyon_api by `make generate`. Do not edit. -->
@@ -22,7 +20,8 @@ a model's file can be read across; `nanochat` has some names of its own. Every f
 and `ropeType` of `ropeScaling`. [The reference](trainingrun.md#specmodel) describes each one. `custom` is
 [a model of your own](../guides/custom-models.md).
 
-All families but `backpack`, `gpt2`, `modernBert`, `nanochat`, `whisper` and `custom` have the fields {", ".join(f"`{name}`" for name in COMMON)}.
+All families but {", ".join(f"`{name}`" for name in OTHERS)} have the fields
+{", ".join(f"`{name}`" for name in COMMON)}.
 
 | family | models | what it is | further fields |
 |---|---|---|---|
@@ -40,18 +39,13 @@ and rotary positions of every kind, in the forms of `config.json` of both `trans
 (`tests/trainer/models/test_nanochat.py`): `transformers` has only the form of October 2025, without value embeddings and the other later
 parts. So it has no import and no export. [nanochat](../guides/nanochat.md) says what corresponds to what.
 
-`backpack` is that of Levanter, and has the tensors of its exports. It is compared with a model in NumPy and float64
-(`tests/trainer/models/test_forward.py`), and so are the two further norms of `llama`, which Levanter has and `transformers` does not.
+`backpack` is that of Levanter, and has the tensors of its exports. `hyena` is that of Levanter with the long convolutions of the paper:
+Levanter's code convolves the channels of a position, so it mixes only the positions of the short convolution. It has no files, no cache,
+so no generation, and no `context` axis. Both are compared with models in NumPy and float64 (`tests/trainer/models/test_forward.py`), and
+so are the two further norms of `llama`, which Levanter has and `transformers` does not.
 
 A `config.json` with a value that Halcyon does not compute is rejected, with one exception: what `transformers` does only while it trains is
 left out. That is dropout, and the noise of Mixtral's routers.
-
-## Left out
-
-These models of Levanter are not here:
-
-| model | why |
-|---|---|
 """
 
 
@@ -89,6 +83,4 @@ def render() -> str:
         f"| `{row.family}` | {row.models} | {row.meaning} | {', '.join(f'`{name}`' for name in row.fields) or 'none'} |"
         for row in rows()
     ]
-    return (
-        _HEADER + "\n".join(lines) + "\n" + _PARITY + "\n".join(f"| {name} | {why} |" for name, why in LEFT_OUT) + "\n"
-    )
+    return _HEADER + "\n".join(lines) + "\n" + _PARITY

@@ -92,6 +92,10 @@ EXPECTED: list[tuple[list[tuple[str, Any]], dict[str, Any]]] = [
         {"spec.model.family": "backpack", "spec.model.numSenses": 4, "spec.model.hiddenSize": 768},
     ),
     (
+        [("model", {"type": "gpt2_hyena", "mlp_scale": 2, "hyena": {"hidden_dim": 32, "seq_len": 64, "filter_order": 8}})],
+        {"spec.model.hiddenSize": 32, "spec.model.intermediateSize": 64, "spec.model.filterOrder": 8, "spec.trainer.sequenceLength": 64},
+    ),
+    (
         [("model", {"type": "llama", "hybrid_norm": True, "input_embedding_norm": True})],
         {"spec.model.hybridNorm": True, "spec.model.inputEmbeddingNorm": True},
     ),
@@ -200,7 +204,7 @@ def test_an_unknown_setting_is_named() -> None:
 
 
 REFUSED = {
-    "model.type: hyena is not here": ("model", {"type": "hyena"}),
+    "model.type: mpt is not here": ("model", {"type": "mpt"}),
     "optimizer.type: rmsprop is not here": ("optimizer", {"type": "rmsprop"}),
     "optimizer.lr_schedule: odd is not here": ("optimizer.lr_schedule", "odd"),
     "trainer.mp: f16 is not here": ("trainer.mp", "f16"),

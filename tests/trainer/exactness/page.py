@@ -9,7 +9,6 @@ from pathlib import Path
 
 from pydantic.alias_generators import to_camel
 
-from halcyon_api.families_reference import LEFT_OUT
 from halcyon_api.spec.model import FAMILIES
 from halcyon_api.spec.trainer import UNORDERED
 from tests.trainer.exactness.record import Results
@@ -135,8 +134,6 @@ def _families(results: Results) -> Iterable[str]:
         if kind == ORIGINAL:
             kept = ["none", "none"]
         yield "| " + " | ".join((f"`{kind}`", ", ".join(names), *errors, *kept)) + " |"
-    for model, reason in LEFT_OUT:
-        yield f"| | {model} | left out: {reason} | | | |"
 
 
 def _first_steps(figures: dict[str, float]) -> Iterable[str]:

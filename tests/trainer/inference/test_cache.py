@@ -15,7 +15,7 @@ import pytest
 from halcyon.models import Inputs
 from halcyon.models.cache import Cache, KeepsCache
 from halcyon_api.spec.families.section import ModelSection
-from tests.trainer.models.cases import FAMILIES, GPT2, LENGTH, LLAMA, VOCAB, logits, make, named
+from tests.trainer.models.cases import FAMILIES, GPT2, LENGTH, LLAMA, VOCAB, WITH_CACHE, logits, make, named
 
 _SHOWN = ("gemma2", "deepseek-v3", "qwen3-next", "nanochat")
 """Windows and soft caps, latent attention, gated delta nets, the embedding before each token.
@@ -25,7 +25,7 @@ The other families are further cases.
 _TOLERANCE = {"qwen3-next": 5e-5}
 """A part of the greatest logit. By default 1e-5. Here six layers of gated delta nets and experts amplify rounding: with
 the large weights of these tests, a shorter sequence differs by 4e-6 of it even without a cache."""
-_EVERY = [pytest.param(name, id=name, marks=() if name in _SHOWN else pytest.mark.variant) for name in FAMILIES]
+_EVERY = [pytest.param(name, id=name, marks=() if name in _SHOWN else pytest.mark.variant) for name in WITH_CACHE]
 _CALLS = ((6, (6, 4)), (6, (2, 6)), (1, (1, 1)), (1, (1, 1)))
 """Tokens of each call, and those that count in each row. Six tokens are more than a window of five."""
 

@@ -15,7 +15,7 @@ from halcyon.inference import Engine, Sampling
 from halcyon.models import int8
 from halcyon.models.int8 import Int8Embedding, Int8Linear, int8_product, quantized, rounded, stored_bytes
 from halcyon_api.spec.families.section import ModelSection
-from tests.trainer.models.cases import FAMILIES, LLAMA, TIED_LLAMA, VOCAB, changed, make
+from tests.trainer.models.cases import LLAMA, TIED_LLAMA, VOCAB, WITH_CACHE, changed, make
 
 _NOISE = np.random.default_rng(2)
 
@@ -80,7 +80,7 @@ def test_the_probabilities_of_a_model_stay_close(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.slow
 @pytest.mark.variant
-@pytest.mark.parametrize("spec", [*FAMILIES.values(), TIED_LLAMA], ids=[*FAMILIES, "tied-llama"])
+@pytest.mark.parametrize("spec", [*WITH_CACHE.values(), TIED_LLAMA], ids=[*WITH_CACHE, "tied-llama"])
 def test_an_engine_writes_with_weights_in_8_bits(spec: ModelSection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its tokens are the most likely ones of the model with the same integers as plain weights."""
     monkeypatch.setattr(int8, "LEAST_WEIGHTS", 1)

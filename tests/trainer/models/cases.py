@@ -21,6 +21,7 @@ from halcyon_api.spec.families.deepseek import DeepseekV3Spec, Glm4MoeSpec
 from halcyon_api.spec.families.gemma import Gemma2Spec, Gemma3Spec, GemmaSpec
 from halcyon_api.spec.families.gpt2 import Gpt2Spec
 from halcyon_api.spec.families.gpt_oss import GptOssSpec
+from halcyon_api.spec.families.hyena import HyenaSpec
 from halcyon_api.spec.families.llama import LlamaSpec
 from halcyon_api.spec.families.mistral import MistralSpec, MixtralSpec
 from halcyon_api.spec.families.modernbert import ModernBertSpec
@@ -48,6 +49,7 @@ GPT2 = Gpt2Spec(num_hidden_layers=3, hidden_size=24, num_attention_heads=4)
 BACKPACK = BackpackSpec(
     num_hidden_layers=2, hidden_size=24, num_attention_heads=4, num_senses=3, sense_intermediate_scale=2
 )
+HYENA = HyenaSpec(num_hidden_layers=2, hidden_size=10, hyena_order=3, filter_order=6)
 NORMS: Any = {"hybrid_norm": True, "input_embedding_norm": True}
 
 
@@ -92,6 +94,7 @@ FAMILIES = {
     "llama-options": changed(LLAMA, head_dim=10, attention_bias=True, mlp_bias=True, hidden_act="relu2", **NORMS),
     "gpt2-options": changed(GPT2, tie_word_embeddings=False, scale_attn_by_inverse_layer_idx=True),
     "backpack": BACKPACK,
+    "hyena": HYENA,
     "qwen2": Qwen2Spec(**_SIZES, use_sliding_window=True, max_window_layers=1, sliding_window=5),
     "qwen3": Qwen3Spec(**_SIZES, head_dim=6, attention_bias=True),
     "mistral": MistralSpec(**_SIZES, sliding_window=5),
@@ -126,6 +129,7 @@ MODERNBERT = ModernBertSpec(
     num_hidden_layers=5, hidden_size=24, intermediate_size=40, num_attention_heads=6, local_attention=5
 )
 """An encoder: it neither generates text nor predicts the next token."""
+WITH_CACHE = {name: spec for name, spec in FAMILIES.items() if name != "hyena"}
 EVERY_FAMILY = pytest.mark.parametrize("spec", [*FAMILIES.values(), MODERNBERT], ids=[*FAMILIES, "modernbert"])
 _WITH_OTHER_PARTS = (
     "llama-options",
@@ -153,6 +157,7 @@ _REFERENCES = {
     "llama-norms": changed(TIED_LLAMA, **NORMS),
     "gpt2": GPT2,
     "backpack": BACKPACK,
+    "hyena": HYENA,
 }
 WITH_REFERENCE = pytest.mark.parametrize("spec", _REFERENCES.values(), ids=_REFERENCES)
 """The models that `tests.trainer.models.reference` computes too."""

@@ -14,6 +14,7 @@ from haliax import NamedArray
 
 from halcyon_api.spec.families.backpack import BackpackSpec
 from halcyon_api.spec.families.gpt2 import Gpt2Section, Gpt2Spec
+from halcyon_api.spec.families.hyena import HyenaSpec
 from halcyon_api.spec.families.llama import LlamaSpec
 from halcyon_api.spec.families.section import ModelSection
 
@@ -23,7 +24,11 @@ Parameters = Mapping[str, np.ndarray]
 def named_leaves(tree: Any) -> dict[str, NamedArray]:
     """The arrays of a model, or of a gradient, by path."""
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: isinstance(leaf, NamedArray))
-    return {"/".join(key.name for key in path if key.name != "stacked"): leaf for path, leaf in leaves}
+    names = [[str(getattr(key, "name", getattr(key, "idx", ""))) for key in path] for path, _ in leaves]
+    return {
+        "/".join(name for name in path if name != "stacked"): leaf
+        for path, (_, leaf) in zip(names, leaves, strict=True)
+    }
 
 
 def parameters_of(model: Any) -> dict[str, np.ndarray]:
@@ -137,7 +142,55 @@ def backpack_logits(p: Parameters, spec: BackpackSpec, tokens: np.ndarray, segme
     return np.mean(parts, 0) @ p["embedding/weight"].T
 
 
-_BY_SECTION: dict[type, Any] = {LlamaSpec: llama_logits, Gpt2Spec: gpt2_logits, BackpackSpec: backpack_logits}
+def hyena_logits(p: Parameters, spec: HyenaSpec, tokens: np.ndarray, segments: np.ndarray) -> np.ndarray:
+    """Logits of one sequence as long as the longest: [length] tokens to [length, vocab]. Convolutions are sums."""
+    length, order = len(tokens), spec.hyena_order
+    x = p["embedding/weight"][tokens] + p["positions/weight"][:length]
+    time = np.arange(length)
+    wave = np.exp(-2j * np.pi * 1e-4 * time / length)
+    distances = np.stack([time / (length - 1), wave.real, wave.imag], 1)
+    decays = np.abs(np.linspace(np.log(0.01) / 1.5, np.log(0.01) / 0.3, (order - 1) * spec.hidden_size))
+    for layer in range(spec.num_hidden_layers):
+        w = {path.removeprefix("blocks/"): array[layer] for path, array in p.items() if path.startswith("blocks/")}
+        long = {path.removeprefix("attention/long_convolution/"): array for path, array in w.items()}
+        h = layer_norm(x, w["attention_norm/weight"], w["attention_norm/bias"], spec.layer_norm_epsilon)
+        u = np.einsum("le,epc->lpc", h, w["attention/inner/weight"]) + w["attention/inner/bias"]
+        taps = w["attention/short_convolution/weight"]
+        parts = np.zeros_like(u) + w["attention/short_bias"]
+        filters = distances
+        for number in range(2):
+            filters = filters @ long[f"maps/{number}/weight"] + long[f"maps/{number}/bias"]
+            filters = np.sin(long["sine_factor"] * filters)
+        filters = np.tensordot(filters, long["maps/2/weight"], 1) + long["maps/2/bias"]
+        filters = filters * np.exp(-np.outer(time / (length - 1), decays)).reshape(filters.shape)
+
+        def convolved(u: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+            """Both [position, ...]; the kernel's first number is that of distance 0."""
+            found = np.zeros_like(u)
+            for to in range(length):
+                for since in range(to + 1):
+                    if segments[since] == segments[to] and to - since < len(kernel):
+                        found[to] += kernel[to - since] * u[since]
+            return found
+
+        parts = parts + convolved(u, np.moveaxis(taps, -1, 0)[::-1])
+        value = parts[:, order]
+        for number, other in enumerate(range(order - 1, 0, -1)):
+            value = value * parts[:, other]
+            value = convolved(value, filters[:, number]) + value * w["attention/long_factor"]
+        mixed = gelu(value * parts[:, 0])
+        x = x + mixed @ w["attention/output/weight"] + w["attention/output/bias"]
+        h = layer_norm(x, w["mlp_norm/weight"], w["mlp_norm/bias"], spec.layer_norm_epsilon)
+        x = x + gelu(h @ w["mlp_up/weight"] + w["mlp_up/bias"]) @ w["mlp_down/weight"] + w["mlp_down/bias"]
+    return layer_norm(x, p["norm/weight"], p["norm/bias"], spec.layer_norm_epsilon) @ p["embedding/weight"].T
+
+
+_BY_SECTION: dict[type, Any] = {
+    HyenaSpec: hyena_logits,
+    LlamaSpec: llama_logits,
+    Gpt2Spec: gpt2_logits,
+    BackpackSpec: backpack_logits,
+}
 
 
 def logits(p: Parameters, spec: ModelSection, tokens: np.ndarray, segments: np.ndarray) -> np.ndarray:

@@ -242,7 +242,7 @@ def test_roles_say_what_a_parameter_is_for(spec):
             ("bias", "sinks", "correction", "positive", "negative", "log_decay", "decay_shift", "factor", "backout")
         )
         else Role.CONVOLUTION
-        if "_convolution/" in path
+        if "_convolution/" in path and not path.endswith("bias")
         else Role.HEAD
         if path.startswith("untied_head")
         else Role.ROUTER

@@ -11,6 +11,8 @@ TIED: dict[str, Any] = LLAMA | {"tieWordEmbeddings": True}
 GPT2: dict[str, Any] = {"family": "gpt2", "numHiddenLayers": 2, "hiddenSize": 16, "numAttentionHeads": 4}
 BACKPACK: dict[str, Any] = GPT2 | {"family": "backpack", "numSenses": 4, "senseIntermediateScale": 2}
 """Values of another size than keys, which no map follows."""
+HYENA: dict[str, Any] = {"family": "hyena", "numHiddenLayers": 2, "hiddenSize": 16, "filterOrder": 8}
+"""Transforms of whole sequences, of the channels of each device."""
 MIXTRAL: dict[str, Any] = {
     "family": "mixtral",
     "numHiddenLayers": 2,
@@ -77,6 +79,7 @@ MODELS = {
     "qwen3": QWEN3,
     "nanochat": NANOCHAT,
     "backpack": BACKPACK,
+    "hyena": HYENA,
     "mixtral": MIXTRAL,
     "gptOss": GPT_OSS,
     "deepseekV3": DEEPSEEK,
@@ -139,4 +142,5 @@ MORE: list[Any] = [
     for how in ([(2, "cpu")] if model in FURTHER else [(1, "cpu"), (2, "cpu"), (2, "v5e")])
     if (model, on, *how) not in FEW and ("tensor 4" not in on or model == "gpt2")
 ] + [("llama", "fsdp 2 x context 2 x tensor 2", 1, "cpu"), ("olmo3", "fsdp 4 x tensor 2", 1, "cpu")]
+MORE += [("hyena", "data 2 x fsdp 2 x tensor 2", 2, "cpu")]
 """Further cases. Four shares of `tensor` divide the heads of `gpt2` only."""

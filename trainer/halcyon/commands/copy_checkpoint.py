@@ -14,30 +14,18 @@ from halcyon.checkpoint.verify import encode_commit, prefixes, read_file, read_m
 from halcyon.host.errors import RootTaken
 from halcyon.host.storage.store import Store
 from halcyon.telemetry.history.reading import copy_history
-from halcyon_api.checkpoint_documents import (
-    CHOICES_PREFIX,
-    COMMIT_KEY,
-    DATA_PREFIX,
-    HEAD_KEY,
-    HUGGING_FACE_PREFIX,
-    MANIFEST_KEY,
-    STEPS_PREFIX,
-    TOKENIZERS_PREFIX,
-    CommittedStep,
-    Epoch,
-    Head,
-    ManifestFile,
-    Owner,
-)
+from halcyon_api import checkpoint_documents as documents
 from halcyon_api.result_documents import TASKS_PREFIX, results_step
 
-_BESIDE = (TOKENIZERS_PREFIX, HUGGING_FACE_PREFIX, CHOICES_PREFIX)
+_BESIDE = (documents.TOKENIZERS_PREFIX, documents.HUGGING_FACE_PREFIX, documents.CHOICES_PREFIX)
 """What a root keeps beside its checkpoints, so that their model can be used, and their run goes on with the same
 numbers.
 """
 
 
-def copy_checkpoint(store: Store, entry: CommittedStep, to: Store, *, owner: Owner | None = None) -> Head:
+def copy_checkpoint(
+    store: Store, entry: documents.CommittedStep, to: Store, *, owner: documents.Owner | None = None
+) -> documents.Head:
     """Copy a checkpoint.
 
     HEAD is written last, by a compare-and-swap that requires that no HEAD exists: a killed copy leaves no checkpoint,
@@ -57,13 +45,13 @@ def copy_checkpoint(store: Store, entry: CommittedStep, to: Store, *, owner: Own
         Damaged: A file is damaged.
         StoreFailure: A store did not answer.
     """
-    before = to.read(HEAD_KEY)
-    if before.data is not None or any(prefix != entry.path for prefix in prefixes(to.list(STEPS_PREFIX))):
+    before = to.read(documents.HEAD_KEY)
+    if before.data is not None or any(prefix != entry.path for prefix in prefixes(to.list(documents.STEPS_PREFIX))):
         raise RootTaken(f"{to.root} holds checkpoints already; copy into a root that is empty")
     data, manifest = read_manifest_bytes(store, entry)
 
-    def carry(file: ManifestFile) -> None:
-        to.write(f"{entry.path}{DATA_PREFIX}{file.path}", read_file(store, entry.path, file))
+    def carry(file: documents.ManifestFile) -> None:
+        to.write(f"{entry.path}{documents.DATA_PREFIX}{file.path}", read_file(store, entry.path, file))
 
     beside = [key for prefix in _BESIDE for key in store.list(prefix)]
     steps = {key: results_step(key) for key in store.list(TASKS_PREFIX)}
@@ -73,16 +61,18 @@ def copy_checkpoint(store: Store, entry: CommittedStep, to: Store, *, owner: Own
     jobs.append(lambda: copy_history(store, to, entry.step))
     jobs += [partial(_carry_key, store, to, key_of(link.path)) for link in read_chain(store, (entry,)).links]
     in_parallel(jobs)
-    to.write(f"{entry.path}{MANIFEST_KEY}", data)
-    to.write(f"{entry.path}{COMMIT_KEY}", encode_commit(data, entry.epoch))
+    to.write(f"{entry.path}{documents.MANIFEST_KEY}", data)
+    to.write(f"{entry.path}{documents.COMMIT_KEY}", encode_commit(data, entry.epoch))
     # Epoch 0.0: every run that takes the root has a later epoch.
     there, _ = load_head(store)
     past = until(there.skipped if there is not None else manifest.data_position.skipped, entry.step)
-    head = Head(owner=owner or manifest.owner, epoch=Epoch(attempt=0, restart=0), committed=(entry,), skipped=past)
+    head = documents.Head(
+        owner=owner or manifest.owner, epoch=documents.Epoch(attempt=0, restart=0), committed=(entry,), skipped=past
+    )
     if not commit_fresh(to, head, before.generation):
         raise RootTaken(
-            f"{to.root} was taken by a run during the copy; the copied files below {to.root}/{STEPS_PREFIX} are not "
-            "used"
+            f"{to.root} was taken by a run during the copy; the copied files below {to.root}/{documents.STEPS_PREFIX} "
+            "are not used"
         )
     return head
 

@@ -245,24 +245,18 @@ def doctor(
 
 @app.command("models", rich_help_panel=LOCAL)
 def list_models(as_json: Json = False) -> None:
-    """List the model families of spec.model, with the published models and the fields of each, and those that are left
-    out.
-    """
-    from halcyon_api.families_reference import COMMON, LEFT_OUT, rows
+    """List the model families of spec.model, with the published models and the fields of each."""
+    from halcyon_api.families_reference import COMMON, OTHERS, rows
 
     if as_json:
-        print_json({"families": [asdict(row) for row in rows()], "common": COMMON, "leftOut": dict(LEFT_OUT)})
+        print_json({"families": [asdict(row) for row in rows()], "common": COMMON})
         return
     table = FittedTable("section", "models", "what it is", "further fields")
     for row in rows():
         table.add_row(row.family, row.models, row.meaning, ", ".join(row.fields) or "none")
     shown = console()
     shown.print(table)
-    shown.print(f"All but llama, gpt2, nanochat and custom have the fields {', '.join(COMMON)}.", highlight=False)
-    left_out = FittedTable("left out", "why")
-    for name, why in LEFT_OUT:
-        left_out.add_row(name, why)
-    shown.print(left_out)
+    shown.print(f"All but {', '.join(OTHERS)} have the fields {', '.join(COMMON)}.", highlight=False)
 
 
 def _confirmed(sentence: str) -> bool:

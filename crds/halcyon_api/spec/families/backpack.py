@@ -10,13 +10,13 @@ from halcyon_api.spec.model_shape import ModelShape, Split
 
 
 class BackpackSpec(Gpt2Section):
-    """A Backpack (Hewitt et al. 2023): each token has several sense vectors, which a GPT-2 weighs by the context."""
+    """A Backpack (Hewitt et al. 2023): sense vectors of each token, weighed by a GPT-2."""
 
     family: Literal["backpack"] = "backpack"
     num_senses: Count = 16
     """Sense vectors of a token."""
     sense_intermediate_scale: Count = 4
-    """Width of the MLP that makes the sense vectors, as a multiple of `hiddenSize`."""
+    """Width of the MLP that makes sense vectors, in `hiddenSize`."""
 
     published: ClassVar = "Backpack of Levanter, 1.4B"
     rules: ClassVar = (

@@ -19,9 +19,9 @@ class LlamaSpec(BiasedSection):
     mlp_bias: bool = False
     """Biases of the MLP's three projections."""
     hybrid_norm: bool = False
-    """Norms after attention and MLP too, inside the residual branch. Hugging Face has no such Llama."""
+    """Norms after attention and MLP too. Hugging Face has none."""
     input_embedding_norm: bool = False
-    """A norm of the embeddings. Hugging Face has no such Llama."""
+    """A norm of embeddings. Hugging Face has none."""
 
     published: ClassVar = "Llama 2, 3, 3.1, 3.2 (text), 3.3"
 

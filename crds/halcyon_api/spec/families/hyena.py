@@ -1,0 +1,53 @@
+"""The family ``hyena``: Hyena."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from halcyon_api.spec.families.gpt2 import LearnedPositionsSection
+from halcyon_api.spec.families.section import Count
+from halcyon_api.spec.model_shape import ModelShape, Split
+
+FILTER_INPUTS = 3
+"""Features of a distance, from which a filter is made: itself, and the cosine and the sine of a wave."""
+
+
+class HyenaSpec(LearnedPositionsSection):
+    """A Hyena (Poli et al. 2023): a GPT-2 with gated long convolutions in the place of attention."""
+
+    family: Literal["hyena"] = "hyena"
+    hyena_order: Annotated[int, Field(ge=2, le=16)] = 2
+    """Gates of a block. Between them are long convolutions."""
+    filter_order: Count = 16
+    """Width of the MLP that makes the long filters."""
+    short_filter_order: Count = 3
+    """Positions of the short convolution."""
+
+    published: ClassVar = "none"
+    whole_sequences: ClassVar = True
+
+    def shape(self, vocabulary: int, positions: int) -> ModelShape:
+        """See `ModelSection.shape`.
+
+        With width d, MLP m and order n, a block has d² (n + 2) + 2 d m weights of products. Filters are computed once
+        for all sequences: neither their weights nor the transforms count as products.
+        """
+        width, mlp, order, inner = self.hidden_size, self.mlp_size, self.hyena_order, self.filter_order
+        products = width * width * (order + 2) + 2 * width * mlp
+        convolutions = (order + 1) * width * self.short_filter_order
+        filters = inner * (FILTER_INPUTS + 1) + inner * (inner + 1) + (inner + 1) * (order - 1) * width + inner
+        vectors = 2 * (order + 1) * width + width + width + mlp + width + 2 * (2 * width)
+        block = products + convolutions + filters + vectors
+        return ModelShape(
+            width=width,
+            blocks=self.num_hidden_layers,
+            parameters=self.num_hidden_layers * block + 2 * width + (vocabulary + positions) * width,
+            block_parameters=block,
+            product_weights=self.num_hidden_layers * products + vocabulary * width,
+            attention_width=0,
+            splits=(
+                Split("parameters", "hiddenSize", width),
+                Split("features", "hiddenSize", width),
+                Split("features", "intermediateSize", mlp),
+            ),
+        )
