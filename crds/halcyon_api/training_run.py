@@ -301,15 +301,14 @@ class TrainingRunSpec(RuledModel):
             ".from.root",
         ),
         Rule(
-            f"has(self.objective.maskedToken) ? self.model.family in {[*_ENCODERS, 'custom', 'huggingFace']} : "
-            f"!(self.model.family in {_ENCODERS})",
+            "self.model.family in ['custom', 'huggingFace'] || "
+            f"has(self.objective.maskedToken) == (self.model.family in {_ENCODERS})",
             lambda self: (
-                self.model.family in (*_ENCODERS, "custom", "huggingFace")
-                if self.objective.masked_token is not None
-                else self.model.family not in _ENCODERS
+                self.model.family in ("custom", "huggingFace")
+                or (self.objective.masked_token is not None) == (self.model.family in _ENCODERS)
             ),
-            f"objective.maskedToken is for encoders ({', '.join(_ENCODERS)}), which have no other one; change "
-            "objective or model.family",
+            f"encoders ({', '.join(_ENCODERS)}), and only they, have objective.maskedToken; change objective or "
+            "model.family",
             ".objective",
         ),
         _store_rule("endpoint"),

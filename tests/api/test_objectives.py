@@ -172,8 +172,8 @@ def test_what_does_not_fit_is_one_sentence(
 @pytest.mark.parametrize(
     ("objective", "sentence"),
     [
-        ({}, "exactly one of nextToken, finetune, preference, policy"),
-        ({"finetune": {}, "nextToken": {}}, "exactly one of nextToken, finetune, preference, policy"),
+        ({}, "exactly one of nextToken, maskedToken, finetune, preference, policy"),
+        ({"finetune": {}, "nextToken": {}}, "exactly one of nextToken, maskedToken, finetune, preference, policy"),
         ({"preference": {}}, "exactly one of dpo, ipo, simpo, orpo"),
         ({"preference": {"dpo": {}, "ipo": {}}}, "exactly one of dpo, ipo, simpo, orpo"),
         ({"preference": {"dpo": {"labelSmoothing": 0.5}}}, "less than or equal to 0.49"),

@@ -258,7 +258,6 @@ def modernbert(draw: Draw) -> dict[str, Any]:
         del settings[name]
     ropes = {name: {"rope_type": "default", "rope_theta": draw.theta()} for name in ("full_attention", WINDOWED)}
     return settings | {
-        "norm_eps": draw.one(1e-5, 0.003),
         "local_attention": 2 * draw.window() + draw.one(0, 1),
         "rope_parameters": ropes,
     }

@@ -27,7 +27,7 @@ class MaskedTokenSpec(ApiModel):
     """
 
     share: float = Field(default=0.3, gt=0, lt=1)
-    """Share of the tokens that are hidden; 0.3 is that of ModernBERT."""
+    """Share of the tokens that are hidden."""
 
 
 class FinetuneSpec(ApiModel):

@@ -27,10 +27,8 @@ class ModernBertSpec(ModelSection):
     """Width of the MLP."""
     num_attention_heads: Count = 12
     """Query heads."""
-    layer_norm_epsilon: PositiveFloat = 1e-5
-    """Added to the variance in LayerNorm."""
     local_attention: Annotated[int, Field(ge=2, le=16_777_216)] = 128
-    """Positions beside its own that a layer with a window sees, half on each side."""
+    """Positions beside its own that a window has, half on each side."""
     rope_theta: PositiveFloat = 160_000.0
     """Base of the rotary frequencies."""
     rope_local_base_freq: PositiveFloat = 10_000.0
@@ -44,9 +42,9 @@ class ModernBertSpec(ModelSection):
     encoder: ClassVar = True
     rules: ClassVar = (
         Rule(
-            "self.hiddenSize % (2 * self.numAttentionHeads) == 0",
-            lambda self: self.hidden_size % (2 * self.num_attention_heads) == 0,
-            "hiddenSize must be a multiple of 2 * numAttentionHeads, because rotary positions rotate pairs",
+            "self.hiddenSize % self.numAttentionHeads == 0",
+            lambda self: self.hidden_size % self.num_attention_heads == 0,
+            "hiddenSize must be a multiple of numAttentionHeads",
             ".hiddenSize",
             shows("hiddenSize", "numAttentionHeads"),
         ),

@@ -70,7 +70,7 @@ LATENT = {key: value for key, value in SMALL.items() if key != "head_dim"} | ROU
 LATENT |= {"num_key_value_heads": 4, "kv_lora_rank": 6, "qk_nope_head_dim": 4, "qk_rope_head_dim": 6, "v_head_dim": 5}
 
 BERT = {key: value for key, value in SMALL.items() if key not in ("num_key_value_heads", "head_dim", "rms_norm_eps")}
-BERT |= {"num_hidden_layers": 5, "norm_eps": 0.003, "cls_token_id": None, "sep_token_id": None} | TIED
+BERT |= {"num_hidden_layers": 5, "cls_token_id": None, "sep_token_id": None} | TIED
 
 DELTA = {
     "linear_num_key_heads": 2,

@@ -42,6 +42,8 @@ from halcyon.models.softmax import Softmax
 from halcyon.models.stack import Stack
 from halcyon_api.spec.families.modernbert import FULL_EVERY, ModernBertSpec
 
+_EPSILON = 1e-5
+"""Added to the variance in norms."""
 _DENSE = "head_embed"
 """The features of the head."""
 _WITH_ONE = "embed_and_one"
@@ -77,7 +79,7 @@ class ModernBert(CausalLM, WithSites):
         later, dense = Axis(axes.LAYERS, others), Axis(_DENSE, spec.hidden_size)
 
         def norm(*stacked: Axis) -> LayerNorm:
-            return LayerNorm.init(embed, stacked=stacked, epsilon=spec.layer_norm_epsilon, dtype=dtype, shift=False)
+            return LayerNorm.init(embed, stacked=stacked, epsilon=_EPSILON, dtype=dtype, shift=False)
 
         kinds = {
             "full_attention": BlockKind(Rope(spec.rope_theta)),
@@ -220,16 +222,15 @@ _DEFAULTS = {
     "hidden_size": REQUIRED,
     "intermediate_size": REQUIRED,
     "num_attention_heads": REQUIRED,
-    "norm_eps": 1e-5,
     "local_attention": 128,
     "tie_word_embeddings": True,
     "initializer_range": 0.02,
 }
-_NAMES = {"norm_eps": "layer_norm_epsilon"}
 _ONLY = {
     **dict.fromkeys(("attention_bias", "mlp_bias", "norm_bias", "classifier_bias"), False),
     **dict.fromkeys(("hidden_activation", "classifier_activation"), "gelu"),
     "decoder_bias": True,
+    "norm_eps": _EPSILON,
     "global_attn_every_n_layers": FULL_EVERY,
 }
 """The values of the published models, which alone are computed."""
@@ -247,7 +248,7 @@ _GLOBAL, _LOCAL = "global_rope_theta", "local_rope_theta"
 def _read(config: ConfigReader) -> ModernBertSpec:
     for name, computed in _ONLY.items():
         config.only(name, computed)
-    fields = read_keys(config, _DEFAULTS, _NAMES)
+    fields = read_keys(config, _DEFAULTS, {})
     ropes = {name: config.document[name] for name in ("rope_parameters", "rope_scaling") if config.has(name)}
     own = {"rope_theta": config.number(_GLOBAL)} if config.has(_GLOBAL) else {}
     full = require_rope(config, read_rope_by_layer(ConfigReader({**ropes, **own}, config.where), 160_000.0), "default")
@@ -260,7 +261,7 @@ def _read(config: ConfigReader) -> ModernBertSpec:
 def _write(spec: ModernBertSpec, positions: int) -> dict[str, Any]:
     full, windowed = spec.rope_theta, spec.rope_local_base_freq
     return {
-        **write_keys(spec, _DEFAULTS, _NAMES),
+        **write_keys(spec, _DEFAULTS, {}),
         "layer_types": list(spec.layers_by_type),
         "max_position_embeddings": positions,
         _GLOBAL: full,
