@@ -15,7 +15,7 @@ from halcyon_api.counting import size
 from halcyon_api.elastic import possible_microbatches
 from halcyon_api.hardware.kinds import GIB
 from halcyon_api.hardware.machines import left_of_host_gib
-from halcyon_api.mesh import WIDTHS, average_bytes, model_shape, reference_bytes
+from halcyon_api.mesh import WIDTHS, average_bytes, model_shape, parameter_bytes, reference_bytes
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
 from halcyon_api.spec.trainer import Remat
@@ -47,7 +47,7 @@ def least_need(spec: TrainingRunSpec, mesh: ResolvedMesh) -> MemoryNeed:
         return MemoryNeed(0, 0)
     trainer, model = spec.trainer, model_shape(spec, unknown_vocabulary=VOCABULARY_MULTIPLE)
     away = 0 if trainer.offload == "none" else _offloaded(spec)
-    state = (_state_bytes(spec) - away) * model.parameters // mesh.parameter_shards
+    state = int((_state_bytes(spec) - away) * model.parameters) // mesh.parameter_shards
     residuals = _kept_residuals(model.blocks, trainer.remat) if spec.has_steps else 1
     sizes = [(trainer.batch_size, trainer.sequence_length)]
     sizes += [
@@ -117,9 +117,9 @@ def memory_problem(
     return "spec.trainer.batchSize", f"a batch takes {amounts}; {fix}"
 
 
-def _state_bytes(spec: TrainingRunSpec) -> int:
+def _state_bytes(spec: TrainingRunSpec) -> float:
     """Least bytes of the state for each parameter."""
-    stored = WIDTHS[spec.trainer.precision.parameters]
+    stored = parameter_bytes(spec, VOCABULARY_MULTIPLE)
     if spec.task == "evaluate":
         return stored
     always = stored + average_bytes(spec)

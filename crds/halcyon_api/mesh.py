@@ -22,6 +22,7 @@ import math
 from halcyon_api.hardware import TABLE
 from halcyon_api.objectives import has_reference_copy
 from halcyon_api.spec.accelerator import Topology
+from halcyon_api.spec.adapter import BASES
 from halcyon_api.spec.mesh import REST, IciAxes, MeshSpec, ResolvedMesh, axis, on, resolve_mesh
 from halcyon_api.spec.model_shape import ModelShape
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE, TokenizerSpec
@@ -43,16 +44,18 @@ def model_shape(spec: TrainingRunSpec, unknown_vocabulary: int = ASSUMED_VOCABUL
     """The shape of a run's model, with the vocabulary of its document; `unknown_vocabulary` tokens if only the
     tokenizer's file says.
     """
-    vocabulary = (
-        -(-document_vocabulary(spec.tokenizer, unknown_vocabulary) // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
-    )
-    return spec.model.shape(vocabulary, spec.trainer.longest_sequence)
+    return spec.model.shape(_rows(spec, unknown_vocabulary), spec.trainer.longest_sequence)
+
+
+def _rows(spec: TrainingRunSpec, unknown_vocabulary: int) -> int:
+    """Rows of the table of tokens, padding included."""
+    return -(-document_vocabulary(spec.tokenizer, unknown_vocabulary) // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
 
 def suggest_axes(
     model: ModelShape,
     *,
-    state_bytes: int,
+    state_bytes: float,
     gathered_bytes: int,
     devices: int,
     devices_per_host: int,
@@ -136,14 +139,26 @@ def gathers_once(spec: TrainingRunSpec, *, fsdp: int, tensor: int) -> bool:
     return memory_bytes is not None and 4 * needed <= 3 * memory_bytes * fsdp * tensor
 
 
-def _state_bytes(spec: TrainingRunSpec) -> int:
+def parameter_bytes(spec: TrainingRunSpec, unknown_vocabulary: int = ASSUMED_VOCABULARY) -> float:
+    """Least bytes of a parameter at rest, in the mean over the model: codes (``adapter.lora.base``) hold at most all
+    but one table of tokens.
+    """
+    width = WIDTHS[spec.trainer.precision.parameters]
+    if spec.lora is None or spec.lora.base is None:
+        return width
+    shape = model_shape(spec, unknown_vocabulary)
+    table = _rows(spec, unknown_vocabulary) * shape.width / max(shape.parameters, 1)
+    return table * width + (1 - table) * BASES[spec.lora.base].bytes_per_weight
+
+
+def _state_bytes(spec: TrainingRunSpec) -> float:
     """Bytes per parameter of parameters, gradients, moments, the average of the parameters, and the reference model.
 
     Parameters beside an adapter are frozen and have only themselves.
     """
     precision = spec.trainer.precision
     if spec.adapter is not None:
-        return WIDTHS[precision.parameters]
+        return parameter_bytes(spec)
     moments = spec.optimizer.usual_moments * WIDTHS[precision.moments]
     return 2 * WIDTHS[precision.parameters] + moments + average_bytes(spec) + reference_bytes(spec)
 

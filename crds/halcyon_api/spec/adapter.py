@@ -1,7 +1,8 @@
 """``spec.adapter``: what is trained beside the frozen weights of a model."""
 
 import math
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, StringConstraints
 
@@ -9,6 +10,38 @@ from halcyon_api.base import ApiModel
 
 Pattern = Annotated[str, StringConstraints(max_length=128)]
 """A pattern of dotted paths of parameters, as the shell has them: ``*`` stands for any characters."""
+
+Base = Literal["nf4", "mxfp4", "int8", "float8"]
+
+
+@dataclass(frozen=True)
+class BaseForm:
+    """How a frozen weight is coded.
+
+    Attributes:
+        block: Weights that share a scale.
+        dtype: Type of an element of the codes.
+        per_element: Codes in an element.
+        scale_bytes: Bytes of a scale.
+    """
+
+    block: int
+    dtype: str
+    per_element: int
+    scale_bytes: int
+
+    @property
+    def bytes_per_weight(self) -> float:
+        """Bytes of a weight with its share of a scale."""
+        return 1 / self.per_element + self.scale_bytes / self.block
+
+
+BASES: dict[Base, BaseForm] = {
+    "nf4": BaseForm(64, "uint8", 2, 4),
+    "mxfp4": BaseForm(32, "uint8", 2, 1),
+    "int8": BaseForm(64, "int8", 1, 4),
+    "float8": BaseForm(64, "float8_e4m3fn", 1, 4),
+}
 
 
 class LoraSpec(ApiModel):
@@ -32,6 +65,8 @@ class LoraSpec(ApiModel):
     """Train the length of each column too."""
     train_also: Annotated[list[Pattern], Field(max_length=64)] = Field(default=[])
     """Patterns of further trained parameters, such as `embedding.*`."""
+    base: Base | None = None
+    """Hold frozen matrices in 4 bits (nf4, mxfp4) or 8 (QLoRA). Default: their type."""
 
     @property
     def scale(self) -> float:

@@ -46,7 +46,7 @@ CONFIG: dict[str, Any] = {
 
 
 def llama_tensors(
-    dtype: Any = np.float32, seed: int = 0, *, width: int = WIDTH, tokens: int = TOKENS
+    dtype: Any = np.float32, seed: int = 0, *, width: int = WIDTH, mlp: int = MLP, tokens: int = TOKENS
 ) -> dict[str, np.ndarray]:
     """Random tensors of the model of `CONFIG`, with the names and shapes of published files."""
     keys = width // HEADS * KV_HEADS
@@ -64,9 +64,9 @@ def llama_tensors(
             f"{at}.self_attn.v_proj.weight": (keys, width),
             f"{at}.self_attn.o_proj.weight": (width, width),
             f"{at}.post_attention_layernorm.weight": (width,),
-            f"{at}.mlp.gate_proj.weight": (MLP, width),
-            f"{at}.mlp.up_proj.weight": (MLP, width),
-            f"{at}.mlp.down_proj.weight": (width, MLP),
+            f"{at}.mlp.gate_proj.weight": (mlp, width),
+            f"{at}.mlp.up_proj.weight": (mlp, width),
+            f"{at}.mlp.down_proj.weight": (width, mlp),
         }
     random = np.random.default_rng(seed)
     return {name: random.standard_normal(shape).astype(jnp.dtype(dtype)) for name, shape in shapes.items()}

@@ -24,11 +24,12 @@ from halcyon.models.axes import BATCH, POSITION, VOCAB, is_named
 from halcyon.models.dropout import site_seeds
 from halcyon.models.model import CausalLM, Inputs
 from halcyon.models.parameters import STACKED_AXES, Role, dotted, matching
+from halcyon.models.parts.coded import Coded, fits, is_large
 from halcyon.models.parts.experts import Experts
 from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.low_rank import LowRank
 from halcyon.models.registry import build_model
-from halcyon_api.spec.adapter import LoraSpec
+from halcyon_api.spec.adapter import BASES, LoraSpec
 from halcyon_api.spec.families.section import ModelSection
 
 Model = TypeVar("Model", bound=CausalLM)
@@ -40,7 +41,8 @@ _TRACED = 8
 
 
 def with_adapter(model: Model, spec: LoraSpec, key: PRNGKeyArray) -> Model:
-    """`model` with a new adapter beside each weight that the targets match. It computes what the model computes.
+    """`model` with a new adapter beside each weight that the targets match, and with its frozen weights as codes if
+    there is a `base`. It computes what the model with these weights computes.
 
     Args:
         model: A model without adapters.
@@ -50,6 +52,7 @@ def with_adapter(model: Model, spec: LoraSpec, key: PRNGKeyArray) -> Model:
     Raises:
         BadConfiguration: A pattern matches no weight of a linear map, or an option cannot be used with experts.
     """
+    model = with_codes(model, spec)
     there = dict(adaptable(model))
     for pattern in spec.targets:
         if not any(fnmatchcase(path, pattern) for path in there):
@@ -76,6 +79,37 @@ def with_adapter(model: Model, spec: LoraSpec, key: PRNGKeyArray) -> Model:
         return LowRank.init(weight, inputs, spec.rank, spec.scale, dropout=spec.dropout, dora=spec.dora, key=own)
 
     return _with_adapters(model, made)
+
+
+def with_codes(model: Model, spec: LoraSpec) -> Model:
+    """`model` with its large frozen weights as codes (`spec.base`); those that blocks do not divide keep their type."""
+    base = spec.base
+    if base is None:
+        return model
+
+    def changed(path: Any, node: Any) -> Any:
+        for name, weight, inputs in _weights(node):
+            own = f"{dotted(path)}.{name}"
+            if not isinstance(weight, Coded) and is_large(weight) and fits(base, inputs) and not _is_trained(own, spec):
+                role = node.role if isinstance(node, Linear) else Role.EXPERT
+                node = dataclasses.replace(node, **{name: Coded.of(base, weight, inputs, role)})
+        return node
+
+    return jax.tree_util.tree_map_with_path(changed, model, is_leaf=_is_map)
+
+
+def base_note(model: CausalLM, spec: LoraSpec | None) -> str:
+    """A sentence about the large frozen weights of a model that blocks do not divide; empty if there are none."""
+    base = None if spec is None else spec.base
+    if spec is None or base is None:
+        return ""
+    left = [
+        path
+        for path, (weight, inputs, _) in adaptable(model)
+        if is_large(weight) and not (fits(base, inputs) or _is_trained(path, spec))
+    ]
+    why = f"blocks of {BASES[base].block} do not divide their last axis of inputs"
+    return f"{_FIELD}.base: these weights keep their type, because {why}: {_listed(left)}." if left else ""
 
 
 def check_adapter(model: ModelSection, lora: LoraSpec) -> None:
@@ -136,7 +170,8 @@ def trained_with_adapter(model: CausalLM, also: Sequence[str] = ()) -> Any:
         BadConfiguration: A pattern matches no parameter.
     """
     paths = [
-        dotted(path) for path, _ in jax.tree_util.tree_flatten_with_path(without_adapter(model), is_leaf=is_named)[0]
+        dotted(path)
+        for path, _ in jax.tree_util.tree_flatten_with_path(without_adapter(model), is_leaf=_is_parameter)[0]
     ]
     for pattern in also:
         if not any(fnmatchcase(path, pattern) for path in paths):
@@ -145,10 +180,12 @@ def trained_with_adapter(model: CausalLM, also: Sequence[str] = ()) -> Any:
             )
     further = matching(model, also)
     return jax.tree.map(
-        lambda node, flags: jax.tree.map(lambda _: True, node, is_leaf=is_named) if _is_low_rank(node) else flags,
+        lambda node, flags: (
+            flags if is_named(node) else jax.tree.map(lambda _: _is_low_rank(node), node, is_leaf=is_named)
+        ),
         model,
         further,
-        is_leaf=lambda node: _is_low_rank(node) or is_named(node),
+        is_leaf=lambda node: _is_low_rank(node) or _is_parameter(node),
     )
 
 
@@ -169,13 +206,11 @@ def with_dropout(model: Model, seeds: jax.Array) -> Model:
     return jax.tree_util.tree_map_with_path(of_adapter, model, is_leaf=_is_low_rank)
 
 
-def adaptable(model: CausalLM) -> Iterator[tuple[str, tuple[NamedArray, tuple[Axis, ...], bool]]]:
+def adaptable(model: CausalLM) -> Iterator[tuple[str, tuple[NamedArray | Coded, tuple[Axis, ...], bool]]]:
     """The weights that can have an adapter, by path: the weight, its inputs, and whether it is of experts."""
     for path, node in jax.tree_util.tree_flatten_with_path(model, is_leaf=_is_map)[0]:
-        for weight in _places(node):
-            with_experts = isinstance(node, Experts)
-            inputs = (node.mlp if weight == "down" else node.embed,) if with_experts else node.inputs
-            yield f"{dotted(path)}.{weight}", (getattr(node, weight), inputs, with_experts)
+        for name, weight, inputs in _weights(node):
+            yield f"{dotted(path)}.{name}", (weight, inputs, isinstance(node, Experts))
 
 
 def adapter_path(path: str) -> str:
@@ -222,6 +257,22 @@ def _with_adapters(model: Model, choose: Callable[[str], LowRank | None]) -> Mod
     return jax.tree_util.tree_map_with_path(changed, model, is_leaf=_is_map)
 
 
+def _weights(node: Any) -> Iterator[tuple[str, NamedArray | Coded, tuple[Axis, ...]]]:
+    """The fields of a map with the weights that can have an adapter, the weights, and their inputs."""
+    for name in _places(node):
+        with_experts = isinstance(node, Experts)
+        yield (
+            name,
+            getattr(node, name),
+            (node.mlp if name == "down" else node.embed,) if with_experts else node.inputs,
+        )
+
+
+def _is_trained(path: str, spec: LoraSpec) -> bool:
+    """Whether a weight is trained, beside the adapters."""
+    return any(fnmatchcase(path, pattern) for pattern in spec.train_also)
+
+
 def _places(node: Any) -> dict[str, str]:
     """The fields of a map with the weights that can have an adapter, and those of their adapters."""
     if isinstance(node, Experts):
@@ -231,6 +282,10 @@ def _places(node: Any) -> dict[str, str]:
 
 def _is_map(node: Any) -> bool:
     return isinstance(node, Linear | Experts)
+
+
+def _is_parameter(node: Any) -> bool:
+    return isinstance(node, NamedArray | Coded)
 
 
 def _is_low_rank(node: Any) -> bool:

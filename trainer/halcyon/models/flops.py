@@ -112,6 +112,7 @@ def weight_flops(
         multiplies = parameter.role in PRODUCTS or (
             tied and parameter.role is Role.EMBEDDING and {*leaf.axis_names} == {VOCAB, model.embed.name}
         )
-        weights = math.prod(vocabulary if axis.name == VOCAB else axis.size for axis in leaf.axes)
+        axes = (*parameter.stacked, *parameter.inputs, *parameter.outputs)
+        weights = math.prod(vocabulary if axis.name == VOCAB else axis.size for axis in axes)
         share = active if parameter.role is Role.EXPERT else further if VOCAB in leaf.axis_names else 1
         yield path, leaf, parameter, round(_FLOPS_PER_WEIGHT * weights * share) if multiplies else 0

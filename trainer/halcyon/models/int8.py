@@ -22,6 +22,7 @@ from haliax import Axis, NamedArray
 from halcyon.models.axes import LAYERS
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import divided, parts_of
+from halcyon.models.parts.coded import LEAST_WEIGHTS
 from halcyon.models.parts.embedding import Embedding
 from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.weight import add_wide, contract
@@ -30,10 +31,6 @@ MOST = 127
 """The greatest integer."""
 _BLOCK = 1 << 17
 """Weights of a block on a CPU."""
-LEAST_WEIGHTS = 4096
-"""Linear maps with fewer weights, such as gates, keep their type: they need little memory, and their errors have large
-effects.
-"""
 
 
 class Int8Linear(eqx.Module):

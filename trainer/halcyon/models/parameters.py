@@ -135,8 +135,10 @@ def _declared(node: Any, owner: eqx.Module | None, declared: _Declared | None, p
         given = () if declared.inputs is None else getattr(owner, declared.inputs)
         names = tuple(axis.name for axis in ((given,) if isinstance(given, Axis) else given))
         stacked = tuple(axis for axis in node.axes if axis.name in STACKED_AXES and axis.name not in names)
-        inputs = tuple(axis for axis in node.axes if axis.name in names)
-        yield Parameter(role, inputs, tuple(axis for axis in node.axes if axis not in (*stacked, *inputs)), stacked)
+        whole = {axis.name: axis for axis in given} if isinstance(given, tuple) else {given.name: given}
+        inputs = tuple(whole[axis.name] for axis in node.axes if axis.name in names)
+        outputs = tuple(axis for axis in node.axes if axis not in stacked and axis.name not in names)
+        yield Parameter(role, inputs, outputs, stacked)
     elif isinstance(node, eqx.Module):
         for field in dataclasses.fields(node):
             if not field.metadata.get("static", False):

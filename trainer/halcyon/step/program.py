@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from halcyon.data.loader import padded_rows
 from halcyon.host.errors import BadConfiguration
 from halcyon.models import CausalLM, build_model
-from halcyon.models.adapters import check_used, has_adapter, with_adapter
+from halcyon.models.adapters import check_used, has_adapter, with_adapter, without_adapter
 from halcyon.models.axes import BATCH, POSITION, VOCAB
 from halcyon.models.dropout import WithSites
 from halcyon.models.parameters import joined, split
@@ -308,8 +308,6 @@ def build_program(
         )
         return with_unroll(with_remat(model, settings.remat), unroll)
 
-    if overrides.parts is not None or spec.model.family == "custom":
-        _check_divided(jax.eval_shape(build), mesh)
     lora = spec.lora
 
     def adapted(model: Model) -> Model:
@@ -317,6 +315,8 @@ def build_program(
         return model if lora is None or has_adapter(model) else with_adapter(model, lora, key)
 
     shapes = jax.eval_shape(lambda: adapted(build()))
+    if overrides.parts is not None or spec.model.family == "custom" or (lora is not None and lora.base is not None):
+        _check_divided(without_adapter(shapes), mesh)
     if overrides.source is None and isinstance(shapes, CausalLM):
         check_rows(vocab_size, shapes.token_count, "model")
     if lora is not None and spec.model.family == "custom":

@@ -4,7 +4,8 @@ Each process reads only the regions that its devices hold. The vocabulary of the
 The weights may have more rows, which no token uses: these are left out. They may have fewer if the document lets the
 vocabulary grow: a new row is the mean of all rows (Hewitt 2021, "Initializing new word embeddings for pretrained
 language models"). Rows that only pad the run's vocabulary are zero. The document may also take only some parameters;
-the others are not in the model that is read.
+the others are not in the model that is read. Where the model holds codes of a weight, the weight is coded as it is
+read, one layer after the other, so neither host nor devices hold the whole model in its own type.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from halcyon.host.storage.store import Store
 from halcyon.models import CausalLM
 from halcyon.models.axes import POSITION, VOCAB
 from halcyon.models.families.lookup import published_of_section
-from halcyon.models.parameters import matching, split
+from halcyon.models.parameters import STACKED_AXES, dotted, matching, split
+from halcyon.models.parts.coded import CODES, Coded, encoded, is_coded, without_codes
 from halcyon.weights.companions import read_companions, with_base
 from halcyon.weights.folder import ModelFolder, read_config, source_name
 from halcyon.weights.further import read_further, with_further, without_further
@@ -34,6 +36,7 @@ from halcyon.weights.layout import ReadRegion, leaf_shapes
 from halcyon.weights.peft_files import PeftFolder
 from halcyon.weights.root import stored_model
 from halcyon_api.checkpoint_documents import CommittedStep
+from halcyon_api.spec.adapter import BASES
 from halcyon_api.spec.families.custom import CustomSpec
 from halcyon_api.spec.families.experts import ExpertsSection
 from halcyon_api.spec.families.section import ModelSection
@@ -135,13 +138,13 @@ def weights_of_folder(
         BadConfiguration: The weights are of another model, or cannot be read.
         StoreFailure: The store did not answer.
     """
-    config, tokens = read_config(store), template.token_count
+    config, tokens, plain = read_config(store), template.token_count, jax.eval_shape(without_codes, template)
     _require_rows(tokens, config.tokens, store.root, origin)
     if origin.only is None:
         require_same(spec, config.spec, f"spec.from.huggingFace: {store.root}")
-        is_whole, config = with_further(config, spec, template, store)
-        template = template if is_whole else without_further(template)
-        folder = ModelFolder(store, config, template, adapter=adapter)
+        is_whole, config = with_further(config, spec, plain, store)
+        template, plain = (one if is_whole else without_further(one) for one in (template, plain))
+        folder = ModelFolder(store, config, plain, adapter=adapter)
     else:
         is_whole = False
         shapes = config.shapes(template.vocab.size, min(template.max_position.size, config.positions))
@@ -150,7 +153,7 @@ def weights_of_folder(
     is_base = adapter is None and origin.only is None
     place = origin.hugging_face.path if origin.hugging_face is not None else ""
     files = with_base(read_companions(store), source_name(place, store) if is_base else None)
-    read = with_new_rows(folder.read, template, config.tokens, tokens)
+    read = with_codes(with_new_rows(folder.read, plain, config.tokens, tokens), taken)
     note = "" if origin.only is not None else balance_note(spec, config.spec, store.root)
     kept = folder.kept() if origin.only is None else None  # a model with only some parameters is another one
     return Weights(read_arrays(read, taken), store.root, files, is_part=not is_whole, kept=kept, note=note)
@@ -183,12 +186,13 @@ def weights_of_checkpoint(
         Damaged: The checkpoint is damaged.
     """
     stored, tokens = stored_model(store, entry), template.token_count
+    plain = jax.eval_shape(without_codes, template)
     if origin.only is None:
         require_same(spec, stored.spec, f"spec.from: the checkpoint in {store.root}")
     _require_rows(tokens, stored.tokens, store.root, origin)
     there = {path: dict(zip(leaf.axes or (), leaf.shape, strict=True)) for path, leaf in stored.arrays.leaves.items()}
     taken = _taken(template, origin.only, there, store.root)
-    read, is_whole = (stored.arrays.read, False) if origin.only is not None else read_further(spec, stored, template)
+    read, is_whole = (stored.arrays.read, False) if origin.only is not None else read_further(spec, stored, plain)
     taken = taken if is_whole or origin.only is not None else without_further(taken)
     for leaf in leaf_shapes(taken):
         if leaf.axes.get(POSITION, 0) > stored.positions:
@@ -196,7 +200,7 @@ def weights_of_checkpoint(
                 f"spec.trainer.sequenceLength: the model in {store.root} has learned positions for {stored.positions} "
                 "tokens; set it to at most that"
             )
-    read = with_new_rows(read, template, stored.tokens, tokens)
+    read = with_codes(with_new_rows(read, plain, stored.tokens, tokens), taken)
     files = stored.files if entry.step == 0 and origin.only is None else with_base(stored.files, None)
     return Weights(read_arrays(read, taken), entry.path, files, is_part=not is_whole)
 
@@ -268,6 +272,43 @@ def with_new_rows(read: ReadRegion, template: CausalLM, rows: int, tokens: int) 
         return values
 
     return grown
+
+
+def with_codes(read: ReadRegion, template: Any) -> ReadRegion:
+    """`read`, with the codes and scales of weights that the template holds so, made from the weights.
+
+    Args:
+        read: Reads a region of a weight.
+        template: Shapes of the run's model.
+    """
+    found: Any = jax.tree_util.tree_flatten_with_path(template, is_leaf=is_coded)[0]
+    coded: dict[str, Coded] = {dotted(path): node for path, node in found if is_coded(node)}
+    last: dict[str, tuple[np.ndarray, ...]] = {}  # codes and scales are read one after the other
+
+    def part(path: str, region: Region) -> np.ndarray:
+        owner, _, end = path.rpartition(".")
+        if owner not in coded:
+            return read(path, region)
+        weight = coded[owner]
+        names, form = weight.codes.axis_names, BASES[weight.base]
+        at = names.index(weight.inputs[-1].name)
+        unit = form.per_element if end == CODES else form.block
+        first, stop = (place * unit for place in (region[at].start, region[at].stop))
+        start = first - first % form.block
+        blocks = (*region[:at], slice(start, -(-stop // form.block) * form.block), *region[at + 1 :])
+        step = 1 if names[0] in STACKED_AXES else max(blocks[0].stop - blocks[0].start, 1)
+        key = f"{owner} {blocks}"
+        if key not in last:
+            pieces = (
+                encoded(weight.base, read(owner, (slice(number, number + step), *blocks[1:])).astype(weight.dtype), at)
+                for number in range(blocks[0].start, blocks[0].stop, step)
+            )
+            last.clear()
+            last[key] = tuple(np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
+        inside = slice((first - start) // unit, (stop - start) // unit)
+        return last[key][end != CODES][(slice(None),) * at + (inside,)]
+
+    return part
 
 
 def require_same(ours: ModelSection, theirs: ModelSection, what: str) -> None:

@@ -23,14 +23,58 @@ from halcyon.host.storage.store import Store
 from halcyon.models.adapters import adapter_path
 from halcyon.models.axes import RANK
 from halcyon.models.parameters import STACKED_AXES
+from halcyon.models.parts.coded import CODES, SCALES, decoded
 from halcyon.tokenizer import BYTE, TokenizerDefinition
 from halcyon.weights.companions import read_companions
-from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX, CommittedStep
-from halcyon_api.spec.adapter import AdapterSpec, LoraSpec
+from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX, CommittedStep, ManifestLeaf
+from halcyon_api.spec.adapter import BASES, AdapterSpec, Base, LoraSpec
 from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.model import read_model
 
 DOWN, UP, MAGNITUDE = "down", "up", "magnitude"
+
+
+class CodedArrays(ModelArrays):
+    """The parameters of a checkpoint, with the weights in the place of their codes (`halcyon.models.parts.coded`).
+
+    Args:
+        checkpoint: A checkpoint of a run with `base`.
+        base: How the frozen weights are coded.
+        dtype: Type of the decoded weights.
+        kept_bytes: Bytes of chunks that are kept in memory.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, base: Base, dtype: str, *, kept_bytes: int) -> None:
+        super().__init__(checkpoint, kept_bytes=kept_bytes)
+        self._base: Base = base
+        self._coded: dict[str, tuple[int, ManifestLeaf, ManifestLeaf]] = {}
+        for path in [path for path in self.leaves if path.endswith(f".{SCALES}")]:
+            owner = path.removesuffix(f".{SCALES}")
+            codes, scales = self.leaves.pop(f"{owner}.{CODES}"), self.leaves.pop(path)
+            pairs = zip(codes.shape, scales.shape, strict=True)
+            at = next(number for number, (one, other) in enumerate(pairs) if one != other)
+            self._coded[owner] = at, codes, scales
+            per_element = BASES[base].per_element
+            shape, chunk = (
+                tuple(size * per_element if number == at else size for number, size in enumerate(sizes))
+                for sizes in (codes.shape, codes.chunk_shape)
+            )
+            self.leaves[owner] = codes.model_copy(update={"shape": shape, "chunk_shape": chunk, "dtype": dtype})
+
+    def read(self, path: str, region: Region) -> np.ndarray:
+        """See `ModelArrays.read`."""
+        if path not in self._coded:
+            return super().read(path, region)
+        (at, *leaves), form = self._coded[path], BASES[self._base]
+        part, units = region[at], (form.block // form.per_element, 1)
+        first, stop = part.start // form.block, -(-part.stop // form.block)
+        codes, scales = (
+            self._read(leaf, (*region[:at], slice(first * unit, stop * unit), *region[at + 1 :]))
+            for leaf, unit in zip(leaves, units, strict=True)
+        )
+        inside = slice(part.start - first * form.block, part.stop - first * form.block)
+        values = decoded(self._base, codes, scales, at)[(slice(None),) * at + (inside,)]
+        return values.astype(jnp.dtype(self.leaves[path].dtype))
 
 
 class MergedArrays(ModelArrays):
@@ -40,6 +84,7 @@ class MergedArrays(ModelArrays):
     Args:
         checkpoint: A checkpoint of a run with an adapter.
         lora: ``spec.adapter.lora`` of that run.
+        dtype: Type of the weights.
         average: Merge the average of the adapter into the average of the weights, as an evaluation of the average does.
         kept_bytes: Bytes of chunks that are kept in memory.
 
@@ -47,10 +92,13 @@ class MergedArrays(ModelArrays):
         NoAverage: See `AverageArrays`.
     """
 
-    def __init__(self, checkpoint: Checkpoint, lora: LoraSpec, *, average: bool, kept_bytes: int) -> None:
+    def __init__(self, checkpoint: Checkpoint, lora: LoraSpec, dtype: str, *, average: bool, kept_bytes: int) -> None:
         super().__init__(checkpoint, kept_bytes=kept_bytes)
         self.lora = lora
-        self._parts = (AverageArrays if average else ModelArrays)(checkpoint, kept_bytes=kept_bytes)
+        if lora.base is None or average:
+            self._parts = (AverageArrays if average else ModelArrays)(checkpoint, kept_bytes=kept_bytes)
+        else:
+            self._parts = CodedArrays(checkpoint, lora.base, dtype, kept_bytes=kept_bytes)
         self.stored = self._parts.leaves
         """The manifest's entries of all arrays, those of the adapter too."""
         owners = {path: adapter_path(path) for path in self.stored if f"{adapter_path(path)}.{DOWN}" in self.stored}
@@ -238,4 +286,5 @@ def _arrays(checkpoint: Checkpoint, documents: Mapping[str, Any], kept_bytes: in
             f"the checkpoint of step {checkpoint.entry.step} has an adapter that this version does not know; use a "
             "newer version of Halcyon"
         ) from None
-    return MergedArrays(checkpoint, lora, average=average, kept_bytes=kept_bytes)
+    dtype = documents.get("spec.trainer", {}).get("precision", {}).get("parameters", "float32")
+    return MergedArrays(checkpoint, lora, dtype, average=average, kept_bytes=kept_bytes)

@@ -33,7 +33,7 @@ class Compiled:
         plan: How it uses the devices.
         run: What the estimate needs of the run.
         rates: Speed of a device. None: not known.
-        note: Why it is not compiled for its own hardware, and what that means; empty: it is.
+        note: Why it is not compiled for its own hardware, and which weights have no codes; empty: it is, and none.
     """
 
     plan: Plan
@@ -54,6 +54,7 @@ def compiled(spec: TrainingRunSpec, assumed: Assumptions, doing: Callable[[str],
         BadConfiguration: No step fits into the memory, or the devices cannot compute the document.
     """
     from halcyon.commands.programs.devices import NoCompiler, plan_for_hardware
+    from halcyon.models.adapters import base_note
     from halcyon.run.auto_tuning import planned
     from halcyon.step.speeds import rates_of
 
@@ -63,6 +64,7 @@ def compiled(spec: TrainingRunSpec, assumed: Assumptions, doing: Callable[[str],
     if spec.accelerator.row.family != "cpu":
         try:
             program, plan = plan_for_hardware(spec, vocabulary.tokens, rates, doing)
+            note = base_note(program.template.model, spec.lora)
             return Compiled(plan, run_of(spec, program, plan, vocabulary), rates, note)
         except NoCompiler as error:
             other = without_kernel(spec)
@@ -72,6 +74,7 @@ def compiled(spec: TrainingRunSpec, assumed: Assumptions, doing: Callable[[str],
             spec = other
     mesh, memory_bytes = virtual_mesh(spec), spec.accelerator.row.memory_bytes
     program, plan = planned(spec, vocabulary.tokens, mesh, memory_bytes, rates, doing)
+    note = " ".join(filter(None, (note, base_note(program.template.model, spec.lora))))
     return Compiled(plan, run_of(spec, program, plan, vocabulary), rates, note)
 
 

@@ -22,6 +22,7 @@ from haliax import Axis, NamedArray
 from halcyon.models.axes import recomputed, with_array
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import Shard
+from halcyon.models.parts.coded import Coded
 from halcyon.models.parts.grouped_product import group_of_rows, grouped_outer, grouped_product, grouped_sum, rows_at
 from halcyon.models.parts.low_rank import LowRank
 from halcyon.models.parts.mlp import activate
@@ -52,9 +53,9 @@ class Experts(eqx.Module):
     embed: Axis = eqx.field(static=True)
     mlp: Axis = eqx.field(static=True)
     combine: Gate = eqx.field(static=True)
-    gate: NamedArray = parameter(Role.EXPERT, inputs="embed")
-    up: NamedArray = parameter(Role.EXPERT, inputs="embed")
-    down: NamedArray = parameter(Role.EXPERT, inputs="mlp")
+    gate: NamedArray | Coded = parameter(Role.EXPERT, inputs="embed")
+    up: NamedArray | Coded = parameter(Role.EXPERT, inputs="embed")
+    down: NamedArray | Coded = parameter(Role.EXPERT, inputs="mlp")
     gate_bias: NamedArray | None = parameter(Role.BIAS)
     up_bias: NamedArray | None = parameter(Role.BIAS)
     down_bias: NamedArray | None = parameter(Role.BIAS)
@@ -95,7 +96,7 @@ def _adapted(
     shard: Shard,
     products: NarrowProducts | None,
     rows: jax.Array,
-    weight: NamedArray,
+    weight: NamedArray | Coded,
     adapter: LowRank | None,
     sizes: jax.Array,
 ) -> Any:
@@ -110,7 +111,7 @@ def _adapted(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _product(
-    shard: Shard, products: NarrowProducts | None, rows: jax.Array, weight: NamedArray, sizes: jax.Array
+    shard: Shard, products: NarrowProducts | None, rows: jax.Array, weight: NamedArray | Coded, sizes: jax.Array
 ) -> jax.Array:
     """Each row times the matrix of its expert. `weight` is as stored: (experts, inputs, outputs)."""
     return expert_product(products, rows, _whole(shard, weight, rows.dtype), sizes)
@@ -119,11 +120,16 @@ def _product(
 def _product_backward(
     shard: Shard,
     products: NarrowProducts | None,
-    arguments: tuple[jax.Array, NamedArray, jax.Array],
+    arguments: tuple[jax.Array, NamedArray | Coded, jax.Array],
     cotangent: jax.Array,
-) -> tuple[jax.Array, NamedArray, None]:
+) -> tuple[jax.Array, NamedArray | None, None]:
     rows, weight, sizes = arguments
+    is_coded = isinstance(weight, Coded)
+    if is_coded:
+        weight, cotangent = jax.lax.optimization_barrier((weight, cotangent))
     by_rows = expert_product(products, cotangent, _whole(shard, weight, rows.dtype), sizes, transposed=True)
+    if is_coded:
+        return by_rows, None, None
     by_weight = shard.scattered(with_array(weight, expert_outer(products, rows, cotangent, sizes)))
     return by_rows, by_weight.astype(weight.dtype), None
 
@@ -154,7 +160,7 @@ def _add_bias_backward(
 _add_bias.defvjp(lambda *given: (_add_bias(*given), given[2:]), _add_bias_backward)
 
 
-def _whole(shard: Shard, weight: NamedArray, dtype: jnp.dtype) -> jax.Array:
+def _whole(shard: Shard, weight: NamedArray | Coded, dtype: jnp.dtype) -> jax.Array:
     return shard.gathered(weight.astype(dtype)).array
 
 

@@ -27,6 +27,7 @@ from jaxtyping import PRNGKeyArray
 
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import divided
+from halcyon.models.parts.coded import Coded
 from halcyon.models.parts.low_rank import LowRank
 from halcyon.models.parts.weight import add_wide, apply_weight, normal
 from halcyon_api.spec.narrow_products import NarrowProducts
@@ -38,7 +39,7 @@ class Linear(eqx.Module):
     Attributes:
         inputs: The axes that it sums over.
         role: The role of the weight.
-        weight: (*inputs, *outputs).
+        weight: (*inputs, *outputs). A frozen one can be held as codes.
         bias: (outputs). None: no bias.
         products: Type of the factors; see `apply_weight`.
         adapter: What is trained beside a frozen weight; None: nothing. Code that uses `weight` without a call ignores
@@ -47,7 +48,7 @@ class Linear(eqx.Module):
 
     inputs: tuple[Axis, ...] = eqx.field(static=True)
     role: Role = eqx.field(static=True)
-    weight: NamedArray = parameter("role", inputs="inputs")
+    weight: NamedArray | Coded = parameter("role", inputs="inputs")
     bias: NamedArray | None = parameter(Role.BIAS)
     products: NarrowProducts | None = eqx.field(static=True, default=None)
     adapter: LowRank | None = None

@@ -27,6 +27,7 @@ from halcyon.models.axes import RANK, elementwise, recomputed
 from halcyon.models.dropout import dropped
 from halcyon.models.parameters import STACKED_AXES, Role, parameter
 from halcyon.models.partition import divided
+from halcyon.models.parts.coded import Coded
 from halcyon.models.parts.weight import apply_weight
 from halcyon_api.spec.narrow_products import NarrowProducts
 
@@ -57,7 +58,7 @@ class LowRank(eqx.Module):
 
     @staticmethod
     def init(
-        weight: NamedArray,
+        weight: NamedArray | Coded,
         inputs: tuple[Axis, ...],
         rank: int,
         scale: float,
@@ -95,7 +96,7 @@ class LowRank(eqx.Module):
         )
 
     def __call__(
-        self, x: NamedArray, y: NamedArray, weight: NamedArray, products: NarrowProducts | None = None
+        self, x: NamedArray, y: NamedArray, weight: NamedArray | Coded, products: NarrowProducts | None = None
     ) -> NamedArray:
         """The adapted map of `x`, before its bias, in the axes and the type of `y`.
 
@@ -126,14 +127,14 @@ class LowRank(eqx.Module):
 
         return elementwise(recomputed(with_magnitude), y, plain, added, factor).astype(y.dtype)
 
-    def merged(self, weight: NamedArray) -> NamedArray:
+    def merged(self, weight: NamedArray | Coded) -> NamedArray:
         """The weight of a plain linear map that computes the same as the adapted one. `weight` has all stacked axes."""
         adapted: Any = self._adapted(weight)
         if self.magnitude is not None:
             adapted = adapted * (self.magnitude / _lengths(adapted, self.inputs))
         return adapted.rearrange(weight.axes).astype(weight.dtype)
 
-    def _adapted(self, weight: NamedArray) -> NamedArray:
+    def _adapted(self, weight: NamedArray | Coded) -> NamedArray:
         product: Any = hax.dot(self.down, self.up, axis=self.rank, precision=jax.lax.Precision.HIGHEST)
         return weight.astype(jnp.float32) + product.rearrange(weight.axes) * self.scale
 

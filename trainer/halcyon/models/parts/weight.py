@@ -16,6 +16,7 @@ from jaxtyping import PRNGKeyArray
 
 from halcyon.models.axes import elementwise
 from halcyon.models.partition import divided
+from halcyon.models.parts.coded import Coded
 from halcyon.models.parts.products import Role as ProductRole
 from halcyon.models.parts.products import is_narrow, narrow_dot
 from halcyon_api.spec.narrow_products import NarrowProducts
@@ -36,7 +37,7 @@ def normal(key: PRNGKeyArray, *groups: tuple[Axis, ...], std: float, dtype: jnp.
 
 def contract(
     x: NamedArray,
-    y: NamedArray,
+    y: NamedArray | Coded,
     axis: AxisSelection,
     *,
     into: DTypeLike | None = None,
@@ -64,9 +65,10 @@ def contract(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def apply_weight(
-    x: NamedArray, weight: NamedArray, inputs: tuple[Axis, ...], products: NarrowProducts | None = None
+    x: NamedArray, weight: NamedArray | Coded, inputs: tuple[Axis, ...], products: NarrowProducts | None = None
 ) -> NamedArray:
-    """``x . weight`` summed over `inputs`, in the type of `x`. The gradient with respect to `weight` is a float32 sum.
+    """``x . weight`` summed over `inputs`, in the type of `x`. The gradient with respect to `weight` is a float32 sum;
+    codes have none.
 
     Args:
         x: Activations.
@@ -81,7 +83,7 @@ def product(
     products: NarrowProducts | None,
     role: ProductRole,
     x: NamedArray,
-    y: NamedArray,
+    y: NamedArray | Coded,
     over: tuple[Axis, ...],
     *,
     into: DTypeLike | None = None,
@@ -94,19 +96,23 @@ def product(
 
 
 def _apply_weight_forward(
-    x: NamedArray, weight: NamedArray, inputs: tuple[Axis, ...], products: NarrowProducts | None
-) -> tuple[NamedArray, tuple[NamedArray, NamedArray]]:
+    x: NamedArray, weight: NamedArray | Coded, inputs: tuple[Axis, ...], products: NarrowProducts | None
+) -> tuple[NamedArray, tuple[NamedArray, NamedArray | Coded]]:
     return product(products, "forward", x, weight, inputs), (x, weight)
 
 
 def _apply_weight_backward(
     inputs: tuple[Axis, ...],
     products: NarrowProducts | None,
-    arguments: tuple[NamedArray, NamedArray],
+    arguments: tuple[NamedArray, NamedArray | Coded],
     cotangent: NamedArray,
-) -> tuple[NamedArray, NamedArray]:
+) -> tuple[NamedArray, NamedArray | None]:
     x, weight = arguments
     outputs = tuple(axis for axis in weight.axes if axis not in inputs)
+    if isinstance(weight, Coded):
+        # A barrier, so that XLA cannot keep the decoded weight of the forward pass for this one.
+        weight, cotangent = jax.lax.optimization_barrier((weight, cotangent))
+        return divided(product(products, "inputs", cotangent, weight, outputs, order=x.axes)), None
     summed = tuple(axis for axis in x.axes if axis not in inputs)
     by_weight = product(products, "parameters", x, cotangent, summed, into=jnp.float32, order=weight.axes)
     by_x = product(products, "inputs", cotangent, weight, outputs, order=x.axes)
