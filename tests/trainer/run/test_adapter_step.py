@@ -118,9 +118,16 @@ def test_dropout_is_a_function_of_seed_step_and_row_and_frozen_parameters_keep_t
 @pytest.mark.slow
 @pytest.mark.variant
 @pytest.mark.parametrize(
-    "mesh", [{"fsdp": 2, "tensor": 2}, {"expert": 2, "tensor": 2}, {"data": 2, "expert": 2}], ids=str
+    ("mesh", "base"),
+    [
+        ({"fsdp": 2, "tensor": 2}, None),
+        ({"fsdp": 2, "tensor": 2}, "nf4"),
+        ({"expert": 2, "tensor": 2}, "mxfp4"),
+        ({"data": 2, "expert": 2}, None),
+    ],
+    ids=str,
 )
-def test_adapters_of_experts_train_alike_on_every_mesh(mesh: dict[str, int]) -> None:
+def test_adapters_of_experts_train_alike_on_every_mesh(mesh: dict[str, int], base: str | None) -> None:
     noise = np.random.default_rng(0)
     tokens, targets = noise.integers(0, VOCABULARY, (2, ROWS, LENGTH)).astype(np.int32)
     batch = {
@@ -129,9 +136,10 @@ def test_adapters_of_experts_train_alike_on_every_mesh(mesh: dict[str, int]) -> 
         "weights": np.ones(tokens.shape, np.float32),
         "segments": np.zeros_like(tokens),
     }
-    model = SMALL_FAMILIES["mixtral"] | {"numHiddenLayers": 1}
-    whole = build_program(spec_of({"rank": 2}, model), VOCABULARY, mesh_of())
-    divided = build_program(spec_of({"rank": 2}, model, microbatches=2), VOCABULARY, mesh_of(**mesh))
+    sizes = {} if base is None else {"hiddenSize": 128, "intermediateSize": 128}
+    model, lora = SMALL_FAMILIES["mixtral"] | {"numHiddenLayers": 1, **sizes}, {"rank": 2, "base": base}
+    whole = build_program(spec_of(lora, model), VOCABULARY, mesh_of())
+    divided = build_program(spec_of(lora, model, microbatches=2), VOCABULARY, mesh_of(**mesh))
     noise = np.random.default_rng(1)
 
     def moved(path: Any, leaf: Any) -> np.ndarray:

@@ -90,7 +90,7 @@ def test_an_adapter_resumes_bitwise_and_is_exported_merged_and_alone(tmp_path: P
 
 def test_a_run_on_codes_resumes_bitwise_and_is_exported(tmp_path: Path) -> None:
     """QLoRA. The exported weights are the decoded ones with the adapter added, as peft has it."""
-    sizes = {"hidden_size": 256, "intermediate_size": 128}
+    sizes: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 128}
     base = {name: tensor * np.float32(0.05) for name, tensor in llama_tensors(width=256, mlp=128, tokens=259).items()}
     write_folder(tmp_path / "base", base, vocab_size=259, **sizes)
 

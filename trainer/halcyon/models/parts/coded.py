@@ -112,7 +112,7 @@ def fits(base: Base, inputs: tuple[Axis, ...]) -> bool:
     return inputs[-1].size % BASES[base].block == 0
 
 
-def is_large(weight: NamedArray) -> bool:
+def is_large(weight: NamedArray | Coded) -> bool:
     """Whether a weight has at least `LEAST_WEIGHTS`."""
     return math.prod(axis.size for axis in weight.axes if axis.name not in STACKED_AXES) >= LEAST_WEIGHTS
 

@@ -18,6 +18,7 @@ from jaxtyping import PRNGKeyArray
 from halcyon.models.axes import EXPERTS, LAYERS, POSITION, ROUTES, elementwise, recomputed
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import Result, Shard, by_device, divided
+from halcyon.models.parts.coded import is_coded
 from halcyon.models.parts.dispatch import dispatched
 from halcyon.models.parts.experts import Experts, Gate, silu_gate
 from halcyon.models.parts.linear import Linear
@@ -179,8 +180,12 @@ class MixtureOfExperts(eqx.Module):
                 ),
             )
 
-        # As float32 a parameter's gradient stays wide until it is summed over all devices.
-        wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (experts, self.router.correction))
+        # As float32 a parameter's gradient stays wide until it is summed over all devices. Codes have none.
+        wide = jax.tree.map(
+            lambda leaf: leaf if is_coded(leaf) else leaf.astype(jnp.float32),
+            (experts, self.router.correction),
+            is_leaf=is_coded,
+        )
         results = (Result(x.axis_names), RouterReport(Result((*outer, ROUTES)), *(Result(outer),) * 3))  # pyright: ignore[reportArgumentType]
         out, report = by_device(of_device, (x, self.router.logits(x), weights), wide, results)
         if self.shared is not None:
