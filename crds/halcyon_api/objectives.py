@@ -21,6 +21,8 @@ def objective_problems(spec: TrainingRunSpec) -> Iterator[tuple[str, str]]:
         return
     for source in spec.data.sources:
         yield from _source_problems(spec, source)
+    if spec.model.family == "whisper":
+        yield from _sound_problems(spec)
     objective = spec.objective
     yield from _further_problems(spec)
     if objective.masked_token is not None:
@@ -79,7 +81,14 @@ def _source_problems(spec: TrainingRunSpec, source: DataSourceSpec) -> Iterator[
     field, form = f"spec.data.sources[{source.name}].format", source.format
     objective = spec.objective
     if spec.model.family == "whisper":
-        yield field, f"the family whisper hears a sound with each text, and {form.kind} has none; take another family"
+        if form.speech is None:
+            yield field, f"the family whisper hears a sound with each text, and {form.kind} has none; set format speech"
+        return
+    if form.speech is not None:
+        yield (
+            f"{field}.speech",
+            f"the family {spec.model.family} hears no sound; set model.family to whisper, or take format text",
+        )
     if objective.preference is not None:
         if form.preference is None:
             yield (
@@ -141,6 +150,34 @@ def _masking_problems(spec: TrainingRunSpec) -> Iterator[tuple[str, str]]:
                 "objective.maskedToken hides tokens of the whole text; set format text, or prebuilt without "
                 "weightsField",
             )
+
+
+def _sound_problems(spec: TrainingRunSpec) -> Iterator[tuple[str, str]]:
+    """What a model that hears cannot do: a row is one text with its sound."""
+    if spec.objective.next_token is None:
+        yield "spec.objective", "the family whisper trains on the next token of a text alone; set objective.nextToken"
+    if spec.mesh is not None and spec.mesh.ici.context != 1:
+        yield "spec.mesh.ici.context", "the family whisper does not split positions; set mesh.ici.context: 1"
+    for source in spec.data.sources:
+        if source.layout.concatenate is None:
+            yield (
+                f"spec.data.sources[{source.name}].layout",
+                "a row of the family whisper is one text with its sound; leave layout out",
+            )
+    for number, entry in enumerate(spec.trainer.batch_schedule):
+        if entry.sequence_length not in (None, spec.trainer.sequence_length):
+            yield (
+                f"spec.trainer.batchSchedule[{number}].sequenceLength",
+                "the family whisper keeps texts whole in rows of one length; leave it out",
+            )
+    for field, asked in (
+        ("spec.data.attendAcrossDocuments", spec.data.attend_across_documents),
+        ("spec.data.order", spec.data.order.windows or spec.data.order.sequential),
+        ("spec.trainer.evaluation.tasks", spec.trainer.evaluation.tasks),
+        ("spec.telemetry.sample", spec.telemetry.sample),
+    ):
+        if asked:
+            yield field, "the family whisper cannot do this: its rows are single texts with a sound; leave it out"
 
 
 def _row_problems(spec: TrainingRunSpec) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,7 @@ _EXTRAS = {
     "llguidance": "serve",
     "matplotlib": "report",
     "mlflow": "mlflow",
+    "soundfile": "speech",
     "starlette": "serve",
     "tensorboardX": "tensorboard",
     "tokamax": "kernels",

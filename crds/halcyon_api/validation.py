@@ -211,6 +211,8 @@ def _attention_problems(spec: TrainingRunSpec) -> Found:
 def _dropout_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Found:
     """Only attention ``reference``, which no mesh splits by positions, drops weights of keys."""
     dropout, attention = spec.trainer.dropout, spec.trainer.attention
+    if dropout is not None and max(dropout.frames, dropout.bands) > 0 and spec.model.sound is None:
+        yield "spec.trainer.dropout", f"{spec.model.family} hears no sound to drop frames or bands of; leave them out"
     if dropout is None or not dropout.attention:
         return
     if spec.model.whole_sequences:

@@ -96,6 +96,14 @@ EXPECTED: list[tuple[list[tuple[str, Any]], dict[str, Any]]] = [
         {"spec.model.hiddenSize": 32, "spec.model.intermediateSize": 64, "spec.model.filterOrder": 8, "spec.trainer.sequenceLength": 64},
     ),
     (
+        [("model", {"type": "whisper", "d_model": 96}), ("data", {"configs": {"l": {"id": "o/l", "audio_key": "a"}}})],
+        {
+            "spec.model": {"family": "whisper", "hiddenSize": 96, "numHiddenLayers": 4, "numAttentionHeads": 6, "intermediateSize": 1536, "encoderLayers": 4},
+            "spec.data.sources.0.format": {"speech": {"audioField": "a"}},
+            "spec.trainer.sequenceLength": 448,
+        },
+    ),
+    (
         [("model", {"type": "llama", "hybrid_norm": True, "input_embedding_norm": True})],
         {"spec.model.hybridNorm": True, "spec.model.inputEmbeddingNorm": True},
     ),

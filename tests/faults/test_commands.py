@@ -84,7 +84,7 @@ WRITERS = {
 }
 """The commands that write files, with calls that do so."""
 READERS = {
-    "validate", "resolve", "models", "dial", "sample", "samples", "chat", "serve", "render", "tokenizer eval",
+    "validate", "resolve", "models", "dial", "sample", "samples", "chat", "transcribe", "serve", "render", "tokenizer eval",
     "checkpoints list", "checkpoints show", "checkpoints verify", "checkpoints diff",
     "show dial", "show run", "show optimizer", "show profile", "profile-here",
     "import-config",

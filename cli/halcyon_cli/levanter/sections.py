@@ -116,13 +116,20 @@ def _data(settings: Settings, spec: Spec, given: Given) -> Iterator[str]:
     weights = settings.first("data.train_weights", "mixture_weights", default={})
     weights = weights if isinstance(weights, list) else [(0, weights)]
     first = cast("dict[str, float]", weights[0][1])
+    hears = spec.get("model", {}).get("family") == "whisper"
     sources: list[Spec] = []
     tags: dict[str, list[str]] = {}
     for name, config in cast("dict[str, dict[str, Any]]", configs).items():
         config = form | {setting: value for setting, value in config.items() if value is not None}
         tagged = cast("list[str]", config.pop("tags", ()))
+        audio = config.pop("audio_key", None) if hears else None
         made, notes = _sources(name, Settings(config))
         yield from notes
+        for source in made if hears else ():
+            text = source.pop("format", {}).get("text", {}).get("field")
+            put(source, "format.speech", {})
+            put(source, "format.speech.textField", text)
+            put(source, "format.speech.audioField", audio)
         for source in made:
             if first:
                 source["weight"] = 0 if "validation" in source else first.get(name, 0)
@@ -141,7 +148,8 @@ def _data(settings: Settings, spec: Spec, given: Given) -> Iterator[str]:
     ]
     put(spec, "data.mixture.schedule", later or None)
     shuffle = settings.take("data.shuffle", False)
-    put(spec, "data.order", _ORDERS.get(shuffle, {"windows": {"sequences": shuffle}}))
+    if not hears:  # each row is a text of its own, in random order
+        put(spec, "data.order", _ORDERS.get(shuffle, {"windows": {"sequences": shuffle}}))
     yield from _place(settings, spec, "data.cache_dir", "data.cache.root")
 
 
@@ -157,7 +165,7 @@ def _sources(name: str, config: Settings) -> tuple[list[Spec], list[str]]:
     """The source for training and the one for validation, as far as there are both; and notes."""
     form, notes = _format(config)
     dataset, of = config.take("id"), config.take("name")
-    for unused in ("cache_dir", "type", "stream", "streaming", "splits"):
+    for unused in ("cache_dir", "type", "stream", "streaming", "splits", "sampling_rate", "plaintext"):
         config.take(unused)
     sources: list[Spec] = []
     for part in ("train", "validation"):

@@ -183,6 +183,25 @@ class PrebuiltFormatSpec(ApiModel):
         return (self.tokens_field,) if self.weights_field is None else (self.tokens_field, self.weights_field)
 
 
+class SpeechFormatSpec(ApiModel):
+    """Each row is a sound and what is said in it, for the family whisper."""
+
+    audio_field: FieldName = "audio"
+    """Field with the sound: a path below the folder of the row's file, or the bytes of a wav, flac, ogg or mp3 file."""
+    text_field: FieldName = "text"
+    """Field with what is said."""
+    language: Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}$", max_length=3)] | None = None
+    """Language, as `en`: a text begins with Whisper's tokens of it and of `task`. Default: with what the tokenizer
+    puts before a text."""
+    task: Literal["transcribe", "translate"] = "transcribe"
+    """What the text is: the words said, or their translation."""
+
+    @property
+    def row_fields(self) -> tuple[str, ...]:
+        """The fields of a row that the format reads."""
+        return (self.audio_field, self.text_field)
+
+
 class FormatSpec(OneOf):
     """Format of the rows: exactly one member."""
 
@@ -196,6 +215,8 @@ class FormatSpec(OneOf):
     """Token ids."""
     prompt: PromptFormatSpec | None = None
     """A prompt and a reference."""
+    speech: SpeechFormatSpec | None = None
+    """A sound and its text."""
 
     @property
     def conversation(self) -> ChatFormatSpec | PreferenceFormatSpec | PromptFormatSpec | None:

@@ -222,11 +222,15 @@ class DropoutSpec(ApiModel):
     """Share of what attention and MLP add."""
     attention: Rate = 0.0
     """Share of the weights of keys. It needs attention `reference`, which `auto` then takes, and no `context` axis."""
+    frames: Rate = 0.0
+    """Of a sound: share of the frames, in runs of 10 (SpecAugment, Park et al. 2019)."""
+    bands: Rate = 0.0
+    """Of a sound: share of the features, in runs of 10."""
 
     @property
     def drops(self) -> bool:
         """Whether a rate is above 0."""
-        return max(self.embedding, self.residual, self.attention) > 0
+        return max(self.embedding, self.residual, self.attention, self.frames, self.bands) > 0
 
 
 BatchSize = Annotated[int, Field(ge=1, le=16_777_216)]

@@ -27,15 +27,16 @@ from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.families import SMALL_FAMILIES, sections_of
 from tests.suite import promises
 from tests.trainer.support.process_groups import TrainerProcesses, each_restart, run_document, start_processes
+from tests.trainer.support.speech import WHISPER, clips
 
 pytestmark = pytest.mark.slow
 
 STEPS = 40
 
 
-EACH_PART = ("gemma3", "deepseekV3", "qwen3Next", "modernBert")
+EACH_PART = ("gemma3", "deepseekV3", "qwen3Next", "modernBert", "whisper")
 """Together they have each kind of part: windows, sandwich norms, experts, latent attention, gated delta nets, masks of
-tokens."""
+tokens, sounds."""
 
 
 def document(tmp_path: Path, name: str, steps: int = STEPS, **options: Any) -> dict[str, Any]:
@@ -113,12 +114,18 @@ def test_one_process_with_four_devices_and_four_processes_with_one_agree(tmp_pat
 
 @pytest.mark.parametrize(
     "model",
-    [pytest.param(name, marks=() if name in EACH_PART else pytest.mark.variant, id=name) for name in SMALL_FAMILIES],
+    [
+        pytest.param(name, marks=() if name in EACH_PART else pytest.mark.variant, id=name)
+        for name in (*SMALL_FAMILIES, "whisper")
+    ],
 )
 def test_every_family_resumes_bitwise(tmp_path: Path, model: str) -> None:
     runs = [document(tmp_path, name, 14, slices=1, topology="1x2") for name in ("calm-root", "root")]
+    sounds = [clips(tmp_path / "sounds")] if model == "whisper" else []
     for run in runs:
-        run["spec"] |= sections_of(model)
+        run["spec"] |= {"model": WHISPER} if sounds else sections_of(model)
+        if sounds:
+            run["spec"]["data"]["sources"] = sounds
     calm = start_processes(runs[0], tmp_path / "calm")
     assert calm.wait() == [ExitCode.DONE]
     losses: dict[int, float] = {}
@@ -129,6 +136,17 @@ def test_every_family_resumes_bitwise(tmp_path: Path, model: str) -> None:
         assert group.wait() == [ExitCode.PREEMPTED if number == 0 else ExitCode.DONE]
         collect(losses, group, calm.leader.losses())
     assert sorted(losses) == list(range(1, 15))
+    if model == "whisper":
+        place, clip = f"{tmp_path / 'root'}", f"{tmp_path / 'sounds' / 'clips' / '1.flac'}"
+        heard = CliRunner().invoke(app, ["transcribe", clip, "--checkpoint", place, "--json"])
+        assert (heard.exit_code, json.loads(heard.stdout)["seconds"]) == (0, 0.15)
+        told = CliRunner().invoke(app, ["transcribe", f"{tmp_path / 'root' / 'HEAD'}", "--checkpoint", place])
+        assert (told.exit_code, "HEAD is no sound that can be read" in told.output) == (
+            ExitCode.BAD_CONFIGURATION,
+            True,
+        )
+        deaf = CliRunner().invoke(app, ["sample", place])
+        assert "use `halcyon transcribe`" in deaf.output
 
 
 def test_saves_of_every_kind_are_made_and_the_required_ones_are_kept(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from halcyon.commands import checkpoints, data, dial, models, profile, samples, serve, show, texts, tokenizer
+from halcyon.commands import checkpoints, data, dial, models, profile, samples, serve, show, speech, texts, tokenizer
 from halcyon.commands.errors import OneSentence, console, replace_unencodable, report_errors, report_root_errors
 from halcyon.commands.eval import evaluate_tasks
 from halcyon.commands.options import Defaults, Device, Document, Endpoint, Json, Overrides, Region, print_json, resolved
@@ -300,6 +300,7 @@ for name, command in {
     "chat": texts.chat,
     "serve": serve.serve,
     "eval": evaluate_tasks,
+    "transcribe": speech.transcribe,
 }.items():
     app.command(name, rich_help_panel=LOCAL)(command)
 app.command("profile-here", hidden=True)(profile.profile_here)

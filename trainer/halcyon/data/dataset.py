@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from itertools import accumulate
 from typing import Any
@@ -171,7 +172,10 @@ class ValidationData:
         shape = len(rows), rows.length + 1
         windows, documents = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
         lengths, weights = np.zeros(len(rows), np.int64), np.ones(shape, np.float32)
+        sound: np.ndarray | None = None
         for index, data in enumerate(self.sources):
+            if data.sound is not None and sound is None:
+                sound = np.zeros((len(rows), *data.sound), np.float32)
             here = np.flatnonzero(rows.source == index)
             if not len(here):
                 continue
@@ -180,7 +184,9 @@ class ValidationData:
             windows[here], lengths[here], documents[here] = mine.tokens, mine.lengths, mine.documents
             if mine.weights is not None:
                 weights[here] = mine.weights
-        return examples_of(windows, lengths, weights, self.tokenizer.pad_id, documents)
+            if sound is not None:
+                sound[here] = mine.sounds
+        return replace(examples_of(windows, lengths, weights, self.tokenizer.pad_id, documents), sound=sound)
 
 
 class Dataset(ValidationData):

@@ -32,6 +32,8 @@ class Examples:
     """Loss weight of each target, 0 to 1: float32 [n, L]."""
     segments: np.ndarray
     """Number, within the sequence, of the document of each input: int32 [n, L]."""
+    sound: np.ndarray | None = None
+    """Features of the sound of each sequence: float32 [n, frames, bands]; None: they have no sound."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -56,8 +58,13 @@ class Examples:
 
     def padded_to(self, sequences: int) -> Examples:
         """These examples, padded at the end with sequences of weight 0 to ``sequences`` in total."""
-        missing = ((0, sequences - len(self)), (0, 0))
-        return Examples(*(np.pad(array, missing) for array in (self.tokens, self.targets, self.weights, self.segments)))
+        missing = sequences - len(self)
+
+        def padded(array: np.ndarray) -> np.ndarray:
+            return np.pad(array, ((0, missing), *(((0, 0),) * (array.ndim - 1))))
+
+        always = (padded(array) for array in (self.tokens, self.targets, self.weights, self.segments))
+        return Examples(*always, sound=None if self.sound is None else padded(self.sound))
 
 
 FIELDS = (*(field.name for field in fields(Examples)), "positions", "conversation_weights")

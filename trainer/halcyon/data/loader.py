@@ -13,8 +13,9 @@ that is not the next one is allowed: the prefetched batches are dropped, and the
 correct because a batch depends only on the step.
 """
 
+import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self
@@ -61,10 +62,16 @@ def global_batch(
         if examples is None:
             examples = made[key] = rows(mine.ravel())
         for name, arrays in pieces.items():
-            arrays.append(
-                jax.device_put(getattr(examples, name).reshape(*mine.shape, shape[2])[..., positions], device)
-            )
-    return {name: jax.make_array_from_single_device_arrays(shape, sharding, arrays) for name, arrays in pieces.items()}
+            rows_of = getattr(examples, name)
+            if rows_of.ndim == 2:
+                rows_of = rows_of[:, positions]
+            arrays.append(jax.device_put(rows_of.reshape(*mine.shape, *rows_of.shape[1:]), device))
+
+    def whole(arrays: list[jax.Array]) -> jax.Array:
+        of_row = shape[2:] if arrays[0].ndim == 3 else arrays[0].shape[2:]
+        return jax.make_array_from_single_device_arrays((*shape[:2], *of_row), sharding, arrays)
+
+    return {name: whole(arrays) for name, arrays in pieces.items()}
 
 
 @dataclass(eq=False)
@@ -75,7 +82,8 @@ class Loader:
         dataset: Source of the examples.
         microbatches: Parts of a step's batch.
         sharding: Sharding of an array ``[microbatches, batch / microbatches, length]``.
-        fields: Names of a batch's arrays, among `halcyon.data.examples.FIELDS`.
+        fields: Names of a batch's arrays, among `halcyon.data.examples.FIELDS`; or their types by name, whose shapes
+            are those of a row.
         last_step: Batches from this step on are not prefetched. Default: no last step.
         depth: At most this number of batches is prefetched.
         memory_bytes: Prefetched batches use at most this much host memory, but one batch is always prefetched.
@@ -95,6 +103,8 @@ class Loader:
 
     def __post_init__(self) -> None:
         self._fields = tuple(self.fields)
+        types = self.fields if isinstance(self.fields, Mapping) else {}
+        self._shapes = [types[name].shape if name in types else () for name in self._fields]
         if unknown := [name for name in self._fields if name not in FIELDS]:
             raise ValueError(f"the objective asks for {', '.join(unknown)}; examples have {', '.join(FIELDS)}")
         self._threads = ThreadPoolExecutor(max_workers=self.threads, thread_name_prefix="halcyon-loader")
@@ -153,8 +163,8 @@ class Loader:
         """Bytes of a step's batch in this host's memory."""
         schedule = self.dataset.schedule
         of_this_host = len(self.sharding.addressable_devices) / self.sharding.mesh.size
-        arrays = len(self._fields)
-        return schedule.batch_size(step) * schedule.sequence_length(step) * 4 * arrays * of_this_host
+        numbers = sum(math.prod(shape or (schedule.sequence_length(step),)) for shape in self._shapes)
+        return schedule.batch_size(step) * 4 * numbers * of_this_host
 
     def _build(self, step: int) -> Batch:
         rows = self.dataset.train_rows(step)

@@ -25,6 +25,7 @@ from halcyon.data.formats import begin_id
 from halcyon.data.layout.concatenate import Concatenate
 from halcyon.data.layout.packer import TOO_SHORT, Layout, packer_of
 from halcyon.data.layout.prompts import PromptPacker, Prompts
+from halcyon.data.layout.speech import SpeechPacker
 from halcyon.data.mixture import build_mixture, rehearsed_sequences, stop_problem
 from halcyon.data.order.epochs import Order
 from halcyon.data.source_data import GrowingSource, Source, SourceData
@@ -293,6 +294,8 @@ class _Snapshots:
         self._schedule = build_schedule(spec.trainer)
         self._begin = begin_id(source.format, tokenizer)
         packer = packer_of(spec.objective, source.layout, source.name)
+        if spec.model.sound is not None:
+            packer = SpeechPacker(*spec.model.sound)
         if isinstance(packer, PromptPacker):
             packer = replace(packer, skips=source.on_bad_row == "skip")
         self._packer = packer

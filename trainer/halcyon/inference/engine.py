@@ -79,7 +79,7 @@ class Engine:
             computes several. It has no effect on texts but by the rounding of products of other sizes.
 
     Raises:
-        BadConfiguration: The model cannot keep a cache.
+        BadConfiguration: The model cannot keep a cache, or needs a sound.
         ValueError: A number is out of its range.
     """
 
@@ -105,6 +105,8 @@ class Engine:
             raise BadConfiguration(
                 f"{type(model).__name__} keeps no cache, so it cannot generate text; give it a method new_cache"
             )
+        if model.sound is not None:
+            raise BadConfiguration("the model writes what it hears, and no other text; use `halcyon transcribe`")
         self.length = min(length or model.max_position.size, model.max_position.size)
         if slots < 1 or self.length < 2 or not 0 <= alternatives <= model.token_count:
             raise ValueError(

@@ -18,8 +18,8 @@ from halcyon.models.families.whisper import Whisper
 
 def heard_tokens(
     model: Whisper, sounds: np.ndarray, prompt: Sequence[int], *, end: int, most: int, compute_dtype: Any = jnp.float32
-) -> list[list[int]]:
-    """The tokens of the text of each sound, without the prompt and the end.
+) -> list[np.ndarray]:
+    """The tokens of the text of each sound, without the prompt and the end: int32 [tokens] each.
 
     Args:
         model: The model.
@@ -34,7 +34,7 @@ def heard_tokens(
     """
     dtype = jnp.dtype(compute_dtype)
     found = np.asarray(_written(model, jnp.asarray(sounds), jnp.asarray(prompt, jnp.int32), end, most, dtype))
-    return [[token for token in row if token != end] for row in found.tolist()]
+    return [row[row != end] for row in found]
 
 
 @functools.partial(jax.jit, static_argnums=(4, 5))

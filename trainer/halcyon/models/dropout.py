@@ -21,12 +21,15 @@ import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
-from halcyon.models.axes import BATCH, elementwise, recomputed
+from halcyon.models.axes import BATCH, MEL, POSITION, elementwise, recomputed
 from halcyon.models.parameters import dotted
 from halcyon.models.stack import Stack
 from halcyon_api.spec.trainer import DropoutSpec
 
 Model = TypeVar("Model")
+
+RUN = 10
+"""Frames, or bands, of a run that `masked` sets to 0."""
 
 
 class Dropout(eqx.Module):
@@ -87,6 +90,28 @@ def dropped(x: NamedArray, seeds: NamedArray, rate: float) -> NamedArray:
         return jnp.where(jnp.moveaxis(masks, 0, names.index(BATCH)), x / kept, 0).astype(x.dtype)
 
     return elementwise(recomputed(drop), x, seeds)
+
+
+def masked(sound: NamedArray, rates: DropoutSpec, seeds: jax.Array) -> NamedArray:
+    """The features of sounds with runs of frames, and of bands, set to 0: SpecAugment (Park et al. 2019, section 2)
+    without warping, as `transformers` masks for Whisper.
+
+    Args:
+        sound: (batch, position, mel).
+        rates: ``spec.trainer.dropout``: a run begins anywhere with a chance of the share divided by its length.
+        seeds: One number for each sequence: uint32 [batch].
+    """
+    for name, rate in ((POSITION, rates.frames), (MEL, rates.bands)):
+        if not rate:
+            continue
+        own, size = site_seeds(seeds, f"sound.{name}").array, sound.axis_size(name)
+        begun = jax.vmap(
+            lambda seed, size=size, rate=rate: jax.random.bernoulli(jax.random.key(seed), rate / RUN, (size,))
+        )(own)
+        counts = jnp.cumsum(begun, 1)
+        covered = counts > jnp.pad(counts, ((0, 0), (RUN, 0)))[:, :size]
+        sound = elementwise(lambda x, covered: jnp.where(covered, 0, x), sound, hax.named(covered, (BATCH, name)))
+    return sound
 
 
 def with_sites(model: Model, rates: DropoutSpec, seeds: jax.Array) -> Model:

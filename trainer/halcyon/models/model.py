@@ -110,6 +110,11 @@ class CausalLM(eqx.Module):
         """
 
     @property
+    def sound(self) -> tuple[int, int] | None:
+        """Frames of a sound that the model hears, and features of a frame; None: it hears none."""
+        return None
+
+    @property
     def logit_cap(self) -> float | None:
         """Smooth limit of the logits: ``cap * tanh(logit / cap)``. None: no limit."""
         return None

@@ -180,7 +180,7 @@ class Program:
         of_row = {} if self.rows is None else self.rows.shapes
         return {
             name: jax.ShapeDtypeStruct(
-                (*rows, *of_row.get(name, (sequence_length,))), dtype, sharding=self.batch_sharding
+                (*rows, *of_row.get(name, dtype.shape or (sequence_length,))), dtype.base, sharding=self.batch_sharding
             )
             for name, dtype in self.objective.fields.items()
         }

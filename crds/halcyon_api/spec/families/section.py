@@ -145,3 +145,8 @@ class ModelSection(RuledModel):
     def attention_needs(self) -> AttentionNeeds | None:
         """What the attention of the model requires; None if the section does not show it."""
         return None
+
+    @property
+    def sound(self) -> tuple[int, int] | None:
+        """Frames of the sound that a row of a model that hears has, and features of a frame; None: it hears none."""
+        return None

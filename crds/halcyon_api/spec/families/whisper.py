@@ -74,6 +74,11 @@ class WhisperSpec(ModelSection):
         return self.encoder_attention_heads or self.num_attention_heads
 
     @property
+    def sound(self) -> tuple[int, int]:
+        """See `ModelSection.sound`."""
+        return 2 * self.max_source_positions, self.num_mel_bins
+
+    @property
     def attention_needs(self) -> AttentionNeeds:
         """See `ModelSection.attention_needs`."""
         size = self.hidden_size // self.num_attention_heads

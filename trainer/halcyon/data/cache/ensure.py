@@ -266,7 +266,7 @@ class CacheKeeper:
 
         So the files are recorded before a tokenizer that was trained on them is used again.
         """
-        largest = load(definition).vocab_size - 1
+        largest = max(load(definition).vocab_size - 1, 2**16 - 1 if source.format.speech is not None else 0)
         ledger = Ledger(
             identity=identity(source, definition.fingerprint, work.FORMAT_VERSION),
             token_type="uint8" if largest < 2**8 else "uint16" if largest < 2**16 else "uint32",

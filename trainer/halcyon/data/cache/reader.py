@@ -19,20 +19,9 @@ from pathlib import Path
 import numpy as np
 from isal import isal_zlib
 
+from halcyon.data.cache import shards as stored
 from halcyon.data.cache.arrays import scratch_array
 from halcyon.data.cache.ledger import Ledger, ShardEntry
-from halcyon.data.cache.shards import (
-    BLOCK_BYTES,
-    CHECKS,
-    END_TYPE,
-    ENDS,
-    ORIGIN_TYPE,
-    ORIGINS,
-    TOKENS,
-    WEIGHTS,
-    block_count,
-    check_offsets,
-)
 from halcyon.host.errors import DamagedData
 from halcyon.host.storage.store import Store
 
@@ -86,10 +75,12 @@ class MappedBlocks:
             DamagedData: A block differs from its checksum.
         """
         for start, end in ranges:
-            first, last = start // BLOCK_BYTES, (end - 1) // BLOCK_BYTES
+            first, last = start // stored.BLOCK_BYTES, (end - 1) // stored.BLOCK_BYTES
             for block in range(first, last + 1):
                 if not self._verified[block]:
-                    self._file.verify(block, self._bytes[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES].data)
+                    self._file.verify(
+                        block, self._bytes[block * stored.BLOCK_BYTES : (block + 1) * stored.BLOCK_BYTES].data
+                    )
                     self._verified[block] = True
 
     def copy(self, start: int, out: np.ndarray) -> None:
@@ -106,7 +97,7 @@ class Memory:
 
     def __init__(self, size_bytes: int) -> None:
         self.size_bytes = size_bytes
-        self._room = max(1, size_bytes // BLOCK_BYTES)
+        self._room = max(1, size_bytes // stored.BLOCK_BYTES)
         self._blocks: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -148,7 +139,7 @@ class FetchedBlocks:
         held: dict[int, bytes] = {}
         missing: set[int] = set()
         for start, end in ranges:
-            for block in range(start // BLOCK_BYTES, (end - 1) // BLOCK_BYTES + 1):
+            for block in range(start // stored.BLOCK_BYTES, (end - 1) // stored.BLOCK_BYTES + 1):
                 if block in held or block in missing:
                     continue
                 content = self.memory.get(self.file.key, block)
@@ -159,12 +150,12 @@ class FetchedBlocks:
                     missing.update(range(part, min(part + self.fetch_blocks, len(self.file.checks))))
         runs = _runs(sorted(missing - held.keys()))
         requests = [
-            (self.file.key, first * BLOCK_BYTES, min((last + 1) * BLOCK_BYTES, self.file.size_bytes))
+            (self.file.key, first * stored.BLOCK_BYTES, min((last + 1) * stored.BLOCK_BYTES, self.file.size_bytes))
             for first, last in runs
         ]
         for (first, last), content in zip(runs, self.fetch(requests), strict=True):
             for block in range(first, last + 1):
-                part = content[(block - first) * BLOCK_BYTES : (block - first + 1) * BLOCK_BYTES]
+                part = content[(block - first) * stored.BLOCK_BYTES : (block - first + 1) * stored.BLOCK_BYTES]
                 self.file.verify(block, part)
                 self.memory.put(self.file.key, block, part)
                 held[block] = part
@@ -175,7 +166,7 @@ class FetchedBlocks:
         """See `MappedBlocks`."""
         done = 0
         while done < len(out):
-            block, offset = divmod(start + done, BLOCK_BYTES)
+            block, offset = divmod(start + done, stored.BLOCK_BYTES)
             content = self._held.blocks[block]
             count = min(len(out) - done, len(content) - offset)
             out[done : done + count] = np.frombuffer(content, np.uint8, count, offset)
@@ -249,11 +240,11 @@ class TokenReader:
             starts: Offsets of the spans: int64 [spans].
             lengths: Tokens of the spans: integers [spans].
         """
-        return self._gather(TOKENS, self.token_type, starts, lengths)
+        return self._gather(stored.TOKENS, self.token_type, starts, lengths)
 
     def gather_weights(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray | None:
         """The loss weights of the same tokens; None: all are 1."""
-        return None if self.weight_type is None else self._gather(WEIGHTS, self.weight_type, starts, lengths)
+        return None if self.weight_type is None else self._gather(stored.WEIGHTS, self.weight_type, starts, lengths)
 
     def gather_begins(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Whether a document ends right before each of the same tokens, within its span: bool [tokens]."""
@@ -321,12 +312,12 @@ class TokenReader:
         there = self._there
         firsts = np.concatenate([[0], np.cumsum([shard.documents for shard in there.shards], dtype=np.int64)])
         origins = np.empty((len(documents), 2), np.int64)
-        size = 2 * ORIGIN_TYPE.itemsize
+        size = 2 * stored.ORIGIN_TYPE.itemsize
         shards = np.searchsorted(firsts, documents, side="right") - 1
         for shard in np.unique(shards).tolist():
             here = np.flatnonzero(shards == shard)
             begins = ((documents[here] - firsts[shard]) * size).tolist()
-            blocks = self._blocks(shard, ORIGINS)
+            blocks = self._blocks(shard, stored.ORIGINS)
             blocks.require([(begin, begin + size) for begin in begins])
             for at, begin in zip(here.tolist(), begins, strict=True):
                 blocks.copy(begin, origins[at].view(np.uint8))
@@ -335,8 +326,8 @@ class TokenReader:
     def _ends_of(self, index: int, out: np.ndarray) -> None:
         """Write the ends, in the stream, of the documents that end in a shard to ``out``: int64 [documents]."""
         if len(out):
-            blocks = self._blocks(index, ENDS)
-            blocks.require([(0, len(out) * END_TYPE.itemsize)])
+            blocks = self._blocks(index, stored.ENDS)
+            blocks.require([(0, len(out) * stored.END_TYPE.itemsize)])
             blocks.copy(0, out.view(np.uint8))
             out += self._there.starts[index]
 
@@ -369,20 +360,20 @@ class TokenReader:
     def _open(self, index: int, kind: str) -> Blocks:
         shard = self._there.shards[index]
         sizes = {
-            TOKENS: shard.tokens * self.token_type.itemsize,
-            ENDS: shard.documents * END_TYPE.itemsize,
-            ORIGINS: shard.documents * 2 * ORIGIN_TYPE.itemsize,
+            stored.TOKENS: shard.tokens * self.token_type.itemsize,
+            stored.ENDS: shard.documents * stored.END_TYPE.itemsize,
+            stored.ORIGINS: shard.documents * 2 * stored.ORIGIN_TYPE.itemsize,
         }
         if self.weight_type is not None:
-            sizes[WEIGHTS] = shard.tokens * self.weight_type.itemsize
-        offsets = dict(zip(sizes, check_offsets(sizes.values()), strict=False))
-        checks_key = f"{shard.path}{CHECKS}"
+            sizes[stored.WEIGHTS] = shard.tokens * self.weight_type.itemsize
+        offsets = dict(zip(sizes, stored.check_offsets(sizes.values()), strict=False))
+        checks_key = f"{shard.path}{stored.CHECKS}"
         content = self._store.read(checks_key).data
-        if content is None or len(content) != 4 * check_offsets(sizes.values())[-1]:
+        if content is None or len(content) != 4 * stored.check_offsets(sizes.values())[-1]:
             raise DamagedData(
                 f"{checks_key} of the token cache is missing or truncated; delete the cache and build it again"
             )
-        checks = np.frombuffer(content, "<u4")[offsets[kind] : offsets[kind] + block_count(sizes[kind])]
+        checks = np.frombuffer(content, "<u4")[offsets[kind] : offsets[kind] + stored.block_count(sizes[kind])]
         file = ShardFile(f"{shard.path}{kind}", sizes[kind], checks)
         if self._store.folder is not None:
             return MappedBlocks(file, self._store.folder / file.key)

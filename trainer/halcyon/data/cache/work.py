@@ -36,6 +36,8 @@ UNKNOWN_FILE = -1
 """File number of a document whose file is not in the ledger."""
 PART_TOKENS = 2**22
 """Tokens of a part of a long document. A shard may end after any part."""
+SOUNDS = 8
+"""Rows with sounds in a part."""
 FORMAT_VERSION = 4
 """Increased when the same rows would give other tokens than before."""
 
@@ -70,15 +72,15 @@ class SentParts:
             yield replace(part, documents=replace(part.documents, tokens=tokens))
 
 
-def pack_parts(parts: Iterable[Part]) -> SentParts:
-    """Prepare parts for sending; reads ``parts`` one by one."""
+def pack_parts(parts: Iterable[Part], *, large: bool = False) -> SentParts:
+    """Prepare parts for sending; reads ``parts`` one by one. `large`: the tokens of all parts go through the file."""
     sent: list[Part] = []
     counts: list[int] = []
     aside: SpillFile | None = None
     goes_on = False
     for part in parts:
         documents = part.documents
-        long = goes_on or documents.open_tokens > 0
+        long = large or goes_on or documents.open_tokens > 0
         goes_on = documents.open_tokens > 0
         if long:
             aside = aside or SpillFile.make()
@@ -113,8 +115,10 @@ class Worker:
         self._job = job
         self._files = {uri: number for number, uri in enumerate(job.files)}
         self._formatter: Formatter = build_formatter(
-            job.format, load(job.tokenizer), where=f"{job.where}.format", form=job.form
+            job.format, load(job.tokenizer), where=f"{job.where}.format", form=job.form, access=job.access
         )
+        self.hears = job.format.speech is not None
+        """Whether rows have sounds, which are large."""
         self._texts = self._formatter if isinstance(self._formatter, TextFormatter) else None
 
     def __call__(self, piece: Piece) -> Iterator[Part]:
@@ -138,6 +142,9 @@ class Worker:
 
     def _runs(self, piece: Piece, rows: list[SourceRow]) -> Iterator[tuple[bool, list[SourceRow]]]:
         """Rows that are tokenized together, and whether they are a single row with long text."""
+        if self.hears and rows:
+            yield from ((False, rows[first : first + SOUNDS]) for first in range(0, len(rows), SOUNDS))
+            return
         if self._texts is None or not rows:
             yield False, rows
             return
@@ -270,7 +277,8 @@ def _exit_with_parent() -> None:
 def tokenize(number: int, piece: Piece) -> SentParts:
     """The documents of a piece of the source with this job number. Call `begin` in this process first."""
     with errors_at(piece.where):
-        return pack_parts(_worker(number)(piece))
+        worker = _worker(number)
+        return pack_parts(worker(piece), large=worker.hears)
 
 
 @cache

@@ -1,5 +1,5 @@
-"""Formats: rows are texts, conversations, pairs of conversations, prompts, or token ids. A format turns rows into
-documents of token ids.
+"""Formats: rows are texts, conversations, pairs of conversations, prompts, sounds with texts, or token ids. A format
+turns rows into documents of token ids.
 
 Special tokens come only from this package and from templates, never from the text of a row: text that spells a special
 token stays text.
@@ -12,8 +12,10 @@ from halcyon.data.formats.chat import ChatFormatter, PreferenceFormatter
 from halcyon.data.formats.document import Formatter
 from halcyon.data.formats.prebuilt import PrebuiltFormatter
 from halcyon.data.formats.prompt import PromptFormatter
+from halcyon.data.formats.speech import SpeechFormatter
 from halcyon.data.formats.text import TextFormatter
 from halcyon.data.forms.form import Form
+from halcyon.data.sources import Access
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.spec.sources import FormatSpec
 
@@ -26,7 +28,9 @@ _FORMATTERS: Mapping[str, Callable[..., Formatter]] = {
 }
 
 
-def build_formatter(spec: FormatSpec, tokenizer: Tokenizer, *, where: str, form: Form | None = None) -> Formatter:
+def build_formatter(
+    spec: FormatSpec, tokenizer: Tokenizer, *, where: str, form: Form | None = None, access: Access | None = None
+) -> Formatter:
     """The formatter of a source.
 
     Args:
@@ -36,10 +40,13 @@ def build_formatter(spec: FormatSpec, tokenizer: Tokenizer, *, where: str, form:
             with it.
         form: The form of the source's rows, if it was recognised before. Default: that of the first row that is
             formatted.
+        access: How files that rows name are read. None: no row is formatted that names one.
 
     Raises:
         BadConfiguration: The template is invalid, or does not fit this tokenizer.
     """
+    if spec.speech is not None:
+        return SpeechFormatter(spec.speech, tokenizer, where, access)
     return _FORMATTERS[spec.kind](getattr(spec, spec.kind), tokenizer, where, form)
 
 

@@ -162,6 +162,8 @@ def _texts(spec: FormatSpec, value: Any, form: Form | None) -> Iterator[str]:
         yield value.decode(errors="replace")
     elif isinstance(value, LongText):
         yield from decoded(value, "replace")
+    elif spec.speech is not None:
+        yield from _strings(value.get(spec.speech.text_field))
     elif spec.row_fields is not None:
         yield from (text for field in spec.row_fields for text in _strings(value.get(field)))
     else:

@@ -15,6 +15,7 @@ from halcyon.data.layout.concatenate import Concatenate
 from halcyon.data.layout.pack import Pack
 from halcyon.data.layout.prompts import PromptPacker, Prompts
 from halcyon.data.layout.spans import Weights
+from halcyon.data.layout.speech import Speech, SpeechPacker
 from halcyon.data.layout.whole import WholePacker, WholeUnits
 from halcyon.host.errors import BadConfiguration
 from halcyon_api.spec.objective import ObjectiveSpec
@@ -83,9 +84,9 @@ class DocumentPacker:
         return self.spec.pack
 
 
-Layout = Concatenate | BestFit | Pack | WholeUnits | Prompts
+Layout = Concatenate | BestFit | Pack | WholeUnits | Prompts | Speech
 """A map from sequences to spans of a source's token stream."""
-Packer = DocumentPacker | WholePacker | PromptPacker
+Packer = DocumentPacker | WholePacker | PromptPacker | SpeechPacker
 """Makes the layout of a source from its documents, which takes time, or from the arrays of the layout."""
 
 

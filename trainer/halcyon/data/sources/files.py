@@ -133,11 +133,11 @@ def _sentence(file: SourceFile, error: BaseException) -> str:
     return f"{file.uri} cannot be read: {reason(error)}; make it readable or leave it out"
 
 
-def fetch_file(uri: str, access: Access) -> bytes:
+def fetch_file(uri: str, access: Access, *, most_bytes: int | None = None) -> bytes:
     """The content of a file.
 
     Raises:
-        OSError: The file does not exist or cannot be read.
+        OSError: The file does not exist, cannot be read, or has more than `most_bytes`.
         DataUnreachable: Its store does not answer, or denies access.
     """
     model = _HUB_MODEL.fullmatch(uri)
@@ -148,6 +148,8 @@ def fetch_file(uri: str, access: Access) -> bytes:
         file: SourceFile | None = stat_file(address.path) if address.scheme == "file" else look_up(address, access)
         if file is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), uri)
+        if most_bytes is not None and file.size_bytes > most_bytes:
+            raise OSError(errno.EFBIG, f"{file.size_bytes:,} bytes; the limit is {most_bytes:,}", uri)
         return b"".join(bytes(chunk) for chunk in read_chunks(file, access))
     except Unreachable as failure:
         raise DataUnreachable(str(failure)) from failure

@@ -9,7 +9,6 @@ trained, with the numbers of the file.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,7 +40,6 @@ from halcyon.models.published import ConfigReader, PublishedModel, Tensor, Tenso
 from halcyon.models.published.decoder_config import REQUIRED, read_keys, write_keys
 from halcyon.models.published.tensors import tensor
 from halcyon.models.stack import Stack
-from halcyon_api.spec.families.section import Activation
 from halcyon_api.spec.families.whisper import TAPS, WhisperSpec
 
 _EPSILON = 1e-5
@@ -60,7 +58,7 @@ class WhisperBlock(WithSites):
     mlp_norm: LayerNorm
     mlp_up: Linear
     mlp_down: Linear
-    activation: Activation = eqx.field(static=True)
+    activation: Any = eqx.field(static=True)
 
     @staticmethod
     def init(
@@ -142,7 +140,7 @@ def _neighbours(x: NamedArray, stride: int) -> NamedArray:
 def sinusoids(positions: int, width: int) -> np.ndarray:
     """The first positions of the encoder: sines, then cosines, of waves from 1 to 10,000 positions: float32 [positions,
     width]."""
-    step = math.log(_LONGEST_WAVE) / (width // 2 - 1)
+    step = np.log(_LONGEST_WAVE) / (width // 2 - 1)
     turns = np.arange(positions)[:, None] * np.exp(-step * np.arange(width // 2))
     return np.concatenate((np.sin(turns), np.cos(turns)), 1).astype(np.float32)
 
@@ -190,6 +188,11 @@ class Whisper(TokenDecoder):
             max_position=max_position,
             embed=embed,
         )
+
+    @property
+    def sound(self) -> tuple[int, int]:
+        """See `CausalLM.sound`."""
+        return 2 * self.encoder.positions.axis_size(axes.SOURCE), self.encoder.first.inputs[1].size
 
     @property
     def kept(self) -> tuple[PositionState, ...]:

@@ -40,6 +40,7 @@ def build_objective(spec: TrainingRunSpec, tokenizer: Tokenizer | None = None) -
                 weights="conversation_weights" if by_conversation else "weights",
                 dropout=dropout,
                 multi_token=spec.multi_token_weight,
+                sound=spec.model.sound,
             )
         case PreferenceSpec() as preference:
             return Preference(preference, compute, precision.narrow, dropout=dropout)

@@ -13,10 +13,11 @@ from jax.typing import DTypeLike
 
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.decoder import Decoder
+from halcyon.models.dropout import masked
 from halcyon.models.log_probs import cross_entropy, token_log_probs
 from halcyon.models.model import CausalLM, Inputs, with_products
 from halcyon.models.softmax import sampled_tokens
-from halcyon.step.objectives.objective import Batch, Drops, Sums, named, with_routers
+from halcyon.step.objectives.objective import ROW_SEEDS, Batch, Drops, Sums, named, with_routers
 from halcyon_api.spec.narrow_products import NarrowProducts
 
 
@@ -33,6 +34,7 @@ class NextToken(Drops):
         weights: The array of a batch with the weights of the targets: that of each token, or its share in its
             conversation.
         multi_token: Weight of the mean loss of the layers that predict further tokens. None: the model has none.
+        sound: Frames of the sound of each row, and features of a frame; None: rows have no sound.
     """
 
     segments: bool
@@ -41,6 +43,7 @@ class NextToken(Drops):
     products: NarrowProducts | None = None
     weights: Literal["weights", "conversation_weights"] = "weights"
     multi_token: float | None = None
+    sound: tuple[int, int] | None = None
 
     @property
     def per_token(self) -> bool:
@@ -52,13 +55,17 @@ class NextToken(Drops):
         """See `halcyon.step.objectives.objective.Objective`."""
         borders = self.segments or self.multi_token is not None
         names = ("tokens", "targets", self.weights, *(("segments",) if borders else ()))
-        return {name: np.dtype(np.float32 if name == self.weights else np.int32) for name in names}
+        found = {name: np.dtype(np.float32 if name == self.weights else np.int32) for name in names}
+        return found if self.sound is None else found | {"sound": np.dtype((np.float32, self.sound))}
 
     def __call__(self, model: CausalLM, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
         """See `halcyon.step.objectives.objective.Objective`."""
         del frozen, key
         arrays = named(batch, self.fields)
-        inputs = Inputs(arrays["tokens"], segments=arrays["segments"] if self.segments else None)
+        sound = arrays.get("sound")
+        if sound is not None and self.dropout is not None and ROW_SEEDS in batch:
+            sound = masked(sound, self.dropout, batch[ROW_SEEDS])
+        inputs = Inputs(arrays["tokens"], segments=arrays["segments"] if self.segments else None, sound=sound)
         model = self.dropping(with_products(model, self.products), batch)
         return next_token_sums(
             model,
@@ -79,7 +86,7 @@ class NextToken(Drops):
         """
         arrays = named(batch, self.fields)
         segments = arrays["segments"] if self.segments else None
-        inputs = Inputs(arrays["tokens"], segments=segments, weights=arrays[self.weights])
+        inputs = Inputs(arrays["tokens"], segments=segments, weights=arrays[self.weights], sound=arrays.get("sound"))
         features = with_products(model, self.products)(inputs, compute_dtype=self.compute_dtype).features
         found = token_log_probs(features, model.head, arrays["targets"], model.softmax).log_probs
         return -found.rearrange((BATCH, POSITION)).array
@@ -92,8 +99,9 @@ class NextToken(Drops):
             batch: Arrays [batch, position].
             seeds: A random number for each row: uint32 [batch].
         """
-        arrays = named(batch, ("tokens", "segments") if self.segments else ("tokens",))
-        inputs = Inputs(arrays["tokens"], segments=arrays.get("segments"))
+        arrays = named(batch, self.fields.keys() - {"targets", self.weights})
+        segments = arrays["segments"] if self.segments else None
+        inputs = Inputs(arrays["tokens"], segments=segments, sound=arrays.get("sound"))
         features = with_products(model, self.products)(inputs, compute_dtype=self.compute_dtype).features
         keys = jax.vmap(jax.random.key)(seeds)
         return {**batch, "targets": sampled_tokens(features, model.head, keys, model.softmax)}

@@ -1,0 +1,120 @@
+"""Format for rows that are sounds with what is said in them.
+
+A document is two numbers, the tokens of its prompt and of its whole text; then these tokens; then the samples of its
+sound as unsigned numbers of 16 bits. So a cache keeps a sound as it keeps tokens, and hashes and checks it with them
+(`halcyon.data.layout.speech` reads it).
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from halcyon.data.formats.document import TokenizedDocument, bad_row, field_value
+from halcyon.data.formats.text import around, size_in_bytes
+from halcyon.data.sound import MOST_BYTES, BadSound, decoded
+from halcyon.data.sources import Access, SourceRow
+from halcyon.data.sources.files import fetch_file
+from halcyon.data.sources.text_check import not_utf8
+from halcyon.host.errors import BadConfiguration
+from halcyon.tokenizer import Tokenizer
+from halcyon_api.spec.sources import SpeechFormatSpec
+
+SECONDS = 30.0
+"""The longest sound: what Whisper hears at once."""
+MOST_TOKENS = 2**16 - 1
+
+
+class SpeechFormatter:
+    """Makes a document of each row whose text is not empty.
+
+    Args:
+        spec: Names of the fields.
+        tokenizer: Makes the ids.
+        where: The format's field in the run document; error messages begin with it.
+        access: How files of sounds are read. None: no row is formatted.
+
+    Raises:
+        BadConfiguration: The tokenizer lacks the tokens of a language or of a task.
+    """
+
+    def __init__(self, spec: SpeechFormatSpec, tokenizer: Tokenizer, where: str, access: Access | None) -> None:
+        self._spec, self._tokenizer, self._where, self._access = spec, tokenizer, f"{where}.speech", access
+        self._prompt = np.array(prompt_of(tokenizer, spec.language, spec.task, self._where), np.int32)
+        self._after = around(tokenizer)[1]
+
+    notes = ()
+
+    def __call__(self, rows: Sequence[SourceRow]) -> list[TokenizedDocument]:
+        """The documents of some rows; see `Formatter`."""
+        texts = [self._text(row) for row in rows]
+        kept = [index for index, text in enumerate(texts) if text]
+        encoded = self._tokenizer.encode_batch([texts[index] for index in kept])
+        return [
+            TokenizedDocument(self._document(rows[index], ids), None, size_in_bytes(texts[index]), index)
+            for index, ids in zip(kept, encoded, strict=True)
+        ]
+
+    def _text(self, row: SourceRow) -> str:
+        name = self._spec.text_field
+        text = field_value(row, name, f"{self._where}.textField")
+        if not isinstance(text, str) or not_utf8(text.encode(errors="surrogatepass")):
+            fix = "name the field of the text"
+            raise bad_row(row, f"{self._where}.textField", f"has a field {name!r} that is no text", fix)
+        return text
+
+    def _document(self, row: SourceRow, ids: np.ndarray) -> np.ndarray:
+        tokens = np.concatenate([self._prompt, ids, self._after])
+        if len(tokens) > MOST_TOKENS:
+            raise bad_row(
+                row, self._where, f"has a text of {len(tokens):,} tokens; the limit is {MOST_TOKENS:,}", "cut it"
+            )
+        try:
+            samples = decoded(self._content(row), SECONDS)
+        except BadSound as bad:
+            name = _shown(field_value(row, self._spec.audio_field, self._where))
+            raise bad_row(row, f"{self._where}.audioField", f"names a sound{name} that {bad}", bad.fix) from None
+        return np.concatenate([[len(self._prompt), len(tokens)], tokens, samples.view(np.uint16)]).astype(np.int32)
+
+    def _content(self, row: SourceRow) -> bytes:
+        value: Any = field_value(row, self._spec.audio_field, f"{self._where}.audioField")
+        if isinstance(value, dict):
+            value = value["path"] if value.get("bytes") is None else value["bytes"]
+        if isinstance(value, bytes):
+            return value
+        if not isinstance(value, str):
+            raise BadSound("is neither a path nor bytes", "name the field of the sound")
+        path = posixpath.normpath(value)
+        if self._access is None or "://" in value or path.startswith(("/", "../")) or path in (".", ".."):
+            raise BadSound("is not below the folder of its row's file", "give a path below it, without ..")
+        try:
+            return fetch_file(posixpath.join(posixpath.dirname(row.file), path), self._access, most_bytes=MOST_BYTES)
+        except (OSError, ValueError) as error:
+            raise BadSound(f"cannot be read ({error})", "put it there, or leave the row out") from None
+
+
+def prompt_of(tokenizer: Tokenizer, language: str | None, task: str, where: str) -> tuple[int, ...]:
+    """The tokens before a text: those of a language and a task, or what the tokenizer puts before each text.
+
+    Raises:
+        BadConfiguration: The tokenizer lacks one of them.
+    """
+    if language is None:
+        return tuple(tokenizer.prefix) or (tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id,)
+    names = ("startoftranscript", language, task, "notimestamps")
+    known = tokenizer.special_tokens
+    for name in names:
+        if f"<|{name}|>" not in known:
+            raise BadConfiguration(
+                f"{where}.language: the tokenizer has no token <|{name}|>; take that of a multilingual Whisper, or "
+                "leave language out"
+            )
+    return tuple(known[f"<|{name}|>"] for name in names)
+
+
+def _shown(value: Any) -> str:
+    path = value.get("path") if isinstance(value, dict) else value
+    return f" {path[:200]!r}" if isinstance(path, str) else ""
