@@ -122,6 +122,7 @@ BROKEN: tuple[Case, ...] = (
     ("hiddenSize must be a multiple of headDim", _model("nanochat", hiddenSize=100)),
     ("numKeyValueHeads must divide the query heads", _model("nanochat", numKeyValueHeads=5)),
     ("headDim must be even", _model("nanochat", headDim=7)),
+    ("hiddenSize must be a multiple of numSenses", _model("backpack", numSenses=5)),
     _broken("matrices is for rules for hidden matrices", spec__optimizer={"adamw": {}, "matrices": {}}),
     _broken("a group needs match or roles", spec__optimizer={"adamw": {}, "groups": [{"learningRate": 2.0}]}),
     _broken(

@@ -114,8 +114,8 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
         "must be the ID of a project",
     ),
     ({"spec__model": {}}, "spec.model.family", "required, and not there; add it, such as family: llama"),
-    ({"spec__model__family": "bert"}, "spec.model.family", "there is no family 'bert'; there are apertus, deepseekV3"),
-    ({"spec__model__family": 3}, "spec.model.family", "there is no family '3'; there are apertus, deepseekV3"),
+    ({"spec__model__family": "bert"}, "spec.model.family", "there is no family 'bert'; there are apertus, backpack"),
+    ({"spec__model__family": 3}, "spec.model.family", "there is no family '3'; there are apertus, backpack"),
     ({"spec__model": [1]}, "spec.model", "must be an object with the fields family"),
     (
         {"spec__model": {"family": "nanochat", "numHiddenLayers": 2}},

@@ -22,6 +22,10 @@ Rules = Iterator[dict[str, str]]
 TAG = "family"
 _VALUE = re.compile(r"(?<!has\()self\.(\w+)")
 _OF_A_FAMILY = ("default", "description")
+_FILE = "huggingFace"
+"""A file of a model is refused in any case, so the rules of other families need not name it."""
+_MOST_NAMED = 3
+"""Families that a description names. A refusal names the field, and the table of families has all."""
 
 
 def one_schema(families: Members, meanings: Mapping[str, str]) -> Schema:
@@ -99,7 +103,8 @@ def _described(field: Members, families: Sequence[str]) -> str:
         parts.append(f"Default: {'; '.join((usual, *(f'{_listed(group)}: {text}' for text, group in further)))}.")
     absent = [family for family in families if family not in field]
     if len(absent) > 1:  # all but custom have the common fields
-        parts.append(f"Only of {_listed(field)}." if len(field) <= len(absent) else f"Not of {_listed(absent)}.")
+        word, named = ("Only", list(field)) if len(field) <= len(absent) else ("Not", absent)
+        parts.append(f"{word} of {_listed(named) if len(named) <= _MOST_NAMED else 'some families'}.")
     return " ".join(parts)
 
 
@@ -127,6 +132,8 @@ def _among(chosen: Sequence[str]) -> str:
 def _of(chosen: Sequence[str], families: Iterable[str], expression: str) -> str:
     """A rule of some families, in the shorter form."""
     others = [family for family in families if family not in chosen]
+    chosen = [family for family in chosen if family != _FILE or len(chosen) == 1]
+    others = [family for family in others if family != _FILE or len(others) == 1]
     if len(chosen) == 1:
         return f"self.{TAG} != '{chosen[0]}' || {expression}"
     if len(chosen) <= len(others):
@@ -150,13 +157,13 @@ def _absent_fields(fields: Mapping[str, Members], families: Members) -> Rules:
         elif lacking:
             alike.setdefault(tuple(lacking), []).append(name)
     for lacking, names in alike.items():
+        sentence = f" is no field of the family ' + self.{TAG} + '; take it out'"
+        if len(names) == 1:
+            yield cel(_of(lacking, families, f"!has(self.{names[0]})"), f"='{names[0]}{sentence}")
+            continue
         some = " || ".join(f"has(self.{name})" for name in names)
         which = "".join(f"has(self.{name}) ? '{name}' : " for name in names[:-1]) + f"'{names[-1]}'"
-        which = f"({which})" if len(names) > 1 else which
-        yield cel(
-            _of(lacking, families, f"!({some})"),
-            f"={which} + ' is no field of the family ' + self.{TAG} + '; take it out'",
-        )
+        yield cel(_of(lacking, families, f"!({some})"), f"=({which}) + '{sentence}")
 
 
 def _required_fields(families: Members) -> Rules:

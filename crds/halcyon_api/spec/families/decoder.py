@@ -193,8 +193,7 @@ PARTIAL_DESCRIPTION = "The part of each head's features that is rotated."
 EVEN_ROTATION = Rule(
     f"int(double({_HEAD_SIZE}) * self.partialRotaryFactor) % 2 == 0",
     lambda self: int(self.head_size * self.partial_rotary_factor) % 2 == 0,
-    "the rotated features of a head, headDim * partialRotaryFactor, must be even, because rotary positions rotate "
-    "pairs",
+    "the rotated features of a head, headDim * partialRotaryFactor, must be even: pairs are rotated",
     ".partialRotaryFactor",
 )
 

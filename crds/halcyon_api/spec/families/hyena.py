@@ -8,6 +8,8 @@ from halcyon_api.spec.families.gpt2 import LearnedPositionsSection
 from halcyon_api.spec.families.section import Count
 from halcyon_api.spec.model_shape import ModelShape, Split
 
+TAPS = 3
+"""Positions of the short convolution."""
 FILTER_INPUTS = 3
 """Features of a distance, from which a filter is made: itself, and the cosine and the sine of a wave."""
 
@@ -20,10 +22,8 @@ class HyenaSpec(LearnedPositionsSection):
     """Gates of a block. Between them are long convolutions."""
     filter_order: Count = 16
     """Width of the MLP that makes the long filters."""
-    short_filter_order: Count = 3
-    """Positions of the short convolution."""
 
-    published: ClassVar = "none"
+    published: ClassVar = "Hyena of Levanter"
     whole_sequences: ClassVar = True
 
     def shape(self, vocabulary: int, positions: int) -> ModelShape:
@@ -34,7 +34,7 @@ class HyenaSpec(LearnedPositionsSection):
         """
         width, mlp, order, inner = self.hidden_size, self.mlp_size, self.hyena_order, self.filter_order
         products = width * width * (order + 2) + 2 * width * mlp
-        convolutions = (order + 1) * width * self.short_filter_order
+        convolutions = (order + 1) * width * TAPS
         filters = inner * (FILTER_INPUTS + 1) + inner * (inner + 1) + (inner + 1) * (order - 1) * width + inner
         vectors = 2 * (order + 1) * width + width + width + mlp + width + 2 * (2 * width)
         block = products + convolutions + filters + vectors

@@ -19,9 +19,9 @@ class LlamaSpec(BiasedSection):
     mlp_bias: bool = False
     """Biases of the MLP's three projections."""
     hybrid_norm: bool = False
-    """Norms after attention and MLP too. Hugging Face has none."""
+    """Norms after attention and MLP too."""
     input_embedding_norm: bool = False
-    """A norm of embeddings. Hugging Face has none."""
+    """A norm of embeddings."""
 
     published: ClassVar = "Llama 2, 3, 3.1, 3.2 (text), 3.3"
 

@@ -38,7 +38,7 @@ from halcyon.models.parts.gated_delta_net import CausalConvolution
 from halcyon.models.parts.linear import InitLinear, Linear
 from halcyon.models.parts.mlp import activated
 from halcyon.models.parts.weight import add_wide, normal
-from halcyon_api.spec.families.hyena import FILTER_INPUTS, HyenaSpec
+from halcyon_api.spec.families.hyena import FILTER_INPUTS, TAPS, HyenaSpec
 from halcyon_api.spec.families.section import Activation
 
 FAST, SLOW, TARGET = 0.3, 1.5, 1e-2
@@ -192,7 +192,7 @@ def _mixer(
     keys: Iterator[PRNGKeyArray],
 ) -> Hyena:
     parts, channels = Axis(axes.CONVOLUTIONS, spec.hyena_order + 1), Axis(axes.MLP, spec.hidden_size)
-    taps, inputs = Axis(axes.TAPS, spec.short_filter_order), Axis(axes.FILTER_INPUT, FILTER_INPUTS)
+    taps, inputs = Axis(axes.TAPS, TAPS), Axis(axes.FILTER_INPUT, FILTER_INPUTS)
     width, hidden = Axis(axes.FILTER, spec.filter_order), Axis(axes.FILTER_OUTPUT, spec.filter_order)
     own = iter(jax.random.split(next(keys), 5))
 
