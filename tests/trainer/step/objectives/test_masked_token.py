@@ -35,11 +35,14 @@ DECODER: Any = LLAMA
 
 
 def batch_of(rows: int = ROWS, length: int = LENGTH) -> dict[str, jax.Array]:
-    """Two documents a row, and padding, whose tokens are ordinary ones."""
-    tokens = np.random.default_rng(0).integers(0, MASK, (rows, length)).astype(np.int32)
+    """Two documents a row, the first with the number 0 as in a row that begins within one, and padding."""
     place = np.arange(length)
-    segments = np.where(place < length // 2, 1, np.where(place < length - 4, 2, 0)) * np.ones((rows, 1), int)
-    return {"tokens": jnp.asarray(tokens), "segments": jnp.asarray(segments, jnp.int32)}
+    tokens = np.random.default_rng(0).integers(0, MASK, (rows, length)) * (place < length - 4)
+    segments = ((place >= length // 2).astype(int) + (place >= length - 4)) * np.ones((rows, 1), int)
+    arrays = {"tokens": tokens, "segments": segments}
+    return {name: jnp.asarray(array, jnp.int32) for name, array in arrays.items()} | {
+        "weights": jnp.ones((rows, length))
+    }
 
 
 def spec_of(**changes: Any) -> TrainingRunSpec:
@@ -50,8 +53,9 @@ def spec_of(**changes: Any) -> TrainingRunSpec:
 
 def test_a_share_of_the_tokens_is_hidden_and_no_special_one() -> None:
     batch = batch_of(64, 512)
+    batch["weights"] = batch["weights"].at[-1].set(0)  # a row that only fills the batch
     seen, hidden = map(np.asarray, jax.jit(OBJECTIVE.hide)(batch | {ROW_SEEDS: jnp.arange(64, dtype=jnp.uint32)}))
-    tokens, ordinary = np.asarray(batch["tokens"]), np.asarray((batch["segments"] > 0) & (batch["tokens"] > 0))
+    tokens, ordinary = np.asarray(batch["tokens"]), np.asarray((batch["weights"] > 0) & (batch["tokens"] > 0))
     assert hidden[ordinary].mean() == pytest.approx(0.3, abs=0.01)
     assert not hidden[~ordinary].any()
     part = {name: array[9:16] for name, array in batch.items()} | {ROW_SEEDS: jnp.arange(9, 16, dtype=jnp.uint32)}

@@ -24,6 +24,7 @@ from halcyon.tokenizer import Tokenizer, named_specials
 from halcyon_api.objectives import NO_MASK
 from halcyon_api.spec.narrow_products import NarrowProducts
 
+_FIELDS = ("tokens", "segments", "weights")
 _SITE = 0x3A5C
 """The number of masks among what is random in a row."""
 _MASKED, _RANDOM = 0.8, 0.1
@@ -75,7 +76,7 @@ class MaskedToken(Drops):
     @property
     def fields(self) -> dict[str, Any]:
         """See `halcyon.step.objectives.objective.Objective`."""
-        return dict.fromkeys(("tokens", "segments"), jnp.dtype("int32"))
+        return {name: jnp.dtype("float32" if name == "weights" else "int32") for name in _FIELDS}
 
     def __call__(self, model: CausalLM, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
         """See `halcyon.step.objectives.objective.Objective`."""
@@ -90,7 +91,8 @@ class MaskedToken(Drops):
         """What the model sees of the tokens: int32 [batch, position], and 1 at each hidden token: float32."""
         tokens, ids = batch["tokens"], self.ids
         drawn = jax.vmap(jax.vmap(_bits))(*_places(batch))
-        ordinary = (batch["segments"] > 0) & ~jnp.isin(tokens, jnp.asarray(ids.special))
+        filled = jnp.any(batch["weights"] > 0, axis=1, keepdims=True)  # not a row that only fills the batch
+        ordinary = filled & ~jnp.isin(tokens, jnp.asarray(ids.special))
         hidden = ordinary & (_uniform(drawn[..., 0]) < self.share)
         kind, other = _uniform(drawn[..., 1]), (drawn[..., 2] % ids.tokens).astype(tokens.dtype)
         replaced = jnp.where(kind < _MASKED, ids.mask, jnp.where(kind < _MASKED + _RANDOM, other, tokens))
