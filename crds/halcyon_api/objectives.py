@@ -153,31 +153,26 @@ def _masking_problems(spec: TrainingRunSpec) -> Iterator[tuple[str, str]]:
 
 
 def _sound_problems(spec: TrainingRunSpec) -> Iterator[tuple[str, str]]:
-    """What a model that hears cannot do: a row is one text with its sound."""
-    if spec.objective.next_token is None:
-        yield "spec.objective", "the family whisper trains on the next token of a text alone; set objective.nextToken"
-    if spec.mesh is not None and spec.mesh.ici.context != 1:
-        yield "spec.mesh.ici.context", "the family whisper does not split positions; set mesh.ici.context: 1"
-    for source in spec.data.sources:
-        if source.layout.concatenate is None:
-            yield (
-                f"spec.data.sources[{source.name}].layout",
-                "a row of the family whisper is one text with its sound; leave layout out",
-            )
-    for number, entry in enumerate(spec.trainer.batch_schedule):
-        if entry.sequence_length not in (None, spec.trainer.sequence_length):
-            yield (
-                f"spec.trainer.batchSchedule[{number}].sequenceLength",
-                "the family whisper keeps texts whole in rows of one length; leave it out",
-            )
-    for field, asked in (
-        ("spec.data.attendAcrossDocuments", spec.data.attend_across_documents),
-        ("spec.data.order", spec.data.order.windows or spec.data.order.sequential),
-        ("spec.trainer.evaluation.tasks", spec.trainer.evaluation.tasks),
-        ("spec.telemetry.sample", spec.telemetry.sample),
-    ):
-        if asked:
-            yield field, "the family whisper cannot do this: its rows are single texts with a sound; leave it out"
+    """What a model that hears cannot do."""
+    trainer, data = spec.trainer, spec.data
+    asked = {
+        "spec.objective": spec.objective.next_token is None,
+        "spec.mesh.ici.context": spec.mesh is not None and spec.mesh.ici.context != 1,
+        "spec.data.attendAcrossDocuments": data.attend_across_documents,
+        "spec.data.order": data.order.windows or data.order.sequential,
+        "spec.trainer.evaluation.tasks": trainer.evaluation.tasks,
+        "spec.telemetry.sample": spec.telemetry.sample,
+    }
+    for source in data.sources:
+        asked[f"spec.data.sources[{source.name}].layout"] = source.layout.concatenate is None
+    for number, entry in enumerate(trainer.batch_schedule):
+        other = entry.sequence_length not in (None, trainer.sequence_length)
+        asked[f"spec.trainer.batchSchedule[{number}].sequenceLength"] = other
+    for field in (field for field, given in asked.items() if given):
+        yield (
+            field,
+            "the family whisper predicts the next token of whole texts, one in a row, with a sound; leave it out",
+        )
 
 
 def _row_problems(spec: TrainingRunSpec) -> Iterator[tuple[str, str]]:

@@ -187,14 +187,11 @@ class SpeechFormatSpec(ApiModel):
     """Each row is a sound and what is said in it, for the family whisper."""
 
     audio_field: FieldName = "audio"
-    """Field with the sound: a path below the folder of the row's file, or the bytes of a wav, flac, ogg or mp3 file."""
+    """Field with the path of a sound below the folder of the row's file, or with its bytes."""
     text_field: FieldName = "text"
     """Field with what is said."""
     language: Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}$", max_length=3)] | None = None
-    """Language, as `en`: a text begins with Whisper's tokens of it and of `task`. Default: with what the tokenizer
-    puts before a text."""
-    task: Literal["transcribe", "translate"] = "transcribe"
-    """What the text is: the words said, or their translation."""
+    """As `en`: a text begins with Whisper's tokens of it. Default: what the tokenizer puts before a text."""
 
     @property
     def row_fields(self) -> tuple[str, ...]:

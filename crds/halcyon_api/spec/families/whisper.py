@@ -17,7 +17,7 @@ class WhisperSpec(ModelSection):
 
     family: Literal["whisper"] = "whisper"
     num_hidden_layers: Count = 4
-    """Transformer blocks: those of the decoder."""
+    """Transformer blocks."""
     encoder_layers: Count = 4
     """Blocks of the encoder."""
     hidden_size: Width = 384
@@ -33,7 +33,7 @@ class WhisperSpec(ModelSection):
     num_mel_bins: Annotated[int, Field(ge=1, le=1024)] = 80
     """Features of a frame of sound."""
     max_source_positions: Annotated[int, Field(ge=1, le=65_536)] = 1500
-    """Positions of the encoder, 20 ms each; a row has all of them."""
+    """Positions of the encoder, 20 ms each."""
     hidden_act: HiddenAct = "gelu"
     initializer_range: PositiveFloat = 0.02
     """Standard deviation of the normal initialisation."""

@@ -43,7 +43,7 @@ class SpeechFormatter:
 
     def __init__(self, spec: SpeechFormatSpec, tokenizer: Tokenizer, where: str, access: Access | None) -> None:
         self._spec, self._tokenizer, self._where, self._access = spec, tokenizer, f"{where}.speech", access
-        self._prompt = np.array(prompt_of(tokenizer, spec.language, spec.task, self._where), np.int32)
+        self._prompt = np.array(prompt_of(tokenizer, spec.language, "transcribe", self._where), np.int32)
         self._after = around(tokenizer)[1]
 
     notes = ()
