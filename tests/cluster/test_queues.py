@@ -194,12 +194,11 @@ def test_a_run_yields_its_quota_to_a_higher_priority_and_resumes_without_lost_st
 def test_a_run_that_gets_no_quota_takes_its_next_row_of_hardware(room: None, runs: Runs) -> None:
     other = {"accelerator": {"type": "cpu", "slices": 2}}
     apply(runs, "wide", accelerator=hosts() | {"slices": 4}, place={"otherwise": [other], "waitSeconds": 10})
-    waits(runs, "wide", "WaitingForQuota", "memory in flavor h100")
     status = runs.training("wide", attempt=2)
     assert (status["topology"]["slices"], status["placement"]["row"]) == (2, 1)
     assert [cause for *_, cause in causes(status)] == ["moved", ""]
     assert (counts(status), status["failuresWithoutCheckpoint"]) == ({"moved": 1}, 0)
-    runs.wait_for_events("wide", "PlaceChanged", "Admitted")
+    runs.wait_for_events("wide", "Queued", "PlaceChanged", "Admitted")
 
 
 @promises.QUEUE
