@@ -28,12 +28,12 @@ _MOST_NAMED = 3
 """Families that a description names. A refusal names the field, and the table of families has all."""
 
 
-def one_schema(families: Members, meanings: Mapping[str, str]) -> Schema:
+def one_schema(families: Members, models: Sequence[str]) -> Schema:
     """One schema of the objects of all families.
 
     Args:
         families: The structural schema of each family, with descriptions and defaults.
-        meanings: What a family is, in a few words. A family without a meaning is no model: descriptions leave it out.
+        models: The families that are models. Descriptions leave the others out.
 
     Raises:
         ValueError: A field has schemas that one cannot cover; the message names it.
@@ -44,14 +44,13 @@ def one_schema(families: Members, meanings: Mapping[str, str]) -> Schema:
             fields.setdefault(name, {})[family] = field
     del fields[TAG]
     covers = {name: _cover(name, list(found.values())) for name, found in fields.items()}
-    listed = "; ".join(f"`{family}`: {meaning}" for family, meaning in meanings.items())
     tag: Schema = {
         "type": "string",
         "enum": list(families),
-        "description": f"The family decides the other fields. {listed}.",
+        "description": "The family decides the other fields. docs/reference/models.md describes each.",
     }
     for name, cover in covers.items():
-        cover["description"] = _described(fields[name], list(meanings))
+        cover["description"] = _described(fields[name], models)
     rules = (
         *_absent_fields(fields, families),
         *_required_fields(families),

@@ -213,9 +213,8 @@ class Hardware(RuledModel):
     """Network of the GPUs in a cluster that is not GKE's: a built-in one of docs/hardware.md, such as `eks-p5`, or one
     of the operator's owner."""
     network: Literal["standard", "gpuDirect"] = "standard"
-    """Network between GPUs of several hosts: `standard` (the pod's network, under the restricted security profile) or
-    `gpuDirect` (the machine's fast fabric; needs directories of the node and, for h100 and h100-mega, a sidecar that
-    runs as root; the operator's settings must allow it)."""
+    """Network between GPUs of several hosts: `standard` (the pod's), or `gpuDirect` (the machine's fast fabric; needs
+    directories of the node, some machines a sidecar that runs as root, and the operator's permission)."""
     compute_domain: ObjectName | None = None
     """gb200 and gb300: name of the ResourceClaimTemplate of a ComputeDomain in the namespace, so that NVLink connects
     the hosts."""

@@ -186,8 +186,8 @@ class PrecisionSpec(ApiModel):
         default="float32",
         description=(
             "Type of the stored optimizer moments. bfloat16 needs `momentsRounding: stochastic`, or `beta1` and "
-            f"`beta2` of at most {NARROW_MOMENTS_BETA}. float8 is a quarter of the bytes of float32: a scale for each "
-            "row, stochastic rounding, second moments as their roots; vectors stay float32."
+            f"`beta2` of at most {NARROW_MOMENTS_BETA}. float8 has a scale for each row, stochastic "
+            "rounding and roots of second moments; vectors stay float32."
         ),
     )
     moments_rounding: Literal["stochastic"] | None = None
@@ -223,7 +223,7 @@ class DropoutSpec(ApiModel):
     attention: Rate = 0.0
     """Share of the weights of keys. It needs attention `reference`, which `auto` then takes, and no `context` axis."""
     frames: Rate = 0.0
-    """Of a sound: share of the frames, in runs of 10 (SpecAugment, Park et al. 2019)."""
+    """Of a sound: share of the frames, in runs of 10."""
     bands: Rate = 0.0
     """Of a sound: share of the features, in runs of 10."""
 

@@ -46,8 +46,7 @@ class DecoderSection(ModelSection):
     initializer_range: PositiveFloat = 0.02
     """Standard deviation of the normal initialisation."""
     num_nextn_predict_layers: Annotated[int, Field(ge=1, le=MOST_FURTHER)] | None = optional(
-        "Layers to train that predict further tokens (DeepSeek-AI 2024, section 2.2). Not set: those of `from` are "
-        "kept."
+        "Layers to train that predict further tokens. Not set: those of `from` are kept."
     )
 
     default_window: ClassVar[int | None] = None

@@ -99,9 +99,8 @@ class ExpertsSection(DecoderSection):
     """A decoder whose layers, or some of them, have experts in the place of the MLP."""
 
     router_aux_loss_coef: NonNegativeFloat = 0.001
-    """Factor of the routers' balance loss, added to the minimised loss, not to the reported one. As in Hugging Face,
-    the loss is `numExpertsPerTok` if every expert gets the same number of tokens; here it is the mean
-    over sequences and layers. 0: no such loss."""
+    """Factor of the routers' balance loss, added to the minimised loss, not to the reported one: the mean over
+    sequences and layers, and `numExpertsPerTok` if every expert gets the same number of tokens."""
     router_z_loss_coef: NonNegativeFloat = 0.0
     """Factor of the mean squared logarithm of the routers' softmax denominators. 0: no such loss."""
 
