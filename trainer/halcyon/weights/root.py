@@ -48,29 +48,24 @@ class CodedArrays(ModelArrays):
         super().__init__(checkpoint, kept_bytes=kept_bytes)
         self._base: Base = base
         self._coded: dict[str, tuple[int, ManifestLeaf, ManifestLeaf]] = {}
-        for path in [path for path in self.leaves if path.endswith(f".{SCALES}")]:
-            owner = path.removesuffix(f".{SCALES}")
-            codes, scales = self.leaves.pop(f"{owner}.{CODES}"), self.leaves.pop(path)
-            pairs = zip(codes.shape, scales.shape, strict=True)
-            at = next(number for number, (one, other) in enumerate(pairs) if one != other)
+        ends = f".{CODES}", f".{SCALES}"
+        for owner in [path.removesuffix(ends[0]) for path in self.leaves if path.endswith(ends[0])]:
+            codes, scales = (self.leaves.pop(f"{owner}{end}") for end in ends)
+            shape = list(codes.shape)
+            at = next(number for number, size in enumerate(scales.shape) if size != shape[number])
+            shape[at] *= BASES[base].per_element
             self._coded[owner] = at, codes, scales
-            per_element = BASES[base].per_element
-            shape, chunk = (
-                tuple(size * per_element if number == at else size for number, size in enumerate(sizes))
-                for sizes in (codes.shape, codes.chunk_shape)
-            )
-            self.leaves[owner] = codes.model_copy(update={"shape": shape, "chunk_shape": chunk, "dtype": dtype})
+            self.leaves[owner] = codes.model_copy(update={"shape": tuple(shape), "dtype": dtype})
 
     def read(self, path: str, region: Region) -> np.ndarray:
         """See `ModelArrays.read`."""
         if path not in self._coded:
             return super().read(path, region)
-        (at, *leaves), form = self._coded[path], BASES[self._base]
-        part, units = region[at], (form.block // form.per_element, 1)
+        (at, *leaves), form, part = self._coded[path], BASES[self._base], region[self._coded[path][0]]
         first, stop = part.start // form.block, -(-part.stop // form.block)
         codes, scales = (
             self._read(leaf, (*region[:at], slice(first * unit, stop * unit), *region[at + 1 :]))
-            for leaf, unit in zip(leaves, units, strict=True)
+            for leaf, unit in zip(leaves, (form.block // form.per_element, 1), strict=True)
         )
         inside = slice(part.start - first * form.block, part.stop - first * form.block)
         values = decoded(self._base, codes, scales, at)[(slice(None),) * at + (inside,)]

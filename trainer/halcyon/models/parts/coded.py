@@ -129,29 +129,28 @@ def encoded(base: Base, weight: Any, at: int) -> tuple[Any, Any]:
         Codes: uint8 with half the elements of the dimension for 4 bits, int8, or float8_e4m3fn. Scales: float32 with an
         element for each block; for mxfp4 uint8, the exponents of powers of 2 plus 127.
     """
-    xp, form, shape = _arrays(weight), BASES[base], weight.shape
-    blocks = weight.astype(np.float32).reshape(*shape[:at], -1, form.block, *shape[at + 1 :])
-    greatest = xp.max(xp.abs(blocks), at + 1)
+    xp, form = _arrays(weight), BASES[base]
+    wide = xp.moveaxis(weight, at, -1).astype(np.float32)
+    blocks = wide.reshape(*wide.shape[:-1], -1, form.block)
+    greatest = xp.max(xp.abs(blocks), -1, keepdims=True)
     if base == "mxfp4":
         exponents = xp.clip(xp.frexp(greatest)[1] - 3, -126, 127)  # the greatest e2m1 is 1.5 x 2^2
         scales = (exponents + 127).astype(np.uint8)
-        scaled = blocks / xp.expand_dims(_powers(scales), at + 1)
+        scaled = blocks / _powers(scales)
         codes = _above(_E2M1_BETWEEN, xp.abs(scaled)) + 8 * (scaled < 0).astype(np.uint8)
     elif base == "nf4":
         scales = greatest
         inverse = np.float32(1) / xp.maximum(greatest, np.float32(_LEAST_SCALE))
-        scaled = xp.clip(blocks * xp.expand_dims(inverse, at + 1), -1, 1)
-        codes = _above(_NF4_BETWEEN, scaled)
+        codes = _above(_NF4_BETWEEN, blocks * inverse)
     else:
         most = np.float32(_MOST[base])
         scales = xp.where(greatest > 0, greatest * (1 / most), np.float32(1))
-        scaled = xp.clip(blocks / xp.expand_dims(scales, at + 1), -most, most)
+        scaled = xp.clip(blocks / scales, -most, most)
         codes = (xp.round(scaled) if base == "int8" else scaled).astype(form.dtype)
-    if form.per_element == 1:
-        return codes.reshape(shape), scales
-    pairs = codes.reshape(*shape[:at], -1, 2, *shape[at + 1 :])
-    upper, lower = (xp.take(pairs, number, at + 1) for number in (0, 1))
-    return upper << 4 | lower, scales
+    codes = codes.reshape(wide.shape)
+    if form.per_element == 2:
+        codes = codes[..., ::2] << 4 | codes[..., 1::2]
+    return xp.moveaxis(codes, -1, at), xp.moveaxis(scales[..., 0], -1, at)
 
 
 def decoded(base: Base, codes: Any, scales: Any, at: int) -> Any:
