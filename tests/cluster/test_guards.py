@@ -1,5 +1,5 @@
-"""A process that crashes twice on one node, or that is slow there: its pod alone goes on elsewhere, and the losses are
-those of an undisturbed run.
+"""A process that crashes twice on one node: its pod alone goes on elsewhere, and the losses are those of an undisturbed
+run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from tests.cluster.life import WITHOUT_END
 from tests.cluster.test_corruption import nodes, second_node, spread
 from tests.cluster.whole_path import WholePath
 from tests.suite import promises
-from tests.trainer.run.test_own_work import slowed
 
 pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(600)]
 NAME = "broken-device"
@@ -72,26 +71,3 @@ def test_only_the_pod_that_crashes_twice_leaves_its_node(path: WholePath) -> Non
         faults.compare()
     finally:
         kubectl("delete", RESOURCE, NAME, *where, "--ignore-not-found", "--wait=false")
-
-
-@pytest.mark.variant
-def test_only_the_pod_of_a_slow_process_leaves_its_node(path: WholePath) -> None:
-    found, kubectl, where = document(path, "slow-node"), path.devcluster.kubectl, ("--namespace", path.place.runs)
-    found["spec"]["recovery"] = {"straggler": {"factor": 2, "forSteps": 20, "action": "replace"}}
-    training = path.training_of(found)
-    try:
-        with second_node(path) as worker:
-            before = spread(path, training, worker, 2)
-            (slow,) = (number for number, node in before.items() if node == worker.name)
-            training.wait_for_step(1)
-            faults = Faults(path, training, lambda pod: main_process(path, found["metadata"]["name"], worker, pod))
-            with slowed(*faults.trainers(slow)):
-                faults.strikes("a slow process", lambda: None, {slow})
-            assert set(nodes(path, training.name).values()) == {before[1 - slow]}
-            status = faults.history(2)
-            assert ([entry.cause for entry in status.history], status.attempt) == (["moved", None], 1)
-            assert status.placement is not None
-            assert [(one.node, one.attempt) for one in status.placement.avoided] == [(worker.name, 1)]
-            faults.compare()
-    finally:
-        kubectl("delete", RESOURCE, training.name, *where, "--ignore-not-found", "--wait=false")
