@@ -50,14 +50,14 @@ class ModelConfig:
         spec: ``spec.model`` of a run with this model.
         tokens: Tokens of its vocabulary.
         positions: Longest sequence in tokens.
-        quantised: Whether the weights beside it are in a type that is not read.
+        quantised: The format of the weights beside it, if they are in one that is not read; else empty.
     """
 
     form: PublishedModel
     spec: ModelSection
     tokens: int
     positions: int
-    quantised: bool
+    quantised: str
 
     def shapes(self, tokens: int, positions: int) -> CausalLM:
         """The model without its numbers.
@@ -98,7 +98,8 @@ def read_config(store: Store, name: str = CONFIG_KEY) -> ModelConfig:
     for key, size in sizes.items():
         if size < 1:
             raise BadConfiguration(f"{config.where}: {key} is {size}; it must be at least 1")
-    quantised = config.has("quantization_config")
+    few_bits = config.inner("quantization_config")
+    quantised = "" if few_bits is None else few_bits.text("quant_method", "not named")
     return ModelConfig(form, spec, sizes["vocab_size"], sizes[form.positions], quantised)
 
 
@@ -127,8 +128,8 @@ class ModelFolder:
     ) -> None:
         if config.quantised:
             raise BadConfiguration(
-                f"{store.root}/{CONFIG_KEY}: quantization_config is set, but Halcyon reads only weights in a "
-                "floating-point type; convert the model to bfloat16 first"
+                f"{store.root}/{CONFIG_KEY}: quantization_config is set, with the format {config.quantised}, but "
+                "Halcyon reads only weights in a floating-point type; convert the model to bfloat16 first"
             )
         self.config, self._files, self._where = config, TensorFiles(store), store.root
         self._declared = declared = config.form.tensors_in(config.spec, self._files.tensors)
