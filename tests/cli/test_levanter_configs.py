@@ -47,6 +47,8 @@ def shrunk(name: str, folder: Path) -> dict[str, Any]:
     for source in sources:
         for place in ("jsonl", "parquet", "text", "huggingFace"):
             source.pop(place, None)
+        if "chat" in source.get("format", {}):  # the template has special tokens
+            spec["tokenizer"] = {"bpe": {"vocabSize": 512}}
         source["jsonl"] = {"paths": [str(written(folder, source))]}
     spec["data"] = {name: value for name, value in spec["data"].items() if name != "cache"} | {"sources": sources}
     for unneeded in ("from", "adapter", "mesh"):  # weights that are published, and more devices
