@@ -92,7 +92,8 @@ class TokenDecoder(CausalLM, WithSites):
     @property
     def head(self) -> NamedArray:
         """(vocab, embed) if tied, else (embed, vocab)."""
-        return self.embedding.weight if self.untied_head is None else self.untied_head.weight
+        head: Any = self.embedding if self.untied_head is None else self.untied_head  # a head is never held as codes
+        return head.weight
 
 
 class Block(WithSites):

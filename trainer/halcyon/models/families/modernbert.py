@@ -125,8 +125,8 @@ class ModernBert(CausalLM, WithSites):
     @property
     def head(self) -> NamedArray:
         """(vocab, the features and one)."""
-        weight = self.embedding.weight if self.untied_head is None else self.untied_head.weight
-        return _joined(weight, self.head_bias)
+        head: Any = self.embedding if self.untied_head is None else self.untied_head
+        return _joined(head.weight, self.head_bias)
 
     @property
     def softmax(self) -> Softmax:
