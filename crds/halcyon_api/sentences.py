@@ -67,6 +67,7 @@ PATTERNS = {
     r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$": "be empty, or begin and end with a letter or digit, and hold only "
     "lower-case letters, digits, - and .",
     r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$": "be the ID of a project: 6 to 30 lower-case letters, digits and -",
+    r"^[a-z]{2,3}$": "be the code of a language, such as en",
     r"^[a-z0-9-]+$": "hold only lower-case letters, digits and -",
     r"^[1-9][0-9]*x[1-9][0-9]*(x[1-9][0-9]*)?$": "be two or three numbers with x between them, such as 4x4",
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$": "be a date, such as 2026-03-31",

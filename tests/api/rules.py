@@ -123,6 +123,9 @@ BROKEN: tuple[Case, ...] = (
     ("numKeyValueHeads must divide the query heads", _model("nanochat", numKeyValueHeads=5)),
     ("headDim must be even", _model("nanochat", headDim=7)),
     ("hiddenSize must be a multiple of numSenses", _model("backpack", numSenses=5)),
+    ("hiddenSize must be an even multiple of numAttentionHeads", _model("whisper", numAttentionHeads=5)),
+    ("hiddenSize must be a multiple of encoderAttentionHeads", _model("whisper", encoderAttentionHeads=5)),
+    ("encoders (modernBert), and only they, have objective.maskedToken", _model("modernBert")),
     _broken("matrices is for rules for hidden matrices", spec__optimizer={"adamw": {}, "matrices": {}}),
     _broken("a group needs match or roles", spec__optimizer={"adamw": {}, "groups": [{"learningRate": 2.0}]}),
     _broken(

@@ -24,6 +24,11 @@ from tests.trainer.weights.folders import GOLDENS
 PLACE = f"hf:{GOLDENS / 'qwen3'}"
 
 
+def decoder(tokens: int) -> Any:
+    """What is read of a model with rows for this many tokens."""
+    return SimpleNamespace(max_position=SimpleNamespace(size=8), token_count=tokens, require_decoder=lambda: None)
+
+
 def test_each_token_of_a_long_text_is_scored_once_after_the_most_context() -> None:
     tokens = np.arange(11, dtype=np.int32)  # the first begins the document
     found = [(span.tokens[:-1].tolist(), span.tokens[span.start :].tolist()) for span in windows(tokens, 4)]
@@ -62,7 +67,7 @@ def test_the_beginning_token_is_where_the_harness_has_it(
 
     monkeypatch.setattr("halcyon.evals.lm_eval_model.Likelihoods", lambda *_, **__: SimpleNamespace(scores=scores))
     monkeypatch.setattr(ByteTokenizer, "prefix", (256,) if adds else ())
-    model: Any = SimpleNamespace(max_position=SimpleNamespace(size=8), token_count=259)
+    model: Any = decoder(259)
     requests = Requests(model, ByteTokenizer("f"), add_bos_token=add_bos_token)
     requests.loglikelihood([("ab ", "c"), ("", "ab"), (" ", "a")])
     begins = [256] if (adds if add_bos_token is None else add_bos_token) else []
@@ -78,14 +83,14 @@ def test_the_beginning_token_is_where_the_harness_has_it(
 
 def test_answers_that_leave_no_room_for_the_question_are_refused() -> None:
     """A task with answers of 32,768 tokens would ask a small model nothing."""
-    model: Any = SimpleNamespace(max_position=SimpleNamespace(size=8), token_count=259)
+    model: Any = decoder(259)
     said = "the task has answers of 8 tokens, which leave no room .* in the 8 of the model; set .*max_gen_toks=4"
     with pytest.raises(BadConfiguration, match=said):
         Requests(model, ByteTokenizer("f")).generate_until([("What?", {"max_gen_toks": 8})])
 
 
 def test_ids_without_a_row_of_the_model_are_refused() -> None:
-    model: Any = SimpleNamespace(max_position=SimpleNamespace(size=8), token_count=258)
+    model: Any = decoder(258)
     tokenizer = ByteTokenizer("f")
     said = (
         "the tokenizer has 259 ids, and the model has rows for 258; take the tokenizer of this model, or train the new "

@@ -301,7 +301,7 @@ def test_a_request_that_does_not_fit_is_refused() -> None:
 
 def test_a_model_without_a_cache_is_refused() -> None:
     class Plain:
-        pass
+        def require_decoder(self) -> None: ...
 
     with pytest.raises(BadConfiguration, match="Plain keeps no cache, so it cannot generate text"):
         Engine(Plain())  # pyright: ignore[reportArgumentType]
