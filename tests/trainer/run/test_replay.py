@@ -145,6 +145,15 @@ def lora(folder: Path) -> dict[str, Any]:
     return adapter_document(folder / "root")
 
 
+def coded(folder: Path) -> dict[str, Any]:
+    return changed(lora(folder), {"spec.adapter.lora.base": "nf4"})
+
+
+def further_tokens(folder: Path) -> dict[str, Any]:
+    saves = {"spec.checkpoint.save": {"everySteps": EVERY}, "spec.trainer.steps": STEPS}
+    return changed(run_document(folder / "root"), {"spec.model.numNextnPredictLayers": 1} | saves)
+
+
 def preferences(folder: Path) -> dict[str, Any]:
     """DPO, beside the weights of a published model, which are the reference."""
     found = adapter_document(folder / "root")
@@ -172,6 +181,8 @@ def pair(number: int) -> dict[str, Any]:
         pytest.param(lora, EVERY),
         pytest.param(policy_document, 3, marks=pytest.mark.variant),
         pytest.param(preferences, EVERY, marks=pytest.mark.variant),
+        pytest.param(coded, EVERY, marks=pytest.mark.variant),
+        pytest.param(further_tokens, EVERY, marks=pytest.mark.variant),
     ],
 )
 def test_runs_with_other_objectives_replay(made: Callable[[Path], dict[str, Any]], first: int, tmp_path: Path) -> None:
