@@ -299,9 +299,11 @@ def build_program(
     vocab = padded_vocabulary(vocab_size)
     max_position = hax.Axis(POSITION, settings.longest_sequence)
 
+    parts = overrides.parts  # outside of any trace: it makes the arrays of a model that is given by name
+
     def build() -> Model:
-        if overrides.parts is not None:
-            return overrides.parts.parameters
+        if parts is not None:
+            return parts.parameters
         key = jax.random.key(settings.seed)
         model = build_model(
             spec.model, vocab, max_position, tokens=vocab_size, dtype=settings.precision.parameters, key=key
@@ -315,7 +317,7 @@ def build_program(
         return model if lora is None or has_adapter(model) else with_adapter(model, lora, key)
 
     shapes = jax.eval_shape(lambda: adapted(build()))
-    if overrides.parts is not None or spec.model.family == "custom" or (lora is not None and lora.base is not None):
+    if parts is not None or spec.model.family == "custom" or (lora is not None and lora.base is not None):
         _check_divided(without_adapter(shapes), mesh)
     if overrides.source is None and isinstance(shapes, CausalLM):
         check_rows(vocab_size, shapes.token_count, "model")
@@ -328,7 +330,7 @@ def build_program(
             "spec.trainer.dropout: only the models of Halcyon's families have its sites; leave it out, or take a family"
         )
     own_rule = overrides.transformation
-    flags = trained(spec.optimizer, shapes, lora) if own_rule is None or overrides.parts is None else None
+    flags = trained(spec.optimizer, shapes, lora) if own_rule is None or parts is None else None
     part = split(shapes, flags)[0]
     objective = overrides.objective_of(build_objective(spec, tokenizer))
     optimizer = own_rule or build_optimizer(
@@ -397,7 +399,7 @@ def build_program(
         average=spec.average,
         rule_mean=None if own_rule is not None else _rule_mean(averages(spec.optimizer, part), flags, template),
         rows=rows,
-        first_model=None if overrides.parts is None else overrides.parts.parameters,
+        first_model=None if parts is None else parts.parameters,
         attention=settings.attention,
         determinism=settings.determinism,
         in_step=tuple(in_step),
