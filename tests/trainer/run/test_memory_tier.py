@@ -76,7 +76,8 @@ def test_killed_trainers_go_on_from_their_own_memory(pods: TrainerProcesses, und
 
 
 def test_a_lost_pod_goes_on_from_the_memory_of_the_other(pods: TrainerProcesses, undisturbed: Any) -> None:
-    lost = pods.processes[1]
+    there, lost = folder(pods, 0), pods.processes[1]
+    pods.leader.wait_for(lambda _: any(part.process == 1 and part.step >= 6 for part in there.parts()))
     lost.popen.kill()
     lost.wait()
     pods.renewed(1).follow()
