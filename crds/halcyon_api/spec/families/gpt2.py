@@ -8,6 +8,14 @@ from halcyon_api.base import Rule, shows
 from halcyon_api.spec.families.section import AttentionNeeds, Count, HiddenAct, ModelSection, Width
 from halcyon_api.spec.model_shape import ModelShape, Split
 
+WHOLE_HEADS = Rule(
+    "self.hiddenSize % self.numAttentionHeads == 0",
+    lambda self: self.hidden_size % self.num_attention_heads == 0,
+    "hiddenSize must be a multiple of numAttentionHeads",
+    ".hiddenSize",
+    shows("hiddenSize", "numAttentionHeads"),
+)
+
 
 class LearnedPositionsSection(ModelSection):
     """A decoder with LayerNorm, learned positions, an MLP without a gate, and biases."""
@@ -40,15 +48,7 @@ class Gpt2Section(LearnedPositionsSection):
     scale_attn_by_inverse_layer_idx: bool = False
     """Divide the scores of attention by the layer's number, counted from 1."""
 
-    rules: ClassVar = (
-        Rule(
-            "self.hiddenSize % self.numAttentionHeads == 0",
-            lambda self: self.hidden_size % self.num_attention_heads == 0,
-            "hiddenSize must be a multiple of numAttentionHeads",
-            ".hiddenSize",
-            shows("hiddenSize", "numAttentionHeads"),
-        ),
-    )
+    rules: ClassVar = (WHOLE_HEADS,)
 
     @property
     def head_size(self) -> int:

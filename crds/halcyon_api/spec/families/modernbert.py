@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat
 
-from halcyon_api.base import Rule, shows
+from halcyon_api.spec.families.gpt2 import WHOLE_HEADS
 from halcyon_api.spec.families.section import AttentionNeeds, Count, DecoderSizes, ModelSection, Width
 from halcyon_api.spec.model_shape import ModelShape, Split
 
@@ -40,15 +40,7 @@ class ModernBertSpec(ModelSection):
 
     published: ClassVar = "ModernBERT base and large"
     encoder: ClassVar = True
-    rules: ClassVar = (
-        Rule(
-            "self.hiddenSize % self.numAttentionHeads == 0",
-            lambda self: self.hidden_size % self.num_attention_heads == 0,
-            "hiddenSize must be a multiple of numAttentionHeads",
-            ".hiddenSize",
-            shows("hiddenSize", "numAttentionHeads"),
-        ),
-    )
+    rules: ClassVar = (WHOLE_HEADS,)
 
     @property
     def head_size(self) -> int:
