@@ -78,18 +78,8 @@ class Prompts:
     @property
     def report(self) -> LayoutReport:
         """The use of the tokens of the prompts; the bytes of references are none."""
-        used, units = int(self.prompt_tokens[self.kept].sum()), len(self.prompt_tokens)
-        return LayoutReport(
-            self.sequences,
-            used,
-            cropped=0,
-            dropped=int(self.prompt_tokens.sum()) - used,
-            padding=self.sequences * (self.sequence_length + 1) - used,
-            left_out=units - self.sequences,
-            units=units,
-            noun="prompt",
-            reason="because they leave no room for an answer; raise spec.trainer.sequenceLength to keep them",
-        )
+        reason = "because they leave no room for an answer; raise spec.trainer.sequenceLength to keep them"
+        return LayoutReport.of_units(self.prompt_tokens, self.kept, self.sequence_length, "prompt", reason)
 
     def spans(self, indices: np.ndarray) -> Spans:
         """One span for each sequence: the prompt."""

@@ -125,6 +125,20 @@ class LayoutReport:
     reason: str = ""
     """Why units are left out, and the fix."""
 
+    @classmethod
+    def of_units(cls, tokens: np.ndarray, kept: np.ndarray, length: int, noun: str, reason: str) -> LayoutReport:
+        """The report of a source whose sequences have one unit each.
+
+        Args:
+            tokens: Tokens of each unit: int64 [units].
+            kept: Numbers of the units that are in a sequence: int64 [sequences].
+            length: Positions of a sequence.
+            noun: See the class.
+            reason: See the class.
+        """
+        count, units, used, every = len(kept), len(tokens), int(tokens[kept].sum()), int(tokens.sum())
+        return cls(count, used, 0, every - used, count * (length + 1) - used, units - count, units, noun, reason)
+
     @property
     def cropped_share(self) -> float:
         """Cropped tokens as a share of all tokens."""

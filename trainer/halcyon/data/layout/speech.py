@@ -86,18 +86,8 @@ class Speech:
     @property
     def report(self) -> LayoutReport:
         """The use of the tokens of the texts; samples are none."""
-        used, units = int(self.texts[self.kept].sum()), len(self.texts)
-        return LayoutReport(
-            self.sequences,
-            used,
-            cropped=0,
-            dropped=int(self.texts.sum()) - used,
-            padding=self.sequences * (self.sequence_length + 1) - used,
-            left_out=units - self.sequences,
-            units=units,
-            noun="text",
-            reason="because they are longer than a sequence; raise spec.trainer.sequenceLength to keep them",
-        )
+        reason = "because they are longer than a sequence; raise spec.trainer.sequenceLength to keep them"
+        return LayoutReport.of_units(self.texts, self.kept, self.sequence_length, "text", reason)
 
     def spans(self, indices: np.ndarray) -> Spans:
         """One span for each sequence: the text."""
