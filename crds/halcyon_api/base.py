@@ -1,8 +1,8 @@
 """The base classes of all types of the contract: strict, immutable, camelCase in documents and snake_case in Python.
 
-A rule that JSON Schema cannot express is one `Rule` of its class: the expression that the API server evaluates at
-apply, the check for documents that are read without an API server, and the message of both. A rule that compares with
-the object before an edit can be evaluated by the API server only; it is a `cel` expression alone.
+A rule that JSON Schema cannot express is one `Rule` of its class: the expression, which the API server evaluates at
+apply and `halcyon_api.expressions` for documents that are read without one, and the message of both. A rule that
+compares with the object before an edit can be evaluated by the API server only; it is a `cel` expression alone.
 
 The text below a field is its description in the schemas (`generate/crd.py`).
 """
@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
+from halcyon_api.expressions import evaluated
 from halcyon_api.names import MAX_RUN_NAME_LENGTH
 from halcyon_api.printable import printable
 
@@ -57,14 +58,18 @@ class Rule:
 
     expression: str
     """In CEL, over ``self``."""
-    holds: Callable[[Any], bool]
-    """The same rule in Python, over the parsed object."""
     message: str
     """The sentence for the user."""
     field_path: str | None = None
     """The field that the error names, relative to the object, such as ``.heads``."""
     details: Callable[[Any], str] | None = None
     """Values to append to the sentence. CEL does not have them."""
+    check: Callable[[Any], bool] | None = None
+    """The rule in Python, where it finds more than the expression, or `halcyon_api.expressions` does not read that."""
+
+    def holds(self, value: Any) -> bool:
+        """Whether an object keeps the rule."""
+        return (self.check or evaluated(self.expression))(value)
 
     def for_api_server(self) -> dict[str, str]:
         """The rule in the schema."""

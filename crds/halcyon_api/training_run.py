@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
-from pydantic.alias_generators import to_snake
 
 from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, Rule, RuledModel, RunName, Seconds, cel, optional
 from halcyon_api.edits.steps import steps_rule
@@ -36,7 +35,7 @@ from halcyon_api.spec.origin import AfterSpec, OriginSpec
 from halcyon_api.spec.place import PlaceSpec
 from halcyon_api.spec.recovery import RecoverySpec
 from halcyon_api.spec.rules import AdamWSpec
-from halcyon_api.spec.scheduling import QueueSpec, SchedulingSpec
+from halcyon_api.spec.scheduling import SchedulingSpec
 from halcyon_api.spec.telemetry import TelemetrySpec
 from halcyon_api.spec.tokenizer import ByteTokenizerSpec, TokenizerSpec
 from halcyon_api.spec.trainer import NARROW_MOMENTS_BETA, TrainerSpec
@@ -94,7 +93,6 @@ def _narrow_rules() -> Iterator[Rule]:
 def _narrow_rule(kinds: list[NarrowType], having: tuple[str, ...]) -> Rule:
     return Rule(
         f"!(self.trainer.precision.?products.orValue('') in {kinds}) || self.accelerator.type in {list(having)}",
-        lambda self: self.trainer.precision.products not in kinds or self.accelerator.type in having,
         f"trainer.precision.products: {' and '.join(kinds)} {'needs' if len(kinds) == 1 else 'need'} an accelerator "
         f"that is faster in it ({', '.join(having)}); leave products out, or change accelerator.type",
         ".trainer.precision.products",
@@ -113,19 +111,8 @@ def _narrow_field_rule(field: str, kinds: tuple[NarrowType, ...], reason: str, *
     path = f"self.trainer.precision.?narrowProducts.?{field}"
     allowed = f"{path}.orValue(false) != {wrong}" if wrong else f"!{path}.hasValue()"
 
-    def check(self: TrainingRunSpec) -> bool:
-        precision = self.trainer.precision
-        value = getattr(precision.narrow_products, to_snake(field), None)
-        return (
-            value is None
-            or precision.products is None
-            or precision.products in kinds
-            or bool(wrong and value is not True)
-        )
-
     return Rule(
         f"{allowed} || self.trainer.precision.?products.orValue('{kinds[0]}') in {list(kinds)}",
-        check,
         f"trainer.precision.narrowProducts.{field}{f': {wrong}' if wrong else ''} is for {', '.join(kinds)} only: "
         f"{reason}; leave it out",
         f".trainer.precision.narrowProducts.{field}",
@@ -137,11 +124,6 @@ def _store_rule(field: str) -> Rule:
     return Rule(
         f"!has(self.checkpoint.{field}) || !has(self.checkpoint.root) || [self.checkpoint.root, "
         "self.?from.?root.orValue('')].exists(root, root.matches('^(s3|az)://'))",
-        lambda self: (
-            getattr(self.checkpoint, to_snake(field)) is None
-            or self.checkpoint.root.startswith(("s3://", "az://"))
-            or (self.origin is not None and (self.origin.root or "").startswith(("s3://", "az://")))
-        ),
         f"checkpoint.{field} belongs to an s3:// or az:// root; leave it out or change checkpoint.root",
         f".checkpoint.{field}",
     )
@@ -246,22 +228,17 @@ class TrainingRunSpec(RuledModel):
     rules: ClassVar = (
         Rule(
             "!self.?budget.?money.hasValue() || has(self.accelerator.pricePerChipHour)",
-            lambda self: (
-                self.budget is None or self.budget.money is None or self.accelerator.price_per_chip_hour is not None
-            ),
             "budget.money needs accelerator.pricePerChipHour; set the price, or use budget.chipHours",
             ".budget.money",
         ),
         Rule(
             "!has(self.from) || self.task != 'data'",
-            lambda self: self.origin is None or self.task != "data",
             "from begins a training with a checkpoint, or names the one that is evaluated; leave it out with task: "
             "data",
             ".from",
         ),
         Rule(
             "self.task != 'evaluate' || self.?from.?run.hasValue()",
-            lambda self: (self.origin is not None and self.origin.run is not None) or self.task != "evaluate",
             "task: evaluate needs from.run, the run whose checkpoint is evaluated; import a Hugging Face model first "
             "(`halcyon import hf`)",
             ".from",
@@ -269,44 +246,34 @@ class TrainingRunSpec(RuledModel):
         Rule(
             "self.task == 'replay' ? self.?from.?run.hasValue() && self.?from.?step.hasValue() && "
             "!has(self.from.weightsOnly) : !self.?from.?toStep.hasValue()",
-            lambda self: (
+            "task: replay needs from.run and from.step, the checkpoint to begin with, and its whole state; from.toStep "
+            "is for this task only",
+            ".from",
+            check=lambda self: (
                 (self.origin is not None and None not in (self.origin.run, self.origin.step))
                 and self.origin.weights_only is None
                 if self.task == "replay"
                 else self.origin is None or self.origin.to_step is None
             ),
-            "task: replay needs from.run and from.step, the checkpoint to begin with, and its whole state; from.toStep "
-            "is for this task only",
-            ".from",
         ),
         Rule(
             "self.task != 'train' || self.?from.?weightsOnly.hasValue() || self.?from.?step.orValue(0) < "
             "self.trainer.steps",
-            lambda self: (
-                self.origin is None
-                or self.task != "train"
-                or self.origin.weights_only is not None
-                or (self.origin.step or 0) < self.trainer.steps
-            ),
             "from.step must be less than trainer.steps, which counts the steps of the run that this one begins from "
             "too",
             ".from.step",
         ),
         Rule(
             "!has(self.checkpoint.root) || self.?from.?root.orValue('') != self.checkpoint.root",
-            lambda self: (
-                self.origin is None or normal_root(self.origin.root or "") != normal_root(self.checkpoint.root)
-            ),
             "from.root is the other run's; give this run a checkpoint.root of its own",
             ".from.root",
+            check=lambda self: (
+                self.origin is None or normal_root(self.origin.root or "") != normal_root(self.checkpoint.root)
+            ),
         ),
         Rule(
             "self.model.family in ['custom', 'huggingFace'] || "
             f"has(self.objective.maskedToken) == (self.model.family in {_ENCODERS})",
-            lambda self: (
-                self.model.family in ("custom", "huggingFace")
-                or (self.objective.masked_token is not None) == (self.model.family in _ENCODERS)
-            ),
             f"encoders ({', '.join(_ENCODERS)}), and only they, have objective.maskedToken; change objective or "
             "model.family",
             ".objective",
@@ -315,34 +282,26 @@ class TrainingRunSpec(RuledModel):
         _store_rule("credentialsSecret"),
         Rule(
             "!has(self.export) || self.task == 'train'",
-            lambda self: self.export is None or self.task == "train",
             "export writes the models of a training; leave it out with another task",
             ".export",
         ),
         Rule(
             "!has(self.export) || self.model.family != 'custom'",
-            lambda self: self.export is None or self.model.family != "custom",
             "export writes the files of Hugging Face, which the family custom does not have; leave export out",
             ".export",
         ),
         Rule(
             "!has(self.checkpoint.root) || self.?export.?root.orValue('') != self.checkpoint.root",
-            lambda self: (
-                self.export is None or normal_root(self.export.root or "") != normal_root(self.checkpoint.root)
-            ),
             "export.root is checkpoint.root; give the exports a folder of their own, or leave export.root out",
             ".export.root",
+            check=lambda self: (
+                self.export is None or normal_root(self.export.root or "") != normal_root(self.checkpoint.root)
+            ),
         ),
         Rule(
             "self.trainer.precision.moments != 'bfloat16' || has(self.trainer.precision.momentsRounding) || "
             f"!has(self.optimizer.adamw) || (self.optimizer.adamw.beta1 <= {NARROW_MOMENTS_BETA} && "
             f"self.optimizer.adamw.beta2 <= {NARROW_MOMENTS_BETA})",
-            lambda self: (
-                self.trainer.precision.moments != "bfloat16"
-                or self.trainer.precision.moments_rounding is not None
-                or self.optimizer.adamw is None
-                or max(self.optimizer.adamw.beta1, self.optimizer.adamw.beta2) <= NARROW_MOMENTS_BETA
-            ),
             "trainer.precision.moments: bfloat16 needs optimizer.adamw.beta1 and beta2 of at most "
             f"{NARROW_MOMENTS_BETA}, because moments that decay more slowly stop changing in that type; set "
             "momentsRounding to stochastic, use float32, or lower the betas",
@@ -350,16 +309,12 @@ class TrainingRunSpec(RuledModel):
         ),
         Rule(
             "!has(self.trainer.precision.momentsRounding) || self.trainer.precision.moments == 'bfloat16'",
-            lambda self: (
-                self.trainer.precision.moments_rounding is None or self.trainer.precision.moments == "bfloat16"
-            ),
             "trainer.precision.momentsRounding needs trainer.precision.moments: bfloat16, because float32 needs no "
             "rounding and float8 is always rounded stochastically; leave momentsRounding out",
             ".trainer.precision.momentsRounding",
         ),
         Rule(
             "!has(self.trainer.precision.rounding) || self.trainer.precision.parameters == 'bfloat16'",
-            lambda self: self.trainer.precision.rounding is None or self.trainer.precision.parameters == "bfloat16",
             "trainer.precision.rounding needs trainer.precision.parameters: bfloat16, because float32 parameters keep "
             "small updates; leave rounding out",
             ".trainer.precision.rounding",
@@ -367,7 +322,6 @@ class TrainingRunSpec(RuledModel):
         *_narrow_rules(),
         Rule(
             "!has(self.trainer.precision.narrowProducts) || has(self.trainer.precision.products)",
-            lambda self: self.trainer.precision.narrow_products is None or self.trainer.precision.products is not None,
             "trainer.precision.narrowProducts needs trainer.precision.products, the type that it is for; set "
             "products, or leave narrowProducts out",
             ".trainer.precision.narrowProducts",
@@ -385,36 +339,28 @@ class TrainingRunSpec(RuledModel):
         Rule(
             "!has(self.recovery.elastic) || (self.recovery.elastic.minSlices <= self.accelerator.slices && "
             "self.accelerator.slices <= self.recovery.elastic.?maxSlices.orValue(self.accelerator.slices))",
-            lambda self: (
-                (elastic := self.recovery.elastic) is None
-                or elastic.min_slices <= self.accelerator.slices <= (elastic.max_slices or self.accelerator.slices)
-            ),
             "accelerator.slices must lie between recovery.elastic.minSlices and recovery.elastic.maxSlices",
             ".recovery.elastic",
         ),
         Rule(
             "!has(self.recovery.elastic) || !has(self.mesh) || self.mesh.dcn.replica == -1",
-            lambda self: self.recovery.elastic is None or self.mesh is None or self.mesh.dcn.replica == REST,
             "leave mesh.dcn.replica out with recovery.elastic, because the number of slices changes",
             ".mesh.dcn.replica",
         ),
         Rule(
             "!has(self.recovery.elastic) || !has(self.scheduling.queue)",
-            lambda self: self.recovery.elastic is None or self.scheduling.queue is None,
             "recovery.elastic cannot be used with scheduling.queue, which admits all slices at once or none; leave one "
             "of the two out",
             ".scheduling.queue",
         ),
         Rule(
             "!has(self.place) || !has(self.recovery.elastic)",
-            lambda self: self.place is None or self.recovery.elastic is None,
             "place cannot be used with recovery.elastic, because each row has its slices; leave one of the two out, or "
             "give a row with fewer slices",
             ".place",
         ),
         Rule(
             "!self.?place.?by.hasValue() || !has(self.scheduling.queue)",
-            lambda self: self.place is None or self.place.by is None or self.scheduling.queue is None,
             "place.by cannot be used with scheduling.queue, because a search for room is outside its quota; leave by "
             "out, and the run still tries its rows in turn",
             ".place.by",
@@ -423,10 +369,6 @@ class TrainingRunSpec(RuledModel):
             "!has(self.managedBy) || (!has(self.place) && has(self.scheduling.queue) && "
             "!has(self.scheduling.queue.priorityClass) && !has(self.scheduling.queue.topology) && "
             "!has(self.scheduling.queue.maxRunDurationSeconds))",
-            lambda self: (
-                self.managed_by is None
-                or ((queue := self.scheduling.queue) and not self.place and queue == QueueSpec(name=queue.name))
-            ),
             "managedBy needs scheduling.queue with its name alone, and no place, because Kueue finds a cluster for one "
             "row of hardware by its quota; set the name, and leave the others out",
             ".managedBy",
@@ -500,13 +442,11 @@ class TrainingRun(RuledModel):
     rules: ClassVar = (
         Rule(
             "self.spec.?from.?run.orValue('') != self.metadata.name",
-            lambda self: self.spec.origin is None or self.spec.origin.run != self.metadata.name,
             "spec.from.run is the run itself; name another one",
             ".spec.from.run",
         ),
         Rule(
             "self.spec.?after.run.orValue('') != self.metadata.name",
-            lambda self: self.spec.after is None or self.spec.after.run != self.metadata.name,
             "spec.after.run is the run itself; name another one, or leave after out",
             ".spec.after.run",
         ),

@@ -29,9 +29,6 @@ def _belongs(field: str) -> Rule:
     """The rule for a setting of a store that may have another endpoint."""
     return Rule(
         f"!has(self.{field}) || !has(self.rootPrefix) || self.rootPrefix.matches('^(s3|az)://')",
-        lambda self: (
-            field not in self.document() or self.root_prefix is None or self.root_prefix.startswith(("s3://", "az://"))
-        ),
         f"{field} belongs to an s3:// or az:// rootPrefix; leave it out or change rootPrefix",
         f".{field}",
     )
@@ -54,7 +51,6 @@ class CheckpointPrefix(RuledModel):
     rules: ClassVar = (
         Rule(
             "!has(self.rootPrefix) || !self.rootPrefix.split('/').exists(part, part == '..' || part == '.')",
-            lambda self: self.root_prefix is None or not {".", ".."} & set(self.root_prefix.split("/")),
             "rootPrefix must not contain `.` or `..` as a part of its path; write the address without them",
             ".rootPrefix",
         ),

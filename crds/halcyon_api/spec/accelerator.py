@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
@@ -105,10 +105,10 @@ def _topology_rules() -> Iterator[Rule]:
 def _topology_rule(types: list[str], exists: str, sentence: str) -> Rule:
     return Rule(
         f"!(self.type in {types}) || {exists}",
-        lambda self: self.type not in types or self.row.shape(self.topology) is not None,
         f"topology of {', '.join(types)} {sentence}",
         ".topology",
         shows("topology"),
+        check=lambda self: self.type not in types or self.row.shape(self.topology) is not None,
     )
 
 
@@ -125,7 +125,6 @@ def _part_bought_rule(row: Accelerator) -> Rule:
     return Rule(
         f"self.type != '{row.name}' || {_WHOLE_HOSTS.format(row.largest_host)} || "
         f"self.provisioning in {list(row.part_hosts_provisioning)}",
-        lambda self: self.type != row.name or _whole_hosts(self) or self.provisioning in row.part_hosts_provisioning,
         f"hosts of {row.name} with fewer than {row.largest_host} devices are sold as {kinds} only; set provisioning, "
         "or use whole hosts",
         ".provisioning",
@@ -135,7 +134,6 @@ def _part_bought_rule(row: Accelerator) -> Rule:
 def _part_fabric_rule(row: Accelerator) -> Rule:
     return Rule(
         f"self.network == 'standard' || self.type != '{row.name}' || {_WHOLE_HOSTS.format(row.largest_host)}",
-        lambda self: self.network == "standard" or self.type != row.name or _whole_hosts(self),
         f"network gpuDirect of {row.name} exists for hosts with {row.largest_host} devices only; leave it out, or use "
         "whole hosts",
         ".network",
@@ -143,15 +141,6 @@ def _part_fabric_rule(row: Accelerator) -> Rule:
 
 
 _WHOLE_HOSTS = f"int({_SIDES}[1]) == {{0}}"
-
-
-def _whole_hosts(accelerator: Any) -> bool:
-    """Whether a host has all devices that a host of this type can have.
-
-    True for an invalid topology, which another rule reports.
-    """
-    shape = accelerator.row.shape(accelerator.topology)
-    return shape is None or shape.devices_per_host == accelerator.row.largest_host
 
 
 _SLICES_OF_ONE_HOST = {
@@ -182,7 +171,6 @@ def _bought_rules() -> Iterator[Rule]:
 def _bought_rule(kinds: list[str], names: tuple[str, ...]) -> Rule:
     return Rule(
         f"!(self.provisioning in {kinds}) || self.type in {list(names)}",
-        lambda self: self.provisioning not in kinds or self.type in names,
         f"provisioning {' and '.join(kinds)} {'exists' if len(kinds) == 1 else 'exist'} for {', '.join(names)} only; "
         "leave it out for the others (nodes of type cpu or nvidia are chosen by scheduling.nodeSelector)",
         ".provisioning",
@@ -237,7 +225,6 @@ class AcceleratorSpec(Hardware):
         *_topology_rules(),
         Rule(
             "(self.provisioning == 'reservation') == has(self.reservation)",
-            lambda self: (self.provisioning == "reservation") == (self.reservation is not None),
             "set reservation together with provisioning: reservation, and only then",
             ".reservation",
         ),
@@ -246,41 +233,32 @@ class AcceleratorSpec(Hardware):
         *(_part_fabric_rule(row) for row in _PART_FABRICS),
         Rule(
             "!has(self.reservationProject) || has(self.reservation)",
-            lambda self: self.reservation_project is None or self.reservation is not None,
             "reservationProject needs a reservation; set reservation too, or leave it out",
             ".reservationProject",
         ),
         Rule(
             f"self.provisioning != 'flexStart' || !(self.type in {list(_SLICES_OF_ONE_HOST)}) || "
             f"self.type + ' ' + self.topology in {_FLEX_START_SLICES}",
-            lambda self: (
-                self.provisioning != "flexStart"
-                or self.topology in _SLICES_OF_ONE_HOST.get(self.type, (self.topology,))
-            ),
             _FLEX_START,
             ".topology",
         ),
         Rule(
             f"self.network == 'standard' || self.type in {list(_FABRICS)}",
-            lambda self: self.network == "standard" or self.type in _FABRICS,
             f"network gpuDirect exists for {', '.join(_FABRICS)} only; leave it out for the others",
             ".network",
         ),
         Rule(
             f"!has(self.computeDomain) || self.type in {list(_COMPUTE_DOMAINS)}",
-            lambda self: self.compute_domain is None or self.type in _COMPUTE_DOMAINS,
             f"computeDomain exists for {', '.join(_COMPUTE_DOMAINS)} only; leave it out for the others",
             ".computeDomain",
         ),
         Rule(
             f"!has(self.fabric) || !(self.type in {_NOT_GPUS})",
-            lambda self: self.fabric is None or self.type not in _NOT_GPUS,
             "fabric exists for GPUs only; leave it out for TPUs and cpu",
             ".fabric",
         ),
         Rule(
             "!has(self.fabric) || self.network == 'standard' && self.provisioning == 'onDemand'",
-            lambda self: self.fabric is None or (self.network == "standard" and self.provisioning == "onDemand"),
             "fabric is for clusters other than GKE; network: gpuDirect and provisioning exist on GKE only, so leave "
             "out either fabric or them",
             ".fabric",

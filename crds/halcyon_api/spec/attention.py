@@ -45,34 +45,31 @@ _TPUS, _GPUS = _types("tpu"), _types("cuda")
 ATTENTION_RULES = (
     Rule(
         f"{_NAME} != 'splash' || self.accelerator.type in {_TPUS}",
-        lambda self: self.trainer.attention != "splash" or self.accelerator.type in _TPUS,
         "trainer.attention: splash is a kernel for TPUs, which accelerator.type is not; use auto",
         ".trainer.attention",
     ),
     Rule(
         f"{_NAME} != 'tokamax' || self.accelerator.type in {_GPUS}",
-        lambda self: self.trainer.attention != "tokamax" or self.accelerator.type in _GPUS,
         "trainer.attention: tokamax has kernels for NVIDIA GPUs, which accelerator.type is not; use auto",
         ".trainer.attention",
     ),
     Rule(
         f"!({_NAME} in {list(NARROW_KERNELS)}) || self.trainer.precision.compute == 'bfloat16'",
-        lambda self: self.trainer.attention not in NARROW_KERNELS or self.trainer.precision.compute == "bfloat16",
         "trainer.attention: splash and tokamax compute in bfloat16; set trainer.precision.compute to bfloat16, or use "
         "auto",
         ".trainer.attention",
     ),
     Rule(
         f"{_NAME} != 'ring' || {_CONTEXT} != 1",
-        lambda self: self.trainer.attention != "ring" or _context(self) != 1,
         "trainer.attention: ring needs a mesh that splits positions; set mesh.ici.context to 2 or more, or use auto",
         ".trainer.attention",
+        check=lambda self: self.trainer.attention != "ring" or _context(self) != 1,
     ),
     Rule(
         f"{_NAME} in ['auto', 'ring'] || {_CONTEXT} in [-1, 1]",
-        lambda self: self.trainer.attention in ("auto", "ring") or _context(self) in (-1, 1),
         "trainer.attention: only ring serves a mesh with mesh.ici.context above 1; use ring or auto",
         ".trainer.attention",
+        check=lambda self: self.trainer.attention in ("auto", "ring") or _context(self) in (-1, 1),
     ),
 )
 """Rules over the whole ``spec``."""

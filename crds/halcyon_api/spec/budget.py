@@ -18,9 +18,9 @@ def time_rule(field: str) -> Rule:
     """The rule that a field is a time, if it is set."""
     return Rule(
         f"!has(self.{field}) || self.{field}.matches('^{_TIME}$')",
-        lambda self: getattr(self, field) is None or _is_time(getattr(self, field)),
         f"{field} must be a time of 2020 to 2199 with its zone, such as 2026-12-31T00:00:00Z",
         f".{field}",
+        check=lambda self: getattr(self, field) is None or _is_time(getattr(self, field)),
     )
 
 
@@ -47,7 +47,6 @@ class BudgetSpec(RuledModel):
     rules: ClassVar = (
         Rule(
             "has(self.chipHours) || has(self.money) || has(self.until)",
-            lambda self: any(value is not None for value in (self.chip_hours, self.money, self.until)),
             "set chipHours, money or until, or leave budget out",
         ),
         time_rule("until"),

@@ -125,14 +125,13 @@ class CheckpointSpec(RuledModel):
     rules: ClassVar = (
         Rule(
             "!has(self.root) || !self.root.split('/').exists(part, part == '..' || part == '.')",
-            lambda self: parsed_root(self.root) is not None,
             _ROOT_MESSAGE,
             ".root",
             lambda self: instead(self.root),
+            check=lambda self: parsed_root(self.root) is not None,
         ),
         Rule(
             "!has(self.volumeClaim) || !has(self.root) || self.root.startsWith('file://')",
-            lambda self: self.volume_claim is None or self.root.startswith("file://"),
             "volumeClaim belongs to a file:// root; leave it out or change root",
             ".volumeClaim",
         ),

@@ -151,21 +151,18 @@ class DataSpec(RuledModel):
     rules: ClassVar = (
         Rule(
             "self.sources.all(source, has(source.weight)) || !self.sources.exists(source, has(source.weight))",
-            lambda self: len({source.weight is None for source in self.sources}) == 1,
             "give every source a weight, or none",
             ".sources",
         ),
         Rule(
             "!self.sources.exists(source, has(source.weight)) || self.sources.exists(source, has(source.weight) && "
             "source.weight > 0.0)",
-            lambda self: any(source.weight is None or source.weight > 0 for source in self.sources),
             "at least one source needs a weight above 0",
             ".sources",
         ),
         Rule(
             "self.mixture.schedule.all(entry, entry.weights.all(share, self.sources.exists(source, source.name == "
             "share.source)))",
-            lambda self: not _unknown_sources(self),
             "mixture.schedule names a source that is not in sources",
             ".mixture.schedule",
             lambda self: f" ({', '.join(_unknown_sources(self))})",

@@ -82,17 +82,11 @@ class EvaluationSpec(RuledModel):
     rules: ClassVar = (
         Rule(
             "!has(self.best) || self.everySteps > 0",
-            lambda self: self.best is None or self.every_steps > 0,
             "best needs evaluations; set everySteps",
             ".best",
         ),
         Rule(
             "!has(self.best) || has(self.bySource) || (!has(self.best.of) && self.best.average == 'micro')",
-            lambda self: (
-                self.best is None
-                or self.by_source is not None
-                or (self.best.of is None and self.best.average == "micro")
-            ),
             "best.of and a macro average need bySource; set bySource: {}",
             ".best",
         ),

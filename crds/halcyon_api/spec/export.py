@@ -23,10 +23,10 @@ class ExportSpec(RuledModel):
     rules: ClassVar = (
         Rule(
             "!has(self.root) || !self.root.split('/').exists(part, part == '..' || part == '.')",
-            lambda self: self.root is None or parsed_root(self.root) is not None,
             "export.root must be an address like checkpoint.root, without `..`",
             ".root",
             lambda self: instead(self.root),
+            check=lambda self: self.root is None or parsed_root(self.root) is not None,
         ),
     )
 

@@ -151,8 +151,8 @@ class IciAxes(RuledModel):
     rules: ClassVar = (
         Rule(
             f"[{_SIZES}].all(size, size != 0) && [{_SIZES}].filter(size, size == {REST}).size() <= 1",
-            lambda self: 0 not in _sizes(self, "ici") and _sizes(self, "ici").count(REST) <= 1,
             "mesh.ici axes are positive, and at most one of them is -1",
+            check=lambda self: 0 not in _sizes(self, "ici") and _sizes(self, "ici").count(REST) <= 1,
         ),
     )
 
@@ -165,7 +165,6 @@ class DcnAxes(RuledModel):
     rules: ClassVar = (
         Rule(
             f"[{', '.join(f'self.{row.name}' for row in on('dcn'))}].all(size, size != 0)",
-            lambda self: 0 not in _sizes(self, "dcn"),
             "mesh.dcn axes are positive or -1",
         ),
     )

@@ -50,7 +50,6 @@ class ModelFileSpec(ModelSection):
     rules: ClassVar = (
         Rule(
             "false",
-            lambda self: False,
             "the family huggingFace names a file, which only a command reads; print the document with its model by "
             "`halcyon resolve RUN.YAML`, and apply that",
             ".family",

@@ -57,12 +57,10 @@ class GroupSpec(RuledModel):
     rules = (
         Rule(
             "has(self.match) || has(self.roles)",
-            lambda self: self.match is not None or self.roles is not None,
             "a group needs match or roles; give a pattern such as '*.attention.*', or roles such as [embedding]",
         ),
         Rule(
             f"!has(self.frozen) || !self.frozen || !({' || '.join(f'has(self.{name})' for name in _OF_UPDATES)})",
-            lambda self: not self.frozen or not any(name in _OF_UPDATES for name in self.document()),
             "a frozen group is not updated; leave out its other settings, or frozen",
         ),
     )
@@ -175,7 +173,6 @@ class OptimizerSpec(OneOf, RuledModel):
     rules: ClassVar = (
         Rule(
             f"!has(self.matrices) || has(self.groups) || {' || '.join(f'has(self.{name})' for name in FOR_MATRICES)}",
-            lambda spec: spec.matrices is None or spec.groups is not None or spec.kind in FOR_MATRICES,
             "matrices is for rules for hidden matrices, such as muon; delete it",
             field_path=".matrices",
         ),

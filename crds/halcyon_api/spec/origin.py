@@ -70,25 +70,21 @@ class OriginSpec(RuledModel):
     rules: ClassVar = (
         Rule(
             exactly_one(("run", "huggingFace")),
-            lambda self: (self.run is None) != (self.hugging_face is None),
             "set exactly one of run and huggingFace",
             ".run",
         ),
         Rule(
             "!has(self.huggingFace) || (!has(self.step) && !has(self.root))",
-            lambda self: self.hugging_face is None or (self.step is None and self.root is None),
             "step and root belong to run; leave them out with huggingFace, which has its own path",
             ".huggingFace",
         ),
         Rule(
             "!has(self.toStep) || self.?step.orValue(0) < self.toStep",
-            lambda self: self.to_step is None or (self.step or 0) < self.to_step,
             "toStep must be more than step",
             ".toStep",
         ),
         Rule(
             "!has(self.dataPosition) || (has(self.step) && !self.?weightsOnly.orValue(false))",
-            lambda self: self.data_position is None or (self.step is not None and not self.takes_weights),
             "dataPosition needs step, and a run with weightsOnly begins at the start of its data",
             ".dataPosition",
         ),

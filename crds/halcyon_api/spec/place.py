@@ -67,7 +67,6 @@ class PlaceSpec(RuledModel):
     rules: ClassVar = (
         Rule(
             "!has(self.deadline) || self.?by.orValue('') == 'price'",
-            lambda self: self.deadline is None or self.by == "price",
             "deadline needs by: price, because by: time always looks for the fastest row; set by, or leave deadline "
             "out",
             ".deadline",

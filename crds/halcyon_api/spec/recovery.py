@@ -76,7 +76,6 @@ class ElasticSpec(RuledModel):
     rules: ClassVar = (
         Rule(
             "!has(self.maxSlices) || self.minSlices <= self.maxSlices",
-            lambda self: self.max_slices is None or self.min_slices <= self.max_slices,
             "minSlices must not be greater than maxSlices",
             ".minSlices",
             shows("minSlices", "maxSlices"),

@@ -99,8 +99,10 @@ class PhasesScheduleSpec(RuledModel):
     rules: ClassVar = (
         Rule(
             "[has(self.cycles), has(self.cycleLengths), has(self.cycleEnds)].filter(x, x).size() <= 1",
-            lambda self: sum(given is not None for given in (self.cycles, self.cycle_lengths, self.cycle_ends)) <= 1,
             "give at most one of cycles, cycleLengths and cycleEnds",
+            check=lambda self: (
+                sum(given is not None for given in (self.cycles, self.cycle_lengths, self.cycle_ends)) <= 1
+            ),
         ),
     )
 

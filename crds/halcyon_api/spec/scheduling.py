@@ -43,13 +43,11 @@ class QueueTopologySpec(RuledModel):
     rules: ClassVar = (
         Rule(
             "!has(self.required) || !has(self.preferred)",
-            lambda self: self.required is None or self.preferred is None,
             "set either required or preferred for the whole run, not both",
             ".preferred",
         ),
         Rule(
             "has(self.required) || has(self.preferred) || has(self.slice)",
-            lambda self: any(level is not None for level in (self.required, self.preferred, self.slice)),
             "set required, preferred or slice to the node label that is a level of Kueue's Topology",
         ),
     )

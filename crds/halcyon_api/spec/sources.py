@@ -277,7 +277,6 @@ class RowsSpec(RuledModel):
     rules: ClassVar = (
         Rule(
             "!has(self.end) || self.start < self.end",
-            lambda self: self.end is None or self.start < self.end,
             "rows.start must be below rows.end",
             ".start",
             shows("start", "end"),

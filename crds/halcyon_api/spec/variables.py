@@ -82,21 +82,18 @@ class VariableSpec(RuledModel):
     rules: ClassVar = (
         Rule(
             "has(self.value) != has(self.valueFrom)",
-            lambda self: (self.value is None) != (self.value_from is None),
             "give value or valueFrom, and not both",
             details=shows("name"),
         ),
         Rule(
             f"!(self.name in {list(RESERVED)!r}) && !{list(RESERVED_BEGINNINGS)!r}.exists(begin, "
             "self.name.startsWith(begin))",
-            lambda self: not is_reserved(self.name),
             "this name is reserved for Halcyon or the operator's owner; leave it out",
             ".name",
             shows("name"),
         ),
         Rule(
             f"!has(self.value) || !{list(SECRET_ENDINGS)!r}.exists(end, self.name.endsWith(end))",
-            lambda self: self.value is None or not self.name.endswith(SECRET_ENDINGS),
             "a name that ends in _TOKEN, _KEY, _SECRET or _PASSWORD takes its value from a Secret; use "
             "valueFrom.secretKeyRef",
             ".value",

@@ -23,7 +23,6 @@ class BackpackSpec(Gpt2Section):
         *Gpt2Section.rules,
         Rule(
             "self.hiddenSize % self.numSenses == 0",
-            lambda self: self.hidden_size % self.num_senses == 0,
             "hiddenSize must be a multiple of numSenses",
             ".numSenses",
             shows("hiddenSize", "numSenses"),

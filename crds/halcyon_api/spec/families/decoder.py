@@ -54,21 +54,18 @@ class DecoderSection(ModelSection):
     rules: ClassVar = (
         Rule(
             "has(self.headDim) || self.hiddenSize % self.numAttentionHeads == 0",
-            lambda self: self.head_dim is not None or self.hidden_size % self.num_attention_heads == 0,
             "hiddenSize must be a multiple of numAttentionHeads, or headDim set",
             ".hiddenSize",
             shows("hiddenSize", "numAttentionHeads"),
         ),
         Rule(
             "!has(self.numKeyValueHeads) || self.numAttentionHeads % self.numKeyValueHeads == 0",
-            lambda self: self.num_attention_heads % self.key_value_heads == 0,
             "numKeyValueHeads must divide numAttentionHeads",
             ".numKeyValueHeads",
             shows("numKeyValueHeads", "numAttentionHeads"),
         ),
         Rule(
             f"{_HEAD_SIZE} % 2 == 0",
-            lambda self: self.head_size % 2 == 0,
             "a head must have an even number of features, for rotary positions; change headDim or numAttentionHeads",
             ".hiddenSize",
         ),
@@ -181,7 +178,6 @@ LAYER_TYPES_DESCRIPTION = (
 
 ONE_TYPE_A_LAYER = Rule(
     "!has(self.layerTypes) || self.layerTypes.size() == self.numHiddenLayers",
-    lambda self: self.layer_types is None or len(self.layer_types) == self.num_hidden_layers,
     "layerTypes must have one entry for each of the numHiddenLayers layers",
     ".layerTypes",
 )
@@ -191,7 +187,6 @@ PARTIAL_DESCRIPTION = "The part of each head's features that is rotated."
 
 EVEN_ROTATION = Rule(
     f"int(double({_HEAD_SIZE}) * self.partialRotaryFactor) % 2 == 0",
-    lambda self: int(self.head_size * self.partial_rotary_factor) % 2 == 0,
     "the rotated features of a head, headDim * partialRotaryFactor, must be even: pairs are rotated",
     ".partialRotaryFactor",
 )

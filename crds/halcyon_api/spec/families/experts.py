@@ -88,7 +88,6 @@ def per_token_rule(experts: str, expert_count: str) -> Rule:
     """
     return Rule(
         f"self.numExpertsPerTok <= self.{experts}",
-        lambda self: self.num_experts_per_tok <= getattr(self, expert_count),
         f"numExpertsPerTok must be at most {experts}",
         ".numExpertsPerTok",
         shows("numExpertsPerTok", experts),

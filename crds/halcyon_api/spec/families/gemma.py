@@ -27,7 +27,6 @@ class GemmaSpec(BiasedSection):
         *BiasedSection.rules,
         Rule(
             "self.hiddenAct != 'gelu'",
-            lambda self: self.hidden_act != "gelu",
             "gemma has no exact gelu, because readers of its files take gelu for gelu_pytorch_tanh; set "
             "gelu_pytorch_tanh",
             ".hiddenAct",

@@ -10,7 +10,6 @@ from halcyon_api.spec.model_shape import ModelShape, Split
 
 WHOLE_HEADS = Rule(
     "self.hiddenSize % self.numAttentionHeads == 0",
-    lambda self: self.hidden_size % self.num_attention_heads == 0,
     "hiddenSize must be a multiple of numAttentionHeads",
     ".hiddenSize",
     shows("hiddenSize", "numAttentionHeads"),

@@ -41,7 +41,6 @@ class QwenSection(DecoderSection):
         ONE_TYPE_A_LAYER,
         Rule(
             "self.useSlidingWindow || !has(self.layerTypes) || !('sliding_attention' in self.layerTypes)",
-            lambda self: self.use_sliding_window or "sliding_attention" not in (self.layer_types or ()),
             "layerTypes has sliding_attention, so useSlidingWindow must be true",
             ".useSlidingWindow",
         ),

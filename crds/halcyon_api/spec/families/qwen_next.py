@@ -65,14 +65,12 @@ class Qwen3NextSpec(QwenExpertsSection):
         ONE_TYPE_A_LAYER,
         Rule(
             "self.linearNumValueHeads % self.linearNumKeyHeads == 0",
-            lambda self: self.linear_num_value_heads % self.linear_num_key_heads == 0,
             "linearNumKeyHeads must divide linearNumValueHeads",
             ".linearNumKeyHeads",
             shows("linearNumKeyHeads", "linearNumValueHeads"),
         ),
         Rule(
             "self.numExperts == 0 || self.numExpertsPerTok <= self.numExperts",
-            lambda self: self.num_experts == 0 or self.num_experts_per_tok <= self.num_experts,
             "numExpertsPerTok must be at most numExperts",
             ".numExpertsPerTok",
             shows("numExpertsPerTok", "numExperts"),

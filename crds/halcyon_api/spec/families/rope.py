@@ -39,19 +39,16 @@ class RopeScaling(RuledModel):
     rules: ClassVar = (
         Rule(
             "self.ropeType == 'default' || has(self.factor)",
-            lambda self: self.rope_type == "default" or self.factor is not None,
             "ropeScaling needs a factor; give one, or take ropeType default",
             ".factor",
         ),
         Rule(
             "!(self.ropeType in ['llama3', 'yarn']) || has(self.originalMaxPositionEmbeddings)",
-            lambda self: self.rope_type not in ("llama3", "yarn") or self.original_max_position_embeddings is not None,
             "ropeScaling of type llama3 or yarn needs originalMaxPositionEmbeddings",
             ".originalMaxPositionEmbeddings",
         ),
         Rule(
             "self.ropeType != 'llama3' || self.?lowFreqFactor.orValue(1.0) < self.?highFreqFactor.orValue(4.0)",
-            lambda self: self.rope_type != "llama3" or (self.low_freq_factor or 1.0) < (self.high_freq_factor or 4.0),
             "lowFreqFactor must be less than highFreqFactor",
             ".lowFreqFactor",
         ),

@@ -42,16 +42,12 @@ class WhisperSpec(ModelSection):
     rules: ClassVar = (
         Rule(
             "self.hiddenSize % self.numAttentionHeads == 0 && self.hiddenSize % 2 == 0 && self.hiddenSize > 2",
-            lambda self: (
-                self.hidden_size % self.num_attention_heads == self.hidden_size % 2 == 0 and self.hidden_size > 2
-            ),
             "hiddenSize must be an even multiple of numAttentionHeads, at least 4",
             ".hiddenSize",
             shows("hiddenSize", "numAttentionHeads"),
         ),
         Rule(
             "!has(self.encoderAttentionHeads) || self.hiddenSize % self.encoderAttentionHeads == 0",
-            lambda self: self.hidden_size % self.encoder_heads == 0,
             "hiddenSize must be a multiple of encoderAttentionHeads",
             ".hiddenSize",
             shows("hiddenSize", "encoderAttentionHeads"),
