@@ -11,12 +11,20 @@ guide. The sizes of machines are those of Google's tables.
 """
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from halcyon_api.hardware.fabrics import LIBRARIES, TCPX, TCPXO, rdma
-from halcyon_api.hardware.kinds import Accelerator, Architecture, Chip, GpuKernel, Tile
+from pydantic import TypeAdapter
+
+from halcyon_api.hardware.kinds import Accelerator, Architecture, Chip, Fabric, GpuKernel, Tile
+from halcyon_api.yaml_text import read_document
 
 RESOURCE = "nvidia.com/gpu"
+LIBRARIES = "/usr/local/nvidia/lib64"
+_FABRICS = TypeAdapter(dict[str, Fabric]).validate_python(
+    read_document(Path(__file__).with_name("fabrics.yaml").read_text(encoding="utf-8"))
+)
+"""The fast networks of Google's machines."""
 _SOURCE = "xpk 1.13.1, table of systems; GKE's guides to GPU machines; NVIDIA's data sheets"
 _AS_OF = "2026-11-20"
 _MB, _GB = 10**6, 10**9
@@ -233,7 +241,7 @@ GPUS = (
         list_price=10.98,
         **_H100,
         network_bandwidth=800 * _GBIT,
-        fabric=TCPX,
+        fabric=_FABRICS["tcpx"],
         device_kinds=("NVIDIA H100 80GB HBM3", "NVIDIA H100 PCIe"),
         tried="the trainer on one card, without a cluster",
     ),
@@ -248,7 +256,7 @@ GPUS = (
         list_price=11.53,
         **_H100,
         network_bandwidth=1600 * _GBIT,
-        fabric=TCPXO,
+        fabric=_FABRICS["tcpxo"],
         device_kinds=("NVIDIA H100 80GB HBM3",),
     ),
     _gpu(
@@ -266,7 +274,7 @@ GPUS = (
         memory_bandwidth=4800 * _GB,
         link_bandwidth=450 * _GB,
         network_bandwidth=3200 * _GBIT,
-        fabric=rdma(8, {"NCCL_TUNER_CONFIG_PATH": "/usr/local/gib/configs/tuner_config_a3u.txtpb"}),
+        fabric=_FABRICS["a3-ultra"],
         tried="the trainer on one card, without a cluster",
     ),
     _gpu(
@@ -283,7 +291,7 @@ GPUS = (
         memory_bandwidth=7_672_320 * _MB,
         link_bandwidth=900 * _GB,
         network_bandwidth=3200 * _GBIT,
-        fabric=rdma(8, {"NCCL_TUNER_CONFIG_PATH": "/usr/local/gib/configs/tuner_config_a4.txtpb"}),
+        fabric=_FABRICS["a4"],
     ),
     _gpu(
         "gb200",
@@ -298,7 +306,7 @@ GPUS = (
         **_RACK,
         network_bandwidth=1600 * _GBIT,
         provisioning=("onDemand", "spot", "reservation"),
-        fabric=rdma(4, {"NCCL_NVLS_ENABLE": "0", "NCCL_PXN_C2C": "1"}, "nccl-plugin-gib-arm64:v1.1.0"),
+        fabric=_FABRICS["a4x"],
     ),
     _gpu(
         "gb300",

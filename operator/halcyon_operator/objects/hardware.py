@@ -21,7 +21,7 @@ from typing import Any
 
 from halcyon_api import names
 from halcyon_api.hardware import PROVISIONING_LABELS
-from halcyon_api.hardware.fabrics import LIBRARIES
+from halcyon_api.hardware.gpu import LIBRARIES
 from halcyon_api.hardware.kinds import Accelerator, Fabric, HostPath, Sidecar
 from halcyon_api.hardware.machines import pod_cpus, pod_memory_gib
 from halcyon_api.memory import offloaded_bytes
