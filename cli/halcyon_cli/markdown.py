@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from markdown_it import MarkdownIt
+from markupsafe import Markup
 
 from halcyon_api.printable import printable
 
@@ -17,6 +18,11 @@ _SPECIAL = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[
 def text(text: object) -> str:
     """Text of a cell or of a title, on one line."""
     return printable(" ".join(str(text).split())).translate(_SPECIAL)
+
+
+def escaped(value: object) -> Markup:
+    """A value that a template of Markdown shows: what is no Markdown yet becomes text on one line."""
+    return value if isinstance(value, Markup) else Markup(text(value))  # noqa: S704 - no sign of markup is left in it
 
 
 def line(text: str) -> str:

@@ -55,7 +55,7 @@ class Card:
 def as_markdown(card: Card) -> str:
     """The text of the Markdown file."""
     parts = (part if isinstance(part, str) else _bars(part) for part in card.parts)
-    return "\n\n".join((f"# {text(card.title)}", *parts)) + "\n"
+    return f"# {text(card.title)}\n\n{''.join(parts)}"
 
 
 def _bars(history: History) -> str:
