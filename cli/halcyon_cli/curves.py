@@ -177,8 +177,8 @@ def _fill(panel: _Panel, histories: Sequence[History]) -> None:
             axes.plot(steps, values, "o", color=colour, markersize=3.5, label=called)
         for group in history.groups[1:]:
             axes.axvline(group.group.resumed_step, color=colour, alpha=0.25, linewidth=0.8, linestyle=":")
-    positive: Callable[[Any], bool] = lambda history: all(value > 0 for value in series(history.steps, name)[1])  # noqa: E731
-    if name == "gradientNorm" and any(history.steps for history in histories) and all(map(positive, histories)):
+    shown = [value for curve in panel.curves for value in curve.values]
+    if name == "gradientNorm" and shown and min(shown) > 0:
         from matplotlib.ticker import LogFormatter
 
         axes.set_yscale("log")

@@ -16,7 +16,7 @@ from halcyon_api.status.goodput import CAUSES, LOOKS, cause_label
 from halcyon_cli.curves import SCRIPT, curves_in_page, inline
 from halcyon_cli.history_report import last_tasks, left_out, report_of, spread
 from halcyon_cli.history_view import evaluation_cells, event_cells, task_cells
-from halcyon_cli.markdown import fenced, html, quoted, table
+from halcyon_cli.markdown import escaped, fenced, html, quoted
 from halcyon_cli.report import draw, span
 
 _EVENTS = 500
@@ -31,47 +31,29 @@ def page(history: History, now: float) -> str:
         now: Seconds since 1970.
     """
     report = report_of(history, now)
-    facts = [
-        ("state", report.phase),
-        ("steps", f"{history.done_steps:,} of {history.planned_steps:,}"),
-        ("root", history.root),
-        *([] if history.origin is None else [("origin", history.origin.message)]),
-        *(("left out", sentence) for sentence in left_out(history)),
-        ("began", local_time(report.started_at)),
-        ("goodput", f"{percent(report.ratio, 1)} of {span(report.wall_seconds)}"),
-        ("starts", f"{len(report.groups)}, {counted(report.lost_steps, 'step')} repeated"),
-        ("between starts", span(history.stopped_seconds)),
-        *(("not read", damage) for damage in history.damages),
-    ]
-    causes = ((cause_label(cause), f"{getattr(report.seconds, cause):.1f}", LOOKS[cause].meaning) for cause in CAUSES)
-    parts = [
-        table(causes, "cause", "#seconds", "meaning"),
-        "## Evaluations",
-        table(map(evaluation_cells, history.evaluations), "#step", "source", "#loss", "#bits per byte"),
-    ]
-    if tasks := last_tasks(history):
-        titles = ("task", "#step", "#accuracy", "#standard error", "#centred", "#bits per byte")
-        parts += ["## Tasks", table(map(task_cells, tasks), *titles)]
-    if texts := spread(history.samples, _TEXTS):
-        parts.append("## What the model writes")
-        if len(texts) < len(history.samples):
-            parts.append(f"{len(texts)} of {len(history.samples)}.")
-        for row in texts:
-            parts += [f"**step {row['step']:,}**", quoted(row["prompt"]), fenced(row["text"])]
-    parts.append("## Events")
-    if (count := len(history.events)) > _EVENTS:
-        parts.append(f"The last {_EVENTS} of {count}; all of them are in the JSON.")
-    parts.append(table(map(event_cells, history.events[-_EVENTS:]), "time", "start", "event"))
-    return whole_page(
-        history.run,
-        (
-            html(table(facts), "## Curves"),
-            curves_in_page([history]),
-            html("## Time"),
-            inline(draw(report)),
-            html(*parts),
-        ),
-    )
+    head, time, rest = rendered(
+        "halcyon_cli",
+        "run.md.jinja",
+        finalize=escaped,
+        history=history,
+        report=report,
+        left_out=left_out(history),
+        causes=CAUSES,
+        looks=LOOKS,
+        evaluations=map(evaluation_cells, history.evaluations),
+        tasks=map(task_cells, last_tasks(history)),
+        texts=spread(history.samples, _TEXTS),
+        events=list(map(event_cells, history.events[-_EVENTS:])),
+        cause_label=cause_label,
+        counted=counted,
+        fenced=fenced,
+        local_time=local_time,
+        percent=percent,
+        quoted=quoted,
+        span=span,
+    ).split("\f")
+    parts = html(head), curves_in_page([history]), html(time), inline(draw(report)), html(rest)
+    return whole_page(history.run, parts)
 
 
 def whole_page(title: str, parts: Iterable[str]) -> str:

@@ -66,6 +66,14 @@ def test_a_name_that_is_no_formula_is_drawn_as_it_is(tmp_path: Path) -> None:
     assert name in unescape(picture.read_text())
 
 
+def test_a_run_without_gradient_norms_that_started_twice_is_drawn(tmp_path: Path) -> None:
+    store = root(tmp_path / "root")
+    Recorder(store.place, group(1, writer="a"), seconds=30.0).flush([row(1), row(2)])
+    Recorder(store.place, group(2, resumed=1, writer="b"), seconds=30.0).flush([row(2)])
+    ended = run("report", tmp_path / "root", "--svg", tmp_path / "picture.svg")
+    assert ended.exit_code == 0, ended.output
+
+
 def test_the_report_of_a_root_counts_repeated_steps_as_lost(folder: Path) -> None:
     for application in (app, kubectl):
         shown = run("report", folder, application=application)
