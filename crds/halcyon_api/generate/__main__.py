@@ -7,8 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from halcyon_api import families_reference, training_run
+from halcyon_api import training_run
+from halcyon_api.families_reference import COMMON, OTHERS, rows
 from halcyon_api.generate import argocd, crd, hardware_reference, json_schema, limits, reference
+from halcyon_api.generate.pages import page
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -21,7 +23,9 @@ def generated_files() -> dict[Path, str]:
         REPOSITORY / "charts" / "halcyon" / "files" / "limits.yaml": limits.render(),
         argocd.CONFIG_MAP: argocd.render(),
         REPOSITORY / "docs" / "reference" / "trainingrun.md": reference.render(),
-        REPOSITORY / "docs" / "reference" / "models.md": families_reference.render(),
+        REPOSITORY / "docs" / "reference" / "models.md": page(
+            "models.md.jinja", rows=rows(), common=COMMON, others=OTHERS
+        ),
         REPOSITORY / "docs" / "hardware.md": hardware_reference.render(),
     }
 

@@ -1,11 +1,9 @@
 """Renders ``docs/hardware.md`` from the hardware table and the template beside this file."""
 
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from halcyon_api.generate.pages import page
 from halcyon_api.hardware import PRICES, PROVISIONING_AS_OF, PROVISIONING_LABELS, PROVISIONING_SOURCE, TABLE, machines
 from halcyon_api.hardware.compiler import COMPILER_OPTIONS, FIRST_JAX, title
 from halcyon_api.hardware.kinds import Provisioning
@@ -14,16 +12,11 @@ from halcyon_api.spec.fabric import built_in_fabrics
 
 def render() -> str:
     """The text of the page."""
-    environment: Any = Environment(  # noqa: S701 - the page is Markdown
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"generation": title, "quoted": _quoted}
-    return environment.get_template("hardware.md.jinja").render(
+    return page(
+        "hardware.md.jinja",
         rows=TABLE.values(),
+        title=title,
+        quoted=_quoted,
         machines=machines,
         options=COMPILER_OPTIONS,
         first_jax=FIRST_JAX,
