@@ -15,7 +15,19 @@ from rich.filesize import decimal
 
 from halcyon.commands.errors import about_file, console, report_root_errors
 from halcyon.commands.models import owner_of
-from halcyon.commands.options import Endpoint, Json, NewRoot, OwnerName, Region, RootEndpoint, RootRegion, print_json
+from halcyon.commands.options import (
+    AtLeast0,
+    AtLeast1,
+    Commands,
+    Endpoint,
+    Json,
+    NewRoot,
+    OwnerName,
+    Region,
+    RootEndpoint,
+    RootRegion,
+    print_json,
+)
 from halcyon.host.errors import BadConfiguration
 from halcyon_api.base import InvalidRun
 from halcyon_api.checkpoint_documents import CommittedStep, Owner
@@ -30,7 +42,7 @@ from halcyon_api.yaml_text import dump
 if TYPE_CHECKING:
     from halcyon.host.storage.store import Store
 
-app = typer.Typer(help="List, verify, compare, pin, copy and average the checkpoints of a run.", no_args_is_help=True)
+app = Commands("List, verify, compare, pin, copy and average the checkpoints of a run.")
 
 RootArgument = Annotated[
     str,
@@ -45,15 +57,18 @@ Step = Annotated[int | None, typer.Option(min=0, help="The step. Default: the ne
 @app.command("list")
 def list_(
     place: RootArgument,
-    limit: Annotated[
-        int, typer.Option(min=1, help="Largest number of committed checkpoints on a page, the newest first.")
-    ] = 100,
-    before: Annotated[int | None, typer.Option(min=0, help="Only checkpoints before this step: the next page.")] = None,
+    limit: AtLeast1 = 100,
+    before: AtLeast0 | None = None,
     endpoint: Endpoint = None,
     region: Region = None,
     as_json: Json = False,
 ) -> None:
-    """List the checkpoints in a root: those that can be restored, and the others with the reason."""
+    """List the checkpoints in a root: those that can be restored, and the others with the reason.
+
+    Args:
+        limit: Largest number of committed checkpoints on a page, the newest first.
+        before: Only checkpoints before this step: the next page.
+    """
     from halcyon.checkpoint.opening import list_checkpoints
     from halcyon.commands.views.checkpoints import listing_view
 
@@ -87,7 +102,7 @@ def show(
 def verify(
     place: RootArgument,
     step: Step = None,
-    every: Annotated[bool, typer.Option("--all", help="All checkpoints.")] = False,
+    every: Annotated[bool, typer.Option("--all")] = False,
     endpoint: Endpoint = None,
     region: Region = None,
     as_json: Json = False,
@@ -96,6 +111,9 @@ def verify(
     and report all damage.
 
     Exits with 1 if there is any.
+
+    Args:
+        every: All checkpoints.
     """
     from halcyon.checkpoint.collect import unlisted_commits
     from halcyon.checkpoint.opening import committed_steps, entry_of
@@ -143,16 +161,20 @@ def verify(
 @app.command()
 def diff(
     place: RootArgument,
-    first: Annotated[int, typer.Argument(help="The first step.", min=0)],
-    second: Annotated[int, typer.Argument(help="The second step.", min=0)],
-    other: Annotated[
-        str | None, typer.Option(help="The root, or run document, of the second step. Default: the same.")
-    ] = None,
+    first: Annotated[int, typer.Argument(min=0)],
+    second: Annotated[int, typer.Argument(min=0)],
+    other: str | None = None,
     endpoint: Endpoint = None,
     region: Region = None,
     as_json: Json = False,
 ) -> None:
-    """List the arrays that differ between two checkpoints, and by how much. Exits with 1 if any array differs."""
+    """List the arrays that differ between two checkpoints, and by how much. Exits with 1 if any array differs.
+
+    Args:
+        first: The first step.
+        second: The second step.
+        other: The root, or run document, of the second step. Default: the same.
+    """
     from halcyon.checkpoint.arrays import Checkpoint, compare
     from halcyon.commands.views.checkpoints import difference_view
 
@@ -195,15 +217,16 @@ def unpin(place: RootArgument, step: Step = None, endpoint: Endpoint = None, reg
 @app.command()
 def gc(
     place: RootArgument,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Delete nothing; only list what would be deleted.")
-    ] = False,
+    dry_run: bool = False,
     endpoint: Endpoint = None,
     region: Region = None,
     as_json: Json = False,
 ) -> None:
     """Delete files that can never be restored: of checkpoints deleted in part, and of writers that have lost the
     root.
+
+    Args:
+        dry_run: Delete nothing; only list what would be deleted.
     """
     from halcyon.checkpoint.collect import Garbage, delete_checkpoint, garbage
     from halcyon.checkpoint.evidence import segments_of
@@ -229,17 +252,20 @@ def gc(
 @app.command()
 def copy(
     place: RootArgument,
-    to: Annotated[str, typer.Argument(help="An empty root to copy to.", metavar="TO")],
+    to: str,
     step: Step = None,
-    run: Annotated[
-        str | None, typer.Option(help="NAMESPACE/NAME of the run that may resume from it. Default: the same run.")
-    ] = None,
+    run: str | None = None,
     to_endpoint: RootEndpoint = None,
     to_region: RootRegion = None,
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
-    """Copy a checkpoint to an empty root, and verify it during the copy."""
+    """Copy a checkpoint to an empty root, and verify it during the copy.
+
+    Args:
+        to (TO): An empty root to copy to.
+        run: NAMESPACE/NAME of the run that may resume from it. Default: the same run.
+    """
     from halcyon.commands.copy_checkpoint import copy_checkpoint
 
     with report_root_errors():
@@ -254,9 +280,7 @@ def copy(
 
 @app.command()
 def average(
-    checkpoints: Annotated[
-        list[str], typer.Argument(help="Checkpoints of one model, in one root or in several.", metavar="ROOT@STEP...")
-    ],
+    checkpoints: list[str],
     root: NewRoot,
     run: OwnerName = None,
     endpoint: Endpoint = None,
@@ -267,6 +291,9 @@ def average(
     """Average the models of checkpoints into a checkpoint of step 0, with which runs can begin.
 
     Prints their `spec.from`.
+
+    Args:
+        checkpoints (ROOT@STEP...): Checkpoints of one model, in one root or in several.
     """
     from halcyon.weights.creating import Averaged, average_models
     from halcyon.weights.root import split_step

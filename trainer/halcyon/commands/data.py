@@ -17,7 +17,18 @@ from rich.text import Text
 from halcyon.commands.checkpoints import root_store
 from halcyon.commands.errors import console as new_console
 from halcyon.commands.errors import report_errors, report_root_errors
-from halcyon.commands.options import Defaults, Document, Endpoint, Json, Overrides, Region, print_json
+from halcyon.commands.options import (
+    AtLeast0,
+    AtLeast1,
+    Commands,
+    Defaults,
+    Document,
+    Endpoint,
+    Json,
+    Overrides,
+    Region,
+    print_json,
+)
 from halcyon.host.errors import BadConfiguration
 from halcyon.host.output import outlive_reader
 from halcyon_api.counting import counted
@@ -32,7 +43,7 @@ if TYPE_CHECKING:
 
 _STOPPED = "stopped; the shards that are done are kept"
 
-app = typer.Typer(help="Build token caches, and show the data that a run trains on.", no_args_is_help=True)
+app = Commands("Build token caches, and show the data that a run trains on.")
 
 Root = Annotated[
     str | None,
@@ -66,19 +77,23 @@ def build(
 @app.command()
 def show(
     document: Document,
-    step: Annotated[int, typer.Option(min=1, help="The step, as the log counts it.")] = 1,
-    rows: Annotated[
-        str | None,
-        typer.Option(help="Rows of the batch: 3, 0:4 or : for all. Default: the first four; all with --no-text."),
-    ] = None,
-    host: Annotated[int | None, typer.Option(min=0, help="Only rows that this host (counted from 0) reads.")] = None,
-    text: Annotated[bool, typer.Option(help="Print the text, or only the documents that it comes from.")] = True,
+    step: AtLeast1 = 1,
+    rows: str | None = None,
+    host: AtLeast0 | None = None,
+    text: bool = True,
     checkpoint_root: Root = None,
     defaults: Defaults = None,
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Print the data of a step: sources, documents and text. Text that does not count in the loss is struck through."""
+    """Print the data of a step: sources, documents and text. Text that does not count in the loss is struck through.
+
+    Args:
+        step: The step, as the log counts it.
+        rows: Rows of the batch: 3, 0:4 or : for all. Default: the first four; all with --no-text.
+        host: Only rows that this host (counted from 0) reads.
+        text: Print the text, or only the documents that it comes from.
+    """
     import numpy as np
 
     from halcyon.commands.views.examples import step_document, step_view
@@ -127,15 +142,17 @@ def show(
 @app.command()
 def stats(
     document: Document,
-    plot: Annotated[
-        Path | None, typer.Option(help="Draw lengths, tokens and epochs into this file too.", metavar="FILE.svg")
-    ] = None,
+    plot: Path | None = None,
     checkpoint_root: Root = None,
     defaults: Defaults = None,
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Print the contents of a run's sources, how often each is read, and how long its documents are."""
+    """Print the contents of a run's sources, how often each is read, and how long its documents are.
+
+    Args:
+        plot (FILE.svg): Draw lengths, tokens and epochs into this file too.
+    """
     from halcyon.commands.views.picture import write_picture
     from halcyon.commands.views.sources import overview, overview_document, picture, stats_view
     from halcyon.data.open import inspect_dataset
@@ -166,14 +183,15 @@ def stats(
 
 @app.command()
 def conversations(
-    output: Annotated[
-        str, typer.Argument(help="Where to write the files: a directory, s3://BUCKET/PATH or gs://BUCKET/PATH.")
-    ],
+    output: str,
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
     """Write conversations about the Python standard library, for a first chat model: JSON Lines files, and a list of
     words.
+
+    Args:
+        output: Where to write the files: a directory, s3://BUCKET/PATH or gs://BUCKET/PATH.
     """
     from halcyon.commands.chat_data import files
     from halcyon.data.sources.failures import Unreadable

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from halcyon.commands.errors import console
-from halcyon.commands.options import Json, grouped, print_json
+from halcyon.commands.options import Json, print_json
 from halcyon.commands.views.tables import FittedTable
 from halcyon_api.ends import ExitCode
 from halcyon_api.spec.families.nanochat import NanochatSpec, derived_width
@@ -45,28 +45,43 @@ class InvalidDial(ValueError):
 
 @dataclass(frozen=True)
 class Choices:
-    """What the laws start from; every field may be given, as an option of the commands."""
+    """What the laws start from; every field may be given, as an option of the commands.
 
-    depth: Annotated[int, typer.Option(help="Transformer blocks.", min=1, max=4096)]
-    sequence_length: Annotated[int, typer.Option(help="Tokens of a sequence.")] = 2048
-    vocabulary: Annotated[int, typer.Option(help="Tokens of the tokenizer.")] = 32_768
-    head_dim: Annotated[int, typer.Option(help="Features of a head.")] = 128
-    window_pattern: Annotated[str, typer.Option(help="Attention of the blocks, repeated: S to a window, L to all.")] = (
-        "SSSL"
-    )
-    tokens_per_parameter: Annotated[
-        float, typer.Option(help="Tokens of the training for each parameter of blocks and head.")
-    ] = 12.0
-    batch_tokens: Annotated[int | None, typer.Option(help="Tokens of a step. Default: by the law.")] = None
-    steps: Annotated[int | None, typer.Option(help="Steps of the training. Default: by the law.")] = None
-    matrix_rate: Annotated[float, typer.Option(help="Learning rate of matrices at 524,288 tokens a step.")] = 0.02
-    embedding_rate: Annotated[float, typer.Option(help="That of the embedding, also at a width of 768.")] = 0.3
-    head_rate: Annotated[float, typer.Option(help="That of the output head, also at a width of 768.")] = 0.008
-    scalar_rate: Annotated[float, typer.Option(help="That of the factors of blocks.")] = 0.5
-    weight_decay: Annotated[float, typer.Option(help="Weight decay of matrices at depth 12.")] = 0.28
-    warmup_steps: Annotated[int, typer.Option(help="Steps of linear warm-up.")] = 40
-    warmdown: Annotated[float, typer.Option(help="Share of the steps in which the rate falls.")] = 0.65
-    final_rate: Annotated[float, typer.Option(help="Last rate as a share of the peak.")] = 0.05
+    Args:
+        depth: Transformer blocks.
+        sequence_length: Tokens of a sequence.
+        vocabulary: Tokens of the tokenizer.
+        head_dim: Features of a head.
+        window_pattern: Attention of the blocks, repeated: S to a window, L to all.
+        tokens_per_parameter: Tokens of the training for each parameter of blocks and head.
+        batch_tokens: Tokens of a step. Default: by the law.
+        steps: Steps of the training. Default: by the law.
+        matrix_rate: Learning rate of matrices at 524,288 tokens a step.
+        embedding_rate: That of the embedding, also at a width of 768.
+        head_rate: That of the output head, also at a width of 768.
+        scalar_rate: That of the factors of blocks.
+        weight_decay: Weight decay of matrices at depth 12.
+        warmup_steps: Steps of linear warm-up.
+        warmdown: Share of the steps in which the rate falls.
+        final_rate: Last rate as a share of the peak.
+    """
+
+    depth: Annotated[int, typer.Option(min=1, max=4096)]
+    sequence_length: int = 2048
+    vocabulary: int = 32_768
+    head_dim: int = 128
+    window_pattern: str = "SSSL"
+    tokens_per_parameter: float = 12.0
+    batch_tokens: int | None = None
+    steps: int | None = None
+    matrix_rate: float = 0.02
+    embedding_rate: float = 0.3
+    head_rate: float = 0.008
+    scalar_rate: float = 0.5
+    weight_decay: float = 0.28
+    warmup_steps: int = 40
+    warmdown: float = 0.65
+    final_rate: float = 0.05
 
 
 LAWS: dict[str, str] = {
@@ -326,13 +341,11 @@ def _settings(choices: Choices) -> Dial:
         raise typer.Exit(ExitCode.BAD_CONFIGURATION) from None
 
 
-@grouped
 def print_dial(choices: Choices) -> None:
     """Print a run document for a nanochat of this depth: all settings follow from the depth, and each can be given."""
     sys.stdout.write(_HEADER + dump(document(_settings(choices))))
 
 
-@grouped
 def show_dial(choices: Choices, json: Json = False) -> None:
     """Show what `halcyon dial` sets for a nanochat of this depth, and by which law."""
     rows = _settings(choices).laws()

@@ -34,45 +34,36 @@ if TYPE_CHECKING:
 _MOST_LIKELY = options.Chosen(temperature=0.0)
 
 
-@options.grouped
 def evaluate_tasks(
     *,
     place: options.Place,
-    task: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=PATH", help="A task and its file, or a folder of files; may be repeated."),
-    ] = None,
-    core: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="The bundle of CORE: 22 tasks for models without finetuning.")
-    ] = None,
-    most: Annotated[int | None, typer.Option(min=1, help="Most examples of each task. Default: all.")] = None,
-    results: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Keep the answer to each example here, as JSON lines, and the results."),
-    ] = None,
-    keep: Annotated[
-        bool,
-        typer.Option(
-            "--keep", help="Keep the results in the checkpoint root, where `halcyon report --chain` finds them."
-        ),
-    ] = False,
-    answers: Annotated[
-        int, typer.Option(min=1, max=256, help="Answers to each question; several give pass@k, and need a temperature.")
-    ] = 1,
+    task: list[str] | None = None,
+    core: Path | None = None,
+    most: options.AtLeast1 | None = None,
+    results: Path | None = None,
+    keep: bool = False,
+    answers: Annotated[int, typer.Option(min=1, max=256)] = 1,
     json: options.Json = False,
     template: options.Template = None,
-    plain: Annotated[
-        bool, typer.Option("--plain", help="Ask in plain text, for a model that was not trained on conversations.")
-    ] = False,
+    plain: bool = False,
     chosen: options.Chosen = _MOST_LIKELY,
-    slots: Annotated[int, typer.Option(min=1, help="Answers that are generated at once.")] = 32,
-    batch_tokens: Annotated[
-        int | None,
-        typer.Option(min=1, help="Tokens of a batch whose likelihood is computed. Default: what suits the device."),
-    ] = None,
+    slots: options.AtLeast1 = 32,
+    batch_tokens: options.AtLeast1 | None = None,
     loaded: options.Loaded,
 ) -> None:
-    """Ask a model the questions of tasks, and print the part that it answers right."""
+    """Ask a model the questions of tasks, and print the part that it answers right.
+
+    Args:
+        task (NAME=PATH): A task and its file, or a folder of files; may be repeated.
+        core (FOLDER): The bundle of CORE: 22 tasks for models without finetuning.
+        most: Most examples of each task. Default: all.
+        results (FOLDER): Keep the answer to each example here, as JSON lines, and the results.
+        keep: Keep the results in the checkpoint root, where `halcyon report --chain` finds them.
+        answers: Answers to each question; several give pass@k, and need a temperature.
+        plain: Ask in plain text, for a model that was not trained on conversations.
+        slots: Answers that are generated at once.
+        batch_tokens: Tokens of a batch whose likelihood is computed. Default: what suits the device.
+    """
     with report_root_errors():
         benchmarks = _benchmarks(task or (), core, most)
         if answers > 1 and chosen.temperature == 0:

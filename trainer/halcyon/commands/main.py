@@ -14,7 +14,20 @@ import typer
 from halcyon.commands import checkpoints, data, dial, models, profile, samples, serve, show, speech, texts, tokenizer
 from halcyon.commands.errors import OneSentence, console, replace_unencodable, report_errors, report_root_errors
 from halcyon.commands.eval import evaluate_tasks
-from halcyon.commands.options import Defaults, Device, Document, Endpoint, Json, Overrides, Region, print_json, resolved
+from halcyon.commands.options import (
+    AtLeast0,
+    AtLeast1,
+    Commands,
+    Defaults,
+    Device,
+    Document,
+    Endpoint,
+    Json,
+    Overrides,
+    Region,
+    print_json,
+    resolved,
+)
 from halcyon.commands.plan import plan
 from halcyon.commands.prove import prove
 from halcyon.commands.replay import replay
@@ -34,11 +47,8 @@ from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.validation import SLOW_SUMS, has_slow_sums
 from halcyon_api.yaml_text import dump
 
-app = typer.Typer(
-    name="halcyon",
-    cls=OneSentence,
-    help="Train language models on preemptible accelerators as if nothing ever failed.",
-    no_args_is_help=True,
+app = Commands(
+    "Train language models on preemptible accelerators as if nothing ever failed.", name="halcyon", cls=OneSentence
 )
 
 LOCAL = "On this machine"
@@ -67,69 +77,41 @@ def main(version: Version = False) -> None:
 @app.command(rich_help_panel=LOCAL)
 def train(
     document: Document,
-    checkpoint_root: Annotated[
-        str | None,
-        typer.Option(
-            help="Keep the checkpoints here instead of spec.checkpoint.root: a directory, or s3://BUCKET/PATH."
-        ),
-    ] = None,
-    json: Annotated[
-        bool | None,
-        typer.Option("--json/--no-json", help="JSON lines, or lines for people. Default: JSON unless on a terminal."),
-    ] = None,
-    compilation_cache: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="HALCYON_COMPILATION_CACHE", help="Directory of compiled programs. Default: in the user's cache."
-        ),
-    ] = None,
+    checkpoint_root: str | None = None,
+    json: Annotated[bool | None, typer.Option("--json/--no-json")] = None,
+    compilation_cache: Annotated[Path | None, typer.Option(envvar="HALCYON_COMPILATION_CACHE")] = None,
     defaults: Defaults = None,
     overrides: Overrides = None,
     device: Device = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Begin again: the folder of the checkpoint root is renamed, not deleted.")
-    ] = False,
-    branch: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Train the changed document as the run RUN-NAME in ROOT-NAME, from a checkpoint of the run in ROOT, "
-            "which is only read.",
-        ),
-    ] = None,
-    from_step: Annotated[
-        int | None, typer.Option(min=0, help="With --branch: the step of that checkpoint. Default: the newest.")
-    ] = None,
-    weights_only: Annotated[
-        bool, typer.Option("--weights-only", help="With --branch: take only the weights, and begin at step 0.")
-    ] = False,
-    take_over: Annotated[
-        bool,
-        typer.Option(
-            "--take-over", help="Stop another process of this machine that trains in the same root, after it has saved."
-        ),
-    ] = False,
-    coordinator: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST:PORT",
-            help="Train on several hosts, each with this command: the host of process 0, and the first of two free "
-            "ports. srun and torchrun say it themselves.",
-        ),
-    ] = None,
-    processes: Annotated[
-        int | None, typer.Option(min=1, help="Number of processes. Default: as srun, torchrun or an MPI says.")
-    ] = None,
-    process: Annotated[
-        int | None, typer.Option(min=0, help="Index of this process. Default: as srun, torchrun or an MPI says.")
-    ] = None,
-    local_devices: Annotated[
-        str | None, typer.Option(metavar="0,1", help="The GPUs of this process. Default: its share of the host's.")
-    ] = None,
+    fresh: bool = False,
+    branch: str | None = None,
+    from_step: AtLeast0 | None = None,
+    weights_only: bool = False,
+    take_over: bool = False,
+    coordinator: str | None = None,
+    processes: AtLeast1 | None = None,
+    process: AtLeast0 | None = None,
+    local_devices: str | None = None,
 ) -> None:
     """Train a run on this machine, on several hosts, or in a pod that the operator made.
 
     Resumes from its newest checkpoint if there is one.
+
+    Args:
+        checkpoint_root: Keep the checkpoints here instead of spec.checkpoint.root: a directory, or s3://BUCKET/PATH.
+        json: JSON lines, or lines for people. Default: JSON unless on a terminal.
+        compilation_cache: Directory of compiled programs. Default: in the user's cache.
+        fresh: Begin again: the folder of the checkpoint root is renamed, not deleted.
+        branch (NAME): Train the changed document as the run RUN-NAME in ROOT-NAME, from a checkpoint of the run in
+            ROOT, which is only read.
+        from_step: With --branch: the step of that checkpoint. Default: the newest.
+        weights_only: With --branch: take only the weights, and begin at step 0.
+        take_over: Stop another process of this machine that trains in the same root, after it has saved.
+        coordinator (HOST:PORT): Train on several hosts, each with this command: the host of process 0, and the first of
+            two free ports. srun and torchrun say it themselves.
+        processes: Number of processes. Default: as srun, torchrun or an MPI says.
+        process: Index of this process. Default: as srun, torchrun or an MPI says.
+        local_devices (0,1): The GPUs of this process. Default: its share of the host's.
     """
     from halcyon.host.launchers import member
     from halcyon.run.branch import Branch
@@ -217,16 +199,14 @@ def doctor(
     endpoint: Endpoint = None,
     region: Region = None,
     as_json: Json = False,
-    collectives: Annotated[
-        bool,
-        typer.Option(
-            "--collectives",
-            help="Instead, measure how fast the devices of the document exchange data, and name a slow host. The same "
-            "as `halcyon train RUN.YAML --set spec.task=measure`.",
-        ),
-    ] = False,
+    collectives: bool = False,
 ) -> None:
-    """Test the operations that a checkpoint root must support. Exits with 85 if one fails."""
+    """Test the operations that a checkpoint root must support. Exits with 85 if one fails.
+
+    Args:
+        collectives: Instead, measure how fast the devices of the document exchange data, and name a slow host. The same
+            as `halcyon train RUN.YAML --set spec.task=measure`.
+    """
     if collectives:
         train(user_path(place), json=as_json or None, overrides=["spec.task=measure"])
     from halcyon.commands.views.checkpoints import abilities_view

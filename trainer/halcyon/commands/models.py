@@ -3,20 +3,28 @@
 import re
 import sys
 import time
-from typing import Annotated
-
-import typer
 
 from halcyon.commands.errors import report_root_errors
-from halcyon.commands.options import Dtype, Endpoint, Kept, NewRoot, OwnerName, Region, RootEndpoint, RootRegion
+from halcyon.commands.options import (
+    AtLeast1,
+    Commands,
+    Dtype,
+    Endpoint,
+    Kept,
+    NewRoot,
+    OwnerName,
+    Region,
+    RootEndpoint,
+    RootRegion,
+)
 from halcyon.host.errors import BadConfiguration
 from halcyon_api.checkpoint_documents import Owner
 from halcyon_api.counting import counted
 from halcyon_api.printable import printable
 from halcyon_api.yaml_text import dump
 
-import_app = typer.Typer(help="Make a checkpoint from a model in other files.", no_args_is_help=True)
-export_app = typer.Typer(help="Write the model of a checkpoint for other programs.", no_args_is_help=True)
+import_app = Commands("Make a checkpoint from a model in other files.")
+export_app = Commands("Write the model of a checkpoint for other programs.")
 
 
 @import_app.callback()
@@ -31,21 +39,11 @@ def _exports() -> None:
 
 @import_app.command("hf")
 def import_hf(
-    folder: Annotated[
-        str,
-        typer.Argument(
-            help="A folder with config.json and safetensors files: a directory, s3://, gs:// or hf://OWNER/NAME."
-        ),
-    ],
+    folder: str,
     root: NewRoot,
     run: OwnerName = None,
-    dtype: Annotated[Dtype | None, typer.Option(help="Type of the parameters. Default: that of the files.")] = None,
-    adapter: Annotated[
-        str | None,
-        typer.Option(
-            help="A folder with a LoRA adapter of peft, on this machine or hf://OWNER/NAME, to add to the weights."
-        ),
-    ] = None,
+    dtype: Dtype | None = None,
+    adapter: str | None = None,
     endpoint: Endpoint = None,
     region: Region = None,
     root_endpoint: RootEndpoint = None,
@@ -54,6 +52,11 @@ def import_hf(
     """Import a Hugging Face model as a checkpoint of step 0, with which runs can begin.
 
     Prints their `spec.from` and `spec.model`.
+
+    Args:
+        folder: A folder with config.json and safetensors files: a directory, s3://, gs:// or hf://OWNER/NAME.
+        dtype: Type of the parameters. Default: that of the files.
+        adapter: A folder with a LoRA adapter of peft, on this machine or hf://OWNER/NAME, to add to the weights.
     """
     from halcyon.host.storage.store import Store
     from halcyon.weights.creating import import_model
@@ -81,37 +84,31 @@ def import_hf(
 
 @export_app.command("hf")
 def export_hf(
-    checkpoint: Annotated[
-        str,
-        typer.Argument(
-            help="The checkpoint root, with @STEP for a step that is not the newest.", metavar="ROOT[@STEP]"
-        ),
-    ],
-    folder: Annotated[str, typer.Argument(help="An empty folder to write: a directory, s3:// or gs://.")],
-    dtype: Annotated[Dtype | None, typer.Option(help="Type of the tensors. Default: that of the checkpoint.")] = None,
-    adapter: Annotated[
-        bool,
-        typer.Option(
-            "--adapter", help="Write only the adapter, in the files of peft. Default: the model with the adapter added."
-        ),
-    ] = False,
-    weights: Annotated[
-        Kept,
-        typer.Option(
-            help="average: the average of the parameters that the run keeps (spec.average), not the parameters."
-        ),
-    ] = "model",
-    file_bytes: Annotated[int, typer.Option(min=1, help="Largest file with tensors, in bytes.")] = 5_000_000_000,
-    part: Annotated[
-        str | None,
-        typer.Option(help="I/N: write the I-th of N parts of the files, beside the commands that write the others."),
-    ] = None,
+    checkpoint: str,
+    folder: str,
+    dtype: Dtype | None = None,
+    adapter: bool = False,
+    weights: Kept = "model",
+    file_bytes: AtLeast1 = 5_000_000_000,
+    part: str | None = None,
     endpoint: Endpoint = None,
     region: Region = None,
-    to_endpoint: Annotated[str | None, typer.Option(help="Address of the S3-compatible store of the folder.")] = None,
-    to_region: Annotated[str | None, typer.Option(help="Region of the folder's bucket.")] = None,
+    to_endpoint: str | None = None,
+    to_region: str | None = None,
 ) -> None:
-    """Export the model of a checkpoint in the files of Hugging Face."""
+    """Export the model of a checkpoint in the files of Hugging Face.
+
+    Args:
+        checkpoint (ROOT[@STEP]): The checkpoint root, with @STEP for a step that is not the newest.
+        folder: An empty folder to write: a directory, s3:// or gs://.
+        dtype: Type of the tensors. Default: that of the checkpoint.
+        adapter: Write only the adapter, in the files of peft. Default: the model with the adapter added.
+        weights: average: the average of the parameters that the run keeps (spec.average), not the parameters.
+        file_bytes: Largest file with tensors, in bytes.
+        part: I/N: write the I-th of N parts of the files, beside the commands that write the others.
+        to_endpoint: Address of the S3-compatible store of the folder.
+        to_region: Region of the folder's bucket.
+    """
     from halcyon.checkpoint.opening import entry_of
     from halcyon.host.storage.store import Store
     from halcyon.weights.exporting import export_model, template_note

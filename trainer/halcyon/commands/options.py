@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 import typer
 
@@ -23,6 +26,80 @@ if TYPE_CHECKING:
     from halcyon.inference import Sampling
     from halcyon.serving.served import Source
 
+_ENTRY = re.compile(r"^ {4}(\w+)(?: \((.+?)\))?: (.*(?:\n {8}.*)*)", re.MULTILINE)
+"""An argument, its value as the help shows it, and its meaning, in the section ``Args`` of a docstring."""
+
+
+class Commands(typer.Typer):
+    """A group of commands, which are functions without any word about the command line.
+
+    An argument without a default is an argument, another one is an option. The docstring has the help: before its
+    section ``Args`` that of the command, and in this section that of each argument, after the name and, in brackets,
+    the value as the help shows it. A truth that is false without the option has only the option that makes it true. A
+    parameter that is a dataclass has an option for each field, with the defaults of its own default and the help in the
+    docstring of the class. Everything else is in the annotation, as typer reads it.
+    """
+
+    def __init__(self, about: str, **settings: Any) -> None:
+        super().__init__(help=about, no_args_is_help=True, **settings)
+
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+        """Adds a function as a command, and leaves the function as it is."""
+        add = super().command(name, **settings)
+
+        def added(function: Callable[..., None]) -> Callable[..., None]:
+            add(_with_options(function))
+            return function
+
+        return added
+
+
+def _with_options(command: Callable[..., None]) -> Callable[..., None]:
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    groups = {one.name: cast("type[Any]", one.annotation) for one in own if is_dataclass(one.annotation)}
+    fields = {name: inspect.signature(group, eval_str=True).parameters for name, group in groups.items()}
+    helps = {
+        entry[1]: (entry[2], " ".join(entry[3].split()))
+        for described in (command, *(kind for group in groups.values() for kind in group.__mro__))
+        for entry in _ENTRY.finditer(inspect.getdoc(described) or "")
+    }
+    options: list[inspect.Parameter] = []
+    for parameter in own:
+        for one in fields.get(parameter.name, {parameter.name: parameter}).values():
+            has_own = parameter.name in groups and parameter.default is not parameter.empty
+            default = getattr(parameter.default, one.name) if has_own else one.default
+            kind = _described(one.name, one.annotation, default, *helps.get(one.name, (None, None)))
+            options.append(one.replace(kind=inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind))
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        made = {name: group(**{one: given.pop(one) for one in fields[name]}) for name, group in groups.items()}
+        command(**made, **given)
+
+    run.__doc__ = (inspect.getdoc(command) or "").partition("\n\nArgs:")[0]
+    vars(run)["__signature__"] = inspect.Signature(options)
+    run.__annotations__ = {option.name: option.annotation for option in options}
+    return run
+
+
+def _described(name: str, kind: Any, default: Any, value: str | None, meaning: str | None) -> Any:
+    """The annotation of an option with its help."""
+    annotated = next((part for part in (kind, *get_args(kind)) if hasattr(part, "__metadata__")), None)
+    given: Any
+    if annotated is not None:
+        given, optional = annotated.__metadata__[0], annotated is not kind
+        kind = annotated.__origin__ | None if optional else annotated.__origin__
+    elif default is inspect.Parameter.empty:
+        given = typer.Argument()
+    else:
+        given = typer.Option(f"--{name.replace('_', '-')}") if default is False else typer.Option()
+    described = copy(given)
+    described.help, described.metavar = given.help or meaning, given.metavar or value
+    return Annotated[kind, described]
+
+
+AtLeast0 = Annotated[int, typer.Option(min=0)]
+AtLeast1 = Annotated[int, typer.Option(min=1)]
 Document = Annotated[Path, typer.Argument(help="The TrainingRun document, such as run.yaml.", metavar="RUN.YAML")]
 Overrides = Annotated[
     list[str] | None,
@@ -65,52 +142,30 @@ Place = Annotated[
         metavar="ROOT[@STEP]",
     ),
 ]
-LoadedAs = Annotated[
-    Literal["float32", "bfloat16", "float16", "int8"] | None,
-    typer.Option(
-        help="Type of the parameters. int8: weights and tables of tokens in 8 bits. Default: that of the checkpoint or "
-        "the files."
-    ),
-]
-Compute = Annotated[
-    Literal["float32", "bfloat16"], typer.Option(help="Type of activations, matrix products and the cache.")
-]
-Mesh = Annotated[
-    str | None,
-    typer.Option(help="tensor=N: the model is divided among N devices of this process. Default: one device."),
-]
 Template = Annotated[
     Path | None, typer.Option(help="A file with the chat template (Jinja). Default: that of the model.")
 ]
 MaxTokens = Annotated[
     int | None, typer.Option(min=1, help="Most tokens of a text. Default: 128, or fewer if the model's positions end.")
 ]
-Temperature = Annotated[
-    float, typer.Option(min=0, help="The logits are divided by it. 0: always the most likely token.")
-]
-TopK = Annotated[int, typer.Option(min=0, help="Choose among this number of the most likely tokens. 0: among all.")]
-TopP = Annotated[
-    float, typer.Option(max=1, help="Choose among the most likely tokens whose probabilities reach this sum.")
-]
-MinP = Annotated[
-    float, typer.Option(min=0, max=1, help="Leave out tokens below this part of the greatest probability.")
-]
-Repetition = Annotated[float, typer.Option(help="Makes tokens of the prompt and the text less likely if above 1.")]
-Seed = Annotated[
-    int, typer.Option(min=0, max=2**32 - 1, help="Decides the random numbers. Each later prompt has the next number.")
-]
-
 _OPTIONS = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop")
 """Names of settings in the errors of the engine."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """How a command reads a model and computes with it."""
+    """How a command reads a model and computes with it.
 
-    dtype: LoadedAs = None
-    compute: Compute = "float32"
-    mesh: Mesh = None
+    Args:
+        dtype: Type of the parameters. int8: weights and tables of tokens in 8 bits. Default: that of the checkpoint or
+            the files.
+        compute: Type of activations, matrix products and the cache.
+        mesh: tensor=N: the model is divided among N devices of this process. Default: one device.
+    """
+
+    dtype: Literal["float32", "bfloat16", "float16", "int8"] | None = None
+    compute: Literal["float32", "bfloat16"] = "float32"
+    mesh: str | None = None
     endpoint: Endpoint = None
     region: Region = None
 
@@ -124,12 +179,19 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Chosen:
-    """How a command chooses tokens."""
+    """How a command chooses tokens.
 
-    temperature: Temperature = 1.0
-    top_k: TopK = 0
-    top_p: TopP = 1.0
-    seed: Seed = 0
+    Args:
+        temperature: The logits are divided by it. 0: always the most likely token.
+        top_k: Choose among this number of the most likely tokens. 0: among all.
+        top_p: Choose among the most likely tokens whose probabilities reach this sum.
+        seed: Decides the random numbers. Each later prompt has the next number.
+    """
+
+    temperature: Annotated[float, typer.Option(min=0)] = 1.0
+    top_k: AtLeast0 = 0
+    top_p: Annotated[float, typer.Option(max=1)] = 1.0
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0
 
     def sampling(self, **further: Any) -> Sampling:
         """The settings of the engine.
@@ -145,35 +207,15 @@ class Chosen:
 
 @dataclass(frozen=True)
 class ChosenText(Chosen):
-    """How a command chooses the tokens of a text."""
+    """How a command chooses the tokens of a text.
 
-    min_p: MinP = 0.0
-    repetition_penalty: Repetition = 1.0
-
-
-def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with an option for each field of those of its parameters that are dataclasses.
-
-    The default of such a parameter has the defaults of its options.
+    Args:
+        min_p: Leave out tokens below this part of the greatest probability.
+        repetition_penalty: Makes tokens of the prompt and the text less likely if above 1.
     """
-    own = inspect.signature(command, eval_str=True).parameters.values()
-    groups = {one.name: cast("type[Any]", one.annotation) for one in own if is_dataclass(one.annotation)}
-    fields = {name: inspect.signature(group, eval_str=True).parameters for name, group in groups.items()}
-    options: list[inspect.Parameter] = []
-    for parameter in own:
-        for one in fields.get(parameter.name, {parameter.name: parameter}).values():
-            has_own = parameter.name in groups and parameter.default is not parameter.empty
-            default = getattr(parameter.default, one.name) if has_own else one.default
-            options.append(one.replace(kind=inspect.Parameter.KEYWORD_ONLY, default=default))
 
-    def run(**given: Any) -> None:
-        made = {name: group(**{one: given.pop(one) for one in fields[name]}) for name, group in groups.items()}
-        command(**made, **given)
-
-    run.__doc__ = command.__doc__
-    vars(run)["__signature__"] = inspect.Signature(options)
-    run.__annotations__ = {option.name: option.annotation for option in options}
-    return run
+    min_p: Annotated[float, typer.Option(min=0, max=1)] = 0.0
+    repetition_penalty: float = 1.0
 
 
 @contextmanager

@@ -32,32 +32,17 @@ def plan(
     document: Document,
     defaults: Defaults = None,
     overrides: Overrides = None,
-    assume: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Another value of an assumption; `--assumptions` lists them."),
-    ] = None,
-    search: Annotated[
-        bool, typer.Option("--search", help="Try other meshes, microbatches and remat policies, and rank them.")
-    ] = False,
-    topologies: Annotated[
-        bool, typer.Option("--topologies", help="Rank the hardware that the model fits on, by time and by money.")
-    ] = False,
-    compare: Annotated[Path | None, typer.Option(help="Another document, to show beside this one.")] = None,
-    minutes: Annotated[
-        float, typer.Option(min=0.1, help="Time for --search and --topologies; what was not tried then is said.")
-    ] = _MINUTES,
-    write: Annotated[
-        Path | None, typer.Option(help="With --search: write the document with the best mesh into this file.")
-    ] = None,
-    picture: Annotated[Path | None, typer.Option(help="Write the time of a step by part into this SVG file.")] = None,
-    details: Annotated[
-        bool, typer.Option("--details", help="Show kernels, matrix products, loops and collectives too.")
-    ] = False,
-    assumptions: Annotated[bool, typer.Option("--assumptions", help="List what is assumed, and end.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
-    report: Annotated[
-        Path | None, typer.Option(help="Write what the operator shows of the plan into this file.", hidden=True)
-    ] = None,
+    assume: list[str] | None = None,
+    search: bool = False,
+    topologies: bool = False,
+    compare: Path | None = None,
+    minutes: Annotated[float, typer.Option(min=0.1)] = _MINUTES,
+    write: Path | None = None,
+    picture: Path | None = None,
+    details: bool = False,
+    assumptions: bool = False,
+    json: bool = False,
+    report: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Show whether a run fits on its devices, how long a step takes and why, what a run costs, and when it ends.
 
@@ -66,6 +51,19 @@ def plan(
     whose compiler orders and fuses operations in another way: memory is an upper bound, times are rough, and kernels
     are missing. Each number says whether it was compiled, and for what, computed or assumed. If the document has other
     rows of hardware (`place`), a table compares them. Ends with 80 if the step does not fit.
+
+    Args:
+        assume (NAME=VALUE): Another value of an assumption; `--assumptions` lists them.
+        search: Try other meshes, microbatches and remat policies, and rank them.
+        topologies: Rank the hardware that the model fits on, by time and by money.
+        compare: Another document, to show beside this one.
+        minutes: Time for --search and --topologies; what was not tried then is said.
+        write: With --search: write the document with the best mesh into this file.
+        picture: Write the time of a step by part into this SVG file.
+        details: Show kernels, matrix products, loops and collectives too.
+        assumptions: List what is assumed, and end.
+        json: Print the plan as JSON.
+        report: Write what the operator shows of the plan into this file.
     """
     from halcyon.commands.planning.assumptions import meanings, with_values
 

@@ -31,11 +31,14 @@ Steps = Annotated[int, typer.Option(min=1, max=MAX_PROFILED_STEPS, help="Number 
 
 def profile_here(
     steps: Steps = USUAL_PROFILED_STEPS,
-    port: Annotated[int, typer.Option(min=1, max=65_535, help="`telemetry.port` of the run.")] = 9400,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 9400,
 ) -> None:
     """Ask the training process of this pod to profile its next steps.
 
     `kubectl halcyon profile` runs this command in a pod.
+
+    Args:
+        port: `telemetry.port` of the run.
     """
     with report_errors():
         taken = requested(steps, port, os.environ.get(SAVE_TOKEN, ""))

@@ -33,26 +33,11 @@ _VERDICTS = {True: ("holds", "green"), False: ("wrong", "red"), None: ("only sta
 
 def prove(
     place: RootArgument,
-    replays: Annotated[
-        list[Path] | None,
-        typer.Option("--replay", metavar="FILE", help="A record of `halcyon replay --record`; may be repeated."),
-    ] = None,
-    key: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="KEY.PEM",
-            help="Sign with this private key, of Ed25519 or ECDSA. HALCYON_KEY_PASSPHRASE has its passphrase.",
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the statement here. Default: standard output.")
-    ] = None,
-    check: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Check this statement against the root, and write none.")
-    ] = None,
-    public_key: Annotated[
-        Path | None, typer.Option(metavar="KEY.PEM", help="With --check: the key that must have signed it.")
-    ] = None,
+    replays: Annotated[list[Path] | None, typer.Option("--replay")] = None,
+    key: Path | None = None,
+    output: Path | None = None,
+    check: Path | None = None,
+    public_key: Path | None = None,
     defaults: Defaults = None,
     overrides: Overrides = None,
     endpoint: Endpoint = None,
@@ -62,6 +47,13 @@ def prove(
 
     Only reads the root: its chain of evidence, its history, and every byte of its checkpoints. Exits with 1 if the root
     or the statement does not hold.
+
+    Args:
+        replays (FILE): A record of `halcyon replay --record`; may be repeated.
+        key (KEY.PEM): Sign with this private key, of Ed25519 or ECDSA. HALCYON_KEY_PASSPHRASE has its passphrase.
+        output (FILE): Write the statement here. Default: standard output.
+        check (FILE): Check this statement against the root, and write none.
+        public_key (KEY.PEM): With --check: the key that must have signed it.
     """
     with report_root_errors():
         if check is not None:

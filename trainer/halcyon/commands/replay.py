@@ -21,6 +21,7 @@ from rich.markup import escape
 
 from halcyon.commands.errors import console, report_root_errors
 from halcyon.commands.options import (
+    AtLeast1,
     Defaults,
     Device,
     Document,
@@ -49,31 +50,27 @@ _BY_OPTION = re.compile("spec\\.from\\.(?:step|toStep)")
 
 def replay(
     document: Document,
-    first: Annotated[int | None, typer.Option("--from", min=0, help="Step of the checkpoint to begin with.")] = None,
-    to: Annotated[int | None, typer.Option(min=1, help="The last step. Default: that of the next checkpoint.")] = None,
+    first: Annotated[int | None, typer.Option("--from", min=0)] = None,
+    to: AtLeast1 | None = None,
     defaults: Defaults = None,
     overrides: Overrides = None,
     device: Device = None,
     json: Json = False,
-    record: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write what was found to this file as well, for `halcyon prove --replay`."),
-    ] = None,
-    bisect: Annotated[
-        int | None,
-        typer.Option(
-            min=2, metavar="STEP", help="Show the documents of the batches around a jump of the loss instead."
-        ),
-    ] = None,
-    without: Annotated[
-        list[str] | None,
-        typer.Option(metavar="STEP:ROW.NUMBER", help="With --bisect: leave out a document; may be repeated."),
-    ] = None,
+    record: Path | None = None,
+    bisect: Annotated[int | None, typer.Option(min=2)] = None,
+    without: list[str] | None = None,
 ) -> None:
     """Compute steps of a run again from one of its checkpoints, and compare every bit of the losses and of the state.
 
     Only reads the run's root. Exits with 1 if something differs. Bits can be equal on the same kind of hardware, with
     the same mesh and versions; what differs is said first.
+
+    Args:
+        first: Step of the checkpoint to begin with.
+        to: The last step. Default: that of the next checkpoint.
+        record (FILE): Write what was found to this file as well, for `halcyon prove --replay`.
+        bisect (STEP): Show the documents of the batches around a jump of the loss instead.
+        without (STEP:ROW.NUMBER): With --bisect: leave out a document; may be repeated.
     """
     with report_root_errors():
         if record is not None:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from halcyon.commands.checkpoints import RootArgument, root_store
 from halcyon.commands.errors import console, report_root_errors
-from halcyon.commands.options import Endpoint, Region
+from halcyon.commands.options import AtLeast1, Endpoint, Region
 from halcyon.host.errors import BadConfiguration, NoValidCheckpoint
 from halcyon_api.counting import counted
 
@@ -25,16 +25,17 @@ if TYPE_CHECKING:
 
 def samples(
     place: RootArgument,
-    step: Annotated[
-        int | None, typer.Option(min=1, help="The step, as the log counts it. Default: the newest with samples.")
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the samples, and the rewards of all answers, as one JSON object.")
-    ] = False,
+    step: AtLeast1 | None = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
-    """Show answers that a run with objective.policy has sampled, with their rewards."""
+    """Show answers that a run with objective.policy has sampled, with their rewards.
+
+    Args:
+        step: The step, as the log counts it. Default: the newest with samples.
+        as_json: Print the samples, and the rewards of all answers, as one JSON object.
+    """
     from halcyon.telemetry.history.samples import DamagedSamples, read_samples, sampled_steps
 
     with report_root_errors():

@@ -27,23 +27,25 @@ _CLOSING_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Limited:
-    """Limits of the server."""
+    """Limits of the server.
 
-    max_requests: Annotated[
-        int, typer.Option(min=1, help="Texts that are computed or wait; further requests get 429.")
-    ] = 64
-    max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Most tokens of a text. Default: as many as fit into --length.")
-    ] = None
-    max_choices: Annotated[int, typer.Option(min=1, help="Most texts of one request (its n times its prompts).")] = 16
-    max_body_bytes: Annotated[int, typer.Option(min=1, help="Most bytes of a request.")] = 1_048_576
-    max_connections: Annotated[
-        int, typer.Option(min=1, help="Most connections; then a client that waits longest is cut off.")
-    ] = 4096
-    max_connections_per_address: Annotated[
-        int, typer.Option(min=1, help="Most connections of one address. Behind a proxy, as many as --max-connections.")
-    ] = 1024
-    drain_seconds: Annotated[float, typer.Option(min=0, help="Time for the requests in flight after SIGTERM.")] = 30.0
+    Args:
+        max_requests: Texts that are computed or wait; further requests get 429.
+        max_tokens: Most tokens of a text. Default: as many as fit into --length.
+        max_choices: Most texts of one request (its n times its prompts).
+        max_body_bytes: Most bytes of a request.
+        max_connections: Most connections; then a client that waits longest is cut off.
+        max_connections_per_address: Most connections of one address. Behind a proxy, as many as --max-connections.
+        drain_seconds: Time for the requests in flight after SIGTERM.
+    """
+
+    max_requests: options.AtLeast1 = 64
+    max_tokens: options.AtLeast1 | None = None
+    max_choices: options.AtLeast1 = 16
+    max_body_bytes: options.AtLeast1 = 1_048_576
+    max_connections: options.AtLeast1 = 4096
+    max_connections_per_address: options.AtLeast1 = 1024
+    drain_seconds: Annotated[float, typer.Option(min=0)] = 30.0
 
     def limits(self) -> Limits:
         """The limits, with as many connections as this process may open."""
@@ -63,22 +65,21 @@ class Limited:
 
 @dataclass(frozen=True)
 class Engine:
-    """The sizes of the engine."""
+    """The sizes of the engine.
 
-    slots: Annotated[int, typer.Option(min=1, help="Texts that are computed at once.")] = 8
-    length: Annotated[
-        int, typer.Option(min=2, help="Most tokens of a prompt and its text; at most the model's positions.")
-    ] = 4096
-    pages: Annotated[
-        int | None, typer.Option(min=1, help="Pages of 16 tokens that all texts share. Default: enough for all slots.")
-    ] = None
-    share_prompts: Annotated[
-        Literal["key", "all", "none"],
-        typer.Option(help="Compute the common beginning of prompts once: of those of one API key, of all, or of none."),
-    ] = "key"
-    ahead: Annotated[
-        bool, typer.Option(help="Compute tokens that the model's layers for further tokens propose, several in a pass.")
-    ] = True
+    Args:
+        slots: Texts that are computed at once.
+        length: Most tokens of a prompt and its text; at most the model's positions.
+        pages: Pages of 16 tokens that all texts share. Default: enough for all slots.
+        share_prompts: Compute the common beginning of prompts once: of those of one API key, of all, or of none.
+        ahead: Compute tokens that the model's layers for further tokens propose, several in a pass.
+    """
+
+    slots: options.AtLeast1 = 8
+    length: Annotated[int, typer.Option(min=2)] = 4096
+    pages: options.AtLeast1 | None = None
+    share_prompts: Literal["key", "all", "none"] = "key"
+    ahead: bool = True
 
     def settings(self, compute: str) -> EngineSettings:
         """The sizes, with the type of activations."""
@@ -87,41 +88,34 @@ class Engine:
         return EngineSettings(self.slots, self.length, self.pages, Sharing(self.share_prompts), compute, self.ahead)
 
 
-@options.grouped
 def serve(
     *,
     place: options.Place,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on. 0.0.0.0: all of this machine; then give an API key.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on. 0: any free one.")] = 8000,
-    name: Annotated[
-        str | None,
-        typer.Option(help="Name of the model for clients. Default: that of the place, or of an export's run."),
-    ] = None,
-    api_key_file: Annotated[
-        Path | None,
-        typer.Option(
-            help="A file with API keys, one a line. The variable HALCYON_API_KEY is a further key. Default: no key."
-        ),
-    ] = None,
+    host: str = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    name: str | None = None,
+    api_key_file: Path | None = None,
     limited: Limited,
     engine: Engine,
-    follow: Annotated[
-        bool, typer.Option("--follow", help="Take each newer good checkpoint of the root; no request is dropped.")
-    ] = False,
-    follow_seconds: Annotated[float, typer.Option(min=0.1, help="Time between two looks at the root.")] = 10.0,
+    follow: bool = False,
+    follow_seconds: Annotated[float, typer.Option(min=0.1)] = 10.0,
     template: options.Template = None,
-    weights: Annotated[
-        options.Kept, typer.Option(help="average: the average of the parameters that the run keeps (spec.average).")
-    ] = "model",
-    embeddings: Annotated[
-        Literal["mean", "last"] | None,
-        typer.Option(help="Answer /v1/embeddings with the mean of the features, or those of the last token."),
-    ] = None,
+    weights: options.Kept = "model",
+    embeddings: Literal["mean", "last"] | None = None,
     loaded: options.Loaded,
 ) -> None:
-    """Answer requests of OpenAI's clients, and show the chat page, until SIGTERM or Ctrl-C."""
+    """Answer requests of OpenAI's clients, and show the chat page, until SIGTERM or Ctrl-C.
+
+    Args:
+        host: Address to listen on. 0.0.0.0: all of this machine; then give an API key.
+        port: Port to listen on. 0: any free one.
+        name: Name of the model for clients. Default: that of the place, or of an export's run.
+        api_key_file: A file with API keys, one a line. The variable HALCYON_API_KEY is a further key. Default: no key.
+        follow: Take each newer good checkpoint of the root; no request is dropped.
+        follow_seconds: Time between two looks at the root.
+        weights: average: the average of the parameters that the run keeps (spec.average).
+        embeddings: Answer /v1/embeddings with the mean of the features, or those of the last token.
+    """
     with report_root_errors():
         try:
             import uvicorn  # noqa: F401 - only to find out whether it is there

@@ -10,16 +10,15 @@ import json as json_format
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Group
 from rich.text import Text
 from typer.core import TyperGroup
 
 from halcyon.commands.dial import show_dial
 from halcyon.commands.errors import console, report_errors, report_root_errors
-from halcyon.commands.options import Defaults, Document, Endpoint, Json, Overrides, Region, valid_training
+from halcyon.commands.options import Commands, Defaults, Document, Endpoint, Json, Overrides, Region, valid_training
 from halcyon.commands.planning.vocabulary import vocabulary_of
 from halcyon.commands.profile import profile_view
 from halcyon.commands.views.picture import write_picture
@@ -44,7 +43,7 @@ class _OrRun(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-app = typer.Typer(cls=_OrRun, help="Show what a run would do, without a device.", no_args_is_help=True)
+app = Commands("Show what a run would do, without a device.", cls=_OrRun)
 
 
 @app.callback()
@@ -85,12 +84,15 @@ def optimizer(
     document: Document,
     defaults: Defaults = None,
     overrides: Overrides = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each parameter.")] = False,
+    json: bool = False,
 ) -> None:
     """Show every parameter: path, shape, role, group, update rule, rate factor, weight decay and bytes of optimizer
     state.
 
     Nothing is compiled. A group without a parameter, and a parameter in two groups, are errors here as in the run.
+
+    Args:
+        json: Print one JSON object for each parameter.
     """
     with report_errors(document):
         spec = valid_training(document, defaults, overrides).spec
@@ -107,14 +109,16 @@ def optimizer(
 
 @app.command()
 def profile(
-    root: Annotated[
-        str, typer.Argument(help="The checkpoint root, with @STEP for the profile of a step that is not the newest.")
-    ],
+    root: str,
     endpoint: Endpoint = None,
     region: Region = None,
     json: Json = False,
 ) -> None:
-    """Show a stored profile: step times, MFU, time by phase, and the processes that the others wait for."""
+    """Show a stored profile: step times, MFU, time by phase, and the processes that the others wait for.
+
+    Args:
+        root: The checkpoint root, with @STEP for the profile of a step that is not the newest.
+    """
     from halcyon.host.storage.store import Store
     from halcyon.telemetry.diagnostics import PROFILES_PREFIX, profile_folders, profile_numbers
     from halcyon.weights.folder import root_place
@@ -166,10 +170,13 @@ def schedule(
     defaults: Defaults = None,
     overrides: Overrides = None,
     json: Json = False,
-    svg: Annotated[Path | None, typer.Option(help="Also write the curves as an SVG picture to this file.")] = None,
+    svg: Path | None = None,
 ) -> None:
     """Show the learning rate, weight decay, momentum, batch size and sequence length of a run by step, without a
     device.
+
+    Args:
+        svg: Also write the curves as an SVG picture to this file.
     """
     with report_errors(document):
         spec = valid_training(document, defaults, overrides).spec

@@ -17,30 +17,27 @@ from halcyon_api.printable import printable
 _LONGEST_SECONDS = 4 * 3600
 
 
-@options.grouped
 def transcribe(
     *,
-    files: Annotated[list[Path], typer.Argument(help="Files of sound: wav, flac, ogg or mp3.", metavar="FILE...")],
-    checkpoint: Annotated[
-        str,
-        typer.Option(
-            metavar="ROOT[@STEP]",
-            help="The checkpoint root of a run of the family whisper, or hf:FOLDER, a Whisper in the files of Hugging "
-            "Face.",
-        ),
-    ],
-    language: Annotated[
-        str | None, typer.Option(help="Language, as en. Default: a text begins with what the tokenizer puts before it.")
-    ] = None,
-    task: Annotated[
-        Literal["transcribe", "translate"], typer.Option(help="With --language: the words said, or their translation.")
-    ] = "transcribe",
+    files: list[Path],
+    checkpoint: Annotated[str, typer.Option()],
+    language: str | None = None,
+    task: Literal["transcribe", "translate"] = "transcribe",
     max_tokens: options.MaxTokens = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a file: file, text, seconds.")] = False,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
     loaded: options.Loaded,
 ) -> None:
     """Print what is said in files of sound, always with the most likely token. Longer sounds are cut into the time that
-    the model hears at once."""
+    the model hears at once.
+
+    Args:
+        files (FILE...): Files of sound: wav, flac, ogg or mp3.
+        checkpoint (ROOT[@STEP]): The checkpoint root of a run of the family whisper, or hf:FOLDER, a Whisper in the
+            files of Hugging Face.
+        language: Language, as en. Default: a text begins with what the tokenizer puts before it.
+        task: With --language: the words said, or their translation.
+        as_json: One JSON object a file: file, text, seconds.
+    """
     with report_root_errors():
         from halcyon.data.formats.speech import prompt_of
         from halcyon.data.sound import HOP, RATE, BadSound, decoded, log_mel

@@ -33,25 +33,25 @@ _SLOTS = 8
 _CHAT = options.ChosenText(temperature=0.7, top_k=50)
 
 
-@options.grouped
 def sample(
     *,
     place: options.Place,
-    prompt: Annotated[
-        list[str] | None, typer.Option(help="Text to continue; may be repeated. Default: an empty document.")
-    ] = None,
-    prompt_file: Annotated[
-        Path | None, typer.Option(help="A file with a text to continue; - for standard input.")
-    ] = None,
+    prompt: list[str] | None = None,
+    prompt_file: Path | None = None,
     max_tokens: options.MaxTokens = None,
     chosen: options.ChosenText,
-    stop: Annotated[list[str] | None, typer.Option(help="The text ends before this string; may be repeated.")] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="One JSON object a prompt, with tokens and log probabilities.")
-    ] = False,
+    stop: list[str] | None = None,
+    json: bool = False,
     loaded: options.Loaded,
 ) -> None:
-    """Print texts that a model writes, as they come."""
+    """Print texts that a model writes, as they come.
+
+    Args:
+        prompt: Text to continue; may be repeated. Default: an empty document.
+        prompt_file: A file with a text to continue; - for standard input.
+        stop: The text ends before this string; may be repeated.
+        json: One JSON object a prompt, with tokens and log probabilities.
+    """
     with report_root_errors():
         from halcyon.inference import pieces
         from halcyon.inference.generating import Collector, default_tokens, engine_for, prompt_ids, seeded
@@ -78,22 +78,24 @@ def sample(
                     sys.stdout.flush()
 
 
-@options.grouped
 def chat(
     *,
     place: options.Place,
-    system: Annotated[str | None, typer.Option(help="The system message of each conversation.")] = None,
+    system: str | None = None,
     template: options.Template = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 256,
-    length: Annotated[
-        int, typer.Option(min=2, help="Most tokens of a conversation; at most the model's positions.")
-    ] = 4096,
+    max_tokens: options.AtLeast1 = 256,
+    length: Annotated[int, typer.Option(min=2)] = 4096,
     chosen: options.ChosenText = _CHAT,
     loaded: options.Loaded,
 ) -> None:
     """Talk to a model that was trained on conversations.
 
     A line is a message; /new begins a new conversation, an end of input ends.
+
+    Args:
+        system: The system message of each conversation.
+        max_tokens: Most tokens of an answer.
+        length: Most tokens of a conversation; at most the model's positions.
     """
     from halcyon.inference import Engine, pieces
 

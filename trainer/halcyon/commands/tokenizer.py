@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from halcyon.commands.errors import console as new_console
 from halcyon.commands.errors import report_errors
-from halcyon.commands.options import Json, print_json
+from halcyon.commands.options import AtLeast1, Commands, Json, print_json
 from halcyon.host.errors import BadConfiguration
 from halcyon.host.storage.files import write_file
 from halcyon_api.plain_files import read_text
@@ -24,36 +24,29 @@ from halcyon_api.spec.tokenizer import TokenizerSpec
 if TYPE_CHECKING:
     from halcyon.tokenizer import TokenizerDefinition
 
-app = typer.Typer(help="Train tokenizers, and compare their compression.", no_args_is_help=True)
+app = Commands("Train tokenizers, and compare their compression.")
 
 
 @app.command()
 def train(
-    paths: Annotated[
-        list[str],
-        typer.Argument(
-            help="Files, directories or globs: jsonl, json, csv, tsv (plain, gz, zst), parquet, text; `stdlib`: "
-            "Python's standard library.",
-            metavar="PATHS...",
-        ),
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The tokenizer.json to write.")] = Path(
-        "tokenizer.json"
-    ),
-    vocab_size: Annotated[
-        int, typer.Option(min=267, help="Number of tokens, including bytes and special tokens.")
-    ] = 32_768,
-    field: Annotated[
-        str, typer.Option(help="Field of a row that holds the text, of all files but plain text.")
-    ] = "text",
-    sample_bytes: Annotated[
-        int, typer.Option(min=1, help="Train on the first texts, up to about this number of bytes.")
-    ] = 2_000_000_000,
-    special_token: Annotated[
-        list[str] | None, typer.Option(help="A special token beside Halcyon's own; may be repeated.")
-    ] = None,
+    paths: list[str],
+    output: Annotated[Path, typer.Option("--output", "-o")] = Path("tokenizer.json"),
+    vocab_size: Annotated[int, typer.Option(min=267)] = 32_768,
+    field: str = "text",
+    sample_bytes: AtLeast1 = 2_000_000_000,
+    special_token: list[str] | None = None,
 ) -> None:
-    """Train a byte-level BPE tokenizer and write it as a tokenizer.json."""
+    """Train a byte-level BPE tokenizer and write it as a tokenizer.json.
+
+    Args:
+        paths (PATHS...): Files, directories or globs: jsonl, json, csv, tsv (plain, gz, zst), parquet, text; `stdlib`:
+            Python's standard library.
+        output: The tokenizer.json to write.
+        vocab_size: Number of tokens, including bytes and special tokens.
+        field: Field of a row that holds the text, of all files but plain text.
+        sample_bytes: Train on the first texts, up to about this number of bytes.
+        special_token: A special token beside Halcyon's own; may be repeated.
+    """
     from halcyon.tokenizer.bpe import train_bpe
 
     with report_errors():
@@ -89,21 +82,17 @@ def train(
 
 @app.command("eval")
 def evaluate(
-    tokenizers: Annotated[
-        list[str],
-        typer.Argument(
-            help="`byte`, a tokenizer.json (or its directory or hf:// repository), a SentencePiece .model, or an "
-            "encoding of tiktoken.",
-            metavar="TOKENIZER...",
-        ),
-    ],
-    text: Annotated[
-        list[Path] | None, typer.Option(help="Compare on these files instead of the built-in samples.")
-    ] = None,
+    tokenizers: list[str],
+    text: list[Path] | None = None,
     as_json: Json = False,
 ) -> None:
     """Show the bytes per token of tokenizers, and for comparison of GPT-2's and cl100k's if tiktoken has them on this
     machine.
+
+    Args:
+        tokenizers (TOKENIZER...): `byte`, a tokenizer.json (or its directory or hf:// repository), a SentencePiece
+            .model, or an encoding of tiktoken.
+        text: Compare on these files instead of the built-in samples.
     """
     with report_errors():
         definitions = {name: definition_of(name) for name in tokenizers}
