@@ -53,6 +53,8 @@ from halcyon.models.stack import blocks_apart, taken_apart
 from halcyon.parallel.device_mesh import context_of, mesh_of
 from halcyon_api.counting import counted
 
+_TYPES = {"top_k": np.int32, "seed": np.uint32}
+"""Types of settings of a slot that are not float32."""
 CALL_SECONDS = 0.02
 """The aim for the time of a call that computes several tokens of each slot."""
 
@@ -241,16 +243,14 @@ class Engine:
         began = self._clock()
         with context_of(self._mesh):
             self._state, chosen, steps = self._programs.decode(self._arrays, self._state, _controls(decoding), plan)
-        found, numbers = jax.device_get((chosen, steps))
-        count = rounds = int(np.ravel(numbers)[0])
-        if self._fixed.further:
-            count, passes = int((found.tokens >= 0).any(1).sum()), int(numbers[1])
-            self.proposed += self._fixed.further * passes
-            self.accepted += int((found.tokens >= 0).sum()) - passes
-        seconds = (self._clock() - began) / rounds
+        found, (rounds, passes) = jax.device_get((chosen, steps))
+        is_token = found.tokens >= 0
+        self.proposed += self._fixed.further * int(passes)
+        self.accepted += int(is_token.sum() - passes)
+        seconds = (self._clock() - began) / int(rounds)
         # At most twice as many as before: the first call may have compiled the program, or waited for the processor.
         self._steps = max(1, min(MOST_STEPS, 2 * self._steps, int(CALL_SECONDS / max(seconds, 1e-9))))
-        for number in range(count):
+        for number in range(int(is_token.any(1).sum())):
             self._ready.append(self._taken(decoding, found, number))
 
     def _plan(self, decoding: list[Sequence | None]) -> Plan:
@@ -452,14 +452,12 @@ def _controls(sequences: list[Sequence | None]) -> Controls:
     array: Any = np.asarray  # the call of the program copies them to the device faster than a conversion of each
     plain = Sampling(temperature=0.0)
     settings = [plain if sequence is None else sequence.sampling for sequence in sequences]
+    values = {
+        name: array([getattr(one, name) for one in settings], _TYPES.get(name, np.float32))
+        for name in Controls._fields
+        if name != "number"
+    }
     return Controls(
-        temperature=array([one.temperature for one in settings], np.float32),
-        top_k=array([one.top_k for one in settings], np.int32),
-        top_p=array([one.top_p for one in settings], np.float32),
-        min_p=array([one.min_p for one in settings], np.float32),
-        repetition_penalty=array([one.repetition_penalty for one in settings], np.float32),
-        frequency_penalty=array([one.frequency_penalty for one in settings], np.float32),
-        presence_penalty=array([one.presence_penalty for one in settings], np.float32),
-        seed=array([one.seed for one in settings], np.uint32),
+        **values,
         number=array([0 if sequence is None else sequence.generated for sequence in sequences], np.int32),
     )

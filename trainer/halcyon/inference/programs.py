@@ -169,8 +169,7 @@ def programs_of(structure: Any, fixed: Fixed, mesh: Mesh | None = None) -> Progr
         return _prefill(jax.tree.unflatten(structure, arrays), *arguments, fixed=fixed)
 
     def decode(arrays: Any, *arguments: Any) -> tuple[State, Chosen, jax.Array]:
-        program = _decode_ahead if fixed.further else _decode
-        return program(jax.tree.unflatten(structure, arrays), *arguments, fixed=fixed)
+        return _decode(jax.tree.unflatten(structure, arrays), *arguments, fixed=fixed)
 
     return Programs(jax.jit(prefill, donate_argnums=1), jax.jit(decode, donate_argnums=1))
 
@@ -334,55 +333,20 @@ def _decode(
     The masks of grammars are an argument of every call, so a request has the same program whether or not another one
     has a grammar.
 
+    If the model has layers for further tokens, they propose the tokens after the one that is chosen, and a pass of the
+    model computes them all (Leviathan et al. 2022, `arXiv 2211.17192 <https://arxiv.org/abs/2211.17192>`_). Each token
+    is chosen from the logits of the model, with the random numbers of its place in the text, as without proposals; a
+    proposal is taken if it is the token that is chosen there. So a text has the same tokens as without proposals,
+    whatever they are, and the same distribution (Daliri et al. 2024, `arXiv 2408.07978
+    <https://arxiv.org/abs/2408.07978>`_: proposals are chosen with the same random numbers, so most agree). The rule of
+    Leviathan et al. would make the tokens depend on the proposals.
+
     Args:
         model: The model.
         state: The state.
         controls: The settings of each slot, at its first step.
         plan: What to compute.
         fixed: What decides the program.
-
-    Returns:
-        The state, the tokens, and the number of steps that were computed.
-    """
-    slots, rows = len(plan.active), (MOST_STEPS, len(plan.active))
-    none = Chosen(
-        jnp.zeros(rows, jnp.int32),
-        jnp.zeros(rows, jnp.float32),
-        jnp.zeros((*rows, fixed.alternatives), jnp.int32),
-        jnp.zeros((*rows, fixed.alternatives), jnp.float32),
-    )
-
-    def goes_on(carry: tuple[jax.Array, jax.Array, State, Chosen]) -> jax.Array:
-        number, active, _, _ = carry
-        has_ended = jnp.any(plan.active & ~active)
-        return (number < plan.steps) & jnp.any(active) & ~(plan.until_end & has_ended)
-
-    def step(carry: tuple[jax.Array, jax.Array, State, Chosen]) -> tuple[jax.Array, jax.Array, State, Chosen]:
-        number, active, state, taken = carry
-        chosen = _chosen(state, controls._replace(number=controls.number + number), active, plan, fixed)
-        tokens = chosen.tokens
-        outputs = called(model, tokens[:, None], state.cache.expecting(active.astype(jnp.int32)), fixed)
-        logits = jnp.where(active[:, None], logits_of(model, outputs.features), state.logits)
-        written = state.written.at[jnp.arange(slots), tokens].add(active.astype(jnp.int32))
-        taken = Chosen(*(whole.at[number].set(one) for whole, one in zip(taken, chosen, strict=True)))
-        ends = jnp.any(tokens[:, None] == plan.ends, -1) | (number + 1 >= plan.left)
-        return number + 1, active & ~ends, State(outputs.cache, logits, state.prompted, written), taken
-
-    number, _, state, taken = jax.lax.while_loop(goes_on, step, (jnp.int32(0), plan.active, state, none))
-    return state, taken, number
-
-
-def _decode_ahead(
-    model: CausalLM, state: State, controls: Controls, plan: Plan, *, fixed: Fixed
-) -> tuple[State, Chosen, jax.Array]:
-    """`_decode`, in which the layers for further tokens propose the tokens after the one that is chosen, and a pass of
-    the model computes them all (Leviathan et al. 2022, `arXiv 2211.17192 <https://arxiv.org/abs/2211.17192>`_).
-
-    Each token is chosen from the logits of the model, with the random numbers of its place in the text, as without
-    proposals; a proposal is taken if it is the token that is chosen there. So a text has the same tokens as without
-    proposals, whatever they are, and the same distribution (Daliri et al. 2024, `arXiv 2408.07978
-    <https://arxiv.org/abs/2408.07978>`_: proposals are chosen with the same random numbers, so most agree). The rule of
-    Leviathan et al. would make the tokens depend on the proposals.
 
     Returns:
         The state; the tokens of each slot, one behind the other, -1 behind the last; and two numbers: the steps, and
@@ -398,7 +362,7 @@ def _decode_ahead(
         jnp.zeros((*shape, fixed.alternatives), jnp.float32),
     )
     windows = (group.entries and most == 1 for group in state.cache.groups.values() if not group.paged)
-    is_shortened = all(windows)  # the entries of tokens that are not taken do no harm
+    is_shortened = not most or all(windows)  # the entries of tokens that are not taken do no harm
 
     def goes_on(carry: Any) -> jax.Array:
         numbers, _, active, _, _ = carry
@@ -407,13 +371,13 @@ def _decode_ahead(
 
     def step(carry: Any) -> Any:
         numbers, counts, active, state, taken = carry
-        before = state.cache
-        chosen = _chosen(state, controls._replace(number=controls.number + counts), active, plan, fixed)
         at_first = controls._replace(number=controls.number + counts)
-        cache, tokens = _drafted(model, state, at_first, chosen.tokens, active, fixed)
+        chosen = _chosen(state, at_first, active, plan, fixed)
+        cache, tokens = state.cache, chosen.tokens[:, None]
+        if most:
+            cache, tokens = _drafted(model, state, at_first, chosen.tokens, active, fixed)
         sizes = jnp.where(active, jnp.minimum(plan.left - counts, 1 + most), 0)
         outputs = called(model, tokens, cache.expecting(sizes), fixed)
-        features = features_of(model, outputs)
         all_logits = model.logits(outputs.features).rearrange((BATCH, POSITION, model.vocab.name)).array
         logits, written, done, on, still = state.logits, state.written, jnp.zeros_like(counts), active, active
         for number in range(1 + most):
@@ -434,8 +398,8 @@ def _decode_ahead(
         if not is_shortened:
             again = lambda: called(model, tokens, cache.expecting(done), fixed).cache.groups  # noqa: E731
             groups = jax.lax.cond(jnp.all(done == sizes), lambda: groups, again)
-        following = dataclasses.replace(outputs.cache, groups=groups, lengths=before.lengths + done)
-        recent = state.recent.moved(features, tokens, done)
+        following = dataclasses.replace(outputs.cache, groups=groups, lengths=state.cache.lengths + done)
+        recent = None if state.recent is None else state.recent.moved(features_of(model, outputs), tokens, done)
         numbers += jnp.stack((jnp.int32(1), jnp.sum(active, dtype=jnp.int32)))
         return numbers, counts, still, State(following, logits, state.prompted, written, recent), taken
 
