@@ -22,8 +22,8 @@ from halcyon.step.batch_source import BatchSource, dataset_batches
 from halcyon.step.objectives.next_token import NextToken
 from halcyon.step.program import Program
 from halcyon.step.state import TrainState
-from halcyon.telemetry import RunReporter, StepReport
-from halcyon.telemetry.history.background import Row
+from halcyon.telemetry import EventLog, RunReporter, StepReport
+from halcyon.telemetry.history.background import Listener, Row
 from halcyon_api.spec.trainer import TrainerSpec
 
 TEXT_CHARACTERS = 200
@@ -229,7 +229,7 @@ def bisect(
     return Bisected(losses, tuple(documents.values()))
 
 
-class _Losses:
+class _Losses(Listener):
     """A listener that keeps the loss of each step."""
 
     def __init__(self, losses: dict[int, float]) -> None:
@@ -239,14 +239,8 @@ class _Losses:
         if isinstance(row.report, StepReport):
             self._losses[row.report.step] = row.report.loss
 
-    def hurry(self) -> None:
-        """Do nothing."""
 
-    def close(self, seconds: float) -> None:
-        """Do nothing."""
-
-
-class _Log:
+class _Log(EventLog):
     """A log of which only the warnings are said."""
 
     def __init__(self, say: Callable[[str], object]) -> None:
@@ -256,9 +250,3 @@ class _Log:
         """Say a warning."""
         if name == "warning":
             self._say(fields["message"])
-
-    def stage(self, stage: Any) -> None:
-        """Do nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""

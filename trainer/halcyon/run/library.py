@@ -17,10 +17,9 @@ from halcyon.host.storage.retry_budget import RetryBudget
 from halcyon.run.context import resolve_context, retry_seconds, run_plan, written
 from halcyon.run.outcome import error_outcome, in_words
 from halcyon.telemetry import EventLog, RunReporter, StepReport, open_log, termination_report
-from halcyon.telemetry.history.background import Row
+from halcyon.telemetry.history.background import Listener, Row
 from halcyon_api.checkpoint_documents import CommittedStep
 from halcyon_api.ends import EndCause
-from halcyon_api.status.progress import Stage
 from halcyon_api.training_run import TrainingRun, TrainingRunSpec
 
 if TYPE_CHECKING:
@@ -302,7 +301,7 @@ def _at(spec: Mapping[str, Any], path: str) -> Any:
 
 
 @dataclass(eq=False)
-class _HookListener:
+class _HookListener(Listener):
     """Calls hooks with the reports of a run.
 
     Args:
@@ -332,21 +331,6 @@ class _HookListener:
         elif event == "checkpoint":
             hooks.on_checkpoint(report)
 
-    def hurry(self) -> None:
-        """Do nothing: hooks keep nothing."""
 
-    def close(self, seconds: float) -> None:
-        """Do nothing."""
-
-
-class _NoLog:
+class _NoLog(EventLog):
     """A log that is not written."""
-
-    def event(self, name: str, **fields: Any) -> None:
-        """Ignore an event."""
-
-    def stage(self, stage: Stage) -> None:
-        """Ignore a stage."""
-
-    def close(self) -> None:
-        """Do nothing."""

@@ -10,25 +10,22 @@ from halcyon_api.status.progress import Stage
 
 
 class EventLog(Protocol):
-    """A destination of events.
+    """A destination of events. A class that inherits it does nothing where it has no method of its own.
 
     Field names are snake_case in Python and camelCase in the output; fields that are None are omitted.
     """
 
     def event(self, name: str, **fields: Any) -> None:
         """Write one event."""
-        ...
 
     def stage(self, stage: Stage) -> None:
         """Show what the process does now. It is no event."""
-        ...
 
     def close(self) -> None:
         """Restore the state of the stream. Further events are allowed."""
-        ...
 
 
-class JsonLog:
+class JsonLog(EventLog):
     """JSON lines, each written with one call and flushed, from any thread.
 
     Args:
@@ -51,12 +48,6 @@ class JsonLog:
         with self._lock:
             self._stream.write(line)
             self._stream.flush()
-
-    def stage(self, stage: Stage) -> None:
-        """Do nothing: ``/status`` has the stage."""
-
-    def close(self) -> None:
-        """Do nothing: the stream was not changed."""
 
 
 def open_log(

@@ -36,23 +36,21 @@ class Row:
 class Listener(Protocol):
     """Receives all rows of a run.
 
-    Its methods never wait and never raise, except `close`, which waits for a bounded time.
+    A class that inherits it does nothing where it has no method of its own. Its methods never wait and never raise,
+    except `close`, which waits for a bounded time.
     """
 
     def record(self, row: Row) -> None:
         """Take a row. For any thread."""
-        ...
 
     def hurry(self) -> None:
         """Keep the rows so far soon: a checkpoint is being saved, and what comes after it may be lost.
 
         For any thread.
         """
-        ...
 
     def close(self, seconds: float) -> None:
         """Keep the rows so far, within this number of seconds, and end."""
-        ...
 
 
 class Background:
