@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from halcyon.commands.main import LOCAL, Defaults, Device, Document, Overrides, app
+from halcyon.commands.main import LOCAL, app
+from halcyon.commands.options import Defaults, Device, Document, Overrides
 from halcyon_api.ends import ExitCode
 from halcyon_cli import commands
 from halcyon_cli.commands.configurations import import_config

@@ -63,9 +63,10 @@ def store_of_root(place: str, endpoint: str | None, region: str | None) -> Store
     """
     from halcyon.commands.checkpoints import root_store
     from halcyon.commands.errors import report_root_errors
+    from halcyon.commands.options import StoreSettings
 
     with report_root_errors():
-        return root_store(place, endpoint, region)
+        return root_store(place, StoreSettings(endpoint, region))
 
 
 def store_of_run(runs: Runs, name: str, endpoint: str | None, region: str | None = None) -> Store:

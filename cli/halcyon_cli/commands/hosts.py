@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from halcyon.commands.errors import report_errors, report_root_errors
-from halcyon.commands.options import Defaults, Document, Overrides, resolved
+from halcyon.commands.options import Changes, Defaults, Document, Overrides, resolved
 from halcyon.host.errors import BadConfiguration
 from halcyon_api.counting import counted
 from halcyon_api.training_run import TrainingRun
@@ -90,7 +90,7 @@ def slurm(
 ) -> None:
     """Print a job script of SLURM for a run, or submit it."""
     with report_errors(document):
-        run, further = resolved(document, defaults, overrides), _further(defaults, overrides)
+        run, further = resolved(document, Changes(defaults, overrides)), _further(defaults, overrides)
         if in_job:
             from halcyon_cli.hosts.places import Slurm
 
@@ -135,7 +135,7 @@ def launch(
     from halcyon_cli.hosts.places import Ssh
 
     with report_errors(document):
-        run = resolved(document, defaults, overrides)
+        run = resolved(document, Changes(defaults, overrides))
         names = list(dict.fromkeys(name for name in hosts.split(",") if name))
         needed = run.spec.accelerator.resolve().processes
         if len(names) < needed:

@@ -153,14 +153,16 @@ def _report_chain(
 ) -> None:
     from halcyon.commands.checkpoints import root_store
     from halcyon.commands.errors import report_root_errors
+    from halcyon.commands.options import StoreSettings
     from halcyon_cli.chain.card import card as card_of
     from halcyon_cli.chain.reading import read_chain
     from halcyon_cli.chain.writing import as_html, as_markdown, json_document
 
+    settings = StoreSettings(endpoint, region)
     with report_root_errors():
         found = read_chain(
-            [root_store(one, endpoint, region) for one in places],
-            lambda root: root_store(root, endpoint, region),
+            [root_store(one, settings) for one in places],
+            lambda root: root_store(root, settings),
             results,
         )
     card = card_of(found, price, time.time())

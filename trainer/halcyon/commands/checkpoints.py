@@ -19,13 +19,12 @@ from halcyon.commands.options import (
     AtLeast0,
     AtLeast1,
     Commands,
-    Endpoint,
     Json,
     NewRoot,
     OwnerName,
-    Region,
     RootEndpoint,
     RootRegion,
+    StoreSettings,
     print_json,
 )
 from halcyon.host.errors import BadConfiguration
@@ -57,10 +56,10 @@ Step = Annotated[int | None, typer.Option(min=0, help="The step. Default: the ne
 @app.command("list")
 def list_(
     place: RootArgument,
+    *,
     limit: AtLeast1 = 100,
     before: AtLeast0 | None = None,
-    endpoint: Endpoint = None,
-    region: Region = None,
+    settings: StoreSettings,
     as_json: Json = False,
 ) -> None:
     """List the checkpoints in a root: those that can be restored, and the others with the reason.
@@ -74,7 +73,7 @@ def list_(
 
     with report_root_errors():
         listing = list_checkpoints(
-            root_spec(place, endpoint, region), limit=None if as_json else limit, before=None if as_json else before
+            root_spec(place, settings), limit=None if as_json else limit, before=None if as_json else before
         )
         document = {
             "head": listing.head.document() if listing.head else None,
@@ -86,14 +85,18 @@ def list_(
 
 @app.command()
 def show(
-    place: RootArgument, step: Step = None, endpoint: Endpoint = None, region: Region = None, as_json: Json = False
+    place: RootArgument,
+    *,
+    step: Step = None,
+    settings: StoreSettings,
+    as_json: Json = False,
 ) -> None:
     """Show one checkpoint: the attempt that made it, its position in the data, and its arrays."""
     from halcyon.checkpoint.arrays import Checkpoint
     from halcyon.commands.views.checkpoints import checkpoint_view
 
     with report_root_errors():
-        checkpoint = Checkpoint(*_opened(place, step, endpoint, region))
+        checkpoint = Checkpoint(*_opened(place, step, settings))
         document = {"entry": checkpoint.entry.document(), "manifest": checkpoint.manifest.document()}
         _print(checkpoint_view(checkpoint), as_json and document)
 
@@ -101,10 +104,10 @@ def show(
 @app.command()
 def verify(
     place: RootArgument,
+    *,
     step: Step = None,
     every: Annotated[bool, typer.Option("--all")] = False,
-    endpoint: Endpoint = None,
-    region: Region = None,
+    settings: StoreSettings,
     as_json: Json = False,
 ) -> None:
     """Read HEAD, the chain of evidence, the ledgers of token caches, and every byte of a checkpoint and of the history,
@@ -123,7 +126,7 @@ def verify(
     from halcyon.telemetry.history.checking import read_evidence
 
     with report_root_errors():
-        store = root_store(place, endpoint, region)
+        store = root_store(place, settings)
         committed = committed_steps(store)
         entries = committed if every else (entry_of(store, step),)
         shown = read_evidence(store)
@@ -163,9 +166,9 @@ def diff(
     place: RootArgument,
     first: Annotated[int, typer.Argument(min=0)],
     second: Annotated[int, typer.Argument(min=0)],
+    *,
     other: str | None = None,
-    endpoint: Endpoint = None,
-    region: Region = None,
+    settings: StoreSettings,
     as_json: Json = False,
 ) -> None:
     """List the arrays that differ between two checkpoints, and by how much. Exits with 1 if any array differs.
@@ -179,8 +182,8 @@ def diff(
     from halcyon.commands.views.checkpoints import difference_view
 
     with report_root_errors():
-        before = Checkpoint(*_opened(place, first, endpoint, region))
-        after = Checkpoint(*_opened(place if other is None else other, second, endpoint, region))
+        before = Checkpoint(*_opened(place, first, settings))
+        after = Checkpoint(*_opened(place if other is None else other, second, settings))
         differences = list(compare(before, after))
         # JSON has no NaN and no infinity.
         rows = [asdict(one) | ({} if isfinite(one.largest) else {"largest": None}) for one in differences]
@@ -190,12 +193,17 @@ def diff(
 
 
 @app.command()
-def pin(place: RootArgument, step: Step = None, endpoint: Endpoint = None, region: Region = None) -> None:
+def pin(
+    place: RootArgument,
+    *,
+    step: Step = None,
+    settings: StoreSettings,
+) -> None:
     """Pin a checkpoint, so that no later save deletes it. The run may be active."""
     from halcyon.checkpoint.head import edit, with_pin
 
     with report_root_errors():
-        store, entry = _opened(place, step, endpoint, region)
+        store, entry = _opened(place, step, settings)
         try:
             edit(store, lambda head: with_pin(head, entry.path))
         except KeyError:
@@ -204,12 +212,17 @@ def pin(place: RootArgument, step: Step = None, endpoint: Endpoint = None, regio
 
 
 @app.command()
-def unpin(place: RootArgument, step: Step = None, endpoint: Endpoint = None, region: Region = None) -> None:
+def unpin(
+    place: RootArgument,
+    *,
+    step: Step = None,
+    settings: StoreSettings,
+) -> None:
     """Remove a pin. From the run's next save on, the checkpoint may be deleted like any other."""
     from halcyon.checkpoint.head import edit, without_pin
 
     with report_root_errors():
-        store, entry = _opened(place, step, endpoint, region)
+        store, entry = _opened(place, step, settings)
         edit(store, lambda head: without_pin(head, entry.path))
         _print(f"step {entry.step} is not pinned")
 
@@ -217,9 +230,9 @@ def unpin(place: RootArgument, step: Step = None, endpoint: Endpoint = None, reg
 @app.command()
 def gc(
     place: RootArgument,
+    *,
     dry_run: bool = False,
-    endpoint: Endpoint = None,
-    region: Region = None,
+    settings: StoreSettings,
     as_json: Json = False,
 ) -> None:
     """Delete files that can never be restored: of checkpoints deleted in part, and of writers that have lost the
@@ -235,7 +248,7 @@ def gc(
     from halcyon.telemetry.history.reading import list_segments
 
     with report_root_errors():
-        store = root_store(place, endpoint, region)
+        store = root_store(place, settings)
         orphans, named = garbage(store), segments_of(store, load_head(store)[0])
         left = [name.key for name in list_segments(store)[1] if name.key not in named]
         merged = tuple(Garbage(key, "merged into another file of the history") for key in left)
@@ -253,12 +266,12 @@ def gc(
 def copy(
     place: RootArgument,
     to: str,
+    *,
     step: Step = None,
     run: str | None = None,
     to_endpoint: RootEndpoint = None,
     to_region: RootRegion = None,
-    endpoint: Endpoint = None,
-    region: Region = None,
+    settings: StoreSettings,
 ) -> None:
     """Copy a checkpoint to an empty root, and verify it during the copy.
 
@@ -272,8 +285,8 @@ def copy(
         namespace, _, name = (run or "").partition("/")
         if run is not None and not (namespace and name):
             raise BadConfiguration(f"--run: give NAMESPACE/NAME, not {run!r}")
-        store, entry = _opened(place, step, endpoint, region)
-        target = root_store(root_address(to), to_endpoint, to_region)
+        store, entry = _opened(place, step, settings)
+        target = root_store(root_address(to), StoreSettings(to_endpoint, to_region))
         head = copy_checkpoint(store, entry, target, owner=Owner(namespace=namespace, name=name) if run else None)
         _print(f"step {entry.step} is in {target.root}, for the run {head.owner.namespace}/{head.owner.name}")
 
@@ -282,9 +295,9 @@ def copy(
 def average(
     checkpoints: list[str],
     root: NewRoot,
+    *,
     run: OwnerName = None,
-    endpoint: Endpoint = None,
-    region: Region = None,
+    settings: StoreSettings,
     root_endpoint: RootEndpoint = None,
     root_region: RootRegion = None,
 ) -> None:
@@ -299,8 +312,8 @@ def average(
     from halcyon.weights.root import split_step
 
     with report_root_errors():
-        sources = [Averaged(*_opened(*split_step(checkpoint), endpoint, region)) for checkpoint in checkpoints]
-        to = root_store(root_address(root), root_endpoint, root_region)
+        sources = [Averaged(*_opened(*split_step(checkpoint), settings)) for checkpoint in checkpoints]
+        to = root_store(root_address(root), StoreSettings(root_endpoint, root_region))
         owner = owner_of(run, to.root)
         model = average_models(sources, to, owner=owner, clock=time.time())
     sys.stderr.write(
@@ -310,7 +323,7 @@ def average(
     sys.stdout.write(dump({"spec": {"from": {"run": owner.name, "root": to.root}, "model": model.spec.document()}}))
 
 
-def root_spec(place: str, endpoint: str | None, region: str | None) -> CheckpointSpec:
+def root_spec(place: str, settings: StoreSettings) -> CheckpointSpec:
     """The address of a root: from a run document, or from an address or a directory.
 
     Raises:
@@ -327,25 +340,25 @@ def root_spec(place: str, endpoint: str | None, region: str | None) -> Checkpoin
                     f"there is no folder {place}; give a checkpoint root, or the path of a TrainingRun document"
                 )
             return load_run(path, read_model).spec.checkpoint
-        return CheckpointSpec(root=root_address(place), endpoint=endpoint, region=region)
+        return CheckpointSpec(root=root_address(place), **vars(settings))
     except InvalidRun as error:
         raise BadConfiguration(about_file(place, str(error))) from None
     except ValidationError as error:
         raise BadConfiguration(f"{place}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
 
 
-def root_store(place: str, endpoint: str | None, region: str | None) -> Store:
+def root_store(place: str, settings: StoreSettings) -> Store:
     """The root that a command line names; raises as `root_spec` does."""
     from halcyon.host.storage.store import Store
 
-    return Store(root_spec(place, endpoint, region))
+    return Store(root_spec(place, settings))
 
 
-def _opened(place: str, step: int | None, endpoint: str | None, region: str | None) -> tuple[Store, CommittedStep]:
+def _opened(place: str, step: int | None, settings: StoreSettings) -> tuple[Store, CommittedStep]:
     """A root and one of its checkpoints; the newest without a step."""
     from halcyon.checkpoint.opening import entry_of
 
-    store = root_store(place, endpoint, region)
+    store = root_store(place, settings)
     return store, entry_of(store, step)
 
 

@@ -17,18 +17,7 @@ from rich.text import Text
 from halcyon.commands.checkpoints import root_store
 from halcyon.commands.errors import console as new_console
 from halcyon.commands.errors import report_errors, report_root_errors
-from halcyon.commands.options import (
-    AtLeast0,
-    AtLeast1,
-    Commands,
-    Defaults,
-    Document,
-    Endpoint,
-    Json,
-    Overrides,
-    Region,
-    print_json,
-)
+from halcyon.commands.options import AtLeast0, AtLeast1, Changes, Commands, Document, Json, StoreSettings, print_json
 from halcyon.host.errors import BadConfiguration
 from halcyon.host.output import outlive_reader
 from halcyon_api.counting import counted
@@ -54,9 +43,9 @@ Root = Annotated[
 @app.command()
 def build(
     document: Document,
+    *,
     checkpoint_root: Root = None,
-    defaults: Defaults = None,
-    overrides: Overrides = None,
+    changes: Changes,
     as_json: Json = False,
 ) -> None:
     """Build the token caches of a run. Continues a build that was stopped."""
@@ -64,7 +53,7 @@ def build(
 
     outlive_reader()
     with report_errors(document, interrupted=_STOPPED):
-        spec = _context(document, checkpoint_root, defaults, overrides).run.spec
+        spec = _context(document, checkpoint_root, changes).run.spec
         caches = _built(spec, Console(stderr=True) if as_json else new_console())
         notes = _notes(spec, caches)
         if as_json:
@@ -77,13 +66,13 @@ def build(
 @app.command()
 def show(
     document: Document,
+    *,
     step: AtLeast1 = 1,
     rows: str | None = None,
     host: AtLeast0 | None = None,
     text: bool = True,
     checkpoint_root: Root = None,
-    defaults: Defaults = None,
-    overrides: Overrides = None,
+    changes: Changes,
     as_json: Json = False,
 ) -> None:
     """Print the data of a step: sources, documents and text. Text that does not count in the loss is struck through.
@@ -102,7 +91,7 @@ def show(
 
     picked = _slice(("0:4" if text else ":") if rows is None else rows)
     with report_errors(document, interrupted=_STOPPED):
-        context = _context(document, checkpoint_root, defaults, overrides)
+        context = _context(document, checkpoint_root, changes)
         spec = context.run.spec
         if step > spec.trainer.steps:
             raise typer.BadParameter(
@@ -142,10 +131,10 @@ def show(
 @app.command()
 def stats(
     document: Document,
+    *,
     plot: Path | None = None,
     checkpoint_root: Root = None,
-    defaults: Defaults = None,
-    overrides: Overrides = None,
+    changes: Changes,
     as_json: Json = False,
 ) -> None:
     """Print the contents of a run's sources, how often each is read, and how long its documents are.
@@ -160,7 +149,7 @@ def stats(
     if plot is not None and plot.suffix != ".svg":
         raise typer.BadParameter(f"{plot} is drawn as SVG, so its name must end in .svg", param_hint="--plot")
     with report_errors(document, interrupted=_STOPPED):
-        spec = _context(document, checkpoint_root, defaults, overrides).run.spec
+        spec = _context(document, checkpoint_root, changes).run.spec
         dataset, caches = inspect_dataset(spec, process=f"stats/{time.time_ns()}", on_rebuild=_warn)
         ledgers = caches.ledgers
         steps = spec.trainer.steps
@@ -184,8 +173,8 @@ def stats(
 @app.command()
 def conversations(
     output: str,
-    endpoint: Endpoint = None,
-    region: Region = None,
+    *,
+    settings: StoreSettings,
 ) -> None:
     """Write conversations about the Python standard library, for a first chat model: JSON Lines files, and a list of
     words.
@@ -201,7 +190,7 @@ def conversations(
             contents = dict(files())
         except Unreadable as error:
             raise BadConfiguration(str(error)) from None
-        store = root_store(root_address(output), endpoint, region)
+        store = root_store(root_address(output), settings)
         for name, content in contents.items():
             store.write(name, content)
             count = content.count(b"\n")
@@ -277,11 +266,8 @@ def _slice(words: str) -> slice:
     return slice(begin, end) if row is None else slice(row, row + 1)
 
 
-def _context(
-    document: Path, checkpoint_root: str | None, defaults: list[Path] | None, overrides: list[str] | None
-) -> Context:
+def _context(document: Path, checkpoint_root: str | None, changes: Changes) -> Context:
     from halcyon.run.context import resolve_context
     from halcyon.run.data import checked
 
-    changes = {"defaults": defaults or (), "overrides": overrides or ()}
-    return checked(resolve_context(document, {}, checkpoint_root=checkpoint_root, **changes))
+    return checked(resolve_context(document, {}, checkpoint_root=checkpoint_root, **changes.arguments))

@@ -17,14 +17,13 @@ from halcyon.commands.eval import evaluate_tasks
 from halcyon.commands.options import (
     AtLeast0,
     AtLeast1,
+    Changes,
     Commands,
-    Defaults,
     Device,
     Document,
-    Endpoint,
     Json,
     Overrides,
-    Region,
+    StoreSettings,
     print_json,
     resolved,
 )
@@ -77,11 +76,11 @@ def main(version: Version = False) -> None:
 @app.command(rich_help_panel=LOCAL)
 def train(
     document: Document,
+    *,
     checkpoint_root: str | None = None,
     json: Annotated[bool | None, typer.Option("--json/--no-json")] = None,
     compilation_cache: Annotated[Path | None, typer.Option(envvar="HALCYON_COMPILATION_CACHE")] = None,
-    defaults: Defaults = None,
-    overrides: Overrides = None,
+    changes: Changes,
     device: Device = None,
     fresh: bool = False,
     branch: str | None = None,
@@ -139,8 +138,7 @@ def train(
                     found,
                     compilation_cache,
                     checkpoint_root=checkpoint_root,
-                    defaults=tuple(defaults or ()),
-                    overrides=tuple(overrides or ()),
+                    **changes.arguments,
                 )
     run_training(
         document,
@@ -148,8 +146,7 @@ def train(
         checkpoint_root=checkpoint_root,
         json_lines=json,
         compilation_cache=compilation_cache,
-        defaults=tuple(defaults or ()),
-        overrides=tuple(overrides or ()),
+        **changes.arguments,
         on_cpu=device == "cpu",
         fresh=fresh,
         branch=None if branch is None else Branch(branch, from_step, weights_only),
@@ -159,7 +156,11 @@ def train(
 
 
 @app.command(rich_help_panel=LOCAL)
-def validate(document: Document, defaults: Defaults = None, overrides: Overrides = None) -> None:
+def validate(
+    document: Document,
+    *,
+    changes: Changes,
+) -> None:
     """Check a run document, with its defaults, without a cluster or a device.
 
     Prints each problem; exits with 80 if there is one.
@@ -167,7 +168,7 @@ def validate(document: Document, defaults: Defaults = None, overrides: Overrides
     from halcyon.data.source_kinds import text_warnings
 
     with report_errors(document):
-        run = resolved(document, defaults, overrides)
+        run = resolved(document, changes)
     for warning in (*text_warnings(run.spec.data), *[SLOW_SUMS] * has_slow_sums(run.spec)):
         sys.stderr.write(printable(f"{document}: warning: {warning}\n"))
     problems = document_problems(run.spec, lambda note: sys.stderr.write(printable(f"{document}: note: {note}\n")))
@@ -196,8 +197,8 @@ def resolve(document: Document, overrides: Overrides = None) -> None:
 @app.command(rich_help_panel=LOCAL)
 def doctor(
     place: checkpoints.RootArgument,
-    endpoint: Endpoint = None,
-    region: Region = None,
+    *,
+    settings: StoreSettings,
     as_json: Json = False,
     collectives: bool = False,
 ) -> None:
@@ -208,12 +209,12 @@ def doctor(
             as `halcyon train RUN.YAML --set spec.task=measure`.
     """
     if collectives:
-        train(user_path(place), json=as_json or None, overrides=["spec.task=measure"])
+        train(user_path(place), json=as_json or None, changes=Changes(overrides=["spec.task=measure"]))
     from halcyon.commands.views.checkpoints import abilities_view
     from halcyon.host.storage.abilities import test_abilities
 
     with report_root_errors():
-        store = checkpoints.root_store(place, endpoint, region)
+        store = checkpoints.root_store(place, settings)
         abilities = list(test_abilities(store, secrets.token_hex(4), time.monotonic))
         if as_json:
             print_json({"root": store.root, "abilities": [asdict(one) for one in abilities]})

@@ -9,13 +9,12 @@ from halcyon.commands.options import (
     AtLeast1,
     Commands,
     Dtype,
-    Endpoint,
     Kept,
     NewRoot,
     OwnerName,
-    Region,
     RootEndpoint,
     RootRegion,
+    StoreSettings,
 )
 from halcyon.host.errors import BadConfiguration
 from halcyon_api.checkpoint_documents import Owner
@@ -41,11 +40,11 @@ def _exports() -> None:
 def import_hf(
     folder: str,
     root: NewRoot,
+    *,
     run: OwnerName = None,
     dtype: Dtype | None = None,
     adapter: str | None = None,
-    endpoint: Endpoint = None,
-    region: Region = None,
+    settings: StoreSettings,
     root_endpoint: RootEndpoint = None,
     root_region: RootRegion = None,
 ) -> None:
@@ -68,7 +67,7 @@ def import_hf(
     with report_root_errors("the store"):
         to = Store(address(root, root_endpoint, root_region), timeout_seconds=FILE_SECONDS)
         owner = owner_of(run, to.root)
-        source = Store(folder_place(folder, endpoint, region), timeout_seconds=FILE_SECONDS)
+        source = Store(folder_place(folder, settings.endpoint, settings.region), timeout_seconds=FILE_SECONDS)
         beside = None if adapter is None else Store(folder_place(adapter))
         entry = import_model(source, to, owner=owner, dtype=dtype, adapter=beside, clock=time.time(), place=folder)
         stored, kept = stored_model(to, entry), read_kept(to)
@@ -86,13 +85,13 @@ def import_hf(
 def export_hf(
     checkpoint: str,
     folder: str,
+    *,
     dtype: Dtype | None = None,
     adapter: bool = False,
     weights: Kept = "model",
     file_bytes: AtLeast1 = 5_000_000_000,
     part: str | None = None,
-    endpoint: Endpoint = None,
-    region: Region = None,
+    settings: StoreSettings,
     to_endpoint: str | None = None,
     to_region: str | None = None,
 ) -> None:
@@ -125,7 +124,7 @@ def export_hf(
             )
         if adapter and (part is not None or dtype is not None):
             raise BadConfiguration("--adapter writes one small file in float32; leave --part and --dtype out")
-        store = Store(root_place(root, endpoint, region))
+        store = Store(root_place(root, settings.endpoint, settings.region))
         entry = entry_of(store, step)
         to = Store(address(folder, to_endpoint, to_region), timeout_seconds=FILE_SECONDS)
         number, parts = _part(part)

@@ -153,6 +153,27 @@ _OPTIONS = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_
 
 
 @dataclass(frozen=True)
+class StoreSettings:
+    """How a command reaches the store of a root."""
+
+    endpoint: Endpoint = None
+    region: Region = None
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a command changes in a document."""
+
+    defaults: Defaults = None
+    overrides: Overrides = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The same as arguments of functions that read documents."""
+        return {"defaults": tuple(self.defaults or ()), "overrides": tuple(self.overrides or ())}
+
+
+@dataclass(frozen=True)
 class Loaded:
     """How a command reads a model and computes with it.
 
@@ -229,7 +250,7 @@ def bad_options() -> Iterator[None]:
         raise BadConfiguration(f"{option} {rest}") from None
 
 
-def resolved(document: Path, defaults: list[Path] | None, overrides: list[str] | None) -> TrainingRun:
+def resolved(document: Path, changes: Changes) -> TrainingRun:
     """The run of a document with its defaults and changes.
 
     Raises:
@@ -237,17 +258,17 @@ def resolved(document: Path, defaults: list[Path] | None, overrides: list[str] |
     """
     from halcyon.weights.model_file import read_model
 
-    return load_resolved(document, defaults or (), read_model=read_model, overrides=overrides or ())
+    return load_resolved(document, read_model=read_model, **changes.arguments)
 
 
-def valid_training(document: Path, defaults: list[Path] | None, overrides: list[str] | None) -> TrainingRun:
+def valid_training(document: Path, changes: Changes) -> TrainingRun:
     """A run of task train, with its defaults and changes.
 
     Raises:
         InvalidRun: See `resolved`.
         BadConfiguration: The run has a problem, or another task.
     """
-    run = resolved(document, defaults, overrides)
+    run = resolved(document, changes)
     if problems := find_problems(run.spec):
         raise BadConfiguration("; ".join(map(str, problems)))
     if run.spec.task != "train":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from halcyon.commands.errors import console, report_errors
-from halcyon.commands.options import Defaults, Document, Overrides, valid_training
+from halcyon.commands.options import Changes, Document, valid_training
 from halcyon.commands.terminal import each_minute
 from halcyon.host.errors import BadConfiguration
 from halcyon_api.ends import ExitCode
@@ -30,8 +30,8 @@ _MINUTES = 10.0
 
 def plan(
     document: Document,
-    defaults: Defaults = None,
-    overrides: Overrides = None,
+    *,
+    changes: Changes,
     assume: list[str] | None = None,
     search: bool = False,
     topologies: bool = False,
@@ -77,7 +77,7 @@ def plan(
     doing = ["as the document says"]
     with report_errors(document), each_minute(lambda: f"still compiling: {doing[-1]}"):
         assumed = with_values(assume or ())
-        run = valid_training(document, defaults, overrides)
+        run = valid_training(document, changes)
         if assumed.price is None:
             assumed = replace(assumed, price=run.spec.accelerator.price_per_chip_hour)
         from halcyon.commands.planning import page
@@ -91,7 +91,7 @@ def plan(
                 return searching.mesh_candidates(run, fits) if search else searching.hardware_candidates(run)
 
             tried = searching.tried(
-                searching.Source(document, _options(defaults, overrides, assume)),
+                searching.Source(document, _options(changes, assume)),
                 candidates,
                 seconds=60 * minutes,
                 by_money=topologies,
@@ -115,7 +115,7 @@ def plan(
         if compare is not None:
             from halcyon.commands.planning.search import Source, planned
 
-            other = planned(Source(compare, _options(defaults, overrides, assume)), {}, 60 * minutes)
+            other = planned(Source(compare, _options(changes, assume)), {}, 60 * minutes)
             if other is None or other.plan is None:
                 raise BadConfiguration(f"{compare}: {'there was no time for it' if other is None else other.error}")
             _print([page.beside(numbers, other.plan["plan"], (str(document), str(compare)))])
@@ -127,7 +127,7 @@ def plan(
             if others := rows_of(run.spec)[1:]:
                 from halcyon.commands.planning import search as searching
 
-                source = searching.Source(document, _options(defaults, overrides, assume))
+                source = searching.Source(document, _options(changes, assume))
                 plans = [searching.planned(source, searching.row_changes(row), 60 * minutes) for row in others]
                 rows = [searching.Row({}, {"plan": numbers.document()}), *(row for row in plans if row is not None)]
                 left = 1 + len(others) - len(rows)
@@ -136,9 +136,9 @@ def plan(
         raise typer.Exit(ExitCode.BAD_CONFIGURATION)
 
 
-def _options(defaults: list[Path] | None, overrides: list[str] | None, assume: list[str] | None) -> tuple[str, ...]:
+def _options(changes: Changes, assume: list[str] | None) -> tuple[str, ...]:
     """The options for the plan of another document or candidate."""
-    given = {"--defaults": defaults, "--set": overrides, "--assume": assume}
+    given = {"--defaults": changes.defaults, "--set": changes.overrides, "--assume": assume}
     return tuple(f"{option}={value}" for option, values in given.items() for value in values or ())
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from halcyon.commands.checkpoints import RootArgument, root_spec, root_store
 from halcyon.commands.errors import console, report_root_errors
-from halcyon.commands.options import Defaults, Endpoint, Overrides, Region, require_folder, resolved, text_of
+from halcyon.commands.options import Changes, StoreSettings, require_folder, resolved, text_of
 from halcyon.host.errors import BadConfiguration, TrainerExit
 from halcyon_api.counting import counted
 from halcyon_api.ends import ExitCode
@@ -33,15 +33,14 @@ _VERDICTS = {True: ("holds", "green"), False: ("wrong", "red"), None: ("only sta
 
 def prove(
     place: RootArgument,
+    *,
     replays: Annotated[list[Path] | None, typer.Option("--replay")] = None,
     key: Path | None = None,
     output: Path | None = None,
     check: Path | None = None,
     public_key: Path | None = None,
-    defaults: Defaults = None,
-    overrides: Overrides = None,
-    endpoint: Endpoint = None,
-    region: Region = None,
+    changes: Changes,
+    settings: StoreSettings,
 ) -> None:
     """State what was computed, by what, and which steps were replayed, as an in-toto statement; or check one.
 
@@ -59,12 +58,12 @@ def prove(
         if check is not None:
             if replays or key is not None or output is not None:
                 raise BadConfiguration("--check writes no statement; leave out --replay, --key and --output")
-            store, run = _opened(place, defaults, overrides, endpoint, region)
+            store, run = _opened(place, changes, settings)
             holds = _checked(check, public_key, store, run)
         else:
             if public_key is not None:
                 raise BadConfiguration("--public-key needs --check FILE; a statement is signed with --key")
-            store, run = _opened(place, defaults, overrides, endpoint, region)
+            store, run = _opened(place, changes, settings)
             holds = _proved(store, run, replays or [], key, output)
     if not holds:
         raise typer.Exit(ExitCode.FAILURE)
@@ -158,9 +157,7 @@ def _record(path: Path) -> ReplayRecord:
         raise BadConfiguration(f"--replay {path} {problem}; give a record of `halcyon replay --record`") from None
 
 
-def _opened(
-    place: str, defaults: list[Path] | None, overrides: list[str] | None, endpoint: str | None, region: str | None
-) -> tuple[Store, TrainingRun | None]:
+def _opened(place: str, changes: Changes, settings: StoreSettings) -> tuple[Store, TrainingRun | None]:
     """The root that a command line names, and the document, if it names one.
 
     Raises:
@@ -168,11 +165,11 @@ def _opened(
         InvalidRun: The document is not valid.
     """
     if "://" in place or user_path(place).is_dir():
-        if defaults or overrides:
+        if any(vars(changes).values()):
             raise BadConfiguration("--defaults and --set belong to a document; give run.yaml in place of the root")
-        return root_store(place, endpoint, region), None
-    root_spec(place, endpoint, region)  # says what is wrong with the path
-    run = resolved(user_path(place), defaults, overrides)
+        return root_store(place, settings), None
+    root_spec(place, settings)  # says what is wrong with the path
+    run = resolved(user_path(place), changes)
     from halcyon.host.storage.store import Store
 
     return Store(run.spec.checkpoint), run

@@ -22,11 +22,10 @@ from rich.markup import escape
 from halcyon.commands.errors import console, report_root_errors
 from halcyon.commands.options import (
     AtLeast1,
-    Defaults,
+    Changes,
     Device,
     Document,
     Json,
-    Overrides,
     print_json,
     require_folder,
     valid_training,
@@ -50,10 +49,10 @@ _BY_OPTION = re.compile("spec\\.from\\.(?:step|toStep)")
 
 def replay(
     document: Document,
+    *,
     first: Annotated[int | None, typer.Option("--from", min=0)] = None,
     to: AtLeast1 | None = None,
-    defaults: Defaults = None,
-    overrides: Overrides = None,
+    changes: Changes,
     device: Device = None,
     json: Json = False,
     record: Path | None = None,
@@ -75,7 +74,7 @@ def replay(
     with report_root_errors():
         if record is not None:
             require_folder(record, "--record")
-        run = valid_training(document, defaults, overrides)
+        run = valid_training(document, changes)
         if bisect is not None:
             if to is not None or record is not None:
                 raise BadConfiguration("--bisect looks at batches and compares no run; leave out --to and --record")

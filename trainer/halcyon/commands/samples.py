@@ -15,7 +15,7 @@ from rich.text import Text
 
 from halcyon.commands.checkpoints import RootArgument, root_store
 from halcyon.commands.errors import console, report_root_errors
-from halcyon.commands.options import AtLeast1, Endpoint, Region
+from halcyon.commands.options import AtLeast1, StoreSettings
 from halcyon.host.errors import BadConfiguration, NoValidCheckpoint
 from halcyon_api.counting import counted
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 def samples(
     place: RootArgument,
+    *,
     step: AtLeast1 | None = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
-    endpoint: Endpoint = None,
-    region: Region = None,
+    settings: StoreSettings,
 ) -> None:
     """Show answers that a run with objective.policy has sampled, with their rewards.
 
@@ -39,7 +39,7 @@ def samples(
     from halcyon.telemetry.history.samples import DamagedSamples, read_samples, sampled_steps
 
     with report_root_errors():
-        store = root_store(place, endpoint, region)
+        store = root_store(place, settings)
         steps = sampled_steps(store)
         if not steps:
             raise BadConfiguration(

@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 from halcyon.commands.dial import show_dial
 from halcyon.commands.errors import console, report_errors, report_root_errors
-from halcyon.commands.options import Commands, Defaults, Document, Endpoint, Json, Overrides, Region, valid_training
+from halcyon.commands.options import Changes, Commands, Document, Json, StoreSettings, valid_training
 from halcyon.commands.planning.vocabulary import vocabulary_of
 from halcyon.commands.profile import profile_view
 from halcyon.commands.views.picture import write_picture
@@ -57,8 +57,8 @@ app.command("dial")(show_dial)
 @app.command("run")
 def show_run(
     document: Document,
-    defaults: Defaults = None,
-    overrides: Overrides = None,
+    *,
+    changes: Changes,
     json: Json = False,
 ) -> None:
     """Show the model, the optimizer state, the memory of each device, the tokens and the data of a run, in a second or
@@ -67,7 +67,7 @@ def show_run(
     Nothing is compiled: `halcyon plan` compiles the step, and so knows the memory of its activations.
     """
     with report_errors(document):
-        run = valid_training(document, defaults, overrides)
+        run = valid_training(document, changes)
         vocabulary = vocabulary_of(run.spec.tokenizer)
         program = _program(run.spec, vocabulary.tokens)
         from halcyon.commands.views.pages import run_page
@@ -82,8 +82,8 @@ def show_run(
 @app.command()
 def optimizer(
     document: Document,
-    defaults: Defaults = None,
-    overrides: Overrides = None,
+    *,
+    changes: Changes,
     json: bool = False,
 ) -> None:
     """Show every parameter: path, shape, role, group, update rule, rate factor, weight decay and bytes of optimizer
@@ -95,7 +95,7 @@ def optimizer(
         json: Print one JSON object for each parameter.
     """
     with report_errors(document):
-        spec = valid_training(document, defaults, overrides).spec
+        spec = valid_training(document, changes).spec
         program = _program(spec, vocabulary_of(spec.tokenizer).tokens)
         from halcyon.commands.views.optimizer import overview, updates_table
 
@@ -110,8 +110,8 @@ def optimizer(
 @app.command()
 def profile(
     root: str,
-    endpoint: Endpoint = None,
-    region: Region = None,
+    *,
+    settings: StoreSettings,
     json: Json = False,
 ) -> None:
     """Show a stored profile: step times, MFU, time by phase, and the processes that the others wait for.
@@ -126,7 +126,7 @@ def profile(
 
     with report_root_errors():
         place, step = split_step(root)
-        store = Store(root_place(place, endpoint, region))
+        store = Store(root_place(place, settings.endpoint, settings.region))
         there = profile_folders(store)
         matching = [folder for folder in there if step is None or folder.startswith(f"{PROFILES_PREFIX}{step:012d}.")]
         numbers = profile_numbers(store, matching[-1]) if matching else {}
@@ -167,8 +167,8 @@ _PLAIN = " ...::::#"
 @app.command()
 def schedule(
     document: Document,
-    defaults: Defaults = None,
-    overrides: Overrides = None,
+    *,
+    changes: Changes,
     json: Json = False,
     svg: Path | None = None,
 ) -> None:
@@ -179,7 +179,7 @@ def schedule(
         svg: Also write the curves as an SVG picture to this file.
     """
     with report_errors(document):
-        spec = valid_training(document, defaults, overrides).spec
+        spec = valid_training(document, changes).spec
         steps, curves = _curves(spec)
         if json:
             drawn = {"steps": steps.tolist(), **{name: values.tolist() for name, values in curves.items()}}
