@@ -82,6 +82,7 @@ class SharedRunner:
         store: The run's own root.
         processes: The processes.
         reporter: Receives results and progress.
+        trains: Whether the run trains: then a benchmark that fails, or results that cannot be kept, are a warning.
         is_stopped: Whether a notice of preemption came to any process.
 
     Raises:
@@ -95,13 +96,12 @@ class SharedRunner:
     store: Store
     processes: ProcessGroup
     reporter: RunReporter
+    trains: bool = False
     is_stopped: Callable[[], bool] = lambda: False
 
     def __post_init__(self) -> None:
         self._shapes = own_shapes(self.spec, self.tokenizer.vocab_size)
         self._settings = Settings(compute_dtype=self.spec.trainer.precision.compute)
-        tasks = self.spec.trainer.evaluation.tasks
-        self._every_steps = 0 if tasks is None else tasks.every_steps
         writing = [benchmark.name for benchmark in self.benchmarks if benchmark.grade is not None]
         if writing and not isinstance(self._shapes, KeepsCache):
             raise BadConfiguration(
@@ -121,23 +121,15 @@ class SharedRunner:
         """Names of the benchmarks."""
         return tuple(benchmark.name for benchmark in self.benchmarks)
 
-    def is_due(self, step: int, steps: int) -> bool:
-        """Whether the benchmarks are run after `step` of `steps` steps."""
-        return step == steps or (self._every_steps > 0 and step % self._every_steps == 0)
-
     def while_training(self, step: int, model: Any, past: Sequence[SkippedBatches]) -> bool:
         """Run the benchmarks that the root does not have yet. A collective. False: a notice came.
-
-        A benchmark that fails is a warning: the run trains on.
 
         Args:
             step: Steps done.
             model: The model of the training.
             past: Returns to earlier checkpoints that decide the model of the step.
         """
-        return (
-            self._run(step, model, {"step": step, "past": [back.document() for back in past]}, trains=True) != "stopped"
-        )
+        return self._run(step, model, {"step": step, "past": [back.document() for back in past]}) != "stopped"
 
     def of_checkpoint(
         self, step: int, model: Any, manifest_sha256: str, on_done: Callable[[], object]
@@ -157,7 +149,7 @@ class SharedRunner:
             BadConfiguration: A benchmark cannot be run on this model.
             TrainerExit: A benchmark failed, or the results could not be kept; another attempt may succeed.
         """
-        self._run(step, model, {"manifest": manifest_sha256}, trains=False, on_done=on_done)
+        self._run(step, model, {"manifest": manifest_sha256}, on_done)
         return self._results
 
     def _run(
@@ -165,8 +157,6 @@ class SharedRunner:
         step: int,
         model: Any,
         of_model: dict[str, Any],
-        *,
-        trains: bool,
         on_done: Callable[[], object] = lambda: None,
     ) -> Outcome:
         self.reporter.stage("evaluating")
@@ -174,7 +164,7 @@ class SharedRunner:
             canonical_json({"model": of_model, "examples": self._examples, "prompts": self._prompt_kind})
         ).hexdigest()
         self._results = None
-        done = set(self._kept(step, decides, trains=trains))
+        done = set(self._kept(step, decides))
         for _ in done:
             on_done()
         runner: Runner | Exception | None = None
@@ -185,13 +175,13 @@ class SharedRunner:
                 continue
             if runner is None:
                 runner = self._runner(model)
-            outcome, numbers, mine = self._one(runner, benchmark, step, trains=trains)
+            outcome, numbers, mine = self._one(runner, benchmark, step)
             if numbers is None:
                 return outcome
             on_done()
             tasks.append(numbers)
             samples += mine
-            self._keep(step, decides, tasks, samples, trains=trains)
+            self._keep(step, decides, tasks, samples)
         if self.processes.is_main and self._results is not None:
             self._report_all(self._results)
         return "done"
@@ -210,14 +200,14 @@ class SharedRunner:
         except Exception as error:  # reported with the first benchmark, by all processes together
             return error
 
-    def _kept(self, step: int, decides: str, *, trains: bool) -> list[str]:
+    def _kept(self, step: int, decides: str) -> list[str]:
         """Names of the benchmarks whose results the root has already; process 0 also takes the results."""
 
         def work() -> dict[str, Any]:
             try:
                 kept = TaskResults.parse(self.store.read(results_key(step)).data)
             except StoreFailure:
-                if not trains:
+                if not self.trains:
                     raise
                 kept = None  # a training runs them again rather than end
             if kept is None or kept.decides != decides:
@@ -227,9 +217,7 @@ class SharedRunner:
 
         return cast("list[str]", decide(self.processes, self.store.root, work)["tasks"])
 
-    def _keep(
-        self, step: int, decides: str, tasks: list[TaskNumbers], samples: list[AnswerSample], *, trains: bool
-    ) -> None:
+    def _keep(self, step: int, decides: str, tasks: list[TaskNumbers], samples: list[AnswerSample]) -> None:
         """Process 0 writes the results. A collective: if they must be kept and cannot, all processes end."""
 
         def work() -> dict[str, Any]:
@@ -241,7 +229,7 @@ class SharedRunner:
             try:
                 self.store.write(results_key(step), document.model_dump_json(by_alias=True, exclude_none=True).encode())
             except StoreFailure as failure:
-                if not trains:
+                if not self.trains:
                     raise
                 self.reporter.warning(f"the results of the tasks of step {step} could not be kept: {failure}")
             return {}
@@ -249,7 +237,7 @@ class SharedRunner:
         decide(self.processes, self.store.root, work)
 
     def _one(
-        self, runner: Runner | Exception, benchmark: Benchmark, step: int, *, trains: bool
+        self, runner: Runner | Exception, benchmark: Benchmark, step: int
     ) -> tuple[Outcome, TaskNumbers | None, list[AnswerSample]]:
         """Run one benchmark on all processes, each with its share of the examples."""
         begin = time.monotonic()
@@ -273,7 +261,7 @@ class SharedRunner:
         if ends != {"done"}:
             error = next(share.error for share in shares if share.end != "done")
             sentence = f"task {benchmark.name} on the model of step {step}: {error}"
-            if not trains:
+            if not self.trains:
                 raise BadConfiguration(sentence) if "refused" in ends else TrainerExit(sentence)
             self.reporter.warning(f"{sentence}; the run trains on without the tasks of this step")
             return "failed", None, []

@@ -23,27 +23,27 @@ class BenchmarkRuns(Callback):
         from halcyon.run.benchmarks import SharedRunner, asking_of  # the import of inference takes time
 
         place = setup.place
-        spec, processes, self._reporter = place.spec, place.processes, place.reporter
-        self._steps, self._program, self._checkpointer = spec.trainer.steps, setup.programs.program, setup.checkpointer
-        root = Store(spec.checkpoint)
+        self._every_steps, self._reporter = tasks.every_steps, place.reporter
+        self._program, self._checkpointer = setup.programs.program, setup.checkpointer
+        root = Store(place.spec.checkpoint)
         self._runner = SharedRunner(
             setup.benchmarks,
-            spec,
+            place.spec,
             setup.tokenizer,
-            asking_of(root, processes, spec=spec),
+            asking_of(root, place.processes, spec=place.spec),
             root,
-            processes,
+            place.processes,
             place.reporter,
+            trains=True,
             is_stopped=lambda: setup.sync_point.is_asked,
         )
 
     def due(self, step: int, *, is_last: bool) -> bool:
         """See `Callback`."""
-        return is_last or self._runner.is_due(step, self._steps)
+        return is_last or (self._every_steps > 0 and step % self._every_steps == 0)
 
     def after(self, step: int, state: TrainState) -> bool:
         """Run the benchmarks whose results the root lacks. False: a notice came."""
-        self._reporter.stage("evaluating")
         came = self._runner.while_training(
             step, self._program.evaluated(state), until(self._checkpointer.skipped, step)
         )
