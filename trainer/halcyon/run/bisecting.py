@@ -16,8 +16,8 @@ from halcyon.data.examples import Batch
 from halcyon.data.source_data import NO_SOURCE
 from halcyon.host.errors import BadConfiguration, ReplayDiffers
 from halcyon.host.storage.retry_budget import RetryBudget
-from halcyon.run.context import resolve_context, retry_seconds, run_plan
-from halcyon.run.train import Surroundings, train
+from halcyon.run.context import Surroundings, resolve_context, retry_seconds, run_plan
+from halcyon.run.train import train
 from halcyon.step.batch_source import BatchSource, dataset_batches
 from halcyon.step.objectives.next_token import NextToken
 from halcyon.step.program import Program
@@ -221,7 +221,7 @@ def bisect(
 
     try:
         budget = RetryBudget(retry_seconds(context))
-        train(context, reporter, Surroundings(), compilation_cache=None, retry_budget=budget, batch_source=source)
+        train(context, reporter, Surroundings(budget), compilation_cache=None, batch_source=source)
     except ReplayDiffers:  # the losses are shown as they are here
         pass
     finally:

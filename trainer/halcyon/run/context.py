@@ -13,18 +13,19 @@ Importing this module imports no JAX.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from halcyon.data.batch_schedule import build_schedule
 from halcyon.host.agent.lineage import Lineage
 from halcyon.host.agent.link import Link
 from halcyon.host.errors import BadConfiguration
 from halcyon.host.memory import check_memory, machine_memory
-from halcyon.telemetry import RunIdentity, RunPlan
+from halcyon.host.storage.retry_budget import RetryBudget
+from halcyon.telemetry import ProfileRequests, RunIdentity, RunPlan, SaveRequests
 from halcyon.weights.model_file import read_model
 from halcyon_api.base import InvalidRun
 from halcyon_api.checkpoint_documents import Epoch, Owner
@@ -39,6 +40,9 @@ from halcyon_api.spec.accelerator import Topology
 from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh
 from halcyon_api.training_run import TrainingRun, TrainingRunSpec
 from halcyon_api.validation import find_problems
+
+if TYPE_CHECKING:
+    from halcyon.parallel.process_group import ProcessGroup
 
 
 @dataclass(frozen=True)
@@ -291,3 +295,35 @@ def run_plan(context: Context) -> RunPlan:
         size_of=size_of,
         peak_flops_per_second=None if peak is None else peak * context.topology.devices,
     )
+
+
+def _ignore(*_: object) -> None:
+    return
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a task reports to the program around it, and what that program requests.
+
+    Default: nothing, as for the only process.
+    """
+
+    retry_budget: RetryBudget
+    """The waits for stores that deny access while the run starts."""
+    on_lost_process: Callable[[int], object] = _ignore
+    """Called in another thread with the index of a lost process; it must end this process."""
+    on_failed_build: Callable[[Exception], object] = _ignore
+    """Called in another thread with the error of a failed cache build; it must end this process if there are others.
+    The main thread may be blocked in a step that another process does not run any more."""
+    on_joined: Callable[[ProcessGroup], object] = _ignore
+    """Called with the processes when all have joined."""
+    on_interrupt: Callable[[int], object] = _ignore
+    """Called in another thread at each interrupt from the keyboard, with their number. The first is a notice."""
+    save_requests: SaveRequests = field(default_factory=SaveRequests)
+    """Requests for a checkpoint while the run trains."""
+    profile_requests: ProfileRequests = field(default_factory=ProfileRequests)
+    """Requests for a profile while the run trains."""
+    on_error: Callable[[Exception], object] = _ignore
+    """Called with an error before anything is closed; it must end this process if that hangs."""
+    on_notice: Callable[[], object] = _ignore
+    """Called in another thread at each notice; it must end this process before it is killed."""

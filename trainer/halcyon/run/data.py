@@ -8,9 +8,8 @@ from collections.abc import Iterable
 from halcyon.data.cache.ensure import Caches
 from halcyon.data.open import ensure_caches
 from halcyon.data.source_notes import SourceNote, source_notes, source_warnings
-from halcyon.host.storage.retry_budget import RetryBudget
 from halcyon.host.storage.store import Store
-from halcyon.run.context import Context, check_context
+from halcyon.run.context import Context, Surroundings, check_context
 from halcyon.telemetry import RunReporter
 from halcyon.weights.chat_template import with_templates
 from halcyon_api.counting import counted
@@ -27,7 +26,7 @@ def checked(context: Context) -> Context:
     return context.with_spec(with_templates(context.spec))
 
 
-def caches_of(context: Context, reporter: RunReporter, retry_budget: RetryBudget) -> tuple[Store, Caches]:
+def caches_of(context: Context, reporter: RunReporter, around: Surroundings) -> tuple[Store, Caches]:
     """Build the token caches of a run, or wait until another process has built them. Returns their store and them."""
     reporter.stage("tokenizing")
     return ensure_caches(
@@ -36,17 +35,17 @@ def caches_of(context: Context, reporter: RunReporter, retry_budget: RetryBudget
         run=context.name,
         report=reporter.tokenized,
         on_rebuild=reporter.warning,
-        retry_budget=retry_budget,
+        retry_budget=around.retry_budget,
     )
 
 
-def build_data(context: Context, reporter: RunReporter, *, retry_budget: RetryBudget) -> str:
+def build_data(context: Context, reporter: RunReporter, around: Surroundings) -> str:
     """Build the token caches of a run, or wait until another process has built them.
 
     Args:
         context: The run and this process's place in it.
         reporter: Receives the progress.
-        retry_budget: The waits for stores that deny access.
+        around: The program around it.
 
     Returns:
         One sentence with the contents of the caches.
@@ -54,7 +53,7 @@ def build_data(context: Context, reporter: RunReporter, *, retry_budget: RetryBu
     Raises:
         TrainerExit: The caches cannot be built; the class gives the cause and the exit code.
     """
-    store, caches = caches_of(checked(context), reporter, retry_budget)
+    store, caches = caches_of(checked(context), reporter, around)
     if context.process_index == 0:
         report_warnings(reporter, context.spec, caches)
         report_sources(reporter, source_notes(caches))

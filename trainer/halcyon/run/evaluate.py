@@ -7,7 +7,7 @@ process computes the same bits.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -24,13 +24,11 @@ from halcyon.data.open import validation_data
 from halcyon.data.source_notes import source_notes
 from halcyon.evals.benchmarks import Benchmark
 from halcyon.host.errors import BadConfiguration, NoValidCheckpoint, TrainerExit
-from halcyon.host.storage.retry_budget import RetryBudget
-from halcyon.parallel.process_group import ProcessGroup
 from halcyon.run.auto_tuning import without_choice
 from halcyon.run.beginning import report_fallback, weights_of_run
 from halcyon.run.benchmarks import SharedRunner, asking_of
 from halcyon.run.checks import check_sections
-from halcyon.run.context import Context
+from halcyon.run.context import Context, Surroundings
 from halcyon.run.data import caches_of, checked, report_sources, report_warnings
 from halcyon.run.place import Place, session
 from halcyon.step.program import Program, build_program
@@ -47,19 +45,14 @@ from halcyon_api.status.progress import Evaluated, finite
 def evaluate_checkpoint(
     context: Context,
     reporter: RunReporter,
-    *,
-    retry_budget: RetryBudget,
-    on_lost_process: Callable[[int], object],
-    on_joined: Callable[[ProcessGroup], object],
+    around: Surroundings,
 ) -> str:
     """Evaluate the checkpoint that the run names on the held-out part of each source.
 
     Args:
         context: The run and this process's place in it.
         reporter: Receives the progress.
-        retry_budget: The waits for stores that deny access.
-        on_lost_process: Called in another thread with the index of a lost process; it must end this process.
-        on_joined: Called with the processes when all have joined.
+        around: The program around it.
 
     Returns:
         One sentence with the result.
@@ -70,8 +63,8 @@ def evaluate_checkpoint(
     context = checked(context)
     spec = context.spec
     benchmarks = check_sections(spec)
-    caches = caches_of(context, reporter, retry_budget)
-    with session(context, reporter, retry_budget, on_lost_process=on_lost_process, on_joined=on_joined) as joined:
+    caches = caches_of(context, reporter, around)
+    with session(context, reporter, around) as joined:
         place, mesh = joined.lay_out()
         spec = without_choice(spec, place.context.mesh)
         if place.processes.is_main:

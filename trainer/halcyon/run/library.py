@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from halcyon.host.errors import BadConfiguration
 from halcyon.host.root_lock import held_root
 from halcyon.host.storage.retry_budget import RetryBudget
-from halcyon.run.context import resolve_context, retry_seconds, run_plan, written
+from halcyon.run.context import Surroundings, resolve_context, retry_seconds, run_plan, written
 from halcyon.run.outcome import error_outcome, in_words
 from halcyon.telemetry import EventLog, RunReporter, StepReport, open_log, termination_report
 from halcyon.telemetry.history.background import Listener, Row
@@ -158,8 +158,7 @@ def train(
         ValueError: Two functions inside the step return a number of the same name.
         TrainerExit: The run cannot continue; the class gives the cause.
     """
-    from halcyon.run.train import Surroundings  # imports JAX
-    from halcyon.run.train import train as train_run
+    from halcyon.run.train import train as train_run  # imports JAX
     from halcyon.step.in_step import InStep
     from halcyon.step.overrides import Overrides
 
@@ -193,9 +192,8 @@ def train(
                 context,
                 reporter,
                 # No other process; the main thread waits for the builds, and raises their errors.
-                Surroundings(on_interrupt=interrupts.append),
+                Surroundings(RetryBudget(retry_seconds(context)), on_interrupt=interrupts.append),
                 compilation_cache=compilation_cache,
-                retry_budget=RetryBudget(retry_seconds(context)),
                 overrides=overrides,
                 in_step=[InStep(one.in_step, one.every) for one in sets if one.in_step is not None],
             )

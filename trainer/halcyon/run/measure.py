@@ -5,16 +5,15 @@ training would find: on one machine, on several hosts, or in pods.
 """
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import jax
 
 from halcyon.checkpoint.processes import gather_texts
 from halcyon.host.memory import machine_memory
-from halcyon.host.storage.retry_budget import RetryBudget
 from halcyon.parallel.collectives import AXES, FEWEST, KINDS, SIZES, Islands, Over
 from halcyon.parallel.process_group import ProcessGroup
-from halcyon.run.context import Context, check_context
+from halcyon.run.context import Context, Surroundings, check_context
 from halcyon.run.place import Place, session
 from halcyon.step.hlo.work import Rates
 from halcyon.step.speeds import rates_of
@@ -29,19 +28,14 @@ _LONGEST_SECONDS = 0.25
 def measure_network(
     context: Context,
     reporter: RunReporter,
-    *,
-    retry_budget: RetryBudget,
-    on_lost_process: Callable[[int], object],
-    on_joined: Callable[[ProcessGroup], object],
+    around: Surroundings,
 ) -> str:
     """Measure collectives within each host (of TPUs, slice), between these, and over all devices.
 
     Args:
         context: The run and this process's place in it.
         reporter: Receives each measurement.
-        retry_budget: The waits for stores that deny access.
-        on_lost_process: Called in another thread with the index of a lost process; it must end this process.
-        on_joined: Called with the processes when all have joined.
+        around: The program around it.
 
     Returns:
         One sentence that names what is slow.
@@ -50,7 +44,7 @@ def measure_network(
         TrainerExit: The devices cannot be used as the document says.
     """
     check_context(context)
-    with session(context, reporter, retry_budget, on_lost_process=on_lost_process, on_joined=on_joined) as joined:
+    with session(context, reporter, around) as joined:
         place, mesh = joined.lay_out()
         processes, rates = place.processes, rates_of(place.spec.accelerator, place.context.topology.slices)
         island, most = _island(place), _most_bytes(processes)

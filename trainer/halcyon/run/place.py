@@ -7,7 +7,7 @@ inside one. The task ``data`` needs none: its processes share only the token cac
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -22,7 +22,7 @@ from halcyon.host.storage.store import Store
 from halcyon.parallel.device_mesh import build_mesh
 from halcyon.parallel.devices import check_device_memory, check_host_memory, check_narrow
 from halcyon.parallel.process_group import JOIN_TIMEOUT_SECONDS, CouldNotJoin, ProcessGroup, join, leave
-from halcyon.run.context import Context, adapt_to_devices
+from halcyon.run.context import Context, Surroundings, adapt_to_devices
 from halcyon.telemetry import RunReporter
 from halcyon_api.spec.origin import OriginSpec
 from halcyon_api.status.progress import ReportedEnd
@@ -109,10 +109,7 @@ def _met(context: Context, link: Link, reporter: RunReporter) -> Context:
 def session(
     context: Context,
     reporter: RunReporter,
-    retry_budget: RetryBudget,
-    *,
-    on_lost_process: Callable[[int], object],
-    on_joined: Callable[[ProcessGroup], object],
+    around: Surroundings,
 ) -> Iterator[Place]:
     """Join the process group, and leave it at a normal end or at a `TrainerExit`, which all processes raise or this one
     alone.
@@ -122,9 +119,7 @@ def session(
     Args:
         context: The run and this process's place in it.
         reporter: Receives the stages.
-        retry_budget: The waits for stores that deny access.
-        on_lost_process: Called in another thread with the index of a lost process; it must end this process.
-        on_joined: Called with the processes when all have joined.
+        around: The program around it.
 
     Raises:
         CouldNotJoin: Another process did not join in time.
@@ -134,11 +129,15 @@ def session(
     if context.link is not None:
         context = _met(context, context.link, reporter)
     processes = join(
-        context.coordinator, context.process_index, context.process_count, context.own_devices, on_loss=on_lost_process
+        context.coordinator,
+        context.process_index,
+        context.process_count,
+        context.own_devices,
+        on_loss=around.on_lost_process,
     )
-    on_joined(processes)
+    around.on_joined(processes)
     try:
-        yield Place(context, processes, reporter, retry_budget)
+        yield Place(context, processes, reporter, around.retry_budget)
     except TrainerExit:
         leave(processes)
         raise

@@ -33,7 +33,7 @@ from halcyon.host.signals import SignalThread, ending_signals
 from halcyon.host.storage.metadata_server import wait_for_server
 from halcyon.host.storage.retry_budget import SOURCES, RetryBudget
 from halcyon.run.branch import Branch
-from halcyon.run.context import Context, resolve_context, retry_seconds, run_plan
+from halcyon.run.context import Context, Surroundings, resolve_context, retry_seconds, run_plan
 from halcyon.run.last_save import MARGIN_SECONDS, NOTHING_TO_SAVE, NOTICE, LastSave, SaveTime
 from halcyon.run.outcome import error_outcome, in_words
 from halcyon.telemetry import (
@@ -184,7 +184,17 @@ def run_training(
             call_after(budget, lambda: os.kill(os.getpid(), signal.SIGTERM))
         server = _server(context, reporter, requests, profile_requests)
         watchdog = _watchdog(context, reporter, ending)
-        joined = functools.partial(_share_hangs, watchdog)
+        around = Surroundings(
+            retry_budget,
+            ending.lost,
+            ending.failed,
+            functools.partial(_share_hangs, watchdog),
+            ending.interrupted,
+            requests,
+            profile_requests,
+            ending.fails,
+            ending.noticed,
+        )
         if trains and context.process_index == 0 and spec.telemetry.trackers is not None:
             from halcyon.telemetry.trackers.opening import open_trackers  # imports TensorStore, so only with trackers
 
@@ -200,28 +210,16 @@ def run_training(
         if spec.task == "data":
             from halcyon.run.data import build_data
 
-            ending.leave(EndCause.COMPLETED, build_data(context, reporter, retry_budget=retry_budget))
+            ending.leave(EndCause.COMPLETED, build_data(context, reporter, around))
         if spec.task in ("evaluate", "measure"):
             from halcyon.run.evaluate import evaluate_checkpoint
             from halcyon.run.measure import measure_network
 
-            result = (evaluate_checkpoint if spec.task == "evaluate" else measure_network)(
-                context, reporter, retry_budget=retry_budget, on_lost_process=ending.lost, on_joined=joined
-            )
-            ending.leave(EndCause.COMPLETED, result)
-        from halcyon.run.train import Surroundings, train
+            task = evaluate_checkpoint if spec.task == "evaluate" else measure_network
+            ending.leave(EndCause.COMPLETED, task(context, reporter, around))
+        from halcyon.run.train import train
 
-        around = Surroundings(
-            ending.lost,
-            ending.failed,
-            joined,
-            ending.interrupted,
-            requests,
-            profile_requests,
-            ending.fails,
-            ending.noticed,
-        )
-        ended = train(context, reporter, around, compilation_cache=compilation_cache, retry_budget=retry_budget)
+        ended = train(context, reporter, around, compilation_cache=compilation_cache)
         watchdog.close()
         server.close()
     except Exception as error:

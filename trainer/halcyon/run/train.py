@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from halcyon.data.open import background_caches, cache_store, dataset_of, may_be
 from halcyon.data.source_notes import source_notes
 from halcyon.host.documents import DEFAULT_COMPILATION_CACHE
 from halcyon.host.errors import TrainerExit
-from halcyon.host.storage.retry_budget import RetryBudget
 from halcyon.models.registry import flops_per_token
 from halcyon.parallel.preemption import PreemptionNotice, wait_together
 from halcyon.parallel.process_group import ProcessGroup, leave
@@ -34,7 +32,7 @@ from halcyon.run.auto_tuning import with_choice
 from halcyon.run.beginning import Beginning, begin, from_origin, open_checkpoints, open_memory, recall, wait_for_root
 from halcyon.run.callback import Callback
 from halcyon.run.checks import check_sections
-from halcyon.run.context import Context
+from halcyon.run.context import Context, Surroundings
 from halcyon.run.data import checked, report_sources, report_warnings
 from halcyon.run.features import features_of
 from halcyon.run.loop import Training, TrainingEnd
@@ -51,41 +49,11 @@ from halcyon.step.batches_override import BatchesOverride
 from halcyon.step.in_step import InStep
 from halcyon.step.overrides import Overrides
 from halcyon.step.program import build_program
-from halcyon.telemetry import ProfileRequests, RunReporter, SaveRequests
+from halcyon.telemetry import RunReporter
 from halcyon.telemetry.history.segments import ProcessGroupId
 from halcyon.telemetry.history.writer import HistoryWriter
 from halcyon.tokenizer import load as load_tokenizer
 from halcyon_api.status.goodput import CAUSES
-
-
-def _ignore(*_: object) -> None:
-    return
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a training reports to the program around it, and what that program requests.
-
-    Default: nothing, as for the only process.
-    """
-
-    on_lost_process: Callable[[int], object] = _ignore
-    """Called in another thread with the index of a lost process; it must end this process."""
-    on_failed_build: Callable[[Exception], object] = _ignore
-    """Called in another thread with the error of a failed cache build; it must end this process if there are others.
-    The main thread may be blocked in a step that another process does not run any more."""
-    on_joined: Callable[[ProcessGroup], object] = _ignore
-    """Called with the processes when all have joined."""
-    on_interrupt: Callable[[int], object] = _ignore
-    """Called in another thread at each interrupt from the keyboard, with their number. The first is a notice."""
-    save_requests: SaveRequests = field(default_factory=SaveRequests)
-    """Requests for a checkpoint while the run trains."""
-    profile_requests: ProfileRequests = field(default_factory=ProfileRequests)
-    """Requests for a profile while the run trains."""
-    on_error: Callable[[Exception], object] = _ignore
-    """Called with an error before anything is closed; it must end this process if that hangs."""
-    on_notice: Callable[[], object] = _ignore
-    """Called in another thread at each notice; it must end this process before it is killed."""
 
 
 def train(
@@ -94,7 +62,6 @@ def train(
     around: Surroundings,
     *,
     compilation_cache: Path | None,
-    retry_budget: RetryBudget,
     batch_source: BuildBatchSource | None = None,
     in_step: Sequence[InStep] = (),
     overrides: Overrides | None = None,
@@ -109,7 +76,6 @@ def train(
         reporter: Receives the progress.
         around: The program around the training.
         compilation_cache: Local directory of compiled programs. None: `DEFAULT_COMPILATION_CACHE`.
-        retry_budget: The waits for stores that deny access while the run starts.
         batch_source: Makes the source of the batches. Default: the run's dataset, or answers to its prompts with
             ``objective.policy``.
         in_step: Functions of the library's user inside the compiled step.
@@ -128,20 +94,18 @@ def train(
         run=context.name,
         report=reporter.tokenized,
         on_rebuild=reporter.warning,
-        retry_budget=retry_budget,
+        retry_budget=around.retry_budget,
     )
     with (
         contextlib.ExitStack() as last,
         ThreadPoolExecutor(max_workers=3, thread_name_prefix="halcyon-start") as background,
         contextlib.closing(caches),
-        contextlib.closing(retry_budget),
-        session(
-            context, reporter, retry_budget, on_lost_process=around.on_lost_process, on_joined=around.on_joined
-        ) as joined,
+        contextlib.closing(around.retry_budget),
+        session(context, reporter, around) as joined,
         _reporting(around.on_error),
     ):
         processes, text = joined.processes, caches.progress
-        sync_point = SyncPoint(processes, on_notice=retry_budget.stop)
+        sync_point = SyncPoint(processes, on_notice=around.retry_budget.stop)
 
         def noticed() -> None:
             around.on_notice()
