@@ -1,18 +1,16 @@
 """The command `kubectl halcyon`: kubectl finds it on the PATH under the name ``kubectl-halcyon``."""
 
-import typer
-
 from halcyon.commands.errors import OneSentence, replace_unencodable
 from halcyon.commands.main import Version
+from halcyon.commands.options import Commands
 from halcyon.commands.terminal import match_terminal
 from halcyon_cli import commands
 from halcyon_cli.commands.replays import replay_run
 
-app = typer.Typer(
+app = Commands(
+    "Inspect and control training runs in a cluster.",
     name="kubectl halcyon",
     cls=OneSentence,
-    help="Inspect and control training runs in a cluster.",
-    no_args_is_help=True,
     add_completion=False,
 )
 

@@ -2,12 +2,11 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from halcyon.commands.main import LOCAL, app
-from halcyon.commands.options import Defaults, Device, Document, Overrides
+from halcyon.commands.options import AtLeast1, Defaults, Device, Document, Overrides
 from halcyon_api.ends import ExitCode
 from halcyon_cli import commands
 from halcyon_cli.commands.configurations import import_config
@@ -17,20 +16,20 @@ from halcyon_cli.commands.hosts import launch, slurm
 @app.command(rich_help_panel=LOCAL)
 def render(
     document: Document,
-    trainer_image: Annotated[
-        str, typer.Option(help="Image of a run without spec.image; in a cluster the operator sets it.")
-    ] = "halcyon-trainer",
-    cluster_domain: Annotated[str, typer.Option(help="DNS domain of the cluster.")] = "cluster.local",
+    trainer_image: str = "halcyon-trainer",
+    cluster_domain: str = "cluster.local",
     defaults: Defaults = None,
     overrides: Overrides = None,
-    matrix: Annotated[
-        Path | None,
-        typer.Option(metavar="SWEEP.YAML", help="Print a TrainingRun for each member of this sweep instead."),
-    ] = None,
+    matrix: Path | None = None,
 ) -> None:
     """Print the objects that the operator would create for a run's first attempt: ConfigMap and JobSet, as YAML.
 
     Needs no cluster.
+
+    Args:
+        trainer_image: Image of a run without spec.image; in a cluster the operator sets it.
+        cluster_domain: DNS domain of the cluster.
+        matrix (SWEEP.YAML): Print a TrainingRun for each member of this sweep instead.
     """
     from halcyon_cli.output import reporting_errors
     from halcyon_cli.rendering import rendered, rendered_matrix
@@ -45,15 +44,10 @@ def render(
 @app.command(rich_help_panel=LOCAL)
 def sweep(
     document: Document,
-    variants: Annotated[Path, typer.Argument(help="The sweep: a grid, random values or a list.", metavar="SWEEP.YAML")],
-    at_once: Annotated[int, typer.Option(min=1, help="Number of members that train at the same time.")] = 1,
-    stop_on_failure: Annotated[
-        bool, typer.Option("--stop-on-failure", help="If a member fails, the others save and end.")
-    ] = False,
-    checkpoint_root: Annotated[
-        str | None,
-        typer.Option(help="Keep the members' checkpoints below this place instead of spec.checkpoint.root."),
-    ] = None,
+    variants: Path,
+    at_once: AtLeast1 = 1,
+    stop_on_failure: bool = False,
+    checkpoint_root: str | None = None,
     defaults: Defaults = None,
     overrides: Overrides = None,
     device: Device = None,
@@ -61,6 +55,12 @@ def sweep(
     """Train the members of a sweep on this machine, and print a table of their losses with the best one.
 
     Call it again to go on: complete members are not trained again. Exits with 1 unless all members are complete.
+
+    Args:
+        variants (SWEEP.YAML): The sweep: a grid, random values or a list.
+        at_once: Number of members that train at the same time.
+        stop_on_failure: If a member fails, the others save and end.
+        checkpoint_root: Keep the members' checkpoints below this place instead of spec.checkpoint.root.
     """
     from halcyon_cli.output import reporting_errors
     from halcyon_cli.sweeping import train_sweep

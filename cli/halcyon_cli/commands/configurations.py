@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -12,15 +11,17 @@ from halcyon_api.ends import ExitCode
 
 
 def import_config(
-    file: Annotated[Path, typer.Argument(help="A training configuration of Levanter.", metavar="LEVANTER.YAML")],
-    accelerator: Annotated[
-        str, typer.Option(metavar="TYPE:TOPOLOGY", help="Hardware of the run, which the configuration does not say.")
-    ] = "cpu:1x1",
+    file: Path,
+    accelerator: str = "cpu:1x1",
 ) -> None:
     """Print the TrainingRun of a configuration of Levanter, as YAML.
 
     Comments before it name each setting that has no field, with the reason. Exits with 80 if the configuration trains
     nothing that Halcyon can train, and with 1 if the run is not complete.
+
+    Args:
+        file (LEVANTER.YAML): A training configuration of Levanter.
+        accelerator (TYPE:TOPOLOGY): Hardware of the run, which the configuration does not say.
     """
     from halcyon_api.base import InvalidRun
     from halcyon_api.printable import one_line, printable

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from halcyon.commands.errors import report_errors, report_root_errors
-from halcyon.commands.options import Changes, Defaults, Document, Overrides, resolved
+from halcyon.commands.options import AtLeast0, Changes, Defaults, Document, Overrides, resolved
 from halcyon.host.errors import BadConfiguration
 from halcyon_api.counting import counted
 from halcyon_api.training_run import TrainingRun
@@ -76,19 +76,20 @@ def job_script(run: TrainingRun, command: Sequence[str], options: Sequence[str] 
 
 def slurm(
     document: Document,
-    options: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[-- OPTIONS OF SBATCH]", help="Such as --account=NAME --time=12:00:00."),
-    ] = None,
-    submit: Annotated[bool, typer.Option("--submit", help="Give the script to sbatch instead of printing it.")] = False,
-    spares: Annotated[
-        int, typer.Option(min=0, help="Nodes beyond those that the run needs; they take the place of lost ones.")
-    ] = 0,
+    options: Annotated[list[str] | None, typer.Argument()] = None,
+    submit: bool = False,
+    spares: AtLeast0 = 0,
     defaults: Defaults = None,
     overrides: Overrides = None,
     in_job: Annotated[bool, typer.Option("--in-job", hidden=True)] = False,
 ) -> None:
-    """Print a job script of SLURM for a run, or submit it."""
+    """Print a job script of SLURM for a run, or submit it.
+
+    Args:
+        options ([-- OPTIONS OF SBATCH]): Such as --account=NAME --time=12:00:00.
+        submit: Give the script to sbatch instead of printing it.
+        spares: Nodes beyond those that the run needs; they take the place of lost ones.
+    """
     with report_errors(document):
         run, further = resolved(document, Changes(defaults, overrides)), _further(defaults, overrides)
         if in_job:
@@ -111,27 +112,20 @@ def slurm(
 
 def launch(
     document: Document,
-    hosts: Annotated[
-        str,
-        typer.Option(
-            metavar="A,B,C",
-            help="The hosts, by the names that ssh knows. A is process 0's; those that the run does not need are "
-            "spares.",
-        ),
-    ],
-    options: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- OPTIONS OF SSH]", help="Such as -p 2222 -i KEY.")
-    ] = None,
-    coordinator: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST:PORT", help="Where the hosts meet: this port of the first host, and the next. Default: 9000."
-        ),
-    ] = None,
+    hosts: Annotated[str, typer.Option()],
+    options: Annotated[list[str] | None, typer.Argument()] = None,
+    coordinator: str | None = None,
     defaults: Defaults = None,
     overrides: Overrides = None,
 ) -> None:
-    """Train a run on several hosts, each reached with ssh. The document has the same path on all of them."""
+    """Train a run on several hosts, each reached with ssh. The document has the same path on all of them.
+
+    Args:
+        hosts (A,B,C): The hosts, by the names that ssh knows. A is process 0's; those that the run does not need are
+            spares.
+        options ([-- OPTIONS OF SSH]): Such as -p 2222 -i KEY.
+        coordinator (HOST:PORT): Where the hosts meet: this port of the first host, and the next. Default: 9000.
+    """
     from halcyon_cli.hosts.places import Ssh
 
     with report_errors(document):

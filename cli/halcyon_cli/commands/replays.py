@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from halcyon.commands.options import AtLeast1
 from halcyon_api.defaults.status import read_values
 from halcyon_api.names import LABEL_REPLAY_OF
 from halcyon_api.status.run_status import parse_status
@@ -17,22 +18,24 @@ def replay_run(
     run: Run,
     namespace: Namespace = None,
     context: Context = None,
-    first: Annotated[int | None, typer.Option("--from", min=0, help="Step of the checkpoint to begin with.")] = None,
-    to: Annotated[int | None, typer.Option(min=1, help="The last step. Default: that of the next checkpoint.")] = None,
-    pieces: Annotated[
-        bool, typer.Option("--pieces", help="One replay between each two checkpoints, from --from to --to.")
-    ] = False,
-    queue: Annotated[str | None, typer.Option(help="LocalQueue in which they wait. Default: that of the run.")] = None,
-    priority_class: Annotated[
-        str | None, typer.Option(help="PriorityClass of their pods. Default: that of the run.")
-    ] = None,
-    endpoint: Annotated[
-        str | None, typer.Option(help="With --pieces: address of the S3 store for this machine.")
-    ] = None,
+    first: Annotated[int | None, typer.Option("--from", min=0)] = None,
+    to: AtLeast1 | None = None,
+    pieces: bool = False,
+    queue: str | None = None,
+    priority_class: str | None = None,
+    endpoint: str | None = None,
 ) -> None:
     """Compute steps of a run again in the cluster, and compare every bit; without --from and --pieces: what is proved.
 
     Each replay is a TrainingRun of task replay. It succeeds if all bits are those of the run.
+
+    Args:
+        first: Step of the checkpoint to begin with.
+        to: The last step. Default: that of the next checkpoint.
+        pieces: One replay between each two checkpoints, from --from to --to.
+        queue: LocalQueue in which they wait. Default: that of the run.
+        priority_class: PriorityClass of their pods. Default: that of the run.
+        endpoint: With --pieces: address of the S3 store for this machine.
     """
     from halcyon_cli import replays
 

@@ -42,37 +42,15 @@ def report(
     runs: Places,
     namespace: Namespace = None,
     context: Context = None,
-    file: Annotated[
-        Path | None,
-        typer.Option(help="Read the run from this YAML or JSON file (- for standard input) instead of the cluster."),
-    ] = None,
-    svg: Annotated[
-        Path | None,
-        typer.Option(help="Write a picture to this SVG file: the time line of a RUN, the curves of a ROOT."),
-    ] = None,
-    html: Annotated[
-        Path | None, typer.Option(help="With a ROOT: write the whole report, with curves and time line, to this file.")
-    ] = None,
-    table: Annotated[
-        Path | None,
-        typer.Option("--csv", help="With a ROOT: write the numbers of the steps to this file (- for standard output)."),
-    ] = None,
+    file: Path | None = None,
+    svg: Path | None = None,
+    html: Path | None = None,
+    table: Annotated[Path | None, typer.Option("--csv")] = None,
     as_json: Json = False,
-    chain: Annotated[
-        bool,
-        typer.Option("--chain", help="Report on the chain of runs that ends with this ROOT, or with each of several."),
-    ] = False,
-    markdown: Annotated[Path | None, typer.Option(help="With --chain: write the report to this Markdown file.")] = None,
-    price: Annotated[
-        float | None,
-        typer.Option(
-            min=0, help="With --chain: price of a chip hour. Default: accelerator.pricePerChipHour of each run."
-        ),
-    ] = None,
-    results: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FOLDER", help="With --chain: a folder of `halcyon eval --results`; may be repeated."),
-    ] = None,
+    chain: bool = False,
+    markdown: Path | None = None,
+    price: Annotated[float | None, typer.Option(min=0)] = None,
+    results: list[Path] | None = None,
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
@@ -80,7 +58,18 @@ def report(
     too.
 
     The checkpoint root of a run holds its whole history, during the run and years later; no cluster is needed to read
-    it. With --chain: the report card of a chain of runs, from the first to the one whose ROOT is given."""
+    it. With --chain: the report card of a chain of runs, from the first to the one whose ROOT is given.
+
+    Args:
+        file: Read the run from this YAML or JSON file (- for standard input) instead of the cluster.
+        svg: Write a picture to this SVG file: the time line of a RUN, the curves of a ROOT.
+        html: With a ROOT: write the whole report, with curves and time line, to this file.
+        table: With a ROOT: write the numbers of the steps to this file (- for standard output).
+        chain: Report on the chain of runs that ends with this ROOT, or with each of several.
+        markdown: With --chain: write the report to this Markdown file.
+        price: With --chain: price of a chip hour. Default: accelerator.pricePerChipHour of each run.
+        results (FOLDER): With --chain: a folder of `halcyon eval --results`; may be repeated.
+    """
     with reporting_errors():
         if chain:
             if file is not None or svg is not None or table is not None:
@@ -181,10 +170,8 @@ def compare(
     places: Places,
     namespace: Namespace = None,
     context: Context = None,
-    svg: Annotated[
-        Path | None, typer.Option(help="Write the curves of all runs in one picture to this SVG file.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the reports of all runs as a JSON list.")] = False,
+    svg: Path | None = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
@@ -192,7 +179,12 @@ def compare(
     that differ, and all curves in one picture.
 
     A name is that of a run in the cluster, which has the address of its root. If this is an address inside the cluster,
-    give --endpoint."""
+    give --endpoint.
+
+    Args:
+        svg: Write the curves of all runs in one picture to this SVG file.
+        as_json: Print the reports of all runs as a JSON list.
+    """
     from halcyon_cli import history_report
     from halcyon_cli.differing_runs import differing_fields, documents_view
     from halcyon_cli.history_view import comparison_view

@@ -21,9 +21,13 @@ def checkpoint(
     run: Run,
     namespace: Namespace = None,
     context: Context = None,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the checkpoint is committed.")] = True,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait")] = True,
 ) -> None:
-    """Make a run save a checkpoint now, without stopping the training."""
+    """Make a run save a checkpoint now, without stopping the training.
+
+    Args:
+        wait: Wait until the checkpoint is committed.
+    """
     with connected(context, namespace) as runs:
         _, before = _known(runs, run)
         if before.phase in AT_REST:
@@ -44,12 +48,16 @@ def profile(
     run: Run,
     namespace: Namespace = None,
     context: Context = None,
-    steps: Annotated[int, typer.Option(min=1, max=MAX_PROFILED_STEPS, help="Number of steps.")] = USUAL_PROFILED_STEPS,
-    everywhere: Annotated[bool, typer.Option("--all", help="Profile all processes. Default: one.")] = False,
+    steps: Annotated[int, typer.Option(min=1, max=MAX_PROFILED_STEPS)] = USUAL_PROFILED_STEPS,
+    everywhere: Annotated[bool, typer.Option("--all")] = False,
 ) -> None:
     """Profile the next steps of a running run. The traces are stored below `profiles/` in its checkpoint root.
 
     It runs a command in the pods, for which you need the right to create `pods/exec`.
+
+    Args:
+        steps: Number of steps.
+        everywhere: Profile all processes. Default: one.
     """
     with connected(context, namespace) as runs:
         document = runs.get(run)
@@ -91,11 +99,14 @@ def restart(
     run: Run,
     namespace: Namespace = None,
     context: Context = None,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the new pods train.")] = True,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait")] = True,
 ) -> None:
     """Save a checkpoint, delete all pods, and continue with new ones.
 
     The operator does this, even if this command is interrupted.
+
+    Args:
+        wait: Wait until the new pods train.
     """
     with connected(context, namespace) as runs:
         _, before = _known(runs, run)

@@ -42,12 +42,16 @@ def status(
     run: Place,
     namespace: Namespace = None,
     context: Context = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Update the view until the run ends.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w")] = False,
     output: Output = None,
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
-    """Show the state of a run: phase and reason, progress, losses, checkpoints, hosts, and where its time went."""
+    """Show the state of a run: phase and reason, progress, losses, checkpoints, hosts, and where its time went.
+
+    Args:
+        watch: Update the view until the run ends.
+    """
     from rich.live import Live
 
     with reporting_errors():
@@ -117,18 +121,20 @@ def _view_in(store: Store) -> tuple[RenderableType, bool]:
 
 
 def top(
-    roots: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[ROOT]...", help="Roots of runs on hosts. Default: the runs in the cluster."),
-    ] = None,
+    roots: Annotated[list[str] | None, typer.Argument()] = None,
     namespace: Namespace = None,
     context: Context = None,
-    everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="The runs of all namespaces.")] = False,
+    everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A")] = False,
     output: Output = None,
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
-    """Show all runs, one line each."""
+    """Show all runs, one line each.
+
+    Args:
+        roots ([ROOT]...): Roots of runs on hosts. Default: the runs in the cluster.
+        everywhere: The runs of all namespaces.
+    """
     with contextlib.ExitStack() as held:
         if roots:
             held.enter_context(reporting_errors())
@@ -164,10 +170,15 @@ def logs(
     run: Run,
     namespace: Namespace = None,
     context: Context = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the logs until the run ends.")] = False,
-    raw: Annotated[bool, typer.Option(help="Print the lines as the trainers wrote them.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f")] = False,
+    raw: Annotated[bool, typer.Option()] = False,
 ) -> None:
-    """Show the logs of all processes of a run together, sorted by time."""
+    """Show the logs of all processes of a run together, sorted by time.
+
+    Args:
+        follow: Follow the logs until the run ends.
+        raw: Print the lines as the trainers wrote them.
+    """
     from halcyon_cli.following import follow_run, read_run, shown
 
     console = Console(soft_wrap=True)
@@ -201,12 +212,16 @@ def _summary(run: dict[str, Any]) -> dict[str, Any]:
 
 def diff(
     run: Run,
-    file: Annotated[Path, typer.Option("--filename", "-f", help="The run document that would be applied.")],
+    file: Annotated[Path, typer.Option("--filename", "-f")],
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
     """Show what applying a document would change in a run, and the effect. Exits with 0 if nothing differs, 1 if
-    something differs, and 2 if the comparison fails. Fields from defaults have the values that the run has recorded."""
+    something differs, and 2 if the comparison fails. Fields from defaults have the values that the run has recorded.
+
+    Args:
+        file: The run document that would be applied.
+    """
     from halcyon.weights.model_file import read_model
     from halcyon_api.defaults.files import with_root_prefix, with_values
     from halcyon_api.defaults.status import read_values
