@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from halcyon_api.ends import ExitCode
-from tests.families import llama
+from tests.families import SMALL_FAMILIES, llama
 from tests.mistakes.row import FOLDER, Mistake
+from tests.trainer.support.speech import WHISPER
 
 BAD = ExitCode.BAD_CONFIGURATION
 VALIDATE, TRAIN, SWEEP = ("validate", "run.yaml"), ("train", "run.yaml"), ("sweep", "run.yaml", "sweep.yaml")
 STATS = ("data", "stats", "run.yaml")
 _OPTIMIZER = "spec.optimizer"
+_SPEECH = [{"name": "clips", "jsonl": {"paths": ["rows.jsonl"]}, "format": {"speech": {}}}]
 
 
 def _in_document(words: str, **changes: Any) -> Mistake:
@@ -62,6 +65,11 @@ FIELDS = (
     _in_document("a field of another family", spec__model__kvLoraRank=64),
     _in_document("a learning rate of 0", spec__optimizer={"learningRate": 0, "adamw": {}}),
     _in_document("a sample of text without a prompt", spec__telemetry={"sample": {"everySteps": 50}}),
+    _in_document("masked tokens for a model that reads in one direction", spec__objective={"maskedToken": {}}),
+    _in_document("an adapter of weights that are not there", spec__adapter={"lora": {"rank": 4, "base": "nf4"}}),
+    _in_document("a code of weights that does not exist", spec__adapter={"lora": {"rank": 4, "base": "int4"}}),
+    _in_document("a rate of dropout of 1", spec__trainer__dropout={"residual": 1}),
+    _in_document("frames that are dropped from texts", spec__trainer__dropout={"frames": 0.1}),
     _in_document("an evaluation of nothing", spec__task="evaluate"),
     _in_document("a replay of no checkpoint", spec__task="replay"),
     _in_document("a run that begins with itself", spec__from={"run": "notes", "root": f"file://{FOLDER}/other"}),
@@ -71,6 +79,13 @@ COMBINATIONS = (
     _in_document("hardware that does not exist", spec__accelerator={"type": "h100-megs"}),
     _in_document("a topology that does not exist", spec__accelerator={"type": "v4", "topology": "4x4"}),
     _in_document("heads that do not divide the width", spec__model__numAttentionHeads=5),
+    _in_document("an encoder that predicts the next token", spec__model=SMALL_FAMILIES["modernBert"]),
+    _in_document("a model of speech without sounds", spec__model=WHISPER),
+    _in_document("sounds for a model of text", spec__data__sources=_SPEECH),
+    _in_document(
+        "further tokens of a model that cannot predict them",
+        spec__model={**SMALL_FAMILIES["hyena"], "numNextnPredictLayers": 1},
+    ),
     _in_document("more microbatches than the batch fills", spec__trainer__microbatches=3),
     _in_document("a mesh for other devices", spec__mesh={"ici": {"fsdp": 3}}),
     _in_document(
@@ -130,6 +145,13 @@ def _data(
     return Mistake(words, ("data", command, "run.yaml"), BAD, {"spec.data.sources": sources}, files=files)
 
 
+def _sounds(words: str, audio: str) -> Mistake:
+    """A mistake in the only sound that a model of speech trains on."""
+    changes = {"spec.model": WHISPER, "spec.data.sources": _SPEECH}
+    files = {"rows.jsonl": json.dumps({"audio": audio, "text": "one"}) + "\n", "empty.wav": b"RIFF\0\0\0\0WAVE"}
+    return Mistake(words, ("data", "build", "run.yaml"), BAD, changes, files=files)
+
+
 DATA = (
     _data("files in a store of a kind that does not exist", "notes", "text", "http://server/notes.txt"),
     _data("nothing to train on", "empty", "text", "empty"),
@@ -150,6 +172,10 @@ DATA = (
         '{"asked": "6*7?", "said": "42"}\n',
         format={"chat": {}},
     ),
+    _sounds("a sound that is not there", "absent.wav"),
+    _sounds("a text in place of a sound", "rows.jsonl"),
+    _sounds("a sound outside of the folder of its rows", "/etc/passwd"),
+    _sounds("a sound without samples", "empty.wav"),
     _data("a CSV file with semicolons", "rows", "csv", "rows.csv", "text;number\na;1\n"),
     Mistake(
         "evaluations without held-out data",
@@ -331,6 +357,13 @@ FIRST_HOUR = (
     Mistake("a probability above 1", ("chat", "root", "--top-p", "1.5"), 2),
     Mistake("a type of numbers that a model cannot have", ("sample", "root", "--dtype", "fp16"), 2),
     Mistake("devices without their axis", ("sample", "root", "--mesh", "2"), BAD),
+    Mistake("a sound to be heard by a run that has not begun", ("transcribe", "a.wav", "--checkpoint", "root"), BAD),
+    Mistake(
+        "a model that Levanter does not have",
+        ("import-config", "levanter.yaml"),
+        BAD,
+        files={"levanter.yaml": "model: {type: whispers}\ntrainer: {num_train_steps: 1}\n"},
+    ),
     Mistake("a server of a run that has not begun", ("serve", "root"), BAD),
     Mistake("a port that does not exist", ("serve", "root", "--port", "70000"), 2),
     Mistake("keys in a file that is not there", ("serve", "root", "--api-key-file", "keys"), BAD),

@@ -25,6 +25,7 @@ from tests.suite import promises
 from tests.suite.limits import limit
 from tests.trainer.run.test_policy_run import document_of as policy_document
 from tests.trainer.support.process_groups import run_document, start_processes
+from tests.trainer.support.speech import WHISPER, clips
 from tests.trainer.weights.test_lora import document as adapter_document
 
 STEPS, EVERY = 20, 5
@@ -154,6 +155,12 @@ def further_tokens(folder: Path) -> dict[str, Any]:
     return changed(run_document(folder / "root"), {"spec.model.numNextnPredictLayers": 1} | saves)
 
 
+def speech(folder: Path) -> dict[str, Any]:
+    parts = {"spec.model": WHISPER, "spec.data.sources": [clips(folder / "sounds")]}
+    saves = {"spec.checkpoint.save": {"everySteps": EVERY}, "spec.trainer.steps": STEPS}
+    return changed(run_document(folder / "root"), parts | saves)
+
+
 def preferences(folder: Path) -> dict[str, Any]:
     """DPO, beside the weights of a published model, which are the reference."""
     found = adapter_document(folder / "root")
@@ -183,6 +190,7 @@ def pair(number: int) -> dict[str, Any]:
         pytest.param(preferences, EVERY, marks=pytest.mark.variant),
         pytest.param(coded, EVERY, marks=pytest.mark.variant),
         pytest.param(further_tokens, EVERY, marks=pytest.mark.variant),
+        pytest.param(speech, EVERY, marks=pytest.mark.variant),
     ],
 )
 def test_runs_with_other_objectives_replay(made: Callable[[Path], dict[str, Any]], first: int, tmp_path: Path) -> None:
