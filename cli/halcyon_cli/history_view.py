@@ -129,8 +129,9 @@ def _evaluations(rows: Sequence[dict[str, Any]]) -> FittedTable:
 
 
 def _tasks(rows: Sequence[dict[str, Any]]) -> FittedTable:
-    numbers = "step", "accuracy", "standard error", "centred", "bits per byte"
-    table = FittedTable("task", numbers=numbers, drops=("bits per byte", "standard error", "centred", "step"))
+    numbers = "step", "accuracy", "standard error", "centred", "bits per byte", "word errors"
+    drops = "word errors", "bits per byte", "standard error", "centred", "step"
+    table = FittedTable("task", numbers=numbers, drops=drops)
     for row in rows:
         task, *numbers = task_cells(row)
         table.add_row(Text(task), *numbers)
@@ -160,8 +161,8 @@ def evaluation_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
 
 
 def task_cells(row: dict[str, Any]) -> tuple[str, ...]:
-    """Task, step, accuracy, standard error, centred accuracy and bits per byte of a result."""
-    numbers = (row.get(name) for name in ("accuracy", "standardError", "centred", "bitsPerByte"))
+    """Task, step, accuracy, standard error, centred accuracy, bits per byte and word error rate of a result."""
+    numbers = (row.get(name) for name in ("accuracy", "standardError", "centred", "bitsPerByte", "wordErrorRate"))
     return task_title(row["task"], row.get("tasks")), f"{row['step']:,}", *map(number, numbers)
 
 

@@ -160,7 +160,6 @@ def _sound_problems(spec: TrainingRunSpec) -> Iterator[tuple[str, str]]:
         "spec.mesh.ici.context": spec.mesh is not None and spec.mesh.ici.context != 1,
         "spec.data.attendAcrossDocuments": data.attend_across_documents,
         "spec.data.order": data.order.windows or data.order.sequential,
-        "spec.trainer.evaluation.tasks": trainer.evaluation.tasks,
         "spec.telemetry.sample": spec.telemetry.sample,
     }
     for source in data.sources:

@@ -18,7 +18,7 @@ from halcyon_api.spec.sources import SourceName
 
 TASKS_PREFIX = "tasks/"
 """Where a root keeps the results of tasks."""
-TASK_NAMES = ("arc-easy", "arc-challenge", "mmlu", "gsm8k", "humaneval", "spelling-bee", "smoltalk")
+TASK_NAMES = ("arc-easy", "arc-challenge", "mmlu", "gsm8k", "humaneval", "spelling-bee", "smoltalk", "speech")
 """The tasks of a document, besides CORE."""
 CORE, CHAT_CORE = "core", "chat-core"
 """The averages of centred accuracies, and the name of CORE's bundle among the files of tasks."""
@@ -83,6 +83,8 @@ class TaskNumbers(Document):
     """(accuracy - baseline) / (1 - baseline)."""
     bits_per_byte: float | None = None
     """Of given answers."""
+    word_error_rate: float | None = None
+    """Words that are heard wrong, for each word that is said."""
     answers: AtLeastOne = 1
     """Answers to each question."""
     pass_at: dict[str, float] = Field(default={})
@@ -101,9 +103,9 @@ class AnswerSample(Document):
     example: Text
     """Name of the example."""
     prompt: Text
-    """The question; long ones are cut."""
+    """The question, or what is said; long ones are cut."""
     answer: Text
-    """What the model answered, or the choice that it found the most likely."""
+    """What the model answered or heard, or the choice that it found the most likely."""
     right: bool | None = None
     """Whether it is right."""
 
@@ -151,11 +153,15 @@ class TaskResults(Document):
 
     @property
     def numbers(self) -> dict[str, float]:
-        """The numbers that a trainer reports, by name: accuracies, bits per byte of tasks without, and the averages.
+        """The numbers that a trainer reports, by name: accuracies, for tasks without them bits per byte or word error
+        rates, and the averages.
 
         A mean over some tasks of CORE is not among them: nobody may read it as CORE.
         """
-        found = {one.task: one.bits_per_byte if one.accuracy is None else one.accuracy for one in self.tasks}
+        found = {
+            one.task: next((n for n in (one.accuracy, one.bits_per_byte, one.word_error_rate) if n is not None), None)
+            for one in self.tasks
+        }
         found |= {CORE: self.core if self.core_tasks == CORE_TASKS else None, CHAT_CORE: self.chat_core}
         return {name: value for name, value in found.items() if value is not None and name in REPORTED_TASKS}
 

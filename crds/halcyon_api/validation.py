@@ -423,6 +423,8 @@ def _task_problems(spec: TrainingRunSpec) -> Found:
     for name in tasks.files:
         if name not in (*TASK_NAMES, CORE):
             yield f"{field}.files.{name}", f"there is no such task; the tasks are {', '.join((*TASK_NAMES, CORE))}"
+        elif (name == "speech") != (spec.model.sound is not None):
+            yield f"{field}.files.{name}", "only whisper writes down speech, and it answers nothing else; take it out"
     for name, path in tasks.files.items():
         if not path or "://" in path:
             yield (

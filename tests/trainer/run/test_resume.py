@@ -126,6 +126,8 @@ def test_every_family_resumes_bitwise(tmp_path: Path, model: str) -> None:
         run["spec"] |= {"model": WHISPER} if sounds else sections_of(model)
         if sounds:
             run["spec"]["data"]["sources"] = sounds
+            tasks = {"files": {"speech": str(tmp_path / "sounds" / "rows.jsonl")}, "most": 2}
+            run["spec"]["trainer"]["evaluation"] = {"tasks": tasks}
     calm = start_processes(runs[0], tmp_path / "calm")
     assert calm.wait() == [ExitCode.DONE]
     losses: dict[int, float] = {}
@@ -141,6 +143,11 @@ def test_every_family_resumes_bitwise(tmp_path: Path, model: str) -> None:
         place, clip = f"{tmp_path / 'root'}", f"{tmp_path / 'sounds' / 'clips' / '1.flac'}"
         heard = CliRunner().invoke(app, ["transcribe", clip, "--checkpoint", place, "--json"])
         assert (heard.exit_code, json.loads(heard.stdout)["seconds"]) == (0, 0.15)
+        (task,) = (event for event in group.leader.events if event["event"] == "task")
+        assert (task["examples"], task["wordErrorRate"] > 0) == (2, True)
+        rows = f"speech={tmp_path / 'sounds' / 'rows.jsonl'}"
+        again = CliRunner().invoke(app, ["eval", place, "--task", rows, "--most", "2", "--json"])
+        assert json.loads(again.stdout)["tasks"][0]["wordErrorRate"] == task["wordErrorRate"]
         told = CliRunner().invoke(app, ["transcribe", f"{tmp_path / 'root' / 'HEAD'}", "--checkpoint", place])
         assert (told.exit_code, "HEAD is no sound that can be read" in told.output) == (
             ExitCode.BAD_CONFIGURATION,

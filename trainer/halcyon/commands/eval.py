@@ -165,12 +165,19 @@ def _document(results: TaskResults) -> dict[str, Any]:
 
 def _print(results: TaskResults) -> None:
     several = sorted({k for numbers in results.tasks for k in numbers.pass_at}, key=int)
-    columns = "examples", "accuracy", "standard error", "centred", "bits per byte"
+    columns = "examples", "accuracy", "standard error", "centred", "bits per byte", "word errors"
     passes = [f"pass@{k}" for k in several]
-    drops = *passes[1:-1], "bits per byte", "examples", "centred", "standard error"
+    drops = *passes[1:-1], "word errors", "bits per byte", "examples", "centred", "standard error"
     table = FittedTable("task", numbers=(*columns, *passes), drops=drops)
     for one in results.tasks:
-        values = one.accuracy, one.standard_error, one.centred, one.bits_per_byte, *map(one.pass_at.get, several)
+        values = (
+            one.accuracy,
+            one.standard_error,
+            one.centred,
+            one.bits_per_byte,
+            one.word_error_rate,
+            *map(one.pass_at.get, several),
+        )
         table.add_row(one.task, f"{one.examples:,}", *("" if value is None else f"{value:z.4f}" for value in values))
     screen = console()
     screen.print(table)

@@ -14,8 +14,6 @@ from halcyon.commands.errors import report_root_errors
 from halcyon.host.errors import BadConfiguration
 from halcyon_api.printable import printable
 
-_LONGEST_SECONDS = 4 * 3600
-
 
 def transcribe(
     *,
@@ -40,35 +38,23 @@ def transcribe(
     """
     with report_root_errors():
         from halcyon.data.formats.speech import prompt_of
-        from halcyon.data.sound import HOP, RATE, BadSound, decoded, log_mel
-        from halcyon.inference.speech import heard_tokens
+        from halcyon.data.sound import RATE, BadSound, decoded
+        from halcyon.inference.speech import LONGEST_SECONDS, written_texts
 
         source: Any = loaded.source(checkpoint)
         model, tokenizer = source.read()
-        if model.sound is None:
-            raise BadConfiguration(f"{checkpoint}: it has no model of the family whisper; use `halcyon sample`")
         prompt = prompt_of(tokenizer, language, task, "--language")
-        (frames, bands), room = model.sound, model.max_position.size - len(prompt)
         for file in files:
             try:
-                samples = decoded(file.read_bytes(), _LONGEST_SECONDS)
+                samples = decoded(file.read_bytes(), LONGEST_SECONDS)
             except OSError as error:
                 raise BadConfiguration(f"{file} cannot be read: {error.strerror}; name another file") from None
             except BadSound as bad:
                 raise BadConfiguration(f"{file} {bad}; {bad.fix}") from None
-            texts: list[str] = []
-            for first in range(0, len(samples), frames * HOP):
-                heard = log_mel(samples[first : first + frames * HOP], bands, frames)[None]
-                (tokens,) = heard_tokens(
-                    model,
-                    heard,
-                    prompt,
-                    end=tokenizer.eos_id,
-                    most=min(max_tokens or room, room),
-                    compute_dtype=loaded.compute,
-                )
-                texts.append(tokenizer.decode(tokens).strip())
-            text = " ".join(texts)
+            heard = written_texts(
+                model, tokenizer, [samples], prompt, max_tokens=max_tokens, compute_dtype=loaded.compute
+            )
+            text = next(heard)
             if as_json:
                 document = {"file": str(file), "text": text, "seconds": len(samples) / RATE}
                 sys.stdout.write(f"{json.dumps(document, ensure_ascii=False)}\n")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from halcyon.evals import core, tasks
+from halcyon.evals import core, speech, tasks
 from halcyon.evals.example import Example, OpenQuestion
 from halcyon.evals.rows import Row, read_rows
 from halcyon.evals.sandbox.running import Program, check
@@ -87,6 +87,7 @@ BENCHMARKS: Mapping[str, Published] = {
         Published("humaneval", tasks.human_eval, 0.0, tasks.human_eval_program, runs_programs=True),
         Published("spelling-bee", tasks.spelling_bee, 0.0, tasks.has_right_number),
         Published("smoltalk", tasks.smoltalk, None, in_chat_core=False),
+        Published("speech", speech.sounds, None, in_chat_core=False),
     )
 }
 """All benchmarks besides CORE. The contract has their names too (`halcyon_api.result_documents.TASK_NAMES`)."""

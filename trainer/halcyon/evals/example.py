@@ -79,6 +79,23 @@ class GivenReply:
     answer: str
 
 
+@dataclass(frozen=True)
+class Sound:
+    """A sound that the model writes down.
+
+    Attributes:
+        name: See `MultipleChoice`.
+        content: The bytes of its file.
+        text: What is said.
+        language: As ``en``. None: the model is not told.
+    """
+
+    name: str
+    content: bytes
+    text: str
+    language: str | None = None
+
+
 CoreKind = Literal["multiple_choice", "schema", "language_modeling"]
 """See `halcyon.evals.core`."""
 
@@ -101,7 +118,7 @@ class CoreExample:
     gold: int
 
 
-Example = MultipleChoice | OpenQuestion | GivenReply | CoreExample
+Example = MultipleChoice | OpenQuestion | GivenReply | CoreExample | Sound
 
 
 @dataclass(frozen=True)
@@ -116,6 +133,8 @@ class Answer:
         nats: Negative log-likelihood of a given answer.
         size_bytes: Bytes of that answer.
         rights: Whether each of several answers to the question is right; empty for one answer.
+        errors: Words that are heard wrong.
+        words: Words that are said.
     """
 
     name: str
@@ -125,6 +144,8 @@ class Answer:
     nats: float = 0.0
     size_bytes: int = 0
     rights: tuple[bool, ...] = ()
+    errors: int = 0
+    words: int = 0
 
     @property
     def share(self) -> float | None:

@@ -17,10 +17,11 @@ from jax.typing import DTypeLike
 
 from halcyon.evals import core
 from halcyon.evals.benchmarks import Benchmark, Grade
-from halcyon.evals.example import Answer, CoreExample, Example, GivenReply, MultipleChoice, OpenQuestion
+from halcyon.evals.example import Answer, CoreExample, Example, GivenReply, MultipleChoice, OpenQuestion, Sound
 from halcyon.evals.generation import Answers, Prompts, Text
 from halcyon.evals.sandbox.running import Program, Ran, run
 from halcyon.evals.scores import result_of
+from halcyon.evals.speech import heard_answers
 from halcyon.host.errors import BadConfiguration
 from halcyon.inference import Sampling
 from halcyon.inference.chat import ChatPrompts
@@ -99,10 +100,17 @@ class Runner:
                 positions, or the model has diverged.
             Unavailable: A program could not be run safely.
         """
+        if self._model.sound is not None and not isinstance(examples[0], Sound):
+            raise BadConfiguration(f"task {benchmark.name}: the model writes down sounds alone; use the task speech")
         if benchmark.grade is not None:
             answers = self._open_questions(examples, benchmark.grade)
         else:
-            of_kind: Any = {MultipleChoice: self._choices, GivenReply: self._replies, CoreExample: self._core}
+            of_kind: Any = {
+                MultipleChoice: self._choices,
+                GivenReply: self._replies,
+                CoreExample: self._core,
+                Sound: self._sounds,
+            }
             answers = of_kind[type(examples[0])](examples)
         check_finite(answers)
         return answers
@@ -145,6 +153,13 @@ class Runner:
             size = int(np.sum(self._tokenizer.token_bytes[ids]))
             facts = {"logLikelihood": score.log_prob, "bytes": size}
             answers.append(Answer(example.name, None, facts, nats=-score.log_prob, size_bytes=size))
+        return answers
+
+    def _sounds(self, examples: Sequence[Sound]) -> list[Answer]:
+        answers: list[Answer] = []
+        for answer in heard_answers(self._model, self._tokenizer, examples, compute_dtype=self._settings.compute_dtype):
+            answers.append(answer)
+            self._on_progress()
         return answers
 
     def _open_questions(self, examples: Sequence[Any], grade: Grade) -> list[Answer]:

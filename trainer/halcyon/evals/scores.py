@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from halcyon.evals.benchmarks import BENCHMARKS, Benchmark
 from halcyon.evals.core import centred, core_of
-from halcyon.evals.example import Answer, MultipleChoice, OpenQuestion
+from halcyon.evals.example import Answer, MultipleChoice, OpenQuestion, Sound
 from halcyon_api.result_documents import SAMPLES, AnswerSample, TaskNumbers, TaskResults
 
 _LONGEST = 1000
@@ -47,6 +47,7 @@ def result_of(name: str, answers: Sequence[Answer], baseline: float | None, seco
     rights = [share for answer in answers if (share := answer.share) is not None]
     accuracy = _mean(rights)
     size = sum(answer.size_bytes for answer in answers)
+    words = sum(answer.words for answer in answers)
     bits = math.fsum(answer.nats for answer in answers) / (math.log(2) * size) if size else math.nan
     groups: dict[str, list[float]] = {}
     for answer in answers:
@@ -60,6 +61,7 @@ def result_of(name: str, answers: Sequence[Answer], baseline: float | None, seco
         baseline=baseline,
         centred=None if accuracy is None or baseline is None else centred(accuracy, baseline),
         bits_per_byte=bits if math.isfinite(bits) else None,
+        word_error_rate=sum(answer.errors for answer in answers) / words if words else None,
         groups={name: math.fsum(shares) / len(shares) for name, shares in sorted(groups.items())},
         answers=max((len(answer.rights) for answer in answers), default=0) or 1,
         pass_at=_pass_at(answers),
@@ -73,10 +75,11 @@ def samples_of(benchmark: Benchmark, answers: Sequence[Answer]) -> list[AnswerSa
     """
     samples: list[AnswerSample] = []
     for example, answer in zip(benchmark.examples[:SAMPLES], answers, strict=False):
-        if not isinstance(example, MultipleChoice | OpenQuestion):
+        if not isinstance(example, MultipleChoice | OpenQuestion | Sound):
             continue
+        asked = example.text if isinstance(example, Sound) else example.prompt.messages[-1]["content"]
         facts: Any = answer.facts.get("answers", [answer.facts])[0]
-        texts = example.name, example.prompt.messages[-1]["content"], facts.get("text", facts.get("answer", ""))
+        texts = example.name, asked, facts.get("text", facts.get("answer", ""))
         name, prompt, answered = (text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …" for text in texts)
         samples.append(
             AnswerSample(task=benchmark.name, example=name, prompt=prompt, answer=answered, right=answer.is_right)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import batched
 from typing import Any
 
 import haliax as hax
@@ -11,9 +12,54 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from halcyon.models import Inputs
+from halcyon.data.sound import HOP, log_mel
+from halcyon.host.errors import BadConfiguration
+from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, MEL, POSITION
 from halcyon.models.families.whisper import Whisper
+from halcyon.tokenizer import Tokenizer
+
+LONGEST_SECONDS = 4 * 3600
+"""The longest sound that is written down."""
+_TOGETHER = 8
+"""Parts of sounds that are heard at once."""
+
+
+def written_texts(
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    sounds: Iterable[np.ndarray],
+    prompt: Sequence[int],
+    *,
+    max_tokens: int | None = None,
+    compute_dtype: Any = jnp.float32,
+) -> Iterator[str]:
+    """What is said in each sound. Longer ones are cut into the time that the model hears at once.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        sounds: int16 [samples] each, at 16 kHz.
+        prompt: See `heard_tokens`.
+        max_tokens: Most tokens of the text of a part. None: those that the model has positions for.
+        compute_dtype: Type of activations and matrix products.
+
+    Raises:
+        BadConfiguration: The model hears no sounds.
+    """
+    if not isinstance(model, Whisper):
+        raise BadConfiguration(
+            "the model is not of the family whisper, so it hears no sound; use `halcyon sample`, or other tasks"
+        )
+    (frames, bands), room = model.sound, model.max_position.size - len(prompt)
+    length, most = frames * HOP, min(max_tokens or room, room)
+    for samples in sounds:
+        texts: list[str] = []
+        for firsts in batched(range(0, len(samples), length), _TOGETHER):
+            heard = np.stack([log_mel(samples[first : first + length], bands, frames) for first in firsts])
+            rows = heard_tokens(model, heard, prompt, end=tokenizer.eos_id, most=most, compute_dtype=compute_dtype)
+            texts += [tokenizer.decode(row).strip() for row in rows]
+        yield " ".join(texts)
 
 
 def heard_tokens(

@@ -285,8 +285,8 @@ METRICS = (
     ),
     _gauge(
         "halcyon_trainer_task_ratio",
-        "Result of each task (`trainer.evaluation.tasks`): accuracy, bits per byte of smoltalk, means of core and "
-        "chat-core.",
+        "Result of each task (`trainer.evaluation.tasks`): accuracy, bits per byte of smoltalk, word errors of "
+        "speech, means of core and chat-core.",
         lambda state: [((name,), value) for name, value in (state.tasks or {}).items()],
         ("task",),
     ),

@@ -46,6 +46,7 @@ def _task(fields: Mapping[str, Any]) -> str:
         "standard_error": "standard error ",
         "centred": "centred ",
         "bits_per_byte": "bits per byte ",
+        "word_error_rate": "word error rate ",
     }
     numbers = (f"{title}{fields[key]:z.4f}" for key, title in titles.items() if fields.get(key) is not None)
     return f"step {fields['step']}: {task_title(fields['task'], fields.get('tasks'))} {', '.join(numbers)}"
@@ -178,6 +179,7 @@ TRAINING = (
             "centred": "Accuracy on a scale where random answers have 0; of an average, the mean of its tasks' centred "
             "accuracies.",
             "bitsPerByte": "Bits per byte of given answers; absent without given answers.",
+            "wordErrorRate": "Words that are heard wrong, for each word that is said; absent without sounds.",
             "examples": "Number of examples; absent for an average.",
             "tasks": "Of the average `core`: number of its tasks. Only the average of all 22 is CORE.",
             "seconds": "Duration; absent for an average.",

@@ -61,7 +61,8 @@ ROW = _kinds(
     name="event! source tag task cause",
     time="time!",
     count="step toStep tasks",
-    number="seconds loss bitsPerByte gradientNorm learningRate tokensPerSecond accuracy standardError centred",
+    number="seconds loss bitsPerByte gradientNorm learningRate tokensPerSecond accuracy standardError centred "
+    "wordErrorRate",
     text="message",
 )
 """Fields of a row."""

@@ -1,0 +1,92 @@
+"""The benchmark of speech: sounds, and the words that a model hears wrong.
+
+The word error rate is the least number of words that must be replaced, left out or added, divided by the number of
+words that are said, over all sounds together. Case, punctuation and spaces do not count.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+from jax.typing import DTypeLike
+
+from halcyon.data.formats.speech import prompt_of
+from halcyon.data.sound import MOST_BYTES, BadSound, decoded
+from halcyon.evals.example import Answer, Sound
+from halcyon.evals.rows import Row
+from halcyon.host.errors import BadConfiguration
+from halcyon.inference.speech import LONGEST_SECONDS, written_texts
+from halcyon.models import CausalLM
+from halcyon.tokenizer import Tokenizer
+from halcyon_api.package import missing
+
+
+def sounds(rows: Iterable[Row]) -> Iterator[Sound]:
+    """The examples of a file: ``audio``, a path below its folder or bytes; ``text``, what is said; and ``language`` as
+    in ``en``, if the model is told. A sound is decoded when the model hears it.
+    """
+    for row in rows:
+        text, language = row.text("text"), str(row.values.get("language") or "")
+        if not _counts(text, text)[1]:
+            row.bad("the field text has no word")
+        yield Sound(row.place, _content(row), text, language or None)
+
+
+def _content(row: Row) -> bytes:
+    value: Any = row.get("audio")
+    if isinstance(value, dict):
+        value = value["path"] if value.get("bytes") is None else value["bytes"]
+    if isinstance(value, bytes):
+        return value
+    folder = row.file.parent.resolve()
+    path = (folder / value).resolve() if isinstance(value, str) else folder
+    if not path.is_relative_to(folder) or not path.is_file():
+        row.bad("the field audio is neither bytes nor a file below the folder of its row's file")
+    with path.open("rb") as file:
+        return file.read(MOST_BYTES + 1)
+
+
+def heard_answers(
+    model: CausalLM, tokenizer: Tokenizer, examples: Sequence[Sound], *, compute_dtype: DTypeLike
+) -> Iterator[Answer]:
+    """What a model hears in some sounds.
+
+    Raises:
+        BadConfiguration: The model hears no sounds, a sound cannot be read, or the tokenizer lacks a language.
+    """
+    for language, some in groupby(examples, lambda example: example.language):
+        prompt = prompt_of(tokenizer, language, "transcribe", "task speech")
+        of_language = list(some)
+        texts = written_texts(model, tokenizer, map(_samples, of_language), prompt, compute_dtype=compute_dtype)
+        for example, text in zip(of_language, texts, strict=True):
+            errors, words = _counts(example.text, text)
+            facts = {"text": text, "said": example.text, "errors": errors, "words": words}
+            yield Answer(example.name, None, facts, errors=errors, words=words)
+
+
+def _samples(example: Sound) -> Any:
+    try:
+        return decoded(example.content, LONGEST_SECONDS)
+    except BadSound as bad:
+        raise BadConfiguration(f"{example.name}: the sound {bad}; {bad.fix}") from None
+
+
+@functools.cache
+def _words() -> Any:
+    try:
+        import jiwer
+    except ImportError:
+        raise BadConfiguration(f"word errors need a counter: {missing('jiwer')}") from None
+    plain = jiwer.ToLowerCase(), jiwer.RemovePunctuation(), jiwer.RemoveWhiteSpace(replace_by_space=True)
+    words = jiwer.RemoveMultipleSpaces(), jiwer.Strip(), jiwer.ReduceToListOfListOfWords()
+    both = jiwer.Compose([*plain, *words])
+    return functools.partial(jiwer.process_words, reference_transform=both, hypothesis_transform=both)
+
+
+def _counts(said: str, heard: str) -> tuple[int, int]:
+    """Errors, and the words that are said."""
+    found = _words()(said, heard)
+    return found.substitutions + found.deletions + found.insertions, len(found.references[0])
