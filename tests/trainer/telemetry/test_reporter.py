@@ -543,7 +543,15 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     }
     for name, report, fields in EvaluatedSets(parts["book"], parts, {"text": ("book",)}).events():
         scene.reporter.event(name, report, step=3, **fields)
-    numbers = TaskNumbers(task="arc-easy", examples=2, accuracy=0.5, standard_error=0.5, centred=0.3, bits_per_byte=1.0)
+    numbers = TaskNumbers(
+        task="arc-easy",
+        examples=2,
+        accuracy=0.5,
+        standard_error=0.5,
+        centred=0.3,
+        bits_per_byte=1.0,
+        word_error_rate=0.5,
+    )
     scene.reporter.event("task", numbers, step=3)
     of_core = tuple(TaskNumbers(task=f"core/{number}", examples=1) for number in range(CORE_TASKS))
     results = TaskResults(
