@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from halcyon.commands.checkpoints import root_spec
+from halcyon.commands.options import StoreSettings
 from halcyon.data.sources import Access
 from halcyon.data.sources.files import fetch_file
 from halcyon.evals.benchmarks import read_of_document
@@ -93,7 +94,7 @@ def test_a_reader_has_its_own_limit_also_of_a_stream(tmp_path: Path) -> None:
         lambda path: read_model(f"{path}/config.json", Path()),
         lambda path: read_model(path, Path()),
         lambda path: read_of_document(TasksSpec(files={"gsm8k": path})),
-        lambda path: root_spec(path, None, None),
+        lambda path: root_spec(path, StoreSettings()),
         lambda path: root_place(path),
     ],
     ids=["template", "config", "model", "task", "checkpoints", "root"],

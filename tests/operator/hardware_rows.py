@@ -67,6 +67,7 @@ RUNS: dict[str, dict[str, Any]] = {
         trainer__batchSize=64,
     ),
     "v7x-2x2x2-two-slices": run(accelerator={"type": "v7x", "topology": "2x2x2", "slices": 2}, trainer__batchSize=32),
+    "rtx-pro-6000-1x8": run(accelerator={"type": "rtx-pro-6000", "topology": "1x8"}),
     "l4-1x4-flex-start": run(accelerator={"type": "l4", "topology": "1x4", "provisioning": "flexStart"}),
     "v6e-2x2-flex-start": run(accelerator={"type": "v6e", "topology": "2x2", "provisioning": "flexStart"}),
     "h100-1x8-spot": run(accelerator={"type": "h100", "topology": "1x8", "provisioning": "spot"}),

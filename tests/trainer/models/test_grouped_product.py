@@ -167,7 +167,7 @@ def test_programs_of_the_kernel_write_no_row_twice(monkeypatch: pytest.MonkeyPat
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("gpu", ["a100", "l4", "h200", "b200"])
+@pytest.mark.parametrize("gpu", ["a100", "l4", "h200", "b200", "rtx-pro-6000"])
 def test_a_program_for_nvidia_gpus_has_one_kernel_and_no_loop(gpu: str) -> None:
     sizes = jax.ShapeDtypeStruct((8,), jnp.int32)
     rows, matrices, others = (
