@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import batched
 from typing import Any
 
 import haliax as hax
@@ -55,8 +54,9 @@ def written_texts(
     length, most = frames * HOP, min(max_tokens or room, room)
     for samples in sounds:
         texts: list[str] = []
-        for firsts in batched(range(0, len(samples), length), _TOGETHER):
-            heard = np.stack([log_mel(samples[first : first + length], bands, frames) for first in firsts])
+        parts = [samples[first : first + length] for first in range(0, len(samples), length)]
+        for first in range(0, len(parts), _TOGETHER):
+            heard = np.stack([log_mel(part, bands, frames) for part in parts[first : first + _TOGETHER]])
             rows = heard_tokens(model, heard, prompt, end=tokenizer.eos_id, most=most, compute_dtype=compute_dtype)
             texts += [tokenizer.decode(row).strip() for row in rows]
         yield " ".join(texts)
