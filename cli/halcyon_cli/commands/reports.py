@@ -171,7 +171,7 @@ def compare(
     namespace: Namespace = None,
     context: Context = None,
     svg: Path | None = None,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    as_json: Json = False,
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:

@@ -94,7 +94,7 @@ def _described(name: str, kind: Any, default: Any, value: str | None, meaning: s
     else:
         given = typer.Option(f"--{name.replace('_', '-')}") if default is False else typer.Option()
     described = copy(given)
-    described.help, described.metavar = given.help or meaning, given.metavar or value
+    described.help, described.metavar = meaning or given.help, value or given.metavar
     return Annotated[kind, described]
 
 

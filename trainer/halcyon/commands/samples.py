@@ -8,14 +8,13 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
 from rich.text import Text
 
 from halcyon.commands.checkpoints import RootArgument, root_store
 from halcyon.commands.errors import console, report_root_errors
-from halcyon.commands.options import AtLeast1, StoreSettings
+from halcyon.commands.options import AtLeast1, Json, StoreSettings
 from halcyon.host.errors import BadConfiguration, NoValidCheckpoint
 from halcyon_api.counting import counted
 
@@ -27,7 +26,7 @@ def samples(
     place: RootArgument,
     *,
     step: AtLeast1 | None = None,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    as_json: Json = False,
     settings: StoreSettings,
 ) -> None:
     """Show answers that a run with objective.policy has sampled, with their rewards.

@@ -22,7 +22,7 @@ def transcribe(
     language: str | None = None,
     task: Literal["transcribe", "translate"] = "transcribe",
     max_tokens: options.MaxTokens = None,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    as_json: options.Json = False,
     loaded: options.Loaded,
 ) -> None:
     """Print what is said in files of sound, always with the most likely token. Longer sounds are cut into the time that

@@ -1,7 +1,7 @@
 """The base class of tokenizers whose ids come from a library."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import ClassVar
@@ -10,7 +10,7 @@ import numpy as np
 
 from halcyon.host.errors import BadConfiguration, TrainerExit
 from halcyon.tokenizer.cut import DocumentEncoder
-from halcyon.tokenizer.rendered import EncodedText, RenderedText, encode_between
+from halcyon.tokenizer.protocol import Tokenizer
 
 
 @contextmanager
@@ -37,31 +37,16 @@ def errors_of_library(where: str) -> Iterator[None]:
         ) from None
 
 
-class LibraryTokenizer:
+class LibraryTokenizer(Tokenizer):
     """Encodes texts of any length through its library; the base class of the three kinds."""
 
     where: ClassVar[str]
     """The tokenizer's field in the run document."""
-    special_tokens: Mapping[str, int]
-    """Id of each special token by its spelling."""
 
     @cached_property
     @abstractmethod
     def _documents(self) -> DocumentEncoder:
         """The encoder of documents."""
-
-    @abstractmethod
-    def pieces(self) -> list[bytes]:
-        """The bytes of text of each id; none for special tokens."""
-
-    @cached_property
-    def _token_bytes(self) -> np.ndarray:
-        return np.array([len(piece) for piece in self.pieces()], np.int32)
-
-    @property
-    def token_bytes(self) -> np.ndarray:
-        """Bytes of text of each id, 0 for special tokens: int32, shape [vocab_size]."""
-        return self._token_bytes
 
     def encode(self, text: str | bytes) -> np.ndarray:
         """Token ids of a text, without special tokens: int32, shape [tokens]."""
@@ -77,7 +62,3 @@ class LibraryTokenizer:
         """Token ids of one text that comes in parts: int32, shape [tokens] each."""
         with errors_of_library(self.where):
             yield from self._documents.encode_parts(parts)
-
-    def encode_rendered(self, texts: Sequence[RenderedText]) -> list[EncodedText]:
-        """Token ids of rendered templates, with the characters of each token."""
-        return encode_between(texts, self.special_tokens, self.encode_batch, self.token_bytes)

@@ -1,90 +1,64 @@
-"""The protocol of a tokenizer, independent of its library."""
+"""What a tokenizer does, independent of its library."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from functools import cached_property
 
 import numpy as np
 
 from halcyon.host.errors import BadConfiguration
-from halcyon.tokenizer.rendered import EncodedText, RenderedText
+from halcyon.tokenizer.rendered import EncodedText, RenderedText, encode_between
 from halcyon_api.spec.tokenizer import MASKS
 
 
-class Tokenizer(Protocol):
+class Tokenizer(ABC):
     """Turns text into token ids and back.
 
     Text is a string or its bytes in UTF-8. All tokenizers raise ``UnicodeError`` for strings with lone surrogates, and
     all except the byte tokenizer for bytes that are not UTF-8. The caller, which knows the file, reports their place.
     """
 
-    @property
-    def vocab_size(self) -> int:
-        """Number of token ids, including special tokens and ids without a token."""
-        ...
+    vocab_size: int
+    """Number of token ids, including special tokens and ids without a token."""
+    bos_id: int | None
+    """Id of the token that templates know as ``bos_token``. None: the tokenizer has none."""
+    eos_id: int
+    """Id that ends every document. May equal ``bos_id``, as in GPT-2."""
+    ends: tuple[int, ...]
+    """Ids that end what a model generates: ``eos_id`` first, then those that the model's files name too."""
+    pad_id: int
+    """Id that fills a sequence after the end of the text; padding has no weight in the loss. May equal ``eos_id``."""
+    fingerprint: str
+    """SHA-256 (hex) of everything that decides the ids of a text, and of nothing else."""
+    special_tokens: Mapping[str, int]
+    """Id of each special token by its spelling."""
 
-    @property
-    def bos_id(self) -> int | None:
-        """Id of the token that templates know as ``bos_token``. None: the tokenizer has none."""
-        ...
+    prefix: tuple[int, ...] = ()
+    """Ids that the tokenizer's own settings put before each text: none, or ``bos_id``, or others."""
+    suffix: tuple[int, ...] = ()
+    """Ids that the tokenizer's own settings put after each text; mostly none."""
 
-    @property
-    def prefix(self) -> tuple[int, ...]:
-        """Ids that the tokenizer's own settings put before each text: none, or ``bos_id``, or others."""
-        ...
-
-    @property
-    def suffix(self) -> tuple[int, ...]:
-        """Ids that the tokenizer's own settings put after each text; mostly none."""
-        ...
-
-    @property
-    def eos_id(self) -> int:
-        """Id that ends every document. May equal ``bos_id``, as in GPT-2."""
-        ...
-
-    @property
-    def ends(self) -> tuple[int, ...]:
-        """Ids that end what a model generates: ``eos_id`` first, then those that the model's files name too."""
-        ...
-
-    @property
-    def pad_id(self) -> int:
-        """Id that fills a sequence after the end of the text; padding has no weight in the loss.
-
-        May equal ``eos_id``.
-        """
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 (hex) of everything that decides the ids of a text, and of nothing else."""
-        ...
-
-    @property
+    @cached_property
     def token_bytes(self) -> np.ndarray:
         """Bytes of text of each id, 0 for special tokens: int32, shape [vocab_size].
 
         Bits per byte, the loss that can be compared between tokenizers, is computed from it.
         """
-        ...
+        return np.array([len(piece) for piece in self.pieces()], np.int32)
 
+    @abstractmethod
     def pieces(self) -> list[bytes]:
         """The bytes of text of each id; none for special tokens and for ids without a token."""
-        ...
 
-    @property
-    def special_tokens(self) -> Mapping[str, int]:
-        """Id of each special token by its spelling."""
-        ...
-
+    @abstractmethod
     def encode(self, text: str | bytes) -> np.ndarray:
         """Token ids of a text: int32, shape [tokens]. There are no special tokens, even if the text spells one."""
-        ...
 
     def encode_batch(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
         """``encode`` of each text, but faster: the libraries release the GIL while they work."""
-        ...
+        return list(map(self.encode, texts))
 
+    @abstractmethod
     def encode_parts(self, parts: Iterable[str | bytes]) -> Iterator[np.ndarray]:
         """``encode`` of one text that comes in parts, for texts that are too long to be in memory with all their ids.
 
@@ -94,15 +68,14 @@ class Tokenizer(Protocol):
         Returns:
             The ids in parts with other bounds: int32, shape [tokens] each.
         """
-        ...
 
     def encode_rendered(self, texts: Sequence[RenderedText]) -> list[EncodedText]:
         """Token ids of rendered templates, each encoded as one text, with the characters of each token."""
-        ...
+        return encode_between(texts, self.special_tokens, self.encode_batch, self.token_bytes)
 
+    @abstractmethod
     def decode(self, tokens: np.ndarray) -> str:
         """The text of token ids; special tokens are left out, and invalid UTF-8 becomes U+FFFD."""
-        ...
 
 
 def first_id(tokenizer: Tokenizer) -> int:

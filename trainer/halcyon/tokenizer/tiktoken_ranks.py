@@ -48,8 +48,6 @@ class TiktokenTokenizer(LibraryTokenizer):
     """
 
     where = WHERE
-    prefix = ()
-    suffix = ()
 
     def __init__(self, definition: TokenizerDefinition) -> None:
         encoding = ENCODINGS[definition.options["encoding"]]

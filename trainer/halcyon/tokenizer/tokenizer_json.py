@@ -81,12 +81,12 @@ class JsonTokenizer(LibraryTokenizer):
         return tuple(encoding.ids[: own[0]]), tuple(encoding.ids[own[-1] + 1 :])
 
     @property
-    def prefix(self) -> tuple[int, ...]:
+    def prefix(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Ids before each text."""
         return self._around[0]
 
     @property
-    def suffix(self) -> tuple[int, ...]:
+    def suffix(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Ids after each text."""
         return self._around[1]
 
