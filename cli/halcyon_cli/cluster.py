@@ -13,7 +13,7 @@ from typing import Any
 from halcyon_api import names
 from halcyon_api.package import install
 from halcyon_api.training_run import GROUP, PLURAL, VERSION
-from halcyon_cli.output import Rejected, reporting_errors
+from halcyon_cli.output import Rejected
 from halcyon_cli.watching import WatchEnded, documents, each
 
 _TIMEOUT_SECONDS = 20
@@ -28,13 +28,6 @@ _OVERLAP_SECONDS = 30
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT")
 _READING = "read the log of pod"
 _PAGE = 200
-
-
-@contextlib.contextmanager
-def connected(context: str | None, namespace: str | None, failure_code: int = 1) -> Iterator[Runs]:
-    """The runs of a cluster, for a command that ends with a sentence if it cannot do its work."""
-    with reporting_errors(failure_code):
-        yield Runs(context, namespace)
 
 
 class Runs:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from halcyon.commands.options import StoreSettings
 from halcyon_api.base import InvalidRun
 from halcyon_api.defaults.files import with_values
 from halcyon_api.defaults.units import Values
@@ -20,11 +21,8 @@ if TYPE_CHECKING:
     from halcyon.host.storage.store import Store
     from halcyon.telemetry.history.reading import History
     from halcyon_cli.cluster import Runs
+    from halcyon_cli.commands.options import Cluster
 
-Endpoint = Annotated[
-    str | None, typer.Option(help="For checkpoint roots: address of an S3-compatible store other than AWS.")
-]
-Region = Annotated[str | None, typer.Option(help="For checkpoint roots: region of the S3 bucket.")]
 _RUN_OR_ROOT = typer.Argument(
     help="Name of a TrainingRun in the cluster; or a checkpoint root (s3://BUCKET/PATH, a directory), or the document "
     "that names it.",
@@ -34,6 +32,19 @@ Place = Annotated[str, _RUN_OR_ROOT]
 Places = Annotated[list[str], _RUN_OR_ROOT]
 
 
+class RootSettings(StoreSettings):
+    """How a command reaches the store of a root.
+
+    Args:
+        endpoint: For checkpoint roots: address of an S3-compatible store other than AWS.
+        region: For checkpoint roots: region of the S3 bucket.
+    """
+
+
+USUAL = RootSettings()
+"""Those of the environment."""
+
+
 def is_root(place: str) -> bool:
     """Whether a word of the command line is a root or a run document. A name of a run has neither dots nor slashes."""
     if "/" in place or "." in place or place.startswith("~"):
@@ -41,7 +52,7 @@ def is_root(place: str) -> bool:
     return any((Path(place) / key).exists() for key in ("HEAD", "metrics"))
 
 
-def cluster_of(name: str, context: str | None, namespace: str | None) -> Runs:
+def cluster_of(name: str, cluster: Cluster) -> Runs:
     """The cluster that has a run, for a word that is no root.
 
     Raises:
@@ -50,12 +61,12 @@ def cluster_of(name: str, context: str | None, namespace: str | None) -> Runs:
     from halcyon_cli.cluster import Runs
 
     try:
-        return Runs(context, namespace)
+        return Runs(cluster.context, cluster.namespace)
     except Rejected as refused:
         raise Rejected(f"there is no checkpoint root {name} here, and {refused}") from None
 
 
-def store_of_root(place: str, endpoint: str | None, region: str | None) -> Store:
+def store_of_root(place: str, settings: StoreSettings) -> Store:
     """The root at a place.
 
     Raises:
@@ -63,20 +74,18 @@ def store_of_root(place: str, endpoint: str | None, region: str | None) -> Store
     """
     from halcyon.commands.checkpoints import root_store
     from halcyon.commands.errors import report_root_errors
-    from halcyon.commands.options import StoreSettings
 
     with report_root_errors():
-        return root_store(place, StoreSettings(endpoint, region))
+        return root_store(place, settings)
 
 
-def store_of_run(runs: Runs, name: str, endpoint: str | None, region: str | None = None) -> Store:
+def store_of_run(runs: Runs, name: str, settings: StoreSettings) -> Store:
     """The checkpoint root of a run in the cluster.
 
     Args:
         runs: The cluster.
         name: The run's name.
-        endpoint: Address of the store for this machine, if that of the document is one inside the cluster.
-        region: Region of the bucket, instead of that of the document.
+        settings: Instead of those of the document, as of an address that only the cluster has.
 
     Raises:
         typer.Exit: The address is not valid; the sentence is printed.
@@ -87,7 +96,8 @@ def store_of_run(runs: Runs, name: str, endpoint: str | None, region: str | None
 
     live = runs.get(name)
     checkpoint = live_spec(live, read_values(parse_status(live.get("status")).defaults)).checkpoint
-    return store_of_root(checkpoint.root, endpoint or checkpoint.endpoint, region or checkpoint.region)
+    found = StoreSettings(settings.endpoint or checkpoint.endpoint, settings.region or checkpoint.region)
+    return store_of_root(checkpoint.root, found)
 
 
 def managed_in(store: Store) -> dict[str, Any]:

@@ -4,20 +4,20 @@ from typing import Annotated
 
 import typer
 
-from halcyon.commands.options import AtLeast1
+from halcyon.commands.options import AtLeast1, StoreSettings
 from halcyon_api.defaults.status import read_values
 from halcyon_api.names import LABEL_REPLAY_OF
 from halcyon_api.status.run_status import parse_status
-from halcyon_cli.cluster import Runs, connected
-from halcyon_cli.commands.options import Context, Namespace, Run
+from halcyon_cli.cluster import Runs
+from halcyon_cli.commands.options import CURRENT, Cluster, Run
 from halcyon_cli.output import Rejected, say
 from halcyon_cli.roots import live_document, store_of_run
 
 
 def replay_run(
     run: Run,
-    namespace: Namespace = None,
-    context: Context = None,
+    *,
+    cluster: Cluster = CURRENT,
     first: Annotated[int | None, typer.Option("--from", min=0)] = None,
     to: AtLeast1 | None = None,
     pieces: bool = False,
@@ -39,7 +39,7 @@ def replay_run(
     """
     from halcyon_cli import replays
 
-    with connected(context, namespace) as runs:
+    with cluster.connected() as runs:
         if first is None and not pieces:
             _report(runs, run)
             return
@@ -58,7 +58,7 @@ def replay_run(
             from halcyon.commands.errors import report_root_errors
 
             with report_root_errors():
-                steps = [entry.step for entry in committed_steps(store_of_run(runs, run, endpoint))]
+                steps = [entry.step for entry in committed_steps(store_of_run(runs, run, StoreSettings(endpoint)))]
             wanted = [*replays.pieces(steps, first, to)]
             if not wanted:
                 raise Rejected(

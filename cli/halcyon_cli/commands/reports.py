@@ -17,13 +17,13 @@ from halcyon_api.counting import counted
 from halcyon_api.plain_files import read_text
 from halcyon_api.status.run_status import parse_status
 from halcyon_api.yaml_text import InvalidYaml, read_document
-from halcyon_cli.commands.options import Context, Namespace
+from halcyon_cli.commands.options import CURRENT, Cluster
 from halcyon_cli.output import Rejected, reporting_errors, say, write_file, write_json
 from halcyon_cli.report import Report, read_report
 from halcyon_cli.roots import (
-    Endpoint,
+    USUAL,
     Places,
-    Region,
+    RootSettings,
     cluster_of,
     history_in,
     is_root,
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 def report(
     runs: Places,
-    namespace: Namespace = None,
-    context: Context = None,
+    *,
+    cluster: Cluster = CURRENT,
     file: Path | None = None,
     svg: Path | None = None,
     html: Path | None = None,
@@ -51,8 +51,7 @@ def report(
     markdown: Path | None = None,
     price: Annotated[float | None, typer.Option(min=0)] = None,
     results: list[Path] | None = None,
-    endpoint: Endpoint = None,
-    region: Region = None,
+    settings: RootSettings = USUAL,
 ) -> None:
     """Show where the time of a run went: seconds by cause, its process groups, and a time line. With a ROOT, its losses
     too.
@@ -76,7 +75,7 @@ def report(
                 raise Rejected(
                     "--file, --svg and --csv are for one run; with --chain, give --html, --markdown or --json"
                 )
-            _report_chain(runs, html, markdown, price, results or (), endpoint, region, as_json=as_json)
+            _report_chain(runs, html, markdown, price, results or (), settings, as_json=as_json)
             return
         if len(runs) > 1 or markdown is not None or price is not None or results:
             raise Rejected(
@@ -84,11 +83,11 @@ def report(
             )
         (run,) = runs
         if file is None and is_root(run):
-            _report_root(store_of_root(run, endpoint, region), svg, html, table, as_json=as_json)
+            _report_root(store_of_root(run, settings), svg, html, table, as_json=as_json)
             return
         if html is not None or table is not None:
             raise Rejected(f"--html and --csv need the checkpoint root of run {run}: halcyon report ROOT")
-        document = cluster_of(run, context, namespace).get(run) if file is None else _read(file, run)
+        document = cluster_of(run, cluster).get(run) if file is None else _read(file, run)
         found = read_report(run, parse_status(document.get("status")))
         if found is None:
             raise Rejected(f"run {run} has not started yet, so there is nothing to report")
@@ -135,19 +134,16 @@ def _report_chain(
     markdown: Path | None,
     price: float | None,
     results: Sequence[Path],
-    endpoint: str | None,
-    region: str | None,
+    settings: RootSettings,
     *,
     as_json: bool,
 ) -> None:
     from halcyon.commands.checkpoints import root_store
     from halcyon.commands.errors import report_root_errors
-    from halcyon.commands.options import StoreSettings
     from halcyon_cli.chain.card import card as card_of
     from halcyon_cli.chain.reading import read_chain
     from halcyon_cli.chain.writing import as_html, as_markdown, json_document
 
-    settings = StoreSettings(endpoint, region)
     with report_root_errors():
         found = read_chain(
             [root_store(one, settings) for one in places],
@@ -168,12 +164,11 @@ def _report_chain(
 
 def compare(
     places: Places,
-    namespace: Namespace = None,
-    context: Context = None,
+    *,
+    cluster: Cluster = CURRENT,
     svg: Path | None = None,
     as_json: Json = False,
-    endpoint: Endpoint = None,
-    region: Region = None,
+    settings: RootSettings = USUAL,
 ) -> None:
     """Compare runs by their checkpoint roots: losses at the same step, speed, goodput, the fields of their documents
     that differ, and all curves in one picture.
@@ -192,11 +187,11 @@ def compare(
     now = time.time()
     with reporting_errors():
         names = [place for place in places if not is_root(place)]
-        runs = cluster_of(names[0], context, namespace) if names else None
+        runs = cluster_of(names[0], cluster) if names else None
         stores = [
-            store_of_run(runs, place, endpoint, region)
+            store_of_run(runs, place, settings)
             if runs is not None and place in names
-            else store_of_root(place, endpoint, region)
+            else store_of_root(place, settings)
             for place in places
         ]
         histories = [history_in(store) for store in stores]

@@ -12,15 +12,15 @@ import typer
 from halcyon_api import names
 from halcyon_api.post_requests import MAX_PROFILED_STEPS, USUAL_PROFILED_STEPS
 from halcyon_api.status.run_status import AT_REST, TrainingRunStatus, parse_status
-from halcyon_cli.cluster import Runs, connected
-from halcyon_cli.commands.options import Context, Namespace, Run, Wait
+from halcyon_cli.cluster import Runs
+from halcyon_cli.commands.options import CURRENT, Cluster, Run, Wait
 from halcyon_cli.output import Rejected, say
 
 
 def checkpoint(
     run: Run,
-    namespace: Namespace = None,
-    context: Context = None,
+    *,
+    cluster: Cluster = CURRENT,
     wait: Annotated[bool, typer.Option("--wait/--no-wait")] = True,
 ) -> None:
     """Make a run save a checkpoint now, without stopping the training.
@@ -28,7 +28,7 @@ def checkpoint(
     Args:
         wait: Wait until the checkpoint is committed.
     """
-    with connected(context, namespace) as runs:
+    with cluster.connected() as runs:
         _, before = _known(runs, run)
         if before.phase in AT_REST:
             saved = (
@@ -46,8 +46,8 @@ def checkpoint(
 
 def profile(
     run: Run,
-    namespace: Namespace = None,
-    context: Context = None,
+    *,
+    cluster: Cluster = CURRENT,
     steps: Annotated[int, typer.Option(min=1, max=MAX_PROFILED_STEPS)] = USUAL_PROFILED_STEPS,
     everywhere: Annotated[bool, typer.Option("--all")] = False,
 ) -> None:
@@ -59,7 +59,7 @@ def profile(
         steps: Number of steps.
         everywhere: Profile all processes. Default: one.
     """
-    with connected(context, namespace) as runs:
+    with cluster.connected() as runs:
         document = runs.get(run)
         pods = [pod.metadata.name for pod in runs.pods(run) if pod.status.phase == "Running"]
         if not pods:
@@ -73,9 +73,14 @@ def profile(
         say("then: halcyon show profile ROOT")
 
 
-def suspend(run: Run, namespace: Namespace = None, context: Context = None, wait: Wait = False) -> None:
+def suspend(
+    run: Run,
+    *,
+    cluster: Cluster = CURRENT,
+    wait: Wait = False,
+) -> None:
     """Save a checkpoint, release the hardware, and stay suspended until `resume`."""
-    with connected(context, namespace) as runs:
+    with cluster.connected() as runs:
         document, before = _known(runs, run)
         said = _suspended(run, before, asked=_asked(document))
         patched = runs.patch(run, {"spec": {"suspend": True}})
@@ -84,9 +89,14 @@ def suspend(run: Run, namespace: Namespace = None, context: Context = None, wait
             wait_for(runs, run, lambda status: status.phase in AT_REST, _generation(patched))
 
 
-def resume(run: Run, namespace: Namespace = None, context: Context = None, wait: Wait = False) -> None:
+def resume(
+    run: Run,
+    *,
+    cluster: Cluster = CURRENT,
+    wait: Wait = False,
+) -> None:
     """Continue the run from its last checkpoint."""
-    with connected(context, namespace) as runs:
+    with cluster.connected() as runs:
         document, before = _known(runs, run)
         said = _resumed(run, before, asked=_asked(document))
         patched = runs.patch(run, {"spec": {"suspend": False}})
@@ -97,8 +107,8 @@ def resume(run: Run, namespace: Namespace = None, context: Context = None, wait:
 
 def restart(
     run: Run,
-    namespace: Namespace = None,
-    context: Context = None,
+    *,
+    cluster: Cluster = CURRENT,
     wait: Annotated[bool, typer.Option("--wait/--no-wait")] = True,
 ) -> None:
     """Save a checkpoint, delete all pods, and continue with new ones.
@@ -108,7 +118,7 @@ def restart(
     Args:
         wait: Wait until the new pods train.
     """
-    with connected(context, namespace) as runs:
+    with cluster.connected() as runs:
         _, before = _known(runs, run)
         if before.phase in ("Succeeded", "Suspended", "Suspending") or (before.phase, before.attempt) == ("Pending", 0):
             raise Rejected(f"run {run} is {before.phase} and has no pods to replace")
@@ -124,9 +134,14 @@ def restart(
                 raise typer.Exit(130) from None
 
 
-def refresh(run: Run, namespace: Namespace = None, context: Context = None, wait: Wait = False) -> None:
+def refresh(
+    run: Run,
+    *,
+    cluster: Cluster = CURRENT,
+    wait: Wait = False,
+) -> None:
     """Make a run use its defaults as they are now. Fields that differ then have the effect of an edit."""
-    with connected(context, namespace) as runs:
+    with cluster.connected() as runs:
         _, before = _known(runs, run)
         if before.phase == "Succeeded":
             raise Rejected(f"run {run} is Succeeded, so its defaults have no effect any more")

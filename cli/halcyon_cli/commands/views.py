@@ -15,13 +15,13 @@ from rich.console import Console, RenderableType
 from halcyon.commands.errors import console
 from halcyon_api.printable import printable
 from halcyon_api.status.run_status import parse_status
-from halcyon_cli.cluster import Runs, connected
-from halcyon_cli.commands.options import Context, Namespace, Output, OutputFormat, Run
+from halcyon_cli.cluster import Runs
+from halcyon_cli.commands.options import CURRENT, Cluster, Output, OutputFormat, Run
 from halcyon_cli.output import Rejected, reading, reporting_errors, say, write_json
 from halcyon_cli.roots import (
-    Endpoint,
+    USUAL,
     Place,
-    Region,
+    RootSettings,
     cluster_of,
     history_in,
     is_root,
@@ -40,12 +40,11 @@ _WATCH_SECONDS = 5.0
 
 def status(
     run: Place,
-    namespace: Namespace = None,
-    context: Context = None,
+    *,
+    cluster: Cluster = CURRENT,
     watch: Annotated[bool, typer.Option("--watch", "-w")] = False,
     output: Output = None,
-    endpoint: Endpoint = None,
-    region: Region = None,
+    settings: RootSettings = USUAL,
 ) -> None:
     """Show the state of a run: phase and reason, progress, losses, checkpoints, hosts, and where its time went.
 
@@ -56,9 +55,9 @@ def status(
 
     with reporting_errors():
         if is_root(run):
-            _status_of_root(run, endpoint, region, watch=watch, output=output)
+            _status_of_root(run, settings, watch=watch, output=output)
             return
-        runs = cluster_of(run, context, namespace)
+        runs = cluster_of(run, cluster)
         if output is not None:
             for document in runs.changes(run) if watch else (runs.get(run),):
                 write_json(_summary(document), one_line=watch)
@@ -75,12 +74,10 @@ def status(
                     return
 
 
-def _status_of_root(
-    place: str, endpoint: str | None, region: str | None, *, watch: bool, output: OutputFormat | None
-) -> None:
+def _status_of_root(place: str, settings: RootSettings, *, watch: bool, output: OutputFormat | None) -> None:
     from rich.live import Live
 
-    store = store_of_root(place, endpoint, region)
+    store = store_of_root(place, settings)
     if output is not None:
         write_json(_document_in(store))
         return
@@ -121,13 +118,12 @@ def _view_in(store: Store) -> tuple[RenderableType, bool]:
 
 
 def top(
+    *,
     roots: Annotated[list[str] | None, typer.Argument()] = None,
-    namespace: Namespace = None,
-    context: Context = None,
+    cluster: Cluster = CURRENT,
     everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A")] = False,
     output: Output = None,
-    endpoint: Endpoint = None,
-    region: Region = None,
+    settings: RootSettings = USUAL,
 ) -> None:
     """Show all runs, one line each.
 
@@ -138,14 +134,14 @@ def top(
     with contextlib.ExitStack() as held:
         if roots:
             held.enter_context(reporting_errors())
-            found = [_managed(place, endpoint, region) for place in roots]
+            found = [_managed(place, settings) for place in roots]
         else:
-            found = held.enter_context(connected(context, namespace)).list(everywhere=everywhere)
+            found = held.enter_context(cluster.connected()).list(everywhere=everywhere)
         _print_runs(found, output)
 
 
-def _managed(place: str, endpoint: str | None, region: str | None) -> dict[str, Any]:
-    found = managed_in(store_of_root(place, endpoint, region))
+def _managed(place: str, settings: RootSettings) -> dict[str, Any]:
+    found = managed_in(store_of_root(place, settings))
     if not found:
         raise Rejected(
             f"{place} has no status, which `halcyon slurm` and `halcyon launch` write; halcyon status shows its history"
@@ -168,8 +164,8 @@ def _print_runs(found: list[dict[str, Any]], output: OutputFormat | None) -> Non
 
 def logs(
     run: Run,
-    namespace: Namespace = None,
-    context: Context = None,
+    *,
+    cluster: Cluster = CURRENT,
     follow: Annotated[bool, typer.Option("--follow", "-f")] = False,
     raw: Annotated[bool, typer.Option()] = False,
 ) -> None:
@@ -182,7 +178,7 @@ def logs(
     from halcyon_cli.following import follow_run, read_run, shown
 
     console = Console(soft_wrap=True)
-    with connected(context, namespace) as runs, contextlib.suppress(KeyboardInterrupt):
+    with cluster.connected() as runs, contextlib.suppress(KeyboardInterrupt):
         runs.get(run)  # fails if there is no such run
         for line in follow_run(runs, run) if follow else read_run(runs, run):
             if raw:
@@ -213,8 +209,8 @@ def _summary(run: dict[str, Any]) -> dict[str, Any]:
 def diff(
     run: Run,
     file: Annotated[Path, typer.Option("--filename", "-f")],
-    namespace: Namespace = None,
-    context: Context = None,
+    *,
+    cluster: Cluster = CURRENT,
 ) -> None:
     """Show what applying a document would change in a run, and the effect. Exits with 0 if nothing differs, 1 if
     something differs, and 2 if the comparison fails. Fields from defaults have the values that the run has recorded.
@@ -230,7 +226,7 @@ def diff(
     from halcyon_cli.differing import difference, difference_view
     from halcyon_cli.roots import live_spec
 
-    with connected(context, namespace, failure_code=2) as runs:
+    with cluster.connected(failure_code=2) as runs:
         live = runs.find(run)
         known = parse_status(live.get("status") if live is not None else None)
         values = read_values(known.defaults)
