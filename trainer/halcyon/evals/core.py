@@ -26,7 +26,7 @@ import yaml
 
 from halcyon.evals.example import Answer, CoreExample, CoreKind
 from halcyon.evals.rows import Row, read_rows
-from halcyon.host.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration, first_line
 from halcyon.inference.spans import Score, Span
 from halcyon_api.plain_files import read_text
 from halcyon_api.result_documents import CORE_PREFIX, TaskNumbers
@@ -71,7 +71,7 @@ def read_bundle(folder: Path) -> list[CoreTask]:
             f"{folder}: it has no file {Path(error.filename).name}; give the folder of the bundle of CORE"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadConfiguration(f"{path}: it is no YAML: {next(iter(str(error).splitlines()), '')}") from None
+        raise BadConfiguration(f"{path}: it is no YAML: {first_line(error)}") from None
     given = document.get("icl_tasks") if isinstance(document, dict) else None
     if not isinstance(given, list) or not given:
         raise BadConfiguration(f"{path}: it has no list icl_tasks")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from halcyon.host.errors import BadConfiguration
+from halcyon.host.errors import BadConfiguration, first_line
 from halcyon_api.plain_files import require_file
 
 MOST_LINE_BYTES = 16 << 20
@@ -148,9 +148,7 @@ def _parquet(path: Path) -> Iterator[Row]:
             for number, value in enumerate(values, 1):
                 yield Row(value, f"{path.name} row {number}", path)
     except pa.ArrowException as error:
-        raise BadConfiguration(
-            f"{path.name}: it is no Parquet file: {next(iter(str(error).splitlines()), '')}"
-        ) from None
+        raise BadConfiguration(f"{path.name}: it is no Parquet file: {first_line(error)}") from None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

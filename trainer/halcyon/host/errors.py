@@ -15,6 +15,12 @@ def no_thread(error: BaseException) -> str:
     return f"this machine lets the process start no more threads; {fix}" if str(error) == _NO_THREAD else ""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else "no message"
+
+
 class TrainerExit(Exception):
     """The process must end. The message is one sentence for the user."""
 

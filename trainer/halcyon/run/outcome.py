@@ -1,6 +1,6 @@
 """Why a training ended, as its cause and one sentence: for a process, and for the library."""
 
-from halcyon.host.errors import TrainerExit, no_thread
+from halcyon.host.errors import TrainerExit, first_line, no_thread
 from halcyon.run.last_save import NOTICE
 from halcyon_api.ends import EndCause
 from halcyon_api.package import missing
@@ -27,14 +27,9 @@ def error_outcome(error: BaseException) -> tuple[EndCause, str, bool]:
         return EndCause.FAILED, f"{STOPPED} at once", True
     if "RESOURCE_EXHAUSTED" in str(error):
         fix = "give a smaller batchSize, more microbatches, or devices with more memory"
-        sentence = f"spec.trainer.batchSize: a device has too little memory; {fix}: {_first_line(error)}"
+        sentence = f"spec.trainer.batchSize: a device has too little memory; {fix}: {first_line(error)}"
     elif isinstance(error, ModuleNotFoundError) and error.name is not None and not error.name.startswith("halcyon"):
         sentence = missing(error.name)
     elif not (sentence := no_thread(error)):
-        return EndCause.FAILED, f"{type(error).__name__}: {_first_line(error)}", False
+        return EndCause.FAILED, f"{type(error).__name__}: {first_line(error)}", False
     return EndCause.FAILED, sentence, True
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else "no message"

@@ -209,9 +209,7 @@ class Worker:
         Raises:
             Exception: The engine could not be made; the present model stays.
         """
-        done: Future[None] = Future()
-        self._inbox.put(lambda: self._adopt(served, done))
-        done.result(_ADOPT_SECONDS)
+        self.call(lambda: self._adopt(served)).result(_ADOPT_SECONDS)
 
     def drain(self) -> None:
         """Take no more requests. It does not wait; a signal handler may call it."""
@@ -303,15 +301,10 @@ class Worker:
                     del generation.sequences[sequence.number]
             self._over(sequence, None)
 
-    def _adopt(self, served: Served, done: Future[None]) -> None:
-        try:
-            generation = _Generation(served, self._engine(served))
-        except Exception as error:  # such as too little memory for a second cache
-            done.set_exception(error)
-            return
+    def _adopt(self, served: Served) -> None:
+        generation = _Generation(served, self._engine(served))
         self._current = generation
         self._generations = [*(one for one in self._generations if one.sequences), generation]
-        done.set_result(None)
 
     def _end(self) -> None:
         self._stopping = True

@@ -7,7 +7,7 @@ from rich.console import RenderableType
 
 from halcyon.commands.planning.estimate import Estimate, Number, Run
 from halcyon.commands.planning.search import Row, Tried, words
-from halcyon.commands.views.pages import program_page
+from halcyon.commands.views.pages import duration, program_page
 from halcyon.commands.views.picture import numbers_table
 from halcyon.commands.views.tables import FittedTable
 from halcyon.commands.views.templates import rendered
@@ -137,14 +137,6 @@ def shown(number: Number) -> str:
             return f"{value:,.2f}"
         case _:
             return f"{value:,.0f}" if value >= 100 else f"{value:,.3g}"
-
-
-def duration(seconds: float) -> str:
-    """A time with the unit that fits it."""
-    for unit, factor in (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0)):
-        if seconds >= 2 * factor:
-            return f"{seconds / factor:,.1f} {unit}"
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
 
 
 def picture(numbers: Estimate, name: str) -> str:

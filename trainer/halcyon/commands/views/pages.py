@@ -89,7 +89,7 @@ def _work(summary: Summary) -> FittedTable:
     table.add_row("FLOPs of the run", f"{summary.flops:.3g}")
     seconds = summary.seconds(UTILISATION)
     if seconds is not None:
-        table.add_row(f"time at {UTILISATION:.0%} of the peak (MFU)", _duration(seconds))
+        table.add_row(f"time at {UTILISATION:.0%} of the peak (MFU)", duration(seconds))
     return table
 
 
@@ -104,11 +104,12 @@ def _sources(summary: Summary) -> FittedTable:
     return table
 
 
-def _duration(seconds: float) -> str:
-    for unit, factor in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+def duration(seconds: float) -> str:
+    """A time with the unit that fits it."""
+    for unit, factor in (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0)):
         if seconds >= 2 * factor:
             return f"{seconds / factor:,.1f} {unit}"
-    return f"{seconds:,.1f} seconds"
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
 
 
 def program_page(plan: Plan) -> Iterator[FittedTable | str]:

@@ -27,7 +27,7 @@ import numpy as np
 
 from halcyon.evals.scores import pass_at_k, reported_ks
 from halcyon.evals.tasks import final_number, has_number_of
-from halcyon.host.errors import BadConfiguration, TrainerExit
+from halcyon.host.errors import BadConfiguration, TrainerExit, first_line
 from halcyon.host.storage.failures import StoreFailure, as_exit
 from halcyon.host.storage.store import Store
 from halcyon.telemetry.history import samples
@@ -72,7 +72,7 @@ class Reward:
             raise
         except (Exception, SystemExit) as error:  # the function is not ours; an exit would count as the end of the run
             raise TrainerExit(
-                f"{FIELD}: {self.name} failed {_where(error)}({type(error).__name__}: {_first_line(error)})"
+                f"{FIELD}: {self.name} failed {_where(error)}({type(error).__name__}: {first_line(error)})"
             ) from error
         rewards: list[float] = []
         entry = found
@@ -112,7 +112,7 @@ def reward_named(name: str) -> Reward:
         module = import_module(module_name)
     except (Exception, SystemExit) as error:  # the module is not ours
         raise BadConfiguration(
-            f"{FIELD}: {module_name} does not import ({type(error).__name__}: {_first_line(error)}); correct the path, "
+            f"{FIELD}: {module_name} does not import ({type(error).__name__}: {first_line(error)}); correct the path, "
             "or take an image that has the package"
         ) from None
     function = getattr(module, attribute, None)
@@ -143,10 +143,6 @@ def _same_number(
 def _where(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     return f"in {Path(frames[-1].filename).name} line {frames[-1].lineno} " if len(frames) > 1 else ""
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0][:200]
 
 
 TOLERANCE = 1e-6
