@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import count
 from typing import Literal
 
 from halcyon_api import names
 from halcyon_api.ends import FATAL_CODES
-from halcyon_cli.hosts.places import Places
-from halcyon_cli.hosts.process import HostProcess
+from halcyon_cli.hosts.process import HostProcess, Surroundings
 from halcyon_cli.hosts.rules import answer, is_free, ranked
 from halcyon_cli.hosts.views import Seen, ending_of, pod_of
 from halcyon_operator.decide.record.follow import JOBSET_REFUSED
@@ -26,25 +24,6 @@ _numbers = count()
 _starts = count()
 
 
-@dataclass(frozen=True)
-class Started:
-    """What a group needs of its surroundings.
-
-    Attributes:
-        places: The hosts.
-        program: The program of each process.
-        clock: The time.
-        wake: Called when something happens.
-        lost: Hosts that were lost, with the number of the loss. The group adds to it.
-    """
-
-    places: Places
-    program: Sequence[str]
-    clock: Callable[[], datetime]
-    wake: Callable[[], None]
-    lost: dict[str, int]
-
-
 class Group:
     """The processes of one attempt, through all restarts of it.
 
@@ -53,9 +32,8 @@ class Group:
         around: The surroundings.
     """
 
-    def __init__(self, plan: JobSetPlan, around: Started) -> None:
+    def __init__(self, plan: JobSetPlan, around: Surroundings) -> None:
         self.plan, self._around = plan, around
-        self.uid = secrets.token_hex(8)
         self.processes: list[HostProcess] = []
         """All that were started, the oldest first."""
         self.short = False
@@ -64,15 +42,30 @@ class Group:
         self.guarded: set[str] = set()
         """Hosts on which no process of this attempt starts any more: those with a guard in a cluster."""
         self._size = plan.spec.accelerator.resolve().processes
-        self._created_at = around.clock()
-        self._restarts = self._counted = 0
         self._leaves_host = 1 < self._size < len(around.places.hosts())
         # Each restart takes the budget of two failures in place and of one on another host, as in a cluster
         # (`halcyon_operator.objects.jobset`).
         self._most = plan.remaining_restarts // (2 + self._leaves_host)
-        self._outcome: Literal["running", "completed", "failed"] = "running"
-        self._reason = self._message = ""
-        self._finished_at: datetime | None = None
+        self.jobset = JobSetView(
+            name=names.jobset_name(plan.run.name, plan.attempt),
+            uid=secrets.token_hex(8),
+            attempt=plan.attempt,
+            owner_uid=plan.run.uid,
+            deleting=False,
+            restarts=0,
+            restarts_counted=0,
+            outcome="running",
+            failure_reason="",
+            failure_message="",
+            finished_at=None,
+            created_at=around.clock(),
+            replicas=plan.spec.accelerator.slices,
+            suspended=False,
+            queue="",
+            in_place=self._size > 1,
+            guarded=self._leaves_host,
+        )
+        """The group as a JobSet."""
         self._then: Literal["go on", "restart", "fail", "delete"] = "go on"
         self._hosts: list[str] = []
         self._due: dict[int, datetime] = {}
@@ -83,7 +76,7 @@ class Group:
     @property
     def group(self) -> ProcessGroup:
         """The present process group."""
-        return ProcessGroup(self.plan.attempt, self._restarts)
+        return ProcessGroup(self.plan.attempt, self.jobset.restarts)
 
     @property
     def runs(self) -> bool:
@@ -97,33 +90,10 @@ class Group:
             return None
         return f"http://{self._coordinator.rpartition(':')[0]}:{first.port}"
 
-    def jobset(self) -> JobSetView:
-        """The group as a JobSet."""
-        run = self.plan.run
-        return JobSetView(
-            name=names.jobset_name(run.name, self.plan.attempt),
-            uid=self.uid,
-            attempt=self.plan.attempt,
-            owner_uid=run.uid,
-            deleting=self._then == "delete",
-            restarts=self._restarts,
-            restarts_counted=self._counted,
-            outcome=self._outcome,
-            failure_reason=self._reason,
-            failure_message=self._message,
-            finished_at=self._finished_at,
-            created_at=self._created_at,
-            replicas=self.plan.spec.accelerator.slices,
-            suspended=False,
-            queue="",
-            in_place=self._size > 1,
-            guarded=self._leaves_host,
-        )
-
     def guards(self) -> tuple[ProbeView, ...]:
         """The guarded hosts as guards."""
-        run, jobset, now = self.plan.run, self.jobset(), self._around.clock()
-        guards = {host: replace(jobset, name=names.guard_name(run.name, host), uid=host) for host in self.guarded}
+        run, now = self.plan.run, self._around.clock()
+        guards = {host: replace(self.jobset, name=names.guard_name(run.name, host), uid=host) for host in self.guarded}
         seen = {host: Seen(0, 0, host, self.group, now, now) for host in guards}
         return tuple(ProbeView(guard, (pod_of(seen[host], run, host, ""),)) for host, guard in guards.items())
 
@@ -134,16 +104,17 @@ class Group:
             placed = {one.process for one in found if one.group == self.group}
             missing = [index for index in range(self._size) if index not in placed or index in self._due]
             found += [Seen(-1 - index, index, "", self.group, self._around.clock()) for index in missing]
-        return [pod_of(one, self.plan.run, self.uid, self.plan.save_token) for one in found]
+        return [pod_of(one, self.plan.run, self.jobset.uid, self.plan.save_token) for one in found]
 
     def move(self, pod: str) -> None:
         """End the process with this uid, so that another host takes it over."""
         for one in self._present():
-            if one.runs and pod == f"{self.uid}.{one.seen.number}":
+            if one.runs and pod == f"{self.jobset.uid}.{one.seen.number}":
                 one.end()
 
     def delete(self) -> None:
         """End all processes, and then be gone."""
+        self.jobset = replace(self.jobset, deleting=True)
         self._end("delete")
 
     def notice(self, why: str) -> None:
@@ -166,8 +137,8 @@ class Group:
         for index in [index for index, at in self._due.items() if now >= at]:
             changed = self._start_again(index) or changed
         done = [one for one in self._present() if one.seen.code == 0 and not one.runs]
-        if len(done) == self._size and self._outcome == "running":
-            self._outcome, self._finished_at, changed = "completed", now, True
+        if len(done) == self._size and self.jobset.outcome == "running":
+            self.jobset, changed = replace(self.jobset, outcome="completed", finished_at=now), True
         return changed
 
     def _present(self) -> list[HostProcess]:
@@ -204,7 +175,7 @@ class Group:
         around, host, plan = self._around, self._hosts[index], self.plan
         variables = (
             f"HALCYON_ATTEMPT={plan.attempt}",
-            f"HALCYON_RESTART={self._restarts}",
+            f"HALCYON_RESTART={self.jobset.restarts}",
             f"HALCYON_RESUME_STEP={plan.resume_step}",
             f"HALCYON_RESTARTS_LEFT={plan.remaining_restarts}",
             f"HALCYON_LEAVES_NODE={int(self._leaves_host)}",
@@ -212,15 +183,11 @@ class Group:
         place = ("--coordinator", self._coordinator, "--processes", str(self._size), "--process", str(index))
         command = around.places.command(host, ("env", *variables, *around.program, *place))
         seen = Seen(next(_numbers), index, host, self.group, around.clock())
-
-        def lost(code: int, began: bool) -> str:
-            return around.places.lost(host, code, began=began)
-
-        self.processes.append(HostProcess(seen, command, plan.save_token, lost, around.clock, around.wake))
+        self.processes.append(HostProcess(seen, command, plan.save_token, around))
 
     def _ended(self, one: HostProcess) -> None:
         seen = one.seen
-        ending = ending_of(seen, self.plan.run, self.uid)
+        ending = ending_of(seen, self.plan.run, self.jobset.uid)
         if seen.lost:
             self._around.lost[seen.host] = seen.number + 1
         if self._then != "go on" or ending is None or (seen.code == 0 and not seen.lost):
@@ -235,13 +202,16 @@ class Group:
                 self._due[index] = self._around.clock() + timedelta(seconds=pause)
             case "restart":
                 self._end("restart")
-            case "restartCounted" if self._counted < self._most:
-                self._counted += 1
+            case "restartCounted" if self.jobset.restarts_counted < self._most:
+                self.jobset = replace(self.jobset, restarts_counted=self.jobset.restarts_counted + 1)
                 self._end("restart")
             case _:
                 refused = ending.exit_code in FATAL_CODES
-                self._reason = JOBSET_REFUSED if refused else "ReachedMaxRestarts"
-                self._message = f"the process on {seen.host} ended with exit code {ending.exit_code}"
+                self.jobset = replace(
+                    self.jobset,
+                    failure_reason=JOBSET_REFUSED if refused else "ReachedMaxRestarts",
+                    failure_message=f"the process on {seen.host} ended with exit code {ending.exit_code}",
+                )
                 self._end("fail")
 
     def _end(self, then: Literal["restart", "fail", "delete"], notice: str = "") -> None:
@@ -255,11 +225,11 @@ class Group:
             return False
         match self._then:
             case "restart":
-                self._restarts += 1
+                self.jobset = replace(self.jobset, restarts=self.jobset.restarts + 1)
                 self._then = "go on"
                 self._start_all()
-            case "fail" if self._outcome == "running":
-                self._outcome, self._finished_at = "failed", self._around.clock()
+            case "fail" if self.jobset.outcome == "running":
+                self.jobset = replace(self.jobset, outcome="failed", finished_at=self._around.clock())
             case "delete":
                 self.gone = True
             case _:

@@ -26,8 +26,9 @@ from halcyon_api.post_requests import SAVE_PATH
 from halcyon_api.printable import printable
 from halcyon_api.status.run_status import AT_REST, TrainingRunStatus
 from halcyon_api.training_run import TrainingRun
-from halcyon_cli.hosts.group import Group, Started
+from halcyon_cli.hosts.group import Group
 from halcyon_cli.hosts.places import Places
+from halcyon_cli.hosts.process import Surroundings
 from halcyon_cli.hosts.rules import resumed
 from halcyon_cli.hosts.views import STATUS_KEY, document_in, run_view, settings_for, written
 from halcyon_operator.decide.reconcile import reconcile
@@ -74,7 +75,7 @@ class Manager:
     ) -> None:
         self._places, self._clock = places, clock
         self._wake = threading.Event()
-        self._around = Started(places, program, clock, self._wake.set, {})
+        self._around = Surroundings(places, program, clock, self._wake.set, {})
         self._store = Store(run.spec.checkpoint, timeout_seconds=_STORE_SECONDS)
         self._settings = settings_for(run.spec)
         self._group: Group | None = None
@@ -172,7 +173,7 @@ class Manager:
         return Observed(
             run=self._view,
             settings=self._settings,
-            jobsets=() if self._group is None else (self._group.jobset(),),
+            jobsets=() if self._group is None else (self._group.jobset,),
             guards=() if self._group is None else self._group.guards(),
             pods=pods,
             endings=endings,
@@ -231,7 +232,7 @@ class Manager:
         for deletion in decision.delete:
             if group is None:
                 continue
-            if deletion.kind == "JobSet" and deletion.uid == group.uid:
+            if deletion.kind == "JobSet" and deletion.uid == group.jobset.uid:
                 group.delete()
             elif deletion.kind == "JobSet":
                 group.guarded.discard(deletion.uid)

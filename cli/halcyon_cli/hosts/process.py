@@ -9,17 +9,37 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import IO, cast
 
 from halcyon_api.host_lines import BEGAN, PORT, PREFIX, REPORT
 from halcyon_api.status.progress import TERMINATION_MESSAGE_LIMIT
+from halcyon_cli.hosts.places import Places
 from halcyon_cli.hosts.views import Seen
 
 _LAST_LINES_SECONDS = 5.0
 """Longest wait for the rest of the output of a program that has ended."""
 _writing = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the processes of a run need.
+
+    Attributes:
+        places: The hosts.
+        program: The program of each process.
+        clock: The time.
+        wake: Called when something happens.
+        lost: Hosts that were lost, with the number of the loss. A group adds to it.
+    """
+
+    places: Places
+    program: Sequence[str]
+    clock: Callable[[], datetime]
+    wake: Callable[[], None]
+    lost: dict[str, int]
 
 
 class HostProcess:
@@ -29,24 +49,14 @@ class HostProcess:
         seen: What is known at its start.
         command: The local program.
         secret: The first line of its standard input. The end of that is a notice.
-        lost: Why the host is lost, by the exit code of the local program and whether the host was reached.
-        clock: The time.
-        wake: Called when something happens.
+        around: The surroundings.
     """
 
-    def __init__(
-        self,
-        seen: Seen,
-        command: Sequence[str],
-        secret: str,
-        lost: Callable[[int, bool], str],
-        clock: Callable[[], datetime],
-        wake: Callable[[], None],
-    ) -> None:
+    def __init__(self, seen: Seen, command: Sequence[str], secret: str, around: Surroundings) -> None:
         self.seen = seen
         self.port: int | None = None
         """Of its telemetry, once it is known."""
-        self._lost, self._clock, self._wake = lost, clock, wake
+        self._around = around
         self._report = ""
         self._began: datetime | None = None
         self._hurried = 0
@@ -71,10 +81,10 @@ class HostProcess:
         code = self._popen.poll()
         if code is None:
             return False
-        ended = self._clock()
+        ended = self._around.clock()
         self._reader.join(_LAST_LINES_SECONDS)
         self._close()
-        lost = self._lost(code, self._began is not None)
+        lost = self._around.places.lost(self.seen.host, code, began=self._began is not None)
         self.seen = replace(self.seen, began_at=self._began, report=self._report, ended_at=ended, code=code, lost=lost)
         return True
 
@@ -85,13 +95,15 @@ class HostProcess:
             notice: Why its host ends too.
         """
         if self.runs and self.seen.asked_at is None:
-            self.seen = replace(self.seen, asked_at=self._clock(), notice=notice)
+            self.seen = replace(self.seen, asked_at=self._around.clock(), notice=notice)
             self._close()
 
     def hurry(self, grace_seconds: float) -> None:
         """End the local program if the process was asked to end this long ago, and kill it after twice the time."""
         asked = self.seen.asked_at
-        late = asked is not None and self._clock() - asked >= timedelta(seconds=grace_seconds * (1 + self._hurried))
+        late = asked is not None and self._around.clock() - asked >= timedelta(
+            seconds=grace_seconds * (1 + self._hurried)
+        )
         if self.runs and late and self._hurried < 2:
             self._hurried += 1
             with suppress(OSError):
@@ -110,13 +122,13 @@ class HostProcess:
                     with _writing:
                         sys.stdout.buffer.write(line)
                         sys.stdout.buffer.flush()
-        self._wake()
+        self._around.wake()
 
     def _hear(self, line: str) -> None:
         if line == BEGAN:
-            self._began = self._clock()
+            self._began = self._around.clock()
         elif line.startswith(REPORT):
             self._report = line.removeprefix(REPORT)[: TERMINATION_MESSAGE_LIMIT + 1]
         elif line.startswith(PORT) and (port := line.removeprefix(PORT)[:6]).isdecimal() and int(port) < 2**16:
             self.port = int(port)
-        self._wake()
+        self._around.wake()
