@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic.fields import FieldInfo
 
 from halcyon_api.expressions import evaluated
 from halcyon_api.names import MAX_RUN_NAME_LENGTH
@@ -137,6 +138,12 @@ class ApiModel(BaseModel):
     def document(self) -> dict[str, Any]:
         """The object as a YAML or JSON document: camelCase, without members that are None."""
         return self.model_dump(by_alias=True, mode="json", exclude_none=True)
+
+
+@functools.cache
+def fields_by_name(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields of a class by their names in documents."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def optional(description: str | None = None, **constraints: Any) -> Any:

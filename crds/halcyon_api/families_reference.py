@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-from pydantic.alias_generators import to_camel
-
+from halcyon_api.base import fields_by_name
 from halcyon_api.spec.families.decoder import DecoderSection
 from halcyon_api.spec.model import FAMILIES
 
-COMMON: tuple[str, ...] = tuple(to_camel(name) for name in DecoderSection.model_fields if name != "family")
+COMMON: tuple[str, ...] = tuple(name for name in fields_by_name(DecoderSection) if name != "family")
 """The fields that all families but `OTHERS` have."""
 OTHERS = tuple(family for family, section in FAMILIES.items() if not issubclass(section, DecoderSection))
 
@@ -33,7 +32,7 @@ def rows() -> tuple[FamilyRow, ...]:
     """The families in the order of ``spec.model``."""
     found: list[FamilyRow] = []
     for family, section in FAMILIES.items():
-        fields = tuple(info.alias or to_camel(name) for name, info in section.model_fields.items() if name != "family")
+        fields = tuple(name for name in fields_by_name(section) if name != "family")
         further = tuple(one for one in fields if one not in COMMON) if issubclass(section, DecoderSection) else fields
         meaning = " ".join((section.__doc__ or "").split("\n\n")[0].split()).removesuffix(".")
         found.append(FamilyRow(family, section.published, meaning, further))

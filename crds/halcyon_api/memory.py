@@ -123,21 +123,22 @@ def _state_bytes(spec: TrainingRunSpec) -> float:
     if spec.task == "evaluate":
         return stored
     always = stored + average_bytes(spec)
-    if spec.adapter is not None or any(
-        group.frozen for group in spec.optimizer.groups or ()
-    ):  # an adapter itself is small
-        return always
-    return always + stored + _moments(spec) + reference_bytes(spec)
+    return always if _has_frozen(spec) else always + stored + _moments(spec) + reference_bytes(spec)
+
+
+def _has_frozen(spec: TrainingRunSpec) -> bool:
+    """Whether parameters are frozen, so that they have themselves alone. An adapter beside them is small."""
+    return spec.adapter is not None or any(group.frozen for group in spec.optimizer.groups or ())
 
 
 def _moments(spec: TrainingRunSpec) -> int:
+    """Least bytes of moments for each trained parameter."""
     return spec.optimizer.least_moments * WIDTHS[spec.trainer.precision.moments]
 
 
 def _offloaded(spec: TrainingRunSpec) -> int:
     """Least bytes for each parameter that ``offload: optimizer`` keeps in the host's memory."""
-    frozen = spec.adapter is not None or any(group.frozen for group in spec.optimizer.groups or ())
-    return average_bytes(spec) + (0 if frozen else _moments(spec))
+    return average_bytes(spec) + (0 if _has_frozen(spec) else _moments(spec))
 
 
 def _kept_residuals(blocks: int, remat: Remat) -> int:

@@ -2,8 +2,7 @@
 reference model. Pure.
 """
 
-from collections.abc import Iterator
-
+from halcyon_api.schedules import Problems
 from halcyon_api.spec.objective import PolicySpec
 from halcyon_api.spec.sources import DataSourceSpec
 from halcyon_api.spec.tokenizer import MASKS
@@ -15,7 +14,7 @@ NO_MASK = (
 )
 
 
-def objective_problems(spec: TrainingRunSpec) -> Iterator[tuple[str, str]]:
+def objective_problems(spec: TrainingRunSpec) -> Problems:
     """Each problem as the field and one sentence with the fix."""
     if spec.task == "data":  # tokens are the same for every objective
         return
@@ -55,7 +54,7 @@ def has_reference_copy(spec: TrainingRunSpec) -> bool:
     return compared is not None and compared.has_reference and spec.adapter is None
 
 
-def _further_problems(spec: TrainingRunSpec) -> Iterator[tuple[str, str]]:
+def _further_problems(spec: TrainingRunSpec) -> Problems:
     layers: int = getattr(spec.model, "num_nextn_predict_layers", None) or 0
     kind, field = spec.objective.kind, "spec.model.numNextnPredictLayers"
     if not layers and getattr(spec.objective.value, "multi_token_weight", None) is not None:
@@ -77,7 +76,7 @@ def _per_token(spec: TrainingRunSpec) -> bool:
     )
 
 
-def _source_problems(spec: TrainingRunSpec, source: DataSourceSpec) -> Iterator[tuple[str, str]]:
+def _source_problems(spec: TrainingRunSpec, source: DataSourceSpec) -> Problems:
     field, form = f"spec.data.sources[{source.name}].format", source.format
     objective = spec.objective
     if spec.model.family == "whisper":
@@ -125,7 +124,7 @@ def _source_problems(spec: TrainingRunSpec, source: DataSourceSpec) -> Iterator[
             )
 
 
-def _masking_problems(spec: TrainingRunSpec) -> Iterator[tuple[str, str]]:
+def _masking_problems(spec: TrainingRunSpec) -> Problems:
     """A token that hides others, and nothing that only a decoder has."""
     if spec.tokenizer.tokenizer_json is None and spec.tokenizer.sentence_piece is None:
         bpe = spec.tokenizer.bpe
@@ -152,7 +151,7 @@ def _masking_problems(spec: TrainingRunSpec) -> Iterator[tuple[str, str]]:
             )
 
 
-def _sound_problems(spec: TrainingRunSpec) -> Iterator[tuple[str, str]]:
+def _sound_problems(spec: TrainingRunSpec) -> Problems:
     """What a model that hears cannot do."""
     trainer, data = spec.trainer, spec.data
     asked = {
@@ -174,7 +173,7 @@ def _sound_problems(spec: TrainingRunSpec) -> Iterator[tuple[str, str]]:
         )
 
 
-def _row_problems(spec: TrainingRunSpec) -> Iterator[tuple[str, str]]:
+def _row_problems(spec: TrainingRunSpec) -> Problems:
     """The objective itself lays out its sources, in rows of one length."""
     kind = spec.objective.kind
     for source in spec.data.sources:
@@ -193,7 +192,7 @@ def _row_problems(spec: TrainingRunSpec) -> Iterator[tuple[str, str]]:
             )
 
 
-def _policy_problems(spec: TrainingRunSpec, policy: PolicySpec) -> Iterator[tuple[str, str]]:
+def _policy_problems(spec: TrainingRunSpec, policy: PolicySpec) -> Problems:
     """A step has whole groups of answers, and a row has room for a prompt."""
     trainer, field = spec.trainer, "spec.objective.policy"
     if spec.task == "evaluate":
@@ -228,7 +227,7 @@ def _policy_problems(spec: TrainingRunSpec, policy: PolicySpec) -> Iterator[tupl
         )
 
 
-def _reference_problems(spec: TrainingRunSpec, kind: str) -> Iterator[tuple[str, str]]:
+def _reference_problems(spec: TrainingRunSpec, kind: str) -> Problems:
     """Such losses compare with the weights that the run begins with."""
     lora = spec.lora
     if spec.task == "train" and (spec.origin is None or not spec.origin.takes_weights):

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from halcyon_api.base import InvalidRun
+from halcyon_api.base import InvalidRun, fields_by_name
 from halcyon_api.counting import counted
 from halcyon_api.sentences import did_you_mean, meant_field, sentences
 from halcyon_api.training_run import TrainingRun
@@ -133,18 +133,17 @@ def _type_at(path: str, parts: Sequence[Part]) -> Any:
                 else f"has no field {part}"
             )
             raise InvalidRun(f"{path}: {above} {what}")
-        fields = {field.alias or name: field for model in models for name, field in model.model_fields.items()}
+        fields = list(dict.fromkeys(name for model in models for name in fields_by_name(model)))
         if part not in fields:
             near = meant_field(TrainingRun, (*parts[:depth], part))
             meant = f"there are {', '.join(fields)}" if near is None else did_you_mean(part, _written(near))
             raise InvalidRun(f"{path}: unknown field; {meant}")
-        current = _any_of([model.model_fields for model in models], part)
+        current = _any_of([fields_by_name(model)[part] for model in models if part in fields_by_name(model)])
     return current
 
 
-def _any_of(models: Sequence[Mapping[str, FieldInfo]], part: str) -> Any:
-    """The type of the field of some models: of several if the families of models bound it differently."""
-    fields = [field for model in models for name, field in model.items() if (field.alias or name) == part]
+def _any_of(fields: Sequence[FieldInfo]) -> Any:
+    """The type of a field of some models: of several if the families of models bound it differently."""
     types = [Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation for field in fields]
     return types[0] if all(each == types[0] for each in types) else Union[tuple(types)]  # noqa: UP007 - the types are known when it runs
 

@@ -23,6 +23,10 @@ _FIELD = "spec.optimizer.schedule"
 _OTHERS = "spec.optimizer.otherSchedules"
 
 
+Problems = Iterator[tuple[str, str]]
+"""Each problem of a document as the field and one sentence with the fix."""
+
+
 class Cycle(NamedTuple):
     """One cycle. Its stable phase is between warm-up and decay."""
 
@@ -83,7 +87,7 @@ def _bounds(spec: PhasesScheduleSpec, steps: int) -> list[int]:
     return [0, *inner] if inner and inner[-1] == steps else [0, *inner, steps]
 
 
-def schedule_problems(optimizer: OptimizerSpec, trainer: TrainerSpec) -> Iterator[tuple[str, str]]:
+def schedule_problems(optimizer: OptimizerSpec, trainer: TrainerSpec) -> Problems:
     """The field and the sentence of each schedule that does not fit into the run or has a value that its rule cannot
     use.
     """
@@ -155,7 +159,7 @@ def _phases_problem(spec: PhasesScheduleSpec, steps: int) -> tuple[str, str] | N
     return None
 
 
-def _other_problems(optimizer: OptimizerSpec, trainer: TrainerSpec) -> Iterator[tuple[str, str]]:
+def _other_problems(optimizer: OptimizerSpec, trainer: TrainerSpec) -> Problems:
     others = optimizer.other_schedules
     if others is None:
         return

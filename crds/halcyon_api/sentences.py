@@ -12,7 +12,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
 
-from halcyon_api.base import QUANTITY_PATTERN
+from halcyon_api.base import QUANTITY_PATTERN, fields_by_name
 from halcyon_api.printable import one_line
 from halcyon_api.spec.families.custom import CLASS_PATTERN
 from halcyon_api.spec.objective import REWARD_PATTERN
@@ -23,38 +23,39 @@ _MAX_WORD = 60
 _STEPS = ("spec", "trainer", "steps")
 _EPOCHS = "`halcyon data stats RUN.YAML --set spec.trainer.steps=1` prints the steps for 1, 2 and 3 epochs"
 _NEAR = 0.7
-_SYNONYMS: dict[str, tuple[str, ...]] = {
-    "activationFunction": ("hiddenAct",),
-    "batch": ("batchSize",),
-    "epochs": ("steps",),
-    "heads": ("numAttentionHeads",),
-    "hiddenActivation": ("hiddenAct",),
-    "initializerStd": ("initializerRange",),
-    "kvHeads": ("numKeyValueHeads",),
-    "layers": ("numHiddenLayers", "depth"),
-    "lr": ("learningRate",),
-    "maxEpochs": ("steps",),
-    "maxSteps": ("steps",),
-    "nEmbd": ("hiddenSize",),
-    "nHead": ("numAttentionHeads",),
-    "nHeads": ("numAttentionHeads",),
-    "nInner": ("intermediateSize",),
-    "nLayer": ("numHiddenLayers", "depth"),
-    "nLayers": ("numHiddenLayers", "depth"),
-    "nRoutedExperts": ("numExperts", "numLocalExperts"),
-    "normEpsilon": ("rmsNormEps", "layerNormEpsilon"),
-    "numExperts": ("nRoutedExperts", "numLocalExperts"),
-    "numHeads": ("numAttentionHeads",),
-    "numEpochs": ("steps",),
-    "numHiddenLayers": ("depth",),
-    "numLayers": ("numHiddenLayers", "depth"),
-    "numLocalExperts": ("numExperts", "nRoutedExperts"),
-    "numTrainEpochs": ("steps",),
-    "rmsNormEps": ("layerNormEpsilon",),
-    "seqLen": ("sequenceLength",),
-    "tieEmbeddings": ("tieWordEmbeddings",),
-    "warmup": ("warmupSteps",),
+_OURS = {
+    "activationFunction": "hiddenAct",
+    "batch": "batchSize",
+    "epochs": "steps",
+    "heads": "numAttentionHeads",
+    "hiddenActivation": "hiddenAct",
+    "initializerStd": "initializerRange",
+    "kvHeads": "numKeyValueHeads",
+    "layers": "numHiddenLayers depth",
+    "lr": "learningRate",
+    "maxEpochs": "steps",
+    "maxSteps": "steps",
+    "nEmbd": "hiddenSize",
+    "nHead": "numAttentionHeads",
+    "nHeads": "numAttentionHeads",
+    "nInner": "intermediateSize",
+    "nLayer": "numHiddenLayers depth",
+    "nLayers": "numHiddenLayers depth",
+    "nRoutedExperts": "numExperts numLocalExperts",
+    "normEpsilon": "rmsNormEps layerNormEpsilon",
+    "numExperts": "nRoutedExperts numLocalExperts",
+    "numHeads": "numAttentionHeads",
+    "numEpochs": "steps",
+    "numHiddenLayers": "depth",
+    "numLayers": "numHiddenLayers depth",
+    "numLocalExperts": "numExperts nRoutedExperts",
+    "numTrainEpochs": "steps",
+    "rmsNormEps": "layerNormEpsilon",
+    "seqLen": "sequenceLength",
+    "tieEmbeddings": "tieWordEmbeddings",
+    "warmup": "warmupSteps",
 }
+_SYNONYMS = {name: ours.split() for name, ours in _OURS.items()}
 """Field names of other trainers, and of other sections, with ours. The first that the section has is meant."""
 
 PATTERNS = {
@@ -207,7 +208,7 @@ def meant_field(model: type[BaseModel], location: Location) -> Location | None:
     *section, last = location
     written = to_camel(str(last))
     fields = fields_at(model, section)
-    wanted = _SYNONYMS.get(written, (written,))[0]
+    wanted = _SYNONYMS.get(written, [written])[0]
     near = _meant_by(str(last), fields)
     if near is not None:
         return (*section, near)
@@ -228,7 +229,7 @@ def _meant_by(word: str, fields: Sequence[str]) -> str | None:
 def synonym(word: str, fields: Sequence[str]) -> str | None:
     """The field of a section that has another name elsewhere; None if there is none."""
     written = to_camel(word)
-    return next((name for name in _SYNONYMS.get(written, (written,)) if name in fields), None)
+    return next((name for name in _SYNONYMS.get(written, [written]) if name in fields), None)
 
 
 def did_you_mean(word: str, field: str) -> str:
@@ -278,8 +279,8 @@ def _family(model: type[BaseModel]) -> str | None:
 
 def _fields(model: type[BaseModel]) -> Iterator[tuple[str, list[type[BaseModel]]]]:
     """Each field of a model with the models of its annotation."""
-    for name, field in model.model_fields.items():
-        yield field.alias or name, list(models_in(field.annotation))
+    for name, field in fields_by_name(model).items():
+        yield name, list(models_in(field.annotation))
 
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from halcyon_api.counting import counted
@@ -20,7 +19,7 @@ from halcyon_api.mesh import model_shape, run_mesh
 from halcyon_api.objectives import objective_problems
 from halcyon_api.places import rows_of
 from halcyon_api.result_documents import CORE, TASK_NAMES
-from halcyon_api.schedules import schedule_problems
+from halcyon_api.schedules import Problems, schedule_problems
 from halcyon_api.spec.accelerator import Topology
 from halcyon_api.spec.mesh import AXES, InvalidMesh, ResolvedMesh, splitting
 from halcyon_api.spec.optimizer import InvalidGroup
@@ -55,10 +54,6 @@ class Problem:
         return self.message if self.message.startswith(self.field) else f"{self.field}: {self.message}"
 
 
-Found = Iterator[tuple[str, str]]
-"""Problems, as the field and the sentence."""
-
-
 def find_problems(spec: TrainingRunSpec, topology: Topology | None = None) -> tuple[Problem, ...]:
     """All errors of a run on its own topology, or on another one."""
     topology = topology or spec.accelerator.resolve()
@@ -91,7 +86,7 @@ def find_problems(spec: TrainingRunSpec, topology: Topology | None = None) -> tu
     return tuple(itertools.starmap(Problem, found))
 
 
-def _size_problems(spec: TrainingRunSpec) -> Found:
+def _size_problems(spec: TrainingRunSpec) -> Problems:
     sections = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
     if len(json.dumps(sections)) * _MOST_YAML_BYTES < MAX_DOCUMENT_BYTES:
         return
@@ -107,7 +102,7 @@ def _size_problems(spec: TrainingRunSpec) -> Found:
     )
 
 
-def _snapshot_problems(spec: TrainingRunSpec) -> Found:
+def _snapshot_problems(spec: TrainingRunSpec) -> Problems:
     stays = spec.recovery.in_place and spec.recovery.max_restarts > 0
     if spec.checkpoint.memory is not None and spec.task == "train" and not stays:
         yield (
@@ -116,7 +111,7 @@ def _snapshot_problems(spec: TrainingRunSpec) -> Found:
         )
 
 
-def _batch_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Found:
+def _batch_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Problems:
     """A batch that the devices do not divide is filled with rows without weight. An answer of a policy has no such row,
     and an elastic run would have another share of them on each number of slices.
     """
@@ -146,7 +141,7 @@ def _batch_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Found:
             )
 
 
-def _length_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Found:
+def _length_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Problems:
     """All sequence lengths of a run must divide the longest one, because its data is laid out in sequences of that
     length.
 
@@ -178,7 +173,7 @@ def _length_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Found:
             )
 
 
-def _window_problems(spec: TrainingRunSpec) -> Found:
+def _window_problems(spec: TrainingRunSpec) -> Problems:
     """A window longer than the longest sequence hides nothing, so its size is an error of the document.
 
     A run that begins with another model has the window of that model, and may train it on shorter sequences. A run that
@@ -194,7 +189,7 @@ def _window_problems(spec: TrainingRunSpec) -> Found:
     yield "spec.model.slidingWindow", f"{sentence}, or longer sequences"
 
 
-def _attention_problems(spec: TrainingRunSpec) -> Found:
+def _attention_problems(spec: TrainingRunSpec) -> Problems:
     """Rejects a named implementation of attention that lacks a part of the model's attention.
 
     The other ones have all parts.
@@ -208,7 +203,7 @@ def _attention_problems(spec: TrainingRunSpec) -> Found:
         yield "spec.trainer.attention", f"{kernel}; use auto for {spec.model.family}"
 
 
-def _dropout_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Found:
+def _dropout_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Problems:
     """Only attention ``reference``, which no mesh splits by positions, drops weights of keys."""
     dropout, attention = spec.trainer.dropout, spec.trainer.attention
     if dropout is not None and max(dropout.frames, dropout.bands) > 0 and spec.model.sound is None:
@@ -223,7 +218,7 @@ def _dropout_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Found:
         yield "spec.trainer.dropout.attention", "a mesh with a context axis drops no weights; set mesh.ici.context: 1"
 
 
-def _split_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Found:
+def _split_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Problems:
     """Each size of the model must be a multiple of each mesh axis that splits it."""
     splits = model_shape(spec).splits
     for row in AXES:
@@ -241,7 +236,7 @@ def _split_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Found:
             )
 
 
-def _memory_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Found:
+def _memory_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Problems:
     """The run must fit into the memory of a device and of a host, where the type of the accelerator says how large they
     are.
     """
@@ -252,7 +247,7 @@ def _memory_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Found:
         yield problem
 
 
-def _elastic_problems(spec: TrainingRunSpec) -> Found:
+def _elastic_problems(spec: TrainingRunSpec) -> Problems:
     """An elastic run must be able to train on its minimum and maximum number of slices.
 
     Unusable numbers between them are skipped.
@@ -271,7 +266,7 @@ def _elastic_problems(spec: TrainingRunSpec) -> Found:
             )
 
 
-def _place_problems(spec: TrainingRunSpec) -> Found:
+def _place_problems(spec: TrainingRunSpec) -> Problems:
     """The run must be able to train in each of its rows, and have each once."""
     rows = [row.model_copy(update={"place": None}) for row in rows_of(spec)]
     for number, row in enumerate(rows[1:]):
@@ -285,7 +280,7 @@ def _place_problems(spec: TrainingRunSpec) -> Found:
             yield field, f"in this row, {problem}"
 
 
-def _flip_problems(spec: TrainingRunSpec, topology: Topology) -> Found:
+def _flip_problems(spec: TrainingRunSpec, topology: Topology) -> Problems:
     """The bit must change in a process that the run has, before an audit."""
     flip = None if spec.recovery.audit is None else spec.recovery.audit.flip_bit
     if flip is None:
@@ -297,7 +292,7 @@ def _flip_problems(spec: TrainingRunSpec, topology: Topology) -> Found:
         yield f"{field}.step", f"must be below trainer.steps, which is {spec.trainer.steps}"
 
 
-def _precision_problems(spec: TrainingRunSpec) -> Found:
+def _precision_problems(spec: TrainingRunSpec) -> Problems:
     """Some update rules need float32: their moments decay slowly, or they compute a mean of parameters from the
     parameters.
     """
@@ -334,7 +329,7 @@ def _slowest_decay(spec: TrainingRunSpec) -> float:
     return max(getattr(one, name, 0.0) for one in settings for name in ("beta1", "beta2", "momentum"))
 
 
-def _group_problems(spec: TrainingRunSpec) -> Found:
+def _group_problems(spec: TrainingRunSpec) -> Problems:
     """The rule of a group must have the settings that the group changes."""
     for number, group in enumerate(spec.optimizer.groups or ()):
         try:
@@ -343,7 +338,7 @@ def _group_problems(spec: TrainingRunSpec) -> Found:
             yield f"spec.optimizer.groups[{number}].{error.field}", str(error)
 
 
-def _data_problems(spec: TrainingRunSpec) -> Found:
+def _data_problems(spec: TrainingRunSpec) -> Problems:
     if spec.task == "data" and spec.accelerator.type != "cpu":
         yield (
             "spec.accelerator.type",
@@ -352,7 +347,7 @@ def _data_problems(spec: TrainingRunSpec) -> Found:
     yield from objective_problems(spec)
 
 
-def _adapter_problems(spec: TrainingRunSpec) -> Found:
+def _adapter_problems(spec: TrainingRunSpec) -> Problems:
     """An adapter needs weights that it is trained beside."""
     if spec.adapter is not None and spec.origin is None:
         yield (
@@ -366,15 +361,11 @@ def _adapter_problems(spec: TrainingRunSpec) -> Found:
                 yield field, "codes of weights (adapter.lora.base) have none; leave this or base out"
 
 
-def _set_problems(spec: TrainingRunSpec) -> Found:
+def _set_problems(spec: TrainingRunSpec) -> Problems:
     """Tags name held-out sources, have names of their own, and `best.of` names a source or a tag."""
     evaluation, field = spec.trainer.evaluation, "spec.trainer.evaluation"
     tags = evaluation.by_source.tags if evaluation.by_source is not None else []
-    validation = {
-        source.name
-        for source in spec.data.sources
-        if (spec.data.validation.fraction if source.validation is None else source.validation.fraction)
-    }
+    validation = {source.name for source in spec.data.sources if spec.data.held_out(source)}
     names = [*(source.name for source in spec.data.sources), *(tag.name for tag in tags)]
     for tag in tags:
         for name in tag.sources:
@@ -396,12 +387,12 @@ def _names(names: set[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
-def _validation_problems(spec: TrainingRunSpec) -> Found:
-    fractions = [
-        spec.data.validation.fraction if source.validation is None else source.validation.fraction
-        for source in spec.data.sources
-    ]
-    if spec.task != "evaluate" or any(fractions) or spec.trainer.evaluation.tasks is not None:
+def _validation_problems(spec: TrainingRunSpec) -> Problems:
+    if (
+        spec.task != "evaluate"
+        or any(map(spec.data.held_out, spec.data.sources))
+        or spec.trainer.evaluation.tasks is not None
+    ):
         return
     yield (
         "spec.data.validation.fraction",
@@ -410,7 +401,7 @@ def _validation_problems(spec: TrainingRunSpec) -> Found:
     )
 
 
-def _task_problems(spec: TrainingRunSpec) -> Found:
+def _task_problems(spec: TrainingRunSpec) -> Problems:
     """Tasks have names that exist, and files in the trainer's file system."""
     tasks, field = spec.trainer.evaluation.tasks, "spec.trainer.evaluation.tasks"
     if tasks is None:

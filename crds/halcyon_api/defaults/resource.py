@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, StringConstraints, create_model, field_v
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 
-from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel
+from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel, fields_by_name
 from halcyon_api.defaults.units import UNITS, Values
 from halcyon_api.edits.classes import section_of
 from halcyon_api.reading import read_document
@@ -100,13 +100,9 @@ def _built_in(path: str) -> Any:
     *sections, field = path.split(".")
     model: type[ApiModel] = TrainingRunSpec
     for section in sections:
-        model = section_of(_named(model, section).annotation) or model
-    value: Any = _named(model, field).get_default(call_default_factory=True)
+        model = section_of(fields_by_name(model)[section].annotation) or model
+    value: Any = fields_by_name(model)[field].get_default(call_default_factory=True)
     return value.document() if isinstance(value, ApiModel) else value
-
-
-def _named(model: type[ApiModel], name: str) -> FieldInfo:
-    return next(info for key, info in model.model_fields.items() if (info.alias or to_camel(key)) == name)
 
 
 BUILT_IN: Values = {unit.path: value for unit in UNITS if (value := _built_in(unit.path)) is not None}

@@ -11,9 +11,7 @@ from functools import cache, lru_cache
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic.alias_generators import to_camel
-
-from halcyon_api.base import ApiModel, cel
+from halcyon_api.base import ApiModel, cel, fields_by_name
 
 RULED_BY_THEIR_SECTION = ("recovery.divergence.spike",)
 """Sections that have their own rule, because it concerns more than one field."""
@@ -34,8 +32,8 @@ def frozen_rules(model: type[ApiModel]) -> tuple[dict[str, str], ...]:
 
 
 def _rules(model: type[ApiModel], path: str) -> Iterator[dict[str, str]]:
-    for name, field in model.model_fields.items():
-        child = f"{path}.{field.alias or to_camel(name)}".removeprefix(".")
+    for name, field in fields_by_name(model).items():
+        child = f"{path}.{name}".removeprefix(".")
         section = section_of(field.annotation)
         below = (
             [leaf.path for leaf in leaves_of(section, child)]
@@ -217,8 +215,8 @@ def leaves_of(model: type[ApiModel], path: str = "") -> tuple[Leaf, ...]:
 
 
 def _leaves(model: type[ApiModel], path: str) -> Iterator[Leaf]:
-    for name, field in model.model_fields.items():
-        child = f"{path}.{field.alias or to_camel(name)}".removeprefix(".")
+    for name, field in fields_by_name(model).items():
+        child = f"{path}.{name}".removeprefix(".")
         sections = [section for section in sections_of(field.annotation) if section.model_fields]
         if len(sections) > 1:  # the families: which fields there are, and with which defaults, depends on the family
             paths = dict.fromkeys(leaf.path for section in sections for leaf in leaves_of(section, child))

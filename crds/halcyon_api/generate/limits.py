@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic.alias_generators import to_camel
 
-from halcyon_api.base import ApiModel
+from halcyon_api.base import ApiModel, fields_by_name
 from halcyon_api.defaults import resource
 from halcyon_api.edits.classes import section_of
 from halcyon_api.generate.crd import HEADER
@@ -35,7 +35,10 @@ class _Limits:
         """Each limit with the variables and the rules that it needs."""
         # The API server does not see which account the defaults of a run name.
         account = "'default'" if self._of_run else "''"
-        yield self._listed("serviceAccounts", "scheduling.serviceAccountName", unset=account, optional=not self._of_run)
+        named = self._in_list(
+            "serviceAccounts", "scheduling.serviceAccountName", unset=account, optional=not self._of_run
+        )
+        yield _limit("serviceAccounts", named)
         begins = "(!VALUE.contains('..') && variables.images.exists(prefix, VALUE.startsWith(prefix)))"
         yield _limit(
             "images",
@@ -97,9 +100,6 @@ class _Limits:
             "OLD", old
         )
         return _rule(expression, f"spec.{field}", f"string({new})", fix, refusal)
-
-    def _listed(self, limit: str, field: str, *, unset: str = "''", optional: bool = True) -> Rules:
-        return _limit(limit, self._in_list(limit, field, unset=unset, optional=optional))
 
     def _in_list(
         self, limit: str, field: str, *, unset: str = "''", optional: bool = True, lead: str = ""
@@ -164,12 +164,7 @@ class _Limits:
         section: type[ApiModel] | None = self._document
         names = ("spec", *field.split("."))
         for name in names:
-            known = (
-                {each.alias or to_camel(key): each for key, each in section.model_fields.items()}
-                if section is not None
-                else {}
-            )
-            section = section_of(known[name].annotation)
+            section = section_of(fields_by_name(section or ApiModel)[name].annotation)
         return f"{document}.{'.?'.join(names)}.orValue({unset})"
 
 

@@ -169,6 +169,10 @@ class DataSpec(RuledModel):
         ),
     )
 
+    def held_out(self, source: DataSourceSpec) -> float:
+        """Share of a source that is held out."""
+        return (source.validation or self.validation).fraction
+
     @model_validator(mode="after")
     def _mixture_fits(self) -> Self:
         names = [source.name for source in self.sources]
