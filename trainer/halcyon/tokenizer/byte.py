@@ -1,6 +1,5 @@
 """The byte tokenizer: it needs no training and no download, and accepts any file."""
 
-from collections.abc import Iterable, Iterator
 from types import MappingProxyType
 
 import numpy as np
@@ -35,10 +34,6 @@ class ByteTokenizer(Tokenizer):
         """The bytes of a text, in UTF-8 if it is a string: int32, shape [bytes]."""
         data = text.encode() if isinstance(text, str) else text
         return np.frombuffer(data, np.uint8).astype(np.int32)
-
-    def encode_parts(self, parts: Iterable[str | bytes]) -> Iterator[np.ndarray]:
-        """``encode`` of one text that comes in parts."""
-        return map(self.encode, parts)
 
     def decode(self, tokens: np.ndarray) -> str:
         """The text of the byte tokens; invalid UTF-8 becomes U+FFFD, and special tokens are left out."""

@@ -14,7 +14,6 @@ are part of the tokenizer's fingerprint. A rule is a pattern; the text that it m
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,8 +27,6 @@ from halcyon.tokenizer.probe import PROSE
 PIECE_CHARACTERS = 2**18
 """Texts up to twice this length are never cut; others are cut at the first safe place after this number of characters.
 """
-
-_PART_LENGTH = 2**20
 
 CUT_BETWEEN = re.compile(
     r"(?<=[0-9A-Za-z\u3041-\u30ff\u4e00-\u9fff\uac00-\ud7a3])(?=[ \t\n\r,.;:()<>=\"\u3001\u3002\uff0c])"
@@ -55,50 +52,14 @@ def pieces(text: str | bytes, joint: re.Pattern[str], piece_characters: int = PI
     Raises:
         UnicodeDecodeError: The bytes are not UTF-8.
     """
-    if len(text) <= 2 * piece_characters:
-        yield text if isinstance(text, str) else text.decode()
-        return
-    try:
-        yield from pieces_of_parts(in_parts(text), joint, piece_characters)
-    except UnicodeDecodeError:
-        if isinstance(text, bytes):
-            text.decode()  # raises the same error with the position in the whole text
-        raise
-
-
-def pieces_of_parts(
-    parts: Iterable[str | bytes], joint: re.Pattern[str], piece_characters: int = PIECE_CHARACTERS
-) -> Iterator[str]:
-    """The same pieces of a text that comes in parts, independent of the bounds of the parts. Holds about one part and
-    one piece in memory.
-
-    Raises:
-        UnicodeDecodeError: The bytes are not UTF-8; its position is counted within a part.
-    """
-    window = 2 * piece_characters
-    buffer, position = "", 0
-    for part in decoded(parts):
-        buffer, position = buffer[position:] + part, 0
-        while len(buffer) - position > window:
-            place = joint.search(buffer, position + piece_characters, position + window)
-            end, following = (position + window, position + window) if place is None else place.span()
-            yield buffer[position:end]
-            position = following
-    yield buffer[position:]
-
-
-def in_parts(text: str | bytes) -> Iterator[str | bytes]:
-    """Split a text in memory into parts of bounded length."""
-    for start in range(0, len(text), _PART_LENGTH):
-        yield text[start : start + _PART_LENGTH]
-
-
-def decoded(parts: Iterable[str | bytes], errors: str = "strict") -> Iterator[str]:
-    """The strings of a text that comes in parts; bytes that are not UTF-8 are handled as ``bytes.decode`` does."""
-    decoder = codecs.getincrementaldecoder("utf-8")(errors)
-    for part in parts:
-        yield part if isinstance(part, str) else decoder.decode(part)
-    yield decoder.decode(b"", final=True)
+    text = text if isinstance(text, str) else text.decode()
+    window, position = 2 * piece_characters, 0
+    while len(text) - position > window:
+        place = joint.search(text, position + piece_characters, position + window)
+        end, following = (position + window, position + window) if place is None else place.span()
+        yield text[position:end]
+        position = following
+    yield text[position:]
 
 
 def find_joint(encode: PieceEncoder, sample: str = PROSE) -> re.Pattern[str]:
@@ -152,11 +113,6 @@ class DocumentEncoder:
             return encoded
         parts = iter(encoded)
         return [next(parts) if count == 1 else np.concatenate(list(islice(parts, count))) for count in counts]
-
-    def encode_parts(self, parts: Iterable[str | bytes]) -> Iterator[np.ndarray]:
-        """Ids of one document that comes in parts, one array per group of pieces: int32, shape [tokens] each."""
-        for group in _groups(pieces_of_parts(parts, self.joint)):
-            yield np.concatenate(self.encode_pieces(group))
 
 
 def _groups(cut: Iterable[str]) -> Iterator[list[str]]:

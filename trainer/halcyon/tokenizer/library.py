@@ -1,7 +1,7 @@
 """The base class of tokenizers whose ids come from a library."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import ClassVar
@@ -57,8 +57,3 @@ class LibraryTokenizer(Tokenizer):
         """Token ids of each text: int32, shape [tokens]."""
         with errors_of_library(self.where):
             return self._documents.encode_batch(texts)
-
-    def encode_parts(self, parts: Iterable[str | bytes]) -> Iterator[np.ndarray]:
-        """Token ids of one text that comes in parts: int32, shape [tokens] each."""
-        with errors_of_library(self.where):
-            yield from self._documents.encode_parts(parts)

@@ -1,7 +1,7 @@
 """What a tokenizer does, independent of its library."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -57,17 +57,6 @@ class Tokenizer(ABC):
     def encode_batch(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
         """``encode`` of each text, but faster: the libraries release the GIL while they work."""
         return list(map(self.encode, texts))
-
-    @abstractmethod
-    def encode_parts(self, parts: Iterable[str | bytes]) -> Iterator[np.ndarray]:
-        """``encode`` of one text that comes in parts, for texts that are too long to be in memory with all their ids.
-
-        Args:
-            parts: The text, cut anywhere.
-
-        Returns:
-            The ids in parts with other bounds: int32, shape [tokens] each.
-        """
 
     def encode_rendered(self, texts: Sequence[RenderedText]) -> list[EncodedText]:
         """Token ids of rendered templates, each encoded as one text, with the characters of each token."""

@@ -1,10 +1,9 @@
-"""Builds caches in small shards, which tests kill: one process for each input line ``ROOT CORPUS WORKERS LONG HOLD``.
+"""Builds caches in small shards, which tests kill: one process for each input line ``ROOT CORPUS WORKERS HOLD``.
 
 The processes are forked from this one, which has imported all modules and runs no threads: starting fifty interpreters
 would take longer than the builds. The answer to a line is the process id, and after the end of the process its exit
-code. With LONG (0 or 1) every other text counts as too long for the memory, so that shards end inside documents. HOLD
-is where the build waits until it is killed: ``files:N`` or ``commits:N``, after it has written N files of shards or
-committed N shards; ``-``: the build runs to its end.
+code. HOLD is where the build waits until it is killed: ``files:N`` or ``commits:N``, after it has written N files of
+shards or committed N shards; ``-``: the build runs to its end.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from halcyon.data.cache import build, election, ensure, work
+from halcyon.data.cache import build, election, ensure
 from halcyon.data.cache.build import SourceBuild
 from halcyon.data.open import ensure_caches
-from halcyon.data.sources import long_text, pieces
+from halcyon.data.sources import pieces
 from halcyon.host.storage.store import Store
 from tests.trainer.data.cache.runs import jsonl, spec_of
 
@@ -48,24 +47,22 @@ def stand_still(hold: str) -> None:
         SourceBuild._swap = held(SourceBuild._swap, lambda _: True)  # type: ignore[method-assign]
 
 
-def main(root: str, corpus: Path, workers: int, long: bool) -> None:
+def main(root: str, corpus: Path, workers: int) -> None:
     ensure.pieces = functools.partial(pieces, target_bytes=PIECE_BYTES)  # type: ignore[assignment]
     build.SMALL_BYTES = 0
     election.LOCK_TIMEOUT_SECONDS, election.RENEW_SECONDS = 0.2, 0.05
-    if long:
-        long_text.LONG_BYTES, work.PART_TOKENS = 120, 50
-    cache = {"workers": workers, "shardTokens": 1024 if long else SHARD_TOKENS}
+    cache = {"workers": workers, "shardTokens": SHARD_TOKENS}
     ensure_caches(spec_of(root, [jsonl(corpus)], data__cache=cache), process=f"child-{os.getpid()}")
 
 
 def serve() -> None:
     for line in sys.stdin:
-        root, corpus, workers, long, hold = line.split()
+        root, corpus, workers, hold = line.split()
         child = os.fork()
         if child == 0:
             os.setsid()
             stand_still(hold)
-            main(root, Path(corpus), int(workers), long == "1")
+            main(root, Path(corpus), int(workers))
             sys.stdout.flush()
             os._exit(0)
         print(child, flush=True)

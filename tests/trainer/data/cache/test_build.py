@@ -55,10 +55,10 @@ class Builds:
             command, cwd=REPOSITORY, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def start(self, root: Path, corpus: Path, *, workers: int = 1, long: bool = False, hold: str = "-") -> Build:
+    def start(self, root: Path, corpus: Path, *, workers: int = 1, hold: str = "-") -> Build:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(f"file://{root} {corpus} {workers} {int(long)} {hold}\n")
+        self._process.stdin.write(f"file://{root} {corpus} {workers} {hold}\n")
         self._process.stdin.flush()
         return Build(int(self._process.stdout.readline()), self._process.stdout)
 
@@ -113,9 +113,9 @@ def test_the_number_of_workers_changes_no_byte(tmp_path: Path, builds: Builds) -
     assert one == three
 
 
-BUILDS = [(2, False, 3)]
-MORE_BUILDS = [(1, False, 9), (1, True, 6)]
-LONG_BUILDS = [(1, False, 120), (1, True, 80), (2, False, 40)]
+BUILDS = [(2, 3)]
+MORE_BUILDS = [(1, 9)]
+LONG_BUILDS = [(1, 120), (2, 40)]
 HOLDS = {"written_files": "files:14", "whole_shards": "commits:3", "committed_shards": "files:14"}
 """Where a build waits for a late kill, by the awaited progress.
 
@@ -125,7 +125,7 @@ A shard has four files; at most three shards are committed.
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("workers", "long", "wanted_kills"),
+    ("workers", "wanted_kills"),
     [
         *BUILDS,
         *(pytest.param(*build, marks=pytest.mark.variant) for build in MORE_BUILDS),
@@ -133,20 +133,17 @@ A shard has four files; at most three shards are committed.
     ],
 )
 def test_sigkill_at_random_moments_changes_no_byte(
-    tmp_path: Path, builds: Builds, workers: int, long: bool, wanted_kills: int
+    tmp_path: Path, builds: Builds, workers: int, wanted_kills: int
 ) -> None:
-    """Kill between a shard's files, before and after its commit; with ``long`` inside documents.
-
-    Together with kills of loading, fifty.
-    """
+    """Kill between a shard's files, before and after its commit. Together with kills of loading, fifty."""
     corpus = write_jsonl(tmp_path / "c.jsonl", 250 * wanted_kills)  # more than three shards for each kill
-    builds.finish(tmp_path / "undisturbed", corpus, long=long)
+    builds.finish(tmp_path / "undisturbed", corpus)
     chance, root = random.Random(wanted_kills), tmp_path / "killed"
     moments: set[str] = set()
     for kill in range(wanted_kills):
         progress = chance.choice([written_files, whole_shards, committed_shards])
         wanted = progress(root) + chance.randint(1, 8 if progress is written_files else 3)
-        process = builds.start(root, corpus, workers=workers, long=long, hold=HOLDS[progress.__name__])
+        process = builds.start(root, corpus, workers=workers, hold=HOLDS[progress.__name__])
         until(
             lambda progress=progress, wanted=wanted, process=process: progress(root) >= wanted or not process.running(),
             timeout_seconds=60,
@@ -159,14 +156,13 @@ def test_sigkill_at_random_moments_changes_no_byte(
     # The next shard begins right after a commit, so a few kills may all miss the moment between.
     assert len(moments) > 1 or wanted_kills < 9, "all kills hit the same moment"
     assert not ledger_of(f"file://{root}").finished
-    builds.finish(root, corpus, workers=workers, long=long)
+    builds.finish(root, corpus, workers=workers)
     wanted_files, found = files_below(tmp_path / "undisturbed" / "data"), files_below(root / "data")
     assert wanted_files == {name: found[name] for name in wanted_files}
     kept = ledger_of(f"file://{root}").shards
     assert {name.rsplit("/", 1)[0] + "/" for name in wanted_files if "/shards/" in name} == {
         shard.path for shard in kept
     }
-    assert any(shard.open_tokens for shard in kept) == long
 
 
 def written_files(root: Path) -> int:

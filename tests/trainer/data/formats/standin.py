@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import codecs
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,12 +30,6 @@ class MarkedBytes:
 
     def encode_batch(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
         return [self.encode(text) for text in texts]
-
-    def encode_parts(self, parts: Iterable[str | bytes]) -> Iterator[np.ndarray]:
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        for part in parts:
-            yield self.encode(part if isinstance(part, str) else decoder.decode(part))
-        decoder.decode(b"", final=True)
 
     def encode_rendered(self, texts: Sequence[RenderedText]) -> list[EncodedText]:
         return encode_between(texts, self.special_tokens, self.encode_batch, self.token_bytes)

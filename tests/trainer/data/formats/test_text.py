@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 
 from halcyon.data.formats import build_formatter
-from halcyon.data.sources import LongText, long_text
 from halcyon.host.errors import BadConfiguration
 from halcyon_api.spec.sources import FormatSpec, TextFormatSpec
 from tests.trainer.data.formats.standin import MarkedBytes, row
@@ -52,7 +50,6 @@ def test_empty_texts_make_no_documents() -> None:
         ({"text": None}, "has a field 'text' that is null, not a text; name the field of the text"),
         ({"text": ["a"]}, "has a field 'text' that is a list, not a text; name the field of the text"),
         ({"text": b"ab\xff"}, f"is not UTF-8 at byte 2 (0xff): 1 of its 3 bytes {LATIN}"),
-        (b"\xe4", f"is not UTF-8 at byte 0 (0xe4): 1 of its 1 byte {LATIN}"),
         ({"text": b"%PDF-1.7\n"}, "is a PDF, not text; convert it first, for example with pdftotext, or leave it out"),
         (
             {"text": "\x89PNG\r\n\x1a\n"},
@@ -65,32 +62,3 @@ def test_a_bad_row_is_named(value: Any, sentence: str) -> None:
     with pytest.raises(BadConfiguration) as refused:
         text_formatter()([row({"text": "fine"}, 16), row(value), row({"text": "fine"}, 18)])
     assert str(refused.value) == f"{WHERE}.text.field: row 17 (counted from 0) of s3://bucket/a.jsonl {sentence}"
-
-
-def test_a_long_text_gives_the_same_document_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(long_text, "LONG_BYTES", 20)
-    formatter, text = text_formatter(), "Größe und Maß " * 9
-    parts = [text.encode()[start : start + 7] for start in range(0, len(text.encode()), 7)]
-    for value in ({"text": text}, {"text": text.encode()}, LongText(lambda: iter(parts))):
-        long = row(value)
-        (whole,) = formatter([long])
-        assert formatter.is_long(long)
-        document = formatter.long_document(long)
-        assert (
-            TOKENIZER.show(np.concatenate(list(document.tokens))) == TOKENIZER.show(whole.tokens) == f"[bos]{text}[eos]"
-        )
-        assert document.size_bytes == whole.size_bytes == len(text.encode())
-    assert not formatter.is_long(row({"text": "short"}))
-
-
-@pytest.mark.parametrize(("cut", "place"), [((3, 9), 12), ((11, 12), 12), ((14,), 12), ((), 12)])
-def test_a_bad_byte_of_a_long_text_is_named_by_its_place_in_the_whole(cut: tuple[int, ...], place: int) -> None:
-    data = b"Gr\xc3\xb6\xc3\x9fe abcd\xe4\xb8!xyz"
-    bounds = [0, *cut, len(data)]
-    parts = [data[start:end] for start, end in itertools.pairwise(bounds)]
-    document = text_formatter().long_document(row(LongText(lambda: iter(parts))))
-    with pytest.raises(
-        BadConfiguration,
-        match=rf"row 17 .* is not UTF-8 at byte {place} \(0xe4\): 2 of its 18 bytes would be replaced; remove",
-    ):
-        list(document.tokens)

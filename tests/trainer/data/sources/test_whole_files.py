@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from halcyon.data.sources import LongText, SourceRow, list_files, pieces, read_piece, stdlib_modules
+from halcyon.data.sources import SourceRow, list_files, pieces, read_piece, row_ends, stdlib_modules
 from halcyon.host.errors import BadConfiguration, DataUnreachable
 from halcyon_api.spec.sources import DataSourceSpec
 from tests.trainer.data.sources.cases import NOW, all_pieces, pack, rows_of, stdlib_source, text_source
@@ -133,8 +133,24 @@ def test_compressed_files_are_their_content(tmp_path: Path, ending: str) -> None
 def test_a_text_of_a_hundred_million_characters_is_one_row(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"a" * 10**8)
     ((_, _, value),) = rows(text_source(tmp_path / "a.txt"))
-    assert isinstance(value, LongText)
-    assert sum(map(len, value)) == sum(map(len, value)) == 10**8
+    assert value == b"a" * 10**8
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_a_text_that_is_too_long_for_memory_is_named(
+    tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_ends, "LONGEST_ROW_BYTES", 2**20)
+    content = b"a" * (2**20 + 1)
+    (tmp_path / f"a.txt{ending}").write_bytes(pack(ending, content) if ending else content)
+    (tmp_path / "b.txt").write_bytes(content[1:])
+    with pytest.raises(
+        BadConfiguration,
+        match=rf"a\.txt{ending} is one text of more than 1 MiB, and a document must fit in memory; cut it into files",
+    ):
+        rows(text_source(tmp_path))
+    skipping = text_source(tmp_path, onBadFile="skip")
+    assert [len(row.value) for row in rows(skipping) if isinstance(row.value, bytes)] == [2**20]
 
 
 def test_paths_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

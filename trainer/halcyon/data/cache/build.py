@@ -2,8 +2,8 @@
 shard by shard.
 
 The bounds of pieces and shards depend only on the text, not on the number of workers or on time. So a build that was
-killed and resumed writes the same bytes as an undisturbed one. A shard ends with a piece, or inside a document that is
-larger than a shard. The files of a shard are written first, then the ledger by compare-and-swap. A shard that is not in
+killed and resumed writes the same bytes as an undisturbed one. A shard ends with a part of a piece, so a document lies
+in one shard. The files of a shard are written first, then the ledger by compare-and-swap. A shard that is not in
 the ledger does not exist, and a builder that was replaced by another one fails at its next commit.
 """
 
@@ -122,12 +122,8 @@ class SourceBuild:
         shard = ShardBuilder(ledger.content_state)
         passed = self._built(ledger)
         skipped, of_files = ledger.skipped, len(ledger.files)
-        again = ledger.open_tokens
         commit: Future[Ledger] | None = None  # of the previous shard, while this one is filled
         for part in parts:
-            if again > 0:  # tokens of an open document that earlier shards already hold
-                again -= len(part.documents.tokens)
-                continue
             shard.add(part)
             skipped += part.documents.skipped
             self._limit(skipped, passed.rows + shard.rows, of_files, finished=False)
@@ -166,7 +162,6 @@ class SourceBuild:
             rejected_rows=sum(part.rejected_rows for part in shard.parts),
             skipped=SkippedEntry(**vars(skipped)) if skipped else None,
             size_bytes=sum(part.size_bytes for part in shard.parts),
-            open_tokens=shard.parts[-1].open_tokens or None,
             last_file=last_file,
             rows_before_last_file=rows_before_last_file,
             sha256=shard.sha256,

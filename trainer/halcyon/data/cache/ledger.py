@@ -64,10 +64,7 @@ class SkippedEntry(Document):
 
 
 class ShardEntry(Document):
-    """A shard: neighbouring documents.
-
-    A document longer than a shard is in several shards and is counted in the shard where it ends.
-    """
+    """A shard: neighbouring documents."""
 
     path: str
     """Prefix below the cache, ending with a slash."""
@@ -84,8 +81,7 @@ class ShardEntry(Document):
     size_bytes: NonNegativeInt
     """Bytes of text."""
     open_tokens: AtLeastOne | None = None
-    """Tokens so far, earlier shards included, of a document that continues in the next shard. None: no document does.
-    """
+    """Tokens of a document that continues in the next shard: only in caches of versions that cut long documents."""
     last_file: NonNegativeInt | None = None
     """Number of the file of its last row, if rows are found only by reading their file."""
     rows_before_last_file: NonNegativeInt | None = None
@@ -151,11 +147,6 @@ class Ledger(Document):
     def size_bytes(self) -> int:
         """Bytes of text in all shards."""
         return sum(shard.size_bytes for shard in self.shards)
-
-    @property
-    def open_tokens(self) -> int:
-        """Tokens, in the last shard or shards, of a document that has not ended; 0: there is no such document."""
-        return (self.shards[-1].open_tokens or 0) if self.shards else 0
 
     @property
     def last_file(self) -> FilePlace | None:

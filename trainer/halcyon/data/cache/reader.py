@@ -302,7 +302,7 @@ class TokenReader:
         ends: list[np.ndarray] = []
         for index in range(first, len(there.shards)):
             ends.append(self._known_ends(index))
-            # A document in several shards is counted in the shard where it ends.
+            # Earlier versions cut long documents; such a one is counted in the shard where it ends.
             if index >= last and counts[index] and ends[-1][-1] >= end:
                 break
         return int(counts[:first].sum()), np.concatenate(ends)

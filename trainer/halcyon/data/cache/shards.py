@@ -29,15 +29,12 @@ END_TYPE = np.dtype("<i8")
 
 @dataclass(frozen=True)
 class Tokenized:
-    """Documents as concatenated arrays. The last document may continue in the next `Tokenized`."""
+    """Documents as concatenated arrays."""
 
     tokens: np.ndarray
     """Token ids in the cache's type: [tokens]."""
     ends: np.ndarray
-    """End of each document, in tokens: int64 [documents].
-
-    Tokens after the last end belong to a document that continues.
-    """
+    """End of each document, in tokens: int64 [documents]."""
     origins: np.ndarray
     """File (its number in the ledger) and row in that file of each document: int64 [documents, 2]."""
     weights: np.ndarray | None
@@ -50,8 +47,6 @@ class Tokenized:
     """Bytes of text."""
     rejected_rows: int = 0
     """Rows whose label says that the answer is a bad one, which made no document."""
-    open_tokens: int = 0
-    """Tokens so far, earlier parts included, of the document that continues; 0: no document does."""
     skipped: Skipped = NOTHING
     """Files and rows that are left out, which made no document."""
 
@@ -67,7 +62,7 @@ class Tokenized:
 
 @dataclass(frozen=True)
 class Part:
-    """The documents of a piece, or a part of a long document.
+    """The documents of a piece, or of some of its rows.
 
     Its bounds depend only on the text. A shard consists of whole parts.
     """

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import groupby
 from typing import Literal
 
 import numpy as np
@@ -20,7 +19,6 @@ from halcyon.data.cache.shards import Part, Tokenized
 from halcyon.data.cache.skipped import Skipped
 from halcyon.data.formats import build_formatter
 from halcyon.data.formats.document import Formatter, TokenizedDocument
-from halcyon.data.formats.text import TextFormatter
 from halcyon.data.forms.form import Form
 from halcyon.data.forms.messages import is_rejected
 from halcyon.data.sources import Access, Piece, SourceRow, read_piece
@@ -34,18 +32,18 @@ from halcyon_api.spec.sources import FormatSpec
 
 UNKNOWN_FILE = -1
 """File number of a document whose file is not in the ledger."""
-PART_TOKENS = 2**22
-"""Tokens of a part of a long document. A shard may end after any part."""
+PIPE_TOKENS = 2**23
+"""Tokens of a piece that a worker sends through its pipe."""
 SOUNDS = 8
-"""Rows with sounds in a part."""
+"""Rows with sounds, which are large, in a part."""
 FORMAT_VERSION = 4
 """Increased when the same rows would give other tokens than before."""
 
 
 @dataclass(frozen=True)
 class SentParts:
-    """The tokenized parts of a piece, on the way to the builder: through the pipe, and the tokens of long documents
-    through a file.
+    """The tokenized parts of a piece, on the way to the builder: the first `PIPE_TOKENS` through the pipe, and the
+    others, of sounds or of a long document, through a file.
 
     A message in a pipe is in memory several times: as arrays and as bytes, at the sender and at the receiver. For the
     four million bytes of a usual piece this is negligible; for a document of a hundred million tokens it is more than
@@ -53,11 +51,11 @@ class SentParts:
     """
 
     parts: tuple[Part, ...]
-    """The parts; parts of long documents have no tokens here."""
+    """The parts; those that go through the file have no tokens here."""
     counts: tuple[int, ...]
     """Number of tokens of each part in the file."""
     aside: SpillFile | None
-    """The file; None: no document is long."""
+    """The file; None: all tokens go through the pipe."""
 
     def take(self) -> Iterator[Part]:
         """The parts with all their tokens; can be taken once."""
@@ -72,22 +70,21 @@ class SentParts:
             yield replace(part, documents=replace(part.documents, tokens=tokens))
 
 
-def pack_parts(parts: Iterable[Part], *, large: bool = False) -> SentParts:
-    """Prepare parts for sending; reads ``parts`` one by one. `large`: the tokens of all parts go through the file."""
+def pack_parts(parts: Iterable[Part]) -> SentParts:
+    """Prepare parts for sending; reads ``parts`` one by one."""
     sent: list[Part] = []
     counts: list[int] = []
     aside: SpillFile | None = None
-    goes_on = False
+    room = PIPE_TOKENS
     for part in parts:
-        documents = part.documents
-        long = large or goes_on or documents.open_tokens > 0
-        goes_on = documents.open_tokens > 0
-        if long:
+        documents, count = part.documents, len(part.documents.tokens)
+        room -= count
+        if room < 0:
             aside = aside or SpillFile.make()
             aside.append([documents.tokens.data.cast("B")])
             part = replace(part, documents=replace(documents, tokens=documents.tokens[:0].copy()))
         sent.append(part)
-        counts.append(len(documents.tokens) if long else 0)
+        counts.append(count if room < 0 else 0)
     return SentParts(tuple(sent), tuple(counts), aside)
 
 
@@ -117,12 +114,10 @@ class Worker:
         self._formatter: Formatter = build_formatter(
             job.format, load(job.tokenizer), where=f"{job.where}.format", form=job.form, access=job.access
         )
-        self.hears = job.format.speech is not None
-        """Whether rows have sounds, which are large."""
-        self._texts = self._formatter if isinstance(self._formatter, TextFormatter) else None
+        self._hears = job.format.speech is not None
 
     def __call__(self, piece: Piece) -> Iterator[Part]:
-        """The documents of a piece. A document with long text is separate from the others and has several parts.
+        """The documents of a piece.
 
         Raises:
             BadConfiguration: A row cannot be read. The message names the file, the row and the fix.
@@ -131,28 +126,13 @@ class Worker:
         return self._parts(piece, read_piece(piece, self._job.access))
 
     def _parts(self, piece: Piece, rows: list[SourceRow]) -> Iterator[Part]:
-        begin = taken = 0
-        for long, run in self._runs(piece, rows):
-            taken += len(run)
-            end = piece.rows if taken == len(rows) else _place(piece, rows, taken)
-            made = self._long(run[0], end - begin) if long else [self._documents(piece, run, end - begin)]
-            for documents in made:
-                yield Part(documents, documents.digest())
+        begin, together = 0, SOUNDS if self._hears else max(1, len(rows))
+        for first in range(0, max(1, len(rows)), together):
+            last = first + together
+            end = piece.rows if last >= len(rows) else _place(piece, rows, last)
+            documents = self._documents(piece, rows[first:last], end - begin)
+            yield Part(documents, documents.digest())
             begin = end
-
-    def _runs(self, piece: Piece, rows: list[SourceRow]) -> Iterator[tuple[bool, list[SourceRow]]]:
-        """Rows that are tokenized together, and whether they are a single row with long text."""
-        if self.hears and rows:
-            yield from ((False, rows[first : first + SOUNDS]) for first in range(0, len(rows), SOUNDS))
-            return
-        if self._texts is None or not rows:
-            yield False, rows
-            return
-        for long, run in groupby(rows, self._texts.is_long):
-            if long:
-                yield from ((True, [row]) for row in run)
-            else:
-                yield False, list(run)
 
     def _documents(self, piece: Piece, run: list[SourceRow], rows: int) -> Tokenized:
         left_out = [row.value for row in run if isinstance(row.value, LeftOut)]
@@ -203,32 +183,6 @@ class Worker:
             return 0
         return sum(is_rejected(form, row.value) for row in run if isinstance(row.value, dict))
 
-    def _long(self, row: SourceRow, rows: int) -> Iterator[Tokenized]:
-        """The single document of a row, cut every `PART_TOKENS`.
-
-        Only the last part holds the end, the origin and the row count.
-        """
-        assert self._texts is not None  # noqa: S101 - only texts are long
-        document = self._texts.long_document(row)
-        held: list[np.ndarray] = []
-        count = passed = size_bytes = 0
-        origin = np.array([[self._files.get(row.file, UNKNOWN_FILE), row.number]], np.int64)
-        for ids in document.tokens:
-            held.append(ids.astype(self._job.token_type))
-            count += len(ids)
-            while count > PART_TOKENS:
-                joined = np.concatenate(held)
-                held, count, passed = [joined[PART_TOKENS:]], count - PART_TOKENS, passed + PART_TOKENS
-                size_bytes, before = document.size_bytes, size_bytes
-                nothing = np.empty(0, np.int64)
-                yield Tokenized(
-                    joined[:PART_TOKENS], nothing, origin[:0], None, 0, 0, size_bytes - before, open_tokens=passed
-                )
-        tokens = _joined(held, self._job.token_type)
-        yield Tokenized(
-            tokens, np.array([len(tokens)], np.int64), origin, None, rows, rows - 1, document.size_bytes - size_bytes
-        )
-
     def _weights(self, documents: list[TokenizedDocument]) -> np.ndarray | None:
         if self._job.weight_type is None:
             return None
@@ -277,8 +231,7 @@ def _exit_with_parent() -> None:
 def tokenize(number: int, piece: Piece) -> SentParts:
     """The documents of a piece of the source with this job number. Call `begin` in this process first."""
     with errors_at(piece.where):
-        worker = _worker(number)
-        return pack_parts(worker(piece), large=worker.hears)
+        return pack_parts(_worker(number)(piece))
 
 
 @cache

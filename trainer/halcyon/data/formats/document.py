@@ -1,7 +1,6 @@
 """The documents that formats make of rows, and the protocol of a format."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -25,19 +24,6 @@ class TokenizedDocument(NamedTuple):
     weights: np.ndarray | None
     size_bytes: int
     row: int
-
-
-@dataclass(eq=False)
-class LongDocument:
-    """A document whose text is too long to be in memory with all its ids.
-
-    Args:
-        tokens: Ids, part by part, those around the text included: int32, shape [tokens] each. Can be read once.
-        size_bytes: Bytes in UTF-8 of the text read so far: grows while `tokens` are read.
-    """
-
-    tokens: Iterator[np.ndarray]
-    size_bytes: int = 0
 
 
 class Formatter(Protocol):

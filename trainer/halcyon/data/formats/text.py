@@ -2,22 +2,19 @@
 document.
 """
 
-import codecs
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from halcyon.data.formats.document import LongDocument, TokenizedDocument, bad_row, field_value
+from halcyon.data.formats.document import TokenizedDocument, bad_row, field_value
 from halcyon.data.forms.form import BadConversation, Form, kind_of, recognise
 from halcyon.data.forms.turns import is_list, parsed
-from halcyon.data.sources import LongText, SourceRow, long_text
+from halcyon.data.sources import SourceRow
 from halcyon.data.sources.text_check import no_text, not_utf8
 from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer import Tokenizer
-from halcyon.tokenizer.cut import decoded, in_parts
 from halcyon_api.spec.sources import FormatSpec, TextFormatSpec
 
 _TEXTS = ("content", "value", "text", "messages")
@@ -44,59 +41,24 @@ class TextFormatter:
     notes = ()
 
     def __call__(self, rows: Sequence[SourceRow]) -> list[TokenizedDocument]:
-        """The documents of some rows; see `Formatter`. Use `long_document` for long texts."""
+        """The documents of some rows; see `Formatter`."""
         texts = [self._text(row) for row in rows]
-        texts = [text.whole() if isinstance(text, LongText) else text for text in texts]
         kept = [index for index, text in enumerate(texts) if text]
         wanted = [texts[index] for index in kept]
         try:
             encoded = self._tokenizer.encode_batch(wanted)
         except UnicodeError:
             for index in kept:
-                self._check_unicode(rows[index], [texts[index]])
+                if isinstance(text := texts[index], str):
+                    self._check_unicode(rows[index], text)
             raise
         return [
             TokenizedDocument(np.concatenate([self._before, ids, self._after]), None, size_in_bytes(text), index)
             for index, text, ids in zip(kept, wanted, encoded, strict=True)
         ]
 
-    def is_long(self, row: SourceRow) -> bool:
-        """Whether the text of a row is so long that its ids should be read part by part."""
-        text = row.value.get(self._field) if isinstance(row.value, dict) else row.value
-        return isinstance(text, LongText) or (isinstance(text, str | bytes) and len(text) > long_text.LONG_BYTES)
-
-    def long_document(self, row: SourceRow) -> LongDocument:
-        """The document of a row, part by part.
-
-        Raises:
-            BadConfiguration: As `Formatter`; reading its tokens may raise it too.
-        """
-        text = self._text(row)
-        parts = text if isinstance(text, LongText) else in_parts(text)
-
-        def counted() -> Iterator[str | bytes]:
-            decoder = codecs.getincrementaldecoder("utf-8")()  # the byte tokenizer takes any byte
-            for part in parts:
-                document.size_bytes += size_in_bytes(part)
-                if isinstance(part, bytes):
-                    decoder.decode(part)
-                yield part
-            decoder.decode(b"", final=True)
-
-        def tokens() -> Iterator[np.ndarray]:
-            yield self._before
-            try:
-                yield from self._tokenizer.encode_parts(counted())
-            except UnicodeError:
-                self._check_unicode(row, text if isinstance(text, LongText) else in_parts(text))
-                raise
-            yield self._after
-
-        document = LongDocument(tokens())
-        return document
-
-    def _text(self, row: SourceRow) -> str | bytes | LongText:
-        if isinstance(row.value, bytes | LongText):
+    def _text(self, row: SourceRow) -> str | bytes:
+        if isinstance(row.value, bytes):
             return row.value
         text = field_value(row, self._field, self._where)
         if not isinstance(text, str | bytes):
@@ -110,19 +72,12 @@ class TextFormatter:
             raise bad_row(row, self._where, *wrong)
         return text
 
-    def _check_unicode(self, row: SourceRow, parts: Iterable[str | bytes]) -> None:
-        before, rest = 0, iter(parts)
-        for part in rest:
-            if isinstance(part, bytes):
-                if wrong := not_utf8(chain([part], (one for one in rest if isinstance(one, bytes)))):
-                    raise bad_row(row, self._where, *wrong) from None
-                return
-            try:
-                part.encode()
-            except UnicodeEncodeError as error:
-                place = f"at character {before + error.start}"
-                raise bad_row(row, self._where, f"has half a surrogate pair {place}", "fix the text") from None
-            before += len(part)
+    def _check_unicode(self, row: SourceRow, text: str) -> None:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            place = f"at character {error.start}"
+            raise bad_row(row, self._where, f"has half a surrogate pair {place}", "fix the text") from None
 
 
 def size_in_bytes(text: str | bytes) -> int:
@@ -160,8 +115,6 @@ def texts_of(spec: FormatSpec, rows: Iterable[SourceRow], *, where: str, form: F
 def _texts(spec: FormatSpec, value: Any, form: Form | None) -> Iterator[str]:
     if isinstance(value, bytes):
         yield value.decode(errors="replace")
-    elif isinstance(value, LongText):
-        yield from decoded(value, "replace")
     elif spec.speech is not None:
         yield from _strings(value.get(spec.speech.text_field))
     elif spec.row_fields is not None:

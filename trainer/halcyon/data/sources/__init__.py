@@ -8,14 +8,12 @@ machine.
 from halcyon.data.sources.access import Access, SourceFile
 from halcyon.data.sources.cutting import pieces
 from halcyon.data.sources.listing import list_files
-from halcyon.data.sources.long_text import LongText
 from halcyon.data.sources.piece import Piece, SourceRow
 from halcyon.data.sources.rows import read_piece, read_pieces
 from halcyon.data.sources.stdlib import stdlib_modules
 
 __all__ = [
     "Access",
-    "LongText",
     "Piece",
     "SourceFile",
     "SourceRow",

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from halcyon.data.sources.access import SourceFile
-from halcyon.data.sources.long_text import LongText
 
 TARGET_BYTES = 4 * 2**20
 """Approximate bytes of text per piece: large enough that sending it costs little, small enough that all workers are
@@ -35,7 +34,7 @@ class SourceRow(NamedTuple):
     """Address of its file."""
     number: int
     """Number of the row in the file, counted from 0; blank lines count."""
-    value: bytes | LongText | dict[str, Any] | LeftOut
+    value: bytes | dict[str, Any] | LeftOut
     """The content of a text file, or the fields of a row, of which those that cannot be used are `BadValue`. `LeftOut`:
     the row makes no document.
     """

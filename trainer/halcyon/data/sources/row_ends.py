@@ -17,7 +17,7 @@ import numpy as np
 from halcyon.data.sources.failures import Unreadable
 
 LONGEST_ROW_BYTES = 256 * 2**20
-"""A longer row is an error, because it is several times in memory while it is read."""
+"""A longer row, or file of text, is an error, because it is several times in memory while it is read."""
 LONGEST_RECORD_BYTES = 64 * 2**20
 """A longer record of CSV is an error: most likely a quote is not closed, and the rest of the file would be one value.
 """
@@ -248,7 +248,7 @@ def cut_rows(
         if held.size_bytes > LONGEST_ROW_BYTES + target_bytes:
             raise Unreadable(
                 f"row {before + held.rows} (counted from 0) of {file} is longer than {LONGEST_ROW_BYTES >> 20} MiB; "
-                "split it, or give the text as a file of its own (text), which may have any length"
+                "split it"
             )
     held.rows += scanner.close()
     if held.rows:

@@ -7,14 +7,13 @@ from typing import Any, TypeVar
 import orjson
 
 from halcyon.data.forms.form import BadValue
-from halcyon.data.sources import long_text, parquet, stdlib
+from halcyon.data.sources import parquet, row_ends, stdlib
 from halcyon.data.sources.access import Access, SourceFile
 from halcyon.data.sources.decompress import decompressed
 from halcyon.data.sources.expansion import Expands
 from halcyon.data.sources.failures import Unreadable, errors_at, may_skip, reason
 from halcyon.data.sources.files import read_chunks, read_range
 from halcyon.data.sources.lenient_json import loads
-from halcyon.data.sources.long_text import LongText
 from halcyon.data.sources.piece import (
     BadFile,
     Delimited,
@@ -95,14 +94,14 @@ def _read_groups(piece: Piece, content: RowGroups, access: Access) -> list[Sourc
         return [SourceRow(piece.file, piece.number + row, left_out) for row in range(piece.rows)]
 
 
-def _read_file(piece: Piece, file: SourceFile, named: bool, access: Access) -> bytes | LongText | LeftOut:
+def _read_file(piece: Piece, file: SourceFile, named: bool, access: Access) -> bytes | LeftOut:
     try:
-        text = _read_text(piece.where, file, access)
-        if what := no_text(text if isinstance(text, bytes) else next(iter(text), b"")):
+        text = _read_text(file, access)
+        if what := no_text(text):
             if not named:
                 return LeftOut("binary", f"{file.uri} {what}")
             raise Unreadable(f"{file.uri} {what}")
-        if isinstance(text, bytes) and (what := not_utf8(text)):
+        if what := not_utf8(text):
             raise Unreadable(f"{file.uri} {what}, or leave the file out (exclude, or onBadFile: skip)")
     except Unreadable as bad:
         if not piece.skips_files or not may_skip(bad):
@@ -111,21 +110,19 @@ def _read_file(piece: Piece, file: SourceFile, named: bool, access: Access) -> b
     return text
 
 
-def _read_text(where: str, file: SourceFile, access: Access) -> bytes | LongText:
+def _read_text(file: SourceFile, access: Access) -> bytes:
     if file.uri.startswith(stdlib.PREFIX):
         return stdlib.read_module(file)
-
-    def again() -> Iterator[bytes | memoryview]:
-        with errors_at(where):
-            yield from decompressed(file.uri, read_chunks(file, access))
-
     parts: list[bytes | memoryview] = []
     size_bytes = 0
     for part in decompressed(file.uri, read_chunks(file, access)):
         parts.append(part)
         size_bytes += len(part)
-        if size_bytes > long_text.LONG_BYTES:
-            return LongText(lambda: map(bytes, again()))
+        if size_bytes > row_ends.LONGEST_ROW_BYTES:
+            raise Unreadable(
+                f"{file.uri} is one text of more than {row_ends.LONGEST_ROW_BYTES >> 20} MiB, and a document must fit "
+                "in memory; cut it into files, for example with split --line-bytes=100M, or write rows of JSON"
+            )
     return b"".join(parts)
 
 
