@@ -135,6 +135,10 @@ class ApiModel(BaseModel):
                 "defer_build"
             )
 
+    def but(self, **changes: Any) -> Self:
+        """The same object with other values of some fields. They are not checked again."""
+        return self.model_copy(update=changes)
+
     def document(self) -> dict[str, Any]:
         """The object as a YAML or JSON document: camelCase, without members that are None."""
         return self.model_dump(by_alias=True, mode="json", exclude_none=True)

@@ -67,12 +67,8 @@ def on_slices(spec: TrainingRunSpec, slices: int) -> TrainingRunSpec:
     microbatches = microbatches_on(spec, slices)
     if slices == spec.accelerator.slices or microbatches is None:
         return spec
-    return spec.model_copy(
-        update={
-            "accelerator": spec.accelerator.model_copy(update={"slices": slices}),
-            "trainer": spec.trainer.model_copy(
-                update={"microbatches": "auto" if spec.trainer.microbatches == "auto" else microbatches}
-            ),
-            "recovery": spec.recovery.model_copy(update={"elastic": None}),
-        }
+    return spec.but(
+        accelerator=spec.accelerator.but(slices=slices),
+        trainer=spec.trainer.but(microbatches="auto" if spec.trainer.microbatches == "auto" else microbatches),
+        recovery=spec.recovery.but(elastic=None),
     )

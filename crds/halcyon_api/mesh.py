@@ -117,7 +117,7 @@ def pinned(spec: TrainingRunSpec, recorded: ResolvedMesh | None = None) -> Train
     )
     # Use the default section where it means the same mesh: hashes of the spec leave defaults out.
     plain = all(row.default in (REST, getattr(axes, row.name)) for row in on("ici"))
-    return spec.model_copy(update={"mesh": MeshSpec() if plain else MeshSpec(ici=axes)})
+    return spec.but(mesh=MeshSpec() if plain else MeshSpec(ici=axes))
 
 
 def gathers_once(spec: TrainingRunSpec, *, fsdp: int, tensor: int) -> bool:

@@ -18,10 +18,10 @@ def in_row(spec: TrainingRunSpec, row: int) -> TrainingRunSpec:
         "mesh": other.mesh,
     }
     if other.microbatches is not None:
-        update["trainer"] = spec.trainer.model_copy(update={"microbatches": other.microbatches})
+        update["trainer"] = spec.trainer.but(microbatches=other.microbatches)
     if other.node_selector is not None:
-        update["scheduling"] = spec.scheduling.model_copy(update={"node_selector": other.node_selector})
-    return spec.model_copy(update=update)
+        update["scheduling"] = spec.scheduling.but(node_selector=other.node_selector)
+    return spec.but(**update)
 
 
 def rows_of(spec: TrainingRunSpec) -> tuple[TrainingRunSpec, ...]:

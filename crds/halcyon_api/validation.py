@@ -268,7 +268,7 @@ def _elastic_problems(spec: TrainingRunSpec) -> Problems:
 
 def _place_problems(spec: TrainingRunSpec) -> Problems:
     """The run must be able to train in each of its rows, and have each once."""
-    rows = [row.model_copy(update={"place": None}) for row in rows_of(spec)]
+    rows = [row.but(place=None) for row in rows_of(spec)]
     for number, row in enumerate(rows[1:]):
         field = f"spec.place.otherwise[{number}]"
         if row in rows[: number + 1]:

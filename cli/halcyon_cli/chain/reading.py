@@ -162,7 +162,7 @@ class _Reader:
             stage = stages[owner]
             if of_newest:
                 step = stage.manifest.step if stage.manifest is not None else stage.last_step
-                results = results.model_copy(update={"step": step})
+                results = results.but(step=step)
             stages[owner] = replace(stage, results=_merged(*stage.results, results))
         if not stages:
             raise Rejected(f"there is no training in the chain: {'; '.join(notes)}")

@@ -284,7 +284,7 @@ class Stage:
 
 
 def _tokens_before(trainer: TrainerSpec, step: int) -> int:
-    return trainer.model_copy(update={"steps": step}).tokens if step > 0 else 0
+    return trainer.but(steps=step).tokens if step > 0 else 0
 
 
 def _size(description: Any) -> int | None:

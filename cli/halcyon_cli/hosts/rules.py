@@ -78,8 +78,8 @@ def resumed(observed: Observed, now: datetime, *, waited: Literal["capacity_wait
     if waited == "suspended":
         update["suspended_seconds"] = goodput.suspended_seconds + seconds
     else:
-        more = current.model_copy(update={"capacity_wait": round(current.capacity_wait + seconds, 3)})
+        more = current.but(capacity_wait=round(current.capacity_wait + seconds, 3))
         update["current"] = WorldAccount(seconds=more)
     if spent is not None:
-        spent = spent.model_copy(update={"pods": 0, "counted_until": precise_stamp(now)})
-    return status.model_copy(update={"history": history, "goodput": goodput.model_copy(update=update), "spent": spent})
+        spent = spent.but(pods=0, counted_until=precise_stamp(now))
+    return status.but(history=history, goodput=goodput.but(**update), spent=spent)

@@ -65,14 +65,12 @@ def run_view(run: TrainingRun, document: dict[str, Any], restart_request: str = 
     """
     spec, metadata = pinned(run.spec), run.metadata
     fields = recorded(values_of(spec))
-    recovery = spec.recovery.model_copy(update={"elastic": None})
-    origin = None if spec.origin is None else spec.origin.model_copy(update={"run": None})  # its root is not read here
-    spec = spec.model_copy(
-        update={
-            "after": None, "env": [], "origin": origin, "place": None, "plan": None, "recovery": recovery,
-            "scheduling": SchedulingSpec(),
-        }
-    )  # fmt: skip
+    recovery = spec.recovery.but(elastic=None)
+    origin = None if spec.origin is None else spec.origin.but(run=None)  # its root is not read here
+    spec = spec.but(
+            after=None, env=[], origin=origin, place=None, plan=None, recovery=recovery,
+            scheduling=SchedulingSpec(),
+        )  # fmt: skip
     raw = document.get("status")
     return RunView(
         namespace=metadata.namespace,

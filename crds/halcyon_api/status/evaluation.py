@@ -175,4 +175,4 @@ def with_source(found: Evaluated, source: str, evaluation: Evaluation) -> Evalua
         tokens=evaluation.tokens,
         sequences=evaluation.sequences,
     )
-    return found.model_copy(update={"sources": [*found.sources, entry]})
+    return found.but(sources=[*found.sources, entry])

@@ -57,7 +57,7 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
     jobset = attempts.current_jobset(observed)
     wanted_hash = attempt_spec_hash(observed.run.spec) if observed.run.spec is not None else ""
     change = _updated(observed, jobset, wanted_hash, now)
-    change = change.updated(change.status.model_copy(update={"spent": spent}))
+    change = change.updated(change.status.but(spent=spent))
     if change.refusal:
         observed = replace(observed, run=replace(observed.run, spec=None, problems=(change.refusal,)))
     change = change.then(with_restart(observed, change.status, jobset, now))

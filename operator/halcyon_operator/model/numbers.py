@@ -5,7 +5,7 @@ Sums that go on (times by cause, spending) are not rounded here: a rounded sum w
 
 from typing import Any, cast
 
-from pydantic import BaseModel
+from halcyon_api.base import ApiModel
 
 DIGITS = 5
 """Significant digits. The trainer's log and its metrics have all."""
@@ -16,8 +16,8 @@ def readable(value: Any) -> Any:
     result: object = value
     if isinstance(value, float):
         result = float(f"{value:.{DIGITS}g}")
-    elif isinstance(value, BaseModel):
-        result = value.model_copy(update={name: readable(part) for name, part in value})
+    elif isinstance(value, ApiModel):
+        result = value.but(**{name: readable(part) for name, part in value})
     elif isinstance(value, dict):
         result = {name: readable(part) for name, part in cast("dict[str, object]", value).items()}
     elif isinstance(value, list):

@@ -75,8 +75,8 @@ def parse_run_view(document: object, defaults: FoundDefaults | None = None) -> R
         raw_spec = parsed.rows[row].document()
     spec, workload = _with_mesh(parsed, status), text(value_at(metadata, "annotations", PREBUILT))
     if spec is not None and workload:  # its Workload has the quota, so its JobSets must not wait for more
-        scheduling = spec.scheduling.model_copy(update={"queue": None})
-        spec = spec.model_copy(update={"scheduling": scheduling})
+        scheduling = spec.scheduling.but(queue=None)
+        spec = spec.but(scheduling=scheduling)
     return RunView(
         namespace=text(metadata.get("namespace")) or "default",
         name=text(metadata.get("name")),

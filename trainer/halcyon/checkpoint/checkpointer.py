@@ -286,7 +286,7 @@ class Checkpointer:
             Fenced: A newer epoch has the root.
             TrainerExit: The store did not answer.
         """
-        self._change_head(lambda head: head.model_copy(update={"skipped": past}))
+        self._change_head(lambda head: head.but(skipped=past))
 
     def go_back(self, back: GoesBack) -> documents.SkippedBatches | None:
         """Make an earlier checkpoint the newest one, and record the batches to leave out. A collective, for the main

@@ -99,8 +99,8 @@ def commit(
     _check_files(store, prefix, leaves, files)
     newest, evidence = keeper.head.newest, about.evidence
     if evidence is not None:
-        evidence = evidence.model_copy(update={"previous": None if newest is None else newest.link})
-    manifest = about.model_copy(update={"leaves": leaves, "files": files, "versions": versions(), "evidence": evidence})
+        evidence = evidence.but(previous=None if newest is None else newest.link)
+    manifest = about.but(leaves=leaves, files=files, versions=versions(), evidence=evidence)
     if (link := link_of(prefix, manifest)) is not None:
         store.write(key_of(prefix), encode_link(link))
     data = documents.canonical_json(manifest.document())

@@ -71,7 +71,7 @@ def take(
         raise PodsLost(f"all pods of start {epoch} were lost at once, so the next start replaces these")
     if epoch < head.epoch or other_pods:
         raise _fenced(head, epoch, root)
-    return head.model_copy(update={"owner": owner, "epoch": epoch, "writer": writer, "starts": head.starts + 1})
+    return head.but(owner=owner, epoch=epoch, writer=writer, starts=head.starts + 1)
 
 
 def _fenced(head: Head, epoch: Epoch, root: str) -> Fenced:
@@ -95,7 +95,7 @@ def with_commit(head: Head, entry: CommittedStep, retention: Retention) -> Head:
     kept = [one for number, one in enumerate(ordered) if one.path in stays or retention.keeps(number, one.step)]
     paths = {entry.path for entry in kept}
     dropped = tuple(entry.path for entry in head.committed if entry.path not in paths)
-    return head.model_copy(update={"committed": tuple(kept), "deleting": (*head.deleting, *dropped)})
+    return head.but(committed=tuple(kept), deleting=(*head.deleting, *dropped))
 
 
 def with_read_back_mark(head: Head, every_saves: int) -> Head:
@@ -108,17 +108,15 @@ def with_read_back_mark(head: Head, every_saves: int) -> Head:
     """
     newest = head.newest
     if every_saves == 0 or newest is None or head.unread_saves + 1 < every_saves:
-        return head.model_copy(update={"unread_saves": head.unread_saves + 1})
-    wanted = newest.model_copy(update={"verification": "wanted"})
-    return head.model_copy(update={"committed": (wanted, *head.committed[1:]), "unread_saves": 0})
+        return head.but(unread_saves=head.unread_saves + 1)
+    wanted = newest.but(verification="wanted")
+    return head.but(committed=(wanted, *head.committed[1:]), unread_saves=0)
 
 
 def with_verified(head: Head, path: str) -> Head:
     """HEAD after a checkpoint was read back and every byte was correct."""
-    passed = tuple(
-        entry.model_copy(update={"verification": "passed"}) if entry.path == path else entry for entry in head.committed
-    )
-    return head.model_copy(update={"committed": passed})
+    passed = tuple(entry.but(verification="passed") if entry.path == path else entry for entry in head.committed)
+    return head.but(committed=passed)
 
 
 def with_damage(head: Head, bad: BadStep) -> Head:
@@ -130,7 +128,7 @@ def with_damage(head: Head, bad: BadStep) -> Head:
 
 def with_up_time(head: Head, milliseconds: int) -> Head:
     """HEAD with these milliseconds added to the run's up time."""
-    return head.model_copy(update={"up_milliseconds": head.up_milliseconds + milliseconds})
+    return head.but(up_milliseconds=head.up_milliseconds + milliseconds)
 
 
 def bad_step(entry: CommittedStep, reason: str) -> BadStep:
@@ -142,11 +140,9 @@ def with_bad(head: Head, bad: Iterable[BadStep]) -> Head:
     """HEAD after checkpoints did not verify: they are no longer candidates for a restore, and their files stay."""
     bad = tuple(bad)
     paths = {entry.path for entry in bad}
-    return head.model_copy(
-        update={
-            "committed": tuple(entry for entry in head.committed if entry.path not in paths),
-            "bad": (*(entry for entry in head.bad if entry.path not in paths), *bad),
-        }
+    return head.but(
+        committed=tuple(entry for entry in head.committed if entry.path not in paths),
+        bad=(*(entry for entry in head.bad if entry.path not in paths), *bad),
     )
 
 
@@ -158,18 +154,18 @@ def with_pin(head: Head, path: str) -> Head:
     """
     if path not in {entry.path for entry in head.committed}:
         raise KeyError(path)
-    return head if path in head.pinned else head.model_copy(update={"pinned": (*head.pinned, path)})
+    return head if path in head.pinned else head.but(pinned=(*head.pinned, path))
 
 
 def without_pin(head: Head, path: str) -> Head:
     """HEAD after a pin was removed: the next commit treats the checkpoint like any other."""
-    return head.model_copy(update={"pinned": tuple(pin for pin in head.pinned if pin != path)})
+    return head.but(pinned=tuple(pin for pin in head.pinned if pin != path))
 
 
 def without_deleted(head: Head, paths: Iterable[str]) -> Head:
     """HEAD after the deletion of these prefixes is complete."""
     done = set(paths)
-    return head.model_copy(update={"deleting": tuple(path for path in head.deleting if path not in done)})
+    return head.but(deleting=tuple(path for path in head.deleting if path not in done))
 
 
 def copy_key(writer: str) -> str:

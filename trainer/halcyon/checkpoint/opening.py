@@ -58,7 +58,7 @@ def take_root(
         head, loss = load_head(store, present)
         wanted = take(head, owner=owner, epoch=epoch, writer=writer, root=store.root, earlier=earlier)
         if loss is not None:
-            wanted = wanted.model_copy(update={"rebuilt": documents.RebuiltHead(reason=loss, epoch=wanted.epoch)})
+            wanted = wanted.but(rebuilt=documents.RebuiltHead(reason=loss, epoch=wanted.epoch))
         _expect_checkpoint(head, expected_step, store.root)
         if head is not None:
             _expect_same_run(store, head, fingerprints)

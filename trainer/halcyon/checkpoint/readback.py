@@ -70,7 +70,7 @@ def read_back(
 
 def report(store: Store, prefix: str, check: Check) -> None:
     """Write a check, with its hash, for process 0."""
-    bounded = check.model_copy(update={"damages": check.damages[:_MOST_DAMAGES]})
+    bounded = check.but(damages=check.damages[:_MOST_DAMAGES])
     store.write(report_key(f"{prefix}{CHECKS_PREFIX}", check.process), encode_report(bounded))
 
 

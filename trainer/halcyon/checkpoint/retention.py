@@ -142,4 +142,4 @@ def with_early_deletion(head: Head, retention: Retention) -> Head:
     if entry is None:
         return head
     committed = tuple(one for one in head.committed if one.path != entry.path)
-    return head.model_copy(update={"committed": committed, "deleting": (*head.deleting, entry.path)})
+    return head.but(committed=committed, deleting=(*head.deleting, entry.path))

@@ -111,13 +111,11 @@ def _gone_back(head: Head, target: CommittedStep, entry: SkippedBatches) -> Head
     newer = [entry for entry in head.committed if entry.step > target.step]
     kept = tuple(entry for entry in newer if entry.path in head.pinned)
     why = f"the run went back to step {target.step}"
-    return head.model_copy(
-        update={
-            "committed": tuple(entry for entry in head.committed if entry.step <= target.step),
-            "deleting": (*head.deleting, *(entry.path for entry in newer if entry not in kept)),
-            "bad": (*head.bad, *(BadStep(path=entry.path, step=entry.step, reason=why) for entry in kept)),
-            "skipped": (*head.skipped, entry),
-        }
+    return head.but(
+        committed=tuple(entry for entry in head.committed if entry.step <= target.step),
+        deleting=(*head.deleting, *(entry.path for entry in newer if entry not in kept)),
+        bad=(*head.bad, *(BadStep(path=entry.path, step=entry.step, reason=why) for entry in kept)),
+        skipped=(*head.skipped, entry),
     )
 
 

@@ -210,8 +210,8 @@ class Leader:
             raise failure
         self.written = part.files
         if about.evidence is not None:
-            evidence = about.evidence.model_copy(update={"segments": self.segments()})
-            about = about.model_copy(update={"evidence": evidence})
+            evidence = about.evidence.but(segments=self.segments())
+            about = about.but(evidence=evidence)
         now = time.monotonic()
         up_milliseconds = round(1000 * (now - self._counted_until))
         commit(

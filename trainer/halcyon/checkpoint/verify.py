@@ -118,7 +118,7 @@ def find_damage(store: Store, entry: documents.CommittedStep) -> tuple[str, ...]
         data, manifest = read_manifest_bytes(store, entry)
     except Damaged as damage:
         return (str(damage),)
-    if describe_commit(entry.path, data, manifest) != entry.model_copy(update={"verification": None}):
+    if describe_commit(entry.path, data, manifest) != entry.but(verification=None):
         return ("HEAD does not say of it what MANIFEST.json says",)
 
     jobs: list[Callable[[], str | None]] = [
@@ -183,11 +183,11 @@ def rebuild_head(store: Store) -> tuple[documents.Head | None, tuple[documents.B
         known = documents.Head(owner=manifest.owner, epoch=newest.epoch, bad=tuple(bad.values()))
     if entries and entries[0][0].path not in known.named:
         # There is no copy, or it is of an earlier start, and the last one is lost too.
-        known = known.model_copy(update={"skipped": entries[0][1].data_position.skipped})
+        known = known.but(skipped=entries[0][1].data_position.skipped)
     epochs = [known.epoch, *(entry.epoch for entry, _ in entries)] + [
         documents.Epoch(attempt=int(prefix.split(".")[1]), restart=0) for prefix in listed
     ]
-    return known.model_copy(update={"epoch": max(epochs), "committed": tuple(entry for entry, _ in entries)}), ()
+    return known.but(epoch=max(epochs), committed=tuple(entry for entry, _ in entries)), ()
 
 
 def _left(prefix: str, mark: bytes, damage: str) -> documents.BadStep:

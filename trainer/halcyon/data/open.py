@@ -51,7 +51,7 @@ def cache_store(spec: TrainingRunSpec, retry_budget: RetryBudget | None = None) 
     """The store of a run's token caches: `data.cache.root`, or `data` below the checkpoints."""
     root = spec.data.cache.root or f"{spec.checkpoint.root.rstrip('/')}/data"
     same_scheme = root.split("://")[0] == spec.checkpoint.root.split("://")[0]
-    place = spec.checkpoint.model_copy(update={"root": root}) if same_scheme else CheckpointSpec(root=root)
+    place = spec.checkpoint.but(root=root) if same_scheme else CheckpointSpec(root=root)
     return Store(place, retry_budget=retry_budget)
 
 

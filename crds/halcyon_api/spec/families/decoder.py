@@ -129,7 +129,7 @@ class DecoderSection(ModelSection):
         kinds = self.layers_by_type
         last = next((kind for kind in reversed(kinds) if kind != "linear_attention"), "full_attention")
         stated = {"layer_types": [*kinds, last]} if hasattr(self, "layer_types") else {}
-        return self.model_copy(update={"num_hidden_layers": len(kinds) + 1, **stated})
+        return self.but(num_hidden_layers=len(kinds) + 1, **stated)
 
     def shape(self, vocabulary: int, positions: int) -> ModelShape:
         """See `without_further`.

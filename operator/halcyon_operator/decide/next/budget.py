@@ -16,7 +16,7 @@ def within_budget(observed: Observed, spent: Spending | None, now: datetime) -> 
     reason = "" if spec is None else _budget_end(spec, spent or Spending(), now)
     if spec is None or not reason:
         return observed
-    run = replace(observed.run, spec=spec.model_copy(update={"suspend": True}), budget_spent=reason)
+    run = replace(observed.run, spec=spec.but(suspend=True), budget_spent=reason)
     return replace(observed, run=run)
 
 

@@ -89,16 +89,16 @@ def _step_of(rule: Rule, situation: Situation, jobset: JobSetView) -> Step:
             message = f"avoiding node {node.node}, {_why(node, placement)}{last}"
             others = others_to_avoid(placement, node, spec.recovery.bad_nodes, now)
             alone = jobset.guarded and not failed and not only_rejects(placement, node.node)
-            node = node.model_copy(update={"attempt": status.attempt if alone else None})
-            moved = placement.model_copy(update={"avoided": [*others, node], "waiting_since": None})
+            node = node.but(attempt=status.attempt if alone else None)
+            moved = placement.but(avoided=[*others, node], waiting_since=None)
             if alone:
                 return Keep(jobset, moved)
             return Stop(last_cause(status) if failed else EndCause.MOVED, message, moved)
         case "anywhere":
             nodes = ", ".join(node.node for node in avoided)
             # A slow node is better than no node, also next time.
-            slow = [one.model_copy(update={"slow": 0}) for one in placement.blames if one.slow is not None]
-            moved = placement.model_copy(update={"avoided": [], "blames": slow, "waiting_since": None})
+            slow = [one.but(slow=0) for one in placement.blames if one.slow is not None]
+            moved = placement.but(avoided=[], blames=slow, waiting_since=None)
             if not failed and all(one.attempt == status.attempt for one in avoided):
                 return Keep(jobset, moved)  # the guards go
             return Stop(EndCause.MOVED, f"{waited} while avoiding {nodes}: using all nodes again", moved)
@@ -136,7 +136,7 @@ def _resize(situation: Situation, slices: int, why: str) -> Stop:
     short = why if slices < placement.slices else "there was room for no more"
     reason = f"{slices} of {asked} slices: {short}" if slices < asked else None
     moved = grown(placement, slices, situation.now) if slices > placement.slices else shrunk(placement, slices)
-    moved = moved.model_copy(update={"reason": reason, "waiting_since": None})
+    moved = moved.but(reason=reason, waiting_since=None)
     return Stop(EndCause.RESIZED, f"going on with {slices} slices instead of {placement.slices}: {why}", moved)
 
 

@@ -53,7 +53,7 @@ def carry_out(step: steps.Step, situation: Situation) -> Decision:
     match step:
         case steps.Keep(jobset, placement):
             status = _kept(status, run, spec, wanted_hash)
-            status = status.model_copy(update={"placement": placement or status.placement})
+            status = status.but(placement=placement or status.placement)
             description = describe_attempt(observed, status, jobset, now)
             interval = max(float(spec.telemetry.status_interval_seconds), observed.pace_seconds)
             if description.phase == "Queued":
@@ -77,17 +77,17 @@ def carry_out(step: steps.Step, situation: Situation) -> Decision:
             status = with_end(status, group, cause, message, now, None)
             evicted = cause == EndCause.QUEUE_EVICTED
             ended = events.ended(status, group, GroupEnd(cause, message), restarting=True) if evicted else ()
-            update: dict[str, object] = {"attempt_spec_hash": RETIRED, "placement": placement or status.placement}
+            moved = placement or status.placement
             if placement is None and (cause.end.budget == "free" or cause == EndCause.SUSPENDED):
-                update["placement"] = in_first_row(observed, status.placement)
+                moved = in_first_row(observed, moved)
+            status = status.but(attempt_spec_hash=RETIRED, placement=moved)
             if cause.end.by_user:
-                update["failures_without_checkpoint"] = 0
+                status = status.but(failures_without_checkpoint=0)
             if cause == EndCause.SUSPENDED:
-                update["edit"] = None
+                status = status.but(edit=None)
             if (highest := highest_own(observed)) > status.attempt:
                 # The number of an attempt is never used twice, even if the status does not have it.
-                update["root_attempt"] = max(status.root_attempt, highest)
-            status = status.model_copy(update=update)
+                status = status.but(root_attempt=max(status.root_attempt, highest))
             description = describe_transition(status, spec, f"stopping attempt {status.attempt}: {message}")
             return Decision(
                 described(status, description), all_jobsets(observed), events=ended, requeue_after=SOON_SECONDS
@@ -167,7 +167,7 @@ def _soon(status: TrainingRunStatus, interval: float, now: datetime) -> float:
 
 def _with_defaults(status: TrainingRunStatus, run: RunView, attempt: int) -> Change:
     """The status of a new attempt with the defaults that it takes."""
-    changed = status.model_copy(update={"defaults": run.defaults or status.defaults})
+    changed = status.but(defaults=run.defaults or status.defaults)
     return Change(changed, events.defaults_taken(run.defaults, attempt))
 
 
@@ -180,8 +180,8 @@ def _kept(status: TrainingRunStatus, run: RunView, spec: TrainingRunSpec, wanted
         return status
     in_force = dict(run.fields) if status.in_force is None else status.in_force
     topology = _topology(spec, placement_of(status, spec).slices)
-    update: dict[str, object] = {"attempt_spec_hash": wanted, "in_force": in_force, "topology": topology}
-    return status.model_copy(update=update | {"defaults": run.defaults or status.defaults})
+    defaults = run.defaults or status.defaults
+    return status.but(attempt_spec_hash=wanted, in_force=in_force, topology=topology, defaults=defaults)
 
 
 def _vanished(status: TrainingRunStatus, now: datetime) -> TrainingRunStatus:
@@ -200,24 +200,22 @@ def _numbered(
     now: datetime,
 ) -> TrainingRunStatus:
     placement = next_placement(status, spec, now, fresh=pardon)
-    update: dict[str, object] = {
-        "attempt": attempt,
-        "attempt_spec_hash": wanted,
-        "job_set_name": names.jobset_name(run_name, attempt),
-        "job_set_uid": None,
-        "job_set_restarts": 0,
-        "job_set_restarts_counted": 0,
-        "topology": _topology(spec, placement.slices),
-        "placement": placement
-        if placement.avoided or placement.blames or spec.place is not None or spec.recovery.elastic is not None
-        else None,
-        "failures_without_checkpoint": 0 if pardon else status.failures_without_checkpoint,
-        "finished_at": None,
-    }
+    matters = placement.avoided or placement.blames or spec.place is not None or spec.recovery.elastic is not None
     before = last_entry(status, status.attempt)
     if status.job_set_uid is not None and before is not None:
-        update["restarts"] = count_next_attempt(status, cause_named(before.cause))
-    return status.model_copy(update=update)
+        status = status.but(restarts=count_next_attempt(status, cause_named(before.cause)))
+    return status.but(
+        attempt=attempt,
+        attempt_spec_hash=wanted,
+        job_set_name=names.jobset_name(run_name, attempt),
+        job_set_uid=None,
+        job_set_restarts=0,
+        job_set_restarts_counted=0,
+        topology=_topology(spec, placement.slices),
+        placement=placement if matters else None,
+        failures_without_checkpoint=0 if pardon else status.failures_without_checkpoint,
+        finished_at=None,
+    )
 
 
 def _objects(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> tuple[Plan, ...]:
@@ -243,7 +241,7 @@ def _attempt_spec(observed: Observed, status: TrainingRunStatus, spec: TrainingR
     """The spec on the attempt's number of slices, with the root of the run that it begins from."""
     spec = on_slices(spec, placement_of(status, spec).slices)
     if spec.origin is not None and spec.origin.root is None and observed.origin_root is not None:
-        spec = spec.model_copy(update={"origin": spec.origin.model_copy(update={"root": observed.origin_root})})
+        spec = spec.but(origin=spec.origin.but(root=observed.origin_root))
     return spec
 
 
@@ -251,28 +249,22 @@ def _finish(
     observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView | None, now: datetime
 ) -> Decision:
     end = (jobset.finished_at if jobset is not None else None) or now
-    update: dict[str, object] = {
-        "finished_at": status.finished_at or stamp(end),
-        "topology": status.topology or _topology(spec, spec.accelerator.slices),
+    last, progress = last_progress(observed, status).but(eta_seconds=None), status.progress
+    if spec.task in ("evaluate", "replay"):
+        progress = last
+    if spec.task == "train":
+        step, steps = final_step(observed, status, spec), spec.trainer.steps
+        early = step < steps
+        tokens = last.tokens if early else spec.trainer.tokens
+        progress = last.but(step=step, steps=steps, tokens=tokens, stopped_early=early or None)
+    status = passed_over(status).but(
+        finished_at=status.finished_at or stamp(end),
+        topology=status.topology or _topology(spec, spec.accelerator.slices),
         # A run whose root was already finished has no recorded fields yet. They are needed to find a later edit with
         # more steps.
-        "in_force": dict(observed.run.fields) if status.in_force is None else status.in_force,
-    }
-    if spec.task in ("evaluate", "replay"):
-        update["progress"] = last_progress(observed, status).model_copy(update={"eta_seconds": None})
-    if spec.task == "train":
-        last, step = last_progress(observed, status), final_step(observed, status, spec)
-        early = step < spec.trainer.steps
-        tokens = last.tokens if early else spec.trainer.tokens
-        final = {
-            "step": step,
-            "steps": spec.trainer.steps,
-            "tokens": tokens,
-            "eta_seconds": None,
-            "stopped_early": early or None,
-        }
-        update["progress"] = last.model_copy(update=final)
-    status = passed_over(status).model_copy(update=update)
+        in_force=dict(observed.run.fields) if status.in_force is None else status.in_force,
+        progress=progress,
+    )
     status = with_description(status, describe_success(status, spec), observed.run.generation, now)
     return _finished(observed, status, spec, now)
 

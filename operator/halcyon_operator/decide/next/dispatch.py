@@ -48,7 +48,7 @@ def dispatch(observed: Observed, spec: TrainingRunSpec, queue: str, now: datetim
         description = Description("Suspended", "Suspended", "suspended; set spec.suspend: false to go on")
     elif isinstance(seen, NoWorkload):
         plans = (WorkloadPlan(run, spec, observed.settings, queue, f"{now:%y%m%d%H%M%S}"),)
-    queued = status.model_copy(update={"queue": waits if description.phase == "Queued" else None})
+    queued = status.but(queue=waits if description.phase == "Queued" else None)
     described = with_description(queued, description, run.generation, now)
     again = SOON_SECONDS if gone else LATER_SECONDS
     return Decision(status_to_write(observed, described, now), gone, plans, requeue_after=again)

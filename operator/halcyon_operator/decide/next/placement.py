@@ -151,8 +151,7 @@ def patience(placement: PlacementStatus, usual: float) -> float:
 def grown(placement: PlacementStatus, slices: int, now: datetime, row: int = 0) -> PlacementStatus:
     """The placement of a run that continues with more slices, or in a better row."""
     before = placement.grown_from if placement.grown_from is not None else placement.slices
-    update = {"slices": slices, "row": row, "grown_from": before, "grown_at": stamp(now), "grow_not_before": None}
-    return placement.model_copy(update=update)
+    return placement.but(slices=slices, row=row, grown_from=before, grown_at=stamp(now), grow_not_before=None)
 
 
 def shrunk(placement: PlacementStatus, slices: int, row: int = 0) -> PlacementStatus:
@@ -160,15 +159,14 @@ def shrunk(placement: PlacementStatus, slices: int, row: int = 0) -> PlacementSt
     until its cost is known.
     """
     lost = placement.lost_growths + 1 if placement.grown_from is not None else 0
-    update = {
-        "slices": slices,
-        "row": row,
-        "waiting_since": None,
-        "grown_from": None,
-        "lost_growths": lost,
-        "grown_at": placement.grown_at if lost else None,
-    }
-    return placement.model_copy(update=update)
+    return placement.but(
+        slices=slices,
+        row=row,
+        waiting_since=None,
+        grown_from=None,
+        lost_growths=lost,
+        grown_at=placement.grown_at if lost else None,
+    )
 
 
 def may_probe(placement: PlacementStatus, now: datetime) -> bool:

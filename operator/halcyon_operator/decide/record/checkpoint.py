@@ -27,12 +27,8 @@ def with_checkpoint(observed: Observed, now: datetime) -> TrainingRunStatus:
         if foreign_owner(observed) is not None:
             return status
         newest = head.head.newest
-        update: dict[str, object] = {
-            "root_attempt": max(status.root_attempt, min(head.head.epoch.attempt, LARGEST_EXACT))
-        }
-        if newest is not None:
-            update["checkpoint"] = _from_root(newest, now)
-        return status.model_copy(update=update)
+        status = status.but(root_attempt=max(status.root_attempt, min(head.head.epoch.attempt, LARGEST_EXACT)))
+        return status if newest is None else status.but(checkpoint=_from_root(newest, now))
     if isinstance(head, HeadUnreachable):
         known, report = [] if status.checkpoint is None else [status.checkpoint], observed.report
         reported = _from_report(observed, now)
@@ -46,7 +42,7 @@ def with_checkpoint(observed: Observed, now: datetime) -> TrainingRunStatus:
             [*known, *_from_endings(endings, status, now), *reported],
             key=lambda checkpoint: checkpoint.step,
         )
-        return status.model_copy(update={"checkpoint": newest[-1]}) if newest else status
+        return status.but(checkpoint=newest[-1]) if newest else status
     return status
 
 

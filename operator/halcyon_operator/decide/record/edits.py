@@ -52,7 +52,7 @@ def with_edits(
     found = _changes(status, run.fields)
     refusal = _refusal(status, spec)
     if refusal is not None:
-        return Change(status.model_copy(update={"edit": None}), refusal=refusal)
+        return Change(status.but(edit=None), refusal=refusal)
     retry = newer and any(change.starts_again for change in found)
     slices = placement_of(status, spec).slices
     edited = not fits(status.attempt_spec_hash, wanted_hash) or slices not in usable_slices(spec)
@@ -65,7 +65,7 @@ def with_edits(
             path: text for path, text in status.in_force.items() if path not in {change.path for change in taken}
         }
         in_force |= {change.path: run.fields[change.path] for change in taken if change.path in run.fields}
-        status = status.model_copy(update={"in_force": in_force})
+        status = status.but(in_force=in_force)
     if live:
         events += (
             Event("Normal", "EditApplied", f"In force at once: {sentence(live)}", f"edit/{run.generation}/live"),
@@ -81,7 +81,7 @@ def with_edits(
     elif edit is None and status.edit is not None:
         message = f"The edit was withdrawn before it took effect; attempt {status.attempt} goes on"
         events += (Event("Normal", "EditWithdrawn", message, f"edit/{run.generation}"),)
-    return Change(status.model_copy(update={"edit": edit}), events, retry=retry)
+    return Change(status.but(edit=edit), events, retry=retry)
 
 
 def _then(spec: TrainingRunSpec, waiting: bool) -> str:
@@ -96,7 +96,7 @@ def _then(spec: TrainingRunSpec, waiting: bool) -> str:
 def with_edits_in_force(observed: Observed, status: TrainingRunStatus, attempt: int) -> Change:
     """The status of a new attempt, with which all edits take effect."""
     found = _changes(status, observed.run.fields) if status.in_force is not None else ()
-    changed = status.model_copy(update={"in_force": dict(observed.run.fields), "edit": None})
+    changed = status.but(in_force=dict(observed.run.fields), edit=None)
     if not found:
         return Change(changed)
     step = status.resume_step
@@ -129,7 +129,7 @@ def _served(observed: Observed, save: SaveRequestStatus, now: datetime) -> bool:
 
 def _waiting(known: EditStatus | None, fields: list[str], now: datetime) -> EditStatus:
     if known is not None:
-        return known.model_copy(update={"fields": fields})  # one checkpoint serves all edits made meanwhile
+        return known.but(fields=fields)  # one checkpoint serves all edits made meanwhile
     since = stamp(now)
     return EditStatus(since=since, fields=fields, save=SaveRequestStatus(value=f"edit {since}", requested_at=since))
 

@@ -76,7 +76,7 @@ def _blaming_left(observed: Observed, status: TrainingRunStatus, group: ProcessG
         blames = blames_for(replace(observed, endings=(ending,)), group, end) if end is not None else []
         if blames and observed.run.spec is not None:
             placement = with_blames(placement_of(status, observed.run.spec), blames)
-            status = status.model_copy(update={"placement": placement})
+            status = status.but(placement=placement)
     return status
 
 
@@ -91,11 +91,11 @@ def _with_report(observed: Observed, status: TrainingRunStatus, group: ProcessGr
     status = with_report(status, group, report)
     spec = observed.run.spec
     if spec is None or spec.task != "data":  # a run that only builds token caches does no steps
-        status = status.model_copy(update={"progress": shown(report.progress, status.progress)})
+        status = status.but(progress=shown(report.progress, status.progress))
     if spec is not None and report.slow is not None:
         placement = placement_of(status, spec)
         for blame in slow_blames(observed, status, placement, report.slow, now):
-            status = status.model_copy(update={"placement": with_blames(placement, [blame])})
+            status = status.but(placement=with_blames(placement, [blame]))
             resumed += (events.slow_process(group, report.slow, blame.node),)
     return Change(status, resumed)
 
@@ -116,7 +116,7 @@ def _end_of_group(
         end = end or GroupEnd(EndCause.UNKNOWN if refused else EndCause.FAILED, jobset.failure_message)
         if isinstance(observed.head, HeadUnreachable):
             owner = min(end.epoch_attempt or 0, status.attempt + MAX_ATTEMPTS_AHEAD)
-            status = status.model_copy(update={"root_attempt": max(status.root_attempt, owner)})
+            status = status.but(root_attempt=max(status.root_attempt, owner))
         return _ended(observed, status, group, end, at), int(end.is_failure)
     if jobset.outcome == "completed":
         return _completed(observed, status, jobset, group, now), 0
@@ -140,7 +140,7 @@ def _ended(
     blames, spec = blames_for(observed, group, end), observed.run.spec
     if blames and spec is not None:
         placement = with_blames(placement_of(status, spec), blames)
-        status = status.model_copy(update={"placement": placement})
+        status = status.but(placement=placement)
     return Change(status, events.ended(status, group, end, restarting=restarting))
 
 
@@ -166,7 +166,7 @@ def _completed(
 def count_restart(restarts: Restarts, cause: EndCause, times: int = 1) -> Restarts:
     """The restarts with the counter of one cause increased."""
     name = to_snake(cause.counter)
-    return restarts.model_copy(update={name: getattr(restarts, name) + times, "total": restarts.total + times})
+    return restarts.but(**{name: getattr(restarts, name) + times}, total=restarts.total + times)
 
 
 def count_next_attempt(status: TrainingRunStatus, cause: EndCause) -> Restarts:
@@ -178,14 +178,12 @@ def count_next_attempt(status: TrainingRunStatus, cause: EndCause) -> Restarts:
 def _first_look(status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Change:
     if status.job_set_uid is not None:
         return Change(status)
-    started = status.model_copy(
-        update={
-            "job_set_name": jobset.name,
-            "job_set_uid": jobset.uid,
-            "job_set_restarts": 0,
-            "job_set_restarts_counted": 0,
-            "started_at": status.started_at or stamp(now),
-        }
+    started = status.but(
+        job_set_name=jobset.name,
+        job_set_uid=jobset.uid,
+        job_set_restarts=0,
+        job_set_restarts_counted=0,
+        started_at=status.started_at or stamp(now),
     )
     return Change(started, events.attempt_started(started))
 
@@ -214,7 +212,7 @@ def _account_restarts(
         again, failed = _account_in_place(observed, change.status, group, now)
         change, failures = change.then(again), failures + failed
         restarts = count_restart(change.status.restarts, end.cause)
-        change = change.updated(change.status.model_copy(update={"restarts": restarts}))
+        change = change.updated(change.status.but(restarts=restarts))
         change = change.then(_ended(observed, change.status, group, end, end.at or now, restarting=True))
     restarts = change.status.restarts
     if unseen:
@@ -223,12 +221,9 @@ def _account_restarts(
         cause = EndCause.FAILED if unseen_failures else EndCause.PREEMPTED
         message = "the JobSet restarted it while the operator was down"
         change = change.updated(with_end(change.status, ProcessGroup(attempt, before), cause, message, now, None))
-    update = {
-        "restarts": restarts,
-        "job_set_restarts": after,
-        "job_set_restarts_counted": status.job_set_restarts_counted + counted,
-    }
-    return change.updated(change.status.model_copy(update=update)), failures + unseen_failures
+    counted += status.job_set_restarts_counted
+    status = change.status.but(restarts=restarts, job_set_restarts=after, job_set_restarts_counted=counted)
+    return change.updated(status), failures + unseen_failures
 
 
 def _account_in_place(
@@ -250,8 +245,8 @@ def _account_in_place(
         change = change.then(_ended(seen, change.status, group, end, end.at or at, restarting=True))
         times, last = found.number - last, found.number
         restarts = count_restart(change.status.restarts, end.cause, times)
-        restarts = restarts.model_copy(update={"in_place": restarts.in_place + times})
-        status = change.status.model_copy(update={"restarts": restarts})
+        restarts = restarts.but(in_place=restarts.in_place + times)
+        status = change.status.but(restarts=restarts)
         change = change.updated(with_group(status, group, at, last) if entry is not None else status)
         failures += int(end.is_failure)
     return change, failures
@@ -282,7 +277,7 @@ def _count_failures(before: TrainingRunStatus, status: TrainingRunStatus, failur
     count as one, because their order is unknown."""
     saved = status.resume_step > before.resume_step
     count = min(failures, 1) if saved else status.failures_without_checkpoint + failures
-    return status.model_copy(update={"failures_without_checkpoint": count})
+    return status.but(failures_without_checkpoint=count)
 
 
 def with_manual_suspension(

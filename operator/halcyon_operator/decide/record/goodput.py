@@ -43,8 +43,8 @@ def account(observed: Observed, status: TrainingRunStatus, now: datetime) -> Tra
         )
     if not history or history[-1].seconds is not None:
         _count_between(observed.run.status, status, book, now)
-    status = status.model_copy(update={"history": history})
-    return status.model_copy(update={"goodput": measure(status, book.goodput(status.goodput))})
+    status = status.but(history=history)
+    return status.but(goodput=measure(status, book.goodput(status.goodput)))
 
 
 @dataclass
@@ -160,7 +160,7 @@ def _counted(
     done = [ending.report.step for ending in endings if ending.report is not None]
     if entry.from_step is not None and done:
         update["to_step"] = max(entry.to_step or 0, *done)
-    return entry.model_copy(update=update)
+    return entry.but(**update)
 
 
 def _newest_report(

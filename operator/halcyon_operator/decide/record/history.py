@@ -30,7 +30,7 @@ def with_group(status: TrainingRunStatus, group: ProcessGroup, now: datetime, in
     entry = HistoryEntry(attempt=group.attempt, restart=group.restart, in_place=in_place, started_at=stamp(now))
     history = [*status.history, entry]
     dropped, kept = history[:-MAX_HISTORY], history[-MAX_HISTORY:]
-    return status.model_copy(update={"history": kept, "goodput": carry(status.goodput, dropped, kept)})
+    return status.but(history=kept, goodput=carry(status.goodput, dropped, kept))
 
 
 def with_report(status: TrainingRunStatus, group: ProcessGroup, report: ProgressReport) -> TrainingRunStatus:
@@ -79,17 +79,15 @@ def shown(progress: Progress, before: Progress | None) -> Progress:
     """Progress as it is shown: readable, and with the last losses until new ones are reported."""
     if before is not None:
         kept = ("loss", "evaluation_loss", "bits_per_byte", "evaluated", "tasks")
-        progress = progress.model_copy(
-            update={name: getattr(before, name) for name in kept if getattr(progress, name) is None}
-        )
+        progress = progress.but(**{name: getattr(before, name) for name in kept if getattr(progress, name) is None})
     return readable(progress)
 
 
 def _replace(status: TrainingRunStatus, old: HistoryEntry, update: dict[str, object]) -> TrainingRunStatus:
     if not update:
         return status
-    new = old.model_copy(update=update)
-    return status.model_copy(update={"history": [new if entry is old else entry for entry in status.history]})
+    new = old.but(**update)
+    return status.but(history=[new if entry is old else entry for entry in status.history])
 
 
 def measure(status: TrainingRunStatus, goodput: Goodput) -> Goodput:
@@ -100,14 +98,12 @@ def measure(status: TrainingRunStatus, goodput: Goodput) -> Goodput:
     total.count(goodput.current.seconds.milliseconds())
     seconds = total.seconds
     wall = seconds.total
-    return goodput.model_copy(
-        update={
-            "ratio": readable(seconds.productive_step / wall) if wall > 0 else 0.0,
-            "wall_seconds": wall,
-            "productive_seconds": seconds.productive_step,
-            "lost_steps": total.lost_steps,
-            "seconds": seconds,
-        }
+    return goodput.but(
+        ratio=readable(seconds.productive_step / wall) if wall > 0 else 0.0,
+        wall_seconds=wall,
+        productive_seconds=seconds.productive_step,
+        lost_steps=total.lost_steps,
+        seconds=seconds,
     )
 
 
@@ -124,7 +120,7 @@ def carry(goodput: Goodput | None, dropped: Sequence[HistoryEntry], kept: Sequen
     total = _Sum.of(goodput.carried)
     for index, entry in enumerate(dropped):
         total.add(entry, [*dropped[index + 1 :], *kept])
-    return goodput.model_copy(update={"carried": CarriedGoodput(seconds=total.seconds, lost_steps=total.lost_steps)})
+    return goodput.but(carried=CarriedGoodput(seconds=total.seconds, lost_steps=total.lost_steps))
 
 
 @dataclass(eq=False)

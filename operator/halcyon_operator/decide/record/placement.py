@@ -76,12 +76,12 @@ def with_room(
         update |= {"room_since": stamp(now), "room_slices": room, "room_step": step}
     else:
         update["room_slices"] = room
-    placement = placement.model_copy(update=update)
+    placement = placement.but(**update)
     entry = entry_of(status, present_group(status))
     if (pause := search_pause(spec)) is not None:
         first_step_at = entry.first_step_at if entry is not None and entry.ended_at is None else None
         placement = with_growth_cost(placement, pause, first_step_at, now)
-    return status.model_copy(update={"placement": placement})
+    return status.but(placement=placement)
 
 
 def trains(status: TrainingRunStatus) -> bool:
@@ -159,10 +159,10 @@ def with_growth_cost(
         pause = max(search_after * 2.0 ** min(placement.lost_growths, 16), SHARE * cost)
         start = moment(first_step_at) or now
         until = stamp(start + timedelta(seconds=min(pause, LONGEST_PAUSE_SECONDS)))
-        return placement.model_copy(update={"grown_at": None, "grow_not_before": until})
+        return placement.but(grown_at=None, grow_not_before=until)
     if seconds_between(first_step_at, now) < SHARE * cost:
         return placement
-    return placement.model_copy(update={"grown_at": None, "grown_from": None, "lost_growths": 0})
+    return placement.but(grown_at=None, grown_from=None, lost_growths=0)
 
 
 def _all_placed(
@@ -273,7 +273,7 @@ def with_no_room(observed: Observed, group: ProcessGroup, end: GroupEnd) -> Grou
 def with_blames(placement: PlacementStatus, blames: list[Blame]) -> PlacementStatus:
     """The placement with some more blames, each once."""
     new = [one for one in blames if one not in placement.blames]
-    return placement.model_copy(update={"blames": [*placement.blames, *new][-MAX_BLAMES:]})
+    return placement.but(blames=[*placement.blames, *new][-MAX_BLAMES:])
 
 
 def _began(ending: PodEnding) -> bool:

@@ -48,7 +48,7 @@ def with_plan(observed: Observed, status: TrainingRunStatus, now: datetime) -> T
         return status
     price = spec.accelerator.price_per_chip_hour
     cost = None if price is None or found.chip_hours is None else found.chip_hours * price
-    return status.model_copy(update={"plan": readable(found.model_copy(update={"hash": planner.hash, "cost": cost}))})
+    return status.but(plan=readable(found.but(hash=planner.hash, cost=cost)))
 
 
 def _failure(planner: PlannerView, seconds: int, now: datetime) -> PlanStatus | None:

@@ -36,7 +36,7 @@ def with_queue(
         now: The time.
     """
     if jobset is None or not jobset.queue:
-        return status if status.queue is None else status.model_copy(update={"queue": None})
+        return status if status.queue is None else status.but(queue=None)
     known = status.queue if status.queue is not None and status.queue.name == jobset.queue else None
     group = group_of(status, jobset)
     found = _eviction(observed, status, jobset, now)
@@ -49,7 +49,7 @@ def with_queue(
         began = found.time if found is not None else stamp((jobset.created_at if fresh else None) or now)
         waiting_since = (known.waiting_since if known is not None else None) or began
     queue = QueueStatus(name=jobset.queue, waiting_since=waiting_since, eviction=eviction)
-    return status.model_copy(update={"queue": queue})
+    return status.but(queue=queue)
 
 
 def was_evicted(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> bool:

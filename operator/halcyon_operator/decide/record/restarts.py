@@ -49,7 +49,7 @@ def with_restart(observed: Observed, status: TrainingRunStatus, jobset: JobSetVi
         message = f"No pod of attempt {status.attempt} is older than the restart that was asked for ({_shown(known)})"
         return _closed(status, known, "restarted", "Restarted", message)
     if status.restart is not None and status.restart.waits:
-        return Change(status.model_copy(update={"restart": known}))
+        return Change(status.but(restart=known))
     waiting = (
         trains(status) and observed.run.spec.task == "train" and jobset is not None and jobset.outcome == "running"
     )
@@ -60,7 +60,7 @@ def with_restart(observed: Observed, status: TrainingRunStatus, jobset: JobSetVi
         f"A restart was asked for ({_shown(known)}): {then}",
         f"restart/{status.attempt}/{known.value}",
     )
-    return Change(status.model_copy(update={"restart": known}), (event,))
+    return Change(status.but(restart=known), (event,))
 
 
 def with_restart_done(status: TrainingRunStatus, attempt: int) -> Change:
@@ -94,7 +94,7 @@ def restart_clause(status: TrainingRunStatus) -> str:
 
 def _taken(known: RestartStatus | None, value: str, attempt: int, now: datetime) -> RestartStatus:
     if known is not None and known.waits:
-        return known.model_copy(update={"value": value})  # one restart serves all requests that come before it
+        return known.but(value=value)  # one restart serves all requests that come before it
     return RestartStatus(value=value, requested_at=stamp(now), attempt=attempt, outcome="waiting")
 
 
@@ -131,9 +131,8 @@ def _closed(
     reason: ChangeReason | Literal[""],
     message: str,
 ) -> Change:
-    update = {"restart": known.model_copy(update={"outcome": outcome})}
     events = (Event("Normal", reason, message, f"restart/{known.attempt}/{known.value}/{outcome}"),) if reason else ()
-    return Change(status.model_copy(update=update), events)
+    return Change(status.but(restart=known.but(outcome=outcome)), events)
 
 
 def _shown(known: RestartStatus) -> str:

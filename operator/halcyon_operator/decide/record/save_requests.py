@@ -75,16 +75,16 @@ def with_requests(observed: Observed, status: TrainingRunStatus, jobset: JobSetV
     maintenance, noticed = _maintenance(observed, status, jobset, now)
     events += noticed
     if maintenance is not None and (save := maintenance.save) is not None:
-        maintenance = maintenance.model_copy(update={"save": pursued(save, "notice", save.value)})
+        maintenance = maintenance.but(save=pursued(save, "notice", save.value))
     if (room := _for_growth(status)) is not None:
         pursued(room, "room", room.value)
     edit, restart = status.edit, status.restart
     if edit is not None:
-        edit = edit.model_copy(update={"save": pursued(edit.save, "edit", edit.save.value)})
+        edit = edit.but(save=pursued(edit.save, "edit", edit.save.value))
     if restart is not None and restart.waits:
         restart = pursued(restart, "restart", f"{restart.attempt}/{restart.requested_at}")
-    update = {"save_request": user, "maintenance": maintenance, "edit": edit, "restart": restart}
-    return Change(status.model_copy(update=update), tuple(events), tuple(asks))
+    status = status.but(save_request=user, maintenance=maintenance, edit=edit, restart=restart)
+    return Change(status, tuple(events), tuple(asks))
 
 
 def _wanted(observed: Observed, status: TrainingRunStatus, now: datetime) -> SaveRequestStatus | None:
@@ -119,19 +119,17 @@ def _pursue(
     """
     newest = status.checkpoint.step if status.checkpoint is not None else None
     if status.phase in ("Succeeded", "Suspended") and newest is not None:
-        return wanted.model_copy(
-            update={"step": newest}
-        )  # the run does not train, so the newest checkpoint contains all steps
+        return wanted.but(step=newest)  # the run does not train, so the newest checkpoint contains all steps
     report = observed.report
     group = group_of(status, jobset) if jobset is not None and jobset.outcome == "running" else None
     if report is not None and group is not None and group == (report.attempt, report.restart):
         taken = next((one for one in report.save_requests or () if one.id == request), None)
         if taken is not None:
-            wanted = wanted.model_copy(update={"asked_step": taken.step})
+            wanted = wanted.but(asked_step=taken.step)
         elif report.stage not in ("leaving", "done"):
             asks += _ask(request, observed, group)
     if wanted.asked_step is not None and newest is not None and newest >= wanted.asked_step:
-        return wanted.model_copy(update={"step": newest})
+        return wanted.but(step=newest)
     return wanted
 
 

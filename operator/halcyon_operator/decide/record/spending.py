@@ -44,7 +44,7 @@ def spending(observed: Observed, now: datetime) -> Spending | None:
         pods=sum(start <= now and not pod.over for pod, start in starts),
         counted_until=precise_stamp(now),
     )
-    return spent.model_copy(update={"share": _share(spec, spent, status, now)})
+    return spent.but(share=_share(spec, spent, status, now))
 
 
 def _end(pod: PodView, now: datetime) -> datetime:

@@ -85,9 +85,7 @@ def with_description(
     A condition keeps its transition time while its status is unchanged.
     """
     conditions = [_condition(kind, status, description, generation, now) for kind in get_args(ConditionType)]
-    return status.model_copy(
-        update={"phase": description.phase, "conditions": conditions, "observed_generation": generation}
-    )
+    return status.but(phase=description.phase, conditions=conditions, observed_generation=generation)
 
 
 def recorded_description(status: TrainingRunStatus) -> Description:

@@ -116,7 +116,7 @@ def placement_changed(before: TrainingRunStatus, after: TrainingRunStatus) -> tu
     now = after.placement
     if now is None:
         return ()
-    was = before.placement or now.model_copy(update={"avoided": [], "room_since": None})
+    was = before.placement or now.but(avoided=[], room_since=None)
     found: list[Event] = []
     entry = last_end(after)
     why = (entry.message if entry is not None else None) or ""

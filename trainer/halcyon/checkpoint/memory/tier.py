@@ -234,9 +234,7 @@ class MemoryTier:
         snapshot = replace(self._snapshotter.take(state), metadata=())
         part = KeptPart(step=step, process=self._me, writer=self._writers[-1], returns=returns, files=())
         if self._me == 0:
-            part = part.model_copy(
-                update={"evaluation": evaluation, "numbers": numbers.pending(), "audited": numbers.audited}
-            )
+            part = part.but(evaluation=evaluation, numbers=numbers.pending(), audited=numbers.audited)
         blocked = time.monotonic() - since
         self._thread = threading.Thread(
             target=self._write, args=(snapshot, part, blocked, mean_seconds), name="memory-tier", daemon=True
@@ -248,7 +246,7 @@ class MemoryTier:
         try:
             files = encoded(snapshot, lambda path, data: self._folder.write(self._me, path, data))
             if self.flushed():  # the losses of its steps would otherwise be lost with this process
-                part = part.model_copy(update={"files": files})
+                part = part.but(files=files)
                 self._folder.keep(part)
                 self.step = part.step
                 self._on_kept(part.step)

@@ -142,7 +142,7 @@ class SourceBuild:
         self._limit(skipped, ledger.rows, of_files, finished=True)
         if ledger.tokens == 0:
             raise BadConfiguration(f"{self.job.where}: {_no_text(ledger)}")
-        ledger = self._swap(ledger, ledger.model_copy(update={"finished": True}))
+        ledger = self._swap(ledger, ledger.but(finished=True))
         self.report(self._built(ledger))
         yield ledger
 
@@ -167,7 +167,7 @@ class SourceBuild:
             sha256=shard.sha256,
             content_sha256=shard.content_sha256,
         )
-        return self._swap(ledger, ledger.model_copy(update={"shards": (*ledger.shards, entry)}))
+        return self._swap(ledger, ledger.but(shards=(*ledger.shards, entry)))
 
     def _limit(self, skipped: Skipped, rows: int, files: int, *, finished: bool) -> None:
         if skipped and (problem := skipped.too_many(rows, files, self.max_skipped, finished=finished)):

@@ -110,9 +110,7 @@ def inherited_tokenizer(spec: TrainingRunSpec, store: Store) -> InheritedTokeniz
             fingerprint = tokenizer_fingerprint(Store(theirs, retry_budget=store.retry_budget))
             if fingerprint is None:
                 return None
-            beside = Store(
-                theirs.model_copy(update={"root": f"{theirs.root.rstrip('/')}/data"}), retry_budget=store.retry_budget
-            )
+            beside = Store(theirs.but(root=f"{theirs.root.rstrip('/')}/data"), retry_budget=store.retry_budget)
             places = (
                 store,
                 Store(theirs, retry_budget=store.retry_budget),

@@ -148,7 +148,7 @@ def of_first_row(spec: FormatSpec, row: Mapping[str, Any]) -> Form:
     label = form.fields.get("label")
     if label is None or row[label] is None or isinstance(row[label], BadValue) or truth_of(row[label]) is not None:
         return form
-    return form.model_copy(update={"fields": {part: field for part, field in form.fields.items() if part != "label"}})
+    return form.but(fields={part: field for part, field in form.fields.items() if part != "label"})
 
 
 def kind_of(value: object) -> str:
