@@ -38,9 +38,9 @@ POD_PAGE = 100
 """Pods per page: a pod has about ten kilobytes, and decoding blocks the event loop."""
 EVENT_PAGE = 100
 MAX_NOTE = 1000
-_RESOURCES: dict[str, tuple[str, str]] = {"JobSet": (JOBSET_API_VERSION, "jobsets"), "ConfigMap": ("v1", "configmaps")}
-_RESOURCES["Workload"] = KUEUE_API_VERSION, WORKLOADS
-_DELETED = _RESOURCES | {"TrainingRun": (API_VERSION, PLURAL), "Pod": ("v1", "pods"), "Job": ("batch/v1", "jobs")}
+_APIS = {PLURAL: API_VERSION, DEFAULTS: API_VERSION, "jobsets": JOBSET_API_VERSION, WORKLOADS: KUEUE_API_VERSION}
+_APIS |= {"configmaps": "v1", "pods": "v1", "events": "v1", "jobs": "batch/v1"}
+"""API of each resource."""
 # Before version 0.10 a JobSet has no ``onJobFailureMessagePatterns``. The API server drops the field, the remaining
 # rules then match every failed Job, and a trainer that must not be restarted is restarted forever. The schema that the
 # API server publishes shows whether the field exists; every account may read it.
@@ -95,17 +95,16 @@ class Cluster:
 
     async def run(self, namespace: str, name: str) -> dict[str, Any] | None:
         """A TrainingRun; None if it does not exist."""
-        return await self._get(API_VERSION, PLURAL, namespace, name)
+        return await self._get(PLURAL, namespace, name)
 
     async def defaults(self, namespace: str, name: str) -> dict[str, Any] | None:
         """A TrainingRunDefaults; None if it, or its kind, does not exist."""
-        return await self._get(API_VERSION, DEFAULTS, namespace, name)
+        return await self._get(DEFAULTS, namespace, name)
 
     async def serves(self, namespace: str) -> bool:
         """Whether the operator may list the runs of a namespace. A deleted namespace has no role binding any more."""
-        path = path_of(API_VERSION, PLURAL, namespace)
         try:
-            await self._api.request("GET", path, PLURAL, query={"limit": "1"}, accept=METADATA_ONLY)
+            await self._ask("GET", PLURAL, namespace, query={"limit": "1"}, accept=METADATA_ONLY)
         except ApiError as error:
             if error.code in (403, 404):
                 return False
@@ -114,42 +113,36 @@ class Cluster:
 
     async def versions(self, kind: WatchedKind, namespace: str | None) -> list[tuple[ObjectKey, int]]:
         """Every watched object of a kind, and its resource version."""
-        api_version = {"trainingruns": API_VERSION, "jobsets": JOBSET_API_VERSION, "pods": "v1"}[kind]
         selector = "" if kind == "trainingruns" else names.LABEL_RUN
         return [
             (
                 (kind, text(value_at(item, "metadata", "namespace")), text(value_at(item, "metadata", "name"))),
                 integer(value_at(item, "metadata", "resourceVersion")) or 0,
             )
-            async for page in self._pages(api_version, kind, namespace, selector, PAGE, METADATA_ONLY)
+            async for page in self._pages(kind, namespace, selector, PAGE, METADATA_ONLY)
             for item in page
         ]
 
     async def jobsets(self, namespace: str, run: str) -> tuple[object, ...]:
         """JobSets with a run's label."""
-        return tuple(
-            [
-                jobset
-                async for page in self._pages(JOBSET_API_VERSION, "jobsets", namespace, _of_run(run), PAGE)
-                for jobset in page
-            ]
-        )
+        pages = self._pages("jobsets", namespace, _of_run(run), PAGE)
+        return tuple([jobset async for page in pages for jobset in page])
 
     async def pods(self, namespace: str, run: str, parse: Callable[[object], T]) -> tuple[T, ...]:
         """Pods with a run's label.
 
         Each is parsed at once, so that only one page of documents is in memory at a time.
         """
-        pages = self._pages("v1", "pods", namespace, _of_run(run), POD_PAGE)
+        pages = self._pages("pods", namespace, _of_run(run), POD_PAGE)
         return tuple([parse(document) async for page in pages for document in page])
 
     async def jobset(self, namespace: str, name: str) -> dict[str, Any] | None:
         """A JobSet by name."""
-        return await self._get(JOBSET_API_VERSION, "jobsets", namespace, name)
+        return await self._get("jobsets", namespace, name)
 
     async def config_map(self, namespace: str, name: str) -> dict[str, Any] | None:
         """A ConfigMap by name."""
-        return await self._get("v1", "configmaps", namespace, name)
+        return await self._get("configmaps", namespace, name)
 
     async def workloads(self, namespace: str, selector: str) -> tuple[object, ...]:
         """Kueue's Workloads with a label.
@@ -157,8 +150,8 @@ class Cluster:
         Raises:
             NotFound: The cluster does not serve Workloads.
         """
-        path, query = path_of(KUEUE_API_VERSION, WORKLOADS, namespace), {"labelSelector": selector}
-        return sequence((await self._api.request("GET", path, WORKLOADS, query=query)).get("items"))
+        found = await self._ask("GET", WORKLOADS, namespace, query={"labelSelector": selector})
+        return sequence(found.get("items"))
 
     async def patch_workload(self, namespace: str, name: str, metadata: Manifest) -> None:
         """Change metadata of a Workload.
@@ -166,12 +159,11 @@ class Cluster:
         Raises:
             NotFound: It does not exist.
         """
-        path, body = path_of(KUEUE_API_VERSION, WORKLOADS, namespace, name), {"metadata": metadata}
-        await self._api.request("PATCH", path, WORKLOADS, body=body, content_type=MERGE_PATCH)
+        await self._ask("PATCH", WORKLOADS, namespace, name, body={"metadata": metadata}, content_type=MERGE_PATCH)
 
     async def job_uid(self, namespace: str, name: str) -> str:
         """The uid of a Job; empty if it does not exist, or is being deleted."""
-        metadata = value_at(await self._get("batch/v1", "jobs", namespace, name), "metadata")
+        metadata = value_at(await self._get("jobs", namespace, name), "metadata")
         return "" if value_at(metadata, "deletionTimestamp") else text(value_at(metadata, "uid"))
 
     async def warnings(self, namespace: str, uid: str) -> tuple[object, ...]:
@@ -181,9 +173,7 @@ class Cluster:
             ApiError: The operator may not list them, or the API server did not answer.
         """
         query = {"fieldSelector": f"involvedObject.uid={uid},type=Warning", "limit": str(EVENT_PAGE)}
-        return sequence(
-            (await self._api.request("GET", path_of("v1", "events", namespace), "events", query=query)).get("items")
-        )
+        return sequence((await self._ask("GET", "events", namespace, query=query)).get("items"))
 
     async def create(self, manifest: Manifest) -> None:
         """Create an object.
@@ -191,25 +181,21 @@ class Cluster:
         Raises:
             Conflict: An object of this name exists.
         """
-        api_version, plural = _RESOURCES[manifest["kind"]]
-        path = path_of(api_version, plural, manifest["metadata"]["namespace"])
-        await self._api.request("POST", path, plural, query={"fieldManager": names.FIELD_MANAGER}, body=manifest)
+        plural, namespace = _plural(manifest["kind"]), manifest["metadata"]["namespace"]
+        await self._ask("POST", plural, namespace, query={"fieldManager": names.FIELD_MANAGER}, body=manifest)
 
     async def delete(self, namespace: str, deletion: Deletion) -> None:
         """Delete an object after all objects that it owns.
 
         Does nothing if the object does not exist, was replaced or was changed.
         """
-        api_version, plural = _DELETED[deletion.kind]
         unchanged = {"resourceVersion": deletion.resource_version} if deletion.resource_version else {}
         # A foreground deletion would only keep the name longer: a pod owns nothing, and the pods of a Job have ended.
         policy = "Background" if deletion.kind in ("Pod", "Job") else "Foreground"
         at_once = {"gracePeriodSeconds": 0} if deletion.force else {}
         options = {"propagationPolicy": policy, "preconditions": {"uid": deletion.uid, **unchanged}, **at_once}
         try:
-            await self._api.request(
-                "DELETE", path_of(api_version, plural, namespace, deletion.name), plural, body=options
-            )
+            await self._ask("DELETE", _plural(deletion.kind), namespace, deletion.name, body=options)
         except (NotFound, Conflict):
             return
         except ApiError as error:
@@ -245,27 +231,26 @@ class Cluster:
         except ApiError:
             return
 
-    async def _get(self, api_version: str, plural: str, namespace: str, name: str) -> dict[str, Any] | None:
+    async def _ask(
+        self, method: str, plural: str, namespace: str | None, name: str | None = None, **options: Any
+    ) -> dict[str, Any]:
+        return await self._api.request(method, path_of(_APIS[plural], plural, namespace, name), plural, **options)
+
+    async def _get(self, plural: str, namespace: str, name: str) -> dict[str, Any] | None:
         try:
-            return await self._api.request("GET", path_of(api_version, plural, namespace, name), plural)
+            return await self._ask("GET", plural, namespace, name)
         except NotFound:
             return None
 
     async def _pages(
-        self,
-        api_version: str,
-        plural: str,
-        namespace: str | None,
-        selector: str,
-        size: int,
-        accept: str = "application/json",
+        self, plural: str, namespace: str | None, selector: str, size: int, accept: str = "application/json"
     ) -> AsyncIterator[tuple[object, ...]]:
         """The objects with some labels, page by page."""
-        path, query = path_of(api_version, plural, namespace), {"limit": str(size)}
+        query = {"limit": str(size)}
         if selector:
             query["labelSelector"] = selector
         while True:
-            page = await self._api.request("GET", path, plural, query=query, accept=accept)
+            page = await self._ask("GET", plural, namespace, query=query, accept=accept)
             if "items" not in page:  # an empty list has them too
                 raise ApiError(0, "Unreadable", f"the API server's list of {plural} has no items")
             yield sequence(page["items"])
@@ -273,6 +258,10 @@ class Cluster:
             if not isinstance(token, str) or not token:
                 return
             query["continue"] = token
+
+
+def _plural(kind: str) -> str:
+    return f"{kind.lower()}s"
 
 
 def _of_run(run: str) -> str:
