@@ -25,6 +25,7 @@ from halcyon.data.formats import begin_id
 from halcyon.data.layout.concatenate import Concatenate
 from halcyon.data.layout.packer import TOO_SHORT, Layout, packer_of
 from halcyon.data.layout.prompts import PromptPacker, Prompts
+from halcyon.data.layout.spans import arrays_of
 from halcyon.data.layout.speech import SpeechPacker
 from halcyon.data.mixture import build_mixture, rehearsed_sequences, stop_problem
 from halcyon.data.order.epochs import Order
@@ -340,7 +341,7 @@ class _Snapshots:
         prefix = f"{self._source.name}/layouts/{hashlib.sha256(decides).hexdigest()[:32]}/"
         arrays = load_arrays(self._store, prefix)
         if arrays is None:
-            built = packer.build(ends, reader, length).to_arrays()
+            built = arrays_of(packer.build(ends, reader, length))
             store_arrays(self._store, prefix, built)
             arrays = load_arrays(self._store, prefix) or built  # read again, because large arrays are then on disk
         layout = packer.load(ends, arrays, length)

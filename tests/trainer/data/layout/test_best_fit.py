@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from halcyon.data.layout.best_fit import BestFit
 from halcyon.data.layout.packer import DocumentPacker
+from halcyon.data.layout.spans import arrays_of
 from halcyon_api.spec.sources import BestFitSpec, LayoutSpec
 from tests.trainer.data.layout.documents import UNWEIGHTED, contents, ends_of, some_lengths
 
@@ -65,10 +66,10 @@ def test_a_layout_is_rebuilt_from_its_arrays_and_never_changes() -> None:
     spec = LayoutSpec(best_fit=BestFitSpec(buffer=20))
     packer = DocumentPacker(spec, "any")
     layout = packer.build(ends, UNWEIGHTED, 32)
-    again = packer.load(ends, layout.to_arrays(), 32)
+    again = packer.load(ends, arrays_of(layout), 32)
     assert contents(again) == contents(layout)
     assert (again.sequences, again.report) == (layout.sequences, layout.report)
-    assert layout.to_arrays()["documents"].dtype == np.uint32
+    assert arrays_of(layout)["documents"].dtype == np.uint32
     assert layout.spans(np.array([100, 7])).start.tolist() == GOLDEN
 
 

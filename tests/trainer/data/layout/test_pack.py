@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from halcyon.data.layout import pack
 from halcyon.data.layout.pack import Pack
 from halcyon.data.layout.packer import DocumentPacker
+from halcyon.data.layout.spans import arrays_of
 from halcyon.host.errors import BadConfiguration
 from halcyon_api.spec.sources import LayoutSpec, PackSpec
 from tests.trainer.data.layout.documents import UNWEIGHTED, contents, ends_of, some_lengths
@@ -85,7 +86,7 @@ def test_a_layout_is_rebuilt_from_its_arrays() -> None:
     spec = LayoutSpec(pack=PackSpec(max_segments=4, too_long="right"))
     packer = DocumentPacker(spec, "any")
     layout = packer.build(ends, UNWEIGHTED, 32)
-    again = packer.load(ends, layout.to_arrays(), 32)
+    again = packer.load(ends, arrays_of(layout), 32)
     assert contents(again) == contents(layout)
     assert (again.sequences, again.report) == (layout.sequences, layout.report)
-    assert sum(array.nbytes for array in layout.to_arrays().values()) == 8 * (layout.sequences + 1)
+    assert sum(array.nbytes for array in arrays_of(layout).values()) == 8 * (layout.sequences + 1)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halcyon.data.layout.packer import objective_packer
-from halcyon.data.layout.spans import first_counted
+from halcyon.data.layout.spans import arrays_of, first_counted
 from halcyon.data.layout.whole import WholePacker, WholeUnits
 from halcyon_api.spec.objective import ObjectiveSpec
 from tests.trainer.data.corpus import TokensInMemory
@@ -103,7 +103,7 @@ def test_a_layout_is_rebuilt_from_its_arrays() -> None:
     lengths = np.random.default_rng(0).integers(1, 60, 300)
     ends, weights = stream([[0.0] * (size // 2) + [1.0] * (size - size // 2) for size in lengths.tolist()])
     layout = WholePacker(1, None, 20).build(ends, weights, 32)
-    again = WholeUnits(**layout.to_arrays(), document_ends=ends, sequence_length=32, conversations=1)
+    again = WholeUnits(**arrays_of(layout), document_ends=ends, sequence_length=32, conversations=1)
     assert contents(again) == contents(layout)
     assert layout.report.padded_share < 0.03
 

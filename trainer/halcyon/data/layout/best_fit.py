@@ -17,7 +17,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right, insort
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -151,10 +151,6 @@ class BestFit:
         excess = np.diff(sums[last], prepend=0) - (self.sequence_length + 1)
         lengths[last] -= excess
         return Spans(sequence.astype(np.int32), starts, lengths.astype(np.int32))
-
-    def to_arrays(self) -> Mapping[str, np.ndarray]:
-        """The arrays to store, as the constructor takes them."""
-        return {"documents": self.documents, "first_pieces": self.first_pieces}
 
 
 def _lengths(document_ends: np.ndarray) -> Iterator[tuple[int, int]]:

@@ -5,8 +5,6 @@ Sequences do not overlap, not even by the last token of one sequence, which coul
 remainder of one token has no target, so it makes no sequence.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from halcyon.data.layout.spans import LayoutReport, Spans, checked_indices
@@ -42,7 +40,3 @@ class Concatenate:
         start = indices * stride
         length = np.minimum(stride, self._tokens - start).astype(np.int32)
         return Spans(np.arange(len(indices), dtype=np.int32), start, length)
-
-    def to_arrays(self) -> Mapping[str, np.ndarray]:
-        """No arrays: the layout is a formula."""
-        return {}

@@ -9,7 +9,6 @@ begins the next chunk.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -99,10 +98,6 @@ class Pack:
             starts += lengths - kept
         some = kept > 0
         return Spans(sequence[some].astype(np.int32), starts[some], kept[some].astype(np.int32))
-
-    def to_arrays(self) -> Mapping[str, np.ndarray]:
-        """The arrays to store, as the constructor takes them."""
-        return {"first_documents": self.first_documents}
 
 
 def _lengths(document_ends: np.ndarray, first: int, end: int) -> np.ndarray:

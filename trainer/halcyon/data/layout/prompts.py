@@ -102,7 +102,3 @@ class Prompts:
             (document[:prompt].astype(np.int32), document[prompt:].astype(np.uint8).tobytes().decode())
             for document, prompt in zip(documents, prompts.tolist(), strict=True)
         ]
-
-    def to_arrays(self) -> Mapping[str, np.ndarray]:
-        """The arrays to store, as the constructor takes them."""
-        return {"prompt_tokens": self.prompt_tokens, "kept": self.kept}

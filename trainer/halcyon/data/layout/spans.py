@@ -8,7 +8,7 @@ sequence.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -91,6 +91,13 @@ def document_spans(document_ends: np.ndarray, documents: np.ndarray) -> tuple[np
     ends = document_ends[documents].astype(np.int64)
     starts = np.where(documents > 0, document_ends[np.maximum(documents, 1) - 1], 0).astype(np.int64)
     return starts, ends - starts
+
+
+def arrays_of(layout: Any) -> dict[str, np.ndarray]:
+    """The arrays that a layout has beside the ends of the documents: its packer makes it of them again."""
+    return {
+        name: value for name, value in vars(layout).items() if isinstance(value, np.ndarray) and name != "document_ends"
+    }
 
 
 def checked_indices(indices: np.ndarray, sequences: int) -> np.ndarray:

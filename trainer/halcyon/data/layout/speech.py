@@ -109,10 +109,6 @@ class Speech:
         found = [log_mel(samples, self.bands, self.frames) for samples in each]
         return np.stack(found) if found else np.empty((0, self.frames, self.bands), np.float32)
 
-    def to_arrays(self) -> Mapping[str, np.ndarray]:
-        """The arrays to store, as the constructor takes them."""
-        return {"prompts": self.prompts, "texts": self.texts, "kept": self.kept}
-
     def _documents(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         numbers = self.kept[checked_indices(indices, self.sequences)]
         return numbers, *document_spans(self.document_ends, numbers)

@@ -162,10 +162,6 @@ class WholeUnits:
         starts += self.begins[pieces][:, None]
         return Spans(np.repeat(row, self.conversations).astype(np.int32), starts.ravel(), kept.ravel().astype(np.int32))
 
-    def to_arrays(self) -> Mapping[str, np.ndarray]:
-        """The arrays to store, as the constructor takes them."""
-        return {"units": self.units, "begins": self.begins, "first_pieces": self.first_pieces}
-
     def _documents(self, pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Beginnings in the stream and lengths of the conversations of pieces: int64 [pieces, conversations]."""
         numbers = self.units[pieces].astype(np.int64)[:, None] * self.conversations + np.arange(self.conversations)
