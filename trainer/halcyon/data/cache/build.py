@@ -10,13 +10,12 @@ the ledger does not exist, and a builder that was replaced by another one fails 
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from halcyon.data.cache import work
 from halcyon.data.cache.ledger import LEDGER_KEY, Ledger, ShardEntry, SkippedEntry, decode, encode
 from halcyon.data.cache.pool import TokenizerPool
-from halcyon.data.cache.shards import Part, Shard, ShardBuilder
-from halcyon.data.cache.skipped import Skipped
+from halcyon.data.cache.shards import Counts, Part, Shard, ShardBuilder
 from halcyon.data.sources import Piece
 from halcyon.data.sources.piece import FilePlace, Files
 from halcyon.host.errors import BadConfiguration
@@ -120,48 +119,41 @@ class SourceBuild:
         self, ledger: Ledger, parts: Iterator[Part], files: LastFile, writer: ThreadPoolExecutor
     ) -> Iterator[Ledger]:
         shard = ShardBuilder(ledger.content_state)
-        passed = self._built(ledger)
-        skipped, of_files = ledger.skipped, len(ledger.files)
+        passed = _committed(ledger)
         commit: Future[Ledger] | None = None  # of the previous shard, while this one is filled
         for part in parts:
             shard.add(part)
-            skipped += part.documents.skipped
-            self._limit(skipped, passed.rows + shard.rows, of_files, finished=False)
-            full = shard.tokens >= self.shard_tokens
+            coming = passed.plus(shard.counts)
+            self._limit(coming, ledger)
+            full = shard.counts.tokens >= self.shard_tokens
             if commit is not None and (full or commit.done()):
                 ledger, commit = commit.result(), None
                 yield ledger
             if full:
-                passed = _with(passed, shard)
+                passed = coming
                 commit = writer.submit(self._commit, ledger, shard.take(), files)
-            self.report(replace(_with(passed, shard), shards=len(ledger.shards)))
+            self.report(self._built(coming, ledger))
         if commit is not None:
             ledger = commit.result()
         if shard.parts:
             ledger = self._commit(ledger, shard.take(), files)
-        self._limit(skipped, ledger.rows, of_files, finished=True)
-        if ledger.tokens == 0:
+        finished, counts = ledger.but(finished=True), _committed(ledger)
+        self._limit(counts, finished)
+        if counts.tokens == 0:
             raise BadConfiguration(f"{self.job.where}: {_no_text(ledger)}")
-        ledger = self._swap(ledger, ledger.but(finished=True))
-        self.report(self._built(ledger))
+        ledger = self._swap(ledger, finished)
+        self.report(self._built(counts, ledger))
         yield ledger
 
     def _commit(self, ledger: Ledger, shard: Shard, files: LastFile) -> Ledger:
         path = f"{self.name}/shards/{len(ledger.shards):06d}.{shard.sha256[:16]}/"
         for name, content in shard.files():
             self.store.write(f"{path}{name}", content)
-        rows = sum(part.rows for part in shard.parts)
-        last_file, rows_before_last_file = files.of_row_before(ledger.rows + rows)
-        skipped = sum((part.skipped for part in shard.parts), start=Skipped())
+        counts, skipped = shard.counts._asdict(), shard.counts.skipped
+        last_file, rows_before_last_file = files.of_row_before(ledger.rows + shard.counts.rows)
         entry = ShardEntry(
             path=path,
-            tokens=shard.tokens,
-            documents=sum(len(part.ends) for part in shard.parts),
-            rows=rows,
-            empty_rows=sum(part.empty_rows for part in shard.parts),
-            rejected_rows=sum(part.rejected_rows for part in shard.parts),
-            skipped=SkippedEntry(**vars(skipped)) if skipped else None,
-            size_bytes=sum(part.size_bytes for part in shard.parts),
+            **counts | {"skipped": SkippedEntry(**vars(skipped)) if skipped else None},
             last_file=last_file,
             rows_before_last_file=rows_before_last_file,
             sha256=shard.sha256,
@@ -169,8 +161,10 @@ class SourceBuild:
         )
         return self._swap(ledger, ledger.but(shards=(*ledger.shards, entry)))
 
-    def _limit(self, skipped: Skipped, rows: int, files: int, *, finished: bool) -> None:
-        if skipped and (problem := skipped.too_many(rows, files, self.max_skipped, finished=finished)):
+    def _limit(self, counts: Counts, ledger: Ledger) -> None:
+        rows, files, most = counts.rows, len(ledger.files), self.max_skipped
+        finished = ledger.finished
+        if counts.skipped and (problem := counts.skipped.too_many(rows, files, most, finished=finished)):
             raise BadConfiguration(f"{self.job.where}: {problem}")
 
     def _swap(self, before: Ledger, after: Ledger) -> Ledger:
@@ -183,13 +177,13 @@ class SourceBuild:
             raise Replaced(key)
         return after
 
-    def _built(self, ledger: Ledger) -> Built:
+    def _built(self, counts: Counts, ledger: Ledger) -> Built:
         return Built(
             source=self.name,
-            rows=ledger.rows,
-            documents=ledger.documents,
-            tokens=ledger.tokens,
-            size_bytes=ledger.size_bytes,
+            rows=counts.rows,
+            documents=counts.documents,
+            tokens=counts.tokens,
+            size_bytes=counts.size_bytes,
             shards=len(ledger.shards),
             finished=ledger.finished,
         )
@@ -205,12 +199,11 @@ def _no_text(ledger: Ledger) -> str:
     return "all its documents are empty; give it some text"
 
 
-def _with(before: Built, shard: ShardBuilder) -> Built:
-    """What is committed and what will be with the next shard."""
-    return replace(
-        before,
-        rows=before.rows + shard.rows,
-        documents=before.documents + shard.documents,
-        tokens=before.tokens + shard.tokens,
-        size_bytes=before.size_bytes + shard.size_bytes,
+def _committed(ledger: Ledger) -> Counts:
+    return Counts(
+        rows=ledger.rows,
+        documents=ledger.documents,
+        tokens=ledger.tokens,
+        size_bytes=ledger.size_bytes,
+        skipped=ledger.skipped,
     )

@@ -12,8 +12,10 @@ The reason for flat files is a comparison of random reads from them, from zarr3 
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from isal import isal_zlib
@@ -25,6 +27,30 @@ BLOCK_BYTES = 32 * 1024
 TOKENS, ENDS, ORIGINS, WEIGHTS, CHECKS = "tokens", "ends", "origins", "weights", "checks"
 ORIGIN_TYPE = np.dtype("<i8")
 END_TYPE = np.dtype("<i8")
+
+
+class Counts(NamedTuple):
+    """Numbers of some documents, and of the rows that they were made of."""
+
+    rows: int = 0
+    """All rows, those without a document included."""
+    empty_rows: int = 0
+    """Rows without text, which made no document."""
+    rejected_rows: int = 0
+    """Rows whose label says that the answer is a bad one, which made no document."""
+    documents: int = 0
+    tokens: int = 0
+    size_bytes: int = 0
+    """Bytes of text."""
+    skipped: Skipped = NOTHING
+    """Files and rows that are left out, which made no document."""
+
+    def plus(self, more: Counts) -> Counts:
+        """The sums of both."""
+        return Counts(*map(operator.add, self, more))
+
+
+NO_COUNTS = Counts()
 
 
 @dataclass(frozen=True)
@@ -39,16 +65,7 @@ class Tokenized:
     """File (its number in the ledger) and row in that file of each document: int64 [documents, 2]."""
     weights: np.ndarray | None
     """Loss weight of each token in the cache's type: [tokens]; None: all are 1."""
-    rows: int
-    """Rows that end here."""
-    empty_rows: int
-    """Rows without text, which made no document."""
-    size_bytes: int
-    """Bytes of text."""
-    rejected_rows: int = 0
-    """Rows whose label says that the answer is a bad one, which made no document."""
-    skipped: Skipped = NOTHING
-    """Files and rows that are left out, which made no document."""
+    counts: Counts
 
     def digest(self) -> bytes:
         """SHA-256 over the documents, independent of the bounds of shards."""
@@ -82,26 +99,19 @@ class ShardBuilder:
 
     content: bytes
     parts: list[Part] = field(default_factory=list[Part])
-    tokens: int = 0
-    rows: int = 0
-    documents: int = 0
-    size_bytes: int = 0
+    counts: Counts = NO_COUNTS
 
     def add(self, part: Part) -> None:
         """Append a part."""
         self.parts.append(part)
         self.content = hashlib.sha256(self.content + part.digest).digest()
-        documents = part.documents
-        self.tokens += len(documents.tokens)
-        self.rows += documents.rows
-        self.documents += len(documents.ends)
-        self.size_bytes += documents.size_bytes
+        self.counts = self.counts.plus(part.documents.counts)
 
     def take(self) -> Shard:
         """Return the shard of all parts so far, and empty the builder."""
         digest = hashlib.sha256(b"".join(part.digest for part in self.parts)).hexdigest()
-        shard = Shard([part.documents for part in self.parts], digest, self.content.hex())
-        self.parts, self.tokens, self.rows, self.documents, self.size_bytes = [], 0, 0, 0, 0
+        shard = Shard([part.documents for part in self.parts], digest, self.content.hex(), self.counts)
+        self.parts, self.counts = [], NO_COUNTS
         return shard
 
 
@@ -114,11 +124,7 @@ class Shard:
     """Hash of the hashes of its parts."""
     content_sha256: str
     """Hash of the contents of the cache up to the end of the shard, independent of the bounds of shards."""
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of all parts."""
-        return sum(len(part.tokens) for part in self.parts)
+    counts: Counts
 
     def files(self) -> Iterator[tuple[str, bytes]]:
         """Names and contents of its files, one by one, so that only one is in memory at a time."""

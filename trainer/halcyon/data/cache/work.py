@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from halcyon.data.cache.shards import Part, Tokenized
+from halcyon.data.cache.shards import Counts, Part, Tokenized
 from halcyon.data.cache.skipped import Skipped
 from halcyon.data.formats import build_formatter
 from halcyon.data.formats.document import Formatter, TokenizedDocument
@@ -156,11 +156,15 @@ class Worker:
             ends=np.cumsum([len(document.tokens) for document in documents], dtype=np.int64),
             origins=origins,
             weights=self._weights(documents),
-            rows=rows,
-            empty_rows=rows - len({document.row for document in documents}) - rejected - skipped.rows,
-            rejected_rows=rejected,
-            skipped=skipped,
-            size_bytes=sum(document.size_bytes for document in documents),
+            counts=Counts(
+                rows=rows,
+                empty_rows=rows - len({document.row for document in documents}) - rejected - skipped.rows,
+                rejected_rows=rejected,
+                documents=len(documents),
+                tokens=sum(len(document.tokens) for document in documents),
+                size_bytes=sum(document.size_bytes for document in documents),
+                skipped=skipped,
+            ),
         )
 
     def _without_bad(self, run: list[SourceRow], kind: Literal["file", "row"]) -> tuple[list[SourceRow], list[LeftOut]]:
