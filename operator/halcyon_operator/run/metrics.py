@@ -5,19 +5,17 @@ has more values with more runs."""
 
 import asyncio
 from collections import Counter as Tally
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import get_args
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.gc_collector import GCCollector
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from halcyon_api.ends import COUNTERS
-from halcyon_api.status.goodput import BADPUT_CAUSES, Goodput, cause_label
 from halcyon_api.status.run_status import Phase, Restarts, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.model.views import RunKey
@@ -56,9 +54,7 @@ class Metrics:
             "Age of the oldest object that no watch has shown: a write of the operator, or an object of a list.",
         )
         self.leader = self._gauge("leader", "1 if this operator holds the Lease and writes, 0 if it stands by.")
-        self._goodput = _GoodputCollector()
         self._runs = RunCollector()
-        self.registry.register(self._goodput)
         self.registry.register(self._runs)
         self._phases: dict[RunKey, str] = {}
         for phase in get_args(Phase):
@@ -93,8 +89,6 @@ class Metrics:
             self._phases[key] = after.phase
             self._count_phases()
         self._runs.saw(key, spec, after)
-        if after.goodput is not None:
-            self._goodput.saw(key, after.goodput)
         for cause in COUNTERS:
             more = _restarts(after.restarts, cause) - _restarts(before.restarts, cause)
             if more > 0:
@@ -103,7 +97,6 @@ class Metrics:
     def lost_run(self, key: RunKey) -> None:
         """Remove the metrics of a run."""
         self._phases.pop(key, None)
-        self._goodput.lost(key)
         self._runs.lost(key)
         self._count_phases()
 
@@ -116,43 +109,6 @@ class Metrics:
         tally = Tally(self._phases.values())
         for phase in get_args(Phase):
             self.runs.labels(phase).set(tally[phase])
-
-
-class _GoodputCollector:
-    """The goodput of every run, collected at each scrape."""
-
-    def __init__(self) -> None:
-        self._runs: dict[RunKey, tuple[float, dict[str, float]]] = {}
-
-    def saw(self, key: RunKey, goodput: Goodput) -> None:
-        """Record a run's goodput.
-
-        A counter never decreases: seconds that later move to another cause are counted in both.
-        """
-        _, before = self._runs.get(key, (0.0, {}))
-        seconds = {cause: max(before.get(cause, 0.0), getattr(goodput.seconds, cause)) for cause in BADPUT_CAUSES}
-        self._runs[key] = goodput.ratio, seconds
-
-    def lost(self, key: RunKey) -> None:
-        """Remove the goodput of a run."""
-        self._runs.pop(key, None)
-
-    def collect(self) -> Iterator[Metric]:
-        """The samples of all runs."""
-        ratio = GaugeMetricFamily(
-            "halcyon_goodput_ratio", "Share of a run's time in steps that were kept.", labels=("namespace", "run")
-        )
-        badput = CounterMetricFamily(
-            "halcyon_badput_seconds_total",
-            "Seconds of a run outside steps that were kept, by cause, as in `status.goodput.seconds`.",
-            labels=("namespace", "run", "cause"),
-        )
-        for key, (value, seconds) in list(self._runs.items()):
-            ratio.add_metric(key, value)
-            for cause, count in seconds.items():
-                badput.add_metric((*key, cause_label(cause)), count)
-        yield ratio
-        yield badput
 
 
 def _restarts(restarts: Restarts, cause: str) -> int:

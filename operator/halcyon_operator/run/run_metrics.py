@@ -12,6 +12,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 
 from halcyon_api.ends import COUNTERS
 from halcyon_api.spec.checkpoint import SaveSpec
+from halcyon_api.status.goodput import BADPUT_CAUSES, cause_label
 from halcyon_api.status.run_status import ConditionType, Phase, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.model.planned_speed import speed_ratio
@@ -38,6 +39,8 @@ class RunMetric:
     """
     labels: tuple[str, ...] = ()
     kind: Literal["gauge", "counter"] = "gauge"
+    grows: bool = False
+    """Whether its values never decrease: seconds that later move to another cause are counted in both."""
 
     def samples(self, spec: TrainingRunSpec | None, status: TrainingRunStatus) -> tuple[Sample, ...]:
         """The samples of a run."""
@@ -60,6 +63,12 @@ def _restarts(_: TrainingRunSpec | None, status: TrainingRunStatus) -> Iterator[
     by_cause = status.restarts.model_dump(by_alias=True)
     for cause in COUNTERS:
         yield (cause,), float(by_cause[cause])
+
+
+def _badput(_: TrainingRunSpec | None, status: TrainingRunStatus) -> Iterator[Sample]:
+    if status.goodput is not None:
+        for cause in BADPUT_CAUSES:
+            yield (cause_label(cause),), getattr(status.goodput.seconds, cause)
 
 
 def _tasks(_: TrainingRunSpec | None, status: TrainingRunStatus) -> Iterator[Sample]:
@@ -109,6 +118,15 @@ def _interval_seconds(spec: TrainingRunSpec | None, status: TrainingRunStatus) -
 
 
 RUN_METRICS = (
+    RunMetric("halcyon_goodput_ratio", "Share of a run's time in steps that were kept.", "goodput.ratio"),
+    RunMetric(
+        "halcyon_badput_seconds_total",
+        "Seconds of a run outside steps that were kept, by cause, as in `status.goodput.seconds`.",
+        _badput,
+        ("cause",),
+        "counter",
+        grows=True,
+    ),
     RunMetric(
         "halcyon_run_phase",
         "Always 1; the label is the phase of the run.",
@@ -238,7 +256,11 @@ class RunCollector:
 
     def saw(self, key: RunKey, spec: TrainingRunSpec | None, status: TrainingRunStatus) -> None:
         """Record a run; `spec` is None if the document is invalid."""
-        self._runs[key] = tuple(metric.samples(spec, status) for metric in RUN_METRICS)
+        found, before = [metric.samples(spec, status) for metric in RUN_METRICS], self._runs.get(key, ())
+        for index, (metric, known) in enumerate(zip(RUN_METRICS, map(dict, before), strict=False)):
+            if metric.grows:
+                found[index] = tuple((labels, max(value, known.get(labels, 0.0))) for labels, value in found[index])
+        self._runs[key] = tuple(found)
 
     def lost(self, key: RunKey) -> None:
         """Remove the samples of a run."""
