@@ -46,13 +46,9 @@ def gather_parts(
     """
     files = list(own.files)
     full: CommitFailed | None = None
-
-    def late(names: str) -> CommitFailed:
-        return CommitFailed(f"process {names} of {process_count} wrote no part within {timeout_seconds:g} s")
-
-    others = [process for process in range(process_count) if process != own.process]
+    parts, own_process = f"{prefix}{PARTS_PREFIX}", own.process
     for process, data in gather_reports(
-        store, f"{prefix}{PARTS_PREFIX}", others, late, timeout_seconds=timeout_seconds, sleep=sleep
+        store, parts, own_process, process_count, CommitFailed, timeout_seconds=timeout_seconds, sleep=sleep
     ):
         try:
             part = decode_report(Part, data)

@@ -8,7 +8,7 @@ it in its part, if the store still accepts the write.
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -80,24 +80,26 @@ def decode_report(kind: type[Report], data: bytes) -> Report:
 def gather_reports(
     store: Store,
     prefix: str,
-    processes: Iterable[int],
-    late: Callable[[str], Exception],
+    own: int,
+    process_count: int,
+    late: type[Exception],
     *,
     timeout_seconds: float,
     sleep: Sleep,
 ) -> Iterator[tuple[int, bytes]]:
-    """Wait for the documents of other processes below a prefix. Yields each process and the stored bytes.
+    """Wait for the documents of the other processes below a prefix. Yields each process and the stored bytes.
 
     Args:
         store: The root.
-        prefix: The documents are below it; see `report_key`.
-        processes: The processes.
-        late: Makes the error for processes that write none in time, from their names.
+        prefix: The documents are below it, in a folder with their name; see `report_key`.
+        own: The process that waits.
+        process_count: Number of processes.
+        late: The error for processes that write none in time.
         timeout_seconds: Longest wait.
         sleep: Waits this number of seconds.
     """
     deadline = time.monotonic() + timeout_seconds
-    waiting = {process: report_key(prefix, process) for process in processes}
+    waiting = {process: report_key(prefix, process) for process in range(process_count) if process != own}
     pause = FIRST_PAUSE_SECONDS
     while waiting:
         # One listing shows which documents exist: thousands of single requests would take longer than the save.
@@ -108,7 +110,8 @@ def gather_reports(
             yield process, value.data or b""
             del waiting[process]
         if waiting and time.monotonic() >= deadline:
-            raise late(", ".join(map(str, waiting)))
+            who, what = ", ".join(map(str, waiting)), prefix.split("/")[-2].removesuffix("s")
+            raise late(f"process {who} of {process_count} wrote no {what} within {timeout_seconds:g} s")
         if waiting:
             sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)

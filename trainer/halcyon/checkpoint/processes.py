@@ -40,12 +40,7 @@ def gather_texts(processes: Processes, text: str) -> list[str]:
     """Each process's short text (cut to 1 KiB), in the order of the processes, on every process."""
     if processes.process_count == 1:
         return [text]
-    from jax.experimental import multihost_utils
-
-    row = np.zeros(_TEXT_BYTES, np.uint8)
-    data = text.encode()[:_TEXT_BYTES]
-    row[: len(data)] = np.frombuffer(data, np.uint8)
-    rows = np.asarray(multihost_utils.process_allgather(row)).reshape(processes.process_count, _TEXT_BYTES)
+    rows = _gathered(text.encode()[:_TEXT_BYTES], _TEXT_BYTES)
     return [bytes(one).rstrip(b"\0").decode(errors="ignore") for one in rows]
 
 
@@ -53,13 +48,17 @@ def gather_bytes(processes: Processes, data: bytes) -> list[bytes]:
     """Each process's bytes, in the order of the processes, on every process. A collective."""
     if processes.process_count == 1:
         return [data]
+    sizes = _gathered(np.array([len(data)], np.int32).tobytes(), 4).view(np.int32)[:, 0].tolist()
+    rows = _gathered(data, 1 << (max(sizes) - 1).bit_length())  # powers of two: few programs to compile
+    return [bytes(one[:size]) for one, size in zip(rows, sizes, strict=True)]
+
+
+def _gathered(data: bytes, length: int) -> np.ndarray:
+    """Each process's bytes, filled up with zeros: uint8 [processes, length]. A collective."""
     from jax.experimental import multihost_utils
 
-    sizes = np.asarray(multihost_utils.process_allgather(np.array([len(data)], np.int32))).reshape(-1)
-    row = np.zeros(1 << int(max(sizes) - 1).bit_length(), np.uint8)  # powers of two: few programs to compile
-    row[: len(data)] = np.frombuffer(data, np.uint8)
-    rows = np.asarray(multihost_utils.process_allgather(row)).reshape(processes.process_count, -1)
-    return [bytes(one[:size]) for one, size in zip(rows, sizes, strict=True)]
+    row = np.frombuffer(data.ljust(length, b"\0"), np.uint8)
+    return np.asarray(multihost_utils.process_allgather(row)).reshape(-1, length)
 
 
 def decide(processes: Processes, root: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

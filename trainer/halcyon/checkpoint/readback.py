@@ -87,13 +87,9 @@ def gather_checks(
         DamagedDocument: A check document is damaged.
         StoreFailure: The store did not answer.
     """
-
-    def late(names: str) -> CheckMissing:
-        return CheckMissing(f"process {names} of {process_count} wrote no check within {timeout_seconds:g} s")
-
-    others = [process for process in range(process_count) if process != own.process]
+    checks = f"{prefix}{CHECKS_PREFIX}"
     reports = gather_reports(
-        store, f"{prefix}{CHECKS_PREFIX}", others, late, timeout_seconds=timeout_seconds, sleep=sleep
+        store, checks, own.process, process_count, CheckMissing, timeout_seconds=timeout_seconds, sleep=sleep
     )
     return own.damages + tuple(damage for _, data in reports for damage in decode_report(Check, data).damages)
 

@@ -149,7 +149,7 @@ def test_a_text_that_is_too_long_for_memory_is_named(
         match=rf"a\.txt{ending} is one text of more than 1 MiB, and a document must fit in memory; cut it into files",
     ):
         rows(text_source(tmp_path))
-    skipping = text_source(tmp_path, onBadFile="skip")
+    skipping = text_source(tmp_path).but(on_bad_file="skip")
     assert [len(row.value) for row in rows(skipping) if isinstance(row.value, bytes)] == [2**20]
 
 

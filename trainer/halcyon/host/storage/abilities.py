@@ -45,17 +45,12 @@ def overwrite_problem(store: Store, nonce: str) -> str | None:
         StoreFailure: The store did not answer.
     """
     for attempt in range(_TRIES):
-        before = store.read(PROBE_KEY)
-        # In S3 a generation is a hash of the content. If two tries wrote the same content, a write could leave the
-        # generation unchanged, and a second write would then rightly succeed.
-        *contents, latest = (_content(nonce, attempt, number) for number in range(_CONTENDERS + 1))
-        winners = store.count_concurrent_swaps(PROBE_KEY, contents, before.generation)
-        late = store.swap(PROBE_KEY, latest, before.generation)
-        if winners > 1 or late is not None:
+        winners, late = _race(store, PROBE_KEY, nonce, attempt)
+        if winners > 1 or late:
             return (
-                f"does not support conditional writes ({winners + (late is not None)} of {_CONTENDERS + 1} succeeded "
-                "where one may), so "
-                "two writers could overwrite each other there; choose a store that supports If-Match and If-None-Match"
+                f"does not support conditional writes ({winners + late} of {_CONTENDERS + 1} succeeded where one may), "
+                "so two writers could overwrite each other there; choose a store that supports If-Match and "
+                "If-None-Match"
             )
         if winners == 1:
             return None
@@ -68,17 +63,14 @@ def create_problem(store: Store, nonce: str) -> str | None:
     later one does.
     """
     key = f"{_folder(nonce)}created"
-    absent = store.read(key)
-    *contents, latest = (_content(nonce, 0, number) for number in range(_CONTENDERS + 1))
-    winners = store.count_concurrent_swaps(key, contents, absent.generation)
-    late = store.swap(key, latest, absent.generation)
-    if winners == 0 and store.read(key).data in contents:
+    winners, late = _race(store, key, nonce, 0)
+    if winners == 0 and not late and store.read(key).data is not None:
         winners = 1  # the answer to the successful write was lost, and its retry came too late
     store.delete(key)
-    if winners == 1 and late is None:
+    if winners == 1 and not late:
         return None
     return (
-        f"does not support conditional creation ({winners + (late is not None)} of {_CONTENDERS + 1} created the same "
+        f"does not support conditional creation ({winners + late} of {_CONTENDERS + 1} created the same "
         "key, where one may), so a commit could be overwritten; choose a store that supports If-None-Match"
     )
 
@@ -163,6 +155,16 @@ def require_abilities(store: Store, nonce: str, *, fresh: bool) -> None:
         if failure.code == "RESOURCE_EXHAUSTED":
             raise RootUnusable(str(as_exit(failure, store.root))) from None
         raise
+
+
+def _race(store: Store, key: str, nonce: str, attempt: int) -> tuple[int, bool]:
+    """How many of several writes at the same time succeed, of which one may, and whether one after them does."""
+    before = store.read(key)
+    # In S3 a generation is a hash of the content. If two tries wrote the same content, a write could leave the
+    # generation unchanged, and a second write would then rightly succeed.
+    *contents, latest = (_content(nonce, attempt, number) for number in range(_CONTENDERS + 1))
+    winners = store.count_concurrent_swaps(key, contents, before.generation)
+    return winners, store.swap(key, latest, before.generation) is not None
 
 
 def _folder(nonce: str) -> str:
