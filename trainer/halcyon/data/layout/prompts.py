@@ -12,15 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from halcyon.data.layout.spans import (
-    LayoutReport,
-    Spans,
-    Tokens,
-    Weights,
-    checked_indices,
-    document_spans,
-    first_counted,
-)
+from halcyon.data.layout.spans import LayoutReport, OneEach, Spans, Tokens, Weights, first_counted
 
 
 @dataclass(frozen=True)
@@ -46,7 +38,7 @@ class PromptPacker:
         tokens = first_counted(weights, document_ends)
         room = sequence_length - self.answer_tokens
         kept = np.flatnonzero(tokens <= room) if self.skips else np.arange(len(tokens))
-        return Prompts(tokens, kept, document_ends, sequence_length)
+        return Prompts(kept, document_ends, sequence_length, tokens)
 
     def load(self, document_ends: np.ndarray, arrays: Mapping[str, np.ndarray], sequence_length: int) -> Prompts:
         """See `DocumentPacker`."""
@@ -54,26 +46,14 @@ class PromptPacker:
 
 
 @dataclass(frozen=True, eq=False)
-class Prompts:
+class Prompts(OneEach):
     """One prompt in each sequence.
 
     Attributes:
         prompt_tokens: Tokens of the prompt of each document, which begins with it: int64 [documents].
-        kept: Numbers of the documents that are in a sequence, rising: int64 [sequences].
-        document_ends: End of each document in the token stream: int64 [documents].
-        sequence_length: Positions of a sequence.
     """
 
     prompt_tokens: np.ndarray
-    kept: np.ndarray
-    document_ends: np.ndarray
-    sequence_length: int
-    spans_are_documents = True
-
-    @property
-    def sequences(self) -> int:
-        """Sequences of the source, held-out ones included."""
-        return len(self.kept)
 
     @property
     def report(self) -> LayoutReport:
@@ -83,22 +63,14 @@ class Prompts:
 
     def spans(self, indices: np.ndarray) -> Spans:
         """One span for each sequence: the prompt."""
-        starts, prompts, _ = self.documents(indices)
-        return Spans(np.arange(len(starts), dtype=np.int32), starts, prompts.astype(np.int32))
-
-    def documents(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Beginnings of documents in the stream, tokens of their prompts, and lengths of the whole documents: int64 [n]
-        each.
-        """
-        numbers = self.kept[checked_indices(indices, self.sequences)]
-        starts, lengths = document_spans(self.document_ends, numbers)
-        return starts, self.prompt_tokens[numbers], lengths
+        numbers, starts, _ = self.documents(indices)
+        return Spans(np.arange(len(starts), dtype=np.int32), starts, self.prompt_tokens[numbers].astype(np.int32))
 
     def read(self, tokens: Tokens, indices: np.ndarray) -> list[tuple[np.ndarray, str]]:
         """The prompt, int32 [tokens], and the reference of each sequence."""
-        starts, prompts, lengths = self.documents(indices)
+        numbers, starts, lengths = self.documents(indices)
         documents = np.split(tokens.gather(starts, lengths), np.cumsum(lengths)[:-1])
         return [
             (document[:prompt].astype(np.int32), document[prompt:].astype(np.uint8).tobytes().decode())
-            for document, prompt in zip(documents, prompts.tolist(), strict=True)
+            for document, prompt in zip(documents, self.prompt_tokens[numbers].tolist(), strict=True)
         ]

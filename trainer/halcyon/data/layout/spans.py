@@ -69,7 +69,7 @@ def split_at_documents(spans: Spans, document_ends: np.ndarray) -> tuple[Spans, 
     last = np.searchsorted(document_ends, spans.start + spans.length, side="left")
     owner, documents = ragged_ranges(first, last + 1)
     ends = np.minimum(document_ends[documents], (spans.start + spans.length)[owner])
-    starts = np.maximum(np.where(documents > 0, document_ends[np.maximum(documents, 1) - 1], 0), spans.start[owner])
+    starts = np.maximum(document_spans(document_ends, documents)[0], spans.start[owner])
     kept = starts < ends  # documents without tokens lie in no span
     split = Spans(spans.sequence[owner][kept], starts[kept].astype(np.int64), (ends - starts)[kept].astype(np.int32))
     return split, documents[kept]
@@ -107,6 +107,32 @@ def checked_indices(indices: np.ndarray, sequences: int) -> np.ndarray:
         IndexError: An index is outside ``[0, sequences)``.
     """
     return checked_places(indices, sequences).reshape(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class OneEach:
+    """A layout with one document in each sequence.
+
+    Attributes:
+        kept: Numbers of the documents that are in a sequence, rising: int64 [sequences].
+        document_ends: End of each document in the token stream: int64 [documents].
+        sequence_length: Positions of a sequence.
+    """
+
+    kept: np.ndarray
+    document_ends: np.ndarray
+    sequence_length: int
+    spans_are_documents = True
+
+    @property
+    def sequences(self) -> int:
+        """Sequences of the source, held-out ones included."""
+        return len(self.kept)
+
+    def documents(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Numbers of the documents of sequences, their beginnings in the stream, and their lengths: int64 [n] each."""
+        numbers = self.kept[checked_indices(indices, self.sequences)]
+        return numbers, *document_spans(self.document_ends, numbers)
 
 
 @dataclass(frozen=True)

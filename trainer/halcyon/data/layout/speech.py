@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from halcyon.data.layout.spans import LayoutReport, Spans, Tokens, checked_indices, document_spans
+from halcyon.data.layout.spans import LayoutReport, OneEach, Spans, Tokens, document_spans
 from halcyon.data.sound import SAMPLE, log_mel
 
 HEADER = 2
@@ -56,32 +56,20 @@ class SpeechPacker:
 
 
 @dataclass(frozen=True, eq=False)
-class Speech:
+class Speech(OneEach):
     """One text in each sequence.
 
     Attributes:
         prompts: Tokens of the prompt of each document: int64 [documents].
         texts: Tokens of its text, prompt included: int64 [documents].
-        kept: Numbers of the documents that are in a sequence, rising: int64 [sequences].
-        document_ends: End of each document in the token stream: int64 [documents].
-        sequence_length: Positions of a sequence.
         frames: See `SpeechPacker`.
         bands: See `SpeechPacker`.
     """
 
     prompts: np.ndarray
     texts: np.ndarray
-    kept: np.ndarray
-    document_ends: np.ndarray
-    sequence_length: int
     frames: int
     bands: int
-    spans_are_documents = True
-
-    @property
-    def sequences(self) -> int:
-        """Sequences of the source, held-out ones included."""
-        return len(self.kept)
 
     @property
     def report(self) -> LayoutReport:
@@ -91,24 +79,20 @@ class Speech:
 
     def spans(self, indices: np.ndarray) -> Spans:
         """One span for each sequence: the text."""
-        numbers, starts, _ = self._documents(indices)
+        numbers, starts, _ = self.documents(indices)
         return Spans(np.arange(len(starts), dtype=np.int32), starts + HEADER, self.texts[numbers].astype(np.int32))
 
     def counted(self, indices: np.ndarray) -> np.ndarray:
         """The loss weights of the tokens of these texts, concatenated: 0 for a prompt, else 1."""
-        numbers, _, _ = self._documents(indices)
+        numbers, _, _ = self.documents(indices)
         parts = zip(self.prompts[numbers].tolist(), self.texts[numbers].tolist(), strict=True)
         return np.concatenate([np.arange(text) >= prompt for prompt, text in parts] or [np.empty(0, bool)])
 
     def sounds(self, tokens: Tokens, indices: np.ndarray) -> np.ndarray:
         """The features of the sounds of these texts: float32 [n, frames, bands]."""
-        numbers, starts, lengths = self._documents(indices)
+        numbers, starts, lengths = self.documents(indices)
         before = HEADER + self.texts[numbers]
         flat = tokens.gather(starts + before, lengths - before).astype(np.uint16).view(SAMPLE)
         each = np.split(flat, np.cumsum(lengths - before)[:-1]) if len(numbers) else []
         found = [log_mel(samples, self.bands, self.frames) for samples in each]
         return np.stack(found) if found else np.empty((0, self.frames, self.bands), np.float32)
-
-    def _documents(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        numbers = self.kept[checked_indices(indices, self.sequences)]
-        return numbers, *document_spans(self.document_ends, numbers)
