@@ -124,41 +124,37 @@ def describe_transition(status: TrainingRunStatus, spec: TrainingRunSpec, messag
 
 def describe_success(status: TrainingRunStatus, spec: TrainingRunSpec) -> Description:
     """The description of a run that is done."""
+    return Description("Succeeded", "Succeeded", _done(status, spec))
+
+
+def _done(status: TrainingRunStatus, spec: TrainingRunSpec) -> str:
+    progress, checkpoint, steps = status.progress, status.checkpoint, spec.trainer.steps
     if spec.task == "data":
-        return Description("Succeeded", "Succeeded", "the token caches of all sources are complete")
+        return "the token caches of all sources are complete"
     if spec.task == "evaluate":
-        return Description("Succeeded", "Succeeded", _evaluated(status.progress))
+        return _evaluated(progress)
     if spec.task == "measure":
         said = status.history[-1].message if status.history else None
-        return Description("Succeeded", "Succeeded", said or "the collectives are measured; the log has the numbers")
+        return said or "the collectives are measured; the log has the numbers"
     if spec.task == "replay" and spec.origin is not None and spec.origin.step is not None:
-        last = spec.origin.to_step or (status.progress.step if status.progress is not None else spec.trainer.steps)
-        same = (
+        last = spec.origin.to_step or (progress.step if progress is not None else steps)
+        return (
             f"steps {spec.origin.step + 1} to {last} of run {spec.origin.run} are confirmed; replay.json in "
             "checkpoint.root has what was compared"
         )
-        return Description("Succeeded", "Succeeded", same)
-    where = (
-        f"; the last checkpoint is {status.checkpoint.path}"
-        if status.checkpoint is not None and status.checkpoint.path
-        else ""
-    )
+    where = f"; the last checkpoint is {checkpoint.path}" if checkpoint is not None and checkpoint.path else ""
     if status.attempt == 0:
-        step = status.checkpoint.step if status.checkpoint is not None else spec.trainer.steps
-        already = (
+        step = checkpoint.step if checkpoint is not None else steps
+        return (
             f"checkpoint.root already holds step {step} of an earlier run of this name, so there is nothing left to "
             f"train{where}"
         )
-        return Description("Succeeded", "Succeeded", already)
-    progress = status.progress
-    if progress is not None and progress.stopped_early and progress.step < spec.trainer.steps:
+    if progress is not None and progress.stopped_early and progress.step < steps:
         best = f"; the best evaluation is that of step {progress.best_step}" if progress.best_step is not None else ""
-        early = (
-            f"stopped early after step {progress.step} of {spec.trainer.steps}, because its evaluations did not "
-            f"improve{best}{where}"
+        return (
+            f"stopped early after step {progress.step} of {steps}, because its evaluations did not improve{best}{where}"
         )
-        return Description("Succeeded", "Succeeded", early)
-    return Description("Succeeded", "Succeeded", f"all {spec.trainer.steps} steps are done{where}")
+    return f"all {steps} steps are done{where}"
 
 
 def _evaluated(progress: Progress | None) -> str:
