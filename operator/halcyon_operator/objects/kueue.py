@@ -6,8 +6,6 @@ without Kueue it never gets any. When Kueue takes the quota back, it suspends th
 into the Workload. Kueue also writes node selectors, tolerations and labels of the flavor into the pod template of the
 suspended JobSet, so the operator never compares that template with its own."""
 
-from __future__ import annotations
-
 from halcyon_api.spec.scheduling import QueueSpec
 
 API_VERSION = "kueue.x-k8s.io/v1beta2"

@@ -4,8 +4,6 @@ An unreadable root is not an error: the operator cannot mount volumes of pods, a
 only. The operator then uses the trainers' reports, and the status shows it. An unchanged HEAD is neither transferred
 nor decoded again. A large HEAD is decoded in a thread, so that it does not block the event loop or other runs."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 from concurrent.futures import ThreadPoolExecutor

@@ -8,8 +8,6 @@ not return at once.
 Keys of different groups take turns: a group with a thousand waiting keys delays the only key of another group by at
 most one key."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable

@@ -7,8 +7,6 @@ The features are the log-mel spectrogram of Whisper (Radford et al. 2022, sectio
 Slaney's mel scale (Slaney 1998) of frames of 25 ms, one each 10 ms.
 """
 
-from __future__ import annotations
-
 import io
 from functools import lru_cache
 

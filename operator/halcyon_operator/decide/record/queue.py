@@ -5,8 +5,6 @@ deleted at the first reconcile, and the next attempt enters the queue when the p
 admit the JobSet again while its processes still save, and the new processes would have the same epoch. The reason is
 written into `status.queue.eviction` at the same reconcile, because these exits look like those of deleted pods."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import datetime
 

@@ -1,7 +1,5 @@
 """Sentences and events about a run in a queue: since when it waits, for what, and why it lost its quota. Pure."""
 
-from __future__ import annotations
-
 from datetime import datetime
 
 from halcyon_api.status.run_status import QueueStatus, TrainingRunStatus

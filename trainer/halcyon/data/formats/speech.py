@@ -5,8 +5,6 @@ sound as unsigned numbers of 16 bits. So a cache keeps a sound as it keeps token
 (`halcyon.data.layout.speech` reads it).
 """
 
-from __future__ import annotations
-
 import posixpath
 from collections.abc import Sequence
 from typing import Any

@@ -4,8 +4,6 @@ The requests are those of `obstore`. A generation is a blob's entity tag, and a 
 (``If-Match``, ``If-None-Match``), so one of several writes succeeds.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
