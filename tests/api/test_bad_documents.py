@@ -154,6 +154,21 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
         "in rising order of untilStep",
     ),
     ({"spec__data__sources": []}, "spec.data.sources", "at least 1"),
+    ({"spec__data__sources": [{"name": "a", "stdlib": {}}] * 2}, "spec.data", "two sources have one name"),
+    *(
+        (
+            {
+                "spec__data__sources": [{"name": "a", "stdlib": {}}],
+                "spec__data__mixture": {"schedule": [{"fromStep": step, "weights": weights} for step in steps]},
+            },
+            "spec.data",
+            sentence,
+        )
+        for steps, weights, sentence in (
+            ((5, 5), [{"source": "a", "weight": 1}], "mixture.schedule must be in rising order of fromStep"),
+            ((8,), [{"source": "a", "weight": 0}], "the entry of mixture.schedule from step 8 needs a weight above 0"),
+        )
+    ),
     ({"spec__env": [{"name": "SSL_CERT_FILE", "value": "9"}]}, "spec.env.0", "leave it out (name SSL_CERT_FILE)"),
     ({"spec__env": [{"name": "XLA_FLAGS"}]}, "spec.env.0", "give value or valueFrom, and not both"),
     ({"spec__env": [{"name": "XLA_FLAGS", "value": "a"}] * 2}, "spec.env", "XLA_FLAGS is set twice"),

@@ -200,25 +200,6 @@ def test_an_endless_mixture_has_no_limit() -> None:
     assert Mixture(["a", "b"], [100, 5], stages, block_sequences=2, stop="allExhausted").limit() == 105
 
 
-@pytest.mark.parametrize(
-    ("names", "sizes", "stages", "sentence"),
-    [
-        (["a"], [1], [(0, [-1.0])], "needs a weight of 0 or more for each of its 1 sources"),
-        (["a"], [1], [(0, [float("nan")])], "needs a weight of 0 or more"),
-        (["a", "b"], [1, 1], [(0, [1.0])], "needs a weight of 0 or more for each of its 2 sources"),
-        (["a"], [1], [(0, [1.0]), (8, [0.0])], "the mixture from position 8 needs a weight above 0"),
-        (["a", "b"], [1, 0], [(0, [1.0, 1.0])], "source b has a weight but no training sequences"),
-        (["a"], [1], [(1, [1.0])], "begin at 0 and rise"),
-        (["a"], [1], [(0, [1.0]), (5, [1.0]), (5, [1.0])], "begin at 0 and rise"),
-        (["a"], [1], [], "begin at 0 and rise"),
-        (["a", "a"], [1, 1], [(0, [1.0, 1.0])], "no name twice"),
-    ],
-)
-def test_invalid_mixtures_are_rejected(names: list[str], sizes: list[int], stages: Any, sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        Mixture(names, sizes, stages)
-
-
 def data_of(weights: dict[str, float | None], **mixture: Any) -> DataSpec:
     sources = [
         DataSourceSpec(name=name, weight=weight, text=TextSourceSpec(paths=["/x"])) for name, weight in weights.items()

@@ -142,7 +142,7 @@ def _cache_of(run: TrainingRun) -> str | None:
     from halcyon.host.storage.store import Store
 
     place = f"{run.spec.checkpoint.root.rstrip('/')}/data"
-    caches = Store(run.spec.checkpoint.model_copy(update={"root": place}))
+    caches = Store(run.spec.checkpoint.but(root=place))
     return place if run.spec.data.cache.root is None and any(caches.list("")) else None
 
 

@@ -10,7 +10,6 @@ Weights may change at any position; blocks are counted from there. The last bloc
 its first slots are used. Ranks continue across stages, so no sequence comes twice in an epoch.
 """
 
-import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -41,9 +40,8 @@ class Mixture:
         stop: The end of the data: never ("restart"), or when the first ("firstExhausted") or the last source
             ("allExhausted") has given all its sequences.
 
-    Raises:
-        ValueError: A weight is negative or not finite, all weights of a stage are 0, stages do not rise from 0, or a
-            source with a weight above 0 has no sequences. The message gives the stage or the source.
+    The names differ, the stages rise, each has a weight above 0, and a source with such a weight has sequences: the
+    contract and `build_mixture` see to it.
     """
 
     def __init__(
@@ -56,7 +54,6 @@ class Mixture:
         seed: int = 0,
         stop: Stop = "restart",
     ) -> None:
-        _check(names, sequences, stages)
         self.names = tuple(names)
         self.sequences = tuple(sequences)
         self.stop = stop
@@ -176,24 +173,6 @@ class Mixture:
         first = self._before_stage[number][sources] + before - (np.cumsum(counts) - counts)
         ranks[by_hand] = np.arange(self._block_sequences) + np.repeat(first, counts)
         return sources[hands], ranks
-
-
-def _check(names: Sequence[str], sequences: Sequence[int], stages: Sequence[tuple[int, Sequence[float]]]) -> None:
-    if len(set(names)) != len(names) or len(sequences) != len(names):
-        raise ValueError("a mixture needs a number of sequences for each of its names, and no name twice")
-    firsts = [first for first, _ in stages]
-    if not firsts or firsts[0] != 0 or any(second <= first for first, second in pairwise(firsts)):
-        raise ValueError(f"the stages of a mixture begin at 0 and rise, not {firsts}")
-    for first, weights in stages:
-        if len(weights) != len(names) or not all(math.isfinite(weight) and weight >= 0 for weight in weights):
-            raise ValueError(
-                f"the mixture from position {first} needs a weight of 0 or more for each of its {len(names)} sources"
-            )
-        if not any(weights):
-            raise ValueError(f"the mixture from position {first} needs a weight above 0")
-        for name, size, weight in zip(names, sequences, weights, strict=True):
-            if weight > 0 and size < 1:
-                raise ValueError(f"source {name} has a weight but no training sequences")
 
 
 def build_mixture(data: DataSpec, sequences: Mapping[str, int], schedule: BatchSchedule, *, seed: int) -> Mixture:

@@ -83,7 +83,7 @@ def with_choice(spec: TrainingRunSpec, choice: Choice) -> TrainingRunSpec:
     values = {
         each.name: getattr(choice, each.name) for each in fields(choice) if getattr(spec.trainer, each.name) == "auto"
     }
-    return spec.model_copy(update={"trainer": spec.trainer.model_copy(update=values)})
+    return spec.but(trainer=spec.trainer.but(**values))
 
 
 def without_choice(spec: TrainingRunSpec, mesh: ResolvedMesh) -> TrainingRunSpec:

@@ -50,7 +50,7 @@ class BestWatch:
         changes = {"best_step": step, "best_value": value, "without_improvement": 0}
         if not improved:
             changes = {"without_improvement": record.without_improvement + 1}
-        self._record = record.model_copy(update={"evaluated_step": step, **changes})
+        self._record = record.but(evaluated_step=step, **changes)
         return improved
 
     @property

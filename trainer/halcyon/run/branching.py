@@ -83,9 +83,7 @@ def branched(context: Context, branch: Branch) -> Context:
         **parent.document(),
         **{name: value for name, value in origin.items() if value is not None},
     }
-    return replace(
-        context, run=_parsed(document, branch), owner=context.owner.model_copy(update={"name": own.metadata.name})
-    )
+    return replace(context, run=_parsed(document, branch), owner=context.owner.but(name=own.metadata.name))
 
 
 def data_position(document: Mapping[str, Any], manifest: Manifest) -> int | None:

@@ -109,7 +109,7 @@ class Context:
 
     def with_spec(self, spec: TrainingRunSpec) -> Context:
         """The same place in a run with another spec."""
-        return replace(self, run=self.run.model_copy(update={"spec": spec}))
+        return replace(self, run=self.run.but(spec=spec))
 
     def process_name(self) -> str:
         """A name for this process that no earlier or later process has."""
@@ -156,7 +156,7 @@ def resolve_context(
             on_cpu=on_cpu,
         )
     # A document without a mesh gets the operator's mesh: this version of the trainer may suggest another one.
-    run = run.model_copy(update={"spec": pinned(run.spec, pod.mesh)})
+    run = run.but(spec=pinned(run.spec, pod.mesh))
     return Context(
         run=run,
         owner=Owner(namespace=pod.namespace, name=run.metadata.name, uid=pod.run_uid),
@@ -258,7 +258,7 @@ def adapt_to_devices(context: Context, device_count: int, platform: str) -> Cont
 def _with_root(run: TrainingRun, root: str) -> TrainingRun:
     settings = run.spec.checkpoint.model_dump(exclude={"endpoint", "region", "credentials_secret", "volume_claim"})
     checkpoint = type(run.spec.checkpoint).model_validate({**settings, "root": root})
-    return run.model_copy(update={"spec": run.spec.model_copy(update={"checkpoint": checkpoint})})
+    return run.but(spec=run.spec.but(checkpoint=checkpoint))
 
 
 def retry_seconds(context: Context) -> float:

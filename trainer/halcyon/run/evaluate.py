@@ -195,7 +195,7 @@ class CheckpointEvaluation:
         Where the run names no step, and the checkpoint of `kept` can no longer be restored, the newest one is taken.
         """
         if kept is not None:
-            same = self._origin.model_copy(update={"step": kept.checkpoint.step})
+            same = self._origin.but(step=kept.checkpoint.step)
             try:
                 restored = self._read(same)
             except NoValidCheckpoint:

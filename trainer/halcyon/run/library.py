@@ -263,9 +263,9 @@ def _without_text(spec: TrainingRunSpec, rows: Rows) -> TrainingRunSpec:
     """The spec of a run with given batches, which no document can express: it has no source, and a row that is no text
     counts as one token.
     """
-    data = spec.data.model_copy(update={"sources": []})
-    trainer = spec.trainer.model_copy(update={"sequence_length": rows.length})
-    return spec.model_copy(update={"data": data, "trainer": trainer})
+    data = spec.data.but(sources=[])
+    trainer = spec.trainer.but(sequence_length=rows.length)
+    return spec.but(data=data, trainer=trainer)
 
 
 def _check_sections(spec: Mapping[str, Any], names: Collection[str]) -> None:

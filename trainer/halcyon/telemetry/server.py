@@ -110,7 +110,7 @@ def answers_of(reporter: RunReporter, requests: SaveRequests | None = None) -> d
     def status() -> Answer:
         # Read the requests first: a request must never be listed with a report that is older than the request.
         taken = list(requests.taken) if requests is not None else []
-        report = reporter.report().model_copy(update={"save_requests": taken})
+        report = reporter.report().but(save_requests=taken)
         return HTTPStatus.OK, "application/json", report.model_dump_json(by_alias=True, exclude_none=True).encode()
 
     def metrics() -> Answer:

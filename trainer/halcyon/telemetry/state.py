@@ -231,7 +231,7 @@ class State:
         known = self.checkpoint
         if known is None or known.step != step:
             return self
-        return self.but(checkpoint=known.model_copy(update={"verified": True}))
+        return self.but(checkpoint=known.but(verified=True))
 
     @property
     def step(self) -> int:

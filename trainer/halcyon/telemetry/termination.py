@@ -68,10 +68,10 @@ def encode_report(report: TerminationReport, limit: int = TERMINATION_MESSAGE_LI
         return best
     report = _with_fewer_sources(report, limit)
     low, high = 0, len(report.message)
-    best = _encode(report.model_copy(update={"message": ""}))
+    best = _encode(report.but(message=""))
     while low < high:
         middle = (low + high + 1) // 2
-        candidate = _encode(report.model_copy(update={"message": clip(report.message, middle)}))
+        candidate = _encode(report.but(message=clip(report.message, middle)))
         if len(candidate) <= limit:
             low, best = middle, candidate
         else:
@@ -147,11 +147,11 @@ def _with_fewer_sources(report: TerminationReport, limit: int) -> TerminationRep
         progress is not None
         and progress.evaluated is not None
         and progress.evaluated.sources
-        and len(_encode(report.model_copy(update={"message": "", "progress": progress}))) > limit - _ROOM_FOR_MESSAGE
+        and len(_encode(report.but(message="", progress=progress))) > limit - _ROOM_FOR_MESSAGE
     ):
-        evaluated = progress.evaluated.model_copy(update={"sources": progress.evaluated.sources[:-1]})
-        progress = progress.model_copy(update={"evaluated": evaluated})
-    return report.model_copy(update={"progress": progress})
+        evaluated = progress.evaluated.but(sources=progress.evaluated.sources[:-1])
+        progress = progress.but(evaluated=evaluated)
+    return report.but(progress=progress)
 
 
 def _encode(report: TerminationReport) -> bytes:

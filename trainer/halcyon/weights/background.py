@@ -292,7 +292,7 @@ class Exporter(CheckpointReader):
         folder, key, mine = self._folder(export), f"{PARTS}{self.processes.process_index}.json", self._part(export)
         own = read_part(folder, key)
         files = own.files if own is not None and own.is_of(mine) else ()
-        part = mine.model_copy(update={"files": (*files, *names), "given_up": given_up})
+        part = mine.but(files=(*files, *names), given_up=given_up)
         folder.write(key, canonical_json(part.document()))
 
     def _complete(self, export: _Export) -> None:
@@ -343,7 +343,7 @@ class Exporter(CheckpointReader):
 
     def _folder(self, export: _Export) -> Store:
         root = f"{self._place.root.rstrip('/')}/{_FOLDER}{export.entry.step}"
-        return self._store(self._place.model_copy(update={"root": root}))
+        return self._store(self._place.but(root=root))
 
     def _store(self, place: CheckpointSpec) -> Store:
         return Store(place, abandoned=self._abandoned.is_set, timeout_seconds=FILE_SECONDS)
@@ -435,7 +435,7 @@ def _tidy(store: Store, keys: Collection[str], complete: Collection[int]) -> Non
             done.remove(prefix + parts)
             store.delete_prefix(prefix + parts)
         elif parts and (part := read_part(store, key)) is not None and part.given_up:
-            store.write(key, canonical_json(part.model_copy(update={"given_up": ""}).document()))
+            store.write(key, canonical_json(part.but(given_up="").document()))
 
 
 def _complete(step: int) -> str:

@@ -99,7 +99,7 @@ def with_templates(spec: TrainingRunSpec) -> TrainingRunSpec:
     elif not any(form.template_variables for form in forms):
         return spec
     sources = [_with_template(source, of_files) for source in spec.data.sources]
-    return spec.model_copy(update={"data": spec.data.model_copy(update={"sources": sources})})
+    return spec.but(data=spec.data.but(sources=sources))
 
 
 def _with_template(source: DataSourceSpec, of_files: str | None) -> DataSourceSpec:
@@ -117,8 +117,8 @@ def _with_template(source: DataSourceSpec, of_files: str | None) -> DataSourceSp
         # Only a default: a request to a server may give another value.
         line = f"{{%- if {variable} is not defined %}}{{%- set {variable} = {dumps(value, ensure_ascii=False)} %}}"
         template = f"{line}{{%- endif %}}\n{template}"
-    section = form.model_copy(update={"template": template, "template_variables": None})
-    return source.model_copy(update={"format": source.format.model_copy(update={name: section})})
+    section = form.but(template=template, template_variables=None)
+    return source.but(format=source.format.but(**{name: section}))
 
 
 def _of_origin(spec: TrainingRunSpec, access: Access) -> str | None:

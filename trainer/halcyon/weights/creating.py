@@ -157,10 +157,7 @@ def average_models(sources: Sequence[Averaged], to: Store, *, owner: Owner, cloc
             total += model.arrays.read(path, region).astype(np.float32)
         return (total / np.float32(len(models))).astype(_dtype(first.arrays.leaves[path]))
 
-    described = [
-        leaf.model_copy(update={"chunk_shape": chunk_shape(leaf.shape, _dtype(leaf).itemsize, limit)})
-        for leaf in leaves
-    ]
+    described = [leaf.but(chunk_shape=chunk_shape(leaf.shape, _dtype(leaf).itemsize, limit)) for leaf in leaves]
     entry = _create(
         to,
         described,

@@ -66,7 +66,7 @@ def with_further(config: ModelConfig, spec: ModelSection, template: CausalLM, st
     count: int | None = getattr(spec, _FIELD, None)
     if count is None:
         return True, config
-    asked = dataclasses.replace(config, spec=config.spec.model_copy(update={_FIELD: count}))
+    asked = dataclasses.replace(config, spec=config.spec.but(**{_FIELD: count}))
     names = TensorFiles(store).tensors
     layout = WeightLayout(config.form.tensors_in(asked.spec, names), leaf_shapes(template))
     found = _are_there(layout, names, store.root)
@@ -107,4 +107,4 @@ def still_kept(kept: KeptParts, spec: ModelSection) -> KeptParts | None:
     names = {one.name for one in kept.listed.tensors}
     part = functools.partial(published_of_section(spec).tensors(spec).part, names=names)
     tensors = tuple(one for one in kept.listed.tensors if part(one.name) is not None)
-    return KeptParts(kept.store, kept.listed.model_copy(update={"tensors": tensors})) if tensors else None
+    return KeptParts(kept.store, kept.listed.but(tensors=tensors)) if tensors else None

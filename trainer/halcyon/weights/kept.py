@@ -159,6 +159,6 @@ def keep_parts(parts: KeptParts | None, root: Store) -> None:
         write_pieces(root, file, itertools.chain((header,), copied))
         start = len(header)
         for one, digest in zip(group, digests, strict=True):
-            kept.append(one.model_copy(update={"file": file, "start": start, "sha256": digest}))
+            kept.append(one.but(file=file, start=start, sha256=digest))
             start += one.size_bytes
-    root.write(_KEY, encode_report(parts.listed.model_copy(update={"tensors": tuple(kept)})))
+    root.write(_KEY, encode_report(parts.listed.but(tensors=tuple(kept))))

@@ -55,7 +55,7 @@ class CodedArrays(ModelArrays):
             at = next(number for number, size in enumerate(scales.shape) if size != shape[number])
             shape[at] *= BASES[base].per_element
             self._coded[owner] = at, codes, scales
-            self.leaves[owner] = codes.model_copy(update={"shape": tuple(shape), "dtype": dtype})
+            self.leaves[owner] = codes.but(shape=tuple(shape), dtype=dtype)
 
     def read(self, path: str, region: Region) -> np.ndarray:
         """See `ModelArrays.read`."""
@@ -255,9 +255,7 @@ def stored_model(
     if documents.get("spec.tokenizer", {}).get("byte") is not None:
         definition = BYTE
     elif isinstance(fingerprint, str):
-        beside = Store(
-            store.place.model_copy(update={"root": f"{store.root}/data"})
-        )  # where runs keep their tokenizers by default
+        beside = Store(store.place.but(root=f"{store.root}/data"))  # where runs keep their tokenizers by default
         definition = find_tokenizer(store, fingerprint) or find_tokenizer(beside, fingerprint)
     return StoredModel(
         spec=spec,

@@ -121,7 +121,7 @@ def without_kernel(spec: TrainingRunSpec) -> TrainingRunSpec:
     """
     if spec.trainer.attention not in NARROW_KERNELS:
         return spec
-    return spec.model_copy(update={"trainer": spec.trainer.model_copy(update={"attention": "auto"})})
+    return spec.but(trainer=spec.trainer.but(attention="auto"))
 
 
 def virtual_mesh(spec: TrainingRunSpec) -> Mesh:

@@ -230,7 +230,7 @@ def _read_deepseek(config: ConfigReader) -> DeepseekV3Spec:
     if not factor or config.has("router_aux_loss_coef"):
         return spec
     config.only(_BY_SEQUENCE, True)
-    return spec.model_copy(update={"router_aux_loss_coef": factor / spec.num_experts_per_tok})
+    return spec.but(router_aux_loss_coef=factor / spec.num_experts_per_tok)
 
 
 def _write_deepseek(spec: DeepseekV3Spec, positions: int) -> dict[str, Any]:
