@@ -8,6 +8,7 @@ Not every end is the program's. A kubelet that ends a pod gives the reason in th
 one: it rejects a pod that its node cannot take (``OutOfmemory``, ``NodeAffinity``), or ends it with its node
 (``Terminated``). A container that the runtime cannot start, or has lost, has its reason in the container's status."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from ipaddress import ip_address
 
@@ -52,13 +53,14 @@ def parse_pod(document: object) -> PodView:
     """The view of a trainer pod. Never raises."""
     metadata = mapping(value_at(document, "metadata"))
     status = mapping(value_at(document, "status"))
+    labels = mapping(metadata.get("labels"))
     container = _trainer(status.get("containerStatuses"))
     waiting_for, reason, message = _waiting(document, status, container)
-    return PodView(
+    pod = PodView(
         name=text(metadata.get("name")),
         uid=text(metadata.get("uid")),
-        group=_group(metadata),
-        process=_process(metadata),
+        group=ProcessGroup(count(labels.get(names.LABEL_ATTEMPT)), count(labels.get(names.JOBSET_RESTART))),
+        process=ProcessIndex(count(labels.get(names.JOBSET_JOB_INDEX)), count(labels.get(names.JOB_COMPLETION_INDEX))),
         phase=text(status.get("phase")),
         ip=_ip(status.get("podIP")),
         node=text(value_at(document, "spec", "nodeName")),
@@ -67,7 +69,7 @@ def parse_pod(document: object) -> PodView:
         waiting_reason=reason,
         waiting_message=message,
         waiting_for=waiting_for,
-        ending=_ending(document, metadata, status, container),
+        ending=None,
         grace_seconds=float(min(count(metadata.get("deletionGracePeriodSeconds")), _MAX_GRACE_SECONDS)),
         finalizers=_finalizers(metadata),
         other_containers=_others(status),
@@ -78,10 +80,11 @@ def parse_pod(document: object) -> PodView:
         gone_by=moment(metadata.get("deletionTimestamp")),
         sandbox_ready=_sandbox_ready(status),
         save_token=_save_token(document),
-        run_uid=text(value_at(metadata, "labels", names.LABEL_RUN_UID)),
-        jobset_uid=text(value_at(metadata, "labels", names.JOBSET_UID_LABEL)),
+        run_uid=text(labels.get(names.LABEL_RUN_UID)),
+        jobset_uid=text(labels.get(names.JOBSET_UID_LABEL)),
         job_uid=_job_uid(metadata),
     )
+    return replace(pod, ending=_ending(document, pod, container))
 
 
 def termination_message(document: object) -> object:
@@ -117,16 +120,6 @@ def _ip(value: object) -> str:
 def _save_token(document: object) -> str:
     variables = mappings(_trainer(value_at(document, "spec", "containers")).get("env"))
     return next((text(entry.get("value"), 256) for entry in variables if entry.get("name") == SAVE_TOKEN), "")
-
-
-def _group(metadata: dict[str, object]) -> ProcessGroup:
-    labels = mapping(metadata.get("labels"))
-    return ProcessGroup(count(labels.get(names.LABEL_ATTEMPT)), count(labels.get(names.JOBSET_RESTART)))
-
-
-def _process(metadata: dict[str, object]) -> ProcessIndex:
-    labels = mapping(metadata.get("labels"))
-    return ProcessIndex(count(labels.get(names.JOBSET_JOB_INDEX)), count(labels.get(names.JOB_COMPLETION_INDEX)))
 
 
 def _trainer(containers: object) -> dict[str, object]:
@@ -188,47 +181,42 @@ def _sandbox_ready(status: dict[str, object]) -> bool | None:
     return None if ready is None else holds(ready)
 
 
-def _ending(
-    document: object, metadata: dict[str, object], status: dict[str, object], container: dict[str, object]
-) -> PodEnding | None:
+def _ending(document: object, pod: PodView, container: dict[str, object]) -> PodEnding | None:
+    status = mapping(value_at(document, "status"))
     terminated = mapping(value_at(container, "state", "terminated"))
-    ended = bool(terminated) or status.get("phase") in ("Failed", "Succeeded")
-    troubles = _troubles(document, metadata, status, container, ended)
+    ended = bool(terminated) or pod.phase in ("Failed", "Succeeded")
+    troubles = _troubles(document, pod, terminated, ended)
     if not troubles:
         return None
     at, _, trouble, message = min(troubles)
-    group = _group(metadata)
     exit_code = integer(terminated.get("exitCode"))
     return PodEnding(
-        uid=text(metadata.get("uid")),
-        name=text(metadata.get("name")),
-        run_uid=text(value_at(metadata, "labels", names.LABEL_RUN_UID)),
-        group=group,
-        process=_process(metadata),
+        uid=pod.uid,
+        name=pod.name,
+        run_uid=pod.run_uid,
+        group=pod.group,
+        process=pod.process,
         trouble=trouble,
         at=at,
         ended=ended,
         exit_code=exit_code if exit_code is not None and 0 <= exit_code <= 255 else None,
-        report=parse_termination(terminated.get("message"), group),
+        report=parse_termination(terminated.get("message"), pod.group),
         message=message,
         evicted=(text(status.get("message")) or "Evicted")
         if status.get("reason") == "Evicted" and trouble != "rejected"
         else "",
-        node=text(value_at(document, "spec", "nodeName")),
+        node=pod.node,
         ran=moment(terminated.get("finishedAt")) is not None and trouble != "rejected",
-        jobset_uid=text(value_at(metadata, "labels", names.JOBSET_UID_LABEL)),
-        controlled=bool(_job_uid(metadata)),
+        jobset_uid=pod.jobset_uid,
+        controlled=bool(pod.job_uid),
     )
 
 
 def _troubles(
-    document: object,
-    metadata: dict[str, object],
-    status: dict[str, object],
-    container: dict[str, object],
-    ended: bool,
+    document: object, pod: PodView, terminated: dict[str, object], ended: bool
 ) -> list[tuple[datetime, int, EndKind, str]]:
     """All troubles of a pod: time, rank, kind and message."""
+    status = mapping(value_at(document, "status"))
     found: list[tuple[datetime, int, EndKind, str]] = []
 
     def add(trouble: EndKind, at: datetime | None, *parts: object) -> None:
@@ -239,30 +227,26 @@ def _troubles(
     if holds(disruption):
         at = moment(disruption.get("lastTransitionTime"))
         add("disrupted", at, disruption.get("reason"), disruption.get("message"))
-    if (gone_at := moment(metadata.get("deletionTimestamp"))) is not None:
-        # The timestamp is the end of the grace period; the deletion was requested before it.
-        add(
-            "deleted",
-            gone_at - timedelta(seconds=min(count(metadata.get("deletionGracePeriodSeconds")), _MAX_GRACE_SECONDS)),
-        )
+    if pod.gone_by is not None:
+        # The end of the grace period; the deletion was requested before it.
+        add("deleted", pod.gone_by - timedelta(seconds=pod.grace_seconds))
     if not ended:
         return found
-    terminated = mapping(value_at(container, "state", "terminated"))
     at = moment(terminated.get("finishedAt")) or _unready_at(status)
     by_node = status.get("reason"), status.get("message")
     by_runtime = terminated.get("reason"), terminated.get("message")
-    created = bool(terminated) or "running" in mapping(container.get("state"))
+    created = bool(terminated) or pod.running
     if by_node[0] and by_node[0] != "DeadlineExceeded" and not created:
-        add("rejected", moment(status.get("startTime")) or moment(metadata.get("creationTimestamp")), *by_node)
+        add("rejected", moment(status.get("startTime")) or pod.created_at, *by_node)
     elif by_runtime[0] in _NOT_STARTED:
         add("rejected", at, *by_runtime)
     elif by_node[0] and by_node[0] not in _OF_THE_POD:
         add("disrupted", at, *by_node)
-    elif by_runtime[0] in _LOST and (at or gone_at is None):
+    elif by_runtime[0] in _LOST and (at or pod.gone_by is None):
         # A pod that was deleted before its container was created has the same reason, and no time.
         add("disrupted", at, *by_runtime)
     elif terminated:
-        report = parse_termination(terminated.get("message"), _group(metadata))
+        report = parse_termination(terminated.get("message"), pod.group)
         add("exited", at, *((report.message,) if report else by_runtime))
     else:
         first = _init_container(document)
