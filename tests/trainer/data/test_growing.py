@@ -24,7 +24,7 @@ from halcyon.data.cache.background import BackgroundCaches, CacheProgress, Stopp
 from halcyon.data.cache.ensure import Caches, next_source
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.dataset import Dataset
-from halcyon.data.open import background_caches, cache_store, dataset_of, ensure_caches, inspect_dataset, may_begin
+from halcyon.data.open import background_caches, cache_keeper, cache_store, dataset_of, inspect_dataset, may_begin
 from halcyon.data.source_data import BatchRows
 from halcyon.data.sources import pieces
 from halcyon.data.streaming import positive_weights, streams
@@ -35,6 +35,7 @@ from halcyon_api.spec.data import DataSpec
 from halcyon_api.training_run import TrainingRunSpec
 from tests.suite.limits import limit
 from tests.trainer.data.cache.runs import files_below, jsonl, ledger_of, spec_of, write_jsonl
+from tests.trainer.support.datasets import ensure_caches
 
 ORDERS = ({"sequential": {}}, {"windows": {"sequences": 40}})
 BATCH = 12
@@ -289,7 +290,7 @@ def shards_of(caches: BackgroundCaches, name: str = "web") -> int:
 
 
 def in_background(spec: TrainingRunSpec, process: str) -> BackgroundCaches:
-    return background_caches(spec, process=process, run="tests/run", report=lambda built: None)
+    return background_caches(spec, lambda: cache_keeper(spec, process=process, run="tests/run"))
 
 
 def test_a_run_begins_with_the_first_shard_and_the_cache_ends_as_any_other(
@@ -399,7 +400,7 @@ def test_a_failed_build_ends_the_wait_in_every_process_of_the_run(
     gate.let(4)
     assert builder.progress.wait_for(lambda: shards_of(builder) > 0, limit(20))
     follower = in_background(spec, "two")
-    stranger = background_caches(spec, process="three", run="tests/another", report=lambda built: None)
+    stranger = background_caches(spec, lambda: cache_keeper(spec, process="three", run="tests/another"))
     for caches in (follower, stranger):
         assert caches.progress.wait_for(lambda caches=caches: shards_of(caches) > 0, limit(20))
     failures: dict[str, Exception] = {}

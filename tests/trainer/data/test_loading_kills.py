@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from halcyon.data.open import ensure_caches
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_devcluster.waiting import until
 from tests.ports import free_port
@@ -24,6 +23,7 @@ from tests.suite.limits import limit
 from tests.trainer.checkpoint.roots import Gateway, gateway
 from tests.trainer.data.cache.runs import spec_of
 from tests.trainer.data.load_child import StartOptions, load_batches
+from tests.trainer.support.datasets import ensure_caches
 
 __all__ = ["gateway"]
 

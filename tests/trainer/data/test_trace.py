@@ -12,11 +12,12 @@ from halcyon.data.cache import ensure
 from halcyon.data.cache.reader import Blocks, Memory, TokenReader
 from halcyon.data.cache.shards import ENDS, ORIGINS
 from halcyon.data.layout.spans import Spans, document_spans, split_at_documents
-from halcyon.data.open import dataset_of, ensure_caches
+from halcyon.data.open import dataset_of
 from halcyon.data.sources import pieces
 from halcyon.data.trace import Excerpt, trace
 from halcyon_api.training_run import TrainingRunSpec
 from tests.trainer.data.cache.runs import jsonl, spec_of, write_jsonl
+from tests.trainer.support.datasets import ensure_caches
 
 
 @pytest.fixture

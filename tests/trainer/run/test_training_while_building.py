@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from halcyon.data.open import ensure_caches, inspect_dataset
+from halcyon.data.open import inspect_dataset
 from halcyon_api.ends import ExitCode
 from halcyon_api.reading import parse_run
 from tests.suite.limits import limit
 from tests.trainer.data.cache.runs import jsonl, ledger_of, write_jsonl
+from tests.trainer.support.datasets import ensure_caches
 from tests.trainer.support.process_groups import Process, TrainerProcesses, run_document, start_processes
 
 pytestmark = pytest.mark.slow

@@ -200,7 +200,7 @@ def conversations(
 def _built(spec: TrainingRunSpec, console: Console) -> Caches:
     """Build the caches of a run, or open them. Shows the progress of each source."""
     from halcyon.commands.views.sources import format_speed
-    from halcyon.data.open import ensure_caches
+    from halcyon.data.open import cache_keeper
     from halcyon_api.status.sources import Built
 
     columns = (
@@ -227,7 +227,7 @@ def _built(spec: TrainingRunSpec, console: Console) -> Caches:
             )
             began = now if built.finished else began
 
-        return ensure_caches(spec, process=f"build/{time.time_ns()}", report=show, on_rebuild=_warn)[1]
+        return cache_keeper(spec, process=f"build/{time.time_ns()}", report=show, on_rebuild=_warn).ensure()
 
 
 def _notes(spec: TrainingRunSpec, caches: Caches, dataset: Dataset | None = None) -> list[str]:

@@ -56,7 +56,7 @@ def cache_store(spec: TrainingRunSpec, retry_budget: RetryBudget | None = None) 
     return Store(place, retry_budget=retry_budget)
 
 
-def ensure_caches(
+def cache_keeper(
     spec: TrainingRunSpec,
     *,
     process: str,
@@ -64,8 +64,8 @@ def ensure_caches(
     report: Callable[[Built], object] = lambda built: None,
     on_rebuild: Callable[[str], object] = lambda sentence: None,
     retry_budget: RetryBudget | None = None,
-) -> tuple[Store, Caches]:
-    """Wait until the caches of a run are complete, and build them if necessary.
+) -> CacheKeeper:
+    """What finds the caches of a run, waits for the process that builds them, or builds them.
 
     Args:
         spec: The run's spec.
@@ -77,30 +77,32 @@ def ensure_caches(
             Default: no retries.
 
     Raises:
-        BadConfiguration: A source or the tokenizer cannot be read, or differs from the one that a cache was built from.
-        DataUnreachable: Its store did not answer, or denied access, until the retries ended.
-        TrainerExit: The caches' root does not answer, or is full.
+        BadConfiguration: The tokenizer of the run that this one starts from cannot be read.
+        TrainerExit: The caches' root does not answer.
     """
-    keeper = _keeper(spec, process=process, run=run, report=report, on_rebuild=on_rebuild, retry_budget=retry_budget)
-    return keeper.store, keeper.ensure()
-
-
-def background_caches(
-    spec: TrainingRunSpec,
-    *,
-    process: str,
-    run: str,
-    report: Callable[[Built], object],
-    on_rebuild: Callable[[str], object] = lambda sentence: None,
-    retry_budget: RetryBudget | None = None,
-) -> BackgroundCaches:
-    """`ensure_caches` in a thread, which continues while the run trains, if `run_streams` allows it.
-
-    Args: See `ensure_caches`.
-    """
-    keeper = functools.partial(
-        _keeper, spec, process=process, run=run, report=report, on_rebuild=on_rebuild, retry_budget=retry_budget
+    access = Access.of(spec.checkpoint)
+    store = cache_store(spec, retry_budget)
+    return CacheKeeper(
+        data=spec.data,
+        tokenizer=spec.tokenizer,
+        store=store,
+        access=access,
+        fetch=lambda uri: fetch_file(uri, access),
+        name=process,
+        root_use=functools.partial(_root_use, spec, retry_budget),
+        shared=spec.data.cache.root is not None,
+        report=report,
+        on_rebuild=on_rebuild,
+        run=run,
+        inherited=inherited_tokenizer(spec, store),
+        retry_budget=retry_budget,
     )
+
+
+def background_caches(spec: TrainingRunSpec, keeper: Callable[[], CacheKeeper]) -> BackgroundCaches:
+    """The caches of a run in a thread, which makes their keeper, and continues while the run trains, if `run_streams`
+    allows it.
+    """
     return BackgroundCaches(keeper, portion_tokens=_portions(spec) if run_streams(spec) else None)
 
 
@@ -110,7 +112,7 @@ def inspect_dataset(
     """Open the data of a run for inspection. If `run_streams` allows it, finished parts of caches are enough; else they
     are built.
 
-    Args: See `ensure_caches`.
+    Args: See `cache_keeper`.
 
     Returns:
         The data and the caches.
@@ -120,7 +122,7 @@ def inspect_dataset(
             names the field.
         TrainerExit: The caches' root does not answer, or is full.
     """
-    keeper = _keeper(spec, process=process, run="", report=lambda built: None, on_rebuild=on_rebuild)
+    keeper = cache_keeper(spec, process=process, on_rebuild=on_rebuild)
     caches = keeper.poll() if run_streams(spec) else None
     if caches is None or not may_begin(spec, caches):
         caches = keeper.ensure()
@@ -231,34 +233,6 @@ def _portions(spec: TrainingRunSpec) -> dict[str, int]:
     stride = build_schedule(spec.trainer).longest + 1
     shares = {source.name: 1 - _validation(source, spec.data) for source in spec.data.sources}
     return {name: stride * (math.ceil(sequences / share) if share else 1) for name, share in shares.items()}
-
-
-def _keeper(
-    spec: TrainingRunSpec,
-    *,
-    process: str,
-    run: str,
-    report: Callable[[Built], object],
-    on_rebuild: Callable[[str], object],
-    retry_budget: RetryBudget | None = None,
-) -> CacheKeeper:
-    access = Access.of(spec.checkpoint)
-    store = cache_store(spec, retry_budget)
-    return CacheKeeper(
-        data=spec.data,
-        tokenizer=spec.tokenizer,
-        store=store,
-        access=access,
-        fetch=lambda uri: fetch_file(uri, access),
-        name=process,
-        root_use=functools.partial(_root_use, spec, retry_budget),
-        shared=spec.data.cache.root is not None,
-        report=report,
-        on_rebuild=on_rebuild,
-        run=run,
-        inherited=inherited_tokenizer(spec, store),
-        retry_budget=retry_budget,
-    )
 
 
 def _root_use(spec: TrainingRunSpec, retry_budget: RetryBudget | None) -> RootUse:

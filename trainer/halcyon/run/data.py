@@ -5,8 +5,8 @@ Its processes share only the root of the caches: they join no session and start 
 
 from collections.abc import Iterable
 
-from halcyon.data.cache.ensure import Caches
-from halcyon.data.open import ensure_caches
+from halcyon.data.cache.ensure import CacheKeeper, Caches
+from halcyon.data.open import cache_keeper
 from halcyon.data.source_notes import SourceNote, source_notes, source_warnings
 from halcyon.host.storage.store import Store
 from halcyon.run.context import Context, Surroundings, check_context
@@ -26,10 +26,9 @@ def checked(context: Context) -> Context:
     return context.with_spec(with_templates(context.spec))
 
 
-def caches_of(context: Context, reporter: RunReporter, around: Surroundings) -> tuple[Store, Caches]:
-    """Build the token caches of a run, or wait until another process has built them. Returns their store and them."""
-    reporter.stage("tokenizing")
-    return ensure_caches(
+def keeper_of(context: Context, reporter: RunReporter, around: Surroundings) -> CacheKeeper:
+    """What builds the token caches of a run, or waits until another process has built them."""
+    return cache_keeper(
         context.spec,
         process=context.process_name(),
         run=context.name,
@@ -37,6 +36,13 @@ def caches_of(context: Context, reporter: RunReporter, around: Surroundings) -> 
         on_rebuild=reporter.warning,
         retry_budget=around.retry_budget,
     )
+
+
+def caches_of(context: Context, reporter: RunReporter, around: Surroundings) -> tuple[Store, Caches]:
+    """Build the token caches of a run, or wait until another process has built them. Returns their store and them."""
+    reporter.stage("tokenizing")
+    keeper = keeper_of(context, reporter, around)
+    return keeper.store, keeper.ensure()
 
 
 def build_data(context: Context, reporter: RunReporter, around: Surroundings) -> str:

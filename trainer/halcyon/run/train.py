@@ -33,7 +33,7 @@ from halcyon.run.beginning import Beginning, begin, from_origin, open_checkpoint
 from halcyon.run.callback import Callback
 from halcyon.run.checks import check_sections
 from halcyon.run.context import Context, Surroundings
-from halcyon.run.data import checked, report_sources, report_warnings
+from halcyon.run.data import checked, keeper_of, report_sources, report_warnings
 from halcyon.run.features import features_of
 from halcyon.run.loop import Training, TrainingEnd
 from halcyon.run.own_work import OwnWork
@@ -88,14 +88,7 @@ def train(
     context = checked(context)
     spec = context.spec
     benchmarks = check_sections(spec, has_model=overrides.model is None)
-    caches = background_caches(
-        spec,
-        process=context.process_name(),
-        run=context.name,
-        report=reporter.tokenized,
-        on_rebuild=reporter.warning,
-        retry_budget=around.retry_budget,
-    )
+    caches = background_caches(spec, lambda: keeper_of(context, reporter, around))
     with (
         contextlib.ExitStack() as last,
         ThreadPoolExecutor(max_workers=3, thread_name_prefix="halcyon-start") as background,

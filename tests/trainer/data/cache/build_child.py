@@ -19,10 +19,10 @@ from typing import Any
 
 from halcyon.data.cache import build, election, ensure
 from halcyon.data.cache.build import SourceBuild
-from halcyon.data.open import ensure_caches
 from halcyon.data.sources import pieces
 from halcyon.host.storage.store import Store
 from tests.trainer.data.cache.runs import jsonl, spec_of
+from tests.trainer.support.datasets import ensure_caches
 
 PIECE_BYTES = 4096
 SHARD_TOKENS = 4096

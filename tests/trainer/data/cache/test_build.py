@@ -17,11 +17,11 @@ import pytest
 
 from halcyon.data.cache import work
 from halcyon.data.cache.reader import Memory, TokenReader
-from halcyon.data.open import ensure_caches
 from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer import BYTE, load
 from halcyon_devcluster.waiting import until
 from tests.trainer.data.cache.runs import files_below, jsonl, ledger_of, spec_of, whole_stream, write_jsonl
+from tests.trainer.support.datasets import ensure_caches
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 

@@ -9,10 +9,9 @@ import pytest
 
 from halcyon.data.cache import ensure
 from halcyon.data.cache.ledger import LEDGER_KEY, Ledger, encode
-from halcyon.data.open import ensure_caches
 from halcyon_api.status.sources import Built
 from tests.trainer.data.cache.runs import jsonl, ledger_of, spec_of, write_jsonl
-from tests.trainer.support.datasets import open_dataset
+from tests.trainer.support.datasets import ensure_caches, open_dataset
 
 
 @pytest.fixture(autouse=True)

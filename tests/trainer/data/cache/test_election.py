@@ -10,12 +10,12 @@ import pytest
 from halcyon.data.cache import ensure
 from halcyon.data.cache.build import SourceBuild
 from halcyon.data.cache.election import LOCK_TIMEOUT_SECONDS, Builder
-from halcyon.data.open import ensure_caches
 from halcyon.host.errors import BadConfiguration, DamagedData
 from halcyon.host.storage.store import Store
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.suite.limits import limit
 from tests.trainer.data.cache.runs import jsonl, spec_of, write_jsonl
+from tests.trainer.support.datasets import ensure_caches
 
 
 def store(tmp_path: Path) -> Store:

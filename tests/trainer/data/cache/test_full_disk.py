@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from halcyon.data.cache import ensure
-from halcyon.data.open import ensure_caches
 from halcyon.host.errors import TrainerExit
 from tests.trainer.checkpoint.disks import small_disk, small_disk_free
 from tests.trainer.data.cache.runs import files_below, jsonl, ledger_of, spec_of, write_jsonl
+from tests.trainer.support.datasets import ensure_caches
 
 __all__ = ["small_disk"]
 

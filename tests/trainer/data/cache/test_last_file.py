@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from halcyon.data.cache import build, ensure
-from halcyon.data.open import ensure_caches
 from halcyon.data.sources import cutting, pieces
 from halcyon_api.status.sources import Built
 from halcyon_api.training_run import TrainingRunSpec
 from tests.trainer.data.cache.runs import files_below, ledger_of, spec_of, write_jsonl
+from tests.trainer.support.datasets import ensure_caches
 from tests.variants import few_of
 
 FILES, ROWS = 8, 60

@@ -14,11 +14,11 @@ from halcyon.data.cache.ensure import Caches
 from halcyon.data.cache.ledger import encode
 from halcyon.data.cache.reader import Memory, TokenReader
 from halcyon.data.cache.work import PIPE_TOKENS
-from halcyon.data.open import ensure_caches
 from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer import BYTE, load
 from halcyon_api.status.sources import Built
 from tests.trainer.data.cache.runs import files_below, jsonl, spec_of, whole_stream
+from tests.trainer.support.datasets import ensure_caches
 
 CACHE = {"shardTokens": 2**20, "workers": 1}
 TEXTS = (

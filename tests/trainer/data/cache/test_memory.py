@@ -17,7 +17,7 @@ MEMBER_CHARACTERS = 2**20
 BUILD = """
 import sys
 from pathlib import Path
-from halcyon.data.open import ensure_caches
+from tests.trainer.support.datasets import ensure_caches
 from tests.trainer.data.cache.runs import spec_of
 root, kind, path = sys.argv[1:]
 cache = {"shardTokens": 2**22, "workers": 1}

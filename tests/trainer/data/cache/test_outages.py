@@ -14,7 +14,7 @@ import pytest
 from halcyon.data.cache.background import BackgroundCaches
 from halcyon.data.cache.election import Builder
 from halcyon.data.cache.retries import SourceRetries
-from halcyon.data.open import background_caches, ensure_caches
+from halcyon.data.open import background_caches, cache_keeper
 from halcyon.data.sources import Access
 from halcyon.host.errors import BadConfiguration, DataUnreachable, Preempted, RootUnusable, TrainerExit
 from halcyon.host.storage.failures import StoreFailure
@@ -28,6 +28,7 @@ from tests.trainer.checkpoint.roots import gateway, proxy
 from tests.trainer.data.cache.runs import files_below, spec_of, write_jsonl
 from tests.trainer.data.sources.conftest import Bucket, bucket
 from tests.trainer.run.test_access_retries import RecordedWaits, shorten_delays
+from tests.trainer.support.datasets import ensure_caches
 from tests.variants import few_of
 
 __all__ = ["bucket", "gateway", "proxy"]
@@ -149,7 +150,7 @@ def test_a_notice_that_ends_a_wait_beside_the_training_is_no_failure(spec: Train
     retry_budget = RetryBudget(1e6, on_wait=lambda *_: retry_budget.stop())
     proxy.decide = lambda request: DENIED
     caches: BackgroundCaches = background_caches(
-        spec, process="first", run="", report=lambda built: None, retry_budget=retry_budget
+        spec, lambda: cache_keeper(spec, process="first", retry_budget=retry_budget)
     )
     failures: list[Exception] = []
     caches.progress.on_failure(failures.append)

@@ -12,11 +12,11 @@ from halcyon.data.cache import arrays
 from halcyon.data.cache.ensure import Caches
 from halcyon.data.cache.reader import Memory, TokenReader
 from halcyon.data.cache.shards import BLOCK_BYTES
-from halcyon.data.open import ensure_caches
 from halcyon.host.errors import DamagedData
 from halcyon.host.storage.store import Store
 from tests.trainer.checkpoint.roots import Gateway, gateway
 from tests.trainer.data.cache.runs import jsonl, spec_of, whole_stream, write_jsonl
+from tests.trainer.support.datasets import ensure_caches
 
 __all__ = ["gateway"]
 

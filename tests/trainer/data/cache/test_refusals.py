@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from halcyon.data.cache.ensure import Caches
-from halcyon.data.open import ensure_caches
 from halcyon.host.errors import BadConfiguration, DamagedData, RootUnusable
 from halcyon_api.checkpoint_documents import HEAD_KEY, CommittedStep, Epoch, Head, Owner, encode_head
 from tests.trainer.data.cache.runs import files_below, jsonl, spec_of, write_jsonl
+from tests.trainer.support.datasets import ensure_caches
 
 BPE: dict[str, Any] = {"tokenizer": {"bpe": {"vocabSize": 512}}}
 WAYS_OUT = (

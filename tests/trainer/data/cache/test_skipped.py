@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from halcyon.data.cache.skipped import Skipped
-from halcyon.data.open import ensure_caches
 from halcyon.data.source_notes import source_notes
 from halcyon.host.errors import BadConfiguration
 from tests.trainer.data.cache.runs import jsonl, ledger_of, spec_of
+from tests.trainer.support.datasets import ensure_caches
 
 BAD = 'not "JSON"\n'
 
