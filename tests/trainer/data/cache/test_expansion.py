@@ -28,5 +28,5 @@ def test_a_piece_that_is_too_large_has_the_rows_of_its_parts(tmp_path: Path, in_
     with TokenizerPool([job], 2) as pool:
         parts = list(pool.tokenized(job, iter(all_pieces(source)), in_processes=in_processes))
     assert len(parts) > 1
-    assert sum(part.documents.rows for part in parts) == 2400
+    assert sum(part.documents.counts.rows for part in parts) == 2400
     assert np.concatenate([part.documents.origins[:, 1] for part in parts]).tolist() == list(range(2400))
