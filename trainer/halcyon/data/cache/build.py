@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from halcyon.data.cache import work
 from halcyon.data.cache.ledger import LEDGER_KEY, Ledger, ShardEntry, SkippedEntry, decode, encode
@@ -149,11 +150,12 @@ class SourceBuild:
         path = f"{self.name}/shards/{len(ledger.shards):06d}.{shard.sha256[:16]}/"
         for name, content in shard.files():
             self.store.write(f"{path}{name}", content)
-        counts, skipped = shard.counts._asdict(), shard.counts.skipped
+        counts: dict[str, Any] = shard.counts._asdict()
+        counts["skipped"] = SkippedEntry(**vars(shard.counts.skipped)) if shard.counts.skipped else None
         last_file, rows_before_last_file = files.of_row_before(ledger.rows + shard.counts.rows)
         entry = ShardEntry(
             path=path,
-            **counts | {"skipped": SkippedEntry(**vars(skipped)) if skipped else None},
+            **counts,
             last_file=last_file,
             rows_before_last_file=rows_before_last_file,
             sha256=shard.sha256,

@@ -15,7 +15,7 @@ import hashlib
 import operator
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from isal import isal_zlib
@@ -47,7 +47,8 @@ class Counts(NamedTuple):
 
     def plus(self, more: Counts) -> Counts:
         """The sums of both."""
-        return Counts(*map(operator.add, self, more))
+        numbers: Any = map(operator.add, self, more)
+        return Counts(*numbers)
 
 
 NO_COUNTS = Counts()
