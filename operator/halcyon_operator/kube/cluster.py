@@ -38,8 +38,14 @@ POD_PAGE = 100
 """Pods per page: a pod has about ten kilobytes, and decoding blocks the event loop."""
 EVENT_PAGE = 100
 MAX_NOTE = 1000
-_APIS = {PLURAL: API_VERSION, DEFAULTS: API_VERSION, "jobsets": JOBSET_API_VERSION, WORKLOADS: KUEUE_API_VERSION}
-_APIS |= {"configmaps": "v1", "pods": "v1", "events": "v1", "jobs": "batch/v1"}
+_APIS = {
+    PLURAL: API_VERSION,
+    DEFAULTS: API_VERSION,
+    "jobsets": JOBSET_API_VERSION,
+    WORKLOADS: KUEUE_API_VERSION,
+    **dict.fromkeys(("configmaps", "pods", "events"), "v1"),
+    "jobs": "batch/v1",
+}
 """API of each resource."""
 # Before version 0.10 a JobSet has no ``onJobFailureMessagePatterns``. The API server drops the field, the remaining
 # rules then match every failed Job, and a trainer that must not be restarted is restarted forever. The schema that the

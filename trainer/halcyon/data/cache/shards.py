@@ -12,7 +12,6 @@ The reason for flat files is a comparison of random reads from them, from zarr3 
 from __future__ import annotations
 
 import hashlib
-import operator
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -47,8 +46,8 @@ class Counts(NamedTuple):
 
     def plus(self, more: Counts) -> Counts:
         """The sums of both."""
-        numbers: Any = map(operator.add, self, more)
-        return Counts(*numbers)
+        both: Any = zip(self, more, strict=True)
+        return Counts(*(mine + other for mine, other in both))
 
 
 NO_COUNTS = Counts()
