@@ -112,8 +112,8 @@ def gpt2_features(p: Parameters, spec: Gpt2Section, tokens: np.ndarray, segments
         output = w["attention/output/weight"].reshape(spec.hidden_size, spec.hidden_size)
         x = x + np.concatenate(heads, axis=-1) @ output + w["attention/output/bias"]
         h = layer_norm(x, w["mlp_norm/weight"], w["mlp_norm/bias"], spec.layer_norm_epsilon)
-        u = gelu(h @ w["mlp_up/weight"] + w["mlp_up/bias"])
-        x = x + u @ w["mlp_down/weight"] + w["mlp_down/bias"]
+        u = gelu(h @ w["mlp/up/weight"] + w["mlp/up/bias"])
+        x = x + u @ w["mlp/down/weight"] + w["mlp/down/bias"]
     return layer_norm(x, p["norm/weight"], p["norm/bias"], spec.layer_norm_epsilon)
 
 
@@ -134,8 +134,8 @@ def backpack_logits(p: Parameters, spec: BackpackSpec, tokens: np.ndarray, segme
 
     embedded = p["embedding/weight"][tokens]
     x = embedded + normed(embedded, "norm")
-    x = x + mapped(gelu(mapped(normed(x, "mlp_norm"), "mlp_up")), "mlp_down")
-    senses = mapped(gelu(mapped(normed(x, "output_norm"), "sense_up")), "sense_down")
+    x = x + mapped(gelu(mapped(normed(x, "mlp_norm"), "mlp/up")), "mlp/down")
+    senses = mapped(gelu(mapped(normed(x, "output_norm"), "sense_mlp/up")), "sense_mlp/down")
     context = gpt2_features(p, spec, tokens, segments)
     query, key = mapped(context, "attention/query"), mapped(context, "attention/key")
     parts = [attention(query[:, s], key[:, s], senses[:, s], segments) for s in range(spec.num_senses)]
@@ -181,7 +181,7 @@ def hyena_logits(p: Parameters, spec: HyenaSpec, tokens: np.ndarray, segments: n
         mixed = gelu(value * parts[:, 0])
         x = x + mixed @ w["attention/output/weight"] + w["attention/output/bias"]
         h = layer_norm(x, w["mlp_norm/weight"], w["mlp_norm/bias"], spec.layer_norm_epsilon)
-        x = x + gelu(h @ w["mlp_up/weight"] + w["mlp_up/bias"]) @ w["mlp_down/weight"] + w["mlp_down/bias"]
+        x = x + gelu(h @ w["mlp/up/weight"] + w["mlp/up/bias"]) @ w["mlp/down/weight"] + w["mlp/down/bias"]
     return layer_norm(x, p["norm/weight"], p["norm/bias"], spec.layer_norm_epsilon) @ p["embedding/weight"].T
 
 

@@ -230,7 +230,7 @@ class Cache(eqx.Module):
         positions = self.lengths[:, None] + jnp.arange(axis.size, dtype=jnp.int32)
         # Padding may lie after the last position. A learned position must exist for it too: NaN would reach the other
         # tokens.
-        return Inputs(inputs.tokens, hax.named(jnp.minimum(positions, self.length - 1), (BATCH, POSITION)))
+        return inputs._replace(positions=hax.named(jnp.minimum(positions, self.length - 1), (BATCH, POSITION)))
 
 
 _ALL, _FIXED = "all", "fixed"

@@ -38,11 +38,10 @@ from halcyon.models.model import CausalLM, Inputs, Outputs
 from halcyon.models.partition import divided
 from halcyon.models.parts.embedding import Embedding
 from halcyon.models.parts.linear import Linear
-from halcyon.models.parts.masks import Mask
 from halcyon.models.parts.mlp import GatedMlp, PlainMlp, Xielu
 from halcyon.models.parts.moe import reported
-from halcyon.models.parts.norm import RmsNorm
-from halcyon.models.parts.rotary import RotaryTable
+from halcyon.models.parts.norm import Norm, RmsNorm
+from halcyon.models.parts.weight import add_wide
 from halcyon.models.stack import Stack
 
 
@@ -100,14 +99,17 @@ class Block(WithSites):
     """Attention, or a gated delta net, and an MLP or experts, each added to the residual stream. A norm that a family
     lacks is None."""
 
-    attention_norm: RmsNorm | None
+    attention_norm: Norm | None
     attention: Any
     """`SelfAttention`, or another module with the same call."""
-    attention_post_norm: RmsNorm | None
-    mlp_norm: RmsNorm | None
+    attention_post_norm: Norm | None
+    cross_norm: Norm | None
+    cross: Any
+    """Cross attention to the states of an encoder; None: none."""
+    mlp_norm: Norm | None
     mlp: Any
     """`GatedMlp`, `PlainMlp`, or `MixtureOfExperts`."""
-    mlp_post_norm: RmsNorm | None
+    mlp_post_norm: Norm | None
 
     @staticmethod
     def init(
@@ -118,23 +120,45 @@ class Block(WithSites):
         before, after = design.placement != "after", design.placement != "before"
         mixer = design.recurrence if form.recurrent and design.recurrence is not None else design.attention
         attention = mixer(design, layers, dtype, keys)
+        cross = None if design.cross is None else design.cross(design, layers, dtype, keys)
         mlp = design.mixture.init if form.with_experts and design.mixture is not None else _mlp
         return Block(
             attention_norm=norm() if before else None,
             attention=attention,
             attention_post_norm=norm() if after else None,
+            cross_norm=None if design.cross is None else norm(),
+            cross=cross,
             mlp_norm=norm() if before else None,
             mlp=mlp(design, layers, dtype, keys),
             mlp_post_norm=norm() if after else None,
         )
 
     def __call__(
-        self, x: NamedArray, mask: Any, rotary: Any, memory: Memory | None = None, weights: NamedArray | None = None
+        self,
+        x: NamedArray,
+        mask: Any,
+        rotary: Any,
+        memory: Memory | None = None,
+        weights: NamedArray | None = None,
+        heard: Any = None,
+        **of_attention: Any,
     ) -> tuple[NamedArray, Any]:
-        """(..., position, embed) to the same axes, and the report of the router if there is one; `weights` are those of
-        `Inputs`."""
-        mixed = self.attention(_normed(self.attention_norm, x), mask, rotary, memory=memory)
+        """(..., position, embed) to the same axes, and the report of the router if there is one.
+
+        Args:
+            x: The residual stream.
+            mask: The keys that a query sees.
+            rotary: The rotation of queries and keys.
+            memory: Keys and values of earlier positions. None: only those of `x`.
+            weights: Those of `Inputs`.
+            heard: For cross attention, the states of the encoder, or their keys and values.
+            of_attention: Further arguments of the attention.
+        """
+        mixed = self.attention(_normed(self.attention_norm, x), mask, rotary, memory=memory, **of_attention)
         x = x + self.at_site(0, _normed(self.attention_post_norm, mixed))
+        if self.cross is not None:
+            others = heard if isinstance(heard, tuple) else self.cross.keys_and_values(heard)
+            x = x + self.cross(_normed(self.cross_norm, x), None, others=others)
         normed, report = _normed(self.mlp_norm, x), None
         if isinstance(self.mlp, GatedMlp | PlainMlp):
             out = self.mlp(normed)
@@ -151,7 +175,7 @@ def _mlp(design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyA
     return (GatedMlp if sizes.gated else PlainMlp).init(at.embed, at.mlp, linear, design.activation)
 
 
-def _normed(norm: RmsNorm | None, x: NamedArray) -> NamedArray:
+def _normed(norm: Norm | None, x: NamedArray) -> NamedArray:
     return x if norm is None else norm(x)
 
 
@@ -207,7 +231,11 @@ class Decoder(TokenDecoder):
     others are None."""
 
     embedding: Embedding
-    embedding_norm: RmsNorm | None
+    positions: Embedding | None
+    """Learned positions."""
+    encoder: Any
+    """Computes the states that cross attention sees."""
+    embedding_norm: Norm | None
     dense_blocks: Stack[Block] | None
     """With an MLP, beside `blocks` with experts."""
     blocks: Stack[Block] | None
@@ -218,19 +246,23 @@ class Decoder(TokenDecoder):
     full_blocks: Stack[Block] | None
     """With attention and an MLP, beside those with a gated delta net."""
     full_expert_blocks: Stack[Block] | None
-    norm: RmsNorm
+    norm: Norm
     untied_head: Linear | None
     design: Design = eqx.field(static=True)
     further_blocks: Stack[FurtherBlock] | None = None
     """They predict further tokens."""
 
     @classmethod
-    def of(cls, design: Design, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Self:
+    def of(
+        cls, design: Design, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray, **more: Any
+    ) -> Self:
         """Random parameters: normal with the design's standard deviation; biases, sinks and corrections 0, factors of
-        norms 1."""
+        norms 1. `more` are further fields of the class."""
         embed, forms, stacks = design.axes.embed, design.forms, design.stacks
         tables, *of_stacks = _keys(key, len(stacks))
         embedding = design.embedding(vocab, dtype, tables)
+        positions = design.embedding(max_position, dtype, tables) if design.sizes.learned_positions else None
+        encoder = None if design.encoder is None else design.encoder(dtype, tables)
         made: dict[str, Any] = dict.fromkeys(STACKS)
         for (form, name), keys in zip(stacks.items(), of_stacks, strict=True):
             if count := forms.count(form):
@@ -241,6 +273,8 @@ class Decoder(TokenDecoder):
             made["further_blocks"] = Stack(layers, FurtherBlock.init(design, further.form, layers, dtype, keys=keys))
         return cls(
             embedding=embedding,
+            positions=positions,
+            encoder=encoder,
             embedding_norm=design.norm(embed, dtype) if design.sizes.embedding_norm else None,
             **made,
             norm=design.norm(embed, dtype),
@@ -249,6 +283,7 @@ class Decoder(TokenDecoder):
             max_position=max_position,
             embed=embed,
             design=design,
+            **more,
         )
 
     @property
@@ -273,29 +308,47 @@ class Decoder(TokenDecoder):
     ) -> Outputs:
         """See `TokenDecoder.__call__`."""
         inputs = inputs if cache is None else cache.placed(inputs)
-        design = self.design
-        attended = self._attended(design.kinds, inputs)
-        embedded = self.at_site(0, self._embedded(inputs.tokens, compute_dtype))
+        x, layers, reports = self._trunk(inputs, cache, compute_dtype)
+        if cache is not None and layers is not None:
+            return Outputs(x, layers.closed(cache, inputs.tokens))
+        if reports is None or self.design.mixture is None:
+            return Outputs(x)
+        aux, penalty = reported(reports, self.design.mixture.losses)
+        return Outputs(x, aux=aux, penalty=penalty)
+
+    def _trunk(self, inputs: Inputs, cache: Cache | None, dtype: DTypeLike) -> tuple[NamedArray, Layers | None, Any]:
+        """The features after the last norm, the cache after the last block, and the reports of routers."""
+        attended = self._attended(self.design.kinds, inputs)
+        shared, of_layers = self._beside(inputs, jnp.dtype(dtype))
+        embedded = self.at_site(0, self._placed(inputs, jnp.dtype(dtype)))
 
         def step(
-            layer: tuple[LayerKind, BlockKind], block: Block, carry: tuple[NamedArray, Layers | None]
+            layer: tuple[LayerKind, BlockKind], block: Block, carry: tuple[NamedArray, Layers | None], given: Any = None
         ) -> tuple[Any, Any]:
-            (form, kind), (x, layers) = layer, carry
+            (form, kind), (x, layers), beside = layer, carry, {**shared, **(given or {})}
             if cache is None or layers is None:
                 seen = (inputs.segments, None) if form.recurrent else attended[kind]
-                x, report = block(x, *seen, weights=inputs.weights)
+                x, report = block(x, *seen, weights=inputs.weights, **beside)
                 return (x, None), report
             memory = Memory(cache, layers, kind.window, fixed=form.recurrent)
-            x, _ = block(x, *((None, None) if form.recurrent else attended[kind]), memory)
+            x, _ = block(x, *((None, None) if form.recurrent else attended[kind]), memory, **beside)
             return (x, memory.layers), None
 
-        (x, layers), reports = self._scan(step, (embedded, None if cache is None else Layers.of(cache)))
-        if cache is not None and layers is not None:
-            return Outputs(self.norm(x), layers.closed(cache, inputs.tokens))
-        if reports is None or design.mixture is None:
-            return Outputs(self.norm(x))
-        aux, penalty = reported(reports, design.mixture.losses)
-        return Outputs(self.norm(x), aux=aux, penalty=penalty)
+        (x, layers), reports = self._scan(step, (embedded, None if cache is None else Layers.of(cache)), of_layers)
+        return self.norm(x), layers, reports
+
+    def _beside(self, inputs: Inputs, dtype: jnp.dtype) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Further arguments of blocks: those that all of them share, and those of each one, in a dimension without a
+        name in front."""
+        del inputs, dtype
+        return {}, {}
+
+    def _placed(self, inputs: Inputs, dtype: jnp.dtype) -> NamedArray:
+        """The embeddings of the tokens, with those of their positions."""
+        if self.positions is None:
+            return self._embedded(inputs.tokens, dtype)
+        learned = self.positions.of_positions(self._position_axis(inputs.tokens), inputs.positions, dtype)
+        return divided(add_wide(self._embedded(inputs.tokens, dtype), learned))
 
     def _embedded(self, tokens: NamedArray, dtype: DTypeLike) -> NamedArray:
         embedded, scale = self.embedding(tokens, jnp.dtype(dtype)), self.design.embedding_scale
@@ -303,7 +356,7 @@ class Decoder(TokenDecoder):
             embedded = elementwise(lambda x: x * jnp.asarray(scale, x.dtype), embedded)
         return _normed(self.embedding_norm, embedded)
 
-    def _attended(self, kinds: Sequence[BlockKind], inputs: Inputs) -> dict[BlockKind, tuple[Mask, RotaryTable]]:
+    def _attended(self, kinds: Sequence[BlockKind], inputs: Inputs) -> dict[BlockKind, tuple[Any, Any]]:
         rotated = self.design.rotated or self.design.axes.head_size
         return masks_and_rotations(kinds, inputs, self._position_axis(inputs.tokens), rotated)
 
@@ -383,14 +436,16 @@ class Decoder(TokenDecoder):
         design = dataclasses.replace(self.design, further=None)
         return dataclasses.replace(self, further_blocks=None, design=design)
 
-    def _scan(self, step: Any, carry: Any) -> tuple[Any, Any]:
-        """``carry, report = step((form, kind), block, carry)`` for each block in order: the last carry, and the reports
-        of routers."""
+    def _scan(self, step: Any, carry: Any, of_layers: dict[str, Any]) -> tuple[Any, Any]:
+        """``carry, report = step((form, kind), block, carry)`` for each block in order, with its part of `of_layers` if
+        there is one stack: the last carry, and the reports of routers."""
         layers = tuple(zip(self.design.forms, self.design.kinds, strict=True))
         if len(self.design.stacks) > 1:
             return scan_stacks(self._stacks, tuple((form, (form, kind)) for form, kind in layers), step, carry)
         (stack,) = self._stacks.values()
-        return stack.scan_kinds(layers, lambda layer, block, carry: step(layer, block, carry)[0], carry), None
+        if self.design.by_layer:
+            of_layers = {**of_layers, "factor": 1 / (1 + jnp.arange(len(layers), dtype=jnp.float32))}
+        return stack.scan_kinds(layers, lambda *given: step(*given)[0], carry, (of_layers,) if of_layers else ()), None
 
     @property
     def logit_cap(self) -> float | None:
@@ -402,7 +457,7 @@ def _keys(key: PRNGKeyArray, stacks: int) -> tuple[Iterator[PRNGKeyArray], ...]:
     """The keys of the tables, and those of each stack. A single stack and the tables take theirs in turn, the embedding
     the first."""
     if stacks == 1:
-        shared = iter(jax.random.split(key, 9))
+        shared = iter(jax.random.split(key, 20))
         return shared, shared
     of_tables, *of_stacks = jax.random.split(key, 1 + stacks)
     return iter(jax.random.split(of_tables, 2)), *(iter(jax.random.split(own, 16)) for own in of_stacks)

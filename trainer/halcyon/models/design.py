@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from haliax import Axis
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models.axes import EMBED, HEAD_SIZE, KV_HEADS, MLP, Q_HEADS_PER_GROUP
+from halcyon.models.axes import EMBED, HEAD_SIZE, HEADS, KV_HEADS, MLP, Q_HEADS_PER_GROUP
 from halcyon.models.layer_kinds import LayerKind, layer_kinds, stack_names
 from halcyon.models.model import Inputs
 from halcyon.models.parameters import Role
@@ -25,8 +25,8 @@ from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.masks import Mask, Window, causal
 from halcyon.models.parts.mlp import GatedMlp
 from halcyon.models.parts.moe import MixtureOfExperts, RouterLosses
-from halcyon.models.parts.norm import RmsNorm, Scaling
-from halcyon.models.parts.rotary import Rope, RotaryTable, rotary_table
+from halcyon.models.parts.norm import LayerNorm, RmsNorm, Scaling
+from halcyon.models.parts.rotary import Rope, rotary_table
 from halcyon.models.parts.routing import Routing
 from halcyon.models.parts.self_attention import SelfAttention
 from halcyon_api.spec.families.experts import ExpertSizes
@@ -38,18 +38,18 @@ class BlockKind:
     """How a block attends.
 
     Attributes:
-        rope: The rotation of queries and keys.
+        rope: The rotation of queries and keys. None: no rotation.
         window: Positions that a query sees, its own included. None: all earlier ones.
     """
 
-    rope: Rope
+    rope: Rope | None
     window: int | None = None
 
 
 def masks_and_rotations(
     kinds: Sequence[BlockKind], inputs: Inputs, position: Axis, rotated: Axis
-) -> dict[BlockKind, tuple[Mask, RotaryTable]]:
-    """The mask and the rotations of each kind.
+) -> dict[BlockKind, tuple[Mask, Any]]:
+    """The mask of each kind, and its table of rotations; None: it has none.
 
     Args:
         kinds: The kinds of the blocks.
@@ -63,7 +63,8 @@ def masks_and_rotations(
         for window in {kind.window: None for kind in kinds}
     }
     ropes = {
-        rope: rotary_table(position, rotated, rope, inputs.positions) for rope in {kind.rope: None for kind in kinds}
+        rope: None if rope is None else rotary_table(position, rotated, rope, inputs.positions)
+        for rope in {kind.rope: None for kind in kinds}
     }
     return {kind: (masks[kind.window], ropes[kind.rope]) for kind in kinds}
 
@@ -74,8 +75,8 @@ class DecoderAxes:
 
     embed: Axis
     kv_heads: Axis
-    queries: Axis
-    """Query heads that share one key and value head."""
+    queries: tuple[Axis, ...]
+    """Query heads that share one key and value head; empty: each head of keys has one."""
     head_size: Axis
     mlp: Axis
 
@@ -90,13 +91,13 @@ def self_attention(
     return SelfAttention.init(
         at.embed,
         (at.kv_heads,),
-        (at.queries,),
+        at.queries,
         at.head_size,
         functools.partial(linear, bias=sizes.query_bias),
         functools.partial(linear, bias=sizes.output_bias),
         norm=functools.partial(design.norm, dtype=dtype, stacked=(layers,)) if sizes.query_norm else None,
         norm_of=sizes.query_norm or "head",
-        sinks=hax.zeros((layers, at.kv_heads, at.queries), dtype=dtype) if sizes.sinks else None,
+        sinks=hax.zeros((layers, at.kv_heads, *at.queries), dtype=dtype) if sizes.sinks else None,
         scale=design.score_scale,
         soft_cap=design.score_cap,
         gated=gated,
@@ -140,6 +141,12 @@ class Design:
         recurrence: Makes what some layers have in the place of attention, a gated delta net. It is not compared.
         recurrent: For each layer, whether it has that. Empty: no layer has it.
         further: The layers that predict further tokens. None: there are none.
+        layer_norms: Whether norms are layer norms.
+        grouped: Whether query heads share heads of keys; otherwise there is one axis of heads.
+        std_into_stream: Standard deviation of projections into the residual stream. None: `std`.
+        by_layer: Whether the scores of a layer are divided by its number, counted from 1.
+        encoder: Makes the encoder of a decoder with cross attention. None: there is none. It is not compared.
+        cross: Makes the cross attention of layers. It is not compared.
     """
 
     sizes: DecoderSizes
@@ -160,6 +167,12 @@ class Design:
     recurrence: InitMixer | None = field(default=None, compare=False)
     recurrent: tuple[bool, ...] = ()
     further: FurtherLayers | None = None
+    layer_norms: bool = False
+    grouped: bool = True
+    std_into_stream: float | None = None
+    by_layer: bool = False
+    encoder: Callable[[jnp.dtype, Iterator[PRNGKeyArray]], Any] | None = field(default=None, compare=False)
+    cross: InitMixer | None = field(default=None, compare=False)
 
     @property
     def axes(self) -> DecoderAxes:
@@ -167,8 +180,8 @@ class Design:
         sizes = self.sizes
         return DecoderAxes(
             embed=Axis(EMBED, sizes.width),
-            kv_heads=Axis(KV_HEADS, sizes.key_value_heads),
-            queries=Axis(Q_HEADS_PER_GROUP, sizes.heads // sizes.key_value_heads),
+            kv_heads=Axis(KV_HEADS if self.grouped else HEADS, sizes.key_value_heads),
+            queries=(Axis(Q_HEADS_PER_GROUP, sizes.heads // sizes.key_value_heads),) if self.grouped else (),
             head_size=Axis(HEAD_SIZE, sizes.head_size),
             mlp=Axis(MLP, sizes.mlp),
         )
@@ -185,12 +198,15 @@ class Design:
         """See `halcyon.models.layer_kinds.stack_names`."""
         return stack_names(recurrent=bool(self.recurrent), with_experts=self.mixture is not None)
 
-    def embedding(self, vocab: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> Embedding:
-        """A random token embedding: (vocab, embed)."""
-        return Embedding.init(vocab, self.axes.embed, std=self.std, dtype=dtype, key=next(keys))
+    def embedding(self, indexed: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> Embedding:
+        """A random table, such as that of tokens: (indexed, embed)."""
+        return Embedding.init(indexed, self.axes.embed, std=self.std, dtype=dtype, key=next(keys))
 
-    def norm(self, over: Axis | tuple[Axis, ...], dtype: jnp.dtype, *, stacked: tuple[Axis, ...] = ()) -> RmsNorm:
-        """A norm with factors of 1: (*stacked, *over)."""
+    def norm(self, over: Axis | tuple[Axis, ...], dtype: jnp.dtype, *, stacked: tuple[Axis, ...] = ()) -> Any:
+        """A `Norm` with factors of 1: (*stacked, *over)."""
+        if self.layer_norms and isinstance(over, Axis):
+            shift = self.sizes.norm_bias
+            return LayerNorm.init(over, stacked=stacked, epsilon=self.epsilon, dtype=dtype, shift=shift)
         return RmsNorm.init(over, stacked=stacked, epsilon=self.epsilon, dtype=dtype, scaling=self.scaling)
 
     def linear(
@@ -204,7 +220,8 @@ class Design:
         keys: Iterator[PRNGKeyArray],
     ) -> Linear:
         """A random linear map of each layer: (layers, *inputs, *outputs)."""
-        return Linear.init(inputs, outputs, stacked=(layers,), std=self.std, dtype=dtype, bias=bias, key=next(keys))
+        std = self.std if self.std_into_stream is None or outputs != (self.axes.embed,) else self.std_into_stream
+        return Linear.init(inputs, outputs, stacked=(layers,), std=std, dtype=dtype, bias=bias, key=next(keys))
 
     def untied_head(self, vocab: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> Linear | None:
         """A random output head: (embed, vocab). None: the head is the token embedding."""

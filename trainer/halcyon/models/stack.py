@@ -113,9 +113,9 @@ class Stack(eqx.Module, Generic[Block]):
 
         return scan(body, carry, (self.blocks, inputs), loop)
 
-    def scan_kinds(self, kinds: Sequence[Kind], step: Callable[[Kind, Any, Any], Any], carry: Any) -> Any:
-        """Compute ``carry = step(kind, block, carry)`` for each block in order, where the kinds of the blocks follow a
-        pattern.
+    def scan_kinds(self, kinds: Sequence[Kind], step: Callable[..., Any], carry: Any, inputs: Any = ()) -> Any:
+        """Compute ``carry = step(kind, block, carry, *inputs)`` for each block in order, where the kinds of the blocks
+        follow a pattern.
 
         The blocks have parameters of one form, and their kinds decide how they are computed, such as with local or
         global attention. One scan repeats each run of a repeated pattern (see `runs_of`), so a program grows with its
@@ -125,12 +125,14 @@ class Stack(eqx.Module, Generic[Block]):
             kinds: The kind of each block.
             step: Computes one block. It may treat its first argument as a constant.
             carry: A tree of arrays that goes from block to block.
+            inputs: Trees of arrays with the inputs of each block, as in `scan`.
         """
         if self.apart:
             for number, kind in enumerate(kinds):
-                carry = step(kind, self.block(number), carry)
+                given = jax.tree.map(lambda x, number=number: x[number], inputs)
+                carry = step(kind, self.block(number), carry, *given)
             return carry
-        blocks, runs = self.blocks, runs_of(kinds)
+        blocks, runs = (self.blocks, inputs), runs_of(kinds)
         for run in runs:
             mine = blocks if len(runs) == 1 else jax.tree.map(lambda x, run=run: x[run.first : run.end], blocks)
             loop = Loop(self.remat, run.repetitions, len(run.pattern), self.unroll, unroll(run.repetitions))
@@ -141,8 +143,9 @@ class Stack(eqx.Module, Generic[Block]):
 
             def body(carry: Any, mine: Any, steps: Any = steps) -> tuple[Any, None]:
                 for number, one in enumerate(steps):
-                    block, slot = mine if len(steps) == 1 else jax.tree.map(lambda x, number=number: x[number], mine)
-                    carry = tapped(one(block, carry), slot)
+                    own = mine if len(steps) == 1 else jax.tree.map(lambda x, number=number: x[number], mine)
+                    (block, slot), given = own
+                    carry = tapped(one(block, carry, *given), slot)
                 return carry, None
 
             if len(run.pattern) > 1:

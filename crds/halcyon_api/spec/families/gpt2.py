@@ -1,12 +1,13 @@
 """The family ``gpt2``: GPT-2, and what the families with a similar decoder share."""
 
+import dataclasses
 from typing import ClassVar, Literal
 
 from pydantic import PositiveFloat
 
 from halcyon_api.base import Rule, shows
-from halcyon_api.spec.families.section import AttentionNeeds, Count, HiddenAct, ModelSection, Width
-from halcyon_api.spec.model_shape import ModelShape, Split
+from halcyon_api.spec.families.section import AttentionNeeds, Count, DecoderSizes, HiddenAct, ModelSection, Width
+from halcyon_api.spec.model_shape import ModelShape
 
 WHOLE_HEADS = Rule(
     "self.hiddenSize % self.numAttentionHeads == 0",
@@ -36,6 +37,27 @@ class LearnedPositionsSection(ModelSection):
         """Width of the MLP, with the default filled in."""
         return self.intermediate_size if self.intermediate_size is not None else 4 * self.hidden_size
 
+    def sizes(self) -> DecoderSizes:
+        """The sizes of the model, but those of its attention."""
+        return DecoderSizes(
+            layers=self.num_hidden_layers,
+            width=self.hidden_size,
+            mlp=self.mlp_size,
+            heads=1,
+            key_value_heads=1,
+            head_size=0,
+            tied=getattr(self, "tie_word_embeddings", True),
+            mlp_bias=True,
+            gated=False,
+            norm_bias=True,
+            learned_positions=True,
+            heads_field="numAttentionHeads",
+        )
+
+    def shape(self, vocabulary: int, positions: int) -> ModelShape:
+        """See `DecoderSizes.shape`, which has the formula."""
+        return self.sizes().shape(vocabulary, positions)
+
 
 class Gpt2Section(LearnedPositionsSection):
     """A decoder whose blocks are those of GPT-2."""
@@ -59,25 +81,16 @@ class Gpt2Section(LearnedPositionsSection):
         """See `ModelSection.attention_needs`."""
         return AttentionNeeds(self.head_size, self.head_size)
 
-    def shape(self, vocabulary: int, positions: int) -> ModelShape:
-        """See `ModelSection.shape`. Products and norms have biases. The embedding is the output head if tied."""
-        width, mlp = self.hidden_size, self.mlp_size
-        products = 4 * width * width + 2 * width * mlp
-        biases, norms = 5 * width + mlp, 2 * (2 * width)
-        block = products + biases + norms
-        tables = (1 if getattr(self, "tie_word_embeddings", True) else 2) * vocabulary + positions
-        return ModelShape(
-            width=width,
-            blocks=self.num_hidden_layers,
-            parameters=self.num_hidden_layers * block + 2 * width + tables * width,
-            block_parameters=block,
-            product_weights=self.num_hidden_layers * products + vocabulary * width,
-            attention_width=2 * self.num_hidden_layers * width,
-            splits=(
-                Split("parameters", "hiddenSize", width),
-                Split("features", "intermediateSize", mlp),
-                Split("heads", "numAttentionHeads", self.num_attention_heads),
-            ),
+    def sizes(self) -> DecoderSizes:
+        """The sizes of the model."""
+        heads = self.num_attention_heads
+        return dataclasses.replace(
+            super().sizes(),
+            heads=heads,
+            key_value_heads=heads,
+            head_size=self.head_size,
+            query_bias=True,
+            output_bias=True,
         )
 
 

@@ -1,5 +1,6 @@
 """The family ``hyena``: Hyena."""
 
+import dataclasses
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -32,22 +33,16 @@ class HyenaSpec(LearnedPositionsSection):
         With width d, MLP m and order n, a block has d² (n + 2) + 2 d m weights of products. Filters are computed once
         for all sequences: neither their weights nor the transforms count as products.
         """
-        width, mlp, order, inner = self.hidden_size, self.mlp_size, self.hyena_order, self.filter_order
-        products = width * width * (order + 2) + 2 * width * mlp
+        width, order, inner = self.hidden_size, self.hyena_order, self.filter_order
+        found, layers = super().shape(vocabulary, positions), self.num_hidden_layers
+        products = width * width * (order + 2)
         convolutions = (order + 1) * width * TAPS
         filters = inner * (FILTER_INPUTS + 1) + inner * (inner + 1) + (inner + 1) * (order - 1) * width + inner
-        vectors = 2 * (order + 1) * width + width + width + mlp + width + 2 * (2 * width)
-        block = products + convolutions + filters + vectors
-        return ModelShape(
-            width=width,
-            blocks=self.num_hidden_layers,
-            parameters=self.num_hidden_layers * block + 2 * width + (vocabulary + positions) * width,
-            block_parameters=block,
-            product_weights=self.num_hidden_layers * products + vocabulary * width,
-            attention_width=0,
-            splits=(
-                Split("parameters", "hiddenSize", width),
-                Split("features", "hiddenSize", width),
-                Split("features", "intermediateSize", mlp),
-            ),
+        mixer = products + convolutions + filters + 2 * (order + 1) * width + 2 * width
+        return dataclasses.replace(
+            found,
+            parameters=found.parameters + layers * mixer,
+            block_parameters=found.block_parameters + mixer,
+            product_weights=found.product_weights + layers * products,
+            splits=(found.splits[0], Split("features", "hiddenSize", width), found.splits[1]),
         )

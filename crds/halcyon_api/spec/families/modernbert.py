@@ -7,7 +7,7 @@ from pydantic import Field, PositiveFloat
 
 from halcyon_api.spec.families.gpt2 import WHOLE_HEADS
 from halcyon_api.spec.families.section import AttentionNeeds, Count, DecoderSizes, ModelSection, Width
-from halcyon_api.spec.model_shape import ModelShape, Split
+from halcyon_api.spec.model_shape import ModelShape
 
 FULL_EVERY = 3
 """The distance of layers that see everything."""
@@ -71,6 +71,7 @@ class ModernBertSpec(ModelSection):
             tied=self.tie_word_embeddings,
             windowed_layers=self.layers_by_type.count("sliding_attention"),
             window=2 * (self.local_attention // 2) + 1,
+            heads_field="numAttentionHeads",
         )
 
     def shape(self, vocabulary: int, positions: int) -> ModelShape:
@@ -80,10 +81,8 @@ class ModernBertSpec(ModelSection):
         matrix, a norm, and a bias for each token.
         """
         found, square = self.sizes().shape(vocabulary, positions), self.hidden_size**2
-        heads = Split("heads", "numAttentionHeads", self.num_attention_heads)
         return dataclasses.replace(
             found,
-            splits=(*found.splits[:-1], heads),
             parameters=found.parameters + square + self.hidden_size + vocabulary,
             product_weights=found.product_weights + square,
         )

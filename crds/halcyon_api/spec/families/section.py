@@ -34,7 +34,7 @@ class DecoderSizes:
     output_bias: bool = False
     """Bias of attention's output projection."""
     mlp_bias: bool = False
-    """Biases of the MLP's three projections."""
+    """Biases of the MLP's projections."""
     gated: bool = True
     """Whether the MLP has a gate. One without has two projections."""
     activation_parameters: int = 0
@@ -45,31 +45,37 @@ class DecoderSizes:
     """Layers whose attention sees only a window."""
     window: int = 0
     """Positions of that window."""
+    norm_bias: bool = False
+    """Biases of all norms."""
+    learned_positions: bool = False
+    """A table of positions."""
+    heads_field: str = "numKeyValueHeads"
+    """The field of the section that sets `key_value_heads`."""
 
     def shape(self, vocabulary: int, positions: int) -> ModelShape:
         """The shape of the model; see `ModelSection.shape`.
 
         With width d, MLP m, H query heads and K key and value heads of h features, a block has d h (2 H + 2 K) + 3 d m
         weights of products (2 d m in an MLP without a gate), the biases and norms that its family has, and the model L
-        blocks, one norm, and one table of V d, or two if not tied.
+        blocks, one norm, and one table of V d, or two if not tied, and perhaps one of positions.
         """
         queries, keys = self.heads * self.head_size, self.key_value_heads * self.head_size
         products = self.width * (2 * queries + 2 * keys) + (3 if self.gated else 2) * self.width * self.mlp
         biases = (
             self.query_bias * (queries + 2 * keys)
             + self.output_bias * self.width
-            + self.mlp_bias * (2 * self.mlp + self.width)
+            + self.mlp_bias * ((2 if self.gated else 1) * self.mlp + self.width)
         )
         query_norms = {"head": 2 * self.head_size, "projection": queries + keys, None: 0}[self.query_norm]
-        norms = query_norms + self.block_norms * self.width
+        norm = (1 + self.norm_bias) * self.width
+        norms = query_norms + self.block_norms * norm
         block = products + biases + norms + self.sinks * self.heads + self.activation_parameters
         table = vocabulary * self.width
+        tables = (1 if self.tied else 2) * table + self.learned_positions * positions * self.width
         return ModelShape(
             width=self.width,
             blocks=self.layers,
-            parameters=self.layers * block
-            + (1 + self.embedding_norm) * self.width
-            + (table if self.tied else 2 * table),
+            parameters=self.layers * block + (1 + self.embedding_norm) * norm + tables,
             block_parameters=block,
             product_weights=self.layers * products + table,
             attention_width=2 * (self.layers - self.windowed_layers) * queries,
@@ -78,7 +84,7 @@ class DecoderSizes:
             splits=(
                 Split("parameters", "hiddenSize", self.width),
                 Split("features", "intermediateSize", self.mlp),
-                Split("heads", "numKeyValueHeads", self.key_value_heads),
+                Split("heads", self.heads_field, self.key_value_heads),
             ),
         )
 

@@ -21,22 +21,22 @@ from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models.axes import EMBED, HEAD_SIZE, HEADS, KEY_POSITION, MLP, POSITION, SENSE_MLP
-from halcyon.models.cache import Cache, Memory, PositionState
+from halcyon.models.cache import Cache, FixedState, Memory, PositionState
+from halcyon.models.decoder import Decoder
 from halcyon.models.dropout import WithSites
 from halcyon.models.families.family import Family
-from halcyon.models.families.gpt2 import CONSTANTS, DEFAULTS, NAMES, Gpt2, trunk_tensors, with_bias
+from halcyon.models.families.gpt2 import CONSTANTS, DEFAULTS, NAMES, design, trunk_tensors, with_bias
 from halcyon.models.model import Inputs, Outputs
 from halcyon.models.partition import divided
 from halcyon.models.parts.attention import attention
 from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.masks import Mask, causal
-from halcyon.models.parts.mlp import activated
+from halcyon.models.parts.mlp import PlainMlp
 from halcyon.models.parts.norm import LayerNorm
 from halcyon.models.published import ConfigReader, PublishedModel, Tensor, Tensors
 from halcyon.models.published.decoder_config import read_keys, write_keys
 from halcyon.models.published.tensors import Join, piece
 from halcyon_api.spec.families.backpack import BackpackSpec
-from halcyon_api.spec.families.section import Activation
 
 _PART = " of senses"
 
@@ -84,46 +84,39 @@ class Senses(WithSites):
     Attributes:
         norm: Of the embedding.
         mlp_norm: Of the sum of the embedding and its norm.
-        mlp_up: To an MLP that is added to that sum.
-        mlp_down: From it.
+        mlp: Added to that sum.
         output_norm: Of the result.
-        sense_up: To the MLP that makes the sense vectors.
-        sense_down: To the sense vectors.
+        sense_mlp: Makes the sense vectors.
         attention: The weights.
-        activation: Of both MLPs.
     """
 
     norm: LayerNorm
     mlp_norm: LayerNorm
-    mlp_up: Linear
-    mlp_down: Linear
+    mlp: PlainMlp
     output_norm: LayerNorm
-    sense_up: Linear
-    sense_down: Linear
+    sense_mlp: PlainMlp
     attention: SenseWeights
-    activation: Activation = eqx.field(static=True)
 
     @staticmethod
     def init(spec: BackpackSpec, embed: Axis, dtype: jnp.dtype, *, keys: Iterator[PRNGKeyArray]) -> Senses:
         """Random parameters: weights normal with `initializer_range`, biases 0, norms 1."""
         senses, head_size = Axis(HEADS, spec.num_senses), Axis(HEAD_SIZE, spec.hidden_size // spec.num_senses)
-        mlp, sense_mlp = Axis(MLP, spec.mlp_size), Axis(SENSE_MLP, spec.sense_mlp_size)
         norm = functools.partial(LayerNorm.init, embed, epsilon=spec.layer_norm_epsilon, dtype=dtype)
 
         def linear(inputs: Axis, *outputs: Axis) -> Linear:
             std = spec.initializer_range
             return Linear.init((inputs,), outputs, std=std, dtype=dtype, bias=True, key=next(keys))
 
+        def mlp(inner: Axis, *outputs: Axis) -> PlainMlp:
+            return PlainMlp(linear(embed, inner), linear(inner, *outputs), None, spec.hidden_act)
+
         return Senses(
             norm=norm(),
             mlp_norm=norm(),
-            mlp_up=linear(embed, mlp),
-            mlp_down=linear(mlp, embed),
+            mlp=mlp(Axis(MLP, spec.mlp_size), embed),
             output_norm=norm(),
-            sense_up=linear(embed, sense_mlp),
-            sense_down=linear(sense_mlp, senses, embed),
+            sense_mlp=mlp(Axis(SENSE_MLP, spec.sense_mlp_size), senses, embed),
             attention=SenseWeights(linear(embed, senses, head_size), linear(embed, senses, head_size), head_size),
-            activation=spec.hidden_act,
         )
 
     def __call__(self, embedded: NamedArray, x: NamedArray, mask: Mask, memory: Memory | None = None) -> NamedArray:
@@ -136,39 +129,37 @@ class Senses(WithSites):
             memory: Keys and sense vectors of earlier positions. None: only those of `x`.
         """
         residual = self.at_site(0, self.norm(embedded)) + embedded
-        residual = residual + self.at_site(1, self._mlp(self.mlp_up, self.mlp_down, self.mlp_norm(residual)))
-        senses = self._mlp(self.sense_up, self.sense_down, self.output_norm(residual))
+        residual = residual + self.at_site(1, self.mlp(self.mlp_norm(residual)))
+        senses = self.sense_mlp(self.output_norm(residual))
         weighed = self.attention(x, senses, mask, memory).rearrange((..., HEADS, EMBED))
         mean = jnp.mean(weighed.array.astype(jnp.float32), -2).astype(x.dtype)
         return divided(hax.named(mean, tuple(axis for axis in weighed.axes if axis.name != HEADS)))
 
-    def _mlp(self, up: Linear, down: Linear, x: NamedArray) -> NamedArray:
-        return down(activated(self.activation, up(x)))
-
     @property
     def kept(self) -> tuple[tuple[Axis, ...], ...]:
         """What a cache keeps of a position: the keys and the sense vectors."""
-        return tuple(map(_outputs, (self.attention.key, self.sense_down)))
+        return tuple(map(_outputs, (self.attention.key, self.sense_mlp.down)))
 
 
 def _outputs(linear: Linear) -> tuple[Axis, ...]:
     return tuple(axis for axis in linear.weight.axes if axis not in linear.inputs)
 
 
-class Backpack(Gpt2):
+class Backpack(Decoder):
     """A Backpack. Its last norm is that of the GPT-2; the output head is the token embedding."""
 
-    senses: Senses
+    senses: Any = None
+    """`Senses`."""
 
     @staticmethod
-    def of(spec: BackpackSpec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Backpack:
-        """Random parameters; see `Gpt2.init` and `Senses.init`."""
+    def init(spec: BackpackSpec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Backpack:
+        """Random parameters; see `Decoder.of` and `Senses.init`."""
         of_trunk, of_senses = jax.random.split(key)
         senses = Senses.init(spec, Axis(EMBED, spec.hidden_size), dtype, keys=iter(jax.random.split(of_senses, 6)))
-        return Backpack.init(spec, vocab, max_position, dtype, key=of_trunk, senses=senses)
+        return Backpack.of(design(spec), vocab, max_position, dtype, key=of_trunk, senses=senses)
 
     @property
-    def kept(self) -> tuple[PositionState, ...]:
+    def kept(self) -> tuple[PositionState | FixedState, ...]:
         """See `TokenDecoder.kept`."""
         return (*super().kept, PositionState(self.senses.kept, part=_PART))
 
@@ -178,7 +169,7 @@ class Backpack(Gpt2):
         """See `TokenDecoder.__call__`."""
         inputs = inputs if cache is None else cache.placed(inputs)
         mask, dtype = causal(inputs.segments), jnp.dtype(compute_dtype)
-        x, layers = self._trunk(inputs, mask, cache, dtype)
+        x, layers, _ = self._trunk(inputs, cache, dtype)
         embedded = divided(self.embedding(inputs.tokens, dtype))
         if cache is None or layers is None:
             return Outputs(self.senses(embedded, x, mask))
@@ -197,11 +188,11 @@ def tensors(spec: BackpackSpec) -> Tensors:
             *trunk_tensors("backpack.gpt2_model"),
             *with_bias(f"{network}.ln", "senses.norm", EMBED),
             *with_bias(f"{network}.block.ln_1", "senses.mlp_norm", EMBED),
-            *with_bias(f"{network}.block.mlp.c_fc", "senses.mlp_up", EMBED, MLP),
-            *with_bias(f"{network}.block.mlp.c_proj", "senses.mlp_down", MLP, EMBED),
+            *with_bias(f"{network}.block.mlp.c_fc", "senses.mlp.up", EMBED, MLP),
+            *with_bias(f"{network}.block.mlp.c_proj", "senses.mlp.down", MLP, EMBED),
             *with_bias(f"{network}.block.ln_2", "senses.output_norm", EMBED),
-            *with_bias(f"{network}.final_mlp.c_fc", "senses.sense_up", EMBED, SENSE_MLP),
-            *with_bias(f"{network}.final_mlp.c_proj", "senses.sense_down", SENSE_MLP, (HEADS, EMBED)),
+            *with_bias(f"{network}.final_mlp.c_fc", "senses.sense_mlp.up", EMBED, SENSE_MLP),
+            *with_bias(f"{network}.final_mlp.c_proj", "senses.sense_mlp.down", SENSE_MLP, (HEADS, EMBED)),
             Tensor(f"{weights}.weight", tuple(piece(f"{path}.weight", heads, EMBED) for path in parts), Join(0)),
             Tensor(f"{weights}.bias", tuple(piece(f"{path}.bias", heads) for path in parts), Join(0)),
         ),
@@ -230,4 +221,4 @@ def _write(spec: BackpackSpec, positions: int) -> dict[str, Any]:
 
 
 _FORM = PublishedModel("backpack-gpt2", ("BackpackGPT2LMHeadModel",), tensors, _read, _write, positions="n_positions")
-BACKPACK = Family(BackpackSpec, Backpack.of, (_FORM,))
+BACKPACK = Family(BackpackSpec, Backpack.init, (_FORM,))

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -24,18 +24,19 @@ import haliax as hax
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
-from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
 from halcyon.models.axes import elementwise, expanded, later, recomputed
+from halcyon.models.decoder import Decoder
+from halcyon.models.design import BlockKind, Design
 from halcyon.models.families.family import Family
-from halcyon.models.families.gpt2 import Gpt2
-from halcyon.models.model import Inputs, Outputs
+from halcyon.models.families.gpt2 import learned_positions_design
+from halcyon.models.model import Inputs
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import Result, Shard, by_device
 from halcyon.models.parts.gated_delta_net import CausalConvolution
-from halcyon.models.parts.linear import InitLinear, Linear
+from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.mlp import activated
 from halcyon.models.parts.weight import add_wide, normal
 from halcyon_api.spec.families.hyena import FILTER_INPUTS, TAPS, HyenaSpec
@@ -104,17 +105,17 @@ class Hyena(eqx.Module):
     long_factor: NamedArray = parameter(Role.BIAS)
 
     def __call__(
-        self, x: NamedArray, segments: NamedArray | None, *, factor: None = None, memory: None = None
+        self, x: NamedArray, segments: NamedArray | None, rotary: None = None, *, memory: None = None
     ) -> NamedArray:
         """(..., position, embed) to the same axes.
 
         Args:
             x: The residual stream, after its norm.
             segments: (..., position) integers. None: one segment.
-            factor: Not used: there are no scores.
+            rotary: Not used: there are no scores.
             memory: Not used: there is no cache.
         """
-        del factor, memory
+        del rotary, memory
         outer = tuple(name for name in x.axis_names if name not in (axes.POSITION, self.inner.inputs[0].name))
         parts = add_wide(self.short_convolution(self.inner(x), segments), self.short_bias).astype(jnp.float32)
         *others, value = (part.rearrange((*outer, axes.MLP, axes.POSITION)) for part in parts.unbind(axes.CONVOLUTIONS))
@@ -182,15 +183,10 @@ def _cut(x: jax.Array, size: int) -> jax.Array:
 
 
 def _mixer(
-    spec: HyenaSpec,
-    positions: int,
-    embed: Axis,
-    layers: Axis,
-    dtype: jnp.dtype,
-    linear: InitLinear,
-    into_stream: InitLinear,
-    keys: Iterator[PRNGKeyArray],
+    spec: HyenaSpec, positions: int, design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]
 ) -> Hyena:
+    linear = functools.partial(design.linear, bias=True, layers=layers, dtype=dtype, keys=keys)
+    embed = design.axes.embed
     parts, channels = Axis(axes.CONVOLUTIONS, spec.hyena_order + 1), Axis(axes.MLP, spec.hidden_size)
     taps, inputs = Axis(axes.TAPS, TAPS), Axis(axes.FILTER_INPUT, FILTER_INPUTS)
     width, hidden = Axis(axes.FILTER, spec.filter_order), Axis(axes.FILTER_OUTPUT, spec.filter_order)
@@ -218,26 +214,25 @@ def _mixer(
             hax.ones((layers, width), dtype=dtype),
         ),
         long_factor=normal(next(own), (layers,), (channels,), std=1.0, dtype=dtype),
-        output=into_stream((channels,), (embed,)),
+        output=linear((channels,), (embed,)),
         activation=spec.hidden_act,
     )
 
 
-class HyenaDecoder(Gpt2):
+class HyenaDecoder(Decoder):
     """A Hyena. It keeps no cache: the next token needs the convolution of the whole text."""
 
     new_cache = None  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
 
     @staticmethod
-    def of(spec: HyenaSpec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> HyenaDecoder:
-        """Random parameters: those of `Gpt2.init`; maps of filters by their width, factors at distance 0 normal."""
-        mixer = functools.partial(_mixer, spec, max_position.size)
-        return HyenaDecoder.init(spec, vocab, max_position, dtype, key=key, mixer=mixer)
+    def init(spec: HyenaSpec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> HyenaDecoder:
+        """Random parameters: see `Decoder.of`; maps of filters by their width, factors at distance 0 normal."""
+        design = learned_positions_design(spec, attention=functools.partial(_mixer, spec, max_position.size))
+        return HyenaDecoder.of(design, vocab, max_position, dtype, key=key)
 
-    def __call__(self, inputs: Inputs, *, cache: Any = None, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
-        """See `CausalLM.__call__`."""
-        return Outputs(self._trunk(inputs, inputs.segments, cache, jnp.dtype(compute_dtype))[0])
+    def _attended(self, kinds: Sequence[BlockKind], inputs: Inputs) -> dict[BlockKind, tuple[Any, Any]]:
+        return dict.fromkeys(kinds, (inputs.segments, None))
 
 
-HYENA = Family(HyenaSpec, HyenaDecoder.of)
+HYENA = Family(HyenaSpec, HyenaDecoder.init)
 """It has no form of Hugging Face."""

@@ -11,6 +11,7 @@ stream, as in GPT-2; the published models cut them off at two standard deviation
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -22,7 +23,7 @@ from haliax import Axis, NamedArray
 
 from halcyon.models import axes
 from halcyon.models.decoder import Block
-from halcyon.models.design import BlockKind
+from halcyon.models.design import BlockKind, Design, masks_and_rotations
 from halcyon.models.dropout import WithSites
 from halcyon.models.families.family import Family
 from halcyon.models.model import CausalLM, Inputs, Outputs
@@ -30,10 +31,9 @@ from halcyon.models.parameters import Role, parameter
 from halcyon.models.parts.embedding import Embedding
 from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.masks import Mask, Nearby, Segments
-from halcyon.models.parts.mlp import GatedMlp, activated
+from halcyon.models.parts.mlp import activated
 from halcyon.models.parts.norm import LayerNorm
-from halcyon.models.parts.rotary import Rope, rotary_table
-from halcyon.models.parts.self_attention import SelfAttention
+from halcyon.models.parts.rotary import Rope
 from halcyon.models.published import ConfigReader, Layers, PublishedModel, Tensor, Tensors
 from halcyon.models.published.decoder_config import REQUIRED, read_keys, write_keys
 from halcyon.models.published.rope import read_rope_by_layer, read_windowed_theta, require_rope
@@ -74,30 +74,25 @@ class ModernBert(CausalLM, WithSites):
     @staticmethod
     def init(spec: ModernBertSpec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: jax.Array) -> ModernBert:
         """Random parameters: norms 1, biases 0."""
-        embed, std = Axis(axes.EMBED, spec.hidden_size), spec.initializer_range
-        keys, one, others = iter(jax.random.split(key, 17)), Axis(axes.LAYERS, 1), spec.num_hidden_layers - 1
-        later, dense = Axis(axes.LAYERS, others), Axis(_DENSE, spec.hidden_size)
+        design, keys, others = _design(spec), iter(jax.random.split(key, 17)), spec.num_hidden_layers - 1
+        embed, dense = design.axes.embed, Axis(_DENSE, spec.hidden_size)
 
-        def norm(*stacked: Axis) -> LayerNorm:
-            return LayerNorm.init(embed, stacked=stacked, epsilon=_EPSILON, dtype=dtype, shift=False)
+        def blocks(count: int) -> Stack[Block]:
+            layers = Axis(axes.LAYERS, count)
+            return Stack(layers, Block.init(design, design.forms[0], layers, dtype, keys=keys))
 
-        kinds = {
-            "full_attention": BlockKind(Rope(spec.rope_theta)),
-            "sliding_attention": BlockKind(Rope(spec.rope_local_base_freq), spec.sizes().window),
-        }
+        embedding, first = design.embedding(vocab, dtype, keys), blocks(1)
         return ModernBert(
-            embedding=Embedding.init(vocab, embed, std=std, dtype=dtype, key=next(keys)),
-            embedding_norm=norm(),
-            first_block=Stack(one, _block(spec, one, norm, dtype, keys, first=True)),
-            later_blocks=Stack(later, _block(spec, later, norm, dtype, keys)) if others else None,
-            norm=norm(),
+            embedding=embedding,
+            embedding_norm=design.norm(embed, dtype),
+            first_block=dataclasses.replace(first, stacked=dataclasses.replace(first.stacked, attention_norm=None)),
+            later_blocks=blocks(others) if others else None,
+            norm=design.norm(embed, dtype),
             head_dense=Linear.init((embed,), (dense,), std=_into_stream(spec), dtype=dtype, key=next(keys)),
-            head_norm=norm(),
-            untied_head=None
-            if spec.tie_word_embeddings
-            else Linear.init((embed,), (vocab,), std=std, dtype=dtype, role=Role.HEAD, key=next(keys)),
+            head_norm=design.norm(embed, dtype),
+            untied_head=design.untied_head(vocab, dtype, keys),
             head_bias=hax.zeros(vocab, dtype=dtype),
-            kinds=tuple(kinds[kind] for kind in spec.layers_by_type),
+            kinds=design.kinds,
             vocab=vocab,
             max_position=max_position,
             embed=embed,
@@ -107,10 +102,8 @@ class ModernBert(CausalLM, WithSites):
         """See `CausalLM.__call__`."""
         position, head_size = self._position_axis(inputs.tokens), self.first_block.stacked.attention.head_size
         everything = None if inputs.segments is None else Segments(inputs.segments)
-        attended = {
-            kind: (_mask(everything, kind.window), rotary_table(position, head_size, kind.rope, inputs.positions))
-            for kind in dict.fromkeys(self.kinds)
-        }
+        rotations = masks_and_rotations(self.kinds, inputs, position, head_size)
+        attended = {kind: (_mask(everything, kind.window), table) for kind, (_, table) in rotations.items()}
 
         def step(kind: BlockKind, block: Block, x: NamedArray) -> NamedArray:
             return block(x, *attended[kind])[0]
@@ -155,29 +148,21 @@ def _into_stream(spec: ModernBertSpec) -> float:
     return spec.initializer_range * (2 * spec.num_hidden_layers) ** -0.5
 
 
-def _block(
-    spec: ModernBertSpec,
-    layers: Axis,
-    norm: Any,
-    dtype: jnp.dtype,
-    keys: Iterator[jax.Array],
-    *,
-    first: bool = False,
-) -> Block:
-    """Blocks of one form: every parameter has the axis ``layers`` in front."""
-    embed, heads = Axis(axes.EMBED, spec.hidden_size), Axis(axes.HEADS, spec.num_attention_heads)
-
-    def linear(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...]) -> Linear:
-        std = _into_stream(spec) if outputs == (embed,) else spec.initializer_range
-        return Linear.init(inputs, outputs, stacked=(layers,), std=std, dtype=dtype, key=next(keys))
-
-    return Block(
-        attention_norm=None if first else norm(layers),
-        attention=SelfAttention.init(embed, (heads,), (), Axis(axes.HEAD_SIZE, spec.head_size), linear, linear),
-        attention_post_norm=None,
-        mlp_norm=norm(layers),
-        mlp=GatedMlp.init(embed, Axis(axes.MLP, spec.intermediate_size), linear, "gelu"),
-        mlp_post_norm=None,
+def _design(spec: ModernBertSpec) -> Design:
+    """What the blocks are made of."""
+    kinds = {
+        "full_attention": BlockKind(Rope(spec.rope_theta)),
+        "sliding_attention": BlockKind(Rope(spec.rope_local_base_freq), spec.sizes().window),
+    }
+    return Design(
+        sizes=spec.sizes(),
+        kinds=tuple(kinds[kind] for kind in spec.layers_by_type),
+        epsilon=_EPSILON,
+        std=spec.initializer_range,
+        std_into_stream=_into_stream(spec),
+        activation="gelu",
+        layer_norms=True,
+        grouped=False,
     )
 
 

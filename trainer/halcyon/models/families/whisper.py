@@ -8,6 +8,7 @@ trained, with the numbers of the file.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -22,16 +23,13 @@ from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
-from halcyon.models.cache import Cache, Layers, Memory, PositionState
-from halcyon.models.decoder import TokenDecoder
-from halcyon.models.dropout import WithSites
+from halcyon.models.decoder import Block, Decoder
+from halcyon.models.design import BlockKind, Design, self_attention
 from halcyon.models.families.family import Family
-from halcyon.models.model import Inputs, Outputs
+from halcyon.models.model import Inputs
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import divided
-from halcyon.models.parts.embedding import Embedding
 from halcyon.models.parts.linear import Linear
-from halcyon.models.parts.masks import Mask, causal
 from halcyon.models.parts.mlp import activated
 from halcyon.models.parts.norm import LayerNorm
 from halcyon.models.parts.self_attention import SelfAttention
@@ -40,6 +38,7 @@ from halcyon.models.published import ConfigReader, PublishedModel, Tensor, Tenso
 from halcyon.models.published.decoder_config import REQUIRED, read_keys, write_keys
 from halcyon.models.published.tensors import tensor
 from halcyon.models.stack import Stack
+from halcyon_api.spec.families.section import DecoderSizes
 from halcyon_api.spec.families.whisper import TAPS, WhisperSpec
 
 _EPSILON = 1e-5
@@ -48,83 +47,39 @@ _LONGEST_WAVE = 10_000
 KeysAndValues = tuple[NamedArray, NamedArray]
 
 
-class WhisperBlock(WithSites):
-    """Attention, in the decoder cross attention, and an MLP, each added to the residual stream."""
-
-    attention_norm: LayerNorm
-    attention: SelfAttention
-    cross_norm: LayerNorm | None
-    cross: SelfAttention | None
-    mlp_norm: LayerNorm
-    mlp_up: Linear
-    mlp_down: Linear
-    activation: Any = eqx.field(static=True)
-
-    @staticmethod
-    def init(
-        spec: WhisperSpec,
-        heads: int,
-        mlp: int,
-        layers: Axis,
-        dtype: jnp.dtype,
-        keys: Iterator[PRNGKeyArray],
-        *,
-        cross: bool,
-    ) -> WhisperBlock:
-        """All blocks at once: every parameter has the axis ``layers`` in front."""
-        embed, inner = Axis(axes.EMBED, spec.hidden_size), Axis(axes.MLP, mlp)
-        of_head = (Axis(axes.HEADS, heads), Axis(axes.HEAD_SIZE, spec.hidden_size // heads))
-        norm = functools.partial(LayerNorm.init, embed, stacked=(layers,), epsilon=_EPSILON, dtype=dtype)
-
-        def linear(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], bias: bool = True) -> Linear:
-            std = spec.initializer_range
-            return Linear.init(inputs, outputs, stacked=(layers,), std=std, dtype=dtype, bias=bias, key=next(keys))
-
-        def attention() -> SelfAttention:
-            query, key, value = (linear((embed,), of_head, bias) for bias in (True, False, True))
-            return SelfAttention(query, key, value, linear(of_head, (embed,)), of_head[1])
-
-        return WhisperBlock(
-            attention_norm=norm(),
-            attention=attention(),
-            cross_norm=norm() if cross else None,
-            cross=attention() if cross else None,
-            mlp_norm=norm(),
-            mlp_up=linear((embed,), (inner,)),
-            mlp_down=linear((inner,), (embed,)),
-            activation=spec.hidden_act,
-        )
-
-    def __call__(
-        self,
-        x: NamedArray,
-        mask: Mask | None,
-        heard: NamedArray | KeysAndValues | None = None,
-        memory: Memory | None = None,
-    ) -> NamedArray:
-        """(..., position, embed) to the same axes. `heard` is the output of the encoder, or its keys and values."""
-        x = x + self.at_site(0, self.attention(self.attention_norm(x), mask, memory=memory))
-        if self.cross is not None and self.cross_norm is not None and heard is not None:
-            others = heard if isinstance(heard, tuple) else self.cross.keys_and_values(heard)
-            x = x + self.cross(self.cross_norm(x), None, others=others)
-        return divided(x + self.at_site(1, self.mlp_down(activated(self.activation, self.mlp_up(self.mlp_norm(x))))))
-
-
 class Encoder(eqx.Module):
     """From the features of sounds to vectors, one for each two frames."""
 
     first: Linear
     second: Linear
-    blocks: Stack[WhisperBlock]
+    blocks: Stack[Block]
     norm: LayerNorm
     positions: NamedArray = parameter(Role.BIAS)
+
+    @staticmethod
+    def init(spec: WhisperSpec, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> Encoder:
+        """Random parameters, and sinusoids as positions."""
+        inner = _design(spec, spec.encoder_layers, spec.encoder_heads, spec.encoder_mlp)
+        embed, layers = inner.axes.embed, Axis(axes.LAYERS, spec.encoder_layers)
+        source, taps = Axis(axes.SOURCE, spec.max_source_positions), Axis(axes.TAPS, TAPS)
+
+        def convolution(inputs: Axis) -> Linear:
+            return Linear.init((taps, inputs), (embed,), std=inner.std, dtype=dtype, bias=True, key=next(keys))
+
+        return Encoder(
+            convolution(Axis(axes.MEL, spec.num_mel_bins)),
+            convolution(embed.alias(axes.CHANNELS)),
+            Stack(layers, Block.init(inner, inner.forms[0], layers, dtype, keys=keys)),
+            inner.norm(embed, dtype),
+            hax.named(jnp.asarray(sinusoids(source.size, embed.size), dtype), (source, embed)),
+        )
 
     def __call__(self, sound: NamedArray, dtype: jnp.dtype) -> NamedArray:
         """(..., position, mel) to (..., position, embed), with half of the positions."""
         x = activated("gelu", self.first(_neighbours(sound.astype(dtype), 1)))
         x = activated("gelu", self.second(_neighbours(x.rename({axes.EMBED: axes.CHANNELS}), 2)))
         x = divided(add_wide(x, jax.lax.stop_gradient(self.positions).rename({axes.SOURCE: axes.POSITION})))
-        x, _ = self.blocks.scan(lambda block, x, _: (block(x, None), None), x)
+        x, _ = self.blocks.scan(lambda block, x, _: (block(x, None, None)[0], None), x)
         return self.norm(x)
 
 
@@ -145,59 +100,55 @@ def sinusoids(positions: int, width: int) -> np.ndarray:
     return np.concatenate((np.sin(turns), np.cos(turns)), 1).astype(np.float32)
 
 
-class Whisper(TokenDecoder):
-    """An encoder of sound, and a decoder of tokens."""
+def _attention(design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> SelfAttention:
+    """Attention whose keys have no biases."""
+    found = self_attention(design, layers, dtype, keys)
+    return dataclasses.replace(found, key=dataclasses.replace(found.key, bias=None))
 
-    embedding: Embedding
-    positions: Embedding
-    encoder: Encoder
-    blocks: Stack[WhisperBlock]
-    norm: LayerNorm
-    untied_head: Linear | None
+
+def _design(spec: WhisperSpec, layers: int, heads: int, mlp: int, **other: Any) -> Design:
+    sizes = DecoderSizes(
+        layers=layers,
+        width=spec.hidden_size,
+        mlp=mlp,
+        heads=heads,
+        key_value_heads=heads,
+        head_size=spec.hidden_size // heads,
+        tied=True,
+        query_bias=True,
+        output_bias=True,
+        mlp_bias=True,
+        gated=False,
+        norm_bias=True,
+        learned_positions=True,
+    )
+    return Design(
+        sizes,
+        (BlockKind(None),) * layers,
+        epsilon=_EPSILON,
+        std=spec.initializer_range,
+        activation=spec.hidden_act,
+        attention=_attention,
+        layer_norms=True,
+        grouped=False,
+        **other,
+    )
+
+
+class Whisper(Decoder):
+    """An encoder of sound, and a decoder of tokens."""
 
     @staticmethod
     def init(spec: WhisperSpec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Whisper:
         """Random parameters: normal with `initializer_range`; biases 0, norms 1, positions of the encoder sinusoids."""
-        embed, std, keys = Axis(axes.EMBED, spec.hidden_size), spec.initializer_range, iter(jax.random.split(key, 20))
-        table = functools.partial(Embedding.init, std=std, dtype=dtype)
-        norm = functools.partial(LayerNorm.init, embed, epsilon=_EPSILON, dtype=dtype)
-        source, taps = Axis(axes.SOURCE, spec.max_source_positions), Axis(axes.TAPS, TAPS)
-
-        def convolution(inputs: Axis) -> Linear:
-            return Linear.init((taps, inputs), (embed,), std=std, dtype=dtype, bias=True, key=next(keys))
-
-        def blocks(count: int, heads: int, mlp: int, cross: bool) -> Stack[WhisperBlock]:
-            layers = Axis(axes.LAYERS, count)
-            return Stack(layers, WhisperBlock.init(spec, heads, mlp, layers, dtype, keys, cross=cross))
-
-        waves = jnp.asarray(sinusoids(source.size, embed.size), dtype)
-        return Whisper(
-            embedding=table(vocab, embed, key=next(keys)),
-            positions=table(max_position, embed, key=next(keys)),
-            encoder=Encoder(
-                convolution(Axis(axes.MEL, spec.num_mel_bins)),
-                convolution(embed.alias(axes.CHANNELS)),
-                blocks(spec.encoder_layers, spec.encoder_heads, spec.encoder_mlp, False),
-                norm(),
-                hax.named(waves, (source, embed)),
-            ),
-            blocks=blocks(spec.num_hidden_layers, spec.num_attention_heads, spec.mlp_size, True),
-            norm=norm(),
-            untied_head=None,
-            vocab=vocab,
-            max_position=max_position,
-            embed=embed,
-        )
+        sizes = spec.num_hidden_layers, spec.num_attention_heads, spec.mlp_size
+        design = _design(spec, *sizes, encoder=functools.partial(Encoder.init, spec), cross=_attention)
+        return Whisper.of(design, vocab, max_position, dtype, key=key)
 
     @property
     def sound(self) -> tuple[int, int]:
         """See `CausalLM.sound`."""
         return 2 * self.encoder.positions.axis_size(axes.SOURCE), self.encoder.first.inputs[1].size
-
-    @property
-    def kept(self) -> tuple[PositionState, ...]:
-        """See `TokenDecoder.kept`."""
-        return (PositionState(self.blocks.stacked.attention.kept),) * self.blocks.layers.size
 
     def heard(self, sound: NamedArray, compute_dtype: DTypeLike = jnp.float32) -> KeysAndValues:
         """The keys and values of cross attention in all blocks, for many calls with one sound: a dimension without a
@@ -209,37 +160,22 @@ class Whisper(TokenDecoder):
         """
         states = self.encoder(sound, jnp.dtype(compute_dtype))
 
-        def of_block(block: WhisperBlock, carry: None, _: None) -> tuple[None, Any]:
-            return carry, None if block.cross is None else block.cross.keys_and_values(states)
+        def of_block(block: Block, carry: None, _: None) -> tuple[None, Any]:
+            return carry, block.cross.keys_and_values(states)
 
-        return self.blocks.scan(of_block, None)[1]
+        stack: Any = self.blocks
+        return stack.scan(of_block, None)[1]
 
-    def __call__(
-        self, inputs: Inputs, *, cache: Cache | None = None, compute_dtype: DTypeLike = jnp.float32
-    ) -> Outputs:
-        """See `TokenDecoder.__call__`.
+    def _beside(self, inputs: Inputs, dtype: jnp.dtype) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What cross attention sees.
 
         Raises:
             ValueError: There is no sound.
         """
-        sound, dtype = inputs.sound, jnp.dtype(compute_dtype)
+        sound = inputs.sound
         if sound is None:
             raise ValueError("a model of the family whisper needs a sound with its tokens; give Inputs.sound")
-        states = self.encoder(sound, dtype) if isinstance(sound, NamedArray) else None
-        inputs = inputs if cache is None else cache.placed(inputs)
-        mask, position = causal(inputs.segments), self._position_axis(inputs.tokens)
-        learned = self.positions.of_positions(position, inputs.positions, dtype)
-        x = divided(self.at_site(0, add_wide(self.embedding(inputs.tokens, dtype), learned)))
-
-        def step(block: WhisperBlock, carry: tuple[NamedArray, Layers | None], kept: Any) -> tuple[Any, None]:
-            x, layers = carry
-            memory = None if cache is None or layers is None else Memory(cache, layers)
-            x = block(x, mask, kept if states is None else states, memory)
-            return (x, None if memory is None else memory.layers), None
-
-        start = (x, None if cache is None else Layers.of(cache))
-        (x, layers), _ = self.blocks.scan(step, start, sound if states is None else None)
-        return Outputs(self.norm(x), None if cache is None else layers.closed(cache, inputs.tokens))
+        return ({"heard": self.encoder(sound, dtype)}, {}) if isinstance(sound, NamedArray) else ({}, {"heard": sound})
 
 
 def tensors(spec: WhisperSpec) -> Tensors:
@@ -264,8 +200,8 @@ def tensors(spec: WhisperSpec) -> Tensors:
         return [
             *attention(f"{layer}.self_attn", f"{path}.attention"),
             *both(f"{layer}.self_attn_layer_norm", f"{path}.attention_norm", axes.EMBED),
-            *both(f"{layer}.fc1", f"{path}.mlp_up", axes.MLP, axes.EMBED),
-            *both(f"{layer}.fc2", f"{path}.mlp_down", axes.EMBED, axes.MLP),
+            *both(f"{layer}.fc1", f"{path}.mlp.up", axes.MLP, axes.EMBED),
+            *both(f"{layer}.fc2", f"{path}.mlp.down", axes.EMBED, axes.MLP),
             *both(f"{layer}.final_layer_norm", f"{path}.mlp_norm", axes.EMBED),
         ]
 

@@ -115,3 +115,6 @@ class LayerNorm(eqx.Module):
             return (scaled + bias[0].astype(jnp.float32) if bias else scaled).astype(x.dtype)
 
         return elementwise(recomputed(normalise), x, self.weight, *(() if self.bias is None else (self.bias,)))
+
+
+Norm = RmsNorm | LayerNorm
