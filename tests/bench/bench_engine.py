@@ -94,9 +94,8 @@ def main() -> None:
     models: dict[str, Any] = {"float32": model}
     if "bfloat16" in options.weights:
         models["bfloat16"] = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), model)
-    for name in ("int8", "int8 products"):
-        if name in options.weights:
-            models[name] = quantized(model, integers=name != "int8")
+    if "int8" in options.weights:
+        models["int8"] = quantized(model)
 
     def turn(weights: str, rows: int) -> Turn:
         compute = "bfloat16" if weights == "bfloat16" else "float32"

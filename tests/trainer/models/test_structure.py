@@ -296,7 +296,7 @@ def test_the_initial_distribution_is_that_of_the_spec(spec):
         elif path.endswith("bias"):
             assert (values == 0).all(), path
         else:
-            into_stream = spec.family == "gpt2" and ("output" in path or "mlp.down" in path)
+            into_stream = spec.family == "gpt2" and ("output" in path or "mlp/down" in path)
             std = 0.05 / np.sqrt(2 * wide.num_hidden_layers) if into_stream else 0.05
             assert values.std() == pytest.approx(std, rel=0.03), path
             assert abs(values.mean()) < 0.03 * std + 3 * std / np.sqrt(values.size), path

@@ -86,7 +86,7 @@ class TokenDecoder(CausalLM, WithSites):
         head: Any = self.embedding if self.untied_head is None else self.untied_head
         if not isinstance(head, Int8Linear | Int8Embedding):
             return super()._head_products(features)
-        return int8_product(features, head.rows, head.scale, (self.embed,), integers=head.integers)
+        return int8_product(features, head.rows, head.scale, (self.embed,))
 
     @property
     def head(self) -> NamedArray:

@@ -2,9 +2,7 @@
 
 ``weight[o, i] = scale[o] * integer[o, i]`` with integers of -127 to 127, so the greatest weight of each output is exact
 (symmetric quantisation by channel). In the product the integers are multiplied in the type of the activations, which
-holds them exactly, and the sum over the inputs is multiplied by the scale. With `integers`, each row of the activations
-is rounded to 8 bits too, with a scale of its own (LLM.int8, Dettmers et al. 2022, without its outliers): the products
-are then of integers, which processors compute several times as fast.
+holds them exactly, and the sum over the inputs is multiplied by the scale.
 
 On a CPU, XLA would write the converted weights of a product to memory. So a block of outputs is converted at a time,
 which stays in the cache of the processor.
@@ -39,7 +37,6 @@ class Int8Linear(eqx.Module):
     Attributes:
         inputs: The axes that it sums over.
         role: The role of the weight.
-        integers: Whether the activations are rounded to 8 bits too.
         rows: int8 (*stacked, *outputs, *inputs).
         scale: float32 (*stacked, *outputs).
         bias: (*stacked, *outputs). None: no bias.
@@ -47,7 +44,6 @@ class Int8Linear(eqx.Module):
 
     inputs: tuple[Axis, ...] = eqx.field(static=True)
     role: Role = eqx.field(static=True)
-    integers: bool = eqx.field(static=True)
     rows: NamedArray = parameter("role", inputs="inputs")
     scale: NamedArray = parameter(Role.NORM)
     bias: NamedArray | None = parameter(Role.BIAS)
@@ -59,7 +55,7 @@ class Int8Linear(eqx.Module):
 
     def __call__(self, x: NamedArray) -> NamedArray:
         """(..., *inputs) to (..., *outputs)."""
-        y = int8_product(x, self.rows, self.scale, self.inputs, integers=self.integers).astype(x.dtype)
+        y = int8_product(x, self.rows, self.scale, self.inputs).astype(x.dtype)
         return divided(y if self.bias is None else add_wide(y, self.bias))
 
 
@@ -68,13 +64,11 @@ class Int8Embedding(eqx.Module):
 
     Attributes:
         indexed: The axis of the table that indices count along.
-        integers: Whether the activations are rounded to 8 bits too, where the table is the output head.
         rows: int8 (*stacked, indexed, embed).
         scale: float32 (*stacked, indexed).
     """
 
     indexed: Axis = eqx.field(static=True)
-    integers: bool = eqx.field(static=True)
     rows: NamedArray = parameter(Role.EMBEDDING, inputs="indexed")
     scale: NamedArray = parameter(Role.NORM)
 
@@ -106,9 +100,7 @@ def rounded(weight: NamedArray, over: tuple[Axis, ...]) -> tuple[NamedArray, Nam
     return hax.round(wide / scale).astype(jnp.int8).rearrange((*others, *over)), scale
 
 
-def int8_product(
-    x: NamedArray, rows: NamedArray, scale: NamedArray, over: tuple[Axis, ...], *, integers: bool
-) -> NamedArray:
+def int8_product(x: NamedArray, rows: NamedArray, scale: NamedArray, over: tuple[Axis, ...]) -> NamedArray:
     """``x . (rows * scale)`` summed over some axes: float32, with the other axes of `x` and then those of `scale`.
 
     Args:
@@ -116,15 +108,14 @@ def int8_product(
         rows: int8 (*outputs, *over).
         scale: float32 (*outputs).
         over: The axes to sum over.
-        integers: Whether `x` is rounded to 8 bits.
     """
     outputs, kept = scale.axes, tuple(axis for axis in x.axes if axis not in over)
-    if any(parts_of(axis) > 1 for axis in (*outputs, *over)) or (jax.default_backend() != "cpu" and not integers):
+    if any(parts_of(axis) > 1 for axis in (*outputs, *over)) or jax.default_backend() != "cpu":
         return (contract(x, rows, over, into=jnp.float32) * scale).rearrange((*kept, *outputs))
     size, count = (math.prod(axis.size for axis in axes) for axes in (over, outputs))
     flat = x.rearrange((*kept, *over)).array.reshape(-1, size)
     matrix = rows.rearrange((*outputs, *over)).array.reshape(count, size)
-    product = _of_integers(flat, matrix) if integers else _in_blocks(flat.astype(jnp.float32), matrix)
+    product = _in_blocks(flat.astype(jnp.float32), matrix)
     axes = (*kept, *outputs)
     return hax.named((product * scale.rearrange(outputs).array.reshape(-1)).reshape([axis.size for axis in axes]), axes)
 
@@ -143,21 +134,10 @@ def _in_blocks(x: jax.Array, matrix: jax.Array) -> jax.Array:
     return jnp.moveaxis(jax.lax.map(of_block, matrix.reshape(blocks, -1, size)), 0, 1).reshape(len(x), count)
 
 
-def _of_integers(x: jax.Array, matrix: jax.Array) -> jax.Array:
-    """``x . matrix^T`` with `x` rounded: float32 [row, output]."""
-    wide = x.astype(jnp.float32)
-    greatest = jnp.max(jnp.abs(wide), -1, keepdims=True)
-    scale = jnp.where(greatest > 0, greatest / MOST, 1.0)
-    rows = jnp.round(wide / scale).astype(jnp.int8)
-    several = jnp.pad(rows, ((0, 1), (0, 0))) if len(x) == 1 else rows  # XLA computes a single row one number at a time
-    product = jax.lax.dot_general(several, matrix, (((1,), (1,)), ((), ())), preferred_element_type=jnp.int32)
-    return product[: len(x)].astype(jnp.float32) * scale
-
-
 Model = TypeVar("Model", bound=eqx.Module)
 
 
-def quantized(model: Model, *, integers: bool = False) -> Model:
+def quantized(model: Model) -> Model:
     """`model` with the weights of linear maps, the output head and the tables of tokens in 8 bits.
 
     Norms, biases, routers, experts, convolutions and tables of positions keep their types. Maps with adapters do too:
@@ -165,17 +145,16 @@ def quantized(model: Model, *, integers: bool = False) -> Model:
 
     Args:
         model: A model.
-        integers: Whether activations are rounded to 8 bits in these products.
     """
     vocabulary, compiled = getattr(model, "vocab", None), jax.jit(rounded, static_argnums=1)
 
     def changed(node: Any) -> Any:
         if isinstance(node, Linear) and _is_taken(node):
             rows, scale = compiled(node.weight, node.inputs)
-            return Int8Linear(node.inputs, node.role, integers, rows, scale, node.bias)
+            return Int8Linear(node.inputs, node.role, rows, scale, node.bias)
         if isinstance(node, Embedding) and node.indexed == vocabulary:
             embed = tuple(axis for axis in node.weight.axes if axis.name not in (node.indexed.name, LAYERS))
-            return Int8Embedding(node.indexed, integers, *compiled(node.weight, embed))
+            return Int8Embedding(node.indexed, *compiled(node.weight, embed))
         return node
 
     return jax.tree.map(changed, model, is_leaf=lambda node: isinstance(node, Linear | Embedding))

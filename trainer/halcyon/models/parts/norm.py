@@ -45,13 +45,12 @@ class RmsNorm(eqx.Module):
         stacked: tuple[Axis, ...] = (),
         epsilon: float,
         dtype: jnp.dtype,
-        scaling: Scaling = "wide",
-        scale: bool = True,
+        scaling: Scaling,
     ) -> RmsNorm:
-        """A factor of 1 for every feature, shape (*stacked, *axes); without `scale` no weight at all."""
+        """A factor of 1 for every feature, shape (*stacked, *axes)."""
         axes = (axes,) if isinstance(axes, Axis) else axes
         start = hax.zeros if scaling == "offset" else hax.ones
-        return RmsNorm(axes, epsilon, start((*stacked, *axes), dtype=dtype) if scale else None, scaling)
+        return RmsNorm(axes, epsilon, start((*stacked, *axes), dtype=dtype), scaling)
 
     def __call__(self, x: NamedArray) -> NamedArray:
         """The axes and the type of `x`."""
