@@ -24,8 +24,6 @@ KEYS = POSITION.alias("key_position")
 LONGER = KEYS.resize(48)
 STARTS = np.array([[0, 5, 6, 19], [0, 11, 12, 30]])
 SEGMENT = np.stack([np.searchsorted(row, np.arange(32), side="right") for row in STARTS])
-PREFIX = np.array([5, 17])
-
 MASKS: dict[str, tuple[Mask | None, Sees]] = {
     "none": (None, lambda row, query, key: True),
     "causal": (Causal(), lambda row, query, key: key <= query),
@@ -39,15 +37,6 @@ MASKS: dict[str, tuple[Mask | None, Sees]] = {
     "segments-both-ways": (
         Segments(hax.named(SEGMENT, (BATCH, POSITION))),
         lambda row, query, key: bool(SEGMENT[row, query] == SEGMENT[row, key]),
-    ),
-    "prefix": (Causal() | Prefix(10), lambda row, query, key: key <= query or key < 10),
-    "prefix-by-row": (
-        Causal() | Prefix(hax.named(PREFIX, BATCH)),
-        lambda row, query, key: key <= query or bool(key < PREFIX[row]),
-    ),
-    "prefix-or-window": (
-        (Causal() & Window(9)) | Prefix(3),
-        lambda row, query, key: query - 9 < key <= query or key < 3,
     ),
     "nothing-for-some": (
         Causal() & Prefix(4) & Window(12),
@@ -165,7 +154,7 @@ def test_every_option_is_that_of_plain_numpy(mask: str, options: str, implementa
     check(*MASKS[mask], OPTIONS[options], implementation)
 
 
-@pytest.mark.parametrize(("mask", "options"), [("none", "all"), ("segments", "plain"), ("prefix-or-window", "sinks")])
+@pytest.mark.parametrize(("mask", "options"), [("none", "all"), ("segments", "plain"), ("window", "sinks")])
 def test_a_block_need_not_divide_the_length(mask: str, options: str) -> None:
     check(*MASKS[mask], OPTIONS[options], "blockwise", block=12)
     if mask == "none":
@@ -176,16 +165,6 @@ def test_a_block_need_not_divide_the_length(mask: str, options: str) -> None:
 @pytest.mark.parametrize("options", ["plain", "all"])
 def test_bfloat16_stays_near(options: str, implementation: Implementation) -> None:
     check(*MASKS["segments"], OPTIONS[options], implementation, dtype="bfloat16")
-
-
-@BOTH
-@pytest.mark.parametrize("window", [None, 11])
-def test_queries_that_continue_a_sequence_see_the_earlier_keys(
-    window: int | None, implementation: Implementation
-) -> None:
-    """48 keys; the 32 queries are at the last 32 positions."""
-    mask = Causal(16) if window is None else Causal(16) & Window(window, 16)
-    check(mask, lambda row, query, key: query + 16 - (window or 100) < key <= query + 16, {}, implementation, LONGER)
 
 
 def test_a_range_of_keys_is_as_narrow_as_the_mask_and_never_narrower() -> None:
@@ -203,7 +182,6 @@ def test_a_range_of_keys_is_as_narrow_as_the_mask_and_never_narrower() -> None:
         expected = [[[sees(row, query, key) for key in range(32)] for query in range(32)] for row in range(2)]
         assert np.array_equal(visible, expected)
     assert (Causal() & Window(8)).key_range(16, 23, 32) == (9, 24)
-    assert ((Causal() & Window(8)) | Prefix(2)).key_range(16, 23, 32) == (0, 24)
     assert (Causal() & Prefix(4)).key_range(16, 23, 32) == (0, 4)
 
 

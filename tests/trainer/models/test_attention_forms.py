@@ -25,7 +25,7 @@ from tests.trainer.support.meshes import mesh_from
 
 INTERPRETED = Target("cpu", interpret=True)
 TOLERANCES = {"float32": 2e-5, "bfloat16": 2e-2}
-NAMES = ("none", "causal", "window", "segments", "segments-window", "window-alone", "prefix", "some-see-nothing")
+NAMES = ("none", "causal", "window", "segments", "segments-window", "window-alone", "some-see-nothing")
 
 
 class Case(NamedTuple):
@@ -52,7 +52,6 @@ class Case(NamedTuple):
             "segments": Causal() & Segments(segments),
             "segments-window": Causal() & Window(self.window) & Segments(segments),
             "window-alone": Window(self.window),
-            "prefix": Causal() | Prefix(self.window),
             "some-see-nothing": Causal() & Window(self.window) & Prefix(self.length // 2),
         }
         return masks[self.mask]

@@ -35,9 +35,7 @@ MASKS: dict[str, Callable[[Segments], Mask]] = {
     "documents": lambda documents: documents,
     "causal": lambda documents: Causal() & documents,
     "window": lambda documents: Causal() & Window(5) & documents,
-    "documents-or-prefix": lambda documents: (Causal() & documents) | Prefix(3),
-    "documents-or-documents": lambda documents: (Window(3) & documents) | (Causal() & documents),
-    "documents-and-prefix": lambda documents: Causal() & documents & Prefix(hax.named(jnp.asarray([40, 64]), BATCH)),
+    "documents-and-prefix": lambda documents: Causal() & documents & Prefix(40),
     "keys": lambda documents: (
         Causal() & Segments(documents.of_queries, documents.of_queries.rename({"position": "key_position"}))
     ),

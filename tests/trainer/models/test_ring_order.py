@@ -16,7 +16,6 @@ MASKS: list[Mask | None] = [
     Causal(),
     Causal() & Window(5),
     Window(3),
-    Causal() | Prefix(20),
     Causal() & Prefix(7),
 ]
 

@@ -216,7 +216,7 @@ def _tokamax(request: Request, target: Target) -> str | None:
             f"its products would round {jnp.dtype(request.dtype).name} numbers; set trainer.precision.compute to "
             "bfloat16"
         )
-    if mask is None or not mask.causal or mask.offset or form.position.size != form.key_position.size:
+    if mask is None or not mask.causal or form.position.size != form.key_position.size:
         return "it has no mask of this kind"
     if (form.position.name, form.key_position.name) != (POSITION, KEY_POSITION):
         return "it needs the axes of a model's positions"

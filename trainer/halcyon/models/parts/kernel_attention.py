@@ -26,8 +26,6 @@ class KernelMask(NamedTuple):
     """No key after the query's own position."""
     window: int | None
     """No key this number of positions, or more, before the query's own. None: no limit."""
-    offset: int
-    """Position of the first query among the keys."""
     segments: Segments | None
     """Only keys of the query's segment."""
     reach: int | None = None
@@ -41,12 +39,11 @@ def kernel_mask(mask: Mask | None) -> KernelMask | None:
     windows = [part for part in parts if isinstance(part, Window)]
     segments = [part for part in parts if isinstance(part, Segments)]
     near = [part for part in parts if isinstance(part, Nearby)]
-    offsets = {part.offset for part in (*causal, *windows)}
-    known = len(causal) + len(windows) + len(segments) + len(near) == len(parts) and len(offsets) <= 1
+    known = len(causal) + len(windows) + len(segments) + len(near) == len(parts)
     if (
         not known
         or len(segments) > 1
-        or (near and offsets)
+        or (near and (causal or windows))
         or (mask is not None and not mask.sees_itself)
         or any(_axes(part) - {BATCH, POSITION, KEY_POSITION} for part in segments)
     ):
@@ -54,7 +51,6 @@ def kernel_mask(mask: Mask | None) -> KernelMask | None:
     return KernelMask(
         bool(causal),
         min((part.size for part in windows), default=None),
-        next(iter(offsets), 0),
         segments[0] if segments else None,
         min((part.reach for part in near), default=None),
     )

@@ -4,8 +4,8 @@ A mask has three methods. `visible` returns the booleans of a block of queries a
 from the shapes alone, the keys that a block of queries can see, so that attention skips the other blocks;
 `block_ranges` bounds them by the arrays of the mask, when the program runs. A range may be too wide, never too narrow.
 
-Queries and keys are counted from 0 along their own axes. `offset` is the position of the first query among the keys: 0
-in training, the number of earlier tokens if the queries continue a sequence.
+Queries and keys are counted from 0 along their own axes. Queries that continue a sequence have a mask of their own
+(`halcyon.models.cache.KeptPositions`).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class BlockRanges(NamedTuple):
 
 
 class Mask(eqx.Module):
-    """The keys that a query sees. Combine masks with ``&`` and ``|``."""
+    """The keys that a query sees. Combine masks with ``&``."""
 
     @abstractmethod
     def visible(self, queries: Block, keys: Block) -> NamedArray:
@@ -106,30 +106,24 @@ class Mask(eqx.Module):
         return False
 
     def __and__(self, other: Mask) -> Mask:
-        return _Pair(self, other, both=True)
-
-    def __or__(self, other: Mask) -> Mask:
-        return _Pair(self, other, both=False)
+        return _Both(self, other)
 
 
 class Causal(Mask):
     """A query sees the keys up to and including its own position."""
 
-    offset: int = eqx.field(static=True, default=0)
-
     def visible(self, queries: Block, keys: Block) -> NamedArray:
         """See `Mask.visible`."""
-        numbers: NamedArray = queries.numbers() + self.offset if self.offset else queries.numbers()
-        return cast("NamedArray", hax.greater_equal(numbers.broadcast_axis(keys.axis), keys.numbers()))
+        return cast("NamedArray", hax.greater_equal(queries.numbers().broadcast_axis(keys.axis), keys.numbers()))
 
     def key_range(self, first: int, last: int, keys: int) -> tuple[int, int]:
         """See `Mask.key_range`."""
-        return 0, min(keys, max(0, last + self.offset + 1))
+        return 0, min(keys, last + 1)
 
     @property
     def sees_itself(self) -> bool:
-        """True if the first query has a position among the keys."""
-        return self.offset >= 0
+        """True."""
+        return True
 
 
 class Window(Mask):
@@ -139,7 +133,6 @@ class Window(Mask):
     """
 
     size: int = eqx.field(static=True)
-    offset: int = eqx.field(static=True, default=0)
 
     def __check_init__(self) -> None:
         if self.size < 1:
@@ -147,12 +140,12 @@ class Window(Mask):
 
     def visible(self, queries: Block, keys: Block) -> NamedArray:
         """See `Mask.visible`."""
-        oldest = queries.numbers() + (self.offset - self.size)
+        oldest = queries.numbers() + -self.size
         return cast("NamedArray", hax.less(oldest.broadcast_axis(keys.axis), keys.numbers()))
 
     def key_range(self, first: int, last: int, keys: int) -> tuple[int, int]:
         """See `Mask.key_range`."""
-        return min(keys, max(0, first + self.offset - self.size + 1)), keys
+        return min(keys, max(0, first - self.size + 1)), keys
 
     @property
     def sees_itself(self) -> bool:
@@ -181,31 +174,19 @@ class Nearby(Mask):
 
 
 class Prefix(Mask):
-    """Every query sees the first `length` keys, and no others.
+    """Every query sees the first `length` keys, and no others."""
 
-    Args:
-        length: An integer, or integers over further axes, such as one for each sequence of a batch.
-    """
-
-    _fixed: int | None = eqx.field(static=True)
-    _lengths: NamedArray | None
-
-    def __init__(self, length: NamedArray | int) -> None:
-        self._fixed = length if isinstance(length, int) else None
-        self._lengths = None if isinstance(length, int) else length
+    length: int = eqx.field(static=True)
 
     def visible(self, queries: Block, keys: Block) -> NamedArray:
         """See `Mask.visible`."""
         del queries
-        if self._fixed is not None:
-            return cast("NamedArray", hax.less(keys.numbers(), self._fixed))
-        lengths = cast("NamedArray", self._lengths)
-        return cast("NamedArray", hax.less(keys.numbers().broadcast_to((*lengths.axes, keys.axis)), lengths))
+        return cast("NamedArray", hax.less(keys.numbers(), self.length))
 
     def key_range(self, first: int, last: int, keys: int) -> tuple[int, int]:
         """See `Mask.key_range`."""
         del first, last
-        return 0, keys if self._fixed is None else min(keys, max(0, self._fixed))
+        return 0, min(keys, max(0, self.length))
 
 
 class Segments(Mask):
@@ -259,45 +240,38 @@ def causal(segments: NamedArray | None = None) -> Mask:
 
 
 def conjuncts(mask: Mask | None) -> tuple[Mask, ...]:
-    """The masks that `mask` combines with ``&``: a query sees a key if it does in all of them."""
+    """The masks that `mask` combines: a query sees a key if it does in all of them."""
     if mask is None:
         return ()
-    return (*conjuncts(mask.left), *conjuncts(mask.right)) if isinstance(mask, _Pair) and mask.both else (mask,)
+    return (*conjuncts(mask.left), *conjuncts(mask.right)) if isinstance(mask, _Both) else (mask,)
 
 
-class _Pair(Mask):
+class _Both(Mask):
     left: Mask
     right: Mask
-    both: bool = eqx.field(static=True)
-    """Whether a query sees a key only if it does in both masks, not in one of them."""
 
     def visible(self, queries: Block, keys: Block) -> NamedArray:
-        combined = hax.logical_and if self.both else hax.logical_or
         seen = _alike(self.left.visible(queries, keys), self.right.visible(queries, keys))
-        return cast("NamedArray", combined(*seen))
+        return cast("NamedArray", hax.logical_and(*seen))
 
     def key_range(self, first: int, last: int, keys: int) -> tuple[int, int]:
         left, right = (mask.key_range(first, last, keys) for mask in (self.left, self.right))
-        if self.both:
-            begin = max(left[0], right[0])
-            return begin, max(begin, min(left[1], right[1]))
-        ranges = [one for one in (left, right) if one[0] < one[1]]
-        return (min(start for start, _ in ranges), max(end for _, end in ranges)) if ranges else (0, 0)
+        begin = max(left[0], right[0])
+        return begin, max(begin, min(left[1], right[1]))
 
     def block_ranges(self, queries: Axis, keys: Axis, block: int) -> BlockRanges | None:
         left, right = (mask.block_ranges(queries, keys, block) for mask in (self.left, self.right))
         if left is None or right is None:
-            return left or right if self.both else None
-        first, end = (jnp.maximum, jnp.minimum) if self.both else (jnp.minimum, jnp.maximum)
-        return BlockRanges(first(left.first, right.first), end(left.end, right.end))
+            return left or right
+        return BlockRanges(jnp.maximum(left.first, right.first), jnp.minimum(left.end, right.end))
 
     @property
     def has_block_ranges(self) -> bool:
-        return (any if self.both else all)((self.left.has_block_ranges, self.right.has_block_ranges))
+        return self.left.has_block_ranges or self.right.has_block_ranges
 
     @property
     def sees_itself(self) -> bool:
-        return (all if self.both else any)((self.left.sees_itself, self.right.sees_itself))
+        return self.left.sees_itself and self.right.sees_itself
 
 
 def shared_blocks(of_queries: jax.Array, of_keys: jax.Array, block: int) -> jax.Array:

@@ -130,7 +130,5 @@ def _mask(mask: KernelMask, shape: tuple[int, int]) -> Any:
         return splash_attention_mask.LocalMask(shape, (mask.reach, mask.reach), 0)
     if mask.window is not None:
         window = (mask.window - 1, 0 if mask.causal else None)
-        return splash_attention_mask.LocalMask(shape, window, mask.offset)
-    return (
-        splash_attention_mask.CausalMask(shape, mask.offset) if mask.causal else splash_attention_mask.FullMask(shape)
-    )
+        return splash_attention_mask.LocalMask(shape, window, 0)
+    return splash_attention_mask.CausalMask(shape, 0) if mask.causal else splash_attention_mask.FullMask(shape)
