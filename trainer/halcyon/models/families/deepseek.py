@@ -31,7 +31,7 @@ from halcyon.models.published import (
     PublishedModel,
     Tensor,
     Tensors,
-    expert_tensors,
+    decoder_tensors,
 )
 from halcyon.models.published.decoder_config import REQUIRED
 from halcyon_api.spec.families.deepseek import CorrectedSection, DeepseekV3Spec, Glm4MoeSpec
@@ -103,7 +103,7 @@ def _score_scale(spec: DeepseekV3Spec) -> float:
 
 def tensors(spec: Glm4MoeSpec) -> Tensors:
     """The tensors of ``Glm4MoeForCausalLM``."""
-    return expert_tensors(spec, _mixture(spec))
+    return decoder_tensors(spec, mixture=_mixture(spec))
 
 
 def latent_tensors(spec: DeepseekV3Spec) -> Tensors:
@@ -155,7 +155,7 @@ def latent_tensors(spec: DeepseekV3Spec) -> Tensors:
             )
         return found
 
-    return expert_tensors(spec, _mixture(spec), attention=attention)
+    return decoder_tensors(spec, mixture=_mixture(spec), attention=attention)
 
 
 def _mixture(spec: CorrectedSection) -> Callable[[Layers], list[Tensor]]:

@@ -24,7 +24,7 @@ from halcyon.models.published import (
     PublishedModel,
     Tensor,
     Tensors,
-    expert_tensors,
+    decoder_tensors,
 )
 from halcyon_api.spec.families.gpt_oss import GptOssSpec
 
@@ -66,7 +66,7 @@ def tensors(spec: GptOssSpec) -> Tensors:
             layers.tensor("mlp.experts.down_proj_bias", "mlp.experts.down_bias", EXPERTS, EMBED),
         ]
 
-    return expert_tensors(spec, mixture)
+    return decoder_tensors(spec, mixture=mixture)
 
 
 _WINDOW = 128

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from halcyon.models.design import Design
 from halcyon.models.families.family import decoder_family, design_of, mixture_of
-from halcyon.models.published import DecoderConfig, PublishedModel, Tensors, decoder_tensors, expert_tensors
+from halcyon.models.published import DecoderConfig, PublishedModel, Tensors, decoder_tensors
 from halcyon_api.spec.families.mistral import MistralSpec, MixtralSpec
 
 _NAMES = {"gate": "w1", "up": "w3", "down": "w2"}
@@ -24,8 +24,8 @@ def expert_design(spec: MixtralSpec) -> Design:
 
 def mixtral_tensors(spec: MixtralSpec) -> Tensors:
     """The tensors of ``MixtralForCausalLM``."""
-    return expert_tensors(
-        spec, lambda layers: layers.experts("block_sparse_moe.gate", "block_sparse_moe.experts", _NAMES)
+    return decoder_tensors(
+        spec, mixture=lambda layers: layers.experts("block_sparse_moe.gate", "block_sparse_moe.experts", _NAMES)
     )
 
 

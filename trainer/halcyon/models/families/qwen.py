@@ -15,7 +15,6 @@ from halcyon.models.published import (
     PublishedModel,
     Tensors,
     decoder_tensors,
-    expert_tensors,
 )
 from halcyon_api.spec.families.qwen import Qwen2Spec, Qwen3MoeSpec, Qwen3Spec, QwenSection
 
@@ -32,7 +31,7 @@ def expert_design(spec: Qwen3MoeSpec) -> Design:
 
 def qwen3_moe_tensors(spec: Qwen3MoeSpec) -> Tensors:
     """The tensors of ``Qwen3MoeForCausalLM``."""
-    return expert_tensors(spec, lambda layers: layers.experts("mlp.gate", "mlp.experts"))
+    return decoder_tensors(spec, mixture=lambda layers: layers.experts("mlp.gate", "mlp.experts"))
 
 
 Section = TypeVar("Section", bound=QwenSection)

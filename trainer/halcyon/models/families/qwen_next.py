@@ -34,7 +34,7 @@ from halcyon.models.published import (
     PublishedModel,
     Tensor,
     Tensors,
-    expert_tensors,
+    decoder_tensors,
 )
 from halcyon.models.published.decoder_config import read_layer_types
 from halcyon.models.published.tensors import BESIDE_IMAGES, KEYS, QUERIES, FurtherNames, tensor
@@ -113,9 +113,9 @@ def _delta_net(
 def tensors(spec: Qwen3NextSpec, *, in_one: bool = False) -> Tensors:
     """The tensors of ``Qwen3NextForCausalLM`` and the classes of Qwen 3.5; `in_one`: with all experts of a layer in one
     tensor."""
-    return expert_tensors(
+    return decoder_tensors(
         spec,
-        functools.partial(_mixture, in_one=in_one),
+        mixture=functools.partial(_mixture, in_one=in_one),
         attention=functools.partial(_attention_tensors, bias=spec.attention_bias),
         recurrence=functools.partial(_delta_net_tensors, by_head=spec.fused_projections),
         recurrent=_is_recurrent(spec),

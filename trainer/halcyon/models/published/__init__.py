@@ -12,4 +12,3 @@ from halcyon.models.published.tensors import Layers as Layers
 from halcyon.models.published.tensors import Tensor as Tensor
 from halcyon.models.published.tensors import Tensors as Tensors
 from halcyon.models.published.tensors import decoder_tensors as decoder_tensors
-from halcyon.models.published.tensors import expert_tensors as expert_tensors

@@ -26,7 +26,6 @@ import numpy as np
 from halcyon.models.axes import EMBED, EXPERTS, HEAD_SIZE, KV_HEADS, MLP, PAIR, Q_HEADS_PER_GROUP, ROUTES, VOCAB
 from halcyon.models.layer_kinds import LayerKind, layer_kinds, stack_names
 from halcyon_api.spec.families.decoder import MOST_FURTHER, DecoderSection
-from halcyon_api.spec.families.experts import ExpertsSection
 from halcyon_api.spec.families.section import DecoderSizes
 
 Order = Callable[[int], np.ndarray]
@@ -304,95 +303,61 @@ class FurtherNames:
         return ((rf"model\.layers\.({numbers})\.", f"{_PROJECTION}.weight"),) if numbers else ()
 
 
-def _with_tables(
-    spec: DecoderSection,
-    of: Callable[[Layers], list[Tensor]],
-    layers: Sequence[Tensor],
-    names: FurtherNames,
-    **others: Any,
-) -> Tensors:
-    """The tensors of a decoder: the embedding, the last norm, the head if it is not the embedding, those of its layers,
-    and those of layers that predict further tokens.
-
-    Files may also have the frequencies of rotary positions, the head if it is the embedding, and copies of both tables
-    in layers that predict further tokens.
-
-    Args:
-        spec: Its section.
-        of: The tensors of blocks that predict further tokens.
-        layers: The tensors of the layers.
-        names: The names of those that predict further tokens.
-        others: Other fields of `Tensors`.
-    """
-    tied, further = spec.tie_word_embeddings, names.layers(spec)
-    if further is not None:
-        layers = [*layers, *of(further), *names.beside(further)]
-    head = () if tied else (tensor("lm_head.weight", "untied_head.weight", VOCAB, EMBED),)
-    tables = (
-        tensor("model.embed_tokens.weight", "embedding.weight", VOCAB, EMBED),
-        tensor("model.norm.weight", "norm.weight", EMBED),
-    )
-    unused = (r".*\.rotary_emb\.inv_freq", *((r"lm_head\.weight",) if tied else ()))
-    if further is not None:
-        unused = (*unused, r"model\.layers\.\d+\.(embed_tokens|shared_head\.head)\.weight")
-    return Tensors((*tables, *head, *layers), ignored=unused, further=names.not_trained(spec), **others)
-
-
 def decoder_tensors(
     spec: DecoderSection,
     norms: Mapping[str, str] = BEFORE,
     beside: Callable[[Layers], Sequence[Tensor]] = lambda _: (),
-    **others: Any,
-) -> Tensors:
-    """The tensors of a `halcyon.models.decoder.Decoder` without experts.
-
-    Args:
-        spec: Its section.
-        norms: One of `BEFORE`, `AFTER` and `AROUND`, or others.
-        beside: Further tensors of layers.
-        others: Other fields of `Tensors`.
-    """
-    sizes = spec.sizes()
-
-    def of(layers: Layers) -> list[Tensor]:
-        mlp = layers.mlp("mlp", "mlp", gated=sizes.gated, bias=sizes.mlp_bias)
-        return [*layers.norms(norms), *layers.self_attention(sizes), *mlp, *beside(layers)]
-
-    return _with_tables(spec, of, of(Layers("blocks.stacked", range(sizes.layers))), FurtherNames(), **others)
-
-
-def expert_tensors(
-    spec: ExpertsSection,
-    mixture: Callable[[Layers], Sequence[Tensor]],
     *,
+    mixture: Callable[[Layers], Sequence[Tensor]] | None = None,
     attention: Callable[[Layers], Sequence[Tensor]] | None = None,
     recurrence: Callable[[Layers], Sequence[Tensor]] | None = None,
     recurrent: Sequence[bool] = (),
     names: FurtherNames = FurtherNames(),
     **others: Any,
 ) -> Tensors:
-    """The tensors of a `halcyon.models.decoder.Decoder` with experts.
+    """The tensors of a `halcyon.models.decoder.Decoder`: the embedding, the last norm, the head if it is not the
+    embedding, those of its layers, and those of layers that predict further tokens.
+
+    Files may also have the frequencies of rotary positions, the head if it is the embedding, and copies of both tables
+    in layers that predict further tokens.
 
     Args:
         spec: Its section.
-        mixture: The tensors of the router, the experts and the shared MLP.
+        norms: One of `BEFORE`, `AFTER` and `AROUND`, or others.
+        beside: Further tensors of layers.
+        mixture: The tensors of the router, the experts and the shared MLP. None: no layer has experts.
         attention: The tensors of attention. None: those of its sizes.
         recurrence: The tensors of the gated delta net that a layer has in its place. None: no layer has one.
         recurrent: For each layer, whether it has one.
         names: The names of layers that predict further tokens.
         others: Other fields of `Tensors`.
     """
-    numbers: dict[LayerKind, list[int]] = {}
-    for number, form in enumerate(layer_kinds(spec.num_hidden_layers, recurrent, spec.experts().with_experts)):
-        numbers.setdefault(form, []).append(number)
-    stacks = stack_names(recurrent=recurrence is not None, with_experts=True)
+    sizes = spec.sizes()
+
+    def with_experts(spec: Any) -> Sequence[bool]:
+        return () if mixture is None else spec.experts().with_experts
 
     def of(layers: Layers, form: LayerKind) -> list[Tensor]:
         mixer = recurrence if form.recurrent and recurrence is not None else attention
-        found = layers.norms(BEFORE)
-        found += layers.self_attention(spec.sizes()) if mixer is None else mixer(layers)
-        return [*found, *(mixture(layers) if form.with_experts else layers.mlp("mlp", "mlp"))]
+        found = [*layers.norms(norms), *(layers.self_attention(sizes) if mixer is None else mixer(layers))]
+        if form.with_experts and mixture is not None:
+            return [*found, *mixture(layers), *beside(layers)]
+        return [*found, *layers.mlp("mlp", "mlp", gated=sizes.gated, bias=sizes.mlp_bias), *beside(layers)]
 
-    found = [one for form, own in numbers.items() for one in of(Layers(f"{stacks[form]}.stacked", own), form)]
-    last = LayerKind(False, spec.longer.experts().with_experts[-1])
-    return _with_tables(spec, lambda layers: of(layers, last), found, names, **others)
+    numbers: dict[LayerKind, list[int]] = {}
+    for number, form in enumerate(layer_kinds(spec.num_hidden_layers, recurrent, with_experts(spec))):
+        numbers.setdefault(form, []).append(number)
+    stacks = stack_names(recurrent=recurrence is not None, with_experts=mixture is not None)
+    layers = [one for form, own in numbers.items() for one in of(Layers(f"{stacks[form]}.stacked", own), form)]
+    tied, further = spec.tie_word_embeddings, names.layers(spec)
+    unused = (r".*\.rotary_emb\.inv_freq", *((r"lm_head\.weight",) if tied else ()))
+    if further is not None:
+        last = LayerKind(False, any(with_experts(spec.longer)[-1:]))
+        layers += [*of(further, last), *names.beside(further)]
+        unused = (*unused, r"model\.layers\.\d+\.(embed_tokens|shared_head\.head)\.weight")
+    head = () if tied else (tensor("lm_head.weight", "untied_head.weight", VOCAB, EMBED),)
+    tables = (
+        tensor("model.embed_tokens.weight", "embedding.weight", VOCAB, EMBED),
+        tensor("model.norm.weight", "norm.weight", EMBED),
+    )
+    return Tensors((*tables, *head, *layers), ignored=unused, further=names.not_trained(spec), **others)
