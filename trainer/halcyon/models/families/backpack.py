@@ -25,7 +25,7 @@ from halcyon.models.cache import Cache, FixedState, Memory, PositionState
 from halcyon.models.decoder import Decoder
 from halcyon.models.dropout import WithSites
 from halcyon.models.families.family import Family
-from halcyon.models.families.gpt2 import CONSTANTS, DEFAULTS, NAMES, design, trunk_tensors, with_bias
+from halcyon.models.families.gpt2 import CONSTANTS, DEFAULTS, NAMES, design, inputs_first, trunk_tensors
 from halcyon.models.model import Inputs, Outputs
 from halcyon.models.partition import divided
 from halcyon.models.parts.attention import attention
@@ -186,13 +186,13 @@ def tensors(spec: BackpackSpec) -> Tensors:
     return Tensors(
         (
             *trunk_tensors("backpack.gpt2_model"),
-            *with_bias(f"{network}.ln", "senses.norm", EMBED),
-            *with_bias(f"{network}.block.ln_1", "senses.mlp_norm", EMBED),
-            *with_bias(f"{network}.block.mlp.c_fc", "senses.mlp.up", EMBED, MLP),
-            *with_bias(f"{network}.block.mlp.c_proj", "senses.mlp.down", MLP, EMBED),
-            *with_bias(f"{network}.block.ln_2", "senses.output_norm", EMBED),
-            *with_bias(f"{network}.final_mlp.c_fc", "senses.sense_mlp.up", EMBED, SENSE_MLP),
-            *with_bias(f"{network}.final_mlp.c_proj", "senses.sense_mlp.down", SENSE_MLP, (HEADS, EMBED)),
+            *inputs_first(f"{network}.ln", "senses.norm", EMBED),
+            *inputs_first(f"{network}.block.ln_1", "senses.mlp_norm", EMBED),
+            *inputs_first(f"{network}.block.mlp.c_fc", "senses.mlp.up", EMBED, MLP),
+            *inputs_first(f"{network}.block.mlp.c_proj", "senses.mlp.down", MLP, EMBED),
+            *inputs_first(f"{network}.block.ln_2", "senses.output_norm", EMBED),
+            *inputs_first(f"{network}.final_mlp.c_fc", "senses.sense_mlp.up", EMBED, SENSE_MLP),
+            *inputs_first(f"{network}.final_mlp.c_proj", "senses.sense_mlp.down", SENSE_MLP, (HEADS, EMBED)),
             Tensor(f"{weights}.weight", tuple(piece(f"{path}.weight", heads, EMBED) for path in parts), Join(0)),
             Tensor(f"{weights}.bias", tuple(piece(f"{path}.bias", heads) for path in parts), Join(0)),
         ),

@@ -6,6 +6,7 @@ scores.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from halcyon.models import axes
@@ -13,7 +14,7 @@ from halcyon.models.design import BlockKind, Design
 from halcyon.models.families.family import decoder_family
 from halcyon.models.published import ConfigReader, PublishedModel, Tensor, Tensors
 from halcyon.models.published.decoder_config import REQUIRED, read_keys, write_keys
-from halcyon.models.published.tensors import Join, piece, tensor
+from halcyon.models.published.tensors import Join, piece, tensor, with_bias
 from halcyon_api.spec.families.gpt2 import Gpt2Section, Gpt2Spec, LearnedPositionsSection
 
 
@@ -55,6 +56,10 @@ def tensors(spec: Gpt2Spec) -> Tensors:
     )
 
 
+inputs_first = functools.partial(with_bias, outputs=-1)
+"""The weight [inputs, outputs] and the bias of a map, or those of a norm."""
+
+
 def trunk_tensors(name: str) -> list[Tensor]:
     """The tensors of a GPT-2 below `name`. Its matrices are [in, out], and queries, keys and values share one
     tensor."""
@@ -63,26 +68,18 @@ def trunk_tensors(name: str) -> list[Tensor]:
     return [
         tensor(f"{name}.wte.weight", "embedding.weight", axes.VOCAB, axes.EMBED),
         tensor(f"{name}.wpe.weight", "positions.weight", axes.POSITION, axes.EMBED),
-        *with_bias(f"{name}.ln_f", "norm", axes.EMBED),
-        *with_bias(f"{layer}.ln_1", f"{block}.attention_norm", axes.EMBED),
+        *inputs_first(f"{name}.ln_f", "norm", axes.EMBED),
+        *inputs_first(f"{layer}.ln_1", f"{block}.attention_norm", axes.EMBED),
         Tensor(
             f"{layer}.attn.c_attn.weight",
             tuple(piece(f"{path}.weight", axes.EMBED, heads) for path in fused),
             Join(1),
         ),
         Tensor(f"{layer}.attn.c_attn.bias", tuple(piece(f"{path}.bias", heads) for path in fused), Join(0)),
-        *with_bias(f"{layer}.attn.c_proj", f"{block}.attention.output", heads, axes.EMBED),
-        *with_bias(f"{layer}.ln_2", f"{block}.mlp_norm", axes.EMBED),
-        *with_bias(f"{layer}.mlp.c_fc", f"{block}.mlp.up", axes.EMBED, axes.MLP),
-        *with_bias(f"{layer}.mlp.c_proj", f"{block}.mlp.down", axes.MLP, axes.EMBED),
-    ]
-
-
-def with_bias(name: str, path: str, *dimensions: str | tuple[str, ...]) -> list[Tensor]:
-    """The weight and the bias of a map or a norm."""
-    return [
-        tensor(f"{name}.weight", f"{path}.weight", *dimensions),
-        tensor(f"{name}.bias", f"{path}.bias", dimensions[-1]),
+        *inputs_first(f"{layer}.attn.c_proj", f"{block}.attention.output", heads, axes.EMBED),
+        *inputs_first(f"{layer}.ln_2", f"{block}.mlp_norm", axes.EMBED),
+        *inputs_first(f"{layer}.mlp.c_fc", f"{block}.mlp.up", axes.EMBED, axes.MLP),
+        *inputs_first(f"{layer}.mlp.c_proj", f"{block}.mlp.down", axes.MLP, axes.EMBED),
     ]
 
 

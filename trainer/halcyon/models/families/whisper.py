@@ -36,7 +36,7 @@ from halcyon.models.parts.self_attention import SelfAttention
 from halcyon.models.parts.weight import add_wide
 from halcyon.models.published import ConfigReader, PublishedModel, Tensor, Tensors
 from halcyon.models.published.decoder_config import REQUIRED, read_keys, write_keys
-from halcyon.models.published.tensors import tensor
+from halcyon.models.published.tensors import tensor, with_bias
 from halcyon.models.stack import Stack
 from halcyon_api.spec.families.section import DecoderSizes
 from halcyon_api.spec.families.whisper import TAPS, WhisperSpec
@@ -181,44 +181,39 @@ class Whisper(Decoder):
 def tensors(spec: WhisperSpec) -> Tensors:
     """The tensors of ``WhisperForConditionalGeneration``. The head is the token embedding."""
 
-    def both(name: str, path: str, outputs: str | tuple[str, ...], *inputs: str | tuple[str, ...]) -> list[Tensor]:
-        """The weight and the bias of a map or a norm."""
-        weight = tensor(f"{name}.weight", f"{path}.weight", outputs, *inputs)
-        return [weight, tensor(f"{name}.bias", f"{path}.bias", outputs)]
-
     def attention(name: str, path: str) -> list[Tensor]:
         heads = (axes.HEADS, axes.HEAD_SIZE)
         return [
-            *both(f"{name}.q_proj", f"{path}.query", heads, axes.EMBED),
+            *with_bias(f"{name}.q_proj", f"{path}.query", heads, axes.EMBED),
             tensor(f"{name}.k_proj.weight", f"{path}.key.weight", heads, axes.EMBED),
-            *both(f"{name}.v_proj", f"{path}.value", heads, axes.EMBED),
-            *both(f"{name}.out_proj", f"{path}.output", axes.EMBED, heads),
+            *with_bias(f"{name}.v_proj", f"{path}.value", heads, axes.EMBED),
+            *with_bias(f"{name}.out_proj", f"{path}.output", axes.EMBED, heads),
         ]
 
     def layers(name: str, path: str) -> list[Tensor]:
         layer = f"{name}.layers.{{layers}}"
         return [
             *attention(f"{layer}.self_attn", f"{path}.attention"),
-            *both(f"{layer}.self_attn_layer_norm", f"{path}.attention_norm", axes.EMBED),
-            *both(f"{layer}.fc1", f"{path}.mlp.up", axes.MLP, axes.EMBED),
-            *both(f"{layer}.fc2", f"{path}.mlp.down", axes.EMBED, axes.MLP),
-            *both(f"{layer}.final_layer_norm", f"{path}.mlp_norm", axes.EMBED),
+            *with_bias(f"{layer}.self_attn_layer_norm", f"{path}.attention_norm", axes.EMBED),
+            *with_bias(f"{layer}.fc1", f"{path}.mlp.up", axes.MLP, axes.EMBED),
+            *with_bias(f"{layer}.fc2", f"{path}.mlp.down", axes.EMBED, axes.MLP),
+            *with_bias(f"{layer}.final_layer_norm", f"{path}.mlp_norm", axes.EMBED),
         ]
 
     encoder, decoder, cross = "model.encoder", "model.decoder", "model.decoder.layers.{layers}.encoder_attn"
     return Tensors(
         (
-            *both(f"{encoder}.conv1", "encoder.first", axes.EMBED, axes.MEL, axes.TAPS),
-            *both(f"{encoder}.conv2", "encoder.second", axes.EMBED, axes.CHANNELS, axes.TAPS),
+            *with_bias(f"{encoder}.conv1", "encoder.first", axes.EMBED, axes.MEL, axes.TAPS),
+            *with_bias(f"{encoder}.conv2", "encoder.second", axes.EMBED, axes.CHANNELS, axes.TAPS),
             tensor(f"{encoder}.embed_positions.weight", "encoder.positions", axes.SOURCE, axes.EMBED),
             *layers(encoder, "encoder.blocks.stacked"),
-            *both(f"{encoder}.layer_norm", "encoder.norm", axes.EMBED),
+            *with_bias(f"{encoder}.layer_norm", "encoder.norm", axes.EMBED),
             tensor(f"{decoder}.embed_tokens.weight", "embedding.weight", axes.VOCAB, axes.EMBED),
             tensor(f"{decoder}.embed_positions.weight", "positions.weight", axes.POSITION, axes.EMBED),
             *layers(decoder, "blocks.stacked"),
             *attention(cross, "blocks.stacked.cross"),
-            *both(f"{cross}_layer_norm", "blocks.stacked.cross_norm", axes.EMBED),
-            *both(f"{decoder}.layer_norm", "norm", axes.EMBED),
+            *with_bias(f"{cross}_layer_norm", "blocks.stacked.cross_norm", axes.EMBED),
+            *with_bias(f"{decoder}.layer_norm", "norm", axes.EMBED),
         ),
         ignored=(r"proj_out\.weight",),
     )

@@ -150,6 +150,12 @@ def tensor(
     return Tensor(name, (piece(path, *dimensions),), numbers=numbers or {})
 
 
+def with_bias(name: str, path: str, *dimensions: str | tuple[str, ...], outputs: int = 0) -> list[Tensor]:
+    """The weight and the bias of a map or a norm; `outputs` is the dimension of the weight that the bias has."""
+    weight = tensor(f"{name}.weight", f"{path}.weight", *dimensions)
+    return [weight, tensor(f"{name}.bias", f"{path}.bias", dimensions[outputs])]
+
+
 BESIDE_IMAGES = (
     (r"(model\.language_model|language_model\.model)\.", "model."),
     (r"language_model\.lm_head\.", "lm_head."),
