@@ -7,7 +7,7 @@ from pydantic import Field, PositiveFloat
 
 from halcyon_api.base import Rule, optional, shows
 from halcyon_api.spec.families.rope import RopeScaling
-from halcyon_api.spec.families.section import AttentionNeeds, Count, DecoderSizes, ModelSection, Width
+from halcyon_api.spec.families.section import Count, DecoderSizes, ModelSection, Width
 from halcyon_api.spec.model_shape import ModelShape
 
 LayerType = Literal["full_attention", "sliding_attention"]
@@ -103,11 +103,6 @@ class DecoderSection(ModelSection):
         """See `ModelSection.stated_window`."""
         stated: int | None = getattr(self, "sliding_window", None)
         return stated if "sliding_attention" in self.layers_by_type else None
-
-    @property
-    def attention_needs(self) -> AttentionNeeds:
-        """See `ModelSection.attention_needs`."""
-        return AttentionNeeds(self.head_size, self.head_size)
 
     def sizes(self) -> DecoderSizes:
         """The sizes of the model. A family states here which biases and norms it has."""

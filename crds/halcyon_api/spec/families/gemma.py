@@ -60,7 +60,7 @@ class Gemma2Spec(WindowedGemmaSection):
     @property
     def attention_needs(self) -> AttentionNeeds:
         """See `ModelSection.attention_needs`."""
-        return dataclasses.replace(super().attention_needs, soft_cap=self.attn_logit_softcapping > 0)
+        return AttentionNeeds(self.head_size, self.head_size, soft_cap=self.attn_logit_softcapping > 0)
 
     def sizes(self) -> DecoderSizes:
         """See `DecoderSection.sizes`."""

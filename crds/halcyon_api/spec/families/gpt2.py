@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 from pydantic import PositiveFloat
 
 from halcyon_api.base import Rule, shows
-from halcyon_api.spec.families.section import AttentionNeeds, Count, DecoderSizes, HiddenAct, ModelSection, Width
+from halcyon_api.spec.families.section import Count, DecoderSizes, HiddenAct, ModelSection, Width
 from halcyon_api.spec.model_shape import ModelShape
 
 WHOLE_HEADS = Rule(
@@ -75,11 +75,6 @@ class Gpt2Section(LearnedPositionsSection):
     def head_size(self) -> int:
         """Features of a head."""
         return self.hidden_size // self.num_attention_heads
-
-    @property
-    def attention_needs(self) -> AttentionNeeds:
-        """See `ModelSection.attention_needs`."""
-        return AttentionNeeds(self.head_size, self.head_size)
 
     def sizes(self) -> DecoderSizes:
         """The sizes of the model."""

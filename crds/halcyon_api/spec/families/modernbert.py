@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, PositiveFloat
 
 from halcyon_api.spec.families.gpt2 import WHOLE_HEADS
-from halcyon_api.spec.families.section import AttentionNeeds, Count, DecoderSizes, ModelSection, Width
+from halcyon_api.spec.families.section import Count, DecoderSizes, ModelSection, Width
 from halcyon_api.spec.model_shape import ModelShape
 
 FULL_EVERY = 3
@@ -53,11 +53,6 @@ class ModernBertSpec(ModelSection):
         return tuple(
             "sliding_attention" if layer % FULL_EVERY else "full_attention" for layer in range(self.num_hidden_layers)
         )
-
-    @property
-    def attention_needs(self) -> AttentionNeeds:
-        """See `ModelSection.attention_needs`."""
-        return AttentionNeeds(self.head_size, self.head_size)
 
     def sizes(self) -> DecoderSizes:
         """The sizes of its blocks."""

@@ -150,7 +150,8 @@ class ModelSection(RuledModel):
     @property
     def attention_needs(self) -> AttentionNeeds | None:
         """What the attention of the model requires; None if the section does not show it."""
-        return None
+        size: int | None = getattr(self, "head_size", None)
+        return None if size is None else AttentionNeeds(size, size)
 
     @property
     def sound(self) -> tuple[int, int] | None:

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, PositiveFloat
 
 from halcyon_api.base import Rule, shows
-from halcyon_api.spec.families.section import AttentionNeeds, Count, HiddenAct, ModelSection, Width
+from halcyon_api.spec.families.section import Count, HiddenAct, ModelSection, Width
 from halcyon_api.spec.model_shape import ModelShape, Split
 
 TAPS = 3
@@ -75,10 +75,9 @@ class WhisperSpec(ModelSection):
         return 2 * self.max_source_positions, self.num_mel_bins
 
     @property
-    def attention_needs(self) -> AttentionNeeds:
-        """See `ModelSection.attention_needs`."""
-        size = self.hidden_size // self.num_attention_heads
-        return AttentionNeeds(size, size)
+    def head_size(self) -> int:
+        """Features of a head of the decoder."""
+        return self.hidden_size // self.num_attention_heads
 
     def shape(self, vocabulary: int, positions: int) -> ModelShape:
         """See `ModelSection.shape`.
