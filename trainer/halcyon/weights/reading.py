@@ -27,7 +27,7 @@ from halcyon.models import CausalLM
 from halcyon.models.axes import POSITION, VOCAB
 from halcyon.models.families.lookup import published_of_section
 from halcyon.models.parameters import STACKED_AXES, dotted, matching, split
-from halcyon.models.parts.coded import CODES, Coded, encoded, is_coded, without_codes
+from halcyon.models.parts.coded import CODES, Coded, blocks_around, encoded, is_coded, without_codes
 from halcyon.weights.companions import read_companions, with_base
 from halcyon.weights.folder import ModelFolder, read_config, source_name
 from halcyon.weights.further import read_further, with_further, without_further
@@ -292,10 +292,8 @@ def with_codes(read: ReadRegion, template: Any) -> ReadRegion:
         weight = coded[owner]
         names, form = weight.codes.axis_names, BASES[weight.base]
         at = names.index(weight.inputs[-1].name)
-        unit = form.per_element if end == CODES else form.block
-        first, stop = (place * unit for place in (region[at].start, region[at].stop))
-        start = first - first % form.block
-        blocks = (*region[:at], slice(start, -(-stop // form.block) * form.block), *region[at + 1 :])
+        of, inside = blocks_around(weight.base, region, at, form.per_element if end == CODES else form.block)
+        blocks = of(1)
         step = 1 if names[0] in STACKED_AXES else max(blocks[0].stop - blocks[0].start, 1)
         key = f"{owner} {blocks}"
         if key not in last:
@@ -305,8 +303,7 @@ def with_codes(read: ReadRegion, template: Any) -> ReadRegion:
             )
             last.clear()
             last[key] = tuple(np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
-        inside = slice((first - start) // unit, (stop - start) // unit)
-        return last[key][end != CODES][(slice(None),) * at + (inside,)]
+        return last[key][end != CODES][inside]
 
     return part
 

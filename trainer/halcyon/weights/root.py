@@ -23,7 +23,7 @@ from halcyon.host.storage.store import Store
 from halcyon.models.adapters import adapter_path
 from halcyon.models.axes import RANK
 from halcyon.models.parameters import STACKED_AXES
-from halcyon.models.parts.coded import CODES, SCALES, decoded
+from halcyon.models.parts.coded import CODES, SCALES, blocks_around, decoded
 from halcyon.tokenizer import BYTE, TokenizerDefinition
 from halcyon.weights.companions import read_companions
 from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX, CommittedStep, ManifestLeaf
@@ -61,15 +61,10 @@ class CodedArrays(ModelArrays):
         """See `ModelArrays.read`."""
         if path not in self._coded:
             return super().read(path, region)
-        (at, *leaves), form, part = self._coded[path], BASES[self._base], region[self._coded[path][0]]
-        first, stop = part.start // form.block, -(-part.stop // form.block)
-        codes, scales = (
-            self._read(leaf, (*region[:at], slice(first * unit, stop * unit), *region[at + 1 :]))
-            for leaf, unit in zip(leaves, (form.block // form.per_element, 1), strict=True)
-        )
-        inside = slice(part.start - first * form.block, part.stop - first * form.block)
-        values = decoded(self._base, codes, scales, at)[(slice(None),) * at + (inside,)]
-        return values.astype(jnp.dtype(self.leaves[path].dtype))
+        at, codes, scales = self._coded[path]
+        form, (of, inside) = BASES[self._base], blocks_around(self._base, region, at, 1)
+        read = self._read(codes, of(form.per_element)), self._read(scales, of(form.block))
+        return decoded(self._base, *read, at)[inside].astype(jnp.dtype(self.leaves[path].dtype))
 
 
 class MergedArrays(ModelArrays):

@@ -16,6 +16,7 @@ depend on neither the hardware nor the mesh. A product decodes them next to its 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -29,6 +30,7 @@ from jax.typing import DTypeLike
 from halcyon.models.parameters import STACKED_AXES, Role, parameter
 from halcyon_api.spec.adapter import BASES, Base
 
+Region = tuple[slice, ...]
 CODES, SCALES = "codes", "scales"
 """Ends of the paths of a coded weight."""
 _NF4 = (
@@ -115,6 +117,27 @@ def fits(base: Base, inputs: tuple[Axis, ...]) -> bool:
 def is_large(weight: NamedArray | Coded) -> bool:
     """Whether a weight has at least `LEAST_WEIGHTS`."""
     return math.prod(axis.size for axis in weight.axes if axis.name not in STACKED_AXES) >= LEAST_WEIGHTS
+
+
+def blocks_around(base: Base, region: Region, at: int, values: int) -> tuple[Callable[[int], Region], Region]:
+    """The whole blocks around a region: a function that gives their region in an array by the values of its elements,
+    and the region among their elements.
+
+    Args:
+        base: How the weight is coded.
+        region: A slice for each dimension.
+        at: The dimension that blocks are runs of.
+        values: Values of an element of the region: 1 of a weight, else those of a code or of a block.
+    """
+    block = BASES[base].block
+    each = block // values
+    first, end = region[at].start // each, -(-region[at].stop // each)
+
+    def of(values: int) -> Region:
+        return (*region[:at], slice(first * block // values, end * block // values), *region[at + 1 :])
+
+    inside = slice(region[at].start - first * each, region[at].stop - first * each)
+    return of, (*(slice(None),) * at, inside)
 
 
 def encoded(base: Base, weight: Any, at: int) -> tuple[Any, Any]:
