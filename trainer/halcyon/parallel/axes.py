@@ -19,6 +19,7 @@ from haliax import Axis
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from halcyon.models.axes import BATCH, EMBED, EXPERTS, HEADS, KV_HEADS, MLP, POSITION, VOCAB, is_named
+from halcyon.models.parameters import dotted
 from halcyon_api.spec.mesh import LogicalAxis, splitting
 
 AxisTable = Mapping[str, str | tuple[str, ...]]
@@ -110,7 +111,7 @@ def undivided(tree: Any, mesh: Mesh) -> Undivided | None:
             names = mesh_axes(axis.name, PARAMETER_AXES)
             parts = math.prod(mesh.shape[name] for name in names)
             if axis.size % parts:
-                return Undivided(jax.tree_util.keystr(path, simple=True, separator="."), axis, " x ".join(names), parts)
+                return Undivided(dotted(path), axis, " x ".join(names), parts)
     return None
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from halcyon.host.errors import BadConfiguration
 from halcyon.models.axes import is_named
+from halcyon.models.parameters import dotted
 from halcyon.models.published.tensors import Constant, Join, Piece, Tensor, Tensors
 
 Region = tuple[slice, ...]
@@ -55,7 +56,7 @@ def leaf_shapes(model: Any) -> tuple[LeafShape, ...]:
     entries = jax.tree_util.tree_flatten_with_path(model, is_leaf=is_named)[0]
     return tuple(
         LeafShape(
-            jax.tree_util.keystr(path, simple=True, separator="."),
+            dotted(path),
             {axis.name: axis.size for axis in leaf.axes},
             np.dtype(leaf.dtype),
         )
