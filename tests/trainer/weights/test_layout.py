@@ -241,7 +241,7 @@ def test_backpack_has_the_tensors_of_levanter() -> None:
     tensors = in_file(layout, parameters)
     joined = [parameters[f"senses.attention.{name}.weight"].reshape(8, 8).T for name in ("query", "key")]
     assert np.array_equal(tensors["backpack.sense_weight_net.c_attn.weight"], np.concatenate(joined))
-    down = parameters["senses.sense_down.weight"]
+    down = parameters["senses.sense_mlp.down.weight"]
     assert np.array_equal(tensors["backpack.sense_network.final_mlp.c_proj.weight"], down.reshape(32, 16))
     assert {name.rpartition(".")[0] for name in tensors if ".h." not in name} == {
         *(f"backpack.gpt2_model.{name}" for name in ("wte", "wpe", "ln_f")),
