@@ -12,13 +12,16 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Annotated, Any
+
+from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from halcyon.host.errors import BadConfiguration
 from halcyon.host.limits.apart import Apart, Failed
 from halcyon.host.limits.patterns import Compiled
+from halcyon.models.published import ConfigReader
 
 _PLAIN = re.compile(r"(?:[\w\-]|\\?\.)*")
 """Expressions of names alone, which need no budget."""
@@ -81,6 +84,7 @@ An empty object is not one of them: peft takes it for the defaults of the featur
 _ALL_LINEAR, _ALL_BUT_HEAD = "all-linear", r"(?!lm_head$).*"
 _SHOWN = 80
 _MOST_DIGITS = 9
+_Rank = Annotated[int, Field(ge=1)]
 
 
 class Pattern:
@@ -179,13 +183,7 @@ def read_adapter_config(data: bytes, where: str) -> AdapterConfig:
     Raises:
         BadConfiguration: It is damaged, or says something that Halcyon does not compute; the message names the field.
     """
-    try:
-        config: Any = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise BadConfiguration(f"{where} is no JSON ({error}); copy it again") from None
-    if not isinstance(config, dict):
-        raise BadConfiguration(f"{where} is no JSON object; copy it again")
-    fields = _Fields(cast("dict[str, Any]", config), where)
+    fields = _Fields(ConfigReader.parse(data, where).document, where)
     if fields.get("peft_type") != "LORA":
         raise BadConfiguration(f"{where}: peft_type is {fields.get('peft_type')}; only LORA can be added to weights")
     fields.require_known()
@@ -254,45 +252,33 @@ class _Fields:
             "init_lora_weights", value, f"Halcyon does not know whether it changes the weights of the base; {_MERGE}"
         )
 
+    def checked(self, name: str, value: Any, kind: Any, why: str) -> Any:
+        """A value of a field, if it is of a kind."""
+        try:
+            return TypeAdapter(kind).validate_python(value, strict=True)
+        except (ValidationError, OverflowError):
+            raise self._wrong(name, value, f"{why}; correct it") from None
+
     def flag(self, name: str) -> bool:
         """True or false; null is false."""
-        value = self.get(name)
-        if value is not None and not isinstance(value, bool):
-            raise self._wrong(name, value, "it must be true or false; correct it")
-        return bool(value)
+        return bool(self.checked(name, self.get(name), bool | None, "it must be true or false"))
 
     def rank(self, name: str, value: Any) -> int:
         """A rank of a field."""
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise self._wrong(name, value, "a rank must be an integer of at least 1; correct it")
-        return value
+        return self.checked(name, value, _Rank, "a rank must be an integer of at least 1")
 
     def alpha(self, name: str, value: Any) -> float:
         """An alpha of a field."""
-        try:
-            alpha = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-        except OverflowError:
-            alpha = math.inf
-        if not math.isfinite(alpha):
-            raise self._wrong(name, value, "an alpha must be a finite number; correct it")
-        return alpha
+        return self.checked(name, value, FiniteFloat, "an alpha must be a finite number")
 
     def patterns(self, name: str) -> list[tuple[Pattern, Any]]:
         """The patterns of names of a field, as peft matches them, with their values."""
-        found = self.get(name) or {}
-        if not isinstance(found, dict):
-            raise self._wrong(name, found, "it must be an object; correct it")
-        return [
-            (self.compiled(name, key, r"(.*\.)?({})$"), value) for key, value in cast("dict[str, Any]", found).items()
-        ]
+        found = self.checked(name, self.get(name) or {}, dict[str, Any], "it must be an object")
+        return [(self.compiled(name, key, r"(.*\.)?({})$"), value) for key, value in found.items()]
 
     def names(self, name: str) -> str | list[str] | None:
         """A text or a list of texts; None if it is absent or null."""
-        found = self.get(name)
-        whole: Iterable[Any] = cast("list[Any]", found) if isinstance(found, list) else (found,)
-        if found is not None and not all(isinstance(one, str) for one in whole):
-            raise self._wrong(name, found, "it must be a text or a list of texts; correct it")
-        return found
+        return self.checked(name, self.get(name), str | list[str] | None, "it must be a text or a list of texts")
 
     def modules(self, name: str) -> frozenset[str] | Pattern | None:
         """Names of modules or their ends, or a pattern of the whole name. None: the field is absent or null."""
@@ -303,13 +289,9 @@ class _Fields:
 
     def layers(self) -> frozenset[int] | None:
         """The numbers of the adapted layers; None: all."""
-        found = self.get("layers_to_transform")
-        numbers: list[Any] = cast("list[Any]", found) if isinstance(found, list) else [] if found is None else [found]
-        if any(isinstance(one, bool) or not isinstance(one, int) for one in numbers):
-            raise self._wrong(
-                "layers_to_transform", found, "it must be a number or a list of numbers of layers; correct it"
-            )
-        return frozenset(numbers) or None
+        why = "it must be a number or a list of numbers of layers"
+        found = self.checked("layers_to_transform", self.get("layers_to_transform"), int | list[int] | None, why)
+        return frozenset(found if isinstance(found, list) else [] if found is None else [found]) or None
 
     def compiled(self, name: str, pattern: str, form: str = "{}") -> Pattern:
         """A regular expression of a field, and what peft makes of it."""
