@@ -42,6 +42,7 @@ from halcyon.models.parts.mlp import PlainMlp
 from halcyon.models.parts.norm import RmsNorm
 from halcyon.models.parts.rotary import Rope, RotaryTable
 from halcyon.models.parts.self_attention import SelfAttention
+from halcyon.models.parts.weight import drawn
 from halcyon.models.stack import Stack
 from halcyon_api.spec.families.nanochat import (
     LOGIT_CAP,
@@ -194,14 +195,6 @@ class Nanochat(TokenDecoder):
         middle = len(self.kinds) // 2 + 1
         first = self.norm(self.embedding(tokens, jnp.dtype(compute_dtype)))
 
-        def halves(step: Any, start: Any) -> tuple[Any, Any]:
-            """The carries after the first half of the blocks, and after all."""
-            half, _ = scan_stacks(stacks, self.kinds[:middle], step, start)
-            end, _ = scan_stacks(
-                stacks, self.kinds[middle:], step, half, after=[form for form, _ in self.kinds[:middle]]
-            )
-            return half, end
-
         before = None if cache is None else Memory(cache, Layers.of(cache), fixed=True)
         first = self.smear(first, inputs.segments, memory=before)
         first = self.at_site(0, divided(first) if before is None else first)
@@ -212,8 +205,11 @@ class Nanochat(TokenDecoder):
             x = block(x, first, tokens, *attended[kind], memory)
             return (x, None if memory is None else memory.layers), None
 
-        (half, _), (x, layers) = halves(step, (first, None if before is None else before.layers))
-        return Outputs(self._features(half, x), None if cache is None else layers.closed(cache, tokens))
+        start = first, None if before is None else before.layers
+        half, _ = scan_stacks(stacks, self.kinds[:middle], step, start)
+        done = [form for form, _ in self.kinds[:middle]]
+        (x, layers), _ = scan_stacks(stacks, self.kinds[middle:], step, half, after=done)
+        return Outputs(self._features(half[0], x), None if cache is None else layers.closed(cache, tokens))
 
     def _features(self, half: NamedArray, x: NamedArray) -> NamedArray:
         def without(x: jax.Array, half: jax.Array, part: jax.Array) -> jax.Array:
@@ -272,13 +268,8 @@ def _norm(over: Axis | tuple[Axis, ...]) -> RmsNorm:
 
 
 def _uniform(key: PRNGKeyArray, *groups: tuple[Axis, ...], within: tuple[float, float], dtype: jnp.dtype) -> NamedArray:
-    """Uniform values, drawn in float32 and in three dimensions at most, as `halcyon.models.parts.weight.normal` draws
-    its values.
-    """
-    shape = [math.prod(axis.size for axis in group) for group in groups]
-    named = [axis for group in groups for axis in group]
-    drawn = jax.random.uniform(key, shape, jnp.float32, *within)
-    return hax.named(drawn.astype(dtype).reshape([axis.size for axis in named]), named)
+    """Uniform values; see `halcyon.models.parts.weight.drawn`."""
+    return drawn(lambda shape: jax.random.uniform(key, shape, jnp.float32, *within), *groups, dtype=dtype)
 
 
 NANOCHAT = Family(NanochatSpec, Nanochat.init)

@@ -5,6 +5,7 @@ Types and precision are those of `halcyon.models.parts.linear`.
 
 import functools
 import math
+from collections.abc import Callable
 
 import haliax as hax
 import jax
@@ -22,17 +23,26 @@ from halcyon.models.parts.products import is_narrow, narrow_dot
 from halcyon_api.spec.narrow_products import NarrowProducts
 
 
-def normal(key: PRNGKeyArray, *groups: tuple[Axis, ...], std: float, dtype: jnp.dtype) -> NamedArray:
-    """Normally distributed values with mean 0, drawn in float32, so that every type starts from the same numbers.
+def drawn(draw: Callable[[list[int]], jax.Array], *groups: tuple[Axis, ...], dtype: jnp.dtype) -> NamedArray:
+    """Random values, drawn in float32, so that every type starts from the same numbers.
 
     The axes of a group are drawn as one dimension. Parameters with the same three sizes then share one compiled
     generator. The compilation of an initialisation spends its time on generators, most of all on those with many
     dimensions.
+
+    Args:
+        draw: Gives values of a shape.
+        groups: Groups of axes.
+        dtype: Type of the result.
     """
-    shape = [math.prod(axis.size for axis in group) for group in groups]
     axes = [axis for group in groups for axis in group]
-    drawn = jax.random.normal(key, shape, jnp.float32) * std
-    return hax.named(drawn.astype(dtype).reshape([axis.size for axis in axes]), axes)
+    values = draw([math.prod(axis.size for axis in group) for group in groups])
+    return hax.named(values.astype(dtype).reshape([axis.size for axis in axes]), axes)
+
+
+def normal(key: PRNGKeyArray, *groups: tuple[Axis, ...], std: float, dtype: jnp.dtype) -> NamedArray:
+    """Normally distributed values with mean 0; see `drawn`."""
+    return drawn(lambda shape: jax.random.normal(key, shape, jnp.float32) * std, *groups, dtype=dtype)
 
 
 def contract(
