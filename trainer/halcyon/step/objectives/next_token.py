@@ -62,10 +62,9 @@ class NextToken(Drops):
         """See `halcyon.step.objectives.objective.Objective`."""
         del frozen, key
         arrays = named(batch, self.fields)
-        sound = arrays.get("sound")
-        if sound is not None and self.dropout is not None and ROW_SEEDS in batch:
-            sound = masked(sound, self.dropout, batch[ROW_SEEDS])
-        inputs = Inputs(arrays["tokens"], segments=arrays["segments"] if self.segments else None, sound=sound)
+        inputs = self._inputs(arrays)
+        if inputs.sound is not None and self.dropout is not None and ROW_SEEDS in batch:
+            inputs = inputs._replace(sound=masked(inputs.sound, self.dropout, batch[ROW_SEEDS]))
         model = self.dropping(with_products(model, self.products), batch)
         return next_token_sums(
             model,
@@ -77,6 +76,13 @@ class NextToken(Drops):
             multi_token=None if self.multi_token is None else (self.multi_token, arrays["segments"]),
         )
 
+    def _inputs(self, arrays: Mapping[str, Any]) -> Inputs:
+        segments = arrays["segments"] if self.segments else None
+        return Inputs(arrays["tokens"], segments=segments, sound=arrays.get("sound"))
+
+    def _features(self, model: CausalLM, inputs: Inputs) -> NamedArray:
+        return with_products(model, self.products)(inputs, compute_dtype=self.compute_dtype).features
+
     def token_losses(self, model: CausalLM, batch: Batch) -> jax.Array:
         """The cross entropy of each target in nats, without weights: float32 [batch, position].
 
@@ -85,9 +91,7 @@ class NextToken(Drops):
             batch: Arrays [batch, position].
         """
         arrays = named(batch, self.fields)
-        segments = arrays["segments"] if self.segments else None
-        inputs = Inputs(arrays["tokens"], segments=segments, weights=arrays[self.weights], sound=arrays.get("sound"))
-        features = with_products(model, self.products)(inputs, compute_dtype=self.compute_dtype).features
+        features = self._features(model, self._inputs(arrays)._replace(weights=arrays[self.weights]))
         found = token_log_probs(features, model.head, arrays["targets"], model.softmax).log_probs
         return -found.rearrange((BATCH, POSITION)).array
 
@@ -100,9 +104,7 @@ class NextToken(Drops):
             seeds: A random number for each row: uint32 [batch].
         """
         arrays = named(batch, self.fields.keys() - {"targets", self.weights})
-        segments = arrays["segments"] if self.segments else None
-        inputs = Inputs(arrays["tokens"], segments=segments, sound=arrays.get("sound"))
-        features = with_products(model, self.products)(inputs, compute_dtype=self.compute_dtype).features
+        features = self._features(model, self._inputs(arrays))
         keys = jax.vmap(jax.random.key)(seeds)
         return {**batch, "targets": sampled_tokens(features, model.head, keys, model.softmax)}
 
