@@ -16,7 +16,7 @@ Each array of a state that belongs to a parameter is a NamedArray with the param
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -101,6 +101,22 @@ def finish(direction: Tree, params: Tree, learning_rate: Scalar, weight_decay: S
 def mean(old: Tree, new: Tree, decay: Scalar) -> Tree:
     """``decay old + (1 - decay) new``, float32."""
     return jax.tree.map(lambda one, other: decay * one + (1 - decay) * other, old, new)
+
+
+def mean_of_rest(old: NamedArray, new: NamedArray, decay: Scalar) -> NamedArray:
+    """`mean` with fewer axes than the new numbers: of these the mean over the other axes counts."""
+    over = tuple(number for number, axis in enumerate(new.axes) if axis.name not in old.axis_names)
+    return NamedArray(decay * old.array + (1 - decay) * jnp.mean(new.array, axis=over), old.axes)
+
+
+def spread(x: NamedArray, over: NamedArray) -> jax.Array:
+    """The array of `x` with axes of size 1 where `over` has further axes."""
+    return x.array.reshape([axis.size if axis.name in x.axis_names else 1 for axis in over.axes])
+
+
+def zeros_over(axes: Sequence[Axis]) -> NamedArray:
+    """Float32 zeros."""
+    return NamedArray(jnp.zeros([axis.size for axis in axes], jnp.float32), tuple(axes))
 
 
 def wide(leaf: jax.Array) -> jax.Array:

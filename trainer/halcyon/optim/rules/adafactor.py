@@ -16,7 +16,7 @@ from haliax import NamedArray
 
 from halcyon.models.axes import is_named
 from halcyon.models.parameters import Parameter
-from halcyon.optim.rule import Inner, Tree, descending, each, wide, without_axes
+from halcyon.optim.rule import Inner, Tree, descending, each, mean_of_rest, spread, wide, without_axes, zeros_over
 from halcyon_api.spec.rules import AdafactorSpec
 
 
@@ -46,13 +46,10 @@ def adafactor(rule: AdafactorSpec, parameters: Any) -> optax.GradientTransformat
     """
 
     def first(parameter: Parameter, x: NamedArray) -> _Moments:
-        def of(axes: Any) -> Any:
-            array: Any = jnp.zeros([axis.size for axis in axes], jnp.float32)
-            return NamedArray(array, tuple(axes))
-
         if not (parameter.inputs and parameter.outputs):
-            return _Moments(None, None, of(x.axes))
-        return _Moments(of(without_axes(x, parameter.outputs)), of(without_axes(x, parameter.inputs)), None)
+            return _Moments(None, None, zeros_over(x.axes))
+        inputs, outputs = (zeros_over(without_axes(x, other)) for other in (parameter.outputs, parameter.inputs))
+        return _Moments(inputs, outputs, None)
 
     def parted(tree: Tree) -> list[Tree]:
         return [
@@ -68,19 +65,14 @@ def adafactor(rule: AdafactorSpec, parameters: Any) -> optax.GradientTransformat
         steps: Any = optax.safe_increment(state.steps)
         beta = 1.0 - steps.astype(jnp.float32) ** -rule.decay_exponent
 
-        def mean(old: NamedArray, squares: NamedArray) -> NamedArray:
-            kept = {axis.name for axis in old.axes}
-            over = tuple(number for number, axis in enumerate(squares.axes) if axis.name not in kept)
-            return NamedArray(beta * old.array + (1 - beta) * jnp.mean(squares.array, axis=over), old.axes)
-
         def second(g: NamedArray, *old: NamedArray | None) -> _Moments:
             squares = NamedArray(g.array * g.array + rule.epsilon, g.axes)
-            return _Moments(*(None if one is None else mean(one, squares) for one in old))
+            return _Moments(*(None if one is None else mean_of_rest(one, squares, beta) for one in old))
 
         def scaled(parameter: Parameter, g: NamedArray, found: _Moments) -> NamedArray:
             if found.whole is not None:
                 return NamedArray(g.array / jnp.sqrt(found.whole.array), g.axes)
-            rows, columns = _spread(found.by_input, g), _spread(found.by_output, g)
+            rows, columns = spread(found.by_input, g), spread(found.by_output, g)
             inputs = {axis.name for axis in parameter.inputs}
             over = tuple(number for number, axis in enumerate(g.axes) if axis.name in inputs)
             return NamedArray(g.array / jnp.sqrt(rows * columns / jnp.mean(rows, axis=over, keepdims=True)), g.axes)
@@ -94,9 +86,3 @@ def adafactor(rule: AdafactorSpec, parameters: Any) -> optax.GradientTransformat
         return u * jnp.maximum(rule.least_size, inner.root_mean_square(wide(p)))
 
     return descending(init, direct, parameters)
-
-
-def _spread(factor: NamedArray, over: NamedArray) -> jax.Array:
-    """The factor with axes of size 1 where `over` has further axes."""
-    names = {axis.name for axis in factor.axes}
-    return factor.array.reshape([axis.size if axis.name in names else 1 for axis in over.axes])

@@ -32,10 +32,13 @@ from halcyon.optim.rule import (
     frobenius_norm,
     inner_axes,
     mean,
+    mean_of_rest,
     of_optax,
+    spread,
     transformation,
     wide,
     zeros,
+    zeros_over,
 )
 from halcyon_api.spec.rules import (
     AdamHSpec,
@@ -168,8 +171,7 @@ def adam_mini(rule: AdamMiniSpec, parameters: Any) -> optax.GradientTransformati
 
     def init(params: Tree) -> optax.ScaleByAdamState:
         def second(names: frozenset[str], p: NamedArray) -> NamedArray:
-            axes = tuple(axis for axis in p.axes if axis.name in names)
-            return NamedArray(jnp.zeros([axis.size for axis in axes], jnp.float32), axes)
+            return zeros_over([axis for axis in p.axes if axis.name in names])
 
         return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros(params), jax.tree.map(second, kept, params))
 
@@ -179,13 +181,10 @@ def adam_mini(rule: AdamMiniSpec, parameters: Any) -> optax.GradientTransformati
         first_share, second_share = 1 - rule.beta1**count, 1 - rule.beta2**count
 
         def second(g: NamedArray, old: NamedArray) -> NamedArray:
-            over = tuple(number for number, axis in enumerate(g.axes) if axis not in old.axes)
-            return NamedArray(
-                rule.beta2 * old.array + (1 - rule.beta2) * jnp.mean(g.array * g.array, axis=over), old.axes
-            )
+            return mean_of_rest(old, NamedArray(g.array * g.array, g.axes), rule.beta2)
 
         def scaled(m: NamedArray, v: NamedArray) -> NamedArray:
-            squares = v.array.reshape([axis.size if axis in v.axes else 1 for axis in m.axes])
+            squares = spread(v, m)
             return NamedArray(m.array / first_share / (jnp.sqrt(squares / second_share) + rule.epsilon), m.axes)
 
         mu = mean(state.mu, gradients, rule.beta1)
