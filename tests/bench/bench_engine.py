@@ -60,9 +60,7 @@ def main() -> None:
     parser.add_argument("--nanochat", type=Path, help="a checkout of karpathy/nanochat")
     parser.add_argument("--python", default=sys.executable, help="an interpreter with torch")
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 8])
-    parser.add_argument(
-        "--weights", nargs="+", default=["float32"], choices=["float32", "bfloat16", "int8"]
-    )
+    parser.add_argument("--weights", nargs="+", default=["float32"], choices=["float32", "bfloat16", "int8"])
     parser.add_argument("--temperature", type=float, default=0.0)
     for name, default in (
         ("depth", 4),
