@@ -25,7 +25,7 @@ from halcyon.models.cache import Cache, FixedState, Memory, PositionState
 from halcyon.models.decoder import Decoder
 from halcyon.models.dropout import WithSites
 from halcyon.models.families.family import Family
-from halcyon.models.families.gpt2 import CONSTANTS, DEFAULTS, NAMES, design, inputs_first, trunk_tensors
+from halcyon.models.families.gpt2 import DEFAULTS, design, inputs_first, read_fields, trunk_tensors, write
 from halcyon.models.model import Inputs, Outputs
 from halcyon.models.partition import divided
 from halcyon.models.parts.attention import attention
@@ -34,7 +34,6 @@ from halcyon.models.parts.masks import Mask, causal
 from halcyon.models.parts.mlp import PlainMlp
 from halcyon.models.parts.norm import LayerNorm
 from halcyon.models.published import ConfigReader, PublishedModel, Tensor, Tensors
-from halcyon.models.published.decoder_config import read_keys, write_keys
 from halcyon.models.published.tensors import Join, piece
 from halcyon_api.spec.families.backpack import BackpackSpec
 
@@ -211,13 +210,11 @@ _DEFAULTS = {name: value for name, value in DEFAULTS.items() if name != "tie_wor
 
 
 def _read(config: ConfigReader) -> BackpackSpec:
-    fields = read_keys(config, _DEFAULTS, NAMES)
-    return BackpackSpec(**fields, intermediate_size=config.integer("n_inner", 4 * fields["hidden_size"]))
+    return BackpackSpec(**read_fields(config, _DEFAULTS))
 
 
 def _write(spec: BackpackSpec, positions: int) -> dict[str, Any]:
-    sizes = {"n_inner": spec.mlp_size, "n_positions": positions, "n_ctx": positions}
-    return {**write_keys(spec, _DEFAULTS, NAMES), **sizes, "tie_word_embeddings": True, **CONSTANTS}
+    return {**write(spec, positions, _DEFAULTS), "tie_word_embeddings": True}
 
 
 _FORM = PublishedModel("backpack-gpt2", ("BackpackGPT2LMHeadModel",), tensors, _read, _write, positions="n_positions")

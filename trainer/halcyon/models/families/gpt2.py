@@ -7,6 +7,7 @@ scores.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 from halcyon.models import axes
@@ -94,25 +95,31 @@ DEFAULTS = {
     "tie_word_embeddings": True,
     "initializer_range": 0.02,
 }
-NAMES = {
+_NAMES = {
     "n_layer": "num_hidden_layers",
     "n_embd": "hidden_size",
     "n_head": "num_attention_heads",
     "activation_function": "hidden_act",
 }
-CONSTANTS = {"reorder_and_upcast_attn": False, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+_CONSTANTS = {"reorder_and_upcast_attn": False, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+
+
+def read_fields(config: ConfigReader, defaults: Mapping[str, Any] = DEFAULTS) -> dict[str, Any]:
+    """The fields of a section of a family with these keys; see `read_keys`."""
+    config.only("add_cross_attention", False)
+    fields = read_keys(config, defaults, _NAMES)
+    return {**fields, "intermediate_size": config.integer("n_inner", 4 * fields["hidden_size"])}
+
+
+def write(spec: Gpt2Section, positions: int, defaults: Mapping[str, Any] = DEFAULTS) -> dict[str, Any]:
+    """The entries of config.json of a family with these keys."""
+    sizes = {"n_inner": spec.mlp_size, "n_positions": positions, "n_ctx": positions}
+    return {**write_keys(spec, defaults, _NAMES), **sizes, **_CONSTANTS}
 
 
 def _read(config: ConfigReader) -> Gpt2Spec:
-    config.only("add_cross_attention", False)
-    fields = read_keys(config, DEFAULTS, NAMES)
-    return Gpt2Spec(**fields, intermediate_size=config.integer("n_inner", 4 * fields["hidden_size"]))
+    return Gpt2Spec(**read_fields(config))
 
 
-def _write(spec: Gpt2Spec, positions: int) -> dict[str, Any]:
-    sizes = {"n_inner": spec.mlp_size, "n_positions": positions, "n_ctx": positions}
-    return {**write_keys(spec, DEFAULTS, NAMES), **sizes, **CONSTANTS}
-
-
-_FORM = PublishedModel("gpt2", ("GPT2LMHeadModel",), tensors, _read, _write, positions="n_positions")
+_FORM = PublishedModel("gpt2", ("GPT2LMHeadModel",), tensors, _read, write, positions="n_positions")
 GPT2 = decoder_family(Gpt2Spec, design, _FORM)
