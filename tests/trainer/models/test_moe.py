@@ -20,13 +20,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halcyon.models.parts import dispatch, grouped_product
+from halcyon.models.parts.experts import silu_gate
 from halcyon.models.parts.linear import Linear
-from halcyon.models.parts.mlp import GatedMlp
 from halcyon.models.parts.moe import MixtureOfExperts, RouterLosses, reported
 from halcyon.models.parts.routing import Routing, at_experts, balance, choose
 from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, constrain, shardings
 from halcyon.parallel.device_mesh import build_mesh
 from halcyon.parallel.partition import computing
+from halcyon_api.spec.families.experts import ExpertSizes
 from halcyon_api.spec.mesh import ResolvedMesh
 from tests.trainer.models.dense_experts import dense_mixture
 from tests.variants import few_of
@@ -42,23 +43,23 @@ def make(
     routing: Routing, *, bias: bool = False, shared: bool = False, experts: int = EXPERTS, seed: int = 0
 ) -> MixtureOfExperts:
     """A mixture with random weights, biases and correction."""
-    embed, mlp = Axis("embed", EMBED), Axis("mlp", MLP)
+    sizes = ExpertSizes(experts, 0, MLP, (), MLP if shared else 0, bias=bias, correction=routing.groups > 1)
     keys = iter(jax.random.split(jax.random.key(seed), 8))
 
     def linear(inputs: Any, outputs: Any) -> Linear:
         return Linear.init(inputs, outputs, std=0.5, dtype=jnp.dtype("float32"), key=next(keys))
 
     made = MixtureOfExperts.init(
-        embed,
-        experts,
-        mlp,
+        Axis("embed", EMBED),
+        sizes,
         routing,
+        linear,
+        stacked=(),
         std=0.5,
         dtype=jnp.dtype("float32"),
-        bias=bias,
-        correction=routing.groups > 1,
-        shared=GatedMlp.init(embed, mlp, linear) if shared else None,
-        key=next(keys),
+        combine=silu_gate,
+        activation="silu",
+        keys=keys,
     )
     noise = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: leaf + 0.1 * jnp.asarray(noise.standard_normal(leaf.shape), leaf.dtype), made)

@@ -23,7 +23,6 @@ from halcyon.models.parts.embedding import Embedding
 from halcyon.models.parts.experts import Gate
 from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.masks import Mask, Window, causal
-from halcyon.models.parts.mlp import GatedMlp
 from halcyon.models.parts.moe import MixtureOfExperts, RouterLosses
 from halcyon.models.parts.norm import LayerNorm, RmsNorm, Scaling
 from halcyon.models.parts.rotary import Rope, rotary_table
@@ -248,20 +247,15 @@ class Mixture:
 
     def init(self, design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> MixtureOfExperts:
         """Random experts: every parameter has the axis ``layers`` in front."""
-        sizes, embed = self.sizes, design.axes.embed
-        linear = functools.partial(design.linear, layers=layers, dtype=dtype, keys=keys)
         return MixtureOfExperts.init(
-            embed,
-            sizes.experts,
-            Axis(MLP, sizes.mlp),
+            design.axes.embed,
+            self.sizes,
             self.routing,
+            functools.partial(design.linear, layers=layers, dtype=dtype, keys=keys),
             stacked=(layers,),
             std=design.std,
             dtype=dtype,
-            bias=sizes.bias,
-            correction=sizes.correction,
             combine=self.combine,
-            shared=GatedMlp.init(embed, Axis(MLP, sizes.shared), linear, design.activation) if sizes.shared else None,
-            shared_gate=linear((embed,), ()) if sizes.shared_gate else None,
-            key=next(keys),
+            activation=design.activation,
+            keys=keys,
         )

@@ -6,6 +6,7 @@ uneven the load is.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -15,16 +16,18 @@ import jax.numpy as jnp
 from haliax import Axis, NamedArray
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models.axes import EXPERTS, LAYERS, POSITION, ROUTES, elementwise, recomputed
+from halcyon.models.axes import EXPERTS, LAYERS, MLP, POSITION, ROUTES, elementwise, recomputed
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import Result, Shard, by_device, divided
 from halcyon.models.parts.coded import is_coded
 from halcyon.models.parts.dispatch import dispatched
-from halcyon.models.parts.experts import Experts, Gate, silu_gate
-from halcyon.models.parts.linear import Linear
+from halcyon.models.parts.experts import Experts, Gate
+from halcyon.models.parts.linear import InitLinear, Linear
 from halcyon.models.parts.mlp import GatedMlp
 from halcyon.models.parts.routing import Routing, balance, choose
 from halcyon.models.parts.weight import add_wide, apply_weight, normal
+from halcyon_api.spec.families.experts import ExpertSizes
+from halcyon_api.spec.families.section import Activation
 
 
 class RouterReport(NamedTuple):
@@ -78,53 +81,48 @@ class MixtureOfExperts(eqx.Module):
     @staticmethod
     def init(
         embed: Axis,
-        experts: int,
-        mlp: Axis,
+        sizes: ExpertSizes,
         routing: Routing,
+        linear: InitLinear,
         *,
-        stacked: tuple[Axis, ...] = (),
+        stacked: tuple[Axis, ...],
         std: float,
         dtype: jnp.dtype,
-        bias: bool = False,
-        correction: bool = False,
-        combine: Gate = silu_gate,
-        shared: GatedMlp | None = None,
-        shared_gate: Linear | None = None,
-        key: PRNGKeyArray,
+        combine: Gate,
+        activation: Activation,
+        keys: Iterator[PRNGKeyArray],
     ) -> MixtureOfExperts:
         """Random parameters.
 
         Args:
             embed: Features of the residual stream.
-            experts: Number of experts.
-            mlp: Features inside an expert.
+            sizes: Sizes of the experts.
             routing: The rule that chooses the experts of a token.
+            linear: Makes the maps of the MLP that every token goes through.
             stacked: Axes of all parameters in front, such as the layers.
             std: Standard deviation of the weights.
             dtype: Type of the parameters.
-            bias: Whether the router and the experts have biases.
-            correction: Whether the router has a correction of its scores.
             combine: Combines the outputs of the maps ``gate`` and ``up`` of an expert.
-            shared: The MLP that every token goes through.
-            shared_gate: See the class.
-            key: Random key.
+            activation: That of the MLP that every token goes through.
+            keys: Random keys.
         """
-        first, second, third, fourth = jax.random.split(key, 4)
-        outer = (*stacked, Axis(EXPERTS, experts))
+        shared = GatedMlp.init(embed, Axis(MLP, sizes.shared), linear, activation) if sizes.shared else None
+        shared_gate = linear((embed,), ()) if sizes.shared_gate else None
+        first, second, third, fourth = jax.random.split(next(keys), 4)
+        outer, mlp, routes = (*stacked, Axis(EXPERTS, sizes.experts)), Axis(MLP, sizes.mlp), Axis(ROUTES, sizes.experts)
 
         def weight(key: PRNGKeyArray, outer: tuple[Axis, ...], inputs: Axis, outputs: Axis) -> NamedArray:
             return normal(key, outer, (inputs,), (outputs,), std=std, dtype=dtype)
 
         def zero(*axes: Axis) -> NamedArray | None:
-            return hax.zeros(axes, dtype=dtype) if bias else None
+            return hax.zeros(axes, dtype=dtype) if sizes.bias else None
 
-        routes = Axis(ROUTES, experts)
         router = Router(
             inputs=embed,
             routing=routing,
             bias=zero(*stacked, routes),
             weight=weight(first, stacked, embed, routes),
-            correction=hax.zeros((*stacked, routes), dtype=jnp.float32) if correction else None,
+            correction=hax.zeros((*stacked, routes), dtype=jnp.float32) if sizes.correction else None,
         )
         of_experts = Experts(
             experts=outer[-1],
