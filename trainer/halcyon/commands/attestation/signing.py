@@ -8,6 +8,7 @@ import base64
 import binascii
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -53,11 +54,7 @@ def load_private_key(path: Path, passphrase: str | None) -> PrivateKey:
     except (ValueError, UnsupportedAlgorithm):
         wrong = "" if passphrase is None else f", or {PASSPHRASE} is wrong"
         raise BadConfiguration(f"{path}: this is not a private key in PEM{wrong}") from None
-    if isinstance(key, ed25519.Ed25519PrivateKey) or (
-        isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in _HASHES
-    ):
-        return key
-    raise BadConfiguration(f"{path}: {_OTHER_KIND}")
+    return _of_known_kind(path, key)
 
 
 def load_public_key(path: Path) -> PublicKey:
@@ -70,20 +67,26 @@ def load_public_key(path: Path) -> PublicKey:
         key = serialization.load_pem_public_key(text_of(path, _MOST_KEY_BYTES).encode())
     except (ValueError, UnsupportedAlgorithm):
         raise BadConfiguration(f"{path}: this is not a public key in PEM") from None
-    if isinstance(key, ed25519.Ed25519PublicKey) or (
-        isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _HASHES
-    ):
-        return key
-    raise BadConfiguration(f"{path}: {_OTHER_KIND}")
+    return _of_known_kind(path, key)
+
+
+def _of_known_kind(path: Path, key: Any) -> Any:
+    curve = getattr(key, "curve", None)
+    if not isinstance(key, PrivateKey | PublicKey) or (curve is not None and curve.name not in _HASHES):
+        raise BadConfiguration(f"{path}: {_OTHER_KIND}")
+    return key
+
+
+def _scheme(key: PrivateKey | PublicKey) -> tuple[Any, ...]:
+    """What a signature is made with, beside the key and the data."""
+    curve = getattr(key, "curve", None)
+    return () if curve is None else (ec.ECDSA(_HASHES[curve.name]),)
 
 
 def sign(payload: bytes, key: PrivateKey) -> bytes:
     """The envelope of a payload, as canonical JSON. The id of the key is the SHA-256 of its public part in DER."""
     signed = encoding(PAYLOAD_TYPE, payload)
-    if isinstance(key, ed25519.Ed25519PrivateKey):
-        signature = key.sign(signed)
-    else:
-        signature = key.sign(signed, ec.ECDSA(_HASHES[key.curve.name]))
+    signature = key.sign(signed, *_scheme(key))
     public = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return canonical_json(
         {
@@ -117,10 +120,7 @@ def encoding(payload_type: str, payload: bytes) -> bytes:
 
 def _is_by(key: PublicKey, signature: bytes, signed: bytes) -> bool:
     try:
-        if isinstance(key, ed25519.Ed25519PublicKey):
-            key.verify(signature, signed)
-        else:
-            key.verify(signature, signed, ec.ECDSA(_HASHES[key.curve.name]))
+        key.verify(signature, signed, *_scheme(key))
     except InvalidSignature:
         return False
     return True
