@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 
@@ -142,6 +142,14 @@ class ApiModel(BaseModel):
     def document(self) -> dict[str, Any]:
         """The object as a YAML or JSON document: camelCase, without members that are None."""
         return self.model_dump(by_alias=True, mode="json", exclude_none=True)
+
+    @classmethod
+    def parse(cls, content: bytes | None) -> Self | None:
+        """A stored document; None if it is absent or not valid."""
+        try:
+            return None if content is None else cls.model_validate_json(content, by_alias=True, by_name=False)
+        except ValidationError:
+            return None
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, StringConstraints, ValidationError
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, StringConstraints
 
 from halcyon_api.base import AtLeastOne, RunName, Timestamp
 from halcyon_api.checkpoint_documents import CommittedStep, Document, Owner, Sha256
@@ -131,14 +131,6 @@ class TaskResults(Document):
     """Whether all tasks are done."""
     time: Timestamp
     """When the document was written."""
-
-    @classmethod
-    def parse(cls, content: bytes | None) -> TaskResults | None:
-        """A stored document; None if it is absent or not valid."""
-        try:
-            return None if content is None else cls.model_validate_json(content, by_alias=True, by_name=False)
-        except ValidationError:
-            return None
 
     @property
     def core_tasks(self) -> int:

@@ -214,11 +214,10 @@ def _newest_manifest(store: Store, notes: list[str]) -> tuple[Manifest | None, s
 
 def _evaluation_in(store: Store, notes: list[str]) -> EvaluationDocument | None:
     data = store.read(EVALUATION_KEY).data
-    try:
-        return None if data is None else EvaluationDocument.model_validate_json(data, by_alias=True, by_name=False)
-    except ValidationError:
+    found = EvaluationDocument.parse(data)
+    if found is None and data is not None:
         notes.append(f"{store.root}/{EVALUATION_KEY} is damaged, so its results are not shown")
-        return None
+    return found
 
 
 def _results_in(store: Store, notes: list[str]) -> tuple[TaskResults, ...]:

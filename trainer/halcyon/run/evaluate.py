@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import ValidationError
-
 from halcyon.checkpoint.fingerprints import fingerprints
 from halcyon.checkpoint.head import HeadKeeper
 from halcyon.checkpoint.opening import take_root
@@ -34,7 +32,7 @@ from halcyon.run.place import Place, session
 from halcyon.step.program import Program, build_program
 from halcyon.step.validation import ValidationLoss
 from halcyon.telemetry import RunReporter
-from halcyon_api.checkpoint_documents import CommittedStep, Owner, canonical_json
+from halcyon_api.checkpoint_documents import CommittedStep, canonical_json
 from halcyon_api.counting import counted
 from halcyon_api.result_documents import EVALUATION_KEY, EvaluationDocument, SourceSums, TaskResults
 from halcyon_api.spec.origin import OriginSpec
@@ -182,8 +180,10 @@ class CheckpointEvaluation:
                 fingerprints=self._prints,
                 expected_step=0,
             )
-            kept = _parse_stored(self._store.read(EVALUATION_KEY).data, context.owner, self._wanted)
-            return {} if kept is None else kept.document()
+            kept = EvaluationDocument.parse(self._store.read(EVALUATION_KEY).data)
+            if kept is None or not kept.owner.same_run(context.owner) or kept.decides != self._wanted:
+                return {}  # the results are computed again
+            return kept.document()
 
         kept = decide(self.place.processes, self._store.root, take)
         return EvaluationDocument.model_validate(kept, by_alias=True, by_name=False, strict=False) if kept else None
@@ -256,20 +256,6 @@ class CheckpointEvaluation:
             return {}
 
         decide(self.place.processes, self._store.root, keep)
-
-
-def _parse_stored(content: bytes | None, owner: Owner, wanted: str) -> EvaluationDocument | None:
-    """Parse the stored document.
-
-    None if it is absent, not valid, or of another evaluation: its results can be computed again.
-    """
-    if content is None:
-        return None
-    try:
-        document = EvaluationDocument.model_validate_json(content, by_alias=True, by_name=False)
-    except ValidationError:
-        return None
-    return document if document.owner.same_run(owner) and document.decides == wanted else None
 
 
 def _result_of(sums: SourceSums) -> Evaluation:

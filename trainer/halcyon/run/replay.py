@@ -18,7 +18,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pydantic import ValidationError
 
 from halcyon.checkpoint import Checkpointer
 from halcyon.checkpoint.arrays import Checkpoint, LeafDifference, compare
@@ -269,7 +268,7 @@ class Replay(Callback):
         self.numbers = ComparedNumbers({} if original is None else original.rows, place.reporter.warning)
         self.found = ""
         """What it has found, in one sentence, once it has ended."""
-        before = None if original is None else _kept(self._own)
+        before = None if original is None else ReplayRecord.parse(self._own.read(REPLAY_KEY).data)
         if before is not None:
             self.numbers.goes_on(step, before)
 
@@ -358,12 +357,3 @@ def _sentence(array: LeafDifference) -> str:
 
 def _record(document: dict[str, Any]) -> ReplayRecord:
     return ReplayRecord.model_validate(document, by_alias=True, by_name=False, strict=False)
-
-
-def _kept(store: Store) -> ReplayRecord | None:
-    """What an earlier process has found; None: there is no record, or it cannot be read."""
-    data = store.read(REPLAY_KEY).data
-    try:
-        return None if data is None else ReplayRecord.model_validate_json(data, by_alias=True, by_name=False)
-    except ValidationError:
-        return None
