@@ -6,7 +6,7 @@ from pathlib import Path
 import typer
 
 from halcyon.commands.main import LOCAL, app
-from halcyon.commands.options import AtLeast1, Defaults, Device, Document, Overrides
+from halcyon.commands.options import NO_CHANGES, AtLeast1, Changes, Device, Document
 from halcyon_api.ends import ExitCode
 from halcyon_cli import commands
 from halcyon_cli.commands.configurations import import_config
@@ -18,8 +18,7 @@ def render(
     document: Document,
     trainer_image: str = "halcyon-trainer",
     cluster_domain: str = "cluster.local",
-    defaults: Defaults = None,
-    overrides: Overrides = None,
+    changes: Changes = NO_CHANGES,
     matrix: Path | None = None,
 ) -> None:
     """Print the objects that the operator would create for a run's first attempt: ConfigMap and JobSet, as YAML.
@@ -36,9 +35,9 @@ def render(
 
     with reporting_errors(ExitCode.BAD_CONFIGURATION):
         if matrix is not None:
-            sys.stdout.write(rendered_matrix(document, matrix, defaults or (), overrides or ()))
+            sys.stdout.write(rendered_matrix(document, matrix, **changes.arguments))
         else:
-            sys.stdout.write(rendered(document, trainer_image, cluster_domain, defaults or (), overrides or ()))
+            sys.stdout.write(rendered(document, trainer_image, cluster_domain, **changes.arguments))
 
 
 @app.command(rich_help_panel=LOCAL)
@@ -48,8 +47,7 @@ def sweep(
     at_once: AtLeast1 = 1,
     stop_on_failure: bool = False,
     checkpoint_root: str | None = None,
-    defaults: Defaults = None,
-    overrides: Overrides = None,
+    changes: Changes = NO_CHANGES,
     device: Device = None,
 ) -> None:
     """Train the members of a sweep on this machine, and print a table of their losses with the best one.
@@ -68,7 +66,7 @@ def sweep(
     words = () if device is None else ("--device", device)
     with reporting_errors(ExitCode.BAD_CONFIGURATION):
         complete = train_sweep(
-            document, variants, defaults or (), overrides or (), checkpoint_root,
+            document, variants, checkpoint_root=checkpoint_root, **changes.arguments,
             at_once=at_once, stop_on_failure=stop_on_failure, words=words,
         )  # fmt: skip
     raise typer.Exit(0 if complete else 1)

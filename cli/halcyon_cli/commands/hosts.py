@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from halcyon.commands.errors import report_errors, report_root_errors
-from halcyon.commands.options import AtLeast0, Changes, Defaults, Document, Overrides, resolved
+from halcyon.commands.options import NO_CHANGES, AtLeast0, Changes, Document, resolved
 from halcyon.host.errors import BadConfiguration
 from halcyon_api.counting import counted
 from halcyon_api.training_run import TrainingRun
@@ -79,8 +79,7 @@ def slurm(
     options: Annotated[list[str] | None, typer.Argument()] = None,
     submit: bool = False,
     spares: AtLeast0 = 0,
-    defaults: Defaults = None,
-    overrides: Overrides = None,
+    changes: Changes = NO_CHANGES,
     in_job: Annotated[bool, typer.Option("--in-job", hidden=True)] = False,
 ) -> None:
     """Print a job script of SLURM for a run, or submit it.
@@ -91,7 +90,7 @@ def slurm(
         spares: Nodes beyond those that the run needs; they take the place of lost ones.
     """
     with report_errors(document):
-        run, further = resolved(document, Changes(defaults, overrides)), _further(defaults, overrides)
+        run, further = resolved(document, changes), _further(changes)
         if in_job:
             from halcyon_cli.hosts.places import Slurm
 
@@ -115,8 +114,7 @@ def launch(
     hosts: Annotated[str, typer.Option()],
     options: Annotated[list[str] | None, typer.Argument()] = None,
     coordinator: str | None = None,
-    defaults: Defaults = None,
-    overrides: Overrides = None,
+    changes: Changes = NO_CHANGES,
 ) -> None:
     """Train a run on several hosts, each reached with ssh. The document has the same path on all of them.
 
@@ -129,7 +127,7 @@ def launch(
     from halcyon_cli.hosts.places import Ssh
 
     with report_errors(document):
-        run = resolved(document, Changes(defaults, overrides))
+        run = resolved(document, changes)
         names = list(dict.fromkeys(name for name in hosts.split(",") if name))
         needed = run.spec.accelerator.resolve().processes
         if len(names) < needed:
@@ -139,7 +137,7 @@ def launch(
             )
         if any(name.startswith("-") for name in names):
             raise BadConfiguration(f"--hosts: {hosts} has a name that begins with a dash")
-        _manage(run, document, _further(defaults, overrides), Ssh(names, options or (), coordinator))
+        _manage(run, document, _further(changes), Ssh(names, options or (), coordinator))
 
 
 def _manage(run: TrainingRun, document: Path, further: Sequence[str], places: Places, *, by_user: bool = True) -> None:
@@ -157,7 +155,7 @@ def _program() -> str:
     return str(own) if own.exists() else "halcyon"
 
 
-def _further(defaults: list[Path] | None, overrides: list[str] | None) -> list[str]:
+def _further(changes: Changes) -> list[str]:
     """The options that every process gets too."""
-    found = [word for one in defaults or () for word in ("--defaults", str(one.resolve()))]
-    return found + [word for one in overrides or () for word in ("--set", one)]
+    found = [word for one in changes.defaults or () for word in ("--defaults", str(one.resolve()))]
+    return found + [word for one in changes.overrides or () for word in ("--set", one)]

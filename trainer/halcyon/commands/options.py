@@ -173,6 +173,9 @@ class Changes:
         return {"defaults": tuple(self.defaults or ()), "overrides": tuple(self.overrides or ())}
 
 
+NO_CHANGES = Changes()
+
+
 @dataclass(frozen=True)
 class Loaded:
     """How a command reads a model and computes with it.
