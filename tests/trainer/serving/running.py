@@ -23,12 +23,12 @@ from halcyon.serving.routes import PAGE, application
 from halcyon.serving.served import Served, Source
 from halcyon.serving.server import Server, bound
 from halcyon.serving.service import Service
-from halcyon.serving.worker import EngineSettings, Sharing, Worker
+from halcyon.serving.worker import EngineSettings, Worker
 from halcyon_devcluster.waiting import until
 from tests.suite.limits import limit
 from tests.trainer.weights.folders import GOLDENS
 
-SETTINGS = EngineSettings(slots=4, length=192, pages=None, share=Sharing.KEY, compute="float32")
+SETTINGS = EngineSettings(slots=4, length=192, pages=None, share="key", compute="float32")
 TEMPLATE = """\
 {%- if tools %}T{% for tool in tools %}{{ tool.function.name }}{% endfor %}<tool_call></tool_call>{% endif -%}
 {%- if enable_thinking is defined %}{{ 'think' if enable_thinking else reasoning_effort }}{% endif -%}

@@ -83,9 +83,9 @@ class Engine:
 
     def settings(self, compute: str) -> EngineSettings:
         """The sizes, with the type of activations."""
-        from halcyon.serving.worker import EngineSettings, Sharing
+        from halcyon.serving.worker import EngineSettings
 
-        return EngineSettings(self.slots, self.length, self.pages, Sharing(self.share_prompts), compute, self.ahead)
+        return EngineSettings(self.slots, self.length, self.pages, self.share_prompts, compute, self.ahead)
 
 
 def serve(

@@ -14,9 +14,8 @@ import time
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
-from enum import StrEnum
 from queue import Empty, SimpleQueue
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from jax.typing import DTypeLike
 
@@ -41,16 +40,12 @@ _WARM_PROMPTS = (8, 40, 300)
 """Lengths of prompts that together need every program of an engine."""
 
 
-class Sharing(StrEnum):
-    """Whose prompts share their common beginnings.
+Sharing = Literal["key", "all", "none"]
+"""Whose prompts share their common beginnings: those of one API key, and without keys those of all clients; all; or
+none.
 
-    Time and ``cached_tokens`` tell a client that another one sent the same beginning.
-    """
-
-    KEY = "key"
-    """Those of one API key; without keys those of all clients."""
-    ALL = "all"
-    NONE = "none"
+Time and ``cached_tokens`` tell a client that another one sent the same beginning.
+"""
 
 
 @dataclass(frozen=True)
@@ -241,7 +236,7 @@ class Worker:
             tokens=served.tokenizer.vocab_size,
             alternatives=min(self._limits.alternatives, served.model.token_count),
             compute_dtype=settings.compute,
-            share=settings.share is not Sharing.NONE,
+            share=settings.share != "none",
             ahead=settings.ahead,
         )
 
@@ -280,7 +275,7 @@ class Worker:
         for sequence in sequences:
             if sequence.is_over:
                 continue
-            if self._settings.share is Sharing.ALL:
+            if self._settings.share == "all":
                 sequence.salt = b""
             try:
                 generation.engine.add(sequence)
