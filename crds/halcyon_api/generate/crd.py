@@ -10,6 +10,7 @@ import ast
 import copy
 import functools
 import inspect
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -205,41 +206,49 @@ def _forget(default: Any, path: list[str]) -> None:
         cast("Schema", default).pop(path[-1], None)
 
 
-def _column(name: str, kind: str, path: str, *, wide: bool = False) -> Schema:
-    """A column of `kubectl get`; a wide one is shown with `-o wide` only."""
-    return {"name": name, "type": kind, "jsonPath": path, **({"priority": 1} if wide else {})}
+def _columns(rows: Mapping[str, tuple[str, str]], **more: int) -> list[Schema]:
+    """Columns of `kubectl get`, from their types and paths by their titles. One of priority 1 is shown with `-o wide`
+    only.
+    """
+    return [{"name": name, "type": kind, "jsonPath": path, **more} for name, (kind, path) in rows.items()]
 
 
-_PRINTER_COLUMNS = [
-    _column("Phase", "string", ".status.phase"),
-    _column("Step", "integer", ".status.progress.step"),
-    _column("Of", "integer", ".status.progress.steps"),
-    _column("Loss", "string", ".status.progress.loss"),
-    _column("Tokens/s", "string", ".status.progress.tokensPerSecond"),
-    _column("Saved", "integer", ".status.checkpoint.step"),
-    _column("Restarts", "integer", ".status.restarts.total"),
-    _column("Age", "date", ".metadata.creationTimestamp"),
-    _column("Attempt", "integer", ".status.attempt", wide=True),
-    _column("Slices", "integer", ".status.topology.slices", wide=True),
-    _column("Goodput", "string", ".status.goodput.ratio", wide=True),
-    _column("Held out", "string", ".status.progress.evaluationLoss", wide=True),
-    _column("Bits/byte", "string", ".status.progress.bitsPerByte", wide=True),
-    _column("Fits", "string", ".status.plan.fits", wide=True),
-    _column("Planned memory", "string", ".status.plan.memory", wide=True),
-    _column("Planned tokens/s", "string", ".status.plan.tokensPerSecond", wide=True),
-    _column("Chip-hours", "string", ".status.plan.chipHours", wide=True),
-    _column("Cost", "string", ".status.plan.cost", wide=True),
-    _column("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', wide=True),
-    _column("Message", "string", '.status.conditions[?(@.type=="Ready")].message', wide=True),
-]
-
-
-_DEFAULTS_COLUMNS = [
-    _column("Checkpoints", "string", ".spec.checkpoint.rootPrefix"),
-    _column("Image", "string", ".spec.image"),
-    _column("Account", "string", ".spec.scheduling.serviceAccountName"),
-    _column("Age", "date", ".metadata.creationTimestamp"),
-]
+_PRINTER_COLUMNS = _columns(
+    {
+        "Phase": ("string", ".status.phase"),
+        "Step": ("integer", ".status.progress.step"),
+        "Of": ("integer", ".status.progress.steps"),
+        "Loss": ("string", ".status.progress.loss"),
+        "Tokens/s": ("string", ".status.progress.tokensPerSecond"),
+        "Saved": ("integer", ".status.checkpoint.step"),
+        "Restarts": ("integer", ".status.restarts.total"),
+        "Age": ("date", ".metadata.creationTimestamp"),
+    }
+) + _columns(
+    {
+        "Attempt": ("integer", ".status.attempt"),
+        "Slices": ("integer", ".status.topology.slices"),
+        "Goodput": ("string", ".status.goodput.ratio"),
+        "Held out": ("string", ".status.progress.evaluationLoss"),
+        "Bits/byte": ("string", ".status.progress.bitsPerByte"),
+        "Fits": ("string", ".status.plan.fits"),
+        "Planned memory": ("string", ".status.plan.memory"),
+        "Planned tokens/s": ("string", ".status.plan.tokensPerSecond"),
+        "Chip-hours": ("string", ".status.plan.chipHours"),
+        "Cost": ("string", ".status.plan.cost"),
+        "Reason": ("string", '.status.conditions[?(@.type=="Ready")].reason'),
+        "Message": ("string", '.status.conditions[?(@.type=="Ready")].message'),
+    },
+    priority=1,
+)
+_DEFAULTS_COLUMNS = _columns(
+    {
+        "Checkpoints": ("string", ".spec.checkpoint.rootPrefix"),
+        "Image": ("string", ".spec.image"),
+        "Account": ("string", ".spec.scheduling.serviceAccountName"),
+        "Age": ("date", ".metadata.creationTimestamp"),
+    }
+)
 
 
 def structural_schema(model: type[BaseModel]) -> Schema:
