@@ -9,29 +9,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, StringConstraints, 
 from pydantic.alias_generators import to_camel
 
 from halcyon_api.base import ApiModel, OneOf, Rule, RuledModel
-from halcyon_api.spec.rules import (
-    AdafactorSpec,
-    AdamHSpec,
-    AdamMiniSpec,
-    AdamWSpec,
-    AdemamixSpec,
-    AdoptSpec,
-    Decay,
-    KronSpec,
-    LionSpec,
-    MarsSpec,
-    MatricesSpec,
-    MuonAdamWSpec,
-    MuonHSpec,
-    MuonSpec,
-    NorMuonSpec,
-    ScheduleFreeSpec,
-    ScionSpec,
-    SoapMuonSpec,
-    SoapSpec,
-    SophiaSpec,
-    UpdateRule,
-)
+from halcyon_api.spec import rules as update_rules
 from halcyon_api.spec.schedule import OtherSchedulesSpec, ScheduleSpec, cosine
 
 RuleName = Literal[
@@ -75,9 +53,9 @@ class GroupSpec(RuledModel):
     """Weight decay, whatever the roles."""
     rule: RuleName | None = None
     """Rule with its defaults. Default: that of the run."""
-    beta1: Decay | None = None
+    beta1: update_rules.Decay | None = None
     """`beta1` of the rule."""
-    beta2: Decay | None = None
+    beta2: update_rules.Decay | None = None
     """`beta2` of the rule."""
     epsilon: PositiveFloat | None = None
     """`epsilon` of the rule."""
@@ -129,43 +107,43 @@ class OptimizerSpec(OneOf, RuledModel):
     """Clipping besides that of the norm."""
     other_schedules: OtherSchedulesSpec | None = None
     """Schedules besides that of the learning rate."""
-    adamw: AdamWSpec | None = None
+    adamw: update_rules.AdamWSpec | None = None
     """AdamW."""
-    lion: LionSpec | None = None
+    lion: update_rules.LionSpec | None = None
     """Lion."""
-    muon: MuonSpec | None = None
+    muon: update_rules.MuonSpec | None = None
     """Muon."""
-    normuon: NorMuonSpec | None = None
+    normuon: update_rules.NorMuonSpec | None = None
     """NorMuon."""
-    muon_h: MuonHSpec | None = None
+    muon_h: update_rules.MuonHSpec | None = None
     """MuonH."""
-    soap: SoapSpec | None = None
+    soap: update_rules.SoapSpec | None = None
     """SOAP."""
-    soap_muon: SoapMuonSpec | None = None
+    soap_muon: update_rules.SoapMuonSpec | None = None
     """SOAP-Muon."""
-    kron: KronSpec | None = None
+    kron: update_rules.KronSpec | None = None
     """PSGD-Kron."""
-    scion: ScionSpec | None = None
+    scion: update_rules.ScionSpec | None = None
     """Scion."""
-    muon_adamw: MuonAdamWSpec | None = None
+    muon_adamw: update_rules.MuonAdamWSpec | None = None
     """Muon of nanochat."""
-    adafactor: AdafactorSpec | None = None
+    adafactor: update_rules.AdafactorSpec | None = None
     """Adafactor."""
-    adopt: AdoptSpec | None = None
+    adopt: update_rules.AdoptSpec | None = None
     """ADOPT."""
-    mars: MarsSpec | None = None
+    mars: update_rules.MarsSpec | None = None
     """MARS."""
-    ademamix: AdemamixSpec | None = None
+    ademamix: update_rules.AdemamixSpec | None = None
     """AdEMAMix."""
-    schedule_free: ScheduleFreeSpec | None = None
+    schedule_free: update_rules.ScheduleFreeSpec | None = None
     """Schedule-free AdamW."""
-    adam_mini: AdamMiniSpec | None = None
+    adam_mini: update_rules.AdamMiniSpec | None = None
     """Adam-mini."""
-    adam_h: AdamHSpec | None = None
+    adam_h: update_rules.AdamHSpec | None = None
     """AdamH."""
-    sophia: SophiaSpec | None = None
+    sophia: update_rules.SophiaSpec | None = None
     """Sophia."""
-    matrices: MatricesSpec | None = None
+    matrices: update_rules.MatricesSpec | None = None
     """What the rules for hidden matrices share."""
     groups: Annotated[list[GroupSpec], Field(max_length=32)] | None = None
     """Parameters with settings of their own; none may be in two groups."""
@@ -206,12 +184,12 @@ class OptimizerSpec(OneOf, RuledModel):
         return settings
 
     @classmethod
-    def rule_classes(cls) -> dict[str, type[UpdateRule]]:
+    def rule_classes(cls) -> dict[str, type[update_rules.UpdateRule]]:
         """The settings of each update rule, by its name in documents."""
         return {to_camel(kind): get_args(cls.model_fields[kind].annotation)[0] for kind in cls.kinds()}
 
     @property
-    def used_rules(self) -> tuple[type[UpdateRule], ...]:
+    def used_rules(self) -> tuple[type[update_rules.UpdateRule], ...]:
         """The settings of `rule_names`."""
         classes = self.rule_classes()
         return tuple(classes[name] for name in self.rule_names)
