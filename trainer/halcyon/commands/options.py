@@ -60,7 +60,7 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
     fields = {name: inspect.signature(group, eval_str=True).parameters for name, group in groups.items()}
     helps = {
         entry[1]: (entry[2], " ".join(entry[3].split()))
-        for described in (command, *(kind for group in groups.values() for kind in group.__mro__))
+        for described in (*(kind for group in groups.values() for kind in reversed(group.__mro__)), command)
         for entry in _ENTRY.finditer(inspect.getdoc(described) or "")
     }
     options: list[inspect.Parameter] = []
@@ -109,15 +109,6 @@ Overrides = Annotated[
         help="Set one field, such as spec.trainer.steps=100; null removes it. May be repeated.",
     ),
 ]
-Defaults = Annotated[
-    list[Path] | None,
-    typer.Option(
-        help="File with TrainingRunDefaults for fields that the run does not set; may be repeated, the most specific "
-        "first."
-    ),
-]
-Endpoint = Annotated[str | None, typer.Option(help="Address of an S3-compatible store other than AWS.")]
-Region = Annotated[str | None, typer.Option(help="Region of an S3 bucket.")]
 OwnerName = Annotated[
     str | None,
     typer.Option(help="NAME or NAMESPACE/NAME of the run that owns the root. Default: the last part of the root."),
@@ -154,17 +145,27 @@ _OPTIONS = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """How a command reaches the store of a root."""
+    """How a command reaches the store of a root.
 
-    endpoint: Endpoint = None
-    region: Region = None
+    Args:
+        endpoint: Address of an S3-compatible store other than AWS.
+        region: Region of an S3 bucket.
+    """
+
+    endpoint: str | None = None
+    region: str | None = None
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What a command changes in a document."""
+    """What a command changes in a document.
 
-    defaults: Defaults = None
+    Args:
+        defaults: File with TrainingRunDefaults for fields that the run does not set; may be repeated, the most specific
+            first.
+    """
+
+    defaults: list[Path] | None = None
     overrides: Overrides = None
 
     @property
@@ -185,13 +186,15 @@ class Loaded:
             the files.
         compute: Type of activations, matrix products and the cache.
         mesh: tensor=N: the model is divided among N devices of this process. Default: one device.
+        endpoint: Address of an S3-compatible store other than AWS.
+        region: Region of an S3 bucket.
     """
 
     dtype: Literal["float32", "bfloat16", "float16", "int8"] | None = None
     compute: Literal["float32", "bfloat16"] = "float32"
     mesh: str | None = None
-    endpoint: Endpoint = None
-    region: Region = None
+    endpoint: str | None = None
+    region: str | None = None
 
     def source(self, place: str, **further: Any) -> Source:
         """Where the model comes from."""
