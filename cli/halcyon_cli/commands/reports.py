@@ -17,21 +17,10 @@ from halcyon_api.counting import counted
 from halcyon_api.plain_files import read_text
 from halcyon_api.status.run_status import parse_status
 from halcyon_api.yaml_text import InvalidYaml, read_document
+from halcyon_cli import roots
 from halcyon_cli.commands.options import CURRENT, Cluster
 from halcyon_cli.output import Rejected, reporting_errors, say, write_file, write_json
 from halcyon_cli.report import Report, read_report
-from halcyon_cli.roots import (
-    USUAL,
-    Places,
-    RootSettings,
-    cluster_of,
-    history_in,
-    is_root,
-    managed_in,
-    sections_in,
-    store_of_root,
-    store_of_run,
-)
 
 if TYPE_CHECKING:
     from halcyon.host.storage.store import Store
@@ -39,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def report(
-    runs: Places,
+    runs: roots.Places,
     *,
     cluster: Cluster = CURRENT,
     file: Path | None = None,
@@ -51,7 +40,7 @@ def report(
     markdown: Path | None = None,
     price: Annotated[float | None, typer.Option(min=0)] = None,
     results: list[Path] | None = None,
-    settings: RootSettings = USUAL,
+    settings: roots.RootSettings = roots.USUAL,
 ) -> None:
     """Show where the time of a run went: seconds by cause, its process groups, and a time line. With a ROOT, its losses
     too.
@@ -82,12 +71,12 @@ def report(
                 "several runs, --markdown, --price and --results need --chain; `halcyon compare` compares runs"
             )
         (run,) = runs
-        if file is None and is_root(run):
-            _report_root(store_of_root(run, settings), svg, html, table, as_json=as_json)
+        if file is None and roots.is_root(run):
+            _report_root(roots.store_of_root(run, settings), svg, html, table, as_json=as_json)
             return
         if html is not None or table is not None:
             raise Rejected(f"--html and --csv need the checkpoint root of run {run}: halcyon report ROOT")
-        document = cluster_of(run, cluster).get(run) if file is None else _read(file, run)
+        document = roots.cluster_of(run, cluster).get(run) if file is None else _read(file, run)
         found = read_report(run, parse_status(document.get("status")))
         if found is None:
             raise Rejected(f"run {run} has not started yet, so there is nothing to report")
@@ -107,7 +96,7 @@ def _report_root(store: Store, svg: Path | None, html: Path | None, table: Path 
     from halcyon_cli import history_report
     from halcyon_cli.history_view import history_view
 
-    now, history, managed = time.time(), history_in(store), managed_in(store)
+    now, history, managed = time.time(), roots.history_in(store), roots.managed_in(store)
     own = read_report(history.run, parse_status(managed["status"])) if managed else None
     found = own or history_report.report_of(history, now)
     if as_json:
@@ -134,7 +123,7 @@ def _report_chain(
     markdown: Path | None,
     price: float | None,
     results: Sequence[Path],
-    settings: RootSettings,
+    settings: roots.RootSettings,
     *,
     as_json: bool,
 ) -> None:
@@ -163,12 +152,12 @@ def _report_chain(
 
 
 def compare(
-    places: Places,
+    places: roots.Places,
     *,
     cluster: Cluster = CURRENT,
     svg: Path | None = None,
     as_json: Json = False,
-    settings: RootSettings = USUAL,
+    settings: roots.RootSettings = roots.USUAL,
 ) -> None:
     """Compare runs by their checkpoint roots: losses at the same step, speed, goodput, the fields of their documents
     that differ, and all curves in one picture.
@@ -186,16 +175,16 @@ def compare(
 
     now = time.time()
     with reporting_errors():
-        names = [place for place in places if not is_root(place)]
-        runs = cluster_of(names[0], cluster) if names else None
+        names = [place for place in places if not roots.is_root(place)]
+        runs = roots.cluster_of(names[0], cluster) if names else None
         stores = [
-            store_of_run(runs, place, settings)
+            roots.store_of_run(runs, place, settings)
             if runs is not None and place in names
-            else store_of_root(place, settings)
+            else roots.store_of_root(place, settings)
             for place in places
         ]
-        histories = [history_in(store) for store in stores]
-        sections = [sections_in(store) for store in stores]
+        histories = [roots.history_in(store) for store in stores]
+        sections = [roots.sections_in(store) for store in stores]
         if as_json:
             documents = [_history_document(one, now) | {"differs": None} for one in histories]
             known = [index for index, one in enumerate(sections) if one]

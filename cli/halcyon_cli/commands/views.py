@@ -15,20 +15,10 @@ from rich.console import Console, RenderableType
 from halcyon.commands.errors import console
 from halcyon_api.printable import printable
 from halcyon_api.status.run_status import parse_status
+from halcyon_cli import roots
 from halcyon_cli.cluster import Runs
 from halcyon_cli.commands.options import CURRENT, Cluster, Output, OutputFormat, Run
 from halcyon_cli.output import Rejected, reading, reporting_errors, say, write_json
-from halcyon_cli.roots import (
-    USUAL,
-    Place,
-    RootSettings,
-    cluster_of,
-    history_in,
-    is_root,
-    losses_in,
-    managed_in,
-    store_of_root,
-)
 
 if TYPE_CHECKING:
     from halcyon.host.storage.store import Store
@@ -39,12 +29,12 @@ _WATCH_SECONDS = 5.0
 
 
 def status(
-    run: Place,
+    run: roots.Place,
     *,
     cluster: Cluster = CURRENT,
     watch: Annotated[bool, typer.Option("--watch", "-w")] = False,
     output: Output = None,
-    settings: RootSettings = USUAL,
+    settings: roots.RootSettings = roots.USUAL,
 ) -> None:
     """Show the state of a run: phase and reason, progress, losses, checkpoints, hosts, and where its time went.
 
@@ -54,10 +44,10 @@ def status(
     from rich.live import Live
 
     with reporting_errors():
-        if is_root(run):
+        if roots.is_root(run):
             _status_of_root(run, settings, watch=watch, output=output)
             return
-        runs = cluster_of(run, cluster)
+        runs = roots.cluster_of(run, cluster)
         if output is not None:
             for document in runs.changes(run) if watch else (runs.get(run),):
                 write_json(_summary(document), one_line=watch)
@@ -74,10 +64,10 @@ def status(
                     return
 
 
-def _status_of_root(place: str, settings: RootSettings, *, watch: bool, output: OutputFormat | None) -> None:
+def _status_of_root(place: str, settings: roots.RootSettings, *, watch: bool, output: OutputFormat | None) -> None:
     from rich.live import Live
 
-    store = store_of_root(place, settings)
+    store = roots.store_of_root(place, settings)
     if output is not None:
         write_json(_document_in(store))
         return
@@ -96,9 +86,9 @@ def _document_in(store: Store) -> dict[str, Any]:
     """What a root says about its run: the status if a manager keeps one there, else the history."""
     from halcyon_cli import history_report
 
-    if managed := managed_in(store):
+    if managed := roots.managed_in(store):
         return _summary(managed)
-    history = history_in(store)
+    history = roots.history_in(store)
     found = history_report.document(history)
     found["damages"] = found.pop("history")["damages"]
     return {"run": history.run, "state": history_report.state(history, time.time()), **found}
@@ -109,11 +99,11 @@ def _view_in(store: Store) -> tuple[RenderableType, bool]:
     from halcyon_cli.history_view import status_view
     from halcyon_cli.status_view import run_view
 
-    if not (managed := managed_in(store)):
-        history = history_in(store)
+    if not (managed := roots.managed_in(store)):
+        history = roots.history_in(store)
         return status_view(history, time.time()), bool(history.groups[-1].ended)
     found = parse_status(managed.get("status"))
-    view = run_view(managed["metadata"]["name"], found, None, (), losses_in(store), datetime.now(UTC))
+    view = run_view(managed["metadata"]["name"], found, None, (), roots.losses_in(store), datetime.now(UTC))
     return view, found.phase in _ENDED
 
 
@@ -123,7 +113,7 @@ def top(
     cluster: Cluster = CURRENT,
     everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A")] = False,
     output: Output = None,
-    settings: RootSettings = USUAL,
+    settings: roots.RootSettings = roots.USUAL,
 ) -> None:
     """Show all runs, one line each.
 
@@ -140,8 +130,8 @@ def top(
         _print_runs(found, output)
 
 
-def _managed(place: str, settings: RootSettings) -> dict[str, Any]:
-    found = managed_in(store_of_root(place, settings))
+def _managed(place: str, settings: roots.RootSettings) -> dict[str, Any]:
+    found = roots.managed_in(roots.store_of_root(place, settings))
     if not found:
         raise Rejected(
             f"{place} has no status, which `halcyon slurm` and `halcyon launch` write; halcyon status shows its history"
@@ -224,7 +214,6 @@ def diff(
     from halcyon_api.model_file import with_model
     from halcyon_api.reading import parse_run, read_one
     from halcyon_cli.differing import difference, difference_view
-    from halcyon_cli.roots import live_spec
 
     with cluster.connected(failure_code=2) as runs:
         live = runs.find(run)
@@ -243,7 +232,7 @@ def diff(
         if live is None:
             say(f"there is no run {run} in namespace {runs.namespace}: applying creates it")
             raise typer.Exit(1)
-        present = live_spec(live, values)
+        present = roots.live_spec(live, values)
         objection = runs.rejection_reason(run, live | {"spec": document["spec"]}) if present != wanted.spec else ""
         found = difference(present, wanted.spec, known, objection or "")
         console().print(difference_view(found))
