@@ -301,7 +301,8 @@ def test_lines_that_only_look_like_those_for_the_manager_change_nothing(trial: T
 
 
 def test_a_second_manager_of_a_root_is_refused(trial: Trial) -> None:
-    other = f"test $1 = 1 || echo '{{}}' > {trial.root / STATUS_KEY}; {STAYS}"
+    # It writes before each end of a process, which this manager must report.
+    other = f"test $1 = 1 || {{ echo '{{}}' > {trial.root / STATUS_KEY}; exit 1; }}; {STAYS}"
     with pytest.raises(BadConfiguration) as error:
         trial.manage(other)
     assert f"another manager writes file://{trial.root}/{STATUS_KEY}" in str(error.value)

@@ -43,7 +43,7 @@ def test_errors_are_words_of_all_sounds_together(tmp_path: Path, monkeypatch: py
         for (place, kind), text in zip(((0, "wav"), (1, "flac"), (2, "mp3")), said, strict=True)
     ]
     benchmark = BENCHMARKS["speech"].read(rows_of(tmp_path, *rows))
-    heard = iter(["two words", "its seven of no", "one and one"])
+    heard = iter([("two words", 0.1), ("its seven of no", 0.1), ("one and one", 0.1)])
     monkeypatch.setattr(
         speech, "written_texts", lambda _model, _tokenizer, sounds, *_, **__: (next(heard) for _ in sounds)
     )

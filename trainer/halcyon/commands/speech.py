@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -37,28 +37,27 @@ def transcribe(
         as_json: One JSON object a file: file, text, seconds.
     """
     with report_root_errors():
-        from halcyon.data.formats.speech import prompt_of
-        from halcyon.data.sound import RATE, BadSound, decoded
-        from halcyon.inference.speech import LONGEST_SECONDS, written_texts
+        from halcyon.inference.speech import written_texts
 
-        source: Any = loaded.source(checkpoint)
-        model, tokenizer = source.read()
-        prompt = prompt_of(tokenizer, language, task, "--language")
-        for file in files:
-            try:
-                samples = decoded(file.read_bytes(), LONGEST_SECONDS)
-            except OSError as error:
-                raise BadConfiguration(f"{file} cannot be read: {error.strerror}; name another file") from None
-            except BadSound as bad:
-                raise BadConfiguration(f"{file} {bad}; {bad.fix}") from None
-            heard = written_texts(
-                model, tokenizer, [samples], prompt, max_tokens=max_tokens, compute_dtype=loaded.compute
-            )
-            text = next(heard)
+        model, tokenizer = loaded.source(checkpoint).read()
+        sounds = ((str(file), _content(file)) for file in files)
+        heard = written_texts(
+            model, tokenizer, sounds, language, task=task, max_tokens=max_tokens, compute_dtype=loaded.compute
+        )
+        for file, (text, seconds) in zip(files, heard, strict=True):
             if as_json:
-                document = {"file": str(file), "text": text, "seconds": len(samples) / RATE}
+                document = {"file": str(file), "text": text, "seconds": seconds}
                 sys.stdout.write(f"{json.dumps(document, ensure_ascii=False)}\n")
             else:
                 shown = printable(text) if sys.stdout.isatty() else text
                 sys.stdout.write(f"{file}: {shown}\n" if len(files) > 1 else f"{shown}\n")
             sys.stdout.flush()
+
+
+def _content(file: Path) -> bytes:
+    from halcyon.inference.speech import read_sound
+
+    try:
+        return read_sound(file)
+    except OSError as error:
+        raise BadConfiguration(f"{file} cannot be read: {error.strerror}; name another file") from None

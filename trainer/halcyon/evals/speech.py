@@ -13,12 +13,10 @@ from typing import Any
 
 from jax.typing import DTypeLike
 
-from halcyon.data.formats.speech import prompt_of
-from halcyon.data.sound import MOST_BYTES, BadSound, decoded
 from halcyon.evals.example import Answer, Sound
 from halcyon.evals.rows import Row
 from halcyon.host.errors import BadConfiguration
-from halcyon.inference.speech import LONGEST_SECONDS, written_texts
+from halcyon.inference.speech import read_sound, written_texts
 from halcyon.models import CausalLM
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.package import missing
@@ -45,8 +43,7 @@ def _content(row: Row) -> bytes:
     path = (folder / value).resolve() if isinstance(value, str) else folder
     if not path.is_relative_to(folder) or not path.is_file():
         row.bad("the field audio is neither bytes nor a file below the folder of its row's file")
-    with path.open("rb") as file:
-        return file.read(MOST_BYTES + 1)
+    return read_sound(path)
 
 
 def heard_answers(
@@ -58,20 +55,13 @@ def heard_answers(
         BadConfiguration: The model hears no sounds, a sound cannot be read, or the tokenizer lacks a language.
     """
     for language, some in groupby(examples, lambda example: example.language):
-        prompt = prompt_of(tokenizer, language, "transcribe", "task speech")
         of_language = list(some)
-        texts = written_texts(model, tokenizer, map(_samples, of_language), prompt, compute_dtype=compute_dtype)
-        for example, text in zip(of_language, texts, strict=True):
+        sounds = ((f"{example.name}: the sound", example.content) for example in of_language)
+        texts = written_texts(model, tokenizer, sounds, language, compute_dtype=compute_dtype)
+        for example, (text, _) in zip(of_language, texts, strict=True):
             errors, words = _counts(example.text, text)
             facts = {"text": text, "said": example.text, "errors": errors, "words": words}
             yield Answer(example.name, None, facts, errors=errors, words=words)
-
-
-def _samples(example: Sound) -> Any:
-    try:
-        return decoded(example.content, LONGEST_SECONDS)
-    except BadSound as bad:
-        raise BadConfiguration(f"{example.name}: the sound {bad}; {bad.fix}") from None
 
 
 @functools.cache

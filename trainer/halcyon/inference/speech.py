@@ -4,62 +4,87 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import haliax as hax
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from halcyon.data.sound import HOP, log_mel
+from halcyon.data.formats.speech import prompt_of
+from halcyon.data.sound import HOP, MOST_BYTES, RATE, BadSound, decoded, log_mel
 from halcyon.host.errors import BadConfiguration
 from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, MEL, POSITION
 from halcyon.models.families.whisper import Whisper
 from halcyon.tokenizer import Tokenizer
 
-LONGEST_SECONDS = 4 * 3600
-"""The longest sound that is written down."""
+_LONGEST_SECONDS = 4 * 3600
 _TOGETHER = 8
 """Parts of sounds that are heard at once."""
+
+
+class Heard(NamedTuple):
+    """What is said in a sound, and how long it is."""
+
+    text: str
+    seconds: float
+
+
+def read_sound(path: Path) -> bytes:
+    """The bytes of a file, but for those far beyond the limit of sounds.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        return file.read(MOST_BYTES + 1)
 
 
 def written_texts(
     model: CausalLM,
     tokenizer: Tokenizer,
-    sounds: Iterable[np.ndarray],
-    prompt: Sequence[int],
+    sounds: Iterable[tuple[str, bytes]],
+    language: str | None,
     *,
+    task: str = "transcribe",
     max_tokens: int | None = None,
     compute_dtype: Any = jnp.float32,
-) -> Iterator[str]:
+) -> Iterator[Heard]:
     """What is said in each sound. Longer ones are cut into the time that the model hears at once.
 
     Args:
         model: The model.
         tokenizer: Its tokenizer.
-        sounds: int16 [samples] each, at 16 kHz.
-        prompt: See `heard_tokens`.
+        sounds: The words that name it in an error, and the bytes of its file.
+        language: See `halcyon.data.formats.speech.prompt_of`.
+        task: As there.
         max_tokens: Most tokens of the text of a part. None: those that the model has positions for.
         compute_dtype: Type of activations and matrix products.
 
     Raises:
-        BadConfiguration: The model hears no sounds.
+        BadConfiguration: The model hears no sounds, the tokenizer lacks the language, or a sound cannot be read.
     """
     if not isinstance(model, Whisper):
         raise BadConfiguration(
             "the model is not of the family whisper, so it hears no sound; use `halcyon sample`, or other tasks"
         )
+    prompt = prompt_of(tokenizer, language, task, "language")
     (frames, bands), room = model.sound, model.max_position.size - len(prompt)
     length, most = frames * HOP, min(max_tokens or room, room)
-    for samples in sounds:
+    for name, content in sounds:
+        try:
+            samples = decoded(content, _LONGEST_SECONDS)
+        except BadSound as bad:
+            raise BadConfiguration(f"{name} {bad}; {bad.fix}") from None
         texts: list[str] = []
         parts = [samples[first : first + length] for first in range(0, len(samples), length)]
         for first in range(0, len(parts), _TOGETHER):
             heard = np.stack([log_mel(part, bands, frames) for part in parts[first : first + _TOGETHER]])
             rows = heard_tokens(model, heard, prompt, end=tokenizer.eos_id, most=most, compute_dtype=compute_dtype)
             texts += [tokenizer.decode(row).strip() for row in rows]
-        yield " ".join(texts)
+        yield Heard(" ".join(texts), len(samples) / RATE)
 
 
 def heard_tokens(

@@ -41,7 +41,7 @@ class SpeechFormatter:
 
     def __init__(self, spec: SpeechFormatSpec, tokenizer: Tokenizer, where: str, access: Access | None) -> None:
         self._spec, self._tokenizer, self._where, self._access = spec, tokenizer, f"{where}.speech", access
-        self._prompt = np.array(prompt_of(tokenizer, spec.language, "transcribe", self._where), np.int32)
+        self._prompt = np.array(prompt_of(tokenizer, spec.language, "transcribe", f"{self._where}.language"), np.int32)
         self._after = around(tokenizer)[1]
 
     notes = ()
@@ -107,7 +107,7 @@ def prompt_of(tokenizer: Tokenizer, language: str | None, task: str, where: str)
     for name in names:
         if f"<|{name}|>" not in known:
             raise BadConfiguration(
-                f"{where}.language: the tokenizer has no token <|{name}|>; take that of a multilingual Whisper, or "
+                f"{where}: the tokenizer has no token <|{name}|>; take that of a multilingual Whisper, or "
                 "leave language out"
             )
     return tuple(known[f"<|{name}|>"] for name in names)
