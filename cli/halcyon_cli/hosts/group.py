@@ -123,13 +123,12 @@ class Group:
 
     def tick(self) -> bool:
         """Look at the processes, and start and end some. Returns whether anything has changed."""
-        changed = False
-        for one in self._present():
+        changed, present = False, self._present()
+        for one in self.processes:
             if one.look():
                 changed = True
-                self._ended(one)
-        for one in self.processes:
-            changed = one.look() or changed
+                if one in present:
+                    self._ended(one)
             one.hurry(self.plan.spec.recovery.grace_period_seconds)
         if self._then != "go on":
             return self._after_all() or changed

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from halcyon_api.reading import parse_run
 from halcyon_api.status.run_status import TrainingRunStatus, parse_status
 from halcyon_cli.hosts.manager import Manager
 from halcyon_cli.hosts.places import Ssh
+from halcyon_cli.hosts.process import HostProcess
 from halcyon_cli.hosts.views import STATUS_KEY
 from halcyon_cli.main import app
 from halcyon_devcluster.waiting import until
@@ -170,6 +172,18 @@ def test_all_start_again_when_process_0_moves_to_a_spare(trial: Trial) -> None:
     assert trial.starts == {"a 0 1 0", "b 1 1 0", "b 0 1 1", "c 1 1 1"}
     assert trial.causes == ["preempted", "completed"]
     assert trial.status.restarts.preempted == 1
+
+
+def test_no_end_is_missed_whenever_the_manager_looks(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process may end between any two looks."""
+    look, looks = HostProcess.look, Counter[HostProcess]()
+
+    def every_second(process: HostProcess) -> bool:
+        looks[process] += 1
+        return looks[process] % 2 == 0 and look(process)
+
+    monkeypatch.setattr(HostProcess, "look", every_second)
+    assert trial.manage(f"test $1 = 1 && exit 80; {STAYS}") == ExitCode.BAD_CONFIGURATION
 
 
 def test_a_blamed_host_is_left_out(tmp_path: Path) -> None:
