@@ -4,26 +4,16 @@ import re
 import sys
 import time
 
+from halcyon.commands import options
 from halcyon.commands.errors import report_root_errors
-from halcyon.commands.options import (
-    AtLeast1,
-    Commands,
-    Dtype,
-    Kept,
-    NewRoot,
-    OwnerName,
-    RootEndpoint,
-    RootRegion,
-    StoreSettings,
-)
 from halcyon.host.errors import BadConfiguration
 from halcyon_api.checkpoint_documents import Owner
 from halcyon_api.counting import counted
 from halcyon_api.printable import printable
 from halcyon_api.yaml_text import dump
 
-import_app = Commands("Make a checkpoint from a model in other files.")
-export_app = Commands("Write the model of a checkpoint for other programs.")
+import_app = options.Commands("Make a checkpoint from a model in other files.")
+export_app = options.Commands("Write the model of a checkpoint for other programs.")
 
 
 @import_app.callback()
@@ -39,14 +29,14 @@ def _exports() -> None:
 @import_app.command("hf")
 def import_hf(
     folder: str,
-    root: NewRoot,
+    root: options.NewRoot,
     *,
-    run: OwnerName = None,
-    dtype: Dtype | None = None,
+    run: options.OwnerName = None,
+    dtype: options.Dtype | None = None,
     adapter: str | None = None,
-    settings: StoreSettings,
-    root_endpoint: RootEndpoint = None,
-    root_region: RootRegion = None,
+    settings: options.StoreSettings,
+    root_endpoint: options.RootEndpoint = None,
+    root_region: options.RootRegion = None,
 ) -> None:
     """Import a Hugging Face model as a checkpoint of step 0, with which runs can begin.
 
@@ -86,12 +76,12 @@ def export_hf(
     checkpoint: str,
     folder: str,
     *,
-    dtype: Dtype | None = None,
+    dtype: options.Dtype | None = None,
     adapter: bool = False,
-    weights: Kept = "model",
-    file_bytes: AtLeast1 = 5_000_000_000,
+    weights: options.Kept = "model",
+    file_bytes: options.AtLeast1 = 5_000_000_000,
     part: str | None = None,
-    settings: StoreSettings,
+    settings: options.StoreSettings,
     to_endpoint: str | None = None,
     to_region: str | None = None,
 ) -> None:

@@ -19,17 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from halcyon.commands import options
 from halcyon.commands.errors import console, report_root_errors
-from halcyon.commands.options import (
-    AtLeast1,
-    Changes,
-    Device,
-    Document,
-    Json,
-    print_json,
-    require_folder,
-    valid_training,
-)
 from halcyon.commands.terminal import say
 from halcyon.host.errors import BadConfiguration, TrainerExit
 from halcyon_api.ends import EndCause, ExitCode
@@ -48,13 +39,13 @@ _BY_OPTION = re.compile("spec\\.from\\.(?:step|toStep)")
 
 
 def replay(
-    document: Document,
+    document: options.Document,
     *,
     first: Annotated[int | None, typer.Option("--from", min=0)] = None,
-    to: AtLeast1 | None = None,
-    changes: Changes,
-    device: Device = None,
-    json: Json = False,
+    to: options.AtLeast1 | None = None,
+    changes: options.Changes,
+    device: options.Device = None,
+    json: options.Json = False,
     record: Path | None = None,
     bisect: Annotated[int | None, typer.Option(min=2)] = None,
     without: list[str] | None = None,
@@ -73,8 +64,8 @@ def replay(
     """
     with report_root_errors():
         if record is not None:
-            require_folder(record, "--record")
-        run = valid_training(document, changes)
+            options.require_folder(record, "--record")
+        run = options.valid_training(document, changes)
         if bisect is not None:
             if to is not None or record is not None:
                 raise BadConfiguration("--bisect looks at batches and compares no run; leave out --to and --record")
@@ -154,7 +145,7 @@ def _show_spike(
 
     found = bisected(run, step, first, without, _cache_of(run), on_cpu=on_cpu, say=say)
     if as_json:
-        print_json(document_of(found, step))
+        options.print_json(document_of(found, step))
         return
     for number in (step - 1, step):
         title = f"The documents of step {number} that raise its loss most"

@@ -30,20 +30,8 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from halcyon.host.errors import BadConfiguration
+from halcyon.inference import programs
 from halcyon.inference.pages import Pages
-from halcyon.inference.programs import (
-    MOST_ENDS,
-    MOST_STEPS,
-    Chosen,
-    Fixed,
-    Plan,
-    PromptLogs,
-    State,
-    copy,
-    empty,
-    mark,
-    programs_of,
-)
 from halcyon.inference.sampling import Controls, Sampling
 from halcyon.inference.sequence import CHUNKS, PAGE, Finish, Grammar, Sequence, Token
 from halcyon.models import CausalLM
@@ -119,7 +107,7 @@ class Engine:
         self.pages = slots * self._pages_of_slot if pages is None else pages
         self._model = model
         further = model.design.further if isinstance(model, Decoder) else None
-        self._fixed = Fixed(
+        self._fixed = programs.Fixed(
             jnp.dtype(compute_dtype).name,
             min(tokens or model.token_count, model.token_count),
             alternatives,
@@ -129,11 +117,11 @@ class Engine:
         """Tokens that layers for further tokens have proposed, and how many of them are in texts."""
         self._mesh = mesh_of(model)
         with context_of(self._mesh):
-            self._state: State = empty(model, self._fixed, slots, self.length, self.pages)
+            self._state: programs.State = programs.empty(model, self._fixed, slots, self.length, self.pages)
         arrays, structure = jax.tree.flatten(
             blocks_apart(model) if apart else taken_apart(model) if apart is None else model
         )
-        self._arrays, self._programs = tuple(arrays), programs_of(structure, self._fixed, self._mesh)
+        self._arrays, self._programs = tuple(arrays), programs.programs_of(structure, self._fixed, self._mesh)
         self._clock, self._steps = clock, 1
         self._ready: deque[list[Token]] = deque()
         self._shares = share and all(group.paged for group in self._state.cache.groups.values())
@@ -249,19 +237,19 @@ class Engine:
         self.accepted += int(is_token.sum() - passes)
         seconds = (self._clock() - began) / int(rounds)
         # At most twice as many as before: the first call may have compiled the program, or waited for the processor.
-        self._steps = max(1, min(MOST_STEPS, 2 * self._steps, int(CALL_SECONDS / max(seconds, 1e-9))))
+        self._steps = max(1, min(programs.MOST_STEPS, 2 * self._steps, int(CALL_SECONDS / max(seconds, 1e-9))))
         for number in range(int(is_token.any(1).sum())):
             self._ready.append(self._taken(decoding, found, number))
 
-    def _plan(self, decoding: list[Sequence | None]) -> Plan:
+    def _plan(self, decoding: list[Sequence | None]) -> programs.Plan:
         bound = any(sequence is not None and sequence.grammar is not None for sequence in decoding)
         prompts = any(sequence is not None and not sequence.is_decoding for sequence in self._slots)
-        ends = np.full((len(decoding), MOST_ENDS), -1, np.int32)
+        ends = np.full((len(decoding), programs.MOST_ENDS), -1, np.int32)
         for row, sequence in zip(ends, decoding, strict=True):
-            known = sorted(sequence.ends)[:MOST_ENDS] if sequence is not None else []
+            known = sorted(sequence.ends)[: programs.MOST_ENDS] if sequence is not None else []
             row[: len(known)] = known
         array: Any = np.asarray  # the call of the program copies them to the device faster than a conversion of each
-        return Plan(
+        return programs.Plan(
             active=array([sequence is not None for sequence in decoding]),
             left=array(
                 [0 if sequence is None else sequence.sampling.max_tokens - sequence.generated for sequence in decoding],
@@ -275,7 +263,7 @@ class Engine:
             until_end=array(bool(self._waiting)),
         )
 
-    def _taken(self, decoding: list[Sequence | None], found: Chosen, number: int) -> list[Token]:
+    def _taken(self, decoding: list[Sequence | None], found: programs.Chosen, number: int) -> list[Token]:
         """The tokens of one step. A sequence that ends leaves `decoding` and its slot."""
         taken: list[Token] = []
         for slot, sequence in enumerate(decoding):
@@ -376,7 +364,7 @@ class Engine:
     def _compute_chunk(self, sequence: Sequence, slot: int) -> None:
         if not sequence.is_marked:
             known = np.pad(sequence.prompt[: sequence.computed], (0, self.length - sequence.computed))
-            self._state = mark(self._state, jnp.int32(slot), jnp.asarray(known), jnp.int32(sequence.computed))
+            self._state = programs.mark(self._state, jnp.int32(slot), jnp.asarray(known), jnp.int32(sequence.computed))
             sequence.is_marked = True
         part = sequence.chunk
         size = min(next(size for size in CHUNKS if size >= len(part)), self._model.max_position.size)
@@ -398,7 +386,7 @@ class Engine:
         if sequence.logs_prompt:
             found = jax.device_get(logs)
             sequence.prompt_logs.append(
-                PromptLogs(
+                programs.PromptLogs(
                     found.log_probs[: len(following)],
                     found.top_tokens[: len(following), : sequence.alternatives],
                     found.top_log_probs[: len(following), : sequence.alternatives],
@@ -427,7 +415,7 @@ class Engine:
                 continue
             found.prompt_logs = sequence.prompt_logs
             pages = jnp.asarray(self._pages_of(sequence)), jnp.asarray(self._pages_of(found))
-            self._state = copy(self._state, jnp.int32(slot), jnp.int32(other), *pages)
+            self._state = programs.copy(self._state, jnp.int32(slot), jnp.int32(other), *pages)
             found.computed = found.reused = len(found.prompt)
 
     def _pages_of(self, sequence: Sequence) -> np.ndarray:

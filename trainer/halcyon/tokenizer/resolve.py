@@ -9,17 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from halcyon.host.errors import BadConfiguration, DataUnreachable
+from halcyon.tokenizer import side_files
 from halcyon.tokenizer.definition import BYTE, TokenizerDefinition
-from halcyon.tokenizer.side_files import (
-    SETTINGS_KEYS,
-    TOKENIZER_CONFIG_KEY,
-    added_tokens,
-    answer_ends,
-    json_object,
-    settings_of,
-    spelling,
-    with_added,
-)
 from halcyon.tokenizer.tiktoken_encodings import ENCODINGS
 from halcyon_api.spec.tokenizer import TiktokenSpec, TokenizerSpec
 
@@ -44,28 +35,28 @@ def definition_of(files: Mapping[str, bytes]) -> TokenizerDefinition | None:
         BadConfiguration: A file is damaged.
     """
     if TOKENIZER_KEY in files:
-        content = with_added(files[TOKENIZER_KEY], added_tokens(files))
-        return TokenizerDefinition("tokenizerJson", content, _options(files), answer_ends(files))
+        content = side_files.with_added(files[TOKENIZER_KEY], side_files.added_tokens(files))
+        return TokenizerDefinition("tokenizerJson", content, _options(files), side_files.answer_ends(files))
     if SENTENCE_PIECE_KEY in files:
         options = _named(files) | _around(files)
-        if added := {token["content"]: token["id"] for token in added_tokens(files)}:
+        if added := {token["content"]: token["id"] for token in side_files.added_tokens(files)}:
             options["added"] = json.dumps(added)
-        return TokenizerDefinition("sentencePiece", files[SENTENCE_PIECE_KEY], options, answer_ends(files))
+        return TokenizerDefinition("sentencePiece", files[SENTENCE_PIECE_KEY], options, side_files.answer_ends(files))
     return None
 
 
 def _options(files: Mapping[str, bytes]) -> dict[str, str]:
     """The options of a tokenizer.json by tokenizer_config.json; see `TokenizerDefinition.options`."""
     named = _named(files)
-    is_plain = json_object(files, TOKENIZER_CONFIG_KEY).get("tokenizer_class") in _WITHOUT_NAMES
-    return {"bos": ""} | named if TOKENIZER_CONFIG_KEY in files and is_plain else named
+    is_plain = side_files.json_object(files, side_files.TOKENIZER_CONFIG_KEY).get("tokenizer_class") in _WITHOUT_NAMES
+    return {"bos": ""} | named if side_files.TOKENIZER_CONFIG_KEY in files and is_plain else named
 
 
 def _named(files: Mapping[str, bytes]) -> dict[str, str]:
     """The tokens that the files name."""
-    settings = settings_of(files)
-    named = {"bos": spelling(settings["bos_token"]) or ""} if "bos_token" in settings else {}
-    others = {name: spelling(settings.get(f"{name}_token")) for name in ("eos", "pad")}
+    settings = side_files.settings_of(files)
+    named = {"bos": side_files.spelling(settings["bos_token"]) or ""} if "bos_token" in settings else {}
+    others = {name: side_files.spelling(settings.get(f"{name}_token")) for name in ("eos", "pad")}
     return named | {name: text for name, text in others.items() if text is not None}
 
 
@@ -74,7 +65,7 @@ def _around(files: Mapping[str, bytes]) -> dict[str, str]:
 
     As in transformers, it is not read for a tokenizer.json: its post-processor says it.
     """
-    settings = json_object(files, TOKENIZER_CONFIG_KEY)
+    settings = side_files.json_object(files, side_files.TOKENIZER_CONFIG_KEY)
     keys = {"addBos": "add_bos_token", "addEos": "add_eos_token"}
     return {option: str(settings[key]).lower() for option, key in keys.items() if isinstance(settings.get(key), bool)}
 
@@ -117,7 +108,7 @@ def _beside(uri: str, where: str, fetch: Fetch) -> dict[str, bytes]:
     """The files beside a vocabulary that say what its special tokens mean, as far as they are there."""
     files: dict[str, bytes] = {}
     folder, slash, _ = uri.rpartition("/")
-    for name in SETTINGS_KEYS:
+    for name in side_files.SETTINGS_KEYS:
         try:
             files[name] = fetch(f"{folder}{slash}{name}")
         except OSError:  # it is not there, or may not be read

@@ -8,20 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from halcyon.commands.attestation.documents import (
-    PREDICATE_TYPE,
-    STATEMENT_TYPE,
-    Claims,
-    Computed,
-    Digest,
-    Image,
-    Predicate,
-    Sections,
-    StatedChain,
-    Statement,
-    shown,
-    subject_of,
-)
+from halcyon.commands.attestation import documents
 from halcyon.host.errors import BadConfiguration
 from halcyon_api.checkpoint_documents import Link, canonical_json
 from halcyon_api.replays import ReplayRecord
@@ -122,12 +109,12 @@ def other_document(store: Store, run: TrainingRun) -> list[str]:
         for each in (now, then)
     ]
     return [
-        f"the document is not that of the run: {shown(clause)}; give --defaults and --set as for the training"
+        f"the document is not that of the run: {documents.shown(clause)}; give --defaults and --set as for the training"
         for clause in differences(*spec)
     ]
 
 
-def statement(run: str, links: Sequence[tuple[str, Link]], claims: Claims) -> Statement:
+def statement(run: str, links: Sequence[tuple[str, Link]], claims: documents.Claims) -> documents.Statement:
     """The statement about a chain. Pure.
 
     Args:
@@ -138,15 +125,17 @@ def statement(run: str, links: Sequence[tuple[str, Link]], claims: Claims) -> St
     (head, newest), (_, oldest) = links[0], links[-1]
     sections = {name: digest for name, digest in newest.sections.items() if name != _DATA}
     data = newest.sections.get(_DATA)
-    return Statement(
-        type_=STATEMENT_TYPE,
-        subject=tuple(subject_of(link) for _, link in links),
-        predicate_type=PREDICATE_TYPE,
-        predicate=Predicate(
+    return documents.Statement(
+        type_=documents.STATEMENT_TYPE,
+        subject=tuple(documents.subject_of(link) for _, link in links),
+        predicate_type=documents.PREDICATE_TYPE,
+        predicate=documents.Predicate(
             run=run,
-            document_=Sections(sha256=hashlib.sha256(canonical_json(sections)).hexdigest(), sections=sections),
-            data=None if data is None else Digest(sha256=data),
-            chain=StatedChain(
+            document_=documents.Sections(
+                sha256=hashlib.sha256(canonical_json(sections)).hexdigest(), sections=sections
+            ),
+            data=None if data is None else documents.Digest(sha256=data),
+            chain=documents.StatedChain(
                 head=head, links=len(links), first=_before(oldest), last=newest.step, audited=newest.audited
             ),
             computed=tuple(_computed([link for _, link in links])),
@@ -155,7 +144,7 @@ def statement(run: str, links: Sequence[tuple[str, Link]], claims: Claims) -> St
     )
 
 
-def claims_of(run: TrainingRun | None, replays: Sequence[ReplayRecord]) -> Claims:
+def claims_of(run: TrainingRun | None, replays: Sequence[ReplayRecord]) -> documents.Claims:
     """What a user states beside the chain.
 
     Args:
@@ -163,14 +152,14 @@ def claims_of(run: TrainingRun | None, replays: Sequence[ReplayRecord]) -> Claim
         replays: Records of replays.
     """
     image = None if run is None or run.spec.image is None else image_of(run.spec.image)
-    return Claims(image=image, replays=tuple(replays))
+    return documents.Claims(image=image, replays=tuple(replays))
 
 
-def image_of(name: str) -> Image:
+def image_of(name: str) -> documents.Image:
     """An image by its name, with the digest in the name. Pure."""
     _, found, digest = name.partition(_DIGEST)
     is_whole = bool(found) and len(digest) == 64 and not set(digest) - set("0123456789abcdef")
-    return Image(name=name, digest=Digest(sha256=digest) if is_whole else None)
+    return documents.Image(name=name, digest=documents.Digest(sha256=digest) if is_whole else None)
 
 
 def misfit(record: ReplayRecord, run: str, links: Sequence[tuple[str, Link]]) -> str | None:
@@ -184,7 +173,7 @@ def misfit(record: ReplayRecord, run: str, links: Sequence[tuple[str, Link]]) ->
     steps = {link.step for _, link in links}
     head = next((link for digest, link in links if digest == record.chain), None)
     if record.run != run:
-        return f"it is of the run {shown(record.run)}, not of {run}"
+        return f"it is of the run {documents.shown(record.run)}, not of {run}"
     if head is None:
         return "the chain does not have the link that was its newest one then"
     if record.first not in steps or not record.first < record.last <= head.step:
@@ -201,7 +190,8 @@ def verdict(record: ReplayRecord) -> str:
     found = "identical" if record.identical else "close" if record.confirms else "different"
     steps = f"steps {record.first + 1} to {record.last}"
     state = "and the last state" if record.state_compared else "but not the last state"
-    return f"{steps} were replayed on {shown(record.hardware)} at {record.time}: {found}; {record.compared}, {state}"
+    place = f"on {documents.shown(record.hardware)} at {record.time}"
+    return f"{steps} were replayed {place}: {found}; {record.compared}, {state}"
 
 
 def _before(link: Link) -> int:
@@ -209,10 +199,10 @@ def _before(link: Link) -> int:
     return max(0, link.step - link.steps)
 
 
-def _computed(links: Sequence[Link]) -> Iterator[Computed]:
+def _computed(links: Sequence[Link]) -> Iterator[documents.Computed]:
     """The makers of links, with neighbours of the same maker joined."""
     for (hardware, mesh, versions), same in groupby(links, lambda link: (link.hardware, link.mesh, link.versions)):
         made = list(same)
-        yield Computed(
+        yield documents.Computed(
             first=_before(made[-1]), last=made[0].step, hardware=hardware, mesh=dict(mesh), versions=dict(versions)
         )

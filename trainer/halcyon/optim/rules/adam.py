@@ -40,21 +40,13 @@ from halcyon.optim.rule import (
     zeros,
     zeros_over,
 )
-from halcyon_api.spec.rules import (
-    AdamHSpec,
-    AdamMiniSpec,
-    AdamWSpec,
-    AdemamixSpec,
-    AdoptSpec,
-    MarsSpec,
-    ScheduleFreeSpec,
-)
+from halcyon_api.spec import rules
 
 _LEAST_SHARE = 1e-3
 """The share by which a cautious update is divided is at least this, as in the paper's code."""
 
 
-def adamw(rule: AdamWSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
+def adamw(rule: rules.AdamWSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
     """Adam with decoupled weight decay. See `halcyon.optim.rule`.
 
     Three options change the update before learning rate and decay, in this order:
@@ -120,7 +112,7 @@ _ON_SPHERES = PRODUCTS - {Role.ADAPTER}
 _LEAST_NORM = 1e-10
 
 
-def adam_h(rule: AdamHSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
+def adam_h(rule: rules.AdamHSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
     """AdamH: Adam on the sphere of each matrix's norm (Wen et al. 2025, "Fantastic Pretraining Optimizers and Where to
     Find Them 2.1"). See `halcyon.optim.rule`.
 
@@ -160,7 +152,7 @@ _BY_HEAD = ("query", "key")
 """Beginnings of the names of modules whose outputs are queries or keys."""
 
 
-def adam_mini(rule: AdamMiniSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
+def adam_mini(rule: rules.AdamMiniSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
     """Adam-mini (Zhang et al. 2024, algorithms 1 and 3): AdamW with one second moment for each block of a parameter,
     the mean of its squares. See `halcyon.optim.rule`.
 
@@ -218,7 +210,7 @@ class MarsState(NamedTuple):
     last: Tree
 
 
-def mars(rule: MarsSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
+def mars(rule: rules.MarsSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
     """MARS-AdamW with the gradient of the last step (Yuan et al. 2024, algorithm 2, the approximate version). See
     `halcyon.optim.rule`.
 
@@ -244,7 +236,7 @@ def mars(rule: MarsSpec, parameters: Any) -> optax.GradientTransformationExtraAr
     return descending(init, direct, parameters)
 
 
-def adopt(rule: AdoptSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
+def adopt(rule: rules.AdoptSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
     """ADOPT (Taniguchi et al. 2024, algorithm 2, with the clipping of its appendix), by Optax: Adam whose second moment
     does not contain the gradient that it divides. See `halcyon.optim.rule`.
 
@@ -259,7 +251,7 @@ def adopt(rule: AdoptSpec, parameters: Any) -> optax.GradientTransformationExtra
     return transformation(inner.init, update)
 
 
-def ademamix(rule: AdemamixSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
+def ademamix(rule: rules.AdemamixSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
     """AdEMAMix (Pagliardini et al. 2024, algorithm 1), by Optax, with the paper's schedules of alpha and beta3: Adam
     with a fast and a slow first moment. See `halcyon.optim.rule`.
     """
@@ -278,7 +270,7 @@ def ademamix(rule: AdemamixSpec, parameters: Any) -> optax.GradientTransformatio
     return of_optax(scale, parameters)
 
 
-def _beta3(rule: AdemamixSpec) -> Any:
+def _beta3(rule: rules.AdemamixSpec) -> Any:
     """Beta3 rises from beta1 so that the half-life of the slow moment grows evenly (the paper's appendix A.1)."""
     if not rule.warmup_steps or not rule.beta1 or not rule.beta3:
         return rule.beta3
@@ -291,7 +283,7 @@ def _beta3(rule: AdemamixSpec) -> Any:
     return at
 
 
-def schedule_free(rule: ScheduleFreeSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
+def schedule_free(rule: rules.ScheduleFreeSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
     """Schedule-free AdamW (Defazio et al. 2024, algorithm 1), by Optax: AdamW without first moment, at a point between
     its own one and the mean of its points. See `halcyon.optim.rule`.
 
@@ -321,6 +313,6 @@ def schedule_free(rule: ScheduleFreeSpec, parameters: Any) -> optax.GradientTran
     return transformation(init, update)
 
 
-def averaged(rule: ScheduleFreeSpec, state: Any, params: Tree) -> Tree:
+def averaged(rule: rules.ScheduleFreeSpec, state: Any, params: Tree) -> Tree:
     """The points x, in the types of the parameters."""
     return jax.tree.map(lambda y, z: ((wide(y) - (1 - rule.beta1) * z) / rule.beta1).astype(y.dtype), params, state.z)
