@@ -13,7 +13,8 @@ from halcyon.optim.rule import decaying
 from halcyon.parallel.axes import shardings
 from halcyon.parallel.device_mesh import build_mesh
 from halcyon_api.spec.mesh import ResolvedMesh
-from halcyon_api.spec.optimizer import AdamWSpec, OptimizerSpec
+from halcyon_api.spec.optimizer import OptimizerSpec
+from halcyon_api.spec.rules import AdamWSpec
 from halcyon_api.spec.schedule import CosineScheduleSpec, ScheduleSpec
 from tests.trainer.models.cases import GPT2, LLAMA, make, shapes
 from tests.trainer.models.reference import named_leaves

@@ -13,7 +13,8 @@ import pytest
 
 from halcyon.optim import learning_rate
 from halcyon_api.edits.steps import settled_steps
-from halcyon_api.spec.optimizer import AdamWSpec, OptimizerSpec
+from halcyon_api.spec.optimizer import OptimizerSpec
+from halcyon_api.spec.rules import AdamWSpec
 from halcyon_api.spec.schedule import ConstantScheduleSpec, CosineScheduleSpec, ScheduleSpec, WsdScheduleSpec
 
 CONSTANT = ScheduleSpec(constant=ConstantScheduleSpec(warmup_steps=4))
