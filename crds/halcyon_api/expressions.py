@@ -1,15 +1,16 @@
 """The rules of the API server as functions in Python, so that a rule is written once.
 
 They are expressions in CEL (https://github.com/google/cel-spec, ``doc/langdef.md``), whose grammar is that of Python
-but for a few signs. So Python parses them, with calls of `_NAMES` in the place of members, methods and macros. A
-field that is not set is None, and so is all below it. Not here: ``? :``, optional
-indices, ``filter`` and ``map``, and ``/`` of fractions.
+but for a few signs. So Python parses them, and runs none of them. A field that is not set is None, and so is all below
+it. Not here: ``? :``, optional indices, ``filter`` and ``map``, and ``/`` of fractions.
 """
 
 import ast
+import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 from pydantic import BaseModel
@@ -44,8 +45,7 @@ def _exists_one(found: Iterable[bool]) -> bool:
 
 
 _MACROS: dict[str, Callable[[Iterable[bool]], bool]] = {"all": all, "exists": any, "exists_one": _exists_one}
-_NAMES: dict[str, Any] = _MACROS | {
-    "member": _member,
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "has": _is_set,
     "hasValue": _is_set,
     "orValue": _or_value,
@@ -56,42 +56,85 @@ _NAMES: dict[str, Any] = _MACROS | {
     "endsWith": str.endswith,
     "int": int,
     "double": float,
-    "true": True,
-    "false": False,
 }
 
 
-class _Calls(ast.NodeTransformer):
-    """Puts calls in the place of members, methods and macros."""
+_OPERATIONS: dict[type[ast.AST], Callable[..., Any]] = {
+    ast.Not: operator.not_,
+    ast.USub: operator.neg,
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.In: lambda one, several: one in several,
+}
+Scope = Mapping[str, Any]
+"""The values of variables."""
 
-    def visit_Attribute(self, node: ast.Attribute) -> ast.Call:
-        """A member."""
-        return _call("member", self.visit(node.value), ast.Constant(node.attr))
 
-    def visit_Call(self, node: ast.Call) -> ast.Call:
-        """A function, a method or a macro."""
-        arguments: list[ast.expr] = [self.visit(argument) for argument in node.args]
-        match node.func, arguments:
-            case ast.Attribute(several, name), [ast.Name(variable), test] if name in _MACROS:
-                each = ast.comprehension(ast.Name(variable, ast.Store()), self.visit(several), [], is_async=0)
-                return _call(name, ast.GeneratorExp(test, [each]))
-            case ast.Attribute(value, name), _:
-                return _call(name, self.visit(value), *arguments)
-            case _:
-                return ast.Call(node.func, arguments, [])
+def _read(node: ast.AST) -> Callable[[Scope], Any]:
+    """The value of a part of an expression, from those of variables."""
+    match node:
+        case ast.Constant(value):
+            return lambda _: value
+        case ast.Name("true" | "false" as name):
+            return lambda _: name == "true"
+        case ast.Name(name):
+            return operator.itemgetter(name)
+        case ast.Attribute(part, name):
+            whole = _read(part)
+            return lambda scope: _member(whole(scope), name)
+        case ast.BoolOp(operation, parts):
+            combined = all if isinstance(operation, ast.And) else any
+            reads = [*map(_read, parts)]
+            return lambda scope: combined(read(scope) for read in reads)
+        case ast.Compare(left, operations, rights):
+            compared = [_OPERATIONS[type(one)] for one in operations]
+            reads = [*map(_read, (left, *rights))]
+
+            def compare(scope: Scope) -> bool:
+                values = [read(scope) for read in reads]
+                return all(one(*pair) for one, pair in zip(compared, pairwise(values), strict=True))
+
+            return compare
+        case ast.Call(ast.Attribute(part, name), [ast.Name(variable), test]) if name in _MACROS:
+            several, is_true, macro = _read(part), _read(test), _MACROS[name]
+            return lambda scope: macro(is_true({**scope, variable: one}) for one in several(scope))
+        case ast.UnaryOp(operation, part):
+            return _called(_OPERATIONS[type(operation)], part)
+        case ast.BinOp(left, operation, right):
+            return _called(_OPERATIONS[type(operation)], left, right)
+        case ast.Subscript(part, index):
+            return _called(operator.getitem, part, index)
+        case ast.List(parts):
+            return _called(lambda *values: [*values], *parts)
+        case ast.Call(ast.Attribute(part, name), parts) if name in _FUNCTIONS:
+            return _called(_FUNCTIONS[name], part, *parts)
+        case ast.Call(ast.Name(name), parts) if name in _FUNCTIONS:
+            return _called(_FUNCTIONS[name], *parts)
+        case _:
+            raise SyntaxError(f"a rule has a part that is not read here: {ast.unparse(node)}")
 
 
-def _call(function: str, *arguments: ast.expr) -> ast.Call:
-    return ast.Call(ast.Name(function, ast.Load()), [*arguments], [])
+def _called(function: Callable[..., Any], *parts: ast.AST) -> Callable[[Scope], Any]:
+    reads = [*map(_read, parts)]
+    return lambda scope: function(*(read(scope) for read in reads))
 
 
 @cache
 def evaluated(text: str) -> Callable[[Any], bool]:
-    """The function of an expression, from ``self`` to whether it is true. The text is one of this package's rules.
+    """The function of an expression, from ``self`` to whether it is true.
 
     Raises:
         SyntaxError: It has a part that is not read here.
     """
     python = _TEXT_OR_SIGN.sub(lambda found: _SIGNS.get(found[0], found[0]), text)
-    tree = _Calls().visit(ast.parse(f"lambda self: {python}", mode="eval"))
-    return eval(compile(ast.fix_missing_locations(tree), text, "eval"), _NAMES)  # noqa: S307 - a rule of our own
+    read = _read(ast.parse(python.strip(), mode="eval").body)
+    return lambda value: read({"self": value})

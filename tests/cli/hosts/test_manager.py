@@ -35,6 +35,7 @@ from halcyon_cli.main import app
 from halcyon_devcluster.waiting import until
 from tests.api.documents import document
 from tests.operator.builders import report
+from tests.suite.limits import limit
 
 FAST = 30.0
 STAYS = "cat >/dev/null; exit 42"
@@ -94,7 +95,15 @@ class Trial:
         def clock() -> datetime:
             return began + timedelta(seconds=FAST * (time.monotonic() - real))
 
-        return Manager(self.run, self.places, (), clock=clock, **options).manage()
+        manager = Manager(self.run, self.places, (), clock=clock, **options)
+        try:
+            return manager.manage()
+        finally:
+            group = manager._last  # a manager that fails leaves its processes to the end of its own
+            for one in () if group is None else group.processes:
+                one.end()
+                ended = lambda one=one: one.look() or not one.runs  # noqa: E731
+                until(ended, timeout_seconds=limit(10), failure=lambda: "a process does not end")
 
     @property
     def status(self) -> TrainingRunStatus:

@@ -45,7 +45,7 @@ class RmsNorm(eqx.Module):
         stacked: tuple[Axis, ...] = (),
         epsilon: float,
         dtype: jnp.dtype,
-        scaling: Scaling,
+        scaling: Scaling = "wide",
     ) -> RmsNorm:
         """A factor of 1 for every feature, shape (*stacked, *axes)."""
         axes = (axes,) if isinstance(axes, Axis) else axes
