@@ -8,7 +8,7 @@ it. Not here: ``? :``, optional indices, ``filter`` and ``map``, and ``/`` of fr
 import ast
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -59,13 +59,21 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
+def _quotient(left: int, right: int) -> int:
+    return left // right
+
+
+def _is_in(one: object, several: Collection[object]) -> bool:
+    return one in several
+
+
 _OPERATIONS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Not: operator.not_,
     ast.USub: operator.neg,
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
-    ast.FloorDiv: operator.floordiv,
+    ast.FloorDiv: _quotient,
     ast.Mod: operator.mod,
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -73,7 +81,7 @@ _OPERATIONS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.LtE: operator.le,
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
-    ast.In: lambda one, several: one in several,
+    ast.In: _is_in,
 }
 Scope = Mapping[str, Any]
 """The values of variables."""
