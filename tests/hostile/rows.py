@@ -177,7 +177,7 @@ DATA = (
     ),
     _data("deeply nested JSON in a row", "rows.jsonl", of.files({"rows.jsonl": "[" * _DEEP + "]" * _DEEP + "\n"})),
     _data(
-        "a row of 48 MiB", "rows.jsonl", of.file("rows.jsonl", lambda: json.dumps({"text": "a b" * 2**24}) + "\n"), 0
+        "a row of 24 MiB", "rows.jsonl", of.file("rows.jsonl", lambda: json.dumps({"text": "a b" * 2**23}) + "\n"), 0
     ),
     _data(
         "a number of a million digits in a row",
