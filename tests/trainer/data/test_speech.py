@@ -99,6 +99,8 @@ def documents(row: dict[str, Any], folder: Path) -> np.ndarray:
         ("http://169.254.169.254/a.wav", "not below the folder"),
         ("none.wav", "cannot be read"),
         (7, "neither a path nor bytes"),
+        ({"array": [1]}, "neither a path nor bytes"),
+        ("a\0b.wav", "neither a path nor bytes"),
     ],
 )
 def test_a_row_with_a_bad_sound_is_named(tmp_path: Path, value: Any, what: str) -> None:

@@ -61,6 +61,8 @@ def test_errors_are_words_of_all_sounds_together(tmp_path: Path, monkeypatch: py
         ({"text": "one"}, "the row has no field audio"),
         ({"audio": "absent.wav", "text": "one"}, "neither bytes nor a file below the folder"),
         ({"audio": "../said.jsonl", "text": "one"}, "neither bytes nor a file below the folder"),
+        ({"audio": {"array": [1]}, "text": "one"}, "neither bytes nor a file below the folder"),
+        ({"audio": "a\0b.wav", "text": "one"}, "neither bytes nor a file below the folder"),
         ({"audio": 7, "text": "one"}, "neither bytes nor a file below the folder"),
         ({"audio": "said.jsonl", "text": "..."}, "the field text has no word"),
     ],

@@ -9,6 +9,7 @@ Slaney's mel scale (Slaney 1998) of frames of 25 ms, one each 10 ms.
 
 import io
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,20 @@ class BadSound(ValueError):
     def __init__(self, what: str, fix: str) -> None:
         super().__init__(what)
         self.fix = fix
+
+
+def named(value: Any) -> bytes | str:
+    """The bytes of a sound, or its path, from a field of a row: either, or Hugging Face's ``{bytes, path}``.
+
+    Raises:
+        BadSound: It is neither.
+    """
+    if isinstance(value, dict):
+        found: dict[Any, Any] = value
+        value = found.get("path") if found.get("bytes") is None else found["bytes"]
+    if isinstance(value, bytes) or (isinstance(value, str) and "\0" not in value):
+        return value
+    raise BadSound("is neither a path nor bytes", "name the field of the sound")
 
 
 def decoded(content: bytes, seconds: float) -> np.ndarray:

@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 from halcyon.evals.example import Answer, Sound
 from halcyon.evals.rows import Row
 from halcyon.host.errors import BadConfiguration
-from halcyon.inference.speech import read_sound, written_texts
+from halcyon.inference.speech import sound_of, written_texts
 from halcyon.models import CausalLM
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.package import missing
@@ -34,16 +34,10 @@ def sounds(rows: Iterable[Row]) -> Iterator[Sound]:
 
 
 def _content(row: Row) -> bytes:
-    value: Any = row.get("audio")
-    if isinstance(value, dict):
-        value = value["path"] if value.get("bytes") is None else value["bytes"]
-    if isinstance(value, bytes):
-        return value
-    folder = row.file.parent.resolve()
-    path = (folder / value).resolve() if isinstance(value, str) else folder
-    if not path.is_relative_to(folder) or not path.is_file():
+    try:
+        return sound_of(row.get("audio"), row.file.parent)
+    except (OSError, ValueError):
         row.bad("the field audio is neither bytes nor a file below the folder of its row's file")
-    return read_sound(path)
 
 
 def heard_answers(

@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from halcyon.data.formats.speech import prompt_of
-from halcyon.data.sound import HOP, MOST_BYTES, RATE, BadSound, decoded, log_mel
+from halcyon.data.sound import HOP, MOST_BYTES, RATE, BadSound, decoded, log_mel, named
 from halcyon.host.errors import BadConfiguration
 from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, MEL, POSITION
 from halcyon.models.families.whisper import Whisper
 from halcyon.tokenizer import Tokenizer
+from halcyon_api.plain_files import require_file
 
 _LONGEST_SECONDS = 4 * 3600
 _TOGETHER = 8
@@ -36,10 +37,31 @@ def read_sound(path: Path) -> bytes:
     """The bytes of a file, but for those far beyond the limit of sounds.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: It is no file, or it cannot be read.
     """
+    require_file(path)
     with path.open("rb") as file:
         return file.read(MOST_BYTES + 1)
+
+
+def sound_of(value: Any, folder: Path) -> bytes:
+    """The bytes of a sound that a row names; see `halcyon.data.sound.named`.
+
+    Args:
+        value: The field of the row.
+        folder: The folder of the row's file; a path is below it.
+
+    Raises:
+        ValueError: It is neither bytes nor such a path.
+        OSError: The file cannot be read.
+    """
+    given = named(value)
+    if isinstance(given, bytes):
+        return given
+    path = (folder / given).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise ValueError(f"{given!r} is not below {folder}")
+    return read_sound(path)
 
 
 def written_texts(

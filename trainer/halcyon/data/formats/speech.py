@@ -13,7 +13,7 @@ import numpy as np
 
 from halcyon.data.formats.document import TokenizedDocument, bad_row, field_value
 from halcyon.data.formats.text import around, size_in_bytes
-from halcyon.data.sound import MOST_BYTES, BadSound, decoded
+from halcyon.data.sound import MOST_BYTES, BadSound, decoded, named
 from halcyon.data.sources import Access, SourceRow
 from halcyon.data.sources.files import fetch_file
 from halcyon.data.sources.text_check import not_utf8
@@ -79,14 +79,11 @@ class SpeechFormatter:
 
     def _content(self, row: SourceRow) -> bytes:
         value: Any = field_value(row, self._spec.audio_field, f"{self._where}.audioField")
-        if isinstance(value, dict):
-            value = value["path"] if value.get("bytes") is None else value["bytes"]
-        if isinstance(value, bytes):
-            return value
-        if not isinstance(value, str):
-            raise BadSound("is neither a path nor bytes", "name the field of the sound")
-        path = posixpath.normpath(value)
-        if self._access is None or "://" in value or path.startswith(("/", "../")) or path in (".", ".."):
+        given = named(value)
+        if isinstance(given, bytes):
+            return given
+        path = posixpath.normpath(given)
+        if self._access is None or "://" in given or path.startswith(("/", "../")) or path in (".", ".."):
             raise BadSound("is not below the folder of its row's file", "give a path below it, without ..")
         try:
             return fetch_file(posixpath.join(posixpath.dirname(row.file), path), self._access, most_bytes=MOST_BYTES)
