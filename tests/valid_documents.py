@@ -51,7 +51,7 @@ TEXTS = (
 )
 
 
-_ONE_OF = re.compile(r"\[(has\(self\.\w+\)(, has\(self\.\w+\))*)\]\.exists_one\(present, present\)")
+_ONE_OF = re.compile(r"\[(has\(self\.\w+\)(,has\(self\.\w+\))*)\]\.exists_one\(one,one\)")
 
 
 def fits(schema: Schema, value: Any) -> bool:

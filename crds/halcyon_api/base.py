@@ -50,7 +50,7 @@ def exactly_one(members: Iterable[str]) -> str:
 
     `halcyon_api.generate.json_schema` recognises this form.
     """
-    return f"[{', '.join(f'has(self.{member})' for member in members)}].exists_one(present, present)"
+    return f"[{', '.join(f'has(self.{member})' for member in members)}].exists_one(one, one)"
 
 
 @dataclass(frozen=True)

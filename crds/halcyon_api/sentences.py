@@ -149,7 +149,7 @@ def _what(model: type[BaseModel], fault: Mapping[str, Any], meant: Location | No
     if kind == "extra_forbidden":
         if _of_another_family(model, location):
             near = synonym(str(location[-1]), fields_at(model, location[:-1]))
-            return f"no field of the family {location[-2]}; " + (f"did you mean {near}?" if near else "take it out")
+            return f"no field of {location[-2]}; " + (f"did you mean {near}?" if near else "take it out")
         if meant is not None:
             beside = meant[:-1] == location[:-1]
             name = str(meant[-1] if beside else ".".join(map(str, meant)))

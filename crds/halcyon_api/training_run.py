@@ -94,8 +94,9 @@ def _narrow_rule(kinds: list[NarrowType], having: tuple[str, ...]) -> Rule:
     return Rule(
         f"!(self.trainer.precision.?products.orValue('') in {kinds}) || self.accelerator.type in {list(having)}",
         f"trainer.precision.products: {' and '.join(kinds)} {'needs' if len(kinds) == 1 else 'need'} an accelerator "
-        f"that is faster in it ({', '.join(having)}); leave products out, or change accelerator.type",
+        "that is faster in it (docs/hardware.md lists them); leave products out, or change accelerator.type",
         ".trainer.precision.products",
+        lambda _: f" to {', '.join(having)}",
     )
 
 
@@ -119,16 +120,6 @@ def _narrow_field_rule(field: str, kinds: tuple[NarrowType, ...], reason: str, *
     )
 
 
-def _store_rule(field: str) -> Rule:
-    """The rule for a setting of the S3 or Azure store of the run's own root, or of the other run's (`from`)."""
-    return Rule(
-        f"!has(self.checkpoint.{field}) || !has(self.checkpoint.root) || [self.checkpoint.root, "
-        "self.?from.?root.orValue('')].exists(root, root.matches('^(s3|az)://'))",
-        f"checkpoint.{field} belongs to an s3:// or az:// root; leave it out or change checkpoint.root",
-        f".checkpoint.{field}",
-    )
-
-
 class TrainingRunSpec(RuledModel):
     """What to train, on what hardware, and where the checkpoints are kept."""
 
@@ -139,13 +130,12 @@ class TrainingRunSpec(RuledModel):
     """Name of the TrainingRunDefaults, in the run's namespace and in the operator's, that fill in the fields missing
     here. Default: `default`. An empty string: no defaults."""
     image: Annotated[str, StringConstraints(max_length=512, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$")] | None = None
-    """Image of the trainer. Default: the operator's trainer image, of the same version as the operator."""
+    """Image of the trainer. Default: the trainer image of the operator's version."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     """When the kubelet pulls the image."""
     origin: OriginSpec | None = optional(alias="from")
     """Begin with a checkpoint of another run, or with the weights of a Hugging Face model. Model and tokenizer must be
-    the same, steps count on from it, and this document sets everything else. With task `evaluate`: the checkpoint to
-    evaluate."""
+    the same, steps count on from it, and this document sets everything else."""
     after: AfterSpec | None = None
     """Begin when another run has succeeded, such as a run of task `data` that builds this run's tokens."""
     env: Annotated[
@@ -159,10 +149,9 @@ class TrainingRunSpec(RuledModel):
     `XLA_FLAGS`, `LIBTPU_INIT_ARGS`, `NCCL_*` and `HF_TOKEN`. On your own machine, a variable that your shell sets keeps
     its value."""
     task: Task = "train"
-    """`train`: train. `data`: only build the token cache of `data`, on hosts without accelerators. `evaluate`: only
-    evaluate the checkpoint that `from` names, on the held-out part of each source of `data`. `replay`: compute the
-    steps after the checkpoint that `from` names again, and compare every bit with that run. `measure`: only measure how
-    fast the devices exchange data."""
+    """`train`; `data`: only build the token cache, on hosts without accelerators; `evaluate`: only evaluate the
+    checkpoint of `from` on the held-out part of each source; `replay`: compute the steps after that checkpoint again,
+    and compare every bit; `measure`: only measure how fast the devices exchange data."""
     accelerator: AcceleratorSpec
     """The hardware: identical slices of one topology and one accelerator type."""
     mesh: MeshSpec | None = None
@@ -278,8 +267,13 @@ class TrainingRunSpec(RuledModel):
             "model.family",
             ".objective",
         ),
-        _store_rule("endpoint"),
-        _store_rule("credentialsSecret"),
+        Rule(  # the store of the run's own root, or of the other run's
+            "!(has(self.checkpoint.endpoint) || has(self.checkpoint.credentialsSecret)) || !has(self.checkpoint.root) "
+            "|| [self.checkpoint.root, self.?from.?root.orValue('')].exists(root, root.matches('^(s3|az)://'))",
+            "checkpoint.endpoint and checkpoint.credentialsSecret belong to an s3:// or az:// root; leave them out or "
+            "change checkpoint.root",
+            ".checkpoint",
+        ),
         Rule(
             "!has(self.export) || self.task == 'train'",
             "export writes the models of a training; leave it out with another task",

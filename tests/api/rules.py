@@ -152,10 +152,12 @@ BROKEN: tuple[Case, ...] = (
         spec__data__mixture={"schedule": [{"fromStep": 1, "weights": [{"source": "absent", "weight": 1}]}]},
     ),
     _broken("root must be file:///PATH", spec__checkpoint__root="file:///a/../b"),
-    _broken("checkpoint.endpoint belongs to an s3:// or az:// root;", spec__checkpoint__endpoint="http://store:7070"),
+    _broken(
+        "checkpoint.endpoint and checkpoint.credentialsSecret belong", spec__checkpoint__endpoint="http://store:7070"
+    ),
     _broken("volumeClaim belongs to", spec__checkpoint={"root": "s3://bucket/a", "volumeClaim": "claim"}),
     _broken(
-        "checkpoint.credentialsSecret belongs to an s3:// or az:// root;",
+        "checkpoint.endpoint and checkpoint.credentialsSecret belong",
         spec__checkpoint__credentialsSecret={"name": "secret"},
     ),
     _broken("minSlices must not be greater", spec__recovery={"elastic": {"minSlices": 2, "maxSlices": 1}}),

@@ -69,7 +69,7 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     (
         {"spec__accelerator": {"type": "v4", "topology": "2x2x1", "provisioning": "flexStart"}},
         "spec.accelerator",
-        "exist for v5e, v5p",
+        "leave it out, and choose nodes of cpu or nvidia by scheduling.nodeSelector; the types are v5e, v5p",
     ),
     ({"spec__scheduling": {"nodeSelector": {"a b": "c"}}}, "spec.scheduling.nodeSelector", "is no key of a label"),
     ({"spec__scheduling": {"labels": {"halcyon.dev/run": "c"}}}, "spec.scheduling.labels", "take another key"),
@@ -120,7 +120,7 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     (
         {"spec__model": {"family": "nanochat", "numHiddenLayers": 2}},
         "spec.model.numHiddenLayers",
-        "no field of the family nanochat; did you mean depth?",
+        "no field of nanochat; did you mean depth?",
     ),
     (
         {"spec__model": {"family": "qwen3", "layers": 2}},

@@ -67,7 +67,7 @@ def test_every_field_of_the_schema_has_one_class() -> None:
 
 def test_the_api_server_freezes_exactly_the_frozen_fields() -> None:
     rules = dict(transition_rules(SCHEMA["properties"]["spec"]))
-    whole = {path for path, rule in rules.items() if f"self.{path} ==" in rule}
+    whole = {path for path, rule in rules.items() if f"self.{path}==" in rule}
     frozen = {leaf for leaf in LEAVES if class_of(leaf) == "frozen"}
     assert {leaf for leaf in LEAVES if any(leaf == path or leaf.startswith(f"{path}.") for path in whole)} == frozen - {
         "recovery.divergence.spike.windowSteps"

@@ -17,7 +17,7 @@ ORIGIN = OriginSpec(run="base", step=3, only=["embedding.*", "head"])
         ("has(self.run) && !has(self.huggingFace)", True),
         ("self.?huggingFace.?path.hasValue() || self.?huggingFace.?path.orValue('from') == 'from'", True),
         ("self.run in ['other', 'true && false'] || self.?weightsOnly.orValue(false)", False),
-        ("[has(self.run), has(self.root)].exists_one(present, present)", True),
+        ("[has(self.run), has(self.root)].exists_one(one, one)", True),
         ("self.only.all(one, one.matches('^[a-z]+')) && self.only.exists(one, one.endsWith('*'))", True),
         ("self.only.size() * self.step / 4 % 2 == 1", True),
         ("int(self.only[0].split('.')[1].size()) == -1 + 2", True),

@@ -150,7 +150,7 @@ def test_a_field_of_another_family_is_refused_in_the_words_of_the_parser(
         with pytest.raises(Refused) as server:
             api.create(run, shared_namespace, dry_run=True)
         sentence = str(parser.value)
-        assert sentence.startswith(f"spec.model.{name}: no field of the family {family}; "), sentence
+        assert sentence.startswith(f"spec.model.{name}: no field of {family}; "), sentence
         assert f"{name} is {sentence.removeprefix(f'spec.model.{name}: ')}" in str(server.value)
 
 

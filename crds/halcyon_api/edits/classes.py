@@ -52,7 +52,7 @@ def _rules(model: type[ApiModel], path: str) -> Iterator[dict[str, str]]:
             yield _frozen(
                 _equal(child, optional=optional),
                 child,
-                " (`kubectl halcyon diff` names the fields)" if len(below) > 1 else "",
+                " (see `kubectl halcyon diff`)" if len(below) > 1 else "",
             )
         elif optional:
             raise ValueError(
@@ -74,7 +74,7 @@ def _equal(path: str, *, optional: bool) -> str:
 def _frozen(rule: str, path: str, which: str = "") -> dict[str, str]:
     return cel(
         rule,
-        f"{path} must not change{which}; train the change as a branch: a new run with spec.from",
+        f"{path} must not change{which}; train the change in a new run with spec.from",
         field_path=f".{path}",
         reason="FieldValueForbidden",
     )

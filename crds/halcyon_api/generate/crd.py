@@ -10,6 +10,7 @@ import ast
 import copy
 import functools
 import inspect
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -42,7 +43,11 @@ UNSEEN = -1
 _DROPPED = ("title", "$defs", "discriminator", "examples")
 _ALIKE = 6
 """Fewest members of a section that becomes a map."""
+_SPARED = 8
+"""Fewest characters that a reference to another description spares."""
 _UNBOUNDED_FORMATS = ("date-time",)
+_EXPRESSIONS = ("rule", "messageExpression")
+_SPACED_SIGN = re.compile(r"('[^']*')| *(\|\||&&|[=!<>]=|[-+*/%<>?:,]) *")
 
 Schema = dict[str, Any]
 
@@ -55,9 +60,8 @@ def custom_resource_definition() -> Schema:
     properties["metadata"]["properties"] = {"name": {"type": "string", "maxLength": MAX_NAME_LENGTH}}
     _leave_to_defaults(properties["spec"])
     _describe_alike_once(properties["status"])
-    row = properties["spec"]["properties"]["place"]["properties"]["otherwise"]["items"]["properties"]
-    for section in ("accelerator", "mesh"):
-        _refer(row[section], section)
+    _describe_once(properties["spec"])
+    _describe_once(properties["status"])
     # A reader such as kstatus must not take a run without conditions for a successful one. No real generation is -1.
     properties["status"]["default"] = {"observedGeneration": UNSEEN}
     properties["status"]["properties"]["observedGeneration"]["minimum"] = UNSEEN
@@ -115,10 +119,19 @@ def _as_stored(node: Any) -> Any:
     """
     if isinstance(node, dict):
         known = cast("Schema", node)
-        return {key: _as_stored(value) for key, value in known.items() if not (key == "properties" and value == {})}
+        return {
+            key: _compact(value) if key in _EXPRESSIONS and isinstance(value, str) else _as_stored(value)
+            for key, value in known.items()
+            if not (key == "properties" and value == {})
+        }
     if isinstance(node, list):
         return [_as_stored(one) for one in cast("list[Any]", node)]
     return int(node) if isinstance(node, float) and node.is_integer() else node
+
+
+def _compact(expression: str) -> str:
+    """An expression without the spaces around its signs: the definition must fit into an annotation."""
+    return _SPACED_SIGN.sub(lambda found: found[1] or found[2], expression)
 
 
 def _object_schema(model: type[BaseModel]) -> Schema:
@@ -151,7 +164,7 @@ def _leave_to_defaults(spec: Schema) -> None:
             default_text = (
                 "none"
                 if built_in in ([], {})
-                else "the defaults of its members"
+                else "those of its members"
                 if isinstance(built_in, dict)
                 else f"`{built_in}`"
             )
@@ -186,12 +199,18 @@ def _describe_alike_once(status: Schema) -> None:
     visit(status, "")
 
 
-def _refer(section: Schema, to: str) -> None:
-    """Let the fields of a section refer to those of another one, so that the definition has each description once."""
-    for name, field in section["properties"].items():
-        field["description"] = f"As in {to}."
-        if "properties" in field:
-            _refer(field, f"{to}.{name}")
+def _describe_once(part: Schema) -> None:
+    """Let a field with a long description refer to an earlier one of the same name and description."""
+    first: dict[tuple[str, str], str] = {}
+
+    def visit(node: Schema, section: str) -> None:
+        for name, field in node.get("properties", {}).items():
+            place = first.setdefault((name, field["description"]), section)
+            if place != section and len(refer := f"As in {place}.") + _SPARED < len(field["description"]):
+                field["description"] = refer
+            visit(field.get("items", field), f"{section}.{name}".removeprefix("."))
+
+    visit(part, "")
 
 
 def _without_description(schema: Schema) -> Schema:

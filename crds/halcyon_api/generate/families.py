@@ -47,7 +47,7 @@ def one_schema(families: Members, models: Sequence[str]) -> Schema:
     tag: Schema = {
         "type": "string",
         "enum": list(families),
-        "description": "The family decides the other fields. docs/reference/models.md describes each.",
+        "description": "See docs/reference/models.md.",
     }
     for name, cover in covers.items():
         cover["description"] = _described(fields[name], models)
@@ -103,7 +103,8 @@ def _described(field: Members, families: Sequence[str]) -> str:
     absent = [family for family in families if family not in field]
     if len(absent) > 1:  # all but custom have the common fields
         word, named = ("Only", list(field)) if len(field) <= len(absent) else ("Not", absent)
-        parts.append(f"{word} of {_listed(named) if len(named) <= _MOST_NAMED else 'some families'}.")
+        if len(named) <= _MOST_NAMED:
+            parts.append(f"{word} of {_listed(named)}.")
     return " ".join(parts)
 
 
@@ -151,12 +152,12 @@ def _absent_fields(fields: Mapping[str, Members], families: Members) -> Rules:
             hints = (f"{_among(group)} ? 'did you mean {meant}?' : " for meant, group in _grouped(known))
             yield cel(
                 _of(lacking, families, f"!has(self.{name})"),
-                f"='{name} is no field of the family ' + self.{TAG} + '; ' + ({''.join(hints)}'take it out')",
+                f"='{name} is no field of ' + self.{TAG} + '; ' + ({''.join(hints)}'take it out')",
             )
         elif lacking:
             alike.setdefault(tuple(lacking), []).append(name)
     for lacking, names in alike.items():
-        sentence = f" is no field of the family ' + self.{TAG} + '; take it out'"
+        sentence = f" is no field of ' + self.{TAG} + '; take it out'"
         if len(names) == 1:
             yield cel(_of(lacking, families, f"!has(self.{names[0]})"), f"='{names[0]}{sentence}")
             continue

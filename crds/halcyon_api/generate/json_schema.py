@@ -21,7 +21,7 @@ DEFAULTS_NAME = f"{defaults.PLURAL}_{training_run.VERSION}"
 """File names by which validators find schemas: the kind in lower case, and the version."""
 DIALECT = "http://json-schema.org/draft-07/schema#"
 
-_ONE_OF = re.compile(r"\[((?:has\(self\.\w+\)(?:, )?)+)\]\.exists_one\(present, present\)")
+_ONE_OF = re.compile(r"\[((?:has\(self\.\w+\),?)+)\]\.exists_one\(one,one\)")
 _MEMBER = re.compile(r"has\(self\.(\w+)\)")
 _METADATA: Schema = {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}}
 

@@ -171,9 +171,10 @@ def _bought_rules() -> Iterator[Rule]:
 def _bought_rule(kinds: list[str], names: tuple[str, ...]) -> Rule:
     return Rule(
         f"!(self.provisioning in {kinds}) || self.type in {list(names)}",
-        f"provisioning {' and '.join(kinds)} {'exists' if len(kinds) == 1 else 'exist'} for {', '.join(names)} only; "
-        "leave it out for the others (nodes of type cpu or nvidia are chosen by scheduling.nodeSelector)",
+        f"provisioning {' and '.join(kinds)} {'exists' if len(kinds) == 1 else 'exist'} for some types only "
+        "(docs/hardware.md); leave it out, and choose nodes of cpu or nvidia by scheduling.nodeSelector",
         ".provisioning",
+        lambda _: f"; the types are {', '.join(names)}",
     )
 
 
@@ -181,18 +182,18 @@ class Hardware(RuledModel):
     """Identical slices of one topology and one accelerator type, and how they are bought."""
 
     type: AcceleratorType
-    """Accelerator type: `cpu` (any node, to try a run), a TPU generation on GKE, a GPU, or `nvidia` (any nodes that
-    offer nvidia.com/gpu). docs/hardware.md describes each."""
+    """`cpu` (any node, to try a run), a TPU generation on GKE, a GPU, or `nvidia` (any nodes that offer
+    nvidia.com/gpu). See docs/hardware.md."""
     topology: Annotated[str, StringConstraints(max_length=16, pattern=r"^[1-9][0-9]*x[1-9][0-9]*(x[1-9][0-9]*)?$")] = (
         "1x1"
     )
-    """Shape of one slice. TPU: the chip topology as GKE names it, such as `4x4` or `4x4x8`. GPU and cpu: HOSTSxDEVICES,
-    such as `2x8` for two hosts with eight GPUs, or JAX devices, each."""
+    """Shape of one slice. TPU: as GKE names it, such as `4x4` or `4x4x8`. GPU and cpu: HOSTSxDEVICES, such as `2x8` for
+    two hosts with eight devices each."""
     slices: Annotated[int, Field(ge=1, le=MAX_SLICES)] = 1
-    """Number of identical slices that train together. Data parallelism spans them (`mesh.dcn.replica`)."""
+    """Slices that train together, by data parallelism (`mesh.dcn.replica`)."""
     provisioning: Provisioning = "onDemand"
-    """How capacity is bought on GKE: `onDemand`, `spot`, `reservation` (with `reservation`), `flexStart`, or `queued`
-    (flex-start with queued provisioning: all nodes at once; needs `scheduling.queue`)."""
+    """How capacity is bought on GKE: `onDemand`, `spot`, `reservation`, `flexStart`, or `queued` (flex-start with
+    queued provisioning: all nodes at once; needs `scheduling.queue`)."""
     reservation: ObjectName | None = None
     """Name of the reservation, with `provisioning: reservation`."""
     reservation_project: ProjectId | None = None

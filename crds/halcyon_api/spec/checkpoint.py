@@ -95,8 +95,7 @@ class CheckpointSpec(RuledModel):
 
     root: Address = Field(json_schema_extra=ADDRESS_SCHEMA)
     """Address of the run's checkpoints, used by no other run: file:///PATH, s3://BUCKET/PATH, gs://BUCKET/PATH or
-    az://ACCOUNT/CONTAINER/PATH. Default: PREFIX/NAMESPACE/NAME, with PREFIX from `checkpoint.rootPrefix` of the run's
-    TrainingRunDefaults."""
+    az://ACCOUNT/CONTAINER/PATH. Default: `checkpoint.rootPrefix` of the TrainingRunDefaults, with /NAMESPACE/NAME."""
     endpoint: Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[A-Za-z0-9.:\[\]-]+$")] | None = None
     """Address of an S3-compatible store other than AWS, or of another server for Azure's blobs, such as
     `http://store.storage.svc:7070`."""
@@ -109,8 +108,8 @@ class CheckpointSpec(RuledModel):
     """PersistentVolumeClaim (ReadWriteMany) mounted at the path of a `file://` root in every pod. The operator cannot
     read it, and uses the trainer's reports."""
     access_retry_seconds: Annotated[int, Field(ge=0, le=86_400)] = 300
-    """How long a start retries an object store that rejects its credentials, before it ends with exit code 85; 0: no
-    retry; outside a cluster only if this is set. The same for the store of a source or tokenizer (87)."""
+    """How long a start retries an object store that rejects its credentials, before it ends with exit code 85 (87 for
+    the store of a source or tokenizer); 0: no retry. Outside a cluster only if this is set."""
     save: SaveSpec = Field(default_factory=SaveSpec)
     """When a checkpoint is made."""
     verify: VerifySpec = Field(default_factory=VerifySpec)
@@ -120,7 +119,7 @@ class CheckpointSpec(RuledModel):
     keep: Annotated[int, Field(ge=2, le=1000)] = 2
     """Newest checkpoints to keep."""
     permanent: Annotated[list[PermanentSpec], Field(max_length=16)] = Field(default=[])
-    """Steps that are always saved and kept forever, whatever `save` and `keep` say; in rising order of untilStep."""
+    """Steps whose checkpoints are always made and kept forever, in rising order of untilStep."""
 
     rules: ClassVar = (
         Rule(

@@ -82,11 +82,11 @@ class MixtureSpec(ApiModel):
     """Sequences of a mixture block. In each block every source has its exact share, rounded to sequences, in random
     order."""
     schedule: Annotated[list[MixtureScheduleEntry], Field(max_length=32)] = Field(default=[])
-    """Mixture schedule: other weights from given steps on, in rising order of `fromStep`."""
+    """Other weights from given steps on, in rising order of `fromStep`."""
     stop: Literal["restart", "firstExhausted", "allExhausted"] = "restart"
-    """`restart`: an exhausted source begins its next epoch, in a new order. `firstExhausted`: a run whose steps need
-    more data than the first exhausted source has is rejected at its start. `allExhausted`: the same for the last
-    exhausted source."""
+    """`restart`: an exhausted source begins its next epoch, in a new order. `firstExhausted`: a run that needs more
+    data than the first exhausted source has is rejected at its start. `allExhausted`: the same for the last exhausted
+    source."""
     last_batch: Literal["pad", "drop"] = "drop"
     """If the data ends inside a batch: `pad` fills it with sequences of weight 0, `drop` leaves it out."""
     simulate_tokens: Annotated[int, Field(ge=1, le=1_000_000_000_000_000)] | None = None
@@ -98,8 +98,8 @@ class CacheSpec(ApiModel):
     """The token cache: where it is kept, and how it is built and read. These settings do not change any batch."""
 
     root: Address | None = optional(json_schema_extra=ADDRESS_SCHEMA)
-    """Address of the token cache, of the kinds of `checkpoint.root`. Runs with the same data may share
-    it. Default: `data` below `checkpoint.root`. S3 settings: those of `checkpoint`."""
+    """Address of the token cache, of the kinds of `checkpoint.root`. Runs with the same data may share it. Default:
+    `data` below `checkpoint.root`. S3 settings: as in `checkpoint`."""
     workers: Annotated[int, Field(ge=0, le=1024)] = 0
     """Processes that tokenize, on the one host that builds the cache; 0: one per CPU."""
     shard_tokens: Annotated[int, Field(ge=1024, le=17_179_869_184)] = 67_108_864

@@ -16,7 +16,7 @@ class ExportSpec(RuledModel):
     """Export after every N steps, and after the last one. Each of these steps is saved as a checkpoint too."""
     root: Address | None = optional(json_schema_extra=ADDRESS_SCHEMA)
     """Folder of the exports, used by no other run; each is in `step-N` below it. Default: `exports` below
-    `checkpoint.root`. S3 settings: those of `checkpoint`."""
+    `checkpoint.root`. S3 settings: as in `checkpoint`."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Type of the tensors. Default: `trainer.precision.parameters`."""
 

@@ -129,7 +129,7 @@ def _size(name: str) -> Any:
 
 def _resolved(name: str, *default: int) -> Any:
     """The field of the resolved mesh for one axis."""
-    return Field(*default, ge=1, description=f"{axis(name).meaning}.")
+    return Field(*default, ge=1, description=f"See spec.{axis(name).path}.")
 
 
 _SIZES = ", ".join(f"self.{row.name}" for row in on("ici"))

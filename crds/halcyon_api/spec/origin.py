@@ -23,8 +23,8 @@ class HuggingFaceOriginSpec(ApiModel):
     """A model in the files of Hugging Face. The run begins with its weights at step 0, and with a fresh optimizer."""
 
     path: Uri
-    """The folder with `config.json` and `model.safetensors` or its parts: a path in the trainer's file system, s3://,
-    gs://, or hf://OWNER/NAME. S3 settings: those of this run's `checkpoint`."""
+    """The folder with `config.json` and `model.safetensors` or its parts: a path of the trainer, s3://, gs://, or
+    hf://OWNER/NAME. S3 settings: as in `checkpoint`."""
     adapter: Uri | None = None
     """Folder of a peft adapter to add to the weights."""
 
@@ -41,8 +41,8 @@ class OriginSpec(RuledModel):
     to_step: StepNumber | None = None
     """With task `replay`: the last step. Default: that of the next checkpoint."""
     root: Address | None = optional(json_schema_extra=ADDRESS_SCHEMA)
-    """`checkpoint.root` of that run. Needed if that TrainingRun is deleted, or outside a cluster. Default: read from
-    that TrainingRun. S3 settings: those of this run's `checkpoint`."""
+    """`checkpoint.root` of that run. Default: read from its TrainingRun, if the cluster has that. S3 settings: as in
+    `checkpoint`."""
     hugging_face: HuggingFaceOriginSpec | None = None
     """A model in the files of Hugging Face, instead of `run`. Its `config.json` must be that of `model`."""
 

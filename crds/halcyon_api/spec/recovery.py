@@ -67,7 +67,7 @@ class ElasticSpec(RuledModel):
     min_slices: SliceCount
     """Minimum number of slices. The run waits if fewer find nodes."""
     max_slices: SliceCount | None = None
-    """Maximum number, used where there is room. Default: `accelerator.slices`, with which the run begins."""
+    """Maximum number. Default: `accelerator.slices`, with which the run begins."""
     shrink_after_seconds: Seconds = 300
     """Continue with the slices that have nodes after the others have waited this long."""
     grow_after_seconds: Seconds = 120

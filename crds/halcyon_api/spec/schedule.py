@@ -50,7 +50,7 @@ class CosineScheduleSpec(ApiModel):
     """Last learning rate as a share of the peak."""
     decay_steps: StepCount | None = None
     """Step at which the last learning rate is reached; it stays there. `trainer.steps` may then change. Default: the
-    last step of the run; `trainer.steps` must then not change after the warm-up."""
+    last step; `trainer.steps` must then stay after the warm-up."""
 
 
 class WsdScheduleSpec(ApiModel):

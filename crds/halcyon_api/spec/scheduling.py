@@ -36,9 +36,9 @@ class QueueTopologySpec(RuledModel):
     required: LabelKey | None = None
     """The whole run on nodes that share one value of this label. The run waits until such nodes have room."""
     preferred: LabelKey | None = None
-    """The whole run on nodes that share one value of this label if possible, else as few values as possible."""
+    """As `required` if there is room, else with as few values as possible."""
     slice: LabelKey | None = None
-    """Each slice on nodes that share one value of this label. May be combined with `required` or `preferred`."""
+    """The same for each slice. May be combined with `required` or `preferred`."""
 
     rules: ClassVar = (
         Rule(

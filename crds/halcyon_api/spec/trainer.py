@@ -73,9 +73,8 @@ _EXCHANGING = ("fsdp", "expert", "context", "tensor")
 
 UNROLL_DESCRIPTION = (
     "Blocks in one iteration of the loop over them; more overlap more. `auto`: "
-    f"{AUTOMATIC_UNROLL} on GPUs whose mesh has {', '.join(_EXCHANGING[:-1])} or {_EXCHANGING[-1]}, unless the "
-    f"compiler sends for one block during the next, as on compute capability 9 and 10; {WITHOUT_LOOP} on one GPU with "
-    "remat `none`; else 1."
+    f"{AUTOMATIC_UNROLL} on GPUs whose mesh has more than `data`, unless the compiler sends for one block during the "
+    f"next (compute capability 9 and 10); {WITHOUT_LOOP} on one GPU with remat `none`; else 1."
 )
 
 
@@ -182,25 +181,18 @@ class PrecisionSpec(ApiModel):
     rounding: Literal["stochastic"] | None = None
     """How updated parameters are rounded to bfloat16. stochastic: to a neighbour by chance, so that small
     updates are not lost on average. Default: to the nearest number."""
-    moments: MomentsType = Field(
-        default="float32",
-        description=(
-            "Type of the stored optimizer moments. bfloat16 needs `momentsRounding: stochastic`, or `beta1` and "
-            f"`beta2` of at most {NARROW_MOMENTS_BETA}. float8 has a scale for each row, stochastic "
-            "rounding and roots of second moments; vectors stay float32."
-        ),
-    )
+    moments: MomentsType = "float32"
+    """Type of the stored optimizer moments. bfloat16 with larger betas needs `momentsRounding`. float8 has a scale for
+    each row, stochastic rounding and roots of second moments; vectors stay float32."""
     moments_rounding: Literal["stochastic"] | None = None
-    """How moments are rounded to bfloat16. stochastic: to a neighbour by chance, so that a slow decay is
-    not lost on average. Default: to the nearest number. float8 is always rounded stochastically."""
+    """How moments are rounded to bfloat16, as in `rounding`: stochastic does not lose a slow decay."""
     compute: Literal["float32", "bfloat16"] = "float32"
     """Type of activations and matrix products. Softmax, norms, the loss, and sums of gradients over batch and positions
     are always float32."""
     products: NarrowType | None = None
     """Type to which the factors of matrix products are rounded: in the linear maps of blocks, the output head (float8,
     mxfp8) and experts (float8, int8). nvfp4 is for the products of linear maps without their gradients. Tables, routers
-    and attention stay in `compute`. It needs hardware that is faster in this type. Default: the type
-    `compute`."""
+    and attention stay in `compute`. Default: the type `compute`."""
     narrow_products: NarrowProductsSpec | None = None
     """The finer choices for `products`. Default: that of each field."""
 
@@ -238,7 +230,7 @@ SequenceLength = Annotated[int, Field(ge=2, le=16_777_216)]
 
 
 class BatchScheduleEntry(ApiModel):
-    """Batch size and sequence length from one step on. A size that is not set stays the same."""
+    """Sizes from one step on. A size that is not set stays the same."""
 
     from_step: StepCount
     """First step (counted from 0) with these sizes."""
@@ -279,10 +271,10 @@ class TrainerSpec(ApiModel):
     sequence_length: SequenceLength = 1024
     """Tokens of a sequence."""
     batch_schedule: Annotated[list[BatchScheduleEntry], Field(max_length=32)] = Field(default=[])
-    """Batch schedule: other batch sizes and sequence lengths from given steps on, in rising order of `fromStep`."""
+    """Other batch sizes and sequence lengths from given steps on, in rising order of `fromStep`."""
     microbatches: Microbatches = 1
-    """Number of parts of a step's batch, computed one after the other to save memory. The result is the same up to
-    rounding. `auto`: the least number whose step fits into a device's memory; 1 if its size is not known."""
+    """Parts of a batch, computed one after the other to save memory; the result is the same up to rounding. `auto`: the
+    least number whose step fits into a device's memory; 1 if its size is not known."""
     remat: Remat = Field(default="none", description=REMAT_DESCRIPTION)
     unroll: Unroll = Field(default=1, description=UNROLL_DESCRIPTION)
     offload: Offload = Field(default="none", description=OFFLOAD_DESCRIPTION)

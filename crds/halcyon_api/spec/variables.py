@@ -73,7 +73,7 @@ class VariableSpec(RuledModel):
     """An environment variable of the trainer's processes."""
 
     name: Annotated[str, StringConstraints(max_length=128, pattern=_NAME)]
-    """Name. The operator's settings must allow it (the chart's `trainerPods.variables`)."""
+    """Name, one that the chart's `trainerPods.variables` allows."""
     value: Annotated[str, StringConstraints(max_length=4096)] | None = None
     """Value."""
     value_from: VariableSource | None = None

@@ -167,7 +167,7 @@ def _counter(name: str) -> Any:
     cause = next((cause for cause in EndCause if cause == name), None) or next(
         cause for cause in EndCause if cause.counter == name
     )
-    limit = " Counts against `recovery.maxRestarts`." if cause.end.budget == "failure" else ""
+    limit = " See `recovery.maxRestarts`." if cause.end.budget == "failure" else ""
     return int, Field(default=0, ge=0, description=cause.end.found + limit)
 
 
