@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import subprocess
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from halcyon.host.launchers import port_of
@@ -14,6 +16,8 @@ _PORT = 9000
 _CONNECTION_LOST = 255
 """The exit code of ssh itself."""
 _RUNNING = "RUNNING"
+_ANSWER_SECONDS = 2.0
+"""SLURM itself waits for 5 seconds until it can carry an order out."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +103,15 @@ class Slurm:
         return self._ask("squeue", "--noheader", f"--jobs={self.job}", "--format=%T").strip() == _RUNNING
 
     def put_back(self, avoided: Collection[str]) -> bool:
-        """SLURM accepts the nodes to leave out only while the job waits."""
+        """SLURM takes the nodes to leave out only while the job waits, and without accounting it answers only after
+        this process has ended. So the order is given, and the answer is awaited for a short time.
+        """
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it comes at once, and the commands inherit this
         back = subprocess.run(["scontrol", "requeue", self.job], check=False).returncode == 0
         if back and avoided:
-            self._ask("scontrol", "update", f"jobid={self.job}", f"excnodelist={','.join(avoided)}")
+            order = ("scontrol", "update", f"jobid={self.job}", f"excnodelist={','.join(avoided)}")
+            with suppress(subprocess.TimeoutExpired):
+                subprocess.run(order, timeout=_ANSWER_SECONDS, check=False)
         return back
 
     def _ask(self, *command: str) -> str:
