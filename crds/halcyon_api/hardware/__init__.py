@@ -1,26 +1,34 @@
-"""The table of all hardware that a run can use.
+"""The table of all hardware that a run can use, from ``accelerators.yaml``.
 
 The schema, its rules, the operator, the trainer and docs/hardware.md read it.
 """
 
 import difflib
+from pathlib import Path
 
-from halcyon_api.hardware.gpu import GPUS, architecture_of, capability_of
+from pydantic import TypeAdapter
+
+from halcyon_api.hardware.gpu import ARCHITECTURES, architecture_of, capability_of
 from halcyon_api.hardware.kinds import Accelerator, NarrowType, Provisioning
-from halcyon_api.hardware.tpu import TPUS
+from halcyon_api.yaml_text import read_document
 
-CPU = Accelerator(
-    "cpu",
-    "any node",
-    "cpu",
-    "no special hardware: hosts with virtual JAX devices, so that any mesh can be tried on any machine",
-    "2026-11-20",
-    max_hosts=1024,
-    max_devices_per_host=64,
-    tried="everything",
-)
+_FOLDER = Path(__file__).parent
 
-TABLE: dict[str, Accelerator] = {row.name: row for row in (CPU, *TPUS, *GPUS)}
+
+def _table() -> dict[str, Accelerator]:
+    document = read_document((_FOLDER / "accelerators.yaml").read_text(encoding="utf-8"))
+    fabrics = read_document((_FOLDER / "fabrics.yaml").read_text(encoding="utf-8"))
+    rows = document["accelerators"]
+    for name, row in rows.items():
+        row |= {"name": name}
+        if "fabric" in row:
+            row["fabric"] = fabrics[row["fabric"]]
+        if capability := row.get("compute_capability"):
+            row["narrow"] = ARCHITECTURES[tuple(capability)].narrow
+    return TypeAdapter(dict[str, Accelerator]).validate_python(rows)
+
+
+TABLE = _table()
 """The rows by ``accelerator.type``."""
 
 PROVISIONING_LABELS: dict[Provisioning, str] = {

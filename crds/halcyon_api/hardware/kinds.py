@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pydantic import ConfigDict
+
 Family = Literal["cpu", "tpu", "gpu"]
 NarrowType = Literal["float8", "int8", "mxfp8", "nvfp4"]
 """Types with 8 bits or less of the factors of a matrix product."""
@@ -129,6 +131,8 @@ class Tile:
 class Architecture:
     """What all NVIDIA GPUs of a compute capability have in common."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     attention: tuple[GpuKernel, ...]
     """The kernels of attention, the fastest first."""
     narrow: tuple[NarrowType, ...]
@@ -150,6 +154,8 @@ class Architecture:
 @dataclass(frozen=True)
 class Accelerator:
     """One row of the hardware table."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     name: str
     """Value of ``accelerator.type``."""

@@ -16,21 +16,7 @@ from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.model.decision import JobSetPlan
 from halcyon_operator.model.settings import PodSecurity
 from halcyon_operator.model.views import RunView
-from halcyon_operator.objects.hardware import (
-    HOSTNAME_LABEL,
-    MEGASCALE_PORT,
-    TPU_METRICS_PORT,
-    NodeRequirements,
-    from_pod,
-    multislice_environment,
-)
-from halcyon_operator.objects.owned_pods import (
-    CACHE_DIRECTORY,
-    container_security,
-    pod_security,
-    volume_security,
-    with_settings,
-)
+from halcyon_operator.objects import hardware, owned_pods
 
 TMP_SIZE_LIMIT = "32Gi"
 CACHE_SIZE_LIMIT = "64Gi"
@@ -84,7 +70,7 @@ def leaves_node(spec: TrainingRunSpec) -> bool:
 def _off_guarded_nodes(run: RunView) -> dict[str, Any]:
     """Affinity: not on the node of a guard of the run (`jobset.build_guard`)."""
     guards = {"matchLabels": {names.LABEL_ROLE: names.ROLE_GUARD, names.LABEL_RUN_UID: run.uid}}
-    term = {"labelSelector": guards, "topologyKey": HOSTNAME_LABEL}
+    term = {"labelSelector": guards, "topologyKey": hardware.HOSTNAME_LABEL}
     return {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
 
 
@@ -93,7 +79,7 @@ def keeps_in_memory(spec: TrainingRunSpec) -> bool:
     return in_place(spec) and spec.checkpoint.memory is not None
 
 
-def pod_template(plan: JobSetPlan, labels: dict[str, str], requirements: NodeRequirements) -> dict[str, Any]:
+def pod_template(plan: JobSetPlan, labels: dict[str, str], requirements: hardware.NodeRequirements) -> dict[str, Any]:
     """The template of all trainer pods of an attempt."""
     spec = plan.spec
     volumes, mounts = _volumes(plan.run, spec, plan.attempt)
@@ -108,7 +94,7 @@ def pod_template(plan: JobSetPlan, labels: dict[str, str], requirements: NodeReq
         "terminationGracePeriodSeconds": spec.recovery.grace_period_seconds,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": pod_security(PodSecurity()) | volume_security(PodSecurity()),
+        "securityContext": owned_pods.pod_security(PodSecurity()) | owned_pods.volume_security(PodSecurity()),
         "containers": [_container(plan, requirements, mounts)],
         "volumes": volumes,
     }
@@ -125,10 +111,12 @@ def pod_template(plan: JobSetPlan, labels: dict[str, str], requirements: NodeReq
         {"annotations": requirements.pod_annotations} if requirements.pod_annotations else {}
     )
     template = {"metadata": metadata, "spec": pod | {name: value for name, value in optional.items() if value}}
-    return with_settings(template, plan)
+    return owned_pods.with_settings(template, plan)
 
 
-def _container(plan: JobSetPlan, requirements: NodeRequirements, mounts: list[dict[str, Any]]) -> dict[str, Any]:
+def _container(
+    plan: JobSetPlan, requirements: hardware.NodeRequirements, mounts: list[dict[str, Any]]
+) -> dict[str, Any]:
     spec = plan.spec
     ports = [
         {"name": "telemetry", "containerPort": spec.telemetry.port},
@@ -143,10 +131,10 @@ def _container(plan: JobSetPlan, requirements: NodeRequirements, mounts: list[di
     if in_place(spec):
         ports.append({"name": "agent", "containerPort": names.AGENT_PORT})
     if any(variable["name"] == "MEGASCALE_PORT" for variable in environment):
-        ports.append({"name": "megascale", "containerPort": MEGASCALE_PORT})
+        ports.append({"name": "megascale", "containerPort": hardware.MEGASCALE_PORT})
     if spec.accelerator.row.family == "tpu":
         # GKE reads libtpu's metrics from this port by gRPC, and only if the pod declares the port.
-        ports.append({"name": "tpu-metrics", "containerPort": TPU_METRICS_PORT})
+        ports.append({"name": "tpu-metrics", "containerPort": hardware.TPU_METRICS_PORT})
     container: dict[str, Any] = {
         "name": names.TRAINER_CONTAINER,
         "image": spec.image or plan.settings.trainer_image,
@@ -160,7 +148,7 @@ def _container(plan: JobSetPlan, requirements: NodeRequirements, mounts: list[di
         "livenessProbe": _probe() | {"periodSeconds": 10, "failureThreshold": 6, "terminationGracePeriodSeconds": 10},
         "terminationMessagePath": TERMINATION_LOG,
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": container_security(PodSecurity()),
+        "securityContext": owned_pods.container_security(PodSecurity()),
         "volumeMounts": mounts,
     }
     claims = (
@@ -211,7 +199,7 @@ def _environment(plan: JobSetPlan) -> list[dict[str, Any]]:
         leaves_node=1 if leaves_node(spec) else None,
     ).variables()
     # Variables from the pod come first, because later values may refer to them.
-    variables: list[dict[str, Any]] = [{"name": name, **from_pod(_SOURCES[name])} for name in FROM_POD]
+    variables: list[dict[str, Any]] = [{"name": name, **hardware.from_pod(_SOURCES[name])} for name in FROM_POD]
     variables += [{"name": name, "value": value} for name, value in injected.items() if name not in FROM_POD]
     if (secret := spec.checkpoint.credentials_secret) is not None:
         variables += [
@@ -221,7 +209,7 @@ def _environment(plan: JobSetPlan) -> list[dict[str, Any]]:
     own_slice = names.jobset_name(run.name, attempt) + f"-{names.REPLICATED_JOB}-$({JOB_INDEX})"
     hosts = [f"{own_slice}-{host}.{subdomain}" for host in range(topology.hosts_per_slice)]
     coordinator = f"{names.hostname(run.name, attempt, 0, 0)}.{subdomain}"
-    return variables + multislice_environment(spec.accelerator, topology.hosts_per_slice, hosts, coordinator)
+    return variables + hardware.multislice_environment(spec.accelerator, topology.hosts_per_slice, hosts, coordinator)
 
 
 def _volumes(run: RunView, spec: TrainingRunSpec, attempt: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -234,7 +222,7 @@ def _volumes(run: RunView, spec: TrainingRunSpec, attempt: int) -> tuple[list[di
     mounts: list[dict[str, Any]] = [
         {"name": "run", "mountPath": names.RUN_DOCUMENT_DIRECTORY, "readOnly": True},
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 a mount point inside the pod
-        {"name": "cache", "mountPath": CACHE_DIRECTORY},
+        {"name": "cache", "mountPath": owned_pods.CACHE_DIRECTORY},
     ]
     if spec.checkpoint.volume_claim is not None:
         volumes.append({"name": "checkpoints", "persistentVolumeClaim": {"claimName": spec.checkpoint.volume_claim}})

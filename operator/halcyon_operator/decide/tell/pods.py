@@ -9,15 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from halcyon_api.status.run_status import TrainingRunStatus
-from halcyon_operator.decide.tell.conditions import (
-    NOT_STARTING,
-    REFUSED,
-    SILENT,
-    STUCK_TERMINATING,
-    Description,
-    recorded_description,
-    with_description,
-)
+from halcyon_operator.decide.tell import conditions
 from halcyon_operator.model.ownership import late_pods
 from halcyon_operator.model.reasons import StartReason
 from halcyon_operator.model.untrusted import stamp
@@ -74,12 +66,12 @@ def start_problem(
         shown = first.waiting_reason if _REASON.fullmatch(first.waiting_reason) else "no reason is given"
         why = f"{shown}{_init_clause(first)}{_why_late(first, warning)}"
         sentence = f"pod {first.name}{on_node(first)} has not started since {since}{_more(late)}: {why}"
-        return NOT_STARTING, f"attempt {attempt}: {sentence}"
+        return conditions.NOT_STARTING, f"attempt {attempt}: {sentence}"
     if warning is not None and not warning.reason:
-        return SILENT, f"attempt {attempt}: there is no Job {warning.name} yet: {NO_ANSWER}"
+        return conditions.SILENT, f"attempt {attempt}: there is no Job {warning.name} yet: {NO_ANSWER}"
     if warning is not None and warning.kind != "Pod":
         sentence = f"{warning.kind} {warning.name} cannot make its pods, {warning.reason}: {warning.message}"
-        return REFUSED, f"attempt {attempt}: {sentence}"
+        return conditions.REFUSED, f"attempt {attempt}: {sentence}"
     return None
 
 
@@ -142,7 +134,7 @@ def with_stuck_description(
     status: TrainingRunStatus, observed: Observed, pods: tuple[PodView, ...], now: datetime
 ) -> TrainingRunStatus:
     """The status with a description of the first stuck pod and of the fix, unless the run is stalled."""
-    description = recorded_description(status)
+    description = conditions.recorded_description(status)
     if description.stalled:
         return status
     first, run = pods[0], observed.run
@@ -162,5 +154,5 @@ def with_stuck_description(
             f" or taint the node (`{taint}`)" if first.node else ""
         )
     message = f"pod {first.name}{on_node(first)} should have ended by {since} and is still there{_more(pods)}; {fix}"
-    stuck = Description(description.phase, STUCK_TERMINATING, message)
-    return with_description(status, stuck, run.generation, now)
+    stuck = conditions.Description(description.phase, conditions.STUCK_TERMINATING, message)
+    return conditions.with_description(status, stuck, run.generation, now)

@@ -15,16 +15,8 @@ from halcyon.telemetry.history import segments
 from halcyon.telemetry.history.background import STEP
 from halcyon.telemetry.history.merging import ACCOUNT, ROLLED_BACK, SAMPLE, first_step, joined, merged, resolved
 from halcyon.telemetry.log_line import to_camel
+from halcyon_api import checkpoint_documents
 from halcyon_api.accounts import divide
-from halcyon_api.checkpoint_documents import (
-    ORIGIN_KEY,
-    SEGMENTS_KEY,
-    DamagedDocument,
-    OriginRecord,
-    Segments,
-    canonical_json,
-    decode_origin,
-)
 from halcyon_api.status.goodput import CAUSES, GoodputSeconds
 from halcyon_api.status.run_status import HistoryEntry
 
@@ -80,7 +72,7 @@ class History:
     events: tuple[segments.Record, ...]
     files: int
     damages: tuple[str, ...]
-    origin: OriginRecord | None = None
+    origin: checkpoint_documents.OriginRecord | None = None
 
     @property
     def run(self) -> str:
@@ -142,11 +134,11 @@ def read_history(store: Store) -> History:
     return replace(history_of(store.root, groups, files=files, damages=[*damages, *damage]), origin=origin)
 
 
-def _read_origin(store: Store) -> tuple[OriginRecord | None, list[str]]:
-    data = store.read(ORIGIN_KEY).data
+def _read_origin(store: Store) -> tuple[checkpoint_documents.OriginRecord | None, list[str]]:
+    data = store.read(checkpoint_documents.ORIGIN_KEY).data
     try:
-        return (None if data is None else decode_origin(data)), []
-    except DamagedDocument as damage:
+        return (None if data is None else checkpoint_documents.decode_origin(data)), []
+    except checkpoint_documents.DamagedDocument as damage:
         return None, [str(damage)]
 
 
@@ -288,5 +280,5 @@ def copy_history(store: Store, to: Store, step: int) -> None:
     name = segments.SegmentName(1, 1, 1, newest.number, newest.writer)
     data = segments.encode_segment(name, kept)
     to.write(name.key, data)
-    end = Segments(writer="", segments={name.key: segments.digest(data)})
-    to.write(SEGMENTS_KEY, canonical_json(end.document()))
+    end = checkpoint_documents.Segments(writer="", segments={name.key: segments.digest(data)})
+    to.write(checkpoint_documents.SEGMENTS_KEY, checkpoint_documents.canonical_json(end.document()))

@@ -26,15 +26,7 @@ from halcyon.host.storage.store import Store
 from halcyon.telemetry.history import segments
 from halcyon.telemetry.history.background import STEP, Background, Row
 from halcyon.telemetry.history.merging import ACCOUNT, due, merged, sampled
-from halcyon_api.checkpoint_documents import (
-    HEAD_KEY,
-    SEGMENTS_KEY,
-    DamagedDocument,
-    Head,
-    Segments,
-    canonical_json,
-    decode_head,
-)
+from halcyon_api import checkpoint_documents
 from halcyon_api.counting import counted
 from halcyon_api.spec.checkpoint import CheckpointSpec
 
@@ -174,8 +166,8 @@ class HistoryWriter(Background):
                 self._merge(store)
             self._delete_merged(store)
             if last and self._has_root(store):
-                end = Segments(writer=self._group.writer, segments=self._sums)
-                store.write(SEGMENTS_KEY, canonical_json(end.document()))
+                end = checkpoint_documents.Segments(writer=self._group.writer, segments=self._sums)
+                store.write(checkpoint_documents.SEGMENTS_KEY, checkpoint_documents.canonical_json(end.document()))
         except (StoreFailure, Abandoned) as failure:
             self._thin_out()
             if not self._warned:
@@ -223,7 +215,7 @@ class HistoryWriter(Background):
         earlier process, which a link of this one has replaced.
         """
         if self._committed:
-            store.delete(SEGMENTS_KEY)
+            store.delete(checkpoint_documents.SEGMENTS_KEY)
             self._committed = False
         for name in tuple(self._merged):
             holder = _holder(self._names, name)
@@ -291,10 +283,10 @@ class HistoryWriter(Background):
         head = self._head(store)
         return head is not None and head.writer == self._group.writer
 
-    def _head(self, store: Store) -> Head | None:
+    def _head(self, store: Store) -> checkpoint_documents.Head | None:
         try:
-            return decode_head(store.read(HEAD_KEY).data or b"")
-        except DamagedDocument:
+            return checkpoint_documents.decode_head(store.read(checkpoint_documents.HEAD_KEY).data or b"")
+        except checkpoint_documents.DamagedDocument:
             return None
 
     def _thin_out(self) -> None:
