@@ -24,6 +24,9 @@ def new_model(kind: str, settings: Mapping[str, Any]) -> Any:
     config = transformers.AutoConfig.for_model(kind, **json.loads(json.dumps(settings)))
     config._attn_implementation = config._experts_implementation = "eager"
     found = transformers.AutoModelForSpeechSeq2Seq if config.is_encoder_decoder else model_class(kind)
+    if sees(config):
+        config.text_config._attn_implementation = config.vision_config._attn_implementation = "eager"
+        found = transformers.AutoModelForImageTextToText
     return found.from_config(config, attn_implementation="eager").to(torch.float32).eval()
 
 
@@ -31,6 +34,31 @@ def sounds(config: Any) -> np.ndarray:
     """A sound for each row of a model that hears: float32 [row, mel, frame]."""
     frames = 2 * config.max_source_positions
     return np.random.default_rng(3).standard_normal((len(DOCUMENTS), config.num_mel_bins, frames)).astype(np.float32)
+
+
+def sees(config: Any) -> bool:
+    """Whether a model sees images."""
+    return getattr(config, "vision_config", None) is not None
+
+
+def images(config: Any) -> np.ndarray:
+    """Two images for each row: uint8 [row, image, row of pixels, column, colour]."""
+    side = config.vision_config.image_size
+    return np.random.default_rng(4).integers(0, 256, (len(DOCUMENTS), 2, side, side, 3)).astype(np.uint8)
+
+
+IMAGES = (((1, 5), (8, 12)), ((2, 6),))
+"""Where the tokens of the images of each row begin and end."""
+
+
+def with_images(config: Any, tokens: np.ndarray) -> np.ndarray:
+    """Rows with the tokens of images, and nowhere else their id."""
+    token = config.image_token_id
+    found = np.where(tokens == token, token + 1, tokens)
+    for row, places in enumerate(IMAGES):
+        for start, end in places:
+            found[row, start:end] = token
+    return found
 
 
 def model_class(kind: str) -> Any:
@@ -69,7 +97,7 @@ def fill(
 def _random(name: str, shape: tuple[int, ...], noise: np.random.Generator, offset: bool) -> np.ndarray:
     drawn = noise.standard_normal(shape)
     if "norm" in name or ".ln_" in name:
-        return 0.2 * drawn + (0.0 if offset or name.endswith("bias") else 1.0)
+        return 0.2 * drawn + (0.0 if name.endswith("bias") or (offset and "vision_tower" not in name) else 1.0)
     return drawn * (0.2 if name.endswith("bias") else 0.3)
 
 
@@ -85,7 +113,7 @@ def greedy(model: Any, tokens: np.ndarray) -> np.ndarray:
 def outputs(model: Any, tokens: np.ndarray) -> Iterator[tuple[int, int, slice, torch.Tensor]]:
     """Row, number, positions and logits of each document.
 
-    Each is computed alone, so they depend on no mask of segments. A row with a sound is one document.
+    Each is computed alone, so they depend on no mask of segments. A row with a sound or images is one document.
     """
     if model.config.is_encoder_decoder:
         for row, lengths in enumerate(DOCUMENTS):
@@ -93,6 +121,23 @@ def outputs(model: Any, tokens: np.ndarray) -> Iterator[tuple[int, int, slice, t
             ids = torch.from_numpy(tokens[row, part].astype(np.int64))[None]
             sound = torch.from_numpy(sounds(model.config)[row])[None]
             yield row, 1, part, model(input_features=sound, decoder_input_ids=ids, use_cache=False).logits[0]
+        return
+    if sees(model.config):
+        for row, lengths in enumerate(DOCUMENTS):
+            part = slice(0, sum(lengths))
+            ids = torch.from_numpy(tokens[row, part].astype(np.int64))[None]
+            pixels = torch.from_numpy(images(model.config)[row, : len(IMAGES[row])] / 127.5 - 1).to(torch.float32)
+            yield (
+                row,
+                1,
+                part,
+                model(
+                    input_ids=ids,
+                    pixel_values=pixels.movedim(-1, 1),
+                    token_type_ids=(ids == model.config.image_token_id).long(),
+                    use_cache=False,
+                ).logits[0],
+            )
         return
     no_cache = {} if model.config.model_type == "modernbert" else {"use_cache": False}
     for row, lengths in enumerate(DOCUMENTS):
@@ -123,7 +168,7 @@ def computed(model: Any, tokens: np.ndarray, targets: np.ndarray) -> dict[str, n
     Gradients of that sum stay in the parameters.
     """
     segments = np.zeros(tokens.shape, np.int32)
-    logits = np.zeros((*tokens.shape, model.config.vocab_size))
+    logits = np.zeros((*tokens.shape, model.config.get_text_config().vocab_size))
     total = torch.zeros(())
     for row, number, part, found in outputs(model, tokens):
         total = total + torch.nn.functional.cross_entropy(found, torch.from_numpy(targets[row, part]), reduction="sum")

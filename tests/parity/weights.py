@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Mapping
 
@@ -48,6 +49,10 @@ def in_files(kind: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
     for name, value in tensors.items():
         if kind == "mixtral":
             name = name.replace(".mlp.", ".block_sparse_moe.")
+        if kind == "gemma3":  # the published names, which transformers reads
+            name = re.sub(r"^model\.(?=vision|multi_modal)", "", name)
+            name = re.sub(r"^(model\.)?vision_tower\.(?!vision_model)", "vision_tower.vision_model.", name)
+            name = re.sub(r"^model\.language_model\.", "language_model.model.", name)
         prefix, _, last = name.rpartition(".experts.")
         if not prefix or kind == "gpt_oss":
             found[name] = value

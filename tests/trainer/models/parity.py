@@ -15,7 +15,7 @@ from haliax import NamedArray
 
 from halcyon.models import CausalLM, build_model
 from halcyon.models.families.lookup import published_of_config
-from halcyon.models.published.config import ConfigReader
+from halcyon.models.published.config import ConfigReader, PublishedModel
 from halcyon.weights.layout import WeightLayout, leaf_shapes
 from halcyon_api.spec.families.section import ModelSection
 from tests.arrays import load_arrays
@@ -45,9 +45,14 @@ class Golden:
         }
 
     @property
+    def form(self) -> PublishedModel:
+        """The form of its config.json."""
+        return published_of_config(self.config, images=True)
+
+    @property
     def spec(self) -> ModelSection:
         """The model of its config.json."""
-        return published_of_config(self.config).read(self.config)
+        return self.form.read(self.form.completed(self.config) if self.form.images else self.config)
 
     def layout(self) -> tuple[CausalLM, WeightLayout]:
         """The shapes of the model, and where its parameters lie in the tensors."""
@@ -56,7 +61,7 @@ class Golden:
             hax.Axis("position", self.arrays["tokens"].shape[1]),
         )
         shapes = jax.eval_shape(functools.partial(build_model, self.spec, vocab, length, key=jax.random.key(0)))
-        return shapes, WeightLayout(published_of_config(self.config).tensors(self.spec), leaf_shapes(shapes))
+        return shapes, WeightLayout(self.form.tensors(self.spec), leaf_shapes(shapes))
 
     def model(self) -> CausalLM:
         """The model with the golden's weights."""

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 
 from halcyon.models import Inputs
-from halcyon.models.families.lookup import published_of_config
 from halcyon.models.parts.norm import RmsNorm, Scaling
 from halcyon.models.parts.rotary import Rope, frequencies, magnitude
 from halcyon.models.published.config import ConfigReader
@@ -33,7 +32,7 @@ TOLERANCE = 2e-5
 """Largest error, as a part of the largest value of the array."""
 ONE_OF_EACH_PART = (
     *("llama-yarn-biases", "gpt2-untied", "qwen3-window-tied", "gemma2", "olmo3"),
-    *("gpt-oss", "deepseek-v3", "apertus", "qwen3-next", "whisper", "modernbert"),
+    *("gpt-oss", "deepseek-v3", "apertus", "qwen3-next", "whisper", "modernbert", "gemma3-images"),
 )
 """Together they have every part that a family has. The others are further cases."""
 
@@ -59,8 +58,10 @@ def test_logits_loss_and_every_gradient_are_those_of_transformers(name: str, mea
     @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
     def computed(model: Any) -> Any:
         sound = hax.named(golden.arrays["sound"], ("batch", "mel", "position")) if "sound" in golden.arrays else None
+        pixels = golden.arrays.get("images")
+        images = None if pixels is None else hax.named(pixels, ("batch", "image", "row", "column", "colour"))
         inputs, weights = (
-            Inputs(tokens, segments=segments, sound=sound),
+            Inputs(tokens, segments=segments, sound=sound, images=images),
             hax.named(counted.astype(np.float32), ("batch", "position")),
         )
         loss = jax.value_and_grad(lambda model: next_token_sums(model, inputs, targets, weights).loss)
@@ -88,11 +89,11 @@ def test_logits_loss_and_every_gradient_are_those_of_transformers(name: str, mea
 def test_a_written_config_is_read_as_the_same_section(name: str) -> None:
     """Also in the form of transformers 4, without rope_parameters."""
     golden = Golden.load(name)
-    form, section = published_of_config(golden.config), golden.spec
+    form, section = golden.form, golden.spec
     written = {"architectures": [form.architectures[0]], **form.write(section, 64)}
     older = {key: value for key, value in written.items() if key != "rope_parameters"}
     for document in (written, older):
-        again = form.read(ConfigReader.parse(json.dumps(document).encode()))
+        again = form.read(form.completed(ConfigReader.parse(json.dumps(document).encode())))
         assert again.sizes() == section.sizes() if hasattr(section, "sizes") else again == section
         assert form.write(again, 64) == form.write(section, 64)
 
@@ -138,6 +139,7 @@ NEVER_SET = {
         "summary_proj_to_labels",
         "summary_first_dropout",
     ),
+    *("boi_token_index", "eoi_token_index"),  # the model computes nothing of them
     *("use_weighted_layer_sum", "classifier_proj_size", "apply_spec_augment", "median_filter_width"),
     *("mask_time_prob", "mask_time_length", "mask_time_min_masks"),
     *("mask_feature_prob", "mask_feature_length", "mask_feature_min_masks"),
@@ -150,8 +152,13 @@ NEVER_SET = {
 def test_an_export_has_the_entries_that_transformers_writes(name: str) -> None:
     golden = Golden.load(name)
     expected, section = golden.config.document, golden.spec
-    positions = golden.config.integer(published_of_config(golden.config).positions)
-    written = published_of_config(golden.config).write(section, positions)
+    positions = golden.form.completed(golden.config).integer(golden.form.positions)
+    written = golden.form.write(section, positions)
+    if golden.form.images:
+        for part in ("text_config", "vision_config"):
+            for key in expected[part].keys() - OF_NO_MODEL - NEVER_SET:
+                assert written[part][key] == expected[part][key], key
+        expected = {key: value for key, value in expected.items() if not key.endswith("_config")}
     for key in expected.keys() - OF_NO_MODEL - NEVER_SET:
         if key == "sliding_window" and "sliding_attention" not in section.layers_by_type:
             continue

@@ -30,7 +30,7 @@ def rotation(entries: dict[str, Any]) -> dict[str, Any]:
 
 def test_every_family_has_a_published_config() -> None:
     assert {published_of_config(ConfigReader(case["config"])).model_type for case in PUBLISHED.values()} == {
-        one.model_type for one in published_models()
+        one.model_type for one in published_models() if not one.images
     } - {"backpack-gpt2"}, "transformers has all but that of Levanter"
 
 

@@ -34,6 +34,7 @@ def import_hf(
     run: options.OwnerName = None,
     dtype: options.Dtype | None = None,
     adapter: str | None = None,
+    images: bool = False,
     settings: options.StoreSettings,
     root_endpoint: options.RootEndpoint = None,
     root_region: options.RootRegion = None,
@@ -46,6 +47,7 @@ def import_hf(
         folder: A folder with config.json and safetensors files: a directory, s3://, gs:// or hf://OWNER/NAME.
         dtype: Type of the parameters. Default: that of the files.
         adapter: A folder with a LoRA adapter of peft, on this machine or hf://OWNER/NAME, to add to the weights.
+        images: Of a model with images, import all; else the text model, and the rest is kept as it is.
     """
     from halcyon.host.storage.store import Store
     from halcyon.weights.creating import import_model
@@ -59,7 +61,9 @@ def import_hf(
         owner = owner_of(run, to.root)
         source = Store(folder_place(folder, settings.endpoint, settings.region), timeout_seconds=FILE_SECONDS)
         beside = None if adapter is None else Store(folder_place(adapter))
-        entry = import_model(source, to, owner=owner, dtype=dtype, adapter=beside, clock=time.time(), place=folder)
+        entry = import_model(
+            source, to, owner=owner, dtype=dtype, adapter=beside, clock=time.time(), place=folder, images=images
+        )
         stored, kept = stored_model(to, entry), read_kept(to)
     if kept is not None:
         sys.stderr.write(f"{printable(kept.described(stored.tokens))}\n")

@@ -22,7 +22,7 @@ from halcyon.models.parameters import Role
 from halcyon.models.parts.embedding import Embedding
 from halcyon.models.parts.experts import Gate
 from halcyon.models.parts.linear import Linear
-from halcyon.models.parts.masks import Mask, Window, causal
+from halcyon.models.parts.masks import Mask, Until, Window, causal
 from halcyon.models.parts.moe import MixtureOfExperts, RouterLosses
 from halcyon.models.parts.norm import LayerNorm, RmsNorm, Scaling
 from halcyon.models.parts.rotary import Rope, rotary_table
@@ -46,7 +46,7 @@ class BlockKind:
 
 
 def masks_and_rotations(
-    kinds: Sequence[BlockKind], inputs: Inputs, position: Axis, rotated: Axis
+    kinds: Sequence[BlockKind], inputs: Inputs, position: Axis, rotated: Axis, until: Until | None = None
 ) -> dict[BlockKind, tuple[Mask, Any]]:
     """The mask of each kind, and its table of rotations; None: it has none.
 
@@ -55,8 +55,9 @@ def masks_and_rotations(
         inputs: The inputs of the model, for positions and segments.
         position: The axis of the positions of the tokens.
         rotated: Features of a head that the rotations are for.
+        until: In the place of the causal mask. None: that.
     """
-    everything = causal(inputs.segments)
+    everything = causal(inputs.segments, until)
     masks = {
         window: everything if window is None else everything & Window(window)
         for window in {kind.window: None for kind in kinds}
@@ -227,6 +228,30 @@ class Design:
         if self.sizes.tied:
             return None
         return Linear.init((self.axes.embed,), (vocab,), std=self.std, dtype=dtype, role=Role.HEAD, key=next(keys))
+
+
+def plain_design(
+    layers: int, width: int, heads: int, mlp: int, epsilon: float, std: float, activation: Activation, **other: Any
+) -> Design:
+    """The design of an encoder, or of its decoder, as of 2017: layer norms, an MLP without a gate, biases everywhere,
+    and no rotation."""
+    sizes = DecoderSizes(
+        layers=layers,
+        width=width,
+        mlp=mlp,
+        heads=heads,
+        key_value_heads=heads,
+        head_size=width // heads,
+        tied=True,
+        query_bias=True,
+        output_bias=True,
+        mlp_bias=True,
+        gated=False,
+        norm_bias=True,
+        learned_positions=True,
+    )
+    kinds = (BlockKind(None),) * layers
+    return Design(sizes, kinds, epsilon, std, activation=activation, layer_norms=True, grouped=False, **other)
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,9 @@ class Inputs(NamedTuple):
     sound: Any = None
     """What a model that hears hears: the features of a row's sound, float32 (batch, position, mel), with positions of
     their own; or what `halcyon.models.families.whisper.Whisper.heard` makes of them. None for all other models."""
+    images: NamedArray | None = None
+    """Pixels of the images of each row, 0 to 255: integers (batch, image, row, column, colour). The first ones are
+    those that the tokens of the row have places for. None: there are none."""
 
 
 class Outputs(NamedTuple):

@@ -41,6 +41,7 @@ def import_model(
     adapter: Store | None = None,
     clock: float,
     place: str = "",
+    images: bool = False,
 ) -> CommittedStep:
     """Write the model of a folder into a fresh checkpoint root, as a checkpoint of step 0 that holds only the model.
 
@@ -54,13 +55,14 @@ def import_model(
         adapter: A folder with an adapter of peft, which is added to the weights.
         clock: Seconds since 1970.
         place: How the user names the folder.
+        images: See `halcyon.weights.library.load`.
 
     Raises:
         BadConfiguration: The folder is not a model that Halcyon has, or its files are damaged.
         RootTaken: The root already holds checkpoints.
         StoreFailure: A store did not answer.
     """
-    config = read_config(source)
+    config = read_config(source, images=images)
     rows = -(-config.tokens // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
     shapes, kind = config.shapes(rows, config.positions), None if dtype is None else np.dtype(jnp.dtype(dtype))
     folder = ModelFolder(source, config, shapes, kind, None if adapter is None else PeftFolder(adapter))

@@ -145,12 +145,14 @@ class ExportPlan:
             config = {
                 "architectures": [form.architectures[0]],
                 "model_type": form.model_type,
-                **sizes,
+                **({} if form.images else sizes),
                 **form.write(stored.spec, sizes[form.positions]),
                 **{name: value for name, value in further if "mtp" in name or "nextn" in name},
                 **common,
                 "use_cache": True,
             }
+        if form.images:
+            config["text_config"] = {**config["text_config"], **sizes, **common}
         if further := getattr(stored.spec, "num_nextn_predict_layers", None):
             inner = config["text_config"] if self.outer else config
             name = "mtp_num_hidden_layers" if form.model_type.startswith("qwen3_5") else "num_nextn_predict_layers"

@@ -76,8 +76,8 @@ def model_shapes(spec: ModelSection, tokens: int, positions: int) -> CausalLM:
     )
 
 
-def read_config(store: Store, name: str = CONFIG_KEY) -> ModelConfig:
-    """The configuration of a folder, in the file of this name.
+def read_config(store: Store, name: str = CONFIG_KEY, *, images: bool = False) -> ModelConfig:
+    """The configuration of a folder, in the file of this name; for `images` see `published_of_config`.
 
     Raises:
         BadConfiguration: It cannot be read, or is of a model that Halcyon does not have.
@@ -87,7 +87,7 @@ def read_config(store: Store, name: str = CONFIG_KEY) -> ModelConfig:
     if data is None:
         raise BadConfiguration(f"{store.root} has no {name}; give the folder of a model")
     config = ConfigReader.parse(data, f"{store.root}/{name}")
-    form = published_of_config(config)
+    form = published_of_config(config, images=images)
     config = form.completed(config)
     require_common(config, encodes=form.encodes)
     try:

@@ -21,7 +21,7 @@ from halcyon.host.errors import BadConfiguration, NoValidCheckpoint
 from halcyon.host.storage.failures import StoreFailure, as_exit
 from halcyon.host.storage.store import Store
 from halcyon.models import CausalLM, Inputs
-from halcyon.models.axes import BATCH, MEL, POSITION, VOCAB, is_named
+from halcyon.models.axes import BATCH, BESIDE, POSITION, VOCAB, is_named
 from halcyon.models.families.lookup import published_of_section
 from halcyon.models.int8 import quantized
 from halcyon.parallel.device_mesh import with_mesh
@@ -45,6 +45,7 @@ def load(
     mesh: Mesh | None = None,
     endpoint: str | None = None,
     region: str | None = None,
+    images: bool = False,
 ) -> tuple[CausalLM, Tokenizer | None]:
     """Load a model and its tokenizer onto the default device.
 
@@ -62,6 +63,7 @@ def load(
             ``spec.average``.
         endpoint: Address of an S3-compatible store other than AWS.
         region: Region of an S3 bucket.
+        images: Whether the files of a model with images give all of it. Otherwise they give the text model.
 
     Returns:
         The model, and its tokenizer; None if the place has none that Halcyon reads. The tokenizer has the chat template
@@ -80,20 +82,23 @@ def load(
     if (folder := files_folder(place, endpoint, region)) is not None:
         if weights != "model":
             raise BadConfiguration(f"{place}: the files of Hugging Face hold one set of weights; leave weights out")
-        model, tokenizer = _from_files(folder, read_type, mesh)
+        model, tokenizer = _from_files(folder, read_type, mesh, images)
     else:
         root, step = split_step(place)
         model, tokenizer = _from_root(Store(root_place(root, endpoint, region)), step, read_type, weights, mesh)
     return quantized(model) if is_int8 else model, tokenizer
 
 
-def logits(model: CausalLM, tokens: Any, *, sound: Any = None, compute_dtype: Any = jnp.float32) -> jax.Array:
+def logits(
+    model: CausalLM, tokens: Any, *, sound: Any = None, images: Any = None, compute_dtype: Any = jnp.float32
+) -> jax.Array:
     """Logits of the next token at every position.
 
     Args:
         model: A model of `load`.
         tokens: Integers [batch, position], rows of one length.
         sound: Features of a sound for each row, of a model that hears: float32 [batch, frame, mel].
+        images: Pixels of the images of each row, of a model that sees: uint8 [batch, image, row, column, colour].
         compute_dtype: Type of activations and matrix products.
 
     Returns:
@@ -116,20 +121,20 @@ def logits(model: CausalLM, tokens: Any, *, sound: Any = None, compute_dtype: An
         raise TypeError(f"tokens are of type {tokens.dtype}; give integers")
     if tokens.size and not 0 <= tokens.min() <= tokens.max() < model.token_count:
         raise ValueError(f"tokens are ids of 0 to {model.token_count - 1}, not {tokens.min()} to {tokens.max()}")
-    return _logits(model, jnp.asarray(tokens, jnp.int32), jnp.dtype(compute_dtype), sound)
+    return _logits(model, jnp.asarray(tokens, jnp.int32), jnp.dtype(compute_dtype), {"sound": sound, "images": images})
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _logits(model: CausalLM, tokens: jax.Array, compute_dtype: jnp.dtype, sound: Any) -> jax.Array:
-    heard = None if sound is None else hax.named(sound, (BATCH, POSITION, MEL))
-    named = Inputs(hax.named(tokens, (BATCH, POSITION)), sound=heard)
+def _logits(model: CausalLM, tokens: jax.Array, compute_dtype: jnp.dtype, beside: dict[str, Any]) -> jax.Array:
+    given = {name: hax.named(array, BESIDE[name]) for name, array in beside.items() if array is not None}
+    named = Inputs(hax.named(tokens, (BATCH, POSITION)), **given)
     computed = model.logits(model(named, compute_dtype=compute_dtype).features)
     return computed.rearrange((BATCH, POSITION, model.vocab.name)).array.astype(jnp.float32)
 
 
-def _from_files(store: Store, dtype: Any, mesh: Mesh | None) -> tuple[CausalLM, Tokenizer | None]:
+def _from_files(store: Store, dtype: Any, mesh: Mesh | None, images: bool) -> tuple[CausalLM, Tokenizer | None]:
     try:
-        config = read_config(store)
+        config = read_config(store, images=images)
         shapes = config.shapes(config.tokens, config.positions)
         folder = ModelFolder(store, config, shapes, None if dtype is None else np.dtype(jnp.dtype(dtype)))
         types = {path: leaf.dtype for path, leaf in folder.leaves.items()}

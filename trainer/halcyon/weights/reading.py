@@ -138,7 +138,8 @@ def weights_of_folder(
         BadConfiguration: The weights are of another model, or cannot be read.
         StoreFailure: The store did not answer.
     """
-    config, tokens, plain = read_config(store), template.token_count, jax.eval_shape(without_codes, template)
+    config = read_config(store, images=getattr(spec, "vision", None) is not None)
+    tokens, plain = template.token_count, jax.eval_shape(without_codes, template)
     _require_rows(tokens, config.tokens, store.root, origin)
     if origin.only is None:
         require_same(spec, config.spec, f"spec.from.huggingFace: {store.root}")

@@ -132,6 +132,21 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         | {"sliding_window": 3, "final_logit_softcapping": 3.0, "query_pre_attn_scalar": 11}
         | {"layer_types": ["full_attention", "sliding_attention", "full_attention"]},
     ),
+    "gemma3-images": (
+        "gemma3",
+        {
+            "text_config": SMALL
+            | TIED
+            | {"num_hidden_layers": 2, "sliding_window": 3, "rope_parameters": GEMMA3_ROPE}
+            | {"layer_types": ["sliding_attention", "full_attention"]},
+            "vision_config": {"model_type": "siglip_vision_model", "hidden_size": 8, "intermediate_size": 10}
+            | {"num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 16, "patch_size": 2}
+            | {"vision_use_head": False},
+            "mm_tokens_per_image": 4,
+            "image_token_index": 7,
+            "tie_word_embeddings": True,
+        },
+    ),
     "olmo2": ("olmo2", SMALL),
     "olmo2-tied": ("olmo2", SMALL | TIED | {"attention_bias": True}),
     "olmo3": ("olmo3", SMALL | {"num_hidden_layers": 6, "sliding_window": 5, "rope_parameters": OLMO3_ROPE}),

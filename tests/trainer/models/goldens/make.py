@@ -26,7 +26,18 @@ import transformers
 from safetensors import safe_open
 
 from tests.parity.rows import DOCUMENTS, LENGTH
-from tests.parity.transformers_models import computed, fill, gradients, greedy, new_model, sounds, weights_of
+from tests.parity.transformers_models import (
+    computed,
+    fill,
+    gradients,
+    greedy,
+    images,
+    new_model,
+    sees,
+    sounds,
+    weights_of,
+    with_images,
+)
 from tests.parity.weights import in_files
 from tests.trainer.models.goldens.cases import CASES, FREQUENCIES, VOCABULARY
 
@@ -53,14 +64,18 @@ def golden(kind: str, settings: dict[str, Any]) -> dict[str, np.ndarray]:
     }
     weights = fill(model, noise, np.float16, offset=kind.startswith(("gemma", "qwen3_next", "qwen3_5")))
     tokens, targets = noise.integers(0, VOCABULARY, (2, len(DOCUMENTS), LENGTH))
+    if sees(model.config):
+        tokens = with_images(model.config, tokens)
     found = computed(model, tokens, targets)
     of_weights = gradients(weights_of(model))
+    names = in_files(kind, saved(model)) if sees(model.config) else saved(model)
     document = {"architectures": [type(model).__name__], **model.config.to_dict()}
     return {
         "config": np.frombuffer(json.dumps(document, default=str).encode(), np.uint8),
-        "saved": np.frombuffer(json.dumps(saved(model)).encode(), np.uint8),
+        "saved": np.frombuffer(json.dumps(names).encode(), np.uint8),
         **found,
         **({"sound": sounds(model.config), "greedy": greedy(model, tokens)} if model.config.is_encoder_decoder else {}),
+        **({"images": images(model.config)} if sees(model.config) else {}),
         **{f"weight {name}": value for name, value in in_files(kind, weights | constants).items()},
         **{f"gradient {name}": value for name, value in in_files(kind, of_weights).items()},
     }

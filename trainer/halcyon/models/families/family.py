@@ -53,16 +53,19 @@ class Family(Generic[Section]):
 
 
 def decoder_family(
-    section: type[Section], design: Callable[[Section], Design], *forms: PublishedModel
+    section: type[Section],
+    design: Callable[[Section], Design],
+    *forms: PublishedModel,
+    kind: Callable[[Section], type[Decoder]] = lambda _: Decoder,
 ) -> Family[Section]:
-    """A family whose models are a `Decoder` of the design of a section."""
+    """A family whose models are a `Decoder` of the design of a section, or of another `kind`."""
 
     def init(spec: Section, vocab: Axis, max_position: Axis, dtype: jnp.dtype, /, *, key: PRNGKeyArray) -> Decoder:
         found = design(spec)
         if isinstance(spec, DecoderSection) and (count := spec.num_nextn_predict_layers):
             longer: Any = design(spec.longer)
             found = dataclasses.replace(found, further=FurtherLayers(count, longer.forms[-1], longer.kinds[-1]))
-        return Decoder.of(found, vocab, max_position, dtype, key=key)
+        return kind(spec).of(found, vocab, max_position, dtype, key=key)
 
     return Family(section, init, forms)
 

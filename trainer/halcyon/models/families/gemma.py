@@ -1,24 +1,28 @@
 """Gemma 1, 2 and 3 (Gemma Team 2024a, 2024b, 2025): norms with a factor of 1 + weight, scaled embeddings, GeGLU.
 
 Gemma 2 adds norms after each part, soft caps, and a window in every other layer. Gemma 3 has norms of queries and keys
-in place of the soft cap of the scores, and its windowed layers have a rotation of their own. Its text model is read
-from the files of a model with images, too.
+in place of the soft cap of the scores, and its windowed layers have a rotation of their own. From the files of a model
+with images, its text model is read alone, or with `vision` the whole model.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from typing import Any
 
+from halcyon.models import axes
+from halcyon.models.decoder import Decoder
 from halcyon.models.design import Design
 from halcyon.models.families.family import decoder_family, design_of
 from halcyon.models.parts.rotary import Rope
 from halcyon.models.published import ConfigReader, DecoderConfig, PublishedModel, decoder_tensors
-from halcyon.models.published.decoder_config import read_activation
+from halcyon.models.published.decoder_config import read_activation, read_keys, write_keys
 from halcyon.models.published.rope import read_windowed_theta
-from halcyon.models.published.tensors import AROUND, BESIDE_IMAGES
-from halcyon_api.spec.families.gemma import Gemma2Spec, Gemma3Spec, GemmaSpec
+from halcyon.models.published.tensors import AROUND, BESIDE_IMAGES, Tensors, plain_block, tensor, with_bias
+from halcyon.models.vision import EPSILON, SeeingDecoder, VisionTower
+from halcyon_api.spec.families.gemma import COLOURS, Gemma2Spec, Gemma3Spec, GemmaSpec, VisionSpec
 
 _TANH = "gelu_pytorch_tanh"
 
@@ -130,15 +134,100 @@ GEMMA2 = decoder_family(
         "gemma2", ("Gemma2ForCausalLM",), _TENSORS, _read_gemma2, functools.partial(_write_alternating, _GEMMA2)
     ),
 )
+
+
+def _gemma3_design(spec: Gemma3Spec) -> Design:
+    found = alternating_design(spec)
+    if spec.vision is None:
+        return found
+    encoder = functools.partial(VisionTower.init, spec.vision, spec.initializer_range, found.axes.embed)
+    return dataclasses.replace(found, encoder=encoder)
+
+
+def _tensors_with_images(spec: Gemma3Spec) -> Tensors:
+    """The tensors of ``Gemma3ForConditionalGeneration``, by the names of the published files."""
+    tower, beside, text = "vision_tower.vision_model", "multi_modal_projector.mm_", decoder_tensors(spec, norms=AROUND)
+    pixels, layer = (axes.COLOUR, axes.PATCH_ROW, axes.PATCH_COLUMN), f"{tower}.encoder.layers.{{layers}}"
+    return dataclasses.replace(
+        text,
+        tensors=(
+            *(dataclasses.replace(one, name=f"language_model.{one.name}") for one in text.tensors),
+            *with_bias(f"{tower}.embeddings.patch_embedding", "encoder.patches", axes.EMBED, *pixels),
+            tensor(f"{tower}.embeddings.position_embedding.weight", "encoder.positions", axes.SOURCE, axes.EMBED),
+            *plain_block(layer, "encoder.blocks.stacked", ("layer_norm1", "layer_norm2"), "mlp."),
+            *with_bias(f"{tower}.post_layernorm", "encoder.norm", axes.EMBED),
+            tensor(f"{beside}soft_emb_norm.weight", "encoder.pooled_norm.weight", axes.CHANNELS),
+            tensor(f"{beside}input_projection_weight", "encoder.projection.weight", axes.CHANNELS, axes.EMBED),
+        ),
+        ignored=tuple(rf"(language_model\.)?{one}" for one in text.ignored),
+        other_names=(
+            (r"model\.(?=multi_modal)", ""),
+            (r"(model\.)?vision_tower\.(?!vision_model)", "vision_tower.vision_model."),
+            (r"model\.language_model\.", "language_model.model."),
+            (r"lm_head\.", "language_model.lm_head."),
+        ),
+    )
+
+
+_VISION = {"num_hidden_layers": 12, "intermediate_size": 3072, "num_attention_heads": 12, "patch_size": 16}
+"""Keys of ``vision_config``, with the defaults of the class in transformers."""
+_COMPUTED = {"hidden_act": _TANH, "layer_norm_eps": EPSILON, "num_channels": COLOURS, "vision_use_head": False}
+
+
+def _read_with_images(config: ConfigReader) -> Gemma3Spec:
+    seen, tokens = config.part("vision_config"), config.integer("mm_tokens_per_image", 256)
+    fields = read_keys(seen, _VISION, {})
+    vision = VisionSpec(
+        **fields,
+        head_dim=seen.integer("hidden_size", 768) // fields["num_attention_heads"],
+        tokens_per_side=math.isqrt(tokens),
+        image_token_index=config.integer("image_token_index", 262_144),
+    )
+    config.only("mm_tokens_per_image", vision.tokens)
+    for name, value in _seen(vision).items():
+        seen.only(name, value)
+    return _read_gemma3(config).but(vision=vision)
+
+
+def _seen(vision: VisionSpec) -> dict[str, Any]:
+    """The entries of ``vision_config``."""
+    sizes = {"hidden_size": vision.hidden_size, "image_size": vision.image_size}
+    return {**write_keys(vision, _VISION, {}), **sizes, **_COMPUTED}
+
+
+def _write_with_images(spec: Gemma3Spec, positions: int) -> dict[str, Any]:
+    vision = spec.vision or VisionSpec()
+    return {
+        "text_config": {"model_type": "gemma3_text", **_write_gemma3(spec, positions)},
+        "vision_config": {"model_type": "siglip_vision_model", "attention_dropout": 0.0, **_seen(vision)},
+        "mm_tokens_per_image": vision.tokens,
+        "image_token_index": vision.image_token_index,
+        **{name: getattr(spec, name) for name in ("initializer_range", "tie_word_embeddings")},
+    }
+
+
+_WITH_IMAGES = "Gemma3ForConditionalGeneration"
+_GEMMA3_DEFAULTS = {"num_attention_heads": 8, "vocab_size": 262_208, "max_position_embeddings": 131_072}
 GEMMA3 = decoder_family(
     Gemma3Spec,
-    alternating_design,
+    _gemma3_design,
     PublishedModel(
         "gemma3_text",
-        ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
+        ("Gemma3ForCausalLM", _WITH_IMAGES),
         _TENSORS,
         _read_gemma3,
         _write_gemma3,
-        defaults={"num_attention_heads": 8, "vocab_size": 262_208, "max_position_embeddings": 131_072},
+        defaults=_GEMMA3_DEFAULTS,
+        covers=lambda spec: spec.vision is None,
     ),
+    PublishedModel(
+        "gemma3",
+        (_WITH_IMAGES,),
+        _tensors_with_images,
+        _read_with_images,
+        _write_with_images,
+        defaults=_GEMMA3_DEFAULTS,
+        images=True,
+    ),
+    kind=lambda spec: Decoder if spec.vision is None else SeeingDecoder,
 )

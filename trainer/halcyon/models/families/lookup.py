@@ -38,13 +38,20 @@ def published_models() -> tuple[PublishedModel, ...]:
     return tuple(form for family in FAMILIES for form in family_of(family).forms)
 
 
-def published_of_config(config: ConfigReader) -> PublishedModel:
+def published_of_config(config: ConfigReader, *, images: bool = False) -> PublishedModel:
     """The form of a config.json: by ``architectures``, or by ``model_type`` if it has none.
+
+    Args:
+        config: The config.json.
+        images: Whether the whole of a model with images is wanted. Otherwise it is the text model.
 
     Raises:
         BadConfiguration: It is not one of `published_models`; the message names the nearest (`_nearest`).
     """
-    named, forms = config.document.get("architectures"), published_models()
+    named, forms = (
+        config.document.get("architectures"),
+        [form for form in published_models() if images or not form.images],
+    )
     architecture = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
     known = {name: form for form in forms for name in form.architectures}
     if architecture is None:

@@ -24,7 +24,7 @@ from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
 from halcyon.models.decoder import Block, Decoder
-from halcyon.models.design import BlockKind, Design, self_attention
+from halcyon.models.design import Design, plain_design, self_attention
 from halcyon.models.families.family import Family
 from halcyon.models.model import Inputs
 from halcyon.models.parameters import Role, parameter
@@ -36,9 +36,8 @@ from halcyon.models.parts.self_attention import SelfAttention
 from halcyon.models.parts.weight import add_wide
 from halcyon.models.published import ConfigReader, PublishedModel, Tensor, Tensors
 from halcyon.models.published.decoder_config import REQUIRED, read_keys, write_keys
-from halcyon.models.published.tensors import tensor, with_bias
+from halcyon.models.published.tensors import plain_attention, plain_block, tensor, with_bias
 from halcyon.models.stack import Stack
-from halcyon_api.spec.families.section import DecoderSizes
 from halcyon_api.spec.families.whisper import TAPS, WhisperSpec
 
 _EPSILON = 1e-5
@@ -107,32 +106,8 @@ def _attention(design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PR
 
 
 def _design(spec: WhisperSpec, layers: int, heads: int, mlp: int, **other: Any) -> Design:
-    sizes = DecoderSizes(
-        layers=layers,
-        width=spec.hidden_size,
-        mlp=mlp,
-        heads=heads,
-        key_value_heads=heads,
-        head_size=spec.hidden_size // heads,
-        tied=True,
-        query_bias=True,
-        output_bias=True,
-        mlp_bias=True,
-        gated=False,
-        norm_bias=True,
-        learned_positions=True,
-    )
-    return Design(
-        sizes,
-        (BlockKind(None),) * layers,
-        epsilon=_EPSILON,
-        std=spec.initializer_range,
-        activation=spec.hidden_act,
-        attention=_attention,
-        layer_norms=True,
-        grouped=False,
-        **other,
-    )
+    sizes = layers, spec.hidden_size, heads, mlp
+    return plain_design(*sizes, _EPSILON, spec.initializer_range, spec.hidden_act, attention=_attention, **other)
 
 
 class Whisper(Decoder):
@@ -181,24 +156,9 @@ class Whisper(Decoder):
 def tensors(spec: WhisperSpec) -> Tensors:
     """The tensors of ``WhisperForConditionalGeneration``. The head is the token embedding."""
 
-    def attention(name: str, path: str) -> list[Tensor]:
-        heads = (axes.HEADS, axes.HEAD_SIZE)
-        return [
-            *with_bias(f"{name}.q_proj", f"{path}.query", heads, axes.EMBED),
-            tensor(f"{name}.k_proj.weight", f"{path}.key.weight", heads, axes.EMBED),
-            *with_bias(f"{name}.v_proj", f"{path}.value", heads, axes.EMBED),
-            *with_bias(f"{name}.out_proj", f"{path}.output", axes.EMBED, heads),
-        ]
-
     def layers(name: str, path: str) -> list[Tensor]:
-        layer = f"{name}.layers.{{layers}}"
-        return [
-            *attention(f"{layer}.self_attn", f"{path}.attention"),
-            *with_bias(f"{layer}.self_attn_layer_norm", f"{path}.attention_norm", axes.EMBED),
-            *with_bias(f"{layer}.fc1", f"{path}.mlp.up", axes.MLP, axes.EMBED),
-            *with_bias(f"{layer}.fc2", f"{path}.mlp.down", axes.EMBED, axes.MLP),
-            *with_bias(f"{layer}.final_layer_norm", f"{path}.mlp_norm", axes.EMBED),
-        ]
+        layer, norms = f"{name}.layers.{{layers}}", ("self_attn_layer_norm", "final_layer_norm")
+        return plain_block(layer, f"{path}.blocks.stacked".removeprefix("."), norms, key_bias=False)
 
     encoder, decoder, cross = "model.encoder", "model.decoder", "model.decoder.layers.{layers}.encoder_attn"
     return Tensors(
@@ -206,12 +166,12 @@ def tensors(spec: WhisperSpec) -> Tensors:
             *with_bias(f"{encoder}.conv1", "encoder.first", axes.EMBED, axes.MEL, axes.TAPS),
             *with_bias(f"{encoder}.conv2", "encoder.second", axes.EMBED, axes.CHANNELS, axes.TAPS),
             tensor(f"{encoder}.embed_positions.weight", "encoder.positions", axes.SOURCE, axes.EMBED),
-            *layers(encoder, "encoder.blocks.stacked"),
+            *layers(encoder, "encoder"),
             *with_bias(f"{encoder}.layer_norm", "encoder.norm", axes.EMBED),
             tensor(f"{decoder}.embed_tokens.weight", "embedding.weight", axes.VOCAB, axes.EMBED),
             tensor(f"{decoder}.embed_positions.weight", "positions.weight", axes.POSITION, axes.EMBED),
-            *layers(decoder, "blocks.stacked"),
-            *attention(cross, "blocks.stacked.cross"),
+            *layers(decoder, ""),
+            *plain_attention(cross, "blocks.stacked.cross", key_bias=False),
             *with_bias(f"{cross}_layer_norm", "blocks.stacked.cross_norm", axes.EMBED),
             *with_bias(f"{decoder}.layer_norm", "norm", axes.EMBED),
         ),

@@ -126,6 +126,31 @@ class Causal(Mask):
         return True
 
 
+class Until(Mask):
+    """A query sees the keys up to a position, which is not before its own.
+
+    Attributes:
+        last: That position: (..., query axis) integers.
+        farthest: The greatest distance of it from the query.
+    """
+
+    last: NamedArray
+    farthest: int = eqx.field(static=True)
+
+    def visible(self, queries: Block, keys: Block) -> NamedArray:
+        """See `Mask.visible`."""
+        return cast("NamedArray", hax.greater_equal(queries.of(self.last).broadcast_axis(keys.axis), keys.numbers()))
+
+    def key_range(self, first: int, last: int, keys: int) -> tuple[int, int]:
+        """See `Mask.key_range`."""
+        return 0, min(keys, last + 1 + self.farthest)
+
+    @property
+    def sees_itself(self) -> bool:
+        """True."""
+        return True
+
+
 class Window(Mask):
     """A query sees no key that is `size` or more positions before its own.
 
@@ -234,9 +259,10 @@ class Segments(Mask):
         return self.of_keys is None
 
 
-def causal(segments: NamedArray | None = None) -> Mask:
-    """The mask of a decoder: causal and, with `segments`, within each segment."""
-    return Causal() if segments is None else Causal() & Segments(segments)
+def causal(segments: NamedArray | None = None, until: Until | None = None) -> Mask:
+    """The mask of a decoder: causal, or with `until` up to its positions, and, with `segments`, within each segment."""
+    first = until or Causal()
+    return first if segments is None else first & Segments(segments)
 
 
 def conjuncts(mask: Mask | None) -> tuple[Mask, ...]:

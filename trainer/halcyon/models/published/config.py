@@ -169,6 +169,7 @@ class PublishedModel:
         fused: Like `tensors`, for files with the gates and ups of all experts of a layer in one tensor. None: there are
             no such files.
         encodes: Whether the model has an encoder, whose states its decoder attends to.
+        images: Whether it is the whole of a model with images, of which another form is the text model.
     """
 
     model_type: str
@@ -181,6 +182,7 @@ class PublishedModel:
     covers: Callable[[Any], bool] = lambda section: True
     fused: Callable[[Any], Tensors] | None = None
     encodes: bool = False
+    images: bool = False
 
     def completed(self, config: ConfigReader) -> ConfigReader:
         """The configuration of the text model, with `defaults`.

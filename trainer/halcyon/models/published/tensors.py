@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from halcyon.models.axes import EMBED, EXPERTS, HEAD_SIZE, KV_HEADS, MLP, PAIR, Q_HEADS_PER_GROUP, ROUTES, VOCAB
+from halcyon.models.axes import EMBED, EXPERTS, HEAD_SIZE, HEADS, KV_HEADS, MLP, PAIR, Q_HEADS_PER_GROUP, ROUTES, VOCAB
 from halcyon.models.layer_kinds import LayerKind, layer_kinds, stack_names
 from halcyon_api.spec.families.decoder import MOST_FURTHER, DecoderSection
 from halcyon_api.spec.families.section import DecoderSizes
@@ -154,6 +154,29 @@ def with_bias(name: str, path: str, *dimensions: str | tuple[str, ...], outputs:
     """The weight and the bias of a map or a norm; `outputs` is the dimension of the weight that the bias has."""
     weight = tensor(f"{name}.weight", f"{path}.weight", *dimensions)
     return [weight, tensor(f"{name}.bias", f"{path}.bias", dimensions[outputs])]
+
+
+def plain_attention(name: str, path: str, *, key_bias: bool = True) -> list[Tensor]:
+    """The tensors of attention with biases, all of whose heads have keys of their own."""
+    heads = (HEADS, HEAD_SIZE)
+    key = with_bias(f"{name}.k_proj", f"{path}.key", heads, EMBED)
+    return [
+        *with_bias(f"{name}.q_proj", f"{path}.query", heads, EMBED),
+        *(key if key_bias else key[:1]),
+        *with_bias(f"{name}.v_proj", f"{path}.value", heads, EMBED),
+        *with_bias(f"{name}.out_proj", f"{path}.output", EMBED, heads),
+    ]
+
+
+def plain_block(name: str, path: str, norms: tuple[str, str], mlp: str = "", *, key_bias: bool = True) -> list[Tensor]:
+    """The tensors of the blocks of a `halcyon.models.design.plain_design`; `mlp` is before the names of the maps."""
+    return [
+        *plain_attention(f"{name}.self_attn", f"{path}.attention", key_bias=key_bias),
+        *with_bias(f"{name}.{norms[0]}", f"{path}.attention_norm", EMBED),
+        *with_bias(f"{name}.{mlp}fc1", f"{path}.mlp.up", MLP, EMBED),
+        *with_bias(f"{name}.{mlp}fc2", f"{path}.mlp.down", EMBED, MLP),
+        *with_bias(f"{name}.{norms[1]}", f"{path}.mlp_norm", EMBED),
+    ]
 
 
 BESIDE_IMAGES = (

@@ -15,7 +15,7 @@ from haliax import NamedArray
 
 from halcyon.data.examples import Batch
 from halcyon.models.adapters import has_adapter, with_dropout, without_adapter
-from halcyon.models.axes import BATCH, MEL, POSITION
+from halcyon.models.axes import BATCH, BESIDE, POSITION
 from halcyon.models.dropout import with_sites
 from halcyon.models.model import CausalLM, Outputs
 from halcyon_api.spec.trainer import DropoutSpec
@@ -69,8 +69,8 @@ class Objective(Protocol):
 
 
 def named(batch: Batch, fields: Iterable[str]) -> dict[str, Any]:
-    """Arrays [batch, position] of a batch, and those [batch, position, mel], as named arrays."""
-    return {name: hax.named(batch[name], (BATCH, POSITION, MEL)[: batch[name].ndim]) for name in fields}
+    """Arrays [batch, position] of a batch, and what rows have beside tokens, as named arrays."""
+    return {name: hax.named(batch[name], BESIDE.get(name, (BATCH, POSITION)[: batch[name].ndim])) for name in fields}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,89 @@
+"""Gemma 3 with images beside what all families share (test_parity.py)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import haliax as hax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from haliax import Axis
+
+import halcyon
+from halcyon.host.errors import BadConfiguration
+from halcyon.models.parameters import parameter_count
+from halcyon.models.parts.attention import attention
+from halcyon.models.parts.masks import Causal, Segments, Until, Window
+from halcyon_api.spec.families.gemma import Gemma3Spec, VisionSpec
+from tests.trainer.models.cases import shapes
+from tests.trainer.models.parity import Golden
+from tests.trainer.weights.folders import write_folder
+
+GOLDEN = Golden.load("gemma3-images")
+IMAGES = GOLDEN.arrays["images"]
+
+
+def test_sizes_are_those_of_the_section() -> None:
+    vision = VisionSpec(num_hidden_layers=3, num_attention_heads=2, head_dim=10, intermediate_size=9, patch_size=3)
+    spec = Gemma3Spec(num_hidden_layers=2, hidden_size=24, num_attention_heads=4, vision=vision)
+    assert parameter_count(shapes(spec)) == spec.shape(24, 12).parameters
+    # That of Gemma 3 4B: 416,866,032 in SigLIP, and 2,950,272 in the norm and the projection behind it.
+    whole, text = (
+        Gemma3Spec(hidden_size=2560, head_dim=8, vision=one).shape(8, 8).parameters for one in (VisionSpec(), None)
+    )
+    assert whole - text == 416_866_032 + 2_950_272
+    assert VisionSpec().image_size == 896
+
+
+def test_a_text_is_that_of_the_text_model(tmp_path: Path) -> None:
+    tensors = {name: array.astype(np.float32) for name, array in GOLDEN.named("weight").items()}
+    folder = write_folder(tmp_path / "model", tensors, dict(GOLDEN.config.document))
+    (text, _), (whole, _) = (halcyon.load(f"hf:{folder}", images=images) for images in (False, True))
+    row = GOLDEN.arrays["tokens"][:1]
+    assert (halcyon.logits(text, row) == halcyon.logits(whole, row)).all()
+    one, other = (halcyon.logits(whole, row, images=images) for images in (IMAGES[:1], IMAGES[:1, ::-1]))
+    assert (one[0, 0] == other[0, 0]).all(), "no image stands before the first token"
+    assert (one[0, 1:] != other[0, 1:]).any(-1).all(), "the first token of an image sees all of it"
+
+
+@pytest.mark.parametrize(
+    ("part", "entry", "value"),
+    [
+        ("vision_config", "vision_use_head", True),
+        ("vision_config", "image_size", 24),
+        ("vision_config", "hidden_act", "gelu"),
+        ("", "mm_tokens_per_image", 5),
+    ],
+)
+def test_another_encoder_is_named(tmp_path: Path, part: str, entry: str, value: object) -> None:
+    config = dict(GOLDEN.config.document)
+    changed = {entry: value} if not part else {part: {**config[part], entry: value}}
+    folder = write_folder(tmp_path / "model", {"a": np.zeros(1, np.float32)}, config | changed)
+    with pytest.raises(BadConfiguration, match=f"{entry} is .* computes this model only with"):
+        halcyon.load(f"hf:{folder}", images=True)
+
+
+def test_images_in_blocks_are_seen_whole() -> None:
+    """Also where a window, or the document, hides a part."""
+    noise = np.random.default_rng(0)
+    position, key_position, size = Axis("position", 32), Axis("key_position", 32), Axis("head_size", 4)
+    query, key, value = (
+        hax.named(jnp.asarray(noise.standard_normal((2, 32, 4)), jnp.float32), ("batch", place, size))
+        for place in (position, key_position, key_position)
+    )
+    model: Any = GOLDEN.model()
+    tokens = np.zeros((2, 32), np.int32)
+    tokens[0, 3:7] = tokens[0, 14:18] = tokens[1, 8:12] = 7
+    until = Until(hax.named(model.image_ends(hax.named(tokens, ("batch", "position"))), ("batch", "position")), 4)
+    segments = Segments(hax.named(np.repeat([[0, 1]], 2, 0).repeat(16, 1), ("batch", "position")))
+    for mask in (until, until & Window(3), until & segments & Window(7)):
+        common: Any = {"position": position, "key_position": key_position, "head_size": size}
+        found, expected = (
+            attention(query, key, value, mask, **common, implementation=name, block=8).array
+            for name in ("blockwise", "reference")
+        )
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        causal = attention(query, key, value, Causal(), **common, implementation="reference").array
+        assert np.abs(causal - expected).max() > 0.1
