@@ -50,14 +50,8 @@ from halcyon_operator.model.decision import (
 from halcyon_operator.model.settings import NO_MEMORY
 from halcyon_operator.model.untrusted import value_at
 from halcyon_operator.model.views import Role, RunView
+from halcyon_operator.objects import kueue
 from halcyon_operator.objects.hardware import EXCLUSIVE_TOPOLOGY_ANNOTATION, node_requirements
-from halcyon_operator.objects.kueue import (
-    ANNOTATION_GENERATION,
-    LABEL_JOB_UID,
-    jobset_annotations,
-    jobset_labels,
-    pod_annotations,
-)
 from halcyon_operator.objects.kueue import API_VERSION as KUEUE_API_VERSION
 from halcyon_operator.objects.owned_pods import probe_security
 from halcyon_operator.objects.pod_template import TERMINATION_LOG, TMP_SIZE_LIMIT, in_place, leaves_node, pod_template
@@ -121,17 +115,17 @@ def build_jobset(plan: JobSetPlan) -> Manifest:
     topology, queue, again = spec.accelerator.resolve(), spec.scheduling.queue, in_place(spec)
     alone = again and topology.slices * topology.hosts_per_slice > 1
     requirements = node_requirements(spec, plan.avoided, settings, plan.unpreferred)
-    annotations = requirements.jobset_annotations | jobset_annotations(queue)
+    annotations = requirements.jobset_annotations | kueue.jobset_annotations(queue)
     if queue is not None and queue.topology is not None:
         # Kueue then chooses the nodes, so JobSet must not choose them.
         annotations.pop(EXCLUSIVE_TOPOLOGY_ANNOTATION, None)
         requirements = replace(
             requirements,
-            pod_annotations=requirements.pod_annotations | pod_annotations(queue, topology.hosts_per_slice),
+            pod_annotations=requirements.pod_annotations | kueue.pod_annotations(queue, topology.hosts_per_slice),
         )
     labels = settings.trainer_pods.labels | spec.scheduling.labels | attempt_labels(run, attempt)
     return jobset_manifest(
-        metadata_of(run, names.jobset_name(run.name, attempt), labels | jobset_labels(queue), annotations),
+        metadata_of(run, names.jobset_name(run.name, attempt), labels | kueue.jobset_labels(queue), annotations),
         topology.slices,
         topology.hosts_per_slice,
         labels,
@@ -162,11 +156,11 @@ def build_workload(plan: WorkloadPlan) -> Manifest:
     made = build_jobset(JobSetPlan(run, plan.spec, plan.settings, 1, 0, 0))["spec"]["replicatedJobs"][0]
     job = made["template"]["spec"]
     pods = {"count": made["replicas"] * job["parallelism"], "template": {"spec": job["template"]["spec"]}}
-    notes = {ANNOTATION_GENERATION: str(run.generation)}
+    notes = {kueue.ANNOTATION_GENERATION: str(run.generation)}
     return {
         "apiVersion": KUEUE_API_VERSION,
         "kind": "Workload",
-        "metadata": metadata_of(run, f"{run.name}-{plan.made_at}", {LABEL_JOB_UID: run.uid}, notes),
+        "metadata": metadata_of(run, f"{run.name}-{plan.made_at}", {kueue.LABEL_JOB_UID: run.uid}, notes),
         "spec": {"queueName": plan.queue, "podSets": [pods | {"name": made["name"]}]},
     }
 

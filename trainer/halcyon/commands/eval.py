@@ -16,15 +16,7 @@ from halcyon.commands.errors import console, report_root_errors
 from halcyon.commands.terminal import COMPILING_MODEL, waiting
 from halcyon.commands.views.tables import FittedTable
 from halcyon.host.errors import BadConfiguration
-from halcyon_api.result_documents import (
-    CORE,
-    CORE_PREFIX,
-    AnswerSample,
-    TaskNumbers,
-    TaskResults,
-    results_key,
-    task_title,
-)
+from halcyon_api import result_documents
 
 if TYPE_CHECKING:
     from halcyon.evals.benchmarks import Benchmark
@@ -91,8 +83,8 @@ def evaluate_tasks(
             chat,
             Settings(sampling, slots, batch_tokens, loaded.compute, answers=answers),
         )
-        numbers: list[TaskNumbers] = []
-        samples: list[AnswerSample] = []
+        numbers: list[result_documents.TaskNumbers] = []
+        samples: list[result_documents.AnswerSample] = []
         for benchmark in benchmarks:
             with waiting(f"{'' if numbers else f'{COMPILING_MODEL}, then '}asking the questions of {benchmark.name}"):
                 result, given = runner.run(benchmark)
@@ -107,7 +99,8 @@ def evaluate_tasks(
         kept = document_of(step, prompts, numbers, samples, decides=None, finished=True, now=time.time())
         if keep:
             source.store.write(
-                results_key(step, of_command=True), kept.model_dump_json(by_alias=True, exclude_none=True).encode()
+                result_documents.results_key(step, of_command=True),
+                kept.model_dump_json(by_alias=True, exclude_none=True).encode(),
             )
         document = {"place": place} | ({} if entry is None else {"step": step}) | _document(kept)
         text = f"{dumps(document, indent=2)}\n"
@@ -134,9 +127,9 @@ def _benchmarks(given: Sequence[str], core: Path | None, most: int | None) -> li
             raise BadConfiguration(f"--task {name}: the task is given twice; a folder may have several files")
         files[name] = Path(path)
     if core is not None:
-        if CORE in files:
-            raise BadConfiguration(f"--core and --task {CORE} are the same; give one of them")
-        files[CORE] = core
+        if result_documents.CORE in files:
+            raise BadConfiguration(f"--core and --task {result_documents.CORE} are the same; give one of them")
+        files[result_documents.CORE] = core
     if not files:
         raise BadConfiguration(
             "there is nothing to evaluate; give --task NAME=PATH, or --core FOLDER. The tasks are "
@@ -150,11 +143,13 @@ def _write_answers(path: Path, answers: Sequence[Answer]) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
-def _document(results: TaskResults) -> dict[str, Any]:
+def _document(results: result_documents.TaskResults) -> dict[str, Any]:
     """The results as a JSON object, without the numbers that a benchmark does not have."""
 
     def shown(*, of_core: bool) -> list[dict[str, Any]]:
-        tasks = [numbers for numbers in results.tasks if numbers.task.startswith(CORE_PREFIX) is of_core]
+        tasks = [
+            numbers for numbers in results.tasks if numbers.task.startswith(result_documents.CORE_PREFIX) is of_core
+        ]
         return [task.model_dump(by_alias=True, exclude_defaults=True) | {"seconds": task.seconds} for task in tasks]
 
     document: dict[str, Any] = {"prompts": results.prompts, "tasks": shown(of_core=False)}
@@ -163,7 +158,7 @@ def _document(results: TaskResults) -> dict[str, Any]:
     return document | ({"coreTasks": shown(of_core=True)} if results.core is not None else {})
 
 
-def _print(results: TaskResults) -> None:
+def _print(results: result_documents.TaskResults) -> None:
     several = sorted({k for numbers in results.tasks for k in numbers.pass_at}, key=int)
     columns = "examples", "accuracy", "standard error", "centred", "bits per byte", "word errors"
     passes = [f"pass@{k}" for k in several]
@@ -182,4 +177,4 @@ def _print(results: TaskResults) -> None:
     screen = console()
     screen.print(table)
     for name, (value, tasks) in results.averages.items():
-        screen.print(f"{task_title(name, tasks)} {value:z.4f}", highlight=False)
+        screen.print(f"{result_documents.task_title(name, tasks)} {value:z.4f}", highlight=False)

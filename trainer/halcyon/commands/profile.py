@@ -14,23 +14,17 @@ from rich.text import Text
 from halcyon.commands.errors import report_errors
 from halcyon.commands.views.tables import FittedTable
 from halcyon.host.errors import BadConfiguration
+from halcyon_api import post_requests
 from halcyon_api.counting import percent
 from halcyon_api.environment import SAVE_TOKEN
-from halcyon_api.post_requests import (
-    MAX_PROFILED_STEPS,
-    PROFILE_PATH,
-    USUAL_PROFILED_STEPS,
-    ProfileRequest,
-    ProfileRequestTaken,
-)
 
 _SECONDS = 10.0
 
-Steps = Annotated[int, typer.Option(min=1, max=MAX_PROFILED_STEPS, help="Number of steps to profile.")]
+Steps = Annotated[int, typer.Option(min=1, max=post_requests.MAX_PROFILED_STEPS, help="Number of steps to profile.")]
 
 
 def profile_here(
-    steps: Steps = USUAL_PROFILED_STEPS,
+    steps: Steps = post_requests.USUAL_PROFILED_STEPS,
     port: Annotated[int, typer.Option(min=1, max=65535)] = 9400,
 ) -> None:
     """Ask the training process of this pod to profile its next steps.
@@ -48,7 +42,7 @@ def profile_here(
         )
 
 
-def requested(steps: int, port: int, token: str) -> ProfileRequestTaken:
+def requested(steps: int, port: int, token: str) -> post_requests.ProfileRequestTaken:
     """Send a request to a process of this machine.
 
     Args:
@@ -65,13 +59,13 @@ def requested(steps: int, port: int, token: str) -> ProfileRequestTaken:
         )
     try:
         run = json.loads(_answer(port, "GET", "/status")[1]).get("run", "")
-        body = ProfileRequest(run=run, steps=steps).model_dump_json(by_alias=True)
-        code, reply = _answer(port, "POST", PROFILE_PATH, body, {"Authorization": f"Bearer {token}"})
+        body = post_requests.ProfileRequest(run=run, steps=steps).model_dump_json(by_alias=True)
+        code, reply = _answer(port, "POST", post_requests.PROFILE_PATH, body, {"Authorization": f"Bearer {token}"})
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise BadConfiguration(f"no process of a run answers on port {port} ({error}); give --port") from None
     if code != http.client.ACCEPTED:
         raise BadConfiguration(reply.decode(errors="replace").strip())
-    return ProfileRequestTaken.model_validate_json(reply, by_alias=True, by_name=False)
+    return post_requests.ProfileRequestTaken.model_validate_json(reply, by_alias=True, by_name=False)
 
 
 def _answer(

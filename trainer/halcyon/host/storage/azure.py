@@ -15,13 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import obstore
 import tensorstore as ts
-from obstore.exceptions import (
-    AlreadyExistsError,
-    BaseError,
-    PermissionDeniedError,
-    PreconditionError,
-    UnauthenticatedError,
-)
+from obstore import exceptions
 from obstore.store import AzureStore
 
 from halcyon.host.storage.failures import StoreFailure, clean
@@ -120,7 +114,7 @@ class AzureContainer:
             else:
                 mode: Any = "create" if if_equal == _ABSENT else {"e_tag": if_equal.decode()}
                 written = obstore.put(self._store, key, value, mode=mode)
-        except (AlreadyExistsError, PreconditionError):
+        except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
             return _Stamp(b"")
         return _Stamp((written["e_tag"] or "").encode())
 
@@ -143,10 +137,10 @@ def _translated(request: Callable[[], Any]) -> Any:
     """
     try:
         return request()
-    except (PermissionDeniedError, UnauthenticatedError) as error:
+    except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
         raise StoreFailure("PERMISSION_DENIED", clean(str(error))) from None
     except FileNotFoundError as error:
         raise StoreFailure("NOT_FOUND", clean(str(error))) from None
-    except (BaseError, ValueError) as error:
+    except (exceptions.BaseError, ValueError) as error:
         code = "OUT_OF_RANGE" if _OUT_OF_RANGE in str(error) else "UNAVAILABLE"
         raise StoreFailure(code, clean(str(error))) from None

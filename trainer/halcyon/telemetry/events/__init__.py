@@ -1,6 +1,6 @@
 """All events of the log: their fields, their sentences, and what they change in the state of a process.
 
-The reference page is generated from this table, and tests compare the log with it.
+``events.yaml`` has the table. The reference page is generated from it, and tests compare the log with it.
 
 All lines also have the fields that the reference begins with. Events with ``every_process`` are written by each
 process, the others by process 0 alone.
@@ -8,14 +8,24 @@ process, the others by process 0 alone.
 
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from halcyon.telemetry.events.ending import ENDING
+from halcyon.telemetry.events import ending, starting, training
 from halcyon.telemetry.events.row import Event
-from halcyon.telemetry.events.starting import STARTING
-from halcyon.telemetry.events.training import TRAINING
+from halcyon_api.yaml_text import read_document
 
-EVENTS = (*STARTING, *TRAINING, *ENDING)
+
+def _events() -> tuple[Event, ...]:
+    rows = read_document(Path(__file__).with_name("events.yaml").read_text(encoding="utf-8"))
+    words, changes = starting.WORDS | training.WORDS | ending.WORDS, training.CHANGES | ending.CHANGES
+    return tuple(
+        Event(name, **row | ({"words": words[name]} if name in words else {}), change=changes.get(name))
+        for name, row in rows.items()
+    )
+
+
+EVENTS = _events()
 BY_NAME = {event.name: event for event in EVENTS}
 
 

@@ -11,8 +11,10 @@ from halcyon.telemetry.termination import clip
 if TYPE_CHECKING:
     from halcyon.telemetry.state import State
 
-STEP = "Steps done."
-"""The meaning of the field `step` in most events."""
+Words = Callable[[Mapping[str, Any]], str]
+"""A sentence, from the fields of an event."""
+Change = Callable[["State", Mapping[str, Any], Any], "State"]
+"""The state after an event, from the state at this moment, the fields, and what the event is made from."""
 
 
 @dataclass(frozen=True)
@@ -22,14 +24,14 @@ class Event:
     name: str
     meaning: str
     fields: dict[str, str] = field(default_factory=dict)
-    words: str | Callable[[Mapping[str, Any]], str] = "{message}"
+    words: str | Words = "{message}"
     """The event as a sentence for people: a format of its fields, or a function of them."""
     counts: tuple[str, str] | None = None
     """Name and meaning of the counter of these events in the process, which is a metric."""
     shows: Mapping[str, str] = field(default_factory=dict)
     """Fields of the state that then have the value of a field of the event; a text is cut."""
-    change: Callable[[State, Mapping[str, Any], Any], State] | None = None
-    """What else it changes: the state after it, from the state at this moment, the fields, and what it is made from."""
+    change: Change | None = None
+    """What else it changes."""
     every_process: bool = False
     open_fields: bool = False
     """Whether the event may have further fields."""
