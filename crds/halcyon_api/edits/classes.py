@@ -1,5 +1,5 @@
-"""The table of edits: the class of each field of ``spec``, and the API server's rules that freeze fields. The API
-server, the operator, ``kubectl halcyon diff`` and the docs use it.
+"""The table of edits (``edits.yaml``): the class of each field of ``spec``, and the API server's rules that freeze
+fields. The API server, the operator, ``kubectl halcyon diff`` and the docs use it.
 
 A row applies to everything below its path, except where a longer path has a row of its own. ``*`` in a path matches any
 one name. So each field has exactly one class. A test finds a new field in a section without a row.
@@ -8,10 +8,12 @@ one name. So each field has exactly one class. A test finds a new field in a sec
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from halcyon_api.base import ApiModel, cel, fields_by_name
+from halcyon_api.yaml_text import read_document
 
 RULED_BY_THEIR_SECTION = ("recovery.divergence.spike",)
 """Sections that have their own rule, because it concerns more than one field."""
@@ -100,76 +102,9 @@ class EditRule:
     """Whether such an edit starts a stalled or delayed run again, because it may have fixed the cause."""
 
 
-_ROUNDING = "later losses may differ in their last digits"
-
-EDIT_RULES: tuple[EditRule, ...] = (
-    EditRule(
-        "defaults",
-        "live",
-        "applied at once; each field that then differs is an edit of its own class",
-        starts_again=False,
-    ),
-    EditRule("image", "atCheckpoint", "the image of a pod cannot change"),
-    EditRule("imagePullPolicy", "live", "used at the next pull of an image, with the next attempt"),
-    EditRule("env", "atCheckpoint", "processes get their environment when they start"),
-    EditRule("from", "frozen", "a run begins once"),
-    EditRule("after", "live", "checked before the first attempt only", starts_again=False),
-    EditRule("task", "frozen", "another task is another run"),
-    EditRule("accelerator", "atCheckpoint", "pods are placed once; the batch and the order of the data stay"),
-    EditRule(
-        "accelerator.pricePerChipHour", "live", "only reports use it, from the next attempt on", starts_again=False
-    ),
-    EditRule("place", "live", "only the operator uses it; if the present row changes, a new attempt waits for a save"),
-    EditRule("mesh", "atCheckpoint", "arrays are sharded again from the checkpoint"),
-    EditRule("model", "frozen", "the arrays of the checkpoint have its shapes"),
-    EditRule("adapter", "frozen", "the arrays of the checkpoint have its shapes"),
-    EditRule("tokenizer", "frozen", "tokens would have another meaning"),
-    EditRule("data", "frozen", "the batch of a step would differ"),
-    EditRule("data.cache", "atCheckpoint", "changes where tokens are kept, but no batch"),
-    EditRule("data.volume", "atCheckpoint", "volumes are mounted when a pod starts"),
-    EditRule("optimizer", "frozen", "the finished steps would have been different"),
-    EditRule("objective", "frozen", "the finished steps would have been different"),
-    EditRule("average", "frozen", "the checkpoints hold its state"),
-    EditRule("trainer", "frozen", "the finished steps would have been different"),
-    EditRule("trainer.steps", "atCheckpoint", "if the finished steps would have been the same (see below)"),
-    EditRule(
-        "trainer.microbatches", "atCheckpoint", f"changes only in how many parts a batch is computed; {_ROUNDING}"
-    ),
-    EditRule("trainer.remat", "atCheckpoint", f"changes only what is recomputed; {_ROUNDING}"),
-    EditRule("trainer.unroll", "atCheckpoint", f"changes only the loop over blocks; {_ROUNDING}"),
-    EditRule(
-        "trainer.offload", "atCheckpoint", "changes only in which memory arrays are between two updates, and no number"
-    ),
-    EditRule("trainer.attention", "atCheckpoint", f"computes the same numbers up to rounding; {_ROUNDING}"),
-    EditRule("trainer.determinism", "atCheckpoint", f"changes only the order of additions on GPUs; {_ROUNDING}"),
-    EditRule("trainer.evaluation", "atCheckpoint", "changes no step"),
-    EditRule("trainer.logEverySteps", "atCheckpoint", "the trainer reads it when it starts"),
-    EditRule("checkpoint", "atCheckpoint", "the trainer reads it when it starts"),
-    EditRule("checkpoint.root", "frozen", "a root always belongs to the same run"),
-    EditRule("export", "atCheckpoint", "the trainer reads it when it starts; an export changes no step"),
-    EditRule("recovery", "atCheckpoint", "the trainer and its pods are created with it"),
-    EditRule(
-        "recovery.maxRestarts",
-        "live",
-        "used in the operator's count at once, in that of the JobSet with the next attempt",
-    ),
-    EditRule("recovery.elastic", "live", "only the operator uses it"),
-    EditRule("recovery.badNodes", "live", "only the operator uses it"),
-    EditRule("recovery.straggler.action", "live", "only the operator uses it"),
-    EditRule(
-        "recovery.divergence.spike.windowSteps",
-        "frozen",
-        "the checkpoints hold that many losses; spike must not be added or removed",
-    ),
-    EditRule("scheduling", "atCheckpoint", "pods are placed once"),
-    EditRule("scheduling.queue", "atCheckpoint", "an attempt enters a queue once; the next attempt enters the new one"),
-    EditRule("managedBy", "frozen", "two clusters would train the run"),
-    EditRule("telemetry", "atCheckpoint", "the trainer opens its port when it starts"),
-    EditRule("telemetry.statusIntervalSeconds", "live", "the operator reads at this interval", starts_again=False),
-    EditRule("budget", "live", "the operator compares it with what was used; a raised one goes on", starts_again=False),
-    EditRule("plan", "live", "the operator plans before an attempt", starts_again=False),
-    EditRule("suspend", "live", "saves and releases the hardware, or continues", starts_again=False),
-    EditRule("ttlSecondsAfterFinished", "live", "the operator counts from the end of the run", starts_again=False),
+EDIT_RULES = tuple(
+    EditRule(path, **row)
+    for path, row in read_document(Path(__file__).with_name("edits.yaml").read_text(encoding="utf-8")).items()
 )
 
 

@@ -9,19 +9,11 @@ from collections.abc import Callable
 
 from halcyon_operator.kube.client import ApiError, NotFound
 from halcyon_operator.kube.cluster import Cluster
+from halcyon_operator.model import workload
 from halcyon_operator.model.decision import Boost
 from halcyon_operator.model.recent import Recent
 from halcyon_operator.model.untrusted import conditions_of, holds, mapping, mappings, moment, text, value_at
 from halcyon_operator.model.views import RunView
-from halcyon_operator.model.workload import (
-    AdmissionCheck,
-    NoKueue,
-    NoWorkload,
-    WorkloadCondition,
-    WorkloadReading,
-    WorkloadUnread,
-    WorkloadView,
-)
 from halcyon_operator.objects.jobset import metadata_of
 from halcyon_operator.objects.kueue import ANNOTATION_GENERATION, LABEL_JOB_UID, LABEL_ORIGIN, PRIORITY_BOOST
 
@@ -40,9 +32,9 @@ class Workloads:
     def __init__(self, cluster: Cluster, clock: Callable[[], float]) -> None:
         self._cluster = cluster
         self._clock = clock
-        self._known: Recent[str, tuple[float, WorkloadReading]] = Recent(MAX_REMEMBERED)
+        self._known: Recent[str, tuple[float, workload.WorkloadReading]] = Recent(MAX_REMEMBERED)
 
-    async def read(self, namespace: str, jobset_uid: str, max_age_seconds: float) -> WorkloadReading:
+    async def read(self, namespace: str, jobset_uid: str, max_age_seconds: float) -> workload.WorkloadReading:
         """The Workload of a JobSet, or of a run that trains on another cluster.
 
         Args:
@@ -80,23 +72,23 @@ class Workloads:
         owners = metadata_of(run, run.workload, {})["ownerReferences"]
         await self._cluster.patch_workload(run.namespace, run.workload, {"ownerReferences": owners})
 
-    async def _ask(self, namespace: str, jobset_uid: str) -> WorkloadReading:
+    async def _ask(self, namespace: str, jobset_uid: str) -> workload.WorkloadReading:
         try:
             return newest(await self._cluster.workloads(namespace, f"{LABEL_JOB_UID}={jobset_uid}"))
         except NotFound:
-            return NoKueue()
+            return workload.NoKueue()
         except ApiError as error:
             if error.code != 403:
                 raise
-            return WorkloadUnread("the API server does not allow it; set kueue.enabled in the chart")
+            return workload.WorkloadUnread("the API server does not allow it; set kueue.enabled in the chart")
 
 
-def parse_workload(document: object) -> WorkloadView:
+def parse_workload(document: object) -> workload.WorkloadView:
     """The view of a Workload. Never raises."""
     status = mapping(value_at(document, "status"))
     conditions = conditions_of(status)
     reserved, evicted, finished = (conditions.get(kind, {}) for kind in ("QuotaReserved", "Evicted", "Finished"))
-    return WorkloadView(
+    return workload.WorkloadView(
         name=text(value_at(document, "metadata", "name")),
         uid=text(value_at(document, "metadata", "uid")),
         generation=text(value_at(document, "metadata", "annotations", ANNOTATION_GENERATION)),
@@ -107,7 +99,9 @@ def parse_workload(document: object) -> WorkloadView:
         evicted=_parsed_condition(evicted) if holds(evicted) else None,
         finished=_parsed_condition(finished) if holds(finished) else None,
         checks=tuple(
-            AdmissionCheck(text(check.get("name"), MAX_WORD), text(check.get("state")), text(check.get("message")))
+            workload.AdmissionCheck(
+                text(check.get("name"), MAX_WORD), text(check.get("state")), text(check.get("message"))
+            )
             for check in mappings(status.get("admissionChecks"))
         ),
         requeue_at=moment(value_at(status, "requeueState", "requeueAt")),
@@ -115,15 +109,15 @@ def parse_workload(document: object) -> WorkloadView:
     )
 
 
-def newest(documents: tuple[object, ...]) -> WorkloadView | NoWorkload:
+def newest(documents: tuple[object, ...]) -> workload.WorkloadView | workload.NoWorkload:
     """The newest Workload of a JobSet. A second one may exist for a moment while it is being deleted."""
     found = [one for one in documents if value_at(one, "metadata", "deletionTimestamp") is None]
     found.sort(key=lambda one: text(value_at(one, "metadata", "creationTimestamp")))
-    return parse_workload(found[-1]) if found else NoWorkload()
+    return parse_workload(found[-1]) if found else workload.NoWorkload()
 
 
-def _parsed_condition(condition: dict[str, object]) -> WorkloadCondition:
-    return WorkloadCondition(
+def _parsed_condition(condition: dict[str, object]) -> workload.WorkloadCondition:
+    return workload.WorkloadCondition(
         text(condition.get("reason"), MAX_WORD),
         text(condition.get("message"), 1024),
         moment(condition.get("lastTransitionTime")),

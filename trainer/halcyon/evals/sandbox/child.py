@@ -25,6 +25,7 @@ import signal
 import struct
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from halcyon.evals.sandbox import execution
@@ -156,71 +157,8 @@ def give_up_files(readable: str) -> None:
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 """AUDIT_ARCH of each machine: the numbers of system calls belong to it."""
 
-_CALLS: Mapping[str, tuple[int | None, int | None]] = {
-    "access": (21, None),
-    "brk": (12, 214),
-    "clock_getres": (229, 114),
-    "clock_gettime": (228, 113),
-    "clock_nanosleep": (230, 115),
-    "close": (3, 57),
-    "dup": (32, 23),
-    "dup2": (33, None),
-    "dup3": (292, 24),
-    "exit": (60, 93),
-    "exit_group": (231, 94),
-    "faccessat": (269, 48),
-    "faccessat2": (439, 439),
-    "fstat": (5, 80),
-    "futex": (202, 98),
-    "getcwd": (79, 17),
-    "getdents64": (217, 61),
-    "getegid": (108, 177),
-    "geteuid": (107, 175),
-    "getgid": (104, 176),
-    "getpid": (39, 172),
-    "getrandom": (318, 278),
-    "getrusage": (98, 165),
-    "gettid": (186, 178),
-    "gettimeofday": (96, 169),
-    "getuid": (102, 174),
-    "lseek": (8, 62),
-    "lstat": (6, None),
-    "madvise": (28, 233),
-    "membarrier": (324, 283),
-    "mmap": (9, 222),
-    "mprotect": (10, 226),
-    "mremap": (25, 216),
-    "munmap": (11, 215),
-    "nanosleep": (35, 101),
-    "newfstatat": (262, 79),
-    "poll": (7, None),
-    "ppoll": (271, 73),
-    "pread64": (17, 67),
-    "pselect6": (270, 72),
-    "read": (0, 63),
-    "readlink": (89, None),
-    "readlinkat": (267, 78),
-    "readv": (19, 65),
-    "restart_syscall": (219, 128),
-    "rseq": (334, 293),
-    "rt_sigaction": (13, 134),
-    "rt_sigprocmask": (14, 135),
-    "rt_sigreturn": (15, 139),
-    "sched_getaffinity": (204, 123),
-    "sched_yield": (24, 124),
-    "select": (23, None),
-    "set_robust_list": (273, 99),
-    "setitimer": (38, 103),
-    "sigaltstack": (131, 132),
-    "stat": (4, None),
-    "statx": (332, 291),
-    "time": (201, None),
-    "times": (100, 153),
-    "uname": (63, 160),
-    "write": (1, 64),
-    "writev": (20, 66),
-}
-"""Numbers of the calls that are allowed with any arguments, on x86_64 and on aarch64."""
+_CALLS: Mapping[str, Mapping[str, int]] = json.loads(Path(__file__).with_name("calls.json").read_text(encoding="utf-8"))
+"""Numbers of the calls that are allowed with any arguments, by machine. Some have no number on aarch64."""
 
 
 class _Checked(NamedTuple):
@@ -274,8 +212,7 @@ def instructions(machine: str, process: int) -> bytes:
         (_LOAD, 0, 0, _NUMBER),
     ]
     for numbers in _CALLS.values():
-        number = numbers[column]
-        if number is not None:
+        if (number := numbers.get(machine)) is not None:
             program += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ALLOW)]
     for call in _checked(process):
         # The low half of an argument (little-endian): the kernel takes these arguments as 32 bits.
