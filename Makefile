@@ -19,6 +19,7 @@ BIN := .venv/bin
 TRANSFORMERS := 5.23.0
 TORCH := 2.15.0
 PEFT := 0.21.2
+BITSANDBYTES := 0.50.2
 LM_EVAL := 0.4.13
 LITELLM := 1.110.2
 CLIENTS = $(HALCYON_CACHE)/lm-eval-$(LM_EVAL)-litellm-$(LITELLM)
@@ -104,11 +105,13 @@ mutations: setup ## Break the code on purpose and show which row of docs/reliabi
 	@$(BIN)/python -m tests.faults.mutations $(ARGS)
 
 .PHONY: parity
-parity: setup ## Compare random models, adapters, templates, tokenizers and exports with transformers and peft, which it installs (DRAWS=2 SEED=0 FAMILIES="llama …")
+parity: setup ## Compare random models, adapters, templates, tokenizers, weights in few bits and exports with transformers, peft and bitsandbytes, which it installs (DRAWS=2 SEED=0 FAMILIES="llama …")
 	@test -e $(PARITY)/.ready || { $(UV) venv --quiet --clear $(PARITY) && $(UV) pip install --quiet --python $(PARITY) torch==$(TORCH) \
 		transformers==$(TRANSFORMERS) && touch $(PARITY)/.ready; }
 	@test -e $(PARITY)/.peft-$(PEFT) || { $(UV) pip install --quiet --python $(PARITY) peft==$(PEFT) torch==$(TORCH) \
 		transformers==$(TRANSFORMERS) && touch $(PARITY)/.peft-$(PEFT); }
+	@test -e $(PARITY)/.bitsandbytes-$(BITSANDBYTES) || { $(UV) pip install --quiet --python $(PARITY) --no-deps \
+		bitsandbytes==$(BITSANDBYTES) && touch $(PARITY)/.bitsandbytes-$(BITSANDBYTES); }
 	@rm -rf .halcyon/parity
 	@$(PARITY)/bin/python -m tests.parity.draw .halcyon/parity --draws $(or $(DRAWS),2) --seed $(or $(SEED),0) $(FAMILIES)
 	@$(BIN)/python -m tests.parity.compare .halcyon/parity
@@ -117,6 +120,7 @@ parity: setup ## Compare random models, adapters, templates, tokenizers and expo
 	@$(PARITY)/bin/python -m tests.parity.templates.make --check
 	@$(PARITY)/bin/python -m tests.parity.rotary --check
 	@$(PARITY)/bin/python -m tests.parity.adapters --check
+	@$(PARITY)/bin/python -m tests.parity.narrow --check
 	@$(BIN)/python -m tests.parity.exports .halcyon/parity/exports
 	@$(PARITY)/bin/python -m tests.parity.read_exports .halcyon/parity/exports
 

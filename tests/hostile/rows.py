@@ -224,6 +224,17 @@ MODELS = (
         "a shape of a million dimensions",
         of.safetensors({"a": {"dtype": "F32", "shape": [1] * 10**6, "data_offsets": [0, 4]}}, bytes(4)),
     ),
+    _model(
+        "a weight of 2^80 values in 9 bytes",
+        of.safetensors(
+            {
+                "a.weight": {"dtype": "U8", "shape": [9, 1], "data_offsets": [0, 9]},
+                "a.weight.quant_state.bitsandbytes__nf4": {"dtype": "U8", "shape": [58], "data_offsets": [9, 67]},
+            },
+            bytes(9) + b'{"blocksize": 64, "shape": [%d, %d]}' % (2**40, 2**40),
+        ),
+        quantization_config={"quant_method": "bitsandbytes"},
+    ),
     _model("a zip file in the place of tensors", of.zip_bomb()),
     _model("2^60 layers", of.safetensors({}), num_hidden_layers=2**60),
     _model("a width of 10^400", of.safetensors({}), hidden_size=10**400),

@@ -69,7 +69,8 @@ def test_the_weights_beside_the_file_may_be_quantised(tmp_path: Path) -> None:
     found = yaml.safe_load(halcyon("resolve", written(tmp_path, "base")).stdout)
     assert found["spec"]["model"]["numHiddenLayers"] == 2
     with pytest.raises(
-        BadConfiguration, match=r"config\.json: quantization_config is set, .* convert the model to bfloat16 first"
+        BadConfiguration,
+        match=r"config\.json: quantization_config: the format is fp8, .* convert the model to bfloat16 first",
     ):
         imported(folder, tmp_path / "imported")
 

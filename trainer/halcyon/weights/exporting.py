@@ -177,7 +177,11 @@ def plan_export(stored: StoredModel, *, dtype: str | None = None, file_bytes: in
         StoreFailure: The store did not answer.
     """
     form, kept = published_of_section(stored.spec), read_kept(stored.root)
-    outer = {name: value for name, value in json_object(stored.files, CONFIG_KEY).items() if name != BASE}
+    outer = {
+        name: value
+        for name, value in json_object(stored.files, CONFIG_KEY).items()
+        if name not in (BASE, "quantization_config")  # an export has wide weights
+    }
     names = kept.listed.names if kept is not None and outer.get("text_config") else {}
     outer = outer if names else {}
     layout = export_layout(stored, form, None if dtype is None else np.dtype(jnp.dtype(dtype)))

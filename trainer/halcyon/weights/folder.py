@@ -24,6 +24,7 @@ from halcyon.models.published.config import ConfigReader, PublishedModel, requir
 from halcyon.weights.companions import CONFIG_KEY
 from halcyon.weights.kept import Kept, KeptParts, KeptTensor
 from halcyon.weights.layout import LeafShape, Region, WeightLayout, leaf_shapes
+from halcyon.weights.narrow import NarrowFiles
 from halcyon.weights.peft_files import FittedAdapter, PeftFolder
 from halcyon.weights.safetensors import StoredTensor, TensorFiles, is_finite, unreadable
 from halcyon_api.local_roots import root_address
@@ -50,14 +51,23 @@ class ModelConfig:
         spec: ``spec.model`` of a run with this model.
         tokens: Tokens of its vocabulary.
         positions: Longest sequence in tokens.
-        quantised: The format of the weights beside it, if they are in one that is not read; else empty.
+        narrow: The config.json, if the weights beside it are in few bits.
     """
 
     form: PublishedModel
     spec: ModelSection
     tokens: int
     positions: int
-    quantised: str
+    narrow: ConfigReader | None
+
+    def files(self, store: Store, dtype: np.dtype | None = None) -> TensorFiles:
+        """The tensors of the folder; weights in few bits are rounded to `dtype`, or to the type of their form.
+
+        Raises:
+            BadConfiguration: See `TensorFiles` and `NarrowFiles`.
+            StoreFailure: The store did not answer.
+        """
+        return TensorFiles(store) if self.narrow is None else NarrowFiles(store, self.narrow, dtype)
 
     def shapes(self, tokens: int, positions: int) -> CausalLM:
         """The model without its numbers.
@@ -87,6 +97,7 @@ def read_config(store: Store, name: str = CONFIG_KEY, *, images: bool = False) -
     if data is None:
         raise BadConfiguration(f"{store.root} has no {name}; give the folder of a model")
     config = ConfigReader.parse(data, f"{store.root}/{name}")
+    narrow = None if config.inner("quantization_config") is None else config
     form = published_of_config(config, images=images)
     config = form.completed(config)
     require_common(config, encodes=form.encodes)
@@ -98,9 +109,7 @@ def read_config(store: Store, name: str = CONFIG_KEY, *, images: bool = False) -
     for key, size in sizes.items():
         if size < 1:
             raise BadConfiguration(f"{config.where}: {key} is {size}; it must be at least 1")
-    few_bits = config.inner("quantization_config")
-    quantised = "" if few_bits is None else few_bits.text("quant_method", "not named")
-    return ModelConfig(form, spec, sizes["vocab_size"], sizes[form.positions], quantised)
+    return ModelConfig(form, spec, sizes["vocab_size"], sizes[form.positions], narrow)
 
 
 class ModelFolder:
@@ -126,12 +135,7 @@ class ModelFolder:
         dtype: np.dtype | None = None,
         adapter: PeftFolder | None = None,
     ) -> None:
-        if config.quantised:
-            raise BadConfiguration(
-                f"{store.root}/{CONFIG_KEY}: quantization_config is set, with the format {config.quantised}, but "
-                "Halcyon reads only weights in a floating-point type; convert the model to bfloat16 first"
-            )
-        self.config, self._files, self._where = config, TensorFiles(store), store.root
+        self.config, self._files, self._where = config, config.files(store, dtype), store.root
         self._declared = declared = config.form.tensors_in(config.spec, self._files.tensors)
         leaves = leaf_shapes(shapes)
         sizes = {VOCAB: config.tokens, POSITION: config.positions}
@@ -183,7 +187,7 @@ class ModelFolder:
             for first, end in (("model", ".norm.weight"), ("lm_head", ".weight")):
                 names[first] = self._names.get(f"{first}{end}", first).removesuffix(end)
         listed = Kept(tensors=tensors, tokens=self.config.tokens, names=names)
-        return KeptParts(self._files.store, listed) if tensors else None
+        return KeptParts(self._files, listed) if tensors else None
 
     def _check_tied(self, layout: WeightLayout) -> None:
         """Compare a head in the files of a model without a head of its own with the embedding: readers differ in

@@ -18,7 +18,6 @@ from halcyon.weights.folder import ModelConfig
 from halcyon.weights.kept import KeptParts, read_kept
 from halcyon.weights.layout import ReadRegion, WeightLayout, leaf_shapes
 from halcyon.weights.root import StoredModel
-from halcyon.weights.safetensors import StoredTensor, TensorFiles
 from halcyon_api.spec.families.section import ModelSection
 
 _LAYERS = "further_blocks."
@@ -67,7 +66,7 @@ def with_further(config: ModelConfig, spec: ModelSection, template: CausalLM, st
     if count is None:
         return True, config
     asked = dataclasses.replace(config, spec=config.spec.but(**{_FIELD: count}))
-    names = TensorFiles(store).tensors
+    names = config.files(store).tensors
     layout = WeightLayout(config.form.tensors_in(asked.spec, names), leaf_shapes(template))
     found = _are_there(layout, names, store.root)
     return found, asked if found else config
@@ -92,9 +91,8 @@ def read_further(spec: ModelSection, stored: StoredModel, template: CausalLM) ->
     kept = read_kept(stored.root)
     if kept is None:
         return read, False
-    tensors = {one.name: StoredTensor(one.file, one.type, one.shape, one.start) for one in kept.listed.tensors}
+    tensors, rows = kept.files.tensors, kept.files.rows
     layout = WeightLayout(published_of_section(spec).tensors_in(spec, tensors), leaves, {VOCAB: kept.listed.tokens})
-    rows = TensorFiles(kept.store, tensors=tensors).rows
 
     def of_both(path: str, region: Any) -> Any:
         return layout.read(path, region, rows) if path.startswith(_LAYERS) else read(path, region)
@@ -107,4 +105,4 @@ def still_kept(kept: KeptParts, spec: ModelSection) -> KeptParts | None:
     names = {one.name for one in kept.listed.tensors}
     part = functools.partial(published_of_section(spec).tensors(spec).part, names=names)
     tensors = tuple(one for one in kept.listed.tensors if part(one.name) is not None)
-    return KeptParts(kept.store, kept.listed.but(tensors=tensors)) if tensors else None
+    return dataclasses.replace(kept, listed=kept.listed.but(tensors=tensors)) if tensors else None

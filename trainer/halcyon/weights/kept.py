@@ -18,7 +18,7 @@ from halcyon.checkpoint.parts import decode_report, encode_report
 from halcyon.checkpoint.verify import Damaged
 from halcyon.host.storage.store import Store
 from halcyon.weights.layout import FileTensor
-from halcyon.weights.safetensors import size_of, write_header, write_pieces
+from halcyon.weights.safetensors import StoredTensor, TensorFiles, size_of, write_header, write_pieces
 from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX, DamagedDocument, Document
 from halcyon_api.counting import counted, size
 
@@ -69,11 +69,11 @@ class KeptParts:
     """The parts of a model that are kept, in its files or in a root.
 
     Attributes:
-        store: The place.
+        files: The place.
         listed: The tensors.
     """
 
-    store: Store
+    files: TensorFiles
     listed: Kept
 
     def described(self, tokens: int) -> str:
@@ -88,7 +88,7 @@ class KeptParts:
         changed = f"; their vocabulary has {before} tokens, and that of the model {tokens}" if tokens != before else ""
         return f"kept {counted(len(tensors), 'tensor')} of {parts} ({shown}) as they are{changed}"
 
-    def pieces(self, tensor: KeptTensor, digests: list[str]) -> Iterator[bytes]:
+    def pieces(self, tensor: KeptTensor, digests: list[str]) -> Iterator[bytes | memoryview]:
         """The bytes of a tensor, in pieces.
 
         Args:
@@ -99,9 +99,10 @@ class KeptParts:
             Damaged: After all pieces: they are not those that were written.
             StoreFailure: The store did not answer.
         """
-        digest, end = hashlib.sha256(), tensor.start + tensor.size_bytes
-        for start in range(tensor.start, end, _PIECE_BYTES):
-            (data,) = self.store.read_ranges([(tensor.file, start, min(start + _PIECE_BYTES, end))])
+        digest, (count, *_) = hashlib.sha256(), (*tensor.shape, 1)
+        step = max(_PIECE_BYTES * count // max(tensor.size_bytes, 1), 1)
+        for start in range(0, count, step):
+            data = self.files.data(tensor.name, start, min(start + step, count))
             digest.update(data)
             yield data
         digests.append(digest.hexdigest())
@@ -118,7 +119,11 @@ def read_kept(root: Store) -> KeptParts | None:
     """
     data = root.read(_KEY).data
     try:
-        return None if data is None else KeptParts(root, decode_report(Kept, data))
+        if data is None:
+            return None
+        kept = decode_report(Kept, data)
+        tensors = {one.name: StoredTensor(one.file, one.type, one.shape, one.start) for one in kept.tensors}
+        return KeptParts(TensorFiles(root, tensors=tensors), kept)
     except DamagedDocument as damage:
         raise Damaged(f"{_KEY}: {damage}") from None
 

@@ -141,20 +141,21 @@ def weights_of_folder(
     config = read_config(store, images=getattr(spec, "vision", None) is not None)
     tokens, plain = template.token_count, jax.eval_shape(without_codes, template)
     _require_rows(tokens, config.tokens, store.root, origin)
+    dtype = None if config.narrow is None else np.dtype(np.float32)  # not rounded, so codes of the same form stay
     if origin.only is None:
         require_same(spec, config.spec, f"spec.from.huggingFace: {store.root}")
         is_whole, config = with_further(config, spec, plain, store)
         template, plain = (one if is_whole else without_further(one) for one in (template, plain))
-        folder = ModelFolder(store, config, plain, adapter=adapter)
+        folder = ModelFolder(store, config, plain, dtype, adapter)
     else:
         is_whole = False
         shapes = config.shapes(template.vocab.size, min(template.max_position.size, config.positions))
-        folder = ModelFolder(store, config, shapes, adapter=adapter)
+        folder = ModelFolder(store, config, shapes, dtype, adapter)
     taken = _taken(template, origin.only, {path: leaf.axes for path, leaf in folder.leaves.items()}, store.root)
     is_base = adapter is None and origin.only is None
     place = origin.hugging_face.path if origin.hugging_face is not None else ""
     files = with_base(read_companions(store), source_name(place, store) if is_base else None)
-    read = with_codes(with_new_rows(folder.read, plain, config.tokens, tokens), taken)
+    read = with_codes(with_new_rows(folder.read, plain, config.tokens, tokens), taken, dtype)
     note = "" if origin.only is not None else balance_note(spec, config.spec, store.root)
     kept = folder.kept() if origin.only is None else None  # a model with only some parameters is another one
     return Weights(read_arrays(read, taken), store.root, files, is_part=not is_whole, kept=kept, note=note)
@@ -275,12 +276,13 @@ def with_new_rows(read: ReadRegion, template: CausalLM, rows: int, tokens: int) 
     return grown
 
 
-def with_codes(read: ReadRegion, template: Any) -> ReadRegion:
+def with_codes(read: ReadRegion, template: Any, dtype: np.dtype | None = None) -> ReadRegion:
     """`read`, with the codes and scales of weights that the template holds so, made from the weights.
 
     Args:
         read: Reads a region of a weight.
         template: Shapes of the run's model.
+        dtype: The type from which weights are coded. None: that of the template.
     """
     found: Any = jax.tree_util.tree_flatten_with_path(template, is_leaf=is_coded)[0]
     coded: dict[str, Coded] = {dotted(path): node for path, node in found if is_coded(node)}
@@ -299,7 +301,11 @@ def with_codes(read: ReadRegion, template: Any) -> ReadRegion:
         key = f"{owner} {blocks}"
         if key not in last:
             pieces = (
-                encoded(weight.base, read(owner, (slice(number, number + step), *blocks[1:])).astype(weight.dtype), at)
+                encoded(
+                    weight.base,
+                    read(owner, (slice(number, number + step), *blocks[1:])).astype(dtype or weight.dtype),
+                    at,
+                )
                 for number in range(blocks[0].start, blocks[0].stop, step)
             )
             last.clear()

@@ -27,7 +27,10 @@ SIZE_BYTES = 8
 """Bytes before the header: its size."""
 LARGEST_HEADER_BYTES = 100_000_000
 _DTYPES = {"F64": np.dtype("f8"), "F32": np.dtype("f4"), "F16": np.dtype("f2"), "BF16": np.dtype(jnp.bfloat16)}
-_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+"""Names in a header, by type."""
+_CODES = {"U8": np.dtype("u1"), "I8": np.dtype("i1"), "I32": np.dtype("i4"), "F8_E4M3": np.dtype(jnp.float8_e4m3fn)}
+"""Types of the codes of weights in few bits (`halcyon.weights.narrow`)."""
 _OTHER_BYTES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 1),
     **dict.fromkeys(("I16", "U16"), 2),
@@ -63,8 +66,8 @@ class StoredTensor:
 
     @property
     def dtype(self) -> np.dtype:
-        """The type of its elements, if it is readable."""
-        return _DTYPES[self.type]
+        """The type of its elements, if it is readable or one of codes."""
+        return (_DTYPES | _CODES)[self.type]
 
     @property
     def size_bytes(self) -> int:
@@ -144,7 +147,7 @@ def write_header(tensors: Sequence[tuple[str, np.dtype | str, tuple[int, ...]]])
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers requires the format
     end = 0
     for name, dtype, shape in tensors:
-        kind = dtype if isinstance(dtype, str) else _NAMES[dtype]
+        kind = dtype if isinstance(dtype, str) else NAMES[dtype]
         first, end = end, end + size_of(kind, shape)
         entries[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [first, end]}
     header = json.dumps(entries, separators=(",", ":")).encode()
@@ -230,10 +233,14 @@ class TensorFiles:
             StoreFailure: The store did not answer.
         """
         tensor = self.tensors[name]
-        first = tensor.start + start * tensor.row_bytes
-        size = (stop - start) * tensor.row_bytes
-        data = self.store.read_ranges([(tensor.file, first, first + size)])[0] if size else b""
+        data = self.data(name, start, stop)
         return np.frombuffer(data, tensor.dtype.newbyteorder("<")).reshape(stop - start, *tensor.shape[1:])
+
+    def data(self, name: str, start: int, stop: int) -> bytes | memoryview:
+        """The bytes of rows; see `rows`."""
+        tensor = self.tensors[name]
+        first, end = (tensor.start + number * tensor.row_bytes for number in (start, stop))
+        return self.store.read_ranges([(tensor.file, first, end)])[0] if first < end else b""
 
 
 def _files(store: Store) -> Mapping[str, Sequence[str]]:

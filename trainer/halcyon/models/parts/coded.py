@@ -39,7 +39,7 @@ _NF4 = (
     0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
 )  # fmt: skip
 _E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
-_VALUES = {"nf4": _NF4, "mxfp4": (*_E2M1, *(-value for value in _E2M1))}
+VALUES = {"nf4": _NF4, "mxfp4": (*_E2M1, *(-value for value in _E2M1))}
 _NF4_BETWEEN = (np.array(_NF4[:-1], np.float32) + np.array(_NF4[1:], np.float32)) / np.float32(2)
 _E2M1_BETWEEN = (np.array(_E2M1[:-1], np.float32) + np.array(_E2M1[1:], np.float32)) / np.float32(2)
 _E2M1_BETWEEN[1::2] = np.nextafter(_E2M1_BETWEEN[1::2], np.float32(0))  # a value in the middle goes to the even code
@@ -182,7 +182,7 @@ def decoded(base: Base, codes: Any, scales: Any, at: int) -> Any:
     if form.per_element == 1:
         values = codes.astype(np.float32)
     else:
-        numbers, table = xp.stack([codes >> 4, codes & 15], at + 1), np.array(_VALUES[base], np.float32)
+        numbers, table = xp.stack([codes >> 4, codes & 15], at + 1), np.array(VALUES[base], np.float32)
         if xp is np:
             values = table[numbers]
         else:  # selections are fused into the product's input; a look-up in a table would not be
