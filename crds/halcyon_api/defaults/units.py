@@ -1,4 +1,5 @@
-"""The table of fields that a run may take from its defaults, and the merge. Pure; accepts any document, valid or not.
+"""The table of fields that a run may take from its defaults (``units.yaml``), and the merge. Pure; accepts any document,
+valid or not.
 
 The unit of the merge is a row of the table. A unit is taken whole from the most specific document that sets it: a list,
 or an object such as `checkpoint.save`, is never combined from two documents. Only a map is merged key by key, and the
@@ -11,7 +12,10 @@ the root, no store unit is taken from a less specific document, and no Secret is
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
+
+from halcyon_api.yaml_text import read_document
 
 ROOT = "checkpoint.root"
 PREFIX = "checkpoint.rootPrefix"
@@ -34,41 +38,9 @@ class Unit:
     """Whether it belongs to the store of the checkpoint root."""
 
 
-UNITS: tuple[Unit, ...] = (
-    Unit("image"),
-    Unit("imagePullPolicy"),
-    Unit("accelerator.hostResources.cpu"),
-    Unit("accelerator.hostResources.memory"),
-    Unit("accelerator.hostResources.ephemeralStorage"),
-    Unit("data.cache.root", store=True),
-    Unit("data.cache.workers"),
-    Unit("data.cache.shardTokens"),
-    Unit("data.cache.memoryMebibytes"),
-    Unit("data.volume"),
-    Unit("checkpoint.endpoint", store=True),
-    Unit("checkpoint.region", store=True),
-    Unit("checkpoint.credentialsSecret", store=True),
-    Unit("checkpoint.accessRetrySeconds"),
-    Unit("checkpoint.save"),
-    Unit("checkpoint.verify"),
-    Unit("checkpoint.keep"),
-    Unit("recovery.maxRestarts"),
-    Unit("recovery.gracePeriodSeconds"),
-    Unit("recovery.stepTimeoutSeconds"),
-    Unit("recovery.badNodes.blames"),
-    Unit("recovery.badNodes.maxNodes"),
-    Unit("recovery.badNodes.expireSeconds"),
-    Unit("recovery.badNodes.giveUpSeconds"),
-    Unit("scheduling.nodeSelector", merged=True),
-    Unit("scheduling.labels", merged=True),
-    Unit("scheduling.tolerations"),
-    Unit("scheduling.priorityClassName"),
-    Unit("scheduling.queue"),
-    Unit("scheduling.serviceAccountName"),
-    Unit("telemetry.port"),
-    Unit("telemetry.statusIntervalSeconds"),
-    Unit("ttlSecondsAfterFinished"),
-    Unit("env", named=True),
+UNITS = tuple(
+    Unit(path, **row)
+    for path, row in read_document(Path(__file__).with_name("units.yaml").read_text(encoding="utf-8")).items()
 )
 """In the order of the document."""
 
