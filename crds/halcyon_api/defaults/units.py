@@ -1,5 +1,5 @@
-"""The table of fields that a run may take from its defaults (``units.yaml``), and the merge. Pure; accepts any document,
-valid or not.
+"""The table of fields that a run may take from its defaults (``units.yaml``), and the merge. Pure; accepts any
+document, valid or not.
 
 The unit of the merge is a row of the table. A unit is taken whole from the most specific document that sets it: a list,
 or an object such as `checkpoint.save`, is never combined from two documents. Only a map is merged key by key, and the
