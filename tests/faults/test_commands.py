@@ -72,7 +72,7 @@ WRITERS = {
         f"{GOLDENS / 'qwen3'} --root W/imported", root="imported", done_already="is not empty|has a checkpoint|already"
     ),
     "export hf": Writer("W/root W/exported", done_already="is not empty|already"),
-    "plan": Writer("W/run.yaml --report W/plan.json --picture W/plan.svg", file="plan.json"),
+    "plan": Writer("W/run.yaml --report W/plan.json", file="plan.json"),
     "data build": Writer("W/new.yaml"),
     "data show": Writer("W/new.yaml"),
     "data stats": Writer("W/new.yaml"),
@@ -80,13 +80,12 @@ WRITERS = {
     "tokenizer train": Writer("W/text.txt --output W/tokenizer.json --vocab-size 300", file="tokenizer.json"),
     "report": Writer("W/root --svg W/report.svg --html W/report.html --csv W/report.csv", root="root"),
     "compare": Writer("W/root W/root --svg W/compared.svg", root="root"),
-    "show schedule": Writer("W/run.yaml --svg W/schedule.svg"),
 }
 """The commands that write files, with calls that do so."""
 READERS = {
     "validate", "resolve", "models", "dial", "sample", "samples", "chat", "transcribe", "serve", "render", "tokenizer eval",
     "checkpoints list", "checkpoints show", "checkpoints verify", "checkpoints diff",
-    "show dial", "show run", "show optimizer", "show profile", "profile-here",
+    "show dial", "show run", "show optimizer", "show profile", "show schedule", "profile-here",
     "import-config",
     "slurm", "launch",  # jobs and hosts write as train does
 }  # fmt: skip

@@ -17,7 +17,7 @@ from rich.text import Text
 from halcyon.commands.checkpoints import root_store
 from halcyon.commands.errors import console as new_console
 from halcyon.commands.errors import report_errors, report_root_errors
-from halcyon.commands.options import AtLeast0, AtLeast1, Changes, Commands, Document, Json, StoreSettings, print_json
+from halcyon.commands.options import AtLeast1, Changes, Commands, Document, Json, StoreSettings, print_json
 from halcyon.host.errors import BadConfiguration
 from halcyon.host.output import outlive_reader
 from halcyon_api.counting import counted
@@ -69,7 +69,6 @@ def show(
     *,
     step: AtLeast1 = 1,
     rows: str | None = None,
-    host: AtLeast0 | None = None,
     text: bool = True,
     checkpoint_root: Root = None,
     changes: Changes,
@@ -80,40 +79,22 @@ def show(
     Args:
         step: The step, as the log counts it.
         rows: Rows of the batch: 3, 0:4 or : for all. Default: the first four; all with --no-text.
-        host: Only rows that this host (counted from 0) reads.
         text: Print the text, or only the documents that it comes from.
     """
     import numpy as np
 
     from halcyon.commands.views.examples import step_document, step_view
     from halcyon.data.open import inspect_dataset
-    from halcyon.data.trace import rows_of_host
 
     picked = _slice(("0:4" if text else ":") if rows is None else rows)
     with report_errors(document, interrupted=_STOPPED):
-        context = _context(document, checkpoint_root, changes)
-        spec = context.run.spec
+        spec = _context(document, checkpoint_root, changes).run.spec
         if step > spec.trainer.steps:
             raise typer.BadParameter(
                 f"the run has {counted(spec.trainer.steps, 'step')}, not {step}", param_hint="--step"
             )
-        if host is not None and host >= context.topology.processes:
-            raise typer.BadParameter(
-                f"the run has {counted(context.topology.processes, 'host')}, counted from 0, not {host}",
-                param_hint="--host",
-            )
         dataset, caches = inspect_dataset(spec, process=f"show/{time.time_ns()}", on_rebuild=_warn)
         chosen = np.arange(dataset.schedule.batch_size(step - 1))
-        if host is not None:
-            mesh, topology = context.mesh, context.topology
-            chosen = rows_of_host(
-                len(chosen),
-                spec.trainer.least_microbatches,
-                mesh.data_parallelism,
-                mesh.context * mesh.tensor,
-                topology.devices_per_host,
-                host,
-            )
         if not len(chosen[picked]):
             raise typer.BadParameter(f"{rows} is none of the {len(chosen)} rows, counted from 0", param_hint="--rows")
         notes = _notes(spec, caches, dataset)
@@ -132,22 +113,14 @@ def show(
 def stats(
     document: Document,
     *,
-    plot: Path | None = None,
     checkpoint_root: Root = None,
     changes: Changes,
     as_json: Json = False,
 ) -> None:
-    """Print the contents of a run's sources, how often each is read, and how long its documents are.
-
-    Args:
-        plot (FILE.svg): Draw lengths, tokens and epochs into this file too.
-    """
-    from halcyon.commands.views.picture import write_picture
-    from halcyon.commands.views.sources import overview, overview_document, picture, stats_view
+    """Print the contents of a run's sources, how often each is read, and how long its documents are."""
+    from halcyon.commands.views.sources import overview, overview_document, stats_view
     from halcyon.data.open import inspect_dataset
 
-    if plot is not None and plot.suffix != ".svg":
-        raise typer.BadParameter(f"{plot} is drawn as SVG, so its name must end in .svg", param_hint="--plot")
     with report_errors(document, interrupted=_STOPPED):
         spec = _context(document, checkpoint_root, changes).run.spec
         dataset, caches = inspect_dataset(spec, process=f"stats/{time.time_ns()}", on_rebuild=_warn)
@@ -166,8 +139,6 @@ def stats(
                 if not ledger.finished
             ]
             _print([*incomplete, stats_view(sources, ledgers, steps)], notes)
-        if plot is not None:
-            write_picture(picture(sources, steps), plot)
 
 
 @app.command()

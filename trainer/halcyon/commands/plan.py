@@ -38,7 +38,6 @@ def plan(
     compare: Path | None = None,
     minutes: Annotated[float, typer.Option(min=0.1)] = _MINUTES,
     write: Path | None = None,
-    picture: Path | None = None,
     details: bool = False,
     assumptions: bool = False,
     json: bool = False,
@@ -59,7 +58,6 @@ def plan(
         compare: Another document, to show beside this one.
         minutes: Time for --search and --topologies; what was not tried then is said.
         write: With --search: write the document with the best mesh into this file.
-        picture: Write the time of a step by part into this SVG file.
         details: Show kernels, matrix products, loops and collectives too.
         assumptions: List what is assumed, and end.
         json: Print the plan as JSON.
@@ -110,8 +108,6 @@ def plan(
             from halcyon.commands.planning.report import report_of
 
             report.write_text(report_of(numbers, found.note).model_dump_json(by_alias=True, exclude_none=True))
-        if picture is not None:
-            picture.write_text(page.picture(numbers, run.metadata.name), encoding="utf-8")
         if compare is not None:
             from halcyon.commands.planning.search import Source, planned
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 import json as json_format
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Group
 from rich.text import Text
 from typer.core import TyperGroup
 
@@ -21,7 +19,6 @@ from halcyon.commands.errors import console, report_errors, report_root_errors
 from halcyon.commands.options import Changes, Commands, Document, Json, StoreSettings, valid_training
 from halcyon.commands.planning.vocabulary import vocabulary_of
 from halcyon.commands.profile import profile_view
-from halcyon.commands.views.picture import write_picture
 from halcyon.host.errors import BadConfiguration
 from halcyon_api.mesh import run_mesh
 from halcyon_api.spec.optimizer import MOMENTUM
@@ -170,13 +167,9 @@ def schedule(
     *,
     changes: Changes,
     json: Json = False,
-    svg: Path | None = None,
 ) -> None:
     """Show the learning rate, weight decay, momentum, batch size and sequence length of a run by step, without a
     device.
-
-    Args:
-        svg: Also write the curves as an SVG picture to this file.
     """
     with report_errors(document):
         spec = valid_training(document, changes).spec
@@ -184,19 +177,15 @@ def schedule(
         if json:
             drawn = {"steps": steps.tolist(), **{name: values.tolist() for name, values in curves.items()}}
             sys.stdout.write(f"{json_format.dumps(drawn)}\n")
-        if json and svg is None:
             return
-        marks = _EIGHTHS if svg is not None or _has_blocks(sys.stdout.encoding) else _PLAIN
+        marks = _EIGHTHS if _has_blocks(sys.stdout.encoding) else _PLAIN
         parts: list[Text] = []
         for name, values in curves.items():
             if values.min() == values.max():
                 parts.append(Text(f"{name}: {_number(values[0])} at each step\n"))
             else:
                 parts.append(Text(f"{name}\n{_drawn(values, spec.trainer.steps, marks)}\n", style="green"))
-        if not json:
-            console().print(*parts, sep="\n", highlight=False)
-        if svg is not None:
-            write_picture(Group(*parts), svg, "--svg")
+        console().print(*parts, sep="\n", highlight=False)
 
 
 def _curves(spec: TrainingRunSpec) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -58,23 +58,3 @@ def _excerpts_of_row(dataset: Dataset, row: BatchRows, ledgers: Mapping[str, Led
             *(each.tolist() for each in (numbers, origins, pieces.offset, begins, pieces.length)), strict=True
         ):
             yield Excerpt(first + number, files[file].uri if file >= 0 else "", place, offset + inside, begin, tokens)
-
-
-def rows_of_host(
-    batch_size: int, microbatches: int, data_parallelism: int, sharing: int, devices_per_host: int, host: int
-) -> np.ndarray:
-    """Rows of a batch that a host reads: the rows of its devices' shards, in every microbatch.
-
-    Args:
-        batch_size: Sequences of the step.
-        microbatches: Microbatches of the step.
-        data_parallelism: Shards of a microbatch.
-        sharing: Devices that share the rows of a shard.
-        devices_per_host: Devices per host.
-        host: Number of the host, which is the number of its process.
-    """
-    parts = microbatches * data_parallelism
-    rows = np.arange(-(-batch_size // parts) * parts).reshape(microbatches, data_parallelism, -1)
-    shards = np.arange(host * devices_per_host, (host + 1) * devices_per_host) // sharing
-    mine = np.sort(rows[:, np.unique(shards)].ravel())
-    return mine[mine < batch_size]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from halcyon.commands.planning.assumptions import Assumptions, meanings, with_values
 from halcyon.commands.planning.estimate import Estimate, Run, estimate, goodput
-from halcyon.commands.planning.page import duration, picture, plan_page
+from halcyon.commands.planning.page import duration, plan_page
 from halcyon.commands.planning.search import Row, ranked
 from halcyon.commands.planning.vocabulary import Vocabulary, vocabulary_of
 from halcyon.step.device_use import DeviceBytes, Plan
@@ -46,11 +46,6 @@ def number(found: Estimate, name: str) -> Any:
 def test_products_in_8_bits_with_exact_sums_reach_less_of_their_peak() -> None:
     assumed = Assumptions(narrow=0.6, exact=0.3)
     assert (assumed.shares().narrow, assumed.shares(exact=True).narrow) == (0.6, 0.3)
-
-
-def test_the_picture_shows_copies_between_a_device_and_its_host() -> None:
-    offloaded = replace(COMPILED, memory=replace(COMPILED.memory, offloaded=50))
-    assert "#0d9488" in picture(estimate(offloaded, RUN, RATES, replace(IDEAL, host_copy=20), NOW), "run")
 
 
 def test_a_step_that_does_not_fit_says_what_is_missing() -> None:
@@ -107,7 +102,6 @@ def test_without_the_speed_of_a_device_a_plan_has_memory_and_checkpoints() -> No
     found = estimate(plan, RUN, None, Assumptions(), NOW)
     assert set(found.sections) == {"model", "memory of a device", "checkpoint", "stops"}
     assert number(found, "time to restore") == 16
-    assert "no time is known" in picture(found, "run")
 
 
 @given(stops=st.floats(0, 1000), blocked=st.floats(0.001, 60), save=st.floats(0, 600), down=st.floats(0, 3600))

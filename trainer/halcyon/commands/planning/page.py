@@ -1,4 +1,4 @@
-"""The pages of ``halcyon plan``: tables for a terminal, and one picture."""
+"""The pages of ``halcyon plan``: tables for a terminal."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,15 +8,12 @@ from rich.console import RenderableType
 from halcyon.commands.planning.estimate import Estimate, Number, Run
 from halcyon.commands.planning.search import Row, Tried, words
 from halcyon.commands.views.pages import duration, program_page
-from halcyon.commands.views.picture import numbers_table
-from halcyon.commands.views.tables import FittedTable
-from halcyon.commands.views.templates import rendered
+from halcyon.commands.views.tables import FittedTable, numbers_table
 from halcyon.step.device_use import Plan
 from halcyon.step.step_time import StepTime
 from halcyon_api.counting import percent, size
 
 _SECTION = "memory of a device"
-_COLOURS = {"products": "#2563eb", "kernels": "#7c3aed", "memory": "#f59e0b", "links": "#dc2626", "host": "#0d9488"}
 
 
 def plan_page(plan: Plan, numbers: Estimate, run: Run, note: str, *, details: bool) -> Iterator[RenderableType]:
@@ -137,15 +134,3 @@ def shown(number: Number) -> str:
             return f"{value:,.2f}"
         case _:
             return f"{value:,.0f}" if value >= 100 else f"{value:,.3g}"
-
-
-def picture(numbers: Estimate, name: str) -> str:
-    """The time of a step by part, as SVG: a bar for each part, with its ideal time inside it."""
-    step = numbers.step
-    parts = () if step is None else step.parts
-    longest = max((part.seconds for part in parts), default=1.0) or 1.0
-    title = f"{name}: time of a step, {duration(step.seconds)}" if step else f"{name}: no time is known"
-    return rendered(
-        "halcyon.commands", "step.svg",
-        title=title, parts=parts, scale=420 / longest, colours=_COLOURS, duration=duration,
-    )  # fmt: skip

@@ -8,8 +8,7 @@ import numpy as np
 from rich.console import RenderableType
 from rich.text import Text
 
-from halcyon.commands.views.picture import numbers_table
-from halcyon.commands.views.tables import FittedTable
+from halcyon.commands.views.tables import FittedTable, numbers_table
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.dataset import Dataset
 from halcyon.data.examples import Examples

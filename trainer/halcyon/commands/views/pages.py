@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 from rich.console import RenderableType
 from rich.text import Text
 
-from halcyon.commands.views.picture import numbers_table
 from halcyon.commands.views.run_summary import Summary
-from halcyon.commands.views.tables import FittedTable
+from halcyon.commands.views.tables import FittedTable, numbers_table
 from halcyon_api.counting import counted, size
 from halcyon_api.spec.mesh import product
 

@@ -1,4 +1,4 @@
-"""Contents of the sources of a run and their epochs: counted once, shown on a terminal or as a picture in a file."""
+"""Contents of the sources of a run and their epochs, counted once and shown on a terminal."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 from pydantic.alias_generators import to_camel
-from rich.bar import Bar
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from halcyon.commands.views.picture import numbers_table
-from halcyon.commands.views.tables import FittedTable
+from halcyon.commands.views.tables import FittedTable, numbers_table
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.cache.reader import TokenReader
 from halcyon.data.dataset import Dataset
@@ -21,7 +19,6 @@ from halcyon_api.status.sources import Built
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _BINS = 48
-_BAR_WIDTH = 30
 _HISTOGRAM_LINES = 3
 _CHUNK = 2**22
 """Documents that are processed together."""
@@ -184,22 +181,8 @@ def stats_view(sources: list[SourceOverview], ledgers: Mapping[str, Ledger], ste
             *((f"{source.layout.dropped_share:.1%}",) if drops else ()),
             f"{source.layout.padded_share:.1%}",
         )
-    return Group(source_table(ledgers), table, picture(sources, steps))
-
-
-def picture(sources: list[SourceOverview], steps: int) -> RenderableType:
-    """Tokens and epochs of each source as bars, and the lengths of its documents as a histogram."""
-    bars = FittedTable(title=f"Tokens, and epochs at the end of {counted(steps, 'step')}")
-    for name, justify in (("source", "left"), ("tokens", "right"), ("", "left"), ("epochs", "right"), ("", "left")):
-        bars.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    most_tokens = max([1e-9, *(source.tokens for source in sources)])
-    most_epochs = max([1e-9, *(source.epochs for source in sources)])
-    for source in sources:
-        tokens = Bar(most_tokens, 0, source.tokens, width=_BAR_WIDTH, color="cyan")
-        epochs = Bar(most_epochs, 0, source.epochs, width=_BAR_WIDTH, color="green")
-        bars.add_row(source.name, f"{source.tokens:,}", tokens, f"{source.epochs:.3f}", epochs)
     histograms = (_histogram(source.name, source.documents, source.lengths) for source in sources if source.lengths)
-    return Group(bars, *histograms)
+    return Group(source_table(ledgers), table, *histograms)
 
 
 def _histogram(name: str, documents: int, lengths: Lengths) -> RenderableType:

@@ -115,3 +115,14 @@ class Bars:
             yield Text(self.words)
         else:
             yield Text(f"{self.words}  " if self.words else "") + self.draw(room)
+
+
+def numbers_table(title: str | None, *columns: str, left: int = 1) -> FittedTable:
+    """A table without rows, whose columns are numbers.
+
+    Args:
+        title: Its title.
+        columns: Names of its columns.
+        left: Columns at the left that have words.
+    """
+    return FittedTable(*columns[:left], numbers=columns[left:], title=title)
