@@ -14,6 +14,10 @@ NO_MASK = (
 )
 
 
+_ROWS = {"policy": "takes one prompt after the other", "classify": "takes one text after the other"}
+"""How objectives lay out their sources."""
+
+
 def objective_problems(spec: TrainingRunSpec) -> Problems:
     """Each problem as the field and one sentence with the fix."""
     if spec.task == "data":  # tokens are the same for every objective
@@ -24,6 +28,9 @@ def objective_problems(spec: TrainingRunSpec) -> Problems:
         yield from _sound_problems(spec)
     objective = spec.objective
     yield from _further_problems(spec)
+    yield from _label_problems(spec)
+    if objective.masked_token is not None or objective.classify is not None:
+        yield from _no_text_problems(spec)
     if objective.masked_token is not None:
         yield from _masking_problems(spec)
     elif objective.next_token is None:
@@ -59,7 +66,7 @@ def _further_problems(spec: TrainingRunSpec) -> Problems:
     kind, field = spec.objective.kind, "spec.model.numNextnPredictLayers"
     if not layers and getattr(spec.objective.value, "multi_token_weight", None) is not None:
         yield f"spec.objective.{kind}.multiTokenWeight", f"the model has no such layers; set {field}, or leave it out"
-    if layers and kind in ("preference", "policy"):
+    if layers and kind in ("preference", "policy", "classify"):
         yield field, f"objective.{kind} does not train these layers; leave it out, and those of spec.from are kept"
     if layers > 1 and spec.model.family == "qwen3Next":
         yield field, "the files of this family have one such layer; set it to 1"
@@ -72,6 +79,7 @@ def _per_token(spec: TrainingRunSpec) -> bool:
         objective.preference is None
         and objective.policy is None
         and objective.masked_token is None
+        and objective.classify is None
         and (finetune is None or finetune.weighting == "token")
     )
 
@@ -88,7 +96,15 @@ def _source_problems(spec: TrainingRunSpec, source: DataSourceSpec) -> Problems:
             f"{field}.speech",
             f"the family {spec.model.family} hears no sound; set model.family to whisper, or take format text",
         )
-    if objective.preference is not None:
+    labelled = form.text is not None and form.text.label_field is not None
+    if labelled != (objective.classify is not None):
+        yield (
+            f"{field}.text.labelField",
+            "labels are for objective.classify; set it, or leave labelField out"
+            if labelled
+            else "objective.classify needs the label of each text; set format text with labelField",
+        )
+    elif objective.preference is not None:
         if form.preference is None:
             yield (
                 field,
@@ -124,6 +140,30 @@ def _source_problems(spec: TrainingRunSpec, source: DataSourceSpec) -> Problems:
             )
 
 
+def _no_text_problems(spec: TrainingRunSpec) -> Problems:
+    """What only a model that writes has."""
+    for field, given in (
+        ("telemetry.sample", spec.telemetry.sample),
+        ("trainer.evaluation.tasks", spec.trainer.evaluation.tasks),
+    ):
+        if given is not None:
+            yield (
+                f"spec.{field}",
+                f"a model of objective.{spec.objective.kind} cannot write or score a text; leave it out",
+            )
+
+
+def _label_problems(spec: TrainingRunSpec) -> Problems:
+    """A model with labels, texts with them, and the objective that learns them belong together."""
+    labels, classifies, field = spec.model.classes, spec.objective.classify is not None, "spec.model.labels"
+    if classifies and len(labels) < 2:
+        yield field, "objective.classify tells labels apart; name at least two, in a family that has the field"
+    elif len({*labels}) < len(labels):
+        yield field, "a label is there twice; name each once"
+    elif not classifies and getattr(spec.model, "labels", None) is not None:
+        yield field, "a model with labels predicts no tokens; set objective.classify, or leave labels out"
+
+
 def _masking_problems(spec: TrainingRunSpec) -> Problems:
     """A token that hides others, and nothing that only a decoder has."""
     if spec.tokenizer.tokenizer_json is None and spec.tokenizer.sentence_piece is None:
@@ -135,12 +175,6 @@ def _masking_problems(spec: TrainingRunSpec) -> Problems:
             "spec.data.attendAcrossDocuments",
             "with objective.maskedToken a token would see padding too; leave it out",
         )
-    for field, given in (
-        ("telemetry.sample", spec.telemetry.sample),
-        ("trainer.evaluation.tasks", spec.trainer.evaluation.tasks),
-    ):
-        if given is not None:
-            yield f"spec.{field}", "an encoder fills in masked tokens, and cannot write or score a text; leave it out"
     for source in spec.data.sources:
         form = source.format
         if form.chat is not None or (form.prebuilt is not None and form.prebuilt.weights_field is not None):
@@ -180,15 +214,13 @@ def _row_problems(spec: TrainingRunSpec) -> Problems:
         if source.layout.concatenate is None:
             yield (
                 f"spec.data.sources[{source.name}].layout",
-                f"objective.{kind} "
-                f"{'takes one prompt after the other' if kind == 'policy' else 'packs whole conversations by itself'}; "
-                "leave layout out",
+                f"objective.{kind} {_ROWS.get(kind, 'packs whole conversations by itself')}; leave layout out",
             )
     for number, entry in enumerate(spec.trainer.batch_schedule):
         if entry.sequence_length not in (None, spec.trainer.sequence_length):
             yield (
                 f"spec.trainer.batchSchedule[{number}].sequenceLength",
-                f"objective.{kind} keeps conversations whole in rows of one length; leave it out",
+                f"objective.{kind} has rows of one length; leave it out",
             )
 
 

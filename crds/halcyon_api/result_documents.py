@@ -181,6 +181,8 @@ class SourceSums(Document):
     """Nats per token, for readers."""
     bits_per_byte: float | None = None
     """Bits per byte, for readers."""
+    right: float | None = None
+    """Texts with the right label."""
 
 
 class EvaluationDocument(Document):

@@ -262,9 +262,10 @@ class TrainingRunSpec(RuledModel):
         ),
         Rule(
             "self.model.family in ['custom', 'huggingFace'] || "
-            f"has(self.objective.maskedToken) == (self.model.family in {_ENCODERS})",
-            f"encoders ({', '.join(_ENCODERS)}), and only they, have objective.maskedToken; change objective or "
-            "model.family",
+            f"has(self.objective.maskedToken) == (self.model.family in {_ENCODERS}) || "
+            f"(self.model.family in {_ENCODERS} && has(self.objective.classify))",
+            f"encoders ({', '.join(_ENCODERS)}) have objective.maskedToken, which only they have, or "
+            "objective.classify; change objective or model.family",
             ".objective",
         ),
         Rule(  # the store of the run's own root, or of the other run's

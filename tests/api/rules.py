@@ -125,7 +125,7 @@ BROKEN: tuple[Case, ...] = (
     ("hiddenSize must be a multiple of numSenses", _model("backpack", numSenses=5)),
     ("hiddenSize must be an even multiple of numAttentionHeads", _model("whisper", numAttentionHeads=5)),
     ("hiddenSize must be a multiple of encoderAttentionHeads", _model("whisper", encoderAttentionHeads=5)),
-    ("encoders (modernBert), and only they, have objective.maskedToken", _model("modernBert")),
+    ("encoders (modernBert) have objective.maskedToken, which only they have", _model("modernBert")),
     _broken("matrices is for rules for hidden matrices", spec__optimizer={"adamw": {}, "matrices": {}}),
     _broken("a group needs match or roles", spec__optimizer={"adamw": {}, "groups": [{"learningRate": 2.0}]}),
     _broken(

@@ -88,7 +88,7 @@ def test_objectives_with_their_sources_are_valid(
             FINETUNE,
             CHAT,
             {"spec__trainer__batchSchedule": [{"fromStep": 5, "sequenceLength": 16}]},
-            "batchSchedule[0].sequenceLength: objective.finetune keeps conversations whole in rows of one length",
+            "batchSchedule[0].sequenceLength: objective.finetune has rows of one length",
         ),
         (SIMPO, CHAT, {}, "format: objective.preference needs pairs, and chat has none; set format preference"),
         (
@@ -172,8 +172,11 @@ def test_what_does_not_fit_is_one_sentence(
 @pytest.mark.parametrize(
     ("objective", "sentence"),
     [
-        ({}, "exactly one of nextToken, maskedToken, finetune, preference, policy"),
-        ({"finetune": {}, "nextToken": {}}, "exactly one of nextToken, maskedToken, finetune, preference, policy"),
+        ({}, "exactly one of nextToken, maskedToken, classify, finetune, preference, policy"),
+        (
+            {"finetune": {}, "nextToken": {}},
+            "exactly one of nextToken, maskedToken, classify, finetune, preference, policy",
+        ),
         ({"preference": {}}, "exactly one of dpo, ipo, simpo, orpo"),
         ({"preference": {"dpo": {}, "ipo": {}}}, "exactly one of dpo, ipo, simpo, orpo"),
         ({"preference": {"dpo": {"labelSmoothing": 0.5}}}, "less than or equal to 0.49"),

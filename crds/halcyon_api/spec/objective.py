@@ -30,6 +30,10 @@ class MaskedTokenSpec(ApiModel):
     """Share of the tokens that are hidden."""
 
 
+class ClassifySpec(ApiModel):
+    """Cross entropy of the label of a text, in nats, by `model.labels`. A row holds one text."""
+
+
 class FinetuneSpec(ApiModel):
     """Cross entropy of the assistant's tokens, in nats. Rows hold whole conversations, packed by best fit and
     padded.
@@ -152,6 +156,8 @@ class ObjectiveSpec(OneOf):
     """Cross entropy of the next token."""
     masked_token: MaskedTokenSpec | None = None
     """Cross entropy of hidden tokens, for encoders."""
+    classify: ClassifySpec | None = None
+    """Cross entropy of labels of texts."""
     finetune: FinetuneSpec | None = None
     """Cross entropy of the assistant's tokens."""
     preference: PreferenceSpec | None = None

@@ -110,11 +110,13 @@ class TextFormatSpec(ApiModel):
 
     field: FieldName = "text"
     """Field of a row that holds the text. Plain text files have no fields."""
+    label_field: FieldName | None = None
+    """Field with one of `model.labels`, or its number from 0, for `objective.classify`."""
 
     @property
     def row_fields(self) -> tuple[str, ...]:
         """The fields of a row that the format reads."""
-        return (self.field,)
+        return (self.field,) if self.label_field is None else (self.field, self.label_field)
 
 
 class ChatFormatSpec(ApiModel):

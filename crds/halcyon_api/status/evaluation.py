@@ -33,6 +33,8 @@ class Evaluation:
     passes: Mapping[int, float] = field(default_factory=dict[int, float])
     """With ``objective.policy``: the sum over the prompts of pass@k, by k. The loss is then minus the mean reward.
     Empty: no answers were sampled."""
+    right: float = math.nan
+    """With ``objective.classify``: the number of texts whose label has the greatest logit. NaN: other objectives."""
 
     @property
     def pass_at(self) -> dict[int, float]:
@@ -43,6 +45,11 @@ class Evaluation:
     def loss(self) -> float:
         """Nats per predicted token; NaN if the sum of weights is 0."""
         return self.nats / self.weight if self.weight else math.nan
+
+    @property
+    def accuracy(self) -> float:
+        """Share of texts with the right label; NaN without ``objective.classify``."""
+        return self.right / self.weight if self.weight else math.nan
 
     @property
     def bits_per_byte(self) -> float | None:
@@ -60,6 +67,7 @@ class Evaluation:
         names = ("loss", "bits_per_byte", "tokens", "sequences", "seconds")
         passes = {str(k): rate for k, rate in self.pass_at.items()}
         answers: dict[str, Any] = {"reward": -self.loss, "pass_at": passes} if self.passes else {}
+        answers |= {} if math.isnan(self.accuracy) else {"accuracy": self.accuracy}
         return answers | {name: getattr(self, name) for name in names}
 
 
@@ -72,6 +80,7 @@ def total(parts: Iterable[Evaluation]) -> Evaluation:
         size_bytes=sum(part.size_bytes for part in parts),
         sequences=sum(part.sequences for part in parts),
         seconds=math.fsum(part.seconds for part in parts),
+        right=math.fsum(part.right for part in parts),
         passes={k: math.fsum(part.passes.get(k, 0.0) for part in parts) for k in (parts[0].passes if parts else ())},
     )
 

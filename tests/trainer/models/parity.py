@@ -52,7 +52,7 @@ class Golden:
     @property
     def spec(self) -> ModelSection:
         """The model of its config.json."""
-        return self.form.read(self.form.completed(self.config) if self.form.images else self.config)
+        return self.form.section(self.form.completed(self.config) if self.form.images else self.config)
 
     def layout(self) -> tuple[CausalLM, WeightLayout]:
         """The shapes of the model, and where its parameters lie in the tensors."""

@@ -534,7 +534,7 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     assert scene.reporter.report().progress.plan == PLAN.sentence()
     scene.steps(2, 3)
     scene.evaluate(3, FOUND, average=FOUND)
-    scene.evaluate(3, Evaluation(-4.0, 8.0, 0, 8, 0.5, {1: 4.0}))
+    scene.evaluate(3, Evaluation(-4.0, 8.0, 0, 8, 0.5, {1: 4.0}, right=6.0))
     scene.reporter.evaluates(Evaluated(run="base", step=3, path="steps/3/"), batches=1, batch_tokens=64)
     scene.reporter.evaluated_batch()
     scene.evaluate(3, FOUND, source="book")

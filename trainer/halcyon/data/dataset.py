@@ -173,6 +173,7 @@ class ValidationData:
         windows, documents = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
         lengths, weights = np.zeros(len(rows), np.int64), np.ones(shape, np.float32)
         sound: np.ndarray | None = None
+        classes = np.full(len(rows), -1)
         for index, data in enumerate(self.sources):
             if data.sound is not None and sound is None:
                 sound = np.zeros((len(rows), *data.sound), np.float32)
@@ -184,9 +185,13 @@ class ValidationData:
             windows[here], lengths[here], documents[here] = mine.tokens, mine.lengths, mine.documents
             if mine.weights is not None:
                 weights[here] = mine.weights
+            if mine.classes is not None:
+                classes[here] = mine.classes
             if sound is not None:
                 sound[here] = mine.sounds
-        return replace(examples_of(windows, lengths, weights, self.tokenizer.pad_id, documents), sound=sound)
+        found = examples_of(windows, lengths, weights, self.tokenizer.pad_id, documents)
+        found.label(lengths, classes)
+        return replace(found, sound=sound)
 
 
 class Dataset(ValidationData):

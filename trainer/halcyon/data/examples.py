@@ -56,6 +56,17 @@ class Examples:
         sums = np.bincount(keys, self.weights.ravel(), rows * (length + 1))[keys].reshape(rows, length)
         return np.where(sums > 0, self.weights / np.where(sums > 0, sums, 1.0), 0.0).astype(np.float32)
 
+    def label(self, lengths: np.ndarray, classes: np.ndarray) -> None:
+        """Make the number of a label the target of the last token of each sequence that has one, with weight 1.
+
+        Args:
+            lengths: Tokens of each sequence: integers [n].
+            classes: Number of its label: integers [n]; below 0: it has none.
+        """
+        rows = np.flatnonzero(classes >= 0)
+        self.targets[rows, lengths[rows] - 1] = classes[rows]
+        self.weights[rows, lengths[rows] - 1] = 1
+
     def padded_to(self, sequences: int) -> Examples:
         """These examples, padded at the end with sequences of weight 0 to ``sequences`` in total."""
         missing = sequences - len(self)

@@ -24,7 +24,7 @@ from halcyon.data.dataset import Dataset, ValidationData
 from halcyon.data.formats import begin_id
 from halcyon.data.layout.concatenate import Concatenate
 from halcyon.data.layout.packer import TOO_SHORT, Layout, packer_of
-from halcyon.data.layout.prompts import PromptPacker, Prompts
+from halcyon.data.layout.prompts import LabelPacker, PromptPacker, Prompts
 from halcyon.data.layout.spans import arrays_of
 from halcyon.data.layout.speech import SpeechPacker
 from halcyon.data.mixture import build_mixture, rehearsed_sequences, stop_problem
@@ -271,6 +271,8 @@ class _Snapshots:
         packer = packer_of(spec.objective, source.layout, source.name)
         if spec.model.sound is not None:
             packer = SpeechPacker(*spec.model.sound)
+        if isinstance(packer, LabelPacker):
+            packer = LabelPacker(spec.model.classes, source.name)
         if isinstance(packer, PromptPacker):
             packer = replace(packer, skips=source.on_bad_row == "skip")
         self._packer = packer

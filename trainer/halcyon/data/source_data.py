@@ -12,6 +12,7 @@ import numpy as np
 from halcyon.data.cache.background import CacheProgress
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.layout.packer import Layout
+from halcyon.data.layout.prompts import Labelled
 from halcyon.data.layout.spans import Spans, Tokens
 from halcyon.data.layout.speech import Speech
 from halcyon.data.order.epochs import Order
@@ -35,6 +36,8 @@ class Windows(NamedTuple):
     """Number of the document of each token, rising along a sequence; padding is one more: int32 [n, length + 1]."""
     sounds: np.ndarray | None = None
     """Features of the sound of each sequence: float32 [n, frames, bands]; None: they have no sound."""
+    classes: np.ndarray | None = None
+    """Number of the label of each sequence: int64 [n]; None: they have no labels."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,7 @@ class SourceData:
             None if flat_weights is None else _rows(flat_weights, lengths, length + 1),
             _numbered(self._begins(flat, spans), lengths, length + 1),
             sounds,
+            self.layout.classes[sequences] if isinstance(self.layout, Labelled) else None,
         )
 
     def _begins(self, flat: np.ndarray, spans: Spans) -> np.ndarray:

@@ -178,7 +178,7 @@ def trained_with_adapter(model: CausalLM, also: Sequence[str] = ()) -> Any:
             raise BadConfiguration(
                 f"{_FIELD}.trainAlso: {pattern!r} matches no parameter; the parameters are {_listed(paths)}"
             )
-    further = matching(model, also)
+    further = matching(model, [*also, *([] if model.score is None else ["score.*"])])
     return jax.tree.map(
         lambda node, flags: (
             flags if is_named(node) else jax.tree.map(lambda _: _is_low_rank(node), node, is_leaf=is_named)

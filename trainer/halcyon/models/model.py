@@ -22,6 +22,7 @@ from halcyon.models.parts.experts import Experts
 from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.products import of_head
 from halcyon.models.parts.weight import contract
+from halcyon.models.pooling import Pooling
 from halcyon.models.softmax import Softmax
 from halcyon_api.spec.narrow_products import NarrowProducts
 
@@ -92,6 +93,11 @@ class CausalLM(eqx.Module):
     None: the compute type.
     """
 
+    score: Linear | None = eqx.field(default=None, kw_only=True)
+    """The head of classes: (embed) to (labels). None: the model predicts tokens."""
+    pooling: Pooling = eqx.field(static=True, default="last", kw_only=True)
+    """The features of a text that `score` sees."""
+
     @abstractmethod
     def __call__(self, inputs: Inputs, *, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
         """The features of every position.
@@ -146,6 +152,15 @@ class CausalLM(eqx.Module):
         """``head . features``: (..., position, vocab), float32."""
         return contract(features, self.head, self.softmax.embed, into=jnp.float32)
 
+    def states(self, inputs: Inputs, *, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
+        """The features of every position after the last norm, before any head."""
+        return self(inputs, compute_dtype=compute_dtype)
+
+    def scores(self, pooled: NamedArray) -> NamedArray:
+        """The logits of the classes: (..., embed) to (..., labels), of a model with a `score`."""
+        head: Any = self.score
+        return head(pooled)
+
     def flops_per_token(self, sequence_length: int) -> int:
         """Floating-point operations, forward and backward, for each token of a training step. A model of your own may
         count better.
@@ -168,8 +183,10 @@ class CausalLM(eqx.Module):
         """Check that the model has the probability of a text.
 
         Raises:
-            BadConfiguration: It is an encoder.
+            BadConfiguration: It is an encoder, or tells classes apart.
         """
+        if self.score is not None:
+            raise BadConfiguration("a model with labels cannot write or score a text; take one without model.labels")
         if self.bidirectional:
             raise BadConfiguration(
                 f"{type(self).__name__} is an encoder, which fills in masked tokens and cannot write or score a text; "

@@ -1,5 +1,6 @@
 """Finds what the trainer knows of a model family; the model of ``spec.model``, and its operations."""
 
+import dataclasses
 from importlib import import_module
 from typing import Any
 
@@ -10,12 +11,16 @@ from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models import families
-from halcyon.models.axes import POSITION, VOCAB
+from halcyon.models.axes import LABELS, POSITION, VOCAB
 from halcyon.models.families.family import Family
 from halcyon.models.model import CausalLM, with_tokens
+from halcyon.models.parts.linear import Linear, Role
 from halcyon_api.spec.families.custom import CustomSpec
 from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.model import FAMILIES
+
+_SCORE = 0x5C0
+"""Number of the key of a head of classes."""
 
 
 def family_of(family: str) -> Family[Any]:
@@ -60,6 +65,18 @@ def build_model(
         BadConfiguration: A custom model does not import, or does not take its configuration.
     """
     model = family_of(spec.family).init(spec, vocab, max_position, jnp.dtype(dtype), key=key)
+    if spec.classes:
+        made: Any = model
+        score = Linear.init(
+            (model.embed,),
+            (hax.Axis(LABELS, len(spec.classes)),),
+            std=getattr(spec, "initializer_range", 0.02),
+            dtype=jnp.dtype(dtype),
+            bias=spec.encoder,
+            role=Role.HEAD,
+            key=jax.random.fold_in(key, _SCORE),
+        )
+        model = dataclasses.replace(made, score=score, pooling=getattr(spec, "classifier_pooling", "last"))
     return with_tokens(model, vocab.size if tokens is None else tokens)
 
 

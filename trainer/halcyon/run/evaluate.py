@@ -139,10 +139,12 @@ class CheckpointEvaluation:
             return f"{of}: {of_tasks or 'all tasks are done'}"
         whole = total(found.values())
         self._report(checkpoint.step, whole)
+        right = f", accuracy {whole.accuracy:z.4f}" if whole.right >= 0 else ""
         bits = "" if whole.bits_per_byte is None else f", {whole.bits_per_byte:z.4f} bits per byte"
         return (
-            f"{of} has a loss of {whole.loss:z.4f} nats per token{bits} on {counted(whole.sequences, 'sequence')} of "
-            f"{counted(len(found), 'source')}" + (f"; {of_tasks}" if of_tasks else "")
+            f"{of} has a loss of {whole.loss:z.4f} nats per token{right}{bits} on "
+            f"{counted(whole.sequences, 'sequence')} of {counted(len(found), 'source')}"
+            + (f"; {of_tasks}" if of_tasks else "")
         )
 
     def _run_tasks(self, checkpoint: CommittedStep, model: Any) -> TaskResults | None:
@@ -260,7 +262,8 @@ class CheckpointEvaluation:
 
 def _result_of(sums: SourceSums) -> Evaluation:
     """A result of a document, with the same bits as when it was written."""
-    return Evaluation(float(sums.nats), float(sums.weight), sums.size_bytes, sums.sequences, sums.seconds)
+    right = float("nan") if sums.right is None else sums.right
+    return Evaluation(float(sums.nats), float(sums.weight), sums.size_bytes, sums.sequences, sums.seconds, right=right)
 
 
 def _sums_of(source: str, result: Evaluation) -> SourceSums:
@@ -273,4 +276,5 @@ def _sums_of(source: str, result: Evaluation) -> SourceSums:
         seconds=round(result.seconds, 6),
         loss=finite(result.loss),
         bits_per_byte=finite(result.bits_per_byte),
+        right=finite(result.right),
     )

@@ -44,6 +44,8 @@ class EvaluationSums(NamedTuple):
     """Sum of weights: float32."""
     size_bytes: jax.Array
     """Bytes of the predicted tokens: int32."""
+    right: jax.Array | None = None
+    """Weighted sum of the right answers: float32. None: the objective has no accuracy."""
 
 
 def make_evaluation_step(objective: Objective, token_bytes: np.ndarray | None) -> Callable[..., EvaluationSums]:
@@ -61,7 +63,7 @@ def make_evaluation_step(objective: Objective, token_bytes: np.ndarray | None) -
     def batch_sums(model: Any, batch: Batch, reference: Any) -> EvaluationSums:
         sums = objective(model, batch, reference, None)
         if token_bytes is None:
-            return EvaluationSums(sums.loss, sums.weight, jnp.zeros((), jnp.int32))
+            return EvaluationSums(sums.loss, sums.weight, jnp.zeros((), jnp.int32), sums.metrics.get("accuracy"))
         sizes = jnp.asarray(token_bytes, jnp.int32)[batch["targets"]]
         return EvaluationSums(sums.loss, sums.weight, jnp.sum(jnp.where(batch["weights"] > 0, sizes, 0)))
 
@@ -130,6 +132,7 @@ def evaluate(
         nats=math.fsum(float(part.nats) for part in fetched),
         weight=math.fsum(float(part.weight) for part in fetched),
         size_bytes=sum(int(part.size_bytes) for part in fetched),
+        right=math.fsum(math.nan if part.right is None else float(part.right) for part in fetched),
         sequences=sequences,
         seconds=time.perf_counter() - begin,
     )

@@ -153,6 +153,16 @@ class ExportPlan:
             }
         if form.images:
             config["text_config"] = {**config["text_config"], **sizes, **common}
+        definition = stored.definition
+        if labels := dict(enumerate(stored.spec.classes)):
+            config |= {
+                "architectures": [form.classifier],
+                "id2label": {str(number): name for number, name in labels.items()},
+                "label2id": {name: number for number, name in labels.items()},
+                # transformers finds the last token of a text by it
+                **({} if definition is None else {"pad_token_id": load_tokenizer(definition).pad_id}),
+                **ids,
+            }
         if further := getattr(stored.spec, "num_nextn_predict_layers", None):
             inner = config["text_config"] if self.outer else config
             name = "mtp_num_hidden_layers" if form.model_type.startswith("qwen3_5") else "num_nextn_predict_layers"

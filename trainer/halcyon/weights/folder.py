@@ -102,7 +102,7 @@ def read_config(store: Store, name: str = CONFIG_KEY, *, images: bool = False) -
     config = form.completed(config)
     require_common(config, encodes=form.encodes)
     try:
-        spec = form.read(config)
+        spec = form.section(config)
     except ValidationError as error:
         raise BadConfiguration(f"{config.where}: {first_fault(error)}") from None
     sizes = {key: config.integer(key) for key in ("vocab_size", form.positions)}
@@ -194,6 +194,8 @@ class ModelFolder:
         whether they use it.
         """
         tensors = self._files.tensors
+        if getattr(self.config.spec, "labels", None) is not None:  # an output head is not used
+            return
         head = next((name for name in _HEADS if name in tensors and name not in self._names.values()), None)
         if head is None:
             return

@@ -20,13 +20,15 @@ from halcyon.weights.layout import ReadRegion, WeightLayout, leaf_shapes
 from halcyon.weights.root import StoredModel
 from halcyon_api.spec.families.section import ModelSection
 
-_LAYERS = "further_blocks."
+_LAYERS, _SCORE = _OWN = "further_blocks.", "score."
 _FIELD = "num_nextn_predict_layers"
 
 
 def without_further(template: CausalLM) -> CausalLM:
-    """Shapes of a model, with None in the place of its layers that predict further tokens."""
-    return split(template, matching(template, [f"{_LAYERS}*"]))[1]
+    """Shapes of a model, with None in the place of its layers that predict further tokens, and of its head of labels. A
+    model has one of them at most.
+    """
+    return split(template, matching(template, [f"{one}*" for one in _OWN]))[1]
 
 
 def _are_there(layout: WeightLayout, names: Collection[str], where: str) -> bool:
@@ -62,6 +64,8 @@ def with_further(config: ModelConfig, spec: ModelSection, template: CausalLM, st
         BadConfiguration: It has only some of them.
         StoreFailure: The store did not answer.
     """
+    if spec.classes and not config.spec.classes:
+        return False, dataclasses.replace(config, spec=config.spec.but(labels=[]))
     count: int | None = getattr(spec, _FIELD, None)
     if count is None:
         return True, config
@@ -85,7 +89,7 @@ def read_further(spec: ModelSection, stored: StoredModel, template: CausalLM) ->
         Damaged: The document of the kept parts is damaged.
     """
     leaves, read = leaf_shapes(template), stored.arrays.read
-    further = [leaf.path for leaf in leaves if leaf.path.startswith(_LAYERS)]
+    further = [leaf.path for leaf in leaves if leaf.path.startswith(_OWN)]
     if not further or further[0] in stored.arrays.leaves:
         return read, True
     kept = read_kept(stored.root)

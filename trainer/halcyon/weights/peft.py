@@ -75,9 +75,10 @@ def export_adapter(stored: StoredModel, to: Store) -> tuple[str, ...]:
         raise BadConfiguration(
             "--adapter: the run of this checkpoint has no spec.adapter; leave --adapter out to export its model"
         )
-    if arrays.lora.train_also:
+    also = [*arrays.lora.train_also, *(["score"] if stored.spec.classes else [])]
+    if also:
         raise BadConfiguration(
-            f"--adapter: the run trained {', '.join(arrays.lora.train_also)} too, which an adapter's files do not "
+            f"--adapter: the run trained {', '.join(also)} too, which an adapter's files do not "
             "hold; leave --adapter out to export the whole model"
         )
     if to.list(CONFIG_KEY) or to.list(TENSORS_KEY):

@@ -157,6 +157,10 @@ def weights_of_folder(
     files = with_base(read_companions(store), source_name(place, store) if is_base else None)
     read = with_codes(with_new_rows(folder.read, plain, config.tokens, tokens), taken, dtype)
     note = "" if origin.only is not None else balance_note(spec, config.spec, store.root)
+    if origin.only is None and spec.classes and not config.spec.classes:
+        note = (
+            f"the head of spec.model.labels begins with random numbers, and the output head in {store.root} is left out"
+        )
     kept = folder.kept() if origin.only is None else None  # a model with only some parameters is another one
     return Weights(read_arrays(read, taken), store.root, files, is_part=not is_whole, kept=kept, note=note)
 
@@ -337,6 +341,10 @@ def require_same(ours: ModelSection, theirs: ModelSection, what: str) -> None:
         )
     if isinstance(ours, CustomSpec):
         raise BadConfiguration(f"{what} holds another custom model; set spec.model to it, {theirs.document()}")
+    if theirs.classes and ours.classes != theirs.classes:
+        raise BadConfiguration(
+            f"{what} holds a model with the labels {', '.join(theirs.classes)}; set spec.model.labels to them"
+        )
     form = published_of_section(ours)
     here, there = form.write(ours, 1), form.write(theirs, 1)
     unused = (*_NO_WEIGHT, *_unused_sizes(ours))

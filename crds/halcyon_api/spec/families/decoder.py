@@ -7,7 +7,7 @@ from pydantic import Field, PositiveFloat
 
 from halcyon_api.base import Rule, optional, shows
 from halcyon_api.spec.families.rope import RopeScaling
-from halcyon_api.spec.families.section import Count, DecoderSizes, ModelSection, Width
+from halcyon_api.spec.families.section import Count, DecoderSizes, Labels, ModelSection, Width
 from halcyon_api.spec.model_shape import ModelShape
 
 LayerType = Literal["full_attention", "sliding_attention"]
@@ -48,6 +48,9 @@ class DecoderSection(ModelSection):
     num_nextn_predict_layers: Annotated[int, Field(ge=1, le=MOST_FURTHER)] | None = optional(
         "Layers to train that predict further tokens. Not set: those of `from` are kept."
     )
+
+    labels: Labels | None = None
+    """Names of classes: a head for them takes the place of the output head, for `objective.classify`."""
 
     default_window: ClassVar[int | None] = None
     """Positions of the window where the document states none."""
@@ -104,6 +107,11 @@ class DecoderSection(ModelSection):
         stated: int | None = getattr(self, "sliding_window", None)
         return stated if "sliding_attention" in self.layers_by_type else None
 
+    @property
+    def tied(self) -> bool:
+        """Whether there is no output head beside the token embedding."""
+        return self.tie_word_embeddings or self.labels is not None
+
     def sizes(self) -> DecoderSizes:
         """The sizes of the model. A family states here which biases and norms it has."""
         return DecoderSizes(
@@ -113,7 +121,7 @@ class DecoderSection(ModelSection):
             heads=self.num_attention_heads,
             key_value_heads=self.key_value_heads,
             head_size=self.head_size,
-            tied=self.tie_word_embeddings,
+            tied=self.tied,
             windowed_layers=self.layers_by_type.count("sliding_attention"),
             window=self.window or 0,
         )
@@ -134,7 +142,7 @@ class DecoderSection(ModelSection):
         """
         found, width = self.without_further(vocabulary, positions), self.hidden_size
         if not self.num_nextn_predict_layers:
-            return found
+            return self.classifying(found, vocabulary, width)
         more = self.longer.without_further(vocabulary, positions)
         own = {"parameters": 2 * width**2 + 3 * width, "product_weights": 2 * width**2 + vocabulary * width}
         summed = ("blocks", "parameters", "product_weights", "attention_width", "windowed_width", "idle_parameters")

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, PositiveFloat
 
 from halcyon_api.spec.families.gpt2 import WHOLE_HEADS
-from halcyon_api.spec.families.section import Count, DecoderSizes, ModelSection, Width
+from halcyon_api.spec.families.section import Count, DecoderSizes, Labels, ModelSection, Width
 from halcyon_api.spec.model_shape import ModelShape
 
 FULL_EVERY = 3
@@ -38,6 +38,11 @@ class ModernBertSpec(ModelSection):
     initializer_range: PositiveFloat = 0.02
     """Standard deviation of the normal initialisation."""
 
+    labels: Labels | None = None
+    """Names of classes: a head for them takes the place of the output head, for `objective.classify`."""
+    classifier_pooling: Literal["cls", "mean"] = "cls"
+    """What classes are told by: the first token, or the mean of all."""
+
     published: ClassVar = "ModernBERT base and large"
     encoder: ClassVar = True
     rules: ClassVar = (WHOLE_HEADS,)
@@ -63,7 +68,7 @@ class ModernBertSpec(ModelSection):
             heads=self.num_attention_heads,
             key_value_heads=self.num_attention_heads,
             head_size=self.head_size,
-            tied=self.tie_word_embeddings,
+            tied=self.tie_word_embeddings or self.labels is not None,
             windowed_layers=self.layers_by_type.count("sliding_attention"),
             window=2 * (self.local_attention // 2) + 1,
             heads_field="numAttentionHeads",
@@ -76,8 +81,9 @@ class ModernBertSpec(ModelSection):
         matrix, a norm, and a bias for each token.
         """
         found, square = self.sizes().shape(vocabulary, positions), self.hidden_size**2
-        return dataclasses.replace(
+        found = dataclasses.replace(
             found,
-            parameters=found.parameters + square + self.hidden_size + vocabulary,
+            parameters=found.parameters + square + self.hidden_size + (self.labels is None) * vocabulary,
             product_weights=found.product_weights + square,
         )
+        return self.classifying(found, vocabulary, self.hidden_size)

@@ -1,9 +1,10 @@
 """What the sections of all model families share, and the sizes and parameter counts of decoders."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer
 
 from halcyon_api.base import RuledModel
 from halcyon_api.spec.model_shape import ModelShape, Split
@@ -95,6 +96,7 @@ Activation = Literal["silu", "gelu", "gelu_pytorch_tanh", "gelu_new", "relu", "r
 Width = Annotated[int, Field(ge=1, le=1_048_576)]
 Count = Annotated[int, Field(ge=1, le=4096)]
 NonNegative = Annotated[int, Field(ge=0, le=4096)]
+Labels = Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=128)]], Field(max_length=1024)]
 
 ACTIVATION_DESCRIPTION = (
     "Activation of the MLP. `gelu` is exact; `gelu_pytorch_tanh` and `gelu_new`: its tanh form; `xielu`, only of "
@@ -141,6 +143,20 @@ class ModelSection(RuledModel):
             positions: Tokens of the longest sequence.
         """
         raise NotImplementedError
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes that the model tells apart; empty for a model of tokens."""
+        return tuple(getattr(self, "labels", None) or ())
+
+    def classifying(self, found: ModelShape, vocabulary: int, width: int) -> ModelShape:
+        """A shape with the head of classes in the place of the output head, if the model has one. The shape is that of
+        tied embeddings."""
+        if not self.classes:
+            return found
+        head = len(self.classes) * (width + type(self).encoder)
+        products = found.product_weights - vocabulary * width
+        return dataclasses.replace(found, parameters=found.parameters + head, product_weights=products)
 
     @property
     def stated_window(self) -> int | None:

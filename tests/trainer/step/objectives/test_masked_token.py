@@ -134,7 +134,7 @@ def test_what_an_encoder_does_not_do_is_refused(changes: dict[str, Any], sentenc
 
 @pytest.mark.parametrize(("family", "objective"), [("llama", "maskedToken"), ("modernBert", "nextToken")])
 def test_encoders_and_masked_tokens_belong_together(family: str, objective: str) -> None:
-    with pytest.raises(InvalidRun, match=r"encoders \(modernBert\), and only they, have objective.maskedToken"):
+    with pytest.raises(InvalidRun, match=r"encoders \(modernBert\) have objective.maskedToken, which only they have"):
         spec_of(spec__model=SMALL_FAMILIES[family], spec__objective={objective: {}})
 
 

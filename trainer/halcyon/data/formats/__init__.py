@@ -65,6 +65,6 @@ def begin_id(spec: FormatSpec, tokenizer: Tokenizer) -> int | None:
 
 def weight_type(spec: FormatSpec) -> Literal["uint8", "float32"] | None:
     """The stored type of the loss weights of a format's tokens; None: all weights are 1."""
-    if spec.conversation is not None:
+    if spec.conversation is not None or (spec.text is not None and spec.text.label_field is not None):
         return "uint8"  # 0 or 1
     return "float32" if spec.prebuilt is not None and spec.prebuilt.weights_field is not None else None

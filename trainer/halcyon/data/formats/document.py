@@ -1,6 +1,7 @@
 """The documents that formats make of rows, and the protocol of a format."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -74,3 +75,32 @@ def field_value(row: SourceRow, name: str, where: str) -> Any:
 def bad_row(row: SourceRow, where: str, what: str, fix: str) -> BadConfiguration:
     """The error about one row."""
     return BadConfiguration(f"{where}: row {row.number} (counted from 0) of {row.file} {what}; {fix}")
+
+
+def with_reference(tokens: np.ndarray, reference: str, size_bytes: int, row: int) -> TokenizedDocument:
+    """A document of tokens that have weight 0, then a text as its bytes in UTF-8, with weight 1
+    (`halcyon.data.layout.prompts`).
+    """
+    wanted = np.frombuffer(reference.encode(errors="replace"), np.uint8)
+    weights = np.repeat(np.array([0, 1], np.float32), [len(tokens), len(wanted)])
+    joined = np.concatenate([tokens, wanted]).astype(np.int32, copy=False)
+    return TokenizedDocument(joined, weights, size_bytes, row)
+
+
+def text_of(value: Any) -> str:
+    """A reference as text.
+
+    The texts of a message's parts are joined; any other value that is not a text becomes JSON, in the order of the row.
+    """
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if (
+        isinstance(value, list)
+        and value
+        and all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in value)
+    ):
+        return "".join(part["text"] for part in value)
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)

@@ -5,14 +5,11 @@ The tokens of the prompt have weight 0. The reference follows as its bytes in UT
 (`halcyon.data.layout.prompts`).
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from halcyon.data.formats.conversation import check_messages
-from halcyon.data.formats.document import TokenizedDocument
+from halcyon.data.formats.document import TokenizedDocument, text_of, with_reference
 from halcyon.data.formats.form_rows import FormRows
 from halcyon.data.formats.template import ChatTemplate, Rendered, day, prompt_tokens
 from halcyon.data.formats.text import size_in_bytes
@@ -67,7 +64,7 @@ class PromptFormatter:
                 raise BadConversation(
                     "has an answer and no message before it", "add the question, or leave the row out"
                 )
-            reference = _text(prompt.reference if prompt.has_reference else answer.get("content"))
+            reference = text_of(prompt.reference if prompt.has_reference else answer.get("content"))
             rendered = self._template.render(self._template.fit(asked), prompt.tools, to_generate=True)
         except BadConversation as bad:
             bad.part = "messages"
@@ -76,26 +73,4 @@ class PromptFormatter:
 
     def _document(self, index: int, rendered: Rendered, reference: str) -> TokenizedDocument:
         prompt = prompt_tokens(rendered, self._tokenizer)
-        wanted = np.frombuffer(reference.encode(), np.uint8)
-        weights = np.concatenate([np.zeros(len(prompt), np.float32), np.ones(len(wanted), np.float32)])
-        tokens = np.concatenate([prompt, wanted]).astype(np.int32, copy=False)
-        return TokenizedDocument(tokens, weights, rendered.size_bytes + size_in_bytes(reference), index)
-
-
-def _text(value: Any) -> str:
-    """A reference as text.
-
-    The texts of a message's parts are joined; any other value that is not a text becomes JSON, in the order of the row.
-    """
-    if isinstance(value, str):
-        return value
-    if value is None:
-        return ""
-    if (
-        isinstance(value, list)
-        and value
-        and all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in value)
-    ):
-        return "".join(part["text"] for part in value)
-    value = value.tolist() if isinstance(value, np.ndarray) else value
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+        return with_reference(prompt, reference, rendered.size_bytes + size_in_bytes(reference), index)

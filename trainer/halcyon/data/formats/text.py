@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from halcyon.data.formats.document import TokenizedDocument, bad_row, field_value
+from halcyon.data.formats.document import TokenizedDocument, bad_row, field_value, text_of, with_reference
 from halcyon.data.forms.form import BadConversation, Form, kind_of, recognise
 from halcyon.data.forms.turns import is_list, parsed
 from halcyon.data.sources import SourceRow
@@ -33,10 +33,12 @@ class TextFormatter:
     """
 
     def __init__(self, spec: TextFormatSpec, tokenizer: Tokenizer, where: str, form: None = None) -> None:
-        self._field = spec.field
+        self._field, self._label = spec.field, spec.label_field
         self._tokenizer = tokenizer
         self._where = f"{where}.text.field"
         self._before, self._after = around(tokenizer)
+        if self._label is not None:  # the tokens of a request, for which no end of a document is written
+            self._after = np.array(tokenizer.suffix, np.int32)
 
     notes = ()
 
@@ -53,9 +55,15 @@ class TextFormatter:
                     self._check_unicode(rows[index], text)
             raise
         return [
-            TokenizedDocument(np.concatenate([self._before, ids, self._after]), None, size_in_bytes(text), index)
+            self._document(rows[index], np.concatenate([self._before, ids, self._after]), size_in_bytes(text), index)
             for index, text, ids in zip(kept, wanted, encoded, strict=True)
         ]
+
+    def _document(self, row: SourceRow, ids: np.ndarray, size_bytes: int, index: int) -> TokenizedDocument:
+        if self._label is None:
+            return TokenizedDocument(ids, None, size_bytes, index)
+        label = text_of(field_value(row, self._label, self._where.replace("field", "labelField")))
+        return with_reference(ids, label, size_bytes, index)
 
     def _text(self, row: SourceRow) -> str | bytes:
         if isinstance(row.value, bytes):
@@ -117,6 +125,8 @@ def _texts(spec: FormatSpec, value: Any, form: Form | None) -> Iterator[str]:
         yield value.decode(errors="replace")
     elif spec.speech is not None:
         yield from _strings(value.get(spec.speech.text_field))
+    elif spec.text is not None:
+        yield from _strings(value.get(spec.text.field))
     elif spec.row_fields is not None:
         yield from (text for field in spec.row_fields for text in _strings(value.get(field)))
     else:

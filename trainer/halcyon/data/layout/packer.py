@@ -13,7 +13,7 @@ import numpy as np
 from halcyon.data.layout.best_fit import BestFit
 from halcyon.data.layout.concatenate import Concatenate
 from halcyon.data.layout.pack import Pack
-from halcyon.data.layout.prompts import PromptPacker, Prompts
+from halcyon.data.layout.prompts import Labelled, LabelPacker, PromptPacker, Prompts
 from halcyon.data.layout.spans import Weights
 from halcyon.data.layout.speech import Speech, SpeechPacker
 from halcyon.data.layout.whole import WholePacker, WholeUnits
@@ -84,18 +84,20 @@ class DocumentPacker:
         return self.spec.pack
 
 
-Layout = Concatenate | BestFit | Pack | WholeUnits | Prompts | Speech
+Layout = Concatenate | BestFit | Pack | WholeUnits | Prompts | Speech | Labelled
 """A map from sequences to spans of a source's token stream."""
-Packer = DocumentPacker | WholePacker | PromptPacker | SpeechPacker
+Packer = DocumentPacker | WholePacker | PromptPacker | SpeechPacker | LabelPacker
 """Makes the layout of a source from its documents, which takes time, or from the arrays of the layout."""
 
 
-def objective_packer(objective: ObjectiveSpec) -> WholePacker | PromptPacker | None:
+def objective_packer(objective: ObjectiveSpec) -> WholePacker | PromptPacker | LabelPacker | None:
     """The packer of an objective that keeps conversations whole, in the place of the sources' layouts; None: they have
     their own.
     """
     if (policy := objective.policy) is not None:
         return PromptPacker(policy.max_tokens)
+    if objective.classify is not None:
+        return LabelPacker()
     if (finetune := objective.finetune) is not None:
         return WholePacker(1, None, finetune.buffer)
     if (preference := objective.preference) is not None:

@@ -1,4 +1,5 @@
-"""The layout of prompts: each sequence is one prompt, in the order of the source. Nothing is packed or cut.
+"""The layout of prompts: each sequence is one prompt, in the order of the source. Nothing is packed or cut. And that of
+texts with labels, whose reference is the label; a long text loses its end.
 
 A document is the tokens of a prompt, which have weight 0, and then the bytes of the reference of its reward in UTF-8,
 as numbers with weight 1. Tokens would change the reference: tokenizers normalize text, and spell special tokens.
@@ -13,6 +14,10 @@ from typing import Any
 import numpy as np
 
 from halcyon.data.layout.spans import LayoutReport, OneEach, Spans, Tokens, Weights, first_counted
+from halcyon.host.errors import BadConfiguration
+
+_CHUNK = 2**14
+"""Texts whose labels are read at once."""
 
 
 @dataclass(frozen=True)
@@ -74,3 +79,59 @@ class Prompts(OneEach):
             (document[:prompt].astype(np.int32), document[prompt:].astype(np.uint8).tobytes().decode())
             for document, prompt in zip(documents, self.prompt_tokens[numbers].tolist(), strict=True)
         ]
+
+
+@dataclass(frozen=True)
+class LabelPacker:
+    """One text in each sequence. See `halcyon.data.layout.packer.DocumentPacker`.
+
+    Attributes:
+        labels: The labels of the model.
+        source: Name of the source, for error messages.
+    """
+
+    labels: tuple[str, ...] = ()
+    source: str = ""
+    empty = "it has no text; give it texts with labels"
+
+    @property
+    def key(self) -> list[Any]:
+        """See `DocumentPacker`."""
+        return [1, "labels", self.labels]
+
+    def build(self, document_ends: np.ndarray, weights: Tokens, sequence_length: int) -> Labelled:
+        """See `DocumentPacker`.
+
+        Raises:
+            BadConfiguration: A text has a label that the model does not have.
+        """
+        tokens, kept = first_counted(weights, document_ends), np.arange(len(document_ends))
+        whole = Prompts(kept, document_ends, sequence_length, tokens)
+        numbers = {str(number): number for number in range(len(self.labels))}
+        numbers |= {name: number for number, name in enumerate(self.labels)}
+        classes: list[int] = []
+        for first in range(0, len(kept), _CHUNK):
+            for _, label in whole.read(weights, kept[first : first + _CHUNK]):
+                if label not in numbers:
+                    raise BadConfiguration(
+                        f"spec.data.sources[{self.source}].format.text.labelField: a text has the label {label!r}, "
+                        "which spec.model.labels lacks; add it there, or fix the row"
+                    )
+                classes.append(numbers[label])
+        arrays = {"kept": kept, "prompt_tokens": np.minimum(tokens, sequence_length), "classes": np.array(classes, int)}
+        return self.load(document_ends, arrays, sequence_length)
+
+    def load(self, document_ends: np.ndarray, arrays: Mapping[str, np.ndarray], sequence_length: int) -> Labelled:
+        """See `DocumentPacker`."""
+        return Labelled(**arrays, document_ends=document_ends, sequence_length=sequence_length)
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled(Prompts):
+    """One text in each sequence: the part of it that fits.
+
+    Attributes:
+        classes: Number of the label of each text: int64 [documents].
+    """
+
+    classes: np.ndarray

@@ -61,5 +61,5 @@ def _read(config: ConfigReader) -> ApertusSpec:
 
 
 APERTUS = decoder_family(
-    ApertusSpec, design, PublishedModel("apertus", ("ApertusForCausalLM",), tensors, _read, _CONFIG.write)
+    ApertusSpec, design, PublishedModel("apertus", ("ApertusForCausalLM",), tensors, _read, _CONFIG.write, classes="")
 )

@@ -244,5 +244,5 @@ DEEPSEEK_V3 = decoder_family(
     PublishedModel("deepseek_v3", ("DeepseekV3ForCausalLM",), latent_tensors, _read_deepseek, _write_deepseek),
 )
 GLM4_MOE = decoder_family(
-    Glm4MoeSpec, design, PublishedModel("glm4_moe", ("Glm4MoeForCausalLM",), tensors, _GLM.read, _GLM.write)
+    Glm4MoeSpec, design, PublishedModel("glm4_moe", ("Glm4MoeForCausalLM",), tensors, _GLM.read, _GLM.write, classes="")
 )

@@ -217,6 +217,7 @@ GEMMA3 = decoder_family(
         _TENSORS,
         _read_gemma3,
         _write_gemma3,
+        classes="Gemma3TextForSequenceClassification",
         defaults=_GEMMA3_DEFAULTS,
         covers=lambda spec: spec.vision is None,
     ),
@@ -228,6 +229,7 @@ GEMMA3 = decoder_family(
         _write_with_images,
         defaults=_GEMMA3_DEFAULTS,
         images=True,
+        classes="",
     ),
     kind=lambda spec: Decoder if spec.vision is None else SeeingDecoder,
 )

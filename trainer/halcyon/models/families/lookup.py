@@ -58,8 +58,8 @@ def published_of_config(config: ConfigReader, *, images: bool = False) -> Publis
         known, architecture, key = {form.model_type: form for form in forms}, config.text("model_type"), "model_type"
     else:
         key = "architectures"
-    if architecture in known:
-        return known[architecture]
+    if (form := known.get(architecture)) or (form := {one.classifier: one for one in forms}.get(architecture)):
+        return form
     nearest = _nearest(config, architecture, known)
     shown = nearest.model_type if key == "model_type" else nearest.architectures[0]
     raise BadConfiguration(
@@ -90,7 +90,7 @@ def published_of_section(section: ModelSection) -> PublishedModel:
     """
     forms = family_of(section.family).forms
     for form in forms:
-        if form.covers(section):
+        if form.covers(section) and (form.classifier or not section.classes):
             return form
     which = f"the family {section.family}{' with these fields of spec.model' if forms else ''}"
     raise BadConfiguration(f"a model of {which} has no form of Hugging Face to export")

@@ -37,7 +37,7 @@ from halcyon.models.parts.rotary import Rope
 from halcyon.models.published import ConfigReader, Layers, PublishedModel, Tensor, Tensors
 from halcyon.models.published.decoder_config import REQUIRED, read_keys, write_keys
 from halcyon.models.published.rope import read_rope_by_layer, read_windowed_theta, require_rope
-from halcyon.models.published.tensors import tensor
+from halcyon.models.published.tensors import tensor, with_bias
 from halcyon.models.softmax import Softmax
 from halcyon.models.stack import Stack
 from halcyon_api.spec.families.modernbert import FULL_EVERY, ModernBertSpec
@@ -68,8 +68,8 @@ class ModernBert(CausalLM, WithSites):
     vocab: Axis = eqx.field(static=True)
     max_position: Axis = eqx.field(static=True)
     embed: Axis = eqx.field(static=True)
-    head_bias: NamedArray = parameter(Role.BIAS)
-    """(vocab)."""
+    head_bias: NamedArray | None = parameter(Role.BIAS)
+    """(vocab). None: the model has labels."""
 
     @staticmethod
     def init(spec: ModernBertSpec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: jax.Array) -> ModernBert:
@@ -91,7 +91,7 @@ class ModernBert(CausalLM, WithSites):
             head_dense=Linear.init((embed,), (dense,), std=_into_stream(spec), dtype=dtype, key=next(keys)),
             head_norm=design.norm(embed, dtype),
             untied_head=design.untied_head(vocab, dtype, keys),
-            head_bias=hax.zeros(vocab, dtype=dtype),
+            head_bias=hax.zeros(vocab, dtype=dtype) if spec.labels is None else None,
             kinds=design.kinds,
             vocab=vocab,
             max_position=max_position,
@@ -100,6 +100,18 @@ class ModernBert(CausalLM, WithSites):
 
     def __call__(self, inputs: Inputs, *, compute_dtype: Any = jnp.float32) -> Outputs:
         """See `CausalLM.__call__`."""
+        x = self._dense(self.states(inputs, compute_dtype=compute_dtype).features)
+        return Outputs(_joined(x, hax.ones(inputs.tokens.resolve_axis(axes.POSITION), dtype=x.dtype)))
+
+    def _dense(self, x: NamedArray) -> NamedArray:
+        return self.head_norm(activated("gelu", self.head_dense(x)).rename({_DENSE: axes.EMBED}))
+
+    def scores(self, pooled: NamedArray) -> NamedArray:
+        """See `CausalLM.scores`."""
+        return super().scores(self._dense(pooled))
+
+    def states(self, inputs: Inputs, *, compute_dtype: Any = jnp.float32) -> Outputs:
+        """See `CausalLM.states`."""
         position, head_size = self._position_axis(inputs.tokens), self.first_block.stacked.attention.head_size
         everything = None if inputs.segments is None else Segments(inputs.segments)
         rotations = masks_and_rotations(self.kinds, inputs, position, head_size)
@@ -112,18 +124,19 @@ class ModernBert(CausalLM, WithSites):
         x = self.first_block.scan_kinds(self.kinds[:1], step, self.at_site(0, embedded))
         if self.later_blocks is not None:
             x = self.later_blocks.scan_kinds(self.kinds[1:], step, x)
-        dense = activated("gelu", self.head_dense(self.norm(x))).rename({_DENSE: axes.EMBED})
-        return Outputs(_joined(self.head_norm(dense), hax.ones(position, dtype=x.dtype)))
+        return Outputs(self.norm(x))
 
     @property
     def head(self) -> NamedArray:
         """(vocab, the features and one)."""
         head: Any = self.embedding if self.untied_head is None else self.untied_head
-        return _joined(head.weight, self.head_bias)
+        return head.weight if self.head_bias is None else _joined(head.weight, self.head_bias)
 
     @property
     def softmax(self) -> Softmax:
         """See `CausalLM.softmax`."""
+        if self.head_bias is None:
+            return super().softmax
         return super().softmax._replace(embed=Axis(_WITH_ONE, self.embed.size + 1))
 
 
@@ -168,7 +181,7 @@ def _design(spec: ModernBertSpec) -> Design:
 
 def tensors(spec: ModernBertSpec) -> Tensors:
     """The tensors of ``ModernBertForMaskedLM``. Queries, keys and values share one, and so do the MLP's first maps."""
-    tied = spec.tie_word_embeddings
+    tied = spec.sizes().tied
     first, later = Layers("first_block.stacked", (0,)), range(1, spec.num_hidden_layers)
     return Tensors(
         (
@@ -177,12 +190,13 @@ def tensors(spec: ModernBertSpec) -> Tensors:
             tensor("model.final_norm.weight", "norm.weight", axes.EMBED),
             tensor("head.dense.weight", "head_dense.weight", _DENSE, axes.EMBED),
             tensor("head.norm.weight", "head_norm.weight", axes.EMBED),
-            tensor("decoder.bias", "head_bias", axes.VOCAB),
+            *(() if spec.labels is not None else (tensor("decoder.bias", "head_bias", axes.VOCAB),)),
             *(() if tied else (tensor("decoder.weight", "untied_head.weight", axes.VOCAB, axes.EMBED),)),
+            *(with_bias("classifier", "score", axes.LABELS, axes.EMBED) if spec.labels else ()),
             *_layer(first, first=True),
             *(_layer(Layers("later_blocks.stacked", later), first=False) if later else ()),
         ),
-        ignored=(r"decoder\.weight",) if tied else (),
+        ignored=() if not tied else (r"decoder\.weight",) if spec.labels is None else (r"decoder\.(weight|bias)",),
     )
 
 
@@ -238,7 +252,8 @@ def _read(config: ConfigReader) -> ModernBertSpec:
     own = {"rope_theta": config.number(_GLOBAL)} if config.has(_GLOBAL) else {}
     full = require_rope(config, read_rope_by_layer(ConfigReader({**ropes, **own}, config.where), 160_000.0), "default")
     windowed = read_windowed_theta(config, _LOCAL, 10_000.0)
-    spec = ModernBertSpec(**fields, rope_theta=full.theta, rope_local_base_freq=windowed)
+    pooling: Any = config.text("classifier_pooling", "cls")
+    spec = ModernBertSpec(**fields, rope_theta=full.theta, rope_local_base_freq=windowed, classifier_pooling=pooling)
     config.only("layer_types", list(spec.layers_by_type))
     return spec
 
@@ -248,6 +263,7 @@ def _write(spec: ModernBertSpec, positions: int) -> dict[str, Any]:
     return {
         **write_keys(spec, _DEFAULTS, {}),
         "layer_types": list(spec.layers_by_type),
+        "classifier_pooling": spec.classifier_pooling,
         "max_position_embeddings": positions,
         _GLOBAL: full,
         _LOCAL: windowed,

@@ -249,12 +249,19 @@ def _form(model_type: str, name: str, read: Callable[[ConfigReader], Qwen3NextSp
 QWEN3_NEXT = decoder_family(
     Qwen3NextSpec,
     design,
-    _form("qwen3_5_text", "Qwen3_5", functools.partial(_read, _DENSE_35, num_experts=0), covers=_is_dense),
+    _form(
+        "qwen3_5_text",
+        "Qwen3_5",
+        functools.partial(_read, _DENSE_35, num_experts=0),
+        covers=_is_dense,
+        classes="Qwen3_5TextForSequenceClassification",
+    ),
     _form(
         "qwen3_5_moe_text",
         "Qwen3_5Moe",
         functools.partial(_read, _SPARSE_35),
         covers=_is_sparse,
+        classes="",
         fused=functools.partial(tensors, in_one=True),
     ),
     _form("qwen3_next", "Qwen3Next", functools.partial(_read, _NEXT, fused_projections=True)),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
@@ -170,6 +171,7 @@ class PublishedModel:
             no such files.
         encodes: Whether the model has an encoder, whose states its decoder attends to.
         images: Whether it is the whole of a model with images, of which another form is the text model.
+        classes: The class with a head of labels. None: it has the usual name; empty: there is none.
     """
 
     model_type: str
@@ -183,6 +185,20 @@ class PublishedModel:
     fused: Callable[[Any], Tensors] | None = None
     encodes: bool = False
     images: bool = False
+    classes: str | None = None
+
+    @property
+    def classifier(self) -> str:
+        """The name of the class with a head of labels; empty: there is none."""
+        usual = re.sub("For(CausalLM|MaskedLM)$", "ForSequenceClassification", self.architectures[0])
+        return usual if self.classes is None else self.classes
+
+    def section(self, config: ConfigReader) -> ModelSection:
+        """The section of a config.json, with the labels of a `classifier`; see `read`."""
+        spec = self.read(config)
+        if config.document.get("architectures") != [self.classifier] or self.classifier in self.architectures:
+            return spec
+        return type(spec).model_validate({**spec.document(), "labels": _labels(config)})
 
     def completed(self, config: ConfigReader) -> ConfigReader:
         """The configuration of the text model, with `defaults`.
@@ -201,3 +217,15 @@ class PublishedModel:
         return (
             self.fused(section) if self.fused is not None and any(name.endswith(_FUSED) for name in read) else declared
         )
+
+
+def _labels(config: ConfigReader) -> list[str]:
+    """The names of the classes of a config.json; as transformers names them if it does not.
+
+    Raises:
+        BadConfiguration: Their numbers are not 0, 1, 2, …
+    """
+    found = config.part("id2label").document or {str(number): f"LABEL_{number}" for number in (0, 1)}
+    if found.keys() != {*map(str, range(len(found)))}:
+        raise BadConfiguration(f"{config.where}: id2label must name the labels 0 to {len(found) - 1}; correct it")
+    return [str(name) for _, name in sorted(found.items(), key=lambda entry: int(entry[0]))]

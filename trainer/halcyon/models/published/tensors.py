@@ -23,7 +23,19 @@ from typing import Any
 
 import numpy as np
 
-from halcyon.models.axes import EMBED, EXPERTS, HEAD_SIZE, HEADS, KV_HEADS, MLP, PAIR, Q_HEADS_PER_GROUP, ROUTES, VOCAB
+from halcyon.models.axes import (
+    EMBED,
+    EXPERTS,
+    HEAD_SIZE,
+    HEADS,
+    KV_HEADS,
+    LABELS,
+    MLP,
+    PAIR,
+    Q_HEADS_PER_GROUP,
+    ROUTES,
+    VOCAB,
+)
 from halcyon.models.layer_kinds import LayerKind, layer_kinds, stack_names
 from halcyon_api.spec.families.decoder import MOST_FURTHER, DecoderSection
 from halcyon_api.spec.families.section import DecoderSizes
@@ -378,7 +390,7 @@ def decoder_tensors(
         numbers.setdefault(form, []).append(number)
     stacks = stack_names(recurrent=recurrence is not None, with_experts=mixture is not None)
     layers = [one for form, own in numbers.items() for one in of(Layers(f"{stacks[form]}.stacked", own), form)]
-    tied, further = spec.tie_word_embeddings, names.layers(spec)
+    tied, further = spec.tied, names.layers(spec)
     unused = (r".*\.rotary_emb\.inv_freq", *((r"lm_head\.weight",) if tied else ()))
     if further is not None:
         last = LayerKind(False, any(with_experts(spec.longer)[-1:]))
@@ -389,4 +401,6 @@ def decoder_tensors(
         tensor("model.embed_tokens.weight", "embedding.weight", VOCAB, EMBED),
         tensor("model.norm.weight", "norm.weight", EMBED),
     )
+    if spec.labels:
+        head = (tensor("score.weight", "score.weight", LABELS, EMBED),)
     return Tensors((*tables, *head, *layers), ignored=unused, further=names.not_trained(spec), **others)

@@ -6,6 +6,7 @@ An objective declares the arrays of its batches and returns weighted sums. Model
 
 import jax.numpy as jnp
 
+from halcyon.step.objectives.classify import Classify
 from halcyon.step.objectives.masked_token import MaskedToken, MaskIds
 from halcyon.step.objectives.next_token import NextToken
 from halcyon.step.objectives.objective import Objective
@@ -29,6 +30,8 @@ def build_objective(spec: TrainingRunSpec, tokenizer: Tokenizer | None = None) -
     """
     precision, dropout = spec.trainer.precision, spec.trainer.dropout
     segments, compute = not spec.data.attend_across_documents, jnp.dtype(precision.compute)
+    if spec.objective.classify is not None:
+        return Classify(compute, precision.narrow, dropout=dropout)
     match spec.objective.value:
         case NextTokenSpec() | FinetuneSpec() as objective:
             by_conversation = isinstance(objective, FinetuneSpec) and objective.weighting == "conversation"

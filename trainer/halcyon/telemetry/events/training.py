@@ -22,7 +22,8 @@ def _evaluation(fields: Mapping[str, Any]) -> str:
         return f"{where}: held-out reward {fields['reward']:z.4f} of {counted(fields['sequences'], 'prompt')}, {passes}"
     of = f" of {counted(fields['sequences'], 'sequence')}" if "sequences" in fields else ""
     average = f"; of the average {fields['average_loss']:z.4f}" if fields.get("average_loss") is not None else ""
-    return f"{where}: held-out loss {fields['loss']:z.4f}{of}{_bits(fields)}{average}"
+    right = f", accuracy {fields['accuracy']:z.4f}" if "accuracy" in fields else ""
+    return f"{where}: held-out loss {fields['loss']:z.4f}{of}{right}{_bits(fields)}{average}"
 
 
 def _evaluated(state: State, of: Mapping[str, Any], report: tuple[Evaluation, Evaluation | None] | None) -> State:

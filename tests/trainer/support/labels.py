@@ -1,0 +1,32 @@
+"""Texts with labels, and what a run has that tells them apart."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.families import SMALL_FAMILIES
+
+LABELS = ["bad", "good"]
+_WORDS = (("poor", "awful", "dull"), ("fine", "great", "superb"))
+
+
+def labelled(folder: Path, rows: int = 48, family: str = "llama") -> dict[str, Any]:
+    """The sections of a run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = (f"{'very ' * (row % 5)}{_WORDS[row % 2][row % 3]} film" for row in range(rows))
+    lines = [json.dumps({"text": text, "label": LABELS[row % 2]}) for row, text in enumerate(texts)]
+    (folder / "rows.jsonl").write_text("\n".join(lines) + "\n")
+    source = {
+        "name": "films",
+        "jsonl": {"paths": [str(folder / "rows.jsonl")]},
+        "format": {"text": {"labelField": "label"}},
+    }
+    model = {name: field for name, field in SMALL_FAMILIES[family].items() if not name.endswith("Norm")}
+    return {
+        "model": model | {"labels": LABELS},
+        "tokenizer": {"byte": {}},
+        "objective": {"classify": {}},
+        "data": {"sources": [source], "validation": {"fraction": 0.25}},
+    }

@@ -1,0 +1,56 @@
+"""Classification: the cross entropy of the label of each text, by a head over one vector of the text.
+
+A row of the batch is one text with padding, which is another segment. The target with a weight is the number of its
+label; it stands at the last token. So sums, microbatches and meshes are those of all objectives.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import haliax as hax
+import jax
+import jax.numpy as jnp
+
+from halcyon.models.axes import BATCH, POSITION
+from halcyon.models.model import CausalLM, Inputs, with_products
+from halcyon.models.pooling import pooled
+from halcyon.step.objectives.objective import Batch, Drops, Sums, named, with_routers
+from halcyon_api.spec.narrow_products import NarrowProducts
+
+
+@dataclass(frozen=True)
+class Classify(Drops):
+    """Cross entropy of labels, as ``ForSequenceClassification`` of transformers computes it.
+
+    Attributes:
+        compute_dtype: Type of activations and matrix products. The loss itself is float32.
+        products: Types of the factors of matrix products. None: `compute_dtype`.
+    """
+
+    compute_dtype: jnp.dtype
+    products: NarrowProducts | None = None
+    per_token = False
+    """See `halcyon.step.objectives.objective.Objective`: the unit is a text."""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """See `halcyon.step.objectives.objective.Objective`."""
+        integers = dict.fromkeys(("tokens", "targets", "segments"), jnp.dtype("int32"))
+        return {**integers, "weights": jnp.dtype("float32")}
+
+    def __call__(self, model: CausalLM, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
+        """See `halcyon.step.objectives.objective.Objective`. The metric ``accuracy`` is 1 for a text whose label has
+        the greatest logit, else 0."""
+        del frozen, key
+        weights = jnp.sum(batch["weights"], axis=1)
+        inside = batch["segments"] == batch["segments"][:, :1]
+        counted = hax.named(inside * weights[:, None], (BATCH, POSITION))
+        inputs = Inputs(**named(batch, ("tokens", "segments")), weights=counted)
+        model = self.dropping(with_products(model, self.products), batch)
+        outputs = model.states(inputs, compute_dtype=self.compute_dtype)
+        logits = model.scores(pooled(outputs.features, inside[:, None], model.pooling)).array[:, 0]
+        labels = jnp.sum(jnp.where(batch["weights"] > 0, batch["targets"], 0), axis=1)
+        losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
+        metrics = {"accuracy": jnp.sum(weights * (jnp.argmax(logits, axis=1) == labels))}
+        sums = Sums(jnp.sum(weights * losses), jnp.sum(weights), metrics)
+        return with_routers(sums, outputs, hax.named(weights, (BATCH,)))
