@@ -13,16 +13,7 @@ from typing import Any, TypeVar
 from halcyon_api import names
 from halcyon_api.defaults.resource import PLURAL as DEFAULTS
 from halcyon_api.training_run import API_VERSION, PLURAL
-from halcyon_operator.kube.client import (
-    MERGE_PATCH,
-    METADATA_ONLY,
-    ApiError,
-    Conflict,
-    KubernetesApi,
-    NotFound,
-    merge_patch,
-    path_of,
-)
+from halcyon_operator.kube import client
 from halcyon_operator.model.decision import Deletion, Event, Manifest
 from halcyon_operator.model.untrusted import integer, mapping, sequence, text, value_at
 from halcyon_operator.model.views import ObjectKey, RunView, WatchedKind
@@ -66,7 +57,7 @@ class MissingApi(Exception):
 class Cluster:
     """The operator's reads and writes in the cluster."""
 
-    def __init__(self, api: KubernetesApi) -> None:
+    def __init__(self, api: client.KubernetesApi) -> None:
         self._api = api
 
     async def check(self) -> None:
@@ -82,13 +73,13 @@ class Cluster:
         ):
             try:
                 found = await self._api.request("GET", f"/apis/{api_version}", "discovery")
-            except NotFound:
+            except client.NotFound:
                 found = {}
             if plural not in (value_at(resource, "name") for resource in sequence(found.get("resources"))):
                 raise MissingApi(f"the cluster does not serve {plural} of {api_version}; {install}")
         try:
             known = knows_the_rules(await self._api.request("GET", OPENAPI, "discovery"))
-        except ApiError as error:
+        except client.ApiError as error:
             if error.code not in (403, 404):
                 raise
             known = None
@@ -110,8 +101,8 @@ class Cluster:
     async def serves(self, namespace: str) -> bool:
         """Whether the operator may list the runs of a namespace. A deleted namespace has no role binding any more."""
         try:
-            await self._ask("GET", PLURAL, namespace, query={"limit": "1"}, accept=METADATA_ONLY)
-        except ApiError as error:
+            await self._ask("GET", PLURAL, namespace, query={"limit": "1"}, accept=client.METADATA_ONLY)
+        except client.ApiError as error:
             if error.code in (403, 404):
                 return False
             raise
@@ -125,7 +116,7 @@ class Cluster:
                 (kind, text(value_at(item, "metadata", "namespace")), text(value_at(item, "metadata", "name"))),
                 integer(value_at(item, "metadata", "resourceVersion")) or 0,
             )
-            async for page in self._pages(kind, namespace, selector, PAGE, METADATA_ONLY)
+            async for page in self._pages(kind, namespace, selector, PAGE, client.METADATA_ONLY)
             for item in page
         ]
 
@@ -165,7 +156,9 @@ class Cluster:
         Raises:
             NotFound: It does not exist.
         """
-        await self._ask("PATCH", WORKLOADS, namespace, name, body={"metadata": metadata}, content_type=MERGE_PATCH)
+        await self._ask(
+            "PATCH", WORKLOADS, namespace, name, body={"metadata": metadata}, content_type=client.MERGE_PATCH
+        )
 
     async def job_uid(self, namespace: str, name: str) -> str:
         """The uid of a Job; empty if it does not exist, or is being deleted."""
@@ -202,9 +195,9 @@ class Cluster:
         options = {"propagationPolicy": policy, "preconditions": {"uid": deletion.uid, **unchanged}, **at_once}
         try:
             await self._ask("DELETE", _plural(deletion.kind), namespace, deletion.name, body=options)
-        except (NotFound, Conflict):
+        except (client.NotFound, client.Conflict):
             return
-        except ApiError as error:
+        except client.ApiError as error:
             # The pod is then replaced by the Job itself, ten seconds later.
             if deletion.kind != "Job" or not 400 <= error.code < 500:
                 raise
@@ -219,11 +212,14 @@ class Cluster:
         Raises:
             Conflict: The run was changed after it was observed.
         """
-        body = {"metadata": {"resourceVersion": run.resource_version}, "status": merge_patch(run.raw_status, status)}
-        path = path_of(API_VERSION, PLURAL, run.namespace, run.name, "status")
+        body = {
+            "metadata": {"resourceVersion": run.resource_version},
+            "status": client.merge_patch(run.raw_status, status),
+        }
+        path = client.path_of(API_VERSION, PLURAL, run.namespace, run.name, "status")
         query = {"fieldManager": names.FIELD_MANAGER}
         return await self._api.request(
-            "PATCH", path, f"{PLURAL}/status", query=query, body=body, content_type=MERGE_PATCH
+            "PATCH", path, f"{PLURAL}/status", query=query, body=body, content_type=client.MERGE_PATCH
         )
 
     async def post(self, run: RunView, event: Event, instance: str, now: datetime) -> None:
@@ -233,19 +229,23 @@ class Cluster:
         """
         body = event_manifest(run, event, instance, now)
         try:
-            await self._api.request("POST", path_of("events.k8s.io/v1", "events", run.namespace), "events", body=body)
-        except ApiError:
+            await self._api.request(
+                "POST", client.path_of("events.k8s.io/v1", "events", run.namespace), "events", body=body
+            )
+        except client.ApiError:
             return
 
     async def _ask(
         self, method: str, plural: str, namespace: str | None, name: str | None = None, **options: Any
     ) -> dict[str, Any]:
-        return await self._api.request(method, path_of(_APIS[plural], plural, namespace, name), plural, **options)
+        return await self._api.request(
+            method, client.path_of(_APIS[plural], plural, namespace, name), plural, **options
+        )
 
     async def _get(self, plural: str, namespace: str, name: str) -> dict[str, Any] | None:
         try:
             return await self._ask("GET", plural, namespace, name)
-        except NotFound:
+        except client.NotFound:
             return None
 
     async def _pages(
@@ -258,7 +258,7 @@ class Cluster:
         while True:
             page = await self._ask("GET", plural, namespace, query=query, accept=accept)
             if "items" not in page:  # an empty list has them too
-                raise ApiError(0, "Unreadable", f"the API server's list of {plural} has no items")
+                raise client.ApiError(0, "Unreadable", f"the API server's list of {plural} has no items")
             yield sequence(page["items"])
             token = value_at(page, "metadata", "continue")
             if not isinstance(token, str) or not token:

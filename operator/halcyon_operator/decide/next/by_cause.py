@@ -5,14 +5,8 @@ from halcyon_api.elastic import usable_slices
 from halcyon_api.ends import EndCause, EndReason
 from halcyon_api.status.run_status import AvoidedNode, PlacementStatus, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.decide.next import bad_nodes
 from halcyon_operator.decide.next.backoff import pauses
-from halcyon_operator.decide.next.bad_nodes import (
-    current_avoided,
-    found_slow,
-    node_to_avoid,
-    only_rejects,
-    others_to_avoid,
-)
 from halcyon_operator.decide.next.guards import has_left
 from halcyon_operator.decide.next.placement import (
     capacity_of,
@@ -62,7 +56,7 @@ def _step_of(rule: Rule, situation: Situation, jobset: JobSetView) -> Step:
     """The step that carries out a rule of the decision table."""
     observed, status, spec, now = situation.observed, situation.status, situation.spec, situation.now
     placement, failed = situation.placement, jobset.outcome != "running"
-    avoided = current_avoided(placement.avoided, spec.recovery.bad_nodes, now)
+    avoided = bad_nodes.current_avoided(placement.avoided, spec.recovery.bad_nodes, now)
     waited = f"pods have found no node for {seconds_between(placement.waiting_since, now):.0f} s"
     match rule.action:
         case "stop":
@@ -84,11 +78,11 @@ def _step_of(rule: Rule, situation: Situation, jobset: JobSetView) -> Step:
             return _resize(situation, placement.room_slices, "there is room for more slices")
         case "pause":
             return Stop(last_cause(status) if failed else EndCause.HELD_BACK, last_message(status))
-        case "elsewhere" if (node := node_to_avoid(placement, spec, now)) is not None:
+        case "elsewhere" if (node := bad_nodes.node_to_avoid(placement, spec, now)) is not None:
             last = "" if trains(status) else f": {last_message(status)}"
             message = f"avoiding node {node.node}, {_why(node, placement)}{last}"
-            others = others_to_avoid(placement, node, spec.recovery.bad_nodes, now)
-            alone = jobset.guarded and not failed and not only_rejects(placement, node.node)
+            others = bad_nodes.others_to_avoid(placement, node, spec.recovery.bad_nodes, now)
+            alone = jobset.guarded and not failed and not bad_nodes.only_rejects(placement, node.node)
             node = node.but(attempt=status.attempt if alone else None)
             moved = placement.but(avoided=[*others, node], waiting_since=None)
             if alone:
@@ -124,9 +118,9 @@ def _why(node: AvoidedNode, placement: PlacementStatus) -> str:
         return "which computed wrong numbers"
     if False in found:
         return "which may compute wrong numbers"
-    if only_rejects(placement, node.node):
+    if bad_nodes.only_rejects(placement, node.node):
         return f"which rejected pods {counted(node.blames, 'time')}"
-    if found_slow(placement, node.node):
+    if bad_nodes.found_slow(placement, node.node):
         return "whose process was slower than the others"
     return f"where the run failed {counted(node.blames, 'time')}"
 
@@ -164,8 +158,8 @@ def recovery_facts(situation: Situation, jobset: JobSetView) -> RecoveryFacts:
     going_on: Cause = EndCause.FAILED if left else _started_again_after(status)
     cause = last_cause(status) if failed else going_on
     capacity = capacity_of(observed, status, spec, now)
-    idle, node = failed or left or not trains(status), node_to_avoid(situation.placement, spec, now)
-    slow = found_slow(situation.placement, node.node) if node is not None and not idle else None
+    idle, node = failed or left or not trains(status), bad_nodes.node_to_avoid(situation.placement, spec, now)
+    slow = bad_nodes.found_slow(situation.placement, node.node) if node is not None and not idle else None
     if edited and cause == "none":
         committed = saved(observed, status, now)
     elif slow is not None:
