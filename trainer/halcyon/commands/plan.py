@@ -35,7 +35,6 @@ def plan(
     assume: list[str] | None = None,
     search: bool = False,
     topologies: bool = False,
-    compare: Path | None = None,
     minutes: Annotated[float, typer.Option(min=0.1)] = _MINUTES,
     write: Path | None = None,
     details: bool = False,
@@ -55,7 +54,6 @@ def plan(
         assume (NAME=VALUE): Another value of an assumption; `--assumptions` lists them.
         search: Try other meshes, microbatches and remat policies, and rank them.
         topologies: Rank the hardware that the model fits on, by time and by money.
-        compare: Another document, to show beside this one.
         minutes: Time for --search and --topologies; what was not tried then is said.
         write: With --search: write the document with the best mesh into this file.
         details: Show kernels, matrix products, loops and collectives too.
@@ -108,14 +106,7 @@ def plan(
             from halcyon.commands.planning.report import report_of
 
             report.write_text(report_of(numbers, found.note).model_dump_json(by_alias=True, exclude_none=True))
-        if compare is not None:
-            from halcyon.commands.planning.search import Source, planned
-
-            other = planned(Source(compare, _options(changes, assume)), {}, 60 * minutes)
-            if other is None or other.plan is None:
-                raise BadConfiguration(f"{compare}: {'there was no time for it' if other is None else other.error}")
-            _print([page.beside(numbers, other.plan["plan"], (str(document), str(compare)))])
-        elif json:
+        if json:
             whole = {"plan": numbers.document(), "program": found.plan.document(), "note": found.note or None}
             sys.stdout.write(f"{json_format.dumps(whole)}\n")
         else:
@@ -133,7 +124,7 @@ def plan(
 
 
 def _options(changes: Changes, assume: list[str] | None) -> tuple[str, ...]:
-    """The options for the plan of another document or candidate."""
+    """The options for the plan of a candidate."""
     given = {"--defaults": changes.defaults, "--set": changes.overrides, "--assume": assume}
     return tuple(f"{option}={value}" for option, values in given.items() for value in values or ())
 

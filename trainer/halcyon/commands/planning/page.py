@@ -1,7 +1,6 @@
 """The pages of ``halcyon plan``: tables for a terminal."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from rich.console import RenderableType
 
@@ -95,23 +94,6 @@ def _cell(row: Row, section: str, name: str) -> str:
     if (section, name) != _PLACES[0] or row.fits:
         return text
     return f"{text}, not known to fit" if row.fits is None else f"{text}, does not fit"
-
-
-def beside(first: Estimate, second: dict[str, Any], names: tuple[str, str]) -> FittedTable:
-    """Two plans, number by number.
-
-    Args:
-        first: The first plan.
-        second: The second one, as JSON (`Estimate.document`).
-        names: Their names.
-    """
-    table = numbers_table("", "number", *names, left=1)
-    for title, numbers in first.sections.items():
-        for one in numbers:
-            other = second.get(title, {}).get(one.name)
-            there = "-" if other is None else shown(Number(one.name, other["value"], other.get("unit", ""), one.basis))
-            table.add_row(f"{title}: {one.name}", shown(one), there)
-    return table
 
 
 def shown(number: Number) -> str:
