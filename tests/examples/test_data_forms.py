@@ -79,6 +79,7 @@ def test_the_sources_of_the_guide_are_valid() -> None:
         "jsonl",
         "parquet",
         "parquet",
+        "jsonl",
     ]
     (named,) = [found["format"] for found in fragments if "format" in found]
     form = named_form(FormatSpec.model_validate(named))
