@@ -29,7 +29,7 @@ def objective_problems(spec: TrainingRunSpec) -> Problems:
     objective = spec.objective
     yield from _further_problems(spec)
     yield from _label_problems(spec)
-    if objective.masked_token is not None or objective.classify is not None:
+    if objective.masked_token is not None or spec.model.classes:
         yield from _no_text_problems(spec)
     if objective.masked_token is not None:
         yield from _masking_problems(spec)
@@ -156,11 +156,14 @@ def _no_text_problems(spec: TrainingRunSpec) -> Problems:
 def _label_problems(spec: TrainingRunSpec) -> Problems:
     """A model with labels, texts with them, and the objective that learns them belong together."""
     labels, classifies, field = spec.model.classes, spec.objective.classify is not None, "spec.model.labels"
+    rewards = spec.objective.preference is not None and spec.objective.preference.reward is not None
     if classifies and len(labels) < 2:
         yield field, "objective.classify tells labels apart; name at least two, in a family that has the field"
+    elif rewards and len(labels) != 1:
+        yield field, "objective.preference.reward learns one score; name one label, such as [reward]"
     elif len({*labels}) < len(labels):
         yield field, "a label is there twice; name each once"
-    elif not classifies and getattr(spec.model, "labels", None) is not None:
+    elif not (classifies or rewards) and getattr(spec.model, "labels", None) is not None:
         yield field, "a model with labels predicts no tokens; set objective.classify, or leave labels out"
 
 

@@ -15,6 +15,7 @@ VALIDATE, TRAIN, SWEEP = ("validate", "run.yaml"), ("train", "run.yaml"), ("swee
 STATS = ("data", "stats", "run.yaml")
 _OPTIMIZER = "spec.optimizer"
 _LABELLED = [{"name": "mails", "jsonl": {"paths": ["/a"]}, "format": {"text": {"labelField": "label"}}}]
+_PAIRS = [{"name": "pairs", "jsonl": {"paths": ["/a"]}, "format": {"preference": {}}}]
 _SPEECH = [{"name": "clips", "jsonl": {"paths": ["rows.jsonl"]}, "format": {"speech": {}}}]
 
 
@@ -68,6 +69,9 @@ FIELDS = (
     _in_document("a sample of text without a prompt", spec__telemetry={"sample": {"everySteps": 50}}),
     _in_document("masked tokens for a model that reads in one direction", spec__objective={"maskedToken": {}}),
     _in_document("labels of texts for a model without labels", spec__data__sources=_LABELLED),
+    _in_document(
+        "a reward model without its label", spec__objective={"preference": {"reward": {}}}, spec__data__sources=_PAIRS
+    ),
     _in_document("a model with labels that writes texts", spec__model__labels=["spam", "ham"]),
     _in_document("an adapter of weights that are not there", spec__adapter={"lora": {"rank": 4, "base": "nf4"}}),
     _in_document("a code of weights that does not exist", spec__adapter={"lora": {"rank": 4, "base": "int4"}}),

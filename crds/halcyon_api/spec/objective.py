@@ -80,6 +80,15 @@ class OrpoSpec(ApiModel):
     """Weight of the odds ratio (the paper's lambda)."""
 
 
+class RewardSpec(ApiModel):
+    """A reward model (Bradley and Terry 1952): the preferred answer gets the greater score, that of the one of
+    `model.labels`.
+    """
+
+    center: Coefficient = 0.0
+    """Weight of the squared sum of both scores (Eisenstein et al. 2023)."""
+
+
 class PreferenceSpec(OneOf):
     """A loss over pairs of a preferred and a rejected conversation: exactly one kind."""
 
@@ -91,6 +100,8 @@ class PreferenceSpec(OneOf):
     """SimPO."""
     orpo: OrpoSpec | None = None
     """ORPO."""
+    reward: RewardSpec | None = None
+    """A reward model."""
     pairs_per_row: Annotated[int, Field(ge=1, le=64)] = 1
     """Maximum number of pairs in a row of the batch."""
 

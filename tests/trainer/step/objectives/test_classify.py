@@ -175,6 +175,16 @@ def test_what_does_not_belong_to_labels_is_refused(tmp_path: Path, changes: dict
     assert sentence in problem.message
 
 
+def test_a_reward_model_has_one_label() -> None:
+    source = {"name": "pairs", "jsonl": {"paths": ["/a"]}, "format": {"preference": {}}}
+    changes = {"spec__objective": {"preference": {"reward": {}}}, "spec__data__sources": [source]}
+    assert list(find_problems(minimal_spec(spec__model=TINIEST | {"labels": ["reward"]}, **changes))) == []
+    for labels in (["good", "bad"], None):
+        model = TINIEST | ({} if labels is None else {"labels": labels})
+        (problem,) = find_problems(minimal_spec(spec__model=model, **changes))
+        assert "learns one score; name one label, such as [reward]" in problem.message
+
+
 def test_a_model_with_labels_predicts_no_tokens(tmp_path: Path) -> None:
     plain = {"spec__objective": {"nextToken": {}}, "spec__data": minimal_spec().data.document()}
     assert [

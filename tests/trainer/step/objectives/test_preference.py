@@ -29,6 +29,7 @@ from tests.trainer.support.meshes import mesh_of
 TINY = {"family": "llama", "numHiddenLayers": 1, "hiddenSize": 16, "intermediateSize": 24, "numAttentionHeads": 2}
 ROWS, LENGTH, VOCABULARY, PAIRS = 4, 16, 60, 2
 BETA = 0.3
+SETTINGS: dict[str, Any] = {"orpo": {}, "reward": {"center": 0.2}}
 
 
 def spec_of(
@@ -36,7 +37,7 @@ def spec_of(
 ) -> TrainingRunSpec:
     trainer = {"steps": 10, "batchSize": ROWS, "sequenceLength": LENGTH} | trainer
     changes: dict[str, Any] = {} if lora is None else {"spec__adapter": {"lora": lora}}
-    changes["spec__objective"] = {"preference": {kind: {} if kind == "orpo" else {"beta": BETA}, "pairsPerRow": PAIRS}}
+    changes["spec__objective"] = {"preference": {kind: SETTINGS.get(kind, {"beta": BETA}), "pairsPerRow": PAIRS}}
     optimizer = {"learningRate": 0.01, "schedule": {"constant": {}}, "adamw": {}}
     origin = {"huggingFace": {"path": "/base"}}
     return minimal_spec(
@@ -173,6 +174,30 @@ def test_losses_without_a_reference_are_the_same_on_every_mesh(kind: str, mesh: 
     _, divided = one_step(build_program(spec_of(kind, microbatches=2), VOCABULARY, mesh_of(**mesh)), first, 2)
     assert float(divided.loss) == pytest.approx(float(metrics.loss), rel=1e-5)
     assert float(divided.gradient_norm) == pytest.approx(float(metrics.gradient_norm), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_reward_model_scores_the_last_token_of_each_conversation() -> None:
+    """The loss is that of TRL's RewardTrainer with a ``center_rewards_coefficient``."""
+    spec = spec_of("reward", model=TINY | {"labels": ["reward"]})
+    whole = build_program(spec, VOCABULARY, mesh_of())
+    first: Any = jax.tree.map(np.asarray, first_state(whole))
+    model = jax.tree.map(jnp.asarray, first.model)
+    states = jax.jit(lambda texts: model.states(Inputs(hax.named(texts, (BATCH, POSITION)))).features.array)
+    head, scores = first.model.score.weight.array.astype(np.float64), []
+    for row, tokens, _ in ANSWERS:
+        text = np.zeros((1, 5), np.int32)
+        text[0, : tokens.stop - tokens.start] = BATCH_ARRAYS["windows"][row, tokens]
+        scores.append(float((np.asarray(states(text))[0, tokens.stop - tokens.start - 1] @ head)[0]))
+    chosen, rejected = np.array(scores).reshape(-1, 2).T
+    expected = (np.logaddexp(0, rejected - chosen) + 0.2 * (chosen + rejected) ** 2).mean()
+    _, metrics = one_step(whole, first)
+    assert float(metrics.loss) == pytest.approx(expected, rel=1e-6)
+    assert float(metrics.metrics["preference_accuracy"]) == pytest.approx((chosen > rejected).mean())
+    assert float(metrics.metrics["chosen_reward"]) == pytest.approx(chosen.mean(), rel=1e-5)
+    parts = spec_of("reward", model=TINY | {"labels": ["reward"]}, microbatches=2)
+    _, divided = one_step(build_program(parts, VOCABULARY, mesh_of(data=2)), first, 2)
+    assert float(divided.loss) == pytest.approx(float(metrics.loss), rel=1e-5)
 
 
 def state_bytes(spec: TrainingRunSpec) -> int:

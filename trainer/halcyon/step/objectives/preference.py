@@ -23,10 +23,11 @@ from haliax import Axis, NamedArray
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.log_probs import token_log_probs
 from halcyon.models.model import CausalLM, Inputs, Outputs, with_products
+from halcyon.models.pooling import pooled
 from halcyon.step.objectives.objective import Batch, Drops, Sums, named, reference_model, with_routers
 from halcyon_api.base import ApiModel
 from halcyon_api.spec.narrow_products import NarrowProducts
-from halcyon_api.spec.objective import DpoSpec, IpoSpec, OrpoSpec, PreferenceSpec, SimpoSpec
+from halcyon_api.spec.objective import DpoSpec, IpoSpec, OrpoSpec, PreferenceSpec, RewardSpec, SimpoSpec
 
 _NEAREST_TO_CERTAIN = -1e-6
 """Largest mean log-probability of a token in odds: the odds of a certain answer are infinite."""
@@ -63,6 +64,9 @@ def pair_losses(spec: ApiModel, chosen: Answers, rejected: Answers) -> PairLosse
     - ORPO (Hong et al. 2024, equations 6 and 7): ``-log_prob / tokens`` of the chosen answer, plus weight times
       ``-log sigmoid(log odds(chosen) - log odds(rejected))``, where ``odds = p / (1 - p)`` and ``log p = log_prob /
       tokens``. Rewards: weight times ``log_prob / tokens``.
+    - Reward model (Bradley and Terry 1952; Ouyang et al. 2022, equation 1): ``-log sigmoid(r_chosen - r_rejected)`` of
+      the scores, which are in the place of the log-probabilities, plus center times ``(r_chosen + r_rejected)^2``
+      (Eisenstein et al. 2023, equation 2).
 
     Raises:
         TypeError: The loss needs a reference, and the answers have none, or no loss has this spec.
@@ -87,6 +91,9 @@ def pair_losses(spec: ApiModel, chosen: Answers, rejected: Answers) -> PairLosse
             return PairLosses(
                 -_mean(chosen) + spec.weight * _loss(odds), *(spec.weight * _mean(one) for one in (chosen, rejected))
             )
+        case RewardSpec():
+            one, other = chosen.log_prob, rejected.log_prob
+            return PairLosses(_loss(one - other) + spec.center * (one + other) ** 2, one, other)
         case other:
             raise TypeError(f"no loss over pairs for a spec of type {type(other).__name__}")
 
@@ -113,6 +120,10 @@ def _log_odds(mean: jax.Array) -> jax.Array:
 
 
 _ANSWER = "answer"
+
+
+def _inputs(arrays: Mapping[str, NamedArray]) -> Inputs:
+    return Inputs(arrays["tokens"], arrays["positions"], arrays["segments"], arrays["weights"])
 
 
 @dataclass(frozen=True)
@@ -146,11 +157,12 @@ class Preference(Drops):
         """
         del key
         arrays = named(batch, self.fields)
-        log_probs, outputs = self._log_probs(self.dropping(model, batch), arrays)
-        sums, tokens = (
-            self._by_answer(log_probs * arrays["weights"], arrays),
-            self._by_answer(arrays["weights"], arrays),
-        )
+        tokens = self._by_answer(arrays["weights"], arrays)
+        if self.spec.reward is None:
+            log_probs, outputs = self._log_probs(self.dropping(model, batch), arrays)
+            sums = self._by_answer(log_probs * arrays["weights"], arrays)
+        else:
+            sums, outputs = self._scores(with_products(self.dropping(model, batch), self.products), arrays)
         reference = self._reference_sums(model, frozen, arrays)
 
         def answers(first: int) -> Answers:
@@ -171,11 +183,17 @@ class Preference(Drops):
         of_row = hax.named(jnp.sum(there, axis=1), (BATCH,))
         return with_routers(Sums(jnp.sum(there * found.loss), jnp.sum(there), metrics), outputs, of_row)
 
+    def _scores(self, model: CausalLM, arrays: Mapping[str, NamedArray]) -> tuple[jax.Array, Outputs]:
+        """The score of each conversation: float32 [batch, 2 pairs]."""
+        outputs = model.states(_inputs(arrays), compute_dtype=self.compute_dtype)
+        numbers = jnp.arange(1, 1 + 2 * self.spec.pairs_per_row)
+        members = arrays["segments"].array[:, None] == numbers[:, None]
+        return model.scores(pooled(outputs.features, members, model.pooling)).array[..., 0], outputs
+
     def _log_probs(self, model: CausalLM, arrays: Mapping[str, NamedArray]) -> tuple[NamedArray, Outputs]:
         """The log-probability of each target, [batch, position]."""
         model = with_products(model, self.products)
-        inputs = Inputs(arrays["tokens"], arrays["positions"], arrays["segments"], arrays["weights"])
-        outputs = model(inputs, compute_dtype=self.compute_dtype)
+        outputs = model(_inputs(arrays), compute_dtype=self.compute_dtype)
         found = token_log_probs(outputs.features, model.head, arrays["targets"], model.softmax)
         return found.log_probs, outputs
 
