@@ -254,6 +254,19 @@ def _policy_problems(spec: TrainingRunSpec, policy: PolicySpec) -> Problems:
                 f"{policy.group_size} must divide every batch size, and {size} is no multiple of it; the next one is "
                 f"{-(-size // policy.group_size) * policy.group_size}",
             )
+    divergence = spec.recovery.divergence
+    goes_back = divergence.non_finite == "rollback" or (divergence.spike and divergence.spike.action == "rollback")
+    for other, given in (
+        ("updatesPerRollout", policy.has_sampler),
+        ("recovery.divergence with rollback", goes_back),
+    ):
+        if policy.delay_steps and given:
+            yield (
+                f"{field}.delaySteps",
+                f"the answers of the next steps are sampled already, so {other} has no effect on them; leave one out",
+            )
+    if policy.truncation is not None and not policy.truncates:
+        yield f"{field}.truncation", "only a correction by token or sequence truncates; set it, or leave this out"
     if spec.task == "train" and policy.has_sampler and spec.origin is not None and not spec.origin.takes_weights:
         yield (
             f"{field}.updatesPerRollout",

@@ -155,6 +155,24 @@ def test_objectives_with_their_sources_are_valid(
             "alone",
         ),
         (
+            policy(delaySteps=1, updatesPerRollout=2),
+            PROMPTS,
+            {},
+            "delaySteps: the answers of the next steps are sampled already, so updatesPerRollout has no effect on them",
+        ),
+        (
+            policy(delaySteps=1),
+            PROMPTS,
+            {"spec__recovery": {"divergence": {"nonFinite": "rollback"}}},
+            "so recovery.divergence with rollback has no effect on them; leave one out",
+        ),
+        (
+            policy(truncation=3),
+            PROMPTS,
+            {},
+            "truncation: only a correction by token or sequence truncates; set it, or leave this out",
+        ),
+        (
             policy(),
             PROMPTS,
             {"spec__trainer__evaluation": {"everySteps": 5, "best": {"metric": "bitsPerByte"}}},

@@ -73,6 +73,17 @@ FIELDS = (
         "a reward model without its label", spec__objective={"preference": {"reward": {}}}, spec__data__sources=_PAIRS
     ),
     _in_document("a model with labels that writes texts", spec__model__labels=["spam", "ham"]),
+    _in_document(
+        "answers that are sampled ahead, and a return past their batches",
+        spec__objective={"policy": {"reward": "gsm8k", "groupSize": 2, "maxTokens": 8, "delaySteps": 2}},
+        spec__data__sources=[{"name": "asked", "jsonl": {"paths": ["rows.jsonl"]}, "format": {"prompt": {}}}],
+        spec__recovery__divergence={"nonFinite": "rollback"},
+    ),
+    _in_document(
+        "a longest ratio for a loss that clips it",
+        spec__objective={"policy": {"reward": "gsm8k", "groupSize": 2, "maxTokens": 8, "truncation": 2}},
+        spec__data__sources=[{"name": "asked", "jsonl": {"paths": ["rows.jsonl"]}, "format": {"prompt": {}}}],
+    ),
     _in_document("an adapter of weights that are not there", spec__adapter={"lora": {"rank": 4, "base": "nf4"}}),
     _in_document("a code of weights that does not exist", spec__adapter={"lora": {"rank": 4, "base": "int4"}}),
     _in_document("a rate of dropout of 1", spec__trainer__dropout={"residual": 1}),

@@ -113,6 +113,8 @@ class PreferenceSpec(OneOf):
 
 Advantage = Literal["standardized", "centred"]
 Deviation = Literal["population", "sample"]
+Correction = Literal["clip", "token", "sequence"]
+TRUNCATION = 2.0
 
 REWARD_PATTERN = r"^(gsm8k|spellingBee|[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*)$"
 
@@ -148,6 +150,17 @@ class PolicySpec(ApiModel):
     """Weight of the KL to the first weights."""
     updates_per_rollout: Annotated[int, Field(ge=1, le=64)] = 1
     """Steps with the same sampling weights."""
+    delay_steps: Annotated[int, Field(ge=0, le=64)] | None = optional(
+        "Step s trains on answers that the weights of step s - delaySteps sampled. Default: 0."
+    )
+    correction: Correction | None = optional(
+        "Of answers of other weights: `clip` the ratio (default), or weigh each `token` or `sequence` by its ratio, at "
+        "most `truncation` (IMPALA, TIS)."
+    )
+    truncation: Annotated[float, Field(gt=0, le=1000)] | None = optional(f"Default: {TRUNCATION:g}.")
+    mismatch_limit: Coefficient | None = optional(
+        "Nats by which the log-probability of a sampled token may differ from that of the trainer. Default: no limit."
+    )
 
     @property
     def has_reference(self) -> bool:
@@ -156,8 +169,18 @@ class PolicySpec(ApiModel):
 
     @property
     def has_sampler(self) -> bool:
-        """Whether the weights that sample differ from those that are trained, in some steps."""
+        """Whether the state keeps weights that sample, which differ in some steps from those that are trained."""
         return self.updates_per_rollout > 1
+
+    @property
+    def truncates(self) -> bool:
+        """Whether the ratio is a weight without a gradient."""
+        return self.correction in ("token", "sequence")
+
+    @property
+    def has_sampled_log_probs(self) -> bool:
+        """Whether the loss reads the log-probabilities of the weights that sampled."""
+        return self.has_sampler or bool(self.delay_steps) or self.truncates
 
 
 class ObjectiveSpec(OneOf):

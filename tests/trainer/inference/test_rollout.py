@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 from halcyon.inference.rollout import Answered, Prompted, Rollouts, RolloutShape
-from tests.trainer.models.cases import LLAMA, VOCAB, logits, make, named
+from halcyon.run.policy.answers import rows_of
+from halcyon.step.objectives.policy import Policy
+from halcyon_api.spec.objective import PolicySpec
+from tests.trainer.models.cases import FAMILIES, LLAMA, VOCAB, logits, make, named
 from tests.trainer.support.meshes import mesh_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.variant]
@@ -75,8 +78,10 @@ def test_tokens_are_those_of_their_keys_on_every_mesh() -> None:
     assert 0 < found.ended.sum() < len(COUNTS)
     assert len({tuple(row) for row in found.tokens.tolist()}) == len(COUNTS)
     for mesh in (mesh_of(data=4), mesh_of(data=2, fsdp=2)):
-        for mine, theirs in zip(sampled(model, mesh), found, strict=True):
+        *exact, log_probs = zip(sampled(model, mesh), found, strict=True)
+        for mine, theirs in exact:
             np.testing.assert_array_equal(mine, theirs)
+        np.testing.assert_allclose(*log_probs, rtol=0, atol=5e-5)
 
 
 def test_the_calculator_writes_into_the_answers() -> None:
@@ -92,3 +97,16 @@ def test_the_calculator_writes_into_the_answers() -> None:
                 assert not found.sampled[row, place + 1 : place + 3].any()
                 assert count > place + 3
     assert calls == (~found.sampled & (np.arange(ANSWER) < found.counts[:, None])).sum() // 2 > 0
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "qwen3-moe", "nanochat"])
+def test_log_probabilities_of_sampling_are_those_of_the_trainer_but_for_rounding(family: str) -> None:
+    """In float32 on a processor, with exaggerated weights."""
+    spec = LLAMA if family == "llama" else FAMILIES[family]
+    model = make.__wrapped__(spec, length=PROMPT + ANSWER)
+    found = sampled(model, mesh_of())
+    rows = rows_of(PROMPTED, found, PROMPT + ANSWER, pad=0)
+    policy = Policy(PolicySpec(reward="gsm8k", temperature=TEMPERATURE), jnp.dtype("float32"))
+    of_trainer = jax.jit(policy.log_probs)(model, {name: jnp.asarray(array) for name, array in rows._asdict().items()})
+    assert (rows.log_probs < 0).sum() == found.sampled.sum() > len(COUNTS)
+    np.testing.assert_allclose(np.asarray(of_trainer), rows.log_probs, rtol=0, atol=5e-5)

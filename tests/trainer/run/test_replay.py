@@ -8,21 +8,27 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from halcyon.host.storage.store import Store
 from halcyon.run.replay import ComparedNumbers, rounding_of
+from halcyon.telemetry.history.ledger import find, names_in, write_entry
 from halcyon_api.ends import ExitCode
 from halcyon_api.reading import parse_run
 from halcyon_api.replays import REPLAY_KEY, ReplayRecord, replay_document
+from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.document_changes import changed
 from tests.families import SMALL_FAMILIES, sections_of
 from tests.ports import free_port
 from tests.suite import promises
 from tests.suite.limits import limit
+from tests.trainer.run.test_policy_run import AHEAD
+from tests.trainer.run.test_policy_run import STEPS as STEPS_OF_POLICY
 from tests.trainer.run.test_policy_run import document_of as policy_document
 from tests.trainer.support.process_groups import run_document, start_processes
 from tests.trainer.support.speech import WHISPER, clips
@@ -201,6 +207,58 @@ def test_runs_with_other_objectives_replay(made: Callable[[Path], dict[str, Any]
     code, found = replayed(path, "--from", first)
     assert (code, found["identical"], found["stateCompared"], found["differentArrays"]) == (0, True, True, [])
     assert found["comparedSteps"] == found["to"] - first
+
+
+@pytest.mark.slow
+@promises.REPLAYED
+def test_a_replay_of_answers_that_were_sampled_ahead_names_what_was_changed_in_the_ledger(tmp_path: Path) -> None:
+    """Batches 3 and 4 are read in the ledger, because their weights are gone; batches 5 to 7 are sampled again."""
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(changed(policy_document(tmp_path, AHEAD), {"spec.checkpoint.keep": 10})))
+    trained(path)
+    store = Store(CheckpointSpec(root=f"file://{tmp_path / 'root'}"))
+    names = {name.batch: name for name in names_in(store)}
+
+    for batch, field, change, says in (
+        (
+            5,
+            "tokens",
+            lambda rows: [*rows[:2], [rows[2][0] ^ 1, *rows[2][1:]], *rows[3:]],
+            "has other tokens",
+        ),
+        (
+            4,
+            "rewards",
+            lambda rows: [[rows[0][0] + 1, *rows[0][1:]], *rows[1:]],
+            "is not what was written: the chain of",
+        ),
+        (
+            6,
+            "version",
+            lambda one: one - 1,
+            "lacks the answers of batch 6 by the weights of step 4; it has those of step 3",
+        ),
+    ):
+        kept = find(store, batch, names[batch].version)[1]
+        data = (tmp_path / "root" / names[batch].key).read_bytes()
+        new = replace(kept, **{field: change(getattr(kept, field))})
+        key = names[batch]._replace(version=new.version)
+        store.delete(names[batch].key)
+        write_entry(store, key, new)
+        ended = halcyon("replay", path, "--json", "--from", 3)
+        if batch == 4:  # it is read: its weights are gone
+            assert (ended.returncode, says in ended.stderr) == (1, True), ended.stderr
+        else:
+            found = json.loads(ended.stdout)
+            assert (ended.returncode, found["identical"], found["firstDifferentStep"]) == (1, False, batch + 1)
+            assert says in found["differences"][0]
+        if field == "version":  # the checkpoint of step 6 names it
+            checked = halcyon("checkpoints", "verify", path)
+            assert (checked.returncode, f"{names[batch].key} is missing" in checked.stdout) == (1, True), checked.stdout
+        store.delete(key.key)
+        store.write(names[batch].key, data)
+    code, found = replayed(path, "--from", 3)
+    assert (code, found["identical"], found["comparedSteps"]) == (0, True, STEPS_OF_POLICY - 3)
 
 
 @pytest.mark.slow

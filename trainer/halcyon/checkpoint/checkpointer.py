@@ -132,7 +132,7 @@ class Checkpointer:
         """The epoch with which this process took the root."""
         self.writer = head.writer
         """The nonce with which process 0 took the root, as HEAD has it."""
-        self.segments: Callable[[], dict[str, str] | None] = lambda: None
+        self.segments: Callable[[int], dict[str, str] | None] = lambda step: None
         """The files of the history with all rows so far, which each link names; called in the background."""
         self._readers: list[CheckpointReader] = []
         self._wants: list[Callable[[int], bool]] = []
@@ -162,7 +162,7 @@ class Checkpointer:
                 sleep=self._pause,
                 warn=callbacks.on_warning,
                 read_back_every=lambda: 0 if self._readback.busy else spec.verify.every_saves,
-                segments=lambda: self.segments(),
+                segments=lambda step: self.segments(step),
             )
         )
         self._last_save_at = clock()

@@ -212,7 +212,7 @@ def _stored(store: Store) -> dict[str, bytes]:
     return {key: data for key, data in zip(keys, found, strict=True) if data is not None}
 
 
-def _parsed(data: bytes | None) -> Link | None:
+def parsed_link(data: bytes | None) -> Link | None:
     """A link, or None if the bytes are none in the form in which they are hashed."""
     try:
         return None if data is None else Link.model_validate_json(data)
@@ -263,7 +263,7 @@ def read_chain(store: Store, committed: Iterable[CommittedStep]) -> Chain:
     while wanted is not None:
         key, data = by_hash.get(wanted, ("", None))
         after = f"before step {links[-1].step}" if links else "of the newest checkpoint"
-        link = _parsed(data)
+        link = parsed_link(data)
         if link is None or key != key_of(link.path):
             damages.append(f"the link {after} is missing, or is not what was written")
             break
@@ -275,6 +275,6 @@ def read_chain(store: Store, committed: Iterable[CommittedStep]) -> Chain:
             damages.append(f"the link of step {newer.step} covers {newer.steps} steps, and follows step {link.step}")
         links.append(link)
         wanted = link.previous
-    parsed = {digest: link for digest, (_, data) in by_hash.items() if (link := _parsed(data)) is not None}
+    parsed = {digest: link for digest, (_, data) in by_hash.items() if (link := parsed_link(data)) is not None}
     segments = _newest_segments(parsed, entries[0].link if entries else None)
     return Chain(tuple(links), len(stored) - len(links), tuple(dict.fromkeys(damages)), segments)

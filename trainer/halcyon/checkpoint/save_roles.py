@@ -156,7 +156,7 @@ class Leader:
     sleep: parts.Sleep
     warn: Callable[[str], object]
     read_back_every: Callable[[], int]
-    segments: Callable[[], dict[str, str] | None]
+    segments: Callable[[int], dict[str, str] | None]
     """The files of the history with all rows so far, for the link; None: the store did not take them in time."""
     written: tuple[ManifestFile, ...] = ()
     """The files that this process wrote in the last save that it finished."""
@@ -210,7 +210,7 @@ class Leader:
             raise failure
         self.written = part.files
         if about.evidence is not None:
-            evidence = about.evidence.but(segments=self.segments())
+            evidence = about.evidence.but(segments=self.segments(about.step))
             about = about.but(evidence=evidence)
         now = time.monotonic()
         up_milliseconds = round(1000 * (now - self._counted_until))

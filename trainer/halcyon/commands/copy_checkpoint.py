@@ -17,7 +17,12 @@ from halcyon.telemetry.history.reading import copy_history
 from halcyon_api import checkpoint_documents as documents
 from halcyon_api.result_documents import TASKS_PREFIX, results_step
 
-_BESIDE = (documents.TOKENIZERS_PREFIX, documents.HUGGING_FACE_PREFIX, documents.CHOICES_PREFIX)
+_BESIDE = (
+    documents.TOKENIZERS_PREFIX,
+    documents.HUGGING_FACE_PREFIX,
+    documents.CHOICES_PREFIX,
+    documents.LEDGER_PREFIX,
+)
 """What a root keeps beside its checkpoints, so that their model can be used, and their run goes on with the same
 numbers.
 """

@@ -68,6 +68,9 @@ class Answered(NamedTuple):
     """Whether the model chose a token; the calculator wrote the others: bool [row, place]."""
     ended: np.ndarray
     """Whether the model ended the answer; else it was cut: bool [row]."""
+    log_probs: np.ndarray
+    """Log-probability of each token that the model chose, at the temperature of sampling, as the decoding program
+    computed it; 0 for other tokens: float32 [row, place]."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,8 @@ class _State(NamedTuple):
     """int32 [row, place]."""
     counts: jax.Array
     """int32 [row]."""
+    log_probs: jax.Array
+    """float32 [row, place]."""
     active: jax.Array
     """bool [row]: whether the row gets a token."""
 
@@ -153,13 +158,14 @@ class Rollouts:
         begin, decode = self._compiled(model)
         rows, most = self.shape.rows, self.shape.answer
         forced = np.full((rows, most), -1, np.int32)
-        tokens, counts = np.zeros((rows, most), np.int32), np.zeros(rows, np.int32)
+        tokens, counts, log_probs = np.zeros((rows, most), np.int32), np.zeros(rows, np.int32), np.zeros(0, np.float32)
         waiting = np.full(rows, True)
         numbers = np.array([self.seed, purpose, batch], np.uint32)
         state: Any = begin(model, *(self._whole(x) for x in (*prompted, numbers)))
         for _ in range(_MOST_CALLS + 1):
             state = decode(model, state, self._whole(forced), self._whole(waiting))
-            tokens, counts = (np.asarray(x) for x in jax.device_get(self._fetched(state.tokens, state.counts)))
+            fetched = self._fetched(state.tokens, state.counts, state.log_probs)
+            tokens, counts, log_probs = (np.asarray(x) for x in jax.device_get(fetched))
             waiting = self._answer_calls(tokens, counts, forced)
             if not waiting.any():
                 break
@@ -167,7 +173,8 @@ class Rollouts:
         last = tokens[np.arange(rows), counts - 1]
         own = (places < counts[:, None]) & (forced < 0)
         ended = np.isin(last, self.shape.ends) & own[np.arange(rows), counts - 1]
-        return Answered(np.where(places < counts[:, None], tokens, 0), counts, own, ended)
+        tokens = np.where(places < counts[:, None], tokens, 0)
+        return Answered(tokens, counts, own, ended, np.where(own, log_probs, np.float32(0)))
 
     def _whole(self, x: np.ndarray) -> jax.Array:
         """An array of which every device has the whole."""
@@ -271,7 +278,8 @@ def _begun(
     logits = known_of(logits_of(model, hax.named(last[:, None], (BATCH, POSITION, model.embed.name))), shape.fixed)
     none = jnp.zeros(rows, jnp.int32)
     keys = _keys(prompts, answers, numbers)
-    return _State(cache, keys, logits, jnp.zeros((rows, shape.answer), jnp.int32), none, jnp.zeros(rows, bool))
+    tokens = jnp.zeros((rows, shape.answer), jnp.int32)
+    return _State(cache, keys, logits, tokens, none, tokens.astype(jnp.float32), jnp.zeros(rows, bool))
 
 
 def _decoded(
@@ -298,16 +306,18 @@ def _decoded(
         there = forced.at[numbers, state.counts].get(mode="fill", fill_value=-1)
         own = there < 0
         token = jnp.where(own, chosen, there)
-        tokens = state.tokens.at[numbers, jnp.where(state.active, state.counts, shape.answer)].set(token, mode="drop")
+        place = numbers, jnp.where(state.active, state.counts, shape.answer)
+        tokens = state.tokens.at[place].set(token, mode="drop")
+        of_token = jnp.take_along_axis(logits, token[:, None], 1)[:, 0] - jax.nn.logsumexp(logits, axis=1)
+        log_probs = state.log_probs.at[place].set(of_token, mode="drop")
         counts = state.counts + state.active
         stops = own & (jnp.any(token[:, None] == ends, -1) | (False if pause is None else token == pause))
         expecting = state.cache.expecting(state.active.astype(jnp.int32))
         outputs = called(model, token[:, None], expecting, shape.fixed)
         logits = known_of(logits_of(model, outputs.features), shape.fixed)
         following = jnp.where(state.active[:, None], logits, state.logits)
-        return _State(
-            outputs.cache, state.keys, following, tokens, counts, state.active & ~stops & (counts < shape.answer)
-        )
+        active = state.active & ~stops & (counts < shape.answer)
+        return _State(outputs.cache, state.keys, following, tokens, counts, log_probs, active)
 
     return jax.lax.while_loop(lambda state: jnp.any(state.active), one, state._replace(active=waiting))
 
@@ -326,4 +336,4 @@ def _state_specs(state: _State, rows: Sequence[str]) -> _State:
     cache = dataclasses.replace(
         state.cache, groups={name: group(one) for name, one in state.cache.groups.items()}, lengths=first, table=first
     )
-    return _State(cache, first, first, first, first, first)
+    return _State(cache, first, first, first, first, first, first)

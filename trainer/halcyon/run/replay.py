@@ -153,10 +153,14 @@ class ComparedNumbers(StepNumbers):
         here = {"loss": loss, "gradientNorm": gradient_norm}
         self.compared += here.keys() <= row.keys()
         name = next((name for name in here if name in row and not _same_bits(here[name], row[name])), None)
-        if name is not None and self.different is None:
-            self.different = step
-            self.sentence = f"step {step}: {_NAMES[name]} is {here[name]!r} here, and was {row[name]!r}"
-            self._on_difference(self.sentence)
+        if name is not None:
+            self.differs(step, f"step {step}: {_NAMES[name]} is {here[name]!r} here, and was {row[name]!r}")
+
+    def differs(self, step: int, sentence: str) -> None:
+        """Record a difference, unless an earlier one is known."""
+        if self.different is None:
+            self.different, self.sentence = step, sentence
+            self._on_difference(sentence)
 
     def goes_on(self, step: int, record: ReplayRecord) -> None:
         """Take over what an earlier process has found up to a step."""

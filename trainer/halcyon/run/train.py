@@ -225,7 +225,7 @@ def _source_of(overrides: Overrides, setup: Setup) -> BuildBatchSource:
         return dataset_batches
     from halcyon.run.policy.batches import PolicyBatches  # the import of inference takes time
 
-    return lambda dataset, program, _: PolicyBatches(dataset, program, setup.place, setup.checkpointer)
+    return lambda dataset, program, _: PolicyBatches(dataset, program, setup)
 
 
 def _report_beginning(setup: Setup, beginning: Beginning, overrides: Overrides) -> None:
@@ -279,7 +279,7 @@ def begin_history(place: Place, checkpointer: Checkpointer, step: int, memory: M
         return {"step": max(step, state.step), "seconds": {cause: getattr(seconds, cause) for cause in CAUSES}}
 
     writer = HistoryWriter(context.spec.checkpoint, group, account=account, on_warning=reporter.warning)
-    checkpointer.segments = writer.written
+    checkpointer.segments = lambda step: writer.written()
     if memory is not None:
         memory.flushed = writer.flushed
     reporter.listen(writer)

@@ -236,6 +236,12 @@ METRICS = (
         "Objective `policy`: mean reward of the answers of the last step.",
     ),
     _gauge(
+        "halcyon_trainer_mismatch_nats",
+        "Objective `policy`: greatest difference of a token's log-probability in sampling from that of the trainer, of "
+        "the last step.",
+        "mismatch_max",
+    ),
+    _gauge(
         "halcyon_trainer_expert_load_ratio",
         "Models with experts: tokens of the busiest (max) and the least busy (min) expert of a layer, divided by the "
         "mean of the layer.",

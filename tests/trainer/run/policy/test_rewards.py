@@ -49,7 +49,7 @@ def answered(*texts: str) -> Answered:
     tokens = np.zeros((len(texts), max(counts)), np.int32)
     for row, text in enumerate(texts):
         tokens[row, : len(text)] = TOKENIZER.encode(text)
-    return Answered(tokens, counts, np.ones(tokens.shape, bool), np.ones(len(texts), bool))
+    return Answered(tokens, counts, np.ones(tokens.shape, bool), np.ones(len(texts), bool), np.zeros(tokens.shape))
 
 
 def records(root: Path, reward: str, warnings: list[str] | None = None, committed: int = 0) -> RecordedRewards:

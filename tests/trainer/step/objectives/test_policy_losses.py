@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -65,6 +67,31 @@ def test_the_loss_is_that_of_float64(normalization: Any, ratio: Any, beta: float
         assert float((weights * found.kl).sum() / total) == pytest.approx(kl, rel=2e-5)
     else:
         assert found.kl is None
+
+
+@pytest.mark.parametrize("level", ["token", "sequence"])
+@pytest.mark.parametrize("beta", [0.0, 0.3])
+def test_truncated_weights_are_those_of_float64(level: Any, beta: float) -> None:
+    """As TRL computes them (`vllm_importance_sampling_mode` "token_truncate" and "sequence_truncate"): the loss of a token
+    times min(exp(difference), cap), with the difference of the token, or its sum over the answer.
+    """
+    spec = PolicySpec(reward="gsm8k", correction=level, truncation=1.2, beta=beta, clip_low=0.1, clip_high=0.1)
+
+    def mean(trained: Any) -> Any:
+        found = token_losses(spec, trained, SAMPLED, REFERENCE if beta else None, ADVANTAGES, COUNTS)  # pyright: ignore[reportArgumentType]
+        return (COUNTS * found.loss).sum() / COUNTS.sum(), found.clipped
+
+    (loss, clipped), gradient = jax.value_and_grad(mean, has_aux=True)(jnp.asarray(TRAINED))
+    trained, sampled, reference, counts = (np.asarray(x, np.float64) for x in (TRAINED, SAMPLED, REFERENCE, COUNTS))
+    difference = (trained - sampled) * counts
+    summed = np.broadcast_to(difference.sum(1, keepdims=True), counts.shape)
+    ratio = np.exp(difference if level == "token" else summed)
+    weights, log_q = np.minimum(ratio, 1.2), (reference - trained) * counts
+    each = -weights * ADVANTAGES + beta * (np.exp(log_q) - log_q - 1)
+    of_log_probs = (-weights * ADVANTAGES + beta * (1 - np.exp(log_q)) * counts) / counts.sum()
+    assert 0 < (counts * (ratio > 1.2)).sum() == float((COUNTS * clipped).sum()) < counts.sum()
+    assert float(loss) == pytest.approx((counts * each).sum() / counts.sum(), rel=2e-5, abs=1e-6)
+    np.testing.assert_allclose(np.asarray(gradient), of_log_probs, rtol=2e-5, atol=1e-6)
 
 
 def test_a_ratio_stays_finite() -> None:

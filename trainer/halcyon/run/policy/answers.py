@@ -74,6 +74,8 @@ class Rows(NamedTuple):
     """The token after each input: int32."""
     weights: np.ndarray
     """1 where the target is a token that the model sampled: float32."""
+    log_probs: np.ndarray
+    """The log-probability of the target as it was sampled, 0 where it does not count: float32."""
 
 
 def rows_of(prompts: Prompted, answered: Answered, length: int, pad: int) -> Rows:
@@ -86,9 +88,13 @@ def rows_of(prompts: Prompted, answered: Answered, length: int, pad: int) -> Row
         pad: The token of padding.
     """
     count = len(prompts.counts)
-    windows, sampled = np.full((count, length + 1), pad, np.int32), np.zeros((count, length + 1), np.float32)
+    windows, (sampled, log_probs) = (
+        np.full((count, length + 1), pad, np.int32),
+        np.zeros((2, count, length + 1), np.float32),
+    )
     for row, (before, after) in enumerate(zip(prompts.counts.tolist(), answered.counts.tolist(), strict=True)):
         windows[row, :before] = prompts.tokens[row, :before]
         windows[row, before : before + after] = answered.tokens[row, :after]
         sampled[row, before : before + after] = answered.sampled[row, :after]
-    return Rows(windows[:, :-1], windows[:, 1:], sampled[:, 1:])
+        log_probs[row, before : before + after] = answered.log_probs[row, :after]
+    return Rows(windows[:, :-1], windows[:, 1:], sampled[:, 1:], log_probs[:, 1:])

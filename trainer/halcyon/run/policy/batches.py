@@ -1,7 +1,9 @@
 """The source of batches of sampled answers, and the evaluation by rewards.
 
-A step is sampled when the loop asks for its batch, from the state before the step. Nothing is carried from step to step
-on the host: a run that is killed between two tokens samples the same answers again from its checkpoint.
+A batch is sampled when the loop asks for it, from the state before the step: that of the step itself, or with
+``delaySteps`` one further ahead. In the first case nothing is carried from step to step on the host: a run that is
+killed between two tokens samples the same answers again from its checkpoint. In the second case the answers wait in the
+ledger (`halcyon.run.policy.ahead`) too.
 """
 
 import functools
@@ -11,20 +13,23 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
-from halcyon.checkpoint import Checkpointer
 from halcyon.checkpoint.processes import decide
 from halcyon.data.dataset import Dataset, ValidationData
 from halcyon.data.examples import Batch
+from halcyon.host.errors import Diverged
 from halcyon.host.storage.store import Store
 from halcyon.inference.calculator import Calculator
 from halcyon.inference.chat import ChatPrompts
-from halcyon.inference.rollout import Rollouts, RolloutShape
+from halcyon.inference.rollout import Answered, Rollouts, RolloutShape
 from halcyon.models.parameters import joined, split
-from halcyon.run.place import Place
-from halcyon.run.policy.answers import prompted, questions, rows_of
+from halcyon.run.policy.ahead import Ahead, Sampled
+from halcyon.run.policy.answers import Question, Rows, prompted, questions, rows_of
 from halcyon.run.policy.rewards import RecordedRewards, advantages, equal_groups, passes, reward_named
+from halcyon.run.setup import Setup
 from halcyon.step.objectives.policy import SAMPLED_LOG_PROBS, Policy
 from halcyon.step.program import Program
 from halcyon.step.state import Model, TrainState
@@ -44,14 +49,14 @@ class PolicyBatches:
     Args:
         dataset: The data set; its sources hold prompts.
         program: The program of the run.
-        place: The run, with ``objective.policy``. Its checkpoint root also keeps the samples.
-        checkpointer: Its checkpoints.
+        setup: The run, with ``objective.policy``. Its checkpoint root also keeps the samples and the ledger.
     """
 
     last_wait_seconds = 0.0
     """Sampling is the work of the run, so no time counts as waiting for data."""
 
-    def __init__(self, dataset: Dataset, program: Program, place: Place, checkpointer: Checkpointer) -> None:
+    def __init__(self, dataset: Dataset, program: Program, setup: Setup) -> None:
+        place, checkpointer = setup.place, setup.checkpointer
         spec, objective = place.spec, program.objective
         policy = spec.objective.policy
         if policy is None or not isinstance(objective, Policy):
@@ -79,32 +84,69 @@ class PolicyBatches:
         self._calculator = Calculator.of(dataset.tokenizer) if None in templates else None
         self._rollouts: dict[int, Rollouts] = {}
         self._sampling = self._sampling_program() if policy.has_sampler else None
-        self._log_probs = self._log_probs_program(objective) if policy.has_sampler else None
+        self._compared = self._comparison(objective)
+        self._ahead = Ahead(setup, policy) if policy.delay_steps else None
         self.numbers: Mapping[str, float] = {}
         """Numbers of the last batch; see `halcyon.step.batch_source.HasNumbers`."""
 
     def batch(self, step: int, state: TrainState) -> Batch:
         """See `halcyon.step.batch_source.BatchSource`."""
-        group = self._policy.group_size
-        model = state.model if self._sampling is None else self._sampling(state)
-        rows = self._dataset.train_rows(step)[::group]
-        asked = questions(self._dataset, rows)
-        prompts = prompted(asked, group, self._width)
-        answered = self._sampler(len(prompts.counts))(model, prompts, _TRAINING, step)
-        rewards = self._together(lambda: self._rewards.of_step(int(np.asarray(state.step)) + 1, asked, answered))
-        length = self._settings.sequence_length
-        tokens, targets, weights = rows_of(prompts, answered, length, self._dataset.tokenizer.pad_id)
-        of_answers = advantages(rewards, self._policy).reshape(-1, 1).astype(np.float32)
+        done = int(np.asarray(state.step))
+
+        def sampled(number: int) -> Sampled:
+            return self._sampled(number, state, done + 1 + number - step)
+
+        found = sampled(step) if self._ahead is None else self._ahead.batch(step, done, self._asked, sampled)
+        answered, rewards, mismatch, of_trainer = found
+        rows = self._rows(self._asked(step), answered)
         self.numbers = {
             "reward": float(rewards.mean()),
             "reward_deviation": float(rewards.std()),
             "equal_groups": float(equal_groups(rewards).mean()),
             "answer_tokens": float(answered.counts.mean()),
             "cut_answers": float(1 - answered.ended.mean()),
+            "mismatch_max": mismatch[0],
+            "mismatch_mean": mismatch[1],
         }
-        arrays = {"tokens": tokens, "targets": targets, "weights": weights, "advantages": of_answers * weights}
-        batch: Batch = {name: self._placed(array) for name, array in arrays.items()}
-        return batch if self._log_probs is None else {**batch, SAMPLED_LOG_PROBS: self._log_probs(model, batch)}
+        of_answers = advantages(rewards, self._policy).reshape(-1, 1).astype(np.float32)
+        batch = {**self._arrays(rows), "advantages": self._placed(of_answers * rows.weights)}
+        if not self._policy.has_sampled_log_probs:
+            return batch
+        return {**batch, SAMPLED_LOG_PROBS: self._placed(rows.log_probs) if of_trainer is None else of_trainer}
+
+    def _asked(self, number: int) -> list[Question]:
+        """The prompts of a batch."""
+        return questions(self._dataset, self._dataset.train_rows(number)[:: self._policy.group_size])
+
+    def _rows(self, asked: Sequence[Question], answered: Answered) -> Rows:
+        prompts = prompted(asked, self._policy.group_size, self._width)
+        return rows_of(prompts, answered, self._settings.sequence_length, self._dataset.tokenizer.pad_id)
+
+    def _arrays(self, rows: Rows) -> Batch:
+        arrays = {"tokens": rows.tokens, "targets": rows.targets, "weights": rows.weights}
+        return {name: self._placed(array) for name, array in arrays.items()}
+
+    def _sampled(self, number: int, state: TrainState, step: int) -> Sampled:
+        """The answers of a batch by the weights of a state, for a step, counted from 1.
+
+        Raises:
+            Diverged: The engine's numbers are not those of the trainer.
+        """
+        model = state.model if self._sampling is None else self._sampling(state)
+        asked = self._asked(number)
+        prompts = prompted(asked, self._policy.group_size, self._width)
+        answered = self._sampler(len(prompts.counts))(model, prompts, _TRAINING, number)
+        rewards = self._together(lambda: self._rewards.of_step(step, asked, answered))
+        rows = self._rows(asked, answered)
+        of_trainer, *both = self._compared(model, self._arrays(rows), self._placed(rows.log_probs))
+        most, mean = (float(x) for x in jax.device_get(both))
+        limit = self._policy.mismatch_limit
+        if limit is not None and not most <= limit:
+            raise Diverged(
+                f"step {step}: the log-probability of a sampled token differs by {most:.3g} nats from that of the "
+                f"trainer, more than objective.policy.mismatchLimit ({limit:g}); compute in float32, or raise the limit"
+            )
+        return Sampled(answered, rewards, (most, mean), of_trainer if self._policy.has_sampler else None)
 
     def evaluate(
         self,
@@ -191,21 +233,25 @@ class PolicyBatches:
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self._program.template.model)
         return jax.jit(whole, out_shardings=shardings, compiler_options=self._program.compiler_options())
 
-    def _log_probs_program(self, objective: Policy) -> Callable[[Model, Batch], jax.Array]:
-        """A function that computes the log-probabilities of a batch as the step does."""
+    def _comparison(self, objective: Policy) -> Callable[[Model, Batch, jax.Array], tuple[jax.Array, ...]]:
+        """A function that computes the log-probabilities of a batch as the step does, and the greatest and the mean of
+        their differences from given ones, over the tokens that count."""
 
-        def every(model: Any, batch: Batch) -> jax.Array:
+        def every(model: Any, batch: Batch, given: jax.Array) -> tuple[jax.Array, ...]:
             if self._program.microbatches == 1:
-                return objective.log_probs(model, jax.tree.map(lambda rows: rows[0], batch))[None]
-            return jax.lax.map(functools.partial(objective.log_probs, model), batch)
+                found = objective.log_probs(model, jax.tree.map(lambda rows: rows[0], batch))[None]
+            else:
+                found = jax.lax.map(functools.partial(objective.log_probs, model), batch)
+            apart, counts = jnp.abs(found - given), batch["weights"]
+            return found, jnp.max(apart), jnp.sum(apart) / jnp.maximum(jnp.sum(counts), 1.0)
 
-        compiled = jax.jit(
-            every, out_shardings=self._program.batch_sharding, compiler_options=self._program.compiler_options()
-        )
+        whole, own = NamedSharding(self._program.mesh, PartitionSpec()), self._program.batch_sharding
+        options = self._program.compiler_options()
+        compiled = jax.jit(every, out_shardings=(own, whole, whole), compiler_options=options)
 
-        def traced(model: Any, batch: Batch) -> jax.Array:
+        def traced(model: Any, batch: Batch, given: jax.Array) -> tuple[jax.Array, ...]:
             with self._program.tracing():
-                return compiled(model, batch)
+                return compiled(model, batch, given)
 
         return traced
 

@@ -6,8 +6,9 @@ change it only by rounding.
 
 In a step whose weights sampled the answers, the ratio of each token is 1, and only its gradient matters. The objective
 then takes the log-probabilities of the step itself in the place of those of sampling, without a gradient. In other
-steps the batch has those of the weights that sampled, computed by `Policy.log_probs`, which is the same program: the
-decoding program rounds in another way.
+steps the batch has those of the weights that sampled. With ``updatesPerRollout`` they are computed by
+`Policy.log_probs`, which is the same program: the decoding program rounds in another way. With ``delaySteps`` or a
+``correction`` they are those with which the decoding program chose the tokens.
 
 Arrays of tokens have the axes [answer, token] and the type float32. `counts` is 1 for a token that the model sampled,
 and 0 for the prompt, the padding and the tokens of tools.
@@ -28,7 +29,7 @@ from halcyon.models.log_probs import token_log_probs
 from halcyon.models.model import CausalLM, Inputs, Outputs, with_products
 from halcyon.step.objectives.objective import Batch, Drops, Sums, named, reference_model, with_routers
 from halcyon_api.spec.narrow_products import NarrowProducts
-from halcyon_api.spec.objective import PolicySpec
+from halcyon_api.spec.objective import TRUNCATION, PolicySpec
 
 _MOST_LOG_RATIO = 20.0
 """Greatest magnitude of the logarithm of a ratio: its exponential must be finite."""
@@ -40,7 +41,7 @@ class TokenLosses(NamedTuple):
     loss: jax.Array
     """To be minimised."""
     clipped: jax.Array
-    """1 where the ratio is clipped, so that the token has no gradient from its advantage."""
+    """1 where the ratio is clipped, so that the token has no gradient from its advantage, or truncated."""
     kl: jax.Array | None
     """Estimate of the KL to the reference, in nats; None without a reference."""
 
@@ -57,7 +58,13 @@ def token_losses(
 
     ``-min(r A, clip(r, 1 - clipLow, 1 + clipHigh) A) + beta KL``, where r is a ratio of probabilities under the trained
     model and under the one that sampled: that of the token, or the geometric mean over the tokens of the answer (GSPO;
-    Zheng et al. 2025, equation 7). KL is the estimator ``q - log q - 1`` with q = reference / trained (Schulman 2020,
+    Zheng et al. 2025, equation 7).
+
+    With a ``correction`` by token or sequence, r, which then has no gradient, is a weight of at most ``truncation``:
+    ``-min(r, truncation) A log p + beta KL`` (Espeholt et al. 2018, "IMPALA"; Yao et al. 2025, "TIS"; MiniMax 2025,
+    "CISPO"), where r of a sequence is the product over its tokens. Its value is that of ``-min(r, truncation) A``.
+
+    KL is the estimator ``q - log q - 1`` with q = reference / trained (Schulman 2020,
     "Approximating KL divergence").
 
     Args:
@@ -69,13 +76,17 @@ def token_losses(
         counts: See this module.
     """
     log_ratio = log_probs - sampled
-    if spec.ratio == "sequence":
-        tokens = jnp.maximum(jnp.sum(counts, axis=1, keepdims=True), 1.0)
+    if "sequence" in (spec.ratio, spec.correction):
+        tokens = jnp.maximum(jnp.sum(counts, axis=1, keepdims=True), 1.0) if spec.ratio == "sequence" else 1.0
         log_ratio = jnp.broadcast_to(jnp.sum(log_ratio * counts, axis=1, keepdims=True) / tokens, counts.shape)
     ratio = jnp.exp(jnp.clip(log_ratio, -_MOST_LOG_RATIO, _MOST_LOG_RATIO))
-    low, high = 1 - spec.clip_low, 1 + spec.clip_high
-    loss = -jnp.minimum(ratio * advantages, jnp.clip(ratio, low, high) * advantages)
-    clipped = ((advantages > 0) & (ratio > high)) | ((advantages < 0) & (ratio < low))
+    if spec.truncates:
+        most, one = spec.truncation or TRUNCATION, jnp.exp(log_probs - jax.lax.stop_gradient(log_probs))
+        loss, clipped = -jax.lax.stop_gradient(jnp.minimum(ratio, most)) * advantages * one, ratio > most
+    else:
+        low, high = 1 - spec.clip_low, 1 + spec.clip_high
+        loss = -jnp.minimum(ratio * advantages, jnp.clip(ratio, low, high) * advantages)
+        clipped = ((advantages > 0) & (ratio > high)) | ((advantages < 0) & (ratio < low))
     if reference is None:
         return TokenLosses(loss, clipped.astype(jnp.float32), None)
     log_q = reference - log_probs
@@ -135,7 +146,8 @@ class Policy(Drops):
         """See `halcyon.step.objectives.objective.Objective`. ``weights`` is 1 for a token that the model sampled."""
         integers = dict.fromkeys(("tokens", "targets"), np.dtype(np.int32))
         floats = dict.fromkeys(
-            ("weights", "advantages", *((SAMPLED_LOG_PROBS,) if self.spec.has_sampler else ())), np.dtype(np.float32)
+            ("weights", "advantages", *((SAMPLED_LOG_PROBS,) if self.spec.has_sampled_log_probs else ())),
+            np.dtype(np.float32),
         )
         return {**integers, **floats}
 
@@ -148,7 +160,7 @@ class Policy(Drops):
         """
         del key
         log_probs, outputs = self._log_probs(self.dropping(model, batch), batch)
-        sampled = batch[SAMPLED_LOG_PROBS] if self.spec.has_sampler else jax.lax.stop_gradient(log_probs)
+        sampled = batch[SAMPLED_LOG_PROBS] if self.spec.has_sampled_log_probs else jax.lax.stop_gradient(log_probs)
         counts = batch["weights"]
         found = token_losses(
             self.spec, log_probs, sampled, self._reference(model, frozen, batch), batch["advantages"], counts

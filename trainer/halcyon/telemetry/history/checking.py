@@ -79,9 +79,10 @@ def _read(store: Store) -> Evidence:
             damages += (f"{name.key} lacks {key}, which could not be read when they were merged" for key in lost)
     stated = [{} if is_copy else chain.segments, {} if end is None else end.segments]
     for key, digest in dict.fromkeys(pair for each in stated for pair in each.items()):
-        if key not in data:
+        held = data.get(key) or store.read(key).data  # links also name files of the ledger
+        if held is None:
             damages.append(f"{key} is missing")
-        elif segments.digest(data[key]) != digest:
+        elif segments.digest(held) != digest:
             name = segments.parse_name(key)
             damages.append(f"{key}{_steps(parts.get(name) if name else None)} is not what was written")
     named = {key for each in stated for key in each}

@@ -10,6 +10,7 @@ earlier steps have it if a power of two divides them, which grows with the run.
 import contextlib
 import re
 from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
 
 import orjson
 import zstandard
@@ -75,6 +76,7 @@ class StepSamples:
 
 
 _STORED = TypeAdapter(StepSamples)
+Record = TypeVar("Record")
 
 
 def key_of(step: int) -> str:
@@ -88,7 +90,7 @@ def write_samples(store: Store, samples: StepSamples) -> None:
     Raises:
         StoreFailure: The store did not answer.
     """
-    store.write(key_of(samples.step), _written(samples))
+    store.write(key_of(samples.step), written(samples))
 
 
 def keep_first(store: Store, samples: StepSamples) -> StepSamples:
@@ -106,14 +108,14 @@ def keep_first(store: Store, samples: StepSamples) -> StepSamples:
     while True:  # each further round means that another writer was first
         there = store.read(key)
         with contextlib.suppress(DamagedSamples):
-            present = None if there.data is None else _parsed(key, there.data)
+            present = None if there.data is None else parsed(key, there.data, _STORED)
             if (
                 present is not None
                 and present.sha256 == samples.sha256
                 and len(present.rewards) == len(samples.rewards)
             ):
                 return present
-        if store.swap(key, _written(samples), there.generation) is not None:
+        if store.swap(key, written(samples), there.generation) is not None:
             return samples
 
 
@@ -125,16 +127,22 @@ def read_samples(store: Store, step: int) -> StepSamples | None:
         StoreFailure: The store did not answer.
     """
     key, data = key_of(step), store.read(key_of(step)).data
-    return None if data is None else _parsed(key, data)
+    return None if data is None else parsed(key, data, _STORED)
 
 
-def _written(samples: StepSamples) -> bytes:
-    data = orjson.dumps({"format": FORMAT, **asdict(samples)})
+def written(record: Any) -> bytes:
+    """The file of a dataclass."""
+    data = orjson.dumps({"format": FORMAT, **asdict(record)})
     return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(data)
 
 
-def _parsed(key: str, data: bytes) -> StepSamples:
-    """The samples in a file.
+def parsed(key: str, data: bytes, form: TypeAdapter[Record]) -> Record:
+    """What `written` has written.
+
+    Args:
+        key: The key of the file.
+        data: Its bytes.
+        form: What it holds.
 
     Raises:
         DamagedSamples: The file is damaged.
@@ -145,7 +153,7 @@ def _parsed(key: str, data: bytes) -> StepSamples:
         text = zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
         if orjson.loads(text)["format"] != FORMAT:
             raise DamagedSamples(f"{key} has a format that this version cannot read; use a newer version of Halcyon")
-        return _STORED.validate_json(text)
+        return form.validate_json(text)
     except DamagedSamples:
         raise
     except (zstandard.ZstdError, ValueError, KeyError, TypeError) as error:

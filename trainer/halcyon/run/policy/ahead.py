@@ -1,0 +1,165 @@
+"""The answers that are sampled ahead of their step, in memory and in the ledger of the run.
+
+The batch of step s is sampled with the weights of step s - ``delaySteps``; the first ones with those that the run
+begins with. A process that resumes needs answers of weights that are gone, and reads them in the ledger
+(`halcyon.telemetry.history.ledger`). Answers are written there before any step follows, so a checkpoint never needs one
+that is missing. A replay reads those that it cannot compute in the ledger of the run, and compares the others with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from halcyon.checkpoint.opening import load_head
+from halcyon.checkpoint.processes import decide
+from halcyon.host.errors import NoValidCheckpoint
+from halcyon.host.storage.failures import StoreFailure
+from halcyon.inference.rollout import Answered
+from halcyon.run.replay import ComparedNumbers
+from halcyon.run.setup import Setup
+from halcyon.telemetry.history import ledger
+from halcyon.telemetry.history.samples import DamagedSamples
+from halcyon_api.checkpoint_documents import ORIGIN_KEY, decode_origin
+from halcyon_api.spec.objective import PolicySpec
+
+if TYPE_CHECKING:
+    import jax
+
+    from halcyon.run.policy.answers import Question
+
+_THIN_BATCHES = 64
+"""Batches between two deletions of files that need not stay."""
+_TYPES = (np.int32, np.int32, bool, bool, np.float32)
+"""Types of the arrays of `Answered`."""
+
+
+class Sampled(NamedTuple):
+    """The answers of a batch, on the host."""
+
+    answered: Answered
+    """The answers."""
+    rewards: np.ndarray
+    """float64 [prompt, answer]."""
+    mismatch: tuple[float, float]
+    """See `halcyon.telemetry.history.ledger.Rollout`."""
+    of_trainer: jax.Array | None = None
+    """The log-probabilities as the trainer computes them, for a run that needs these."""
+
+
+class Ahead:
+    """The answers of the next batches. Creating it is a collective.
+
+    Args:
+        setup: The run, with ``objective.policy``.
+        policy: The objective, with ``delaySteps``.
+    """
+
+    def __init__(self, setup: Setup, policy: PolicySpec) -> None:
+        place, self._checkpointer, delay = setup.place, setup.checkpointer, policy.delay_steps or 0
+        self._spec, self._processes, self._numbers = place.spec, place.processes, setup.numbers
+        self._policy, self._delay = policy, delay
+        self._own = self._home = place.root()
+        if self._spec.task == "replay" and self._spec.origin is not None:
+            self._home = place.other_run(self._spec.origin).store
+        self._waiting: dict[int, tuple[int, Sampled]] = {}
+        """Version and answers, by batch."""
+        self._digests: dict[ledger.EntryName, str] = {}
+        """The files of the root that this process has read or written, with their SHA-256."""
+
+        def first() -> dict[str, int]:
+            data = self._home.read(ORIGIN_KEY).data
+            record = None if data is None else decode_origin(data)
+            return {"first": 0 if record is None or record.weights_only else record.step}
+
+        self._first: int = decide(self._processes, self._own.root, first)["first"]
+        """Steps done when the run began."""
+        of_history = self._checkpointer.segments
+
+        def named(step: int) -> dict[str, str] | None:
+            found, known = of_history(step), self._digests.copy()
+            needed = {one.key: known[one] for one in known if one.version < step <= one.batch < step + delay}
+            return None if found is None else found | needed
+
+        self._checkpointer.segments = named
+
+    def batch(
+        self, number: int, done: int, asked: Callable[[int], Sequence[Question]], sample: Callable[[int], Sampled]
+    ) -> Sampled:
+        """The answers of a batch. Samples those of the batch that the weights of this step answer. A collective.
+
+        Args:
+            number: The number of the batch.
+            done: Steps done.
+            asked: Returns the prompts of a batch.
+            sample: Samples the answers of a batch with the weights of this step.
+
+        Raises:
+            NoValidCheckpoint: The ledger lacks answers of earlier weights, or has others than were written.
+            TrainerExit: See `halcyon.run.policy.rewards.Reward.of`; or the root did not answer.
+        """
+        # Answers of steps that an audit has undone do not count.
+        self._waiting = {batch: pair for batch, pair in self._waiting.items() if pair[0] < done}
+        for batch in range(number, number + self._delay + 1):  # also after the last step: the run may be made longer
+            if batch not in self._waiting:
+                version = max(self._first, done - self._delay + batch - number)
+                if version < done:
+                    found = self._earlier(batch, version, done, asked(batch))
+                else:
+                    found = sample(batch)
+                    self._keep(batch, version, asked(batch), found)
+                self._waiting[batch] = version, found
+        return self._waiting.pop(number)[1]
+
+    def _earlier(self, batch: int, version: int, done: int, asked: Sequence[Question]) -> Sampled:
+        def read() -> dict[str, Any]:
+            here = any(name[:2] == (batch, version) for name in ledger.names_in(self._own))
+            store = self._own if here else self._home
+            head, _ = load_head(store)
+            entries = [] if head is None else [one for one in head.committed if one.step == done]
+            try:
+                name, found, digest = ledger.find(store, batch, version, entries[0] if entries else None)
+                shape = len(asked) * self._policy.group_size, self._policy.max_tokens
+                if found.prompts != _prompts(asked) or np.shape(found.tokens) != shape:
+                    raise DamagedSamples(f"{name.key} answers other prompts than those of the data and the document")
+            except DamagedSamples as damage:
+                raise NoValidCheckpoint(
+                    f"{store.root}: {damage}; step {batch + 1} trains on these answers, so restore the file, or go "
+                    "back to another checkpoint"
+                ) from None
+            if store is self._own:
+                self._digests[name] = digest
+            return asdict(found)
+
+        found = ledger.Rollout(**decide(self._processes, self._own.root, read))
+        arrays = (found.tokens, found.counts, found.sampled, found.ended, found.log_probs)
+        answered = Answered(*(np.array(x, kind) for x, kind in zip(arrays, _TYPES, strict=True)))
+        return Sampled(answered, np.array(found.rewards), (found.mismatch[0], found.mismatch[1]))
+
+    def _keep(self, batch: int, version: int, asked: Sequence[Question], sampled: Sampled) -> None:
+        """Write answers, and compare those of a replay with the ledger of the run."""
+        checkpointer, seed = self._checkpointer, self._spec.trainer.seed
+        arrays = (x.tolist() for x in (*sampled.answered, sampled.rewards))
+        found = ledger.Rollout(batch, version, seed, _prompts(asked), *arrays, list(sampled.mismatch))  # pyright: ignore[reportCallIssue]
+        epoch = checkpointer.epoch
+        name = ledger.EntryName(batch, version, epoch.attempt, epoch.restart, checkpointer.writer)
+
+        def write() -> dict[str, Any]:
+            if name not in self._digests:  # else it is computed once more, to measure rounding
+                self._digests[name] = ledger.write_entry(self._own, name, found)
+                if isinstance(self._numbers, ComparedNumbers) and (why := ledger.unlike(self._home, found)):
+                    self._numbers.differs(batch + 1, f"step {batch + 1}: {why}")
+                if batch % _THIN_BATCHES == 0:
+                    with contextlib.suppress(StoreFailure):  # the next time deletes them
+                        ledger.delete_old(self._own, [one.step for one in checkpointer.committed], self._delay)
+            return {}
+
+        decide(self._processes, self._own.root, write)
+
+
+def _prompts(asked: Sequence[Question]) -> list[list[int]]:
+    return [one.tokens.tolist() for one in asked]

@@ -1,0 +1,176 @@
+"""The ledger of a run that samples answers ahead of the steps that train on them: one file for each batch, beside its
+checkpoints.
+
+The weights that sampled a batch are gone when its step is done, so a process that resumes reads the answers here. A
+file is never changed: its name has the batch, the version of the weights, and the start of the run that wrote it
+(`halcyon_api.checkpoint_documents.Epoch` and the nonce of the writer, as in HEAD). Of two starts that sampled the same
+batch with weights of the same step, the later one counts. A process that has lost the root is the earlier one.
+
+The link of a checkpoint names the files that the steps after it need, with their hashes, as it names the segments of
+the history.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+from pydantic import TypeAdapter
+
+from halcyon.checkpoint.evidence import key_of, parsed_link
+from halcyon.host.storage.store import Store
+from halcyon.telemetry.history import samples
+from halcyon.telemetry.history.segments import digest
+from halcyon_api.checkpoint_documents import LEDGER_PREFIX, CommittedStep
+
+_NAME = re.compile(rf"{LEDGER_PREFIX}(\d{{9,}})\.(\d{{9,}})\.(\d{{6,}})\.(\d{{6,}})\.([0-9a-f]+)\.json\.zst")
+
+
+class EntryName(NamedTuple):
+    """The name of a file."""
+
+    batch: int
+    """The number of the batch, counted from 0."""
+    version: int
+    """Steps done by the weights that sampled."""
+    attempt: int
+    """The start that wrote it."""
+    restart: int
+    """The restart of that start."""
+    writer: str
+    """The nonce of the writer."""
+
+    @property
+    def key(self) -> str:
+        """The key in the root."""
+        start = f"{self.attempt:06d}.{self.restart:06d}.{self.writer}"
+        return f"{LEDGER_PREFIX}{self.batch:09d}.{self.version:09d}.{start}.json.zst"
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The answers of a batch. Lists of answers are in the order of the batch, and the lists of their tokens are padded.
+
+    Attributes:
+        batch: The number of the batch, counted from 0.
+        version: Steps done by the weights that sampled.
+        seed: ``spec.trainer.seed``.
+        prompts: The tokens of each prompt.
+        tokens: The tokens of each answer, as the other members in `halcyon.inference.rollout.Answered`.
+        counts: Tokens of each answer.
+        sampled: Whether the model chose a token; a tool wrote the others.
+        ended: Whether the model ended an answer; else it was cut.
+        log_probs: The log-probability of each token that the model chose, as it was sampled.
+        rewards: The rewards of the answers to each prompt.
+        mismatch: The greatest and the mean difference of `log_probs` from those of the trainer, in nats.
+    """
+
+    batch: int
+    version: int
+    seed: int
+    prompts: list[list[int]]
+    tokens: list[list[int]]
+    counts: list[int]
+    sampled: list[list[bool]]
+    ended: list[bool]
+    log_probs: list[list[float]]
+    rewards: list[list[float]]
+    mismatch: list[float]
+
+
+_STORED = TypeAdapter(Rollout)
+
+
+def names_in(store: Store) -> list[EntryName]:
+    """All files of the ledger of a root.
+
+    Raises:
+        StoreFailure: The store did not answer.
+    """
+    found = [one.groups() for key in store.list(LEDGER_PREFIX) if (one := _NAME.fullmatch(key))]
+    return [EntryName(*(int(part) for part in one[:4]), one[4]) for one in found]  # pyright: ignore[reportCallIssue]
+
+
+def write_entry(store: Store, name: EntryName, rollout: Rollout) -> str:
+    """Write a file.
+
+    Returns:
+        Its SHA-256.
+
+    Raises:
+        StoreFailure: The store did not answer.
+    """
+    data = samples.written(rollout)
+    store.write(name.key, data)
+    return digest(data)
+
+
+def find(store: Store, batch: int, version: int, entry: CommittedStep | None = None) -> tuple[EntryName, Rollout, str]:
+    """Read the answers of a batch.
+
+    Args:
+        store: The root.
+        batch: The number of the batch.
+        version: Steps done by the weights that sampled.
+        entry: The checkpoint whose link may name the file.
+
+    Returns:
+        The file that counts, what it holds, and its SHA-256.
+
+    Raises:
+        DamagedSamples: There is none, it is damaged, it holds another batch, or the link has another hash of it.
+        StoreFailure: The store did not answer.
+    """
+    link = None if entry is None else parsed_link(store.read(key_of(entry.path)).data)
+    named = (link and link.segments) or {}
+    of_batch = [name for name in names_in(store) if name.batch == batch]
+    right = [name for name in of_batch if name.version == version]
+    if not right:
+        others = f"; it has those of step {of_batch[0].version}" if of_batch else ""
+        raise samples.DamagedSamples(
+            f"the ledger lacks the answers of batch {batch} by the weights of step {version}{others}"
+        )
+    name = max(right, key=lambda one: (one.key in named, one))
+    data = store.read(name.key).data or b""
+    found, sha256 = samples.parsed(name.key, data, _STORED), digest(data)
+    if named.get(name.key, sha256) != sha256:
+        raise samples.DamagedSamples(f"{name.key} is not what was written: the chain of evidence has another hash")
+    if (found.batch, found.version) != name[:2]:
+        raise samples.DamagedSamples(
+            f"{name.key} holds batch {found.batch} by the weights of step {found.version}, unlike its name"
+        )
+    return name, found, sha256
+
+
+def unlike(store: Store, here: Rollout) -> str | None:
+    """How answers differ from those in a ledger, as a clause; None if they do not, or the ledger has none of the batch.
+
+    Raises:
+        StoreFailure: The store did not answer.
+    """
+    if all(name.batch != here.batch for name in names_in(store)):
+        return None
+    try:
+        name, there, _ = find(store, here.batch, here.version)
+    except samples.DamagedSamples as damage:
+        return str(damage)
+    mine, its = asdict(here), asdict(there)
+    others = ", ".join(field for field in mine if mine[field] != its[field])
+    return f"{name.key} has other {others}" if others else None
+
+
+def delete_old(store: Store, committed: Sequence[int], delay: int) -> None:
+    """Delete the files that neither a checkpoint nor a replay of the newest steps needs.
+
+    Args:
+        store: The root.
+        committed: Steps of its checkpoints.
+        delay: Batches that a checkpoint needs.
+
+    Raises:
+        StoreFailure: The store did not answer.
+    """
+    recent = max(committed, default=0) - samples.NEWEST
+    for name in names_in(store):
+        if name.batch < recent and not any(step <= name.batch < step + delay for step in committed):
+            store.delete(name.key)
