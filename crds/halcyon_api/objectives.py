@@ -24,8 +24,8 @@ def objective_problems(spec: TrainingRunSpec) -> Problems:
         return
     for source in spec.data.sources:
         yield from _source_problems(spec, source)
-    if spec.model.family == "whisper":
-        yield from _sound_problems(spec)
+    if spec.model.sound is not None or spec.model.sight is not None:
+        yield from _beside_problems(spec)
     objective = spec.objective
     yield from _further_problems(spec)
     yield from _label_problems(spec)
@@ -188,17 +188,20 @@ def _masking_problems(spec: TrainingRunSpec) -> Problems:
             )
 
 
-def _sound_problems(spec: TrainingRunSpec) -> Problems:
-    """What a model that hears cannot do."""
-    trainer, data = spec.trainer, spec.data
+def _beside_problems(spec: TrainingRunSpec) -> Problems:
+    """What a model that hears or sees cannot do."""
+    trainer, data, hears = spec.trainer, spec.data, spec.model.sound is not None
+    chats = [source for source in data.sources if hears or source.format.chat is not None]
+    if not chats:
+        return
     asked = {
-        "spec.objective": spec.objective.next_token is None,
+        "spec.objective": hears and spec.objective.next_token is None,
         "spec.mesh.ici.context": spec.mesh is not None and spec.mesh.ici.context != 1,
-        "spec.data.attendAcrossDocuments": data.attend_across_documents,
+        "spec.data.attendAcrossDocuments": hears and data.attend_across_documents,
         "spec.data.order": data.order.windows or data.order.sequential,
-        "spec.telemetry.sample": spec.telemetry.sample,
+        "spec.telemetry.sample": hears and spec.telemetry.sample,
     }
-    for source in data.sources:
+    for source in chats:
         asked[f"spec.data.sources[{source.name}].layout"] = source.layout.concatenate is None
     for number, entry in enumerate(trainer.batch_schedule):
         other = entry.sequence_length not in (None, trainer.sequence_length)
@@ -206,7 +209,9 @@ def _sound_problems(spec: TrainingRunSpec) -> Problems:
     for field in (field for field, given in asked.items() if given):
         yield (
             field,
-            "the family whisper predicts the next token of whole texts, one in a row, with a sound; leave it out",
+            "the family whisper predicts the next token of whole texts, one in a row, with a sound; leave it out"
+            if hears
+            else "with model.vision a conversation is whole, one in a row with its images; leave it out",
         )
 
 

@@ -5,6 +5,7 @@ import importlib.metadata
 DISTRIBUTION = "halcyon-train"
 """Name on the package index, where `halcyon` belongs to another project."""
 _EXTRAS = {
+    "PIL": "images",
     "cryptography": "prove",
     "kubernetes": "cli",
     "llguidance": "serve",

@@ -8,6 +8,7 @@ from typing import Any
 from halcyon_api.ends import ExitCode
 from tests.families import SMALL_FAMILIES, llama
 from tests.mistakes.row import FOLDER, Mistake
+from tests.trainer.support import images
 from tests.trainer.support.speech import WHISPER
 
 BAD = ExitCode.BAD_CONFIGURATION
@@ -170,6 +171,20 @@ def _sounds(words: str, audio: str) -> Mistake:
     return Mistake(words, ("data", "build", "run.yaml"), BAD, changes, files=files)
 
 
+def _images(words: str, image: str) -> Mistake:
+    """A mistake in the only image that a model trains on."""
+    seen = {"role": "user", "content": [{"type": "image", "image": image}]}
+    messages = [seen, {"role": "assistant", "content": "a cat"}]
+    form = {"chat": {"messagesField": "messages", "template": images.TEMPLATE}}
+    changes: dict[str, Any] = {
+        "spec.model": images.sections(None)["model"],
+        "spec.tokenizer": {"tokenizerJson": {"path": "tokenizer.json"}},
+        "spec.data.sources": [{"name": "seen", "jsonl": {"paths": ["rows.jsonl"]}, "format": form}],
+    }
+    files = {"rows.jsonl": json.dumps({"messages": messages}) + "\n", "tokenizer.json": images.TOKENIZER.content}
+    return Mistake(words, ("data", "build", "run.yaml"), BAD, changes, files=files)
+
+
 DATA = (
     _data("files in a store of a kind that does not exist", "notes", "text", "http://server/notes.txt"),
     _data("nothing to train on", "empty", "text", "empty"),
@@ -194,6 +209,9 @@ DATA = (
     _sounds("a text in place of a sound", "rows.jsonl"),
     _sounds("a sound outside of the folder of its rows", "/etc/passwd"),
     _sounds("a sound without samples", "empty.wav"),
+    _images("an image outside of the folder of its rows", "/etc/passwd"),
+    _images("an image in the network", "https://example.com/cat.png"),
+    _images("a text in place of an image", "rows.jsonl"),
     _data("a CSV file with semicolons", "rows", "csv", "rows.csv", "text;number\na;1\n"),
     Mistake(
         "evaluations without held-out data",

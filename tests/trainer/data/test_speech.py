@@ -15,8 +15,9 @@ import soundfile
 
 from halcyon.data import sound
 from halcyon.data.formats import build_formatter
+from halcyon.data.named_files import BadFile
 from halcyon.data.open import inspect_dataset
-from halcyon.data.sound import BadSound, decoded, log_mel
+from halcyon.data.sound import decoded, log_mel
 from halcyon.data.sources import Access, SourceRow
 from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer import TokenizerDefinition, load
@@ -78,7 +79,7 @@ SILENCE = np.zeros((16_000 * 40, 1), np.int16)
     ids=["seconds", "channels", "rate", "empty", "cut", "nothing", "bytes"],
 )
 def test_a_bomb_is_told_with_its_limit(content: bytes, what: str) -> None:
-    with pytest.raises(BadSound, match=what):
+    with pytest.raises(BadFile, match=what):
         decoded(content, 30)
 
 

@@ -26,6 +26,7 @@ from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.families import SMALL_FAMILIES, sections_of
 from tests.suite import promises
+from tests.trainer.support import images
 from tests.trainer.support.labels import labelled
 from tests.trainer.support.process_groups import TrainerProcesses, each_restart, run_document, start_processes
 from tests.trainer.support.speech import WHISPER, clips
@@ -35,9 +36,9 @@ pytestmark = pytest.mark.slow
 STEPS = 40
 
 
-EACH_PART = ("gemma3", "deepseekV3", "qwen3Next", "modernBert", "whisper", "labels")
+EACH_PART = ("gemma3", "deepseekV3", "qwen3Next", "modernBert", "whisper", "labels", "vision")
 """Together they have each kind of part: windows, sandwich norms, experts, latent attention, gated delta nets, masks of
-tokens, sounds, labels of texts."""
+tokens, sounds, labels of texts, images."""
 
 
 def document(tmp_path: Path, name: str, steps: int = STEPS, **options: Any) -> dict[str, Any]:
@@ -117,17 +118,23 @@ def test_one_process_with_four_devices_and_four_processes_with_one_agree(tmp_pat
     "model",
     [
         pytest.param(name, marks=() if name in EACH_PART else pytest.mark.variant, id=name)
-        for name in (*SMALL_FAMILIES, "whisper", "labels")
+        for name in (*SMALL_FAMILIES, "whisper", "labels", "vision")
     ],
 )
 def test_every_family_resumes_bitwise(tmp_path: Path, model: str) -> None:
     runs = [document(tmp_path, name, 14, slices=1, topology="1x2") for name in ("calm-root", "root")]
     sounds = [clips(tmp_path / "sounds")] if model == "whisper" else []
+    seen = [images.conversations(tmp_path / "seen")] if model == "vision" else []
+    own = images.sections(tmp_path / "tokenizer") if seen else {"model": WHISPER}
+    own = own if seen or sounds or model == "labels" else sections_of(model)
     for run in runs:
         if model == "labels":
             run["spec"] |= labelled(tmp_path / "texts")
         else:
-            run["spec"] |= {"model": WHISPER} if sounds else sections_of(model)
+            run["spec"] |= own
+        if seen:
+            run["spec"]["data"]["sources"] = seen
+            run["spec"]["objective"] = {"finetune": {}}
         if sounds:
             run["spec"]["data"]["sources"] = sounds
             tasks = {"files": {"speech": str(tmp_path / "sounds" / "rows.jsonl")}, "most": 2}

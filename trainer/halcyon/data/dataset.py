@@ -172,11 +172,11 @@ class ValidationData:
         shape = len(rows), rows.length + 1
         windows, documents = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
         lengths, weights = np.zeros(len(rows), np.int64), np.ones(shape, np.float32)
-        sound: np.ndarray | None = None
+        beside: dict[str, np.ndarray] = {}
         classes = np.full(len(rows), -1)
         for index, data in enumerate(self.sources):
-            if data.sound is not None and sound is None:
-                sound = np.zeros((len(rows), *data.sound), np.float32)
+            if data.beside is not None and data.beside[0] not in beside:
+                beside[data.beside[0]] = np.zeros(len(rows), data.beside[1])
             here = np.flatnonzero(rows.source == index)
             if not len(here):
                 continue
@@ -187,11 +187,11 @@ class ValidationData:
                 weights[here] = mine.weights
             if mine.classes is not None:
                 classes[here] = mine.classes
-            if sound is not None:
-                sound[here] = mine.sounds
+            if data.beside is not None:
+                beside[data.beside[0]][here] = mine.beside
         found = examples_of(windows, lengths, weights, self.tokenizer.pad_id, documents)
         found.label(lengths, classes)
-        return replace(found, sound=sound)
+        return replace(found, **beside)
 
 
 class Dataset(ValidationData):

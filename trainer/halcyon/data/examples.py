@@ -7,7 +7,7 @@ a format excludes from the loss have weight 0 too.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,6 +34,8 @@ class Examples:
     """Number, within the sequence, of the document of each input: int32 [n, L]."""
     sound: np.ndarray | None = None
     """Features of the sound of each sequence: float32 [n, frames, bands]; None: they have no sound."""
+    images: np.ndarray | None = None
+    """Pixels of the images of each sequence: uint8 [n, image, row, column, colour]; None: they have no images."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -74,8 +76,7 @@ class Examples:
         def padded(array: np.ndarray) -> np.ndarray:
             return np.pad(array, ((0, missing), *(((0, 0),) * (array.ndim - 1))))
 
-        always = (padded(array) for array in (self.tokens, self.targets, self.weights, self.segments))
-        return Examples(*always, sound=None if self.sound is None else padded(self.sound))
+        return replace(self, **{name: padded(array) for name, array in vars(self).items() if array is not None})
 
 
 FIELDS = (*(field.name for field in fields(Examples)), "positions", "conversation_weights")

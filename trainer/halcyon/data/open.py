@@ -22,11 +22,11 @@ from halcyon.data.cache.reader import Memory, TokenReader
 from halcyon.data.cache.tokenizers import inherited_tokenizer
 from halcyon.data.dataset import Dataset, ValidationData
 from halcyon.data.formats import begin_id
+from halcyon.data.layout.beside import BesidePacker, Images, Sounds
 from halcyon.data.layout.concatenate import Concatenate
 from halcyon.data.layout.packer import TOO_SHORT, Layout, packer_of
 from halcyon.data.layout.prompts import LabelPacker, PromptPacker, Prompts
 from halcyon.data.layout.spans import arrays_of
-from halcyon.data.layout.speech import SpeechPacker
 from halcyon.data.mixture import build_mixture, rehearsed_sequences, stop_problem
 from halcyon.data.order.epochs import Order
 from halcyon.data.source_data import GrowingSource, Source, SourceData
@@ -85,6 +85,7 @@ def cache_keeper(
     return CacheKeeper(
         data=spec.data,
         tokenizer=spec.tokenizer,
+        vision=spec.model.sight,
         store=store,
         access=access,
         fetch=lambda uri: fetch_file(uri, access),
@@ -270,7 +271,9 @@ class _Snapshots:
         self._begin = begin_id(source.format, tokenizer)
         packer = packer_of(spec.objective, source.layout, source.name)
         if spec.model.sound is not None:
-            packer = SpeechPacker(*spec.model.sound)
+            packer = BesidePacker(Sounds(*spec.model.sound))
+        elif source.format.chat is not None and spec.model.sight is not None:
+            packer = BesidePacker(Images(spec.model.sight))
         if isinstance(packer, LabelPacker):
             packer = LabelPacker(spec.model.classes, source.name)
         if isinstance(packer, PromptPacker):

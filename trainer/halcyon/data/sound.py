@@ -9,10 +9,10 @@ Slaney's mel scale (Slaney 1998) of frames of 25 ms, one each 10 ms.
 
 import io
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
+from halcyon.data.named_files import BadFile
 from halcyon.host.errors import BadConfiguration
 from halcyon_api.package import missing
 
@@ -31,28 +31,6 @@ RATES = (4_000, 192_000)
 """Least and greatest samples of a second in a file."""
 
 
-class BadSound(ValueError):
-    """A file is no sound that a model can hear: what is wrong, and the fix."""
-
-    def __init__(self, what: str, fix: str) -> None:
-        super().__init__(what)
-        self.fix = fix
-
-
-def named(value: Any) -> bytes | str:
-    """The bytes of a sound, or its path, from a field of a row: either, or Hugging Face's ``{bytes, path}``.
-
-    Raises:
-        BadSound: It is neither.
-    """
-    if isinstance(value, dict):
-        found: dict[Any, Any] = value
-        value = found.get("path") if found.get("bytes") is None else found["bytes"]
-    if isinstance(value, bytes) or (isinstance(value, str) and "\0" not in value):
-        return value
-    raise BadSound("is neither a path nor bytes", "name the field of the sound")
-
-
 def decoded(content: bytes, seconds: float) -> np.ndarray:
     """The samples of a file: int16 [samples].
 
@@ -61,7 +39,7 @@ def decoded(content: bytes, seconds: float) -> np.ndarray:
         seconds: The longest sound.
 
     Raises:
-        BadSound: It is no such file, or above a limit. Never more than the limit is decoded.
+        BadFile: It is no such file, or above a limit. Never more than the limit is decoded.
         BadConfiguration: The package `soundfile` is not there.
     """
     try:
@@ -69,25 +47,25 @@ def decoded(content: bytes, seconds: float) -> np.ndarray:
     except ImportError:
         raise BadConfiguration(f"sounds need a decoder: {missing('soundfile')}") from None
     if len(content) > MOST_BYTES:
-        raise BadSound(f"has {len(content):,} bytes; the limit is {MOST_BYTES:,}", "cut it into shorter sounds")
+        raise BadFile(f"has {len(content):,} bytes; the limit is {MOST_BYTES:,}", "cut it into shorter sounds")
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             rate, channels = file.samplerate, file.channels
             if not RATES[0] <= rate <= RATES[1]:
-                raise BadSound(
+                raise BadFile(
                     f"has {rate:,} samples a second; the limits are {RATES[0]:,} and {RATES[1]:,}", "resample it"
                 )
             if channels > MOST_CHANNELS:
-                raise BadSound(f"has {channels} channels; the limit is {MOST_CHANNELS}", "mix it down")
+                raise BadFile(f"has {channels} channels; the limit is {MOST_CHANNELS}", "mix it down")
             most = int(seconds * rate)
             found = file.read(most + 1, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, TypeError, RuntimeError) as error:
         why = str(getattr(error, "error_string", error)).rstrip(".")
-        raise BadSound(f"is no sound that can be read ({why})", "give a wav, flac, ogg or mp3 file") from None
+        raise BadFile(f"is no sound that can be read ({why})", "give a wav, flac, ogg or mp3 file") from None
     if len(found) > most:
-        raise BadSound(f"is longer than {seconds:g} s, the limit", "cut it into shorter sounds")
+        raise BadFile(f"is longer than {seconds:g} s, the limit", "cut it into shorter sounds")
     if not len(found) or not np.isfinite(found).all():
-        raise BadSound("has no samples, or some that are no numbers", "leave it out")
+        raise BadFile("has no samples, or some that are no numbers", "leave it out")
     return np.clip(np.rint(_resampled(found.mean(1), rate) * FULL), -FULL, FULL - 1).astype(SAMPLE)
 
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from halcyon.data.cache.background import CacheProgress
 from halcyon.data.cache.ledger import Ledger
+from halcyon.data.layout.beside import Beside
 from halcyon.data.layout.packer import Layout
 from halcyon.data.layout.prompts import Labelled
 from halcyon.data.layout.spans import Spans, Tokens
-from halcyon.data.layout.speech import Speech
 from halcyon.data.order.epochs import Order
 from halcyon.data.split import Split, spread
 from halcyon.host.errors import BadConfiguration
@@ -34,8 +34,8 @@ class Windows(NamedTuple):
     """Loss weights [n, length + 1]; None: all are 1."""
     documents: np.ndarray
     """Number of the document of each token, rising along a sequence; padding is one more: int32 [n, length + 1]."""
-    sounds: np.ndarray | None = None
-    """Features of the sound of each sequence: float32 [n, frames, bands]; None: they have no sound."""
+    beside: np.ndarray | None = None
+    """What stands beside each text; see `halcyon.data.layout.beside`. None: nothing."""
     classes: np.ndarray | None = None
     """Number of the label of each sequence: int64 [n]; None: they have no labels."""
 
@@ -70,9 +70,9 @@ class SourceData:
         return self
 
     @property
-    def sound(self) -> tuple[int, int] | None:
-        """Frames of a sequence's sound, and features of a frame; None: sequences have no sound."""
-        return (self.layout.frames, self.layout.bands) if isinstance(self.layout, Speech) else None
+    def beside(self) -> tuple[str, np.dtype] | None:
+        """The array of `Examples` with what stands beside texts, and the type of one text's part; None: nothing."""
+        return (self.layout.reader.name, self.layout.reader.dtype) if isinstance(self.layout, Beside) else None
 
     def has_turns(self, turns: np.ndarray) -> bool:
         """Whether the sequences at these turns of the training order are known."""
@@ -113,15 +113,16 @@ class SourceData:
             spans = spans.cut(parts, length)
         lengths = np.bincount(spans.sequence, spans.length, len(sequences)).astype(np.int64)
         flat = self.tokens.gather(spans.start, spans.length)
-        flat_weights, sounds = self.tokens.gather_weights(spans.start, spans.length), None
-        if isinstance(self.layout, Speech):
-            flat_weights, sounds = self.layout.counted(sequences), self.layout.sounds(self.tokens, sequences)
+        flat_weights, beside = self.tokens.gather_weights(spans.start, spans.length), None
+        if isinstance(self.layout, Beside):
+            beside = self.layout.read(self.tokens, sequences)
+            flat_weights = self.layout.counted(sequences) if flat_weights is None else flat_weights
         return Windows(
             _rows(flat, lengths, length + 1),
             lengths,
             None if flat_weights is None else _rows(flat_weights, lengths, length + 1),
             _numbered(self._begins(flat, spans), lengths, length + 1),
-            sounds,
+            beside,
             self.layout.classes[sequences] if isinstance(self.layout, Labelled) else None,
         )
 

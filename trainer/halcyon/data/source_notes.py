@@ -107,7 +107,9 @@ def source_warnings(spec: TrainingRunSpec, caches: Caches) -> Iterator[str]:
     tokenizer = load(caches.tokenizer)
     length = build_schedule(spec.trainer).longest
     for source in spec.data.sources:
-        yield from build_formatter(source.format, tokenizer, where=f"spec.data.sources[{source.name}].format").notes
+        yield from build_formatter(
+            source.format, tokenizer, where=f"spec.data.sources[{source.name}].format", vision=spec.model.sight
+        ).notes
         ledger = caches.ledgers.get(source.name)
         warning = text_warning(source, [file.uri for file in ledger.files] if ledger is not None else ())
         if warning is not None:

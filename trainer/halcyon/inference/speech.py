@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from halcyon.data.formats.speech import prompt_of
-from halcyon.data.sound import HOP, MOST_BYTES, RATE, BadSound, decoded, log_mel, named
+from halcyon.data.named_files import BadFile, named
+from halcyon.data.sound import HOP, MOST_BYTES, RATE, decoded, log_mel
 from halcyon.host.errors import BadConfiguration
 from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, MEL, POSITION
@@ -45,7 +46,7 @@ def read_sound(path: Path) -> bytes:
 
 
 def sound_of(value: Any, folder: Path) -> bytes:
-    """The bytes of a sound that a row names; see `halcyon.data.sound.named`.
+    """The bytes of a sound that a row names; see `halcyon.data.named_files.named`.
 
     Args:
         value: The field of the row.
@@ -98,7 +99,7 @@ def written_texts(
     for name, content in sounds:
         try:
             samples = decoded(content, _LONGEST_SECONDS)
-        except BadSound as bad:
+        except BadFile as bad:
             raise BadConfiguration(f"{name} {bad}; {bad.fix}") from None
         texts: list[str] = []
         parts = [samples[first : first + length] for first in range(0, len(samples), length)]

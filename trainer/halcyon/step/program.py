@@ -20,7 +20,7 @@ from halcyon.data.loader import padded_rows
 from halcyon.host.errors import BadConfiguration
 from halcyon.models import CausalLM, build_model
 from halcyon.models.adapters import check_used, has_adapter, with_adapter, without_adapter
-from halcyon.models.axes import BATCH, POSITION, VOCAB
+from halcyon.models.axes import BATCH, BESIDE, POSITION, VOCAB
 from halcyon.models.dropout import WithSites
 from halcyon.models.parameters import joined, split
 from halcyon.models.parts.attention_choice import CannotServe, Choice, Target, attending
@@ -191,7 +191,7 @@ class Program:
 
     def size_of(self, batch: Batch) -> tuple[int, int]:
         """Rows, padding included, and length of a batch, as `compile_step` takes them."""
-        shape = jax.tree.leaves(batch)[0].shape
+        shape = next(array.shape for name, array in batch.items() if name not in BESIDE)
         return shape[0] * shape[1], shape[2] if self.rows is None else self.rows.length
 
     @contextlib.contextmanager

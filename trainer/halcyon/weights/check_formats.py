@@ -41,7 +41,13 @@ def check_formats(spec: TrainingRunSpec, note: Callable[[str], object]) -> None:
     tokenizer = _tokenizer(spec)
     for source in spec.data.sources:
         if source.format.conversation is not None:
-            formatter = build_formatter(source.format, tokenizer, where=f"spec.data.sources[{source.name}].format")
+            formatter = build_formatter(
+                source.format,
+                tokenizer,
+                where=f"spec.data.sources[{source.name}].format",
+                access=Access(),
+                vision=spec.model.sight,
+            )
             for sentence in formatter.notes:
                 note(sentence)
             _format_first_row(source, spec, formatter)

@@ -138,7 +138,7 @@ def weights_of_folder(
         BadConfiguration: The weights are of another model, or cannot be read.
         StoreFailure: The store did not answer.
     """
-    config = read_config(store, images=getattr(spec, "vision", None) is not None)
+    config = read_config(store, images=spec.sight is not None)
     tokens, plain = template.token_count, jax.eval_shape(without_codes, template)
     _require_rows(tokens, config.tokens, store.root, origin)
     dtype = None if config.narrow is None else np.dtype(np.float32)  # not rounded, so codes of the same form stay

@@ -153,6 +153,11 @@ class Gemma3Spec(WindowedGemmaSection):
     published: ClassVar = "Gemma 3, 270M to 27B"
     pattern: ClassVar = 6
 
+    @property
+    def sight(self) -> VisionSpec | None:
+        """See `ModelSection.sight`."""
+        return self.vision
+
     def shape(self, vocabulary: int, positions: int) -> ModelShape:
         """See `DecoderSection.shape`."""
         found = super().shape(vocabulary, positions)

@@ -173,3 +173,8 @@ class ModelSection(RuledModel):
     def sound(self) -> tuple[int, int] | None:
         """Frames of the sound that a row of a model that hears has, and features of a frame; None: it hears none."""
         return None
+
+    @property
+    def sight(self) -> Any:
+        """The encoder of images, a `halcyon_api.spec.families.gemma.VisionSpec`; None: it sees none."""
+        return None

@@ -88,7 +88,7 @@ def test_a_message_may_have_keys_that_only_its_template_knows() -> None:
         ([user("a"), {"role": "assistant"}], "has no content in the message at place 1"),
         (
             [user([*PARTS, {"type": "image", "url": "x"}]), assistant("b")],
-            "has a part of type 'image' in the content at place 0, and the template takes",
+            "has an image at place 0, and the model sees none",
         ),
         (
             [user(["a"]), assistant("b")],

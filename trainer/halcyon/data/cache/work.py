@@ -28,14 +28,15 @@ from halcyon.data.sources.spill_file import SpillFile
 from halcyon.host.errors import BadConfiguration
 from halcyon.host.linux import keep_freed_memory
 from halcyon.tokenizer import TokenizerDefinition, load
+from halcyon_api.spec.families.gemma import VisionSpec
 from halcyon_api.spec.sources import FormatSpec
 
 UNKNOWN_FILE = -1
 """File number of a document whose file is not in the ledger."""
 PIPE_TOKENS = 2**23
 """Tokens of a piece that a worker sends through its pipe."""
-SOUNDS = 8
-"""Rows with sounds, which are large, in a part."""
+LARGE_ROWS = 8
+"""Rows with sounds or images in a part."""
 FORMAT_VERSION = 4
 """Increased when the same rows would give other tokens than before."""
 
@@ -103,6 +104,13 @@ class Job:
     weight_type: str | None
     form: Form | None = None
     """Form of rows with conversations."""
+    vision: VisionSpec | None = None
+    """The encoder of images that the model has."""
+
+
+def is_large(form: FormatSpec, vision: VisionSpec | None) -> bool:
+    """Whether rows have sounds or images, numbers of 16 bits."""
+    return form.speech is not None or (vision is not None and form.chat is not None)
 
 
 class Worker:
@@ -112,9 +120,13 @@ class Worker:
         self._job = job
         self._files = {uri: number for number, uri in enumerate(job.files)}
         self._formatter: Formatter = build_formatter(
-            job.format, load(job.tokenizer), where=f"{job.where}.format", form=job.form, access=job.access
+            job.format,
+            load(job.tokenizer),
+            where=f"{job.where}.format",
+            form=job.form,
+            access=job.access,
+            vision=job.vision,
         )
-        self._hears = job.format.speech is not None
 
     def __call__(self, piece: Piece) -> Iterator[Part]:
         """The documents of a piece.
@@ -126,7 +138,7 @@ class Worker:
         return self._parts(piece, read_piece(piece, self._job.access))
 
     def _parts(self, piece: Piece, rows: list[SourceRow]) -> Iterator[Part]:
-        begin, together = 0, SOUNDS if self._hears else max(1, len(rows))
+        begin, together = 0, LARGE_ROWS if is_large(self._job.format, self._job.vision) else max(1, len(rows))
         for first in range(0, max(1, len(rows)), together):
             last = first + together
             end = piece.rows if last >= len(rows) else _place(piece, rows, last)

@@ -17,19 +17,25 @@ from halcyon.data.formats.text import TextFormatter
 from halcyon.data.forms.form import Form
 from halcyon.data.sources import Access
 from halcyon.tokenizer import Tokenizer
+from halcyon_api.spec.families.gemma import VisionSpec
 from halcyon_api.spec.sources import FormatSpec
 
 _FORMATTERS: Mapping[str, Callable[..., Formatter]] = {
     "text": TextFormatter,
     "prebuilt": PrebuiltFormatter,
-    "chat": ChatFormatter,
     "preference": PreferenceFormatter,
     "prompt": PromptFormatter,
 }
 
 
 def build_formatter(
-    spec: FormatSpec, tokenizer: Tokenizer, *, where: str, form: Form | None = None, access: Access | None = None
+    spec: FormatSpec,
+    tokenizer: Tokenizer,
+    *,
+    where: str,
+    form: Form | None = None,
+    access: Access | None = None,
+    vision: VisionSpec | None = None,
 ) -> Formatter:
     """The formatter of a source.
 
@@ -41,12 +47,15 @@ def build_formatter(
         form: The form of the source's rows, if it was recognised before. Default: that of the first row that is
             formatted.
         access: How files that rows name are read. None: no row is formatted that names one.
+        vision: The encoder of images that the model has; None: conversations have no images.
 
     Raises:
         BadConfiguration: The template is invalid, or does not fit this tokenizer.
     """
     if spec.speech is not None:
         return SpeechFormatter(spec.speech, tokenizer, where, access)
+    if spec.chat is not None:
+        return ChatFormatter(spec.chat, tokenizer, where, form, vision, access)
     return _FORMATTERS[spec.kind](getattr(spec, spec.kind), tokenizer, where, form)
 
 

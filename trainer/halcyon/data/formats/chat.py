@@ -1,7 +1,7 @@
 """Formats for rows that are conversations or pairs of conversations."""
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,14 @@ from halcyon.data.formats.assistant_spans import AssistantSpans
 from halcyon.data.formats.conversation import check_messages, check_turns, is_learnt
 from halcyon.data.formats.document import TokenizedDocument, bad_row
 from halcyon.data.formats.form_rows import FormRows
+from halcyon.data.formats.images import ImageReader, document_with
 from halcyon.data.formats.template import DEFAULT_DAY, ChatTemplate, Rendered, day
 from halcyon.data.forms.form import BadConversation, Form
 from halcyon.data.forms.messages import conversation_of, pair_of
-from halcyon.data.sources import SourceRow
+from halcyon.data.sources import Access, SourceRow
 from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer import Tokenizer
+from halcyon_api.spec.families.gemma import VisionSpec
 from halcyon_api.spec.sources import ChatFormatSpec, FormatSpec, PreferenceFormatSpec
 
 
@@ -82,13 +84,13 @@ class ConversationEncoder:
             )
         return notes
 
-    def render(self, messages: list[dict[str, Any]], tools: Any = None) -> Rendered | None:
-        """A conversation; None if it is empty.
+    def render(self, messages: list[dict[str, Any]], tools: Any = None, *, images: bool = False) -> Rendered | None:
+        """A conversation; None if it is empty. It may have images only if `images`.
 
         Raises:
             BadConversation: It is not a conversation, or does not fit the template.
         """
-        check_messages(messages, needs_assistant=self._assistant_only, alternate=self._template.is_own)
+        check_messages(messages, needs_assistant=self._assistant_only, alternate=self._template.is_own, images=images)
         if not messages:
             return None
         messages = self._template.fit(messages)
@@ -143,10 +145,21 @@ class ChatFormatter:
         tokenizer: Makes the ids.
         where: The format's field in the run document.
         form: The form of the source. Default: that of the first row.
+        vision: See `halcyon.data.formats.build_formatter`.
+        access: As there.
     """
 
-    def __init__(self, spec: ChatFormatSpec, tokenizer: Tokenizer, where: str, form: Form | None = None) -> None:
+    def __init__(
+        self,
+        spec: ChatFormatSpec,
+        tokenizer: Tokenizer,
+        where: str,
+        form: Form | None = None,
+        vision: VisionSpec | None = None,
+        access: Access | None = None,
+    ) -> None:
         where = f"{where}.chat"
+        self._images = None if vision is None else ImageReader(vision, tokenizer, where, access)
         self._tools_field = spec.tools_field
         self._rows = FormRows(FormatSpec(chat=spec), form, where, {"messages": "messagesField", "tools": "toolsField"})
         self._encoder = ConversationEncoder(
@@ -165,11 +178,19 @@ class ChatFormatter:
 
     def __call__(self, rows: Sequence[SourceRow]) -> list[TokenizedDocument]:
         """The documents of some rows; see `Formatter`."""
-        return self._encoder.encode([(self._rows.read(row, self._render), index) for index, row in enumerate(rows)])
+        images: dict[int, list[np.ndarray]] = {}
 
-    def _render(self, form: Form, fields: Mapping[str, Any]) -> Rendered | None:
-        conversation = conversation_of(form, fields, self._tools_field)
-        return self._encoder.render(conversation.messages, conversation.tools)
+        def render(index: int, row: SourceRow, form: Form, fields: Mapping[str, Any]) -> Rendered | None:
+            messages, tools = conversation_of(form, fields, self._tools_field)
+            if self._images is None:
+                return self._encoder.render(messages, tools)
+            messages, images[index] = self._images.taken(messages, fields, row.file)
+            found = self._encoder.render(messages, tools, images=True)
+            return None if found is None else self._images.with_tokens(found, len(images[index]))
+
+        read = [(self._rows.read(row, partial(render, index, row)), index) for index, row in enumerate(rows)]
+        documents = self._encoder.encode(read)
+        return [document_with(one, images[one.row]) for one in documents] if images else documents
 
 
 class PreferenceFormatter:

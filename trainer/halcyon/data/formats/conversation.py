@@ -6,7 +6,7 @@ are a matter of the template: it raises an error, or prints them. Halcyon's own 
 message, then alternating user and assistant turns, as in nanochat.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from halcyon.data.forms.form import BadConversation
@@ -15,6 +15,9 @@ ASSISTANT_PARTS = ("text", "python", "python_output")
 """Parts of an assistant's message: its text, the code it runs, and the output of the code, which never counts in the
 loss.
 """
+
+IMAGES = ("image", "image_url")
+"""Types of parts of messages that are images."""
 
 _MARK = "halcyon"
 _LEARNT = ("weight", "train", "training", "trainable", "loss_mask")
@@ -26,19 +29,26 @@ _NO_CONTENT = frozenset({"role", "content", "name", *_LEARNT})
 """
 
 
-def check_messages(messages: object, *, needs_assistant: bool, alternate: bool) -> list[dict[str, Any]]:
+def check_messages(
+    messages: object, *, needs_assistant: bool, alternate: bool, images: bool = False
+) -> list[dict[str, Any]]:
     """Check messages for any template, and return them.
 
     Args:
         messages: The messages.
         needs_assistant: Whether at least one assistant turn is required.
         alternate: Whether two user turns in a row are refused.
+        images: Whether messages may have images.
 
     Raises:
         BadConversation: They are not valid.
     """
     if not isinstance(messages, list):
         raise BadConversation("is not a list of messages", "name the field of the messages")
+    if not images and (place := next(image_places(messages), None)) is not None:
+        raise BadConversation(
+            f"has an image at place {place}, and the model sees none", "leave the row out, or set spec.model.vision"
+        )
     before: str | None = None
     for place, message in enumerate(messages):
         role = message.get("role") if isinstance(message, Mapping) else None
@@ -55,6 +65,15 @@ def check_messages(messages: object, *, needs_assistant: bool, alternate: bool) 
             "has no assistant turn, so nothing in it would be learnt", "leave the row out, or set lossOn: all"
         )
     return messages
+
+
+def image_places(messages: Iterable[Any]) -> Iterator[int]:
+    """The places of the messages with images, once for each image."""
+    for place, message in enumerate(messages):
+        parts: Any = message.get("content") if isinstance(message, Mapping) else None
+        for part in parts if isinstance(parts, list) else ():
+            if isinstance(part, Mapping) and part.get("type") in IMAGES:
+                yield place
 
 
 def is_learnt(message: Mapping[str, Any]) -> bool:

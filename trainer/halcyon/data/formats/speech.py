@@ -2,20 +2,18 @@
 
 A document is two numbers, the tokens of its prompt and of its whole text; then these tokens; then the samples of its
 sound as unsigned numbers of 16 bits. So a cache keeps a sound as it keeps tokens, and hashes and checks it with them
-(`halcyon.data.layout.speech` reads it).
+(`halcyon.data.layout.beside` reads it).
 """
 
-import posixpath
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from halcyon.data.formats.document import TokenizedDocument, bad_row, field_value
 from halcyon.data.formats.text import around, size_in_bytes
-from halcyon.data.sound import MOST_BYTES, BadSound, decoded, named
+from halcyon.data.named_files import BadFile, content, shown
+from halcyon.data.sound import MOST_BYTES, decoded
 from halcyon.data.sources import Access, SourceRow
-from halcyon.data.sources.files import fetch_file
 from halcyon.data.sources.text_check import not_utf8
 from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer import Tokenizer
@@ -70,25 +68,13 @@ class SpeechFormatter:
             raise bad_row(
                 row, self._where, f"has a text of {len(tokens):,} tokens; the limit is {MOST_TOKENS:,}", "cut it"
             )
+        where = f"{self._where}.audioField"
+        value = field_value(row, self._spec.audio_field, where)
         try:
-            samples = decoded(self._content(row), SECONDS)
-        except BadSound as bad:
-            name = _shown(field_value(row, self._spec.audio_field, self._where))
-            raise bad_row(row, f"{self._where}.audioField", f"names a sound{name} that {bad}", bad.fix) from None
+            samples = decoded(content(value, row.file, self._access, MOST_BYTES), SECONDS)
+        except BadFile as bad:
+            raise bad_row(row, where, f"names a sound{shown(value)} that {bad}", bad.fix) from None
         return np.concatenate([[len(self._prompt), len(tokens)], tokens, samples.view(np.uint16)]).astype(np.int32)
-
-    def _content(self, row: SourceRow) -> bytes:
-        value: Any = field_value(row, self._spec.audio_field, f"{self._where}.audioField")
-        given = named(value)
-        if isinstance(given, bytes):
-            return given
-        path = posixpath.normpath(given)
-        if self._access is None or "://" in given or path.startswith(("/", "../")) or path in (".", ".."):
-            raise BadSound("is not below the folder of its row's file", "give a path below it, without ..")
-        try:
-            return fetch_file(posixpath.join(posixpath.dirname(row.file), path), self._access, most_bytes=MOST_BYTES)
-        except (OSError, ValueError) as error:
-            raise BadSound(f"cannot be read ({error})", "put it there, or leave the row out") from None
 
 
 def prompt_of(tokenizer: Tokenizer, language: str | None, task: str, where: str) -> tuple[int, ...]:
@@ -108,8 +94,3 @@ def prompt_of(tokenizer: Tokenizer, language: str | None, task: str, where: str)
                 "leave language out"
             )
     return tuple(known[f"<|{name}|>"] for name in names)
-
-
-def _shown(value: Any) -> str:
-    path = value.get("path") if isinstance(value, dict) else value
-    return f" {path[:200]!r}" if isinstance(path, str) else ""

@@ -12,11 +12,22 @@ from halcyon_api.checkpoint_documents import Document
 from halcyon_api.spec.sources import ChatFormatSpec, FormatSpec, PreferenceFormatSpec, PromptFormatSpec
 
 Part = Literal[
-    "request", "messages", "history", "question", "input", "answer", "chosen", "rejected", "system", "tools", "label"
+    "request",
+    "messages",
+    "history",
+    "question",
+    "input",
+    "answer",
+    "chosen",
+    "rejected",
+    "system",
+    "tools",
+    "label",
+    "images",
 ]
 """What a field of a row holds: the request of OpenAI's pairs; a list of messages; pairs of question and answer before
 the question; the question and what belongs to it; its answer; the two answers of a pair; the system message; the tools;
-whether the answer is a good one."""
+whether the answer is a good one; the images of the messages."""
 _MESSAGES = {"messages": "messages", "conversations": "ShareGPT", "conversation": "conversation"}
 """Fields that hold a whole conversation, and the names of their forms."""
 _REFERENCES = ("reference", "answer", "completion", "output", "response", "solution", "ground_truth")
@@ -165,6 +176,7 @@ def truth_of(value: object) -> bool | None:
 
 def _chat(spec: ChatFormatSpec, names: Collection[str]) -> Form:
     more = _beside(names) | ({} if spec.tools_field is None else {"tools": spec.tools_field})
+    more["images"] = _first(("images", "image"), names)
     if (field := _first(_MESSAGES, names)) is not None:
         return Form(name=_MESSAGES[field], fields=_fields({"messages": field, **more}))
     for form in _QUESTIONS:

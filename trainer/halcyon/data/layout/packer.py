@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from halcyon.data.layout.beside import Beside, BesidePacker
 from halcyon.data.layout.best_fit import BestFit
 from halcyon.data.layout.concatenate import Concatenate
 from halcyon.data.layout.pack import Pack
 from halcyon.data.layout.prompts import Labelled, LabelPacker, PromptPacker, Prompts
 from halcyon.data.layout.spans import Weights
-from halcyon.data.layout.speech import Speech, SpeechPacker
 from halcyon.data.layout.whole import WholePacker, WholeUnits
 from halcyon.host.errors import BadConfiguration
 from halcyon_api.spec.objective import ObjectiveSpec
@@ -84,9 +84,9 @@ class DocumentPacker:
         return self.spec.pack
 
 
-Layout = Concatenate | BestFit | Pack | WholeUnits | Prompts | Speech | Labelled
+Layout = Concatenate | BestFit | Pack | WholeUnits | Prompts | Beside | Labelled
 """A map from sequences to spans of a source's token stream."""
-Packer = DocumentPacker | WholePacker | PromptPacker | SpeechPacker | LabelPacker
+Packer = DocumentPacker | WholePacker | PromptPacker | BesidePacker | LabelPacker
 """Makes the layout of a source from its documents, which takes time, or from the arrays of the layout."""
 
 

@@ -6,6 +6,7 @@ An objective declares the arrays of its batches and returns weighted sums. Model
 
 import jax.numpy as jnp
 
+from halcyon.data.layout.beside import Images, Sounds
 from halcyon.step.objectives.classify import Classify
 from halcyon.step.objectives.masked_token import MaskedToken, MaskIds
 from halcyon.step.objectives.next_token import NextToken
@@ -43,7 +44,7 @@ def build_objective(spec: TrainingRunSpec, tokenizer: Tokenizer | None = None) -
                 weights="conversation_weights" if by_conversation else "weights",
                 dropout=dropout,
                 multi_token=spec.multi_token_weight,
-                sound=spec.model.sound,
+                beside=_beside(spec),
             )
         case PreferenceSpec() as preference:
             return Preference(preference, compute, precision.narrow, dropout=dropout)
@@ -54,3 +55,11 @@ def build_objective(spec: TrainingRunSpec, tokenizer: Tokenizer | None = None) -
             return Policy(policy, compute, precision.narrow, dropout=dropout)
         case other:
             raise TypeError(f"no objective for a spec of type {type(other).__name__}")
+
+
+def _beside(spec: TrainingRunSpec) -> tuple[tuple[str, jnp.dtype], ...]:
+    """See `NextToken.beside`."""
+    readers = [] if spec.model.sound is None else [Sounds(*spec.model.sound)]
+    if spec.model.sight is not None and any(source.format.chat is not None for source in spec.data.sources):
+        readers = [Images(spec.model.sight)]
+    return tuple((reader.name, reader.dtype) for reader in readers)

@@ -34,7 +34,7 @@ class NextToken(Drops):
         weights: The array of a batch with the weights of the targets: that of each token, or its share in its
             conversation.
         multi_token: Weight of the mean loss of the layers that predict further tokens. None: the model has none.
-        sound: Frames of the sound of each row, and features of a frame; None: rows have no sound.
+        beside: The arrays of what rows have beside tokens, and the types of a row's part of each.
     """
 
     segments: bool
@@ -43,7 +43,7 @@ class NextToken(Drops):
     products: NarrowProducts | None = None
     weights: Literal["weights", "conversation_weights"] = "weights"
     multi_token: float | None = None
-    sound: tuple[int, int] | None = None
+    beside: tuple[tuple[str, np.dtype], ...] = ()
 
     @property
     def per_token(self) -> bool:
@@ -56,7 +56,7 @@ class NextToken(Drops):
         borders = self.segments or self.multi_token is not None
         names = ("tokens", "targets", self.weights, *(("segments",) if borders else ()))
         found = {name: np.dtype(np.float32 if name == self.weights else np.int32) for name in names}
-        return found if self.sound is None else found | {"sound": np.dtype((np.float32, self.sound))}
+        return found | dict(self.beside)
 
     def __call__(self, model: CausalLM, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
         """See `halcyon.step.objectives.objective.Objective`."""
@@ -78,7 +78,7 @@ class NextToken(Drops):
 
     def _inputs(self, arrays: Mapping[str, Any]) -> Inputs:
         segments = arrays["segments"] if self.segments else None
-        return Inputs(arrays["tokens"], segments=segments, sound=arrays.get("sound"))
+        return Inputs(arrays["tokens"], segments=segments, **{name: arrays[name] for name, _ in self.beside})
 
     def _features(self, model: CausalLM, inputs: Inputs) -> NamedArray:
         return with_products(model, self.products)(inputs, compute_dtype=self.compute_dtype).features
