@@ -21,6 +21,7 @@ from halcyon.data.named_files import BadFile
 from halcyon.data.open import inspect_dataset
 from halcyon.data.sources import Access, SourceRow
 from halcyon.host.errors import BadConfiguration
+from halcyon.inference.chat import ChatPrompts
 from halcyon.tokenizer import load
 from halcyon_api.spec.families.gemma import VisionSpec
 from halcyon_api.spec.model import read_model
@@ -140,6 +141,8 @@ def test_images_that_no_one_would_see_are_refused(tmp_path: Path) -> None:
         BadConfiguration, match=r"has an image at place 0, and the model sees none; .*spec.model.vision"
     ):
         build_formatter(form, READER, where="format")([SourceRow("a", 0, row)])
+    with pytest.raises(BadConfiguration, match="message 0 has an image, and only a training reads images"):
+        ChatPrompts(READER, TEMPLATE).ids(row["messages"][:1])
     with pytest.raises(BadConfiguration, match="no special token <image_soft_token> with the id that the model knows"):
         build_formatter(form, READER, where="format", vision=vision(tmp_path, image_token_index=5))
 

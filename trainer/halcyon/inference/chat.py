@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from halcyon.data.formats.conversation import image_places
 from halcyon.data.formats.template import ChatTemplate, DoesNotFit, prompt_tokens
 from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer import Tokenizer
@@ -66,6 +67,10 @@ class ChatPrompts:
         Raises:
             BadConfiguration: The template does not take the messages, or prints nothing.
         """
+        if (place := next(image_places(messages), None)) is not None:
+            raise BadConfiguration(
+                f"message {place} has an image, and only a training reads images; give its text alone"
+            )
         try:
             rendered = self._template.render(messages, tools, to_generate=True, variables=variables)
         except DoesNotFit as error:
