@@ -135,10 +135,9 @@ class Ahead:
                 self._digests[name] = digest
             return asdict(found)
 
-        found = ledger.Rollout(**decide(self._processes, self._own.root, read))
-        arrays = (found.tokens, found.counts, found.sampled, found.ended, found.log_probs)
-        answered = Answered(*(np.array(x, kind) for x, kind in zip(arrays, _TYPES, strict=True)))
-        return Sampled(answered, np.array(found.rewards), (found.mismatch[0], found.mismatch[1]))
+        found = decide(self._processes, self._own.root, read)
+        answered = Answered(*(np.array(found[name], kind) for name, kind in zip(Answered._fields, _TYPES, strict=True)))
+        return Sampled(answered, np.array(found["rewards"]), tuple(found["mismatch"]))
 
     def _keep(self, batch: int, version: int, asked: Sequence[Question], sampled: Sampled) -> None:
         """Write answers, and compare those of a replay with the ledger of the run."""
