@@ -70,7 +70,7 @@ def build_model(
         score = Linear.init(
             (model.embed,),
             (hax.Axis(LABELS, len(spec.classes)),),
-            std=getattr(spec, "initializer_range", 0.02),
+            std=0.02,
             dtype=jnp.dtype(dtype),
             bias=spec.encoder,
             role=Role.HEAD,

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.model import CausalLM, Inputs, with_products
 from halcyon.models.pooling import pooled
-from halcyon.step.objectives.objective import Batch, Drops, Sums, named, with_routers
+from halcyon.step.objectives.objective import Batch, Drops, Sums, named, typed, with_routers
 from halcyon_api.spec.narrow_products import NarrowProducts
 
 
@@ -35,8 +35,7 @@ class Classify(Drops):
     @property
     def fields(self) -> dict[str, Any]:
         """See `halcyon.step.objectives.objective.Objective`."""
-        integers = dict.fromkeys(("tokens", "targets", "segments"), jnp.dtype("int32"))
-        return {**integers, "weights": jnp.dtype("float32")}
+        return typed("tokens", "targets", "segments", "weights")
 
     def __call__(self, model: CausalLM, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
         """See `halcyon.step.objectives.objective.Objective`. The metric ``accuracy`` is 1 for a text whose label has

@@ -19,12 +19,11 @@ import jax.numpy as jnp
 from halcyon.host.errors import BadConfiguration
 from halcyon.models.model import CausalLM, Inputs, with_products
 from halcyon.step.objectives.next_token import next_token_sums
-from halcyon.step.objectives.objective import ROW_SEEDS, Batch, Drops, Sums, named
+from halcyon.step.objectives.objective import ROW_SEEDS, Batch, Drops, Sums, named, typed
 from halcyon.tokenizer import Tokenizer, named_specials
 from halcyon_api.objectives import NO_MASK
 from halcyon_api.spec.narrow_products import NarrowProducts
 
-_FIELDS = ("tokens", "segments", "weights")
 _SITE = 0x3A5C
 """The number of masks among what is random in a row."""
 _MASKED, _RANDOM = 0.8, 0.1
@@ -76,7 +75,7 @@ class MaskedToken(Drops):
     @property
     def fields(self) -> dict[str, Any]:
         """See `halcyon.step.objectives.objective.Objective`."""
-        return {name: jnp.dtype("float32" if name == "weights" else "int32") for name in _FIELDS}
+        return typed("tokens", "segments", "weights")
 
     def __call__(self, model: CausalLM, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
         """See `halcyon.step.objectives.objective.Objective`."""

@@ -68,6 +68,14 @@ class Objective(Protocol):
         ...
 
 
+_FLOATS = ("weights", "advantages", "sampled_log_probs")
+
+
+def typed(*names: str) -> dict[str, np.dtype]:
+    """The types of arrays of a batch: weights and numbers of sampled tokens are float32, all others int32."""
+    return {name: np.dtype(np.float32 if name in _FLOATS else np.int32) for name in names}
+
+
 def named(batch: Batch, fields: Iterable[str]) -> dict[str, Any]:
     """Arrays [batch, position] of a batch, and what rows have beside tokens, as named arrays."""
     return {name: hax.named(batch[name], BESIDE.get(name, (BATCH, POSITION)[: batch[name].ndim])) for name in fields}

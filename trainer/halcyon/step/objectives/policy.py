@@ -14,20 +14,18 @@ Arrays of tokens have the axes [answer, token] and the type float32. `counts` is
 and 0 for the prompt, the padding and the tokens of tools.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import haliax as hax
 import jax
 import jax.numpy as jnp
-import numpy as np
 from haliax import NamedArray
 
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.log_probs import token_log_probs
 from halcyon.models.model import CausalLM, Inputs, Outputs, with_products
-from halcyon.step.objectives.objective import Batch, Drops, Sums, named, reference_model, with_routers
+from halcyon.step.objectives.objective import Batch, Drops, Sums, named, reference_model, typed, with_routers
 from halcyon_api.spec.narrow_products import NarrowProducts
 from halcyon_api.spec.objective import TRUNCATION, PolicySpec
 
@@ -142,14 +140,10 @@ class Policy(Drops):
     per_token = False
 
     @property
-    def fields(self) -> Mapping[str, np.dtype]:
+    def fields(self) -> dict[str, Any]:
         """See `halcyon.step.objectives.objective.Objective`. ``weights`` is 1 for a token that the model sampled."""
-        integers = dict.fromkeys(("tokens", "targets"), np.dtype(np.int32))
-        floats = dict.fromkeys(
-            ("weights", "advantages", *((SAMPLED_LOG_PROBS,) if self.spec.has_sampled_log_probs else ())),
-            np.dtype(np.float32),
-        )
-        return {**integers, **floats}
+        known = (SAMPLED_LOG_PROBS,) if self.spec.has_sampled_log_probs else ()
+        return typed("tokens", "targets", "weights", "advantages", *known)
 
     def __call__(self, model: CausalLM, batch: Batch, frozen: CausalLM | None, key: jax.Array | None) -> Sums:
         """See `halcyon.step.objectives.objective.Objective`. Metrics, weighted as the loss is:

@@ -17,14 +17,13 @@ from typing import Any, NamedTuple
 import haliax as hax
 import jax
 import jax.numpy as jnp
-import numpy as np
 from haliax import Axis, NamedArray
 
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.log_probs import token_log_probs
 from halcyon.models.model import CausalLM, Inputs, Outputs, with_products
 from halcyon.models.pooling import pooled
-from halcyon.step.objectives.objective import Batch, Drops, Sums, named, reference_model, with_routers
+from halcyon.step.objectives.objective import Batch, Drops, Sums, named, reference_model, typed, with_routers
 from halcyon_api.base import ApiModel
 from halcyon_api.spec.narrow_products import NarrowProducts
 from halcyon_api.spec.objective import DpoSpec, IpoSpec, OrpoSpec, PreferenceSpec, RewardSpec, SimpoSpec
@@ -143,10 +142,9 @@ class Preference(Drops):
     per_token = False
 
     @property
-    def fields(self) -> Mapping[str, np.dtype]:
+    def fields(self) -> dict[str, Any]:
         """See `halcyon.step.objectives.objective.Objective`."""
-        integers = dict.fromkeys(("tokens", "targets", "segments", "positions"), np.dtype(np.int32))
-        return {**integers, "weights": np.dtype(np.float32)}
+        return typed("tokens", "targets", "segments", "positions", "weights")
 
     def __call__(self, model: CausalLM, batch: Batch, frozen: CausalLM | None, key: jax.Array | None) -> Sums:
         """See `halcyon.step.objectives.objective.Objective`. Metrics, for each pair:
