@@ -13,20 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.filesize import decimal
 
+from halcyon.commands import options
 from halcyon.commands.errors import about_file, console, report_root_errors
 from halcyon.commands.models import owner_of
-from halcyon.commands.options import (
-    AtLeast0,
-    AtLeast1,
-    Commands,
-    Json,
-    NewRoot,
-    OwnerName,
-    RootEndpoint,
-    RootRegion,
-    StoreSettings,
-    print_json,
-)
 from halcyon.host.errors import BadConfiguration
 from halcyon_api.base import InvalidRun
 from halcyon_api.checkpoint_documents import CommittedStep, Owner
@@ -41,7 +30,7 @@ from halcyon_api.yaml_text import dump
 if TYPE_CHECKING:
     from halcyon.host.storage.store import Store
 
-app = Commands("List, verify, compare, pin, copy and average the checkpoints of a run.")
+app = options.Commands("List, verify, compare, pin, copy and average the checkpoints of a run.")
 
 RootArgument = Annotated[
     str,
@@ -57,10 +46,10 @@ Step = Annotated[int | None, typer.Option(min=0, help="The step. Default: the ne
 def list_(
     place: RootArgument,
     *,
-    limit: AtLeast1 = 100,
-    before: AtLeast0 | None = None,
-    settings: StoreSettings,
-    as_json: Json = False,
+    limit: options.AtLeast1 = 100,
+    before: options.AtLeast0 | None = None,
+    settings: options.StoreSettings,
+    as_json: options.Json = False,
 ) -> None:
     """List the checkpoints in a root: those that can be restored, and the others with the reason.
 
@@ -88,8 +77,8 @@ def show(
     place: RootArgument,
     *,
     step: Step = None,
-    settings: StoreSettings,
-    as_json: Json = False,
+    settings: options.StoreSettings,
+    as_json: options.Json = False,
 ) -> None:
     """Show one checkpoint: the attempt that made it, its position in the data, and its arrays."""
     from halcyon.checkpoint.arrays import Checkpoint
@@ -107,8 +96,8 @@ def verify(
     *,
     step: Step = None,
     every: Annotated[bool, typer.Option("--all")] = False,
-    settings: StoreSettings,
-    as_json: Json = False,
+    settings: options.StoreSettings,
+    as_json: options.Json = False,
 ) -> None:
     """Read HEAD, the chain of evidence, the ledgers of token caches, and every byte of a checkpoint and of the history,
     and report all damage.
@@ -156,7 +145,7 @@ def verify(
         read("token caches", *read_caches(store))
         intact = not any(found.values())
         if as_json:
-            print_json({"intact": intact, "problems": found, "checkpointsNotRead": others})
+            options.print_json({"intact": intact, "problems": found, "checkpointsNotRead": others})
     if not intact:
         raise typer.Exit(ExitCode.FAILURE)
 
@@ -168,8 +157,8 @@ def diff(
     second: Annotated[int, typer.Argument(min=0)],
     *,
     other: str | None = None,
-    settings: StoreSettings,
-    as_json: Json = False,
+    settings: options.StoreSettings,
+    as_json: options.Json = False,
 ) -> None:
     """List the arrays that differ between two checkpoints, and by how much. Exits with 1 if any array differs.
 
@@ -197,7 +186,7 @@ def pin(
     place: RootArgument,
     *,
     step: Step = None,
-    settings: StoreSettings,
+    settings: options.StoreSettings,
 ) -> None:
     """Pin a checkpoint, so that no later save deletes it. The run may be active."""
     from halcyon.checkpoint.head import edit, with_pin
@@ -216,7 +205,7 @@ def unpin(
     place: RootArgument,
     *,
     step: Step = None,
-    settings: StoreSettings,
+    settings: options.StoreSettings,
 ) -> None:
     """Remove a pin. From the run's next save on, the checkpoint may be deleted like any other."""
     from halcyon.checkpoint.head import edit, without_pin
@@ -232,8 +221,8 @@ def gc(
     place: RootArgument,
     *,
     dry_run: bool = False,
-    settings: StoreSettings,
-    as_json: Json = False,
+    settings: options.StoreSettings,
+    as_json: options.Json = False,
 ) -> None:
     """Delete files that can never be restored: of checkpoints deleted in part, and of writers that have lost the
     root.
@@ -269,9 +258,9 @@ def copy(
     *,
     step: Step = None,
     run: str | None = None,
-    to_endpoint: RootEndpoint = None,
-    to_region: RootRegion = None,
-    settings: StoreSettings,
+    to_endpoint: options.RootEndpoint = None,
+    to_region: options.RootRegion = None,
+    settings: options.StoreSettings,
 ) -> None:
     """Copy a checkpoint to an empty root, and verify it during the copy.
 
@@ -286,7 +275,7 @@ def copy(
         if run is not None and not (namespace and name):
             raise BadConfiguration(f"--run: give NAMESPACE/NAME, not {run!r}")
         store, entry = _opened(place, step, settings)
-        target = root_store(root_address(to), StoreSettings(to_endpoint, to_region))
+        target = root_store(root_address(to), options.StoreSettings(to_endpoint, to_region))
         head = copy_checkpoint(store, entry, target, owner=Owner(namespace=namespace, name=name) if run else None)
         _print(f"step {entry.step} is in {target.root}, for the run {head.owner.namespace}/{head.owner.name}")
 
@@ -294,12 +283,12 @@ def copy(
 @app.command()
 def average(
     checkpoints: list[str],
-    root: NewRoot,
+    root: options.NewRoot,
     *,
-    run: OwnerName = None,
-    settings: StoreSettings,
-    root_endpoint: RootEndpoint = None,
-    root_region: RootRegion = None,
+    run: options.OwnerName = None,
+    settings: options.StoreSettings,
+    root_endpoint: options.RootEndpoint = None,
+    root_region: options.RootRegion = None,
 ) -> None:
     """Average the models of checkpoints into a checkpoint of step 0, with which runs can begin.
 
@@ -313,7 +302,7 @@ def average(
 
     with report_root_errors():
         sources = [Averaged(*_opened(*split_step(checkpoint), settings)) for checkpoint in checkpoints]
-        to = root_store(root_address(root), StoreSettings(root_endpoint, root_region))
+        to = root_store(root_address(root), options.StoreSettings(root_endpoint, root_region))
         owner = owner_of(run, to.root)
         model = average_models(sources, to, owner=owner, clock=time.time())
     sys.stderr.write(
@@ -323,7 +312,7 @@ def average(
     sys.stdout.write(dump({"spec": {"from": {"run": owner.name, "root": to.root}, "model": model.spec.document()}}))
 
 
-def root_spec(place: str, settings: StoreSettings) -> CheckpointSpec:
+def root_spec(place: str, settings: options.StoreSettings) -> CheckpointSpec:
     """The address of a root: from a run document, or from an address or a directory.
 
     Raises:
@@ -347,14 +336,14 @@ def root_spec(place: str, settings: StoreSettings) -> CheckpointSpec:
         raise BadConfiguration(f"{place}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
 
 
-def root_store(place: str, settings: StoreSettings) -> Store:
+def root_store(place: str, settings: options.StoreSettings) -> Store:
     """The root that a command line names; raises as `root_spec` does."""
     from halcyon.host.storage.store import Store
 
     return Store(root_spec(place, settings))
 
 
-def _opened(place: str, step: int | None, settings: StoreSettings) -> tuple[Store, CommittedStep]:
+def _opened(place: str, step: int | None, settings: options.StoreSettings) -> tuple[Store, CommittedStep]:
     """A root and one of its checkpoints; the newest without a step."""
     from halcyon.checkpoint.opening import entry_of
 
@@ -367,4 +356,4 @@ def _print(view: object, document: Mapping[str, object] | Literal[False] = False
     if document is False:
         console().print(view)
     else:
-        print_json(document)
+        options.print_json(document)

@@ -6,21 +6,14 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, PositiveFloat
 
 from halcyon_api.base import Rule, optional
-from halcyon_api.spec.families.decoder import (
-    DEFAULT_WINDOW,
-    LAYER_TYPES_DESCRIPTION,
-    ONE_TYPE_A_LAYER,
-    DecoderSection,
-    LayerTypes,
-    SlidingWindow,
-)
+from halcyon_api.spec.families import decoder
 from halcyon_api.spec.families.experts import ExpertSizes, ExpertsSection, per_token_rule
 from halcyon_api.spec.families.section import Count, DecoderSizes, HiddenAct, NonNegative, Width
 
 LayerNumbers = Annotated[list[Annotated[int, Field(ge=0, le=4095)]], Field(max_length=1024)]
 
 
-class QwenSection(DecoderSection):
+class QwenSection(decoder.DecoderSection):
     """What the dense families of Qwen share."""
 
     rope_theta: PositiveFloat = 1_000_000.0
@@ -28,17 +21,19 @@ class QwenSection(DecoderSection):
     hidden_act: HiddenAct = "silu"
     use_sliding_window: bool = False
     """Whether the layers from number `maxWindowLayers` on see only a window."""
-    sliding_window: SlidingWindow | None = optional(
-        f"Positions that a layer with a window sees, its own included. Default: {DEFAULT_WINDOW}."
+    sliding_window: decoder.SlidingWindow | None = optional(
+        f"Positions that a layer with a window sees, its own included. Default: {decoder.DEFAULT_WINDOW}."
     )
     max_window_layers: NonNegative = 28
     """Layers, from the first, that see the whole sequence."""
-    layer_types: LayerTypes | None = optional(f"{LAYER_TYPES_DESCRIPTION} Default: by `useSlidingWindow`.")
+    layer_types: decoder.LayerTypes | None = optional(
+        f"{decoder.LAYER_TYPES_DESCRIPTION} Default: by `useSlidingWindow`."
+    )
 
-    default_window: ClassVar = DEFAULT_WINDOW
+    default_window: ClassVar = decoder.DEFAULT_WINDOW
     rules: ClassVar = (
-        *DecoderSection.rules,
-        ONE_TYPE_A_LAYER,
+        *decoder.DecoderSection.rules,
+        decoder.ONE_TYPE_A_LAYER,
         Rule(
             "self.useSlidingWindow || !has(self.layerTypes) || !('sliding_attention' in self.layerTypes)",
             "layerTypes has sliding_attention, so useSlidingWindow must be true",
@@ -126,11 +121,11 @@ class Qwen3MoeSpec(QwenExpertsSection):
     """Base of the rotary frequencies."""
     use_sliding_window: bool = False
     """Whether all layers see only a window."""
-    sliding_window: SlidingWindow | None = optional(
-        f"Positions that a layer with a window sees, its own included. Default: {DEFAULT_WINDOW}."
+    sliding_window: decoder.SlidingWindow | None = optional(
+        f"Positions that a layer with a window sees, its own included. Default: {decoder.DEFAULT_WINDOW}."
     )
 
-    default_window: ClassVar = DEFAULT_WINDOW
+    default_window: ClassVar = decoder.DEFAULT_WINDOW
     published: ClassVar = "Qwen3 30B-A3B and 235B-A22B"
     rules: ClassVar = (*ExpertsSection.rules, per_token_rule("numExperts", "num_experts"))
 
