@@ -86,6 +86,17 @@ def test_fragments_about_objectives_are_valid() -> None:
         ObjectiveSpec.model_validate(fragment, by_alias=True, by_name=False)
 
 
+def test_fragments_of_almost_a_whole_spec_are_valid() -> None:
+    around = {"accelerator": {"type": "cpu"}, "checkpoint": {"root": "gs://bucket/run"}}
+    parts = {"model", "data", "trainer"}
+    ours = [found for where, found in shown_documents() if isinstance(found, dict) and "from-levanter.md" not in where]
+    fragments = [found for found in ours if parts <= found.keys() and "configFile" not in found["model"]]
+    assert any("vision" in fragment["model"] for fragment in fragments)
+    for fragment in fragments:
+        document = {"apiVersion": "halcyon.dev/v1alpha1", "kind": "TrainingRun", "metadata": {"name": "shown"}}
+        parse_run(document | {"spec": around | fragment})
+
+
 def test_the_examples_exist() -> None:
     found = {where.split("#")[0] for where in training_runs()}
     assert {f"examples/{name}.yaml" for name in ("local-llama", "stdlib-llama", "gpt2")} <= found
