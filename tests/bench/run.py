@@ -3,7 +3,8 @@
 docs/performance.md sums up what they print. `results` has the last output of some benchmarks of settled questions too;
 their programs were deleted after commit 2979f5f5, the older ones after bc1d44e2.
 
-The other program to compare with: `--nanochat CHECKOUT --python PYTHON`, an interpreter with torch.
+The other programs to compare with: `--nanochat CHECKOUT --python PYTHON`, an interpreter with torch, and `--trl PYTHON`,
+one with trl.
 """
 
 from __future__ import annotations
@@ -29,19 +30,23 @@ class Kept:
 
     Attributes:
         arguments: Its command line.
-        peer: It compares with nanochat, so it needs the checkout and the interpreter.
+        peers: Options of the programs that it compares with.
     """
 
     arguments: str = ""
-    peer: bool = False
+    peers: tuple[str, ...] = ()
+
+
+_NANOCHAT = ("nanochat", "python")
 
 
 KEPT = {
     "start": Kept("--slices 2 --pairs 2"),
     "checkpoint": Kept("--pairs 3"),
-    "nanochat": Kept(peer=True),
+    "nanochat": Kept(peers=_NANOCHAT),
     "plan": Kept(),
-    "engine": Kept("--weights float32 int8", peer=True),
+    "engine": Kept("--weights float32 int8", _NANOCHAT),
+    "trl": Kept("--steps 50", ("trl",)),
 }
 
 
@@ -64,6 +69,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="names of benchmarks, such as checkpoint")
     parser.add_argument("--nanochat", type=Path, help="checkout of karpathy/nanochat")
     parser.add_argument("--python", type=Path, help="interpreter with torch")
+    parser.add_argument("--trl", type=Path, help="interpreter with trl, torch and datasets")
     options = parser.parse_args()
     broken = []
     names = options.only or (
@@ -72,8 +78,9 @@ def main() -> None:
     for name in names:
         kept = KEPT.get(name, Kept())
         arguments = kept.arguments.split()
-        if kept.peer and options.nanochat and options.python:
-            arguments += ["--nanochat", str(options.nanochat), "--python", str(options.python)]
+        given = {peer: getattr(options, peer) for peer in kept.peers}
+        if all(given.values()):
+            arguments += [word for peer, value in given.items() for word in (f"--{peer}", str(value))]
         print(f"==> {name}", flush=True)
         command = [sys.executable, str(FOLDER / f"bench_{name}.py"), *arguments]
         ended = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)

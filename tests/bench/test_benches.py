@@ -20,6 +20,7 @@ BENCHES = {
     "nanochat": "",
     "plan": "--documents 1 --steps 1",
     "start": "--slices 1 --pairs 1",
+    "trl": "--seeds 0 --steps 2 --sums 2 --rounds 1",
 }
 """The command line of each benchmark in tiny sizes."""
 OF_THE_CLUSTER = ("operator_scale",)

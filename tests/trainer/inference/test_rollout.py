@@ -40,7 +40,7 @@ class Adder:
 
 
 def sampled(model: Any, mesh: Any, calculator: Any = None) -> Answered:
-    shape = RolloutShape(len(COUNTS), PROMPT, ANSWER, VOCAB.size, TEMPERATURE, ENDS, "float32")
+    shape = RolloutShape(len(COUNTS), PROMPT, ANSWER, VOCAB.size, TEMPERATURE, ENDS, "float32", GROUP)
     return Rollouts(mesh, shape, SEED, calculator)(model, PROMPTED, PURPOSE, BATCH)
 
 

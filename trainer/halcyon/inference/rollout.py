@@ -31,6 +31,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from halcyon.inference.calculator import Calculator
 from halcyon.inference.programs import Fixed, called, features_of, known_of, logits_of
+from halcyon.inference.sampling import most_likely_with
 from halcyon.models import CausalLM
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.cache import Cache, Group, KeepsCache
@@ -85,6 +86,8 @@ class RolloutShape:
         temperature: The logits are divided by it.
         ends: Tokens that end an answer.
         dtype: Type of activations, matrix products and the cache.
+        answers: Answers to each prompt, whose rows follow one another. A prompt is computed once for its rows on one
+            device.
     """
 
     rows: int
@@ -94,6 +97,7 @@ class RolloutShape:
     temperature: float
     ends: tuple[int, ...]
     dtype: str
+    answers: int = 1
 
     @property
     def fixed(self) -> Fixed:
@@ -258,6 +262,9 @@ def _begun(
     shape: RolloutShape,
 ) -> _State:
     """The state after the prompts of one device's rows; see `Prompted` and `_keys`."""
+    keys, answered = _keys(prompts, answers, numbers), len(tokens)
+    same = shape.answers if answered % shape.answers == 0 else 1
+    tokens, counts = tokens[::same], counts[::same]
     rows, width = tokens.shape
     size = min(width, _CHUNK)
     chunks = -(-width // size)
@@ -276,10 +283,12 @@ def _begun(
     start = cache, jnp.zeros((rows, model.embed.size), shape.dtype)
     (cache, last), _ = jax.lax.scan(one, start, (padded, jnp.arange(chunks) * size))
     logits = known_of(logits_of(model, hax.named(last[:, None], (BATCH, POSITION, model.embed.name))), shape.fixed)
-    none = jnp.zeros(rows, jnp.int32)
-    keys = _keys(prompts, answers, numbers)
-    tokens = jnp.zeros((rows, shape.answer), jnp.int32)
-    return _State(cache, keys, logits, tokens, none, tokens.astype(jnp.float32), jnp.zeros(rows, bool))
+    if same > 1:
+        owners = jnp.arange(answered) // same
+        cache, logits = cache.copied(owners), logits[owners]
+    none = jnp.zeros(answered, jnp.int32)
+    tokens = jnp.zeros((answered, shape.answer), jnp.int32)
+    return _State(cache, keys, logits, tokens, none, tokens.astype(jnp.float32), jnp.zeros(answered, bool))
 
 
 def _decoded(
@@ -297,12 +306,13 @@ def _decoded(
     """
     numbers, ends = jnp.arange(len(forced)), jnp.asarray(shape.ends, jnp.int32)
 
-    def drawn(key: jax.Array, place: jax.Array, logits: jax.Array) -> jax.Array:
-        return jax.random.categorical(jax.random.fold_in(jax.random.wrap_key_data(key, impl=_IMPL), place), logits)
+    def noise(key: jax.Array, place: jax.Array) -> jax.Array:
+        key = jax.random.fold_in(jax.random.wrap_key_data(key, impl=_IMPL), place)
+        return jax.random.gumbel(key, state.logits.shape[1:], state.logits.dtype)
 
     def one(state: _State) -> _State:
         logits = state.logits if shape.temperature == 1 else state.logits / shape.temperature
-        chosen = jax.vmap(drawn)(state.keys, state.counts, logits).astype(jnp.int32)
+        chosen = most_likely_with(jax.vmap(noise)(state.keys, state.counts), logits)
         there = forced.at[numbers, state.counts].get(mode="fill", fill_value=-1)
         own = there < 0
         token = jnp.where(own, chosen, there)

@@ -118,8 +118,13 @@ def _drawn(logits: jax.Array, controls: Controls) -> jax.Array:
     def noise(seed: jax.Array, number: jax.Array) -> jax.Array:
         return jax.random.gumbel(jax.random.fold_in(jax.random.key(seed), number), logits.shape[-1:], logits.dtype)
 
+    return most_likely_with(jax.vmap(noise)(controls.seed, controls.number), kept)
+
+
+def most_likely_with(noise: jax.Array, logits: jax.Array) -> jax.Array:
+    """`most_likely` of logits with noise, both [row, token]: with Gumbel noise a random token of each row."""
     # Inside of the loop over the maximum, XLA would compute the noise one number at a time.
-    return most_likely(jax.lax.optimization_barrier(jax.vmap(noise)(controls.seed, controls.number)) + kept)
+    return most_likely(jax.lax.optimization_barrier(noise) + logits)
 
 
 _LANES = 128

@@ -62,8 +62,8 @@ class Group(eqx.Module):
     """The states of layers that keep the same number of positions.
 
     Attributes:
-        arrays: [layer, row, entry, ...]; of paged layers [layer, page, entry of the page, ...]; of fixed states [layer,
-            row, ...].
+        arrays: [layer, row, ..., entry, last]; of paged layers [layer, page, entry of the page, ...]; of fixed states
+            [layer, row, ...].
         entries: Entries of a row; 0 for fixed states.
         paged: Whether the table gives the entries of a row.
     """
@@ -131,13 +131,16 @@ class Cache(eqx.Module):
                     jnp.zeros((count, rows, *shape), jnp.float32 if wide else dtype) for shape, wide in like.shapes
                 )
                 return Group(arrays, 0, False)
-            paged = name.startswith(_ALL)
+            paged = name.startswith(_ALL) and pages is not None
             entries = of_row * page if paged else min(like.window or length, length)
-            outer = (count, shared, page) if paged else (count, rows, entries)
-            outer_axes = tuple(Axis(f"cache_{number}", size) for number, size in enumerate(outer))
-            arrays = tuple(
-                divided(hax.zeros((*outer_axes, *axes), dtype=dtype)).array for axes in like.features
-            )  # by heads
+            outer = Axis("cache_layer", count), Axis("cache_place", shared if paged else rows)
+            entry = Axis("cache_entry", page if paged else entries)
+
+            def zeros(axes: tuple[Axis, ...]) -> jax.Array:
+                inner = (entry, *axes) if paged else (*axes[:-1], entry, axes[-1])
+                return divided(hax.zeros((*outer, *inner), dtype=dtype)).array  # by heads
+
+            arrays = tuple(map(zeros, like.features))
             return Group(arrays, entries, paged)
 
         numbers = jnp.arange(rows * of_row, dtype=jnp.int32).reshape(rows, of_row)
@@ -353,15 +356,20 @@ class Memory:
         positions = cache.lengths[:, None] + numbers
         counted = numbers < counts[:, None]
         # A ring loses its oldest entries to the new ones, which earlier queries of the same call still see.
-        beside = size > 1 and not group.paged
+        beside = size > 1 and not group.paged and group.entries < cache.length
         if beside:
-            held = [jnp.concatenate((old, x.astype(old.dtype)), 1) for old, x in zip(self._read(), arrays, strict=True)]
+            both = zip(self._read(), arrays, strict=True)
+            held = [jnp.concatenate((old, jnp.moveaxis(x, 1, -2).astype(old.dtype)), -2) for old, x in both]
             of_keys = jnp.concatenate((self._entry_positions(cache.lengths), jnp.where(counted, positions, -1)), 1)
             self._write(arrays, positions, counted & (numbers >= counts[:, None] - group.entries))
         else:
             self._write(arrays, positions, counted)
             held, of_keys = self._read(), self._entry_positions(cache.lengths + counts)
-        named = tuple(hax.named(x, (BATCH, KEY_POSITION, *names)) for x, names in zip(held, rest, strict=True))
+        place = 0 if group.paged else -1
+        named = tuple(
+            hax.named(x, (BATCH, *names[:place], KEY_POSITION, *names[place:]))
+            for x, names in zip(held, rest, strict=True)
+        )
         window = None if group.paged else self._window
         return named, KeptPositions(
             hax.named(positions, (BATCH, POSITION)), hax.named(of_keys, (BATCH, KEY_POSITION)), window
@@ -384,7 +392,7 @@ class Memory:
         return last - (last - jnp.arange(entries, dtype=jnp.int32)) % entries
 
     def _read(self) -> list[jax.Array]:
-        """[row, entry, ...]."""
+        """[row, entry, ...]; without pages [row, ..., entry, last]."""
         if not self._group.paged:
             return [jax.lax.dynamic_index_in_dim(x, self._layer, 0, keepdims=False) for x in self._group.arrays]
         pages = [x.at[self._layer, self._cache.table].get(mode="clip") for x in self._group.arrays]
@@ -400,8 +408,9 @@ class Memory:
         else:
             first = jnp.arange(len(positions), dtype=jnp.int32)[:, None]
             second = jnp.where(kept, entry, group.entries)
+        where = (self._layer, first, second) if group.paged else (self._layer, first, ..., second, slice(None))
         changed = zip(group.arrays, arrays, strict=True)
-        self._keep(tuple(x.at[self._layer, first, second].set(new.astype(x.dtype), mode="drop") for x, new in changed))
+        self._keep(tuple(x.at[where].set(new.astype(x.dtype), mode="drop") for x, new in changed))
 
 
 class KeptPositions(Mask):

@@ -205,6 +205,7 @@ class PolicyBatches:
                 temperature=self._policy.temperature,
                 ends=self._ends,
                 dtype=self._settings.precision.compute,
+                answers=self._policy.group_size,
             )
             mesh, seed = self._program.mesh, self._settings.seed
             self._rollouts[rows] = Rollouts(mesh, shape, seed, self._calculator, self._program.compiler_options())
