@@ -43,7 +43,7 @@ PRINTS_NO_TABLE = {
     "train": "its --json is lines of the log", "slurm": "prints a script", "launch": "as train",
     "validate": "prints sentences",
     "resolve": "prints a document", "dial": "prints a document", "render": "prints documents",
-    "import hf": "prints a document", "import-config": "prints a document", "checkpoints average": "prints a document",
+    "import hf": "prints a document", "import-config": "prints a document",
     "chat": "a conversation", "serve": "a server", "logs": "prints lines of pods, --raw as they are",
     "export hf": "prints a sentence", "prove": "writes a statement, or says what holds",
     "data conversations": "names its files", "tokenizer train": "writes a file; tokenizer eval compares it",

@@ -213,10 +213,6 @@ READINGS: Mapping[str, Reading] = {
     ),
     "checkpoints gc": Reading(_on_root("checkpoints", "gc", "ROOT"), 82, _NEEDS_HEAD, says_reason=True),
     "checkpoints copy": Reading(_on_root("checkpoints", "copy", "ROOT", "copy"), says="step 6 is in"),
-    "checkpoints average": Reading(
-        lambda place: ["checkpoints", "average", f"{place.root}@3", f"{place.root}@6", "--root", "average"],
-        says="is the checkpoint of step 0",
-    ),
     "doctor": Reading(_on_root("doctor", "ROOT"), says="read what was written"),
     "sample": Reading(_on_root("sample", "ROOT", "--prompt", "3 times", "--max-tokens", "2"), says="3 times"),
     "chat": Reading(_on_root("chat", "ROOT"), 80),

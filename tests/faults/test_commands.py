@@ -65,9 +65,6 @@ WRITERS = {
     "checkpoints unpin": Writer("W/root --step 10", root="root"),
     "checkpoints gc": Writer("W/root", root="root"),
     "checkpoints copy": Writer("W/root W/copied", root="copied", done_already="is not empty|has a checkpoint|already"),
-    "checkpoints average": Writer(
-        "W/root@10 W/root@12 --root W/averaged", root="averaged", done_already="is not empty|has a checkpoint|already"
-    ),
     "import hf": Writer(
         f"{GOLDENS / 'qwen3'} --root W/imported", root="imported", done_already="is not empty|has a checkpoint|already"
     ),

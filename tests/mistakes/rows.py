@@ -419,7 +419,6 @@ FIRST_HOUR = (
     Mistake("a report of a run that has not begun, without a cluster", ("report", "root"), 1),
     Mistake("a comparison of a run that has not begun, without a cluster", ("compare", "root"), 1),
     Mistake("a test of a folder that is not there", ("doctor", "absent/root"), BAD),
-    Mistake("an average of a folder that is not there", ("checkpoints", "average", "absent@5", "--root", "out"), BAD),
     Mistake("a nanochat without blocks", ("dial", "--depth", "0"), 2),
     Mistake("a plan with an unknown assumption", ("plan", "run.yaml", "--assume", "prise=3"), BAD),
     Mistake("a plan with a price that is no number", ("plan", "run.yaml", "--assume", "price=cheap"), BAD),

@@ -15,14 +15,12 @@ from halcyon.checkpoint.opening import entry_of
 from halcyon.checkpoint.verify import Damaged
 from halcyon.commands.copy_checkpoint import copy_checkpoint
 from halcyon.commands.main import app
-from halcyon.host.errors import BadConfiguration
 from halcyon.weights import kept
-from halcyon.weights.creating import Averaged, average_models
 from halcyon.weights.kept import read_kept
 from halcyon_api.ends import ExitCode
 from tests.trainer.models.parity import Golden
 from tests.trainer.support.process_groups import run_document, start_processes
-from tests.trainer.weights.folders import OWNER, exported, imported, same_bits, store_of, tensors_of, write_folder
+from tests.trainer.weights.folders import exported, imported, same_bits, store_of, tensors_of, write_folder
 
 RANDOM = np.random.default_rng(0)
 BYTES = np.arange(7, dtype=np.uint8)
@@ -128,15 +126,3 @@ def test_a_killed_import_is_made_again_and_a_changed_byte_is_found(
     with pytest.raises(Damaged, match=r"huggingface/kept/00001.safetensors: the bytes of mtp\.\S+ are not those that"):
         exported(tmp_path / "root", tmp_path / "bad")
     assert not (tmp_path / "bad" / "config.json").exists()
-
-
-def test_averages_keep_the_parts_of_one_base_model(tmp_path: Path) -> None:
-    folder, weights, parts = folder_of("qwen3-next", tmp_path / "model")
-    for name, others in (("a", {}), ("b", {}), ("c", {"mtp.norm.weight": NARROW[1]})):
-        config = json.loads((folder / "config.json").read_text())
-        imported(write_folder(tmp_path / f"model-{name}", weights | parts | others, config), tmp_path / name)
-    a, b, c = (Averaged(store_of(tmp_path / name), entry_of(store_of(tmp_path / name), None)) for name in "abc")
-    average_models([a, b], store_of(tmp_path / "mean"), owner=OWNER, clock=1e9)
-    assert same_bits(exported(tmp_path / "mean", tmp_path / "out"), weights | parts)
-    with pytest.raises(BadConfiguration, match="keep different tensors of parts that were not trained"):
-        average_models([a, c], store_of(tmp_path / "other"), owner=OWNER, clock=1e9)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -15,7 +13,6 @@ from rich.filesize import decimal
 
 from halcyon.commands import options
 from halcyon.commands.errors import about_file, console, report_root_errors
-from halcyon.commands.models import owner_of
 from halcyon.host.errors import BadConfiguration
 from halcyon_api.base import InvalidRun
 from halcyon_api.checkpoint_documents import CommittedStep, Owner
@@ -25,7 +22,6 @@ from halcyon_api.local_roots import root_address
 from halcyon_api.plain_files import user_path
 from halcyon_api.reading import load_run
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_api.yaml_text import dump
 
 if TYPE_CHECKING:
     from halcyon.host.storage.store import Store
@@ -278,38 +274,6 @@ def copy(
         target = root_store(root_address(to), options.StoreSettings(to_endpoint, to_region))
         head = copy_checkpoint(store, entry, target, owner=Owner(namespace=namespace, name=name) if run else None)
         _print(f"step {entry.step} is in {target.root}, for the run {head.owner.namespace}/{head.owner.name}")
-
-
-@app.command()
-def average(
-    checkpoints: list[str],
-    root: options.NewRoot,
-    *,
-    run: options.OwnerName = None,
-    settings: options.StoreSettings,
-    root_endpoint: options.RootEndpoint = None,
-    root_region: options.RootRegion = None,
-) -> None:
-    """Average the models of checkpoints into a checkpoint of step 0, with which runs can begin.
-
-    Prints their `spec.from`.
-
-    Args:
-        checkpoints (ROOT@STEP...): Checkpoints of one model, in one root or in several.
-    """
-    from halcyon.weights.creating import Averaged, average_models
-    from halcyon.weights.root import split_step
-
-    with report_root_errors():
-        sources = [Averaged(*_opened(*split_step(checkpoint), settings)) for checkpoint in checkpoints]
-        to = root_store(root_address(root), options.StoreSettings(root_endpoint, root_region))
-        owner = owner_of(run, to.root)
-        model = average_models(sources, to, owner=owner, clock=time.time())
-    sys.stderr.write(
-        f"the average of {', '.join(map(str, sources))} is the checkpoint of step 0 in {to.root}; a run in namespace "
-        f"{owner.namespace} begins with it by:\n"
-    )
-    sys.stdout.write(dump({"spec": {"from": {"run": owner.name, "root": to.root}, "model": model.spec.document()}}))
 
 
 def root_spec(place: str, settings: options.StoreSettings) -> CheckpointSpec:
