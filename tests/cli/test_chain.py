@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +25,6 @@ from halcyon_api.result_documents import (
     results_key,
 )
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_cli.chain.original import CORE_TASKS, ROWS, comparable
 from halcyon_cli.chain.stage import Stage
 from halcyon_cli.main import app
 from tests.trainer.telemetry.history.rows import Recorder, row
@@ -120,24 +118,15 @@ def test_a_chain_is_followed_backwards_and_its_cost_is_chips_times_hours_times_p
 def test_a_sum_that_lacks_parts_says_so(tmp_path: Path) -> None:
     base = trained(tmp_path, "base", hours=2.0, price_per_chip_hour=1.5)
     chat = trained(tmp_path, "chat", from_run="base", from_root=base.root)
-    assert "64.000 chip hours, which is 96.00 in" in run(base.root).stdout
-    assert "and 96.000 chip hours, which is at least 96.00 in" in run(chat.root).stdout
+    assert "| cost | 64.000 chip hours, 96.00 |" in run(base.root).stdout
+    assert "| cost | 96.000 chip hours, at least 96.00 |" in run(chat.root).stdout
     recorder = Recorder(base.place, group("base", 2, resumed=10), seconds=3600.0)
     recorder.flush([row(11, 0.5, tokens_per_second=100.0)])
-    assert "at least 64.000 chip hours, which is at least 96.00 in" in run(base.root).stdout
+    assert "| cost | at least 64.000 chip hours, at least 96.00 |" in run(base.root).stdout
     alone = Recorder(CheckpointSpec(root=f"file://{tmp_path / 'alone'}"), group("alone"), seconds=3600.0)
     alone.flush([row(1, 0.5)])
-    assert "chip hours that are not known; the price of a chip hour is not known." in run(tmp_path / "alone").stdout
+    assert "| cost | chip hours that are not known |" in run(tmp_path / "alone").stdout
     assert card(tmp_path / "alone")["chipHours"] is None
-
-
-def test_one_example_shows_neither_what_a_model_can_do_nor_what_it_cannot(tmp_path: Path) -> None:
-    store = trained(tmp_path, "base")
-    one = results(10, {"gsm8k": 1.0})
-    keep(store, one.model_copy(update={"tasks": (one.tasks[0].model_copy(update={"standard_error": None}),)}))
-    first = run(store.root).stdout.split("\n\n")[1]
-    assert "gsm8k" not in first
-    assert "What it cannot do was not measured: no task had more than one example." in first
 
 
 def test_a_share_that_no_recorded_size_gives_is_not_shown(tmp_path: Path) -> None:
@@ -224,7 +213,7 @@ def test_evaluations_and_results_of_a_folder_belong_to_the_stage_that_they_evalu
     (folder / "results.json").write_text(json.dumps(document))
     assert stage["averages"] == {"CORE": {"step": 9, "value": 0.2}}
     assert [one["step"] for one in stage["validation"]] == [7, 10]
-    assert "it has 1 of the 22 tasks" in run(judge.root, "--results", folder).stdout
+    assert "(1 of 22 tasks)" in run(judge.root, "--results", folder).stdout
     other = card(trained(tmp_path, "other").root, "--results", folder)
     assert "because this root is no stage of the chain" in " ".join(other["missing"])
 
@@ -328,25 +317,3 @@ def test_errors_are_one_sentence(words: tuple[str, ...], sentence: str, tmp_path
         )
     plain = CliRunner().invoke(app, ["report", str(tmp_path / "base"), "--price", "2"])
     assert "--price and --results need --chain" in plain.stderr
-
-
-def test_core_is_comparable_with_the_original_only_if_it_is_whole() -> None:
-    assert comparable(CORE_TASKS)[0].startswith("CORE is comparable")
-    assert comparable(3)[0] == "CORE is not comparable: it has 3 of the 22 tasks."
-    assert comparable(0)[0].startswith("CORE was not run")
-    assert [row.core for row in ROWS] == [0.2585, 0.2626, 0.2219]
-
-
-def test_the_card_begins_with_what_was_learned_what_not_and_what_it_cost(tmp_path: Path) -> None:
-    store = trained(tmp_path, "base")
-    keep(store, results(10, {"gsm8k": 0.0, "spelling-bee": 0.75}))
-    shown = run(store.root, "--price", "2")
-    assert shown.exit_code == 0, shown.output
-    first = shown.stdout.split("\n\n")[1]
-    assert first.startswith("The model learned from ")
-    assert "75.0% of its answers to spelling-bee are right" in first
-    assert "It cannot do gsm8k: its answers there are no better than random ones." in first
-    assert re.search(r"It cost [\d.]+ .*chip hours, which is [\d.,]+ in the currency of the price\.$", first)
-    empty = run(trained(tmp_path, "other").root).stdout.split("\n\n")[1]
-    assert "What it cannot do was not measured: no task was run on it." in empty
-    assert "the price of a chip hour is not known" in empty

@@ -10,14 +10,12 @@ from halcyon_api.counting import counted, percent
 from halcyon_api.local_times import local_time
 from halcyon_api.result_documents import CORE_PREFIX, CORE_TASKS, AnswerSample, core_title
 from halcyon_api.status.goodput import CAUSES, LOOKS, GoodputSeconds, cause_label
-from halcyon_cli.chain.original import GPT2, ROWS, comparable
 from halcyon_cli.chain.reading import Chain
 from halcyon_cli.chain.stage import Rollout, Stage, at_least, chip_hours_words, cost_of, seconds_of, tokens_of
-from halcyon_cli.chain.verdict import verdict
 from halcyon_cli.chain.writing import Card
 from halcyon_cli.history_report import left_out, series, state
 from halcyon_cli.markdown import escaped, fenced, line, quoted
-from halcyon_cli.report import number, span
+from halcyon_cli.report import span
 
 NONE = "-"
 _OWN_COLUMNS = frozenset(
@@ -37,7 +35,6 @@ def card(chain: Chain, price: float | None, now: float) -> Card:
     stages = chain.stages
     known = [stage for stage in stages if stage.history.groups]
     seconds = [*(stage.history.seconds for stage in known), seconds_of(stages)]
-    core = next((stage for stage in reversed(stages) if "CORE" in stage.averages), stages[-1])
     first, *others = rendered(
         "halcyon_cli",
         "card.md.jinja",
@@ -48,7 +45,6 @@ def card(chain: Chain, price: float | None, now: float) -> Card:
         now=now,
         price=price,
         priced=price is not None or any(stage.place.get("pricePerChipHour") is not None for stage in stages),
-        verdict=verdict(stages, price),
         tokens=tokens_of(stages),
         cost=_total_cost(stages, price),
         sources=any(stage.sources for stage in stages),
@@ -56,16 +52,8 @@ def card(chain: Chain, price: float | None, now: float) -> Card:
         causes=[cause for cause in CAUSES if getattr(seconds[-1], cause) > 0],
         looks=LOOKS,
         results=list(_results(stages)),
-        originals=(*ROWS, GPT2),
-        tasks=list(ROWS[-1].tasks),
-        core=core,
-        comparable=comparable(core.core_tasks),
-        accuracies={name: found.accuracy for stage in stages for name, (_, found) in stage.last_results.items()},
-        averages={name: found["value"] for stage in stages for name, found in stage.averages.items()},
-        validation=next((stage.validation[-1] for stage in reversed(stages) if stage.validation), {}),
         answers=list(_answers(stages)),
         notes=chain.notes,
-        average=_average,
         cause_label=cause_label,
         cell=_cell,
         core_title=core_title,
@@ -75,7 +63,6 @@ def card(chain: Chain, price: float | None, now: float) -> Card:
         left_out=left_out,
         line=line,
         local_time=local_time,
-        number=number,
         percent=percent,
         quoted=quoted,
         ratio=_ratio,

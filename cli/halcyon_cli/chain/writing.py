@@ -10,7 +10,6 @@ from typing import Any
 from pydantic.alias_generators import to_camel
 
 from halcyon.telemetry.history.reading import History
-from halcyon_cli.chain.original import ROWS
 from halcyon_cli.chain.reading import Chain
 from halcyon_cli.chain.stage import Stage, chip_hours_of, cost_of, seconds_of
 from halcyon_cli.curves import TITLES, curves_in_page
@@ -77,7 +76,6 @@ def json_document(chain: Chain, price: float | None) -> dict[str, Any]:
         "seconds": seconds_of(chain.stages).document(),
         "chipHours": chip_hours_of(chain.stages),
         "cost": cost_of(chain.stages, price),
-        "original": _rows(ROWS),
         "missing": chain.notes,
     }
 
