@@ -131,8 +131,8 @@ class Runs:
                     continue
             return ""
 
-    def list(self, *, everywhere: bool) -> list[dict[str, Any]]:
-        """Return the documents of all runs of the namespace or the cluster, sorted by namespace and name.
+    def list(self) -> list[dict[str, Any]]:
+        """Return the documents of all runs of the namespace, sorted by name.
 
         Raises:
             Rejected: The cluster does not answer or forbids it.
@@ -141,17 +141,11 @@ class Runs:
         token = ""
         while True:
             with self._errors_as_sentences("*"):
-                page: Any = (
-                    self._api.list_cluster_custom_object(
-                        GROUP, VERSION, PLURAL, limit=_PAGE, _continue=token, _request_timeout=_TIMEOUT_SECONDS
-                    )
-                    if everywhere
-                    else self._ask(self._api.list_namespaced_custom_object, limit=_PAGE, _continue=token)
-                )
+                page = self._ask(self._api.list_namespaced_custom_object, limit=_PAGE, _continue=token)
             found += page["items"]
             token = page.get("metadata", {}).get("continue") or ""
             if not token:
-                return sorted(found, key=lambda run: (run["metadata"].get("namespace", ""), run["metadata"]["name"]))
+                return sorted(found, key=lambda run: run["metadata"]["name"])
 
     def create(self, document: dict[str, Any]) -> None:
         """Create a run.

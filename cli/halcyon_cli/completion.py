@@ -16,7 +16,6 @@ from halcyon_cli.kubectl import app
 from halcyon_cli.output import Rejected
 
 _NO_FILES = ":4"
-_WITHOUT_RUN = ("top",)
 _WITH_RUNS = ("compare",)
 
 
@@ -38,8 +37,8 @@ def candidates(words: Sequence[str], namespace: str | None) -> Iterable[str]:
         )
         return [f"{name}\t{option.help or ''}" for option in options for name in option.opts if name.startswith(typed)]
     complete = words[0] not in _WITH_RUNS and any(not word.startswith("-") for word in words[1:-1])
-    if words[0] in commands and words[0] not in _WITHOUT_RUN and not complete:
-        found = Runs(namespace=namespace).list(everywhere=False)
+    if words[0] in commands and not complete:
+        found = Runs(namespace=namespace).list()
         return [name for run in found if (name := run["metadata"]["name"]).startswith(typed)]
     return []
 

@@ -1,4 +1,4 @@
-"""One run, all runs, or the report of a run, as a terminal shows them. Pure: takes values, returns rich renderables."""
+"""One run, or the report of a run, as a terminal shows them. Pure: takes values, returns rich renderables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -158,42 +158,6 @@ def _planned(status: TrainingRunStatus) -> str | None:
     return ", ".join(filter(None, words)) or plan.message
 
 
-def fleet_view(runs: Sequence[tuple[str, str, TrainingRunStatus]], now: datetime) -> RenderableType:
-    """Return a table of all runs, one line each.
-
-    Args:
-        runs: Namespace, name and status of each.
-        now: Current time, with time zone.
-    """
-    if not runs:
-        return Text("no training runs")
-    numbers = ("devices", "step", "loss", "tokens/s", "eta", "saved", "restarts", "goodput")
-    drops = "saved", "goodput", "restarts", "tokens/s", "devices", "namespace", "eta", "reason"
-    table = FittedTable("namespace", "run", "phase", numbers=numbers, drops=drops)
-    table.add_column("reason", style="dim")
-    for namespace, name, status in runs:
-        progress, checkpoint, goodput = status.progress, status.checkpoint, status.goodput
-        ready = status.condition("Ready")
-        waits = ready.message if ready is not None and (status.phase in _WAITING or status.phase == "Failed") else ""
-        table.add_row(
-            namespace,
-            name,
-            Text(status.phase, _PHASE_STYLES.get(status.phase, "cyan")),
-            str(status.topology.devices)
-            if status.topology is not None and status.phase not in ("Succeeded", "Suspended", "Failed")
-            else "-",
-            f"{progress.step}/{progress.steps}" if progress is not None else "-",
-            number(_loss(progress)),
-            f"{progress.tokens_per_second:,.0f}" if progress is not None and progress.tokens_per_second else "-",
-            span(progress.eta_seconds) if progress is not None and progress.eta_seconds else "-",
-            f"{checkpoint.step} ({_ago(checkpoint.time, now)})" if checkpoint is not None else "-",
-            str(status.restarts.total),
-            percent(goodput.ratio) if goodput is not None else "-",
-            Text(waits),
-        )
-    return table
-
-
 def sparkline(values: Sequence[float], width: int) -> str:
     """Return at most `width` small bars; each shows the mean of an equal share of the values."""
     count = min(width, len(values))
@@ -217,13 +181,6 @@ def _evaluation_table(progress: Progress, evaluated: Evaluated) -> FittedTable:
             "all", number(progress.evaluation_loss), number(progress.bits_per_byte), f"{tokens:,}", f"{sequences:,}"
         )
     return table
-
-
-def _loss(progress: Progress | None) -> float | None:
-    """Return the training loss, or the evaluation loss for a run of task evaluate."""
-    if progress is None:
-        return None
-    return progress.loss if progress.evaluated is None else progress.evaluation_loss
 
 
 def _speed(status: TrainingRunStatus) -> str:

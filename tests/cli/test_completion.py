@@ -14,8 +14,7 @@ class Found:
     def __init__(self, namespace: str | None) -> None:
         self.namespace = namespace
 
-    def list(self, *, everywhere: bool) -> list[dict[str, Any]]:
-        assert not everywhere
+    def list(self) -> list[dict[str, Any]]:
         if self.namespace == "broken":
             raise Rejected("no")
         return [{"metadata": {"name": name}} for name in ("alpha", "alphabet", "beta")]
@@ -28,7 +27,6 @@ class Found:
         (["report", "al"], ["alpha", "alphabet"]),
         (["report", ""], ["alpha", "alphabet", "beta"]),
         (["report", "--sv"], ["--svg"]),
-        (["top", ""], []),
         (["nonsense", ""], []),
         (["report", "alpha", ""], []),
         (["report", "-n", "broken", ""], []),

@@ -23,7 +23,7 @@ def cluster(server: Server, runs: Runs) -> Server:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_status_and_top_as_json() -> None:
+def test_status_as_json() -> None:
     one = CliRunner().invoke(app, ["status", LONG, "-o", "json"])
     assert one.exit_code == 0, one.output
     found = json.loads(one.stdout)
@@ -32,19 +32,6 @@ def test_status_and_top_as_json() -> None:
         "a-namespace-of-a-team-with-a-long-name",
         "Running",
     )
-    assert json.loads(CliRunner().invoke(app, ["top", "--output", "json"]).stdout) == [found]
-
-
-def test_no_run_is_an_empty_list(server: Server, runs: Runs) -> None:
-    server.run = None
-    assert json.loads(CliRunner().invoke(app, ["top", "-o", "json"]).stdout) == []
-
-
-@pytest.mark.usefixtures("cluster")
-def test_no_name_is_cut_where_there_is_no_terminal() -> None:
-    shown = CliRunner().invoke(app, ["top"], env={"COLUMNS": "80"}).stdout
-    assert LONG in shown
-    assert "a-namespace-of-a-team-with-a-long-name" in shown
 
 
 def test_the_version_and_the_two_groups_of_commands() -> None:
@@ -55,5 +42,5 @@ def test_the_version_and_the_two_groups_of_commands() -> None:
     assert "On this machine" in here
     for name in ("train", "validate", "doctor", "render", "checkpoints", "data", "tokenizer", "report", "compare"):
         assert f"│ {name} " in here
-    for name in ("status", "top", "logs", "suspend", "resume", "restart"):
+    for name in ("status", "logs", "suspend", "resume", "restart"):
         assert f"│ {name} " in cluster

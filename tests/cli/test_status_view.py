@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from halcyon_api.status.run_status import parse_status
-from halcyon_cli.status_view import Host, fleet_view, run_view, sparkline
+from halcyon_cli.status_view import Host, run_view, sparkline
 from tests.cli.test_report import START, STATUS
 
 NOW = datetime(2026, 3, 1, 12, 10, tzinfo=UTC)
@@ -96,7 +96,6 @@ def test_a_run_that_evaluates() -> None:
         "120",
     ):
         assert words in view, words
-    assert "1.5833" in text(fleet_view([("team", "demo", status)], NOW))
     begun = {**progress, "evaluationLoss": None, "evaluated": {**progress["evaluated"], "sources": sources[:1]}}
     assert (
         "all"
@@ -128,7 +127,6 @@ def test_messages_with_brackets_are_shown_unchanged() -> None:
     status = parse_status({"phase": "Pending", "conditions": [ready]})
     host = Host("demo-1-s-0-0-x", "node-[/a]", "Error[/b]", 65.0)
     assert message in text(run_view("demo", status, 100, [host], [], NOW))
-    assert message[:40] in text(fleet_view([("team", "demo", status)], NOW))
 
 
 def test_a_waiting_run_shows_the_reason_and_the_duration() -> None:
@@ -147,14 +145,6 @@ def test_a_waiting_run_shows_the_reason_and_the_duration() -> None:
     view = text(run_view("demo", parse_status(waiting), 100, [], [], NOW))
     assert "no room" in view
     assert "10 min 0 s" in view
-    assert "no room" in text(fleet_view([("team", "demo", parse_status(waiting))], NOW))
-
-
-def test_the_fleet() -> None:
-    view = text(fleet_view([("team", "demo", parse_status(RUNNING)), ("team", "new", parse_status(None))], NOW))
-    for words in ("demo", "new", "90/100", "80 (2 min 0 s)", "80%", "32"):
-        assert words in view, words
-    assert text(fleet_view([], NOW)).strip() == "no training runs"
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ PRINTS_NO_TABLE = {
     "sweep": "halcyon compare --json has the losses of its members",
     "checkpoints pin": "prints a sentence", "checkpoints unpin": "prints a sentence",
     "checkpoints copy": "prints a sentence",
-    "status": "has --output json, as kubectl has", "top": "has --output json, as kubectl has",
+    "status": "has --output json, as kubectl has",
     "diff": "its exit code says whether something differs, as of kubectl diff",
     "checkpoint": "prints sentences", "profile": "prints sentences; show profile --json has the numbers",
     "suspend": "prints a sentence", "resume": "prints a sentence", "restart": "prints a sentence",

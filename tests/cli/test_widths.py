@@ -20,7 +20,7 @@ from halcyon_api.status.run_status import parse_status
 from halcyon_cli.history_report import report_of
 from halcyon_cli.history_view import comparison_view, history_view, status_view
 from halcyon_cli.report import read_report
-from halcyon_cli.status_view import Host, fleet_view, report_view, run_view
+from halcyon_cli.status_view import Host, report_view, run_view
 from tests.cli.test_status_view import NOW, RUNNING
 from tests.trainer.telemetry.history.rows import Recorder, group, root, row
 
@@ -35,11 +35,6 @@ def shown(view: RenderableType, width: int, *, terminal: bool = True, encoding: 
     Console(file=stream, width=width, force_terminal=terminal, color_system=None).print(view)
     stream.flush()
     return raw.getvalue().decode(encoding)
-
-
-def of_fleet(_: Path) -> RenderableType:
-    status = parse_status(RUNNING)
-    return fleet_view([("a-namespace", NAME, status), ("b", "c", status)], NOW)
 
 
 def of_run(_: Path) -> RenderableType:
@@ -83,7 +78,7 @@ def history_in(folder: Path) -> History:
     return replace(read_history(store), root="file:///runs/tiny")
 
 
-VIEWS = [of_fleet, of_run, of_report, of_history, of_status, of_comparison]
+VIEWS = [of_run, of_report, of_history, of_status, of_comparison]
 
 
 @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.__name__)

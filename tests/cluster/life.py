@@ -87,7 +87,7 @@ class Life(Story):
             return True if progress is not None and progress.tokens_per_second else None
 
         self._wait(has_a_speed, 120, "the status does not say how fast it trains")
-        shown = self._pool.submit(self._halcyon, "status", NAME), self._pool.submit(self._halcyon, "top")
+        shown = self._pool.submit(self._halcyon, "status", NAME)
         before = self._life.observations.clock()
         page = self._kubectl.pod_http(self._path.place.runs, self._life.running_pod(0).name, TRAINER_PORT, "/metrics")
         after = self._life.observations.clock()
@@ -95,7 +95,7 @@ class Life(Story):
         self._life.wait_for_step(int(saved.split()[-1]))
         between = self._step_at(before), self._step_at(after)
         tokenized = (tuple(_tokenized(lines)) for lines in (built.lines, self._life.lines()))
-        return Began(built.status, *tokenized, *(one.result() for one in shown), saved, page, between, self._drift())
+        return Began(built.status, *tokenized, shown.result(), saved, page, between, self._drift())
 
     @stage
     def evicted(self) -> Recovered:

@@ -19,7 +19,7 @@ class Began:
         tokens: The status of the run that built the tokens.
         built: Log lines of that run about its finished token caches.
         built_again: The same lines of `life`, which trains on them.
-        status, top: Output of the commands `status` and `top`.
+        status: Output of the command `status`.
         saved: Output of the command `checkpoint`.
         page: The metrics of the trainer's first process.
         steps: Steps done before and after the page was read, by the times in the log.
@@ -30,7 +30,6 @@ class Began:
     built: tuple[LogLine, ...]
     built_again: tuple[LogLine, ...]
     status: str
-    top: str
     saved: str
     page: str
     steps: tuple[int, int]

@@ -87,7 +87,7 @@ READERS = {
     "slurm", "launch",  # jobs and hosts write as train does
 }  # fmt: skip
 """The commands that write nothing themselves but what they print, and caches of programs."""
-IN_CLUSTER = {"status", "top", "logs", "diff", "checkpoint", "profile", "suspend", "resume", "restart", "refresh"}
+IN_CLUSTER = {"status", "logs", "diff", "checkpoint", "profile", "suspend", "resume", "restart", "refresh"}
 """The commands that change at most objects of the cluster, each by one request."""
 REJECTED = (ExitCode.BAD_CONFIGURATION, ExitCode.ROOT_TAKEN)
 WRITES = re.compile(r"\b(write|keep|draw)\b", re.IGNORECASE)

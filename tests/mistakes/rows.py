@@ -297,7 +297,6 @@ ROOTS = (
 
 CLUSTER = (
     Mistake("no cluster", ("status", "notes"), 1),
-    Mistake("no cluster, for all runs", ("top",), 1),
     Mistake("no such context", ("logs", "notes", "--context", "absent"), 1),
     Mistake("a report of a file that is not there", ("report", "notes", "--file", "absent.yaml"), 1),
     Mistake("a report of a file that is not YAML", ("report", "notes", "--file", "run.yaml"), 1, text="a: ["),

@@ -4,7 +4,7 @@ import typer
 
 from halcyon_cli.commands.reports import compare, report
 from halcyon_cli.commands.requests import checkpoint, profile, refresh, restart, resume, suspend
-from halcyon_cli.commands.views import diff, logs, status, top
+from halcyon_cli.commands.views import diff, logs, status
 
 
 def register(app: typer.Typer, panel: str | None = None, local: str | None = None) -> None:
@@ -13,5 +13,5 @@ def register(app: typer.Typer, panel: str | None = None, local: str | None = Non
     """
     for command in (report, compare):
         app.command(rich_help_panel=local)(command)
-    for command in (status, top, logs, diff, checkpoint, profile, suspend, resume, restart, refresh):
+    for command in (status, logs, diff, checkpoint, profile, suspend, resume, restart, refresh):
         app.command(rich_help_panel=panel)(command)

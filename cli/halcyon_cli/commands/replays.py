@@ -75,9 +75,7 @@ def _report(runs: Runs, run: str) -> None:
     """Print the replays of a run, and the steps that they have proved."""
     from halcyon_cli import replays
 
-    found = [
-        one for one in runs.list(everywhere=False) if one["metadata"].get("labels", {}).get(LABEL_REPLAY_OF) == run
-    ]
+    found = [one for one in runs.list() if one["metadata"].get("labels", {}).get(LABEL_REPLAY_OF) == run]
     if not found:
         raise Rejected(f"run {run} has no replays; begin one with: kubectl halcyon replay {run} --from STEP")
     for name, steps, phase, message in map(replays.row, found):

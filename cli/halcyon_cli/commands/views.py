@@ -1,4 +1,4 @@
-"""Commands that show runs as they are: status, top and logs."""
+"""Commands that show runs as they are: status, logs and diff."""
 
 from __future__ import annotations
 
@@ -105,51 +105,6 @@ def _view_in(store: Store) -> tuple[RenderableType, bool]:
     found = parse_status(managed.get("status"))
     view = run_view(managed["metadata"]["name"], found, None, (), roots.losses_in(store), datetime.now(UTC))
     return view, found.phase in _ENDED
-
-
-def top(
-    *,
-    roots: Annotated[list[str] | None, typer.Argument()] = None,
-    cluster: Cluster = CURRENT,
-    everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A")] = False,
-    output: Output = None,
-    settings: roots.RootSettings = roots.USUAL,
-) -> None:
-    """Show all runs, one line each.
-
-    Args:
-        roots ([ROOT]...): Roots of runs on hosts. Default: the runs in the cluster.
-        everywhere: The runs of all namespaces.
-    """
-    with contextlib.ExitStack() as held:
-        if roots:
-            held.enter_context(reporting_errors())
-            found = [_managed(place, settings) for place in roots]
-        else:
-            found = held.enter_context(cluster.connected()).list(everywhere=everywhere)
-        _print_runs(found, output)
-
-
-def _managed(place: str, settings: roots.RootSettings) -> dict[str, Any]:
-    found = roots.managed_in(roots.store_of_root(place, settings))
-    if not found:
-        raise Rejected(
-            f"{place} has no status, which `halcyon slurm` and `halcyon launch` write; halcyon status shows its history"
-        )
-    return found
-
-
-def _print_runs(found: list[dict[str, Any]], output: OutputFormat | None) -> None:
-    from halcyon_cli.status_view import fleet_view
-
-    if output is not None:
-        write_json([_summary(run) for run in found])
-        return
-    rows = [
-        (run["metadata"].get("namespace", ""), run["metadata"]["name"], parse_status(run.get("status")))
-        for run in found
-    ]
-    console().print(fleet_view(rows, datetime.now(UTC)))
 
 
 def logs(
