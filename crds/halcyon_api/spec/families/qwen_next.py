@@ -6,12 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, PositiveFloat
 
 from halcyon_api.base import Rule, optional, shows
-from halcyon_api.spec.families.decoder import (
-    EVEN_ROTATION,
-    LAYER_TYPES_DESCRIPTION,
-    ONE_TYPE_A_LAYER,
-    PARTIAL_DESCRIPTION,
-)
+from halcyon_api.spec.families import decoder
 from halcyon_api.spec.families.experts import ExpertSizes, ExpertsSection
 from halcyon_api.spec.families.qwen import QwenExpertsSection
 from halcyon_api.spec.families.section import Count, Width
@@ -35,7 +30,7 @@ class Qwen3NextSpec(QwenExpertsSection):
     family: Literal["qwen3Next"] = "qwen3Next"
     rope_theta: PositiveFloat = 10_000_000.0
     """Base of the rotary frequencies."""
-    partial_rotary_factor: float = Field(default=0.25, gt=0, le=1, description=PARTIAL_DESCRIPTION)
+    partial_rotary_factor: float = Field(default=0.25, gt=0, le=1, description=decoder.PARTIAL_DESCRIPTION)
     linear_num_key_heads: Count = 16
     """Heads of queries and keys of a gated delta net."""
     linear_num_value_heads: Count = 32
@@ -46,7 +41,7 @@ class Qwen3NextSpec(QwenExpertsSection):
     """Features of its values."""
     linear_conv_kernel_dim: Annotated[int, Field(ge=1, le=64)] = 4
     """Positions of its convolutions."""
-    layer_types: MixerTypes | None = optional(f"{LAYER_TYPES_DESCRIPTION} Default: the pattern of the family.")
+    layer_types: MixerTypes | None = optional(f"{decoder.LAYER_TYPES_DESCRIPTION} Default: the pattern of the family.")
 
     num_experts: Annotated[int, Field(ge=0, le=4096)] = 128
     """Experts of a layer. 0, only of qwen3Next: every layer has an MLP."""
@@ -61,8 +56,8 @@ class Qwen3NextSpec(QwenExpertsSection):
     published: ClassVar = "Qwen3-Next 80B-A3B; Qwen 3.5, 0.8B to 397B-A17B (text)"
     rules: ClassVar = (
         *ExpertsSection.rules,
-        EVEN_ROTATION,
-        ONE_TYPE_A_LAYER,
+        decoder.EVEN_ROTATION,
+        decoder.ONE_TYPE_A_LAYER,
         Rule(
             "self.linearNumValueHeads % self.linearNumKeyHeads == 0",
             "linearNumKeyHeads must divide linearNumValueHeads",

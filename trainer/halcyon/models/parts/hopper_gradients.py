@@ -16,17 +16,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from halcyon.models.parts.gpu_backward import (
-    LOG2_E,
-    OPERAND,
-    SHARED_BYTES,
-    Backward,
-    along,
-    capped,
-    like,
-    operand,
-    weights,
-)
+from halcyon.models.parts import gpu_backward
 from halcyon.models.parts.visible_tiles import latest_first_keys, tiles_of_keys, tiles_of_queries
 
 BLOCK = 64
@@ -39,7 +29,7 @@ _SCORES = plgpu.Layout.WGMMA
 _BY_ROW, _BY_COLUMN = _SCORES.reduce(1), _SCORES.reduce(0)
 
 
-def gradients(given: Backward, soft_cap: float | None) -> tuple[jax.Array, jax.Array, jax.Array]:
+def gradients(given: gpu_backward.Backward, soft_cap: float | None) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The gradients by query, key and value, with their shapes and types.
 
     Args:
@@ -48,10 +38,10 @@ def gradients(given: Backward, soft_cap: float | None) -> tuple[jax.Array, jax.A
     """
     rows, positions, heads, _ = given.query.shape
     latest, dtype = latest_first_keys(given.first, BLOCK), given.query.dtype
-    stages = 2 if (TILE + 2 * BLOCK) * given.position_bytes + 1024 < SHARED_BYTES else 1
+    stages = 2 if (TILE + 2 * BLOCK) * given.position_bytes + 1024 < gpu_backward.SHARED_BYTES else 1
 
     def call(kernel: Any, heads: int, outputs: Any, visible: jax.Array) -> Any:
-        kept = [operand((_GROUPS, BLOCK, features), dtype) for features in given.sizes]
+        kept = [gpu_backward.operand((_GROUPS, BLOCK, features), dtype) for features in given.sizes]
         return plgpu.kernel(
             functools.partial(kernel, soft_cap=soft_cap, sharing=given.sharing, stages=stages),
             out_type=outputs,
@@ -64,8 +54,8 @@ def gradients(given: Backward, soft_cap: float | None) -> tuple[jax.Array, jax.A
             thread_name="group",
         )(given, latest, visible)
 
-    (by_query,) = call(_by_query, heads, like(given.query), tiles_of_keys(given.first, TILE, BLOCK))
-    outputs, seeing = like(given.key, given.value), tiles_of_queries(given.first, TILE, BLOCK)
+    (by_query,) = call(_by_query, heads, gpu_backward.like(given.query), tiles_of_keys(given.first, TILE, BLOCK))
+    outputs, seeing = gpu_backward.like(given.key, given.value), tiles_of_queries(given.first, TILE, BLOCK)
     return by_query, *call(_by_key, given.key.shape[2], outputs, seeing)
 
 
@@ -98,7 +88,7 @@ def _by_query(
             plgpu.load(x.at[row, head, own], layout=_BY_ROW, optimized=False) for x in (given.log_totals, given.means)
         )
         start = plgpu.load(given.first.at[row, own], layout=_BY_ROW, optimized=False)
-        numbers = (log_total * LOG2_E, mean, start, latest[row, tile * _GROUPS + group])
+        numbers = (log_total * gpu_backward.LOG2_E, mean, start, latest[row, tile * _GROUPS + group])
         plgpu.barrier_wait(barrier)
 
         def accumulate(total: Any) -> jax.Array:
@@ -122,8 +112,8 @@ def _by_query(
             return by_weight[...], score[...]
 
         by_weight, score = pl.run_scoped(products, _accumulator(), _accumulator())
-        score, slope = capped(score, soft_cap)
-        weight = weights(
+        score, slope = gpu_backward.capped(score, soft_cap)
+        weight = gpu_backward.weights(
             score,
             log_total,
             keys=1,
@@ -133,7 +123,7 @@ def _by_query(
             first=lambda: start,
             layout=_SCORES,
         )
-        by_score = weight * (by_weight - along(mean, 0, weight)) * slope
+        by_score = weight * (by_weight - gpu_backward.along(mean, 0, weight)) * slope
         plgpu.wgmma(total, by_score.astype(key.dtype), key)
         plgpu.wgmma_wait(0)
         plgpu.barrier_arrive(key_read)
@@ -217,11 +207,11 @@ def _by_key(
             return score[...], *numbers
 
         score, of_log_total, of_mean = pl.run_scoped(product, _accumulator())
-        score, slope = capped(score, soft_cap)
+        score, slope = gpu_backward.capped(score, soft_cap)
         part = given.first.at[row, pl.ds(query_position, BLOCK)]
-        weight = weights(
+        weight = gpu_backward.weights(
             score,
-            of_log_total * LOG2_E,
+            of_log_total * gpu_backward.LOG2_E,
             keys=0,
             key=position,
             query=query_position,
@@ -235,7 +225,7 @@ def _by_key(
             plgpu.wgmma(by_value, weight.astype(cotangent.dtype), cotangent)
             return plgpu.wgmma_accumulator_load(by_weight, wait_n=1)
 
-        by_score = weight * (pl.run_scoped(products, _accumulator()) - along(of_mean, 1, weight)) * slope
+        by_score = weight * (pl.run_scoped(products, _accumulator()) - gpu_backward.along(of_mean, 1, weight)) * slope
         plgpu.wgmma(by_key, by_score.astype(query.dtype), query)
         plgpu.wgmma_wait(1)
         plgpu.barrier_arrive(cotangent_read)
@@ -272,4 +262,4 @@ def _accumulator() -> Any:
 
 
 def _block_spec(features: int, dtype: Any, index_map: Any) -> plgpu.BlockSpec:
-    return plgpu.BlockSpec((None, BLOCK, None, features), index_map, transforms=OPERAND)
+    return plgpu.BlockSpec((None, BLOCK, None, features), index_map, transforms=gpu_backward.OPERAND)
