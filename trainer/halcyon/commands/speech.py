@@ -37,13 +37,12 @@ def transcribe(
         as_json: One JSON object a file: file, text, seconds.
     """
     with report_root_errors():
-        from halcyon.inference.speech import written_texts
+        from halcyon.inference.speech import Transcriber, written_texts
 
         model, tokenizer = loaded.source(checkpoint).read()
         sounds = ((str(file), _content(file)) for file in files)
-        heard = written_texts(
-            model, tokenizer, sounds, language, task=task, max_tokens=max_tokens, compute_dtype=loaded.compute
-        )
+        transcriber = Transcriber.of(model, tokenizer, loaded.compute)
+        heard = written_texts(transcriber, sounds, language, task=task, max_tokens=max_tokens)
         for file, (text, seconds) in zip(files, heard, strict=True):
             if as_json:
                 document = {"file": str(file), "text": text, "seconds": seconds}

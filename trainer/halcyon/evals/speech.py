@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 from halcyon.evals.example import Answer, Sound
 from halcyon.evals.rows import Row
 from halcyon.host.errors import BadConfiguration
-from halcyon.inference.speech import sound_of, written_texts
+from halcyon.inference.speech import Transcriber, sound_of, written_texts
 from halcyon.models import CausalLM
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.package import missing
@@ -51,7 +51,7 @@ def heard_answers(
     for language, some in groupby(examples, lambda example: example.language):
         of_language = list(some)
         sounds = ((f"{example.name}: the sound", example.content) for example in of_language)
-        texts = written_texts(model, tokenizer, sounds, language, compute_dtype=compute_dtype)
+        texts = written_texts(Transcriber.of(model, tokenizer, compute_dtype), sounds, language)
         for example, (text, _) in zip(of_language, texts, strict=True):
             errors, words = _counts(example.text, text)
             facts = {"text": text, "said": example.text, "errors": errors, "words": words}

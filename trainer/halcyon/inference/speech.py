@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import haliax as hax
 import jax
@@ -65,48 +66,101 @@ def sound_of(value: Any, folder: Path) -> bytes:
     return read_sound(path)
 
 
+@dataclass(frozen=True, eq=False)
+class Transcriber:
+    """Writes down sounds with one model.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        compute_dtype: Type of activations and matrix products.
+    """
+
+    model: Whisper
+    tokenizer: Tokenizer
+    compute_dtype: Any = jnp.float32
+
+    @classmethod
+    def of(cls, model: CausalLM, tokenizer: Tokenizer, compute_dtype: Any) -> Self:
+        """That of a model.
+
+        Raises:
+            BadConfiguration: The model hears no sounds.
+        """
+        if not isinstance(model, Whisper):
+            raise BadConfiguration(
+                "the model is not of the family whisper, so it hears no sound; use `halcyon sample`, or other tasks"
+            )
+        return cls(model, tokenizer, compute_dtype)
+
+    @property
+    def seconds(self) -> float:
+        """The time that the model hears at once."""
+        return self.model.sound[0] * HOP / RATE
+
+    def groups(self, samples: np.ndarray) -> list[list[np.ndarray]]:
+        """A sound cut into parts that the model hears at once; 8 are computed together, of the rest 4, 2 and 1."""
+        length = self.model.sound[0] * HOP
+        parts, found = [samples[first : first + length] for first in range(0, len(samples), length)], []
+        while parts:
+            size = min(_TOGETHER, 1 << len(parts).bit_length() - 1)
+            found.append(parts[:size])
+            parts = parts[size:]
+        return found
+
+    def prompt(self, language: str | None, task: str = "transcribe") -> tuple[int, ...]:
+        """See `halcyon.data.formats.speech.prompt_of`."""
+        return prompt_of(self.tokenizer, language, task, "language")
+
+    def texts(self, parts: Sequence[np.ndarray], prompt: Sequence[int], max_tokens: int | None = None) -> list[str]:
+        """What is said in each part.
+
+        Args:
+            parts: A group of `groups`.
+            prompt: The tokens that a text begins with.
+            max_tokens: Most tokens of a text. None: those that the model has positions for.
+        """
+        frames, bands = self.model.sound
+        room = self.model.max_position.size - len(prompt)
+        heard = np.stack([log_mel(part, bands, frames) for part in parts])
+        rows = heard_tokens(
+            self.model,
+            heard,
+            prompt,
+            end=self.tokenizer.eos_id,
+            most=min(max_tokens or room, room),
+            compute_dtype=self.compute_dtype,
+        )
+        return [self.tokenizer.decode(row).strip() for row in rows]
+
+
 def written_texts(
-    model: CausalLM,
-    tokenizer: Tokenizer,
+    transcriber: Transcriber,
     sounds: Iterable[tuple[str, bytes]],
     language: str | None,
     *,
     task: str = "transcribe",
     max_tokens: int | None = None,
-    compute_dtype: Any = jnp.float32,
 ) -> Iterator[Heard]:
     """What is said in each sound. Longer ones are cut into the time that the model hears at once.
 
     Args:
-        model: The model.
-        tokenizer: Its tokenizer.
+        transcriber: Writes it down.
         sounds: The words that name it in an error, and the bytes of its file.
-        language: See `halcyon.data.formats.speech.prompt_of`.
+        language: See `Transcriber.prompt`.
         task: As there.
-        max_tokens: Most tokens of the text of a part. None: those that the model has positions for.
-        compute_dtype: Type of activations and matrix products.
+        max_tokens: Most tokens of the text of a part.
 
     Raises:
-        BadConfiguration: The model hears no sounds, the tokenizer lacks the language, or a sound cannot be read.
+        BadConfiguration: The tokenizer lacks the language, or a sound cannot be read.
     """
-    if not isinstance(model, Whisper):
-        raise BadConfiguration(
-            "the model is not of the family whisper, so it hears no sound; use `halcyon sample`, or other tasks"
-        )
-    prompt = prompt_of(tokenizer, language, task, "language")
-    (frames, bands), room = model.sound, model.max_position.size - len(prompt)
-    length, most = frames * HOP, min(max_tokens or room, room)
+    prompt = transcriber.prompt(language, task)
     for name, content in sounds:
         try:
             samples = decoded(content, _LONGEST_SECONDS)
         except BadFile as bad:
             raise BadConfiguration(f"{name} {bad}; {bad.fix}") from None
-        texts: list[str] = []
-        parts = [samples[first : first + length] for first in range(0, len(samples), length)]
-        for first in range(0, len(parts), _TOGETHER):
-            heard = np.stack([log_mel(part, bands, frames) for part in parts[first : first + _TOGETHER]])
-            rows = heard_tokens(model, heard, prompt, end=tokenizer.eos_id, most=most, compute_dtype=compute_dtype)
-            texts += [tokenizer.decode(row).strip() for row in rows]
+        texts = [text for group in transcriber.groups(samples) for text in transcriber.texts(group, prompt, max_tokens)]
         yield Heard(" ".join(texts), len(samples) / RATE)
 
 

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request as HttpRequest
 
 from halcyon.host.errors import BadConfiguration
@@ -24,6 +25,7 @@ KEY_VARIABLE = "HALCYON_API_KEY"
 _LONGEST_KEY = 512
 _SHORTEST_KEY = 16
 _RETRY_SECONDS = 5
+_MOST_FIELDS = 16
 _SMALL_BYTES = 65_536
 """A body of this size is read although others take all memory, so that a few large ones cannot keep all clients out."""
 
@@ -149,17 +151,7 @@ async def read_json(request: HttpRequest, limits: Limits, bodies: Bodies) -> dic
         ApiError: It is too large, too slow, or no JSON object, or the server reads too many others.
         ClientDisconnect: The client is gone.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":  # a page of another site may send other types without asking
-        raise ApiError(
-            415, "the body must be JSON with the header 'Content-Type: application/json'", code="unsupported_media_type"
-        )
-    try:
-        with bodies.reading() as count:
-            async with asyncio.timeout(limits.body_seconds):
-                data = await _read(request, limits.body_bytes, count)
-    except TimeoutError:
-        raise ApiError(408, f"the body did not come within {limits.body_seconds:g} seconds", code="timeout") from None
+    data = await _body(request, "application/json", "JSON", limits.body_bytes, limits, bodies)
     try:
         document: Any = orjson.loads(data)
     except orjson.JSONDecodeError as error:
@@ -169,6 +161,44 @@ async def read_json(request: HttpRequest, limits: Limits, bodies: Bodies) -> dic
     if not isinstance(document, dict):
         raise invalid("the body must be a JSON object")
     return document
+
+
+async def read_form(request: HttpRequest, limits: Limits, bodies: Bodies) -> dict[str, str | bytes]:
+    """The fields of a form in the body of a request; a file is its bytes.
+
+    Raises:
+        ApiError: As for `read_json`; or a page of another site sends it.
+        ClientDisconnect: The client is gone.
+    """
+    if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):  # a form needs no permission
+        raise ApiError(403, "a page of another site cannot use this server", code="wrong_site")
+    data = await _body(request, "multipart/form-data", "a form", limits.form_bytes, limits, bodies)
+
+    async def parts() -> AsyncGenerator[bytes]:
+        yield data
+
+    try:
+        form = await MultiPartParser(request.headers, parts(), max_files=1, max_fields=_MOST_FIELDS).parse()
+    except MultiPartException as error:
+        raise invalid(f"the body is no form: {error.message}") from None
+    async with contextlib.AsyncExitStack() as files:
+        files.push_async_callback(form.close)
+        return {name: value if isinstance(value, str) else await value.read() for name, value in form.items()}
+
+
+async def _body(request: HttpRequest, kind: str, what: str, most: int, limits: Limits, bodies: Bodies) -> bytes:
+    """The bytes of a body of a media type."""
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given != kind:  # a page of another site may send other types without asking
+        raise ApiError(
+            415, f"the body must be {what} with the header 'Content-Type: {kind}'", code="unsupported_media_type"
+        )
+    try:
+        with bodies.reading() as count:
+            async with asyncio.timeout(limits.body_seconds):
+                return await _read(request, most, count)
+    except TimeoutError:
+        raise ApiError(408, f"the body did not come within {limits.body_seconds:g} seconds", code="timeout") from None
 
 
 async def _read(request: HttpRequest, most: int, count: Callable[[int], None]) -> bytes:

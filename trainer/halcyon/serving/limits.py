@@ -13,6 +13,7 @@ class Limits:
         choices: Texts of one request.
         alternatives: Most likely tokens that a request may ask for with each token.
         body_bytes: Bytes of a request.
+        form_bytes: Bytes of a request with a file.
         all_bodies_bytes: Bytes of all requests that clients are sending. Beyond it a request of more than 64 KiB is
             refused.
         header_seconds: Time for a client from its connection, or from the first byte of a further request, to the end
@@ -30,6 +31,7 @@ class Limits:
     choices: int = 16
     alternatives: int = 20
     body_bytes: int = 1_048_576
+    form_bytes: int = 26_214_400
     all_bodies_bytes: int = 67_108_864
     header_seconds: float = 20.0
     body_seconds: float = 30.0

@@ -11,7 +11,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536)
 OUTCOMES = ("completed", "cancelled", "invalid", "unauthorized", "overloaded", "draining", "failed")
 """How requests end. cancelled: the client went away."""
-ENDPOINTS = ("chat", "completions", "responses", "embeddings")
+ENDPOINTS = ("chat", "completions", "responses", "embeddings", "transcriptions")
 
 
 class Metrics:

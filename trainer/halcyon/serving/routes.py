@@ -18,13 +18,14 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from halcyon.serving.access import Bodies, Keys, check_host, read_json
+from halcyon.serving.access import Bodies, Keys, check_host, read_form, read_json
 from halcyon.serving.batch import Batch
 from halcyon.serving.embeddings import EmbeddingRequest
 from halcyon.serving.errors import ApiError, check_model, failed, invalid, shown
 from halcyon.serving.requests import ChatRequest, Request, TextRequest, parsed
 from halcyon.serving.responses import ResponsesRequest
 from halcyon.serving.service import Service, outcome_of
+from halcyon.serving.transcriptions import TranscriptionRequest
 
 PAGE = Path(__file__).parent / "page"
 """The folder of the chat page, if it is installed."""
@@ -152,6 +153,12 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
         request = parsed(EmbeddingRequest, await read_json(http, limits, bodies))
         return _Json(await _watched(http.receive, service.embed(request)))
 
+    async def transcriptions(http: HttpRequest) -> Response:
+        keys.check(http.headers.get("authorization", ""))
+        request = parsed(TranscriptionRequest, await read_form(http, limits, bodies))
+        answer = await _watched(http.receive, service.transcribe(request))
+        return Response(answer, media_type="text/plain") if isinstance(answer, str) else _Json(answer)
+
     def model() -> dict[str, Any]:
         served = worker.served
         return {
@@ -184,6 +191,7 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
         counted("/v1/completions", "completions", ask(TextRequest)),
         counted("/v1/responses", "responses", ask(ResponsesRequest)),
         counted("/v1/embeddings", "embeddings", embeddings),
+        counted("/v1/audio/transcriptions", "transcriptions", transcriptions),
         Route("/v1/models", models),
         Route("/v1/models/{name:path}", models),
         Route("/health", health),

@@ -17,6 +17,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from halcyon.serving import transcriptions
 from halcyon.serving.batch import DONE, Batch, Mailbox, event
 from halcyon.serving.embeddings import Embedder, EmbeddingRequest, document_of
 from halcyon.serving.errors import ApiError, draining, failed, overloaded
@@ -25,6 +26,7 @@ from halcyon.serving.metrics import Metrics
 from halcyon.serving.preparing import check, grammars_of, prepare
 from halcyon.serving.requests import ChatRequest, Request
 from halcyon.serving.responses import ResponseBatch, ResponseChat
+from halcyon.serving.transcriptions import TranscriptionRequest, heard
 from halcyon.serving.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -155,6 +157,8 @@ class Service:
             ApiError: It is not valid, or there is no room.
         """
         worker, began = self.worker, time.monotonic()
+        if worker.served.model.sound is not None:
+            raise ApiError(404, "the model writes down sounds; use /v1/audio/transcriptions", code="not_found")
         count = check(request, worker.served.name, self.limits)
         worker.reserve(count)
         try:
@@ -215,6 +219,25 @@ class Service:
         if batch.outcome == "completed":
             self.metrics.seconds.labels(endpoint).observe(time.monotonic() - batch.sequences[0].began)
 
+    async def transcribe(self, request: TranscriptionRequest) -> dict[str, Any] | str:
+        """What is said in a file of sound, some parts at a time between those of others.
+
+        Raises:
+            ApiError: The request is not valid, there is no room, or the model hears no sounds.
+        """
+        worker, began = self.worker, time.monotonic()
+        worker.reserve(1)
+        try:
+            sound = await self._preparers.run(partial(heard, request, worker.served, worker.compute))
+            transcriber, samples, prompt = sound
+            texts: list[str] = []
+            for group in transcriber.groups(samples):
+                texts += await self._computed(partial(transcriber.texts, group, prompt))
+        finally:
+            worker.release(1)
+        self._completed("transcriptions", began)
+        return transcriptions.document_of(request, sound, texts)
+
     async def embed(self, request: EmbeddingRequest) -> dict[str, object]:
         """The vectors of some texts, one after another between the steps of the engine.
 
@@ -227,17 +250,25 @@ class Service:
         texts = await self._preparers.run(partial(embedder.texts, request, served, self.limits))
         worker.reserve(len(texts))
         try:
-            vectors = [await asyncio.wrap_future(worker.call(partial(embedder.vector, served, ids))) for ids in texts]
+            vectors = [await self._computed(partial(embedder.vector, served, ids)) for ids in texts]
+        finally:
+            worker.release(len(texts))
+        self._completed("embeddings", began)
+        return document_of(request, served, vectors, sum(map(len, texts)))
+
+    async def _computed(self, call: Callable[[], Result]) -> Result:
+        """The result of a call in the engine's thread."""
+        try:
+            return await asyncio.wrap_future(self.worker.call(call))
         except ApiError:
             raise
         except Exception:  # the model failed, such as for want of memory
-            log.exception("the vector of a text could not be computed")
+            log.exception("an answer without text could not be computed")
             raise failed() from None
-        finally:
-            worker.release(len(texts))
-        self.metrics.requests.labels("embeddings", "completed").inc()
-        self.metrics.seconds.labels("embeddings").observe(time.monotonic() - began)
-        return document_of(request, served, vectors, sum(map(len, texts)))
+
+    def _completed(self, endpoint: str, began: float) -> None:
+        self.metrics.requests.labels(endpoint, "completed").inc()
+        self.metrics.seconds.labels(endpoint).observe(time.monotonic() - began)
 
     def close(self) -> bool:
         """End the threads that prepare.

@@ -22,6 +22,7 @@ from jax.typing import DTypeLike
 from halcyon.inference.engine import Engine
 from halcyon.inference.sampling import Sampling
 from halcyon.inference.sequence import Fault, Output, Sequence
+from halcyon.serving import transcriptions
 from halcyon.serving.errors import draining, failed, overloaded
 from halcyon.serving.limits import Limits
 from halcyon.serving.metrics import Metrics
@@ -69,6 +70,29 @@ class EngineSettings:
     ahead: bool = True
 
 
+class _NoTexts(Engine):
+    """In the place of an engine, for a model that only writes down sounds: it has no slot."""
+
+    def __init__(self, length: int) -> None:
+        self.length = self.pages = length
+        self.proposed = self.accepted = 0
+
+    @property
+    def free_pages(self) -> int:
+        """See `Engine`."""
+        return self.pages
+
+    @property
+    def running(self) -> int:
+        """See `Engine`."""
+        return 0
+
+    @property
+    def unfinished(self) -> int:
+        """See `Engine`."""
+        return 0
+
+
 @dataclass(eq=False)
 class _Generation:
     """A model with its engine, and the sequences that they compute, by their numbers."""
@@ -110,6 +134,11 @@ class Worker:
     def served(self) -> Served:
         """The model of new requests."""
         return self._current.served
+
+    @property
+    def compute(self) -> DTypeLike:
+        """Type of activations and matrix products."""
+        return self._settings.compute
 
     @property
     def length(self) -> int:
@@ -220,6 +249,9 @@ class Worker:
     def warm_up(self) -> None:
         """Compile every program, before the thread is started."""
         engine = self._current.engine
+        if isinstance(engine, _NoTexts):
+            transcriptions.warm_up(self.served, self.compute)
+            return
         for length in _WARM_PROMPTS:
             for _ in range(2):  # the second time, the beginning of the prompt is found
                 engine.submit([0] * min(length, self.length - 1), Sampling(1, temperature=0.0))
@@ -228,6 +260,8 @@ class Worker:
 
     def _engine(self, served: Served) -> Engine:
         settings = self._settings
+        if served.model.sound is not None:
+            return _NoTexts(served.model.max_position.size)
         return Engine(
             served.model,
             slots=settings.slots,
