@@ -196,7 +196,7 @@ def test_files_that_are_no_adapter_of_the_model_are_refused(tmp_path: Path) -> N
 
     name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
     refused("peft_type is IA3", peft_type="IA3")
-    refused("more than low-rank maps", modules_to_save=["lm_head"])
+    refused("does not compute what it changes", modules_to_save=["lm_head"])
     refused("is not complete", {key: one for key, one in tensors.items() if key != name})
     refused(r"the model's weight is \[8, 8\]", tensors | {name: np.zeros((2, 9), np.float32)})
     refused(

@@ -29,10 +29,8 @@ CONFIG_KEY = "adapter_config.json"
 
 _RANK, _ALPHA = 8, 8.0
 """The defaults of peft for ``r`` and ``lora_alpha``."""
-_MERGE = "merge it with peft (merge_and_unload), and import the model"
+_MERGE = "merge it with peft (merge_and_unload), if peft can, and import the model"
 _CONVERT = "write it again with peft: save_pretrained(folder, path_initial_model_for_weight_conversion=...)"
-_MERGE_OR_CONVERT = f"{_MERGE}, or {_CONVERT}"
-_SERVE = "no merged weights compute this; use it with peft"
 
 _COMPUTED = frozenset(
     {"peft_type", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "init_lora_weights",
@@ -50,31 +48,8 @@ _UNCHANGED = frozenset(
 the module, reads the settings of an initialisation only with it, and ties weights only of adapted embeddings, which are
 rejected."""
 _INITIALISATIONS = ("gaussian", "orthogonal", "eva", "mica")
-"""Values of ``init_lora_weights`` besides true, false and null that leave the weights of the base as they are."""
-_OF_BASE: Mapping[str, str] = {
-    **dict.fromkeys(("pissa", "olora"), _MERGE_OR_CONVERT),
-    **dict.fromkeys(("corda", "lora_ga"), _CONVERT),
-    "loftq": _MERGE,
-}
-"""Beginnings of those that change them, so the factors of the file belong to other weights than those of the base; and
-what to do. peft changes the base in the same way when it loads the adapter, except for CorDA and LoRA-GA, which need
-the data of the training."""
-_NO_FURTHER_MODULES = "the adapter has more than low-rank maps"
-_REJECTED: Mapping[str, tuple[str, str]] = {
-    "modules_to_save": (_NO_FURTHER_MODULES, _MERGE),
-    "target_parameters": (_NO_FURTHER_MODULES, _MERGE),
-    "trainable_token_indices": (_NO_FURTHER_MODULES, _MERGE),
-    "lora_bias": (_NO_FURTHER_MODULES, _MERGE),
-    "layer_replication": (
-        "the adapter repeats layers of the base",
-        "write the larger model with its layers, and import that",
-    ),
-    "alora_invocation_tokens": ("the adapter works only from certain tokens on", _SERVE),
-    "arrow_config": ("the adapter chooses between other adapters", _SERVE),
-    "use_qalora": ("the adapter averages groups of its inputs", _SERVE),
-    "megatron_config": ("the modules are those of Megatron", "convert the adapter to the names of transformers"),
-}
-"""Fields with features that Halcyon does not compute: why, and what to do."""
+"""Values of ``init_lora_weights`` besides true, false and null that leave the weights of the base as they are. Others
+change them (``pissa``), so the factors of the file belong to other weights than those of the base."""
 _TASKS = (None, "CAUSAL_LM", "FEATURE_EXTRACTION")
 _EMPTY: tuple[Any, ...] = (None, False, [])
 """Values that say that a feature is not used.
@@ -228,8 +203,11 @@ class _Fields:
                 "task_type", task, "only adapters of language models can be added; give one with the task CAUSAL_LM"
             )
         if (bias := self.get("bias")) not in (None, "none"):
-            raise self._wrong("bias", bias, f"{_NO_FURTHER_MODULES}; {_MERGE}")
-        self._require_initialisation(self.get("init_lora_weights", True))
+            raise self._wrong("bias", bias, f"Halcyon adds only low-rank maps; {_MERGE}")
+        value = self.get("init_lora_weights", True)
+        if not (value is None or isinstance(value, bool) or value in _INITIALISATIONS):
+            fix = f"{_MERGE}, or {_CONVERT}"
+            raise self._wrong("init_lora_weights", value, f"it may belong to changed weights of the base; {fix}")
         for name, value in self.fields.items():
             if (
                 name in _COMPUTED
@@ -237,20 +215,7 @@ class _Fields:
                 or any(value is one or (one is not False and value == one) for one in _EMPTY)
             ):
                 continue
-            why, fix = _REJECTED.get(name, ("Halcyon does not know what it changes", _MERGE))
-            raise self._wrong(name, value, f"{why}; {fix}")
-
-    def _require_initialisation(self, value: Any) -> None:
-        if value is None or isinstance(value, bool) or value in _INITIALISATIONS:
-            return
-        fix = next(
-            (fix for name, fix in _OF_BASE.items() if isinstance(value, str) and value.lower().startswith(name)), None
-        )
-        if fix is not None:
-            raise self._wrong("init_lora_weights", value, f"the adapter belongs to changed weights of the base; {fix}")
-        raise self._wrong(
-            "init_lora_weights", value, f"Halcyon does not know whether it changes the weights of the base; {_MERGE}"
-        )
+            raise self._wrong(name, value, f"Halcyon does not compute what it changes; {_MERGE}")
 
     def checked(self, name: str, value: Any, kind: Any, why: str) -> Any:
         """A value of a field, if it is of a kind."""
