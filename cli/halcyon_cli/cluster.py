@@ -27,7 +27,6 @@ _OVERLAP_SECONDS = 30
 """A log that is requested again starts this much earlier; lines already read are skipped by their times."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT")
 _READING = "read the log of pod"
-_PAGE = 200
 
 
 class Runs:
@@ -130,31 +129,6 @@ class Runs:
                     document = document | {"metadata": self.get(name)["metadata"]}  # its status was written meanwhile
                     continue
             return ""
-
-    def list(self) -> list[dict[str, Any]]:
-        """Return the documents of all runs of the namespace, sorted by name.
-
-        Raises:
-            Rejected: The cluster does not answer or forbids it.
-        """
-        found: list[dict[str, Any]] = []
-        token = ""
-        while True:
-            with self._errors_as_sentences("*"):
-                page = self._ask(self._api.list_namespaced_custom_object, limit=_PAGE, _continue=token)
-            found += page["items"]
-            token = page.get("metadata", {}).get("continue") or ""
-            if not token:
-                return sorted(found, key=lambda run: run["metadata"]["name"])
-
-    def create(self, document: dict[str, Any]) -> None:
-        """Create a run.
-
-        Raises:
-            Rejected: There is a run of this name, or the cluster does not answer, forbids it or rejects it.
-        """
-        with self._errors_as_sentences(document["metadata"]["name"], doing="create TrainingRun"):
-            self._ask(self._api.create_namespaced_custom_object, document, field_manager=names.PLUGIN_FIELD_MANAGER)
 
     def patch(self, name: str, patch: dict[str, Any]) -> dict[str, Any]:
         """Merge a patch into a run and return the new document.

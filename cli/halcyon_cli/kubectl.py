@@ -5,7 +5,6 @@ from halcyon.commands.main import Version
 from halcyon.commands.options import Commands
 from halcyon.commands.terminal import match_terminal
 from halcyon_cli import commands
-from halcyon_cli.commands.replays import replay_run
 
 app = Commands(
     "Inspect and control training runs in a cluster.",
@@ -24,7 +23,6 @@ def main(version: Version = False) -> None:
 
 
 commands.register(app)
-app.command("replay")(replay_run)  # `halcyon replay` computes them on this machine
 
 if __name__ == "__main__":
     app()

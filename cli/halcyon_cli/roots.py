@@ -161,11 +161,6 @@ def sections_in(store: Store) -> dict[str, Any]:
     return {}
 
 
-def live_document(live: dict[str, Any], values: Values) -> dict[str, Any]:
-    """The document of a run in the cluster, with its defaults and without its status. Arguments: see `live_spec`."""
-    return with_values({key: live[key] for key in ("apiVersion", "kind", "metadata", "spec")}, values)
-
-
 def live_spec(live: dict[str, Any], values: Values) -> TrainingRunSpec:
     """The spec of a run in the cluster.
 
@@ -177,6 +172,7 @@ def live_spec(live: dict[str, Any], values: Values) -> TrainingRunSpec:
         Rejected: This version cannot read it.
     """
     try:
-        return parse_run(live_document(live, values)).spec
+        document = {key: live[key] for key in ("apiVersion", "kind", "metadata", "spec")}
+        return parse_run(with_values(document, values)).spec
     except InvalidRun as error:
         raise Rejected(f"this version cannot read run {live['metadata']['name']} in the cluster: {error}") from None

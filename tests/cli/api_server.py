@@ -51,7 +51,6 @@ class Server(ThreadingHTTPServer):
         self.run: Document | None = run(5)
         self.looks = 0
         self.patches: list[Document] = []
-        self.created: list[Document] = []
         self.refusal: tuple[int, str] | None = None
         """Status and message of the answer to a new document."""
         self.watched: queue.Queue[dict[str, list[str]]] = queue.Queue()
@@ -114,10 +113,6 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.server.looks += 1
             self._answer(404 if self.server.run is None else 200, self.server.run or {"message": "gone"})
-
-    def do_POST(self) -> None:
-        self.server.created.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self._answer(201, self.server.created[-1])
 
     def do_PATCH(self) -> None:
         self.server.patches.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
