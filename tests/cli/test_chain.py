@@ -13,7 +13,6 @@ from typer.testing import CliRunner, Result
 from halcyon.host.storage.store import Store
 from halcyon.telemetry.history.background import Row
 from halcyon.telemetry.history.reading import History
-from halcyon.telemetry.history.samples import Sample, StepSamples, write_samples
 from halcyon.telemetry.history.segments import ProcessGroupId
 from halcyon_api.checkpoint_documents import CommittedStep, Epoch, Owner
 from halcyon_api.result_documents import (
@@ -175,7 +174,7 @@ def test_runs_that_began_from_each_other_are_shown_once(tmp_path: Path) -> None:
     assert [stage["run"] for stage in card(one.root)["stages"]] == ["two", "one"]
 
 
-def test_evaluations_and_results_of_a_folder_belong_to_the_stage_that_they_evaluate(tmp_path: Path) -> None:
+def test_evaluations_and_kept_results_belong_to_the_stage_that_they_evaluate(tmp_path: Path) -> None:
     base = trained(tmp_path, "base")
     judge = Store(CheckpointSpec(root=f"file://{tmp_path / 'judge'}"))
     checkpoint = CommittedStep(
@@ -193,29 +192,12 @@ def test_evaluations_and_results_of_a_folder_belong_to_the_stage_that_they_evalu
     )  # fmt: skip
     judge.write(EVALUATION_KEY, evaluation.model_dump_json(by_alias=True).encode())
     keep(judge, results(7, {"mmlu": 0.5}))
-    folder = tmp_path / "results"
-    folder.mkdir()
-    document = {
-        "place": f"{tmp_path / 'base'}@9",
-        "step": 9,
-        "prompts": "plain",
-        "tasks": [{"task": "gsm8k", "examples": 2, "accuracy": 0.5}],
-        "core": 0.2,
-    }
-    document["coreTasks"] = [{"task": "core/a", "examples": 2, "accuracy": 0.5, "centred": 0.2}]
-    (folder / "results.json").write_text(json.dumps(document))
-    found = card(judge.root, "--results", folder)
-    (stage,) = found["stages"]
+    keep(base, results(9, {"gsm8k": 0.5, "core/a": 0.5}, core=0.2), of_command=True)
+    (stage,) = card(judge.root)["stages"]
     assert {name: one["step"] for name, one in stage["tasks"].items()} == {"mmlu": 7, "gsm8k": 9, "core/a": 9}
-    (folder / "results.json").write_text(json.dumps(document | {"place": str(tmp_path / "base"), "step": 8}))
-    (newest,) = card(judge.root, "--results", folder)["stages"]
-    assert newest["tasks"]["gsm8k"]["step"] == 8, "the newest checkpoint when the command ran"
-    (folder / "results.json").write_text(json.dumps(document))
     assert stage["averages"] == {"CORE": {"step": 9, "value": 0.2}}
     assert [one["step"] for one in stage["validation"]] == [7, 10]
-    assert "(1 of 22 tasks)" in run(judge.root, "--results", folder).stdout
-    other = card(trained(tmp_path, "other").root, "--results", folder)
-    assert "because this root is no stage of the chain" in " ".join(other["missing"])
+    assert "(1 of 22 tasks)" in run(judge.root).stdout
 
 
 def test_texts_of_a_model_are_no_markup(tmp_path: Path) -> None:
@@ -284,23 +266,10 @@ def test_a_held_out_reward_is_no_held_out_loss(tmp_path: Path) -> None:
     assert "held-out loss" not in text
 
 
-def test_answers_of_reinforcement_learning_are_shown_with_their_rewards(tmp_path: Path) -> None:
-    store = trained(tmp_path, "policy")
-    sample = Sample("2 + 2 = ?", "4", ("It is 4.", "5"), (1.0, 0.0), (3, 1), (True, True))
-    write_samples(store, StepSamples(9, "0" * 64, (1.0, 0.0), (sample,)))
-    text = run(store.root).stdout
-    assert "**policy, sampled in step 9, reward 1**\n\n> 2 + 2 = ?\n\n```text\nIt is 4.\n```" in text
-    assert [one["reward"] for one in card(store.root)["stages"][0]["rollouts"]] == [1.0, 0.0]
-    store.write("samples/000000010.json.zst", b"torn")
-    damage = "samples/000000010.json.zst is damaged (ZstdError)"
-    assert f"policy: the sampled answers of step 10 cannot be read: {damage}" in card(store.root)["missing"]
-
-
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
         (("{tmp}/empty",), "has no history, no checkpoint and no results"),
-        (("{tmp}/base", "--results", "{tmp}/empty"), "give the folder of `halcyon eval --results FOLDER`"),
         (("{tmp}/base", "--price", "-1"), "--price"),
     ],
 )
@@ -316,4 +285,4 @@ def test_errors_are_one_sentence(words: tuple[str, ...], sentence: str, tmp_path
             in run(tmp_path / "base", option, tmp_path / "file").stderr
         )
     plain = CliRunner().invoke(app, ["report", str(tmp_path / "base"), "--price", "2"])
-    assert "--price and --results need --chain" in plain.stderr
+    assert "--markdown and --price need --chain" in plain.stderr

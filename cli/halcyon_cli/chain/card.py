@@ -11,7 +11,7 @@ from halcyon_api.local_times import local_time
 from halcyon_api.result_documents import CORE_PREFIX, CORE_TASKS, AnswerSample, core_title
 from halcyon_api.status.goodput import CAUSES, LOOKS, GoodputSeconds, cause_label
 from halcyon_cli.chain.reading import Chain
-from halcyon_cli.chain.stage import Rollout, Stage, at_least, chip_hours_words, cost_of, seconds_of, tokens_of
+from halcyon_cli.chain.stage import Stage, at_least, chip_hours_words, cost_of, seconds_of, tokens_of
 from halcyon_cli.chain.writing import Card
 from halcyon_cli.history_report import left_out, series, state
 from halcyon_cli.markdown import escaped, fenced, line, quoted
@@ -126,15 +126,13 @@ def _before_and_after(found: Sequence[Mapping[str, Any]], name: str) -> str:
     return f"{values[-1]:z.4f}" if len(values) == 1 else f"{values[0]:z.4f} to {values[-1]:z.4f}"
 
 
-def _answers(stages: Sequence[Stage]) -> Iterator[tuple[str, AnswerSample | Rollout]]:
+def _answers(stages: Sequence[Stage]) -> Iterator[tuple[str, AnswerSample]]:
     """Answers with their titles."""
     for stage in stages:
         for task, (step, samples) in stage.last_samples.items():
             for sample in samples:
                 verdict = "" if sample.right is None else ", right" if sample.right else ", wrong"
                 yield f"{stage.run} at step {step:,}, {task}{verdict}", sample
-        for one in stage.rollouts:
-            yield f"{stage.run}, sampled in step {one.step:,}, reward {one.reward:z.4g}", one
 
 
 def _total_cost(stages: Sequence[Stage], price: float | None) -> str:

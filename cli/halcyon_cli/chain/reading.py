@@ -5,29 +5,19 @@ from its last run. The root of a run of task ``evaluate`` is not a stage: its re
 it evaluated. The notes name everything that cannot be read, and the report is made without it.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
-from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
-
-from halcyon.host.clock import timestamp
 from halcyon.host.errors import TrainerExit
 from halcyon.host.storage.failures import StoreFailure
 from halcyon.host.storage.store import Store
 from halcyon.telemetry.history.reading import read_history
-from halcyon.telemetry.history.samples import DamagedSamples, read_samples, sampled_steps
 from halcyon_api.checkpoint_documents import Manifest
-from halcyon_api.plain_files import read_text
 from halcyon_api.result_documents import EVALUATION_KEY, TASKS_PREFIX, EvaluationDocument, TaskResults, results_step
 from halcyon_api.spec.checkpoint import normal_root
-from halcyon_cli.chain.stage import Rollout, Stage
+from halcyon_cli.chain.stage import Stage
 from halcyon_cli.output import Rejected
 
-_MOST_ROLLOUTS = 4
 MOST_STAGES = 64
 """Roots of the longest chain."""
 
@@ -45,23 +35,20 @@ class Chain:
     notes: tuple[str, ...]
 
 
-def read_chain(stores: Sequence[Store], open_root: Callable[[str], Store], folders: Sequence[Path] = ()) -> Chain:
+def read_chain(stores: Sequence[Store], open_root: Callable[[str], Store]) -> Chain:
     """Read a chain.
 
     Args:
         stores: The roots that the user named, in their order. Of each, the runs that it began from are read too.
         open_root: Opens another root by its address.
-        folders: Folders of ``halcyon eval --results``.
 
     Raises:
-        Rejected: A root that the user named has nothing to report, or a folder has no results.
+        Rejected: A root that the user named has nothing to report.
         StoreFailure: A root that the user named did not answer.
     """
     reader = _Reader(open_root)
     for store in stores:
         reader.add(store, asked=True)
-    for folder in folders:
-        reader.add_results(folder)
     return reader.chain()
 
 
@@ -73,7 +60,6 @@ class _Reader:
         self._stages: dict[str, Stage] = {}
         self._seen: set[str] = set()
         self._evaluating: list[tuple[EvaluationDocument, tuple[TaskResults, ...]]] = []
-        self._results: list[tuple[str, TaskResults, bool]] = []
         self._notes: list[str] = []
 
     def add(self, store: Store, *, asked: bool) -> None:
@@ -115,26 +101,6 @@ class _Reader:
         except (StoreFailure, TrainerExit) as error:
             self._notes.append(f"{which} is not shown, because its root cannot be read: {error}")
 
-    def add_results(self, folder: Path) -> None:
-        """Add the results that ``halcyon eval --results`` wrote into a folder."""
-        path = folder / "results.json"
-        try:
-            found: Any = json.loads(read_text(path))
-            place, step = found["place"], found.get("step")  # weights of other programs have no step
-            root = place.rpartition("@")[0] or place
-            more = {
-                "tasks": (*found["tasks"], *found.get("coreTasks", ())),
-                "step": step or 0,
-                "finished": True,
-                "time": timestamp(path.stat().st_mtime),
-            }
-            results = TaskResults.model_validate({"prompts": "plain"} | found | more, by_alias=True, by_name=False)
-        except OSError as error:
-            raise Rejected(f"{path}: {error.strerror}; give the folder of `halcyon eval --results FOLDER`") from None
-        except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
-            raise Rejected(f"{path} has no results of `halcyon eval`; run it again with --results") from None
-        self._results.append((root, results, step is None))
-
     def chain(self) -> Chain:
         """The chain of all roots and results that were added."""
         stages = dict(self._stages)
@@ -152,18 +118,6 @@ class _Reader:
             stages[owner] = replace(stage, evaluations=tuple(evaluations), results=_merged(*stage.results, *results))
             if not evaluation.finished:
                 notes.append(f"the run {evaluation.owner.name} has not evaluated everything yet")
-        for place, results, of_newest in self._results:
-            owner = _owner(stages, _address(place), None)
-            if owner is None:
-                notes.append(
-                    f"the results of `halcyon eval {place}` are not shown, because this root is no stage of the chain"
-                )
-                continue
-            stage = stages[owner]
-            if of_newest:
-                step = stage.manifest.step if stage.manifest is not None else stage.last_step
-                results = results.but(step=step)
-            stages[owner] = replace(stage, results=_merged(*stage.results, results))
         if not stages:
             raise Rejected(f"there is no training in the chain: {'; '.join(notes)}")
         for stage in stages.values():
@@ -189,7 +143,7 @@ def _stage_in(store: Store, results: tuple[TaskResults, ...]) -> Stage | None:
         notes.append("no results of tasks are kept in its root")
     elif not all(one.finished for one in results):
         notes.append("not all of its tasks are done")
-    return Stage(run, store.root, history, manifest, results, rollouts=_rollouts_in(store, notes), notes=tuple(notes))
+    return Stage(run, store.root, history, manifest, results, notes=tuple(notes))
 
 
 def _newest_manifest(store: Store, notes: list[str]) -> tuple[Manifest | None, str | None]:
@@ -229,24 +183,6 @@ def _results_in(store: Store, notes: list[str]) -> tuple[TaskResults, ...]:
     return _merged(*filter(None, found.values()))
 
 
-def _rollouts_in(store: Store, notes: list[str]) -> tuple[Rollout, ...]:
-    """The answers that a run of reinforcement learning has kept of its newest step."""
-    steps = sampled_steps(store)
-    try:
-        found = read_samples(store, steps[-1]) if steps else None
-    except DamagedSamples as damage:
-        notes.append(f"the sampled answers of step {steps[-1]} cannot be read: {damage}")
-        return ()
-    if found is None:
-        return ()
-    answers = (
-        Rollout(found.step, sample.prompt, answer, reward)
-        for sample in found.samples
-        for answer, reward in zip(sample.answers, sample.rewards, strict=True)
-    )
-    return tuple(islice(answers, _MOST_ROLLOUTS))
-
-
 def _merged(*results: TaskResults) -> tuple[TaskResults, ...]:
     """Results in the order of steps, and of one step in the order of time, so that later ones count."""
     return tuple(sorted(results, key=lambda one: (one.step, one.time)))
@@ -258,9 +194,3 @@ def _owner(stages: dict[str, Stage], root: str | None, run: str | None) -> str |
         return normal_root(root)
     named = [place for place, stage in stages.items() if stage.run == run]
     return named[0] if root is None and len(named) == 1 else None
-
-
-def _address(place: str) -> str:
-    from halcyon_api.local_roots import root_address
-
-    return normal_root(root_address(place))

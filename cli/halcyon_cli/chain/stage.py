@@ -53,23 +53,6 @@ class SourceShare:
 
 
 @dataclass(frozen=True)
-class Rollout:
-    """An answer that a run of reinforcement learning has sampled and kept.
-
-    Attributes:
-        step: The step.
-        prompt: The prompt.
-        answer: The answer.
-        reward: Its reward.
-    """
-
-    step: int
-    prompt: str
-    answer: str
-    reward: float
-
-
-@dataclass(frozen=True)
 class Stage:
     """A stage of a chain.
 
@@ -80,7 +63,6 @@ class Stage:
         manifest: The metadata of its newest checkpoint; None: the root has none.
         results: Results of tasks on its models, by step; the newest last.
         evaluations: Evaluations of its checkpoints by runs of task ``evaluate``, the newest step last.
-        rollouts: Answers that the stage sampled in its last step, if it is one of reinforcement learning.
         notes: What could not be read, one sentence each.
     """
 
@@ -90,7 +72,6 @@ class Stage:
     manifest: Manifest | None = None
     results: tuple[TaskResults, ...] = ()
     evaluations: tuple[EvaluationDocument, ...] = ()
-    rollouts: tuple[Rollout, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
     @property

@@ -90,7 +90,6 @@ def _stage_document(stage: Stage, price: float | None) -> dict[str, Any]:
         "seconds": stage.history.seconds.document(),
         "tasks": {name: {"step": step, **found.document()} for name, (step, found) in stage.last_results.items()},
         "samples": [one.document() for _, samples in stage.last_samples.values() for one in samples],
-        "rollouts": _rows(stage.rollouts),
     }
 
 

@@ -39,7 +39,6 @@ def report(
     chain: bool = False,
     markdown: Path | None = None,
     price: Annotated[float | None, typer.Option(min=0)] = None,
-    results: list[Path] | None = None,
     settings: roots.RootSettings = roots.USUAL,
 ) -> None:
     """Show where the time of a run went: seconds by cause, its process groups, and a time line. With a ROOT, its losses
@@ -56,7 +55,6 @@ def report(
         chain: Report on the chain of runs that ends with this ROOT, or with each of several.
         markdown: With --chain: write the report to this Markdown file.
         price: With --chain: price of a chip hour. Default: accelerator.pricePerChipHour of each run.
-        results (FOLDER): With --chain: a folder of `halcyon eval --results`; may be repeated.
     """
     with reporting_errors():
         if chain:
@@ -64,12 +62,10 @@ def report(
                 raise Rejected(
                     "--file, --svg and --csv are for one run; with --chain, give --html, --markdown or --json"
                 )
-            _report_chain(runs, html, markdown, price, results or (), settings, as_json=as_json)
+            _report_chain(runs, html, markdown, price, settings, as_json=as_json)
             return
-        if len(runs) > 1 or markdown is not None or price is not None or results:
-            raise Rejected(
-                "several runs, --markdown, --price and --results need --chain; `halcyon compare` compares runs"
-            )
+        if len(runs) > 1 or markdown is not None or price is not None:
+            raise Rejected("several runs, --markdown and --price need --chain; `halcyon compare` compares runs")
         (run,) = runs
         if file is None and roots.is_root(run):
             _report_root(roots.store_of_root(run, settings), svg, html, table, as_json=as_json)
@@ -122,7 +118,6 @@ def _report_chain(
     html: Path | None,
     markdown: Path | None,
     price: float | None,
-    results: Sequence[Path],
     settings: roots.RootSettings,
     *,
     as_json: bool,
@@ -137,7 +132,6 @@ def _report_chain(
         found = read_chain(
             [root_store(one, settings) for one in places],
             lambda root: root_store(root, settings),
-            results,
         )
     card = card_of(found, price, time.time())
     if as_json:
