@@ -313,11 +313,6 @@ def _precision_problems(spec: TrainingRunSpec) -> Problems:
             f"{decay:g}; set momentsRounding to stochastic, use float32, or lower the decay"
         )
         yield f"{field}.moments", sentence
-    if "scheduleFree" in names and precision.parameters != "float32":
-        yield (
-            f"{field}.parameters",
-            "the mean that scheduleFree keeps needs float32; use float32, or another update rule",
-        )
 
 
 def _slowest_decay(spec: TrainingRunSpec) -> float:

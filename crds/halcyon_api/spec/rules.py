@@ -96,19 +96,6 @@ class AdemamixSpec(UpdateRule):
     wide_only: ClassVar = True
 
 
-class ScheduleFreeSpec(UpdateRule):
-    """Schedule-free AdamW (Defazio et al. 2024). Use a constant schedule with a warm-up."""
-
-    beta1: PositiveFloat = Field(default=0.9, lt=1)
-    """Share of the average in the trained point."""
-    beta2: Decay = 0.95
-    """Decay of the second moment."""
-    epsilon: PositiveFloat = 1e-8
-    """Added to the root."""
-
-    wide_only: ClassVar = True
-
-
 class AdamMiniSpec(AdamRule):
     """Adam-mini (Zhang et al. 2024): one second moment for a head, a neuron, a token or a vector."""
 

@@ -72,7 +72,6 @@ RECOMMENDED = _Table(
         "lion": Recommended(rate=0.2, decay=5.0, by_adamw=("embedding",)),
         "sophia": Recommended(rate=0.14, decay=7.0, options={"beta1": 0.9, "beta2": 0.9}, by_adamw=("embedding",)),
         "adafactor": Recommended(rate=10.0, decay=0.1),
-        "scheduleFree": Recommended(schedule="constant"),
         "adamMini": Recommended(rate=0.5),
         "adamH": Recommended(options={"matrixRate": 4.0}, by_adamw=("head",)),
     }

@@ -115,20 +115,6 @@ def ademamix(rule: Any, case: Case) -> Array:
     return p
 
 
-def schedule_free(rule: Any, case: Case) -> Array:
-    """Defazio et al. 2024, algorithm 1; the points y, at which the gradients are."""
-    x = z = y = case.start.copy()
-    v = total = greatest = 0.0
-    for t, (g, rate) in enumerate(zip(case.gradients, case.rates, strict=True), 1):
-        v = rule.beta2 * v + (1 - rule.beta2) * g**2
-        z = z - rate * (g / (np.sqrt(v / (1 - rule.beta2**t)) + rule.epsilon) + case.decay * y)
-        greatest = max(greatest, rate)
-        total += greatest**2
-        x = x + greatest**2 / total * (z - x)
-        y = (1 - rule.beta1) * z + rule.beta1 * x
-    return y
-
-
 def adam_h(rule: Any, case: Case) -> Array:
     """Wen et al. 2025; AdamW for vectors and embeddings."""
     p, m, v = case.start.copy(), 0.0, 0.0
@@ -196,7 +182,6 @@ PAPERS: dict[str, Callable[[Any, Sequence[Case]], list[Array]]] = {
     "adopt": _alone(adopt),
     "mars": mars,
     "ademamix": _alone(ademamix),
-    "scheduleFree": _alone(schedule_free),
     "adamMini": _alone(adam_mini),
     "adamH": _alone(adam_h),
     "sophia": _alone(sophia),

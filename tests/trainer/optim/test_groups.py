@@ -175,11 +175,6 @@ def test_a_group_has_its_own_betas_and_epsilon() -> None:
             "beta2",
             "adafactor takes no beta2; leave beta2 out, or choose another rule",
         ),
-        (
-            {"rule": "scheduleFree", "beta1": 0.0},
-            "beta1",
-            "scheduleFree takes no beta1 of 0; leave beta1 out, or choose another rule",
-        ),
     ],
 )
 def test_a_setting_that_the_rule_of_the_group_does_not_take_is_rejected(
@@ -256,13 +251,11 @@ def test_a_rule_that_needs_float32_is_refused_in_a_narrow_type() -> None:
     )
     assert not find_problems(parse_run(run).spec)
     run = document(
-        spec__optimizer={"adamw": {}, "groups": [{"match": "*", "rule": "scheduleFree"}]},
-        spec__trainer__precision={"moments": "bfloat16", "parameters": "bfloat16"},
+        spec__optimizer={"adamw": {}, "groups": [{"match": "*", "rule": "mars"}]},
+        spec__trainer__precision={"moments": "bfloat16"},
     )
     assert [str(problem) for problem in find_problems(parse_run(run).spec)] == [
-        "spec.trainer.precision.moments: the update rule scheduleFree stores its moments in float32; use float32",
-        "spec.trainer.precision.parameters: the mean that scheduleFree keeps needs float32; use float32, or another "
-        "update rule",
+        "spec.trainer.precision.moments: the update rule mars stores its moments in float32; use float32",
     ]
 
 

@@ -50,7 +50,6 @@ CASES: dict[str, dict[str, Any]] = {
             {"match": f"{ATTENTION}output.*", "rule": "mars"},
             {"match": f"{MLP}gate.*", "rule": "ademamix"},
             {"match": f"{MLP}up.*", "rule": "adamMini"},
-            {"match": "embedding.*", "rule": "scheduleFree"},
             {"match": "untied_head.*", "rule": "adamH"},
             {"roles": ["norm"], "rule": "sophia"},
         ],

@@ -35,7 +35,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("ademamix", {"warmupSteps": 10}),
     ("sophia", {"estimator": "hutchinson", "everySteps": 3, "gamma": 2.0}),
 ]
-FEW: list[tuple[str, dict[str, Any]]] = [("adafactor", {}), ("scheduleFree", {}), ("sophia", {})]
+FEW: list[tuple[str, dict[str, Any]]] = [("adafactor", {}), ("sophia", {})]
 """The cases that are no variants: rules whose state or arguments no other rule has."""
 
 

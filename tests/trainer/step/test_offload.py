@@ -33,7 +33,6 @@ CASES: dict[str, dict[str, Any]] = {
     "average": {"spec__average": {"ema": {"decay": 0.9}}},
     "float8": {"precision": {"moments": "float8"}},
     "adapter": {"spec__adapter": {"lora": {"rank": 2}}},
-    "schedule-free": {"spec__optimizer": {"schedule": {"constant": {}}, "scheduleFree": {}}},
 }
 _FAST = ("average",)
 
@@ -104,7 +103,6 @@ def test_a_run_has_the_bits_of_one_without_offload_also_after_a_restart_on_the_d
             leaf.sharding for leaf in jax.tree.leaves(program.template)
         ]
         assert_same_bits(trained(program, restored.state, range(2, STEPS)), calm)
-    assert_same_bits(plain.evaluated(calm), host.evaluated(trained(host)))
 
 
 def test_only_arrays_of_the_optimizer_and_the_average_are_in_the_memory_of_the_host() -> None:

@@ -110,7 +110,7 @@ def compared(monkeypatch: pytest.MonkeyPatch, optimizer: dict[str, Any], limit: 
     assert tables
 
 
-_LIMITS = {"soap": 0.05, "soapMuon": 0.05, "lion": 1e-4, "scion": 1e-4, "scheduleFree": 1e-4}
+_LIMITS = {"soap": 0.05, "soapMuon": 0.05, "lion": 1e-4, "scion": 1e-4}
 """Largest difference of a parameter after steps of about 0.02: bases of eigenvectors and signs enlarge rounding.
 
 Default: 1e-5.

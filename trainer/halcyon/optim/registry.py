@@ -17,14 +17,14 @@ from halcyon.optim.groups import Group, groups_of
 from halcyon.optim.rounding import is_stochastic, stored_as
 from halcyon.optim.rule import Scalar, Tree, frobenius_norm, merge, select, transformation, wide
 from halcyon.optim.rules.adafactor import adafactor
-from halcyon.optim.rules.adam import adam_h, adam_mini, adamw, ademamix, adopt, averaged, mars, schedule_free
+from halcyon.optim.rules.adam import adam_h, adam_mini, adamw, ademamix, adopt, mars
 from halcyon.optim.rules.kron import kron
 from halcyon.optim.rules.lion_and_sophia import lion, sophia
 from halcyon.optim.rules.muon import muon, muon_adamw, muon_h, normuon, scion
 from halcyon.optim.rules.soap import soap, soap_muon
 from halcyon_api.base import ApiModel
 from halcyon_api.spec.optimizer import FOR_MATRICES, ClipSpec, OptimizerSpec
-from halcyon_api.spec.rules import Estimator, MatricesSpec, ScheduleFreeSpec, SophiaSpec
+from halcyon_api.spec.rules import Estimator, MatricesSpec, SophiaSpec
 from halcyon_api.spec.trainer import MomentsType, PrecisionSpec
 
 Rule = Callable[..., optax.GradientTransformationExtraArgs]
@@ -45,7 +45,6 @@ RULES: Mapping[str, Rule] = {
     "adopt": adopt,
     "mars": mars,
     "ademamix": ademamix,
-    "scheduleFree": schedule_free,
     "adamMini": adam_mini,
     "adamH": adam_h,
     "sophia": sophia,
@@ -123,33 +122,6 @@ def build_optimizer(
         return changes, (of_clip, of_rules)
 
     return transformation(init, update)
-
-
-def averages(spec: OptimizerSpec, model: CausalLM) -> Callable[[Any, Tree], Tree] | None:
-    """A function of the state and the trained parameters: those to evaluate, if a rule keeps a mean of its points.
-    None: no rule does.
-
-    Args:
-        spec: ``spec.optimizer`` of the run.
-        model: The trained part of the model, or its shapes.
-    """
-    if not spec.groups:
-        settings = spec.schedule_free
-        return None if settings is None else lambda state, params: averaged(settings, state[1], params)
-    groups = [(name, group, _flags(group, model)) for name, group in _trained_groups(spec, model)]
-    if not any(isinstance(group.settings, ScheduleFreeSpec) for _, group, _ in groups):
-        return None
-
-    def found(state: Any, params: Tree) -> Tree:
-        parts: list[Tree] = [jax.tree.map(lambda _: None, params, is_leaf=is_named)]
-        for name, group, flags in groups:
-            own = select(params, flags)
-            parts.append(
-                averaged(group.settings, state[1][name], own) if isinstance(group.settings, ScheduleFreeSpec) else own
-            )
-        return merge(parts)
-
-    return found
 
 
 def _rule(spec: OptimizerSpec, name: str, settings: ApiModel, declared: Any) -> optax.GradientTransformationExtraArgs:

@@ -22,13 +22,13 @@ from halcyon.models import CausalLM, build_model
 from halcyon.models.adapters import check_used, has_adapter, with_adapter, without_adapter
 from halcyon.models.axes import BATCH, BESIDE, POSITION, VOCAB
 from halcyon.models.dropout import WithSites
-from halcyon.models.parameters import joined, split
+from halcyon.models.parameters import split
 from halcyon.models.parts.attention_choice import CannotServe, Choice, Target, attending
 from halcyon.models.softmax import logits_for
 from halcyon.models.stack import stacks_of, with_remat, with_unroll
 from halcyon.optim import build_optimizer, learning_rate, update_arguments
 from halcyon.optim.groups import trained
-from halcyon.optim.registry import averages, estimator_of, needs_key
+from halcyon.optim.registry import estimator_of, needs_key
 from halcyon.parallel.axes import COMPUTE_AXES, undivided
 from halcyon.parallel.device_mesh import MESH_AXES
 from halcyon.parallel.partition import computing
@@ -38,14 +38,13 @@ from halcyon.step.gradients import Gradients
 from halcyon.step.in_step import InStep
 from halcyon.step.objectives import build_objective
 from halcyon.step.objectives.objective import Batch, Objective
-from halcyon.step.offload import in_host_memory, on_devices
+from halcyon.step.offload import in_host_memory
 from halcyon.step.overrides import Overrides
 from halcyon.step.state import (
     BuildState,
     CompleteState,
     Model,
     TrainState,
-    for_one_run,
     state_completer,
     state_template,
     vocabulary_of,
@@ -91,8 +90,6 @@ class Program:
     """True in the place of each trained parameter (see `halcyon.models.parameters`). None: all are trained."""
     average: AverageSpec | None = None
     """``spec.average``."""
-    rule_mean: Callable[[TrainState], Model] | None = None
-    """The model with the mean that an update rule keeps. None: none keeps one."""
     watched_step: TrainStep | None = None
     """The step of the numbers that the run watches; None without ``spec.telemetry.watch``."""
     attention: AttentionName = "auto"
@@ -114,10 +111,6 @@ class Program:
     def objective(self) -> Objective:
         """The objective to minimise."""
         return self.gradients.objective
-
-    def evaluated(self, state: TrainState) -> Model:
-        """The model to evaluate: that of the state, or the mean that its update rule keeps."""
-        return state.model if self.rule_mean is None else self.rule_mean(state)
 
     @property
     def determinism_in_effect(self) -> InEffect:
@@ -249,27 +242,6 @@ def _check_divided(model: Model, mesh: Mesh) -> None:
         )
 
 
-def _rule_mean(
-    mean: Callable[[Any, Model], Model] | None, flags: Any, template: TrainState
-) -> Callable[[TrainState], Model] | None:
-    """See `Program.rule_mean`.
-
-    Args:
-        mean: The mean of the trained part, from optimizer state and trained part (`halcyon.optim.registry.averages`).
-        flags: True in the place of each trained parameter. None: all are trained.
-        template: See `Program`.
-    """
-    if mean is None:
-        return None
-
-    def whole(state: TrainState) -> Model:
-        state = on_devices(state)
-        part, fixed = split(state.model, flags)
-        return joined(mean(state.optimizer_state, part), fixed)
-
-    return for_one_run(whole, template.model)
-
-
 def build_program(
     spec: TrainingRunSpec,
     vocab_size: int,
@@ -397,7 +369,6 @@ def build_program(
         unroll=unroll,
         trained=flags,
         average=spec.average,
-        rule_mean=None if own_rule is not None else _rule_mean(averages(spec.optimizer, part), flags, template),
         rows=rows,
         first_model=None if parts is None else parts.parameters,
         attention=settings.attention,

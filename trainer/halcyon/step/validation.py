@@ -244,7 +244,7 @@ class Validation:
             batch_size = self._settings.batch_size
             return self._loss.of(validation, model, state.reference, self._count, batch_size, before_batch=before_batch)
 
-        model, by_source = self._program.evaluated(state), self._settings.evaluation.by_source
+        model, by_source = state.model, self._settings.evaluation.by_source
         if by_source is None:
             sets = EvaluatedSets(result_of(self._dataset, model))
         else:

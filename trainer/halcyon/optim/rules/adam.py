@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import optax
 from haliax import Axis, NamedArray
 from optax.contrib import scale_by_ademamix, scale_by_adopt
-from optax.contrib import schedule_free as around
 
 from halcyon.models.axes import HEADS, KV_HEADS, Q_HEADS_PER_GROUP, is_named
 from halcyon.models.parameters import PRODUCTS, Parameter, Role
@@ -281,38 +280,3 @@ def _beta3(rule: rules.AdemamixSpec) -> Any:
         return jnp.minimum(jnp.exp(first * last / ((1 - share) * last + share * first)), rule.beta3)
 
     return at
-
-
-def schedule_free(rule: rules.ScheduleFreeSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
-    """Schedule-free AdamW (Defazio et al. 2024, algorithm 1), by Optax: AdamW without first moment, at a point between
-    its own one and the mean of its points. See `halcyon.optim.rule`.
-
-    The parameters of the run are the points y, at which the gradients are computed. The state has the points z.
-    `averaged` gives the points x, which are the result of the training: y is ``beta1 * x + (1 - beta1) * z``.
-    """
-    decays = decaying(parameters)
-    second = optax.scale_by_rms(rule.beta2, rule.epsilon, eps_in_sqrt=False, bias_correction=True)
-
-    def wrapped(learning_rate: Scalar, weight_decay: Scalar) -> optax.GradientTransformationExtraArgs:
-        def step(updates: Tree, state: Any, params: Tree | None = None) -> tuple[Tree, Any]:
-            direction, state = second.update(updates, state)
-            return finish(direction, params, learning_rate, weight_decay, decays), state
-
-        inner = optax.GradientTransformation(second.init, step)
-        return around(inner, learning_rate, b1=rule.beta1, state_dtype=jnp.float32)  # pyright: ignore[reportArgumentType]
-
-    def init(params: Tree) -> Any:
-        return wrapped(0.0, 0.0).init(jax.tree.map(wide, params))
-
-    def update(
-        gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, weight_decay: Scalar, **further: Any
-    ) -> tuple[Tree, Any]:
-        del further
-        return wrapped(learning_rate, weight_decay).update(gradients, state, jax.tree.map(wide, params))
-
-    return transformation(init, update)
-
-
-def averaged(rule: rules.ScheduleFreeSpec, state: Any, params: Tree) -> Tree:
-    """The points x, in the types of the parameters."""
-    return jax.tree.map(lambda y, z: ((wide(y) - (1 - rule.beta1) * z) / rule.beta1).astype(y.dtype), params, state.z)

@@ -44,8 +44,6 @@ class BenchmarkRuns(Callback):
 
     def after(self, step: int, state: TrainState) -> bool:
         """Run the benchmarks whose results the root lacks. False: a notice came."""
-        came = self._runner.while_training(
-            step, self._program.evaluated(state), until(self._checkpointer.skipped, step)
-        )
+        came = self._runner.while_training(step, state.model, until(self._checkpointer.skipped, step))
         self._reporter.stage("training")
         return came

@@ -73,7 +73,7 @@ class TextSamples(Callback):
 
     def after(self, step: int, state: TrainState) -> bool:
         """Write the text after a step, on process 0. A failure is a warning: the run trains on."""
-        reporter, model = self._place.reporter, self._program.evaluated(state)
+        reporter, model = self._place.reporter, state.model
         reporter.stage("evaluating")
         if self._place.processes.is_main:
             try:
