@@ -54,7 +54,7 @@ def optimizer(**rule: Any) -> dict[str, Any]:
         (optimizer(lion={}), 12),
         (optimizer(muonAdamw={}), 12),
         (optimizer(adafactor={}), 8),
-        (optimizer(ademamix={}), 20),
+        (optimizer(mars={}), 20),
         (optimizer(adamw={}, groups=[{"roles": ["embedding"], "rule": "lion"}]), 12),
         (optimizer(adamw={}, groups=[{"roles": ["embedding"], "frozen": True}]), 4),
         ({"spec__trainer__precision": {"parameters": "bfloat16"}}, 12),

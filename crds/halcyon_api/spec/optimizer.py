@@ -14,7 +14,7 @@ from halcyon_api.spec.schedule import OtherSchedulesSpec, ScheduleSpec, cosine
 
 RuleName = Literal[
     "adamw", "lion", "muon", "normuon", "muonH", "soap", "soapMuon", "kron", "scion", "muonAdamw",
-    "adafactor", "adopt", "mars", "ademamix", "adamMini", "adamH", "sophia",
+    "adafactor", "adopt", "mars", "adamMini", "adamH", "sophia",
 ]  # fmt: skip
 """The update rules, by their names in documents: the kinds of `halcyon_api.spec.optimizer.OptimizerSpec`."""
 
@@ -133,8 +133,6 @@ class OptimizerSpec(OneOf, RuledModel):
     """ADOPT."""
     mars: update_rules.MarsSpec | None = None
     """MARS."""
-    ademamix: update_rules.AdemamixSpec | None = None
-    """AdEMAMix."""
     adam_mini: update_rules.AdamMiniSpec | None = None
     """Adam-mini."""
     adam_h: update_rules.AdamHSpec | None = None

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat
 
-from halcyon_api.base import ApiModel, StepCount, StepNumber
+from halcyon_api.base import ApiModel, StepCount
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 """Share of the old value that a moving average keeps in each step."""
@@ -71,26 +71,6 @@ class MarsSpec(UpdateRule):
     """Added to the root."""
     gamma: PositiveFloat = 0.025
     """Scale of the reduction."""
-
-    moments: ClassVar = 3
-    wide_only: ClassVar = True
-
-
-class AdemamixSpec(UpdateRule):
-    """AdEMAMix (Pagliardini et al. 2024): AdamW with a second, slow first moment."""
-
-    beta1: Decay = 0.9
-    """Decay of the fast moment."""
-    beta2: Decay = 0.999
-    """Decay of the second moment."""
-    beta3: Decay = 0.9999
-    """Decay of the slow moment."""
-    alpha: PositiveFloat = 5.0
-    """Factor of the slow moment."""
-    epsilon: PositiveFloat = 1e-8
-    """Added to the root."""
-    warmup_steps: StepNumber = 0
-    """Steps in which beta3 and alpha rise."""
 
     moments: ClassVar = 3
     wide_only: ClassVar = True

@@ -99,22 +99,6 @@ def adopt(rule: Any, case: Case) -> Array:
     return p
 
 
-def ademamix(rule: Any, case: Case) -> Array:
-    """Pagliardini et al. 2024, algorithm 1."""
-    p, slow, m, v = case.start.copy(), 0.0, 0.0, 0.0
-    for t, (g, rate) in enumerate(zip(case.gradients, case.rates, strict=True), 1):
-        alpha, beta3 = rule.alpha, rule.beta3
-        if rule.warmup_steps:
-            share = min(1.0, t / rule.warmup_steps)
-            first, last = np.log(rule.beta1), np.log(rule.beta3)
-            alpha, beta3 = alpha * share, min(np.exp(first * last / ((1 - share) * last + share * first)), rule.beta3)
-        m, v = rule.beta1 * m + (1 - rule.beta1) * g, rule.beta2 * v + (1 - rule.beta2) * g**2
-        slow = beta3 * slow + (1 - beta3) * g
-        u = (m / (1 - rule.beta1**t) + alpha * slow) / (np.sqrt(v / (1 - rule.beta2**t)) + rule.epsilon)
-        p = p - rate * (u + case.decay * p)
-    return p
-
-
 def adam_h(rule: Any, case: Case) -> Array:
     """Wen et al. 2025; AdamW for vectors and embeddings."""
     p, m, v = case.start.copy(), 0.0, 0.0
@@ -181,7 +165,6 @@ PAPERS: dict[str, Callable[[Any, Sequence[Case]], list[Array]]] = {
     "adafactor": _alone(adafactor),
     "adopt": _alone(adopt),
     "mars": mars,
-    "ademamix": _alone(ademamix),
     "adamMini": _alone(adam_mini),
     "adamH": _alone(adam_h),
     "sophia": _alone(sophia),

@@ -247,7 +247,7 @@ def test_a_slow_decay_of_any_rule_is_refused_in_bfloat16(optimizer: dict[str, An
 
 def test_a_rule_that_needs_float32_is_refused_in_a_narrow_type() -> None:
     run = document(
-        spec__optimizer={"adamw": {}, "groups": [{"match": "*", "rule": "ademamix"}]}, spec__trainer__precision={}
+        spec__optimizer={"adamw": {}, "groups": [{"match": "*", "rule": "adopt"}]}, spec__trainer__precision={}
     )
     assert not find_problems(parse_run(run).spec)
     run = document(

@@ -48,7 +48,6 @@ CASES: dict[str, dict[str, Any]] = {
             {"match": f"{ATTENTION}key.*", "rule": "adafactor"},
             {"match": f"{ATTENTION}value.*", "rule": "adopt"},
             {"match": f"{ATTENTION}output.*", "rule": "mars"},
-            {"match": f"{MLP}gate.*", "rule": "ademamix"},
             {"match": f"{MLP}up.*", "rule": "adamMini"},
             {"match": "untied_head.*", "rule": "adamH"},
             {"roles": ["norm"], "rule": "sophia"},

@@ -32,7 +32,6 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in PAPERS),
     ("adamw", {"cautious": True, "clipUpdate": 0.5}),
     ("adamw", {"correctedDecay": True}),
-    ("ademamix", {"warmupSteps": 10}),
     ("sophia", {"estimator": "hutchinson", "everySteps": 3, "gamma": 2.0}),
 ]
 FEW: list[tuple[str, dict[str, Any]]] = [("adafactor", {}), ("sophia", {})]

@@ -17,7 +17,7 @@ from halcyon.optim.groups import Group, groups_of
 from halcyon.optim.rounding import is_stochastic, stored_as
 from halcyon.optim.rule import Scalar, Tree, frobenius_norm, merge, select, transformation, wide
 from halcyon.optim.rules.adafactor import adafactor
-from halcyon.optim.rules.adam import adam_h, adam_mini, adamw, ademamix, adopt, mars
+from halcyon.optim.rules.adam import adam_h, adam_mini, adamw, adopt, mars
 from halcyon.optim.rules.kron import kron
 from halcyon.optim.rules.lion_and_sophia import lion, sophia
 from halcyon.optim.rules.muon import muon, muon_adamw, muon_h, normuon, scion
@@ -44,7 +44,6 @@ RULES: Mapping[str, Rule] = {
     "adafactor": adafactor,
     "adopt": adopt,
     "mars": mars,
-    "ademamix": ademamix,
     "adamMini": adam_mini,
     "adamH": adam_h,
     "sophia": sophia,

@@ -9,14 +9,13 @@ a dropped update changes neither count nor moments.
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from haliax import Axis, NamedArray
-from optax.contrib import scale_by_ademamix, scale_by_adopt
+from optax.contrib import scale_by_adopt
 
 from halcyon.models.axes import HEADS, KV_HEADS, Q_HEADS_PER_GROUP, is_named
 from halcyon.models.parameters import PRODUCTS, Parameter, Role
@@ -248,35 +247,3 @@ def adopt(rule: rules.AdoptSpec, parameters: Any) -> optax.GradientTransformatio
         return inner.update(gradients, state, params, learning_rate=learning_rate * begun, **further)
 
     return transformation(inner.init, update)
-
-
-def ademamix(rule: rules.AdemamixSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
-    """AdEMAMix (Pagliardini et al. 2024, algorithm 1), by Optax, with the paper's schedules of alpha and beta3: Adam
-    with a fast and a slow first moment. See `halcyon.optim.rule`.
-    """
-
-    def alpha(done: Any) -> jax.Array:
-        return rule.alpha * jnp.minimum(1.0, (done + 1) / rule.warmup_steps)
-
-    scale = scale_by_ademamix(
-        rule.beta1,
-        rule.beta2,
-        _beta3(rule),
-        alpha if rule.warmup_steps else rule.alpha,
-        rule.epsilon,
-        mu_dtype=jnp.float32,
-    )
-    return of_optax(scale, parameters)
-
-
-def _beta3(rule: rules.AdemamixSpec) -> Any:
-    """Beta3 rises from beta1 so that the half-life of the slow moment grows evenly (the paper's appendix A.1)."""
-    if not rule.warmup_steps or not rule.beta1 or not rule.beta3:
-        return rule.beta3
-    first, last = math.log(rule.beta1), math.log(rule.beta3)
-
-    def at(done: jax.Array) -> jax.Array:
-        share = jnp.minimum(1.0, (done + 1) / rule.warmup_steps)
-        return jnp.minimum(jnp.exp(first * last / ((1 - share) * last + share * first)), rule.beta3)
-
-    return at
