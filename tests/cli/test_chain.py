@@ -279,7 +279,7 @@ def test_errors_are_one_sentence(words: tuple[str, ...], sentence: str, tmp_path
     shown = run(*(word.format(tmp=tmp_path) for word in words))
     assert shown.exit_code != 0
     assert sentence in shown.stderr
-    for option in ("--csv", "--svg", "--file"):
+    for option in ("--csv", "--svg"):
         assert (
             "with --chain, give --html, --markdown or --json"
             in run(tmp_path / "base", option, tmp_path / "file").stderr

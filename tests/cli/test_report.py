@@ -8,14 +8,15 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
-import yaml
 from typer.testing import CliRunner
 
 from halcyon_api.status.goodput import LOOKS, GoodputSeconds, cause_label
 from halcyon_api.status.run_status import parse_status
+from halcyon_cli.cluster import Runs
 from halcyon_cli.kubectl import app
 from halcyon_cli.main import app as halcyon_app
 from halcyon_cli.report import draw, read_report, span
+from tests.cli.api_server import Server
 
 START = "2026-03-01T12:00:00Z"
 
@@ -130,26 +131,22 @@ def test_durations_have_readable_units(seconds: float, words: str) -> None:
     assert span(seconds) == words
 
 
-def test_the_command_reads_what_kubectl_printed(tmp_path: Path) -> None:
-    listing = tmp_path / "runs.yaml"
-    listing.write_text(yaml.safe_dump({"kind": "List", "items": [{"metadata": {"name": "other"}}, run_document()]}))
+def test_the_command_reads_the_run_in_the_cluster(server: Server, runs: Runs, tmp_path: Path) -> None:
+    server.run = run_document()
     picture = tmp_path / "demo.svg"
     for application in (app, halcyon_app):
-        result = CliRunner().invoke(application, ["report", "demo", "--file", str(listing), "--svg", str(picture)])
+        result = CliRunner().invoke(application, ["report", "demo", "--svg", str(picture)])
         assert result.exit_code == 0, result.output
         assert "lostWork" in result.output
         assert "200.0" in result.output
         assert picture.read_text().startswith("<svg")
-    result = CliRunner().invoke(app, ["report", "demo", "--json", "--file", "-"], input=json.dumps(run_document()))
-    found = json.loads(result.output)
+    found = json.loads(CliRunner().invoke(app, ["report", "demo", "--json"]).output)
     assert sum(found["seconds"].values()) == found["wallSeconds"] == 200
     assert set(found["seconds"]) == {cause_label(cause) for cause in LOOKS}
-
-
-def test_a_picture_that_cannot_be_written_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("run.yaml").write_text(yaml.safe_dump({"items": [run_document()]}))
-    result = CliRunner().invoke(app, ["report", "demo", "--file", "run.yaml", "--svg", "no/such/folder.svg"])
+    result = CliRunner().invoke(app, ["report", "demo", "--svg", f"{tmp_path}/no/such/folder.svg"])
     assert result.exit_code == 1
     assert "cannot be written" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+    server.run = {**server.run, "status": {}}
+    result = CliRunner().invoke(app, ["report", "demo"])
+    assert (result.exit_code, "has not started yet" in result.stderr) == (1, True)

@@ -298,10 +298,6 @@ ROOTS = (
 CLUSTER = (
     Mistake("no cluster", ("status", "notes"), 1),
     Mistake("no such context", ("logs", "notes", "--context", "absent"), 1),
-    Mistake("a report of a file that is not there", ("report", "notes", "--file", "absent.yaml"), 1),
-    Mistake("a report of a file that is not YAML", ("report", "notes", "--file", "run.yaml"), 1, text="a: ["),
-    Mistake("a report of another run", ("report", "other", "--file", "run.yaml"), 1),
-    Mistake("a report of a run that has not begun", ("report", "notes", "--file", "run.yaml"), 1),
     Mistake("objects of a run that is not valid", ("render", "run.yaml"), BAD, {"spec.modle": {}}),
 )
 

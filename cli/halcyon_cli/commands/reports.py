@@ -14,9 +14,7 @@ from rich.text import Text
 from halcyon.commands.errors import console
 from halcyon.commands.options import Json
 from halcyon_api.counting import counted
-from halcyon_api.plain_files import read_text
 from halcyon_api.status.run_status import parse_status
-from halcyon_api.yaml_text import InvalidYaml, read_document
 from halcyon_cli import roots
 from halcyon_cli.commands.options import CURRENT, Cluster
 from halcyon_cli.output import Rejected, reporting_errors, say, write_file, write_json
@@ -31,7 +29,6 @@ def report(
     runs: roots.Places,
     *,
     cluster: Cluster = CURRENT,
-    file: Path | None = None,
     svg: Path | None = None,
     html: Path | None = None,
     table: Annotated[Path | None, typer.Option("--csv")] = None,
@@ -48,7 +45,6 @@ def report(
     it. With --chain: the report card of a chain of runs, from the first to the one whose ROOT is given.
 
     Args:
-        file: Read the run from this YAML or JSON file (- for standard input) instead of the cluster.
         svg: Write a picture to this SVG file: the time line of a RUN, the curves of a ROOT.
         html: With a ROOT: write the whole report, with curves and time line, to this file.
         table: With a ROOT: write the numbers of the steps to this file (- for standard output).
@@ -58,21 +54,19 @@ def report(
     """
     with reporting_errors():
         if chain:
-            if file is not None or svg is not None or table is not None:
-                raise Rejected(
-                    "--file, --svg and --csv are for one run; with --chain, give --html, --markdown or --json"
-                )
+            if svg is not None or table is not None:
+                raise Rejected("--svg and --csv are for one run; with --chain, give --html, --markdown or --json")
             _report_chain(runs, html, markdown, price, settings, as_json=as_json)
             return
         if len(runs) > 1 or markdown is not None or price is not None:
             raise Rejected("several runs, --markdown and --price need --chain; `halcyon compare` compares runs")
         (run,) = runs
-        if file is None and roots.is_root(run):
+        if roots.is_root(run):
             _report_root(roots.store_of_root(run, settings), svg, html, table, as_json=as_json)
             return
         if html is not None or table is not None:
             raise Rejected(f"--html and --csv need the checkpoint root of run {run}: halcyon report ROOT")
-        document = roots.cluster_of(run, cluster).get(run) if file is None else _read(file, run)
+        document = roots.cluster_of(run, cluster).get(run)
         found = read_report(run, parse_status(document.get("status")))
         if found is None:
             raise Rejected(f"run {run} has not started yet, so there is nothing to report")
@@ -194,30 +188,6 @@ def compare(
             from halcyon_cli.curves import draw_curves
 
             write_file(draw_curves(histories), svg, "--svg")
-
-
-def _read(file: Path, run: str) -> dict[str, Any]:
-    """Read a run from a file with the run, or with a list that contains it, as `kubectl get --output yaml` prints
-    it.
-    """
-    try:
-        text = sys.stdin.read() if str(file) == "-" else read_text(file)
-        document = read_document(text)
-    except OSError as error:
-        raise Rejected(
-            f"{file}: {error.strerror}; give a file with the output of `kubectl get trainingrun {run} --output yaml`"
-        ) from None
-    except (InvalidYaml, UnicodeDecodeError):
-        raise Rejected(f"{file}: not YAML and not JSON") from None
-    items = document.get("items", [document]) if isinstance(document, dict) else []
-    for item in items:
-        if (
-            isinstance(item, dict)
-            and isinstance(metadata := item.get("metadata"), dict)
-            and metadata.get("name") == run
-        ):
-            return item
-    raise Rejected(f"{file} holds no run with the name {run}")
 
 
 def _history_document(history: History, now: float) -> dict[str, Any]:
