@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import haliax as hax
+import jax
 import numpy as np
 import openai
 import pytest
+from typer.testing import CliRunner
 
+from halcyon.commands.main import app
 from halcyon.inference import Sampling
 from halcyon.inference.sequence import Output, Sequence
-from halcyon.models import Inputs
-from halcyon.serving.embeddings import Embedder, Pooling
+from halcyon.models import Inputs, build_model
+from halcyon.models.pooling import Pooling
+from halcyon.serving.embeddings import Embedder
 from halcyon.serving.errors import ApiError
 from halcyon.serving.limits import Limits
 from halcyon.serving.metrics import Metrics
-from halcyon.serving.served import Served
+from halcyon.serving.served import Served, Source
 from halcyon.serving.worker import Worker
+from halcyon.tokenizer import TokenizerDefinition, load
+from halcyon_api.spec.model import read_model
+from tests.families import SMALL_FAMILIES
 from tests.suite.limits import limit
 from tests.trainer.serving.running import SETTINGS, Running, running
 
@@ -49,6 +57,33 @@ def test_vectors_are_those_of_the_features(tiny: Served, pooling: Pooling) -> No
         np.testing.assert_allclose(plain.data[0].embedding, found.data[0].embedding, atol=1e-6)
         assert (plain.usage.prompt_tokens, plain.usage.total_tokens) == (len(ids), len(ids))
         _refused(server, client)
+        server.wait_until_idle()
+
+
+def test_an_encoder_is_not_served_without_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Source, "load", lambda *_: SimpleNamespace(model=SimpleNamespace(bidirectional=True)))
+    monkeypatch.setattr("halcyon.serving.server.bound", lambda *_: None)
+    found = CliRunner().invoke(app, ["serve", "hf:none", "--port", "0"])
+    assert found.exit_code != 0
+    assert "the model is an encoder, which writes no text; give --embeddings mean or cls" in found.output
+
+
+@pytest.mark.parametrize("pooling", ["cls", pytest.param("mean", marks=pytest.mark.variant)])
+def test_an_encoder_gives_the_features_of_a_text_without_padding(pooling: Pooling) -> None:
+    """Its program has 32 positions, and a text fewer: the tokens see both sides, and none of them the padding."""
+    tokenizer = load(TokenizerDefinition(kind="byte"))
+    sizes = hax.Axis("vocab", tokenizer.vocab_size), hax.Axis("position", 48)
+    model = build_model(read_model(SMALL_FAMILIES["modernBert"]), *sizes, dtype="float32", key=jax.random.key(0))
+    with running(Served("eye", model, tokenizer, None), Limits(), embedder=Embedder(pooling, 48)) as server:
+        client = server.openai()
+        ids = np.array([*tokenizer.prefix, *b"a b c", tokenizer.eos_id], np.int32)
+        features = model.states(Inputs(hax.named(ids[None], ("batch", "position")))).features
+        rows = np.asarray(features.rearrange(("batch", "position", "embed")).array)[0]
+        vector = rows.mean(0) if pooling == "mean" else rows[0]
+        found = client.embeddings.create(model="eye", input="a b c")
+        np.testing.assert_allclose(found.data[0].embedding, vector / np.linalg.norm(vector), atol=1e-5)
+        with pytest.raises(openai.NotFoundError, match="is an encoder, which writes no text; use /v1/embeddings"):
+            client.completions.create(model="eye", prompt="a")
         server.wait_until_idle()
 
 

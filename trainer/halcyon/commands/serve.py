@@ -101,7 +101,7 @@ def serve(
     follow_seconds: Annotated[float, typer.Option(min=0.1)] = 10.0,
     template: options.Template = None,
     weights: options.Kept = "model",
-    embeddings: Literal["mean", "last"] | None = None,
+    embeddings: Literal["mean", "last", "cls"] | None = None,
     loaded: options.Loaded,
 ) -> None:
     """Answer requests of OpenAI's clients, and show the chat page, until SIGTERM or Ctrl-C.
@@ -114,7 +114,7 @@ def serve(
         follow: Take each newer good checkpoint of the root; no request is dropped.
         follow_seconds: Time between two looks at the root.
         weights: average: the average of the parameters that the run keeps (spec.average).
-        embeddings: Answer /v1/embeddings with the mean of the features, or those of the last token.
+        embeddings: Answer /v1/embeddings with the mean of the features, or those of the last or first token.
     """
     with report_root_errors():
         try:
@@ -156,6 +156,10 @@ def serve(
             logging.getLogger(library).setLevel(logging.WARNING)
         logging.getLogger("uvicorn").setLevel(logging.ERROR)  # a warning for each malformed request would fill the log
         served = source.load(newest)
+        if served.model.bidirectional and embeddings is None:
+            raise BadConfiguration(
+                "the model is an encoder, which writes no text; give --embeddings mean or cls, for vectors of texts"
+            )
         metrics.slots.set(engine.slots)
         metrics.step.set(served.step or 0)
         worker = Worker(served, engine.settings(loaded.compute), limits, metrics)

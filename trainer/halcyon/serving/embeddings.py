@@ -1,6 +1,8 @@
 """``POST /v1/embeddings``: a vector for each text, from the features of the model after its last norm.
 
-The vector of a text has norm 1. It is the mean of the features of all positions, or the features of the last position.
+The vector of a text has norm 1. It is the mean of the features of all positions, or the features of the last or the
+first position. An encoder gets a text as it was trained: between the tokens that its tokenizer puts around a text.
+
 For search among similar texts, the vectors of a model that was trained to write text are usable, but worse than those
 of a model that was trained for it.
 """
@@ -14,10 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from halcyon.inference.programs import features_of
+from halcyon.data.formats.text import around
 from halcyon.inference.spans import power
 from halcyon.models import Inputs
-from halcyon.models.axes import BATCH, POSITION
+from halcyon.models.axes import BATCH, EMBED, POSITION
+from halcyon.models.pooling import Pooling, pooled
 from halcyon.parallel.device_mesh import context_of, mesh_of
 from halcyon.serving.errors import check_model, invalid
 from halcyon.serving.limits import Limits
@@ -27,8 +30,6 @@ from halcyon.serving.served import Served
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.base import AtLeastOne
 
-Pooling = Literal["mean", "last"]
-"""The features that the vector of a text is made of: their mean over its positions, or those of its last position."""
 _SHORTEST = 32
 
 
@@ -77,15 +78,17 @@ class Embedder:
         most = min(limits.choices, limits.requests)
         if not 1 <= len(inputs) <= most:
             raise invalid(f"it has {len(inputs)} texts; give 1 to {most}", "input")
-        return [self._ids(text, served.tokenizer) for text in inputs]
+        return [self._ids(text, served.tokenizer, served.model.bidirectional) for text in inputs]
 
-    def _ids(self, given: str | list[int], tokenizer: Tokenizer) -> np.ndarray:
+    def _ids(self, given: str | list[int], tokenizer: Tokenizer, encoder: bool) -> np.ndarray:
         try:
             ids = token_ids(given, tokenizer, "input")
         except UnicodeError:
             raise invalid(
                 "the text has a part of a character (a lone surrogate), which has no tokens", "input"
             ) from None
+        if encoder and isinstance(given, str):
+            ids = np.concatenate((ids, around(tokenizer)[1]))
         if len(ids) > self._length:
             raise invalid(
                 f"a text has {len(ids)} tokens, and at most {self._length} are possible; shorten it",
@@ -105,12 +108,13 @@ class Embedder:
 
 @functools.partial(jax.jit, static_argnames=("pooling", "dtype"))
 def _pooled(model: Any, tokens: jax.Array, count: jax.Array, *, pooling: Pooling, dtype: str) -> jax.Array:
-    outputs = model(Inputs(hax.named(tokens[None], (BATCH, POSITION))), compute_dtype=jnp.dtype(dtype))
-    features = features_of(model, outputs)[0].astype(jnp.float32)
-    numbers = jnp.arange(len(tokens))
-    counted = (numbers < count) if pooling == "mean" else (numbers == count - 1)
-    total = jnp.sum(jnp.where(counted[:, None], features, 0.0), 0)  # its direction is that of the mean
-    return total / jnp.maximum(jnp.linalg.norm(total), 1e-30)
+    inside = (jnp.arange(len(tokens)) < count)[None]
+    names = BATCH, POSITION
+    segments = hax.named(inside.astype(jnp.int32), names) if model.bidirectional else None
+    outputs = model.states(Inputs(hax.named(tokens[None], names), segments=segments), compute_dtype=jnp.dtype(dtype))
+    features = outputs.features.rename({model.embed.name: EMBED})
+    vector = pooled(features, inside[:, None], pooling).array[0, 0]
+    return vector / jnp.maximum(jnp.linalg.norm(vector), 1e-30)
 
 
 def document_of(request: EmbeddingRequest, served: Served, vectors: list[np.ndarray], tokens: int) -> dict[str, Any]:

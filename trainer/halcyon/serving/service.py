@@ -159,6 +159,8 @@ class Service:
         worker, began = self.worker, time.monotonic()
         if worker.served.model.sound is not None:
             raise ApiError(404, "the model writes down sounds; use /v1/audio/transcriptions", code="not_found")
+        if worker.served.model.bidirectional:
+            raise ApiError(404, "the model is an encoder, which writes no text; use /v1/embeddings", code="not_found")
         count = check(request, worker.served.name, self.limits)
         worker.reserve(count)
         try:

@@ -71,7 +71,7 @@ class EngineSettings:
 
 
 class _NoTexts(Engine):
-    """In the place of an engine, for a model that only writes down sounds: it has no slot."""
+    """In the place of an engine, for a model that only writes down sounds or makes vectors: it has no slot."""
 
     def __init__(self, length: int) -> None:
         self.length = self.pages = length
@@ -250,7 +250,8 @@ class Worker:
         """Compile every program, before the thread is started."""
         engine = self._current.engine
         if isinstance(engine, _NoTexts):
-            transcriptions.warm_up(self.served, self.compute)
+            if self.served.model.sound is not None:
+                transcriptions.warm_up(self.served, self.compute)
             return
         for length in _WARM_PROMPTS:
             for _ in range(2):  # the second time, the beginning of the prompt is found
@@ -262,6 +263,9 @@ class Worker:
         settings = self._settings
         if served.model.sound is not None:
             return _NoTexts(served.model.max_position.size)
+        if served.model.bidirectional:
+            most = served.model.max_position.size
+            return _NoTexts(min(settings.length or most, most))
         return Engine(
             served.model,
             slots=settings.slots,
