@@ -35,7 +35,10 @@ def objective_problems(spec: TrainingRunSpec) -> Problems:
         yield from _masking_problems(spec)
     elif objective.next_token is None:
         yield from _row_problems(spec)
-    if not _per_token(spec) and (best := spec.trainer.evaluation.best) is not None and best.metric == "bitsPerByte":
+    best = spec.trainer.evaluation.best
+    if best is not None and best.metric == "accuracy" and objective.classify is None:
+        yield "spec.trainer.evaluation.best.metric", "only an evaluation with objective.classify has it; take loss"
+    if best is not None and best.metric == "bitsPerByte" and not _per_token(spec):
         yield (
             "spec.trainer.evaluation.best.metric",
             f"an evaluation with this objective.{objective.kind} has no bits per byte, because its loss is not one of "

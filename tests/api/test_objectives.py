@@ -116,6 +116,12 @@ def test_objectives_with_their_sources_are_valid(
             "spec.trainer.evaluation.best.metric: an evaluation with this objective.finetune has no bits per byte",
         ),
         (
+            FINETUNE,
+            CHAT,
+            {"spec__trainer__evaluation": {"everySteps": 5, "best": {"metric": "accuracy"}}},
+            "spec.trainer.evaluation.best.metric: only an evaluation with objective.classify has it; take loss",
+        ),
+        (
             DPO,
             PAIRS,
             {"spec__from": BASE, "spec__adapter": {"lora": {"trainAlso": ["embedding.*"]}}},

@@ -32,8 +32,8 @@ class BySourceSpec(ApiModel):
 class BestSpec(ApiModel):
     """The evaluation by which the best checkpoint is chosen, and the run stopped."""
 
-    metric: Literal["loss", "bitsPerByte"] = "loss"
-    """The number to minimise."""
+    metric: Literal["loss", "bitsPerByte", "accuracy"] = "loss"
+    """The number to minimise; `accuracy`, of `objective.classify`, is maximised."""
     of: SourceName | None = None
     """A source, or a tag. Default: all sources."""
     average: Literal["micro", "macro"] = "micro"
@@ -41,7 +41,7 @@ class BestSpec(ApiModel):
     patience: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Stop, as a success, after this many evaluations without improvement."""
     min_improvement: Annotated[float, Field(ge=0, le=1000)] = 0.0
-    """Least decrease that counts."""
+    """Least change that counts."""
 
     @property
     def key(self) -> str:

@@ -166,13 +166,10 @@ class EvaluatedSets:
         parts = [self.sources[name] for name in names if name in self.sources] if self.sources else [self.whole]
         if not parts:
             return math.nan
-        known = averages(parts)
-        if best.average == "macro":
-            loss, bits = known.macro_loss, known.macro_bits_per_byte
-        else:
-            loss, bits = known.micro.loss, known.micro.bits_per_byte
-        value = loss if best.metric == "loss" else bits
-        return math.nan if value is None else value
+        averaged = parts if best.average == "macro" else [total(parts)]
+        name = "bits_per_byte" if best.metric == "bitsPerByte" else best.metric
+        values = [getattr(one, name) for one in averaged]
+        return math.nan if None in values else math.fsum(values) / len(values)
 
 
 def with_source(found: Evaluated, source: str, evaluation: Evaluation) -> Evaluated:

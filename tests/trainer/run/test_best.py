@@ -25,8 +25,8 @@ EPOCH = Epoch(attempt=1, restart=0)
 HEAD = Head(owner=Owner(namespace="default", name="run"), epoch=EPOCH)
 
 
-def evaluation(loss: float, tokens: float = 10.0, size_bytes: int = 20) -> Evaluation:
-    return Evaluation(nats=loss * tokens, weight=tokens, size_bytes=size_bytes, sequences=1, seconds=0.1)
+def evaluation(loss: float, tokens: float = 10.0, size_bytes: int = 20, right: float = math.nan) -> Evaluation:
+    return Evaluation(nats=loss * tokens, weight=tokens, size_bytes=size_bytes, sequences=1, seconds=0.1, right=right)
 
 
 def sets(loss: float) -> EvaluatedSets:
@@ -50,10 +50,12 @@ def test_micro_averages_count_tokens_and_macro_averages_count_sources() -> None:
         (BestSpec(of="code"), 1.0),
         (BestSpec(metric="bitsPerByte", of="a"), 30 / math.log(2) / 20),
         (BestSpec(of="gone"), math.nan),
+        (BestSpec(metric="accuracy"), 0.5),
+        (BestSpec(metric="accuracy", average="macro"), (0.6 + 0.2) / 2),
     ],
 )
 def test_the_number_that_is_compared(best: BestSpec, value: float) -> None:
-    parts = {"a": evaluation(1.0, tokens=30), "b": evaluation(3.0, tokens=10)}
+    parts = {"a": evaluation(1.0, tokens=30, right=18), "b": evaluation(3.0, tokens=10, right=2)}
     whole = EvaluatedSets(averages(parts.values()).micro, parts, {"code": ("a",)})
     assert whole.value(best) == pytest.approx(value, nan_ok=True)
 
@@ -75,6 +77,15 @@ def test_a_run_stops_after_its_patience_and_a_resumed_run_at_the_same_step() -> 
     assert seen == {10: (True, False), 20: (True, False), 30: (False, False), 40: (False, True)}
     assert through.stop == "the micro loss of all sources has not improved in 2 evaluations; the best is 2 at step 20"
     assert BestWatch(BestSpec(patience=3), through.record).stop is None, "more patience goes on"
+
+
+def test_the_greatest_accuracy_is_the_best() -> None:
+    watch = BestWatch(BestSpec(metric="accuracy", min_improvement=0.15))
+    rights = (3, 5, 6, 7, math.nan, 2)
+    seen = [watch.evaluated(step, EvaluatedSets(evaluation(9.0, right=right))) for step, right in enumerate(rights)]
+    assert seen == [True, True, False, True, False, False]
+    assert watch.record is not None
+    assert watch.record.best_value == 0.7
 
 
 def test_another_number_begins_again_and_a_missing_evaluation_is_noticed() -> None:

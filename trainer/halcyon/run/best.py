@@ -45,8 +45,9 @@ class BestWatch:
         if self._best is None:
             return False
         value, record = sets.value(self._best), self._record
-        least = math.inf if record.best_value is None else record.best_value - self._best.min_improvement
-        improved = math.isfinite(value) and value < least
+        sign = -1 if self._best.metric == "accuracy" else 1
+        least = math.inf if record.best_value is None else sign * record.best_value - self._best.min_improvement
+        improved = math.isfinite(value) and sign * value < least
         changes = {"best_step": step, "best_value": value, "without_improvement": 0}
         if not improved:
             changes = {"without_improvement": record.without_improvement + 1}
