@@ -18,6 +18,24 @@ class Split:
     size: int
 
 
+COLOURS = 3
+"""Numbers of a pixel."""
+
+
+@dataclass(frozen=True)
+class ImageShape:
+    """What the images of a model that sees need in a row."""
+
+    image_size: int
+    """Pixels of a side of an image."""
+    tokens: int
+    """Tokens of an image."""
+    images: int
+    """Most images of a row."""
+    image_token_index: int
+    """Id of their tokens."""
+
+
 @dataclass(frozen=True)
 class ModelShape:
     """The size of a model for one vocabulary and one longest sequence. Counts are elements, not bytes."""

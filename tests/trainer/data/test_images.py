@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -23,8 +24,8 @@ from halcyon.data.sources import Access, SourceRow
 from halcyon.host.errors import BadConfiguration
 from halcyon.inference.chat import ChatPrompts
 from halcyon.tokenizer import load
-from halcyon_api.spec.families.gemma import VisionSpec
 from halcyon_api.spec.model import read_model
+from halcyon_api.spec.model_shape import ImageShape
 from halcyon_api.spec.sources import FormatSpec
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.validation import find_problems
@@ -77,14 +78,16 @@ def test_a_bomb_is_told_with_its_limit(content: bytes, what: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def vision(folder: Path, **more: Any) -> VisionSpec:
-    return read_model(sections(folder)["model"]).sight.but(**more)
+def sight(folder: Path, **more: Any) -> ImageShape:
+    shape = read_model(sections(folder)["model"]).sight
+    assert shape is not None
+    return dataclasses.replace(shape, **more)
 
 
 def documents(folder: Path, parts: list[Any], template: str | None = TEMPLATE, **row: Any) -> np.ndarray:
     form = FormatSpec.model_validate({"chat": {"template": template}})
     access = Access(pause_seconds=0)
-    formatter = build_formatter(form, READER, where="format", access=access, vision=vision(folder / "model"))
+    formatter = build_formatter(form, READER, where="format", access=access, sight=sight(folder / "model"))
     messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": "red"}]
     return formatter([SourceRow(f"{folder}/rows.jsonl", 3, {"messages": messages, **row})])[0].tokens
 
@@ -144,7 +147,7 @@ def test_images_that_no_one_would_see_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadConfiguration, match="message 0 has an image, and only a training reads images"):
         ChatPrompts(READER, TEMPLATE).ids(row["messages"][:1])
     with pytest.raises(BadConfiguration, match="no special token <image_soft_token> with the id that the model knows"):
-        build_formatter(form, READER, where="format", vision=vision(tmp_path, image_token_index=5))
+        build_formatter(form, READER, where="format", sight=sight(tmp_path, image_token_index=5))
 
 
 def spec_of(folder: Path, source: dict[str, Any], **more: Any) -> TrainingRunSpec:

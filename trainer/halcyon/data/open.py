@@ -85,7 +85,7 @@ def cache_keeper(
     return CacheKeeper(
         data=spec.data,
         tokenizer=spec.tokenizer,
-        vision=spec.model.sight,
+        sight=spec.model.sight,
         store=store,
         access=access,
         fetch=lambda uri: fetch_file(uri, access),

@@ -108,7 +108,7 @@ def source_warnings(spec: TrainingRunSpec, caches: Caches) -> Iterator[str]:
     length = build_schedule(spec.trainer).longest
     for source in spec.data.sources:
         yield from build_formatter(
-            source.format, tokenizer, where=f"spec.data.sources[{source.name}].format", vision=spec.model.sight
+            source.format, tokenizer, where=f"spec.data.sources[{source.name}].format", sight=spec.model.sight
         ).notes
         ledger = caches.ledgers.get(source.name)
         warning = text_warning(source, [file.uri for file in ledger.files] if ledger is not None else ())

@@ -28,7 +28,8 @@ from halcyon.models.parts.masks import Until
 from halcyon.models.parts.norm import LayerNorm, RmsNorm
 from halcyon.models.parts.weight import add_wide, normal
 from halcyon.models.stack import Stack
-from halcyon_api.spec.families.gemma import COLOURS, POOLED, VisionSpec
+from halcyon_api.spec.families.gemma import POOLED, VisionSpec
+from halcyon_api.spec.model_shape import COLOURS
 
 EPSILON = 1e-6
 _HALF = 127.5

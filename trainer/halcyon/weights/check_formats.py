@@ -46,7 +46,7 @@ def check_formats(spec: TrainingRunSpec, note: Callable[[str], object]) -> None:
                 tokenizer,
                 where=f"spec.data.sources[{source.name}].format",
                 access=Access(),
-                vision=spec.model.sight,
+                sight=spec.model.sight,
             )
             for sentence in formatter.notes:
                 note(sentence)

@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 from halcyon_api.base import ApiModel, Rule, optional
 from halcyon_api.spec.families.decoder import BiasedSection, PatternedSection
 from halcyon_api.spec.families.section import AttentionNeeds, Count, DecoderSizes, HiddenAct, Width
-from halcyon_api.spec.model_shape import ModelShape, Split
+from halcyon_api.spec.model_shape import COLOURS, ImageShape, ModelShape, Split
 
 _LOGITS_DESCRIPTION = "Smooth limit of the logits: limit * tanh(logit / limit). 0: no limit."
 
@@ -68,8 +68,6 @@ class Gemma2Spec(WindowedGemmaSection):
         return dataclasses.replace(super().sizes(), block_norms=4)
 
 
-COLOURS = 3
-"""Numbers of a pixel."""
 POOLED = 4
 """Patches of a side of what becomes one token."""
 
@@ -114,6 +112,11 @@ class VisionSpec(ApiModel):
         """Patches of an image."""
         return self.tokens * POOLED**2
 
+    @property
+    def sight(self) -> ImageShape:
+        """See `ModelSection.sight`."""
+        return ImageShape(self.image_size, self.tokens, self.images, self.image_token_index)
+
     def added(self, shape: ModelShape, positions: int) -> ModelShape:
         """The shape of a text model with this encoder: a token has the share of one in `positions` of the work for
         the images of a sequence."""
@@ -154,9 +157,9 @@ class Gemma3Spec(WindowedGemmaSection):
     pattern: ClassVar = 6
 
     @property
-    def sight(self) -> VisionSpec | None:
+    def sight(self) -> ImageShape | None:
         """See `ModelSection.sight`."""
-        return self.vision
+        return None if self.vision is None else self.vision.sight
 
     def shape(self, vocabulary: int, positions: int) -> ModelShape:
         """See `DecoderSection.shape`."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer
 
 from halcyon_api.base import RuledModel
-from halcyon_api.spec.model_shape import ModelShape, Split
+from halcyon_api.spec.model_shape import ImageShape, ModelShape, Split
 
 
 @dataclass(frozen=True)
@@ -175,6 +175,6 @@ class ModelSection(RuledModel):
         return None
 
     @property
-    def sight(self) -> Any:
-        """The encoder of images, a `halcyon_api.spec.families.gemma.VisionSpec`; None: it sees none."""
+    def sight(self) -> ImageShape | None:
+        """The images that a row of a model that sees has; None: it sees none."""
         return None

@@ -53,7 +53,7 @@ from halcyon.tokenizer.bpe import train_bpe
 from halcyon.tokenizer.resolve import resolve
 from halcyon_api.checkpoint_documents import TOKENIZERS_PREFIX
 from halcyon_api.spec.data import DataSpec
-from halcyon_api.spec.families.gemma import VisionSpec
+from halcyon_api.spec.model_shape import ImageShape
 from halcyon_api.spec.sources import DataSourceSpec
 from halcyon_api.spec.tokenizer import TokenizerSpec
 from halcyon_api.status.sources import Built
@@ -102,7 +102,7 @@ class CacheKeeper:
             exists.
         retry_budget: Retries sources that do not answer or deny access. Default: no retries.
         pause: Waits for a number of seconds.
-        vision: The encoder of images that the run's model has.
+        sight: The images that the run's model sees. None: none.
     """
 
     data: DataSpec
@@ -121,7 +121,7 @@ class CacheKeeper:
     inherited: InheritedTokenizer | None = None
     retry_budget: RetryBudget | None = None
     pause: Callable[[float], None] = time.sleep
-    vision: VisionSpec | None = None
+    sight: ImageShape | None = None
     _definition: TokenizerDefinition | None = None
     _listings: dict[str, Listing] = field(default_factory=dict[str, Listing])
     _forms: dict[str, Form | None] = field(default_factory=dict[str, "Form | None"])
@@ -262,7 +262,7 @@ class CacheKeeper:
             token_type=ledger.token_type,
             weight_type=ledger.weight_type,
             form=ledger.form,
-            vision=self.vision,
+            sight=self.sight,
         )
 
     def _begin(self, source: DataSourceSpec, definition: TokenizerDefinition) -> Ledger:
@@ -270,9 +270,9 @@ class CacheKeeper:
 
         So the files are recorded before a tokenizer that was trained on them is used again.
         """
-        largest = max(load(definition).vocab_size - 1, 2**16 - 1 if work.is_large(source.format, self.vision) else 0)
+        largest = max(load(definition).vocab_size - 1, 2**16 - 1 if work.is_large(source.format, self.sight) else 0)
         ledger = Ledger(
-            identity=identity(source, definition.fingerprint, work.FORMAT_VERSION, self.vision),
+            identity=identity(source, definition.fingerprint, work.FORMAT_VERSION, self.sight),
             token_type="uint8" if largest < 2**8 else "uint16" if largest < 2**16 else "uint32",
             weight_type=weight_type(source.format),
             files=self._hashed(source),
@@ -328,7 +328,7 @@ class CacheKeeper:
 
     def _difference(self, source: DataSourceSpec, definition: TokenizerDefinition, ledger: Ledger) -> str | None:
         """What differs between the document and the cache of a source, with its files; None: nothing."""
-        wanted, recorded = identity(source, definition.fingerprint, work.FORMAT_VERSION, self.vision), ledger.identity
+        wanted, recorded = identity(source, definition.fingerprint, work.FORMAT_VERSION, self.sight), ledger.identity
         differing = sorted(name for name in wanted | recorded if wanted.get(name) != recorded.get(name))
         if differing:
             return f"its token cache was built with another {' and '.join(differing)}"
@@ -394,7 +394,7 @@ class CacheKeeper:
     @property
     def _tokenizer_key(self) -> str:
         sources = [
-            {"name": source.name, "weight": source.weight} | identity(source, "", work.FORMAT_VERSION, self.vision)
+            {"name": source.name, "weight": source.weight} | identity(source, "", work.FORMAT_VERSION, self.sight)
             for source in self.data.sources
         ]
         document: dict[str, Any] = {"tokenizer": self.tokenizer.document(), "sources": sources}

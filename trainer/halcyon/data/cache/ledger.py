@@ -21,7 +21,7 @@ from halcyon.data.forms.form import Form
 from halcyon.data.sources.piece import FilePlace
 from halcyon_api.base import AtLeastOne
 from halcyon_api.checkpoint_documents import DamagedDocument, Document, canonical_json, with_hash, without_hash
-from halcyon_api.spec.families.gemma import VisionSpec
+from halcyon_api.spec.model_shape import ImageShape
 from halcyon_api.spec.sources import DataSourceSpec
 
 LEDGER_KEY = "LEDGER.json"
@@ -193,7 +193,7 @@ class Ledger(Document):
 
 
 def identity(
-    source: DataSourceSpec, tokenizer_fingerprint: str, format_version: int, vision: VisionSpec | None = None
+    source: DataSourceSpec, tokenizer_fingerprint: str, format_version: int, sight: ImageShape | None = None
 ) -> dict[str, Any]:
     """Everything that decides the tokens of a source besides its text.
 
@@ -201,12 +201,12 @@ def identity(
         source: The source.
         tokenizer_fingerprint: Fingerprint of the tokenizer.
         format_version: Version of the code that turns rows into tokens.
-        vision: The encoder of images that the model has.
+        sight: The images that the model sees. None: none.
     """
     document = source.document()
     kept = {name: document[name] for name in (source.kind, "format", "rows", "onBadFile", "onBadRow")}
-    if vision is not None and source.format.chat is not None:
-        kept["vision"] = vision.model_dump(include={"patch_size", "tokens_per_side", "images"})
+    if sight is not None and source.format.chat is not None:
+        kept["images"] = [sight.image_size, sight.tokens, sight.images]
     return {"formatVersion": format_version, "tokenizer": tokenizer_fingerprint, **kept}
 
 

@@ -28,7 +28,7 @@ from halcyon.data.sources.spill_file import SpillFile
 from halcyon.host.errors import BadConfiguration
 from halcyon.host.linux import keep_freed_memory
 from halcyon.tokenizer import TokenizerDefinition, load
-from halcyon_api.spec.families.gemma import VisionSpec
+from halcyon_api.spec.model_shape import ImageShape
 from halcyon_api.spec.sources import FormatSpec
 
 UNKNOWN_FILE = -1
@@ -104,13 +104,13 @@ class Job:
     weight_type: str | None
     form: Form | None = None
     """Form of rows with conversations."""
-    vision: VisionSpec | None = None
-    """The encoder of images that the model has."""
+    sight: ImageShape | None = None
+    """The images that the model sees. None: none."""
 
 
-def is_large(form: FormatSpec, vision: VisionSpec | None) -> bool:
+def is_large(form: FormatSpec, sight: ImageShape | None) -> bool:
     """Whether rows have sounds or images, numbers of 16 bits."""
-    return form.speech is not None or (vision is not None and form.chat is not None)
+    return form.speech is not None or (sight is not None and form.chat is not None)
 
 
 class Worker:
@@ -125,7 +125,7 @@ class Worker:
             where=f"{job.where}.format",
             form=job.form,
             access=job.access,
-            vision=job.vision,
+            sight=job.sight,
         )
 
     def __call__(self, piece: Piece) -> Iterator[Part]:
@@ -138,7 +138,7 @@ class Worker:
         return self._parts(piece, read_piece(piece, self._job.access))
 
     def _parts(self, piece: Piece, rows: list[SourceRow]) -> Iterator[Part]:
-        begin, together = 0, LARGE_ROWS if is_large(self._job.format, self._job.vision) else max(1, len(rows))
+        begin, together = 0, LARGE_ROWS if is_large(self._job.format, self._job.sight) else max(1, len(rows))
         for first in range(0, max(1, len(rows)), together):
             last = first + together
             end = piece.rows if last >= len(rows) else _place(piece, rows, last)

@@ -17,7 +17,7 @@ from halcyon.data.formats.text import TextFormatter
 from halcyon.data.forms.form import Form
 from halcyon.data.sources import Access
 from halcyon.tokenizer import Tokenizer
-from halcyon_api.spec.families.gemma import VisionSpec
+from halcyon_api.spec.model_shape import ImageShape
 from halcyon_api.spec.sources import FormatSpec
 
 _FORMATTERS: Mapping[str, Callable[..., Formatter]] = {
@@ -35,7 +35,7 @@ def build_formatter(
     where: str,
     form: Form | None = None,
     access: Access | None = None,
-    vision: VisionSpec | None = None,
+    sight: ImageShape | None = None,
 ) -> Formatter:
     """The formatter of a source.
 
@@ -47,7 +47,7 @@ def build_formatter(
         form: The form of the source's rows, if it was recognised before. Default: that of the first row that is
             formatted.
         access: How files that rows name are read. None: no row is formatted that names one.
-        vision: The encoder of images that the model has; None: conversations have no images.
+        sight: The images that the model sees; None: conversations have none.
 
     Raises:
         BadConfiguration: The template is invalid, or does not fit this tokenizer.
@@ -55,7 +55,7 @@ def build_formatter(
     if spec.speech is not None:
         return SpeechFormatter(spec.speech, tokenizer, where, access)
     if spec.chat is not None:
-        return ChatFormatter(spec.chat, tokenizer, where, form, vision, access)
+        return ChatFormatter(spec.chat, tokenizer, where, form, sight, access)
     return _FORMATTERS[spec.kind](getattr(spec, spec.kind), tokenizer, where, form)
 
 

@@ -17,7 +17,7 @@ from halcyon.data.forms.messages import conversation_of, pair_of
 from halcyon.data.sources import Access, SourceRow
 from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer import Tokenizer
-from halcyon_api.spec.families.gemma import VisionSpec
+from halcyon_api.spec.model_shape import ImageShape
 from halcyon_api.spec.sources import ChatFormatSpec, FormatSpec, PreferenceFormatSpec
 
 
@@ -145,7 +145,7 @@ class ChatFormatter:
         tokenizer: Makes the ids.
         where: The format's field in the run document.
         form: The form of the source. Default: that of the first row.
-        vision: See `halcyon.data.formats.build_formatter`.
+        sight: See `halcyon.data.formats.build_formatter`.
         access: As there.
     """
 
@@ -155,11 +155,11 @@ class ChatFormatter:
         tokenizer: Tokenizer,
         where: str,
         form: Form | None = None,
-        vision: VisionSpec | None = None,
+        sight: ImageShape | None = None,
         access: Access | None = None,
     ) -> None:
         where = f"{where}.chat"
-        self._images = None if vision is None else ImageReader(vision, tokenizer, where, access)
+        self._images = None if sight is None else ImageReader(sight, tokenizer, where, access)
         self._tools_field = spec.tools_field
         self._rows = FormRows(FormatSpec(chat=spec), form, where, {"messages": "messagesField", "tools": "toolsField"})
         self._encoder = ConversationEncoder(

@@ -23,7 +23,7 @@ from halcyon.data.sources import Access
 from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer import Tokenizer
 from halcyon.tokenizer.rendered import RenderedText
-from halcyon_api.spec.families.gemma import VisionSpec
+from halcyon_api.spec.model_shape import ImageShape
 
 _BEGIN, _TOKEN, _END = "<start_of_image>", "<image_soft_token>", "<end_of_image>"
 
@@ -32,7 +32,7 @@ class ImageReader:
     """Reads the images of conversations.
 
     Args:
-        vision: The encoder of the model.
+        sight: The images that the model sees.
         tokenizer: The tokenizer, for the tokens of images.
         where: The field of the document; error messages begin with it.
         access: How files that rows name are read. None: only images in the conversations themselves are.
@@ -41,16 +41,16 @@ class ImageReader:
         BadConfiguration: The tokenizer has no tokens of images, or others than the model.
     """
 
-    def __init__(self, vision: VisionSpec, tokenizer: Tokenizer, where: str, access: Access | None) -> None:
-        self._vision, self._access = vision, access
+    def __init__(self, sight: ImageShape, tokenizer: Tokenizer, where: str, access: Access | None) -> None:
+        self._sight, self._access = sight, access
         known = tokenizer.special_tokens
         for name in (_BEGIN, _TOKEN, _END):
-            if name not in known or (name == _TOKEN and known[name] != vision.image_token_index):
+            if name not in known or (name == _TOKEN and known[name] != sight.image_token_index):
                 raise BadConfiguration(
                     f"{where}: the tokenizer has no special token {name} with the id that the model knows; take the "
                     "tokenizer of the model, or correct spec.model.vision.imageTokenIndex"
                 )
-        self._text = f"\n\n{_BEGIN}{_TOKEN * vision.tokens}{_END}\n\n"
+        self._text = f"\n\n{_BEGIN}{_TOKEN * sight.tokens}{_END}\n\n"
 
     def taken(
         self, messages: Sequence[Mapping[str, Any]], fields: Mapping[str, Any], file: str
@@ -67,7 +67,7 @@ class ImageReader:
         """
         named = fields.get("images", fields.get("image"))
         others = iter(named if isinstance(named, list) else [] if named is None else [named])
-        places, most = list(image_places(messages)), self._vision.images
+        places, most = list(image_places(messages)), self._sight.images
         if len(places) > most:
             raise BadConversation(
                 f"has {len(places)} images, more than {most}", "leave the row out, or raise spec.model.vision.images"
@@ -83,7 +83,7 @@ class ImageReader:
             value = value["url"] if isinstance(value, Mapping) and "url" in value else value
             try:
                 data = content(inline(value), file, self._access, MOST_BYTES)
-                found.append(pixels(data, self._vision.image_size))
+                found.append(pixels(data, self._sight.image_size))
             except BadFile as bad:
                 name = "" if isinstance(value, str) and value.startswith("data:") else shown(value)
                 raise BadConversation(f"has an image{name} at place {place} that {bad}", bad.fix) from None
@@ -120,7 +120,7 @@ class ImageReader:
                 special.append((first, moved(end)))
                 continue
             first += 2
-            for name in (_BEGIN, *[_TOKEN] * self._vision.tokens, _END):
+            for name in (_BEGIN, *[_TOKEN] * self._sight.tokens, _END):
                 special.append((first, first + len(name)))
                 first += len(name)
         parts = [

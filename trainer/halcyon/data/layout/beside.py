@@ -14,7 +14,7 @@ import numpy as np
 
 from halcyon.data.layout.spans import LayoutReport, OneEach, Spans, Tokens, document_spans
 from halcyon.data.sound import SAMPLE, log_mel
-from halcyon_api.spec.families.gemma import COLOURS, VisionSpec
+from halcyon_api.spec.model_shape import COLOURS, ImageShape
 
 HEADER = 2
 """Numbers before the tokens of a document: the tokens of its prompt, or its images; and the tokens of its text, prompt
@@ -53,17 +53,17 @@ class Images:
     """Images beside each text.
 
     Attributes:
-        vision: The encoder of the model.
+        shape: Their shape.
     """
 
-    vision: VisionSpec
+    shape: ImageShape
     name = "images"
 
     @property
     def dtype(self) -> np.dtype:
         """See `Sounds.dtype`."""
-        side = self.vision.image_size
-        return np.dtype((np.uint8, (self.vision.images, side, side, COLOURS)))
+        side = self.shape.image_size
+        return np.dtype((np.uint8, (self.shape.images, side, side, COLOURS)))
 
     def __call__(self, numbers: np.ndarray) -> np.ndarray:
         """The pixels of some images, and zeros for those that are missing: uint8 [image, row, column, colour].

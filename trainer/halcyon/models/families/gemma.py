@@ -22,7 +22,8 @@ from halcyon.models.published.decoder_config import read_activation, read_keys, 
 from halcyon.models.published.rope import read_windowed_theta
 from halcyon.models.published.tensors import AROUND, BESIDE_IMAGES, Tensors, plain_block, tensor, with_bias
 from halcyon.models.vision import EPSILON, SeeingDecoder, VisionTower
-from halcyon_api.spec.families.gemma import COLOURS, Gemma2Spec, Gemma3Spec, GemmaSpec, VisionSpec
+from halcyon_api.spec.families.gemma import Gemma2Spec, Gemma3Spec, GemmaSpec, VisionSpec
+from halcyon_api.spec.model_shape import COLOURS
 
 _TANH = "gelu_pytorch_tanh"
 
