@@ -94,6 +94,11 @@ ALERT_CASES: dict[str, tuple[AlertCase, ...]] = {
         AlertCase("an audit only reports", "12m", {of_trainer("corruptions_total"): "0x10 1x50"}, LABELS),
         AlertCase("another failure", "12m", {of_run("restarts_total", cause="failed"): "0x10 1x50"}),
     ),
+    "HalcyonRunMismatch": (
+        AlertCase("two kernels disagree", "20m", {of_trainer("mismatch_nats"): "0.75x30"}, LABELS, "0.75"),
+        AlertCase("rounding of bfloat16", "20m", {of_trainer("mismatch_nats"): "0.1x30"}),
+        AlertCase("only for ten minutes", "20m", {of_trainer("mismatch_nats"): "0.75x10 0.1x20"}),
+    ),
     "HalcyonRunWithoutProgress": (
         AlertCase("steps stop", "60m", RUNNING | {of_run("step"): "0+10x20 200x60"}, LABELS),
         AlertCase("a step in 25 minutes", "48m", RUNNING | {of_run("step"): "0x24 1x24 2x24"}),

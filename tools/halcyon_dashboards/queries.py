@@ -88,6 +88,7 @@ RECORDED: dict[str, str] = {
 
 OVERDUE_INTERVALS = 3
 CRASHES = 3
+MISMATCH_NATS = 0.5
 LOW_GOODPUT = 0.5
 SLOW_PLAN = 0.8
 """Share of the planned speed below which a run counts as slower than planned, as in the condition `Planned`."""
@@ -127,6 +128,8 @@ RUN_CORRUPTED = (
     'sum by (namespace, run) (increase(halcyon_run_restarts_total{cause="corrupted"}[1h])) > 0'
     " or sum by (namespace, run) (increase(halcyon_trainer_corruptions_total[1h])) > 0"
 )
+# The difference of a ratio by 1.65, far more than the loss clips by default.
+RUN_MISMATCH = f"{_per_run('halcyon_trainer_mismatch_nats')} > {MISMATCH_NATS}"
 RUN_GOODPUT_LOW = f"{GOODPUT} < {LOW_GOODPUT}"
 RUN_SLOWER = f"{_per_run('halcyon_run_planned_speed_ratio')} < {SLOW_PLAN} and on (namespace, run) {_RUNNING}"
 # By steps: those done since the checkpoint, or all steps if there is none. By time: since the checkpoint, or since the

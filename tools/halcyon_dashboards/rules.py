@@ -125,6 +125,15 @@ RUN_ALERTS = (
         "the processes.",
     ),
     Alert(
+        "HalcyonRunMismatch",
+        queries.RUN_MISMATCH,
+        "15m",
+        "warning",
+        f"Sampling and training of run {_RUN} differ by {{{{ $value }}}} nats.",
+        "For a quarter of an hour, the log-probability of a token in sampling has differed from that of the trainer by "
+        f"more than {queries.MISMATCH_NATS} nats, so the run learns from other probabilities than it computes.",
+    ),
+    Alert(
         "HalcyonRunGoodputLow",
         queries.RUN_GOODPUT_LOW,
         "30m",
