@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from halcyon.host.storage.store import Store
-from halcyon.telemetry.history.ledger import EntryName, names_in
+from halcyon.run.policy.rollouts import RolloutName, names_in
 from halcyon.telemetry.history.samples import read_samples, sampled_steps
 from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
@@ -121,7 +121,7 @@ def test_a_killed_run_with_a_delay_has_the_same_losses_and_the_same_rollouts(
     """It is killed in its fifth step, while it samples batch 6, and goes on from the third: the weights that sampled its
     batches 3 and 4 are in no checkpoint.
     """
-    names = [(one.batch, one.version) for one in ledger_of(ahead[0])]
+    names = [(one.batch, one.version) for one in kept_in(ahead[0])]
     assert names == [(batch, max(0, batch - 2)) for batch in range(STEPS + 2)]
     assert any(of_step[6] > 0 for of_step in numbers(ahead[1]).values()), "other weights have sampled"
     check_killed(moment, AHEAD, ahead, tmp_path, monkeypatch)
@@ -136,7 +136,7 @@ def test_a_run_ends_if_the_engine_and_the_trainer_differ_by_more_than_its_limit(
     assert "more than objective.policy.mismatchLimit (1e-12); compute in float32, or raise the limit" in message
 
 
-def ledger_of(folder: Path) -> list[EntryName]:
+def kept_in(folder: Path) -> list[RolloutName]:
     return sorted(names_in(Store(CheckpointSpec(root=f"file://{folder / 'root'}"))))
 
 

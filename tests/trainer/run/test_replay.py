@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from halcyon.host.storage.store import Store
+from halcyon.run.policy.rollouts import find, names_in, write_rollout
 from halcyon.run.replay import ComparedNumbers, rounding_of
-from halcyon.telemetry.history.ledger import find, names_in, write_entry
 from halcyon_api.ends import ExitCode
 from halcyon_api.reading import parse_run
 from halcyon_api.replays import REPLAY_KEY, ReplayRecord, replay_document
@@ -211,8 +211,8 @@ def test_runs_with_other_objectives_replay(made: Callable[[Path], dict[str, Any]
 
 @pytest.mark.slow
 @promises.REPLAYED
-def test_a_replay_of_answers_that_were_sampled_ahead_names_what_was_changed_in_the_ledger(tmp_path: Path) -> None:
-    """Batches 3 and 4 are read in the ledger, because their weights are gone; batches 5 to 7 are sampled again."""
+def test_a_replay_of_answers_that_were_sampled_ahead_names_what_was_changed_in_the_root(tmp_path: Path) -> None:
+    """Batches 3 and 4 are read in the root, because their weights are gone; batches 5 to 7 are sampled again."""
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(changed(policy_document(tmp_path, AHEAD), {"spec.checkpoint.keep": 10})))
     trained(path)
@@ -236,7 +236,7 @@ def test_a_replay_of_answers_that_were_sampled_ahead_names_what_was_changed_in_t
             6,
             "version",
             lambda one: one - 1,
-            "lacks the answers of batch 6 by the weights of step 4; it has those of step 3",
+            "no answers to batch 6 by the weights of step 4; there are those of step 3",
         ),
     ):
         kept = find(store, batch, names[batch].version)[1]
@@ -244,7 +244,7 @@ def test_a_replay_of_answers_that_were_sampled_ahead_names_what_was_changed_in_t
         new = replace(kept, **{field: change(getattr(kept, field))})
         key = names[batch]._replace(version=new.version)
         store.delete(names[batch].key)
-        write_entry(store, key, new)
+        write_rollout(store, key, new)
         ended = halcyon("replay", path, "--json", "--from", 3)
         if batch == 4:  # it is read: its weights are gone
             assert (ended.returncode, says in ended.stderr) == (1, True), ended.stderr

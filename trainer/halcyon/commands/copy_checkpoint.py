@@ -21,7 +21,7 @@ _BESIDE = (
     documents.TOKENIZERS_PREFIX,
     documents.HUGGING_FACE_PREFIX,
     documents.CHOICES_PREFIX,
-    documents.LEDGER_PREFIX,
+    documents.ROLLOUTS_PREFIX,
 )
 """What a root keeps beside its checkpoints, so that their model can be used, and their run goes on with the same
 numbers.

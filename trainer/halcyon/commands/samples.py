@@ -35,7 +35,8 @@ def samples(
         step: The step, as the log counts it. Default: the newest with samples.
         as_json: Print the samples, and the rewards of all answers, as one JSON object.
     """
-    from halcyon.telemetry.history.samples import DamagedSamples, read_samples, sampled_steps
+    from halcyon.host.storage.records import DamagedRecord
+    from halcyon.telemetry.history.samples import read_samples, sampled_steps
 
     with report_root_errors():
         store = root_store(place, settings)
@@ -47,7 +48,7 @@ def samples(
         wanted = steps[-1] if step is None else step
         try:
             found = read_samples(store, wanted)
-        except DamagedSamples as damage:
+        except DamagedRecord as damage:
             raise NoValidCheckpoint(str(damage)) from None
         if found is None:
             nearest = min(steps, key=lambda sampled: abs(sampled - wanted))

@@ -16,7 +16,7 @@ from halcyon.host.storage.store import Store
 from halcyon.inference.rollout import Answered
 from halcyon.run.policy.ahead import Ahead, Sampled
 from halcyon.run.policy.answers import Question
-from halcyon.telemetry.history.ledger import find, names_in, write_entry
+from halcyon.run.policy.rollouts import find, names_in, write_rollout
 from halcyon_api.checkpoint_documents import Epoch
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.api.documents import minimal_spec
@@ -91,17 +91,17 @@ def test_a_link_names_what_the_steps_after_it_need(tmp_path: Path) -> None:
         run.step(done)
     named = run.checkpointer.segments(4)
     needed = [name.key for name in sorted(names_in(run.store)) if name.batch in (4, 5)]
-    assert sorted(named) == [*needed, "metrics/one"]
+    assert sorted(named) == ["metrics/one", *needed]
     assert [named[key] for key in needed] == [find(run.store, batch, batch - DELAY)[2] for batch in (4, 5)]
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({}, r"the ledger lacks the answers of batch 4 by the weights of step 2; step 5 trains on these answers, so"),
+        ({}, r"there are no answers to batch 4 by the weights of step 2; step 5 trains on these answers, so"),
         (
             {"version": 1},
-            r"lacks the answers of batch 4 by the weights of step 2; it has those of step 1; step 5 trains",
+            r"there are no answers to batch 4 by the weights of step 2; there are those of step 1; step 5 trains",
         ),
         ({"prompts": [[65, 9]]}, "answers other prompts than those of the data and the document"),
         ({"tokens": [[1] * 4, [4] * 4]}, "answers other prompts than those of the data and the document"),
@@ -115,7 +115,7 @@ def test_answers_that_are_missing_or_others_end_the_run(change: dict[str, Any], 
     run.store.delete(name.key)
     if change:
         found = replace(kept, **change)
-        write_entry(run.store, name._replace(version=found.version), found)
+        write_rollout(run.store, name._replace(version=found.version), found)
     with pytest.raises(NoValidCheckpoint, match=sentence):
         Run(tmp_path, attempt=2).step(4)
 
@@ -126,5 +126,5 @@ def test_a_damaged_file_ends_the_run(tmp_path: Path) -> None:
         run.step(done)
     name = find(run.store, 5, 3)[0]
     run.store.write(name.key, b"torn")
-    with pytest.raises(NoValidCheckpoint, match=r"ledger/000000005\S+ is damaged .*; step 6 trains on these answers"):
+    with pytest.raises(NoValidCheckpoint, match=r"rollouts/000000005\S+ is damaged .*; step 6 trains on these answers"):
         Run(tmp_path, attempt=2).step(4)

@@ -9,10 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from halcyon.commands.main import app
+from halcyon.host.storage.records import DamagedRecord
 from halcyon.host.storage.store import Store
 from halcyon.telemetry.history.samples import (
     NEWEST,
-    DamagedSamples,
     Sample,
     StepSamples,
     is_kept,
@@ -42,7 +42,7 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for data in (whole[:-1], whole[:20] + b"x" + whole[21:], b""):
         path.write_bytes(data)
-        with pytest.raises(DamagedSamples, match=r"samples/000000007.json.zst is damaged"):
+        with pytest.raises(DamagedRecord, match=r"samples/000000007.json.zst is damaged"):
             read_samples(store, 7)
 
 

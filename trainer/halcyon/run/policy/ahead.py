@@ -1,9 +1,9 @@
-"""The answers that are sampled ahead of their step, in memory and in the ledger of the run.
+"""The answers that are sampled ahead of their step, in memory and in the root of the run.
 
 The batch of step s is sampled with the weights of step s - ``delaySteps``; the first ones with those that the run
-begins with. A process that resumes needs answers of weights that are gone, and reads them in the ledger
-(`halcyon.telemetry.history.ledger`). Answers are written there before any step follows, so a checkpoint never needs one
-that is missing. A replay reads those that it cannot compute in the ledger of the run, and compares the others with it.
+begins with. A process that resumes needs answers of weights that are gone, and reads them in the root
+(`halcyon.run.policy.rollouts`). Answers are written there before any step follows, so a checkpoint never needs one
+that is missing. A replay reads those that it cannot compute in the root of the run, and compares the others with it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from halcyon.checkpoint.opening import load_head
 from halcyon.checkpoint.processes import decide
 from halcyon.host.errors import NoValidCheckpoint
 from halcyon.host.storage.failures import StoreFailure
+from halcyon.host.storage.records import DamagedRecord
 from halcyon.inference.rollout import Answered
+from halcyon.run.policy import rollouts
 from halcyon.run.replay import ComparedNumbers
 from halcyon.run.setup import Setup
-from halcyon.telemetry.history import ledger
-from halcyon.telemetry.history.samples import DamagedSamples
 from halcyon_api.checkpoint_documents import ORIGIN_KEY, decode_origin
 from halcyon_api.spec.objective import PolicySpec
 
@@ -46,7 +46,7 @@ class Sampled(NamedTuple):
     rewards: np.ndarray
     """float64 [prompt, answer]."""
     mismatch: tuple[float, float]
-    """See `halcyon.telemetry.history.ledger.Rollout`."""
+    """See `halcyon.run.policy.rollouts.Rollout`."""
     of_trainer: jax.Array | None = None
     """The log-probabilities as the trainer computes them, for a run that needs these."""
 
@@ -68,7 +68,7 @@ class Ahead:
             self._home = place.other_run(self._spec.origin).store
         self._waiting: dict[int, tuple[int, Sampled]] = {}
         """Version and answers, by batch."""
-        self._digests: dict[ledger.EntryName, str] = {}
+        self._digests: dict[rollouts.RolloutName, str] = {}
         """The files of the root that this process has read or written, with their SHA-256."""
 
         def first() -> dict[str, int]:
@@ -99,7 +99,7 @@ class Ahead:
             sample: Samples the answers of a batch with the weights of this step.
 
         Raises:
-            NoValidCheckpoint: The ledger lacks answers of earlier weights, or has others than were written.
+            NoValidCheckpoint: Answers of earlier weights are missing, or others than were written.
             TrainerExit: See `halcyon.run.policy.rewards.Reward.of`; or the root did not answer.
         """
         # Answers of steps that an audit has undone do not count.
@@ -117,16 +117,16 @@ class Ahead:
 
     def _earlier(self, batch: int, version: int, done: int, asked: Sequence[Question]) -> Sampled:
         def read() -> dict[str, Any]:
-            here = any(name[:2] == (batch, version) for name in ledger.names_in(self._own))
+            here = any(name[:2] == (batch, version) for name in rollouts.names_in(self._own))
             store = self._own if here else self._home
             head, _ = load_head(store)
             entries = [] if head is None else [one for one in head.committed if one.step == done]
             try:
-                name, found, digest = ledger.find(store, batch, version, entries[0] if entries else None)
+                name, found, digest = rollouts.find(store, batch, version, entries[0] if entries else None)
                 shape = len(asked) * self._policy.group_size, self._policy.max_tokens
                 if found.prompts != _prompts(asked) or np.shape(found.tokens) != shape:
-                    raise DamagedSamples(f"{name.key} answers other prompts than those of the data and the document")
-            except DamagedSamples as damage:
+                    raise DamagedRecord(f"{name.key} answers other prompts than those of the data and the document")
+            except DamagedRecord as damage:
                 raise NoValidCheckpoint(
                     f"{store.root}: {damage}; step {batch + 1} trains on these answers, so restore the file, or go "
                     "back to another checkpoint"
@@ -140,21 +140,21 @@ class Ahead:
         return Sampled(answered, np.array(found["rewards"]), tuple(found["mismatch"]))
 
     def _keep(self, batch: int, version: int, asked: Sequence[Question], sampled: Sampled) -> None:
-        """Write answers, and compare those of a replay with the ledger of the run."""
+        """Write answers, and compare those of a replay with those of the run."""
         checkpointer, seed = self._checkpointer, self._spec.trainer.seed
         arrays = (x.tolist() for x in (*sampled.answered, sampled.rewards))
-        found = ledger.Rollout(batch, version, seed, _prompts(asked), *arrays, list(sampled.mismatch))  # pyright: ignore[reportCallIssue]
+        found = rollouts.Rollout(batch, version, seed, _prompts(asked), *arrays, list(sampled.mismatch))  # pyright: ignore[reportCallIssue]
         epoch = checkpointer.epoch
-        name = ledger.EntryName(batch, version, epoch.attempt, epoch.restart, checkpointer.writer)
+        name = rollouts.RolloutName(batch, version, epoch.attempt, epoch.restart, checkpointer.writer)
 
         def write() -> dict[str, Any]:
             if name not in self._digests:  # else it is computed once more, to measure rounding
-                self._digests[name] = ledger.write_entry(self._own, name, found)
-                if isinstance(self._numbers, ComparedNumbers) and (why := ledger.unlike(self._home, found)):
+                self._digests[name] = rollouts.write_rollout(self._own, name, found)
+                if isinstance(self._numbers, ComparedNumbers) and (why := rollouts.unlike(self._home, found)):
                     self._numbers.differs(batch + 1, f"step {batch + 1}: {why}")
                 if batch % _THIN_BATCHES == 0:
                     with contextlib.suppress(StoreFailure):  # the next time deletes them
-                        ledger.delete_old(self._own, [one.step for one in checkpointer.committed], self._delay)
+                        rollouts.delete_old(self._own, [one.step for one in checkpointer.committed], self._delay)
             return {}
 
         decide(self._processes, self._own.root, write)

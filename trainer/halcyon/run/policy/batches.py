@@ -3,7 +3,7 @@
 A batch is sampled when the loop asks for it, from the state before the step: that of the step itself, or with
 ``delaySteps`` one further ahead. In the first case nothing is carried from step to step on the host: a run that is
 killed between two tokens samples the same answers again from its checkpoint. In the second case the answers wait in the
-ledger (`halcyon.run.policy.ahead`) too.
+root (`halcyon.run.policy.ahead`) too.
 """
 
 import functools
@@ -49,7 +49,7 @@ class PolicyBatches:
     Args:
         dataset: The data set; its sources hold prompts.
         program: The program of the run.
-        setup: The run, with ``objective.policy``. Its checkpoint root also keeps the samples and the ledger.
+        setup: The run, with ``objective.policy``. Its checkpoint root also keeps the samples and the rollouts.
     """
 
     last_wait_seconds = 0.0

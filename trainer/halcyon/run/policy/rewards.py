@@ -29,6 +29,7 @@ from halcyon.evals.scores import pass_at_k, reported_ks
 from halcyon.evals.tasks import final_number, has_number_of
 from halcyon.host.errors import BadConfiguration, TrainerExit, first_line
 from halcyon.host.storage.failures import StoreFailure, as_exit
+from halcyon.host.storage.records import DamagedRecord
 from halcyon.host.storage.store import Store
 from halcyon.telemetry.history import samples
 from halcyon.tokenizer import Tokenizer
@@ -282,7 +283,7 @@ class RecordedRewards:
         """The rewards of the same answers that an earlier process has kept."""
         try:
             found = samples.read_samples(self.store, step)
-        except samples.DamagedSamples as damage:
+        except DamagedRecord as damage:
             self.on_warning(f"the rewards of step {step} are computed again: {damage}")
             return None
         except StoreFailure as failure:

@@ -79,7 +79,7 @@ def _read(store: Store) -> Evidence:
             damages += (f"{name.key} lacks {key}, which could not be read when they were merged" for key in lost)
     stated = [{} if is_copy else chain.segments, {} if end is None else end.segments]
     for key, digest in dict.fromkeys(pair for each in stated for pair in each.items()):
-        held = data.get(key) or store.read(key).data  # links also name files of the ledger
+        held = data.get(key) or store.read(key).data  # links also name rollouts
         if held is None:
             damages.append(f"{key} is missing")
         elif segments.digest(held) != digest:

@@ -9,28 +9,19 @@ earlier steps have it if a power of two divides them, which grows with the run.
 
 import contextlib
 import re
-from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass
 
-import orjson
-import zstandard
 from pydantic import TypeAdapter
 
+from halcyon.host.storage.records import DamagedRecord, parsed, written
 from halcyon.host.storage.store import Store
 
 SAMPLES_PREFIX = "samples/"
-FORMAT = 1
 NEWEST = 512
 """The newest steps up to the newest checkpoint that keep their files, as all steps after it do."""
-MAX_BYTES = 64 << 20
-"""Largest size of a file in memory: a damaged size cannot exhaust the memory."""
 MOST_PROMPTS, MOST_ANSWERS, MOST_CHARACTERS = 2, 8, 4000
 """Prompts of a step, answers to each of them, and characters of a text that are kept."""
 _NAME = re.compile(r"(\d{9,})\.json\.zst")
-
-
-class DamagedSamples(ValueError):
-    """A file does not hold what was written. The message names its key."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +67,6 @@ class StepSamples:
 
 
 _STORED = TypeAdapter(StepSamples)
-Record = TypeVar("Record")
 
 
 def key_of(step: int) -> str:
@@ -107,7 +97,7 @@ def keep_first(store: Store, samples: StepSamples) -> StepSamples:
     key = key_of(samples.step)
     while True:  # each further round means that another writer was first
         there = store.read(key)
-        with contextlib.suppress(DamagedSamples):
+        with contextlib.suppress(DamagedRecord):
             present = None if there.data is None else parsed(key, there.data, _STORED)
             if (
                 present is not None
@@ -123,41 +113,11 @@ def read_samples(store: Store, step: int) -> StepSamples | None:
     """The file of a step; None if it is not there.
 
     Raises:
-        DamagedSamples: The file is damaged.
+        DamagedRecord: The file is damaged.
         StoreFailure: The store did not answer.
     """
     key, data = key_of(step), store.read(key_of(step)).data
     return None if data is None else parsed(key, data, _STORED)
-
-
-def written(record: Any) -> bytes:
-    """The file of a dataclass."""
-    data = orjson.dumps({"format": FORMAT, **asdict(record)})
-    return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(data)
-
-
-def parsed(key: str, data: bytes, form: TypeAdapter[Record]) -> Record:
-    """What `written` has written.
-
-    Args:
-        key: The key of the file.
-        data: Its bytes.
-        form: What it holds.
-
-    Raises:
-        DamagedSamples: The file is damaged.
-    """
-    try:
-        if zstandard.get_frame_parameters(data).content_size > MAX_BYTES:
-            raise DamagedSamples(f"{key} is damaged (its size)")
-        text = zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
-        if orjson.loads(text)["format"] != FORMAT:
-            raise DamagedSamples(f"{key} has a format that this version cannot read; use a newer version of Halcyon")
-        return form.validate_json(text)
-    except DamagedSamples:
-        raise
-    except (zstandard.ZstdError, ValueError, KeyError, TypeError) as error:
-        raise DamagedSamples(f"{key} is damaged ({type(error).__name__})") from None
 
 
 def sampled_steps(store: Store) -> list[int]:

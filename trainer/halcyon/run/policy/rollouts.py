@@ -1,5 +1,5 @@
-"""The ledger of a run that samples answers ahead of the steps that train on them: one file for each batch, beside its
-checkpoints.
+"""The rollouts that a run keeps because it samples answers ahead of the steps that train on them: one file for each
+batch, beside its checkpoints.
 
 The weights that sampled a batch are gone when its step is done, so a process that resumes reads the answers here. A
 file is never changed: its name has the batch, the version of the weights, and the start of the run that wrote it
@@ -18,15 +18,16 @@ from typing import NamedTuple
 from pydantic import TypeAdapter
 
 from halcyon.checkpoint.evidence import key_of, parsed_link
+from halcyon.host.storage.records import DamagedRecord, parsed, written
 from halcyon.host.storage.store import Store
-from halcyon.telemetry.history import samples
+from halcyon.telemetry.history.samples import NEWEST
 from halcyon.telemetry.history.segments import digest
-from halcyon_api.checkpoint_documents import LEDGER_PREFIX, CommittedStep
+from halcyon_api.checkpoint_documents import ROLLOUTS_PREFIX, CommittedStep
 
-_NAME = re.compile(rf"{LEDGER_PREFIX}(\d{{9,}})\.(\d{{9,}})\.(\d{{6,}})\.(\d{{6,}})\.([0-9a-f]+)\.json\.zst")
+_NAME = re.compile(rf"{ROLLOUTS_PREFIX}(\d{{9,}})\.(\d{{9,}})\.(\d{{6,}})\.(\d{{6,}})\.([0-9a-f]+)\.json\.zst")
 
 
-class EntryName(NamedTuple):
+class RolloutName(NamedTuple):
     """The name of a file."""
 
     batch: int
@@ -44,7 +45,7 @@ class EntryName(NamedTuple):
     def key(self) -> str:
         """The key in the root."""
         start = f"{self.attempt:06d}.{self.restart:06d}.{self.writer}"
-        return f"{LEDGER_PREFIX}{self.batch:09d}.{self.version:09d}.{start}.json.zst"
+        return f"{ROLLOUTS_PREFIX}{self.batch:09d}.{self.version:09d}.{start}.json.zst"
 
 
 @dataclass(frozen=True)
@@ -81,17 +82,17 @@ class Rollout:
 _STORED = TypeAdapter(Rollout)
 
 
-def names_in(store: Store) -> list[EntryName]:
-    """All files of the ledger of a root.
+def names_in(store: Store) -> list[RolloutName]:
+    """The names of the rollouts of a root.
 
     Raises:
         StoreFailure: The store did not answer.
     """
-    found = [one.groups() for key in store.list(LEDGER_PREFIX) if (one := _NAME.fullmatch(key))]
-    return [EntryName(*(int(part) for part in one[:4]), one[4]) for one in found]  # pyright: ignore[reportCallIssue]
+    found = [one.groups() for key in store.list(ROLLOUTS_PREFIX) if (one := _NAME.fullmatch(key))]
+    return [RolloutName(*(int(part) for part in one[:4]), one[4]) for one in found]  # pyright: ignore[reportCallIssue]
 
 
-def write_entry(store: Store, name: EntryName, rollout: Rollout) -> str:
+def write_rollout(store: Store, name: RolloutName, rollout: Rollout) -> str:
     """Write a file.
 
     Returns:
@@ -100,12 +101,14 @@ def write_entry(store: Store, name: EntryName, rollout: Rollout) -> str:
     Raises:
         StoreFailure: The store did not answer.
     """
-    data = samples.written(rollout)
+    data = written(rollout)
     store.write(name.key, data)
     return digest(data)
 
 
-def find(store: Store, batch: int, version: int, entry: CommittedStep | None = None) -> tuple[EntryName, Rollout, str]:
+def find(
+    store: Store, batch: int, version: int, entry: CommittedStep | None = None
+) -> tuple[RolloutName, Rollout, str]:
     """Read the answers of a batch.
 
     Args:
@@ -118,7 +121,7 @@ def find(store: Store, batch: int, version: int, entry: CommittedStep | None = N
         The file that counts, what it holds, and its SHA-256.
 
     Raises:
-        DamagedSamples: There is none, it is damaged, it holds another batch, or the link has another hash of it.
+        DamagedRecord: There is none, it is damaged, it holds another batch, or the link has another hash of it.
         StoreFailure: The store did not answer.
     """
     link = None if entry is None else parsed_link(store.read(key_of(entry.path)).data)
@@ -126,24 +129,22 @@ def find(store: Store, batch: int, version: int, entry: CommittedStep | None = N
     of_batch = [name for name in names_in(store) if name.batch == batch]
     right = [name for name in of_batch if name.version == version]
     if not right:
-        others = f"; it has those of step {of_batch[0].version}" if of_batch else ""
-        raise samples.DamagedSamples(
-            f"the ledger lacks the answers of batch {batch} by the weights of step {version}{others}"
-        )
+        others = f"; there are those of step {of_batch[0].version}" if of_batch else ""
+        raise DamagedRecord(f"there are no answers to batch {batch} by the weights of step {version}{others}")
     name = max(right, key=lambda one: (one.key in named, one))
     data = store.read(name.key).data or b""
-    found, sha256 = samples.parsed(name.key, data, _STORED), digest(data)
+    found, sha256 = parsed(name.key, data, _STORED), digest(data)
     if named.get(name.key, sha256) != sha256:
-        raise samples.DamagedSamples(f"{name.key} is not what was written: the chain of evidence has another hash")
+        raise DamagedRecord(f"{name.key} is not what was written: the chain of evidence has another hash")
     if (found.batch, found.version) != name[:2]:
-        raise samples.DamagedSamples(
+        raise DamagedRecord(
             f"{name.key} holds batch {found.batch} by the weights of step {found.version}, unlike its name"
         )
     return name, found, sha256
 
 
 def unlike(store: Store, here: Rollout) -> str | None:
-    """How answers differ from those in a ledger, as a clause; None if they do not, or the ledger has none of the batch.
+    """How answers differ from those that a root keeps, as a clause; None if they do not, or it keeps none of the batch.
 
     Raises:
         StoreFailure: The store did not answer.
@@ -152,7 +153,7 @@ def unlike(store: Store, here: Rollout) -> str | None:
         return None
     try:
         name, there, _ = find(store, here.batch, here.version)
-    except samples.DamagedSamples as damage:
+    except DamagedRecord as damage:
         return str(damage)
     mine, its = asdict(here), asdict(there)
     others = ", ".join(field for field in mine if mine[field] != its[field])
@@ -170,7 +171,7 @@ def delete_old(store: Store, committed: Sequence[int], delay: int) -> None:
     Raises:
         StoreFailure: The store did not answer.
     """
-    recent = max(committed, default=0) - samples.NEWEST
+    recent = max(committed, default=0) - NEWEST
     for name in names_in(store):
         if name.batch < recent and not any(step <= name.batch < step + delay for step in committed):
             store.delete(name.key)
