@@ -9,12 +9,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from halcyon.checkpoint.layout import flatten
 from halcyon.data import image
 from halcyon.data.formats import build_formatter
 from halcyon.data.image import pixels
@@ -23,6 +26,8 @@ from halcyon.data.open import inspect_dataset
 from halcyon.data.sources import Access, SourceRow
 from halcyon.host.errors import BadConfiguration
 from halcyon.inference.chat import ChatPrompts
+from halcyon.step.program import build_program
+from halcyon.step.state import initial_state
 from halcyon.tokenizer import load
 from halcyon_api.spec.model import read_model
 from halcyon_api.spec.model_shape import ImageShape
@@ -32,6 +37,7 @@ from halcyon_api.validation import find_problems
 from tests.arrays import load_arrays
 from tests.parity.pixels import CASES, FILE, SIDE, file_of
 from tests.trainer.support.images import MARKS, TEMPLATE, TOKENIZER, conversations, picture, sections
+from tests.trainer.support.meshes import mesh_of
 
 READER = load(TOKENIZER)
 RED = picture((220, 30, 20))
@@ -195,6 +201,43 @@ def test_a_batch_has_each_text_with_its_own_images(tmp_path: Path) -> None:
     assert (found[0].images == found[1].images).all()
     assert (found[0].tokens == found[1].tokens).all()
     assert found[0].padded_to(6).images.shape == (6, 2, 16, 16, 3)
+
+
+def trained(folder: Path, microbatches: int = 1, lora: dict[str, Any] | None = None, mesh: Any = None) -> Any:
+    """The losses of two steps, and which parameters they changed; the first parameters are those of one device."""
+    trainer = {"steps": 3, "batchSize": 4, "sequenceLength": 24, "microbatches": microbatches}
+    more = {} if lora is None else {"adapter": {"lora": lora}}
+    spec = spec_of(folder, conversations(folder / "rows", 8), trainer=trainer, objective={"finetune": {}}, **more)
+    dataset, _ = inspect_dataset(spec, process="test")
+    rows = {name: one for name, one in vars(dataset.examples(dataset.train_rows(0))).items() if one is not None}
+    parts = {name: jnp.asarray(one.reshape(microbatches, -1, *one.shape[1:])) for name, one in rows.items()}
+    first, program = (build_program(spec, READER.vocab_size, mesh_of(**sizes)) for sizes in ({}, mesh or {}))
+    before = state = jax.tree.map(np.asarray, initial_state(first.build_state, first.template))
+    losses = []
+    with program.tracing():
+        step = jax.jit(program.train_step)
+        for _ in range(2):
+            state, metrics = step(state, parts, jnp.zeros(program.mesh.size, jnp.int32))
+            losses.append(float(metrics.loss))
+    leaves = zip(flatten(before.model), flatten(state.model), strict=True)
+    return losses, {one.path: not np.array_equal(one.value, np.asarray(other.value)) for one, other in leaves}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "mesh", [{"fsdp": 2}, pytest.param({"data": 2, "tensor": 2}, marks=pytest.mark.variant)], ids=str
+)
+def test_losses_on_a_mesh_and_with_microbatches_are_those_of_one_device(tmp_path: Path, mesh: dict[str, int]) -> None:
+    one, changed = trained(tmp_path / "one")
+    assert all(changed.values()), "the encoder is trained"
+    np.testing.assert_allclose(trained(tmp_path / "mesh", 2, mesh=mesh)[0], one, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_an_adapter_of_an_encoder_is_trained_alone(tmp_path: Path) -> None:
+    _, changed = trained(tmp_path, lora={"rank": 2})
+    assert any(path.startswith("encoder.") for path, is_trained in changed.items() if is_trained)
+    assert all(is_trained == (".adapter." in path) for path, is_trained in changed.items())
 
 
 def test_what_a_model_that_sees_cannot_do_is_told_before_a_run(tmp_path: Path) -> None:

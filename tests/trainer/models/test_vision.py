@@ -16,7 +16,11 @@ from halcyon.host.errors import BadConfiguration
 from halcyon.models.parameters import parameter_count
 from halcyon.models.parts.attention import attention
 from halcyon.models.parts.masks import Causal, Segments, Until, Window
+from halcyon.models.published.config import ConfigReader
 from halcyon_api.spec.families.gemma import Gemma3Spec, VisionSpec
+from tests.arrays import load_arrays
+from tests.parity.published_size import FILE, row
+from tests.parity.weights import computed_weights
 from tests.trainer.models.cases import shapes
 from tests.trainer.models.parity import Golden
 from tests.trainer.weights.folders import write_folder
@@ -46,6 +50,20 @@ def test_a_text_is_that_of_the_text_model(tmp_path: Path) -> None:
     one, other = (halcyon.logits(whole, row, images=images) for images in (IMAGES[:1], IMAGES[:1, ::-1]))
     assert (one[0, 0] == other[0, 0]).all(), "no image stands before the first token"
     assert (one[0, 1:] != other[0, 1:]).any(-1).all(), "the first token of an image sees all of it"
+
+
+@pytest.mark.slow
+@pytest.mark.variant
+def test_an_image_of_the_published_size_is_seen_as_by_transformers() -> None:
+    tokens, images = row()
+    stored = load_arrays(FILE)
+    config = ConfigReader.parse(stored["config"].tobytes())
+    golden = Golden(config, {"tokens": tokens, "logits": stored["logits"]})
+    _, layout = golden.layout()
+    drawn = computed_weights({name: tensor.shape for name, tensor in layout.tensors.items() if tensor.views})
+    golden.arrays.update({f"weight {name}": array for name, array in drawn.items()})
+    found = np.asarray(halcyon.logits(golden.model(), tokens, images=images))[:, ::8]
+    assert np.abs(found - stored["logits"]).max() <= 1e-5 * np.abs(stored["logits"]).max()
 
 
 @pytest.mark.parametrize(
