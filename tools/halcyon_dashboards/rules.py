@@ -131,7 +131,8 @@ RUN_ALERTS = (
         "warning",
         f"Sampling and training of run {_RUN} differ by {{{{ $value }}}} nats.",
         "For a quarter of an hour, the log-probability of a token in sampling has differed from that of the trainer by "
-        f"more than {queries.MISMATCH_NATS} nats, so the run learns from other probabilities than it computes.",
+        f"more than {queries.MISMATCH_NATS} nats, so it learns from answers of other probabilities than "
+        "those that it computes.",
     ),
     Alert(
         "HalcyonRunGoodputLow",
