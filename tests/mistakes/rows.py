@@ -278,11 +278,6 @@ ROOTS = (
     Mistake("a key where nothing is checked", ("prove", "run.yaml", "--public-key", "key.pem"), BAD),
     Mistake("a replay from nowhere", ("replay", "run.yaml"), BAD),
     Mistake(
-        "a document to leave out, named in another way",
-        ("replay", "run.yaml", "--bisect", "5", "--without", "3.2"),
-        BAD,
-    ),
-    Mistake(
         "a record that no replay made",
         ("prove", "run.yaml", "--replay", "record.json"),
         BAD,
