@@ -224,7 +224,7 @@ def test_a_replay_of_answers_that_were_sampled_ahead_names_what_was_changed_in_t
             5,
             "tokens",
             lambda rows: [*rows[:2], [rows[2][0] ^ 1, *rows[2][1:]], *rows[3:]],
-            "has other tokens",
+            "has other tokens from prompt 0 on",
         ),
         (
             4,

@@ -86,8 +86,11 @@ def test_what_differs_is_named(tmp_path: Path) -> None:
     assert unlike(store, ONE) is None, "there is nothing to compare with"
     write_rollout(store, NAME, ONE)
     assert unlike(store, ONE) is None
-    assert unlike(store, replace(ONE, rewards=[[0.1, 0.5]])) == f"{NAME.key} has other rewards"
-    assert unlike(store, replace(ONE, seed=4, prompts=[[65]])) == f"{NAME.key} has other seed, prompts"
+    assert unlike(store, replace(ONE, rewards=[[0.1, 0.5]])) == f"{NAME.key} has other rewards from prompt 0 on"
+    assert unlike(store, replace(ONE, seed=4, mismatch=[0.0, 0.0])) == f"{NAME.key} has other seed, mismatch"
+    two = replace(ONE, prompts=[[65], [66]], counts=[3, 1, 2, 2], rewards=[[0.1, 1.0], [0.0, 0.0]])
+    write_rollout(store, NAME, two)
+    assert unlike(store, replace(two, counts=[3, 1, 2, 1])) == f"{NAME.key} has other counts from prompt 1 on"
 
 
 def test_what_checkpoints_and_replays_need_stays(tmp_path: Path) -> None:

@@ -144,7 +144,8 @@ def find(
 
 
 def unlike(store: Store, here: Rollout) -> str | None:
-    """How answers differ from those that a root keeps, as a clause; None if they do not, or it keeps none of the batch.
+    """How answers differ from those that a root keeps, as a clause with the first prompt, counted from 0; None if they
+    do not, or it keeps none of the batch.
 
     Raises:
         StoreFailure: The store did not answer.
@@ -156,8 +157,15 @@ def unlike(store: Store, here: Rollout) -> str | None:
     except DamagedRecord as damage:
         return str(damage)
     mine, its = asdict(here), asdict(there)
-    others = ", ".join(field for field in mine if mine[field] != its[field])
-    return f"{name.key} has other {others}" if others else None
+    others = [field for field in mine if mine[field] != its[field]]
+    asked = {  # the numbers of their prompts
+        row // (len(mine[field]) // len(here.prompts))
+        for field in {*others} - {"batch", "version", "seed", "mismatch"}
+        for row, (one, other) in enumerate(zip(mine[field], its[field], strict=False))
+        if one != other
+    }
+    first = f" from prompt {min(asked)} on" if asked else ""
+    return f"{name.key} has other {', '.join(others)}{first}" if others else None
 
 
 def delete_old(store: Store, committed: Sequence[int], delay: int) -> None:
