@@ -150,7 +150,7 @@ def test_images_that_no_one_would_see_are_refused(tmp_path: Path) -> None:
         BadConfiguration, match=r"has an image at place 0, and the model sees none; .*spec.model.vision"
     ):
         build_formatter(form, READER, where="format")([SourceRow("a", 0, row)])
-    with pytest.raises(BadConfiguration, match="message 0 has an image, and only a training reads images"):
+    with pytest.raises(BadConfiguration, match="message 0 has an image, and the model sees none"):
         ChatPrompts(READER, TEMPLATE).ids(row["messages"][:1])
     with pytest.raises(BadConfiguration, match="no special token <image_soft_token> with the id that the model knows"):
         build_formatter(form, READER, where="format", sight=sight(tmp_path, image_token_index=5))

@@ -76,7 +76,7 @@ def evaluate_tasks(
 
         sampling = chosen.sampling()
         model, tokenizer = source.read(entry)
-        chat = None if plain else source.prompts(tokenizer, entry)
+        chat = None if plain else source.prompts(model, tokenizer, entry)
         runner = Runner(
             model,
             tokenizer,

@@ -103,7 +103,7 @@ def chat(
         sampling = chosen.sampling(max_tokens=max_tokens)
         source = loaded.source(place, template=template)
         model, tokenizer = source.read()
-        prompts = source.prompts(tokenizer)
+        prompts = source.prompts(model, tokenizer)
         if prompts is None:
             raise BadConfiguration(
                 f"{place}: the model has no chat template; give one with --template, or use `halcyon sample`"

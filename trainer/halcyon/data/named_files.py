@@ -45,7 +45,9 @@ def content(value: Any, beside: str, access: Access | None, most_bytes: int) -> 
     if isinstance(given, bytes):
         return given
     path = posixpath.normpath(given)
-    if access is None or "://" in given or path.startswith(("/", "../")) or path in (".", ".."):
+    if access is None:
+        raise BadFile("is given by its name alone", "give its content, as in data:image/png;base64,...")
+    if "://" in given or path.startswith(("/", "../")) or path in (".", ".."):
         raise BadFile("is not below the folder of its row's file", "give a path below it, without ..")
     try:
         return fetch_file(posixpath.join(posixpath.dirname(beside), path), access, most_bytes=most_bytes)

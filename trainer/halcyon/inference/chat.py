@@ -7,10 +7,13 @@ from typing import Any, Self
 import numpy as np
 
 from halcyon.data.formats.conversation import image_places
+from halcyon.data.formats.images import ImageReader
 from halcyon.data.formats.template import ChatTemplate, DoesNotFit, prompt_tokens
+from halcyon.data.forms.form import BadConversation
 from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer import Tokenizer
 from halcyon.tokenizer.special import CHAT_MARKS
+from halcyon_api.spec.families.gemma import VisionSpec
 
 
 class ChatPrompts:
@@ -20,15 +23,20 @@ class ChatPrompts:
         tokenizer: The model's tokenizer.
         template: Jinja template of the model. None: Halcyon's own.
         now: The time that the template prints.
+        sight: The encoder of images of the model. None: it sees none.
 
     Raises:
         BadConfiguration: The template is not valid, or the tokenizer lacks special tokens of Halcyon's own.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, template: str | None, now: Callable[[], dt.datetime] = dt.datetime.now
+        self,
+        tokenizer: Tokenizer,
+        template: str | None,
+        now: Callable[[], dt.datetime] = dt.datetime.now,
+        sight: VisionSpec | None = None,
     ) -> None:
-        self._tokenizer, self.template = tokenizer, template
+        self._tokenizer, self.template, self._sight = tokenizer, template, sight
         self._template = ChatTemplate(template, tokenizer, "the chat template", now)
         turn = self._template.turn_end()
         self.ends = tuple(dict.fromkeys((*tokenizer.ends, *(() if turn is None else (turn.id,)))))
@@ -36,12 +44,16 @@ class ChatPrompts:
 
     @classmethod
     def of(
-        cls, tokenizer: Tokenizer, template: str | None, now: Callable[[], dt.datetime] = dt.datetime.now
+        cls,
+        tokenizer: Tokenizer,
+        template: str | None,
+        now: Callable[[], dt.datetime] = dt.datetime.now,
+        sight: VisionSpec | None = None,
     ) -> Self | None:
         """The prompts of a template, or of Halcyon's own if the tokenizer has its marks; else None."""
         if template is None and any(mark not in tokenizer.special_tokens for mark in CHAT_MARKS):
             return None
-        return cls(tokenizer, template, now)
+        return cls(tokenizer, template, now, sight)
 
     @property
     def takes_tools(self) -> bool:
@@ -56,7 +68,22 @@ class ChatPrompts:
         begun: str = "",
         variables: Mapping[str, Any] | None = None,
     ) -> np.ndarray:
-        """The tokens of a conversation, up to the assistant's next words: int32 [tokens].
+        """The tokens of a conversation without images; see `seen`."""
+        tokens, images = self.seen(messages, tools, begun=begun, variables=variables)
+        if images is not None:
+            raise BadConfiguration("the conversation has an image, which this use does not take; give its text alone")
+        return tokens
+
+    def seen(
+        self,
+        messages: Sequence[dict[str, Any]],
+        tools: Sequence[dict[str, Any]] | None = None,
+        *,
+        begun: str = "",
+        variables: Mapping[str, Any] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """The tokens of a conversation, up to the assistant's next words: int32 [tokens]; and the pixels of its images,
+        as `Sequence.images` has them.
 
         Args:
             messages: Objects with ``role`` and ``content``.
@@ -65,19 +92,28 @@ class ChatPrompts:
             variables: Further variables of the template, such as ``enable_thinking``.
 
         Raises:
-            BadConfiguration: The template does not take the messages, or prints nothing.
+            BadConfiguration: The template does not take the messages, or prints nothing; the model sees no images, or
+                one cannot be read.
         """
+        reader, images = None, list[np.ndarray]()
         if (place := next(image_places(messages), None)) is not None:
-            raise BadConfiguration(
-                f"message {place} has an image, and only a training reads images; give its text alone"
-            )
+            if self._sight is None:
+                raise BadConfiguration(f"message {place} has an image, and the model sees none; give its text alone")
+            reader = ImageReader(self._sight, self._tokenizer, "the conversation", None)
         try:
+            if reader is not None:
+                messages, images = reader.taken(messages, {}, "")
             rendered = self._template.render(messages, tools, to_generate=True, variables=variables)
+            rendered = self._template.continued(rendered, begun)
+            if reader is not None:
+                rendered = reader.with_tokens(rendered, len(images))
         except DoesNotFit as error:
             raise BadConfiguration(f"the chat template does not take these messages: {error.reason}") from None
-        tokens = prompt_tokens(self._template.continued(rendered, begun), self._tokenizer)
+        except BadConversation as bad:
+            raise BadConfiguration(f"the conversation {bad}; {bad.fix}") from None
+        tokens = prompt_tokens(rendered, self._tokenizer)
         if not len(tokens):
             raise BadConfiguration(
                 "the chat template prints nothing for these messages, and a model needs a token to begin with"
             )
-        return tokens
+        return tokens, np.stack(images) if images else None

@@ -19,6 +19,7 @@ the same program, so its keys and values have the same bits whichever sequence c
 for bit with and without sharing.
 """
 
+import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Collection
@@ -185,6 +186,8 @@ class Engine:
                 f"the prompt has the token {ids.max() if ids.min() >= 0 else ids.min()}; the model has 0 to "
                 f"{self._model.token_count - 1}"
             )
+        if sequence.images is not None:
+            self._check_images(sequence, sequence.images)
         most_alternatives = self._fixed.alternatives
         if sequence.logs_prompt and not most_alternatives:
             raise ValueError("this engine reports no alternatives, so it has no log probabilities of a prompt")
@@ -201,6 +204,17 @@ class Engine:
         self._following += 1
         self._waiting.append(sequence)
         return sequence.number
+
+    def _check_images(self, sequence: Sequence, images: np.ndarray) -> None:
+        sight = self._model.sight
+        if sight is None:
+            raise ValueError("the model sees no images; leave them out")
+        if sight.tokens > CHUNKS[-1]:
+            raise ValueError(f"an image has {sight.tokens} tokens; the engine computes {CHUNKS[-1]} together")
+        is_image = sequence.is_image = np.equal(sequence.prompt, sight.image_token_index)
+        if (there := int(is_image.sum())) != len(images) * sight.tokens:
+            raise ValueError(f"the prompt has {there} tokens of images; {len(images)} have {sight.tokens} each")
+        sequence.salt += hashlib.sha256(images.tobytes()).digest()
 
     def cancel(self, number: int) -> None:
         """End a sequence and free its slot and pages; nothing happens if it has ended."""
@@ -382,6 +396,7 @@ class Engine:
             jnp.asarray(self._pages_of(sequence)),
             jnp.asarray(np.pad(after, (0, size + more - len(after)))),
             jnp.asarray(sequence.logs_prompt),
+            self._seen(sequence, len(part), size),
         )
         if sequence.logs_prompt:
             found = jax.device_get(logs)
@@ -401,6 +416,17 @@ class Engine:
         sequence.computed += len(part)
         if sequence.is_decoding:
             self._hand_on(sequence, slot)
+
+    def _seen(self, sequence: Sequence, count: int, size: int) -> jax.Array | None:
+        """What stands at the next `count` tokens of a prompt where these are of images, for `size` positions."""
+        here = slice(sequence.computed, sequence.computed + count)
+        if sequence.images is None or sequence.is_image is None or not sequence.is_image[here].any():
+            return None
+        if sequence.seen is None:
+            each = [self._programs.see(self._arrays, jnp.asarray(image)) for image in sequence.images]
+            sequence.seen = jnp.concatenate(each)
+        numbers = np.maximum(np.cumsum(sequence.is_image)[here] - 1, 0)
+        return sequence.seen[np.pad(numbers, (0, size - count))]
 
     def _hand_on(self, sequence: Sequence, slot: int) -> None:
         """Give what a slot has after its prompt to the sequences with the same prompt, such as the choices of one

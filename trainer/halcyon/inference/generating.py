@@ -139,6 +139,7 @@ def pieces(
     settings: abc.Sequence[Sampling],
     *,
     ends: abc.Sequence[int] | None = None,
+    images: abc.Sequence[np.ndarray | None] | None = None,
 ) -> abc.Iterator[Piece]:
     """The texts of some prompts, in parts as they come.
 
@@ -148,14 +149,15 @@ def pieces(
         prompts: The tokens of each prompt.
         settings: The settings of each prompt.
         ends: Tokens that end a text. Default: those of the tokenizer.
+        images: The images of each prompt; see `Sequence.images`. None: there are none.
 
     Raises:
         ValueError: See `Engine.add`.
     """
     given = frozenset(tokenizer.ends if ends is None else ends)
     sequences = [
-        Sequence(np.asarray(prompt, np.int32), sampling, given)
-        for prompt, sampling in zip(prompts, settings, strict=True)
+        Sequence(np.asarray(prompt, np.int32), sampling, given, images=pixels)
+        for prompt, sampling, pixels in zip(prompts, settings, images or [None] * len(prompts), strict=True)
     ]
     indices: dict[int, int] = {}
     try:
@@ -216,14 +218,14 @@ def _is_conversation(prompt: Any) -> bool:
     return isinstance(prompt, tuple) and bool(prompt) and isinstance(prompt[0], abc.Mapping)
 
 
-def _chat_of(tokenizer: Tokenizer | None, template: str | None) -> ChatPrompts:
+def _chat_of(model: CausalLM, tokenizer: Tokenizer | None, template: str | None) -> ChatPrompts:
     """What makes prompts of conversations.
 
     Raises:
         BadConfiguration: The model has no chat template.
     """
     template = getattr(tokenizer, "chat_template", None) if template is None else template
-    chat = None if tokenizer is None else ChatPrompts.of(tokenizer, template)
+    chat = None if tokenizer is None else ChatPrompts.of(tokenizer, template, sight=model.sight)
     if chat is None:
         raise BadConfiguration(
             "the model has no chat template, so messages cannot become tokens; give one as template, or give a text"
@@ -268,7 +270,7 @@ def generate(
         tokenizer: Its tokenizer. None: prompts are token ids, and only a greatest length ends them.
         prompts: A prompt, or several: a text, before which the token that begins a document is put; token ids, which
             are taken as they are; or a conversation, a list of messages with ``role`` and ``content``, which the chat
-            template renders up to the assistant's next words.
+            template renders up to the assistant's next words. Its images are bytes or ``data:`` URIs.
         template: Chat template (Jinja). Default: that of the model, as `halcyon.load` gives it with the tokenizer.
         max_tokens: Most tokens of a text. Default: 128, or what the positions of the model leave after the longest
             prompt.
@@ -304,19 +306,19 @@ def generate(
     if tokenizer is not None:
         check_rows(tokenizer.vocab_size, model.token_count)
     using: Any = _WithoutText(model.token_count) if tokenizer is None else tokenizer
-    chat = _chat_of(tokenizer, template) if with_chat else None
+    chat = _chat_of(model, tokenizer, template) if with_chat else None
 
-    def ids_of(prompt: Any) -> np.ndarray:
+    def read(prompt: Any) -> tuple[np.ndarray, np.ndarray | None]:
         if isinstance(prompt, str):
-            return prompt_ids(using, prompt)
-        return np.array(prompt, np.int32) if chat is None or not _is_conversation(prompt) else chat.ids(prompt)
+            return prompt_ids(using, prompt), None
+        return (np.array(prompt, np.int32), None) if chat is None or not _is_conversation(prompt) else chat.seen(prompt)
 
-    ids = [ids_of(prompt) for prompt in given]
+    ids, images = zip(*map(read, given), strict=True)
     most = default_tokens(model, ids) if max_tokens is None else max_tokens
     settings = seeded(Sampling(most, temperature, top_k, top_p, min_p, repetition_penalty, seed, tuple(stop)), len(ids))
     engine = engine_for(model, using, ids, most, slots=slots, compute_dtype=compute_dtype)
     collected = Collector(given)
     ends = () if tokenizer is None else None if chat is None else chat.ends
-    for piece in pieces(engine, using, ids, settings, ends=ends):
+    for piece in pieces(engine, using, ids, settings, ends=ends, images=images):
         collected.add(piece)
     return collected.completions

@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 
 from halcyon.inference.sampling import Controls, next_tokens
 from halcyon.models import CausalLM, Inputs
-from halcyon.models.axes import BATCH, POSITION
+from halcyon.models.axes import BATCH, BESIDE, POSITION
 from halcyon.models.cache import Cache, Group
 from halcyon.models.softmax import block_count, most_logit_bytes
 from halcyon.parallel.device_mesh import mesh_of
@@ -136,6 +136,9 @@ class Programs(NamedTuple):
     """See `_prefill`."""
     decode: Callable[..., tuple[State, Chosen, jax.Array]]
     """See `_decode`."""
+    see: Callable[..., jax.Array]
+    """From the arrays of the model and the pixels of an image, uint8 [row, column, colour]: what stands at its tokens,
+    [token, embed]."""
 
 
 def empty(model: Any, fixed: Fixed, slots: int, length: int, pages: int) -> State:
@@ -171,7 +174,11 @@ def programs_of(structure: Any, fixed: Fixed, mesh: Mesh | None = None) -> Progr
     def decode(arrays: Any, *arguments: Any) -> tuple[State, Chosen, jax.Array]:
         return _decode(jax.tree.unflatten(structure, arrays), *arguments, fixed=fixed)
 
-    return Programs(jax.jit(prefill, donate_argnums=1), jax.jit(decode, donate_argnums=1))
+    def see(arrays: Any, pixels: jax.Array) -> jax.Array:
+        encoder = jax.tree.unflatten(structure, arrays).encoder
+        return encoder(hax.named(pixels[None, None], BESIDE["images"]), jnp.dtype(fixed.dtype)).array[0]
+
+    return Programs(jax.jit(prefill, donate_argnums=1), jax.jit(decode, donate_argnums=1), jax.jit(see))
 
 
 def _prefill(
@@ -185,6 +192,7 @@ def _prefill(
     pages: jax.Array,
     targets: jax.Array,
     wants_logs: jax.Array,
+    seen: jax.Array | None = None,
     *,
     fixed: Fixed,
 ) -> tuple[State, PromptLogs]:
@@ -202,6 +210,7 @@ def _prefill(
         targets: int32 [position]: the token after each position; with layers for further tokens, so many more that each
             has one.
         wants_logs: bool: whether the logs of the targets are computed; else they are 0.
+        seen: What stands at the tokens of images: [position, embed]. None: there are none.
         fixed: What decides the program.
 
     Returns:
@@ -209,7 +218,7 @@ def _prefill(
     """
     cache = dataclasses.replace(state.cache, table=state.cache.table.at[slot].set(pages))
     row = dataclasses.replace(cache.row(slot, begins), lengths=start[None])
-    outputs = called(model, tokens[None], row.expecting(count[None]), fixed)
+    outputs = called(model, tokens[None], row.expecting(count[None]), fixed, None if seen is None else seen[None])
     features = features_of(model, outputs)
     last = jax.lax.dynamic_slice_in_dim(features, count - 1, 1, 1)
     logits = logits_of(model, hax.named(last, (BATCH, POSITION, model.embed.name)))[0]
@@ -456,9 +465,20 @@ def _chosen(state: State, controls: Controls, active: jax.Array, plan: Plan, fix
     return Chosen(tokens, log_probs, others, top - totals[:, None])
 
 
-def called(model: Any, tokens: jax.Array, cache: Cache, fixed: Fixed) -> Any:
-    """The outputs of the model for the next tokens of each row: int32 [row, position]."""
+def called(model: Any, tokens: jax.Array, cache: Cache, fixed: Fixed, seen: jax.Array | None = None) -> Any:
+    """The outputs of the model for the next tokens of each row: int32 [row, position].
+
+    Args:
+        model: The model.
+        tokens: The tokens.
+        cache: The cache before them.
+        fixed: What decides the program.
+        seen: See `Inputs.seen`; images are in one call whole.
+    """
     inputs = Inputs(hax.named(tokens, (BATCH, POSITION)))
+    if seen is not None:
+        inputs = inputs._replace(seen=hax.named(seen, (BATCH, POSITION, model.embed.name)))
+        cache = dataclasses.replace(cache, until=model.image_ends(inputs.tokens))
     return model(inputs, cache=cache, compute_dtype=jnp.dtype(fixed.dtype))
 
 

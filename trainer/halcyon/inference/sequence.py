@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -105,6 +105,7 @@ class Sequence:
         grammar: Tokens that may follow; of no other sequence. None: all.
         salt: What is computed for the prompt is shared only with sequences of the same salt.
         spelled: Special tokens that show in the text, with their spellings. Others do not show.
+        images: Pixels of the images whose tokens are in the prompt, uint8 [image, row, column, colour]. None: none.
         logs: Whether outputs have their tokens.
         logs_prompt: Whether `prompt_logs` is filled. Its prompt is then computed whole.
         push: Takes the outputs.
@@ -118,6 +119,7 @@ class Sequence:
     grammar: Grammar | None = None
     salt: bytes = b""
     spelled: Mapping[int, str] = field(default_factory=dict[int, str])
+    images: np.ndarray | None = None
     logs: bool = False
     logs_prompt: bool = False
     push: Callable[[Output], None] = _unread
@@ -128,6 +130,10 @@ class Sequence:
     """Its number in its engine."""
     alternatives: int = 0
     """Most likely tokens that are reported with each token."""
+    is_image: np.ndarray | None = None
+    """bool [token]: the tokens of the images in the prompt. None: there are none."""
+    seen: Any = None
+    """What the encoder made of these tokens: [token of an image, embed]."""
     shared: list[Prefix] = field(default_factory=list[Prefix])
     """The chunks that it shares, from the beginning of the prompt."""
     pages: list[int] = field(default_factory=list[int])
@@ -163,8 +169,14 @@ class Sequence:
 
     @property
     def chunk(self) -> np.ndarray:
-        """The tokens of the prompt that are computed next."""
-        return self.prompt[self.computed : self.computed + self._chunk_size]
+        """The tokens of the prompt that are computed next. No image is cut: its tokens see each other."""
+        end = self.computed + self._chunk_size
+        if self.is_image is not None:
+            inside = self.is_image[1:] & self.is_image[:-1]
+            cuts = [*(np.flatnonzero(~inside) + 1).tolist(), len(self.prompt)]
+            after = [place for place in cuts if place > self.computed] or [self.computed]
+            end = max((place for place in after if place <= end), default=after[0])
+        return self.prompt[self.computed : end]
 
     @property
     def is_whole(self) -> bool:

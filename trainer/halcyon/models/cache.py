@@ -81,6 +81,7 @@ class Cache(eqx.Module):
         lengths: int32 [row]: tokens that each row has.
         table: int32 [row, page]: the pages of each row. An index that is not below the number of pages: no page.
         counts: int32 [row]: tokens of the next call that count, from the first; the others are padding. None: all.
+        until: int32 [row, position]: the last token of the next call that each one sees. None: itself.
         length: Most tokens of a row.
     """
 
@@ -88,6 +89,7 @@ class Cache(eqx.Module):
     lengths: jax.Array
     table: jax.Array
     counts: jax.Array | None = None
+    until: jax.Array | None = None
     length: int = eqx.field(static=True, default=0)
 
     @staticmethod
@@ -217,9 +219,9 @@ class Cache(eqx.Module):
             counts=None,
         )
 
-    def expecting(self, counts: jax.Array) -> Cache:
-        """This cache, with the number of tokens of each row that count in the next call."""
-        return dataclasses.replace(self, counts=counts)
+    def expecting(self, counts: jax.Array, until: jax.Array | None = None) -> Cache:
+        """This cache, with the number of tokens of each row that count in the next call, and what they see of it."""
+        return dataclasses.replace(self, counts=counts, until=until)
 
     def placed(self, inputs: Inputs) -> Inputs:
         """`inputs` with the positions that follow those of the cache.
@@ -295,6 +297,7 @@ class Layers(eqx.Module):
             groups=self.groups,
             lengths=cache.lengths + (size if cache.counts is None else cache.counts),
             counts=None,
+            until=None,
         )
 
 
@@ -371,9 +374,9 @@ class Memory:
             for x, names in zip(held, rest, strict=True)
         )
         window = None if group.paged else self._window
-        return named, KeptPositions(
-            hax.named(positions, (BATCH, POSITION)), hax.named(of_keys, (BATCH, KEY_POSITION)), window
-        )
+        last = positions if cache.until is None else cache.lengths[:, None] + cache.until
+        of_queries, last = (hax.named(x, (BATCH, POSITION)) for x in (positions, last))
+        return named, KeptPositions(of_queries, last, hax.named(of_keys, (BATCH, KEY_POSITION)), window)
 
     @property
     def _group(self) -> Group:
@@ -414,24 +417,26 @@ class Memory:
 
 
 class KeptPositions(Mask):
-    """A query sees the keys at its own and at earlier positions.
+    """A query sees the keys up to a position, which is not before its own.
 
     Attributes:
         of_queries: (batch, query axis) int32.
+        last: That position: (batch, query axis) int32.
         of_keys: (batch, key axis) int32; negative: no key.
         window: Positions that a query sees, its own included. None: all earlier ones.
     """
 
     of_queries: NamedArray
+    last: NamedArray
     of_keys: NamedArray
     window: int | None = eqx.field(static=True)
 
     def visible(self, queries: Block, keys: Block) -> NamedArray:
         """See `Mask.visible`."""
         of_keys: Any = keys.of(self.of_keys)
-        of_queries: Any = queries.of(self.of_queries).broadcast_axis(keys.axis)
+        of_queries, last = (queries.of(x).broadcast_axis(keys.axis) for x in (self.of_queries, self.last))
         there: Any = hax.greater_equal(of_keys, 0)
-        seen: Any = hax.logical_and(hax.greater_equal(of_queries, of_keys), there.broadcast_axis(queries.axis))
+        seen: Any = hax.logical_and(hax.greater_equal(last, of_keys), there.broadcast_axis(queries.axis))
         windowed: Any = (
             seen if self.window is None else hax.logical_and(seen, hax.less(of_queries - self.window, of_keys))
         )

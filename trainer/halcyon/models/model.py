@@ -44,6 +44,9 @@ class Inputs(NamedTuple):
     images: NamedArray | None = None
     """Pixels of the images of each row, 0 to 255: integers (batch, image, row, column, colour). The first ones are
     those that the tokens of the row have places for. None: there are none."""
+    seen: NamedArray | None = None
+    """In the place of `images`, with a cache: what the encoder made of them, at the positions of their tokens: (batch,
+    position, embed)."""
 
 
 class Outputs(NamedTuple):
@@ -121,6 +124,11 @@ class CausalLM(eqx.Module):
     @property
     def sound(self) -> tuple[int, int] | None:
         """Frames of a sound that the model hears, and features of a frame; None: it hears none."""
+        return None
+
+    @property
+    def sight(self) -> Any:
+        """The spec of the encoder of images in front of the model; None: it sees none."""
         return None
 
     @property

@@ -9,7 +9,7 @@ decoder, a token of an image also sees the later tokens of the same image.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -86,15 +86,23 @@ class VisionTower(eqx.Module):
 class SeeingDecoder(Decoder):
     """A decoder whose tokens may have images among them; `encoder` is its `VisionTower`."""
 
+    @property
+    def sight(self) -> VisionSpec:
+        """See `CausalLM.sight`."""
+        return self.encoder.spec
+
     def _placed(self, inputs: Inputs, dtype: jnp.dtype) -> NamedArray:
         embedded = super()._placed(inputs, dtype)
-        if inputs.images is None:
+        if inputs.images is None and inputs.seen is None:
             return embedded
         order = (axes.BATCH, axes.POSITION, axes.EMBED)
-        found, among = self.encoder(inputs.images, dtype).rearrange(order).array, embedded.rearrange(order).array
-        is_image = self._is_image(inputs.tokens)
-        numbers = jnp.clip(jnp.cumsum(is_image, 1) - 1, 0, found.shape[1] - 1)
-        taken = jnp.take_along_axis(found, numbers[:, :, None], 1)
+        among, is_image = embedded.rearrange(order).array, self._is_image(inputs.tokens)
+        if inputs.images is None:
+            taken = cast("NamedArray", inputs.seen).rearrange(order).array.astype(dtype)
+        else:
+            found = self.encoder(inputs.images, dtype).rearrange(order).array
+            numbers = jnp.clip(jnp.cumsum(is_image, 1) - 1, 0, found.shape[1] - 1)
+            taken = jnp.take_along_axis(found, numbers[:, :, None], 1)
         return divided(NamedArray(jnp.where(is_image[:, :, None], taken, among), order))
 
     def _attended(self, kinds: Any, inputs: Inputs) -> Any:

@@ -16,7 +16,16 @@ from halcyon.inference.sequence import Sequence
 from halcyon.serving.batch import Batch, Schema
 from halcyon.serving.errors import ApiError, check_model, invalid, overloaded
 from halcyon.serving.limits import Limits
-from halcyon.serving.requests import ChatRequest, Function, Message, NamedTool, Request, SchemaFormat, TextRequest
+from halcyon.serving.requests import (
+    ChatRequest,
+    Function,
+    Message,
+    NamedTool,
+    Request,
+    SchemaFormat,
+    TextPart,
+    TextRequest,
+)
 from halcyon.serving.responses import ResponseBatch, ResponseChat
 from halcyon.serving.served import Served
 from halcyon.serving.tools import CallReader, call_schema, form_of
@@ -150,7 +159,7 @@ def _chat(request: ChatRequest, served: Served, length: int, limits: Limits) -> 
     try:
         messages = [_message(message) for message in request.messages]
         last = messages.pop() if request.continue_final_message else None
-        ids = prompts.ids(messages, tools, begun=begun, variables=variables)
+        ids, images = prompts.seen(messages, tools, begun=begun, variables=variables)
         if last is not None:
             given = request.messages[-1].token_ids
             more = (
@@ -176,6 +185,8 @@ def _chat(request: ChatRequest, served: Served, length: int, limits: Limits) -> 
             sequence.spelled = {token: name for name, token in special.items() if name in form.marks}
         known = {function.name: function.parameters or {} for function in functions}
         readers = [CallReader(form, known, forced=is_forced, named=named) for _ in sequences]
+    for sequence in sequences:
+        sequence.images = images
     kind = ResponseBatch if isinstance(request, ResponseChat) else Batch
     return kind(request, served, sequences, len(ids), ("",) * count, readers, schema=schema)
 
@@ -323,10 +334,12 @@ def grammars_of(schema: Schema, served: Served, count: int) -> list[JsonGrammar]
 
 
 def _message(message: Message) -> dict[str, Any]:
-    """A message as templates take it: text in one string."""
-    content = message.content
-    if isinstance(content, list):
+    """A message as templates take it: text without an image in one string."""
+    content: Any = message.content
+    if isinstance(content, list) and all(isinstance(part, TextPart) for part in content):
         content = "".join(part.text for part in content)
+    elif isinstance(content, list):
+        content = [part.model_dump(exclude_none=True) for part in content]
     role = "system" if message.role == "developer" else message.role
     shown = message.model_dump(exclude_none=True) | {"role": role, "content": content or ""}
     return {name: value for name, value in shown.items() if value != []}  # some templates print a list without calls

@@ -42,6 +42,20 @@ class TextPart(StrictPart):
     text: str
 
 
+class ImageUrl(StrictPart):
+    """Where an image is: in a ``data:`` URI."""
+
+    url: str
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class ImagePart(StrictPart):
+    """An image in a message."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl | str
+
+
 class CalledFunction(Part):
     """The function of an earlier call."""
 
@@ -61,7 +75,7 @@ class Message(Part):
     """A message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart] | None = None
+    content: str | list[TextPart | ImagePart] | None = None
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None

@@ -146,25 +146,27 @@ class Source:
             mesh=None if self.mesh is None else tensor_mesh(self.mesh),
             endpoint=self.endpoint,
             region=self.region,
+            images=True,
         )
         if tokenizer is None:
             raise BadConfiguration(f"{place}: it has no tokenizer that Halcyon reads, so text cannot become tokens")
         return model, tokenizer
 
-    def prompts(self, tokenizer: Tokenizer, entry: CommittedStep | None = None) -> ChatPrompts | None:
+    def prompts(self, model: CausalLM, tokenizer: Tokenizer, entry: CommittedStep | None = None) -> ChatPrompts | None:
         """The prompts of the given template, the model's, or Halcyon's own; None for a model that has none.
 
         Raises:
             BadConfiguration: The template is not valid.
         """
         if self.template is not None:
-            return ChatPrompts(tokenizer, text_of(self.template, "--template"))
-        return ChatPrompts.of(tokenizer, chat_template(self._place(entry), endpoint=self.endpoint, region=self.region))
+            return ChatPrompts(tokenizer, text_of(self.template, "--template"), sight=model.sight)
+        template = chat_template(self._place(entry), endpoint=self.endpoint, region=self.region)
+        return ChatPrompts.of(tokenizer, template, sight=model.sight)
 
     def load(self, entry: CommittedStep | None = None) -> Served:
         """The model with everything that requests need; see `read` and `prompts`."""
         model, tokenizer = self.read(entry)
-        prompts = self.prompts(tokenizer, entry)
+        prompts = self.prompts(model, tokenizer, entry)
         if entry is None:
             return Served(self._name, model, tokenizer, prompts)
         return Served(self._name, model, tokenizer, prompts, entry.step, entry.path, entry.manifest_sha256[:8])

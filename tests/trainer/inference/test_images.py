@@ -1,0 +1,135 @@
+"""Text after images: the engine, the library and the server see them as training does."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import haliax as hax
+import jax
+import numpy as np
+import openai
+import pytest
+from PIL import Image
+
+import halcyon
+from halcyon.data.image import pixels
+from halcyon.host.errors import BadConfiguration
+from halcyon.inference import Engine, Sampling
+from halcyon.inference.chat import ChatPrompts
+from halcyon.inference.sequence import Sequence
+from halcyon.models import CausalLM, build_model
+from halcyon.serving.limits import Limits
+from halcyon.serving.served import Served
+from halcyon.tokenizer import load
+from halcyon_api.spec.model import read_model
+from tests.trainer.serving.running import running
+from tests.trainer.support.images import TEMPLATE, TOKENIZER, sections
+
+READER = load(TOKENIZER)
+
+
+def noise(seed: int) -> bytes:
+    """A file whose patches all differ, so that the order of its tokens counts."""
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (16, 16, 3), np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+ONE, OTHER = noise(1), noise(2)
+TOKENS, LENGTH = 12, 160
+
+
+@pytest.fixture(scope="module")
+def model() -> CausalLM:
+    sizes = hax.Axis("vocab", READER.vocab_size), hax.Axis("position", LENGTH)
+    spec = read_model({**sections(None)["model"], "numHiddenLayers": 7})  # the sixth one has no window
+    small = build_model(spec, *sizes, dtype="float32", key=jax.random.key(1))
+    return jax.tree.map(lambda x: 4 * x if x.ndim > 2 else x, small)  # else attention is nearly even
+
+
+def uri(data: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
+
+
+def asked(*images: bytes, before: str = "") -> list[dict[str, Any]]:
+    """A question about some images."""
+    parts = [{"type": "image_url", "image_url": {"url": uri(image)}} for image in images]
+    return [{"role": "user", "content": [{"type": "text", "text": f"{before}Which"}, *parts]}]
+
+
+def seen(model: CausalLM, messages: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray | None]:
+    return ChatPrompts(READER, TEMPLATE, sight=model.sight).seen(messages)
+
+
+def whole(model: CausalLM, ids: np.ndarray, images: np.ndarray | None) -> tuple[list[int], list[float]]:
+    """The most likely tokens after a prompt and their log probabilities, by the whole model without a cache."""
+    found, log_probs = ids.tolist(), list[float]()
+    for _ in range(TOKENS):
+        row = np.pad(found, (0, LENGTH - len(found)))  # what comes later changes nothing
+        logits = halcyon.logits(model, row[None], images=None if images is None else images[None])
+        last = np.asarray(logits[0, len(found) - 1], np.float64)
+        found.append(int(np.argmax(last[: READER.vocab_size])))
+        log_probs.append(float(last[found[-1]] - np.log(np.exp(last).sum())))
+    return found[len(ids) :], log_probs
+
+
+@pytest.mark.parametrize("before", ["", "a long text before the image, " * 3], ids=["short", "cut"])
+def test_texts_of_a_batch_are_those_of_the_whole_model(model: CausalLM, before: str) -> None:
+    """Two images, one, another one in its place, and none, all at once; the second prompts' first chunk would end in an
+    image."""
+    prompts = [seen(model, asked(*images, before=before)) for images in ((ONE, OTHER), (ONE,), (OTHER,), (), (ONE,))]
+    engine = Engine(model, slots=3, length=LENGTH, tokens=READER.vocab_size)
+    numbers = [engine.add(Sequence(ids, Sampling(TOKENS, temperature=0.0), images=images)) for ids, images in prompts]
+    found: dict[int, list[tuple[int, float]]] = {number: [] for number in numbers}
+    while engine.unfinished:
+        for token in engine.step():
+            found[token.sequence].append((token.id, token.log_prob))
+    for number, prompt in zip(numbers, prompts, strict=True):
+        tokens, log_probs = whole(model, *prompt)
+        assert [token for token, _ in found[number]] == tokens
+        np.testing.assert_allclose([log_prob for _, log_prob in found[number]], log_probs, atol=2e-6)
+    assert found[numbers[1]] != found[numbers[2]], "the image decides"
+
+
+def test_a_chunk_never_ends_inside_of_an_image(model: CausalLM) -> None:
+    ids, images = seen(model, asked(ONE, ONE, before="x" * 200))
+    assert images is not None
+    is_image = ids == model.sight.image_token_index
+    for shift in range(70):
+        sequence = Sequence(np.concatenate((ids[:1].repeat(shift), ids)), Sampling(1), images=images)
+        sequence.is_image = np.concatenate((np.zeros(shift, bool), is_image))
+        while not sequence.is_decoding:
+            assert len(sequence.chunk)
+            sequence.computed += len(sequence.chunk)
+            inside = sequence.is_image[sequence.computed - 1 : sequence.computed + 1]
+            assert len(inside) < 2 or not inside.all()
+
+
+def test_the_server_and_the_library_write_the_same(model: CausalLM) -> None:
+    (found,) = halcyon.generate(model, READER, [asked(ONE)], template=TEMPLATE, max_tokens=TOKENS, temperature=0.0)
+    ids, images = seen(model, asked(ONE))
+    assert images is not None
+    assert (images[0] == pixels(ONE, model.sight.image_size)).all()
+    text, _ = whole(model, ids, images)
+    assert list(found.tokens) == text[: len(found.tokens)]
+    prompts = ChatPrompts(READER, TEMPLATE, sight=model.sight)
+    with running(Served("eye", model, READER, prompts), Limits()) as server:
+        client = server.openai()
+        settings: dict[str, Any] = {"model": "eye", "max_tokens": TOKENS, "temperature": 0.0}
+        told = client.chat.completions.create(messages=asked(ONE), n=2, **settings)
+        assert [choice.message.content for choice in told.choices] == [found.text] * 2
+        server.wait_until_idle()
+        for url in ("http://169.254.169.254/a.png", "file:///etc/passwd", "data:text/html,a", uri(b"none")):
+            named: Any = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]
+            with pytest.raises(openai.BadRequestError, match=r"has an image.* at place 0 that is"):
+                client.chat.completions.create(messages=named, **settings)
+        with pytest.raises(openai.BadRequestError, match="has 3 images, more than 2"):
+            client.chat.completions.create(messages=asked(ONE, ONE, ONE), **settings)
+
+
+def test_a_model_without_an_encoder_refuses_an_image() -> None:
+    prompts = ChatPrompts(READER, TEMPLATE)
+    with pytest.raises(BadConfiguration, match="message 0 has an image, and the model sees none"):
+        prompts.seen(asked(ONE))
