@@ -53,7 +53,7 @@ def uri(data: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(data).decode()}"
 
 
-def asked(*images: bytes, before: str = "") -> list[dict[str, Any]]:
+def asked(*images: bytes, before: str = "") -> Any:
     """A question about some images."""
     parts = [{"type": "image_url", "image_url": {"url": uri(image)}} for image in images]
     return [{"role": "user", "content": [{"type": "text", "text": f"{before}Which"}, *parts]}]

@@ -13,7 +13,7 @@ from halcyon.data.forms.form import BadConversation
 from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer import Tokenizer
 from halcyon.tokenizer.special import CHAT_MARKS
-from halcyon_api.spec.families.gemma import VisionSpec
+from halcyon_api.spec.model_shape import ImageShape
 
 
 class ChatPrompts:
@@ -23,7 +23,7 @@ class ChatPrompts:
         tokenizer: The model's tokenizer.
         template: Jinja template of the model. None: Halcyon's own.
         now: The time that the template prints.
-        sight: The encoder of images of the model. None: it sees none.
+        sight: See `CausalLM.sight`.
 
     Raises:
         BadConfiguration: The template is not valid, or the tokenizer lacks special tokens of Halcyon's own.
@@ -34,7 +34,7 @@ class ChatPrompts:
         tokenizer: Tokenizer,
         template: str | None,
         now: Callable[[], dt.datetime] = dt.datetime.now,
-        sight: VisionSpec | None = None,
+        sight: ImageShape | None = None,
     ) -> None:
         self._tokenizer, self.template, self._sight = tokenizer, template, sight
         self._template = ChatTemplate(template, tokenizer, "the chat template", now)
@@ -48,7 +48,7 @@ class ChatPrompts:
         tokenizer: Tokenizer,
         template: str | None,
         now: Callable[[], dt.datetime] = dt.datetime.now,
-        sight: VisionSpec | None = None,
+        sight: ImageShape | None = None,
     ) -> Self | None:
         """The prompts of a template, or of Halcyon's own if the tokenizer has its marks; else None."""
         if template is None and any(mark not in tokenizer.special_tokens for mark in CHAT_MARKS):

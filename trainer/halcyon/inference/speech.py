@@ -98,6 +98,22 @@ class Transcriber:
         """The time that the model hears at once."""
         return self.model.sound[0] * HOP / RATE
 
+    def samples(self, name: str, content: bytes, longest_seconds: float = _LONGEST_SECONDS) -> np.ndarray:
+        """The samples of a file; see `halcyon.data.sound.decoded`.
+
+        Args:
+            name: The words that name it in an error.
+            content: Its bytes.
+            longest_seconds: The longest sound.
+
+        Raises:
+            BadConfiguration: It cannot be read.
+        """
+        try:
+            return decoded(content, longest_seconds)
+        except BadFile as bad:
+            raise BadConfiguration(f"{name} {bad}; {bad.fix}") from None
+
     def groups(self, samples: np.ndarray) -> list[list[np.ndarray]]:
         """A sound cut into parts that the model hears at once; 8 are computed together, of the rest 4, 2 and 1."""
         length = self.model.sound[0] * HOP
@@ -156,10 +172,7 @@ def written_texts(
     """
     prompt = transcriber.prompt(language, task)
     for name, content in sounds:
-        try:
-            samples = decoded(content, _LONGEST_SECONDS)
-        except BadFile as bad:
-            raise BadConfiguration(f"{name} {bad}; {bad.fix}") from None
+        samples = transcriber.samples(name, content)
         texts = [text for group in transcriber.groups(samples) for text in transcriber.texts(group, prompt, max_tokens)]
         yield Heard(" ".join(texts), len(samples) / RATE)
 

@@ -24,6 +24,7 @@ from halcyon.models.parts.products import of_head
 from halcyon.models.parts.weight import contract
 from halcyon.models.pooling import Pooling
 from halcyon.models.softmax import Softmax
+from halcyon_api.spec.model_shape import ImageShape
 from halcyon_api.spec.narrow_products import NarrowProducts
 
 
@@ -127,8 +128,8 @@ class CausalLM(eqx.Module):
         return None
 
     @property
-    def sight(self) -> Any:
-        """The spec of the encoder of images in front of the model; None: it sees none."""
+    def sight(self) -> ImageShape | None:
+        """What the images that the model sees need in a row; None: it sees none."""
         return None
 
     @property

@@ -29,7 +29,7 @@ from halcyon.models.parts.norm import LayerNorm, RmsNorm
 from halcyon.models.parts.weight import add_wide, normal
 from halcyon.models.stack import Stack
 from halcyon_api.spec.families.gemma import POOLED, VisionSpec
-from halcyon_api.spec.model_shape import COLOURS
+from halcyon_api.spec.model_shape import COLOURS, ImageShape
 
 EPSILON = 1e-6
 _HALF = 127.5
@@ -87,9 +87,9 @@ class SeeingDecoder(Decoder):
     """A decoder whose tokens may have images among them; `encoder` is its `VisionTower`."""
 
     @property
-    def sight(self) -> VisionSpec:
+    def sight(self) -> ImageShape:
         """See `CausalLM.sight`."""
-        return self.encoder.spec
+        return self.encoder.spec.sight
 
     def _placed(self, inputs: Inputs, dtype: jnp.dtype) -> NamedArray:
         embedded = super()._placed(inputs, dtype)

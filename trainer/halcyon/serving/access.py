@@ -144,14 +144,18 @@ class Bodies:
             self._bytes -= size
 
 
-async def read_json(request: HttpRequest, limits: Limits, bodies: Bodies) -> dict[str, Any]:
+async def read_json(
+    request: HttpRequest, limits: Limits, bodies: Bodies, *, with_images: bool = False
+) -> dict[str, Any]:
     """The object in the body of a request.
 
     Raises:
         ApiError: It is too large, too slow, or no JSON object, or the server reads too many others.
         ClientDisconnect: The client is gone.
     """
-    data = await _body(request, "application/json", "JSON", limits.body_bytes, limits, bodies)
+    data = await _body(
+        request, "application/json", "JSON", limits.form_bytes if with_images else limits.body_bytes, limits, bodies
+    )
     try:
         document: Any = orjson.loads(data)
     except orjson.JSONDecodeError as error:

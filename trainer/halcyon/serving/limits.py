@@ -13,7 +13,7 @@ class Limits:
         choices: Texts of one request.
         alternatives: Most likely tokens that a request may ask for with each token.
         body_bytes: Bytes of a request.
-        form_bytes: Bytes of a request with a file.
+        form_bytes: Bytes of a request with a file, or to a model that sees images.
         all_bodies_bytes: Bytes of all requests that clients are sending. Beyond it a request of more than 64 KiB is
             refused.
         header_seconds: Time for a client from its connection, or from the first byte of a further request, to the end

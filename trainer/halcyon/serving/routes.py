@@ -134,7 +134,8 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
     def ask(kind: type[Request | ResponsesRequest]) -> Callable[[HttpRequest], Awaitable[Response]]:
         async def answer(http: HttpRequest) -> Response:
             salt = keys.check(http.headers.get("authorization", ""))
-            given = parsed(kind, await read_json(http, limits, bodies))
+            sees = worker.served.model.sight is not None
+            given = parsed(kind, await read_json(http, limits, bodies, with_images=sees))
             request = given.chat() if isinstance(given, ResponsesRequest) else given
             batch = await _watched(http.receive, service.begin(request, salt))
             if request.stream:

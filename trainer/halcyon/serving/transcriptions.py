@@ -9,10 +9,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import ConfigDict, Field
 
-from halcyon.data.named_files import BadFile
-from halcyon.data.sound import RATE, decoded
 from halcyon.host.errors import BadConfiguration
-from halcyon.inference.speech import Transcriber
+from halcyon.inference.speech import RATE, Transcriber
 from halcyon.serving.errors import check_model, invalid
 from halcyon.serving.requests import StrictPart
 from halcyon.serving.served import Served
@@ -51,9 +49,9 @@ def heard(request: TranscriptionRequest, served: Served, compute: Any) -> Heard:
     except BadConfiguration as error:
         raise invalid(str(error)) from None
     try:
-        return transcriber, decoded(request.file, _LONGEST_SECONDS), prompt
-    except BadFile as bad:
-        raise invalid(f"the sound {bad}; {bad.fix}", "file") from None
+        return transcriber, transcriber.samples("the sound", request.file, _LONGEST_SECONDS), prompt
+    except BadConfiguration as error:
+        raise invalid(str(error), "file") from None
 
 
 def document_of(request: TranscriptionRequest, sound: Heard, texts: list[str]) -> dict[str, Any] | str:

@@ -172,8 +172,11 @@ class _Kernel:
         if self._gradients is not None:
             means = jnp.einsum("bqhv,bqhv->bhq", *map(_padded, (result, cotangent)), preferred_element_type=jnp.float32)
             # Imported here: a process without such a GPU needs no compiler of Mosaic GPU.
-            own = importlib.import_module(f"halcyon.models.parts.{self._gradients}_gradients")
-            given = own.Backward(*self._arrays, _padded(cotangent), log_totals, means, self._first)
+            own, backward = (
+                importlib.import_module(f"halcyon.models.parts.{name}")
+                for name in (f"{self._gradients}_gradients", "gpu_backward")
+            )
+            given = backward.Backward(*self._arrays, _padded(cotangent), log_totals, means, self._first)
             return self._all(own.gradients(given, self._soft_cap))
         keywords = dict(self._kernel.bind(*self._arrays, **self._how).kwargs)
         del keywords["return_residuals"]
