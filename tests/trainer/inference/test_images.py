@@ -96,6 +96,7 @@ def test_texts_of_a_batch_are_those_of_the_whole_model(model: CausalLM, before: 
 def test_a_chunk_never_ends_inside_of_an_image(model: CausalLM) -> None:
     ids, images = seen(model, asked(ONE, ONE, before="x" * 200))
     assert images is not None
+    assert model.sight is not None
     is_image = ids == model.sight.image_token_index
     for shift in range(70):
         sequence = Sequence(np.concatenate((ids[:1].repeat(shift), ids)), Sampling(1), images=images)
@@ -111,6 +112,7 @@ def test_the_server_and_the_library_write_the_same(model: CausalLM) -> None:
     (found,) = halcyon.generate(model, READER, [asked(ONE)], template=TEMPLATE, max_tokens=TOKENS, temperature=0.0)
     ids, images = seen(model, asked(ONE))
     assert images is not None
+    assert model.sight is not None
     assert (images[0] == pixels(ONE, model.sight.image_size)).all()
     text, _ = whole(model, ids, images)
     assert list(found.tokens) == text[: len(found.tokens)]
