@@ -28,6 +28,8 @@ SHAPE = (256, 384)
 def decoded(form: str) -> Any:
     """A weight of ``packed(form, "a", *SHAPE)`` in the type that the program gives it."""
     tensors = {name[2:]: torch.from_numpy(array) for name, array in packed(form, "a", *SHAPE).items()}
+    if form == "int8":
+        return few_bits.int8_vectorwise_dequant(tensors["weight"], tensors["SCB"])
     if form == "fp8":
         codes = tensors["weight"].view(torch.float8_e4m3fn)
         return Fp8Dequantize(None)._dequantize_one(codes, tensors["weight_scale_inv"], torch.bfloat16)
@@ -37,7 +39,8 @@ def decoded(form: str) -> Any:
 
 def main() -> int:
     """Write the hashes, or compare them."""
-    found = {form: decoded(form) for form in FORMS}
+    forms = [form for form, settings in FORMS.items() if settings["quant_method"] not in ("gptq", "awq")]
+    found = {form: decoded(form) for form in forms}
     blocks, scales = map(torch.from_numpy, mxfp4("a", 3, 10, 64).values())
     found["mxfp4"] = convert_moe_packed_tensors(blocks, scales)
     hashes = {

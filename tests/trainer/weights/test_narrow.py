@@ -30,6 +30,8 @@ GOLDENS = json.loads((Path(__file__).parent / "goldens/narrow.json").read_text()
 SIZES: dict[str, Any] = {"hidden_size": 128, "intermediate_size": 256}
 SPEC = {"hiddenSize": 128, "intermediateSize": 256}
 NAME = "model.layers.1.mlp.down_proj"
+TYPES = {"int8": "float16", "fp8": "bfloat16", "gptq 4": "float16", "gptq 8": "float16", "awq": "float16"}
+"""Types of decoded weights, and in config.json; of other forms: bfloat16."""
 
 
 def stored(form: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -47,12 +49,12 @@ def llama(form: str, folder: Path, **changes: np.ndarray | None) -> dict[str, np
             continue
         few = packed(form, name.removesuffix(".weight"), *array.shape, seed=number)
         written |= stored(form, few)
-        tensors[name] = wide(form, name.removesuffix(".weight"), few).astype(jnp.bfloat16)
+        tensors[name] = wide(form, name.removesuffix(".weight"), few).astype(jnp.dtype(TYPES.get(form, "bfloat16")))
     for end, array in changes.items():
         written |= {f"{NAME}.{end}": array} if array is not None else {}
         if array is None:
             del written[f"{NAME}.{end}"]
-    config = {"torch_dtype": "bfloat16", "quantization_config": FORMS[form], **SIZES}
+    config = {"torch_dtype": TYPES.get(form, "bfloat16"), "quantization_config": FORMS[form], **SIZES}
     write_folder(folder, written, **config)
     return tensors
 
@@ -159,13 +161,30 @@ def test_a_part_that_is_not_trained_is_kept_wide(
 
 
 ONE = np.zeros(1, np.uint8)
+INDEX = np.full(256, 4, np.int32)
 
 
 @pytest.mark.parametrize(
     ("form", "changes", "sentence"),
     [
-        ("nf4", {"weight": np.zeros((128, 256), np.float32)}, "down_proj.weight has not the type U8"),
-        ("fp8", {"bias2": np.zeros(3, np.float32)}, "down_proj.bias2 is no part of this model"),
+        (
+            "gptq 4",
+            {"qzeros": None},
+            r"down_proj.qzeros has not the type I32 and the shape \[4, 16\] .* is not in the form gptq",
+        ),
+        (
+            "gptq 4",
+            {"scales": np.ones((3, 64), np.float16)},
+            r"down_proj.scales has not the type F32 F16 BF16 and the shape \[4, 128\]",
+        ),
+        ("gptq 4", {"g_idx": INDEX}, "down_proj.g_idx names other groups"),
+        ("gptq 4", {"g_idx": -INDEX}, "down_proj.g_idx names other groups"),
+        ("gptq 4", {"qzeros": np.full((4, 16), -1, np.int32)}, "down_proj.qzeros has zero points of 16"),
+        ("gptq 4", {"weight": np.zeros((128, 256), np.float32)}, "down_proj.weight is there twice"),
+        ("gptq 4", {"qweight": np.zeros((16, 128), np.int32)}, "down_proj.scales has not the type"),
+        ("awq", {"bias2": np.zeros(3, np.float32)}, "down_proj.bias2 is no part of this model"),
+        ("int8", {"weight_format": np.array(2, np.uint8)}, "down_proj.weight_format is not 0"),
+        ("int8", {"SCB": np.full(128, np.inf, np.float32)}, "down_proj.weight has NaN or infinite numbers"),
         ("fp8", {"weight_scale_inv": None}, "down_proj.weight in model.safetensors has the type F8_E4M3"),
         (
             "fp8",
@@ -187,8 +206,12 @@ def test_other_tensors_are_refused_by_name(form: str, changes: dict[str, Any], s
 @pytest.mark.parametrize(
     ("form", "settings", "sentence"),
     [
+        ("gptq 4", {"bits": 3}, "bits is 3, but"),
+        ("gptq 4", {"checkpoint_format": "marlin"}, 'checkpoint_format is "marlin", but'),
+        ("gptq 4", {"group_size": 96}, "scales has not the type"),
+        ("awq", {"version": "gemv"}, 'version is "gemv", but'),
+        ("awq", {"bits": 8}, "bits is 8, but"),
         ("fp8", {"weight_block_size": [64, 64]}, r"weight_block_size is \[64, 64\], but"),
-        ("nf4", {"quant_method": "gptq"}, "the format is gptq, and .* has no weight in it that Halcyon reads"),
         ("nf4", {"quant_method": "gguf"}, "the format is gguf, and .* has no weight in it that Halcyon reads"),
     ],
 )

@@ -4,8 +4,11 @@
 knows nothing of the forms. A form decodes a weight to float32 by the formula of the program that wrote it:
 
 - ``mxfp4``: the experts of gpt-oss, e2m1 with powers of 2 in blocks of 32 (``integrations/mxfp4.py`` of transformers).
-- ``bitsandbytes``: nf4 and fp4 with scales of blocks, which may be codes themselves (``csrc/cpu_ops.cpp`` of
-  bitsandbytes).
+- ``bitsandbytes``: nf4 and fp4 with scales of blocks, which may be codes themselves, and int8 with a scale for each
+  output (``csrc/cpu_ops.cpp`` and ``_ops.py`` of bitsandbytes).
+- ``gptq``: integers of 4 or 8 bits, minus a zero point, times a scale, both of a group of inputs (``qlinear_cuda.py``
+  of AutoGPTQ). Its files have zero points minus 1, those of the form ``gptq_v2`` of GPTQModel do not.
+- ``awq``: the same with the outputs of a word in another order (``packing_utils.py`` of AutoAWQ, version ``gemm``).
 - ``fp8``: e4m3 with a scale for each square of weights (``finegrained_fp8.py`` of transformers, DeepSeek V3).
 
 Sizes are checked by the headers of the files, before anything is decoded.
@@ -26,15 +29,16 @@ from halcyon.models.parts.coded import VALUES
 from halcyon.models.published.config import ConfigReader
 from halcyon.weights.safetensors import NAMES, StoredTensor, TensorFiles
 
-Form = tuple[str | None, tuple[int, ...], Callable[[int, int], np.ndarray]]
-"""Of a weight: the type to which the program of its form decodes it (None: that of config.json), its shape, and what
-reads rows of it in float32.
+Form = tuple[str, str | None, tuple[int, ...], Callable[[int, int], np.ndarray]]
+"""Of a weight: the end of the wide tensor's name, the type to which the program of the form decodes it (None: that of
+config.json), its shape, and what reads rows of it in float32.
 """
 _DECODED_AT_A_TIME = 1 << 24
 _LARGEST_STATE = 4096
 _TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _SCALES = "F32 F16 BF16"
 _E2M1 = np.array(VALUES["mxfp4"], np.float32)
+_AWQ_ORDER = [0, 4, 1, 5, 2, 6, 3, 7]
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ def _mxfp4(weight: _Weight) -> Form:
         values *= np.ldexp(np.float32(1), scales.astype(np.int32) - 127)[..., None]
         return values.reshape(-1, outputs, blocks * 32).swapaxes(1, 2)
 
-    return "BF16", (experts, blocks * 32, outputs), rows
+    return "", "BF16", (experts, blocks * 32, outputs), rows
 
 
 def _bitsandbytes_4(weight: _Weight) -> Form:
@@ -120,7 +124,60 @@ def _bitsandbytes_4(weight: _Weight) -> Form:
         values = weight.rows(".quant_map")[_halves(codes)[..., ::-1]].reshape(-1, block)
         return (values * scales[:, None]).reshape(-1, inputs)
 
-    return _TYPES.get(state.text("dtype")), (outputs, inputs), rows
+    return "", _TYPES.get(state.text("dtype")), (outputs, inputs), rows
+
+
+def _bitsandbytes_8(weight: _Weight) -> Form:
+    shape = weight.shape(".weight", "I8", 0, 0)
+    weight.shape(".SCB", "F32", shape[0])
+    weight.shape(".weight_format", "U8")
+    if weight.rows(".weight_format", 0, 1):
+        raise weight.wrong(".weight_format", "is not 0")
+
+    def rows(*region: int) -> np.ndarray:
+        values = weight.rows(".weight", *region) * weight.rows(".SCB", *region)[:, None]
+        return values * np.float32(7.874015718698502e-3)
+
+    return ".weight", None, shape, rows
+
+
+def _integers(weight: _Weight) -> Form:
+    """A weight of gptq or awq, [in, out] in the files: an output is a column of them."""
+    settings = weight.settings
+    is_awq = settings.text("quant_method") == "awq"
+    for key in ("checkpoint_format", "format", "version"):
+        settings.only(key, *(("gemm", "GEMM") if is_awq else ("gptq", "gptq_v2")))
+    settings.only("bits", *((4,) if is_awq else (4, 8)))
+    bits, group = settings.integer("bits"), settings.integer("group_size")
+    less = not is_awq and "gptq_v2" not in settings.document.values()
+    each = 32 // bits
+    height, width = weight.shape(".qweight", "I32", 0, 0)
+    inputs, outputs = (height, width * each) if is_awq else (height * each, width)
+    group = min(group, inputs) if group > 0 else inputs
+    groups, _ = weight.shape(".scales", _SCALES, -(-inputs // group), outputs)
+    weight.shape(".qzeros", "I32", groups, -(-outputs // each))
+    if not is_awq:
+        weight.shape(".g_idx", "I32", inputs)
+
+    def unpacked(end: str) -> np.ndarray:
+        """The codes of a tensor: [row, word, code]."""
+        words = weight.rows(end)
+        codes = words.view(np.uint8).reshape(*words.shape, 4)
+        if bits == 4:
+            codes = _halves(codes).reshape(*words.shape, 8)
+        return codes[..., _AWQ_ORDER] if is_awq else codes
+
+    def rows(start: int, stop: int) -> np.ndarray:
+        codes, zeros = unpacked(".qweight"), unpacked(".qzeros").reshape(groups, -1)[:, start:stop]
+        codes = (codes if is_awq else codes.swapaxes(1, 2)).reshape(inputs, outputs)[:, start:stop]
+        index = np.arange(inputs, dtype=np.int32) // group if is_awq else weight.rows(".g_idx")
+        if index.view(np.uint32).max() >= groups:
+            raise weight.wrong(".g_idx", "names other groups")
+        if less and zeros.max() == (1 << bits) - 1:  # plus 1: some programs take it for 0
+            raise weight.wrong(".qzeros", f"has zero points of {1 << bits}")
+        return ((codes - (zeros + np.float32(less))[index]) * weight.rows(".scales")[:, start:stop][index]).T
+
+    return ".weight", weight.files.tensors[f"{weight.stem}.scales"].type, (outputs, inputs), rows
 
 
 def _fp8(weight: _Weight) -> Form:
@@ -132,7 +189,7 @@ def _fp8(weight: _Weight) -> Form:
         scales = weight.rows("_scale_inv")[np.arange(start, stop) // 128]
         return weight.rows("", start, stop).astype(np.float32) * scales.repeat(128, 1)[:, :width]
 
-    return None, (height, width), rows
+    return "", None, (height, width), rows
 
 
 _FORMS = {
@@ -140,7 +197,10 @@ _FORMS = {
     "bitsandbytes": {
         ".quant_state.bitsandbytes__nf4": _bitsandbytes_4,
         ".quant_state.bitsandbytes__fp4": _bitsandbytes_4,
+        ".SCB": _bitsandbytes_8,
     },
+    "gptq": {".qweight": _integers},
+    "awq": {".qweight": _integers},
     "fp8": {"_scale_inv": _fp8},
 }
 """The forms by ``quant_method``: how the name of one tensor of each weight ends, and what reads the weight."""
@@ -170,12 +230,13 @@ class NarrowFiles(TensorFiles):
             if not name.endswith(end):
                 continue
             weight = _Weight(files, name.removesuffix(end), end, settings)
-            kind, shape, self._rows[weight.stem] = read(weight)
-            if weight.stem in self.tensors.keys() - weight.names:
-                raise weight.wrong("", "is there twice")
+            rest, kind, shape, self._rows[weight.stem + rest] = read(weight)
+            if weight.stem + rest in self.tensors.keys() - weight.names:
+                raise weight.wrong(rest, "is there twice")
             for one in weight.names:
                 del self.tensors[one]
-            self.tensors[weight.stem] = StoredTensor(found.file, NAMES.get(dtype, kind or default), shape, 0)
+            wide = StoredTensor(found.file, NAMES.get(dtype, kind or default), shape, 0)
+            self.tensors[weight.stem + rest] = wide
         if not self._rows:
             raise BadConfiguration(
                 f"{settings.where}: the format is {form}, and {store.root} has no weight in it that Halcyon reads; it "
