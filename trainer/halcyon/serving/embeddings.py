@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from halcyon.data.formats.text import around
 from halcyon.inference.spans import power
 from halcyon.models import Inputs
 from halcyon.models.axes import BATCH, EMBED, POSITION
@@ -27,7 +26,7 @@ from halcyon.serving.limits import Limits
 from halcyon.serving.preparing import several, token_ids
 from halcyon.serving.requests import StrictPart
 from halcyon.serving.served import Served
-from halcyon.tokenizer import Tokenizer
+from halcyon.tokenizer import Tokenizer, around
 from halcyon_api.base import AtLeastOne
 
 _SHORTEST = 32

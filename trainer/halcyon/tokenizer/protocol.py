@@ -74,6 +74,12 @@ def first_id(tokenizer: Tokenizer) -> int:
     return tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id
 
 
+def around(tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
+    """The ids before and after the text of a document: int32 [tokens]. The last one ends the document."""
+    after = tokenizer.suffix if tokenizer.eos_id in tokenizer.suffix else (*tokenizer.suffix, tokenizer.eos_id)
+    return np.array(tokenizer.prefix, np.int32), np.array(after, np.int32)
+
+
 def named_specials(tokenizer: Tokenizer) -> dict[str, str]:
     """The special tokens that other programs and chat templates know by name, as far as the tokenizer has them."""
     special = tokenizer.special_tokens

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from halcyon.data.formats.document import TokenizedDocument, bad_row, field_value
-from halcyon.data.formats.text import around, size_in_bytes
+from halcyon.data.formats.text import size_in_bytes
 from halcyon.data.named_files import BadFile, content, shown
 from halcyon.data.sound import MOST_BYTES, decoded
 from halcyon.data.sources import Access, SourceRow
 from halcyon.data.sources.text_check import not_utf8
 from halcyon.host.errors import BadConfiguration
-from halcyon.tokenizer import Tokenizer
+from halcyon.tokenizer import Tokenizer, around
 from halcyon_api.spec.sources import SpeechFormatSpec
 
 SECONDS = 30.0

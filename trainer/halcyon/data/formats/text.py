@@ -14,7 +14,7 @@ from halcyon.data.forms.turns import is_list, parsed
 from halcyon.data.sources import SourceRow
 from halcyon.data.sources.text_check import no_text, not_utf8
 from halcyon.host.errors import BadConfiguration
-from halcyon.tokenizer import Tokenizer
+from halcyon.tokenizer import Tokenizer, around
 from halcyon_api.spec.sources import FormatSpec, TextFormatSpec
 
 _TEXTS = ("content", "value", "text", "messages")
@@ -91,12 +91,6 @@ class TextFormatter:
 def size_in_bytes(text: str | bytes) -> int:
     """Bytes of a text in UTF-8."""
     return len(text) if isinstance(text, bytes) or text.isascii() else len(text.encode())
-
-
-def around(tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
-    """The ids before and after the text of a document: int32 [tokens]. The last one ends the document."""
-    after = tokenizer.suffix if tokenizer.eos_id in tokenizer.suffix else (*tokenizer.suffix, tokenizer.eos_id)
-    return np.array(tokenizer.prefix, np.int32), np.array(after, np.int32)
 
 
 def texts_of(spec: FormatSpec, rows: Iterable[SourceRow], *, where: str, form: Form | None = None) -> Iterator[str]:
