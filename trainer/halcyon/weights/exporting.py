@@ -138,7 +138,11 @@ class ExportPlan:
         common = {**ids, "dtype": dtype, "torch_dtype": dtype}
         sizes = {"vocab_size": stored.tokens, form.positions: _positions(stored, form)}
         if self.outer:  # its other entries are those of the model, or no run could have begun with it
-            config = {**self.outer, **common, "text_config": {**self.outer["text_config"], **sizes, **common}}
+            config = {**self.outer, **common}
+            if text := config.get("text_config"):
+                config["text_config"] = {**text, **sizes, **common}
+            else:  # older files have the entries of both beside each other
+                config |= sizes
         else:
             base = json_object(stored.files, CONFIG_KEY) if self.kept is not None else {}
             further = form.completed(ConfigReader(base)).document.items()
@@ -164,7 +168,7 @@ class ExportPlan:
                 **ids,
             }
         if further := getattr(stored.spec, "num_nextn_predict_layers", None):
-            inner = config["text_config"] if self.outer else config
+            inner = config.get("text_config", config) if self.outer else config
             name = "mtp_num_hidden_layers" if form.model_type.startswith("qwen3_5") else "num_nextn_predict_layers"
             inner[name] = further
         written[CONFIG_KEY] = encode(config)
@@ -192,7 +196,7 @@ def plan_export(stored: StoredModel, *, dtype: str | None = None, file_bytes: in
         for name, value in json_object(stored.files, CONFIG_KEY).items()
         if name not in (BASE, "quantization_config")  # an export has wide weights
     }
-    names = kept.listed.names if kept is not None and outer.get("text_config") else {}
+    names = kept.listed.names if kept is not None and (outer.get("text_config") or outer.get("vision_config")) else {}
     outer = outer if names else {}
     layout = export_layout(stored, form, None if dtype is None else np.dtype(jnp.dtype(dtype)))
     tensors: list[FileTensor | KeptTensor] = []

@@ -50,7 +50,7 @@ class Qwen2Spec(QwenSection):
     """A Qwen 2 or 2.5 decoder (Yang et al. 2024): a Llama with biases of queries, keys and values."""
 
     family: Literal["qwen2"] = "qwen2"
-    published: ClassVar = "Qwen 2 and 2.5, 0.5B to 72B"
+    published: ClassVar = "Qwen 2 and 2.5, 0.5B to 72B; Qwen 2.5-VL, 3B to 72B (text)"
 
     def sizes(self) -> DecoderSizes:
         """See `DecoderSection.sizes`."""

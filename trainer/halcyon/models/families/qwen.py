@@ -1,5 +1,8 @@
 """Qwen 2 and 2.5 (Yang et al. 2024): biases of queries, keys, values. Qwen 3 (Yang et al. 2025): norms of queries
 and keys of a head; with experts in some or all layers, or without.
+
+Of the files of Qwen 2.5-VL (Bai et al. 2025), the text model is read: in a text, the three numbers of a position are
+equal, so its rotation is that of Qwen 2.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from halcyon.models.published import (
     Tensors,
     decoder_tensors,
 )
+from halcyon.models.published.tensors import BESIDE_IMAGES
 from halcyon_api.spec.families.qwen import Qwen2Spec, Qwen3MoeSpec, Qwen3Spec, QwenSection
 
 
@@ -77,6 +81,15 @@ def _read(of: DecoderConfig[Section], config: ConfigReader) -> Section:
     return of.section(**_windowed(of.fields(config)))
 
 
+def _read_beside_images(config: ConfigReader) -> Qwen2Spec:
+    """The text model of Qwen 2.5-VL, whose files call its rotation ``mrope``, and transformers ``default``."""
+    document = dict(config.document)
+    for name in ("rope_parameters", "rope_scaling"):
+        if entries := config.part(name).document:
+            document[name] = {key: "default" if value == "mrope" else value for key, value in entries.items()}
+    return _read(_QWEN2, ConfigReader(document, config.where))
+
+
 def _read_qwen3_moe(config: ConfigReader) -> Qwen3MoeSpec:
     fields = _windowed(_QWEN3_MOE.fields(config))
     if config.has(_NEWER_EXPERTS) and not config.has("num_experts"):
@@ -93,6 +106,21 @@ QWEN2 = decoder_family(
     Qwen2Spec,
     design,
     PublishedModel("qwen2", ("Qwen2ForCausalLM",), decoder_tensors, functools.partial(_read, _QWEN2), _QWEN2.write),
+    PublishedModel(
+        "qwen2_5_vl",
+        ("Qwen2_5_VLForConditionalGeneration",),
+        functools.partial(decoder_tensors, images=(r"(model\.)?visual\.",), other_names=BESIDE_IMAGES),
+        _read_beside_images,
+        _QWEN2.write,
+        defaults={
+            "num_attention_heads": 64,
+            "num_key_value_heads": 8,
+            "vocab_size": 152_064,
+            "rms_norm_eps": 1e-5,
+            "max_window_layers": 80,
+        },
+        classes="",
+    ),
 )
 QWEN3 = decoder_family(
     Qwen3Spec,
