@@ -135,7 +135,7 @@ def stages(documents: Iterable[dict[str, Any]], folder: Path, versions: Sequence
     ]
     for stage in answering:
         result = folder / "results" / stage.name
-        questions = ("--task", f"spelling-bee={folder / FILES / 'words.txt'}", "--most", str(QUESTIONS))
+        questions = ("--task", f"spelling-bee={folder / FILES / 'words.txt'}", "--most", str(QUESTIONS), "--keep")
         add(
             f"{stage.name}-tasks", "eval", str(stage.root), *questions, "--results", str(partial(result)), result=result
         )
@@ -143,9 +143,8 @@ def stages(documents: Iterable[dict[str, Any]], folder: Path, versions: Sequence
         stage for stage in found if stage.document is not None and stage.document["spec"].get("task") == "evaluate"
     ]
     ends = [str(stage.root) for stage in (model_of(found), *evaluating)]
-    results = [part for stage in found if stage.result is not None for part in ("--results", str(stage.result))]
     files = ("--html", str(folder / REPORT), "--markdown", str(folder / "report.md"))
-    add("report", "report", "--chain", *ends, *files, *results)
+    add("report", "report", "--chain", *ends, *files)
     if len(set(roots)) < len(roots):
         raise Broken("two runs of the chain have the same spec.checkpoint.root; give each its own")
     return tuple(found)

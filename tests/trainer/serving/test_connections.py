@@ -93,6 +93,9 @@ class _Worker:
     class served:  # noqa: N801 - an attribute of the worker
         name = "tiny"
 
+        class model:  # noqa: N801 - as above
+            sight = None
+
     def drain(self) -> None: ...
     def stop(self) -> None: ...
 
