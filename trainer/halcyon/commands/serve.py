@@ -156,6 +156,8 @@ def serve(
             logging.getLogger(library).setLevel(logging.WARNING)
         logging.getLogger("uvicorn").setLevel(logging.ERROR)  # a warning for each malformed request would fill the log
         served = source.load(newest)
+        if served.model.sound is not None and embeddings is not None:
+            raise BadConfiguration("--embeddings: the model writes down sounds, and no vectors of texts; leave it out")
         if served.model.bidirectional and embeddings is None:
             raise BadConfiguration(
                 "the model is an encoder, which writes no text; give --embeddings mean or cls, for vectors of texts"
