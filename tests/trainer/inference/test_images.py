@@ -127,6 +127,10 @@ def test_the_server_and_the_library_write_the_same(model: CausalLM) -> None:
             named: Any = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]
             with pytest.raises(openai.BadRequestError, match=r"has an image.* at place 0 that is"):
                 client.chat.completions.create(messages=named, **settings)
+        token = [model.sight.image_token_index]
+        begun: Any = [*asked(ONE), {"role": "assistant", "content": "", "token_ids": token}]
+        with pytest.raises(openai.BadRequestError, match="token_ids has the token of an image"):
+            client.chat.completions.create(messages=begun, extra_body={"continue_final_message": True}, **settings)
         with pytest.raises(openai.BadRequestError, match="has 3 images, more than 2"):
             client.chat.completions.create(messages=asked(ONE, ONE, ONE), **settings)
 

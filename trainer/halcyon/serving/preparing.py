@@ -167,6 +167,9 @@ def _chat(request: ChatRequest, served: Served, length: int, limits: Limits) -> 
                 if given is None
                 else token_ids(given, served.tokenizer, "messages")
             )
+            sight = served.model.sight
+            if sight is not None and sight.image_token_index in more:
+                raise invalid("token_ids has the token of an image; give an image as a part of a message", "messages")
             ids = np.concatenate((ids, more))
     except BadConfiguration as error:
         raise invalid(str(error), "messages") from None
