@@ -60,12 +60,26 @@ def test_vectors_are_those_of_the_features(tiny: Served, pooling: Pooling) -> No
         server.wait_until_idle()
 
 
-def test_an_encoder_is_not_served_without_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Source, "load", lambda *_: SimpleNamespace(model=SimpleNamespace(bidirectional=True)))
+@pytest.mark.parametrize(
+    ("model", "words", "sentence"),
+    [
+        (
+            {"bidirectional": True, "sound": None},
+            (),
+            "the model is an encoder, which writes no text; give --embeddings",
+        ),
+        ({"sound": (20, 16)}, ("--embeddings", "mean"), "--embeddings: the model writes down sounds, and no vectors"),
+    ],
+    ids=["encoder", "whisper"],
+)
+def test_a_model_is_not_served_for_what_it_cannot(
+    model: dict[str, object], words: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Source, "load", lambda *_: SimpleNamespace(model=SimpleNamespace(**model)))
     monkeypatch.setattr("halcyon.serving.server.bound", lambda *_: None)
-    found = CliRunner().invoke(app, ["serve", "hf:none", "--port", "0"])
+    found = CliRunner().invoke(app, ["serve", "hf:none", "--port", "0", *words])
     assert found.exit_code != 0
-    assert "the model is an encoder, which writes no text; give --embeddings mean or cls" in found.output
+    assert sentence in found.output
 
 
 @pytest.mark.parametrize("pooling", ["cls", pytest.param("mean", marks=pytest.mark.variant)])
