@@ -63,8 +63,7 @@ OF_A_ROOT = [
     ["sample", "ROOT"], ["samples", "ROOT"], ["chat", "ROOT"], ["serve", "ROOT"], ["doctor", "ROOT"], ["status", "ROOT"],
     ["report", "ROOT"], ["compare", "ROOT", "ROOT"], ["checkpoints", "list", "ROOT"], ["checkpoints", "show", "ROOT"],
     ["checkpoints", "verify", "ROOT"], ["checkpoints", "pin", "ROOT"], ["checkpoints", "gc", "ROOT"],
-    ["checkpoints", "average", "ROOT@1", "--root", "ROOT2"], ["import", "hf", "ROOT", "--root", "ROOT2"],
-    ["export", "hf", "ROOT", "ROOT2"],
+    ["import", "hf", "ROOT", "--root", "ROOT2"], ["export", "hf", "ROOT", "ROOT2"],
 ]  # fmt: skip
 OF_A_DOCUMENT = [["train"], ["data", "stats"], ["plan"], ["show", "schedule"]]
 OF_A_CLUSTER = ["status", "logs", "checkpoint", "suspend", "resume", "restart"]
@@ -81,7 +80,7 @@ def answers(hidden: list[str], commands: list[list[str]]) -> list[tuple[object, 
 @pytest.mark.slow
 def test_a_base_install_answers_every_command_with_the_fix(tmp_path: Path) -> None:
     (tmp_path / "HEAD").write_text("{}")
-    places = {"ROOT": str(tmp_path), "ROOT2": str(tmp_path / "2"), "ROOT@1": f"{tmp_path}@1"}
+    places = {"ROOT": str(tmp_path), "ROOT2": str(tmp_path / "2")}
     commands = [[places.get(word, word) for word in words] for words in OF_A_ROOT]
     commands += [[*words, DOCUMENT] for words in OF_A_DOCUMENT] + [[word, "some-run"] for word in OF_A_CLUSTER]
     for words, (code, written) in zip(commands, answers(OF_TRAINER + OF_OTHERS, commands), strict=True):
