@@ -46,7 +46,7 @@ PRINTS_NO_TABLE = {
     "import hf": "prints a document", "import-config": "prints a document",
     "chat": "a conversation", "serve": "a server", "logs": "prints lines of pods, --raw as they are",
     "export hf": "prints a sentence", "prove": "writes a statement, or says what holds",
-    "data conversations": "names its files", "tokenizer train": "writes a file; tokenizer eval compares it",
+    "data conversations": "names its files", "tokenizer train": "writes a file, and shows a table of it",
     "sweep": "halcyon compare --json has the losses of its members",
     "checkpoints pin": "prints a sentence", "checkpoints unpin": "prints a sentence",
     "checkpoints copy": "prints a sentence",

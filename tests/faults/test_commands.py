@@ -80,7 +80,7 @@ WRITERS = {
 }
 """The commands that write files, with calls that do so."""
 READERS = {
-    "validate", "resolve", "models", "dial", "sample", "samples", "chat", "transcribe", "serve", "render", "tokenizer eval",
+    "validate", "resolve", "models", "dial", "sample", "samples", "chat", "transcribe", "serve", "render",
     "checkpoints list", "checkpoints show", "checkpoints verify", "checkpoints diff",
     "show dial", "show run", "show optimizer", "show profile", "show schedule", "profile-here",
     "import-config",

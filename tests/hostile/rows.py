@@ -13,7 +13,7 @@ from tests.mistakes.row import FOLDER, Changes, Mistake
 
 BAD = ExitCode.BAD_CONFIGURATION
 VALIDATE, BUILD = ("validate", "run.yaml"), ("data", "build", "run.yaml")
-TOKENIZER = ("tokenizer", "eval", "tokenizer.json")
+TOKENIZER: Changes = {"spec.tokenizer": {"tokenizerJson": {"path": f"{FOLDER}/tokenizer.json"}}}
 IMPORT = ("import", "hf", "model", "--root", "made")
 ADAPTER = (*IMPORT, "--adapter", "adapter")
 CHECK = ("prove", "root", "--check", "statement.json")
@@ -45,7 +45,7 @@ def _data(words: str, name: str, make: Make, code: int = BAD, **format_: Any) ->
 
 def _tokenizer(words: str, code: int = BAD, **changes: Any) -> Mistake:
     """A tokenizer.json."""
-    return _hostile(words, TOKENIZER, of.file("tokenizer.json", lambda: of.tokenizer(**changes)), code)
+    return _hostile(words, BUILD, of.file("tokenizer.json", lambda: of.tokenizer(**changes)), code, TOKENIZER)
 
 
 def _model(words: str, tensors: bytes, code: int = BAD, **config: Any) -> Mistake:
@@ -119,11 +119,15 @@ TOKENIZERS = (
     _tokenizer("words of WordPiece without a limit", model_type="WordPiece", model_max_input_chars_per_word=10**9),
     _tokenizer("ten thousand steps", normalizer=of.steps(*[{"type": "NFC"}] * 10_000)),
     _tokenizer("an added token that is a number", added_tokens=[1]),
-    _hostile("deeply nested JSON", TOKENIZER, of.files({"tokenizer.json": "[" * _DEEP + "]" * _DEEP}), BAD),
-    _hostile("a tokenizer that is a pipe", TOKENIZER, of.pipe("tokenizer.json"), BAD),
-    _hostile("a tokenizer that is a device", TOKENIZER, of.link("tokenizer.json", "/dev/zero"), BAD),
+    _hostile("deeply nested JSON", BUILD, of.files({"tokenizer.json": "[" * _DEEP + "]" * _DEEP}), BAD, TOKENIZER),
+    _hostile("a tokenizer that is a pipe", BUILD, of.pipe("tokenizer.json"), BAD, TOKENIZER),
+    _hostile("a tokenizer that is a device", BUILD, of.link("tokenizer.json", "/dev/zero"), BAD, TOKENIZER),
     _hostile(
-        "a SentencePiece model of zeros", ("tokenizer", "eval", "a.model"), of.files({"a.model": bytes(10**6)}), BAD
+        "a SentencePiece model of zeros",
+        BUILD,
+        of.files({"a.model": bytes(10**6)}),
+        BAD,
+        {"spec.tokenizer": {"sentencePiece": {"path": f"{FOLDER}/a.model"}}},
     ),
     _hostile(
         "a rank of 4,000,000,000 in a file of tiktoken",

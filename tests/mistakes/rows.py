@@ -255,8 +255,6 @@ DATA = (
     Mistake(
         "a tokenizer to be written below a file", ("tokenizer", "train", "notes", "-o", "run.yaml/tokenizer.json"), BAD
     ),
-    Mistake("a comparison with a tokenizer that is not there", ("tokenizer", "eval", "absent.json"), BAD),
-    Mistake("a comparison on a file that is not there", ("tokenizer", "eval", "byte", "--text", "absent.txt"), BAD),
 )
 
 ROOTS = (

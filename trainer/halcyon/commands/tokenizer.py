@@ -1,4 +1,4 @@
-"""The command ``halcyon tokenizer``: train a tokenizer, and compare the compression of tokenizers."""
+"""The command ``halcyon tokenizer``: train a tokenizer, and show how it compresses."""
 
 from __future__ import annotations
 
@@ -14,17 +14,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from halcyon.commands.errors import console as new_console
 from halcyon.commands.errors import report_errors
-from halcyon.commands.options import AtLeast1, Commands, Json, print_json
+from halcyon.commands.options import AtLeast1, Commands
 from halcyon.host.errors import BadConfiguration
 from halcyon.host.storage.files import write_file
-from halcyon_api.plain_files import read_text
 from halcyon_api.spec.sources import DataSourceSpec, FormatSpec, TextFormatSpec
-from halcyon_api.spec.tokenizer import TokenizerSpec
 
 if TYPE_CHECKING:
     from halcyon.tokenizer import TokenizerDefinition
 
-app = Commands("Train tokenizers, and compare their compression.")
+app = Commands("Train tokenizers.")
 
 
 @app.command()
@@ -76,53 +74,8 @@ def train(
             raise BadConfiguration(
                 f"{output}: it cannot be written ({error.strerror}); choose another --output"
             ) from None
-        _show({output.name: definition}, {})
+        _show(output.name, definition)
     sys.stdout.write(f"{output}: fingerprint {definition.fingerprint}\n")
-
-
-@app.command("eval")
-def evaluate(
-    tokenizers: list[str],
-    text: list[Path] | None = None,
-    as_json: Json = False,
-) -> None:
-    """Show the bytes per token of tokenizers, and for comparison of GPT-2's and cl100k's if tiktoken has them on this
-    machine.
-
-    Args:
-        tokenizers (TOKENIZER...): `byte`, a tokenizer.json (or its directory or hf:// repository), a SentencePiece
-            .model, or an encoding of tiktoken.
-        text: Compare on these files instead of the built-in samples.
-    """
-    with report_errors():
-        definitions = {name: definition_of(name) for name in tokenizers}
-        _show(definitions, {path.name: _read_text(path) for path in text or []}, as_json=as_json)
-
-
-def definition_of(name: str) -> TokenizerDefinition:
-    """The definition of a tokenizer that the command line names.
-
-    Raises:
-        BadConfiguration: There is no such tokenizer.
-    """
-    from halcyon.data.sources import Access
-    from halcyon.data.sources.files import fetch_file
-    from halcyon.tokenizer.resolve import resolve
-    from halcyon.tokenizer.tiktoken_encodings import ENCODINGS
-
-    if name == "byte":
-        document: dict[str, object] = {"byte": {}}
-    elif name in ENCODINGS:
-        document = {"tiktoken": {"encoding": name}}
-    else:
-        document = {"sentence_piece" if name.endswith(".model") else "tokenizer_json": {"path": name}}
-    try:
-        spec = TokenizerSpec.model_validate(document)
-    except ValidationError:
-        raise BadConfiguration(
-            f"{name[:100]!r} is no tokenizer; give byte, the path of a file, or an encoding of tiktoken"
-        ) from None
-    return resolve(spec, lambda uri: fetch_file(uri, Access()))
 
 
 def sources_of(paths: Sequence[str], field: str) -> list[DataSourceSpec]:
@@ -184,27 +137,15 @@ def take_bytes(texts: Iterable[str], limit: int, advance: Callable[[int], None] 
             return
 
 
-def _show(definitions: dict[str, TokenizerDefinition], texts: dict[str, str], *, as_json: bool = False) -> None:
-    from halcyon.commands.views.tokenizers import SAMPLES, compression_document, compression_table
+def _show(name: str, definition: TokenizerDefinition) -> None:
+    from halcyon.commands.views.tokenizers import SAMPLES, compression_table
     from halcyon.tokenizer import load
     from halcyon.tokenizer.resolve import cached_encoding
 
-    shown = dict(definitions)
-    for name in ("gpt2", "cl100k_base"):
-        kept = cached_encoding(name)
-        if kept is not None and name not in shown:
-            shown[name] = kept
-    tokenizers = {name: load(definition) for name, definition in shown.items()}
-    if as_json:
-        print_json(compression_document(tokenizers, texts or SAMPLES))
-    else:
-        new_console().print(compression_table(tokenizers, texts or SAMPLES))
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return read_text(path)
-    except OSError as error:
-        raise BadConfiguration(f"{path}: it cannot be read ({error.strerror}); give a file of text") from None
-    except UnicodeDecodeError as error:
-        raise BadConfiguration(f"{path}: it is not UTF-8 (byte {error.start}); convert it") from None
+    shown = {name: definition}
+    for other in ("gpt2", "cl100k_base"):
+        kept = cached_encoding(other)
+        if kept is not None:
+            shown[other] = kept
+    tokenizers = {one: load(kept) for one, kept in shown.items()}
+    new_console().print(compression_table(tokenizers, SAMPLES))

@@ -7,7 +7,6 @@ mathematics and markup were written for this module.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -19,21 +18,6 @@ def compression(tokenizer: Tokenizer, text: str) -> tuple[float, bool]:
     """Bytes of text per token, of which more is better (NaN without tokens), and whether decoding returns the text."""
     ids = tokenizer.encode(text)
     return len(text.encode()) / ids.size if ids.size else float("nan"), tokenizer.decode(ids) == text
-
-
-def compression_document(tokenizers: Mapping[str, Tokenizer], texts: Mapping[str, str]) -> dict[str, Any]:
-    """What `compression_table` shows, as JSON; a text without tokens has null."""
-    found: dict[str, Any] = {}
-    for name, tokenizer in tokenizers.items():
-        rows = {kind: compression(tokenizer, text) for kind, text in texts.items()}
-        found[name] = {
-            "tokens": tokenizer.vocab_size,
-            "texts": {
-                kind: {"bytesPerToken": None if np.isnan(ratio) else ratio, "exact": exact}
-                for kind, (ratio, exact) in rows.items()
-            },
-        }
-    return found
 
 
 def compression_table(tokenizers: Mapping[str, Tokenizer], texts: Mapping[str, str]) -> FittedTable:
