@@ -29,6 +29,7 @@ _WORK: dict[Task, str] = {
     "data": "tokenizing",
     "evaluate": "evaluating",
     "replay": "replaying",
+    "measure": "measuring",
 }
 """Work of a process group by task, for the message of a Running run."""
 _MOST_SHOWN = 5
