@@ -338,8 +338,9 @@ def test_workloads_can_be_listed_only_if_kueue_is_enabled(render: Render, values
     assert (settings(bare).kueue.enabled, listing(bare), '"kueue.x-k8s.io"' in json.dumps(bare)) == (False, [], False)
     served = [""] if values.get("clusterWide") else sorted(values.get("watchNamespaces", ["halcyon-system"]))
     assert (settings(queues).kueue.enabled, listing(queues)) == (True, served)
-    text = json.dumps(render(**values, kueue={"enabled": True, "multiKueue": True}))
-    assert '"resources": ["workloads"], "verbs": ["list", "create", "delete", "patch"]' in text
+    for more, verbs in (("priorityBoost", ["patch"]), ("multiKueue", ["create", "delete", "patch"])):
+        text = json.dumps(render(**values, kueue={"enabled": True, more: True}))
+        assert f'"resources": ["workloads"], "verbs": {json.dumps(["list", *verbs])}' in text
 
 
 def test_node_directories_are_not_allowed_by_default(render: Render) -> None:
@@ -374,7 +375,7 @@ def test_the_chart_passes_its_values_to_the_operator(render: Render) -> None:
         "caBundle": {"configMap": "trust", "key": "all.pem"},
         "clusterDomain": "other.local",
         "gpuDirect": {"allowed": True},
-        "kueue": {"enabled": True, "multiKueue": True},
+        "kueue": {"enabled": True, "priorityBoost": True, "multiKueue": True},
         "log": {"level": "debug", "format": "text"},
         "metrics": {"port": 9999},
         "objectStore": {"s3": {"endpoints": ["http://store:7070"]}},

@@ -313,7 +313,7 @@ def installed(devcluster: DevCluster, base_image: str, *served: str, **more: Any
         "watchNamespaces": [*served],
         "podMemory": {"cpu": "512Mi"},  # many small pods share one node
         "watchNodes": True,
-        "kueue": {"enabled": True, "multiKueue": True},
+        "kueue": {"enabled": True, "priorityBoost": True, "multiKueue": True},
         "objectStore": {"s3": {"endpoints": [NOWHERE]}},
         "crds": {"enabled": False},
         "log": {"level": "info", "format": "text"},

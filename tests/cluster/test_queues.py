@@ -201,6 +201,30 @@ def test_a_run_that_gets_no_quota_takes_its_next_row_of_hardware(room: None, run
     runs.wait_for_events("wide", "Queued", "PlaceChanged", "Admitted")
 
 
+@promises.QUEUE
+@pytest.mark.variant
+def test_the_run_that_would_train_longest_again_is_preempted_last(room: None, runs: Runs) -> None:
+    """The younger of two runs would be preempted first, if its priority were not boosted."""
+    half = {"type": "cpu", "hostResources": {"memory": f"{MEMORY_GIB}Gi"}}
+    for name in ("older", "younger"):
+        apply(runs, name, "rate=10", "save=1000000", accelerator=half)
+        runs.training(name)
+    boost = "kueue.x-k8s.io/priority-boost"
+    workload = workload_of(runs, "younger")["metadata"]["name"]
+    # The operator takes back what its clock does not say, at its next reading of the Workload.
+    runs.kubectl("annotate", "workload", workload, f"{boost}=2")
+    apply(runs, "hasty", accelerator=half, scheduling=queued(priorityClass="urgent"))
+    runs.training("hasty")
+    waits(runs, "older", "WaitingForQuota", "insufficient unused quota for memory in flavor h100")
+    assert runs.status("younger")["attempt"] == 1
+    until(
+        lambda: workload_of(runs, "younger")["metadata"]["annotations"][boost] == "0",
+        timeout_seconds=120,
+        interval_seconds=0.5,
+        failure=lambda: "the operator does not write the boost",
+    )
+
+
 @pytest.fixture(scope="module")
 def scripted(devcluster: DevCluster, python_image: str) -> str:
     """The image of the scripted trainer."""

@@ -41,7 +41,7 @@ def chart_rights(devcluster: DevCluster) -> frozenset[Right]:
         "trainerImage": {"repository": "t"},
         "watchNamespaces": ["a"],
         "watchNodes": True,
-        "kueue": {"enabled": True, "multiKueue": True},
+        "kueue": {"enabled": True, "priorityBoost": True, "multiKueue": True},
     }
     text = helm(devcluster.cluster, "template", "halcyon", CHART, "--values", "-", stdin=yaml.safe_dump(values))
     roles = [found for found in yaml.safe_load_all(text) if found and found["kind"] in ("Role", "ClusterRole")]

@@ -17,10 +17,10 @@ from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.decide.record.status_writes import status_document
 from halcyon_operator.kube.client import ApiError, NotFound
 from halcyon_operator.kube.cluster import Cluster
-from halcyon_operator.model.decision import Decision, JobSetPlan
+from halcyon_operator.model.decision import Boost, Decision, JobSetPlan
 from halcyon_operator.model.workload import NoKueue, NoWorkload, WorkloadReading, WorkloadUnread
 from halcyon_operator.objects.jobset import build_jobset
-from halcyon_operator.objects.kueue import LABEL_QUEUE
+from halcyon_operator.objects.kueue import LABEL_QUEUE, PRIORITY_BOOST
 from halcyon_operator.observe.runs import parse_run_view
 from halcyon_operator.observe.workloads import Workloads, newest, parse_workload
 from tests.document_changes import changed
@@ -340,6 +340,32 @@ def test_a_suspended_run_leaves_the_queue() -> None:
     story.reconcile(2, NO_QUOTA)
     story.document["spec"]["suspend"] = True
     assert [(one.kind, one.name) for one in story.reconcile(3, NO_QUOTA).delete] == [("JobSet", "demo-1")]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "saved", "known", "written"),
+    [
+        (500, True, None, None),
+        (700, True, None, "1"),
+        (700, True, "1", None),
+        (700, False, None, "1"),
+        (90_000, True, "1", "6"),
+        (500, True, "2", "0"),
+    ],
+)
+def test_the_run_that_would_train_longest_again_is_preempted_last(
+    seconds: float, saved: bool, known: str | None, written: str | None
+) -> None:
+    """Step 40 was saved at second 40; without it, all since the start at second 1 would be lost."""
+    story = QueuedRun()
+    story.admitted()
+    if not saved:
+        del story.document["status"]["checkpoint"]
+    found = workload() if known is None else workload(metadata__annotations={PRIORITY_BOOST: known})
+    seen: dict[str, Any] = {"pods": [pod(1, 0, 0), pod(1, 0, 1)], "report": report(step=45, first=35)}
+    decision = story.reconcile(seconds, found, held=False, **seen | ({"head": head(40)} if saved else {}))
+    assert decision.boost == (None if written is None else Boost("jobset-1", "jobset-demo-1-abcde", written))
+    assert story.reconcile(9_999, found, **seen).boost is None, "a JobSet that waits keeps its priority"
 
 
 # Eviction

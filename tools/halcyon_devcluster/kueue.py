@@ -49,6 +49,7 @@ def kueue_values(image: str, **configuration: Any) -> dict[str, Any]:
         "controllerManager": {
             "featureGates": [
                 {"name": "VisibilityOnDemand", "enabled": False},
+                {"name": "PriorityBoost", "enabled": True},
             ],
             "manager": {
                 "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},

@@ -132,9 +132,9 @@ the same names. */}}
   verbs: [list]
 {{- end }}
 
-{{/* The right to report what a run waits for in its queue, and to give it to another cluster. */}}
+{{/* The right to report what a run waits for in its queue, and to change its priority there. */}}
 {{- define "halcyon.kueueRules" -}}
 - apiGroups: [kueue.x-k8s.io]
   resources: [workloads]
-  verbs: [list{{ if .Values.kueue.multiKueue }}, create, delete, patch{{ end }}]
+  verbs: [list{{ if .Values.kueue.multiKueue }}, create, delete, patch{{ else if .Values.kueue.priorityBoost }}, patch{{ end }}]
 {{- end }}

@@ -27,7 +27,7 @@ from halcyon_operator.decide.record.follow import follow
 from halcyon_operator.decide.record.goodput import account
 from halcyon_operator.decide.record.placement import trains, with_room
 from halcyon_operator.decide.record.plan import plan_hash, with_plan
-from halcyon_operator.decide.record.queue import with_queue
+from halcyon_operator.decide.record.queue import boost_due, with_queue
 from halcyon_operator.decide.record.restarts import with_restart
 from halcyon_operator.decide.record.save_requests import next_due, with_requests
 from halcyon_operator.decide.record.spec_hash import attempt_spec_hash
@@ -127,6 +127,7 @@ def _completed(
         decision.create,
         found,
         change.asks,
+        boost_due(observed, written or observed.run.status, jobset, now),
         soonest,
     )
 

@@ -128,6 +128,15 @@ class SaveAsk:
 
 
 @dataclass(frozen=True)
+class Boost:
+    """A number to add to the priority of the Workload of a JobSet."""
+
+    jobset_uid: str
+    workload: str
+    value: str
+
+
+@dataclass(frozen=True)
 class Change:
     """The status after one step of a reconcile, and the events and requests of the step.
 
@@ -167,5 +176,6 @@ class Decision:
     create: tuple[Plan, ...] = ()
     events: tuple[Event, ...] = ()
     asks: tuple[SaveAsk, ...] = ()
+    boost: Boost | None = None
     requeue_after: float | None = None
     """Seconds until the next reconcile; None: only when something changes."""

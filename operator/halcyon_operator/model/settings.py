@@ -200,6 +200,7 @@ class _GpuDirect(ApiModel):
 
 class _Kueue(ApiModel):
     enabled: bool = False
+    priority_boost: bool = False
     multi_kueue: bool = False
 
 

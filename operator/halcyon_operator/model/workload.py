@@ -7,6 +7,10 @@ MAX_WORKLOAD_AGE_SECONDS = 15.0
 """Longest age of a Workload that was read. An admission or eviction is visible in the JobSet at once."""
 
 
+BOOST_SECONDS = 600.0
+"""Seconds of training since the last checkpoint that add one to the priority of a run in its queue."""
+
+
 @dataclass(frozen=True)
 class WorkloadCondition:
     """Reason, message and time of a condition of a Workload."""
@@ -47,6 +51,8 @@ class WorkloadView:
     checks: tuple[AdmissionCheck, ...] = ()
     requeue_at: datetime | None = None
     """When it enters the queue again after an eviction."""
+    boost: str = "0"
+    """What its annotation adds to its priority."""
 
 
 @dataclass(frozen=True)

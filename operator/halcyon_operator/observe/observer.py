@@ -283,12 +283,12 @@ class Observer:
         )
 
     async def _workload(self, run: RunView, alive: JobSetView | None, max_age_seconds: float) -> WorkloadReading | None:
-        """The Workload of a run that a queue holds; None for any other run."""
+        """The Workload of a run that a queue holds, or whose priority may change; None for any other run."""
         if self.workloads is None:
             return None
         if run.spec is not None and run.spec.managed_by is not None:
             return await self.workloads.read(run.namespace, run.uid, max_age_seconds)
-        if alive is None or not alive.queue or not alive.suspended:
+        if alive is None or not alive.queue or not (alive.suspended or self.settings.kueue.priority_boost):
             return None
         return await self.workloads.read(run.namespace, alive.uid, max_age_seconds)
 

@@ -4,16 +4,18 @@ Workloads have no label of a run, so a watch would return all Workloads of the c
 visible in the JobSet, which is watched; the reason for waiting is read at intervals, and only while the JobSet
 waits."""
 
+import contextlib
 from collections.abc import Callable
 
 from halcyon_operator.kube.client import ApiError, NotFound
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model import workload
+from halcyon_operator.model.decision import Boost
 from halcyon_operator.model.recent import Recent
 from halcyon_operator.model.untrusted import conditions_of, holds, mapping, mappings, moment, text, value_at
 from halcyon_operator.model.views import RunView
 from halcyon_operator.objects.jobset import metadata_of
-from halcyon_operator.objects.kueue import ANNOTATION_GENERATION, LABEL_JOB_UID, LABEL_ORIGIN
+from halcyon_operator.objects.kueue import ANNOTATION_GENERATION, LABEL_JOB_UID, LABEL_ORIGIN, PRIORITY_BOOST
 
 MAX_REMEMBERED = 4096
 MAX_WORD = 316
@@ -49,6 +51,14 @@ class Workloads:
         reading = await self._ask(namespace, jobset_uid)
         self._known[jobset_uid] = now, reading
         return reading
+
+    async def boost(self, namespace: str, boost: Boost) -> None:
+        """Change the priority of a Workload, if it still exists."""
+        self._known.pop(boost.jobset_uid, None)
+        with contextlib.suppress(NotFound):
+            await self._cluster.patch_workload(
+                namespace, boost.workload, {"annotations": {PRIORITY_BOOST: boost.value}}
+            )
 
     async def adopt(self, run: RunView) -> None:
         """Make a run that MultiKueue has made the owner of its Workload, so that MultiKueue deletes both.
@@ -95,6 +105,7 @@ def parse_workload(document: object) -> workload.WorkloadView:
             for check in mappings(status.get("admissionChecks"))
         ),
         requeue_at=moment(value_at(status, "requeueState", "requeueAt")),
+        boost=text(value_at(document, "metadata", "annotations", PRIORITY_BOOST)) or "0",
     )
 
 

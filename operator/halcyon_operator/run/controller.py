@@ -168,7 +168,7 @@ class Controller:
     def _is_routine(self, observed: Observed, decision: Decision) -> bool:
         """Whether a decision changes only progress and messages."""
         new_events = [event for event in decision.events if (observed.run.uid, event.key) not in self._posted]
-        nothing = not (decision.create or decision.delete or decision.asks or new_events)
+        nothing = not (decision.create or decision.delete or decision.asks or decision.boost or new_events)
         return nothing and (decision.status is None or is_routine(observed, decision.status))
 
     async def _carry_out(self, key: RunKey, observed: Observed, decision: Decision) -> None:
@@ -200,6 +200,8 @@ class Controller:
             await self._post(run, event)
         for ask in decision.asks:
             await self._ask(run, ask)
+        if decision.boost is not None and self.observer.workloads is not None:
+            await self.observer.workloads.boost(run.namespace, decision.boost)
 
     async def _ask(self, run: RunView, ask: SaveAsk) -> None:
         """Request a checkpoint. A failed request is sent again at the next reconcile."""

@@ -11,11 +11,15 @@ from datetime import datetime
 from halcyon_api.ends import EndCause
 from halcyon_api.status.run_status import QueueEviction, QueueStatus, TrainingRunStatus
 from halcyon_operator.decide.tell.queue import evicted_sentence
+from halcyon_operator.model.decision import Boost
 from halcyon_operator.model.endings import GroupEnd, conclude
-from halcyon_operator.model.history import entry_of, group_of, had_processes, present_group
-from halcyon_operator.model.untrusted import moment, stamp, text
+from halcyon_operator.model.history import entry_of, group_of, had_processes, last_entry, present_group
+from halcyon_operator.model.untrusted import moment, seconds_between, stamp, text
 from halcyon_operator.model.views import JobSetView, Observed, ProcessGroup
-from halcyon_operator.model.workload import WorkloadView
+from halcyon_operator.model.workload import BOOST_SECONDS, WorkloadView
+
+MAX_BOOST = 6
+"""Largest number that is added to a run's priority."""
 
 
 def with_queue(
@@ -74,6 +78,20 @@ def with_queue_cause(status: TrainingRunStatus, group: ProcessGroup, end: GroupE
         if end.cause.end.evicted
         else end
     )
+
+
+def boost_due(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, now: datetime) -> Boost | None:
+    """The change of a Workload's priority: the run that would train longest again is preempted last. None: no change.
+
+    Changes at most every ten minutes, and after a checkpoint.
+    """
+    seen = observed.workload
+    if jobset is None or jobset.suspended or status.phase != "Running" or not isinstance(seen, WorkloadView):
+        return None
+    entry, saved = last_entry(status, status.attempt), status.checkpoint
+    since = max(entry.started_at if entry else "", saved.time if saved else "")
+    value = str(min(MAX_BOOST, int(seconds_between(since, now) // BOOST_SECONDS)))
+    return Boost(jobset.uid, seen.name, value) if value != seen.boost else None
 
 
 def _is_of(eviction: QueueEviction, group: ProcessGroup) -> bool:
