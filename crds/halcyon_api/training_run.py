@@ -79,7 +79,7 @@ _MESH_FITS = f"[{_SLICE_DEVICES}].all(have, [{_FIXED}].all(want, {_HAS_REST} ? h
 
 _ENCODERS = [family for family, section in FAMILIES.items() if section.encoder]
 
-Task = Literal["train", "data", "evaluate", "replay"]
+Task = Literal["train", "data", "evaluate", "replay", "measure"]
 
 
 def _narrow_rules() -> Iterator[Rule]:
@@ -151,7 +151,7 @@ class TrainingRunSpec(RuledModel):
     task: Task = "train"
     """`train`; `data`: only build the token cache, on hosts without accelerators; `evaluate`: only evaluate the
     checkpoint of `from` on the held-out part of each source; `replay`: compute the steps after that checkpoint again,
-    and compare every bit."""
+    and compare every bit; `measure`: only measure how fast the devices exchange data."""
     accelerator: AcceleratorSpec
     """The hardware: identical slices of one topology and one accelerator type."""
     mesh: MeshSpec | None = None

@@ -60,6 +60,32 @@ def why_not() -> str | None:
 
 
 @contextmanager
+def switched_hosts(count: int) -> Iterator[tuple[str, ...]]:
+    """Hosts that a switch connects. Their names; the interface of each is ``cable``, and its address 10.213.8.N, from 1.
+
+    The end of the block removes them.
+    """
+    token = secrets.token_hex(3)
+    switch, names = f"halcyon-{token}-s", tuple(f"halcyon-{token}-{number}" for number in range(count))
+    try:
+        ip("netns", "add", switch)
+        ip("-n", switch, "link", "add", "bridge", "type", "bridge")
+        ip("-n", switch, "link", "set", "bridge", "up")
+        for number, name in enumerate(names):
+            _host(name, f"10.213.8.{number + 1}")
+            peer = ("peer", "name", f"port{number}", "netns", switch)
+            ip("-n", name, "link", "add", "cable", "type", "veth", *peer)
+            ip("-n", switch, "link", "set", f"port{number}", "master", "bridge", "up")
+            ip("-n", name, "address", "add", f"10.213.8.{number + 1}/24", "dev", "cable")
+            ip("-n", name, "link", "set", "cable", "up")
+        yield names
+    finally:
+        _remove(names)
+        with contextlib.suppress(subprocess.CalledProcessError):
+            ip("netns", "delete", switch)
+
+
+@contextmanager
 def two_hosts() -> Iterator[Hosts]:
     """Two hosts that reach each other and resolve the host name to their own address.
 

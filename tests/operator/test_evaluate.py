@@ -1,4 +1,4 @@
-"""The operator's view of runs of the tasks ``evaluate`` and ``data``: they train nothing and save nothing."""
+"""The operator's view of runs of the tasks ``evaluate``, ``measure`` and ``data``: they train nothing and save nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.decide.record.spec_hash import attempt_spec_hash
 from halcyon_operator.observe.trainers import parse_report
 from halcyon_operator.run.run_metrics import RUN_METRICS
-from tests.operator.builders import at, ended, jobset, observed, pod, report, run, termination
+from tests.operator.builders import at, ended, jobset, observed, pod, report, rfc, run, termination
 from tests.operator.test_attempts import status
 from tests.operator.test_edits import reconciled
 
@@ -74,6 +74,18 @@ def test_the_results_of_an_evaluation_stay_after_its_end() -> None:
     assert unheard.phase == "Succeeded"
     assert "evaluation.json" in unheard.condition("Ready").message
     assert unheard.progress is None or unheard.progress.step != 300
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_run_that_measured_says_what_is_slow(heard: bool) -> None:
+    document = made(run(task="measure"), history=[{"attempt": 1, "restart": 0, "startedAt": rfc(0)}])
+    said = termination("completed", 0, message="process 1 on b is slow")
+    pods = [pod(**ended(0, 90, said)), pod(slice_index=1, **ended(0, 90, termination("completed", 0)))]
+    seen = observed(document, jobsets=[jobset(outcome="Completed")], pods=pods if heard else [])
+    done = reconcile(seen, at(100)).status
+    assert done.phase == "Succeeded"
+    expected = "process 1 on b is slow" if heard else "the collectives are measured; the log has the numbers"
+    assert done.condition("Ready").message == expected
 
 
 def test_a_report_with_impossible_values_is_rejected() -> None:

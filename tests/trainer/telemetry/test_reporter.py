@@ -17,6 +17,7 @@ from halcyon.checkpoint.results import SaveUnderWay
 from halcyon.data.layout.spans import LayoutReport
 from halcyon.data.source_notes import SourceNote
 from halcyon.host.clock import process_age_seconds
+from halcyon.parallel.collectives import Measured
 from halcyon.step.device_use import event_fields
 from halcyon.telemetry import state, termination_report
 from halcyon.telemetry.diagnostics import percentiles, step_percentiles
@@ -598,6 +599,7 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
         promised_flops=4,
         promised_memory_bandwidth=5,
     )
+    scene.reporter.event("collective", Measured("all-reduce", "all", 8, 2**20, 0.001, {}), promised=9e11)
     scene.reporter.warning("the compiled programs could not be published")
     scene.reporter.event(
         "source", SourceNote("talks", "ShareGPT: conversations", 9, 2, "1 hidden file", LayoutReport(2, 90, 5, 5, 0))

@@ -39,6 +39,7 @@ from halcyon_api.counting import counted
 from halcyon_api.defaults.files import with_changes
 from halcyon_api.ends import ExitCode
 from halcyon_api.package import version
+from halcyon_api.plain_files import user_path
 from halcyon_api.printable import printable
 from halcyon_api.reading import read_one
 from halcyon_api.training_run import TrainingRunSpec
@@ -199,8 +200,16 @@ def doctor(
     *,
     settings: options.StoreSettings,
     as_json: options.Json = False,
+    collectives: bool = False,
 ) -> None:
-    """Test the operations that a checkpoint root must support. Exits with 85 if one fails."""
+    """Test the operations that a checkpoint root must support. Exits with 85 if one fails.
+
+    Args:
+        collectives: Instead, measure how fast the devices of the document exchange data, and name a slow host. The same
+            as `halcyon train RUN.YAML --set spec.task=measure`.
+    """
+    if collectives:
+        train(user_path(place), json=as_json or None, changes=options.Changes(overrides=["spec.task=measure"]))
     from halcyon.commands.views.checkpoints import abilities_view
     from halcyon.host.storage.abilities import test_abilities
 
@@ -242,6 +251,8 @@ def _task(spec: TrainingRunSpec) -> str:
     """The task of a run, in a few words."""
     if spec.task == "data":
         return "only builds tokens"
+    if spec.task == "measure":
+        return "only measures collectives"
     if spec.task == "evaluate" and spec.origin is not None:
         return f"only evaluates run {spec.origin.run}" + (
             f" at step {spec.origin.step}" if spec.origin.step is not None else ""

@@ -1,4 +1,4 @@
-"""The rules that name the process whose own work takes longer than that of the others. Pure.
+"""The rules that name what takes longer than the others: a process, by its own work, or any of several. Pure.
 
 One slow measurement says nothing: a process is judged by the mean of its last ones, so that a processor that stands
 still for a part of the time counts by this part, and only after twice as many in a row.
@@ -31,11 +31,26 @@ def slow_at_start(seconds: np.ndarray, promised: Sequence[float], factor: float)
         promised: Seconds of each measurement at the nominal speed; infinite: not known.
         factor: ``spec.recovery.straggler.factor``.
     """
-    # Of an even number, the lower median counts: half of them may be slow.
-    ratios = seconds / np.sort(seconds, axis=0)[(len(seconds) - 1) // 2]
-    ratios = np.maximum(ratios, factor * LEAST_SHARE * seconds / promised).max(1)
+    ratios = np.maximum(_ratios(seconds), factor * LEAST_SHARE * seconds / promised).max(1)
     process = int(np.argmax(ratios))
     return (process, float(ratios[process])) if ratios[process] > factor else None
+
+
+def _ratios(seconds: np.ndarray) -> np.ndarray:
+    """The times as multiples of their lower median along the first axis."""
+    return seconds / np.sort(seconds, axis=0)[(len(seconds) - 1) // 2]
+
+
+def slower(seconds: np.ndarray, factor: float) -> dict[int, float]:
+    """Those that take more than a multiple of the median, each with its multiple. Of an even number, the lower median
+    counts: half of them may be slow.
+
+    Args:
+        seconds: [one].
+        factor: The multiple.
+    """
+    ratios = _ratios(seconds)
+    return {int(one): float(ratios[one]) for one in np.flatnonzero(ratios > factor)}
 
 
 class StragglerRule:

@@ -62,6 +62,7 @@ _NOTICE_MESSAGES: dict[Task, str] = {
     "replay": NOTHING_TO_SAVE,
     "data": f"{NOTICE}; the committed shards of the token caches are kept",
     "evaluate": f"{NOTICE}; the results of the evaluated sources are kept",
+    "measure": NOTHING_TO_SAVE,
 }
 """The message of a process that ends at a notice while no step runs."""
 _WORK: dict[Task, WorkStage] = {
@@ -69,6 +70,7 @@ _WORK: dict[Task, WorkStage] = {
     "data": "tokenizing",
     "evaluate": "evaluating",
     "replay": "training",
+    "measure": "evaluating",
 }
 """The stage in which each task does its productive work."""
 CLOSING_SECONDS = 30.0
@@ -209,10 +211,12 @@ def run_training(
             from halcyon.run.data import build_data
 
             ending.leave(EndCause.COMPLETED, build_data(context, reporter, around))
-        if spec.task == "evaluate":
+        if spec.task in ("evaluate", "measure"):
             from halcyon.run.evaluate import evaluate_checkpoint
+            from halcyon.run.measure import measure_network
 
-            ending.leave(EndCause.COMPLETED, evaluate_checkpoint(context, reporter, around))
+            task = evaluate_checkpoint if spec.task == "evaluate" else measure_network
+            ending.leave(EndCause.COMPLETED, task(context, reporter, around))
         from halcyon.run.train import train
 
         ended = train(context, reporter, around, compilation_cache=compilation_cache)

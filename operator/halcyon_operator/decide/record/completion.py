@@ -27,6 +27,11 @@ def last_progress(observed: Observed, status: TrainingRunStatus) -> Progress:
     return next((shown(progress, known) for progress in left if progress is not None), known)
 
 
+def said_at_end(observed: Observed, status: TrainingRunStatus) -> str:
+    """What the termination report of process 0 says; empty if there is none."""
+    return next((one.report.message for one in _reported(observed, status) if one.report and one.process == (0, 0)), "")
+
+
 def _reported(observed: Observed, status: TrainingRunStatus) -> list[PodEnding]:
     """Endings of the present process group that have a report."""
     group = present_group(status)

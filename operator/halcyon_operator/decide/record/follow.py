@@ -16,7 +16,7 @@ from pydantic.alias_generators import to_snake
 
 from halcyon_api.ends import EndCause, ExitCode
 from halcyon_api.status.run_status import Restarts, TrainingRunStatus
-from halcyon_operator.decide.record.completion import completion, early_end, final_step
+from halcyon_operator.decide.record.completion import completion, early_end, final_step, said_at_end
 from halcyon_operator.decide.record.history import resumed_step, shown, with_end, with_group, with_report
 from halcyon_operator.decide.record.in_place import conclude_in_place, ending_in_place, ends_in_place, ends_that_count
 from halcyon_operator.decide.record.placement import blames_for, placement_of, slow_blames, with_blames, with_no_room
@@ -154,7 +154,8 @@ def _completed(
     match completion(observed, status, spec, jobset, now):
         case "completed":
             last = final_step(observed, status, spec) if spec.task == "train" else None
-            return Change(with_end(status, group, EndCause.COMPLETED, "", at, last))
+            said = said_at_end(observed, status) if spec.task == "measure" else ""
+            return Change(with_end(status, group, EndCause.COMPLETED, said, at, last))
         case "endedEarly":
             end = GroupEnd(EndCause.ENDED_EARLY, early_end(observed, status, spec))
             return _ended(observed, status, group, end, at)

@@ -133,6 +133,9 @@ def _done(status: TrainingRunStatus, spec: TrainingRunSpec) -> str:
         return "the token caches of all sources are complete"
     if spec.task == "evaluate":
         return _evaluated(progress)
+    if spec.task == "measure":
+        said = status.history[-1].message if status.history else None
+        return said or "the collectives are measured; the log has the numbers"
     if spec.task == "replay" and spec.origin is not None and spec.origin.step is not None:
         last = spec.origin.to_step or (progress.step if progress is not None else steps)
         return (
