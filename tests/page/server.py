@@ -16,13 +16,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from halcyon.serving.routes import PAGE, PAGE_HEADERS
 from tests.suite.limits import limit
 
-PAGE = Path(__file__).parents[2] / "trainer" / "halcyon" / "serving" / "page"
-POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
+POLICY = PAGE_HEADERS["content-security-policy"]
 
 
 class Tokens(NamedTuple):

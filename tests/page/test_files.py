@@ -70,6 +70,7 @@ def test_the_policy_of_the_page_permits_nothing_inline_and_nothing_foreign() -> 
     assert policy is not None
     directives = {name: values for name, *values in (part.split() for part in policy.split(";"))}
     assert directives["default-src"] == ["'none'"]
+    assert directives.pop("img-src") == ["'self'", "data:"], "images that a user attaches"
     assert {value for values in directives.values() for value in values} == {
         "'none'",
         "'self'",

@@ -120,6 +120,7 @@ def test_the_server_and_the_library_write_the_same(model: CausalLM) -> None:
     with running(Served("eye", model, READER, prompts), Limits()) as server:
         client = server.openai()
         settings: dict[str, Any] = {"model": "eye", "max_tokens": TOKENS, "temperature": 0.0}
+        assert (client.models.retrieve("eye").model_extra or {})["max_images"] == 2
         told = client.chat.completions.create(messages=asked(ONE), n=2, **settings)
         assert [choice.message.content for choice in told.choices] == [found.text] * 2
         server.wait_until_idle()

@@ -203,7 +203,7 @@ def test_a_page_has_a_strict_policy_and_only_its_own_files(tmp_path: Path) -> No
         answer = client.get(path)
         assert answer.status_code == 200
         assert answer.headers["content-type"] == kind
-        assert answer.headers["content-security-policy"].startswith("default-src 'self';")
+        assert answer.headers["content-security-policy"].startswith("default-src 'self'; img-src 'self' data:;")
     for path in ("/assets/../../secret", "/assets/%2e%2e/%2e%2e/secret", "/secret", "/assets/"):
         assert client.get(path).status_code == 404
     assert client.get("/", headers={"host": "evil.example"}).status_code == 421

@@ -31,9 +31,9 @@ PAGE = Path(__file__).parent / "page"
 """The folder of the chat page, if it is installed."""
 _GONE = 499
 """The status of an answer that nobody reads."""
-_PAGE_HEADERS = {
-    "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors "
-    "'none'; object-src 'none'",
+PAGE_HEADERS = {
+    "content-security-policy": "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; object-src 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
@@ -168,6 +168,7 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
             "created": int(served.loaded),
             "owned_by": "halcyon",
             "max_model_len": worker.length,
+            "max_images": 0 if served.model.sight is None else served.model.sight.images,
             "system_fingerprint": served.fingerprint,
         }
 
@@ -228,7 +229,7 @@ class _Outer:
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
-                added = _PAGE_HEADERS if is_page else {}
+                added = PAGE_HEADERS if is_page else {}
                 if not is_read:  # a client cannot make the server take what nobody reads
                     added = added | {"connection": "close"}
                 lines = [(name.encode(), value.encode()) for name, value in added.items()]

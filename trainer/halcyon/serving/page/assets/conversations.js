@@ -1,8 +1,8 @@
 // A conversation as a plain document, and the changes of it. Pure: each change returns a new document.
 //
-// {id, title, created, updated, system?, messages: [{role: "user" | "assistant", content, files?: [{name, text}], thinking?, model?, finish?, error?, tokens?, rate?,
+// {id, title, created, updated, system?, messages: [{role: "user" | "assistant", content, files?: [{name, text} | {name, image}], thinking?, model?, finish?, error?, tokens?, rate?,
 //   cut?: {text, ids}, earlier?, later?, after?}]}
-// `created` and `updated` are milliseconds since 1970. `system` is its own system message; without it, that of the settings holds. An answer
+// `created` and `updated` are milliseconds since 1970. `image` is a data: address, or "" if the browser had no room to keep it. `system` is its own system message; without it, that of the settings holds. An answer
 // has what the model thought before it, the name of its model, its tokens, its rate in tokens a second, and the reason why it ended: that of the server, "stopped" by the
 // user, "error", or "interrupted" if the page was closed while it came. One that may go on has in
 // `cut` the text of the server, with its thinking, and the ids of its tokens. Its other
@@ -11,6 +11,8 @@
 
 import { separated } from "./thinking.js";
 
+/** The address of an image; other addresses of an import are not drawn or sent. */
+const IMAGE = /^data:image\/(?:png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+={0,2}$/;
 /** Most characters of a title. */
 export const LONGEST_TITLE = 60;
 const ROLES = ["user", "assistant"];
@@ -115,18 +117,46 @@ export function requestMessages(conversation, usual) {
   for (const [index, message] of conversation.messages.entries()) {
     const next = conversation.messages[index + 1];
     const { role } = message;
-    const content = withFiles(message);
+    const content = contentOf(message);
     if (!content || (role === "user" && next?.finish === "error" && !next.content)) continue;
     const last = messages.at(-1);
-    if (last?.role === role) messages[messages.length - 1] = { role, content: `${last.content}\n\n${content}` };
+    if (last?.role === role) messages[messages.length - 1] = { role, content: joined(last.content, content) };
     else messages.push({ role, content });
   }
   return messages;
 }
 
+/** The content of a message in a request: its text, or its images and its text. */
+function contentOf(message) {
+  const text = withFiles(message);
+  const images = imagesOf(message).map(({ image }) => ({ type: "image_url", image_url: { url: image } }));
+  return images.length ? [...images, ...partsOf(text)] : text;
+}
+
+function partsOf(content) {
+  if (typeof content !== "string") return content;
+  return content ? [{ type: "text", text: content }] : [];
+}
+
+function joined(one, other) {
+  const between = "\n\n";
+  if (typeof one === "string" && typeof other === "string") return `${one}${between}${other}`;
+  return [...partsOf(one), ...partsOf(between), ...partsOf(other)];
+}
+
+/** The images of a message that are there. */
+export function imagesOf({ files = [] }) {
+  return files.filter(({ image }) => image);
+}
+
+/** The text of a conversation as it is kept; without its images where there is no room for them. */
+export function keptText(conversation, withImages) {
+  return JSON.stringify(conversation, (name, value) => (name === "image" && !withImages ? "" : value));
+}
+
 /** The text of a message after those of its files. A fence is longer than any in its text. */
 function withFiles({ content, files = [] }) {
-  const parts = files.map(({ name, text }) => {
+  const parts = files.filter(({ text }) => text).map(({ name, text }) => {
     const fence = "`".repeat(Math.max(3, ...[...text.matchAll(/`+/g)].map(([ticks]) => ticks.length + 1)));
     return `File ${name}:\n${fence}\n${text}${text.endsWith("\n") ? "" : "\n"}${fence}`;
   });
@@ -171,8 +201,11 @@ function readMessage(value) {
   }
   for (const name of ["thinking", "model", "finish", "error"]) if (typeof value[name] === "string") message[name] = value[name];
   for (const name of ["tokens", "rate"]) if (Number.isFinite(value[name])) message[name] = value[name];
-  const isFile = (one) => typeof one?.name === "string" && typeof one.text === "string";
-  if (Array.isArray(value.files) && value.files.length && value.files.every(isFile)) message.files = value.files.map(({ name, text }) => ({ name, text }));
+  const isImage = ({ image }) => typeof image === "string" && (!image || IMAGE.test(image));
+  const isFile = (one) => typeof one?.name === "string" && (typeof one.text === "string" || isImage(one));
+  if (Array.isArray(value.files) && value.files.length && value.files.every(isFile)) {
+    message.files = value.files.map(({ name, text, image }) => ({ name, ...(typeof text === "string" ? { text } : { image }) }));
+  }
   const { text, ids } = value.cut ?? {};
   if (typeof text === "string" && Array.isArray(ids) && ids.length && ids.every(Number.isSafeInteger)) message.cut = { text, ids };
   return message;

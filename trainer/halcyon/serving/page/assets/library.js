@@ -1,5 +1,5 @@
 // Keeps conversations in the browser: one entry of localStorage for each, so that two tabs do not overwrite each other's conversations.
-import { read, toRemove } from "./conversations.js";
+import { keptText, read, toRemove } from "./conversations.js";
 
 export const PREFIX = "halcyon.chat.conversation.";
 /** Most conversations, and most characters of all together. A browser gives an origin about five million characters. */
@@ -52,26 +52,33 @@ export class Library {
   }
 
   /**
-   * Keeps a new or changed conversation. The oldest ones are removed if there is no room.
-   * @returns {{removed: object[], kept: boolean}} The removed conversations; `kept` is false if it is only in the memory of this tab,
-   *   because it is too long or the browser stores nothing.
+   * Keeps a new or changed conversation. If there is no room, its images are only in the memory of this tab, and then the oldest ones are
+   * removed.
+   * @returns {{removed: object[], kept: boolean, seen: boolean}} The removed conversations; `kept` is false if it is only in the memory of
+   *   this tab, because it is too long or the browser stores nothing; `seen` is false if its images are.
    */
   put(conversation) {
-    const text = JSON.stringify(conversation);
+    const lean = keptText(conversation, false);
+    let text = keptText(conversation, true);
     const others = [...this.#entries.values()].filter((entry) => entry.conversation.id !== conversation.id);
     const sizes = others.map((entry) => ({ id: entry.conversation.id, updated: entry.conversation.updated, size: entry.size }));
+    if (sizes.reduce((sum, one) => sum + one.size, text.length) > this.#limits.size) text = lean;
     const ids = toRemove(sizes, text.length, this.#limits);
     const removed = (ids ?? []).map((id) => this.remove(id));
     this.#entries.set(conversation.id, { conversation, size: ids ? text.length : 0 });
-    if (!ids) return { removed, kept: false };
+    if (!ids) return { removed, kept: false, seen: true };
     for (;;) {
       try {
         this.#storage.setItem(PREFIX + conversation.id, text);
-        return { removed, kept: true };
+        return { removed, kept: true, seen: text === keptText(conversation, true) };
       } catch {
         // Another page of this origin uses the storage too, or the browser gives less.
+        if (text !== lean) {
+          text = lean;
+          continue;
+        }
         const oldest = this.all().filter((one) => one.id !== conversation.id).at(-1);
-        if (!oldest) return { removed, kept: false };
+        if (!oldest) return { removed, kept: false, seen: true };
         removed.push(this.remove(oldest.id));
       }
     }

@@ -2,7 +2,7 @@
 import { Answer } from "./answering.js";
 import { Attachments } from "./attachments.js";
 import { copy, download, newId, TOUCH } from "./browser.js";
-import { add, asVersion, before, choose, create, edited, exported, hasText, imported, rename, requestMessages, search, versionsOf } from "./conversations.js";
+import { add, asVersion, before, choose, create, edited, exported, hasText, imagesOf, imported, rename, requestMessages, search, versionsOf } from "./conversations.js";
 import { flash } from "./elements.js";
 import { followEnd } from "./follow.js";
 import { Library, PREFIX } from "./library.js";
@@ -41,11 +41,17 @@ const SHORTCUTS = {
 const answers = new Map();
 /** Ids of conversations that the browser cannot keep; the user is warned once. */
 const unkept = new Set();
+/** Ids of conversations whose images the browser cannot keep; the user is told once. */
+const unseen = new Set();
 const log = new MessageLog(at("log"), { edit, regenerate, resume, choose: chooseVersion, copy: copyText });
 const dialog = new SettingsDialog(at("settings"), store, { saved });
 const attachments = new Attachments(
   { list: at("attached"), button: at("attach"), input: at("attach-files"), box: at("message") },
-  { warn: (text) => notice.warn(text), added: readyToWrite },
+  {
+    warn: (text) => notice.warn(text),
+    added: readyToWrite,
+    images: () => ({ most: servedModel()?.images ?? 0, sent: current.messages.flatMap(imagesOf).length }),
+  },
 );
 let current = library.get(session.getItem(CURRENT) ?? "") ?? create(newId(), Date.now());
 let models = [];
@@ -93,10 +99,11 @@ function drawInstructions() {
 
 /** Shows what an empty conversation is about. */
 function drawModel() {
-  const model = models.find(({ id }) => id === chosenModel());
+  const model = servedModel();
   at("empty-title").textContent = model?.id ?? "New conversation";
   const facts = [model?.step != null && `weights of step ${model.step}`, model?.longest && `room for ${model.longest} tokens`].filter(Boolean);
   at("empty-about").textContent = facts.length ? `This model has ${facts.join(" and ")}.` : "";
+  at("attach").title = model?.images ? "Attach images, or files as text" : "Attach files as text";
   at("max-tokens").placeholder = model?.longest ? `as many as fit in ${model.longest}` : "as many as fit";
 }
 
@@ -120,10 +127,15 @@ function change(id, changed) {
 
 /** Keeps a conversation, and says so if that is not possible or if others had to be removed. */
 function keep(conversation) {
-  const { removed, kept } = library.put(conversation);
+  const { removed, kept, seen } = library.put(conversation);
   if (removed.length) {
     const which = removed.length === 1 ? "the oldest conversation was" : `the ${removed.length} oldest conversations were`;
     notice.say(`The browser's storage is full: ${which} removed.`);
+  }
+  if (seen) unseen.delete(conversation.id);
+  else if (!unseen.has(conversation.id)) {
+    unseen.add(conversation.id);
+    notice.say("The browser's storage is full: the images of this conversation are kept until the page is closed.");
   }
   if (kept) unkept.delete(conversation.id);
   else if (!unkept.has(conversation.id)) {
@@ -324,6 +336,10 @@ function announce(text) {
 
 function chosenModel() {
   return models.some(({ id }) => id === store.settings.model) ? store.settings.model : (models[0]?.id ?? "");
+}
+
+function servedModel() {
+  return models.find(({ id }) => id === chosenModel());
 }
 
 /** Asks the server for its models. */

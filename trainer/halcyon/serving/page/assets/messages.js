@@ -1,5 +1,5 @@
 // The messages of one conversation on the page. Text of users is shown as it is; text of models as Markdown.
-import { sizeOf } from "./attachments.js";
+import { drawn, sizeOf } from "./attachments.js";
 import { TOUCH } from "./browser.js";
 import { versionsOf } from "./conversations.js";
 import { button, element, iconButton } from "./elements.js";
@@ -86,7 +86,11 @@ export class MessageLog {
     if (message.role === "user") {
       content.textContent = message.content;
       content.hidden = !message.content;
-      for (const { name, text } of message.files ?? []) {
+      for (const { name, text, image } of message.files ?? []) {
+        if (text === undefined) {
+          content.before(image ? drawn({ name, image }) : element("p", { className: "note" }, `${name}: this browser had no room to keep the image.`));
+          continue;
+        }
         const summary = element("summary", {}, `${name}, ${sizeOf(text)}`);
         const shown = element("div", { className: "content", tabIndex: 0, role: "group", "aria-label": name }, text);
         content.before(element("details", { className: "file" }, summary, shown));

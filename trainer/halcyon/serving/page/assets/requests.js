@@ -20,8 +20,8 @@ export class RequestError extends Error {
 /**
  * The models that the server has.
  * @param {string} key API key, or "".
- * @returns {Promise<{id: string, step: number | null, longest: number | null}[]>} `step` of its checkpoint, and the longest text in tokens,
- *   where the server says them.
+ * @returns {Promise<{id: string, step: number | null, longest: number | null, images: number | null}[]>} `step` of its checkpoint, the longest
+ *   text in tokens, and most images of a conversation, where the server says them.
  * @throws {RequestError}
  */
 export async function listModels(key) {
@@ -34,6 +34,7 @@ export async function listModels(key) {
     id: model.id,
     step: number(Number.parseInt(/^step-(\d{1,15})-/.exec(model.system_fingerprint)?.[1], 10)),
     longest: number(model.max_model_len),
+    images: number(model.max_images),
   }));
 }
 
