@@ -39,6 +39,7 @@ def noise(seed: int) -> bytes:
 
 ONE, OTHER = noise(1), noise(2)
 TOKENS, LENGTH = 12, 160
+LAYERS = ["sliding_attention", "full_attention"]
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +64,13 @@ def seen(model: CausalLM, messages: list[dict[str, Any]]) -> tuple[np.ndarray, n
     return ChatPrompts(READER, TEMPLATE, sight=model.sight).seen(messages)
 
 
-def whole(model: CausalLM, ids: np.ndarray, images: np.ndarray | None) -> tuple[list[int], list[float]]:
+def whole(
+    model: CausalLM, ids: np.ndarray, images: np.ndarray | None, count: int = TOKENS, length: int = LENGTH
+) -> tuple[list[int], list[float]]:
     """The most likely tokens after a prompt and their log probabilities, by the whole model without a cache."""
     found, log_probs = ids.tolist(), list[float]()
-    for _ in range(TOKENS):
-        row = np.pad(found, (0, LENGTH - len(found)))  # what comes later changes nothing
+    for _ in range(count):
+        row = np.pad(found, (0, length - len(found)))  # what comes later changes nothing
         logits = halcyon.logits(model, row[None], images=None if images is None else images[None])
         last = np.asarray(logits[0, len(found) - 1], np.float64)
         found.append(int(np.argmax(last[: READER.vocab_size])))
@@ -91,6 +94,18 @@ def test_texts_of_a_batch_are_those_of_the_whole_model(model: CausalLM, before: 
         assert [token for token, _ in found[number]] == tokens
         np.testing.assert_allclose([log_prob for _, log_prob in found[number]], log_probs, atol=2e-6)
     assert found[numbers[1]] != found[numbers[2]], "the image decides"
+
+
+def test_an_image_may_have_more_tokens_than_a_chunk() -> None:
+    room = hax.Axis("position", 360)
+    given = sections(None)["model"]
+    spec = read_model({**given, "layerTypes": LAYERS, "vision": {**given["vision"], "tokensPerSide": 17}})
+    large = build_model(spec, hax.Axis("vocab", READER.vocab_size), room, dtype="float32", key=jax.random.key(1))
+    ids, images = seen(large, asked(ONE))
+    engine = Engine(large, slots=1, tokens=READER.vocab_size)
+    engine.add(Sequence(ids, Sampling(1, temperature=0.0), images=images))
+    found = [token.log_prob for _ in range(8) for token in engine.step()]
+    np.testing.assert_allclose(found, whole(large, ids, images, 1, room.size)[1], atol=2e-6)
 
 
 def test_a_chunk_never_ends_inside_of_an_image(model: CausalLM) -> None:

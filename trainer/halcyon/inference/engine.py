@@ -209,8 +209,6 @@ class Engine:
         sight = self._model.sight
         if sight is None:
             raise ValueError("the model sees no images; leave them out")
-        if sight.tokens > CHUNKS[-1]:
-            raise ValueError(f"an image has {sight.tokens} tokens; the engine computes {CHUNKS[-1]} together")
         is_image = sequence.is_image = np.equal(sequence.prompt, sight.image_token_index)
         if (there := int(is_image.sum())) != len(images) * sight.tokens:
             raise ValueError(f"the prompt has {there} tokens of images; {len(images)} have {sight.tokens} each")
@@ -381,7 +379,8 @@ class Engine:
             self._state = programs.mark(self._state, jnp.int32(slot), jnp.asarray(known), jnp.int32(sequence.computed))
             sequence.is_marked = True
         part = sequence.chunk
-        size = min(next(size for size in CHUNKS if size >= len(part)), self._model.max_position.size)
+        size = next((size for size in CHUNKS if size >= len(part)), len(part))  # an image may be longer
+        size = min(size, self._model.max_position.size)
         more = max(0, self._fixed.further - 1)
         after = sequence.prompt[sequence.computed + 1 : sequence.computed + 1 + len(part) + more]
         following = after[: len(part)]
