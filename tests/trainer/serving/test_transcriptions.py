@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import haliax as hax
 import httpx
@@ -17,8 +21,11 @@ from halcyon.models import build_model
 from halcyon.serving.access import Keys
 from halcyon.serving.limits import Limits
 from halcyon.serving.served import Served
+from halcyon.serving.service import Preparers
+from halcyon.serving.transcriptions import heard
 from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon_api.spec.model import read_model
+from tests.suite.limits import limit
 from tests.trainer.serving.running import Running, running
 from tests.trainer.support.speech import WHISPER, tone
 
@@ -57,6 +64,30 @@ def test_the_text_is_that_of_the_command(hearing: Running) -> None:
     assert (" ".join(part.text for part in told.segments), told.duration) == (text, 0.5)
     found = httpx.get(f"{hearing.url}/metrics").text
     assert 'halcyon_serving_requests_total{endpoint="transcriptions",outcome="completed"} 3.0' in found
+    hearing.wait_until_idle()
+
+
+def test_a_sound_that_is_decoded_for_minutes_is_no_fault(hearing: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, gate, service = threading.Event(), threading.Event(), hearing.service
+
+    def slow(*arguments: Any) -> Any:
+        begun.set()
+        gate.wait(limit(60))
+        return heard(*arguments)
+
+    monkeypatch.setattr("halcyon.serving.service.heard", slow)
+    with ThreadPoolExecutor() as pool, contextlib.ExitStack() as at_end:
+        at_end.callback(gate.set)
+        send = hearing.openai(api_key=KEY).audio.transcriptions.create
+        answer = pool.submit(send, model="ear", file=("a.flac", clip(0.1)))
+        assert begun.wait(limit(60))
+        (began,) = (one._began for one in vars(service).values() if isinstance(one, Preparers) and one._began)
+        began[next(iter(began))] -= 599
+        assert httpx.get(f"{hearing.url}/ready").status_code == 200
+        began[next(iter(began))] -= 60
+        assert "has been prepared for 6" in httpx.get(f"{hearing.url}/ready").text
+        gate.set()
+        assert answer.result().text
     hearing.wait_until_idle()
 
 

@@ -1,7 +1,7 @@
 """Answers one request with the worker: takes room, prepares, computes, and cleans up whatever happens.
 
-Requests are prepared in threads. None can hold the end of the process, and a call that does not end is seen
-(``/ready``).
+Requests are prepared in threads, and sounds are decoded in others. None can hold the end of the process, and a call
+that does not end is seen (``/ready``).
 """
 
 import asyncio
@@ -42,6 +42,8 @@ Result = TypeVar("Result")
 
 STUCK_SECONDS = 30.0
 """No valid request takes as long to prepare."""
+_STUCK_SOUND_SECONDS = 600.0
+"""No valid sound takes as long to decode."""
 _RETRY_SECONDS = 2
 
 
@@ -53,10 +55,18 @@ class Preparers:
         count: Threads.
         waiting: Calls that may wait for a thread.
         clock: Seconds from any point.
+        stuck_seconds: No valid call takes as long.
     """
 
-    def __init__(self, name: str, count: int, waiting: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._waiting, self._clock = waiting, clock
+    def __init__(
+        self,
+        name: str,
+        count: int,
+        waiting: int,
+        clock: Callable[[], float] = time.monotonic,
+        stuck_seconds: float = STUCK_SECONDS,
+    ) -> None:
+        self._waiting, self._clock, self._stuck_seconds = waiting, clock, stuck_seconds
         self._queue: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
         self._began: dict[int, float] = {}
         """When each thread began the call that it runs."""
@@ -87,7 +97,7 @@ class Preparers:
         """Why requests wait for ever; empty: they do not."""
         began = min(list(self._began.values()), default=None)
         seconds = 0.0 if began is None else self._clock() - began
-        return f"a request has been prepared for {seconds:.0f} seconds" if seconds > STUCK_SECONDS else ""
+        return f"a request has been prepared for {seconds:.0f} seconds" if seconds > self._stuck_seconds else ""
 
     def close(self) -> None:
         """Take no more calls; those that wait are refused."""
@@ -139,12 +149,14 @@ class Service:
 
     def __post_init__(self) -> None:
         self._preparers = Preparers("halcyon-prompts", _PREPARERS, self.limits.requests)
+        requests, most = self.limits.requests, _STUCK_SOUND_SECONDS
+        self._decoders = Preparers("halcyon-sounds", _PREPARERS, requests, stuck_seconds=most)
         self._compilers = Preparers("halcyon-schemas", _COMPILERS, _SCHEMAS_WAITING)
 
     @property
     def fault(self) -> str:
         """Why requests are not answered; empty: they are."""
-        return self.worker.fault or self._preparers.fault or self._compilers.fault
+        return self.worker.fault or self._preparers.fault or self._decoders.fault or self._compilers.fault
 
     async def begin(self, request: Request, salt: bytes = b"") -> Batch:
         """Begin to compute the sequences of a request. Call `end` afterwards, however the request ends.
@@ -230,7 +242,7 @@ class Service:
         worker, began = self.worker, time.monotonic()
         worker.reserve(1)
         try:
-            sound = await self._preparers.run(partial(heard, request, worker.served, worker.compute))
+            sound = await self._decoders.run(partial(heard, request, worker.served, worker.compute))
             transcriber, samples, prompt = sound
             texts: list[str] = []
             for group in transcriber.groups(samples):
@@ -277,7 +289,7 @@ class Service:
 
         Returns whether they have ended; a thread that runs a call cannot be stopped.
         """
-        threads = self._preparers, self._compilers
+        threads = self._preparers, self._decoders, self._compilers
         for preparers in threads:
             preparers.close()
         self.worker.served.end_checks()
