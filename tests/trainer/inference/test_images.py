@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from pathlib import Path
 from typing import Any
 
 import haliax as hax
@@ -12,8 +13,10 @@ import numpy as np
 import openai
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 import halcyon
+from halcyon.commands.main import app
 from halcyon.data.image import pixels
 from halcyon.host.errors import BadConfiguration
 from halcyon.inference import Engine, Sampling
@@ -21,7 +24,7 @@ from halcyon.inference.chat import ChatPrompts
 from halcyon.inference.sequence import Sequence
 from halcyon.models import CausalLM, build_model
 from halcyon.serving.limits import Limits
-from halcyon.serving.served import Served
+from halcyon.serving.served import Served, Source
 from halcyon.tokenizer import load
 from halcyon_api.spec.model import read_model
 from tests.trainer.serving.running import running
@@ -149,6 +152,33 @@ def test_the_server_and_the_library_write_the_same(model: CausalLM) -> None:
             client.chat.completions.create(messages=begun, extra_body={"continue_final_message": True}, **settings)
         with pytest.raises(openai.BadRequestError, match="has 3 images, more than 2"):
             client.chat.completions.create(messages=asked(ONE, ONE, ONE), **settings)
+
+
+def test_the_first_message_of_a_chat_in_the_terminal_has_an_image(
+    model: CausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Source, "read", lambda *_: (model, READER))
+    (tmp_path / "a.png").write_bytes(ONE)
+    (tmp_path / "chat.jinja").write_text(TEMPLATE)
+
+    def printed(image: str) -> Any:
+        options = ["--template", str(tmp_path / "chat.jinja"), "--max-tokens", "3", "--temperature", "0"]
+        given = ["chat", "hf:eye", "--image", str(tmp_path / image), *options]
+        return CliRunner().invoke(app, given, input="Which\nSo\n/new\nWhich\n")
+
+    messages: Any = [{"role": "user", "content": [{"type": "image", "image": ONE}, {"type": "text", "text": "Which"}]}]
+    wanted = []
+    for _ in range(2):
+        found = halcyon.generate(model, READER, [messages], template=TEMPLATE, max_tokens=3, temperature=0.0)
+        wanted.append(found[0].text)
+        messages = [*messages, {"role": "assistant", "content": wanted[-1]}, {"role": "user", "content": "So"}]
+    assert printed("a.png").stdout == "".join(f"{text}\n\n" for text in (*wanted, wanted[0]))
+    missing = printed("b.png")
+    assert (missing.exit_code, "b.png" in missing.output, missing.output.count("\n")) == (80, True, 1)
+    bad = printed("chat.jinja")
+    assert bad.output.endswith(
+        "has an image at place 0 that is no image that can be read; give a png, jpeg, webp, gif or bmp file\n"
+    )
 
 
 def test_a_model_without_an_encoder_refuses_an_image() -> None:

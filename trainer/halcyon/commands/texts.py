@@ -21,6 +21,7 @@ from halcyon.commands import options
 from halcyon.commands.errors import report_root_errors
 from halcyon.commands.terminal import COMPILING_MODEL, waiting
 from halcyon.host.errors import BadConfiguration
+from halcyon_api.plain_files import require_file
 from halcyon_api.printable import printable
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def chat(
     *,
     place: options.Place,
     system: str | None = None,
+    image: list[Path] | None = None,
     template: options.Template = None,
     max_tokens: options.AtLeast1 = 256,
     length: Annotated[int, typer.Option(min=2)] = 4096,
@@ -94,6 +96,7 @@ def chat(
 
     Args:
         system: The system message of each conversation.
+        image: A file of an image in the first message of each conversation; may be repeated.
         max_tokens: Most tokens of an answer.
         length: Most tokens of a conversation; at most the model's positions.
     """
@@ -110,13 +113,15 @@ def chat(
             )
         engine = Engine(model, slots=1, length=length, tokens=tokenizer.vocab_size, compute_dtype=loaded.compute)
         begins: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
+        seen = [{"type": "image", "image": _read(path)} for path in image or ()]
         messages, compiles = list(begins), True
         for line in _lines():
             if line == NEW:
                 messages = list(begins)
                 continue
-            messages.append({"role": "user", "content": line})
-            ids = prompts.ids(messages)
+            content = [*seen, {"type": "text", "text": line}] if seen and messages == begins else line
+            messages.append({"role": "user", "content": content})
+            ids, pixels = prompts.seen(messages)
             left = engine.length - len(ids)
             if left < 1:
                 raise BadConfiguration(
@@ -126,7 +131,7 @@ def chat(
             settings = replace(sampling, max_tokens=min(max_tokens, left))
             answer = ""
             with waiting(COMPILING_MODEL) if compiles else nullcontext(lambda: None) as begun:
-                for piece in pieces(engine, tokenizer, [ids], [settings], ends=prompts.ends):
+                for piece in pieces(engine, tokenizer, [ids], [settings], ends=prompts.ends, images=[pixels]):
                     begun()
                     answer += piece.text
                     write_text(piece.text)
@@ -168,6 +173,11 @@ class _Written:
             self._present += 1
             sys.stdout.write("\n" if self._present == len(self._parts) else "\n\n")
         sys.stdout.flush()
+
+
+def _read(path: Path) -> bytes:
+    require_file(path)
+    return path.read_bytes()
 
 
 def _lines() -> Iterator[str]:
