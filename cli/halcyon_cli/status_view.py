@@ -9,7 +9,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-from halcyon.commands.views.tables import Bars, FittedTable
+from halcyon.commands.views.tables import EIGHTHS, Bars, FittedTable, bar_lines
 from halcyon_api.counting import amount, counted, percent
 from halcyon_api.ends import COUNTERS
 from halcyon_api.status.goodput import CAUSES, LOOKS, GoodputSeconds, cause_label
@@ -17,7 +17,6 @@ from halcyon_api.status.progress import Evaluated, Progress
 from halcyon_api.status.run_status import Phase, TrainingRunStatus
 from halcyon_cli.report import Report, number, read_report, span
 
-_BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 60
 _PHASE_STYLES: dict[Phase, str] = {
     "Running": "green",
@@ -164,8 +163,8 @@ def sparkline(values: Sequence[float], width: int) -> str:
     shares = [values[index * len(values) // count : (index + 1) * len(values) // count] for index in range(count)]
     means = [sum(share) / len(share) for share in shares]
     low, high = min(means), max(means)
-    top = len(_BARS) - 1
-    return "".join(_BARS[round(top * (mean - low) / (high - low)) if high > low else 0] for mean in means)
+    scale = (EIGHTHS - 1) / (high - low) if high > low else 0.0
+    return next(bar_lines(1 + round(scale * (mean - low)) for mean in means))
 
 
 def _evaluation_table(progress: Progress, evaluated: Evaluated) -> FittedTable:

@@ -9,7 +9,6 @@ import yaml
 from typer.testing import CliRunner
 
 from halcyon.commands.main import app
-from halcyon.commands.show import _has_blocks
 from halcyon_api.ends import ExitCode
 from tests.api.documents import document
 from tests.examples.documents import REPOSITORY
@@ -65,7 +64,3 @@ def test_the_guide_shows_the_output_of_the_command() -> None:
     command, shown = guide.split("```\n$ halcyon ")[1].split("```")[0].split("\n", 1)
     result = CliRunner().invoke(app, [*command.split()[:-1], str(REPOSITORY / command.split()[-1])])
     assert result.stdout.rstrip() == shown.rstrip()
-
-
-def test_a_terminal_without_unicode_gets_plain_characters() -> None:
-    assert [_has_blocks(encoding) for encoding in ("utf-8", "ascii", "latin-1", None)] == [True, False, False, False]

@@ -156,9 +156,6 @@ def _program(spec: TrainingRunSpec, vocabulary: int) -> Program:
 
 
 _WIDTH, _HEIGHT = 72, 8
-_EIGHTHS = " ▁▂▃▄▅▆▇█"
-_PLAIN = " ...::::#"
-"""In the place of `_EIGHTHS` where the terminal has no Unicode."""
 
 
 @app.command()
@@ -178,13 +175,12 @@ def schedule(
             drawn = {"steps": steps.tolist(), **{name: values.tolist() for name, values in curves.items()}}
             sys.stdout.write(f"{json_format.dumps(drawn)}\n")
             return
-        marks = _EIGHTHS if _has_blocks(sys.stdout.encoding) else _PLAIN
         parts: list[Text] = []
         for name, values in curves.items():
             if values.min() == values.max():
                 parts.append(Text(f"{name}: {_number(values[0])} at each step\n"))
             else:
-                parts.append(Text(f"{name}\n{_drawn(values, spec.trainer.steps, marks)}\n", style="green"))
+                parts.append(Text(f"{name}\n{_drawn(values, spec.trainer.steps)}\n", style="green"))
         console().print(*parts, sep="\n", highlight=False)
 
 
@@ -215,31 +211,23 @@ def _curves(spec: TrainingRunSpec) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return done + 1, curves
 
 
-def _has_blocks(encoding: str | None) -> bool:
-    """Whether a terminal of this encoding shows `_EIGHTHS`."""
-    try:
-        _EIGHTHS.encode(encoding or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
-
-
-def _drawn(values: np.ndarray, steps: int, marks: str) -> str:
+def _drawn(values: np.ndarray, steps: int) -> str:
     """A curve of characters, with its largest and smallest value at the left, and the steps below.
 
     Args:
         values: The values of the drawn steps, [steps].
         steps: Steps of the run.
-        marks: Characters for 0 to 8 eighths of a line.
     """
     import numpy as np
+
+    from halcyon.commands.views.tables import EIGHTHS, bar_lines
 
     columns = min(_WIDTH, len(values))
     places = np.linspace(0, len(values) - 1, columns).round().astype(int)
     low, high = float(values.min()), float(values.max())
     # The smallest value still has one eighth of a line, so that the curve is never empty.
-    levels = 1 + np.round((values[places] - low) / (high - low) * (8 * _HEIGHT - 1)).astype(int)
-    lines = ["".join(marks[min(8, max(0, level - 8 * line))] for level in levels) for line in reversed(range(_HEIGHT))]
+    levels = 1 + np.round((values[places] - low) / (high - low) * (EIGHTHS * _HEIGHT - 1)).astype(int)
+    lines = bar_lines(levels, _HEIGHT)
     labels = [_number(high), *[""] * (_HEIGHT - 2), _number(low)]
     margin = max(map(len, labels))
     drawn = [f"{label:>{margin}} {line}".rstrip() for label, line in zip(labels, lines, strict=True)]

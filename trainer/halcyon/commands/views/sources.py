@@ -9,7 +9,7 @@ from pydantic.alias_generators import to_camel
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from halcyon.commands.views.tables import FittedTable, numbers_table
+from halcyon.commands.views.tables import EIGHTHS, FittedTable, bar_lines, numbers_table
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.cache.reader import TokenReader
 from halcyon.data.dataset import Dataset
@@ -17,7 +17,6 @@ from halcyon.data.layout.spans import LayoutReport
 from halcyon_api.counting import counted
 from halcyon_api.status.sources import Built
 
-_BARS = " ▁▂▃▄▅▆▇█"
 _BINS = 48
 _HISTOGRAM_LINES = 3
 _CHUNK = 2**22
@@ -187,12 +186,8 @@ def stats_view(sources: list[SourceOverview], ledgers: Mapping[str, Ledger], ste
 
 def _histogram(name: str, documents: int, lengths: Lengths) -> RenderableType:
     """Histogram on a logarithmic scale, `_HISTOGRAM_LINES` lines high, and quantiles."""
-    full = len(_BARS) - 1
-    levels = np.ceil(lengths.counts * (full * _HISTOGRAM_LINES) / max(1, lengths.counts.max())).astype(int)
-    *upper, lowest = (
-        "".join(_BARS[level] for level in np.clip(levels - full * line, 0, full))
-        for line in range(_HISTOGRAM_LINES)[::-1]
-    )
+    levels = np.ceil(lengths.counts * (EIGHTHS * _HISTOGRAM_LINES) / max(1, lengths.counts.max())).astype(int)
+    *upper, lowest = bar_lines(levels, _HISTOGRAM_LINES)
     below, half, above = lengths.quantiles
     words = f"5 % below {below:,.0f}, half below {half:,.0f}, 5 % above {above:,.0f}, mean {lengths.mean:,.0f}"
     return Group(

@@ -6,7 +6,7 @@ words.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from rich.box import SIMPLE_HEAD, Box
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -115,6 +115,23 @@ class Bars:
             yield Text(self.words)
         else:
             yield Text(f"{self.words}  " if self.words else "") + self.draw(room)
+
+
+_BARS = " ▁▂▃▄▅▆▇█"
+EIGHTHS = len(_BARS) - 1
+"""Heights of a bar in a line."""
+
+
+def bar_lines(levels: Iterable[int], lines: int = 1) -> Iterator[str]:
+    """Bars beside each other, from the uppermost line on.
+
+    Args:
+        levels: The height of each, in `EIGHTHS` of a line.
+        lines: Number of lines.
+    """
+    heights = list(levels)
+    for below in reversed(range(0, lines * EIGHTHS, EIGHTHS)):
+        yield "".join(_BARS[min(EIGHTHS, max(0, height - below))] for height in heights)
 
 
 def numbers_table(title: str | None, *columns: str, left: int = 1) -> FittedTable:
