@@ -1,7 +1,5 @@
 """Requests of the command line to the cluster: TrainingRuns, their pods and their logs."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math

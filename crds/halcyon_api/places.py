@@ -1,7 +1,5 @@
 """A run in one of its rows of hardware (`spec.place`)."""
 
-from __future__ import annotations
-
 from halcyon_api.spec.accelerator import AcceleratorSpec
 from halcyon_api.training_run import TrainingRunSpec
 

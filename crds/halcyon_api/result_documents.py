@@ -5,8 +5,6 @@ write ``STEP.json``; ``halcyon eval --keep`` writes ``STEP.eval.json``. Tasks ar
 ``docs/guides/evaluation.md``. ``ROOT/evaluation.json`` has the results of a run of task ``evaluate`` by source.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Literal
 

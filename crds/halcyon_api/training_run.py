@@ -6,8 +6,6 @@ where, how and how long it is computed (image, accelerator, mesh, microbatches, 
 `halcyon_api.edits` defines the effect of an edit of each field.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal, Self, get_args
 

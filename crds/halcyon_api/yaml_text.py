@@ -7,8 +7,6 @@ stricter: if a key is given twice, kubectl silently keeps the last value, but th
 on which other readers of YAML disagree are not rejected, because kubectl takes documents with them.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import math

@@ -21,8 +21,6 @@ Names for library users:
 Importing `halcyon` imports neither JAX nor a model; each name loads its module at its first use.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any

@@ -1,7 +1,5 @@
 """Commands about configurations of other trainers: import-config."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

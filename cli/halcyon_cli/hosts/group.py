@@ -1,7 +1,5 @@
 """The processes of one attempt: what a JobSet with its pods is in a cluster."""
 
-from __future__ import annotations
-
 import secrets
 from collections import Counter
 from dataclasses import replace

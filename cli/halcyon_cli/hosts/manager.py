@@ -5,8 +5,6 @@ the root before anything else is done. So a manager may be killed at any moment:
 standard input of each ends with it, and the next manager goes on from the status.
 """
 
-from __future__ import annotations
-
 import json
 import secrets
 import signal

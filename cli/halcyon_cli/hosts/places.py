@@ -1,7 +1,5 @@
 """Where processes can be started: hosts that ssh reaches, or the nodes of a job of SLURM."""
 
-from __future__ import annotations
-
 import shlex
 import signal
 import subprocess

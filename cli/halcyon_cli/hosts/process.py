@@ -1,7 +1,5 @@
 """A process on a host, through the local ssh or srun that started it."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """What JobSet and the scheduler decide in a cluster, and what a new manager finds of the one before it. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Literal

@@ -1,7 +1,5 @@
 """A run on hosts as the decisions of the operator see it: its document as a run, its processes as pods. Pure."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Levanter's configuration to a TrainingRun. Pure, but for the files that `read` reads."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy

@@ -3,8 +3,6 @@
 Each function takes its settings, fills its part of the spec, and yields a note for what it leaves out.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The settings of one configuration, and which of them were used. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, cast
 

@@ -4,8 +4,6 @@ The table of accelerator types is in `halcyon_api.hardware`. TPU topologies have
 a topology ``HOSTSxDEVICES``: GPUs, and ``cpu``, with which any mesh can be tried on any machine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal

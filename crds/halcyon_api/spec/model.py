@@ -4,8 +4,6 @@ Fields have the names of Hugging Face's ``config.json`` in camelCase. Sizes are 
 otherwise.
 """
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union

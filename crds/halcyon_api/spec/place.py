@@ -4,8 +4,6 @@ Row 0 is `accelerator` itself, row n the nth of `place.otherwise`. Rows differ i
 only: the batch of a step, and all fields that decide its numbers, are those of the run.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator

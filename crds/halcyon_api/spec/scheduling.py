@@ -2,8 +2,6 @@
 quota for all its slices at once.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, ClassVar, Literal
 

@@ -3,8 +3,6 @@
 A process trains the document of the replay (task ``replay``) in a folder of its own. The root of the run is only read.
 """
 
-from __future__ import annotations
-
 import json as json_format
 import os
 import re

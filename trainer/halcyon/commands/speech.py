@@ -1,7 +1,5 @@
 """The command ``halcyon transcribe``: what is said in files of sound."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

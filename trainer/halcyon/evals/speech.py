@@ -4,8 +4,6 @@ The word error rate is the least number of words that must be replaced, left out
 words that are said, over all sounds together. Case, punctuation and spaces do not count.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby

@@ -1,7 +1,5 @@
 """Writes down what a model hears: the token with the greatest logit, again and again, until the end of the text."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass

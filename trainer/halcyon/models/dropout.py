@@ -9,8 +9,6 @@ A module has sites only in a training step: `with_sites` puts them there for one
 in evaluations and as a reference, drops nothing, and its program has no operation for it.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import zlib
 from typing import Any, TypeVar

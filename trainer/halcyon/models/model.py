@@ -1,7 +1,5 @@
 """The interface of a causal language model, and changes of a model that its class may not know."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import math

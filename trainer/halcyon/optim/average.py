@@ -6,8 +6,6 @@ is kept in float32, because a narrower type would round small shares away. The a
 parameters are those of a run without an average.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import equinox as eqx

@@ -5,8 +5,6 @@ Patterns are those of `fnmatch` over dotted paths with the field names of the mo
 of ``spec.optimizer``.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from fnmatch import fnmatchcase

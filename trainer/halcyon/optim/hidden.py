@@ -6,8 +6,6 @@ iterations lift all singular values of a matrix of norm 1 that are not tiny to a
 <https://kellerjordan.github.io/posts/muon/>`_).
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Sequence

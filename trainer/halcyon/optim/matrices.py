@@ -10,8 +10,6 @@ again. No device ever holds all matrices. The axis between slices is left out: e
 because the network between slices is slow.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The table of update rules, and the builder of the update of a run from ``spec.optimizer``."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 

@@ -29,8 +29,6 @@ small numbers keep their relative precision: a linear code loses the small secon
 The random bits come from the key of the step, so a run that resumes has the same ones.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import jax

@@ -14,8 +14,6 @@ Each array of a state that belongs to a parameter is a NamedArray with the param
 `halcyon.parallel.axes.shardings` divides the state like the parameters, and a checkpoint restores it on another mesh.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 

@@ -5,8 +5,6 @@ The learning rate goes in cycles of warm-up, stable phase and decay. The step fi
 constants, so that the compiled program has the same size for any number of cycles.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol

@@ -16,8 +16,6 @@ process 0 gives the export up. The end of the run waits for all exports, and fai
 up.
 """
 
-from __future__ import annotations
-
 import contextlib
 import threading
 import time

@@ -6,8 +6,6 @@ process takes it once, at its start, into the spec. So the token caches, the che
 and a later start with another text is a changed run. Where no file has a template, the data keeps Halcyon's own.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from json import dumps

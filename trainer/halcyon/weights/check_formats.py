@@ -2,8 +2,6 @@
 each source.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from halcyon.data.formats import build_formatter

@@ -5,8 +5,6 @@ They travel with the weights: an import copies them into the checkpoint root, be
 copies them from there.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Mapping, Sequence

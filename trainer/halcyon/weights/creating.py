@@ -3,8 +3,6 @@
 The weights are read in the chunks that are written, so the memory does not depend on the size of the model.
 """
 
-from __future__ import annotations
-
 import math
 
 import jax.numpy as jnp

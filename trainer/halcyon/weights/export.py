@@ -1,7 +1,5 @@
 """The export of a checkpoint as a function call: what ``halcyon export hf`` does."""
 
-from __future__ import annotations
-
 from os import PathLike, fspath
 from typing import get_args
 

@@ -1,7 +1,5 @@
 """A folder with a model: its configuration, and its parameters read in regions."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,6 @@
 """Reads layers that predict further tokens: from the files of a model, or from the parts that a checkpoint root keeps
 (`halcyon.weights.kept`), in which an import has put them."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Collection

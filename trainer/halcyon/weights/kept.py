@@ -6,8 +6,6 @@ files, then a document with the place and the hash of each tensor. A copy that w
 again. Every export writes the tensors under their names in the files.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping

@@ -5,8 +5,6 @@ A model may have more rows than the file: its vocabulary is padded. `sizes` has 
 rows beyond it are zero after reading, and are not written.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math

@@ -2,8 +2,6 @@
 does.
 """
 
-from __future__ import annotations
-
 import copy
 import functools
 from typing import Any, get_args

@@ -3,8 +3,6 @@
 Importing this module is cheap: JAX is imported only if a document names such a file.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

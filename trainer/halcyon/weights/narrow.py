@@ -14,8 +14,6 @@ knows nothing of the forms. A form decodes a weight to float32 by the formula of
 Sizes are checked by the headers of the files, before anything is decoded.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable

@@ -6,8 +6,6 @@ its A has the rows of all of ours, one after the other, and its B has the blocks
 the sum of ours, and ``rank_pattern`` and ``alpha_pattern`` give it the same scale.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

@@ -7,8 +7,6 @@ rejected, unless its value says that the feature is not used. The list is that o
 and ``check_target_module_exists`` and ``get_pattern_key`` for names of modules.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -8,8 +8,6 @@ the others are not in the model that is read. Where the model holds codes of a w
 read, one layer after the other, so neither host nor devices hold the whole model in its own type.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -8,8 +8,6 @@ tensors of 64 MiB took it 1.5 GiB of memory, and take 0.13 GiB here in the same 
 here, and the library is the reference of the tests.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence

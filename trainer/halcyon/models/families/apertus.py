@@ -2,8 +2,6 @@
 xIELU.
 """
 
-from __future__ import annotations
-
 from halcyon.models.design import Design
 from halcyon.models.families.family import decoder_family, design_of
 from halcyon.models.parts.mlp import BETA, EPSILON

@@ -10,8 +10,6 @@ The class is a subclass of `CausalLM` with two more members:
 Import and configuration are checked before a device is initialised, so a mistake costs no accelerator.
 """
 
-from __future__ import annotations
-
 import difflib
 import inspect
 from importlib import import_module

@@ -5,8 +5,6 @@ DeepSeek V3 has latent attention; its files have the pairs of features that rota
 parameters half a head apart. GLM 4.5 has grouped-query attention and rotates a part of each head.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math

@@ -1,7 +1,5 @@
 """What Halcyon knows of a model family, and the designs of those whose sections have the names of Hugging Face."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ in place of the soft cap of the scores, and its windowed layers have a rotation 
 with images, its text model is read alone, or with `vision` the whole model.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math

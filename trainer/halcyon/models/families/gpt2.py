@@ -4,8 +4,6 @@
 scores.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping
 from typing import Any

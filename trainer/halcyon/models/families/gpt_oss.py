@@ -5,8 +5,6 @@ The published router takes a softmax over the logits of the chosen experts alone
 divided by its sum over the chosen ones.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Llama (Touvron et al. 2023): RMSNorm before each part, rotary positions, grouped-query attention, SwiGLU."""
 
-from __future__ import annotations
-
 from halcyon.models.design import Design
 from halcyon.models.families.family import decoder_family, design_of
 from halcyon.models.published import DecoderConfig, PublishedModel, decoder_tensors

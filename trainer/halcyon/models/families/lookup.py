@@ -1,7 +1,5 @@
 """Finds the form of Hugging Face of a config.json, and that of a section."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Mapping

@@ -2,8 +2,6 @@
 in every layer; the weights of a token's experts add up to 1.
 """
 
-from __future__ import annotations
-
 from halcyon.models.design import Design
 from halcyon.models.families.family import decoder_family, design_of, mixture_of
 from halcyon.models.published import DecoderConfig, PublishedModel, Tensors, decoder_tensors

@@ -4,8 +4,6 @@ all heads together.
 OLMo 3 adds three windowed layers for each full one. A scaling of positions changes only its full layers.
 """
 
-from __future__ import annotations
-
 import functools
 
 from halcyon.models.design import Design

@@ -5,8 +5,6 @@ Of the files of Qwen 2.5-VL (Bai et al. 2025), the text model is read: in a text
 equal, so its rotation is that of Qwen 2.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import Any, TypeVar
 

@@ -8,8 +8,6 @@ other. Its published files in bfloat16 have the experts of a layer in one tensor
 others, with a tensor each. The text model is read from the files of a Qwen 3.5 with images, too.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any, get_args

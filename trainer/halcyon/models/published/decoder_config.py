@@ -5,8 +5,6 @@ transformers. Most keys have the names of the fields. What a family computes oth
 `DecoderConfig.fields` and `DecoderConfig.write`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast, get_args

@@ -10,8 +10,6 @@ others compute, such as ``attn_factor``, by which vLLM and llama.cpp multiply an
 read only if it is on the list of its kind of scaling, and a file whose forms disagree is rejected.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any

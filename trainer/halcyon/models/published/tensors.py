@@ -14,8 +14,6 @@ A parameter has the bits of its tensor: no value is computed, so import and expo
 that multiplies by ``1 + weight`` keeps ``weight`` as the file has it.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -5,8 +5,6 @@ over the inputs of a linear map, one for each stacked map, and have the remainin
 sharded like the parameter.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import jax

@@ -6,8 +6,6 @@ a dropped update counts in the schedule. The state counts only the gradients in 
 a dropped update changes neither count nor moments.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import Any, NamedTuple
 

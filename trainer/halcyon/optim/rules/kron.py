@@ -10,8 +10,6 @@ mean square of 1.1. A side with more than `halcyon.optim.matrices.LARGEST_SIDE` 
 The factors follow every gradient in the first 500 steps. Then they follow fewer, at last every 33rd.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import jax

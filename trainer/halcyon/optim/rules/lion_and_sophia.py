@@ -1,7 +1,5 @@
 """Lion and Sophia: the momentum without the size of its elements, by its sign or over the curvature."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

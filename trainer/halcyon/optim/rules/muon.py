@@ -3,8 +3,6 @@
 A matrix of queries, keys or values is one matrix, whatever the number of its heads.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from typing import Any, NamedTuple

@@ -9,8 +9,6 @@ basis, as in the authors' code.
 Like the authors' code, a step uses the bases of earlier gradients.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import jax
