@@ -11,16 +11,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from halcyon.telemetry.events import ending, starting, training
+from halcyon.telemetry.events.effects import CHANGES, WORDS
 from halcyon.telemetry.events.row import Event
 from halcyon_api.yaml_text import read_document
 
 
 def _events() -> tuple[Event, ...]:
     rows = read_document(Path(__file__).with_name("events.yaml").read_text(encoding="utf-8"))
-    words, changes = starting.WORDS | training.WORDS | ending.WORDS, training.CHANGES | ending.CHANGES
     return tuple(
-        Event(name, **row | ({"words": words[name]} if name in words else {}), change=changes.get(name))
+        Event(name, **row | ({"words": WORDS[name]} if name in WORDS else {}), change=CHANGES.get(name))
         for name, row in rows.items()
     )
 
