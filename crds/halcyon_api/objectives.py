@@ -273,6 +273,12 @@ def _policy_problems(spec: TrainingRunSpec, policy: PolicySpec) -> Problems:
                 f"{field}.delaySteps",
                 f"the answers of the next steps are sampled already, so {other} has no effect on them; leave one out",
             )
+    if (policy.has_pool and not policy.delay_steps) or (spec.task == "sample" and not policy.has_pool):
+        yield (
+            f"{field}.sampledBy",
+            "samplers sample the answers of later steps, so a run with a pool, and task: sample, need sampledBy: "
+            "samplers and delaySteps of at least 1",
+        )
     if policy.truncation is not None and not policy.truncates:
         yield f"{field}.truncation", "only a correction by token or sequence truncates; set it, or leave this out"
     if spec.task == "train" and policy.has_sampler and spec.origin is not None and not spec.origin.takes_weights:

@@ -77,7 +77,7 @@ _MESH_FITS = f"[{_SLICE_DEVICES}].all(have, [{_FIXED}].all(want, {_HAS_REST} ? h
 
 _ENCODERS = [family for family, section in FAMILIES.items() if section.encoder]
 
-Task = Literal["train", "data", "evaluate", "replay", "measure"]
+Task = Literal["train", "data", "evaluate", "replay", "measure", "sample"]
 
 
 def _narrow_rules() -> Iterator[Rule]:
@@ -249,6 +249,11 @@ class TrainingRunSpec(RuledModel):
             "from.step must be less than trainer.steps, which counts the steps of the run that this one begins from "
             "too",
             ".from.step",
+        ),
+        Rule(
+            "self.task != 'sample' || has(self.objective.policy)",
+            "task: sample samples the answers of a run with objective.policy; give it the document of that run",
+            ".task",
         ),
         Rule(
             "!has(self.checkpoint.root) || self.?from.?root.orValue('') != self.checkpoint.root",

@@ -153,6 +153,9 @@ class PolicySpec(ApiModel):
     delay_steps: Annotated[int, Field(ge=0, le=64)] | None = optional(
         "Step s trains on answers that the weights of step s - delaySteps sampled. Default: 0."
     )
+    sampled_by: Literal["run", "samplers"] | None = optional(
+        "`samplers`: runs of task `sample` with this document and root sample the answers. Default: the run."
+    )
     correction: Correction | None = optional(
         "Of answers of other weights: `clip` the ratio (default), or weigh each `token` or `sequence` by its ratio, at "
         "most `truncation` (IMPALA, TIS)."
@@ -171,6 +174,11 @@ class PolicySpec(ApiModel):
     def has_sampler(self) -> bool:
         """Whether the state keeps weights that sample, which differ in some steps from those that are trained."""
         return self.updates_per_rollout > 1
+
+    @property
+    def has_pool(self) -> bool:
+        """Whether samplers sample the answers."""
+        return self.sampled_by == "samplers"
 
     @property
     def truncates(self) -> bool:

@@ -26,7 +26,7 @@ class Look:
 class GoodputSeconds(StatusModel):
     """Seconds by cause. `productiveStep` is goodput, everything else is badput."""
 
-    productive_step: Annotated[NonNegativeFloat, Look(9, "steps that were not repeated", "#2e7d32")] = 0.0
+    productive_step: Annotated[NonNegativeFloat, Look(10, "steps that were not repeated", "#2e7d32")] = 0.0
     """Steps that were kept."""
     startup: Annotated[NonNegativeFloat, Look(2, "image, container, interpreter, imports", "#1565c0")] = 0.0
     """From scheduled pods to processes that join: image, container, imports."""
@@ -38,19 +38,21 @@ class GoodputSeconds(StatusModel):
     """Compiling, and the first step of a process."""
     data_wait: Annotated[NonNegativeFloat, Look(4, "waited for data", "#8e24aa")] = 0.0
     """Waiting for token caches or a batch."""
-    save_blocking: Annotated[NonNegativeFloat, Look(11, "blocked by a checkpoint", "#00838f")] = 0.0
+    pool_wait: Annotated[NonNegativeFloat, Look(8, "waited for the pool", "#ad1457")] = 0.0
+    """Waiting for samplers; as a sampler, for weights."""
+    save_blocking: Annotated[NonNegativeFloat, Look(12, "blocked by a checkpoint", "#00838f")] = 0.0
     """The loop waited for a save, the last one included."""
     evaluation: Annotated[NonNegativeFloat, Look(7, "evaluated", "#7cb342")] = 0.0
     """Evaluating."""
-    audit: Annotated[NonNegativeFloat, Look(8, "audited the devices", "#795548")] = 0.0
+    audit: Annotated[NonNegativeFloat, Look(9, "audited the devices", "#795548")] = 0.0
     """Auditing."""
-    lost_work: Annotated[NonNegativeFloat, Look(10, "steps that had to be repeated", "#c62828")] = 0.0
+    lost_work: Annotated[NonNegativeFloat, Look(11, "steps that had to be repeated", "#c62828")] = 0.0
     """Repeated steps."""
     capacity_wait: Annotated[NonNegativeFloat, Look(1, "waited for hardware", "#f9a825")] = 0.0
     """Pods waiting for hardware."""
     operator_delay: Annotated[NonNegativeFloat, Look(0, "old pods ended, new pods created", "#ef6c00")] = 0.0
     """From ended processes to new pods."""
-    other: Annotated[NonNegativeFloat, Look(12, "shutdown, or not observed", "#9e9e9e")] = 0.0
+    other: Annotated[NonNegativeFloat, Look(13, "shutdown, or not observed", "#9e9e9e")] = 0.0
     """All else: ending processes, time without a report."""
 
     @property

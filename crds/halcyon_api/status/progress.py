@@ -24,6 +24,7 @@ Stage = Literal[
     "compiling",
     "training",
     "evaluating",
+    "waiting",
     "auditing",
     "saving",
     "leaving",

@@ -17,10 +17,10 @@ from typing import Any
 
 from halcyon.commands.main import app
 from halcyon.inference.rollout import Rollouts
-from halcyon.run.policy import batches
+from halcyon.run.policy import sampling
 from halcyon_api.checkpoint_documents import HEAD_KEY, decode_head
 
-rollout, decoded, placed = Rollouts.__call__, Rollouts._answer_calls, batches.rows_of
+rollout, decoded, placed = Rollouts.__call__, Rollouts._answer_calls, sampling.rows_of
 number = -1
 
 
@@ -66,5 +66,5 @@ def rows_before_a_step(*arguments: Any) -> Any:
 if __name__ == "__main__":
     Rollouts.__call__ = counted  # type: ignore[method-assign]
     Rollouts._answer_calls = interrupted  # type: ignore[method-assign]
-    batches.rows_of = rows_before_a_step
+    sampling.rows_of = rows_before_a_step
     app()

@@ -190,6 +190,11 @@ class Checkpointer:
                     "spec.checkpoint.volumeClaim"
                 )
 
+    @property
+    def fingerprints(self) -> documents.Fingerprints:
+        """The fingerprints of the run."""
+        return self._run.fingerprints
+
     def opened(self) -> None:
         """End the retries of rejected requests: from now on such a request fails at once, so a failed save is reported
         without a wait.

@@ -51,11 +51,13 @@ def holds_average(manifest: Manifest, template: Any) -> bool:
     )
 
 
-def match_leaves(manifest: Manifest, template: Any, *, cast: bool, part: bool, spare: str | None) -> tuple[Pair, ...]:
+def match_leaves(
+    leaves: Sequence[ManifestLeaf], template: Any, *, cast: bool, part: bool, spare: str | None
+) -> tuple[Pair, ...]:
     """Pair the arrays of a checkpoint with those of a template, by path.
 
     Args:
-        manifest: Manifest of the checkpoint.
+        leaves: The arrays of the checkpoint.
         template: Tree of arrays or of their shapes.
         cast: Accept arrays of another floating-point type.
         part: Accept a checkpoint with more arrays than the template.
@@ -64,7 +66,7 @@ def match_leaves(manifest: Manifest, template: Any, *, cast: bool, part: bool, s
     Raises:
         OtherState: An array is missing on one side, or has another shape or type.
     """
-    saved = {leaf.path: leaf for leaf in manifest.leaves}
+    saved = {leaf.path: leaf for leaf in leaves}
     wanted = layout.flatten(template)
     for leaf in wanted:
         if leaf.path not in saved:
@@ -119,7 +121,7 @@ def read_state(
 
     def read_and_match() -> tuple[Sequence[Pair], Iterable[ManifestFile]]:
         manifest = read_manifest(store, entry)
-        return match_leaves(manifest, template, cast=cast, part=part, spare=spare), manifest.files
+        return match_leaves(manifest.leaves, template, cast=cast, part=part, spare=spare), manifest.files
 
     is_shared = entry.size_bytes >= share_from_bytes
     return read_arrays(template, agree, read_and_match, partial(read_file, store, entry.path), is_shared=is_shared)

@@ -251,6 +251,8 @@ def _task(spec: TrainingRunSpec) -> str:
     """The task of a run, in a few words."""
     if spec.task == "data":
         return "only builds tokens"
+    if spec.task == "sample":
+        return "only samples answers"
     if spec.task == "measure":
         return "only measures collectives"
     if spec.task == "evaluate" and spec.origin is not None:

@@ -8,6 +8,7 @@ combines over all processes. The step at which to leave after a notice is agreed
 (`halcyon.parallel.sync_point`), because the grace period is short.
 """
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from halcyon.run.callback import Callback
 from halcyon.run.flip import flipped
 from halcyon.run.last_save import NOTHING_TO_SAVE, LastSave, SaveTime, choose, longest_wait
 from halcyon.run.setup import Setup
-from halcyon.step.batch_source import BatchSource, HasNumbers
+from halcyon.step.batch_source import BatchSource, HasNumbers, Waits
 from halcyon.step.divergence import DivergenceWatch, RollBack
 from halcyon.step.in_step import reported, reported_metrics
 from halcyon.step.state import Model, TrainState
@@ -37,6 +38,7 @@ from halcyon.telemetry import StepReport
 from halcyon_api.checkpoint_documents import DataPosition, EvaluationRecord
 from halcyon_api.ends import EndCause
 from halcyon_api.spec.recovery import RollbackSpec
+from halcyon_api.status.progress import Stage
 
 SAVE_WANTED = 1
 """Bit of the control value of a process that wants a checkpoint; while a save is deferred, of one whose last save is
@@ -179,10 +181,14 @@ class Training(Setup):
                 return self._leave(state, step)
             if step in self._text_wait_steps:
                 self._report_pending()
-                if not self._wait_for_text(lambda step=step: self.dataset.holds(self._batch_number(step))):
+                held = functools.partial(self.dataset.holds, self._batch_number(step))
+                if not self._wait("tokenizing", functools.partial(self.caches.progress.wait_for, held)):
                     return self._leave(state, step)
             for callback in self.callbacks:
                 callback.before(step + 1, self._report_pending)
+            coming = self.batches.coming(self._batch_number(step), state) if isinstance(self.batches, Waits) else None
+            if coming is not None and not self._wait("waiting", coming):
+                return self._leave(state, step)
             batch = self.batches.batch(self._batch_number(step), state)
             self._reporter.waited_for_batch(self.batches.last_wait_seconds)
             train_step = self.programs.of(batch, watched=self._watch is not None and self._watch.is_due(step + 1))
@@ -377,14 +383,12 @@ class Training(Setup):
             step_begun=step == self._saved_step,
         )
 
-    def _wait_for_text(self, held: Callable[[], bool]) -> bool:
-        """Wait until ``held()`` is true on all processes. False: a notice came."""
+    def _wait(self, stage: Stage, mine: Callable[[float], bool]) -> bool:
+        """Wait until ``mine(seconds)`` is true on all processes. False: a notice came."""
         began = time.perf_counter()
-        here = held()
-        self._reporter.stage("tokenizing")  # another process may wait for text even if this one does not
-        came = wait_together(
-            self.place.processes, self.notice, lambda seconds: here or self.caches.progress.wait_for(held, seconds)
-        )
+        here = mine(0.0)
+        self._reporter.stage(stage)  # another process may wait even if this one does not
+        came = wait_together(self.place.processes, self.notice, lambda seconds: here or mine(seconds))
         self._reporter.stage("training")
         self._waited_seconds += time.perf_counter() - began
         return came

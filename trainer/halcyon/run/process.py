@@ -63,6 +63,7 @@ _NOTICE_MESSAGES: dict[Task, str] = {
     "data": f"{NOTICE}; the committed shards of the token caches are kept",
     "evaluate": f"{NOTICE}; the results of the evaluated sources are kept",
     "measure": NOTHING_TO_SAVE,
+    "sample": f"{NOTICE}; the answers of finished batches are kept",
 }
 """The message of a process that ends at a notice while no step runs."""
 _WORK: dict[Task, WorkStage] = {
@@ -71,6 +72,7 @@ _WORK: dict[Task, WorkStage] = {
     "evaluate": "evaluating",
     "replay": "training",
     "measure": "evaluating",
+    "sample": "evaluating",
 }
 """The stage in which each task does its productive work."""
 CLOSING_SECONDS = 30.0
@@ -217,6 +219,10 @@ def run_training(
 
             task = evaluate_checkpoint if spec.task == "evaluate" else measure_network
             ending.leave(EndCause.COMPLETED, task(context, reporter, around))
+        if spec.task == "sample":
+            from halcyon.run.policy.sampler import sample_answers
+
+            ending.leave(EndCause.COMPLETED, sample_answers(context, reporter, around))
         from halcyon.run.train import train
 
         ended = train(context, reporter, around, compilation_cache=compilation_cache)

@@ -55,6 +55,20 @@ class HasNumbers(Protocol):
 
 
 @runtime_checkable
+class Waits(Protocol):
+    """A source whose batches come from other processes."""
+
+    def coming(self, step: int, state: TrainState) -> Callable[[float], bool] | None:
+        """Called on all processes before `BatchSource.batch`, with its arguments.
+
+        Returns:
+            A function that waits at most this number of seconds for the batch, and returns whether it is there; None:
+            no process waits.
+        """
+        ...
+
+
+@runtime_checkable
 class Evaluates(Protocol):
     """A source that evaluates the model itself, in the place of the loss of the objective."""
 

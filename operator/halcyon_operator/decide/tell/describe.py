@@ -30,6 +30,7 @@ _WORK: dict[Task, str] = {
     "evaluate": "evaluating",
     "replay": "replaying",
     "measure": "measuring",
+    "sample": "sampling",
 }
 """Work of a process group by task, for the message of a Running run."""
 _MOST_SHOWN = 5
@@ -136,6 +137,8 @@ def _done(status: TrainingRunStatus, spec: TrainingRunSpec) -> str:
     if spec.task == "measure":
         said = status.history[-1].message if status.history else None
         return said or "the collectives are measured; the log has the numbers"
+    if spec.task == "sample":
+        return "the run whose answers it sampled is done"
     if spec.task == "replay" and spec.origin is not None and spec.origin.step is not None:
         last = spec.origin.to_step or (progress.step if progress is not None else steps)
         return (

@@ -2,8 +2,9 @@
 
 The batch of step s is sampled with the weights of step s - ``delaySteps``; the first ones with those that the run
 begins with. A process that resumes needs answers of weights that are gone, and reads them in the root
-(`halcyon.run.policy.rollouts`). Answers are written there before any step follows, so a checkpoint never needs one
-that is missing. A replay reads those that it cannot compute in the root of the run, and compares the others with it.
+(`halcyon.run.policy.rollouts`). Answers, or with a pool (`halcyon.run.policy.pool`) the weights that sample them, are
+written there before any step follows, so a checkpoint never needs one that is missing. A replay reads those that it
+cannot compute in the root of the run, and compares the others with it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from halcyon.host.storage.failures import StoreFailure
 from halcyon.host.storage.records import DamagedRecord
 from halcyon.inference.rollout import Answered
 from halcyon.run.policy import rollouts
+from halcyon.run.policy.pool import Publisher
 from halcyon.run.replay import ComparedNumbers
 from halcyon.run.setup import Setup
 from halcyon_api.checkpoint_documents import ORIGIN_KEY, decode_origin
@@ -80,12 +82,39 @@ class Ahead:
         """Steps done when the run began."""
         of_history = self._checkpointer.segments
 
+        self.pool: Publisher | None = None
+        """Hands the weights to samplers; None: the run samples itself."""
+        if policy.has_pool and self._spec.task == "train":
+            epoch, sections = self._checkpointer.epoch, self._checkpointer.fingerprints.sections
+            start = epoch.attempt, epoch.restart, self._checkpointer.writer
+            self.pool = Publisher(self._own, self._processes, start, dict(sections))
+
         def named(step: int) -> dict[str, str] | None:
             found, known = of_history(step), self._digests.copy()
             needed = {one.key: known[one] for one in known if one.version < step <= one.batch < step + delay}
             return None if found is None else found | needed
 
         self._checkpointer.segments = named
+
+    def coming(self, number: int, done: int, model: Any) -> Callable[[float], bool]:
+        """Hand weights to the samplers, before the batch of a step is asked for. A collective.
+
+        Args:
+            number: The number of the batch.
+            done: Steps done.
+            model: The weights of this step.
+
+        Returns:
+            See `halcyon.run.policy.pool.Publisher.coming`.
+        """
+        assert self.pool is not None  # noqa: S101 - the caller has checked it
+        ahead = range(number, number + self._delay + 1)
+        self.pool.publish(done, [batch for batch in ahead if self._version(batch, number, done) == done], model)
+        return self.pool.coming(number, self._version(number, number, done))
+
+    def _version(self, batch: int, number: int, done: int) -> int:
+        """Steps done by the weights that sample a batch, where those of this step train on batch `number`."""
+        return max(self._first, done - self._delay + batch - number)
 
     def batch(
         self, number: int, done: int, asked: Callable[[int], Sequence[Question]], sample: Callable[[int], Sampled]
@@ -102,11 +131,13 @@ class Ahead:
             NoValidCheckpoint: Answers of earlier weights are missing, or others than were written.
             TrainerExit: See `halcyon.run.policy.rewards.Reward.of`; or the root did not answer.
         """
+        if self.pool is not None:
+            return self._earlier(number, self._version(number, number, done), done, asked(number))
         # Answers of steps that an audit has undone do not count.
         self._waiting = {batch: pair for batch, pair in self._waiting.items() if pair[0] < done}
         for batch in range(number, number + self._delay + 1):  # also after the last step: the run may be made longer
             if batch not in self._waiting:
-                version = max(self._first, done - self._delay + batch - number)
+                version = self._version(batch, number, done)
                 if version < done:
                     found = self._earlier(batch, version, done, asked(batch))
                 else:
@@ -133,6 +164,10 @@ class Ahead:
                 ) from None
             if store is self._own:
                 self._digests[name] = digest
+            if self.pool is not None:
+                with contextlib.suppress(StoreFailure):  # the next time deletes them
+                    self.pool.delete_used(batch)
+                    self._thin(batch)
             return asdict(found)
 
         found = decide(self._processes, self._own.root, read)
@@ -142,8 +177,7 @@ class Ahead:
     def _keep(self, batch: int, version: int, asked: Sequence[Question], sampled: Sampled) -> None:
         """Write answers, and compare those of a replay with those of the run."""
         checkpointer, seed = self._checkpointer, self._spec.trainer.seed
-        arrays = (x.tolist() for x in (*sampled.answered, sampled.rewards))
-        found = rollouts.Rollout(batch, version, seed, _prompts(asked), *arrays, list(sampled.mismatch))  # pyright: ignore[reportCallIssue]
+        found = rollout_of(batch, version, seed, asked, sampled)
         epoch = checkpointer.epoch
         name = rollouts.RolloutName(batch, version, epoch.attempt, epoch.restart, checkpointer.writer)
 
@@ -152,12 +186,21 @@ class Ahead:
                 self._digests[name] = rollouts.write_rollout(self._own, name, found)
                 if isinstance(self._numbers, ComparedNumbers) and (why := rollouts.unlike(self._home, found)):
                     self._numbers.differs(batch + 1, f"step {batch + 1}: {why}")
-                if batch % _THIN_BATCHES == 0:
-                    with contextlib.suppress(StoreFailure):  # the next time deletes them
-                        rollouts.delete_old(self._own, [one.step for one in checkpointer.committed], self._delay)
+                with contextlib.suppress(StoreFailure):  # the next time deletes them
+                    self._thin(batch)
             return {}
 
         decide(self._processes, self._own.root, write)
+
+    def _thin(self, batch: int) -> None:
+        if batch % _THIN_BATCHES == 0:
+            rollouts.delete_old(self._own, [one.step for one in self._checkpointer.committed], self._delay)
+
+
+def rollout_of(batch: int, version: int, seed: int, asked: Sequence[Question], sampled: Sampled) -> rollouts.Rollout:
+    """The answers of a batch, as a root keeps them."""
+    arrays = (x.tolist() for x in (*sampled.answered, sampled.rewards))
+    return rollouts.Rollout(batch, version, seed, _prompts(asked), *arrays, list(sampled.mismatch))  # pyright: ignore[reportCallIssue]
 
 
 def _prompts(asked: Sequence[Question]) -> list[list[int]]:

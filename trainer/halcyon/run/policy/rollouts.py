@@ -82,13 +82,14 @@ class Rollout:
 _STORED = TypeAdapter(Rollout)
 
 
-def names_in(store: Store) -> list[RolloutName]:
-    """The names of the rollouts of a root.
+def names_in(store: Store, batch: int | None = None) -> list[RolloutName]:
+    """The names of the rollouts of a root, or of those of a batch.
 
     Raises:
         StoreFailure: The store did not answer.
     """
-    found = [one.groups() for key in store.list(ROLLOUTS_PREFIX) if (one := _NAME.fullmatch(key))]
+    prefix = ROLLOUTS_PREFIX if batch is None else f"{ROLLOUTS_PREFIX}{batch:09d}."
+    found = [one.groups() for key in store.list(prefix) if (one := _NAME.fullmatch(key))]
     return [RolloutName(*(int(part) for part in one[:4]), one[4]) for one in found]  # pyright: ignore[reportCallIssue]
 
 
@@ -104,6 +105,23 @@ def write_rollout(store: Store, name: RolloutName, rollout: Rollout) -> str:
     data = written(rollout)
     store.write(name.key, data)
     return digest(data)
+
+
+def keep_first(store: Store, name: RolloutName, rollout: Rollout) -> str | None:
+    """Write a file, unless there is one.
+
+    Returns:
+        What differs from that one, apart from the numbers of a reward function; None: nothing.
+
+    Raises:
+        DamagedRecord: There is one, and it is damaged.
+        StoreFailure: The store did not answer.
+    """
+    if store.create(name.key, written(rollout)):
+        return None
+    there = parsed(name.key, store.read(name.key).data or b"", _STORED)
+    mine, its = asdict(rollout), asdict(there)
+    return ", ".join(one for one in mine if one not in ("rewards", "mismatch") and mine[one] != its[one]) or None
 
 
 def find(
@@ -126,7 +144,7 @@ def find(
     """
     link = None if entry is None else parsed_link(store.read(key_of(entry.path)).data)
     named = (link and link.segments) or {}
-    of_batch = [name for name in names_in(store) if name.batch == batch]
+    of_batch = names_in(store, batch)
     right = [name for name in of_batch if name.version == version]
     if not right:
         others = f"; there are those of step {of_batch[0].version}" if of_batch else ""
@@ -150,7 +168,7 @@ def unlike(store: Store, here: Rollout) -> str | None:
     Raises:
         StoreFailure: The store did not answer.
     """
-    if all(name.batch != here.batch for name in names_in(store)):
+    if not names_in(store, here.batch):
         return None
     try:
         name, there, _ = find(store, here.batch, here.version)

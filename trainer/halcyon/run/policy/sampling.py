@@ -1,0 +1,155 @@
+"""Answers to the prompts of a batch by given weights, with their rewards and the engine's difference from the trainer.
+
+The trainer samples with it, and so does a sampler of a pool (`halcyon.run.policy.sampler`).
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from halcyon.checkpoint.processes import decide
+from halcyon.data.dataset import Dataset
+from halcyon.data.examples import Batch
+from halcyon.host.storage.store import Store
+from halcyon.inference.calculator import Calculator
+from halcyon.inference.chat import ChatPrompts
+from halcyon.inference.rollout import Answered, Rollouts, RolloutShape
+from halcyon.run.place import Place
+from halcyon.run.policy.ahead import Sampled
+from halcyon.run.policy.answers import Question, Rows, prompted, questions, rows_of
+from halcyon.run.policy.rewards import RecordedRewards, reward_named
+from halcyon.step.objectives.policy import Policy
+from halcyon.step.program import Program
+from halcyon.step.state import Model
+from halcyon.tokenizer import Tokenizer
+
+_TRAINING = 1
+"""The purpose of the answers of training, as a number for their keys."""
+_REQUEST_SECONDS = 60.0
+
+
+class Sampling:
+    """Samples the answers of batches.
+
+    Args:
+        dataset: The data set; its sources hold prompts.
+        program: The program of the run.
+        place: The run, with ``objective.policy``. Its checkpoint root keeps the samples.
+        committed: Returns the step of the newest checkpoint.
+    """
+
+    def __init__(self, dataset: Dataset, program: Program, place: Place, committed: Callable[[], int]) -> None:
+        spec, objective = place.spec, program.objective
+        policy = spec.objective.policy
+        if policy is None or not isinstance(objective, Policy):
+            raise TypeError("the run has no objective.policy")
+        self._dataset, self._program, self._settings = dataset, program, spec.trainer
+        self._processes, self.policy = place.processes, policy
+        store = Store(spec.checkpoint, timeout_seconds=_REQUEST_SECONDS)
+        self._root = store.root
+        self.rewards = RecordedRewards(
+            reward_named(policy.reward), dataset.tokenizer, policy.group_size, store, place.reporter.warning, committed
+        )
+        self.width = spec.trainer.sequence_length - policy.max_tokens
+        formats = [source.format.conversation for source in spec.data.sources]
+        templates = [one.template for one in formats if one is not None]
+        self._ends = _ends(dataset.tokenizer, templates)
+        self._calculator = Calculator.of(dataset.tokenizer) if None in templates else None
+        self._rollouts: dict[int, Rollouts] = {}
+        self._compared = self._comparison(objective)
+
+    def asked(self, number: int) -> list[Question]:
+        """The prompts of a batch."""
+        return questions(self._dataset, self._dataset.train_rows(number)[:: self.policy.group_size])
+
+    def rows(self, asked: Sequence[Question], answered: Answered) -> Rows:
+        """The rows of prompts with their answers."""
+        prompts = prompted(asked, self.policy.group_size, self.width)
+        return rows_of(prompts, answered, self._settings.sequence_length, self._dataset.tokenizer.pad_id)
+
+    def arrays(self, rows: Rows) -> Batch:
+        """The arrays of a batch."""
+        arrays = {"tokens": rows.tokens, "targets": rows.targets, "weights": rows.weights}
+        return {name: self.placed(array) for name, array in arrays.items()}
+
+    def placed(self, array: np.ndarray) -> jax.Array:
+        """An array [row, position] as one of the step: [microbatch, batch, position]."""
+        whole = array.reshape(self._program.microbatches, -1, array.shape[1])
+        return jax.make_array_from_callback(whole.shape, self._program.batch_sharding, lambda index: whole[index])
+
+    def sampled(self, number: int, model: Model, step: int) -> Sampled:
+        """The answers of a batch. A collective.
+
+        Args:
+            number: The number of the batch.
+            model: The weights.
+            step: The step that trains on them, counted from 1.
+
+        Raises:
+            TrainerExit: See `halcyon.run.policy.rewards.Reward.of`.
+        """
+        asked = self.asked(number)
+        prompts = prompted(asked, self.policy.group_size, self.width)
+        answered = self.sampler(len(prompts.counts))(model, prompts, _TRAINING, number)
+        rewards = self.together(lambda: self.rewards.of_step(step, asked, answered))
+        rows = self.rows(asked, answered)
+        of_trainer, *both = self._compared(model, self.arrays(rows), self.placed(rows.log_probs))
+        most, mean = (float(x) for x in jax.device_get(both))
+        return Sampled(answered, rewards, (most, mean), of_trainer if self.policy.has_sampler else None)
+
+    def sampler(self, rows: int) -> Rollouts:
+        """What samples a number of answers."""
+        if rows not in self._rollouts:
+            shape = RolloutShape(
+                rows=rows,
+                prompt=self.width,
+                answer=self.policy.max_tokens,
+                tokens=self._dataset.tokenizer.vocab_size,
+                temperature=self.policy.temperature,
+                ends=self._ends,
+                dtype=self._settings.precision.compute,
+                answers=self.policy.group_size,
+            )
+            mesh, seed = self._program.mesh, self._settings.seed
+            self._rollouts[rows] = Rollouts(mesh, shape, seed, self._calculator, self._program.compiler_options())
+        return self._rollouts[rows]
+
+    def together(self, rewards: Callable[[], list[float]]) -> np.ndarray:
+        """The rewards that process 0 found, on every process: float64 [prompt, answer].
+
+        Its error is raised on every process.
+        """
+        found = decide(self._processes, self._root, lambda: {"rewards": rewards()})
+        return np.array(found["rewards"], np.float64).reshape(-1, self.policy.group_size)
+
+    def _comparison(self, objective: Policy) -> Callable[[Model, Batch, jax.Array], tuple[jax.Array, ...]]:
+        """A function that computes the log-probabilities of a batch as the step does, and the greatest and the mean of
+        their differences from given ones, over the tokens that count."""
+
+        def every(model: Any, batch: Batch, given: jax.Array) -> tuple[jax.Array, ...]:
+            if self._program.microbatches == 1:
+                found = objective.log_probs(model, jax.tree.map(lambda rows: rows[0], batch))[None]
+            else:
+                found = jax.lax.map(functools.partial(objective.log_probs, model), batch)
+            apart, counts = jnp.abs(found - given), batch["weights"]
+            return found, jnp.max(apart), jnp.sum(apart) / jnp.maximum(jnp.sum(counts), 1.0)
+
+        whole, own = NamedSharding(self._program.mesh, PartitionSpec()), self._program.batch_sharding
+        options = self._program.compiler_options()
+        compiled = jax.jit(every, out_shardings=(own, whole, whole), compiler_options=options)
+
+        def traced(model: Any, batch: Batch, given: jax.Array) -> tuple[jax.Array, ...]:
+            with self._program.tracing():
+                return compiled(model, batch, given)
+
+        return traced
+
+
+def _ends(tokenizer: Tokenizer, templates: Sequence[str | None]) -> tuple[int, ...]:
+    """Tokens that end an answer: that of a document, and that of the assistant's turn in each template."""
+    return tuple(sorted({token for template in set(templates) for token in ChatPrompts(tokenizer, template).ends}))
