@@ -527,7 +527,8 @@ class Training(Setup):
     def _evaluate(self, state: TrainState, step: int) -> bool:
         """Evaluate the model on the held-out part. False: a notice came before the end."""
         self._report_pending()
-        if self.dataset.streams and not self._wait_for_text(self._evaluation.has_text):
+        has_text = functools.partial(self.caches.progress.wait_for, self._evaluation.has_text)
+        if self.dataset.streams and not self._wait("tokenizing", has_text):
             return False
         self._reporter.stage("evaluating")
         try:
