@@ -171,6 +171,7 @@ BROKEN: tuple[Case, ...] = (
     _broken("a name that ends in _TOKEN", spec__env=[{"name": "HF_TOKEN", "value": "hf_abc"}]),
     _broken("from begins a training", spec__from=_OTHER, spec__task="data"),
     _broken("task: evaluate needs from.run", spec__task="evaluate"),
+    _broken("task: sample samples the answers of a run", spec__task="sample"),
     _broken("set exactly one of run and huggingFace", spec__from={"step": 3}),
     _broken("set exactly one of run and huggingFace", spec__from={**_OTHER, "huggingFace": {"path": "/models/base"}}),
     _broken("dataPosition needs step", spec__from={"run": "other", "dataPosition": 0}),

@@ -172,6 +172,18 @@ def test_objectives_with_their_sources_are_valid(
             {"spec__recovery": {"divergence": {"nonFinite": "rollback"}}},
             "so recovery.divergence with rollback has no effect on them; leave one out",
         ),
+        *(
+            (
+                policy(**given),
+                PROMPTS,
+                changes,
+                "sampledBy: samplers sample the answers of later steps, so a run with a pool, and task: sample, need",
+            )
+            for given, changes in (
+                ({"sampledBy": "samplers"}, {}),
+                ({"delaySteps": 1}, {"spec__task": "sample"}),
+            )
+        ),
         (
             policy(truncation=3),
             PROMPTS,

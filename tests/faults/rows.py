@@ -18,6 +18,11 @@ IN_PLACE = pytest.mark.fault(
     holds="only the pod that was hit is replaced; a start takes the newest state that is whole, from the own memory, "
     "another pod or the store; all losses are bitwise those of an undisturbed run",
 )
+POOL = pytest.mark.fault(
+    row="A run or a sampler of its pool is killed, stands still for a while, or all samplers are lost",
+    holds="the run waits; every prompt is used once, and all losses and rewards are bitwise those of a run that samples "
+    "by itself",
+)
 DAMAGE = pytest.mark.fault(
     row="Flipped bits, truncations, missing and exchanged files, over every file of a checkpoint",
     holds="every damage is detected and the previous checkpoint is restored; no wrong data is restored silently",

@@ -65,11 +65,11 @@ def numbers(events: list[dict[str, Any]]) -> dict[int, tuple[float, ...]]:
     return {event["step"]: tuple(event[name] for name in NUMBERS) for event in events if event["event"] == "step"}
 
 
-def rollouts(folder: Path) -> list[str]:
+def rollouts(folder: Path, steps: int = STEPS) -> list[str]:
     """The hash of the answers of each step."""
     store = Store(CheckpointSpec(root=f"file://{folder / 'root'}"))
-    assert sampled_steps(store)[:STEPS] == list(range(1, STEPS + 1))
-    return [found.sha256 for step in range(1, STEPS + 1) if (found := read_samples(store, step)) is not None]
+    assert sampled_steps(store)[:steps] == list(range(1, steps + 1))
+    return [found.sha256 for step in range(1, steps + 1) if (found := read_samples(store, step)) is not None]
 
 
 Run = tuple[Path, list[dict[str, Any]]]

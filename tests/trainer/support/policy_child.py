@@ -2,7 +2,7 @@
 ...``.
 
 KILL=rollout:N: while the answers of batch N, counted from 0, are sampled; KILL=step:N: after their rewards, before the
-step. KILLED=FILE: the file that the process then makes; ROOT=FOLDER: the checkpoint root, for whose first checkpoint it
+step. LEASE_SECONDS: how long a sampler leaves a lease to another one. KILLED=FILE: the file that the process then makes; ROOT=FOLDER: the checkpoint root, for whose first checkpoint it
 waits before.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 from halcyon.commands.main import app
 from halcyon.inference.rollout import Rollouts
-from halcyon.run.policy import sampling
+from halcyon.run.policy import pool, sampling
 from halcyon_api.checkpoint_documents import HEAD_KEY, decode_head
 
 rollout, decoded, placed = Rollouts.__call__, Rollouts._answer_calls, sampling.rows_of
@@ -67,4 +67,7 @@ if __name__ == "__main__":
     Rollouts.__call__ = counted  # type: ignore[method-assign]
     Rollouts._answer_calls = interrupted  # type: ignore[method-assign]
     sampling.rows_of = rows_before_a_step
+    if seconds := os.environ.get("LEASE_SECONDS"):
+        pool._FIRST_LEASE_SECONDS = pool._SHORTEST_LEASE_SECONDS = float(seconds)
+        pool._LEASE_TIMES = 1.0
     app()

@@ -600,6 +600,7 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
         promised_memory_bandwidth=5,
     )
     scene.reporter.event("collective", Measured("all-reduce", "all", 8, 2**20, 0.001, {}), promised=9e11)
+    scene.reporter.event("sampled", batch=3, version=1, tokens=64, seconds=0.5)
     scene.reporter.warning("the compiled programs could not be published")
     scene.reporter.event(
         "source", SourceNote("talks", "ShareGPT: conversations", 9, 2, "1 hidden file", LayoutReport(2, 90, 5, 5, 0))

@@ -222,7 +222,7 @@ def run_training(
         if spec.task == "sample":
             from halcyon.run.policy.sampler import sample_answers
 
-            ending.leave(EndCause.COMPLETED, sample_answers(context, reporter, around))
+            ending.leave(EndCause.COMPLETED, sample_answers(context, reporter, around, compilation_cache))
         from halcyon.run.train import train
 
         ended = train(context, reporter, around, compilation_cache=compilation_cache)

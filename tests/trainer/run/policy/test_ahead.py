@@ -25,7 +25,7 @@ DELAY, MOST = 2, 3
 
 
 class Alone:
-    process_index = 0
+    process_index, process_count = 0, 1
 
     def agree(self, value: Any) -> Any:
         return value

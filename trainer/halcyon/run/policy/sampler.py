@@ -7,6 +7,8 @@ in progress, and another one samples it again.
 
 import json
 import time
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from halcyon.checkpoint.fingerprints import fingerprints
@@ -15,6 +17,7 @@ from halcyon.checkpoint.processes import decide
 from halcyon.checkpoint.published import read_published
 from halcyon.checkpoint.verify import Damaged
 from halcyon.data.open import dataset_of
+from halcyon.host.documents import DEFAULT_COMPILATION_CACHE
 from halcyon.host.errors import BadConfiguration, NoValidCheckpoint
 from halcyon.host.storage.records import DamagedRecord
 from halcyon.run.auto_tuning import without_choice
@@ -26,6 +29,7 @@ from halcyon.run.policy.ahead import rollout_of
 from halcyon.run.policy.pool import Leases, Weights, open_work
 from halcyon.run.policy.rollouts import Rollout, RolloutName, keep_first
 from halcyon.run.policy.sampling import Sampling
+from halcyon.run.programs import open_cache
 from halcyon.step.program import Program, build_program
 from halcyon.telemetry import RunReporter
 from halcyon_api.checkpoint_documents import Fingerprints
@@ -36,13 +40,16 @@ _ROUND_SECONDS = 5.0
 """Longest wait of process 0 for work before it tells the others that there is none."""
 
 
-def sample_answers(context: Context, reporter: RunReporter, around: Surroundings) -> str:
+def sample_answers(
+    context: Context, reporter: RunReporter, around: Surroundings, compilation_cache: Path | None
+) -> str:
     """Sample the answers of a run until it is done.
 
     Args:
         context: The sampler, with the run's document, and this process's place in it.
         reporter: Receives the progress.
         around: The program around it.
+        compilation_cache: See `halcyon.run.train.train`.
 
     Returns:
         One sentence with the number of batches.
@@ -53,8 +60,9 @@ def sample_answers(context: Context, reporter: RunReporter, around: Surroundings
     context = checked(context)
     check_sections(context.spec)
     caches = caches_of(context, reporter, around)
-    with session(context, reporter, around) as joined:
+    with session(context, reporter, around) as joined, ExitStack() as last:
         place, mesh = joined.lay_out()
+        last.callback(open_cache(place, compilation_cache or DEFAULT_COMPILATION_CACHE).close)
         place = place.with_spec(without_choice(place.spec, place.context.mesh))
         reporter.stage("restoring")
         dataset = dataset_of(place.spec, *caches)
