@@ -120,7 +120,7 @@ def memory_problem(
 def _state_bytes(spec: TrainingRunSpec) -> float:
     """Least bytes of the state for each parameter."""
     stored = parameter_bytes(spec, VOCABULARY_MULTIPLE)
-    if spec.task == "evaluate":
+    if spec.task in ("evaluate", "sample"):
         return stored
     always = stored + average_bytes(spec)
     return always if _has_frozen(spec) else always + stored + _moments(spec) + reference_bytes(spec)

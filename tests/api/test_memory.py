@@ -75,6 +75,16 @@ def optimizer(**rule: Any) -> dict[str, Any]:
         ),
         (
             {
+                "spec__objective": {
+                    "policy": {"reward": "gsm8k", "maxTokens": 8, "delaySteps": 1, "sampledBy": "samplers"}
+                },
+                "spec__task": "sample",
+                **PROMPTS,
+            },
+            4,
+        ),
+        (
+            {
                 "spec__objective": {"policy": {"reward": "gsm8k", "updatesPerRollout": 2, "beta": 0.1, "maxTokens": 8}},
                 "spec__adapter": {"lora": {}},
                 **PROMPTS,

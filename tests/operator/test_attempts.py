@@ -490,6 +490,15 @@ def test_a_foreign_root_is_rejected_before_any_pod_is_created() -> None:
     assert "other/run" in decision.status.condition("Stalled").message
 
 
+def test_a_sampler_works_in_the_root_of_its_run() -> None:
+    asked = {"name": "asked", "jsonl": {"paths": ["/data/rows.jsonl"]}, "format": {"prompt": {}}}
+    policy = {"reward": "gsm8k", "groupSize": 4, "maxTokens": 16, "delaySteps": 1, "sampledBy": "samplers"}
+    sampler = run(task="sample", objective={"policy": policy}, data={"sources": [asked]})
+    decision = reconcile(observed(sampler, head=head(300, epoch=(9, 0), owner=("other", "run"))), NOW)
+    assert (decision.status.attempt, decision.status.checkpoint) == (1, None)
+    assert condition(decision, "Stalled")[0] == "False"
+
+
 def test_names_in_use_are_reported_and_their_objects_are_left_unchanged() -> None:
     foreign = jobset()
     foreign["metadata"]["ownerReferences"][0]["uid"] = "somebody-else"
