@@ -11,25 +11,20 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from halcyon.checkpoint import opening, published
 from halcyon.checkpoint.fingerprints import fingerprints
-from halcyon.checkpoint.opening import load_head
 from halcyon.checkpoint.processes import decide
-from halcyon.checkpoint.published import read_published
 from halcyon.checkpoint.verify import Damaged
 from halcyon.data.open import dataset_of
 from halcyon.host.documents import DEFAULT_COMPILATION_CACHE
 from halcyon.host.errors import BadConfiguration, NoValidCheckpoint
 from halcyon.host.storage.records import DamagedRecord
-from halcyon.run.auto_tuning import without_choice
-from halcyon.run.checks import check_sections
+from halcyon.run import auto_tuning, checks, programs
 from halcyon.run.context import Context, Surroundings
 from halcyon.run.data import caches_of, checked
 from halcyon.run.place import Place, session
-from halcyon.run.policy.ahead import rollout_of
-from halcyon.run.policy.pool import Leases, Weights, open_work
-from halcyon.run.policy.rollouts import Rollout, RolloutName, keep_first
+from halcyon.run.policy import ahead, pool, rollouts
 from halcyon.run.policy.sampling import Sampling
-from halcyon.run.programs import open_cache
 from halcyon.step.program import Program, build_program
 from halcyon.telemetry import RunReporter
 from halcyon_api.checkpoint_documents import Fingerprints
@@ -58,12 +53,12 @@ def sample_answers(
         TrainerExit: The answers cannot be sampled; the class gives the cause and the exit code.
     """
     context = checked(context)
-    check_sections(context.spec)
+    checks.check_sections(context.spec)
     caches = caches_of(context, reporter, around)
     with session(context, reporter, around) as joined, ExitStack() as last:
         place, mesh = joined.lay_out()
-        last.callback(open_cache(place, compilation_cache or DEFAULT_COMPILATION_CACHE).close)
-        place = place.with_spec(without_choice(place.spec, place.context.mesh))
+        last.callback(programs.open_cache(place, compilation_cache or DEFAULT_COMPILATION_CACHE).close)
+        place = place.with_spec(auto_tuning.without_choice(place.spec, place.context.mesh))
         reporter.stage("restoring")
         dataset = dataset_of(place.spec, *caches)
         tokenizer = dataset.tokenizer
@@ -86,8 +81,8 @@ class Sampler:
     def __init__(self, place: Place, program: Program, sampling: Sampling, prints: Fingerprints) -> None:
         self._place, self._sampling, self._store = place, sampling, place.root()
         self._template, self._sections = program.template.model, dict(prints.sections)
-        self._leases = Leases(self._store, place.context.process_name())
-        self._known: dict[str, Weights] = {}
+        self._leases = pool.Leases(self._store, place.context.process_name())
+        self._known: dict[str, pool.Weights] = {}
 
     def run(self) -> str:
         """Sample until the run is done, and return one sentence about it."""
@@ -100,12 +95,15 @@ class Sampler:
                 return f"the run in {root} is done; {counted(count, 'batch', 'batches')} sampled"
             if "name" not in found:
                 continue
-            name, weights = RolloutName(*found["name"]), Weights.model_validate_json(json.dumps(found["weights"]))
+            name, weights = (
+                rollouts.RolloutName(*found["name"]),
+                pool.Weights.model_validate_json(json.dumps(found["weights"])),
+            )
             if weights.prefix != held:
                 model, held = None, ""  # its memory, before the next ones are read
                 reporter.stage("restoring")
                 try:
-                    model = read_published(self._store, weights, self._template, processes)
+                    model = published.read_published(self._store, weights, self._template, processes)
                 except Damaged as damage:
                     decide(processes, root, lambda name=name, why=str(damage): self._check_deleted(name, why))
                     continue
@@ -114,7 +112,7 @@ class Sampler:
             began = time.monotonic()
             sampled = self._sampling.sampled(name.batch, model, name.batch + 1)
             asked, seed = self._sampling.asked(name.batch), self._place.spec.trainer.seed
-            rollout = rollout_of(name.batch, name.version, seed, asked, sampled)
+            rollout = ahead.rollout_of(name.batch, name.version, seed, asked, sampled)
             decide(processes, root, lambda name=name, rollout=rollout: self._keep(name, rollout))
             self._leases.batch_seconds = seconds = time.monotonic() - began
             tokens = int(sampled.answered.counts.sum())
@@ -126,14 +124,14 @@ class Sampler:
         until = time.monotonic() + _ROUND_SECONDS
         while True:
             try:
-                work = open_work(self._store, self._known)
+                work = pool.open_work(self._store, self._known)
             except Damaged as damage:
                 raise NoValidCheckpoint(f"{self._store.root}: {damage}; start the run again") from None
             for name, weights in work:
                 if self._leases.take(name):
                     self._check_document(weights)
                     return {"name": list(name), "weights": weights.document()}
-            head = load_head(self._store)[0]
+            head = opening.load_head(self._store)[0]
             newest = None if head is None else head.newest
             if not work and newest is not None and newest.step >= self._place.spec.trainer.steps:
                 return {"done": True}
@@ -141,7 +139,7 @@ class Sampler:
                 return {}
             time.sleep(_PAUSE_SECONDS)
 
-    def _check_document(self, weights: Weights) -> None:
+    def _check_document(self, weights: pool.Weights) -> None:
         if others := sorted(
             name
             for name in {*self._sections, *weights.sections}
@@ -152,18 +150,18 @@ class Sampler:
                 "with another name and accelerator"
             )
 
-    def _check_deleted(self, name: RolloutName, why: str) -> dict[str, Any]:
+    def _check_deleted(self, name: rollouts.RolloutName, why: str) -> dict[str, Any]:
         """Raise an error about weights that cannot be read, unless the run has deleted them meanwhile."""
-        if any(there == name for there, _ in open_work(self._store, self._known)):
+        if any(there == name for there, _ in pool.open_work(self._store, self._known)):
             raise NoValidCheckpoint(
                 f"{self._store.root}: the weights of step {name.version} are damaged ({why}); start the run again"
             )
         return {}
 
-    def _keep(self, name: RolloutName, rollout: Rollout) -> dict[str, Any]:
+    def _keep(self, name: rollouts.RolloutName, rollout: rollouts.Rollout) -> dict[str, Any]:
         """Write answers, unless another sampler has; theirs must have the same bits."""
         try:
-            why = keep_first(self._store, name, rollout)
+            why = rollouts.keep_first(self._store, name, rollout)
         except DamagedRecord as damage:
             why = str(damage)
         if why is not None:
