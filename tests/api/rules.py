@@ -97,6 +97,7 @@ BROKEN: tuple[Case, ...] = (
     ("a head must have an even number", _model("gemma", headDim=7)),
     ("gemma has no exact gelu", _model("gemma", hiddenAct="gelu")),
     ("layerTypes must have one entry", _model("gemma3", layerTypes=["full_attention"])),
+    ("vision.headDim must be a multiple of 4", _model("qwen2", vision={"headDim": 6})),
     ("layerTypes has sliding_attention", _model("qwen2", numHiddenLayers=1, layerTypes=["sliding_attention"])),
     ("ropeScaling needs a factor", _model("mistral", ropeScaling={"ropeType": "linear"})),
     _broken("ropeScaling of type llama3 or yarn needs", spec__model__ropeScaling={"ropeType": "yarn", "factor": 4}),

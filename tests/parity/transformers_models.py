@@ -41,10 +41,33 @@ def sees(config: Any) -> bool:
     return getattr(config, "vision_config", None) is not None
 
 
-def images(config: Any) -> np.ndarray:
-    """Two images for each row: uint8 [row, image, row of pixels, column, colour]."""
-    side = config.vision_config.image_size
+def images(config: Any, side: int = 0) -> np.ndarray:
+    """Two images for each row: uint8 [row, image, row of pixels, column, colour]. By default they have 4 tokens."""
+    side = side or getattr(config.vision_config, "image_size", 4 * config.vision_config.patch_size)
     return np.random.default_rng(4).integers(0, 256, (len(DOCUMENTS), 2, side, side, 3)).astype(np.uint8)
+
+
+def prepared(config: Any, images: np.ndarray) -> dict[str, torch.Tensor]:
+    """Images [image, row of pixels, column, colour] as the processor of a model gives them to it."""
+    if config.model_type == "gemma3":
+        pixels = torch.from_numpy(images / 127.5 - 1).to(torch.float32)
+        return {"pixel_values": pixels.movedim(-1, 1)}
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    area = images.shape[1] * images.shape[2]
+    size = {"shortest_edge": area, "longest_edge": area}
+    processor = Qwen2VLImageProcessorPil(patch_size=config.vision_config.patch_size, size=size)
+    return dict(processor(list(images), return_tensors="pt"))
+
+
+def large_images(model: Any) -> dict[str, np.ndarray]:
+    """Images of 36 tokens, and what a tower with windows of 16 makes of them."""
+    if model.config.model_type != "qwen2_5_vl":
+        return {}
+    large = images(model.config, 12 * model.config.vision_config.patch_size)[:, 0]
+    given = prepared(model.config, large)
+    seen = model.model.visual(given["pixel_values"], given["image_grid_thw"]).pooler_output
+    return {"large": large, "large seen": seen.detach().numpy()}
 
 
 IMAGES = (((1, 5), (8, 12)), ((2, 6),))
@@ -126,18 +149,10 @@ def outputs(model: Any, tokens: np.ndarray) -> Iterator[tuple[int, int, slice, t
         for row, lengths in enumerate(DOCUMENTS):
             part = slice(0, sum(lengths))
             ids = torch.from_numpy(tokens[row, part].astype(np.int64))[None]
-            pixels = torch.from_numpy(images(model.config)[row, : len(IMAGES[row])] / 127.5 - 1).to(torch.float32)
-            yield (
-                row,
-                1,
-                part,
-                model(
-                    input_ids=ids,
-                    pixel_values=pixels.movedim(-1, 1),
-                    token_type_ids=(ids == model.config.image_token_id).long(),
-                    use_cache=False,
-                ).logits[0],
-            )
+            given = prepared(model.config, images(model.config)[row, : len(IMAGES[row])])
+            types = "token_type_ids" if model.config.model_type == "gemma3" else "mm_token_type_ids"
+            given[types] = (ids == model.config.image_token_id).long()
+            yield row, 1, part, model(input_ids=ids, **given, use_cache=False).logits[0]
         return
     no_cache = {} if model.config.model_type == "modernbert" else {"use_cache": False}
     for row, lengths in enumerate(DOCUMENTS):

@@ -53,6 +53,8 @@ def in_files(kind: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
             name = re.sub(r"^model\.(?=vision|multi_modal)", "", name)
             name = re.sub(r"^(model\.)?vision_tower\.(?!vision_model)", "vision_tower.vision_model.", name)
             name = re.sub(r"^model\.language_model\.", "language_model.model.", name)
+        if kind == "qwen2_5_vl":
+            name = re.sub(r"^model\.(language_model|(?=visual))", lambda found: "model" if found[1] else "", name)
         prefix, _, last = name.rpartition(".experts.")
         if not prefix or kind == "gpt_oss":
             found[name] = value

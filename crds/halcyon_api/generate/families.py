@@ -43,7 +43,7 @@ def one_schema(families: Members, models: Sequence[str]) -> Schema:
         for name, field in schema["properties"].items():
             fields.setdefault(name, {})[family] = field
     del fields[TAG]
-    covers = {name: _cover(name, list(found.values())) for name, found in fields.items()}
+    covers = {name: _cover(name, found) for name, found in fields.items()}
     tag: Schema = {
         "type": "string",
         "enum": list(families),
@@ -69,10 +69,10 @@ def _plain(schema: Schema) -> Schema:
     return {key: value for key, value in schema.items() if key not in _OF_A_FAMILY}
 
 
-def _cover(name: str, schemas: Sequence[Schema]) -> Schema:
-    """The schema of all values that at least one of some schemas allows."""
-    found = _plain(schemas[0])
-    for schema in map(_plain, schemas[1:]):
+def _cover(name: str, field: Members) -> Schema:
+    """The schema of all values that the field may have in at least one family."""
+    found, *others = map(_plain, field.values())
+    for schema in others:
         if schema.keys() != found.keys():
             raise ValueError(f"{name}: some families have {sorted(found)}, and some {sorted(schema)}")
         for key, value in schema.items():
@@ -81,10 +81,20 @@ def _cover(name: str, schemas: Sequence[Schema]) -> Schema:
             elif key == "enum":
                 found[key] = list(dict.fromkeys((*found[key], *value)))
             elif key == "items":
-                found[key] = _cover(name, (found[key], value))
+                found[key] = _cover(name, _inner(field, key))
+            elif key == "properties" and found[key].keys() == value.keys():
+                parts = {part: _inner(_inner(field, key), part) for part in value}
+                found[key] = {
+                    part: {**_cover(part, own), "description": _described(own, list(own))}
+                    for part, own in parts.items()
+                }
             elif found[key] != value:
                 raise ValueError(f"{name}: some families have the {key} {found[key]}, and some {value}")
     return found
+
+
+def _inner(field: Members, key: str) -> Members:
+    return {family: schema[key] for family, schema in field.items()}
 
 
 def _described(field: Members, families: Sequence[str]) -> str:

@@ -34,6 +34,15 @@ class ImageShape:
     """Most images of a row."""
     image_token_index: int
     """Id of their tokens."""
+    printed: str = "<start_of_image>"
+    """The special token that a chat template prints for an image."""
+    token: str = "<image_soft_token>"  # noqa: S105
+    """The special token of the model that stands for each of its tokens."""
+    before: str = "\n\n<start_of_image>"
+    """What stands before them, in the place of what is printed: line breaks, and perhaps a special token."""
+    after: str = "<end_of_image>\n\n"
+    cubic: bool = False
+    """Whether images are resized by cubic functions in place of linear ones."""
 
 
 @dataclass(frozen=True)

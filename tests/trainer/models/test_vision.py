@@ -1,4 +1,4 @@
-"""Gemma 3 with images beside what all families share (test_parity.py)."""
+"""Gemma 3 and Qwen 2.5-VL with images beside what all families share (test_parity.py)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from halcyon.models.parameters import parameter_count
 from halcyon.models.parts.attention import attention
 from halcyon.models.parts.masks import Causal, Segments, Until, Window
 from halcyon.models.published.config import ConfigReader
-from halcyon_api.spec.families.gemma import Gemma3Spec, VisionSpec
+from halcyon_api.spec.families.gemma import Gemma3Spec
+from halcyon_api.spec.families.qwen import Qwen2Spec
+from halcyon_api.spec.families.vision import QwenVisionSpec, VisionSpec
 from tests.arrays import load_arrays
 from tests.parity.published_size import FILE, row
 from tests.parity.weights import computed_weights
@@ -25,8 +27,8 @@ from tests.trainer.models.cases import shapes
 from tests.trainer.models.parity import Golden
 from tests.trainer.weights.folders import write_folder
 
-GOLDEN = Golden.load("gemma3-images")
-IMAGES = GOLDEN.arrays["images"]
+GOLDEN, QWEN = Golden.load("gemma3-images"), Golden.load("qwen2.5-vl")
+BOTH = [pytest.param(one, id=one.spec.family) for one in (GOLDEN, QWEN)]
 
 
 def test_sizes_are_those_of_the_section() -> None:
@@ -39,17 +41,47 @@ def test_sizes_are_those_of_the_section() -> None:
     )
     assert whole - text == 416_866_032 + 2_950_272
     assert VisionSpec().image_size == 896
+    small = QwenVisionSpec(num_hidden_layers=3, num_attention_heads=2, head_dim=8, intermediate_size=9, patch_size=3)
+    qwen = Qwen2Spec(num_hidden_layers=2, hidden_size=24, num_attention_heads=4, vision=small)
+    assert parameter_count(shapes(qwen)) == qwen.shape(24, 12).parameters
+    # That of Qwen 2.5-VL 7B: 676,550,144 in its encoder, of which 44,574,464 are in the MLP and the norm after it.
+    whole, text = (
+        Qwen2Spec(hidden_size=3584, head_dim=8, vision=one).shape(8, 8).parameters for one in (QwenVisionSpec(), None)
+    )
+    assert whole - text == 676_550_144
+    assert (QwenVisionSpec().image_size, QwenVisionSpec().tokens) == (448, 256)
+    assert [number for number, whole in enumerate(QwenVisionSpec().whole) if whole] == [7, 15, 23, 31]
 
 
-def test_a_text_is_that_of_the_text_model(tmp_path: Path) -> None:
-    tensors = {name: array.astype(np.float32) for name, array in GOLDEN.named("weight").items()}
-    folder = write_folder(tmp_path / "model", tensors, dict(GOLDEN.config.document))
+@pytest.mark.parametrize("golden", BOTH)
+def test_a_text_is_that_of_the_text_model(tmp_path: Path, golden: Golden) -> None:
+    tensors = {name: array.astype(np.float32) for name, array in golden.named("weight").items()}
+    folder = write_folder(tmp_path / "model", tensors, dict(golden.config.document))
     (text, _), (whole, _) = (halcyon.load(f"hf:{folder}", images=images) for images in (False, True))
-    row = GOLDEN.arrays["tokens"][:1]
+    row, pixels = golden.arrays["tokens"][:1], golden.arrays["images"][:1]
     assert (halcyon.logits(text, row) == halcyon.logits(whole, row)).all()
-    one, other = (halcyon.logits(whole, row, images=images) for images in (IMAGES[:1], IMAGES[:1, ::-1]))
+    one, other = (halcyon.logits(whole, row, images=images) for images in (pixels, pixels[:, ::-1]))
     assert (one[0, 0] == other[0, 0]).all(), "no image stands before the first token"
     assert (one[0, 1:] != other[0, 1:]).any(-1).all(), "the first token of an image sees all of it"
+
+
+def test_windows_of_a_larger_image_are_those_of_transformers() -> None:
+    """Also where the image ends within a window."""
+    model: Any = QWEN.model()
+    images = hax.named(QWEN.arrays["large"][:, None], ("batch", "image", "row", "column", "colour"))
+    found = model.encoder(images, jnp.dtype("float32")).rearrange(("batch", "position", "embed")).array
+    expected = QWEN.arrays["large seen"].reshape(found.shape)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_positions_of_a_text_go_on_after_the_rows_of_an_image() -> None:
+    model: Any = QWEN.model()
+    tokens = hax.named(np.array([[1, 7, 7, 7, 7, 2, 7, 7, 7, 7, 3, 4]]), ("batch", "position"))
+    assert np.concatenate(model.places(tokens)).tolist() == [
+        [0, 1, 1, 1, 1, 3, 4, 4, 4, 4, 6, 7],
+        [0, 1, 1, 2, 2, 3, 4, 4, 5, 5, 6, 7],
+        [0, 1, 2, 1, 2, 3, 4, 5, 4, 5, 6, 7],
+    ]
 
 
 @pytest.mark.slow
@@ -67,18 +99,22 @@ def test_an_image_of_the_published_size_is_seen_as_by_transformers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "entry", "value"),
+    ("golden", "part", "entry", "value"),
     [
-        ("vision_config", "vision_use_head", True),
-        ("vision_config", "image_size", 24),
-        ("vision_config", "hidden_act", "gelu"),
-        ("", "mm_tokens_per_image", 5),
+        (GOLDEN, "vision_config", "vision_use_head", True),
+        (GOLDEN, "vision_config", "image_size", 24),
+        (GOLDEN, "vision_config", "hidden_act", "gelu"),
+        (GOLDEN, "", "mm_tokens_per_image", 5),
+        (QWEN, "vision_config", "fullatt_block_indexes", [2, 7]),
+        (QWEN, "vision_config", "window_size", 112),
+        (QWEN, "text_config", "rope_parameters", {"rope_type": "default", "mrope_section": [4, 2, 2]}),
     ],
 )
-def test_another_encoder_is_named(tmp_path: Path, part: str, entry: str, value: object) -> None:
-    config = dict(GOLDEN.config.document)
+def test_another_encoder_is_named(tmp_path: Path, golden: Golden, part: str, entry: str, value: object) -> None:
+    config = dict(golden.config.document)
     changed = {entry: value} if not part else {part: {**config[part], entry: value}}
     folder = write_folder(tmp_path / "model", {"a": np.zeros(1, np.float32)}, config | changed)
+    entry = "mrope_section" if part == "text_config" else entry
     with pytest.raises(BadConfiguration, match=f"{entry} is .* computes this model only with"):
         halcyon.load(f"hf:{folder}", images=True)
 

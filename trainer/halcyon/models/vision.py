@@ -28,7 +28,7 @@ from halcyon.models.parts.masks import Until
 from halcyon.models.parts.norm import LayerNorm, RmsNorm
 from halcyon.models.parts.weight import add_wide, normal
 from halcyon.models.stack import Stack
-from halcyon_api.spec.families.gemma import POOLED, VisionSpec
+from halcyon_api.spec.families.vision import VisionSpec
 from halcyon_api.spec.model_shape import COLOURS, ImageShape
 
 EPSILON = 1e-6
@@ -70,21 +70,27 @@ class VisionTower(eqx.Module):
 
     def __call__(self, images: NamedArray, dtype: jnp.dtype) -> NamedArray:
         """(batch, image, row, column, colour) to (batch, position, embed): the tokens of all images of a row."""
-        spec, rows = self.spec, images.array.shape[0]
-        count, side, patch = rows * images.array.shape[1], POOLED * spec.tokens_per_side, spec.patch_size
-        colours = (images.array.astype(jnp.float32) / _HALF - 1).astype(dtype)
-        cut = colours.reshape(count, side, patch, side, patch, COLOURS).transpose(0, 1, 3, 5, 2, 4)
+        spec, rows, side = self.spec, images.array.shape[0], self.spec.pooled
+        cut = patches_of((images.array.astype(jnp.float32) / _HALF - 1).astype(dtype), spec.patch_size)
         names = (axes.BATCH, axes.POSITION, *(axis.name for axis in self.patches.inputs))
-        x = self.patches(divided(NamedArray(cut.reshape(count, side**2, *cut.shape[3:]), names)))
+        x = self.patches(divided(NamedArray(cut, names)))
         x = divided(add_wide(x, self.positions.rename({axes.SOURCE: axes.POSITION})))
         x, _ = self.blocks.scan(lambda block, x, _: (block(x, None, None)[0], None), x)
-        squares = self.norm(x).array.reshape(rows, -1, POOLED, spec.tokens_per_side, POOLED, spec.hidden_size)
+        squares = self.norm(x).array.reshape(rows, -1, side, spec.tokens_per_side, side, spec.hidden_size)
         pooled = jnp.mean(squares, (2, 4), jnp.float32).astype(dtype).reshape(rows, -1, spec.hidden_size)
         return self.projection(self.pooled_norm(NamedArray(pooled, (axes.BATCH, axes.POSITION, axes.CHANNELS))))
 
 
+def patches_of(colours: jax.Array, patch: int) -> jax.Array:
+    """[row, image, row of pixels, column, colour] to [image, patch, colour, row, column], in the order of reading."""
+    side = colours.shape[2] // patch
+    cut = colours.reshape(-1, side, patch, side, patch, COLOURS).transpose(0, 1, 3, 5, 2, 4)
+    return cut.reshape(-1, side**2, *cut.shape[3:])
+
+
 class SeeingDecoder(Decoder):
-    """A decoder whose tokens may have images among them; `encoder` is its `VisionTower`."""
+    """A decoder whose tokens may have images among them; `encoder` is its `VisionTower`, or a module with the same
+    call and `spec`."""
 
     @property
     def sight(self) -> ImageShape:

@@ -139,10 +139,6 @@ class ExportPlan:
         sizes = {"vocab_size": stored.tokens, form.positions: _positions(stored, form)}
         if self.outer:  # its other entries are those of the model, or no run could have begun with it
             config = {**self.outer, **common}
-            if text := config.get("text_config"):
-                config["text_config"] = {**text, **sizes, **common}
-            else:  # older files have the entries of both beside each other
-                config |= sizes
         else:
             base = json_object(stored.files, CONFIG_KEY) if self.kept is not None else {}
             further = form.completed(ConfigReader(base)).document.items()
@@ -155,8 +151,9 @@ class ExportPlan:
                 **common,
                 "use_cache": True,
             }
-        if form.images:
-            config["text_config"] = {**config["text_config"], **sizes, **common}
+        if self.outer or form.images:  # older files have the entries of both parts beside each other
+            text = config.get("text_config")
+            config |= {"text_config": {**text, **sizes, **common}} if text else sizes
         definition = stored.definition
         if labels := dict(enumerate(stored.spec.classes)):
             config |= {

@@ -47,6 +47,7 @@ _NO_WEIGHT = (
     "router_aux_loss_coef",
     "aux_loss_alpha",
     "num_nextn_predict_layers",  # only their own weights: `without_further`
+    "image_size",
 )
 """Entries of config.json that do not decide what a model with weights computes."""
 

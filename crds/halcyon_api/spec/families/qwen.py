@@ -9,6 +9,8 @@ from halcyon_api.base import Rule, optional
 from halcyon_api.spec.families import decoder
 from halcyon_api.spec.families.experts import ExpertSizes, ExpertsSection, per_token_rule
 from halcyon_api.spec.families.section import Count, DecoderSizes, HiddenAct, NonNegative, Width
+from halcyon_api.spec.families.vision import QwenVisionSpec
+from halcyon_api.spec.model_shape import ModelShape
 
 LayerNumbers = Annotated[list[Annotated[int, Field(ge=0, le=4095)]], Field(max_length=1024)]
 
@@ -47,10 +49,27 @@ class QwenSection(decoder.DecoderSection):
 
 
 class Qwen2Spec(QwenSection):
-    """A Qwen 2 or 2.5 decoder (Yang et al. 2024): a Llama with biases of queries, keys and values."""
+    """A Qwen 2 or 2.5 decoder (Yang et al. 2024): a Llama with biases of queries, keys and values, and perhaps
+    images.
+    """
 
     family: Literal["qwen2"] = "qwen2"
-    published: ClassVar = "Qwen 2 and 2.5, 0.5B to 72B; Qwen 2.5-VL, 3B to 72B (text)"
+    vision: QwenVisionSpec | None = optional("Its encoder of images. Not set: text alone.")
+
+    published: ClassVar = "Qwen 2 and 2.5, 0.5B to 72B; Qwen 2.5-VL, 3B to 72B"
+    rules: ClassVar = (
+        *QwenSection.rules,
+        Rule(
+            "!has(self.vision) || self.vision.?headDim.orValue(80) % 4 == 0",
+            "vision.headDim must be a multiple of 4: its halves are rotated by rows and by columns",
+            ".vision.headDim",
+        ),
+    )
+
+    def shape(self, vocabulary: int, positions: int) -> ModelShape:
+        """See `DecoderSection.shape`."""
+        found = super().shape(vocabulary, positions)
+        return found if self.vision is None else self.vision.added(found, positions)
 
     def sizes(self) -> DecoderSizes:
         """See `DecoderSection.sizes`."""

@@ -177,4 +177,5 @@ class ModelSection(RuledModel):
     @property
     def sight(self) -> ImageShape | None:
         """The images that a row of a model that sees has; None: it sees none."""
-        return None
+        vision: Any = getattr(self, "vision", None)
+        return None if vision is None else vision.sight

@@ -147,6 +147,20 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "tie_word_embeddings": True,
         },
     ),
+    "qwen2.5-vl": (
+        "qwen2_5_vl",
+        {
+            "text_config": {key: value for key, value in SMALL.items() if key != "head_dim"}
+            | {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "rms_norm_eps": 0.003}
+            | {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "mrope_section": [2, 3, 3]}},
+            "vision_config": {"depth": 8, "hidden_size": 8, "intermediate_size": 10, "num_heads": 2, "patch_size": 2}
+            | {"window_size": 16, "fullatt_block_indexes": [1, 3, 5, 7], "out_hidden_size": 32}
+            | {"tokens_per_second": 2},
+            "image_token_id": 7,
+            "image_size": 8,
+            "tie_word_embeddings": False,
+        },
+    ),
     "olmo2": ("olmo2", SMALL),
     "olmo2-tied": ("olmo2", SMALL | TIED | {"attention_bias": True}),
     "olmo3": ("olmo3", SMALL | {"num_hidden_layers": 6, "sliding_window": 5, "rope_parameters": OLMO3_ROPE}),

@@ -32,6 +32,7 @@ from tests.parity.transformers_models import (
     gradients,
     greedy,
     images,
+    large_images,
     new_model,
     sees,
     sounds,
@@ -75,7 +76,7 @@ def golden(kind: str, settings: dict[str, Any]) -> dict[str, np.ndarray]:
         "saved": np.frombuffer(json.dumps(names).encode(), np.uint8),
         **found,
         **({"sound": sounds(model.config), "greedy": greedy(model, tokens)} if model.config.is_encoder_decoder else {}),
-        **({"images": images(model.config)} if sees(model.config) else {}),
+        **({"images": images(model.config), **large_images(model)} if sees(model.config) else {}),
         **{f"weight {name}": value for name, value in in_files(kind, weights | constants).items()},
         **{f"gradient {name}": value for name, value in in_files(kind, of_weights).items()},
     }

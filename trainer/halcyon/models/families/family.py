@@ -1,6 +1,7 @@
 """What Halcyon knows of a model family, and the designs of those whose sections have the names of Hugging Face."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -95,6 +96,15 @@ def design_of(
         activation=activation,
         **other,
     )
+
+
+def seeing_design(design: Callable[[Any], Design], init: Callable[..., Any], spec: Any) -> Design:
+    """The design of a section whose `vision`, if there is one, is of an encoder of images that `init` makes."""
+    found = design(spec)
+    if spec.vision is None:
+        return found
+    encoder = functools.partial(init, spec.vision, spec.initializer_range, found.axes.embed)
+    return dataclasses.replace(found, encoder=encoder)
 
 
 def mixture_of(

@@ -13,14 +13,15 @@ from typing import Any
 from halcyon.models import axes
 from halcyon.models.decoder import Decoder
 from halcyon.models.design import Design
-from halcyon.models.families.family import decoder_family, design_of
+from halcyon.models.families.family import decoder_family, design_of, seeing_design
 from halcyon.models.parts.rotary import Rope
 from halcyon.models.published import ConfigReader, DecoderConfig, PublishedModel, decoder_tensors
 from halcyon.models.published.decoder_config import read_activation, read_keys, write_keys
 from halcyon.models.published.rope import read_windowed_theta
 from halcyon.models.published.tensors import AROUND, BESIDE_IMAGES, Tensors, plain_block, tensor, with_bias
 from halcyon.models.vision import EPSILON, SeeingDecoder, VisionTower
-from halcyon_api.spec.families.gemma import Gemma2Spec, Gemma3Spec, GemmaSpec, VisionSpec
+from halcyon_api.spec.families.gemma import Gemma2Spec, Gemma3Spec, GemmaSpec
+from halcyon_api.spec.families.vision import VisionSpec
 from halcyon_api.spec.model_shape import COLOURS
 
 _TANH = "gelu_pytorch_tanh"
@@ -135,14 +136,6 @@ GEMMA2 = decoder_family(
 )
 
 
-def _gemma3_design(spec: Gemma3Spec) -> Design:
-    found = alternating_design(spec)
-    if spec.vision is None:
-        return found
-    encoder = functools.partial(VisionTower.init, spec.vision, spec.initializer_range, found.axes.embed)
-    return dataclasses.replace(found, encoder=encoder)
-
-
 def _tensors_with_images(spec: Gemma3Spec) -> Tensors:
     """The tensors of ``Gemma3ForConditionalGeneration``, by the names of the published files."""
     tower, beside, text = "vision_tower.vision_model", "multi_modal_projector.mm_", decoder_tensors(spec, norms=AROUND)
@@ -209,7 +202,7 @@ _WITH_IMAGES = "Gemma3ForConditionalGeneration"
 _GEMMA3_DEFAULTS = {"num_attention_heads": 8, "vocab_size": 262_208, "max_position_embeddings": 131_072}
 GEMMA3 = decoder_family(
     Gemma3Spec,
-    _gemma3_design,
+    functools.partial(seeing_design, alternating_design, VisionTower.init),
     PublishedModel(
         "gemma3_text",
         ("Gemma3ForCausalLM", _WITH_IMAGES),

@@ -5,6 +5,7 @@ published weights of Hugging Face. Pair ``i`` of ``n`` rotates by ``theta ** (-i
 for longer texts changes these frequencies. The angles are float32 whatever the compute type.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
-from halcyon.models.axes import elementwise
+from halcyon.models.axes import PAIR, elementwise
 from halcyon_api.spec.families.rope import RopeScaling
 
 
@@ -26,11 +27,13 @@ class Rope:
         theta: Base of the frequencies.
         scaling: Change of the frequencies for longer texts. None: no change.
         fraction: The part of a head's features that is rotated; they come first.
+        numbers: Numbers of a position, each of which rotates an equal part of the pairs.
     """
 
     theta: float
     scaling: RopeScaling | None = None
     fraction: float = 1.0
+    numbers: int = 1
 
     def rotated(self, head_size: Axis) -> int:
         """The number of rotated features of a head; even."""
@@ -57,6 +60,8 @@ def frequencies(rope: Rope, pairs: int) -> jax.Array:
     The formulas are those of ``modeling_rope_utils`` of Hugging Face: ``linear`` is Chen et al. 2023, ``yarn`` is Peng
     et al. 2023, and ``llama3`` is the scaling of the published Llama 3.1.
     """
+    if rope.numbers > 1:
+        return jnp.tile(frequencies(dataclasses.replace(rope, numbers=1), pairs // rope.numbers), rope.numbers)
     plain = rope.theta ** (-jnp.arange(pairs, dtype=jnp.float32) / pairs)
     scaling = rope.scaling
     if scaling is None or scaling.rope_type == "default":
@@ -112,12 +117,17 @@ def rotary_table(position: Axis, head_size: Axis, rope: Rope, positions: NamedAr
         position: The axis of positions.
         head_size: Features of a head.
         rope: The rotation.
-        positions: (..., position) integers. None: counted from 0.
+        positions: (..., position) integers, or one for each pair of features: (..., position, pair). None: counted from
+            0.
     """
     rotated, factor = rope.rotated(head_size), magnitude(rope)
     turns = frequencies(rope, rotated // 2)
     numbers = jnp.arange(position.size, dtype=jnp.float32) if positions is None else positions.array.astype(jnp.float32)
-    angles = numbers[..., None] * turns
+    axes: tuple[Axis, ...] = (position,) if positions is None else positions.axes
+    if axes[-1].name == PAIR:
+        angles, axes = numbers * turns, axes[:-1]
+    else:
+        angles = numbers[..., None] * turns
     cosine, sine = jnp.cos(angles), jnp.sin(angles)
     if factor != 1.0:
         cosine, sine = cosine * factor, sine * factor
@@ -125,9 +135,7 @@ def rotary_table(position: Axis, head_size: Axis, rope: Rope, positions: NamedAr
 
     def named(first: jax.Array, second: jax.Array, beyond: float) -> NamedArray:
         parts = (first, second, jnp.full(rest, beyond)) if rest[-1] else (first, second)
-        return hax.named(
-            jnp.concatenate(parts, axis=-1), (*(positions.axes if positions is not None else (position,)), head_size)
-        )
+        return hax.named(jnp.concatenate(parts, axis=-1), (*axes, head_size))
 
     return RotaryTable(named(cosine, cosine, 1.0), named(-sine, sine, 0.0), rotated)
 
