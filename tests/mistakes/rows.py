@@ -171,9 +171,9 @@ def _sounds(words: str, audio: str) -> Mistake:
     return Mistake(words, ("data", "build", "run.yaml"), BAD, changes, files=files)
 
 
-def _images(words: str, image: str) -> Mistake:
+def _images(words: str, image: str, kind: str = "image") -> Mistake:
     """A mistake in the only image that a model trains on."""
-    seen = {"role": "user", "content": [{"type": "image", "image": image}]}
+    seen = {"role": "user", "content": [{"type": kind, kind: image}]}
     messages = [seen, {"role": "assistant", "content": "a cat"}]
     form = {"chat": {"messagesField": "messages", "template": images.TEMPLATE}}
     changes: dict[str, Any] = {
@@ -212,6 +212,7 @@ DATA = (
     _images("an image outside of the folder of its rows", "/etc/passwd"),
     _images("an image in the network", "https://example.com/cat.png"),
     _images("a text in place of an image", "rows.jsonl"),
+    _images("a video", "cat.mp4", "video"),
     _data("a CSV file with semicolons", "rows", "csv", "rows.csv", "text;number\na;1\n"),
     Mistake(
         "evaluations without held-out data",

@@ -199,7 +199,7 @@ ROWS = (
     Row("package tokens", package_tokens, 720_700, 600_000),
     Row("lines of tests", test_lines, 121_400, 98_000),
     Row("imports, % of the packages' lines", import_share, 7.0, 6.5),
-    Row("words by hand", words_by_hand, 58_000, 52_000),
+    Row("words by hand", words_by_hand, 58_100, 52_000),
     Row("bytes of the CRD as JSON", crd_bytes, 187_000, 177_000),
     Row("fields without a description", undescribed_fields, 0, 0),
     Row("circles of imports", import_circles, 0, 0),

@@ -35,17 +35,19 @@ from halcyon_api.spec.sources import FormatSpec
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.validation import find_problems
 from tests.arrays import load_arrays
-from tests.parity.pixels import CASES, FILE, SIDE, file_of
-from tests.trainer.support.images import MARKS, TEMPLATE, TOKENIZER, conversations, picture, sections
+from tests.parity.pixels import CASES, FILE, SIDE, SQUARES, file_of
+from tests.trainer.support.images import MARKS, TEMPLATE, TEMPLATES, TOKENIZER, conversations, picture, sections
 from tests.trainer.support.meshes import mesh_of
 
 READER = load(TOKENIZER)
 RED = picture((220, 30, 20))
+FAMILIES = ("gemma3", "qwen2")
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, *SQUARES])
 def test_pixels_are_those_of_transformers(name: str) -> None:
-    found = pixels(file_of(name), SIDE)
+    """Its processor of Qwen makes squares of squares only."""
+    found = pixels(file_of(name), SIDE, cubic=name in SQUARES)
     assert found.dtype == np.uint8
     assert np.abs(np.moveaxis(found, 2, 0) / 127.5 - 1 - load_arrays(FILE)[name]).max() < 1e-6
 
@@ -84,36 +86,38 @@ def test_a_bomb_is_told_with_its_limit(content: bytes, what: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def sight(folder: Path, **more: Any) -> ImageShape:
-    shape = read_model(sections(folder)["model"]).sight
+def sight(folder: Path, family: str = "gemma3", **more: Any) -> ImageShape:
+    shape = read_model(sections(folder, family)["model"]).sight
     assert shape is not None
     return dataclasses.replace(shape, **more)
 
 
-def documents(folder: Path, parts: list[Any], template: str | None = TEMPLATE, **row: Any) -> np.ndarray:
-    form = FormatSpec.model_validate({"chat": {"template": template}})
+def documents(folder: Path, parts: list[Any], template: str | None = None, family: str = "gemma3") -> np.ndarray:
+    form = FormatSpec.model_validate({"chat": {"template": template or TEMPLATES[family]}})
     access = Access(pause_seconds=0)
-    formatter = build_formatter(form, READER, where="format", access=access, sight=sight(folder / "model"))
+    formatter = build_formatter(form, READER, where="format", access=access, sight=sight(folder / "model", family))
     messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": "red"}]
-    return formatter([SourceRow(f"{folder}/rows.jsonl", 3, {"messages": messages, **row})])[0].tokens
+    return formatter([SourceRow(f"{folder}/rows.jsonl", 3, {"messages": messages})])[0].tokens
 
 
-def test_a_document_has_the_tokens_of_its_images_and_their_pixels(tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_document_has_the_tokens_of_its_images_and_their_pixels(tmp_path: Path, family: str) -> None:
     (tmp_path / "a.png").write_bytes(RED)
     uri = f"data:image/png;base64,{base64.b64encode(RED).decode()}"
-    found = documents(tmp_path, [{"type": "image", "path": "a.png"}, {"type": "image_url", "image_url": uri}])
+    parts = [{"type": "image", "path": "a.png"}, {"type": "image_url", "image_url": uri}]
+    found = documents(tmp_path, parts, family=family)
     images, count = found[:2]
     text = found[2 : 2 + count]
     special = READER.special_tokens
-    token, begin, end = (special[name] for name in (MARKS[1], MARKS[0], MARKS[2]))
+    begin, token, end = (special[name] for name in MARKS[family])
     assert images == 2
     assert (text == token).sum() == 8
     starts = np.flatnonzero(text == begin)
     assert all((text[at + 1 : at + 5] == token).all() and text[at + 5] == end for at in starts)
     breaks = READER.encode("\n\n").tolist()
-    assert text[starts[0] - len(breaks) : starts[0]].tolist() == breaks
+    assert (text[starts[0] - len(breaks) : starts[0]].tolist() == breaks) == (family == "gemma3")
     seen = found[2 + count :].astype("<u2").view(np.uint8).reshape(2, 16, 16, 3)
-    assert (seen == pixels(RED, 16)).all()
+    assert (seen == pixels(RED, 16, cubic=family == "qwen2")).all()
 
 
 @pytest.mark.parametrize(
@@ -144,6 +148,8 @@ def test_images_that_no_one_would_see_are_refused(tmp_path: Path) -> None:
         documents(tmp_path, [seen] * 3)
     with pytest.raises(BadConfiguration, match="has 1 images, and the template prints 0 times <start_of_image>"):
         documents(tmp_path, [seen], TEMPLATE.replace("'<start_of_image>'", "'<image>'"))
+    with pytest.raises(BadConfiguration, match="has a video at place 0, which no model sees"):
+        documents(tmp_path, [{"type": "video", "video": "a.mp4"}], family="qwen2")
     form = FormatSpec.model_validate({"chat": {"template": TEMPLATE}})
     row = {"messages": [{"role": "user", "content": [seen]}, {"role": "assistant", "content": "a"}]}
     with pytest.raises(
@@ -152,15 +158,17 @@ def test_images_that_no_one_would_see_are_refused(tmp_path: Path) -> None:
         build_formatter(form, READER, where="format")([SourceRow("a", 0, row)])
     with pytest.raises(BadConfiguration, match="message 0 has an image, and the model sees none"):
         ChatPrompts(READER, TEMPLATE).ids(row["messages"][:1])
+    with pytest.raises(BadConfiguration, match="message 0 has an image, which this family sees only in training"):
+        ChatPrompts(READER, TEMPLATE, sight=sight(tmp_path, "qwen2")).ids(row["messages"][:1])
     with pytest.raises(BadConfiguration, match="no special token <image_soft_token> with the id that the model knows"):
         build_formatter(form, READER, where="format", sight=sight(tmp_path, image_token_index=5))
 
 
-def spec_of(folder: Path, source: dict[str, Any], **more: Any) -> TrainingRunSpec:
+def spec_of(folder: Path, source: dict[str, Any], family: str = "gemma3", **more: Any) -> TrainingRunSpec:
     return TrainingRunSpec.model_validate(
         {
             "accelerator": {"type": "cpu"},
-            **sections(folder / "model"),
+            **sections(folder / "model", family),
             "data": {"sources": [source], "validation": {"fraction": 0.25}},
             "optimizer": {"adamw": {}, "learningRate": 0.01},
             "trainer": {"steps": 3, "batchSize": 4, "sequenceLength": 24},
@@ -203,11 +211,14 @@ def test_a_batch_has_each_text_with_its_own_images(tmp_path: Path) -> None:
     assert found[0].padded_to(6).images.shape == (6, 2, 16, 16, 3)
 
 
-def trained(folder: Path, microbatches: int = 1, lora: dict[str, Any] | None = None, mesh: Any = None) -> Any:
+def trained(
+    folder: Path, microbatches: int = 1, lora: dict[str, Any] | None = None, mesh: Any = None, family: str = "gemma3"
+) -> Any:
     """The losses of two steps, and which parameters they changed; the first parameters are those of one device."""
     trainer = {"steps": 3, "batchSize": 4, "sequenceLength": 24, "microbatches": microbatches}
     more = {} if lora is None else {"adapter": {"lora": lora}}
-    spec = spec_of(folder, conversations(folder / "rows", 8), trainer=trainer, objective={"finetune": {}}, **more)
+    rows = conversations(folder / "rows", 8, family)
+    spec = spec_of(folder, rows, family, trainer=trainer, objective={"finetune": {}}, **more)
     dataset, _ = inspect_dataset(spec, process="test")
     rows = {name: one for name, one in vars(dataset.examples(dataset.train_rows(0))).items() if one is not None}
     parts = {name: jnp.asarray(one.reshape(microbatches, -1, *one.shape[1:])) for name, one in rows.items()}
@@ -224,18 +235,22 @@ def trained(folder: Path, microbatches: int = 1, lora: dict[str, Any] | None = N
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
     "mesh", [{"fsdp": 2}, pytest.param({"data": 2, "tensor": 2}, marks=pytest.mark.variant)], ids=str
 )
-def test_losses_on_a_mesh_and_with_microbatches_are_those_of_one_device(tmp_path: Path, mesh: dict[str, int]) -> None:
-    one, changed = trained(tmp_path / "one")
+def test_losses_on_a_mesh_and_with_microbatches_are_those_of_one_device(
+    tmp_path: Path, mesh: dict[str, int], family: str
+) -> None:
+    one, changed = trained(tmp_path / "one", family=family)
     assert all(changed.values()), "the encoder is trained"
-    np.testing.assert_allclose(trained(tmp_path / "mesh", 2, mesh=mesh)[0], one, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(trained(tmp_path / "mesh", 2, mesh=mesh, family=family)[0], one, rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
-def test_an_adapter_of_an_encoder_is_trained_alone(tmp_path: Path) -> None:
-    _, changed = trained(tmp_path, lora={"rank": 2})
+@pytest.mark.parametrize("family", ["gemma3", pytest.param("qwen2", marks=pytest.mark.variant)])
+def test_an_adapter_of_an_encoder_is_trained_alone(tmp_path: Path, family: str) -> None:
+    _, changed = trained(tmp_path, lora={"rank": 2}, family=family)
     assert any(path.startswith("encoder.") for path, is_trained in changed.items() if is_trained)
     assert all(is_trained == (".adapter." in path) for path, is_trained in changed.items())
 

@@ -118,14 +118,15 @@ def test_one_process_with_four_devices_and_four_processes_with_one_agree(tmp_pat
     "model",
     [
         pytest.param(name, marks=() if name in EACH_PART else pytest.mark.variant, id=name)
-        for name in (*SMALL_FAMILIES, "whisper", "labels", "vision")
+        for name in (*SMALL_FAMILIES, "whisper", "labels", "vision", "vision-qwen2")
     ],
 )
 def test_every_family_resumes_bitwise(tmp_path: Path, model: str) -> None:
     runs = [document(tmp_path, name, 14, slices=1, topology="1x2") for name in ("calm-root", "root")]
     sounds = [clips(tmp_path / "sounds")] if model == "whisper" else []
-    seen = [images.conversations(tmp_path / "seen")] if model == "vision" else []
-    own = images.sections(tmp_path / "tokenizer") if seen else {"model": WHISPER}
+    family = "qwen2" if model == "vision-qwen2" else "gemma3"
+    seen = [images.conversations(tmp_path / "seen", family=family)] if model.startswith("vision") else []
+    own = images.sections(tmp_path / "tokenizer", family) if seen else {"model": WHISPER}
     own = own if seen or sounds or model == "labels" else sections_of(model)
     for run in runs:
         if model == "labels":

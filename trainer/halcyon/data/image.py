@@ -1,8 +1,8 @@
 """Images as a model sees them: squares of pixels.
 
-A file is decoded by Pillow, a package of its own, turned as its EXIF data says, and resized as the slow image processor
-of Gemma 3 in transformers does: bilinear, to a square. Pixels are whole numbers, so what a model sees is a function of
-the cached numbers.
+A file is decoded by Pillow, a package of its own, turned as its EXIF data says, and resized to a square by Pillow, as
+the slow image processors of transformers do: bilinear for Gemma 3, bicubic for Qwen. Pixels are whole numbers, so what
+a model sees is a function of the cached numbers.
 """
 
 import base64
@@ -40,12 +40,13 @@ def inline(value: Any) -> Any:
     raise BadFile("is no data: URI of an image in base64", "write it as data:image/png;base64,...")
 
 
-def pixels(content: bytes, side: int) -> np.ndarray:
+def pixels(content: bytes, side: int, *, cubic: bool = False) -> np.ndarray:
     """The pixels of a file: uint8 [side, side, 3].
 
     Args:
         content: The bytes of a png, jpeg, webp, gif or bmp file.
         side: Pixels of a side.
+        cubic: See `ImageShape`.
 
     Raises:
         BadFile: It is no such file, or above a limit. Above it, nothing is decoded.
@@ -62,7 +63,8 @@ def pixels(content: bytes, side: int) -> np.ndarray:
             if (count := image.width * image.height) > MOST_PIXELS:
                 raise BadFile(f"has {count:,} pixels; the limit is {MOST_PIXELS:,}", "make it smaller")
             turned = ImageOps.exif_transpose(image).convert("RGB")
-            return np.asarray(turned.resize((side, side), Image.Resampling.BILINEAR))
+            how = Image.Resampling.BICUBIC if cubic else Image.Resampling.BILINEAR
+            return np.asarray(turned.resize((side, side), how))
     except BadFile:
         raise
     except Exception:  # a decoder raises anything for a stranger's file

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from halcyon.data.formats.conversation import image_places
+from halcyon.data.formats.conversation import image_places, refuse_videos
 from halcyon.data.formats.images import ImageReader
 from halcyon.data.formats.template import ChatTemplate, DoesNotFit, prompt_tokens
 from halcyon.data.forms.form import BadConversation
@@ -99,8 +99,13 @@ class ChatPrompts:
         if (place := next(image_places(messages), None)) is not None:
             if self._sight is None:
                 raise BadConfiguration(f"message {place} has an image, and the model sees none; give its text alone")
+            if self._sight.cubic:
+                raise BadConfiguration(
+                    f"message {place} has an image, which this family sees only in training; give its text alone"
+                )
             reader = ImageReader(self._sight, self._tokenizer, "the conversation", None)
         try:
+            refuse_videos(messages)
             if reader is not None:
                 messages, images = reader.taken(messages, {}, "")
             rendered = self._template.render(messages, tools, to_generate=True, variables=variables)

@@ -206,7 +206,7 @@ def identity(
     document = source.document()
     kept = {name: document[name] for name in (source.kind, "format", "rows", "onBadFile", "onBadRow")}
     if sight is not None and source.format.chat is not None:
-        kept["images"] = [sight.image_size, sight.tokens, sight.images]
+        kept["images"] = [sight.image_size, sight.tokens, sight.images, *([sight.token] if sight.cubic else ())]
     return {"formatVersion": format_version, "tokenizer": tokenizer_fingerprint, **kept}
 
 

@@ -18,6 +18,7 @@ loss.
 
 IMAGES = ("image", "image_url")
 """Types of parts of messages that are images."""
+_VIDEOS = ("video", "video_url")
 
 _MARK = "halcyon"
 _LEARNT = ("weight", "train", "training", "trainable", "loss_mask")
@@ -45,6 +46,7 @@ def check_messages(
     """
     if not isinstance(messages, list):
         raise BadConversation("is not a list of messages", "name the field of the messages")
+    refuse_videos(messages)
     if not images and (place := next(image_places(messages), None)) is not None:
         raise BadConversation(
             f"has an image at place {place}, and the model sees none", "leave the row out, or set spec.model.vision"
@@ -67,12 +69,22 @@ def check_messages(
     return messages
 
 
-def image_places(messages: Iterable[Any]) -> Iterator[int]:
-    """The places of the messages with images, once for each image."""
+def refuse_videos(messages: Iterable[Any]) -> None:
+    """Refuse messages with a video, of which a template would print a token that no model here has frames for.
+
+    Raises:
+        BadConversation: There is one.
+    """
+    if (place := next(image_places(messages, _VIDEOS), None)) is not None:
+        raise BadConversation(f"has a video at place {place}, which no model sees", "leave it out, or give images")
+
+
+def image_places(messages: Iterable[Any], types: Sequence[str] = IMAGES) -> Iterator[int]:
+    """The places of the messages with images, or with parts of other types, once for each."""
     for place, message in enumerate(messages):
         parts: Any = message.get("content") if isinstance(message, Mapping) else None
         for part in parts if isinstance(parts, list) else ():
-            if isinstance(part, Mapping) and part.get("type") in IMAGES:
+            if isinstance(part, Mapping) and part.get("type") in types:
                 yield place
 
 

@@ -2,7 +2,7 @@
 
 A part of a message of type ``image`` or ``image_url`` names an image; one that names none has the next of the row's
 field ``images`` or ``image``. The template prints a token for each, in whose place the text gets the tokens of the
-image, as the processor of Gemma 3 in transformers writes them.
+image, as the processor of the model in transformers writes them.
 
 A document is two numbers, its images and the tokens of its text; then these tokens; then the pixels of its images, two
 in a number of 16 bits (`halcyon.data.layout.beside` reads it).
@@ -25,8 +25,6 @@ from halcyon.tokenizer import Tokenizer
 from halcyon.tokenizer.rendered import RenderedText
 from halcyon_api.spec.model_shape import ImageShape
 
-_BEGIN, _TOKEN, _END = "<start_of_image>", "<image_soft_token>", "<end_of_image>"
-
 
 class ImageReader:
     """Reads the images of conversations.
@@ -44,13 +42,15 @@ class ImageReader:
     def __init__(self, sight: ImageShape, tokenizer: Tokenizer, where: str, access: Access | None) -> None:
         self._sight, self._access = sight, access
         known = tokenizer.special_tokens
-        for name in (_BEGIN, _TOKEN, _END):
-            if name not in known or (name == _TOKEN and known[name] != sight.image_token_index):
+        before, after = sight.before.strip(), sight.after.strip()
+        self._names = [name for name in (before, *[sight.token] * sight.tokens, after) if name]
+        for name in {sight.printed, *self._names}:
+            if name not in known or (name == sight.token and known[name] != sight.image_token_index):
                 raise BadConfiguration(
                     f"{where}: the tokenizer has no special token {name} with the id that the model knows; take the "
                     "tokenizer of the model, or correct spec.model.vision.imageTokenIndex"
                 )
-        self._text = f"\n\n{_BEGIN}{_TOKEN * sight.tokens}{_END}\n\n"
+        self._text = f"{sight.before}{sight.token * sight.tokens}{sight.after}"
 
     def taken(
         self, messages: Sequence[Mapping[str, Any]], fields: Mapping[str, Any], file: str
@@ -83,7 +83,7 @@ class ImageReader:
             value = value["url"] if isinstance(value, Mapping) and "url" in value else value
             try:
                 data = content(inline(value), file, self._access, MOST_BYTES)
-                found.append(pixels(data, self._sight.image_size))
+                found.append(pixels(data, self._sight.image_size, cubic=self._sight.cubic))
             except BadFile as bad:
                 name = "" if isinstance(value, str) and value.startswith("data:") else shown(value)
                 raise BadConversation(f"has an image{name} at place {place} that {bad}", bad.fix) from None
@@ -101,14 +101,14 @@ class ImageReader:
         Raises:
             BadConversation: The template does not print one token for each.
         """
-        text, spells = rendered.text.text, rendered.text.spells
-        begins = [start for start, end in rendered.text.special if text[start:end] == _BEGIN]
+        text, spells, printed = rendered.text.text, rendered.text.spells, self._sight.printed
+        begins = [start for start, end in rendered.text.special if text[start:end] == printed]
         if len(begins) != images:
             raise BadConversation(
-                f"has {images} images, and the template prints {len(begins)} times {_BEGIN}",
+                f"has {images} images, and the template prints {len(begins)} times {printed}",
                 "give the template of the model",
             )
-        more = len(self._text) - len(_BEGIN)
+        more = len(self._text) - len(printed)
 
         def moved(place: int) -> int:
             return place + more * sum(begin < place for begin in begins)
@@ -119,13 +119,13 @@ class ImageReader:
             if start not in begins:
                 special.append((first, moved(end)))
                 continue
-            first += 2
-            for name in (_BEGIN, *[_TOKEN] * self._sight.tokens, _END):
+            first += self._text.index(self._names[0])
+            for name in self._names:
                 special.append((first, first + len(name)))
                 first += len(name)
         parts = [
             text[start:end]
-            for start, end in zip([0, *(at + len(_BEGIN) for at in begins)], [*begins, None], strict=True)
+            for start, end in zip([0, *(at + len(printed) for at in begins)], [*begins, None], strict=True)
         ]
         counted = [(moved(start), moved(end)) for start, end in rendered.counted]
         return Rendered(RenderedText(self._text.join(parts), special, spells), counted)
