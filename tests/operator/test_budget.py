@@ -159,10 +159,10 @@ def seen(*pods: dict[str, Any], **more: Any) -> Any:
 def test_a_pod_holds_its_chips_from_its_node_to_the_end_of_its_containers(
     status: dict[str, Any], seconds: float
 ) -> None:
-    spent = spending(seen(pod(**status)), at(200))
+    spent = spending(replace(seen(pod(**status)), now=at(200)))
     assert spent is not None
     assert spent.chip_hours == pytest.approx(4 * seconds / 3600, abs=1e-6)
-    again = spending(seen(pod(**status), spent=spent.model_dump(by_alias=True)), at(200))
+    again = spending(replace(seen(pod(**status), spent=spent.model_dump(by_alias=True)), now=at(200)))
     assert again is not None
     assert again.chip_hours == spent.chip_hours
 
@@ -170,19 +170,19 @@ def test_a_pod_holds_its_chips_from_its_node_to_the_end_of_its_containers(
 def test_the_chips_are_those_that_the_attempt_holds() -> None:
     """While an edit waits, the document already has another type: v7x has two devices on a chip."""
     held = pod(conditions=[scheduled(0)])
-    paired = spending(seen(held, inForce={"accelerator.type": '"v7x"'}), at(3600))
-    single = spending(seen(held, inForce={"accelerator.type": "[]"}), at(3600))
+    paired = spending(replace(seen(held, inForce={"accelerator.type": '"v7x"'}), now=at(3600)))
+    single = spending(replace(seen(held, inForce={"accelerator.type": "[]"}), now=at(3600)))
     assert (paired and paired.chip_hours, single and single.chip_hours) == (2.0, 4.0)
     watched = seen(held)
     invalid = replace(watched, run=replace(watched.run, spec=None))
-    assert spending(invalid, at(3600)) is None, "it is counted when the document is valid again"
+    assert spending(replace(invalid, now=at(3600))) is None, "it is counted when the document is valid again"
 
 
 def test_a_clock_that_was_set_back_counts_no_time_twice() -> None:
     held = pod(conditions=[scheduled(0)])
-    spent = spending(seen(held), at(3600))
+    spent = spending(replace(seen(held), now=at(3600)))
     assert spent is not None
-    early = spending(seen(held, spent=spent.model_dump(by_alias=True)), at(1800))
+    early = spending(replace(seen(held, spent=spent.model_dump(by_alias=True)), now=at(1800)))
     assert early is not None
     assert (early.chip_hours, early.counted_until) == (4.0, "2026-11-20T13:00:00.000Z")
 
@@ -212,8 +212,8 @@ def test_a_run_ends_at_its_time_and_a_run_that_begins_later_never_starts() -> No
 
 
 def test_the_operator_wakes_up_at_the_time_of_the_budget() -> None:
-    assert until_budget(observed(run(budget={"until": rfc(7)})), at(0)) == 7
-    assert until_budget(observed(run(budget={"until": rfc(7)})), at(8)) is None
+    assert until_budget(observed(run(budget={"until": rfc(7)}), now=at(0))) == 7
+    assert until_budget(observed(run(budget={"until": rfc(7)}), now=at(8))) is None
     soon = reconcile(observed(run(budget={"until": rfc(1)})), at(0)).requeue_after
     assert soon is not None
     assert soon <= 1

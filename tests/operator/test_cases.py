@@ -83,7 +83,8 @@ EDIT = {"since": rfc(55), "fields": ["suspend"], "save": {"value": "edit", "requ
 
 def situation(seen: Observed, wanted_hash: str = HASH) -> Situation:
     assert seen.run.spec is not None
-    return Situation(seen, seen.run.status, seen.run.spec, current_jobset(seen), wanted_hash, at(60))
+    seen = replace(seen, now=at(60))
+    return Situation(seen, seen.run.status, seen.run.spec, current_jobset(seen), wanted_hash)
 
 
 def step(seen: Observed) -> Step:

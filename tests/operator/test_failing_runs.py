@@ -98,7 +98,7 @@ def test_a_failing_run_is_tried_again_less_and_less_often_and_others_go_on(monke
     cluster.api.objects[place] = run(name="other", checkpoint__root="s3://bucket/other")
     cluster.api.objects[place]["metadata"]["uid"] = "uid-of-other"
 
-    def account(seen: Observed, status: TrainingRunStatus, now: Any) -> TrainingRunStatus:
+    def account(seen: Observed, status: TrainingRunStatus) -> TrainingRunStatus:
         return fail() if seen.run.name == "demo" else status
 
     monkeypatch.setattr("halcyon_operator.decide.reconcile.account", account)

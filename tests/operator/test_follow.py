@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -49,7 +50,7 @@ def after(status: dict[str, Any], *, pods: list[Any] = [], **seen: Any) -> Any: 
     restarts, counted = seen.pop("restarts", 0), seen.pop("counted", 0)
     found = jobset(restarts=restarts, counted=counted)
     everything = observed(run(status), jobsets=[found], pods=pods, **seen)
-    return follow(everything, everything.run.status, parse_jobset(found), at(60))
+    return follow(replace(everything, now=at(60)), everything.run.status, parse_jobset(found))
 
 
 @pytest.mark.parametrize(
@@ -210,6 +211,6 @@ def test_a_restart_of_a_jobset_that_is_being_stopped_is_not_recorded() -> None:
     }
     found = jobset(restarts=1, deleting=True)
     seen = observed(run(stopping), jobsets=[found])
-    change = follow(seen, seen.run.status, parse_jobset(found), at(60)).status
+    change = follow(replace(seen, now=at(60)), seen.run.status, parse_jobset(found)).status
     assert [(entry.restart, entry.cause) for entry in change.history] == [(0, "preempted")]
     assert change.restarts.total == 0, "only the next attempt counts"

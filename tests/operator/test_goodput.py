@@ -56,7 +56,7 @@ class AccountedRun:
     def reconcile(self, **seen: Any) -> GoodputSeconds:
         seen_all = observed(BARE, **seen)
         seen_all = replace(seen_all, run=replace(seen_all.run, status=self.status))
-        self.status = account(seen_all, self.status, at(self.now))
+        self.status = account(replace(seen_all, now=at(self.now)), self.status)
         assert self.status.goodput is not None
         goodput = self.status.goodput
         until = moment(goodput.counted_until)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -56,7 +57,7 @@ def blames(pods: list[dict[str, Any]], **spec: Any) -> list[str]:
     """The nodes blamed for the end of a process group."""
     found = jobset(restarts=1, counted=1)
     seen = observed(run(status(), **spec), jobsets=[found], pods=pods)
-    change = follow(seen, seen.run.status, parse_jobset(found), at(60)).status
+    change = follow(replace(seen, now=at(60)), seen.run.status, parse_jobset(found)).status
     return [blame.node for blame in change.placement.blames] if change.placement is not None else []
 
 
@@ -103,7 +104,7 @@ def test_a_process_group_whose_pods_got_no_node_is_not_a_failure(
     first = on("a", 0, **ended(1, 50, termination("failed", 1, othersMissing=missing)))
     other = deleted(on(second, 1, phase="Pending", containerStatuses=[]), 51, grace=0)
     seen = observed(run(status()), jobsets=[jobset(restarts=1, counted=1)], pods=[first, other])
-    change = follow(seen, seen.run.status, parse_jobset(jobset(restarts=1, counted=1)), at(60)).status
+    change = follow(replace(seen, now=at(60)), seen.run.status, parse_jobset(jobset(restarts=1, counted=1))).status
     assert (change.history[0].cause, change.failures_without_checkpoint) == (cause, failures)
     assert change.restarts.total == 1
     assert change.placement is None or not missing, "the node that waited must not be blamed"
@@ -149,7 +150,7 @@ def test_a_node_with_wrong_numbers_is_avoided_at_once() -> None:
     pods = [on("a", 0, **RIGHT), on("b", 1, **WRONG)]
     failed = jobset(outcome="Failed", reason=EXHAUSTED)
     seen = observed(run(status()), jobsets=[failed], pods=pods)
-    change = follow(seen, seen.run.status, parse_jobset(failed), at(60)).status
+    change = follow(replace(seen, now=at(60)), seen.run.status, parse_jobset(failed)).status
     assert change.placement is not None
     (blame,) = change.placement.blames
     assert (blame.node, blame.corrupted, change.history[-1].cause) == ("b", True, "corrupted")

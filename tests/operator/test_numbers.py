@@ -62,7 +62,7 @@ def test_no_number_of_a_plan_has_more_digits_than_can_be_read() -> None:
     assert seen.run.spec is not None
     answer = all_raw(PlanStatus)
     planner = PlannerView(parse_jobset(jobset()), plan_hash(seen.run.spec), answer=answer)
-    found = with_plan(replace(seen, planner=planner), TrainingRunStatus(), at(0)).plan
+    found = with_plan(replace(replace(seen, planner=planner), now=at(0)), TrainingRunStatus()).plan
     assert found is not None
     assert {*fractions(found.document())} == {345.71, float(f"{RAW * 1.23456789:.{DIGITS}g}")}
     assert found.hash == plan_hash(seen.run.spec)
@@ -83,7 +83,7 @@ def test_sentences_name_no_share_that_is_no_percentage() -> None:
         )
     )
     spent = within_budget(
-        observed(run(budget={"chipHours": 1e-6})), Spending(chip_hours=0.0784183), at(0)
+        observed(run(budget={"chipHours": 1e-6}), now=at(0)), Spending(chip_hours=0.0784183)
     ).run.budget_spent
     assert share[0].message.startswith("over 1,000% of spec.budget is used")
     assert slow[2].startswith("the run trains at under 1% of the planned speed")

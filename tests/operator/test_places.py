@@ -4,6 +4,7 @@ operator meanwhile.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -205,7 +206,7 @@ def test_the_better_row(place: dict[str, Any], row: int, speeds: list[float], et
     status = {"attempt": 1, "placement": placement, "progress": {"step": 9, "etaSeconds": eta}}
     document = places(**place) | {"status": status}
     observed = Observed(parse_run_view(document), SETTINGS)
-    assert better_row(observed, parse_status(status), at(0)) == better
+    assert better_row(replace(observed, now=at(0)), parse_status(status)) == better
 
 
 @pytest.mark.parametrize(("active", "row"), [(True, 1), (False, 0)])
@@ -221,5 +222,5 @@ def test_a_queue_that_admits_nothing_is_left_for_the_next_row_unless_a_user_hold
         parse_run_view(places() | {"status": status}), SETTINGS, workload=WorkloadView("w", active=active)
     )
     assert observed.run.spec is not None
-    found = [late(observed, observed.run.status, observed.run.spec, at(after)) for after in (299, 300)]
+    found = [late(replace(observed, now=at(after)), observed.run.status, observed.run.spec) for after in (299, 300)]
     assert found == [False, bool(row)]

@@ -1,6 +1,7 @@
 """What JobSet and the scheduler decide in a cluster, and what a new manager finds of the one before it. Pure."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Literal
 
@@ -69,8 +70,8 @@ def resumed(observed: Observed, now: datetime, *, waited: Literal["capacity_wait
         return status
     left = min(moment(goodput.counted_until) or now, now)
     status = with_end(status, present_group(status), EndCause.PREEMPTED, "the manager of the run ended", left, None)
-    goodput = account(observed, status, left).goodput or goodput
-    history = account(observed, status, left).history
+    counted = account(replace(observed, now=left), status)
+    goodput, history = counted.goodput or goodput, counted.history
     seconds, current = seconds_between(goodput.counted_until, now), goodput.current.seconds
     update: dict[str, object] = {"counted_until": precise_stamp(now)}
     if waited == "suspended":

@@ -46,62 +46,60 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
     if observed.run.deleting:
         # Owner references delete all objects of the run; there is nothing outside the cluster to clean up.
         return Decision()
-    observed = replace(observed, run=permitted(observed.run, observed.settings))
+    observed = replace(observed, now=now, run=permitted(observed.run, observed.settings))
     if (spec := observed.run.spec) is not None and spec.managed_by and (queue := spec.scheduling.queue) is not None:
-        return dispatch(observed, spec, queue.name, now)
-    spent = spending(observed, now)
-    observed = within_budget(observed, spent, now)
+        return dispatch(observed, spec, queue.name)
+    spent = spending(observed)
+    observed = within_budget(observed, spent)
     if isinstance(observed.head, HeadPending):
-        return _reading_head(observed, now)
-    observed = pods.with_held_ends(observed, now)
+        return _reading_head(observed)
+    observed = pods.with_held_ends(observed)
     jobset = attempts.current_jobset(observed)
     wanted_hash = attempt_spec_hash(observed.run.spec) if observed.run.spec is not None else ""
-    change = _updated(observed, jobset, wanted_hash, now)
+    change = _updated(observed, jobset, wanted_hash)
     change = change.updated(change.status.but(spent=spent))
     if change.refusal:
         observed = replace(observed, run=replace(observed.run, spec=None, problems=(change.refusal,)))
-    change = change.then(with_restart(observed, change.status, jobset, now))
-    change = change.then(with_requests(observed, change.status, jobset, now))
-    decision = pods.with_stuck_pods(_next(observed, change, wanted_hash, now), observed, now)
-    return decision if decision.status is None else _completed(decision, observed, change, jobset, now)
+    change = change.then(with_restart(observed, change.status, jobset))
+    change = change.then(with_requests(observed, change.status, jobset))
+    decision = pods.with_stuck_pods(_next(observed, change, wanted_hash), observed)
+    return decision if decision.status is None else _completed(decision, observed, change, jobset)
 
 
-def _updated(observed: Observed, jobset: JobSetView | None, wanted_hash: str, now: datetime) -> Change:
+def _updated(observed: Observed, jobset: JobSetView | None, wanted_hash: str) -> Change:
     """The status, updated from checkpoints, queue, JobSet, pods and spec."""
-    change = Change(with_checkpoint(observed, now), events.checkpoint_failing(observed.report))
-    change = change.updated(with_queue(observed, change.status, jobset, now))
-    change = change.updated(with_plan(observed, change.status, now))
+    change = Change(with_checkpoint(observed), events.checkpoint_failing(observed.report))
+    change = change.updated(with_queue(observed, change.status, jobset))
+    change = change.updated(with_plan(observed, change.status))
     if jobset is not None:
-        change = change.then(follow(observed, change.status, jobset, now))
+        change = change.then(follow(observed, change.status, jobset))
         if observed.run.spec is not None:
-            change = change.updated(with_room(observed, change.status, observed.run.spec, jobset, now))
-    return change.then(with_edits(observed, change.status, jobset, wanted_hash, now))
+            change = change.updated(with_room(observed, change.status, observed.run.spec, jobset))
+    return change.then(with_edits(observed, change.status, jobset, wanted_hash))
 
 
-def _next(observed: Observed, change: Change, wanted_hash: str, now: datetime) -> Decision:
+def _next(observed: Observed, change: Change, wanted_hash: str) -> Decision:
     """The decision for the next step of the run."""
     status, spec = change.status, observed.run.spec
     if spec is None:
-        return _invalid(observed, status, now)
-    situation = Situation(observed, status, spec, attempts.current_jobset(observed), wanted_hash, now, change.retry)
+        return _invalid(observed, status)
+    situation = Situation(observed, status, spec, attempts.current_jobset(observed), wanted_hash, change.retry)
     step = attempts.next_step(situation)
-    decision = _without_planner(_with_probe(carry_out(step, situation), step, observed, now), step, observed)
-    decision = pods.with_held_pods(decision, observed, step, situation.jobset, now)
+    decision = _without_planner(_with_probe(carry_out(step, situation), step, observed), step, observed)
+    decision = pods.with_held_pods(decision, observed, step, situation.jobset)
     if isinstance(step, steps.Keep):
-        gone = pods.jobs_to_replace(observed, decision.status or status, step.jobset, now)
+        gone = pods.jobs_to_replace(observed, decision.status or status, step.jobset)
         decision = replace(decision, delete=decision.delete + gone)
-    return with_guards(decision, observed, step, now)
+    return with_guards(decision, observed, step)
 
 
-def _completed(
-    decision: Decision, observed: Observed, change: Change, jobset: JobSetView | None, now: datetime
-) -> Decision:
+def _completed(decision: Decision, observed: Observed, change: Change, jobset: JobSetView | None) -> Decision:
     """The decision with all events and requests, the status only if it needs a write, and the time of the next
     reconcile.
     """
     status, before = decision.status or change.status, observed.run.status
     waits_for_save = jobset is not None and (status.edit is not None or status.restart_waits)
-    written = status_to_write(observed, account(observed, status, now), now)
+    written = status_to_write(observed, account(observed, status))
     if written is not None and any(deletion.resource_version for deletion in decision.delete):
         # The write changes the run's resource version, so a deletion with the observed version waits for the next
         # reconcile.
@@ -111,13 +109,13 @@ def _completed(
         found += (
             events.state_changed(before, written)
             + events.placement_changed(before, written)
-            + queue_changed(before, written, now)
+            + queue_changed(before, written, observed.now)
             + events.budget_nearly_spent(before, written)
         )
     again = (
         decision.requeue_after,
-        next_due(observed, now),
-        until_budget(observed, now),
+        next_due(observed),
+        until_budget(observed),
         SOON_SECONDS if change.asks or waits_for_save else None,
     )
     soonest = min((seconds for seconds in again if seconds is not None), default=None)
@@ -127,12 +125,12 @@ def _completed(
         decision.create,
         found,
         change.asks,
-        boost_due(observed, written or observed.run.status, jobset, now),
+        boost_due(observed, written or observed.run.status, jobset),
         soonest,
     )
 
 
-def _reading_head(observed: Observed, now: datetime) -> Decision:
+def _reading_head(observed: Observed) -> Decision:
     """Show that the run was seen.
 
     The next step needs the checkpoints in the root; the answer of its store starts the next reconcile.
@@ -144,7 +142,7 @@ def _reading_head(observed: Observed, now: datetime) -> Decision:
         "Pending", "ReadingCheckpointRoot", "reading the checkpoint root for a checkpoint to continue from"
     )
     return Decision(
-        status_to_write(observed, with_description(run.status, description, run.generation, now), now),
+        status_to_write(observed, with_description(run.status, description, run.generation, observed.now)),
         requeue_after=LATER_SECONDS,
     )
 
@@ -162,7 +160,7 @@ def _without_planner(decision: Decision, step: steps.Step, observed: Observed) -
     return replace(decision, delete=(*decision.delete, gone))
 
 
-def _with_probe(decision: Decision, step: steps.Step, observed: Observed, now: datetime) -> Decision:
+def _with_probe(decision: Decision, step: steps.Step, observed: Observed) -> Decision:
     """The decision, with the creation or deletion of the probe for more slices."""
     if decision.status is None:
         return decision
@@ -171,24 +169,24 @@ def _with_probe(decision: Decision, step: steps.Step, observed: Observed, now: d
     holding = (
         wanted
         and placement is not None
-        and probe_holds_room(placement, now, made=isinstance(step, steps.Keep), trains=trains(decision.status))
+        and probe_holds_room(placement, observed.now, made=isinstance(step, steps.Keep), trains=trains(decision.status))
     )
     spec = observed.run.spec if isinstance(step, steps.Keep) else None
     spec = None if spec is not None and spec.suspend else spec
-    create, delete = plan_probe(observed, decision.status, spec, now, holding=holding)
+    create, delete = plan_probe(observed, decision.status, spec, holding=holding)
     return replace(decision, create=decision.create + create, delete=decision.delete + delete)
 
 
-def _invalid(observed: Observed, status: TrainingRunStatus, now: datetime) -> Decision:
+def _invalid(observed: Observed, status: TrainingRunStatus) -> Decision:
     """The decision for an invalid document: no new attempt is created from it, but a running attempt continues."""
     message = "; ".join(observed.run.problems)
     if status.phase == "Succeeded":
-        return Decision(with_description(status, recorded_description(status), observed.run.generation, now))
+        return Decision(with_description(status, recorded_description(status), observed.run.generation, observed.now))
     jobset = attempts.current_jobset(observed)
     if jobset is None or jobset.outcome != "running":
         description = stalled("InvalidSpec", message)
     else:
-        at_work = describe_attempt(observed, status, jobset, now)
+        at_work = describe_attempt(observed, status, jobset)
         description = Description(
             at_work.phase,
             at_work.reason,
@@ -196,5 +194,5 @@ def _invalid(observed: Observed, status: TrainingRunStatus, now: datetime) -> De
             "InvalidSpec",
             f"{message}; attempt {status.attempt} goes on as it was",
         )
-    status = with_description(status, description, observed.run.generation, now)
+    status = with_description(status, description, observed.run.generation, observed.now)
     return Decision(status, jobsets_to_suspend(observed), requeue_after=later(observed))

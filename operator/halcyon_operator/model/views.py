@@ -364,6 +364,8 @@ class Observed:
     """When this operator last wrote progress into the status."""
     pace_seconds: float = 0.0
     """Shortest interval between two routine reconciles of a run, so that the rate over all runs stays bounded."""
+    now: datetime = datetime.min
+    """The time of the decision, which `reconcile` sets."""
 
     def pods_of(self, group: ProcessGroup) -> list[PodView]:
         """The pods of a process group; of a process with two pods, the one that replaces the other."""

@@ -75,7 +75,7 @@ def _completion(situation: Situation) -> str:
     jobset = situation.jobset
     if jobset is None or jobset.outcome != "completed" or situation.lengthened:
         return ""
-    return completion(situation.observed, situation.status, situation.spec, jobset, situation.now)
+    return completion(situation.observed, situation.status, situation.spec, jobset)
 
 
 def _saves_first(situation: Situation) -> steps.Keep | None:
@@ -89,9 +89,7 @@ def _saves_first(situation: Situation) -> steps.Keep | None:
         and not jobset.suspended
         and status.attempt_spec_hash != RETIRED
     )
-    waits = (
-        at_work and trains(status) and status.edit is not None and not saved(situation.observed, status, situation.now)
-    )
+    waits = at_work and trains(status) and status.edit is not None and not saved(situation.observed, status)
     return steps.Keep(jobset) if waits else None
 
 

@@ -10,10 +10,10 @@ from halcyon_operator.model.untrusted import moment
 from halcyon_operator.model.views import Observed
 
 
-def within_budget(observed: Observed, spent: Spending | None, now: datetime) -> Observed:
+def within_budget(observed: Observed, spent: Spending | None) -> Observed:
     """The observation, with a run that is suspended if its budget is used up."""
     spec = observed.run.spec
-    reason = "" if spec is None else _budget_end(spec, spent or Spending(), now)
+    reason = "" if spec is None else _budget_end(spec, spent or Spending(), observed.now)
     if spec is None or not reason:
         return observed
     run = replace(observed.run, spec=spec.but(suspend=True), budget_spent=reason)
@@ -34,8 +34,8 @@ def _budget_end(spec: TrainingRunSpec, spent: Spending, now: datetime) -> str:
     return f"spec.budget.until: it is {budget.until}" if until is not None and now >= until else ""
 
 
-def until_budget(observed: Observed, now: datetime) -> float | None:
+def until_budget(observed: Observed) -> float | None:
     """Seconds until `spec.budget.until`. None: there is no such time, or it has come."""
     budget = None if observed.run.spec is None else observed.run.spec.budget
     until = None if budget is None else moment(budget.until)
-    return None if until is None or until <= now else (until - now).total_seconds()
+    return None if until is None or until <= observed.now else (until - observed.now).total_seconds()

@@ -54,7 +54,7 @@ def renewal(situation: Situation) -> Stop:
 
 def _step_of(rule: Rule, situation: Situation, jobset: JobSetView) -> Step:
     """The step that carries out a rule of the decision table."""
-    observed, status, spec, now = situation.observed, situation.status, situation.spec, situation.now
+    observed, status, spec, now = situation.observed, situation.status, situation.spec, situation.observed.now
     placement, failed = situation.placement, jobset.outcome != "running"
     avoided = bad_nodes.current_avoided(placement.avoided, spec.recovery.bad_nodes, now)
     waited = f"pods have found no node for {seconds_between(placement.waiting_since, now):.0f} s"
@@ -129,7 +129,7 @@ def _resize(situation: Situation, slices: int, why: str) -> Stop:
     placement, asked = situation.placement, situation.spec.accelerator.slices
     short = why if slices < placement.slices else "there was room for no more"
     reason = f"{slices} of {asked} slices: {short}" if slices < asked else None
-    moved = grown(placement, slices, situation.now) if slices > placement.slices else shrunk(placement, slices)
+    moved = grown(placement, slices, situation.observed.now) if slices > placement.slices else shrunk(placement, slices)
     moved = moved.but(reason=reason, waiting_since=None)
     return Stop(EndCause.RESIZED, f"going on with {slices} slices instead of {placement.slices}: {why}", moved)
 
@@ -151,17 +151,17 @@ def _stop_message(reason: StallReason, situation: Situation) -> str:
 
 def recovery_facts(situation: Situation, jobset: JobSetView) -> RecoveryFacts:
     """The facts about a run whose present attempt has a JobSet."""
-    observed, status, spec, now = situation.observed, situation.status, situation.spec, situation.now
+    observed, status, spec, now = situation.observed, situation.status, situation.spec, situation.observed.now
     edited = situation.renewed or situation.placement.slices not in usable_slices(spec)
     failed = jobset.outcome != "running"  # one that has completed is seen here only if it ended early
     left = has_left(observed, status)
     going_on: Cause = EndCause.FAILED if left else _started_again_after(status)
     cause = last_cause(status) if failed else going_on
-    capacity = capacity_of(observed, status, spec, now)
+    capacity = capacity_of(observed, status, spec)
     idle, node = failed or left or not trains(status), bad_nodes.node_to_avoid(situation.placement, spec, now)
     slow = bad_nodes.found_slow(situation.placement, node.node) if node is not None and not idle else None
     if edited and cause == "none":
-        committed = saved(observed, status, now)
+        committed = saved(observed, status)
     elif slow is not None:
         committed = status.resume_step >= slow
     elif capacity == "more":

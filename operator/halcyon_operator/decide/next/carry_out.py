@@ -42,7 +42,7 @@ LATER_SECONDS = 20.0
 
 def carry_out(step: steps.Step, situation: Situation) -> Decision:
     """The decision that carries out a step."""
-    observed, status, spec, now = situation.observed, situation.status, situation.spec, situation.now
+    observed, status, spec, now = situation.observed, situation.status, situation.spec, situation.observed.now
     wanted_hash = situation.wanted_hash
     run = observed.run
 
@@ -54,7 +54,7 @@ def carry_out(step: steps.Step, situation: Situation) -> Decision:
         case steps.Keep(jobset, placement):
             status = _kept(status, run, spec, wanted_hash)
             status = status.but(placement=placement or status.placement)
-            description = describe_attempt(observed, status, jobset, now)
+            description = describe_attempt(observed, status, jobset)
             interval = max(float(spec.telemetry.status_interval_seconds), observed.pace_seconds)
             if description.phase == "Queued":
                 interval = max(MAX_WORKLOAD_AGE_SECONDS, observed.pace_seconds)
@@ -69,9 +69,9 @@ def carry_out(step: steps.Step, situation: Situation) -> Decision:
                 requeue_after=interval if description.phase == "Running" else _soon(status, interval, now),
             )
         case steps.Finish(jobset):
-            return _finish(observed, vanished, spec, jobset, now)
+            return _finish(observed, vanished, spec, jobset)
         case steps.Finished():
-            return _finished(observed, described(status, recorded_description(status)), spec, now)
+            return _finished(observed, described(status, recorded_description(status)), spec)
         case steps.Stop(cause, message, placement):
             group = present_group(status)
             status = with_end(status, group, cause, message, now, None)
@@ -246,9 +246,9 @@ def _attempt_spec(observed: Observed, status: TrainingRunStatus, spec: TrainingR
 
 
 def _finish(
-    observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView | None, now: datetime
+    observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView | None
 ) -> Decision:
-    end = (jobset.finished_at if jobset is not None else None) or now
+    end = (jobset.finished_at if jobset is not None else None) or observed.now
     last, progress = last_progress(observed, status).but(eta_seconds=None), status.progress
     if spec.task in ("evaluate", "replay"):
         progress = last
@@ -265,19 +265,19 @@ def _finish(
         in_force=dict(observed.run.fields) if status.in_force is None else status.in_force,
         progress=progress,
     )
-    status = with_description(status, describe_success(status, spec), observed.run.generation, now)
-    return _finished(observed, status, spec, now)
+    status = with_description(status, describe_success(status, spec), observed.run.generation, observed.now)
+    return _finished(observed, status, spec)
 
 
-def _finished(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, now: datetime) -> Decision:
+def _finished(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> Decision:
     """The decision for a finished run.
 
     Run and pods (for their logs) stay until the time to live is over. Checkpoints always stay.
     """
     if spec.ttl_seconds_after_finished is None:
         return Decision(status)
-    finished = moment(status.finished_at) or now
-    left = spec.ttl_seconds_after_finished - (now - finished).total_seconds()
+    finished = moment(status.finished_at) or observed.now
+    left = spec.ttl_seconds_after_finished - (observed.now - finished).total_seconds()
     if left > 0:
         return Decision(status, requeue_after=left)
     run = observed.run

@@ -6,8 +6,6 @@ decides how long the Workload exists: until the run has ended, is suspended or e
 MultiKueue then deletes the run in the other cluster, whose processes save, and the next Workload finds it a cluster
 again. So each Workload has another name."""
 
-from datetime import datetime
-
 from halcyon_api.status.run_status import QueueStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.next.carry_out import LATER_SECONDS, SOON_SECONDS
@@ -20,21 +18,20 @@ from halcyon_operator.model.views import Observed
 from halcyon_operator.model.workload import NoWorkload, WorkloadView
 
 
-def dispatch(observed: Observed, spec: TrainingRunSpec, queue: str, now: datetime) -> Decision:
+def dispatch(observed: Observed, spec: TrainingRunSpec, queue: str) -> Decision:
     """The decision about a run that trains on another cluster.
 
     Args:
         observed: The observation.
         spec: Its spec.
         queue: Its queue.
-        now: The time.
     """
     run, status, seen = observed.run, observed.run.status, observed.workload
     ended = status.phase in ("Succeeded", "Failed")
     gone: tuple[Deletion, ...] = ()
     plans: tuple[WorkloadPlan, ...] = ()
-    waits = status.queue or QueueStatus(name=queue, waiting_since=stamp(now))
-    description = describe_waiting(seen, waits, f"run {run.name}", run.uid, now)
+    waits = status.queue or QueueStatus(name=queue, waiting_since=stamp(observed.now))
+    description = describe_waiting(seen, waits, f"run {run.name}", run.uid, observed.now)
     if isinstance(seen, WorkloadView):
         evicted = seen.active and seen.evicted is not None
         if ended or spec.suspend or evicted or seen.generation != str(run.generation):
@@ -47,8 +44,8 @@ def dispatch(observed: Observed, spec: TrainingRunSpec, queue: str, now: datetim
     elif spec.suspend:
         description = Description("Suspended", "Suspended", "suspended; set spec.suspend: false to go on")
     elif isinstance(seen, NoWorkload):
-        plans = (WorkloadPlan(run, spec, observed.settings, queue, f"{now:%y%m%d%H%M%S}"),)
+        plans = (WorkloadPlan(run, spec, observed.settings, queue, f"{observed.now:%y%m%d%H%M%S}"),)
     queued = status.but(queue=waits if description.phase == "Queued" else None)
-    described = with_description(queued, description, run.generation, now)
+    described = with_description(queued, description, run.generation, observed.now)
     again = SOON_SECONDS if gone else LATER_SECONDS
-    return Decision(status_to_write(observed, described, now), gone, plans, requeue_after=again)
+    return Decision(status_to_write(observed, described), gone, plans, requeue_after=again)

@@ -42,7 +42,7 @@ def has_left(observed: Observed, status: TrainingRunStatus) -> bool:
 
 def unguarded(situation: Situation) -> Stop | None:
     """All pods are replaced where a node has got no guard in time, and has a pod of the run."""
-    observed, status, now = situation.observed, situation.status, situation.now
+    observed, status, now = situation.observed, situation.status, situation.observed.now
     for one in _to_guard(status, situation.spec, now):
         late = seconds_between(one.since, now) >= PATIENCE_SECONDS and not _guarded(observed, one.node)
         if late and _on(one.node, observed.pods_of(present_group(status))):
@@ -68,12 +68,12 @@ def _on(node: str, pods: Iterable[PodView]) -> list[PodView]:
     return [pod for pod in pods if pod.node == node and not (pod.deleting or pod.over)]
 
 
-def with_guards(decision: Decision, observed: Observed, step: Step, now: datetime) -> Decision:
+def with_guards(decision: Decision, observed: Observed, step: Step) -> Decision:
     """The decision, with the creations and deletions of guards, and the deletions of pods that leave their nodes."""
     status, spec, run = decision.status, observed.run.spec, observed.run
     if status is None or spec is None:
         return decision
-    nodes = [one.node for one in _to_guard(status, spec, now)] if isinstance(step, Keep) else []
+    nodes = [one.node for one in _to_guard(status, spec, observed.now)] if isinstance(step, Keep) else []
     wanted = {names.guard_name(run.name, node): GuardPlan(run, spec, observed.settings, node) for node in nodes}
     there = {guard.jobset.name: guard.jobset for guard in observed.guards if guard.jobset.owner_uid == run.uid}
     surplus = [jobset for name, jobset in there.items() if name not in wanted and not jobset.deleting]

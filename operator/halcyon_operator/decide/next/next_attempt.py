@@ -88,7 +88,7 @@ def _old_config_map(situation: Situation) -> steps.DiscardConfigMap | None:
 
 def _held_back(situation: Situation) -> steps.HoldBack | None:
     """No pause if a user has edited the spec or requested a restart."""
-    status, now = situation.status, situation.now
+    status, now = situation.status, situation.observed.now
     hold = backoff_of(status)
     if hold is None or hold.is_over(now) or status.restart_waits or situation.released or situation.retry:
         return None

@@ -45,14 +45,14 @@ Then the probe is deleted.
 """
 
 
-def capacity_of(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, now: datetime) -> Capacity:
+def capacity_of(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> Capacity:
     """Whether there is room for the run."""
     placement = placement_of(status, spec)
-    if late(observed, status, spec, now):
+    if late(observed, status, spec):
         return "late"
     if placement.waiting_since is None:
         return "more" if placement.room_since is not None else "enough"
-    waited = seconds_between(placement.waiting_since, now)
+    waited = seconds_between(placement.waiting_since, observed.now)
     elastic = spec.recovery.elastic
     if (
         elastic is not None
@@ -63,7 +63,7 @@ def capacity_of(observed: Observed, status: TrainingRunStatus, spec: TrainingRun
     settings = spec.recovery.bad_nodes
     return (
         "avoided"
-        if current_avoided(placement.avoided, settings, now) and waited >= settings.give_up_seconds
+        if current_avoided(placement.avoided, settings, observed.now) and waited >= settings.give_up_seconds
         else "short"
     )
 
@@ -76,12 +76,12 @@ def waiting_since(observed: Observed, status: TrainingRunStatus, spec: TrainingR
     return None if held else status.queue.waiting_since
 
 
-def late(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, now: datetime) -> bool:
+def late(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> bool:
     """Whether a run with several rows of hardware has waited in this one for too long."""
     since, placement = waiting_since(observed, status, spec), placement_of(status, spec)
     if spec.place is None or since is None:
         return False
-    return seconds_between(since, now) >= patience(placement, spec.place.wait_seconds)
+    return seconds_between(since, observed.now) >= patience(placement, spec.place.wait_seconds)
 
 
 def next_row(observed: Observed, status: TrainingRunStatus, placement: PlacementStatus) -> int:
@@ -192,23 +192,25 @@ def probe_holds_room(placement: PlacementStatus, now: datetime, *, made: bool, t
     )
 
 
-def missing_slices(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, now: datetime) -> int:
+def missing_slices(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> int:
     """Number of slices to probe for now: additional ones, or those of a better row."""
     pause, placement = search_pause(spec), placement_of(status, spec)
     if pause is None or placement.waiting_since is not None or not trains(status):
         return 0
     entry = entry_of(status, present_group(status))
     since = entry.first_step_at if entry is not None else None
-    if observed.probe is None and (seconds_between(since, now) < pause or not may_probe(placement, now)):
+    if observed.probe is None and (
+        seconds_between(since, observed.now) < pause or not may_probe(placement, observed.now)
+    ):
         return 0
     if spec.place is not None:
-        row = better_row(observed, status, now)
+        row = better_row(observed, status)
         return observed.run.rows[row].accelerator.slices if row is not None and row == placement.room_row else 0
     return max(0, max(usable_slices(spec), default=0) - placement.slices)
 
 
 def plan_probe(
-    observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec | None, now: datetime, *, holding: bool
+    observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec | None, *, holding: bool
 ) -> tuple[tuple[ProbePlan, ...], tuple[Deletion, ...]]:
     """The creation or deletion of the probe.
 
@@ -216,14 +218,13 @@ def plan_probe(
         observed: The observation.
         status: The run's status after this reconcile.
         spec: The run's spec; None if its attempt does not run.
-        now: The time.
         holding: Whether the old attempt is being stopped because of the probe's room, or the new one has not taken that
             room yet.
     """
     probe = observed.probe
-    missing = missing_slices(observed, status, spec, now) if spec is not None else 0
+    missing = missing_slices(observed, status, spec) if spec is not None else 0
     if probe is None:
-        return ((_plan(observed, status, spec, missing, now),) if spec is not None and missing else ()), ()
+        return ((_plan(observed, status, spec, missing),) if spec is not None and missing else ()), ()
     own = probe.jobset.owner_uid == observed.run.uid != "" and probe.jobset.name == names.probe_name(observed.run.name)
     if probe.jobset.deleting or not own:
         return (), ()
@@ -232,10 +233,8 @@ def plan_probe(
     return (), (Deletion("JobSet", probe.jobset.name, probe.jobset.uid),)
 
 
-def _plan(
-    observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, slices: int, now: datetime
-) -> ProbePlan:
+def _plan(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, slices: int) -> ProbePlan:
     placement = placement_of(status, spec)
-    avoided = current_avoided(placement.avoided, spec.recovery.bad_nodes, now)
+    avoided = current_avoided(placement.avoided, spec.recovery.bad_nodes, observed.now)
     spec = spec if placement.room_row is None else observed.run.rows[placement.room_row]
     return ProbePlan(observed.run, spec, observed.settings, slices, tuple(node.node for node in avoided))

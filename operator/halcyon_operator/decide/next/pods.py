@@ -39,29 +39,27 @@ REPLACED_SECONDS = 600.0
 """Time after which the pod of a process may be replaced without the Job's pause again."""
 
 
-def with_held_ends(observed: Observed, now: datetime) -> Observed:
+def with_held_ends(observed: Observed) -> Observed:
     """The observation in which a JobSet has completed if all trainers of its process group have ended with 0 and
     containers hold pods.
     """
-    return replace(observed, jobsets=tuple(_with_held_end(observed, jobset, now) for jobset in observed.jobsets))
+    return replace(observed, jobsets=tuple(_with_held_end(observed, jobset) for jobset in observed.jobsets))
 
 
-def _with_held_end(observed: Observed, jobset: JobSetView, now: datetime) -> JobSetView:
+def _with_held_end(observed: Observed, jobset: JobSetView) -> JobSetView:
     pods = _group_pods(observed, jobset)
     container = next((name for pod in pods if (name := held_container(pod))), "")
     topology = observed.run.status.topology
     if not container or topology is None or len(pods) < topology.hosts:
         return jobset
     endings = [pod.ending for pod in pods if pod.ending is not None and pod.ending.ended and pod.ending.exit_code == 0]
-    last = max((ending.at for ending in endings), default=now)
-    if len(endings) < len(pods) or _seconds(last, now) < HELD_SECONDS:
+    last = max((ending.at for ending in endings), default=observed.now)
+    if len(endings) < len(pods) or _seconds(last, observed.now) < HELD_SECONDS:
         return jobset
     return replace(jobset, outcome="completed", finished_at=last, held_by=container)
 
 
-def with_held_pods(
-    decision: Decision, observed: Observed, step: Step, jobset: JobSetView | None, now: datetime
-) -> Decision:
+def with_held_pods(decision: Decision, observed: Observed, step: Step, jobset: JobSetView | None) -> Decision:
     """The decision, with the deletions that release the hardware of held pods, and the time of the next look at them.
 
     Args:
@@ -69,7 +67,6 @@ def with_held_pods(
         observed: The observation, of `with_held_ends`.
         step: The step that the decision carries out.
         jobset: The JobSet of the present attempt.
-        now: The time.
     """
     if jobset is None or jobset.deleting:
         return decision
@@ -81,14 +78,16 @@ def with_held_pods(
     due = [
         pod
         for pod in held
-        if pod.ending is not None and pod.ending.exit_code != 0 and _since_end(pod, now) >= HELD_SECONDS
+        if pod.ending is not None and pod.ending.exit_code != 0 and _since_end(pod, observed.now) >= HELD_SECONDS
     ]
     known = {(deletion.kind, deletion.uid) for deletion in decision.delete}
     gone = tuple(Deletion("Pod", pod.name, pod.uid) for pod in due if ("Pod", pod.uid) not in known)
     events = tuple(
         Event("Warning", "PodHeld", f"Deleting pod {pod.name}: {held_clause(pod)}", f"held/{pod.uid}") for pod in due
     )
-    waits = [HELD_SECONDS - _since_end(pod, now) for pod in held if _since_end(pod, now) < HELD_SECONDS]
+    waits = [
+        HELD_SECONDS - _since_end(pod, observed.now) for pod in held if _since_end(pod, observed.now) < HELD_SECONDS
+    ]
     again = min((seconds for seconds in (decision.requeue_after, *waits) if seconds is not None), default=None)
     return replace(decision, delete=decision.delete + gone, events=decision.events + events, requeue_after=again)
 
@@ -120,12 +119,12 @@ def stuck_pods(observed: Observed) -> tuple[PodView, ...]:
     return tuple(sorted(stuck, key=lambda pod: (-waited[pod.uid], pod.name)))
 
 
-def with_stuck_pods(decision: Decision, observed: Observed, now: datetime) -> Decision:
+def with_stuck_pods(decision: Decision, observed: Observed) -> Decision:
     """The decision with a description of stuck pods and, if the owner allows it, with their deletion by force."""
     pods = stuck_pods(observed)
     if decision.status is None or not pods or decision.status.phase not in _WAITING_PHASES:
         return decision
-    status = with_stuck_description(decision.status, observed, pods, now)
+    status = with_stuck_description(decision.status, observed, pods)
     own = {pod.uid for pod in observed.pods}
     if not observed.settings.stuck_pods.force_delete or not (
         ours := [pod for pod in pods if pod.uid in own and not pod.finalizers]
@@ -144,9 +143,7 @@ def with_stuck_pods(decision: Decision, observed: Observed, now: datetime) -> De
     return replace(decision, status=status, delete=decision.delete + gone, events=decision.events + events)
 
 
-def jobs_to_replace(
-    observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime
-) -> tuple[Deletion, ...]:
+def jobs_to_replace(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> tuple[Deletion, ...]:
     """The Jobs of one pod to delete, because this pod has ended and is replaced alone.
 
     Not after an end that fails the Job, after a second failure without a checkpoint, or if its process had another pod
@@ -156,7 +153,6 @@ def jobs_to_replace(
         observed: The observation.
         status: The run's status after this reconcile.
         jobset: The JobSet of the present attempt.
-        now: The time.
     """
     topology = status.topology
     if not jobset.in_place or topology is None or topology.hosts != topology.slices:
@@ -164,7 +160,7 @@ def jobs_to_replace(
     lost = [
         pod
         for pod in _group_pods(observed, jobset)
-        if pod.phase == "Failed" and pod.ending is not None and _replaced_at_once(pod.ending, observed, status, now)
+        if pod.phase == "Failed" and pod.ending is not None and _replaced_at_once(pod.ending, observed, status)
     ]
     job = names.job_name
     return tuple(
@@ -173,10 +169,11 @@ def jobs_to_replace(
     )
 
 
-def _replaced_at_once(ending: PodEnding, observed: Observed, status: TrainingRunStatus, now: datetime) -> bool:
+def _replaced_at_once(ending: PodEnding, observed: Observed, status: TrainingRunStatus) -> bool:
     place = ending.group, ending.process
     again = any(
-        (one.group, one.process) == place and _seconds(one.at, now) < REPLACED_SECONDS for one in observed.replaced
+        (one.group, one.process) == place and _seconds(one.at, observed.now) < REPLACED_SECONDS
+        for one in observed.replaced
     )
     failed = cause_of(ending).end.budget == "failure" and status.failures_without_checkpoint > 0
     if ending.exit_code == ExitCode.LEAVES_NODE or waits_for_guard(observed, status, ending.node):

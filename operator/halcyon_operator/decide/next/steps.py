@@ -5,7 +5,6 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
 
 from halcyon_api.ends import EndCause, EndReason
 from halcyon_api.status.run_status import PlacementStatus, TrainingRunStatus
@@ -148,7 +147,6 @@ class Situation:
     """The JobSet of the recorded attempt, if it exists and belongs to the run."""
     wanted_hash: str
     """Hash of the state of the spec that an attempt should be created from."""
-    now: datetime
     retry: bool = False
     """Whether the spec was edited in a way that may remove the reason why the run has stopped."""
 

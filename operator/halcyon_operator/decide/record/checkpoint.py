@@ -19,7 +19,7 @@ _PATH = re.compile(r"[A-Za-z0-9._/-]{1,256}")
 """Pattern of a checkpoint's prefix. Other text in a HEAD is untrusted and not shown."""
 
 
-def with_checkpoint(observed: Observed, now: datetime) -> TrainingRunStatus:
+def with_checkpoint(observed: Observed) -> TrainingRunStatus:
     """The run's status with the newest checkpoint, and with the highest attempt that owned the root."""
     status = observed.run.status
     head = observed.head
@@ -28,10 +28,10 @@ def with_checkpoint(observed: Observed, now: datetime) -> TrainingRunStatus:
             return status
         newest = head.head.newest
         status = status.but(root_attempt=max(status.root_attempt, min(head.head.epoch.attempt, LARGEST_EXACT)))
-        return status if newest is None else status.but(checkpoint=_from_root(newest, now))
+        return status if newest is None else status.but(checkpoint=_from_root(newest, observed.now))
     if isinstance(head, HeadUnreachable):
         known, report = [] if status.checkpoint is None else [status.checkpoint], observed.report
-        reported = _from_report(observed, now)
+        reported = _from_report(observed)
         endings, group = observed.endings, present_group(status)
         if report is not None and reported and (report.attempt, report.restart) == group:
             # The present group knows HEAD: after a return its newest checkpoint is older than one that was given up.
@@ -39,7 +39,7 @@ def with_checkpoint(observed: Observed, now: datetime) -> TrainingRunStatus:
         # For the same step the later source wins: the status, reports of ended processes, the report of the running one
         # (most detail).
         newest = sorted(
-            [*known, *_from_endings(endings, status, now), *reported],
+            [*known, *_from_endings(endings, status, observed.now), *reported],
             key=lambda checkpoint: checkpoint.step,
         )
         return status.but(checkpoint=newest[-1]) if newest else status
@@ -73,12 +73,14 @@ def _from_root(step: CommittedStep, now: datetime) -> RunCheckpoint:
     )
 
 
-def _from_report(observed: Observed, now: datetime) -> list[RunCheckpoint]:
+def _from_report(observed: Observed) -> list[RunCheckpoint]:
     reported = observed.report.checkpoint if observed.report is not None else None
     if reported is None:
         return []
     size = None if reported.size_bytes is None else min(reported.size_bytes, LARGEST_EXACT)
-    return [_from_trainer(reported.step, reported.attempt, text(reported.path), _time(reported.time, now), size)]
+    return [
+        _from_trainer(reported.step, reported.attempt, text(reported.path), _time(reported.time, observed.now), size)
+    ]
 
 
 def _from_endings(endings: Iterable[PodEnding], status: TrainingRunStatus, now: datetime) -> list[RunCheckpoint]:

@@ -4,7 +4,6 @@ A run may stop early because its evaluations did not improve. If nothing says th
 a fault of the program in the image, and the run has not succeeded.
 """
 
-from datetime import datetime
 from typing import Literal
 
 from halcyon_api.status.progress import Progress
@@ -66,7 +65,7 @@ def early_end(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSp
 
 
 def completion(
-    observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView, now: datetime
+    observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView
 ) -> Literal["completed", "endedEarly", "unseen"]:
     """What it means that all processes of a JobSet have ended with exit code 0; `unseen`: the last report may still
     come.
@@ -84,7 +83,7 @@ def completion(
     if (
         (leader is None or leader.step >= last)
         and jobset.finished_at is not None
-        and (now - jobset.finished_at).total_seconds() < UNSEEN_SECONDS
+        and (observed.now - jobset.finished_at).total_seconds() < UNSEEN_SECONDS
     ):
         return "unseen"
     may_stop_early = patient and leader is None and status.resume_step > 0

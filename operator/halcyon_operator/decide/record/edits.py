@@ -31,9 +31,7 @@ MAX_SAVE_SECONDS = 600.0
 SUSPEND = "suspend"
 
 
-def with_edits(
-    observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, wanted_hash: str, now: datetime
-) -> Change:
+def with_edits(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, wanted_hash: str) -> Change:
     """Compare the spec with the fields in force.
 
     Args:
@@ -41,7 +39,6 @@ def with_edits(
         status: The run's status, with the newest checkpoint and progress.
         jobset: The JobSet of the present attempt, if there is one.
         wanted_hash: Hash of the spec that an attempt would be created from now.
-        now: The time.
     """
     run, spec = observed.run, observed.run.spec
     newer = status.observed_generation < run.generation
@@ -74,7 +71,7 @@ def with_edits(
         return Change(status, events, retry=retry)
     waiting = trains(status) and spec.task == "train"
     fields = [*([SUSPEND] if spec.suspend else []), *(change.path for change in later)]
-    edit = _waiting(status.edit, fields, now) if edited or (spec.suspend and waiting) else None
+    edit = _waiting(status.edit, fields, observed.now) if edited or (spec.suspend and waiting) else None
     if edit is not None and (status.edit is None or edit.fields != status.edit.fields):
         what = "The run is to be suspended" if spec.suspend else sentence(later) or "The spec was edited"
         events += (Event("Normal", "EditPending", f"{what}: {_then(spec, waiting)}", f"edit/{run.generation}"),)
@@ -107,7 +104,7 @@ def with_edits_in_force(observed: Observed, status: TrainingRunStatus, attempt: 
     return Change(changed, (Event("Normal", "EditApplied", message, f"edit/attempt/{attempt}"),))
 
 
-def saved(observed: Observed, status: TrainingRunStatus, now: datetime) -> bool:
+def saved(observed: Observed, status: TrainingRunStatus) -> bool:
     """Whether the wait of an edit or a requested restart for a checkpoint is over."""
     restart = status.restart if status.restart_waits else None
     waiting = [save for save in (status.edit.save if status.edit is not None else None, restart) if save is not None]
@@ -115,16 +112,16 @@ def saved(observed: Observed, status: TrainingRunStatus, now: datetime) -> bool:
         return True
     if observed.run.spec is not None and observed.run.spec.task != "train":
         return True  # such a run makes no checkpoint
-    return any(_served(observed, save, now) for save in waiting)
+    return any(_served(observed, save) for save in waiting)
 
 
-def _served(observed: Observed, save: SaveRequestStatus, now: datetime) -> bool:
+def _served(observed: Observed, save: SaveRequestStatus) -> bool:
     """Whether a checkpoint contains all steps that were done when it was requested, or the longest wait is over."""
     if save.step is not None:
         return True
     failing = observed.report is not None and observed.report.checkpoint_error is not None
     patience = MAX_ACCEPT_SECONDS if save.asked_step is None or failing else MAX_SAVE_SECONDS
-    return seconds_between(save.requested_at, now) >= patience
+    return seconds_between(save.requested_at, observed.now) >= patience
 
 
 def _waiting(known: EditStatus | None, fields: list[str], now: datetime) -> EditStatus:

@@ -37,33 +37,32 @@ MAX_ATTEMPTS_AHEAD = 1000
 """Maximum number of attempts that a run passes over because a fenced process reports them."""
 
 
-def follow(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Change:
+def follow(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> Change:
     """Update the status from the JobSet of the present attempt, the endings of its pods and the trainer's report.
 
     Args:
         observed: The observation.
         status: The run's status, with the newest checkpoint.
         jobset: The JobSet of the present attempt.
-        now: The time.
     """
     if status.attempt_spec_hash == RETIRED:
         # The attempt is being stopped, so a process group that the JobSet starts now does not count.
         jobset = replace(jobset, restarts=status.job_set_restarts, restarts_counted=status.job_set_restarts_counted)
-    change = _first_look(status, jobset, now)
-    restarted, failures = _account_restarts(observed, change.status, jobset, now)
+    change = _first_look(status, jobset, observed.now)
+    restarted, failures = _account_restarts(observed, change.status, jobset)
     change = change.then(restarted)
     group = present_group(change.status)
     if entry_of(change.status, group) is None:
-        change = change.updated(with_group(change.status, group, now))
-    again, failed = _account_in_place(observed, change.status, group, now)
+        change = change.updated(with_group(change.status, group, observed.now))
+    again, failed = _account_in_place(observed, change.status, group)
     change, failures = change.then(again), failures + failed
     change = change.updated(_blaming_left(observed, change.status, group))
-    change = change.then(_with_report(observed, change.status, group, now))
-    end = _end_of_group(observed, change.status, jobset, group, now)
+    change = change.then(_with_report(observed, change.status, group))
+    end = _end_of_group(observed, change.status, jobset, group)
     if end is not None:
         ended, failed = end
         change, failures = change.then(ended), failures + failed
-    status = with_manual_suspension(observed, change.status, jobset, now)
+    status = with_manual_suspension(observed, change.status, jobset)
     return change.updated(_count_failures(observed.run.status, status, failures))
 
 
@@ -80,7 +79,7 @@ def _blaming_left(observed: Observed, status: TrainingRunStatus, group: ProcessG
     return status
 
 
-def _with_report(observed: Observed, status: TrainingRunStatus, group: ProcessGroup, now: datetime) -> Change:
+def _with_report(observed: Observed, status: TrainingRunStatus, group: ProcessGroup) -> Change:
     """The status with the trainer's report, if it comes from the present process group."""
     report, entry = observed.report, entry_of(status, group)
     if report is None or (report.attempt, report.restart) != group or (step := resumed_step(report)) is None:
@@ -94,14 +93,14 @@ def _with_report(observed: Observed, status: TrainingRunStatus, group: ProcessGr
         status = status.but(progress=shown(report.progress, status.progress))
     if spec is not None and report.slow is not None:
         placement = placement_of(status, spec)
-        for blame in slow_blames(observed, status, placement, report.slow, now):
+        for blame in slow_blames(observed, status, placement, report.slow):
             status = status.but(placement=with_blames(placement, [blame]))
             resumed += (events.slow_process(group, report.slow, blame.node),)
     return Change(status, resumed)
 
 
 def _end_of_group(
-    observed: Observed, status: TrainingRunStatus, jobset: JobSetView, group: ProcessGroup, now: datetime
+    observed: Observed, status: TrainingRunStatus, jobset: JobSetView, group: ProcessGroup
 ) -> tuple[Change, int] | None:
     """The change at the end of the present process group, and its number of failures; None if the group has not
     ended.
@@ -109,7 +108,7 @@ def _end_of_group(
     entry = entry_of(status, group)
     if entry is None or entry.ended_at is not None:
         return None
-    at = jobset.finished_at or now
+    at = jobset.finished_at or observed.now
     if jobset.outcome == "failed":
         refused = jobset.failure_reason == JOBSET_REFUSED
         end = _concluded(observed, status, group, refused=refused)
@@ -119,10 +118,10 @@ def _end_of_group(
             status = status.but(root_attempt=max(status.root_attempt, owner))
         return _ended(observed, status, group, end, at), int(end.is_failure)
     if jobset.outcome == "completed":
-        return _completed(observed, status, jobset, group, now), 0
+        return _completed(observed, status, jobset, group), 0
     if jobset.deleting:
         end = GroupEnd(EndCause.JOB_SET_DELETED, f"JobSet {jobset.name} was deleted")
-        return _ended(observed, status, group, end, now, restarting=True), 0
+        return _ended(observed, status, group, end, observed.now, restarting=True), 0
     return None
 
 
@@ -144,14 +143,12 @@ def _ended(
     return Change(status, events.ended(status, group, end, restarting=restarting))
 
 
-def _completed(
-    observed: Observed, status: TrainingRunStatus, jobset: JobSetView, group: ProcessGroup, now: datetime
-) -> Change:
+def _completed(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, group: ProcessGroup) -> Change:
     """The change at the end of a process group whose processes have all ended with exit code 0."""
-    spec, at = observed.run.spec, jobset.finished_at or now
+    spec, at = observed.run.spec, jobset.finished_at or observed.now
     if spec is None:
         return Change(status)  # the next valid document says which step was the last one
-    match completion(observed, status, spec, jobset, now):
+    match completion(observed, status, spec, jobset):
         case "completed":
             last = final_step(observed, status, spec) if spec.task == "train" else None
             said = said_at_end(observed, status) if spec.task == "measure" else ""
@@ -188,9 +185,7 @@ def _first_look(status: TrainingRunStatus, jobset: JobSetView, now: datetime) ->
     return Change(started, events.attempt_started(started))
 
 
-def _account_restarts(
-    observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime
-) -> tuple[Change, int]:
+def _account_restarts(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> tuple[Change, int]:
     """Count every restart since the last reconcile.
 
     Returns the change, and the number of failures among the restarts.
@@ -209,26 +204,26 @@ def _account_restarts(
     change = Change(status)
     for restart, end in seen.items():
         group = ProcessGroup(attempt, restart)
-        again, failed = _account_in_place(observed, change.status, group, now)
+        again, failed = _account_in_place(observed, change.status, group)
         change, failures = change.then(again), failures + failed
         restarts = count_restart(change.status.restarts, end.cause)
         change = change.updated(change.status.but(restarts=restarts))
-        change = change.then(_ended(observed, change.status, group, end, end.at or now, restarting=True))
+        change = change.then(_ended(observed, change.status, group, end, end.at or observed.now, restarting=True))
     restarts = change.status.restarts
     if unseen:
         restarts = count_restart(restarts, EndCause.FAILED, unseen_failures)
         restarts = count_restart(restarts, EndCause.PREEMPTED, unseen - unseen_failures)
         cause = EndCause.FAILED if unseen_failures else EndCause.PREEMPTED
         message = "the JobSet restarted it while the operator was down"
-        change = change.updated(with_end(change.status, ProcessGroup(attempt, before), cause, message, now, None))
+        change = change.updated(
+            with_end(change.status, ProcessGroup(attempt, before), cause, message, observed.now, None)
+        )
     counted += status.job_set_restarts_counted
     status = change.status.but(restarts=restarts, job_set_restarts=after, job_set_restarts_counted=counted)
     return change.updated(status), failures + unseen_failures
 
 
-def _account_in_place(
-    observed: Observed, status: TrainingRunStatus, group: ProcessGroup, now: datetime
-) -> tuple[Change, int]:
+def _account_in_place(observed: Observed, status: TrainingRunStatus, group: ProcessGroup) -> tuple[Change, int]:
     """Count every restart in place since the last reconcile. The causes of those that the report does not have any more
     are not known, so they count under the cause of the next one.
 
@@ -239,8 +234,11 @@ def _account_in_place(
     for found in ends_in_place(observed, group) if entry is None or entry.ended_at is None else ():
         if found.number <= last:
             continue
-        ending = ending_in_place(observed, change.status, group, found, now)
-        end, at = conclude_in_place(ending, group, found, change.status), min(moment(found.at) or now, now)
+        ending = ending_in_place(observed, change.status, group, found)
+        end, at = (
+            conclude_in_place(ending, group, found, change.status),
+            min(moment(found.at) or observed.now, observed.now),
+        )
         seen = observed if ending is None else replace(observed, endings=(ending,))
         change = change.then(_ended(seen, change.status, group, end, end.at or at, restarting=True))
         times, last = found.number - last, found.number
@@ -280,9 +278,7 @@ def _count_failures(before: TrainingRunStatus, status: TrainingRunStatus, failur
     return status.but(failures_without_checkpoint=count)
 
 
-def with_manual_suspension(
-    observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime
-) -> TrainingRunStatus:
+def with_manual_suspension(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> TrainingRunStatus:
     """The status with the end of a process group whose JobSet a user has suspended, such as an administrator who needs
     the hardware or drains a cluster.
 
@@ -294,10 +290,11 @@ def with_manual_suspension(
         observed: The observation.
         status: The run's status, with all restarts counted.
         jobset: The JobSet of the present attempt.
-        now: The time.
     """
     group = group_of(status, jobset)
     by_hand = jobset.suspended and not jobset.queue and jobset.outcome == "running" and not jobset.deleting
     if not by_hand or not had_processes(observed, status, group):
         return status
-    return with_end(status, group, EndCause.PREEMPTED, f"JobSet {jobset.name} was suspended by a user", now, None)
+    return with_end(
+        status, group, EndCause.PREEMPTED, f"JobSet {jobset.name} was suspended by a user", observed.now, None
+    )

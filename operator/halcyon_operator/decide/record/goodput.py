@@ -29,7 +29,7 @@ _LONGEST_LIFE_SECONDS = 1e9
 """Longer than any process runs; a report with more is ignored."""
 
 
-def account(observed: Observed, status: TrainingRunStatus, now: datetime) -> TrainingRunStatus:
+def account(observed: Observed, status: TrainingRunStatus) -> TrainingRunStatus:
     """The status with all time counted whose cause is known. Before the first attempt no time is counted."""
     started = moment(status.started_at)
     if started is None:
@@ -38,11 +38,9 @@ def account(observed: Observed, status: TrainingRunStatus, now: datetime) -> Tra
     history: list[HistoryEntry] = []
     for entry in status.history:
         open_before = bool(history) and history[-1].seconds is None
-        history.append(
-            entry if entry.seconds is not None or open_before else _counted(entry, observed, status, book, now)
-        )
+        history.append(entry if entry.seconds is not None or open_before else _counted(entry, observed, status, book))
     if not history or history[-1].seconds is not None:
-        _count_between(observed.run.status, status, book, now)
+        _count_between(observed.run.status, status, book, observed.now)
     status = status.but(history=history)
     return status.but(goodput=measure(status, book.goodput(status.goodput)))
 
@@ -125,9 +123,7 @@ class _Book:
         return span
 
 
-def _counted(
-    entry: HistoryEntry, observed: Observed, status: TrainingRunStatus, book: _Book, now: datetime
-) -> HistoryEntry:
+def _counted(entry: HistoryEntry, observed: Observed, status: TrainingRunStatus, book: _Book) -> HistoryEntry:
     """An entry of the history with all known time counted; complete if its process group has ended."""
     group, end = _group(entry), moment(entry.ended_at)
     present = entry is entry_of(status, group)
@@ -136,20 +132,22 @@ def _counted(
     if not present:  # it started again in its pods
         pods = [pod for pod in pods if end is None or pod.created_at is None or pod.created_at <= end]
         after = end_after(entry, observed)
-        ending = ending_in_place(observed, status, group, after, now) if after is not None else None
+        ending = ending_in_place(observed, status, group, after) if after is not None else None
         endings = [ending] if ending is not None else []
     hosts = status.topology.hosts if status.topology is not None else len(pods)
-    report = _newest_report(entry, observed, endings, now)
+    report = _newest_report(entry, observed, endings)
     if book.process is None:
         if entry.ended_at is None and observed.run.status.waits_in_queue and not status.waits_in_queue:
             # Admitted since the last reconcile, at the latest when its first pod was created.
-            book.advance(min([now, *(pod.created_at for pod in pods if pod.created_at is not None)]), "capacity_wait")
+            book.advance(
+                min([observed.now, *(pod.created_at for pod in pods if pod.created_at is not None)]), "capacity_wait"
+            )
         _count_start(pods, hosts, book)
     if report is not None:
         book.add_report(*report)
     if end is None:
         if book.process is None:
-            _count_waiting(pods, hosts, book, now, queued=status.waits_in_queue)
+            _count_waiting(pods, hosts, book, observed.now, queued=status.waits_in_queue)
         return entry
     if present and not all(pod.over for pod in pods):
         return entry  # they may still save, and report it when they end
@@ -164,7 +162,7 @@ def _counted(
 
 
 def _newest_report(
-    entry: HistoryEntry, observed: Observed, endings: Sequence[PodEnding], now: datetime
+    entry: HistoryEntry, observed: Observed, endings: Sequence[PodEnding]
 ) -> tuple[GoodputSeconds, datetime] | None:
     """The newest report about the time of a process group, and its time."""
     reported: list[tuple[datetime, GoodputSeconds]] = []
@@ -180,7 +178,7 @@ def _newest_report(
     if not believed:
         return None
     at, seconds = max(believed, key=lambda one: one[0])
-    return seconds, min(at, now)
+    return seconds, min(at, observed.now)
 
 
 def _count_start(pods: Sequence[PodView], hosts: int, book: _Book) -> None:

@@ -3,7 +3,7 @@ reports of pods, which have the last of these ends, and from the endings of pods
 """
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from halcyon_api.ends import EndCause, ExitCode
 from halcyon_api.status.progress import EndInPlace, ReportedEnd
@@ -34,7 +34,7 @@ def end_after(entry: HistoryEntry, observed: Observed) -> EndInPlace | None:
 
 
 def ending_in_place(
-    observed: Observed, status: TrainingRunStatus, group: ProcessGroup, end: EndInPlace, now: datetime
+    observed: Observed, status: TrainingRunStatus, group: ProcessGroup, end: EndInPlace
 ) -> PodEnding | None:
     """The end of the process that ended first, as an ending of its pod; None if its pod ended and nobody knows how.
 
@@ -43,9 +43,8 @@ def ending_in_place(
         status: The run's status, with the topology of the process group.
         group: The process group.
         end: The end.
-        now: The time.
     """
-    process, at = process_of(status, end.process), min(moment(end.at) or now, now)
+    process, at = process_of(status, end.process), min(moment(end.at) or observed.now, observed.now)
     seen = [one for one in (*observed.endings, *observed.replaced) if one.group == group]
     if end.pod_lost:
         seen = [one for one in seen if one.process == process]

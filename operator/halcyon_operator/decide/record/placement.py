@@ -46,7 +46,7 @@ def left_alone(status: TrainingRunStatus) -> set[str]:
 
 
 def with_room(
-    observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView, now: datetime
+    observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView
 ) -> TrainingRunStatus:
     """The status with the observed room for the present attempt, and for a larger one."""
     placement = placement_of(status, spec)
@@ -60,27 +60,27 @@ def with_room(
     if spec.place is not None:
         update["speeds"] = _speeds(status, spec, placement)
     if observed.probe is None:
-        update["room_row"] = better_row(observed, status, now)
+        update["room_row"] = better_row(observed, status)
     # While a queue holds the JobSet, its pods need no node.
     if (
         jobset.outcome == "running"
         and not jobset.suspended
         and not _all_placed(observed, status, spec, placement.slices, jobset)
     ):
-        update["waiting_since"] = placement.waiting_since or stamp(now)
-    room = None if update["waiting_since"] else _room(observed, spec, placement, now)
+        update["waiting_since"] = placement.waiting_since or stamp(observed.now)
+    room = None if update["waiting_since"] else _room(observed, spec, placement)
     if room is None:
         update |= {"room_since": None, "room_slices": None, "room_step": None}
     elif placement.room_since is None:
         step = status.resume_step
-        update |= {"room_since": stamp(now), "room_slices": room, "room_step": step}
+        update |= {"room_since": stamp(observed.now), "room_slices": room, "room_step": step}
     else:
         update["room_slices"] = room
     placement = placement.but(**update)
     entry = entry_of(status, present_group(status))
     if (pause := search_pause(spec)) is not None:
         first_step_at = entry.first_step_at if entry is not None and entry.ended_at is None else None
-        placement = with_growth_cost(placement, pause, first_step_at, now)
+        placement = with_growth_cost(placement, pause, first_step_at, observed.now)
     return status.but(placement=placement)
 
 
@@ -107,7 +107,7 @@ def _speeds(status: TrainingRunStatus, spec: TrainingRunSpec, placement: Placeme
     return speeds
 
 
-def better_row(observed: Observed, status: TrainingRunStatus, now: datetime) -> int | None:
+def better_row(observed: Observed, status: TrainingRunStatus) -> int | None:
     """The row in which the run should go on if there is room; None: where it is.
 
     By price, a row that makes the deadline if the present one does not. Else the first earlier row, which the document
@@ -126,7 +126,7 @@ def better_row(observed: Observed, status: TrainingRunStatus, now: datetime) -> 
     def makes(row: int, reserve: float) -> bool:
         if end is None or eta is None or not (speeds[row] and speeds[present]):
             return True
-        return (end - now).total_seconds() >= reserve * eta * speeds[present] / speeds[row]
+        return (end - observed.now).total_seconds() >= reserve * eta * speeds[present] / speeds[row]
 
     def cost(row: int) -> float | None:
         price = 1.0 if place.by == "time" else price_of(rows[row])
@@ -174,7 +174,7 @@ def _all_placed(
     return len(placed) >= slices * spec.accelerator.resolve().hosts_per_slice
 
 
-def _room(observed: Observed, spec: TrainingRunSpec, placement: PlacementStatus, now: datetime) -> int | None:
+def _room(observed: Observed, spec: TrainingRunSpec, placement: PlacementStatus) -> int | None:
     """The number of slices including those that a probe holds; None if it is not larger than the present number.
 
     A number below the wanted one counts only after the probe has searched for `growAfterSeconds`.
@@ -193,7 +193,7 @@ def _room(observed: Observed, spec: TrainingRunSpec, placement: PlacementStatus,
     larger = [number for number in usable_slices(spec) if placement.slices < number <= placement.slices + held]
     if not larger:
         return None
-    looked = (now - probe.jobset.created_at).total_seconds() if probe.jobset.created_at is not None else 0.0
+    looked = (observed.now - probe.jobset.created_at).total_seconds() if probe.jobset.created_at is not None else 0.0
     everything = larger[-1] == usable_slices(spec)[-1]
     return (
         larger[-1] if everything or placement.room_since is not None or looked >= elastic.grow_after_seconds else None
@@ -239,7 +239,7 @@ def blames_for(observed: Observed, group: ProcessGroup, end: GroupEnd) -> list[B
 
 
 def slow_blames(
-    observed: Observed, status: TrainingRunStatus, placement: PlacementStatus, slow: SlowProcess, now: datetime
+    observed: Observed, status: TrainingRunStatus, placement: PlacementStatus, slow: SlowProcess
 ) -> list[Blame]:
     """The node of a process that the trainer reports as slow; empty if it is not known, or the blame is recorded.
 
@@ -248,11 +248,10 @@ def slow_blames(
         status: The run's status.
         placement: The run's placement.
         slow: The process.
-        now: The time.
     """
     process, group = process_of(status, slow.process), present_group(status)
     blames = [
-        Blame(node=pod.node, time=stamp(now), attempt=group.attempt, restart=group.restart, slow=slow.step)
+        Blame(node=pod.node, time=stamp(observed.now), attempt=group.attempt, restart=group.restart, slow=slow.step)
         for pod in observed.pods_of(group)
         if pod.process == process and pod.node
     ]

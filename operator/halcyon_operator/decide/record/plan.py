@@ -38,12 +38,12 @@ def plan_hash(spec: TrainingRunSpec) -> str:
     return hash_of(spec, _DECIDE, {"accelerator": {"price_per_chip_hour": True}})[:16]
 
 
-def with_plan(observed: Observed, status: TrainingRunStatus, now: datetime) -> TrainingRunStatus:
+def with_plan(observed: Observed, status: TrainingRunStatus) -> TrainingRunStatus:
     """The status with the answer of the planning pod, if there is one."""
     spec, planner = observed.run.spec, observed.planner
     if spec is None or planner is None or planner.hash != plan_hash(spec):
         return status
-    found = planner.answer or _failure(planner, observed.settings.planning.seconds, now)
+    found = planner.answer or _failure(planner, observed.settings.planning.seconds, observed.now)
     if found is None:
         return status
     price = spec.accelerator.price_per_chip_hour

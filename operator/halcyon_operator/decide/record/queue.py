@@ -6,7 +6,6 @@ admit the JobSet again while its processes still save, and the new processes wou
 written into `status.queue.eviction` at the same reconcile, because these exits look like those of deleted pods."""
 
 from dataclasses import replace
-from datetime import datetime
 
 from halcyon_api.ends import EndCause
 from halcyon_api.status.run_status import QueueEviction, QueueStatus, TrainingRunStatus
@@ -22,29 +21,26 @@ MAX_BOOST = 6
 """Largest number that is added to a run's priority."""
 
 
-def with_queue(
-    observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, now: datetime
-) -> TrainingRunStatus:
+def with_queue(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None) -> TrainingRunStatus:
     """The status with the state of the queue. Must be called before the restarts since the last reconcile are counted.
 
     Args:
         observed: The observation.
         status: The run's status after the last reconcile.
         jobset: The JobSet of the present attempt.
-        now: The time.
     """
     if jobset is None or not jobset.queue:
         return status if status.queue is None else status.but(queue=None)
     known = status.queue if status.queue is not None and status.queue.name == jobset.queue else None
     group = group_of(status, jobset)
-    found = _eviction(observed, status, jobset, now)
+    found = _eviction(observed, status, jobset)
     eviction = found or (known.eviction if known is not None else None)
     if eviction is not None and not jobset.suspended and _is_of(eviction, group):
         eviction = None  # the process group continues, so the eviction does not explain its later end
     waiting_since = None
     if jobset.suspended:
         fresh = jobset.restarts == 0 and not had_processes(observed, status, group)
-        began = found.time if found is not None else stamp((jobset.created_at if fresh else None) or now)
+        began = found.time if found is not None else stamp((jobset.created_at if fresh else None) or observed.now)
         waiting_since = (known.waiting_since if known is not None else None) or began
     queue = QueueStatus(name=jobset.queue, waiting_since=waiting_since, eviction=eviction)
     return status.but(queue=queue)
@@ -80,7 +76,7 @@ def with_queue_cause(status: TrainingRunStatus, group: ProcessGroup, end: GroupE
     )
 
 
-def boost_due(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, now: datetime) -> Boost | None:
+def boost_due(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None) -> Boost | None:
     """The change of a Workload's priority: the run that would train longest again is preempted last. None: no change.
 
     Changes at most every ten minutes, and after a checkpoint.
@@ -90,7 +86,7 @@ def boost_due(observed: Observed, status: TrainingRunStatus, jobset: JobSetView 
         return None
     entry, saved = last_entry(status, status.attempt), status.checkpoint
     since = max(entry.started_at if entry else "", saved.time if saved else "")
-    value = str(min(MAX_BOOST, int(seconds_between(since, now) // BOOST_SECONDS)))
+    value = str(min(MAX_BOOST, int(seconds_between(since, observed.now) // BOOST_SECONDS)))
     return Boost(jobset.uid, seen.name, value) if value != seen.boost else None
 
 
@@ -98,7 +94,7 @@ def _is_of(eviction: QueueEviction, group: ProcessGroup) -> bool:
     return (eviction.attempt, eviction.restart) == group
 
 
-def _eviction(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> QueueEviction | None:
+def _eviction(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> QueueEviction | None:
     """The eviction of the process group of the last reconcile, from the Workload of a suspended JobSet."""
     group = present_group(status)
     entry, seen = entry_of(status, group), observed.workload
@@ -106,7 +102,7 @@ def _eviction(observed: Observed, status: TrainingRunStatus, jobset: JobSetView,
         return None
     evicted, known = seen.evicted, status.queue.eviction if status.queue is not None else None
     recorded = known is not None and known.time == stamp(
-        evicted.at or now
+        evicted.at or observed.now
     )  # the Workload keeps the condition while the next group waits
     if entry is None or entry.ended_at is not None or recorded:
         return None
@@ -115,5 +111,5 @@ def _eviction(observed: Observed, status: TrainingRunStatus, jobset: JobSetView,
         restart=group.restart,
         reason=evicted.reason or "Evicted",
         message=text(evicted.message, 1024),
-        time=stamp(evicted.at or now),
+        time=stamp(evicted.at or observed.now),
     )

@@ -25,20 +25,19 @@ from halcyon_operator.model.untrusted import stamp, text
 from halcyon_operator.model.views import JobSetView, Observed
 
 
-def with_restart(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, now: datetime) -> Change:
+def with_restart(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None) -> Change:
     """Update the request for a restart.
 
     Args:
         observed: The observation. A run with an invalid document is not changed, because no attempt can follow.
         status: The run's status, with the newest checkpoint.
         jobset: The JobSet of the present attempt, if there is one.
-        now: The time.
     """
     value, known = text(observed.run.restart_request, MAX_REQUEST_VALUE), status.restart
     if observed.run.spec is None:
         return Change(status)
     if value and (known is None or known.value != value):
-        known = _taken(known, value, status.attempt, now)
+        known = _taken(known, value, status.attempt, observed.now)
     if known is None or not known.waits:
         return Change(status)
     rest = _at_rest(observed, status, jobset)

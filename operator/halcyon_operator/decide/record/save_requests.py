@@ -44,14 +44,13 @@ _MEANINGS: dict[Notice, str] = {
 }
 
 
-def with_requests(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, now: datetime) -> Change:
+def with_requests(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None) -> Change:
     """Update the requests.
 
     Args:
         observed: The observation.
         status: The run's status, with the newest checkpoint.
         jobset: The JobSet of the present attempt, if there is one.
-        now: The time.
     """
     asks: list[SaveAsk] = []
     events: list[Event] = []
@@ -62,7 +61,7 @@ def with_requests(observed: Observed, status: TrainingRunStatus, jobset: JobSetV
             return wanted
         return _pursue(wanted, request_id(kind, f"{observed.run.uid}/{what}"), observed, status, jobset, asks)
 
-    known, user = _wanted(observed, status, now), None
+    known, user = _wanted(observed, status), None
     if known is not None:
         user = pursued(known, "user", known.value)
         if user.step is not None and known.step is None:
@@ -72,7 +71,7 @@ def with_requests(observed: Observed, status: TrainingRunStatus, jobset: JobSetV
             )
             key = f"saved/{request_id('user', f'{observed.run.uid}/{user.value}')}"
             events.append(Event("Normal", "CheckpointSaved", message, key))
-    maintenance, noticed = _maintenance(observed, status, jobset, now)
+    maintenance, noticed = _maintenance(observed, status, jobset)
     events += noticed
     if maintenance is not None and (save := maintenance.save) is not None:
         maintenance = maintenance.but(save=pursued(save, "notice", save.value))
@@ -87,12 +86,12 @@ def with_requests(observed: Observed, status: TrainingRunStatus, jobset: JobSetV
     return Change(status, tuple(events), tuple(asks))
 
 
-def _wanted(observed: Observed, status: TrainingRunStatus, now: datetime) -> SaveRequestStatus | None:
+def _wanted(observed: Observed, status: TrainingRunStatus) -> SaveRequestStatus | None:
     """The user's request: the recorded one, or a new one."""
     value, known = text(observed.run.save_request, MAX_REQUEST_VALUE), status.save_request
     if not value or (known is not None and known.value == value):
         return known
-    return SaveRequestStatus(value=value, requested_at=stamp(now))
+    return SaveRequestStatus(value=value, requested_at=stamp(observed.now))
 
 
 def _for_growth(status: TrainingRunStatus) -> SaveRequestStatus | None:
@@ -142,23 +141,24 @@ def _ask(request: str, observed: Observed, group: ProcessGroup) -> tuple[SaveAsk
 
 
 def _maintenance(
-    observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, now: datetime
+    observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None
 ) -> tuple[MaintenanceStatus | None, tuple[Event, ...]]:
     """The notices of the run's nodes, and whether they need a checkpoint."""
     known = status.maintenance
     if jobset is None or jobset.outcome != "running" or not observed.notices:
         return None, ()
     seen = {(one.node, one.notice): one for one in known.notices} if known is not None else {}
-    listed = [_listed(notice, now) for notice in observed.notices]
+    listed = [_listed(notice, observed.now) for notice in observed.notices]
     notices = [
         seen.get((one.node, one.notice), one)
         for one in sorted(listed, key=lambda one: (one.node, one.notice))[:MAX_NOTICES]
     ]
     fresh = [one for one in notices if (one.node, one.notice) not in seen]
     save = known.save if known is not None else None
-    if any(one.notice != "scheduled" for one in fresh) and not _covered(save, now):
+    if any(one.notice != "scheduled" for one in fresh) and not _covered(save, observed.now):
         save = SaveRequestStatus(
-            value=f"{fresh[0].node} {fresh[0].notice} {stamp(now)}"[:MAX_REQUEST_VALUE], requested_at=stamp(now)
+            value=f"{fresh[0].node} {fresh[0].notice} {stamp(observed.now)}"[:MAX_REQUEST_VALUE],
+            requested_at=stamp(observed.now),
         )
     return MaintenanceStatus(notices=notices, save=save), _notice_events(fresh)
 
@@ -196,7 +196,7 @@ def _listing(nodes: list[str]) -> str:
     return shown if len(nodes) <= 3 else f"{shown} and {len(nodes) - 3} more"
 
 
-def next_due(observed: Observed, now: datetime) -> float | None:
+def next_due(observed: Observed) -> float | None:
     """Seconds until a scheduled maintenance needs a checkpoint; None if none is scheduled."""
-    times = [(notice.at - now - SOON).total_seconds() for notice in observed.notices if notice.at is not None]
+    times = [(notice.at - observed.now - SOON).total_seconds() for notice in observed.notices if notice.at is not None]
     return min((seconds for seconds in times if seconds > 0), default=None)

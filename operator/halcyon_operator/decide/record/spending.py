@@ -20,14 +20,14 @@ from halcyon_operator.model.untrusted import moment, precise_stamp, text
 from halcyon_operator.model.views import Observed, PodView
 
 
-def spending(observed: Observed, now: datetime) -> Spending | None:
+def spending(observed: Observed) -> Spending | None:
     """What the run has used until now. None: it never had hardware."""
     spec, status = observed.run.spec, observed.run.status
     known = status.spent or Spending()
     if spec is None or status.topology is None:
         return status.spent  # an invalid document has no price; the next valid one counts this time
     since = moment(known.counted_until) or datetime.min.replace(tzinfo=UTC)
-    now = max(now, since)
+    now = max(observed.now, since)
     pods = [*observed.pods, *(observed.probe.pods if observed.probe is not None else ())]
     starts = [(pod, start) for pod in pods if (start := pod.scheduled_at or pod.started_at) is not None]
     seconds = sum(max(0.0, (_end(pod, now) - max(start, since)).total_seconds()) for pod, start in starts)

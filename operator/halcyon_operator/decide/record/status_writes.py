@@ -6,7 +6,6 @@ the clock advances, for example while a run waits for hardware, is written at mo
 run waits for a user. The number of started pods is written every few seconds, so that a thousand pods that start one by
 one do not cause a thousand writes."""
 
-from datetime import datetime
 from typing import Any
 
 from halcyon_api.status.run_status import AT_REST, Phase, TrainingRunStatus
@@ -22,7 +21,7 @@ CLOCK_SECONDS = 60.0
 """Seconds between two writes of the goodput while progress does not change."""
 
 
-def status_to_write(observed: Observed, status: TrainingRunStatus, now: datetime) -> TrainingRunStatus | None:
+def status_to_write(observed: Observed, status: TrainingRunStatus) -> TrainingRunStatus | None:
     """The status if it is to be written now, else None."""
     old, new = status_document(observed.run.status), status_document(status)
     if old == new and observed.run.raw_status:
@@ -34,7 +33,9 @@ def status_to_write(observed: Observed, status: TrainingRunStatus, now: datetime
         return status
     if _without_numbers(old) != _without_numbers(new):
         too_soon = (
-            written is not None and status.phase in _COUNTING and 0 <= (now - written).total_seconds() < COUNT_SECONDS
+            written is not None
+            and status.phase in _COUNTING
+            and 0 <= (observed.now - written).total_seconds() < COUNT_SECONDS
         )
         return None if too_soon else status
     standing = old.get("progress") == new.get("progress")
@@ -45,7 +46,7 @@ def status_to_write(observed: Observed, status: TrainingRunStatus, now: datetime
     interval = max(
         CLOCK_SECONDS if standing or spec is None else spec.telemetry.status_interval_seconds, observed.pace_seconds
     )
-    elapsed = (now - written).total_seconds()
+    elapsed = (observed.now - written).total_seconds()
     # A reconcile may come up to half a second early, which must not double the interval. If the clock was set back, the
     # last write is in the future, and waiting until then would stop all writes.
     return status if elapsed >= interval - 0.5 or elapsed < 0 else None

@@ -1,7 +1,5 @@
 """Describes the state of an attempt for its user: phase, reason and one sentence. Pure."""
 
-from datetime import datetime
-
 from halcyon_api import names
 from halcyon_api.counting import counted
 from halcyon_api.edits.changes import Change as FieldChange
@@ -36,14 +34,14 @@ _WORK: dict[Task, str] = {
 _MOST_SHOWN = 5
 
 
-def describe_attempt(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Description:
+def describe_attempt(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> Description:
     """The description of an attempt whose JobSet has not ended."""
     group = group_of(status, jobset)
     entry = entry_of(status, group)
     first = len(status.history) <= 1
     starting = "Starting" if first else "Restarting"
     if jobset.suspended and jobset.queue:
-        return describe_queued(observed, status, jobset, now)
+        return describe_queued(observed, status, jobset)
     if jobset.suspended:
         message = f"JobSet {jobset.name} is suspended by a user; the run goes on when the JobSet is resumed"
         if not had_processes(observed, status, group):
@@ -60,10 +58,10 @@ def describe_attempt(observed: Observed, status: TrainingRunStatus, jobset: JobS
     if alone and (lost := _lost(pods, status, entry)):
         said = f"{end.message}; " if end is not None else ""
         message = f"{said}{lost} is replaced; the others wait in their pods"
-        return Description("Restarting", *(_problem(observed, status, pods, now) or ("Restarting", message)))
+        return Description("Restarting", *(_problem(observed, status, pods) or ("Restarting", message)))
     if end is not None and jobset.outcome == "running":
         ended_at = max(ending.at for ending in observed.endings_of(group))
-        if all(pod.over for pod in observed.pods) and (now - ended_at).total_seconds() >= SILENT_SECONDS:
+        if all(pod.over for pod in observed.pods) and (observed.now - ended_at).total_seconds() >= SILENT_SECONDS:
             return Description(
                 "Restarting", SILENT, f"{end.message}; JobSet {jobset.name} is not restarted: {NO_ANSWER}"
             )
@@ -89,7 +87,7 @@ def describe_attempt(observed: Observed, status: TrainingRunStatus, jobset: JobS
         reason = "CheckpointsFailing" if problem else pending or "Running"
         message = f"{training}{problem}{waiting_clause(status)}{asked}{'' if problem else _reach(observed)}"
         return Description("Running", reason, message, pending=pending)
-    if (problem := _problem(observed, status, pods, now)) is not None:
+    if (problem := _problem(observed, status, pods)) is not None:
         return Description(starting, *problem)
     return Description(starting, starting, _start_message(observed, status, pods))
 
@@ -104,14 +102,12 @@ def _lost(pods: list[PodView], status: TrainingRunStatus, entry: HistoryEntry | 
     return ", ".join(lost[:_MOST_SHOWN]) if began else ""
 
 
-def _problem(
-    observed: Observed, status: TrainingRunStatus, pods: list[PodView], now: datetime
-) -> tuple[StartReason, str] | None:
+def _problem(observed: Observed, status: TrainingRunStatus, pods: list[PodView]) -> tuple[StartReason, str] | None:
     """Reason and message why pods do not start; None if they may still start."""
     warning = observed.pod_warning
     if warning is not None and not warning.reason and observed.pods:
         warning = None  # A JobSet makes its Jobs again once the old pods are gone.
-    return start_problem(pods, status.attempt, now, warning)
+    return start_problem(pods, status.attempt, observed.now, warning)
 
 
 def describe_transition(status: TrainingRunStatus, spec: TrainingRunSpec, message: str) -> Description:

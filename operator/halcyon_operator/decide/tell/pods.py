@@ -131,7 +131,7 @@ def held_sentence(pods: list[PodView]) -> str | None:
 
 
 def with_stuck_description(
-    status: TrainingRunStatus, observed: Observed, pods: tuple[PodView, ...], now: datetime
+    status: TrainingRunStatus, observed: Observed, pods: tuple[PodView, ...]
 ) -> TrainingRunStatus:
     """The status with a description of the first stuck pod and of the fix, unless the run is stalled."""
     description = conditions.recorded_description(status)
@@ -155,4 +155,4 @@ def with_stuck_description(
         )
     message = f"pod {first.name}{on_node(first)} should have ended by {since} and is still there{_more(pods)}; {fix}"
     stuck = conditions.Description(description.phase, conditions.STUCK_TERMINATING, message)
-    return conditions.with_description(status, stuck, run.generation, now)
+    return conditions.with_description(status, stuck, run.generation, observed.now)

@@ -25,12 +25,12 @@ def evicted_sentence(queue: QueueStatus) -> str:
     )
 
 
-def describe_queued(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Description:
+def describe_queued(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> Description:
     """The description of an attempt whose JobSet a queue holds."""
     queue, group = status.queue or QueueStatus(name=jobset.queue), group_of(status, jobset)
     if had_processes(observed, status, group) and observed.pods_of(group):
         return Description("Restarting", "QueueEvicted", f"{evicted_sentence(queue)}; its processes save and exit")
-    return describe_waiting(observed.workload, queue, f"JobSet {jobset.name}", jobset.uid, now)
+    return describe_waiting(observed.workload, queue, f"JobSet {jobset.name}", jobset.uid, observed.now)
 
 
 def describe_waiting(
