@@ -41,6 +41,8 @@ class ImageShape:
     before: str = "\n\n<start_of_image>"
     """What stands before them, in the place of what is printed: line breaks, and perhaps a special token."""
     after: str = "<end_of_image>\n\n"
+    positions: int = 0
+    """Positions that an image takes in the text. 0: one for each token."""
     cubic: bool = False
     """Whether images are resized by cubic functions in place of linear ones."""
 

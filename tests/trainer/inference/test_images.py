@@ -28,7 +28,7 @@ from halcyon.serving.served import Served, Source
 from halcyon.tokenizer import load
 from halcyon_api.spec.model import read_model
 from tests.trainer.serving.running import running
-from tests.trainer.support.images import TEMPLATE, TOKENIZER, sections
+from tests.trainer.support.images import TEMPLATE, TEMPLATES, TOKENIZER, sections
 
 READER = load(TOKENIZER)
 
@@ -45,10 +45,11 @@ TOKENS, LENGTH = 12, 160
 LAYERS = ["sliding_attention", "full_attention"]
 
 
-@pytest.fixture(scope="module")
-def model() -> CausalLM:
+@pytest.fixture(scope="module", params=["gemma3", "qwen2"])
+def model(request: pytest.FixtureRequest) -> CausalLM:
     sizes = hax.Axis("vocab", READER.vocab_size), hax.Axis("position", LENGTH)
-    spec = read_model({**sections(None)["model"], "numHiddenLayers": 7})  # the sixth one has no window
+    layers = {"gemma3": 7, "qwen2": 2}[request.param]  # the sixth one of Gemma has no window
+    spec = read_model({**sections(None, request.param)["model"], "numHiddenLayers": layers})
     small = build_model(spec, *sizes, dtype="float32", key=jax.random.key(1))
     return jax.tree.map(lambda x: 4 * x if x.ndim > 2 else x, small)  # else attention is nearly even
 
@@ -63,8 +64,12 @@ def asked(*images: bytes, before: str = "") -> Any:
     return [{"role": "user", "content": [{"type": "text", "text": f"{before}Which"}, *parts]}]
 
 
+def template(model: CausalLM) -> str:
+    return TEMPLATES["qwen2" if model.sight is not None and model.sight.cubic else "gemma3"]
+
+
 def seen(model: CausalLM, messages: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray | None]:
-    return ChatPrompts(READER, TEMPLATE, sight=model.sight).seen(messages)
+    return ChatPrompts(READER, template(model), sight=model.sight).seen(messages)
 
 
 def whole(
@@ -127,14 +132,15 @@ def test_a_chunk_never_ends_inside_of_an_image(model: CausalLM) -> None:
 
 
 def test_the_server_and_the_library_write_the_same(model: CausalLM) -> None:
-    (found,) = halcyon.generate(model, READER, [asked(ONE)], template=TEMPLATE, max_tokens=TOKENS, temperature=0.0)
+    settings: dict[str, Any] = {"template": template(model), "max_tokens": TOKENS, "temperature": 0.0}
+    (found,) = halcyon.generate(model, READER, [asked(ONE)], **settings)
     ids, images = seen(model, asked(ONE))
     assert images is not None
     assert model.sight is not None
-    assert (images[0] == pixels(ONE, model.sight.image_size)).all()
+    assert (images[0] == pixels(ONE, model.sight.image_size, cubic=model.sight.cubic)).all()
     text, _ = whole(model, ids, images)
     assert list(found.tokens) == text[: len(found.tokens)]
-    prompts = ChatPrompts(READER, TEMPLATE, sight=model.sight)
+    prompts = ChatPrompts(READER, template(model), sight=model.sight)
     with running(Served("eye", model, READER, prompts), Limits()) as server:
         client = server.openai()
         settings: dict[str, Any] = {"model": "eye", "max_tokens": TOKENS, "temperature": 0.0}
@@ -159,7 +165,7 @@ def test_the_first_message_of_a_chat_in_the_terminal_has_an_image(
 ) -> None:
     monkeypatch.setattr(Source, "read", lambda *_: (model, READER))
     (tmp_path / "a.png").write_bytes(ONE)
-    (tmp_path / "chat.jinja").write_text(TEMPLATE)
+    (tmp_path / "chat.jinja").write_text(template(model))
 
     def printed(image: str) -> Any:
         options = ["--template", str(tmp_path / "chat.jinja"), "--max-tokens", "3", "--temperature", "0"]
@@ -169,7 +175,7 @@ def test_the_first_message_of_a_chat_in_the_terminal_has_an_image(
     messages: Any = [{"role": "user", "content": [{"type": "image", "image": ONE}, {"type": "text", "text": "Which"}]}]
     wanted = []
     for _ in range(2):
-        found = halcyon.generate(model, READER, [messages], template=TEMPLATE, max_tokens=3, temperature=0.0)
+        found = halcyon.generate(model, READER, [messages], template=template(model), max_tokens=3, temperature=0.0)
         wanted.append(found[0].text)
         messages = [*messages, {"role": "assistant", "content": wanted[-1]}, {"role": "user", "content": "So"}]
     assert printed("a.png").stdout == "".join(f"{text}\n\n" for text in (*wanted, wanted[0]))

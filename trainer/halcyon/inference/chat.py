@@ -99,10 +99,6 @@ class ChatPrompts:
         if (place := next(image_places(messages), None)) is not None:
             if self._sight is None:
                 raise BadConfiguration(f"message {place} has an image, and the model sees none; give its text alone")
-            if self._sight.cubic:
-                raise BadConfiguration(
-                    f"message {place} has an image, which this family sees only in training; give its text alone"
-                )
             reader = ImageReader(self._sight, self._tokenizer, "the conversation", None)
         try:
             refuse_videos(messages)

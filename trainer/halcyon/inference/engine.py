@@ -273,7 +273,22 @@ class Engine:
             wants_alternatives=array(any(sequence is not None and sequence.alternatives for sequence in decoding)),
             steps=array(1 if bound or prompts else self._steps, np.int32),
             until_end=array(bool(self._waiting)),
+            shift=self._shift(decoding),
         )
+
+    def _shift(self, sequences: list[Sequence | None]) -> Any:
+        """By how much the next position of each sequence is less than the tokens before it: int32 [sequence]."""
+        sight = self._model.sight
+        if sight is None or not sight.positions:
+            return None
+
+        def of(sequence: Sequence | None) -> int:
+            if sequence is None or sequence.is_image is None:
+                return 0
+            images = int(sequence.is_image[: sequence.computed].sum()) // sight.tokens
+            return images * (sight.tokens - sight.positions)
+
+        return np.array([of(one) for one in sequences], np.int32)
 
     def _taken(self, decoding: list[Sequence | None], found: programs.Chosen, number: int) -> list[Token]:
         """The tokens of one step. A sequence that ends leaves `decoding` and its slot."""
@@ -396,6 +411,7 @@ class Engine:
             jnp.asarray(np.pad(after, (0, size + more - len(after)))),
             jnp.asarray(sequence.logs_prompt),
             self._seen(sequence, len(part), size),
+            self._shift([sequence]),
         )
         if sequence.logs_prompt:
             found = jax.device_get(logs)

@@ -111,6 +111,8 @@ class Plan(NamedTuple):
     """int32: most steps of the call, at most `MOST_STEPS`."""
     until_end: jax.Array
     """bool: whether the call ends with the first text that ends, because a request waits for its slot."""
+    shift: jax.Array | None = None
+    """int32 [slot]: see `Cache`."""
 
 
 class Fixed(NamedTuple):
@@ -193,6 +195,7 @@ def _prefill(
     targets: jax.Array,
     wants_logs: jax.Array,
     seen: jax.Array | None = None,
+    shift: jax.Array | None = None,
     *,
     fixed: Fixed,
 ) -> tuple[State, PromptLogs]:
@@ -211,6 +214,7 @@ def _prefill(
             has one.
         wants_logs: bool: whether the logs of the targets are computed; else they are 0.
         seen: What stands at the tokens of images: [position, embed]. None: there are none.
+        shift: int32 [1]: see `Cache`.
         fixed: What decides the program.
 
     Returns:
@@ -218,7 +222,9 @@ def _prefill(
     """
     cache = dataclasses.replace(state.cache, table=state.cache.table.at[slot].set(pages))
     row = dataclasses.replace(cache.row(slot, begins), lengths=start[None])
-    outputs = called(model, tokens[None], row.expecting(count[None]), fixed, None if seen is None else seen[None])
+    outputs = called(
+        model, tokens[None], row.expecting(count[None], shift=shift), fixed, None if seen is None else seen[None]
+    )
     features = features_of(model, outputs)
     last = jax.lax.dynamic_slice_in_dim(features, count - 1, 1, 1)
     logits = logits_of(model, hax.named(last, (BATCH, POSITION, model.embed.name)))[0]
@@ -386,7 +392,7 @@ def _decode(
         if most:
             cache, tokens = _drafted(model, state, at_first, chosen.tokens, active, fixed)
         sizes = jnp.where(active, jnp.minimum(plan.left - counts, 1 + most), 0)
-        outputs = called(model, tokens, cache.expecting(sizes), fixed)
+        outputs = called(model, tokens, cache.expecting(sizes, shift=plan.shift), fixed)
         all_logits = model.logits(outputs.features).rearrange((BATCH, POSITION, model.vocab.name)).array
         logits, written, done, on, still = state.logits, state.written, jnp.zeros_like(counts), active, active
         for number in range(1 + most):
@@ -405,7 +411,7 @@ def _decode(
             still, on = still & ~(on & ended), on & ~ended
         groups = outputs.cache.groups
         if not is_shortened:
-            again = lambda: called(model, tokens, cache.expecting(done), fixed).cache.groups  # noqa: E731
+            again = lambda: called(model, tokens, cache.expecting(done, shift=plan.shift), fixed).cache.groups  # noqa: E731
             groups = jax.lax.cond(jnp.all(done == sizes), lambda: groups, again)
         following = dataclasses.replace(outputs.cache, groups=groups, lengths=state.cache.lengths + done)
         recent = None if state.recent is None else state.recent.moved(features_of(model, outputs), tokens, done)

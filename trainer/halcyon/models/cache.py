@@ -82,6 +82,7 @@ class Cache(eqx.Module):
         table: int32 [row, page]: the pages of each row. An index that is not below the number of pages: no page.
         counts: int32 [row]: tokens of the next call that count, from the first; the others are padding. None: all.
         until: int32 [row, position]: the last token of the next call that each one sees. None: itself.
+        shift: int32 [row]: by how much positions of the next call are less than the tokens before. None: 0.
         length: Most tokens of a row.
     """
 
@@ -90,6 +91,7 @@ class Cache(eqx.Module):
     table: jax.Array
     counts: jax.Array | None = None
     until: jax.Array | None = None
+    shift: jax.Array | None = None
     length: int = eqx.field(static=True, default=0)
 
     @staticmethod
@@ -219,9 +221,10 @@ class Cache(eqx.Module):
             counts=None,
         )
 
-    def expecting(self, counts: jax.Array, until: jax.Array | None = None) -> Cache:
-        """This cache, with the number of tokens of each row that count in the next call, and what they see of it."""
-        return dataclasses.replace(self, counts=counts, until=until)
+    def expecting(self, counts: jax.Array, until: jax.Array | None = None, shift: jax.Array | None = None) -> Cache:
+        """This cache, with the number of tokens of each row that count in the next call, what they see of it, and by
+        how much their positions are less."""
+        return dataclasses.replace(self, counts=counts, until=until, shift=shift)
 
     def placed(self, inputs: Inputs) -> Inputs:
         """`inputs` with the positions that follow those of the cache.
@@ -233,6 +236,8 @@ class Cache(eqx.Module):
             raise ValueError("with a cache, positions follow from it and a row is one segment; give tokens only")
         axis = inputs.tokens.resolve_axis(POSITION)
         positions = self.lengths[:, None] + jnp.arange(axis.size, dtype=jnp.int32)
+        if self.shift is not None:
+            positions = positions - self.shift[:, None]
         # Padding may lie after the last position. A learned position must exist for it too: NaN would reach the other
         # tokens.
         return inputs._replace(positions=hax.named(jnp.minimum(positions, self.length - 1), (BATCH, POSITION)))
@@ -298,6 +303,7 @@ class Layers(eqx.Module):
             lengths=cache.lengths + (size if cache.counts is None else cache.counts),
             counts=None,
             until=None,
+            shift=None,
         )
 
 

@@ -113,10 +113,12 @@ class PlacedDecoder(SeeingDecoder):
     number three times."""
 
     def _attended(self, kinds: Sequence[BlockKind], inputs: Inputs) -> Any:
-        if inputs.images is None:
+        if inputs.images is None and inputs.seen is None:
             return Decoder._attended(self, kinds, inputs)
         parts = np.repeat(np.arange(3), sections(self.design.sizes.head_size))
         pairs = jnp.stack(self.places(inputs.tokens), -1)[..., parts]
+        if inputs.positions is not None:
+            pairs = pairs + inputs.positions.array[:, :1, None]
         return Decoder._attended(
             self, kinds, inputs._replace(positions=NamedArray(pairs, (axes.BATCH, axes.POSITION, axes.PAIR)))
         )
@@ -130,6 +132,10 @@ class PlacedDecoder(SeeingDecoder):
         own = jnp.arange(is_image.shape[1], dtype=jnp.int32) - inside
         first = own - before // spec.tokens * (spec.tokens - spec.tokens_per_side)
         return first, first + inside // spec.tokens_per_side, first + inside % spec.tokens_per_side
+
+    def image_ends(self, tokens: NamedArray) -> None:
+        """None: a token of an image sees no later ones."""
+        del tokens
 
 
 def sections(head_size: int) -> tuple[int, int, int]:

@@ -117,7 +117,7 @@ class SeeingDecoder(Decoder):
         until = Until(NamedArray(self.image_ends(inputs.tokens), (axes.BATCH, axes.POSITION)), self.encoder.spec.tokens)
         return masks_and_rotations(kinds, inputs, self._position_axis(inputs.tokens), self.design.axes.head_size, until)
 
-    def image_ends(self, tokens: NamedArray) -> jax.Array:
+    def image_ends(self, tokens: NamedArray) -> Any:
         """int32 [batch, position]: the last position of the image that a token belongs to, or its own."""
         is_image = self._is_image(tokens)
         length = is_image.shape[1]

@@ -108,7 +108,9 @@ class QwenVisionSpec(VisionSpec):
     def sight(self) -> ImageShape:
         """See `ModelSection.sight`."""
         name = "<|image_pad|>"
-        return dataclasses.replace(super().sight, printed=name, token=name, before="", after="", cubic=True)
+        side = self.tokens_per_side
+        found = super().sight
+        return dataclasses.replace(found, printed=name, token=name, before="", after="", positions=side, cubic=True)
 
     @property
     def whole(self) -> tuple[bool, ...]:
