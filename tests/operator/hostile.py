@@ -354,6 +354,7 @@ def observations(data: st.DataObject, document: object, **seen: Any) -> Observed
         "create_refusal": data.draw(st.sampled_from(["", "", "x" * 10_000])),
         "progress_written_at": data.draw(st.sampled_from([None, at(0), at(10**7)])),
         "pace_seconds": data.draw(st.sampled_from([0.0, 30.0])),
+        "now": at(60),  # reconcile sets it
     }
     assert drawn.keys() == {field.name for field in fields(Observed)}, "every field of Observed must be drawn"
     return Observed(**(drawn | seen))
