@@ -281,14 +281,8 @@ class Engine:
         sight = self._model.sight
         if sight is None or not sight.positions:
             return None
-
-        def of(sequence: Sequence | None) -> int:
-            if sequence is None or sequence.is_image is None:
-                return 0
-            images = int(sequence.is_image[: sequence.computed].sum()) // sight.tokens
-            return images * (sight.tokens - sight.positions)
-
-        return np.array([of(one) for one in sequences], np.int32)
+        places = [() if one is None or one.is_image is None else one.is_image[: one.computed] for one in sequences]
+        return np.array([np.sum(each) // sight.tokens for each in places], np.int32) * (sight.tokens - sight.positions)
 
     def _taken(self, decoding: list[Sequence | None], found: programs.Chosen, number: int) -> list[Token]:
         """The tokens of one step. A sequence that ends leaves `decoding` and its slot."""

@@ -9,6 +9,7 @@ An MLP makes each square the embedding of one token of the image.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -25,12 +26,12 @@ from halcyon.models.decoder import Block, Decoder
 from halcyon.models.design import BlockKind, plain_design
 from halcyon.models.model import Inputs
 from halcyon.models.partition import divided
-from halcyon.models.parts import linear, masks, mlp, rotary
+from halcyon.models.parts import masks, mlp, rotary
+from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.norm import RmsNorm
 from halcyon.models.stack import Stack
-from halcyon.models.vision import EPSILON, SeeingDecoder, patches_of
+from halcyon.models.vision import EPSILON, SeeingDecoder, patches_of, pixels_of
 from halcyon_api.spec.families.vision import FRAMES, QwenVisionSpec
-from halcyon_api.spec.model_shape import COLOURS
 
 WINDOW = 8
 """Patches of a window's side."""
@@ -42,7 +43,7 @@ ROTATION = rotary.Rope(10_000.0, numbers=2)
 class PatchTower(eqx.Module):
     """From the pixels of images to vectors in the place of embeddings."""
 
-    patches: linear.Linear
+    patches: Linear
     blocks: Stack[Block]
     norm: RmsNorm
     merger: mlp.PlainMlp
@@ -58,16 +59,15 @@ class PatchTower(eqx.Module):
         design = dataclasses.replace(plain, sizes=dataclasses.replace(plain.sizes, gated=True), layer_norms=False)
         layers = Axis(axes.LAYERS, spec.num_hidden_layers)
         embed, square = design.axes.embed, spec.pooled**2 * spec.hidden_size
-        sides = Axis(axes.PATCH_ROW, spec.patch_size), Axis(axes.PATCH_COLUMN, spec.patch_size)
-        pixels = (Axis(axes.COLOUR, COLOURS), Axis(axes.FRAME, FRAMES), *sides)
+        linear = functools.partial(Linear.init, std=std, dtype=dtype)
         joined, inner = Axis(axes.CHANNELS, square), Axis(axes.MLP, square)
         return PatchTower(
-            linear.Linear.init(pixels, (embed,), std=std, dtype=dtype, key=next(keys)),
+            linear(pixels_of(spec, Axis(axes.FRAME, FRAMES)), (embed,), key=next(keys)),
             Stack(layers, Block.init(design, design.forms[0], layers, dtype, keys=keys)),
             RmsNorm.init(embed, stacked=(), epsilon=EPSILON, dtype=dtype),
             mlp.PlainMlp(
-                linear.Linear.init((joined,), (inner,), std=std, dtype=dtype, bias=True, key=next(keys)),
-                linear.Linear.init((inner,), (width,), std=std, dtype=dtype, bias=True, key=next(keys)),
+                linear((joined,), (inner,), bias=True, key=next(keys)),
+                linear((inner,), (width,), bias=True, key=next(keys)),
                 None,
                 "gelu",
             ),

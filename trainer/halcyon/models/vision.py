@@ -55,10 +55,8 @@ class VisionTower(eqx.Module):
         design = plain_design(*sizes, EPSILON, std, "gelu_pytorch_tanh")
         embed, layers = design.axes.embed, Axis(axes.LAYERS, spec.num_hidden_layers)
         source, pooled = Axis(axes.SOURCE, spec.patches), embed.alias(axes.CHANNELS)
-        sides = Axis(axes.PATCH_ROW, spec.patch_size), Axis(axes.PATCH_COLUMN, spec.patch_size)
-        pixels = (Axis(axes.COLOUR, COLOURS), *sides)
         return VisionTower(
-            Linear.init(pixels, (embed,), std=std, dtype=dtype, bias=True, key=next(keys)),
+            Linear.init(pixels_of(spec), (embed,), std=std, dtype=dtype, bias=True, key=next(keys)),
             Stack(layers, Block.init(design, design.forms[0], layers, dtype, keys=keys)),
             LayerNorm.init(embed, epsilon=EPSILON, dtype=dtype),
             RmsNorm.init(pooled, stacked=(), epsilon=EPSILON, dtype=dtype, scaling="offset"),
@@ -79,6 +77,12 @@ class VisionTower(eqx.Module):
         squares = self.norm(x).array.reshape(rows, -1, side, spec.tokens_per_side, side, spec.hidden_size)
         pooled = jnp.mean(squares, (2, 4), jnp.float32).astype(dtype).reshape(rows, -1, spec.hidden_size)
         return self.projection(self.pooled_norm(NamedArray(pooled, (axes.BATCH, axes.POSITION, axes.CHANNELS))))
+
+
+def pixels_of(spec: VisionSpec, *frames: Axis) -> tuple[Axis, ...]:
+    """The axes of the pixels of a patch."""
+    size = spec.patch_size
+    return Axis(axes.COLOUR, COLOURS), *frames, Axis(axes.PATCH_ROW, size), Axis(axes.PATCH_COLUMN, size)
 
 
 def patches_of(colours: jax.Array, patch: int) -> jax.Array:
