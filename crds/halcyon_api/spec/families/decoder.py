@@ -157,7 +157,8 @@ class DecoderSection(ModelSection):
 
     def without_further(self, vocabulary: int, positions: int) -> ModelShape:
         """The shape without layers that predict further tokens; see `DecoderSizes.shape`, which has the formula."""
-        return self.sizes().shape(vocabulary, positions)
+        found, vision = self.sizes().shape(vocabulary, positions), getattr(self, "vision", None)
+        return found if vision is None else vision.added(found, positions)
 
 
 class BiasedSection(DecoderSection):

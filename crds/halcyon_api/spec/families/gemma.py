@@ -9,7 +9,6 @@ from halcyon_api.base import Rule, optional
 from halcyon_api.spec.families.decoder import BiasedSection, PatternedSection
 from halcyon_api.spec.families.section import AttentionNeeds, DecoderSizes, HiddenAct
 from halcyon_api.spec.families.vision import VisionSpec
-from halcyon_api.spec.model_shape import ModelShape
 
 _LOGITS_DESCRIPTION = "Smooth limit of the logits: limit * tanh(logit / limit). 0: no limit."
 
@@ -85,11 +84,6 @@ class Gemma3Spec(WindowedGemmaSection):
 
     published: ClassVar = "Gemma 3, 270M to 27B"
     pattern: ClassVar = 6
-
-    def shape(self, vocabulary: int, positions: int) -> ModelShape:
-        """See `DecoderSection.shape`."""
-        found = super().shape(vocabulary, positions)
-        return found if self.vision is None else self.vision.added(found, positions)
 
     def sizes(self) -> DecoderSizes:
         """See `DecoderSection.sizes`."""

@@ -10,7 +10,6 @@ from halcyon_api.spec.families import decoder
 from halcyon_api.spec.families.experts import ExpertSizes, ExpertsSection, per_token_rule
 from halcyon_api.spec.families.section import Count, DecoderSizes, HiddenAct, NonNegative, Width
 from halcyon_api.spec.families.vision import QwenVisionSpec
-from halcyon_api.spec.model_shape import ModelShape
 
 LayerNumbers = Annotated[list[Annotated[int, Field(ge=0, le=4095)]], Field(max_length=1024)]
 
@@ -65,11 +64,6 @@ class Qwen2Spec(QwenSection):
             ".vision.headDim",
         ),
     )
-
-    def shape(self, vocabulary: int, positions: int) -> ModelShape:
-        """See `DecoderSection.shape`."""
-        found = super().shape(vocabulary, positions)
-        return found if self.vision is None else self.vision.added(found, positions)
 
     def sizes(self) -> DecoderSizes:
         """See `DecoderSection.sizes`."""
