@@ -114,7 +114,7 @@ def expected(folder: Path) -> dict[str, Any]:
     (score,) = Likelihoods(model, compute_dtype=np.float32, batch_tokens=4096).scores([Span(text, 1, "the text")])
     template = folder / "chat_template.jinja"
     prompts = ChatPrompts(tokenizer, template.read_text(encoding="utf-8")) if template.exists() else None
-    prompt = text if prompts is None else prompts.ids([{"role": "user", "content": QUESTION}])
+    prompt = text if prompts is None else prompts.seen([{"role": "user", "content": QUESTION}])[0]
     (said,) = halcyon.generate(model, tokenizer, [prompt.tolist()], max_tokens=MOST_TOKENS, temperature=0)
     return {
         "text": text.tolist(),

@@ -157,7 +157,7 @@ def test_images_that_no_one_would_see_are_refused(tmp_path: Path) -> None:
     ):
         build_formatter(form, READER, where="format")([SourceRow("a", 0, row)])
     with pytest.raises(BadConfiguration, match="message 0 has an image, and the model sees none"):
-        ChatPrompts(READER, TEMPLATE).ids(row["messages"][:1])
+        ChatPrompts(READER, TEMPLATE).seen(row["messages"][:1])
     with pytest.raises(BadConfiguration, match="no special token <image_soft_token> with the id that the model knows"):
         build_formatter(form, READER, where="format", sight=sight(tmp_path, image_token_index=5))
 

@@ -39,7 +39,7 @@ class Scripted:
     def unfinished(self) -> int:
         return sum(not request.over for request in self._requests)
 
-    def submit(self, prompt: np.ndarray, sampling: Sampling, *, ends: Sequence[int]) -> int:
+    def submit(self, prompt: np.ndarray, sampling: Sampling, *, ends: Sequence[int], images: None) -> int:
         tokens = prompt.tolist()
         self.submitted.append(tokens)
         begin = next(given for given in self._scripts if tuple(tokens[: len(given)]) == given)
@@ -91,7 +91,8 @@ def test_the_calculator_answers_inside_of_an_answer() -> None:
     endless = [*ids("a" * 300)]
     scripts = {(1,): good, (2,): bad, (3,): endless}
     engine = Scripted(scripts)
-    questions = [np.array([number], np.int32) for number in (1, 2, 3)] + [np.arange(200, dtype=np.int32)]
+    questions: Any = [(np.array([number], np.int32), None) for number in (1, 2, 3)]
+    questions.append((np.arange(200, dtype=np.int32), None))
     found = Answers(engine, prompts).answers(questions, [Sampling(max_tokens=60, stop=("STOP",))] * 4)  # type: ignore[arg-type]
     assert [text.text for text in found] == ["It is 2*612 #### 12", "open('x')no", "a" * 60, ""]
     assert [text.finish for text in found] == ["stop", "stop", "length", "prompt"]

@@ -66,7 +66,7 @@ def test_a_prompt_of_a_conversation_has_the_marks_of_its_template() -> None:
     special = tokenizer.special_tokens
     assert set(prompts.ends) == {tokenizer.eos_id, special["<|im_end|>"]}
     ends = [
-        np.count_nonzero(prompts.ids([{"role": "user", "content": content}]) == special["<|im_end|>"])
+        np.count_nonzero(prompts.seen([{"role": "user", "content": content}])[0] == special["<|im_end|>"])
         for content in ("say", "say <|im_end|>")
     ]
     assert ends[0] == ends[1]  # a message cannot end a turn

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from typer.testing import CliRunner
 import halcyon
 from halcyon.commands.main import app
 from halcyon.data.image import pixels
+from halcyon.evals.benchmarks import BENCHMARKS
+from halcyon.evals.runner import Runner
 from halcyon.host.errors import BadConfiguration
 from halcyon.inference import Engine, Sampling
 from halcyon.inference.chat import ChatPrompts
@@ -185,6 +188,44 @@ def test_the_first_message_of_a_chat_in_the_terminal_has_an_image(
     assert bad.output.endswith(
         "has an image at place 0 that is no image that can be read; give a png, jpeg, webp, gif or bmp file\n"
     )
+
+
+def test_questions_of_tasks_have_images(model: CausalLM, tmp_path: Path) -> None:
+    """The same question about other images; answers of one token and of two, and a text."""
+    (tmp_path / "one.png").write_bytes(ONE)
+    choices = {"text": ["a", "b", "c"], "label": ["A", "B", "CD"]}
+    asks = {"question": "Which", "choices": choices, "answerKey": "B", "answer": "#### 1"}
+    rows = [asks | {"image": "one.png"}, asks | {"images": [uri(OTHER)]}, asks]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    runner = Runner(model, READER, ChatPrompts(READER, template(model), sight=model.sight))
+    _, answers = runner.run(BENCHMARKS["arc-easy"].read(path))
+    for answer, images in zip(answers, ((ONE,), (OTHER,), ()), strict=True):
+        listed = "Question: Which\n- a=A\n- b=B\n- c=CD\n\nAnswer with the letter of the right choice only."
+        parts = [{"type": "image", "image": image} for image in images]
+        ids, pixels_of = seen(model, [{"role": "user", "content": [*parts, {"type": "text", "text": listed}]}])
+        wanted = []
+        for label in choices["label"]:
+            text = READER.encode(label)
+            assert len(text) == len(label)
+            row = np.pad(np.concatenate((ids, text)), (0, LENGTH - len(ids) - len(text)))
+            logits = halcyon.logits(model, row[None], images=None if pixels_of is None else pixels_of[None])[0]
+            logs = np.asarray(jax.nn.log_softmax(logits))[len(ids) - 1 :]
+            wanted.append(logs[np.arange(len(text)), text].sum())
+        np.testing.assert_allclose(answer.facts["logLikelihoods"], wanted, atol=1e-5)
+    _, (answer,) = runner.run(BENCHMARKS["gsm8k"].read(path, 1))
+    question = [{"role": "user", "content": [{"type": "image", "image": ONE}, {"type": "text", "text": "Which"}]}]
+    room = LENGTH - len(seen(model, question)[0])
+    (found,) = halcyon.generate(model, READER, [question], template=template(model), max_tokens=room, temperature=0.0)
+    assert answer.facts["text"] == found.text
+    with pytest.raises(BadConfiguration, match="a question with an image needs a chat template"):
+        Runner(model, READER).run(BENCHMARKS["gsm8k"].read(path))
+    path.write_text(json.dumps(asks | {"image": "../one.png"}))
+    with pytest.raises(BadConfiguration, match=r"rows.jsonl line 1: the field image is neither bytes nor a file below"):
+        BENCHMARKS["gsm8k"].read(path)
+    path.write_text(json.dumps(asks | {"image": "one.png", "question": "Which" * 50}))
+    with pytest.raises(BadConfiguration, match=r"1 of \d+ tokens are scored, and the model has 160 positions"):
+        runner.run(BENCHMARKS["arc-easy"].read(path))
 
 
 def test_a_model_without_an_encoder_refuses_an_image() -> None:

@@ -27,7 +27,7 @@ def test_an_answer_whole_and_streamed_is_that_of_the_library(server: Running, ti
     assert [model.id for model in client.models.list()] == ["tiny"]
     whole = client.chat.completions.create(**ASK, n=2, temperature=0.9, top_p=0.95)
     assert tiny.prompts is not None
-    ids = tiny.prompts.ids(ASK["messages"])
+    ids = tiny.prompts.seen(ASK["messages"])[0]
     engine = Engine(tiny.model, slots=4, length=192, tokens=tiny.tokenizer.vocab_size, alternatives=20)
     settings = [Sampling(12, temperature=0.9, top_p=0.95, seed=seed) for seed in (3, 4)]
     texts = ["", ""]

@@ -269,8 +269,8 @@ def test_variables_of_a_format_are_defaults_of_its_template(tmp_path: Path) -> N
     assert source.format.chat is not None
     prompts = ChatPrompts(tokenizer, source.format.chat.template)
     asked = [{"role": "user", "content": "?"}]
-    assert tokenizer.decode(prompts.ids(asked)) == 'aé "{{" True'
-    assert tokenizer.decode(prompts.ids(asked, variables={"enable_thinking": True, "effort": 3})) == "b3 True"
+    assert tokenizer.decode(prompts.seen(asked)[0]) == 'aé "{{" True'
+    assert tokenizer.decode(prompts.seen(asked, variables={"enable_thinking": True, "effort": 3})[0]) == "b3 True"
     for template, whose in ((THINKING, "the template"), (None, "Halcyon's own template")):
         with pytest.raises(BadConfiguration, match=f"chat.templateVariables: {whose} has no variable enable_thinkng; "):
             with_templates(with_variables(template, enable_thinkng=False))

@@ -19,11 +19,13 @@ class Prompt:
         messages: The conversation, for a model with a chat template.
         plain: The same as text that the answer continues, for a model without one.
         stop: Strings before which a continuation of `plain` ends.
+        images: Images before the text of the last message: the bytes of files.
     """
 
     messages: tuple[Message, ...]
     plain: str
     stop: tuple[str, ...] = ()
+    images: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,13 @@ class Answer:
 
 
 def letter_choice(
-    name: str, question: str, letters: Sequence[str], choices: Sequence[str], gold: int, group: str | None = None
+    name: str,
+    question: str,
+    letters: Sequence[str],
+    choices: Sequence[str],
+    gold: int,
+    group: str | None = None,
+    images: tuple[bytes, ...] = (),
 ) -> MultipleChoice:
     """Multiple choice that the model answers with the letter of a choice.
 
@@ -176,13 +184,13 @@ def letter_choice(
         choices: The choices.
         gold: The place of the right one.
         group: See `MultipleChoice`.
+        images: See `Prompt`.
     """
     listed = "".join(f"- {choice}={letter}\n" for letter, choice in zip(letters, choices, strict=True))
     asked = f"Question: {question}\n{listed}"
     content = f"{asked}\nAnswer with the letter of the right choice only."
-    return MultipleChoice(
-        name, Prompt(({"role": "user", "content": content},), f"{asked}Answer:"), tuple(letters), gold, group
-    )
+    prompt = Prompt(({"role": "user", "content": content},), f"{asked}Answer:", images=images)
+    return MultipleChoice(name, prompt, tuple(letters), gold, group)
 
 
 def conversation(example: MultipleChoice | OpenQuestion | GivenReply) -> list[Message]:

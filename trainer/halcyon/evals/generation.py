@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from halcyon.evals.example import Prompt
+from halcyon.host.errors import BadConfiguration
 from halcyon.inference import Engine, Sampling
 from halcyon.inference.calculator import Calculator
 from halcyon.inference.chat import ChatPrompts
@@ -41,15 +42,21 @@ class Prompts:
         """Tokens that end an answer."""
         return self.tokenizer.ends if self.chat is None else self.chat.ends
 
-    def ids(self, prompt: Prompt) -> np.ndarray:
-        """The tokens of a prompt up to the answer: int32 [tokens].
+    def seen(self, prompt: Prompt) -> tuple[np.ndarray, np.ndarray | None]:
+        """The tokens of a prompt up to the answer, int32 [tokens], and its images; see `ChatPrompts.seen`.
 
         Raises:
-            BadConfiguration: The template does not take its messages.
+            BadConfiguration: The template does not take its messages, or there is none for images.
         """
-        if self.chat is not None:
-            return self.chat.ids([dict(message) for message in prompt.messages])
-        return prompt_ids(self.tokenizer, prompt.plain)
+        if self.chat is None:
+            if prompt.images:
+                raise BadConfiguration("a question with an image needs a chat template; give that of the model")
+            return prompt_ids(self.tokenizer, prompt.plain), None
+        *before, last = map(dict, prompt.messages)
+        if prompt.images:
+            parts = [{"type": "image", "image": image} for image in prompt.images]
+            last["content"] = [*parts, {"type": "text", "text": last["content"]}]
+        return self.chat.seen([*before, last])
 
     def answer_ids(self, answer: str) -> np.ndarray:
         """The tokens of an answer after a prompt: int32 [tokens]. Plain text has a space before a short answer."""
@@ -81,6 +88,7 @@ class _Answer:
     """An answer that is not complete."""
 
     prompt: np.ndarray
+    images: np.ndarray | None
     settings: Sampling
     stream: TextStream
     stops: StopStrings
@@ -106,22 +114,25 @@ class Answers:
         self._calculator = Calculator.of(self.prompts.tokenizer) if self.prompts.has_chat else None
         self._ends = (*self.prompts.ends, *(() if self._calculator is None else (self._calculator.end,)))
 
-    def answers(self, prompts: Sequence[np.ndarray], settings: Sequence[Sampling]) -> list[Text]:
+    def answers(
+        self, prompts: Sequence[tuple[np.ndarray, np.ndarray | None]], settings: Sequence[Sampling]
+    ) -> list[Text]:
         """The answers to some prompts, in their order.
 
         Args:
-            prompts: The tokens of each.
+            prompts: Those of `Prompts.seen`.
             settings: The settings of each; its most tokens are fewer where the engine's length ends.
         """
         texts: dict[int, Text] = {}
         asked: dict[int, tuple[int, _Answer]] = {}
-        for place, (prompt, sampling) in enumerate(zip(prompts, settings, strict=True)):
+        for place, ((prompt, images), sampling) in enumerate(zip(prompts, settings, strict=True)):
             room = min(sampling.max_tokens, self.engine.length - len(prompt))
             if room < 1:
                 texts[place] = Text("", 0, "prompt")
                 continue
             stream = TextStream(self.prompts.tokenizer, prompt.tolist())
-            answer = _Answer(prompt, replace(sampling, max_tokens=room), stream, StopStrings(sampling.stop))
+            sampling = replace(sampling, max_tokens=room)
+            answer = _Answer(prompt, images, sampling, stream, StopStrings(sampling.stop))
             asked[self._submit(answer)] = (place, answer)
         while self.engine.unfinished:
             self.on_step()
@@ -141,7 +152,8 @@ class Answers:
         # A sequence after a call has random numbers of its own; they are a function of the seed and of the tokens
         # before.
         seed = (answer.settings.seed + 1_000_003 * len(answer.tokens)) % (1 << 32)
-        return self.engine.submit(ids, replace(answer.settings, max_tokens=left, seed=seed), ends=self._ends)
+        settings = replace(answer.settings, max_tokens=left, seed=seed)
+        return self.engine.submit(ids, settings, ends=self._ends, images=answer.images)
 
     def _add(self, answer: _Answer, token: Token) -> str | None:
         """Add a token.

@@ -85,7 +85,7 @@ def evaluate(
         raise BadConfiguration("at temperature 0 all answers are the same; give a temperature, such as 1")
     benchmarks = read_benchmarks({name: Path(path) for name, path in tasks.items()}, most)
     template = getattr(tokenizer, "chat_template", None) if template is None else template
-    chat = None if plain else ChatPrompts.of(tokenizer, template)
+    chat = None if plain else ChatPrompts.of(tokenizer, template, sight=model.sight)
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     runner = Runner(model, tokenizer, chat, Settings(sampling, slots, batch_tokens, compute_dtype, answers=answers))
     found = {benchmark.name: runner.run(benchmark) for benchmark in benchmarks}

@@ -98,7 +98,9 @@ class Requests:
         ]
         dtype = self._settings.compute_dtype
         engine = engine_for(self._model, self._tokenizer, prompts, most, slots=slots, compute_dtype=dtype)
-        return [text.text for text in Answers(engine, self._prompts).answers(prompts, settings)]
+        return [
+            text.text for text in Answers(engine, self._prompts).answers([(ids, None) for ids in prompts], settings)
+        ]
 
     def _ids(self, text: str) -> np.ndarray:
         """The tokens of a text: int32 [tokens], at least one, because a model needs a token to begin with."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from halcyon.host.errors import BadConfiguration, first_line
+from halcyon.inference.speech import file_of
 from halcyon_api.plain_files import require_file
 
 MOST_LINE_BYTES = 16 << 20
@@ -72,6 +73,19 @@ class Row:
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
             self.bad(f"the field {name} is no integer from 0 to {most}")
         return value
+
+    def named_file(self, name: str, value: Any) -> bytes:
+        """The bytes of a file that a field names; see `halcyon.inference.speech.file_of`."""
+        try:
+            return file_of(value, self.file.parent)
+        except (OSError, ValueError):
+            self.bad(f"the field {name} is neither bytes nor a file below the folder of its row's file")
+
+    def images(self) -> tuple[bytes, ...]:
+        """The files of the field ``images`` or ``image``."""
+        given = self.values.get("images", self.values.get("image"))
+        several = given if isinstance(given, list) else [given]
+        return tuple(self.named_file("image", one) for one in several if one is not None)
 
 
 def read_rows(path: Path) -> Iterator[Row]:

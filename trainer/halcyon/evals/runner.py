@@ -130,8 +130,10 @@ class Runner:
     def _choices(self, examples: Sequence[MultipleChoice]) -> list[Answer]:
         spans: list[Span] = []
         for example in examples:
-            prompt = self._prompts.ids(example.prompt)
-            spans += [span_of(prompt, self._prompts.answer_ids(answer), example.name) for answer in example.answers]
+            ids, images = self._prompts.seen(example.prompt)
+            spans += [
+                span_of(ids, self._prompts.answer_ids(answer), example.name, images) for answer in example.answers
+            ]
         scores = iter(self._likelihoods.scores(spans))
         answers: list[Answer] = []
         for example in examples:
@@ -145,7 +147,7 @@ class Runner:
         room = self._model.max_position.size
         encoded = [self._tokenizer.encode(example.answer)[:room] for example in examples]
         spans = [
-            span_of(self._prompts.ids(example.prompt), ids, example.name)
+            span_of(self._prompts.seen(example.prompt)[0], ids, example.name)
             for example, ids in zip(examples, encoded, strict=True)
         ]
         answers: list[Answer] = []
@@ -178,8 +180,8 @@ class Runner:
         return [_joined(answers[place : place + count]) for place in range(0, len(answers), count)]
 
     def _texts(self, examples: Sequence[OpenQuestion]) -> list[Text]:
-        prompts = [self._prompts.ids(example.prompt) for example in examples]
-        fitting = [prompt for prompt in prompts if len(prompt) < self._model.max_position.size]
+        prompts = [self._prompts.seen(example.prompt) for example in examples]
+        fitting = [ids for ids, _ in prompts if len(ids) < self._model.max_position.size]
         if not fitting:
             return [Text("", 0, "prompt")] * len(prompts)
         slots, dtype = self._settings.slots, self._settings.compute_dtype

@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 from halcyon.evals.example import Answer, Sound
 from halcyon.evals.rows import Row
 from halcyon.host.errors import BadConfiguration
-from halcyon.inference.speech import Transcriber, sound_of, written_texts
+from halcyon.inference.speech import Transcriber, written_texts
 from halcyon.models import CausalLM
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.package import missing
@@ -28,14 +28,7 @@ def sounds(rows: Iterable[Row]) -> Iterator[Sound]:
         text, language = row.text("text"), str(row.values.get("language") or "")
         if not _counts(text, text)[1]:
             row.bad("the field text has no word")
-        yield Sound(row.place, _content(row), text, language or None)
-
-
-def _content(row: Row) -> bytes:
-    try:
-        return sound_of(row.get("audio"), row.file.parent)
-    except (OSError, ValueError):
-        row.bad("the field audio is neither bytes nor a file below the folder of its row's file")
+        yield Sound(row.place, row.named_file("audio", row.get("audio")), text, language or None)
 
 
 def heard_answers(

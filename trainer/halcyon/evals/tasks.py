@@ -36,7 +36,7 @@ def arc(rows: Iterable[Row]) -> Iterator[MultipleChoice]:
         key = row.text("answerKey")
         if key not in letters:
             row.bad(f"the field answerKey is {key}, which is none of {', '.join(letters)}")
-        yield letter_choice(row.place, question, letters, choices, letters.index(key))
+        yield letter_choice(row.place, question, letters, choices, letters.index(key), images=row.images())
 
 
 def _question(row: Row) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
@@ -84,7 +84,7 @@ def mmlu(rows: Iterable[Row]) -> Iterator[MultipleChoice]:
             subject = str(row.values.get("subject") or "") or None
         if len(choices) != len(LETTERS):
             row.bad(f"there are {len(choices)} choices; MMLU has {len(LETTERS)}")
-        yield letter_choice(row.place, question, LETTERS, choices, gold, subject)
+        yield letter_choice(row.place, question, LETTERS, choices, gold, subject, row.images())
 
 
 def smoltalk(rows: Iterable[Row]) -> Iterator[GivenReply]:
@@ -121,11 +121,11 @@ def gsm8k(rows: Iterable[Row]) -> Iterator[OpenQuestion]:
         question, answer = row.text("question"), row.text("answer")
         if final_number(answer) is None:
             row.bad("the field answer does not end with #### and a number")
-        yield OpenQuestion(row.place, _asked(question), answer, tuple(solution_parts(answer)))
+        yield OpenQuestion(row.place, _asked(question, row.images()), answer, tuple(solution_parts(answer)))
 
 
-def _asked(question: str) -> Prompt:
-    return Prompt(({"role": "user", "content": question},), f"Question: {question}\nAnswer:", ("\nQuestion:",))
+def _asked(question: str, images: tuple[bytes, ...] = ()) -> Prompt:
+    return Prompt(({"role": "user", "content": question},), f"Question: {question}\nAnswer:", ("\nQuestion:",), images)
 
 
 def solution_parts(answer: str) -> Iterator[Message]:

@@ -60,20 +60,6 @@ class ChatPrompts:
         """Whether the template shows the tools of a conversation to the model."""
         return self._template.uses("tools")
 
-    def ids(
-        self,
-        messages: Sequence[dict[str, Any]],
-        tools: Sequence[dict[str, Any]] | None = None,
-        *,
-        begun: str = "",
-        variables: Mapping[str, Any] | None = None,
-    ) -> np.ndarray:
-        """The tokens of a conversation without images; see `seen`."""
-        tokens, images = self.seen(messages, tools, begun=begun, variables=variables)
-        if images is not None:
-            raise BadConfiguration("the conversation has an image, which this use does not take; give its text alone")
-        return tokens
-
     def seen(
         self,
         messages: Sequence[dict[str, Any]],

@@ -156,6 +156,7 @@ class Engine:
         ends: Collection[int] = (),
         grammar: Grammar | None = None,
         salt: bytes = b"",
+        images: np.ndarray | None = None,
     ) -> int:
         """Add a sequence of some token ids; the arguments are those of `Sequence`.
 
@@ -165,8 +166,8 @@ class Engine:
         Raises:
             ValueError: See `add`.
         """
-        ids = np.asarray(prompt, np.int32)
-        return self.add(Sequence(ids, sampling or Sampling(), frozenset(int(end) for end in ends), grammar, salt))
+        ids, final = np.asarray(prompt, np.int32), frozenset(map(int, ends))
+        return self.add(Sequence(ids, sampling or Sampling(), final, grammar, salt, images=images))
 
     def add(self, sequence: Sequence) -> int:
         """Add a sequence that no engine has had.

@@ -26,7 +26,7 @@ from halcyon.inference.programs import features_of
 from halcyon.inference.sampling import most_likely
 from halcyon.inference.spans import Score, Span, TokenRow, bucket, power, rows_of
 from halcyon.models import CausalLM, Inputs
-from halcyon.models.axes import BATCH, POSITION
+from halcyon.models.axes import BATCH, BESIDE, POSITION
 from halcyon.models.cache import KeepsCache
 from halcyon.models.softmax import block_count, most_logit_bytes
 from halcyon.parallel.device_mesh import context_of, mesh_of
@@ -99,13 +99,20 @@ class Likelihoods:
             same, size = list(group), max(1, self._batch_tokens // positions)
             yield from (same[begin : begin + size] for begin in range(0, len(same), size))
 
-    def _shape(self, row: TokenRow) -> tuple[int, int, int]:
-        """Positions, scored positions, and targets at each, of the batch that a row belongs to."""
+    def _shape(self, row: TokenRow) -> tuple[int, ...]:
+        """Positions, scored positions, and targets at each, of the batch that a row belongs to; and a number by which a
+        row with images is alone.
+        """
         length = min(bucket(len(row.inputs), _SHORTEST), self._model.max_position.size)
-        return length, power(len(row.targets), 1), power(row.targets.shape[1], 1)
+        return (
+            length,
+            power(len(row.targets), 1),
+            power(row.targets.shape[1], 1),
+            0 if row.images is None else row.spans[0] + 1,
+        )
 
     def _computed(self, batch: list[TokenRow]) -> dict[int, Score]:
-        length, positions, targets = self._shape(batch[0])
+        length, positions, targets, _ = self._shape(batch[0])
         size = min(power(len(batch), 1), max(1, self._batch_tokens // length))
         tokens, at = np.zeros((size, length), np.int32), np.zeros((size, positions), np.int32)
         wanted = np.zeros((size, positions, targets), np.int32)
@@ -113,7 +120,10 @@ class Likelihoods:
             tokens[place, : len(row.inputs)] = row.inputs
             at[place, : len(row.targets)] = np.arange(len(row.inputs) - len(row.targets), len(row.inputs))
             wanted[place, : len(row.targets), : row.targets.shape[1]] = row.targets
-        log_probs, best = jax.device_get(_scored(self._model, tokens, at, wanted, dtype=self._dtype, mesh=self._mesh))
+        images = batch[0].images
+        seen = None if images is None else hax.named(images[None], BESIDE["images"])
+        found = _scored(self._model, tokens, at, wanted, seen, dtype=self._dtype, mesh=self._mesh)
+        log_probs, best = jax.device_get(found)
         return _scores(batch, log_probs, best)
 
 
@@ -142,7 +152,8 @@ def _grouped(rows: Sequence[TokenRow]) -> tuple[list[Group], list[TokenRow]]:
     """The rows that share their text with another one, and the others."""
     by_text: dict[bytes, list[TokenRow]] = {}
     for row in rows:
-        by_text.setdefault(row.inputs[: row.context].tobytes(), []).append(row)
+        if row.images is None:
+            by_text.setdefault(row.inputs[: row.context].tobytes(), []).append(row)
     groups = [Group(tuple(found)) for found in by_text.values() if len(found) > 1 and found[0].context >= _LEAST_SHARED]
     shared = {id(row) for group in groups for row in group.rows}
     return groups, [row for row in rows if id(row) not in shared]
@@ -189,7 +200,14 @@ def _scores(rows: Sequence[TokenRow], log_probs: np.ndarray, best: np.ndarray) -
 
 @functools.partial(jax.jit, static_argnames=("dtype", "mesh"))
 def _scored(
-    model: CausalLM, tokens: jax.Array, positions: jax.Array, targets: jax.Array, *, dtype: str, mesh: Mesh | None
+    model: CausalLM,
+    tokens: jax.Array,
+    positions: jax.Array,
+    targets: jax.Array,
+    images: hax.NamedArray | None,
+    *,
+    dtype: str,
+    mesh: Mesh | None,
 ) -> tuple[jax.Array, jax.Array]:
     """Log-probabilities of tokens after some positions, and the most likely token after each.
 
@@ -198,6 +216,7 @@ def _scored(
         tokens: int32 [row, position].
         positions: int32 [row, scored]: the position before each scored token.
         targets: int32 [row, scored, target].
+        images: See `Inputs.images`. None: there are none.
         dtype: Type of activations and matrix products.
         mesh: The mesh of the context. None: one device.
 
@@ -205,7 +224,7 @@ def _scored(
         float32 [row, scored, target], and int32 [row, scored].
     """
     del mesh  # programs for another mesh are other programs
-    outputs = model(Inputs(hax.named(tokens, (BATCH, POSITION))), compute_dtype=jnp.dtype(dtype))
+    outputs = model(Inputs(hax.named(tokens, (BATCH, POSITION)), images=images), compute_dtype=jnp.dtype(dtype))
     features = jnp.take_along_axis(features_of(model, outputs), positions[..., None], 1)
     return log_probs_at(model, features, targets)
 
@@ -275,6 +294,6 @@ def log_probs_at(model: CausalLM, features: jax.Array, targets: jax.Array) -> tu
     return log_probs.reshape(shape), best.reshape(shape[:-1])
 
 
-def span_of(prefix: Any, continuation: Any, name: str) -> Span:
+def span_of(prefix: Any, continuation: Any, name: str, images: np.ndarray | None = None) -> Span:
     """The span of a continuation after a prefix, both token ids."""
-    return Span(np.concatenate((prefix, continuation)).astype(np.int32), len(prefix), name)
+    return Span(np.concatenate((prefix, continuation)).astype(np.int32), len(prefix), name, images)

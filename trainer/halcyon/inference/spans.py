@@ -17,11 +17,13 @@ class Span:
         tokens: The text: int32 [tokens].
         start: The place of its first token that is scored; at least 1.
         name: What it belongs to, for errors.
+        images: Pixels of the images whose tokens are in the text, uint8 [image, row, column, colour]. None: none.
     """
 
     tokens: np.ndarray
     start: int
     name: str = "a text"
+    images: np.ndarray | None = None
 
 
 class Score(NamedTuple):
@@ -52,6 +54,8 @@ class TokenRow(NamedTuple):
     """
     spans: tuple[int, ...]
     """Numbers of the spans: one, or one for each target."""
+    images: np.ndarray | None = None
+    """See `Span.images`."""
 
     @property
     def context(self) -> int:
@@ -87,7 +91,7 @@ def rows_of(spans: Sequence[Span], most: int) -> list[TokenRow]:
         ValueError: A span has no token, or no token before it.
     """
     rows: list[TokenRow] = []
-    after: dict[bytes, list[int]] = {}
+    after: dict[tuple[bytes, int], list[int]] = {}
     for number, span in enumerate(spans):
         if not 1 <= span.start < len(span.tokens):
             raise ValueError(
@@ -95,18 +99,20 @@ def rows_of(spans: Sequence[Span], most: int) -> list[TokenRow]:
                 "token"
             )
         count = len(span.tokens) - span.start
-        if count > most:
+        if count > most or (span.images is not None and len(span.tokens) > most + 1):
             raise BadConfiguration(
-                f"{span.name}: {count} tokens are scored, and the model has {most} positions; leave the example out"
+                f"{span.name}: {count} of {len(span.tokens)} tokens are scored, and the model has {most} positions; "
+                "leave the example out"
             )
         inputs = np.asarray(span.tokens[:-1], np.int32)[-most:]
         if count == 1:
-            after.setdefault(inputs.tobytes(), []).append(number)
+            after.setdefault((inputs.tobytes(), id(span.images)), []).append(number)
         else:
-            rows.append(TokenRow(inputs, np.asarray(span.tokens[-count:], np.int32)[:, None], (number,)))
-    for text, numbers in after.items():
+            rows.append(TokenRow(inputs, np.asarray(span.tokens[-count:], np.int32)[:, None], (number,), span.images))
+    for (text, _), numbers in after.items():
         targets = np.array([[spans[number].tokens[-1] for number in numbers]], np.int32)
-        rows.append(TokenRow(np.frombuffer(text, np.int32), targets, tuple(numbers)))
+        images = spans[numbers[0]].images
+        rows.append(TokenRow(np.frombuffer(text, np.int32), targets, tuple(numbers), images))
     return rows
 
 

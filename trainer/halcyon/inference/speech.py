@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from halcyon.data.formats.speech import prompt_of
+from halcyon.data.image import inline
 from halcyon.data.named_files import BadFile, named
 from halcyon.data.sound import HOP, MOST_BYTES, RATE, decoded, log_mel
 from halcyon.host.errors import BadConfiguration
@@ -44,18 +45,18 @@ def read_sound(path: Path) -> bytes:
         return file.read(MOST_BYTES + 1)
 
 
-def sound_of(value: Any, folder: Path) -> bytes:
-    """The bytes of a sound that a row names; see `halcyon.data.named_files.named`.
+def file_of(value: Any, folder: Path) -> bytes:
+    """The bytes of a file that a row names; see `halcyon.data.named_files.named`.
 
     Args:
-        value: The field of the row.
+        value: The field of the row; an image may be a ``data:`` URI.
         folder: The folder of the row's file; a path is below it.
 
     Raises:
         ValueError: It is neither bytes nor such a path.
         OSError: The file cannot be read.
     """
-    given = named(value)
+    given = named(inline(value))
     if isinstance(given, bytes):
         return given
     path = (folder / given).resolve()

@@ -109,7 +109,11 @@ class SharedRunner:
                 "answers; leave the task out, or give the model a method new_cache"
             )
         # Conversations for a model that was trained on them; plain text for others, and for a model without a template.
-        self._chat = ChatPrompts.of(self.tokenizer, self.asking.template) if self.asking.in_conversations else None
+        self._chat = (
+            ChatPrompts.of(self.tokenizer, self.asking.template, sight=self._shapes.sight)
+            if self.asking.in_conversations
+            else None
+        )
         self._prompt_kind: Literal["plain", "chat"] = "plain" if self._chat is None else "chat"
         self._examples = fingerprint(self.benchmarks)
         _check_same_examples(self.benchmarks, self.processes)

@@ -68,7 +68,7 @@ def test_a_document_is_a_prompt_and_its_reference(value: Any, options: dict[str,
 def test_the_prompt_is_that_of_a_chat() -> None:
     messages = [{"role": "system", "content": "Be brief."}, ASKED]
     ((text, _),) = documents({"messages": messages})
-    assert text == TOKENIZER.show(ChatPrompts(TOKENIZER, None).ids(messages))
+    assert text == TOKENIZER.show(ChatPrompts(TOKENIZER, None).seen(messages)[0])
 
 
 def test_a_template_writes_the_beginning_of_the_answer() -> None:

@@ -56,7 +56,7 @@ def test_prompts_have_the_ids_of_transformers(name: str) -> None:
         for conversation, golden in of_template.items():
             if "error" not in golden:
                 messages, tools = CONVERSATIONS[conversation]["messages"], CONVERSATIONS[conversation].get("tools")
-                assert prompts.ids(messages[:-1], tools).tolist() == golden["prompt"], (template, conversation)
+                assert prompts.seen(messages[:-1], tools)[0].tolist() == golden["prompt"], (template, conversation)
 
 
 @pytest.mark.parametrize("name", KINDS)

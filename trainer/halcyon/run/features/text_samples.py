@@ -55,9 +55,8 @@ class TextSamples(Callback):
             )
         asking = asking_of(place.root(), place.processes, spec=place.spec)
         chat = ChatPrompts.of(tokenizer, asking.template, lambda: _DATE) if asking.in_conversations else None
-        self._ids = (
-            prompt_ids(tokenizer, spec.prompt) if chat is None else chat.ids([{"role": "user", "content": spec.prompt}])
-        )
+        asked = [{"role": "user", "content": spec.prompt}]
+        self._ids = prompt_ids(tokenizer, spec.prompt) if chat is None else chat.seen(asked)[0]
         self._ends = None if chat is None else chat.ends
         self._between = "" if chat is None else "\n"
         self._tokens = min(MOST_TOKENS, self._shapes.max_position.size - len(self._ids))
