@@ -16,7 +16,7 @@ import pytest
 from halcyon.evals import core
 from halcyon.evals.benchmarks import BENCHMARKS, read_benchmarks
 from halcyon.evals.core import centred, core_of
-from halcyon.evals.example import Answer, GivenReply, MultipleChoice, OpenQuestion, conversation
+from halcyon.evals.example import Answer, GivenReply, MultipleChoice, OpenQuestion
 from halcyon.evals.sandbox.running import Program
 from halcyon.evals.scores import (
     chat_core_of,
@@ -78,7 +78,6 @@ def test_questions_have_a_solution_that_their_own_rule_accepts(tmp_path: Path) -
         False,
         False,
     ]
-    assert json.dumps(conversation(word_problem))  # a row of a chat source
 
     (tmp_path / "words.txt").write_text("strawberry\nbee\n")
     bees = BENCHMARKS["spelling-bee"].read(tmp_path / "words.txt").examples

@@ -191,15 +191,3 @@ def letter_choice(
     content = f"{asked}\nAnswer with the letter of the right choice only."
     prompt = Prompt(({"role": "user", "content": content},), f"{asked}Answer:", images=images)
     return MultipleChoice(name, prompt, tuple(letters), gold, group)
-
-
-def conversation(example: MultipleChoice | OpenQuestion | GivenReply) -> list[Message]:
-    """The example with its right answer, as a conversation to finetune on."""
-    match example:
-        case MultipleChoice():
-            content: Any = example.answers[example.gold]
-        case OpenQuestion():
-            content = list(example.solution)
-        case GivenReply():
-            content = example.answer
-    return [*example.prompt.messages, {"role": "assistant", "content": content}]
