@@ -14,8 +14,26 @@ NO_MASK = (
 )
 
 
-_ROWS = {"policy": "takes one prompt after the other", "classify": "takes one text after the other"}
+_ROWS = {
+    "policy": "takes one prompt after the other",
+    "classify": "takes one text after the other",
+    "contrastive": "takes one query after the other",
+}
 """How objectives lay out their sources."""
+_NEEDED = {
+    "preference": ("preference", "pairs"),
+    "policy": ("prompt", "prompts"),
+    "contrastive": ("pair", "queries with texts"),
+}
+"""The format that an objective needs, and what its rows are."""
+_ANSWERED = {
+    "prompt": "prompts need an objective that answers them; set objective.policy, or take format chat to train on the "
+    "given answers",
+    "preference": "pairs of conversations need an objective that compares them; set objective.preference, or take "
+    "format chat with the preferred messages",
+    "pair": "queries with texts need an objective that compares them; set objective.contrastive, or change the format",
+}
+"""What a format needs that only one objective takes."""
 
 
 def objective_problems(spec: TrainingRunSpec) -> Problems:
@@ -29,29 +47,33 @@ def objective_problems(spec: TrainingRunSpec) -> Problems:
     objective = spec.objective
     yield from _further_problems(spec)
     yield from _label_problems(spec)
-    if objective.masked_token is not None or spec.model.classes:
+    if objective.kind in ("maskedToken", "contrastive") or spec.model.classes:
         yield from _no_text_problems(spec)
+    if objective.contrastive is not None:
+        yield from _text_problems(spec, objective.contrastive.pooling)
     if objective.masked_token is not None:
         yield from _masking_problems(spec)
     elif objective.next_token is None:
         yield from _row_problems(spec)
     best = spec.trainer.evaluation.best
-    if best is not None and best.metric == "accuracy" and objective.classify is None:
-        yield "spec.trainer.evaluation.best.metric", "only an evaluation with objective.classify has it; take loss"
+    if best is not None and best.metric == "accuracy" and objective.kind not in ("classify", "contrastive"):
+        yield (
+            "spec.trainer.evaluation.best.metric",
+            "only an evaluation with objective.classify or contrastive has it; take loss",
+        )
     if best is not None and best.metric == "bitsPerByte" and not _per_token(spec):
         yield (
             "spec.trainer.evaluation.best.metric",
             f"an evaluation with this objective.{objective.kind} has no bits per byte, because its loss is not one of "
             "tokens; take loss",
         )
-    if objective.preference is not None:
-        if spec.data.attend_across_documents:
-            yield (
-                "spec.data.attendAcrossDocuments",
-                "with objective.preference an answer must not see the other one; leave it out",
-            )
-        if objective.preference.has_reference:
-            yield from _reference_problems(spec, f"preference.{objective.preference.kind}")
+    if spec.data.attend_across_documents and objective.kind in ("preference", "contrastive"):
+        yield (
+            "spec.data.attendAcrossDocuments",
+            f"with objective.{objective.kind} a text must not see the other one; leave it out",
+        )
+    if objective.preference is not None and objective.preference.has_reference:
+        yield from _reference_problems(spec, f"preference.{objective.preference.kind}")
     if objective.policy is not None:
         yield from _policy_problems(spec, objective.policy)
         if objective.policy.has_reference:
@@ -69,7 +91,7 @@ def _further_problems(spec: TrainingRunSpec) -> Problems:
     kind, field = spec.objective.kind, "spec.model.numNextnPredictLayers"
     if not layers and getattr(spec.objective.value, "multi_token_weight", None) is not None:
         yield f"spec.objective.{kind}.multiTokenWeight", f"the model has no such layers; set {field}, or leave it out"
-    if layers and kind in ("preference", "policy", "classify"):
+    if layers and kind in ("preference", "policy", "classify", "contrastive"):
         yield field, f"objective.{kind} does not train these layers; leave it out, and those of spec.from are kept"
     if layers > 1 and spec.model.family == "qwen3Next":
         yield field, "the files of this family have one such layer; set it to 1"
@@ -77,19 +99,14 @@ def _further_problems(spec: TrainingRunSpec) -> Problems:
 
 def _per_token(spec: TrainingRunSpec) -> bool:
     """Whether the loss is in nats per token."""
-    objective, finetune = spec.objective, spec.objective.finetune
-    return (
-        objective.preference is None
-        and objective.policy is None
-        and objective.masked_token is None
-        and objective.classify is None
-        and (finetune is None or finetune.weighting == "token")
-    )
+    finetune = spec.objective.finetune
+    return spec.objective.next_token is not None or (finetune is not None and finetune.weighting == "token")
 
 
 def _source_problems(spec: TrainingRunSpec, source: DataSourceSpec) -> Problems:
     field, form = f"spec.data.sources[{source.name}].format", source.format
     objective = spec.objective
+    needed, noun = _NEEDED.get(objective.kind, (None, ""))
     if spec.model.family == "whisper":
         if form.speech is None:
             yield field, f"the family whisper hears a sound with each text, and {form.kind} has none; set format speech"
@@ -107,31 +124,15 @@ def _source_problems(spec: TrainingRunSpec, source: DataSourceSpec) -> Problems:
             if labelled
             else "objective.classify needs the label of each text; set format text with labelField",
         )
-    elif objective.preference is not None:
-        if form.preference is None:
+    elif needed is not None:
+        if form.kind != needed:
             yield (
                 field,
-                f"objective.preference needs pairs, and {form.kind} has none; set format preference, or change the "
-                "objective",
+                f"objective.{objective.kind} needs {noun}, and {form.kind} has none; set format {needed}, or change "
+                "the objective",
             )
-    elif objective.policy is not None:
-        if form.prompt is None:
-            yield (
-                field,
-                f"objective.policy needs prompts, and {form.kind} has none; set format prompt, or change the objective",
-            )
-    elif form.prompt is not None:
-        yield (
-            f"{field}.prompt",
-            "prompts need an objective that answers them; set objective.policy, or take format chat to train on the "
-            "given answers",
-        )
-    elif form.preference is not None:
-        yield (
-            f"{field}.preference",
-            "pairs of conversations need an objective that compares them; set objective.preference, or take format "
-            "chat with the preferred messages",
-        )
+    elif form.kind in _ANSWERED:
+        yield f"{field}.{form.kind}", _ANSWERED[form.kind]
     elif objective.finetune is not None:
         if form.chat is not None and form.chat.loss_on == "all":
             yield f"{field}.chat.lossOn", "objective.finetune trains on the assistant's tokens alone; leave lossOn out"
@@ -168,6 +169,17 @@ def _label_problems(spec: TrainingRunSpec) -> Problems:
         yield field, "a label is there twice; name each once"
     elif not (classifies or rewards) and getattr(spec.model, "labels", None) is not None:
         yield field, "a model with labels predicts no tokens; set objective.classify, or leave labels out"
+
+
+def _text_problems(spec: TrainingRunSpec, pooling: str) -> Problems:
+    """All rows have the same number of texts, and room for them; and a decoder's first token sees nothing else."""
+    texts = {source.format.pair.texts for source in spec.data.sources if source.format.pair is not None}
+    if len(texts) > 1:
+        yield "spec.data.sources", "all rows must have the same number of texts; set the same format.pair.negatives"
+    if max(texts, default=0) > spec.trainer.sequence_length:
+        yield "spec.trainer.sequenceLength", f"a row holds {max(texts)} texts; raise it"
+    if pooling == "cls" and not spec.model.encoder:
+        yield "spec.objective.contrastive.pooling", "the first token of a decoder sees no other one; take last or mean"
 
 
 def _masking_problems(spec: TrainingRunSpec) -> Problems:

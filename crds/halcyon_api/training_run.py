@@ -266,9 +266,9 @@ class TrainingRunSpec(RuledModel):
         Rule(
             "self.model.family in ['custom', 'huggingFace'] || "
             f"has(self.objective.maskedToken) == (self.model.family in {_ENCODERS}) || "
-            f"(self.model.family in {_ENCODERS} && has(self.objective.classify))",
-            f"encoders ({', '.join(_ENCODERS)}) have objective.maskedToken, which only they have, or "
-            "objective.classify; change objective or model.family",
+            f"(self.model.family in {_ENCODERS} && (has(self.objective.classify) || has(self.objective.contrastive)))",
+            f"encoders ({', '.join(_ENCODERS)}) have objective.maskedToken, which only they have, "
+            "objective.classify or objective.contrastive; change objective or model.family",
             ".objective",
         ),
         Rule(  # the store of the run's own root, or of the other run's

@@ -95,7 +95,7 @@ def test_objectives_with_their_sources_are_valid(
             SIMPO,
             PAIRS,
             {"spec__data__attendAcrossDocuments": True},
-            "an answer must not see the other one; leave it out",
+            "a text must not see the other one; leave it out",
         ),
         (
             DPO,
@@ -119,7 +119,7 @@ def test_objectives_with_their_sources_are_valid(
             FINETUNE,
             CHAT,
             {"spec__trainer__evaluation": {"everySteps": 5, "best": {"metric": "accuracy"}}},
-            "spec.trainer.evaluation.best.metric: only an evaluation with objective.classify has it; take loss",
+            "spec.trainer.evaluation.best.metric: only an evaluation with objective.classify or contrastive has it; take loss",
         ),
         (
             DPO,
@@ -208,10 +208,10 @@ def test_what_does_not_fit_is_one_sentence(
 @pytest.mark.parametrize(
     ("objective", "sentence"),
     [
-        ({}, "exactly one of nextToken, maskedToken, classify, finetune, preference, policy"),
+        ({}, "exactly one of nextToken, maskedToken, classify, contrastive, finetune, preference, policy"),
         (
             {"finetune": {}, "nextToken": {}},
-            "exactly one of nextToken, maskedToken, classify, finetune, preference, policy",
+            "exactly one of nextToken, maskedToken, classify, contrastive, finetune, preference, policy",
         ),
         ({"preference": {}}, "exactly one of dpo, ipo, simpo, orpo"),
         ({"preference": {"dpo": {}, "ipo": {}}}, "exactly one of dpo, ipo, simpo, orpo"),

@@ -16,6 +16,7 @@ VALIDATE, TRAIN, SWEEP = ("validate", "run.yaml"), ("train", "run.yaml"), ("swee
 STATS = ("data", "stats", "run.yaml")
 _OPTIMIZER = "spec.optimizer"
 _LABELLED = [{"name": "mails", "jsonl": {"paths": ["/a"]}, "format": {"text": {"labelField": "label"}}}]
+_QUERIES = [{"name": "queries", "jsonl": {"paths": ["/a"]}, "format": {"pair": {}}}]
 _PAIRS = [{"name": "pairs", "jsonl": {"paths": ["/a"]}, "format": {"preference": {}}}]
 _SPEECH = [{"name": "clips", "jsonl": {"paths": ["rows.jsonl"]}, "format": {"speech": {}}}]
 
@@ -72,6 +73,12 @@ FIELDS = (
     _in_document("labels of texts for a model without labels", spec__data__sources=_LABELLED),
     _in_document(
         "a reward model without its label", spec__objective={"preference": {"reward": {}}}, spec__data__sources=_PAIRS
+    ),
+    _in_document("queries with texts for a model that writes", spec__data__sources=_QUERIES),
+    _in_document(
+        "vectors of a decoder's first token",
+        spec__objective={"contrastive": {"pooling": "cls"}},
+        spec__data__sources=_QUERIES,
     ),
     _in_document("a model with labels that writes texts", spec__model__labels=["spam", "ham"]),
     _in_document(

@@ -33,7 +33,7 @@ class BestSpec(ApiModel):
     """The evaluation by which the best checkpoint is chosen, and the run stopped."""
 
     metric: Literal["loss", "bitsPerByte", "accuracy"] = "loss"
-    """The number to minimise; `accuracy`, of `objective.classify`, is maximised."""
+    """The number to minimise; `accuracy`, of `objective.classify` or `contrastive`, is maximised."""
     of: SourceName | None = None
     """A source, or a tag. Default: all sources."""
     average: Literal["micro", "macro"] = "micro"

@@ -34,6 +34,17 @@ class ClassifySpec(ApiModel):
     """Cross entropy of the label of a text, in nats, by `model.labels`. A row holds one text."""
 
 
+class ContrastiveSpec(ApiModel):
+    """Cross entropy of the text of a query among all texts of the batch, by the cosine of their vectors (van den Oord
+    et al. 2018). A row holds a query and its texts.
+    """
+
+    temperature: float = Field(default=0.05, gt=0, le=100)
+    """What cosines are divided by."""
+    pooling: Literal["mean", "last", "cls"] = "mean"
+    """Makes a vector of the features: their mean, or those of the last or first token."""
+
+
 class FinetuneSpec(ApiModel):
     """Cross entropy of the assistant's tokens, in nats. Rows hold whole conversations, packed by best fit and
     padded.
@@ -200,6 +211,8 @@ class ObjectiveSpec(OneOf):
     """Cross entropy of hidden tokens, for encoders."""
     classify: ClassifySpec | None = None
     """Cross entropy of labels of texts."""
+    contrastive: ContrastiveSpec | None = None
+    """Vectors of texts."""
     finetune: FinetuneSpec | None = None
     """Cross entropy of the assistant's tokens."""
     preference: PreferenceSpec | None = None

@@ -89,6 +89,7 @@ Day = Annotated[
 ]
 
 Template = Annotated[str, StringConstraints(max_length=65_536)]
+Prefix = Annotated[str, StringConstraints(max_length=256)]
 
 
 def _of_scalars(variables: dict[str, Any]) -> dict[str, Any]:
@@ -171,6 +172,34 @@ class PromptFormatSpec(ApiModel):
     """As in `chat`."""
 
 
+class PairFormatSpec(ApiModel):
+    """Each row is a query, a text that belongs to it, and perhaps texts that do not."""
+
+    query_field: FieldName = "anchor"
+    """Field with the query."""
+    positive_field: FieldName = "positive"
+    """Field with the text, or a list that begins with it."""
+    negative_fields: Annotated[list[FieldName], Field(max_length=64)] = Field(default=[])
+    """Fields with other texts, each one or a list."""
+    negatives: Annotated[int, Field(ge=1, le=64)] | None = optional(
+        "Number of them in a row. Default: one for each field."
+    )
+    query_prefix: Prefix = ""
+    """Put before a query, as `query: `."""
+    text_prefix: Prefix = ""
+    """Put before other texts."""
+
+    @property
+    def texts(self) -> int:
+        """Texts of a row."""
+        return 2 + (len(self.negative_fields) if self.negatives is None else self.negatives)
+
+    @property
+    def row_fields(self) -> tuple[str, ...]:
+        """The fields of a row that the format reads."""
+        return (self.query_field, self.positive_field, *self.negative_fields)
+
+
 class PrebuiltFormatSpec(ApiModel):
     """Each row is a list of token ids."""
 
@@ -216,6 +245,8 @@ class FormatSpec(OneOf):
     """A prompt and a reference."""
     speech: SpeechFormatSpec | None = None
     """A sound and its text."""
+    pair: PairFormatSpec | None = None
+    """A query and its texts."""
 
     @property
     def conversation(self) -> ChatFormatSpec | PreferenceFormatSpec | PromptFormatSpec | None:

@@ -34,7 +34,8 @@ class Evaluation:
     """With ``objective.policy``: the sum over the prompts of pass@k, by k. The loss is then minus the mean reward.
     Empty: no answers were sampled."""
     right: float = math.nan
-    """With ``objective.classify``: the number of texts whose label has the greatest logit. NaN: other objectives."""
+    """With ``objective.classify``: the number of texts whose label has the greatest logit. With ``contrastive``: of
+    queries whose text is the nearest of its batch. NaN: other objectives."""
 
     @property
     def pass_at(self) -> dict[int, float]:
@@ -48,7 +49,7 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """Share of texts with the right label; NaN without ``objective.classify``."""
+        """Share of the right answers; NaN for an objective without them."""
         return self.right / self.weight if self.weight else math.nan
 
     @property

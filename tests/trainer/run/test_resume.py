@@ -27,7 +27,7 @@ from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.families import SMALL_FAMILIES, sections_of
 from tests.suite import promises
 from tests.trainer.support import images
-from tests.trainer.support.labels import labelled
+from tests.trainer.support.labels import labelled, paired
 from tests.trainer.support.process_groups import TrainerProcesses, each_restart, run_document, start_processes
 from tests.trainer.support.speech import WHISPER, clips
 
@@ -36,9 +36,9 @@ pytestmark = pytest.mark.slow
 STEPS = 40
 
 
-EACH_PART = ("gemma3", "deepseekV3", "qwen3Next", "modernBert", "whisper", "labels", "vision")
+EACH_PART = ("gemma3", "deepseekV3", "qwen3Next", "modernBert", "whisper", "labels", "pairs", "vision")
 """Together they have each kind of part: windows, sandwich norms, experts, latent attention, gated delta nets, masks of
-tokens, sounds, labels of texts, images."""
+tokens, sounds, labels of texts, vectors of texts, images."""
 
 
 def document(tmp_path: Path, name: str, steps: int = STEPS, **options: Any) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def test_one_process_with_four_devices_and_four_processes_with_one_agree(tmp_pat
     "model",
     [
         pytest.param(name, marks=() if name in EACH_PART else pytest.mark.variant, id=name)
-        for name in (*SMALL_FAMILIES, "whisper", "labels", "vision", "vision-qwen2")
+        for name in (*SMALL_FAMILIES, "whisper", "labels", "pairs", "vision", "vision-qwen2")
     ],
 )
 def test_every_family_resumes_bitwise(tmp_path: Path, model: str) -> None:
@@ -127,12 +127,13 @@ def test_every_family_resumes_bitwise(tmp_path: Path, model: str) -> None:
     family = "qwen2" if model == "vision-qwen2" else "gemma3"
     seen = [images.conversations(tmp_path / "seen", family=family)] if model.startswith("vision") else []
     own = images.sections(tmp_path / "tokenizer", family) if seen else {"model": WHISPER}
-    own = own if seen or sounds or model == "labels" else sections_of(model)
+    texts = {"labels": labelled, "pairs": paired}.get(model)
+    own = own if seen or sounds or texts else sections_of(model)
     for run in runs:
-        if model == "labels":
-            run["spec"] |= labelled(tmp_path / "texts")
-        else:
-            run["spec"] |= own
+        run["spec"] |= own if texts is None else texts(tmp_path / "texts")
+        if model == "pairs":
+            evaluation = {"everySteps": 7, "best": {"metric": "accuracy"}}
+            run["spec"]["trainer"] |= {"microbatches": 2, "evaluation": evaluation}
         if seen:
             run["spec"]["data"]["sources"] = seen
             run["spec"]["objective"] = {"finetune": {}}

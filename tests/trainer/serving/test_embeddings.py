@@ -64,11 +64,15 @@ def test_vectors_are_those_of_the_features(tiny: Served, pooling: Pooling) -> No
     ("model", "words", "sentence"),
     [
         (
-            {"bidirectional": True, "sound": None},
+            {"bidirectional": True, "sound": None, "pooling": None},
             (),
             "the model is an encoder, which writes no text; give --embeddings",
         ),
-        ({"sound": (20, 16)}, ("--embeddings", "mean"), "--embeddings: the model writes down sounds, and no vectors"),
+        (
+            {"sound": (20, 16), "pooling": None},
+            ("--embeddings", "mean"),
+            "--embeddings: the model writes down sounds, and no vectors",
+        ),
     ],
     ids=["encoder", "whisper"],
 )

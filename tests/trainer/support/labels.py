@@ -1,4 +1,4 @@
-"""Texts with labels, and what a run has that tells them apart."""
+"""Texts with labels, queries with texts, and what a run has that learns them."""
 
 from __future__ import annotations
 
@@ -30,3 +30,18 @@ def labelled(folder: Path, rows: int = 48, family: str = "llama") -> dict[str, A
         "objective": {"classify": {}},
         "data": {"sources": [source], "validation": {"fraction": 0.25}},
     }
+
+
+def paired(folder: Path, rows: int = 48, family: str = "llama", **contrastive: Any) -> dict[str, Any]:
+    """The sections of a run that learns vectors of texts."""
+    sections = labelled(folder, rows, family)
+    texts = [f"{'very ' * (row % 5)}{_WORDS[row % 2][row % 3]}" for row in range(rows)]
+    lines = [
+        {"anchor": f"say {text}", "positive": text, "negatives": [texts[row - 1], "no"]}
+        for row, text in enumerate(texts)
+    ]
+    (folder / "rows.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    del sections["model"]["labels"]
+    pair = {"negativeFields": ["negatives"], "queryPrefix": "query: ", "textPrefix": "passage: "}
+    sections["data"]["sources"][0]["format"] = {"pair": pair}
+    return sections | {"objective": {"contrastive": contrastive}}

@@ -114,7 +114,8 @@ def serve(
         follow: Take each newer good checkpoint of the root; no request is dropped.
         follow_seconds: Time between two looks at the root.
         weights: average: the average of the parameters that the run keeps (spec.average).
-        embeddings: Answer /v1/embeddings with the mean of the features, or those of the last or first token.
+        embeddings: Answer /v1/embeddings with the mean of the features, or those of the last or first token. Default:
+            as the model was trained, if it was trained to make vectors.
     """
     with report_root_errors():
         try:
@@ -156,6 +157,7 @@ def serve(
             logging.getLogger(library).setLevel(logging.WARNING)
         logging.getLogger("uvicorn").setLevel(logging.ERROR)  # a warning for each malformed request would fill the log
         served = source.load(newest)
+        embeddings = embeddings or served.model.pooling
         if served.model.sound is not None and embeddings is not None:
             raise BadConfiguration("--embeddings: the model writes down sounds, and no vectors of texts; leave it out")
         if served.model.bidirectional and embeddings is None:

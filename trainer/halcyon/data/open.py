@@ -27,6 +27,7 @@ from halcyon.data.layout.concatenate import Concatenate
 from halcyon.data.layout.packer import TOO_SHORT, Layout, packer_of
 from halcyon.data.layout.prompts import LabelPacker, PromptPacker, Prompts
 from halcyon.data.layout.spans import arrays_of
+from halcyon.data.layout.whole import WholePacker
 from halcyon.data.mixture import build_mixture, rehearsed_sequences, stop_problem
 from halcyon.data.order.epochs import Order
 from halcyon.data.source_data import GrowingSource, Source, SourceData
@@ -276,6 +277,8 @@ class _Snapshots:
             packer = BesidePacker(Images(spec.model.sight))
         if isinstance(packer, LabelPacker):
             packer = LabelPacker(spec.model.classes, source.name)
+        if (pair := source.format.pair) is not None:
+            packer = WholePacker(pair.texts, 1, 1)
         if isinstance(packer, PromptPacker):
             packer = replace(packer, skips=source.on_bad_row == "skip")
         self._packer = packer
@@ -311,6 +314,8 @@ class _Snapshots:
     def _layout(self, ledger: Ledger) -> Layout:
         """The layout. One that takes time to build is stored beside the tokens, under a hash of all its inputs."""
         packer, reader, length = self._packer, self._reader, self._schedule.longest
+        if isinstance(packer, WholePacker) and self._source.format.pair is not None:
+            length -= 1  # of a row with vectors, all tokens are inputs
         if packer is None:
             return Concatenate(
                 ledger.tokens if ledger.finished else ledger.tokens // (length + 1) * (length + 1), length

@@ -97,8 +97,8 @@ class CausalLM(eqx.Module):
 
     score: Linear | None = eqx.field(default=None, kw_only=True)
     """The head of classes: (embed) to (labels). None: the model predicts tokens."""
-    pooling: Pooling = eqx.field(static=True, default="last", kw_only=True)
-    """The features of a text that `score` sees."""
+    pooling: Pooling | None = eqx.field(static=True, default=None, kw_only=True)
+    """The features of a text that `score` sees, or that its vector is made of; None: there is none of both."""
 
     @abstractmethod
     def __call__(self, inputs: Inputs, *, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
@@ -216,6 +216,11 @@ def with_tokens(model: Model, tokens: int) -> Model:
     """A copy of a model of this number of tokens; see `CausalLM.tokens`. The arrays are the same ones."""
     padded: Any = model
     return _with(model, "tokens", tokens if tokens < padded.vocab.size else None)
+
+
+def with_pooling(model: Model, pooling: Pooling | None) -> Model:
+    """A copy of a model that makes vectors of texts; see `CausalLM.pooling`. The arrays are the same ones."""
+    return model if pooling is None else _with(model, "pooling", pooling)
 
 
 def with_products(model: Model, products: NarrowProducts | None) -> Model:

@@ -40,6 +40,7 @@ from halcyon.weights.further import still_kept
 from halcyon.weights.kept import KeptParts, keep_parts, read_kept
 from halcyon.weights.peft_files import PeftFolder
 from halcyon.weights.reading import Weights, weights_of_checkpoint, weights_of_folder
+from halcyon.weights.vectors import check_pooling
 from halcyon_api.checkpoint_documents import (
     HEAD_KEY,
     HUGGING_FACE_PREFIX,
@@ -379,7 +380,9 @@ def _of_hugging_face(place: Place, origin: OriginSpec, template: CausalLM) -> We
     path, beside = origin.hugging_face.path, origin.hugging_face.adapter
     store, model = together(processes, path, lambda: folder(path)), without_adapter(template)
     adapter = None if beside is None else together(processes, beside, lambda: PeftFolder(folder(beside)))
-    return together(processes, store.root, lambda: weights_of_folder(store, origin, place.spec.model, model, adapter))
+    found = together(processes, store.root, lambda: weights_of_folder(store, origin, place.spec.model, model, adapter))
+    check_pooling(found.files, place.spec.objective.contrastive, store.root)
+    return found
 
 
 def _keep_origin(place: Place, entry: CommittedStep, prints: Fingerprints) -> OriginRecord:

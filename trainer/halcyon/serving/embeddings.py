@@ -1,7 +1,8 @@
 """``POST /v1/embeddings``: a vector for each text, from the features of the model after its last norm.
 
 The vector of a text has norm 1. It is the mean of the features of all positions, or the features of the last or the
-first position. An encoder gets a text as it was trained: between the tokens that its tokenizer puts around a text.
+first position. A model that was trained to make vectors gets the tokens that its tokenizer puts around a text, and
+another encoder those around a document.
 
 For search among similar texts, the vectors of a model that was trained to write text are usable, but worse than those
 of a model that was trained for it.
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from halcyon.inference.spans import power
-from halcyon.models import Inputs
+from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, EMBED, POSITION
 from halcyon.models.pooling import Pooling, pooled
 from halcyon.parallel.device_mesh import context_of, mesh_of
@@ -77,17 +78,18 @@ class Embedder:
         most = min(limits.choices, limits.requests)
         if not 1 <= len(inputs) <= most:
             raise invalid(f"it has {len(inputs)} texts; give 1 to {most}", "input")
-        return [self._ids(text, served.tokenizer, served.model.bidirectional) for text in inputs]
+        return [self._ids(text, served.tokenizer, served.model) for text in inputs]
 
-    def _ids(self, given: str | list[int], tokenizer: Tokenizer, encoder: bool) -> np.ndarray:
+    def _ids(self, given: str | list[int], tokenizer: Tokenizer, model: CausalLM) -> np.ndarray:
         try:
             ids = token_ids(given, tokenizer, "input")
         except UnicodeError:
             raise invalid(
                 "the text has a part of a character (a lone surrogate), which has no tokens", "input"
             ) from None
-        if encoder and isinstance(given, str):
-            ids = np.concatenate((ids, around(tokenizer)[1]))
+        if isinstance(given, str) and (model.bidirectional or model.pooling is not None):
+            after = around(tokenizer)[1] if model.pooling is None else np.array(tokenizer.suffix, np.int32)
+            ids = np.concatenate((ids, after))
         if len(ids) > self._length:
             raise invalid(
                 f"a text has {len(ids)} tokens, and at most {self._length} are possible; shorten it",

@@ -80,6 +80,7 @@ class Gradients:
             batch: Arrays [microbatches, rows, …].
             step: Steps done.
         """
+        batch = self.objective.prepared(joined(varied[0], rest[0]), batch)
         if len(jax.tree.leaves(batch)[0]) == 1:
             return self._of_first(batch, (varied, rest), step)
         return by_group(

@@ -134,9 +134,16 @@ class ObjectiveOverride:
         """See `halcyon.step.objectives.objective.Objective`."""
         return self.loss is None and self.own.per_token
 
+    def prepared(self, model: Any, batch: Batch) -> Batch:
+        """See `halcyon.step.objectives.objective.Objective`."""
+        return batch if self.loss is not None else self.own.prepared(self._whole(model), batch)
+
+    def _whole(self, model: Any) -> Any:
+        return model if self.parts is None else self.parts.module(model)
+
     def __call__(self, model: Any, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
         """See `halcyon.step.objectives.objective.Objective`."""
-        whole = model if self.parts is None else self.parts.module(model)
+        whole = self._whole(model)
         if self.loss is None:
             return self.own(whole, batch, frozen, key)
         found = self.loss(whole, dict(batch), key)

@@ -68,6 +68,7 @@ def make_evaluation_step(objective: Objective, token_bytes: np.ndarray | None) -
         return EvaluationSums(sums.loss, sums.weight, jnp.sum(jnp.where(batch["weights"] > 0, sizes, 0)))
 
     def evaluation_step(model: Any, batch: Batch, reference: Any = None) -> EvaluationSums:
+        batch = objective.prepared(model, batch)
         if len(jax.tree.leaves(batch)[0]) == 1:
             return batch_sums(model, jax.tree.map(lambda rows: rows[0], batch), reference)
         parts = jax.lax.map(lambda microbatch: batch_sums(model, microbatch, reference), batch)

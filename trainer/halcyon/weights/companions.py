@@ -17,6 +17,7 @@ from halcyon.tokenizer import Tokenizer, TokenizerDefinition, named_specials
 from halcyon.tokenizer import load as load_tokenizer
 from halcyon.tokenizer.resolve import SENTENCE_PIECE_KEY, TOKENIZER_KEY, definition_of
 from halcyon.tokenizer.side_files import CONFIG_KEY, GENERATION_KEY, TOKENIZER_CONFIG_KEY, answer_ends, json_object
+from halcyon.weights.vectors import MODULES_KEY, POOLING_KEY, PROMPTS_KEY
 from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX
 
 CHAT_TEMPLATE_KEY = "chat_template.jinja"
@@ -37,6 +38,9 @@ COMPANIONS = (
     "preprocessor_config.json",
     "processor_config.json",
     "video_preprocessor_config.json",
+    MODULES_KEY,
+    POOLING_KEY,
+    PROMPTS_KEY,
 )
 TEMPLATE_KEYS = (CHAT_TEMPLATE_KEY, "chat_template.json", TOKENIZER_CONFIG_KEY)
 """Files that may have the chat template, the first one that has it counts."""

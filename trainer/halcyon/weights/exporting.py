@@ -35,6 +35,7 @@ from halcyon.weights.kept import KeptParts, KeptTensor, in_files, read_kept
 from halcyon.weights.layout import FileTensor, WeightLayout, leaf_shapes
 from halcyon.weights.root import StoredModel
 from halcyon.weights.safetensors import INDEX_KEY, SINGLE_KEY, is_finite, write_header, write_pieces
+from halcyon.weights.vectors import vector_files
 from halcyon_api.checkpoint_documents import Document, canonical_json
 
 FILE_BYTES = 5_000_000_000
@@ -129,6 +130,10 @@ class ExportPlan:
         stored, form = self.stored, self.form
         tensors = [one for group in self.files.values() for one in group]
         written, ids = tokenizer_files(stored, form)
+        if stored.pooling is not None:
+            width = model_shapes(stored.spec, stored.tokens, stored.positions).embed.size
+            documents = vector_files(stored.pooling, width, _positions(stored, form), stored.data)
+            written |= {name: encode(document) for name, document in documents.items()}
         if len(self.files) > 1:
             places = {one.name: name for name, group in self.files.items() for one in group}
             size = sum(one.size_bytes for one in tensors)

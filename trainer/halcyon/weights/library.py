@@ -22,6 +22,7 @@ from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, BESIDE, POSITION, VOCAB, is_named
 from halcyon.models.families.lookup import published_of_section
 from halcyon.models.int8 import quantized
+from halcyon.models.model import with_pooling
 from halcyon.parallel.device_mesh import with_mesh
 from halcyon.tokenizer import Tokenizer, TokenizerDefinition, check_rows
 from halcyon.tokenizer import load as load_tokenizer
@@ -32,6 +33,7 @@ from halcyon.weights.folder import ModelFolder, files_folder, model_shapes, read
 from halcyon.weights.layout import WeightLayout, leaf_shapes
 from halcyon.weights.reading import read_arrays
 from halcyon.weights.root import Weights, split_step, stored_model
+from halcyon.weights.vectors import pooling_of
 from halcyon_api.spec.families.section import ModelSection
 
 
@@ -140,6 +142,7 @@ def _from_files(store: Store, dtype: Any, mesh: Mesh | None, images: bool) -> tu
             read_arrays(folder.read, shapes if mesh is None else with_mesh(shapes, mesh), types),
             read_companions(store),
         )
+        model = with_pooling(model, pooling_of(files))
         return model, _tokenizer(definition_of(files), template_of(files), model, store.root)
     except StoreFailure as failure:
         raise as_exit(failure, store.root, what="the folder", field="its address") from None
@@ -153,6 +156,7 @@ def _from_root(
         types = {path: np.dtype(jnp.dtype(dtype or leaf.dtype)) for path, leaf in stored.arrays.leaves.items()}
         shapes = model_shapes(stored.spec, stored.tokens, stored.positions)
         model = read_arrays(stored.arrays.read, shapes if mesh is None else with_mesh(shapes, mesh), types)
+        model = with_pooling(model, stored.pooling)
         return model, _tokenizer(stored.definition, template_of_run(stored.data, stored.files), model, store.root)
     except StoreFailure as failure:
         raise as_exit(failure, store.root, field="its address") from None

@@ -24,8 +24,10 @@ from halcyon.models.adapters import adapter_path
 from halcyon.models.axes import RANK
 from halcyon.models.parameters import STACKED_AXES
 from halcyon.models.parts.coded import CODES, SCALES, blocks_around, decoded
+from halcyon.models.pooling import Pooling
 from halcyon.tokenizer import BYTE, TokenizerDefinition
 from halcyon.weights.companions import read_companions
+from halcyon.weights.vectors import pooling_of
 from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX, CommittedStep, ManifestLeaf
 from halcyon_api.spec.adapter import BASES, AdapterSpec, Base, LoraSpec
 from halcyon_api.spec.families.section import ModelSection
@@ -182,6 +184,7 @@ class StoredModel:
         files: Files of the folder that the model was imported from, by name.
         data: ``spec.data`` of the run that made it; empty for imported weights.
         root: The checkpoint root.
+        pooling: What it makes vectors of texts of; None: it was not trained to make any.
     """
 
     spec: ModelSection
@@ -192,6 +195,7 @@ class StoredModel:
     files: Mapping[str, bytes]
     data: Mapping[str, Any]
     root: Store
+    pooling: Pooling | None = None
 
     @property
     def merged(self) -> MergedArrays | None:
@@ -252,15 +256,18 @@ def stored_model(
     elif isinstance(fingerprint, str):
         beside = Store(store.place.but(root=f"{store.root}/data"))  # where runs keep their tokenizers by default
         definition = find_tokenizer(store, fingerprint) or find_tokenizer(beside, fingerprint)
+    files = read_companions(store, HUGGING_FACE_PREFIX)
+    contrastive = documents.get("spec.objective", {}).get("contrastive")
     return StoredModel(
         spec=spec,
         tokens=manifest.vocabulary,
         positions=manifest.positions,
         arrays=arrays,
         definition=definition,
-        files=read_companions(store, HUGGING_FACE_PREFIX),
+        files=files,
         data=documents.get("spec.data") or {},
         root=store,
+        pooling=pooling_of(files) if contrastive is None else contrastive["pooling"],
     )
 
 

@@ -45,13 +45,13 @@ NAMES = sorted(path.stem for path in (FOLDER / "classifiers").glob("*.npz"))
 OBJECTIVE = Classify(jnp.dtype("float32"))
 
 
-def loaded(name: str) -> tuple[Any, Any, dict[str, np.ndarray]]:
-    arrays = load_arrays(FOLDER / "classifiers" / f"{name}.npz")
+def loaded(name: str, folder: str = "classifiers", length: int = 14) -> tuple[Any, Any, dict[str, np.ndarray]]:
+    arrays = load_arrays(FOLDER / folder / f"{name}.npz")
     config = ConfigReader.parse(arrays["config"].tobytes())
     form = published_of_config(config)
     spec = form.section(form.completed(config))
-    vocab, length = hax.Axis("vocab", config.integer("vocab_size")), hax.Axis("position", arrays["tokens"].shape[1])
-    shapes = jax.eval_shape(lambda: build_model(spec, vocab, length, key=jax.random.key(0)))
+    sizes = hax.Axis("vocab", config.integer("vocab_size")), hax.Axis("position", length)
+    shapes = jax.eval_shape(lambda: build_model(spec, *sizes, key=jax.random.key(0)))
     layout = WeightLayout(form.tensors(spec), leaf_shapes(shapes))
     weights = {key.removeprefix("weight "): one for key, one in arrays.items() if key.startswith("weight ")}
     tensors = {str(layout.canonical(key)): one.astype(np.float32) for key, one in weights.items()}
@@ -92,6 +92,11 @@ def test_loss_and_every_gradient_are_those_of_transformers(name: str, measured: 
     assert float(value) == pytest.approx(float(arrays["loss"]), rel=1e-5)
     right = np.argmax(arrays["logits"], 1) == arrays["labels"]
     assert float(sums.metrics["accuracy"]) == right.sum()
+    measured("gradients of classifiers", name, largest_error(layout, gradient, arrays))
+
+
+def largest_error(layout: Any, gradient: Any, arrays: dict[str, np.ndarray]) -> float:
+    """Of a gradient, relative to the largest number of its tensor in a golden; at most 1e-5."""
     flat = {path: np.asarray(leaf) for path, leaf in zip(layout.leaves, jax.tree.leaves(gradient), strict=True)}
     expected = {key.removeprefix("gradient "): one for key, one in arrays.items() if key.startswith("gradient ")}
     largest, errors = max(float(np.abs(one).max()) for one in expected.values()), {}
@@ -103,7 +108,7 @@ def test_loss_and_every_gradient_are_those_of_transformers(name: str, measured: 
         errors[key] = float(error) / max(float(np.abs(expected[key]).max()), 0.01 * largest)
         assert errors[key] <= 1e-5, key
     assert errors.keys() == expected.keys()
-    measured("gradients of classifiers", name, max(errors.values()))
+    return max(errors.values())
 
 
 ROWS = [("a film", "bad"), ("fine", 1), ("a long film of hours", "good"), ("sad", "0"), ("great", "good")]

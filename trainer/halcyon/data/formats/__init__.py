@@ -1,5 +1,5 @@
-"""Formats: rows are texts, conversations, pairs of conversations, prompts, sounds with texts, or token ids. A format
-turns rows into documents of token ids.
+"""Formats: rows are texts, conversations, pairs of conversations, prompts, queries with texts, sounds with texts, or
+token ids. A format turns rows into documents of token ids.
 
 Special tokens come only from this package and from templates, never from the text of a row: text that spells a special
 token stays text.
@@ -13,7 +13,7 @@ from halcyon.data.formats.document import Formatter
 from halcyon.data.formats.prebuilt import PrebuiltFormatter
 from halcyon.data.formats.prompt import PromptFormatter
 from halcyon.data.formats.speech import SpeechFormatter
-from halcyon.data.formats.text import TextFormatter
+from halcyon.data.formats.text import PairFormatter, TextFormatter
 from halcyon.data.forms.form import Form
 from halcyon.data.sources import Access
 from halcyon.tokenizer import Tokenizer
@@ -23,6 +23,7 @@ from halcyon_api.spec.sources import FormatSpec
 _FORMATTERS: Mapping[str, Callable[..., Formatter]] = {
     "text": TextFormatter,
     "prebuilt": PrebuiltFormatter,
+    "pair": PairFormatter,
     "preference": PreferenceFormatter,
     "prompt": PromptFormatter,
 }

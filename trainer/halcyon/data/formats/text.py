@@ -3,6 +3,7 @@ document.
 """
 
 import contextlib
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from halcyon.data.sources import SourceRow
 from halcyon.data.sources.text_check import no_text, not_utf8
 from halcyon.host.errors import BadConfiguration
 from halcyon.tokenizer import Tokenizer, around
-from halcyon_api.spec.sources import FormatSpec, TextFormatSpec
+from halcyon_api.spec.sources import FormatSpec, PairFormatSpec, TextFormatSpec
 
 _TEXTS = ("content", "value", "text", "messages")
 """The keys of an object (a message, a part of one, a request) that hold its text."""
@@ -86,6 +87,38 @@ class TextFormatter:
         except UnicodeEncodeError as error:
             place = f"at character {error.start}"
             raise bad_row(row, self._where, f"has half a surrogate pair {place}", "fix the text") from None
+
+
+class PairFormatter(TextFormatter):
+    """Makes the documents of each row: the query, the text that belongs to it, and those that do not. They have the
+    tokens of a request.
+
+    Args:
+        spec: The format.
+        tokenizer: Makes the ids.
+        where: The format's field in the run document; error messages begin with it.
+        form: Rows of this format have none.
+    """
+
+    def __init__(self, spec: PairFormatSpec, tokenizer: Tokenizer, where: str, form: None = None) -> None:
+        super().__init__(TextFormatSpec(), tokenizer, where)
+        self._after = np.array(tokenizer.suffix, np.int32)
+        self._spec, self._where = spec, f"{where}.pair"
+
+    def __call__(self, rows: Sequence[SourceRow]) -> list[TokenizedDocument]:
+        """The documents of some rows; see `Formatter`."""
+        texts = [text for row in rows for text in self._texts(row)]
+        return [one._replace(row=one.row // self._spec.texts) for one in super().__call__(texts)]
+
+    def _texts(self, row: SourceRow) -> list[SourceRow]:
+        spec = self._spec
+        lists = [np.array(field_value(row, name, self._where), object).ravel().tolist() for name in spec.row_fields]
+        found = [*lists[0][:1], *lists[1][:1], *itertools.chain(*lists[2:])][: spec.texts]
+        if len(found) < spec.texts or not all(text and isinstance(text, str) for text in found):
+            what = f"has not {spec.texts} texts in the fields {', '.join(spec.row_fields)}"
+            raise bad_row(row, self._where, what, "name the fields, lower negatives, or leave the row out")
+        before = [spec.query_prefix, *[spec.text_prefix] * spec.texts]
+        return [row._replace(value={self._field: one + text}) for one, text in zip(before, found, strict=False)]
 
 
 def size_in_bytes(text: str | bytes) -> int:

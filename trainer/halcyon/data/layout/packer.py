@@ -98,6 +98,8 @@ def objective_packer(objective: ObjectiveSpec) -> WholePacker | PromptPacker | L
         return PromptPacker(policy.max_tokens)
     if objective.classify is not None:
         return LabelPacker()
+    if objective.contrastive is not None:
+        return WholePacker(2, 1, 1)
     if (finetune := objective.finetune) is not None:
         return WholePacker(1, None, finetune.buffer)
     if (preference := objective.preference) is not None:

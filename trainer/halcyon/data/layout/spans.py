@@ -246,7 +246,7 @@ def _of_chunk(weights: Weights, starts: np.ndarray, ends: np.ndarray) -> np.ndar
     begin, lengths = starts[0], ends - starts
     known = weights.gather_weights(np.array([begin]), np.array([ends[-1] - begin])) if ends[-1] > begin else np.empty(0)
     if known is None:
-        return np.minimum(lengths, 1)
+        return np.minimum(lengths // 2, 1)  # a text of one token counts, too
     hits = np.flatnonzero(known > 0) + begin
     places = np.searchsorted(hits, starts + 1)
     counted = np.append(hits, ends[-1])[places] - starts

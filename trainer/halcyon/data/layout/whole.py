@@ -1,4 +1,5 @@
-"""Best-fit packing of whole units, with padding: a unit is a conversation, or the two conversations of a pair.
+"""Best-fit packing of whole units, with padding: a unit is a conversation, the two conversations of a pair, or a query
+with its texts.
 
 A buffer holds a number of the next units. A row repeatedly takes the longest unit of the buffer that still fits; when
 none fits, the rest of the row is padding. So a unit that fits into a row is never cut, none is left out at the end, and
@@ -8,7 +9,8 @@ every row has a token that counts in the loss:
 - A conversation longer than a row keeps the row's tokens from its beginning. If none of these counts, the kept part
   begins later: half a row before the first token that counts.
 - The conversations of a pair longer than a row keep their beginnings: each has at least half of the row, and the rest
-  of what the other one does not need. The pair is left out if none of the kept tokens of one conversation counts.
+  of what the other one does not need; texts of a query likewise. The pair is left out if none of the kept tokens of
+  one conversation counts.
 
 Source of the packing: the dataloader of nanochat (Karpathy, 2025). Units of equal length are taken oldest first, so the
 result is the same everywhere.
@@ -42,7 +44,7 @@ class WholePacker:
     """Packs the conversations of an objective whole. See `halcyon.data.layout.packer.DocumentPacker`.
 
     Attributes:
-        conversations: Conversations of a unit, which is in one row: 1, or 2 for a pair.
+        conversations: Conversations of a unit, which is in one row: 1, 2 for a pair, or a query and its texts.
         units_per_row: Largest number of units in a row; None: no limit.
         buffer: Number of units to choose the best fit from.
     """
@@ -113,7 +115,7 @@ class WholeUnits:
         first_pieces: First piece of each row, then the end of the last row: int64 [rows + 1].
         document_ends: End of each document in the token stream: int64 [documents], a memory map if large.
         sequence_length: Positions per row; a row holds one token more.
-        conversations: Documents of a unit, which are neighbours in the stream: 1 or 2.
+        conversations: Documents of a unit, which are neighbours in the stream.
     """
 
     units: np.ndarray
@@ -193,8 +195,9 @@ def _placed(
 
 def _kept(lengths: np.ndarray, capacity: int) -> np.ndarray:
     """Number of tokens kept of each conversation of a unit: int64 [units, conversations]."""
-    if lengths.shape[1] == 1:
-        return np.minimum(lengths, capacity)
-    half = capacity // 2
-    first = np.minimum(lengths[:, 0], np.maximum(capacity - lengths[:, 1], half))
-    return np.stack([first, np.minimum(lengths[:, 1], capacity - first)], axis=1)
+    kept, room = lengths.copy(), np.full(len(lengths), capacity)
+    for at in range(count := lengths.shape[1]):
+        rest = room - lengths[:, at + 1 :].sum(axis=1)
+        kept[:, at] = np.minimum(lengths[:, at], np.maximum(rest, room // (count - at)))
+        room -= kept[:, at]
+    return kept

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from halcyon.data.layout.beside import Images, Sounds
 from halcyon.step.objectives.classify import Classify
+from halcyon.step.objectives.contrastive import Contrastive
 from halcyon.step.objectives.masked_token import MaskedToken, MaskIds
 from halcyon.step.objectives.next_token import NextToken
 from halcyon.step.objectives.objective import Objective
@@ -33,6 +34,9 @@ def build_objective(spec: TrainingRunSpec, tokenizer: Tokenizer | None = None) -
     segments, compute = not spec.data.attend_across_documents, jnp.dtype(precision.compute)
     if spec.objective.classify is not None:
         return Classify(compute, precision.narrow, dropout=dropout)
+    if (contrastive := spec.objective.contrastive) is not None:
+        texts = max((source.format.pair.texts for source in spec.data.sources if source.format.pair), default=2)
+        return Contrastive(contrastive, texts, compute, precision.narrow, dropout=dropout)
     match spec.objective.value:
         case NextTokenSpec() | FinetuneSpec() as objective:
             by_conversation = isinstance(objective, FinetuneSpec) and objective.weighting == "conversation"

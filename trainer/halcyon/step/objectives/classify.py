@@ -47,7 +47,7 @@ class Classify(Drops):
         inputs = Inputs(**named(batch, ("tokens", "segments")), weights=counted)
         model = self.dropping(with_products(model, self.products), batch)
         outputs = model.states(inputs, compute_dtype=self.compute_dtype)
-        logits = model.scores(pooled(outputs.features, inside[:, None], model.pooling)).array[:, 0]
+        logits = model.scores(pooled(outputs.features, inside[:, None], model.pooling or "last")).array[:, 0]
         labels = jnp.sum(jnp.where(batch["weights"] > 0, batch["targets"], 0), axis=1)
         losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
         metrics = {"accuracy": jnp.sum(weights * (jnp.argmax(logits, axis=1) == labels))}

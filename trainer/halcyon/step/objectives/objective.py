@@ -56,6 +56,15 @@ class Objective(Protocol):
         """Whether the loss is in nats per token. Only then can an evaluation give bits per byte."""
         ...
 
+    def prepared(self, model: Any, batch: Batch) -> Batch:
+        """The batch with what its microbatches need of each other; without a gradient.
+
+        Args:
+            model: The model that is trained.
+            batch: Arrays [microbatch, batch, position].
+        """
+        ...
+
     def __call__(self, model: Any, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
         """The sums of one microbatch, differentiable with respect to the model.
 
@@ -90,6 +99,11 @@ class Drops:
     """
 
     dropout: DropoutSpec | None = None
+
+    def prepared(self, model: Any, batch: Batch) -> Batch:
+        """See `Objective`: they need nothing."""
+        del model
+        return batch
 
     def dropping(self, model: CausalLM, batch: Batch) -> CausalLM:
         """The model with dropout in its adapter and at its sites, in a step whose batch has the seeds."""

@@ -186,7 +186,7 @@ class Preference(Drops):
         outputs = model.states(_inputs(arrays), compute_dtype=self.compute_dtype)
         numbers = jnp.arange(1, 1 + 2 * self.spec.pairs_per_row)
         members = arrays["segments"].array[:, None] == numbers[:, None]
-        return model.scores(pooled(outputs.features, members, model.pooling)).array[..., 0], outputs
+        return model.scores(pooled(outputs.features, members, model.pooling or "last")).array[..., 0], outputs
 
     def _log_probs(self, model: CausalLM, arrays: Mapping[str, NamedArray]) -> tuple[NamedArray, Outputs]:
         """The log-probability of each target, [batch, position]."""
