@@ -80,6 +80,7 @@ def test_the_sources_of_the_guide_are_valid() -> None:
         "parquet",
         "parquet",
         "jsonl",
+        "parquet",
     ]
     (named,) = [found["format"] for found in fragments if "format" in found]
     form = named_form(FormatSpec.model_validate(named))
