@@ -197,10 +197,10 @@ def _room(module: str) -> str:
 
 ROWS = (
     Row("package tokens", package_tokens, 724_100, 600_000),
-    Row("lines of tests", test_lines, 121_400, 98_000),
+    Row("lines of tests", test_lines, 121_700, 98_000),
     Row("imports, % of the packages' lines", import_share, 7.0, 6.5),
-    Row("words by hand", words_by_hand, 58_100, 52_000),
-    Row("bytes of the CRD as JSON", crd_bytes, 187_000, 177_000),
+    Row("words by hand", words_by_hand, 58_400, 52_000),
+    Row("bytes of the CRD as JSON", crd_bytes, 188_000, 177_000),
     Row("fields without a description", undescribed_fields, 0, 0),
     Row("circles of imports", import_circles, 0, 0),
     Row("arrows between rooms", arrows, 101, 101),
