@@ -495,7 +495,8 @@ def test_a_sampler_works_in_the_root_of_its_run() -> None:
     policy = {"reward": "gsm8k", "groupSize": 4, "maxTokens": 16, "delaySteps": 1, "sampledBy": "samplers"}
     sampler = run(task="sample", objective={"policy": policy}, data={"sources": [asked]})
     decision = reconcile(observed(sampler, head=head(300, epoch=(9, 0), owner=("other", "run"))), NOW)
-    assert (decision.status.attempt, decision.status.checkpoint) == (1, None)
+    status = decision.status
+    assert (status.attempt, status.resume_step) == (10, 300), "the checkpoints of its run are its progress"
     assert condition(decision, "Stalled")[0] == "False"
 
 

@@ -24,6 +24,7 @@ Stage = Literal[
     "compiling",
     "training",
     "evaluating",
+    "sampling",
     "waiting",
     "auditing",
     "saving",

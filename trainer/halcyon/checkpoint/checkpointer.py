@@ -126,8 +126,8 @@ class Checkpointer:
         self._check_sees(head.writer)
         self.head_loss: str | None = taken["loss"]
         """Why HEAD was rebuilt from the checkpoints when the root was taken; None if it was not."""
-        self.is_first_start = head.starts == 1
-        """Whether no process has taken the root before."""
+        self.start = head.starts
+        """The number of this start among those that have taken the root, from 1 on."""
         self.epoch = head.epoch
         """The epoch with which this process took the root."""
         self.writer = head.writer

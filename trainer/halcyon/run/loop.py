@@ -111,7 +111,7 @@ class Training(Setup):
         self._settings, self._program, self._reporter = spec.trainer, program, self.place.reporter
         self._policy, self._watch = spec.recovery.divergence, spec.telemetry.watch
         audit = spec.recovery.audit
-        self._flip = audit.flip_bit if audit is not None and self.checkpointer.is_first_start else None
+        self._flip = audit.flip_bit if audit is not None and self.checkpointer.start == 1 else None
         """A bit that changes in the memory of a process, to try out the audit."""
         self._divergence = DivergenceWatch(self._policy)
         self._best = BestWatch(self._settings.evaluation.best, self.evaluated)

@@ -72,7 +72,7 @@ _WORK: dict[Task, WorkStage] = {
     "evaluate": "evaluating",
     "replay": "training",
     "measure": "evaluating",
-    "sample": "evaluating",
+    "sample": "sampling",
 }
 """The stage in which each task does its productive work."""
 CLOSING_SECONDS = 30.0

@@ -31,6 +31,7 @@ STAGES: dict[Stage, StageRow] = {
     "training": StageRow("productive_step", "compile", math.inf, None),
     # In a run that only evaluates, the limit is from its last batch.
     "evaluating": StageRow("evaluation", "compile", 7200.0, "evaluating"),
+    "sampling": StageRow("productive_step", "compile", 7200.0, "sampling answers"),
     "waiting": StageRow("pool_wait", "compile", math.inf, "waiting for the other side of the pool"),
     "auditing": StageRow("audit", "compile", 7200.0, "auditing the devices"),
     "saving": StageRow("save_blocking", None, 7200.0, "saving"),

@@ -159,8 +159,8 @@ class State:
         now = self.now
         account = self.account.until(self.stage, now)
         state = self.but(stage=stage, stage_began=now, paused_seconds=0.0, account=account)
-        if stage == account.work == "tokenizing" and self.first_step_time is None:
-            # This task compiles nothing and has no first step.
+        if stage == account.work and stage in ("tokenizing", "sampling") and self.first_step_time is None:
+            # Such a task has no first step.
             return state.but(account=account.until(stage, now, stepped=True), first_step_time=self.now_time)
         return state
 

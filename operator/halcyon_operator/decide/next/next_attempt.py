@@ -25,7 +25,7 @@ from halcyon_operator.model.views import HeadFound, Observed, Prerequisite
 
 def _foreign_root(situation: Situation) -> steps.Stall | None:
     owner = foreign_owner(situation.observed)
-    if owner is None or situation.spec.task == "sample":  # a sampler works in the root of its run
+    if owner is None:
         return None
     return steps.Stall(
         "CheckpointRootTaken",

@@ -47,8 +47,12 @@ def with_checkpoint(observed: Observed) -> TrainingRunStatus:
 
 
 def foreign_owner(observed: Observed) -> Owner | None:
-    """The owner of the root if it is another run, else None."""
-    if not isinstance(observed.head, HeadFound):
+    """The owner of the root if it is another run, else None.
+
+    A sampler works in the root of its run, and the checkpoints of that run are its progress.
+    """
+    spec = observed.run.spec
+    if not isinstance(observed.head, HeadFound) or (spec is not None and spec.task == "sample"):
         return None
     owner = observed.head.head.owner
     mine = Owner(namespace=observed.run.namespace, name=observed.run.name)

@@ -17,7 +17,6 @@ from halcyon.inference.rollout import Answered
 from halcyon.run.policy.ahead import Ahead, Sampled
 from halcyon.run.policy.answers import Question
 from halcyon.run.policy.rollouts import find, names_in, write_rollout
-from halcyon_api.checkpoint_documents import Epoch
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.api.documents import minimal_spec
 
@@ -40,7 +39,7 @@ class Run:
         self.checkpointer = SimpleNamespace(
             newest=None,
             committed=(),
-            epoch=Epoch(attempt=attempt, restart=0),
+            start=attempt,
             writer=f"{attempt:08x}",
             segments=lambda step: {"metrics/one": "ab"},
         )

@@ -16,7 +16,7 @@ from halcyon_api.checkpoint_documents import SAMPLING_PREFIX
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.trainer.run.policy.test_ahead import Alone
 
-FIRST, SECOND = (1, 0, "aa"), (2, 0, "bb")
+FIRST, SECOND = (1, "bb"), (2, "aa")
 ANSWERS = Rollout(3, 1, 0, [[65]], [[7, 8]], [2], [[True, True]], [True], [[-0.5, -0.25]], [[1.0]], [0.0, 0.0])
 
 
@@ -25,7 +25,7 @@ def store(tmp_path: Path) -> Store:
     return Store(CheckpointSpec(root=f"file://{tmp_path}"))
 
 
-def publisher(store: Store, start: tuple[int, int, str] = FIRST) -> Publisher:
+def publisher(store: Store, start: tuple[int, str] = FIRST) -> Publisher:
     return Publisher(store, Alone(), start, {"spec.model": "ab"})
 
 
@@ -37,11 +37,11 @@ def work(store: Store) -> list[tuple[int, int, str]]:
 def test_open_work_is_that_of_the_latest_start_without_its_answers(store: Store) -> None:
     publisher(store).publish(0, [0, 1, 2], {"a": jnp.arange(4.0)})
     publisher(store).publish(1, [3], {"a": jnp.arange(4.0)})
-    assert work(store) == [(0, 0, "aa"), (1, 0, "aa"), (2, 0, "aa"), (3, 1, "aa")]
+    assert work(store) == [(0, 0, "bb"), (1, 0, "bb"), (2, 0, "bb"), (3, 1, "bb")]
     publisher(store, SECOND).publish(1, [3], {"a": jnp.arange(4.0)})
     write_rollout(store, RolloutName(1, 0, *FIRST), replace(ANSWERS, batch=1, version=0))
     write_rollout(store, RolloutName(3, 1, *FIRST), ANSWERS)
-    assert work(store) == [(0, 0, "aa"), (2, 0, "aa"), (3, 1, "bb")]
+    assert work(store) == [(0, 0, "bb"), (2, 0, "bb"), (3, 1, "aa")]
 
 
 def test_a_run_waits_for_the_answers_of_its_own_weights(store: Store) -> None:
@@ -51,7 +51,7 @@ def test_a_run_waits_for_the_answers_of_its_own_weights(store: Store) -> None:
     assert not run.coming(3, 1)(0.0)
     write_rollout(store, RolloutName(3, 1, *SECOND), ANSWERS)
     assert run.coming(3, 1)(0.0)
-    third = publisher(store, (3, 0, "cc"))
+    third = publisher(store, (3, "cc"))
     assert third.coming(3, 1)(0.0), "answers of weights before its first step are those of any start"
     assert third.coming(2, 0)(0.0), "nobody can answer, so the read must say so at once"
 

@@ -24,7 +24,7 @@ from halcyon.telemetry.history.samples import NEWEST
 from halcyon_api.spec.checkpoint import CheckpointSpec
 
 LOG_PROB = float(np.float32(-1.2345678))
-NAME = RolloutName(7, 5, 2, 1, "1914d145")
+NAME = RolloutName(7, 5, 2, "1914d145")
 ONE = Rollout(
     batch=7,
     version=5,
@@ -52,7 +52,7 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
     (tmp_path / ROLLOUTS_PREFIX / "notes").write_text("of another program")
     assert names_in(store) == [NAME]
     path = tmp_path / NAME.key
-    assert path.name == "000000007.000000005.000002.000001.1914d145.json.zst"
+    assert path.name == "000000007.000000005.000002.1914d145.json.zst"
     whole = path.read_bytes()
     for data in (whole[:-1], whole[:20] + b"x" + whole[21:], b""):
         path.write_bytes(data)
@@ -66,8 +66,8 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
 
 def test_the_answers_of_the_latest_start_count(tmp_path: Path) -> None:
     store = store_in(tmp_path)
-    for attempt, restart in ((2, 0), (10, 0), (9, 5)):
-        write_rollout(store, NAME._replace(attempt=attempt, restart=restart), replace(ONE, seed=attempt))
+    for start in (2, 10, 9):
+        write_rollout(store, NAME._replace(start=start), replace(ONE, seed=start))
     assert find(store, 7, 5)[1].seed == 10
 
 

@@ -85,9 +85,8 @@ class Ahead:
         self.pool: Publisher | None = None
         """Hands the weights to samplers; None: the run samples itself."""
         if policy.has_pool and self._spec.task == "train":
-            epoch, sections = self._checkpointer.epoch, self._checkpointer.fingerprints.sections
-            start = epoch.attempt, epoch.restart, self._checkpointer.writer
-            self.pool = Publisher(self._own, self._processes, start, dict(sections))
+            start, sections = self._checkpointer.start, dict(self._checkpointer.fingerprints.sections)
+            self.pool = Publisher(self._own, self._processes, (start, self._checkpointer.writer), sections)
 
         def named(step: int) -> dict[str, str] | None:
             found, known = of_history(step), self._digests.copy()
@@ -178,8 +177,7 @@ class Ahead:
         """Write answers, and compare those of a replay with those of the run."""
         checkpointer, seed = self._checkpointer, self._spec.trainer.seed
         found = rollout_of(batch, version, seed, asked, sampled)
-        epoch = checkpointer.epoch
-        name = rollouts.RolloutName(batch, version, epoch.attempt, epoch.restart, checkpointer.writer)
+        name = rollouts.RolloutName(batch, version, checkpointer.start, checkpointer.writer)
 
         def write() -> dict[str, Any]:
             if name not in self._digests:  # else it is computed once more, to measure rounding

@@ -1,10 +1,10 @@
 """What a run and the samplers of its pool exchange, by files of the run's root.
 
 ```
-sampling/weights/000000005.000002.000001.1914d145.json                    weights, and the batches that they sample
-sampling/arrays/000000005.000002.000001.1914d145/                         their arrays
-sampling/leases/000000007.000000005.000002.000001.1914d145.json.zst       who samples batch 7 with them
-rollouts/000000007.000000005.000002.000001.1914d145.json.zst              its answers
+sampling/weights/000000005.000002.1914d145.json                    weights, and the batches that they sample
+sampling/arrays/000000005.000002.1914d145/                         their arrays
+sampling/leases/000000007.000000005.000002.1914d145.json.zst       who samples batch 7 with them
+rollouts/000000007.000000005.000002.1914d145.json.zst              its answers
 ```
 
 The run writes weights before its next step, and deletes them when all their batches are answered and used. So a process
@@ -32,7 +32,7 @@ from halcyon_api.checkpoint_documents import ROLLOUTS_PREFIX, SAMPLING_PREFIX
 
 _WEIGHTS_PREFIX, _ARRAYS_PREFIX = f"{SAMPLING_PREFIX}weights/", f"{SAMPLING_PREFIX}arrays/"
 _LEASES_PREFIX = f"{SAMPLING_PREFIX}leases/"
-_WEIGHTS = re.compile(rf"{_WEIGHTS_PREFIX}(\d{{9,}})\.(\d{{6,}})\.(\d{{6,}})\.([0-9a-f]+)\.json")
+_WEIGHTS = re.compile(rf"{_WEIGHTS_PREFIX}(\d{{9,}})\.(\d{{6,}})\.([0-9a-f]+)\.json")
 _PAUSE_SECONDS = 0.1
 _SHORTEST_LEASE_SECONDS, _FIRST_LEASE_SECONDS = 5.0, 60.0
 _LEASE_TIMES = 3.0
@@ -44,23 +44,17 @@ class Weights(Published):
 
     version: int
     """Steps done by them."""
-    attempt: int
+    start: int
     """The start that wrote them; see `RolloutName`."""
-    restart: int
     writer: str
     batches: tuple[int, ...]
     """The batches that they sample."""
     sections: dict[str, str]
     """The fingerprints of the run's document and data."""
 
-    @property
-    def start(self) -> tuple[int, int, str]:
-        """The start that wrote them, for the names of answers."""
-        return self.attempt, self.restart, self.writer
-
     def work(self) -> Iterator[RolloutName]:
         """The names of the answers that they give."""
-        return (RolloutName(batch, self.version, *self.start) for batch in self.batches)
+        return (RolloutName(batch, self.version, self.start, self.writer) for batch in self.batches)
 
 
 def weights_in(store: Store, known: dict[str, Weights]) -> list[Weights]:
@@ -86,7 +80,7 @@ def open_work(store: Store, known: dict[str, Weights]) -> list[tuple[RolloutName
 
     See `weights_in`.
     """
-    latest = {one.version: one for one in sorted(weights_in(store, known), key=lambda one: one.start)}
+    latest = {one.version: one for one in sorted(weights_in(store, known), key=lambda one: (one.start, one.writer))}
     answered = set(names_in(store))
     return sorted(
         ((name, one) for one in latest.values() for name in one.work() if name not in answered),
@@ -100,13 +94,11 @@ class Publisher:
     Args:
         store: The root.
         processes: The processes of the run.
-        start: The start of the run, as the names of its answers have it: attempt, restart and writer.
+        start: The start of the run, as the names of its answers have it: its number and its writer.
         sections: The fingerprints of the run.
     """
 
-    def __init__(
-        self, store: Store, processes: Processes, start: tuple[int, int, str], sections: dict[str, str]
-    ) -> None:
+    def __init__(self, store: Store, processes: Processes, start: tuple[int, str], sections: dict[str, str]) -> None:
         self._store, self._processes, self._start, self._sections = store, processes, start, sections
         self._snapshotter = Snapshotter(processes.process_index, processes.process_count)
         self._known: dict[str, Weights] = {}
@@ -120,13 +112,12 @@ class Publisher:
         """
         if version in self._published or not batches:
             return
-        attempt, restart, writer = self._start
-        name = f"{version:09d}.{attempt:06d}.{restart:06d}.{writer}"
+        start, writer = self._start
+        name = f"{version:09d}.{start:06d}.{writer}"
         about = Weights(
             prefix=f"{_ARRAYS_PREFIX}{name}/",
             version=version,
-            attempt=attempt,
-            restart=restart,
+            start=start,
             writer=writer,
             batches=tuple(batches),
             sections=self._sections,

@@ -3,7 +3,7 @@ batch, beside its checkpoints.
 
 The weights that sampled a batch are gone when its step is done, so a process that resumes reads the answers here. A
 file is never changed: its name has the batch, the version of the weights, and the start of the run that wrote it
-(`halcyon_api.checkpoint_documents.Epoch` and the nonce of the writer, as in HEAD). Of two starts that sampled the same
+(its number and the nonce of the writer, as in HEAD). Of two starts that sampled the same
 batch with weights of the same step, the later one counts. A process that has lost the root is the earlier one.
 
 The link of a checkpoint names the files that the steps after it need, with their hashes, as it names the segments of
@@ -24,7 +24,7 @@ from halcyon.telemetry.history.samples import NEWEST
 from halcyon.telemetry.history.segments import digest
 from halcyon_api.checkpoint_documents import ROLLOUTS_PREFIX, CommittedStep
 
-_NAME = re.compile(rf"{ROLLOUTS_PREFIX}(\d{{9,}})\.(\d{{9,}})\.(\d{{6,}})\.(\d{{6,}})\.([0-9a-f]+)\.json\.zst")
+_NAME = re.compile(rf"{ROLLOUTS_PREFIX}(\d{{9,}})\.(\d{{9,}})\.(\d{{6,}})\.([0-9a-f]+)\.json\.zst")
 
 
 class RolloutName(NamedTuple):
@@ -34,18 +34,15 @@ class RolloutName(NamedTuple):
     """The number of the batch, counted from 0."""
     version: int
     """Steps done by the weights that sampled."""
-    attempt: int
-    """The start that wrote it."""
-    restart: int
-    """The restart of that start."""
+    start: int
+    """The number of the start that wrote it, or that wrote the weights for a sampler; see `Checkpointer.start`."""
     writer: str
     """The nonce of the writer."""
 
     @property
     def key(self) -> str:
         """The key in the root."""
-        start = f"{self.attempt:06d}.{self.restart:06d}.{self.writer}"
-        return f"{ROLLOUTS_PREFIX}{self.batch:09d}.{self.version:09d}.{start}.json.zst"
+        return f"{ROLLOUTS_PREFIX}{self.batch:09d}.{self.version:09d}.{self.start:06d}.{self.writer}.json.zst"
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,7 @@ def names_in(store: Store, batch: int | None = None) -> list[RolloutName]:
     """
     prefix = ROLLOUTS_PREFIX if batch is None else f"{ROLLOUTS_PREFIX}{batch:09d}."
     found = [one.groups() for key in store.list(prefix) if (one := _NAME.fullmatch(key))]
-    return [RolloutName(*(int(part) for part in one[:4]), one[4]) for one in found]  # pyright: ignore[reportCallIssue]
+    return [RolloutName(*(int(part) for part in one[:3]), one[3]) for one in found]  # pyright: ignore[reportCallIssue]
 
 
 def write_rollout(store: Store, name: RolloutName, rollout: Rollout) -> str:

@@ -108,13 +108,15 @@ class Sampler:
                     decide(processes, root, lambda name=name, why=str(damage): self._check_deleted(name, why))
                     continue
                 held = weights.prefix
-            reporter.stage("evaluating")
+            reporter.stage("sampling")
             began = time.monotonic()
             sampled = self._sampling.sampled(name.batch, model, name.batch + 1)
             asked, seed = self._sampling.asked(name.batch), self._place.spec.trainer.seed
             rollout = ahead.rollout_of(name.batch, name.version, seed, asked, sampled)
             decide(processes, root, lambda name=name, rollout=rollout: self._keep(name, rollout))
-            self._leases.batch_seconds = seconds = time.monotonic() - began
+            seconds = time.monotonic() - began
+            if count:  # the first batch compiles
+                self._leases.batch_seconds = seconds
             tokens = int(sampled.answered.counts.sum())
             reporter.event("sampled", batch=name.batch, version=name.version, tokens=tokens, seconds=seconds)
             count += 1
