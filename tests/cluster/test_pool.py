@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from halcyon_demo.documents import variant
 from halcyon_demo.records import LogLine
 from halcyon_demo.training import RESOURCE, Training
+from halcyon_devcluster import DevclusterError
+from halcyon_devcluster.waiting import until
 from tests.cluster.whole_path import WholePath
 
 pytestmark = [pytest.mark.cluster, pytest.mark.variant, pytest.mark.timeout(3000)]
@@ -56,6 +59,18 @@ def numbers(lines: tuple[LogLine, ...]) -> dict[int, set[tuple[float, ...]]]:
         if line.event == "step":
             found.setdefault(line.step, set()).add(tuple(line.fields[name] for name in NUMBERS))
     return found
+
+
+def kill_of(training: Training, index: int) -> None:
+    """SIGKILL to a trainer; one that has just ended has no container until the next pod."""
+
+    def killed() -> bool:
+        with suppress(DevclusterError):
+            training.kill(index)
+            return True
+        return False
+
+    until(killed, timeout_seconds=120, failure=lambda: f"{training.name} has no running container")
 
 
 def test_kills_of_a_run_and_its_samplers_change_no_bit(path: WholePath) -> None:
