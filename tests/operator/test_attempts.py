@@ -490,10 +490,17 @@ def test_a_foreign_root_is_rejected_before_any_pod_is_created() -> None:
     assert "other/run" in decision.status.condition("Stalled").message
 
 
+SAMPLER: dict[str, Any] = {
+    "task": "sample",
+    "data": {"sources": [{"name": "asked", "jsonl": {"paths": ["/data/rows.jsonl"]}, "format": {"prompt": {}}}]},
+    "objective": {
+        "policy": {"reward": "gsm8k", "groupSize": 4, "maxTokens": 16, "delaySteps": 1, "sampledBy": "samplers"}
+    },
+}
+
+
 def test_a_sampler_works_in_the_root_of_its_run() -> None:
-    asked = {"name": "asked", "jsonl": {"paths": ["/data/rows.jsonl"]}, "format": {"prompt": {}}}
-    policy = {"reward": "gsm8k", "groupSize": 4, "maxTokens": 16, "delaySteps": 1, "sampledBy": "samplers"}
-    sampler = run(task="sample", objective={"policy": policy}, data={"sources": [asked]})
+    sampler = run(**SAMPLER)
     decision = reconcile(observed(sampler, head=head(300, epoch=(9, 0), owner=("other", "run"))), NOW)
     status = decision.status
     assert (status.attempt, status.resume_step) == (10, 300), "the checkpoints of its run are its progress"

@@ -15,7 +15,7 @@ from halcyon_operator.decide.record.spec_hash import attempt_spec_hash
 from halcyon_operator.observe.trainers import parse_report
 from halcyon_operator.run.run_metrics import RUN_METRICS
 from tests.operator.builders import at, ended, jobset, observed, pod, report, rfc, run, termination
-from tests.operator.test_attempts import status
+from tests.operator.test_attempts import SAMPLER, status
 from tests.operator.test_edits import reconciled
 
 SOURCES = [
@@ -115,6 +115,12 @@ def test_a_run_that_builds_tokens_is_running_and_has_no_step() -> None:
     status = decided(made(run(task="data")), "tokenizing").status
     assert (status.phase, status.progress) == ("Running", None)
     assert status.condition("Ready").message == "attempt 1, restart 0 is tokenizing"
+
+
+def test_a_sampler_is_running_and_has_no_step() -> None:
+    status = decided(made(run(**SAMPLER)), "sampling").status
+    assert (status.phase, status.progress) == ("Running", None)
+    assert status.condition("Ready").message == "attempt 1, restart 0 is sampling"
 
 
 def samples(document: dict[str, Any], stage: str) -> set[str]:

@@ -101,8 +101,10 @@ def _saves(spec: TrainingRunSpec | None) -> SaveSpec | None:
 
 
 def _steps(what: Literal["step", "steps"]) -> Callable[[TrainingRunSpec | None, TrainingRunStatus], float | None]:
-    """A field of progress; None for a run of task `data`, which does no steps."""
-    return lambda spec, status: getattr(status.progress, what, None) if spec is None or spec.task != "data" else None
+    """A field of progress; None for a task that does no steps."""
+    return lambda spec, status: (
+        None if spec is not None and spec.task in ("data", "sample") else getattr(status.progress, what, None)
+    )
 
 
 def _interval_steps(spec: TrainingRunSpec | None, _: TrainingRunStatus) -> float | None:

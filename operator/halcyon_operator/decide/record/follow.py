@@ -89,7 +89,7 @@ def _with_report(observed: Observed, status: TrainingRunStatus, group: ProcessGr
     resumed = events.resumed(status, group, report, step)
     status = with_report(status, group, report)
     spec = observed.run.spec
-    if spec is None or spec.task != "data":  # a run that only builds token caches does no steps
+    if spec is None or spec.task not in ("data", "sample"):  # these do no steps
         status = status.but(progress=shown(report.progress, status.progress))
     if spec is not None and report.slow is not None:
         placement = placement_of(status, spec)
