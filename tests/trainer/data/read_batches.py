@@ -23,6 +23,7 @@ from halcyon.parallel.process_group import join, leave
 from halcyon.step.objectives.objective import Batch, Sums
 from halcyon.step.validation import evaluate, make_evaluation_step
 from tests.trainer.data.corpus import open_text, text_source
+from tests.trainer.step.given import as_objective
 from tests.trainer.support.batches import FIELDS
 
 STEPS = (0, 1, 2, 100)
@@ -35,6 +36,7 @@ MESHES = {4: (2, 1, 2, 1), 3: (1, 3, 1, 1)}
 Gather = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
+@as_objective
 def table_loss(table: jax.Array, batch: Batch, frozen: None, key: None) -> Sums:
     return Sums(
         jnp.sum(batch["weights"] * table[batch["tokens"] % 64, batch["targets"] % 64]), jnp.sum(batch["weights"])

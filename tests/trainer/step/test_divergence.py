@@ -21,6 +21,7 @@ from halcyon.step.step import make_train_step
 from halcyon_api.ends import FATAL_CODES, ExitCode
 from halcyon_api.spec.optimizer import OptimizerSpec
 from halcyon_api.spec.recovery import DivergenceSpec, SpikeSpec
+from tests.trainer.step.given import as_objective
 from tests.trainer.step.test_program import program_of
 from tests.trainer.support.batches import batch_of
 from tests.trainer.support.meshes import mesh_of
@@ -29,6 +30,7 @@ SKIP = DivergenceSpec(non_finite="skip")
 SPIKES = DivergenceSpec(non_finite="skip", spike=SpikeSpec(sigmas=4.0, window_steps=8))
 
 
+@as_objective
 def objective(model: Any, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
     """Squared distance of the only parameter from the only weight of the batch."""
     return Sums(jnp.sum((model["w"] - batch["weights"]) ** 2), jnp.float32(batch["weights"].size))

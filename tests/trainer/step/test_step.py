@@ -16,10 +16,12 @@ from halcyon.step.in_step import InStep, StepView, reported
 from halcyon.step.objectives.objective import Batch, Sums
 from halcyon.step.state import TrainState
 from halcyon.step.step import make_train_step
+from tests.trainer.step.given import as_objective
 from tests.trainer.support.batches import batch_of
 from tests.trainer.support.meshes import mesh_of
 
 
+@as_objective
 def objective(model: Any, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
     """Squared error of a linear map, as a weighted sum.
 
@@ -88,6 +90,7 @@ def test_a_request_of_any_process_reaches_all_processes(control: tuple[int, ...]
 
 
 def test_stochastic_rounding_draws_other_numbers_in_each_step_and_the_same_in_a_repeated_one() -> None:
+    @as_objective
     def pull(model: Any, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
         return Sums(jnp.sum(model["w"].astype(jnp.float32)), jnp.float32(1.0))
 
@@ -110,6 +113,7 @@ def test_stochastic_rounding_draws_other_numbers_in_each_step_and_the_same_in_a_
 
 
 def test_each_microbatch_of_each_step_has_its_own_randomness() -> None:
+    @as_objective
     def noisy(model: Any, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
         assert key is not None
         return Sums(jnp.sum(model["w"] * jax.random.uniform(key)), jnp.float32(1.0))
@@ -189,6 +193,7 @@ def test_no_update_rule_moves_the_rows_that_pad_the_vocabulary() -> None:
         del params
         return jax.tree.map(lambda leaf: jnp.ones_like(leaf), updates), state
 
+    @as_objective
     def nothing(model: Any, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
         return Sums(0.0 * jnp.sum(model["table"].array) + 0.0 * jnp.sum(model["scale"]), jnp.sum(batch["weights"]))
 

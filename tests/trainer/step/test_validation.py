@@ -22,6 +22,7 @@ from halcyon_api.spec.sources import HeldOutSpec
 from halcyon_api.status.evaluation import Evaluation
 from tests.api.documents import minimal_spec
 from tests.trainer.data.corpus import distinct_tokens, open_text, text_source
+from tests.trainer.step.given import as_objective
 from tests.trainer.step.test_audit import compilations
 from tests.trainer.step.test_program import TINY, program_of
 from tests.trainer.support.batches import FIELDS, NO_SEGMENTS
@@ -31,6 +32,7 @@ def batch_sharding(devices: int = 1) -> NamedSharding:
     return NamedSharding(Mesh(np.array(jax.devices()[:devices]), ("fsdp",)), PartitionSpec(None, "fsdp"))
 
 
+@as_objective
 def table_loss(table: jax.Array, batch: Batch, frozen: None, key: None) -> Sums:
     """A model whose loss is a table by input and target."""
     return Sums(
@@ -133,8 +135,10 @@ def test_documents_are_separated_as_in_training(texts: Dataset, segments: bool) 
     """A model whose loss is the segment of each input."""
     step = jax.jit(
         make_evaluation_step(
-            lambda model, batch, frozen, key: Sums(
-                jnp.sum(batch["weights"] * batch.get("segments", 0)), jnp.sum(batch["weights"])
+            as_objective(
+                lambda model, batch, frozen, key: Sums(
+                    jnp.sum(batch["weights"] * batch.get("segments", 0)), jnp.sum(batch["weights"])
+                )
             ),
             texts.tokenizer.token_bytes,
         )
@@ -185,6 +189,7 @@ def test_text_of_no_bytes_has_no_bits_per_byte() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_diverged_model_is_reported_not_raised(texts: Dataset, value: float) -> None:
+    @as_objective
     def objective(model: None, batch: Batch, frozen: None, key: None) -> Sums:
         return Sums(jnp.float32(value), jnp.sum(batch["weights"]))
 
