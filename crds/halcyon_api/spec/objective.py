@@ -172,6 +172,10 @@ class PolicySpec(ApiModel):
         "most `truncation` (IMPALA, TIS)."
     )
     truncation: Annotated[float, Field(gt=0, le=1000)] | None = optional(f"Default: {TRUNCATION:g}.")
+    exact: bool | None = optional(
+        "The trainer's forward pass draws each token again, so answers are exactly its own. Default: with `compute` "
+        "float32."
+    )
     mismatch_limit: Coefficient | None = optional(
         "Nats by which the log-probability of a sampled token may differ from that of the trainer. Default: no limit."
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from halcyon.inference.rollout import Answered, Prompted, Rollouts, RolloutShape
+from halcyon.inference.rollout import Answered, Drawn, Prompted, Rollouts, RolloutShape, token_keys, token_noise
 from halcyon.run.policy.answers import rows_of
 from halcyon.step.objectives.policy import Policy
 from halcyon_api.spec.objective import PolicySpec
@@ -33,15 +35,20 @@ PROMPTED = Prompted(
 class Adder:
     """A calculator that is called by one token and answers with two, at even places only."""
 
-    end = 7
+    end = pauses = 7
 
-    def result(self, answer: np.ndarray) -> list[int]:
-        return [3, 4] if len(answer) % 2 == 0 else []
+    def __call__(self, rows: Sequence[int], tokens: np.ndarray, counts: np.ndarray) -> dict[int, list[int]]:
+        calling = [row for row in rows if tokens[row, counts[row] - 1] == self.end]
+        return {row: [3, 4] if counts[row] % 2 == 0 else [] for row in calling}
 
 
-def sampled(model: Any, mesh: Any, calculator: Any = None) -> Answered:
+def rollouts_of(mesh: Any, tool: Any = None) -> Rollouts:
     shape = RolloutShape(len(COUNTS), PROMPT, ANSWER, VOCAB.size, TEMPERATURE, ENDS, "float32", GROUP)
-    return Rollouts(mesh, shape, SEED, calculator)(model, PROMPTED, PURPOSE, BATCH)
+    return Rollouts(mesh, shape, SEED, tool)
+
+
+def sampled(model: Any, mesh: Any, tool: Any = None) -> Answered:
+    return rollouts_of(mesh, tool)(model, PROMPTED, PURPOSE, BATCH)
 
 
 def drawn(row_logits: np.ndarray, prompt: int, answer: int) -> list[int]:
@@ -99,14 +106,86 @@ def test_the_calculator_writes_into_the_answers() -> None:
     assert calls == (~found.sampled & (np.arange(ANSWER) < found.counts[:, None])).sum() // 2 > 0
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "qwen3-moe", "nanochat"])
+POLICY = Policy(PolicySpec(reward="gsm8k", temperature=TEMPERATURE), jnp.dtype("float32"))
+LENGTH = PROMPT + ANSWER
+SHARP = ["llama", "qwen3", "qwen3-moe", "nanochat"]
+
+
+def sharp(family: str) -> Any:
+    """A model with exaggerated weights."""
+    return make.__wrapped__(LLAMA if family == "llama" else FAMILIES[family], length=LENGTH)
+
+
+def arrays(found: Answered) -> dict[str, jax.Array]:
+    rows = rows_of(PROMPTED, found, LENGTH, pad=0)
+    return {name: jnp.asarray(array) for name, array in rows._asdict().items()}
+
+
+@jax.jit
+def draws(model: Any, batch: dict[str, jax.Array], numbers: Any) -> Any:
+    places = jnp.maximum(jnp.arange(LENGTH) - COUNTS[:, None] + 1, 0)
+    prompts, answers = (jnp.broadcast_to(x[:, None], places.shape) for x in PROMPTED[2:])
+    keys = token_keys(prompts, answers, places, numbers)
+    return POLICY.draws(model, batch, keys, partial(token_noise, tokens=VOCAB.size))
+
+
+class ForwardPass:
+    """The trainer with one model, whatever model the decoding program has."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.others = model, 0
+
+    def __call__(self, model: Any, prompted: Prompted, answered: Answered, numbers: np.ndarray) -> Drawn:
+        places = COUNTS[:, None] - 1 + np.arange(ANSWER)
+        batch = arrays(answered)
+        found = Drawn(*(np.take_along_axis(np.asarray(x), places, 1) for x in draws(self.model, batch, numbers)))
+        self.others += int((answered.sampled & (found.tokens != answered.tokens)).sum())
+        return found
+
+
+@pytest.mark.parametrize("family", SHARP)
+def test_answers_are_exactly_those_of_the_trainer(family: str) -> None:
+    """Tokens are drawn from its logits, and their log-probabilities have the bits of its forward pass alone: 1,000
+    batches of four families.
+    """
+    model, log_probs, tokens = sharp(family), jax.jit(POLICY.log_probs), 0
+    rollouts, trainer = rollouts_of(mesh_of()), ForwardPass(model)
+    for batch in range(250):
+        found = rollouts(model, PROMPTED, PURPOSE, batch, trainer)
+        rows = arrays(found)
+        assert np.array_equal(log_probs(model, rows), rows["log_probs"]), batch
+        tokens += int(found.sampled.sum())
+    assert tokens > 10_000
+
+
+@pytest.mark.parametrize("tool", [None, Adder()], ids=["alone", "tool"])
+def test_the_decoding_program_only_guesses_what_the_trainer_draws(tool: Any) -> None:
+    model = sharp("llama")
+    wrong = jax.tree.map(lambda leaf: leaf * 1.05, model)
+    trainer, other = ForwardPass(model), ForwardPass(model)
+    for batch in range(4):
+        found = rollouts_of(mesh_of(), tool)(model, PROMPTED, PURPOSE, batch, trainer)
+        guessed = rollouts_of(mesh_of(), tool)(wrong, PROMPTED, PURPOSE, batch, other)
+        assert all(map(np.array_equal, found, guessed))
+        if batch == 0 and tool is not None:
+            assert not found.sampled[np.arange(ANSWER) < found.counts[:, None]].all()
+    assert other.others > 20 > trainer.others
+
+
+def test_a_draw_that_depends_on_later_tokens_is_an_error() -> None:
+    class Restless(ForwardPass):
+        def __call__(self, model: Any, prompted: Prompted, answered: Answered, numbers: np.ndarray) -> Drawn:
+            return Drawn(1 - np.minimum(answered.tokens, 1), answered.log_probs)
+
+    with pytest.raises(ValueError, match="depends on the tokens after it"):
+        rollouts_of(mesh_of())(sharp("llama"), PROMPTED, PURPOSE, BATCH, Restless(None))
+
+
+@pytest.mark.parametrize("family", SHARP)
 def test_log_probabilities_of_sampling_are_those_of_the_trainer_but_for_rounding(family: str) -> None:
     """In float32 on a processor, with exaggerated weights."""
-    spec = LLAMA if family == "llama" else FAMILIES[family]
-    model = make.__wrapped__(spec, length=PROMPT + ANSWER)
+    model = sharp(family)
     found = sampled(model, mesh_of())
-    rows = rows_of(PROMPTED, found, PROMPT + ANSWER, pad=0)
-    policy = Policy(PolicySpec(reward="gsm8k", temperature=TEMPERATURE), jnp.dtype("float32"))
-    of_trainer = jax.jit(policy.log_probs)(model, {name: jnp.asarray(array) for name, array in rows._asdict().items()})
-    assert (rows.log_probs < 0).sum() == found.sampled.sum() > len(COUNTS)
-    np.testing.assert_allclose(np.asarray(of_trainer), rows.log_probs, rtol=0, atol=5e-5)
+    rows = arrays(found)
+    assert (rows["log_probs"] < 0).sum() == found.sampled.sum() > len(COUNTS)
+    np.testing.assert_allclose(jax.jit(POLICY.log_probs)(model, rows), rows["log_probs"], rtol=0, atol=5e-5)

@@ -20,7 +20,7 @@ from halcyon.inference.rollout import Rollouts
 from halcyon.run.policy import pool, sampling
 from halcyon_api.checkpoint_documents import HEAD_KEY, decode_head
 
-rollout, decoded, placed = Rollouts.__call__, Rollouts._answer_calls, sampling.rows_of
+rollout, decoded, made = Rollouts.__call__, Rollouts._answers, sampling.Sampled
 number = -1
 
 
@@ -47,26 +47,26 @@ def committed() -> bool:
     return head.exists() and bool(decode_head(head.read_bytes()).committed)
 
 
-def counted(rollouts: Rollouts, model: Any, prompted: Any, purpose: int, batch: int) -> Any:
+def counted(rollouts: Rollouts, model: Any, prompted: Any, purpose: int, batch: int, *trainer: Any) -> Any:
     global number
     number = batch if purpose == 1 else -1
-    return rollout(rollouts, model, prompted, purpose, batch)
+    return rollout(rollouts, model, prompted, purpose, batch, *trainer)
 
 
-def interrupted(rollouts: Rollouts, *arrays: Any) -> Any:
+def interrupted(rollouts: Rollouts, state: Any) -> Any:
     die_once("rollout")
-    return decoded(rollouts, *arrays)
+    return decoded(rollouts, state)
 
 
-def rows_before_a_step(*arguments: Any) -> Any:
+def before_a_step(*arguments: Any) -> Any:
     die_once("step")
-    return placed(*arguments)
+    return made(*arguments)
 
 
 if __name__ == "__main__":
     Rollouts.__call__ = counted  # type: ignore[method-assign]
-    Rollouts._answer_calls = interrupted  # type: ignore[method-assign]
-    sampling.rows_of = rows_before_a_step
+    Rollouts._answers = interrupted  # type: ignore[method-assign]
+    sampling.Sampled = before_a_step  # type: ignore[misc,assignment]
     if seconds := os.environ.get("LEASE_SECONDS"):
         pool._FIRST_LEASE_SECONDS = pool._SHORTEST_LEASE_SECONDS = float(seconds)
         pool._LEASE_TIMES = 1.0

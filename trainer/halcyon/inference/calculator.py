@@ -11,7 +11,7 @@ import ast
 import math
 import operator
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 import numpy as np
@@ -48,6 +48,16 @@ class Calculator:
     def of(cls, tokenizer: Tokenizer) -> Self | None:
         """The calculator of a tokenizer; None if it lacks a mark."""
         return cls(tokenizer) if all(mark in tokenizer.special_tokens for mark in MARKS) else None
+
+    @property
+    def pauses(self) -> int:
+        """See `halcyon.inference.rollout.Replies`."""
+        return self.end
+
+    def __call__(self, rows: Sequence[int], tokens: np.ndarray, counts: np.ndarray) -> dict[int, list[int]]:
+        """The results of the calls at the ends of rows; see `halcyon.inference.rollout.Replies`."""
+        calling = [row for row in rows if tokens[row, counts[row] - 1] == self.end]
+        return {row: self.result(tokens[row, : counts[row]]) for row in calling}
 
     def result(self, answer: np.ndarray) -> list[int]:
         """The tokens that follow an answer which ends with a call; none if the expression has no value.

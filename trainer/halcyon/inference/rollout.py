@@ -12,16 +12,20 @@ The rows are divided over the devices that divide a batch. Each device computes 
 parameters, which it gathers at the beginning of a call. So no arithmetic depends on how the mesh splits parameters;
 another number of rows on a device can round in another way.
 
-A model may call the calculator by the marks of Halcyon's chat template (`halcyon.inference.calculator`). A row waits at
-the end of a call; the host writes the result, and the next call of the program puts its tokens into the answer in the
-place of sampled ones.
+A row that has stopped may go on (`Replies`): the host writes tokens, such as the result of a tool, and the next call of
+the program puts them into the answer in the place of sampled ones.
+
+The decoding program rounds in another way than the trainer's forward pass. With a `Trainer` the answers are exactly
+those of the trainer: its forward pass over all rows draws each token again, with the same keys. From the first token
+that it draws otherwise, a row is sampled again. So the decoding program only guesses the tokens, almost always rightly,
+as a draft model does in speculative decoding (Leviathan et al. 2023).
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import haliax as hax
 import jax
@@ -29,7 +33,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from halcyon.inference.calculator import Calculator
 from halcyon.inference.programs import Fixed, called, features_of, known_of, logits_of
 from halcyon.inference.sampling import most_likely_with
 from halcyon.models import CausalLM
@@ -39,10 +42,12 @@ from halcyon.parallel.axes import COMPUTE_AXES, mesh_axes
 
 _CHUNK = 256
 """Tokens of the prompts that are computed together."""
-_MOST_CALLS = 16
-"""Calls of the calculator in one answer."""
+_MOST_ROUNDS = 17
+"""Times that an answer may stop, the last one included."""
 _IMPL = "threefry2x32"
 """The generator of the keys; with it the numbers are the same on every platform."""
+_NONE, _DRAWN = -1, -2
+"""Marks of forced tokens; see `_decoded`."""
 
 
 class Prompted(NamedTuple):
@@ -66,13 +71,46 @@ class Answered(NamedTuple):
     counts: np.ndarray
     """Tokens of each answer, the one that ended it included: int32 [row]."""
     sampled: np.ndarray
-    """Whether the model chose a token; the calculator wrote the others: bool [row, place]."""
+    """Whether the model chose a token; `Replies` wrote the others: bool [row, place]."""
     ended: np.ndarray
     """Whether the model ended the answer; else it was cut: bool [row]."""
     log_probs: np.ndarray
     """Log-probability of each token that the model chose, at the temperature of sampling, as the decoding program
-    computed it; 0 for other tokens: float32 [row, place]."""
+    computed it, or the `Trainer`; 0 for other tokens: float32 [row, place]."""
 
+
+class Replies(Protocol):
+    """What follows in rows that have stopped, such as the results of a tool."""
+
+    pauses: int | None
+    """A token after which a row stops, beside those that end an answer."""
+
+    def __call__(self, rows: Sequence[int], tokens: np.ndarray, counts: np.ndarray) -> dict[int, list[int]]:
+        """The tokens that follow, maybe none, in each row that goes on. All processes get the same.
+
+        Args:
+            rows: Those that have just stopped after a token of the model, in order.
+            tokens: The answers so far: int32 [row, place].
+            counts: Their tokens: int32 [row].
+        """
+        ...
+
+
+class Trainer(Protocol):
+    """The forward pass of the trainer over answers."""
+
+    def __call__(self, model: CausalLM, prompted: Prompted, answered: Answered, numbers: np.ndarray) -> "Drawn":
+        """What it draws in the place of each token of the answers; `numbers` as in `token_keys`. A collective."""
+        ...
+
+
+class Drawn(NamedTuple):
+    """Of the forward pass over answers; see `Trainer`."""
+
+    tokens: np.ndarray
+    """What the key of each token draws: int32 [row, place]."""
+    log_probs: np.ndarray
+    """The log-probability of each token of the answers: float32 [row, place]."""
 
 @dataclass(frozen=True)
 class RolloutShape:
@@ -131,14 +169,14 @@ class Rollouts:
         mesh: The mesh of the run.
         shape: The shapes of all calls.
         seed: Seed of the keys.
-        calculator: Computes the results of calls. None: the model cannot call it.
+        replies: What follows in rows that stop. None: nothing.
         compiler_options: XLA's options.
     """
 
     mesh: Mesh
     shape: RolloutShape
     seed: int
-    calculator: Calculator | None = None
+    replies: Replies | None = None
     compiler_options: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -147,7 +185,9 @@ class Rollouts:
         self._fetched = self._jit(lambda *x: x, out_shardings=NamedSharding(self.mesh, PartitionSpec()))
         self._programs: tuple[Any, Any] | None = None
 
-    def __call__(self, model: CausalLM, prompted: Prompted, purpose: int, batch: int) -> Answered:
+    def __call__(
+        self, model: CausalLM, prompted: Prompted, purpose: int, batch: int, trainer: Trainer | None = None
+    ) -> Answered:
         """The answers to some prompts. A collective: all processes call it with the same rows.
 
         Args:
@@ -155,55 +195,63 @@ class Rollouts:
             prompted: The prompts.
             purpose: A number that separates the keys of different uses, such as training and evaluation.
             batch: The number of the batch, for the keys.
+            trainer: Draws each token again. None: the answers are those of the decoding program.
 
         Raises:
             TypeError: The model keeps no cache.
+            ValueError: What the trainer draws for a token depends on later tokens.
         """
         begin, decode = self._compiled(model)
         rows, most = self.shape.rows, self.shape.answer
-        forced = np.full((rows, most), -1, np.int32)
-        tokens, counts, log_probs = np.zeros((rows, most), np.int32), np.zeros(rows, np.int32), np.zeros(0, np.float32)
-        waiting = np.full(rows, True)
+        every, places = np.arange(rows), np.arange(most)
         numbers = np.array([self.seed, purpose, batch], np.uint32)
-        state: Any = begin(model, *(self._whole(x) for x in (*prompted, numbers)))
-        for _ in range(_MOST_CALLS + 1):
-            state = decode(model, state, self._whole(forced), self._whole(waiting))
-            fetched = self._fetched(state.tokens, state.counts, state.log_probs)
-            tokens, counts, log_probs = (np.asarray(x) for x in jax.device_get(fetched))
-            waiting = self._answer_calls(tokens, counts, forced)
+        forced, written = np.full((rows, most), _NONE, np.int32), np.full((rows, most), False)
+        waiting, drawn = np.full(rows, True), np.full(rows, -1)
+        state: Any = None
+        rounds = 0
+        while True:
+            again = state is None
+            if again:
+                state = begin(model, *(self._whole(x) for x in (*prompted, numbers)))
+            state = decode(model, state, self._whole(forced), self._whole(waiting | again))
+            tokens, counts, log_probs = self._answers(state)
+            there = places < counts[:, None]
+            own = there & ~written
+            ended = np.isin(tokens[every, counts - 1], self.shape.ends) & own[every, counts - 1]
+            tokens, log_probs = np.where(there, tokens, 0), np.where(own, log_probs, np.float32(0))
+            answered = Answered(tokens, counts, own, ended, log_probs)
+            if trainer is not None:
+                found = trainer(model, prompted, answered, numbers)
+                other = own & (found.tokens != tokens)
+                if other.any():
+                    drawn = _first_other(other, counts, drawn)
+                    forced = _forced_up_to(drawn, np.where(other, found.tokens, tokens))
+                    written &= places <= drawn[:, None]
+                    state = None
+                    continue
+                drawn = np.full(rows, -1)
+                answered = answered._replace(log_probs=np.where(own, found.log_probs, np.float32(0)))
+            rounds += 1
+            last = own[every, counts - 1] & (counts < most) & waiting
+            if self.replies is None or rounds == _MOST_ROUNDS or not last.any():
+                return answered
+            forced, waiting = np.full_like(forced, _NONE), np.full(rows, False)
+            for row, reply in self.replies(np.flatnonzero(last).tolist(), tokens, counts).items():
+                after = counts[row] + len(reply)
+                if after < most:
+                    forced[row, counts[row] : after], written[row, counts[row] : after] = reply, True
+                    waiting[row] = True
             if not waiting.any():
-                break
-        places = np.arange(most)
-        last = tokens[np.arange(rows), counts - 1]
-        own = (places < counts[:, None]) & (forced < 0)
-        ended = np.isin(last, self.shape.ends) & own[np.arange(rows), counts - 1]
-        tokens = np.where(places < counts[:, None], tokens, 0)
-        return Answered(tokens, counts, own, ended, np.where(own, log_probs, np.float32(0)))
+                return answered
+
+    def _answers(self, state: _State) -> tuple[np.ndarray, ...]:
+        """Tokens, counts and log-probabilities of a state, on every process."""
+        fetched = self._fetched(state.tokens, state.counts, state.log_probs)
+        return tuple(np.asarray(x) for x in jax.device_get(fetched))
 
     def _whole(self, x: np.ndarray) -> jax.Array:
         """An array of which every device has the whole."""
         return jax.make_array_from_callback(x.shape, NamedSharding(self.mesh, PartitionSpec()), lambda index: x[index])
-
-    def _answer_calls(self, tokens: np.ndarray, counts: np.ndarray, forced: np.ndarray) -> np.ndarray:
-        """Write the results of the calls at the ends of the rows into `forced`.
-
-        Returns the rows that go on: bool [row].
-        """
-        going = np.full(len(counts), False)
-        if self.calculator is None:
-            return going
-        for row, count in enumerate(counts.tolist()):
-            if (
-                tokens[row, count - 1] != self.calculator.end
-                or forced[row, count - 1] >= 0
-                or count >= self.shape.answer
-            ):
-                continue
-            result = self.calculator.result(tokens[row, :count])
-            if count + len(result) < self.shape.answer:
-                forced[row, count : count + len(result)] = result
-                going[row] = True
-        return going
 
     def _compiled(self, model: Any) -> tuple[Any, Any]:
         if self._programs is None:
@@ -212,7 +260,7 @@ class Rollouts:
                     f"{type(model).__name__} keeps no cache, so it cannot sample answers; give it a method new_cache"
                 )
             shape, rows, whole = self.shape, PartitionSpec(self._rows), PartitionSpec()
-            pause = None if self.calculator is None else self.calculator.end
+            pause = None if self.replies is None else self.replies.pauses
             one: Any = jax.ShapeDtypeStruct((1,), jnp.uint32)
             example: Any = jax.ShapeDtypeStruct((1, shape.prompt), jnp.int32), jax.ShapeDtypeStruct((1,), jnp.int32)
             numbers: Any = jax.ShapeDtypeStruct((3,), jnp.uint32)
@@ -230,6 +278,48 @@ class Rollouts:
             )
             self._programs = self._jit(begin), self._jit(decode, donate_argnums=1)
         return self._programs
+
+
+def _first_other(other: np.ndarray, counts: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """The first place of each row where the trainer draws another token; the last place where there is none."""
+    first = np.where(other.any(axis=1), other.argmax(axis=1), counts - 1)
+    if (other.any(axis=1) & (first <= before)).any():
+        raise ValueError("what the model draws for a token depends on the tokens after it")
+    return first
+
+
+def _forced_up_to(last: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """See `_decoded`: each row has the given tokens up to a place, and stops there if the token there ends a row."""
+    places = np.arange(tokens.shape[1])
+    forced = np.where(places < last[:, None], tokens, _NONE)
+    return np.where(places == last[:, None], _DRAWN - tokens, forced).astype(np.int32)
+
+
+def token_keys(prompts: jax.Array, answers: jax.Array, places: jax.Array, numbers: jax.Array) -> jax.Array:
+    """The key of each token: uint32 [..., 2].
+
+    Args:
+        prompts: See `Prompted`, as for the answers: uint32 [...].
+        answers: uint32 [...].
+        places: The places of the tokens: uint32 [...].
+        numbers: Seed, purpose and batch: uint32 [3].
+    """
+    keys = _keys(prompts.ravel(), answers.ravel(), numbers)
+    return jax.vmap(_key_of_token)(keys, places.ravel()).reshape(*places.shape, 2)
+
+
+def _key_of_token(key: jax.Array, place: jax.Array) -> jax.Array:
+    return jax.random.key_data(jax.random.fold_in(jax.random.wrap_key_data(key, impl=_IMPL), place))
+
+
+def token_noise(key: jax.Array, tokens: int) -> jax.Array:
+    """The Gumbel noise of a token's logits: float32 [token].
+
+    Args:
+        key: Of the token: uint32 [2].
+        tokens: Tokens that may be chosen.
+    """
+    return jax.random.gumbel(jax.random.wrap_key_data(key, impl=_IMPL), (tokens,), jnp.float32)
 
 
 def _keys(prompts: jax.Array, answers: jax.Array, numbers: jax.Array) -> jax.Array:
@@ -299,7 +389,8 @@ def _decoded(
     Args:
         model: The model.
         state: The state before.
-        forced: Tokens that are taken in the place of sampled ones; negative: none. int32 [row, place].
+        forced: Tokens that are taken in the place of sampled ones, and do not end a row: int32 [row, place]; `_NONE`:
+            a sampled one; ``_DRAWN - token``: this token, as if it were sampled.
         waiting: Rows that go on: bool [row].
         shape: The shapes.
         pause: The sampled token after which a row waits. None: no row waits.
@@ -307,15 +398,14 @@ def _decoded(
     numbers, ends = jnp.arange(len(forced)), jnp.asarray(shape.ends, jnp.int32)
 
     def noise(key: jax.Array, place: jax.Array) -> jax.Array:
-        key = jax.random.fold_in(jax.random.wrap_key_data(key, impl=_IMPL), place)
-        return jax.random.gumbel(key, state.logits.shape[1:], state.logits.dtype)
+        return token_noise(_key_of_token(key, place), state.logits.shape[1])
 
     def one(state: _State) -> _State:
         logits = state.logits if shape.temperature == 1 else state.logits / shape.temperature
         chosen = most_likely_with(jax.vmap(noise)(state.keys, state.counts), logits)
-        there = forced.at[numbers, state.counts].get(mode="fill", fill_value=-1)
+        there = forced.at[numbers, state.counts].get(mode="fill", fill_value=_NONE)
         own = there < 0
-        token = jnp.where(own, chosen, there)
+        token = jnp.where(there == _NONE, chosen, jnp.where(own, _DRAWN - there, there))
         place = numbers, jnp.where(state.active, state.counts, shape.answer)
         tokens = state.tokens.at[place].set(token, mode="drop")
         of_token = jnp.take_along_axis(logits, token[:, None], 1)[:, 0] - jax.nn.logsumexp(logits, axis=1)

@@ -12,6 +12,7 @@ over its own positions. After the last block, one reduction gives each device it
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import haliax as hax
@@ -32,6 +33,15 @@ class TokenLogProbs(NamedTuple):
     """Log-probability of each token, in nats."""
     log_totals: NamedArray
     """Logarithm of the softmax's denominator at each position (z-loss keeps it near 0)."""
+
+
+class TokenDraws(NamedTuple):
+    """A draw from the softmax at each position: arrays (..., position)."""
+
+    tokens: NamedArray
+    """The tokens that are drawn: int32."""
+    log_probs: NamedArray
+    """Log-probability of the given tokens, in nats: float32."""
 
 
 class CrossEntropy(NamedTuple):
@@ -63,6 +73,55 @@ def token_log_probs(
     """
     found: Any = _log_probs(features, head, tokens, softmax, _block_count(tokens, softmax.vocab, max_logit_bytes))
     return TokenLogProbs(*found)
+
+
+def token_draws(
+    features: NamedArray,
+    head: NamedArray,
+    tokens: NamedArray,
+    softmax: Softmax,
+    keys: NamedArray,
+    noise: Callable[[jax.Array], jax.Array],
+) -> TokenDraws:
+    """A token at each position drawn from ``softmax(head . features)`` by the Gumbel-max trick, and the log-probability
+    of given ones as `token_log_probs` computes it. Without a gradient.
+
+    Args:
+        features: (..., position, embed).
+        head: Axes vocab and embed, in any order.
+        tokens: The given ones: (..., position) integers.
+        softmax: The softmax.
+        keys: (..., position, key).
+        noise: Returns the noise of the first tokens of the vocabulary, from a key; others are not drawn.
+    """
+    blocks = _block_count(tokens, softmax.vocab, None)
+
+    def of_device(shard: Shard, arguments: _Part, head: NamedArray) -> _Pair:
+        whole = shard.gathered(head.astype(features.dtype))
+        part, first = shard.part(softmax.vocab)
+
+        def noise_of(key: jax.Array) -> jax.Array:
+            here = noise(key)
+            every = jnp.pad(here, (0, softmax.vocab.size - len(here)), constant_values=-jnp.inf)
+            return jax.lax.dynamic_slice(every, (first,), (part.size,))
+
+        def one(given: _Part) -> _Pair:
+            block = _block(shard, given[0], given[1], whole, softmax)
+            by_key = given[2].array.reshape(-1, given[2].array.shape[-1])
+            drawn = jax.lax.optimization_barrier(jax.vmap(noise_of)(by_key)) + block.logits.rearrange(
+                (*given[1].axes, part)
+            ).array.reshape(-1, part.size)
+            greatest = jnp.max(drawn, -1, keepdims=True)
+            most = shard.max_over(softmax.vocab, greatest)
+            places = jnp.where(drawn == most, -first - jnp.arange(part.size), -softmax.vocab.size)
+            found = -shard.max_over(softmax.vocab, jnp.max(places, -1))
+            return with_array(given[1], found.reshape(given[1].array.shape)), block.of_target - block.log_totals
+
+        drawn, log_probs = jax.lax.map(one, cut(arguments, blocks))
+        return joined(drawn), joined(log_probs)
+
+    results = (Result(tokens.axis_names), Result(tokens.axis_names))
+    return TokenDraws(*by_device(of_device, (features, tokens, keys), head, results))
 
 
 def cross_entropy(
@@ -235,6 +294,8 @@ _log_probs.defvjp(lambda *given: (_log_probs(*given), given[:3]), _log_probs_bac
 class _Block(NamedTuple):
     """The softmax at a block of positions of one device. The axis ``part`` is this device's part of the vocabulary."""
 
+    logits: NamedArray
+    """(..., position, part)."""
     powers: NamedArray
     """Exponentials of the logits minus their maximum: (..., position, part)."""
     total: NamedArray
@@ -271,7 +332,7 @@ def _block(shard: Shard, features: NamedArray, targets: NamedArray, head: NamedA
     total = with_array(targets, shard.sum_over(vocab, hax.sum(powers, part).array))
     hit: Any = hax.equal((targets - first).broadcast_axis(part), hax.arange(part))
     of_target = with_array(targets, shard.sum_over(vocab, hax.sum(hax.where(hit, logits, 0.0), part).array))
-    return _Block(powers, total, greatest + hax.log(total), of_target, hit, slope)
+    return _Block(logits, powers, total, greatest + hax.log(total), of_target, hit, slope)
 
 
 def _weighted_sums(block: _Block, weights: NamedArray, z_loss: float) -> tuple[jax.Array, jax.Array]:

@@ -18,7 +18,17 @@ from halcyon.data.examples import Batch
 from halcyon.host.storage.store import Store
 from halcyon.inference.calculator import Calculator
 from halcyon.inference.chat import ChatPrompts
-from halcyon.inference.rollout import Answered, Rollouts, RolloutShape
+from halcyon.inference.rollout import (
+    Answered,
+    Drawn,
+    Prompted,
+    Rollouts,
+    RolloutShape,
+    Trainer,
+    token_keys,
+    token_noise,
+)
+from halcyon.models import CausalLM
 from halcyon.run.place import Place
 from halcyon.run.policy.ahead import Sampled
 from halcyon.run.policy.answers import Question, Rows, prompted, questions, rows_of
@@ -62,6 +72,8 @@ class Sampling:
         self._calculator = Calculator.of(dataset.tokenizer) if None in templates else None
         self._rollouts: dict[int, Rollouts] = {}
         self._compared = self._comparison(objective)
+        is_exact = policy.exact if policy.exact is not None else spec.trainer.precision.compute == "float32"
+        self._trainer = self._forward_pass(objective) if is_exact else None
 
     def asked(self, number: int) -> list[Question]:
         """The prompts of a batch."""
@@ -95,7 +107,7 @@ class Sampling:
         """
         asked = self.asked(number)
         prompts = prompted(asked, self.policy.group_size, self.width)
-        answered = self.sampler(len(prompts.counts))(model, prompts, _TRAINING, number)
+        answered = self.sampler(len(prompts.counts))(model, prompts, _TRAINING, number, self._trainer)
         rewards = self.together(lambda: self.rewards.of_step(step, asked, answered))
         rows = self.rows(asked, answered)
         of_trainer, *both = self._compared(model, self.arrays(rows), self.placed(rows.log_probs))
@@ -127,15 +139,47 @@ class Sampling:
         found = decide(self._processes, self._root, lambda: {"rewards": rewards()})
         return np.array(found["rewards"], np.float64).reshape(-1, self.policy.group_size)
 
+    def _forward_pass(self, objective: Policy) -> Trainer:
+        """Draws the tokens of answers again, as the step computes their log-probabilities."""
+        tokens = self._dataset.tokenizer.vocab_size
+
+        def of_rows(model: Any, numbers: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+            keys = token_keys(batch["prompts"], batch["answers"], batch["places"], numbers)
+            return objective.draws(model, batch, keys, functools.partial(token_noise, tokens=tokens))
+
+        whole = NamedSharding(self._program.mesh, PartitionSpec())
+        compiled = jax.jit(
+            lambda model, numbers, batch: self._by_microbatch(functools.partial(of_rows, model, numbers), batch),
+            out_shardings=whole,
+            compiler_options=self._program.compiler_options(),
+        )
+
+        def drawn(model: CausalLM, prompted: Prompted, answered: Answered, numbers: np.ndarray) -> Drawn:
+            rows = rows_of(prompted, answered, self._settings.sequence_length, self._dataset.tokenizer.pad_id)
+            first = prompted.counts[:, None] - 1
+            places = np.maximum(np.arange(self._settings.sequence_length) - first, 0).astype(np.uint32)
+            numbered = {"prompts": prompted.prompts, "answers": prompted.answers}
+            batch = self.arrays(rows) | {
+                name: self.placed(np.broadcast_to(of_row[:, None], places.shape)) for name, of_row in numbered.items()
+            }
+            with self._program.tracing():
+                found = jax.device_get(compiled(model, numbers, batch | {"places": self.placed(places)}))
+            here = np.minimum(first + np.arange(self.policy.max_tokens), self._settings.sequence_length - 1)
+            return Drawn(*(np.take_along_axis(np.reshape(x, places.shape), here, 1) for x in found))
+
+        return drawn
+
+    def _by_microbatch(self, function: Callable[[Batch], Any], batch: Batch) -> Any:
+        if self._program.microbatches > 1:
+            return jax.lax.map(function, batch)
+        return jax.tree.map(lambda x: x[None], function(jax.tree.map(lambda rows: rows[0], batch)))
+
     def _comparison(self, objective: Policy) -> Callable[[Model, Batch, jax.Array], tuple[jax.Array, ...]]:
         """A function that computes the log-probabilities of a batch as the step does, and the greatest and the mean of
         their differences from given ones, over the tokens that count."""
 
         def every(model: Any, batch: Batch, given: jax.Array) -> tuple[jax.Array, ...]:
-            if self._program.microbatches == 1:
-                found = objective.log_probs(model, jax.tree.map(lambda rows: rows[0], batch))[None]
-            else:
-                found = jax.lax.map(functools.partial(objective.log_probs, model), batch)
+            found = self._by_microbatch(functools.partial(objective.log_probs, model), batch)
             apart, counts = jnp.abs(found - given), batch["weights"]
             return found, jnp.max(apart), jnp.sum(apart) / jnp.maximum(jnp.sum(counts), 1.0)
 

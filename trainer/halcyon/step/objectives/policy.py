@@ -14,6 +14,7 @@ Arrays of tokens have the axes [answer, token] and the type float32. `counts` is
 and 0 for the prompt, the padding and the tokens of tools.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,8 +24,9 @@ import jax.numpy as jnp
 from haliax import NamedArray
 
 from halcyon.models.axes import BATCH, POSITION
-from halcyon.models.log_probs import token_log_probs
+from halcyon.models.log_probs import token_draws, token_log_probs
 from halcyon.models.model import CausalLM, Inputs, Outputs, with_products
+from halcyon.models.softmax import Softmax
 from halcyon.step.objectives.objective import Batch, Drops, Sums, named, reference_model, typed, with_routers
 from halcyon_api.spec.narrow_products import NarrowProducts
 from halcyon_api.spec.objective import TRUNCATION, PolicySpec
@@ -174,7 +176,33 @@ class Policy(Drops):
         """
         return self._log_probs(model, batch)[0]
 
+    def draws(
+        self, model: CausalLM, batch: Batch, keys: jax.Array, noise: Callable[[jax.Array], jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
+        """The token that is drawn in the place of each target (int32), and `log_probs` (float32), both [batch,
+        position].
+
+        Args:
+            model: The model.
+            batch: As for `log_probs`.
+            keys: [batch, position, key].
+            noise: See `halcyon.models.log_probs.token_draws`.
+        """
+        features, targets, softmax, _ = self._features(model, batch)
+        drawn, log_probs = token_draws(
+            features, model.head, targets, softmax, hax.named(keys, (BATCH, POSITION, "key")), noise
+        )
+        found = log_probs.rearrange((BATCH, POSITION)).array
+        return drawn.rearrange((BATCH, POSITION)).array, jnp.where(batch["weights"] > 0, found, 0.0)
+
     def _log_probs(self, model: CausalLM, batch: Batch) -> tuple[jax.Array, Outputs]:
+        features, targets, softmax, outputs = self._features(model, batch)
+        found = token_log_probs(features, model.head, targets, softmax).log_probs
+        array = found.rearrange((BATCH, POSITION)).array
+        return jnp.where(batch["weights"] > 0, array, 0.0), outputs
+
+    def _features(self, model: CausalLM, batch: Batch) -> tuple[NamedArray, NamedArray, Softmax, Outputs]:
+        """Features at the temperature of sampling, targets, and the softmax."""
         tokens, targets, weights = named(batch, ("tokens", "targets", "weights")).values()
         model = with_products(model, self.products)
         outputs = model(Inputs(tokens, weights=weights), compute_dtype=self.compute_dtype)
@@ -185,9 +213,7 @@ class Policy(Drops):
             divided = (features.array / temperature).astype(features.dtype)
             features = NamedArray(divided, features.axis_names)
             softmax = softmax._replace(soft_cap=None if cap is None else cap / temperature)
-        found = token_log_probs(features, model.head, targets, softmax).log_probs
-        array = found.rearrange((BATCH, POSITION)).array
-        return jnp.where(batch["weights"] > 0, array, 0.0), outputs
+        return features, targets, softmax, outputs
 
     def _reference(self, model: CausalLM, frozen: CausalLM | None, batch: Batch) -> jax.Array | None:
         """The log-probabilities under the reference; None for a loss without one."""
