@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from halcyon.models.log_probs import cross_entropy, token_log_probs
+from halcyon.models.log_probs import cross_entropy, token_draws, token_log_probs
 from halcyon.models.softmax import Softmax, sampled_tokens
 from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, shardings
 from halcyon.parallel.device_mesh import build_mesh
@@ -186,6 +186,31 @@ def test_rows_that_pad_the_vocabulary_change_nothing(
         assert not by_head[:, rows:].any()
         for left, right in zip((by_features.array, by_head[:, :rows]), (x.array for x in exact_gradients), strict=True):
             np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5)
+
+
+@ON_MESHES
+def test_draws_are_the_greatest_of_logits_and_noise_on_every_mesh(resolved: ResolvedMesh | None) -> None:
+    """The last four tokens of the vocabulary have no noise: they are never drawn."""
+    features, head, tokens = arrays("float32")
+    known, softmax = VOCAB.size - 4, Softmax(EMBED, VOCAB, None)
+    keys = jax.random.bits(jax.random.key(3), (BATCH.size, POSITION.size, 2))
+
+    def noise(key: jax.Array) -> jax.Array:
+        return jax.random.gumbel(jax.random.wrap_key_data(key), (known,))
+
+    def drawn(features: Any, head: Any, tokens: Any, keys: jax.Array) -> Any:
+        found = token_draws(features, head, tokens, softmax, hax.named(keys, (BATCH, POSITION, "key")), noise)
+        return [x.rearrange((BATCH, POSITION)).array for x in (found.tokens, found.log_probs)]
+
+    if resolved is None:
+        found = jax.jit(drawn)(features, head, tokens, keys)
+    else:
+        with computing(build_mesh(resolved, jax.devices()[: resolved.devices])):
+            found = jax.jit(drawn)(features, head, tokens, keys)
+    logits = hax.dot(features, head, axis=EMBED).rearrange((BATCH, POSITION, VOCAB)).array[..., :known]
+    assert np.array_equal(found[0], jnp.argmax(logits + jax.vmap(jax.vmap(noise))(keys), -1))
+    log_probs = token_log_probs(features, head, tokens, softmax).log_probs.rearrange((BATCH, POSITION)).array
+    np.testing.assert_allclose(found[1], log_probs, rtol=1e-5, atol=1e-6)
 
 
 def test_a_row_that_pads_the_vocabulary_is_never_sampled() -> None:
