@@ -82,8 +82,10 @@ class Answered(NamedTuple):
 class Replies(Protocol):
     """What follows in rows that have stopped, such as the results of a tool."""
 
-    pauses: int | None
-    """A token after which a row stops, beside those that end an answer."""
+    @property
+    def pauses(self) -> int | None:
+        """A token after which a row stops, beside those that end an answer."""
+        ...
 
     def __call__(self, rows: Sequence[int], tokens: np.ndarray, counts: np.ndarray) -> dict[int, list[int]]:
         """The tokens that follow, maybe none, in each row that goes on. All processes get the same.
@@ -111,6 +113,7 @@ class Drawn(NamedTuple):
     """What the key of each token draws: int32 [row, place]."""
     log_probs: np.ndarray
     """The log-probability of each token of the answers: float32 [row, place]."""
+
 
 @dataclass(frozen=True)
 class RolloutShape:

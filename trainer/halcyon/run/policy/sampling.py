@@ -158,12 +158,11 @@ class Sampling:
             rows = rows_of(prompted, answered, self._settings.sequence_length, self._dataset.tokenizer.pad_id)
             first = prompted.counts[:, None] - 1
             places = np.maximum(np.arange(self._settings.sequence_length) - first, 0).astype(np.uint32)
-            numbered = {"prompts": prompted.prompts, "answers": prompted.answers}
-            batch = self.arrays(rows) | {
-                name: self.placed(np.broadcast_to(of_row[:, None], places.shape)) for name, of_row in numbered.items()
-            }
+            prompts, answers = (np.broadcast_to(x[:, None], places.shape) for x in prompted[2:])
+            numbered = {"prompts": prompts, "answers": answers, "places": places}
+            batch = {**self.arrays(rows), **{name: self.placed(array) for name, array in numbered.items()}}
             with self._program.tracing():
-                found = jax.device_get(compiled(model, numbers, batch | {"places": self.placed(places)}))
+                found = jax.device_get(compiled(model, numbers, batch))
             here = np.minimum(first + np.arange(self.policy.max_tokens), self._settings.sequence_length - 1)
             return Drawn(*(np.take_along_axis(np.reshape(x, places.shape), here, 1) for x in found))
 
