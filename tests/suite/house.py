@@ -196,8 +196,8 @@ def _room(module: str) -> str:
 
 
 ROWS = (
-    Row("package tokens", package_tokens, 726_600, 600_000),
-    Row("lines of tests", test_lines, 121_800, 98_000),
+    Row("package tokens", package_tokens, 728_500, 600_000),
+    Row("lines of tests", test_lines, 121_900, 98_000),
     Row("imports, % of the packages' lines", import_share, 7.0, 6.5),
     Row("words by hand", words_by_hand, 58_400, 52_000),
     Row("bytes of the CRD as JSON", crd_bytes, 188_000, 177_000),
