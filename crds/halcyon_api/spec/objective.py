@@ -172,6 +172,9 @@ class PolicySpec(ApiModel):
         "most `truncation` (IMPALA, TIS)."
     )
     truncation: Annotated[float, Field(gt=0, le=1000)] | None = optional(f"Default: {TRUNCATION:g}.")
+    sharded: bool | None = optional(
+        "While answers are sampled, no device holds all weights: they stay divided as in training. Default: false."
+    )
     exact: bool | None = optional(
         "The trainer's forward pass draws each token again, so answers are exactly its own. Default: with `compute` "
         "float32."

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from halcyon.inference.rollout import Answered, Drawn, Prompted, Rollouts, RolloutShape, token_keys, token_noise
+from halcyon.parallel.axes import shardings
+from halcyon.parallel.device_mesh import context_of
 from halcyon.run.policy.answers import rows_of
 from halcyon.step.objectives.policy import Policy
 from halcyon_api.spec.objective import PolicySpec
@@ -42,9 +44,9 @@ class Adder:
         return {row: [3, 4] if counts[row] % 2 == 0 else [] for row in calling}
 
 
-def rollouts_of(mesh: Any, tool: Any = None) -> Rollouts:
+def rollouts_of(mesh: Any, tool: Any = None, *, is_sharded: bool = False) -> Rollouts:
     shape = RolloutShape(len(COUNTS), PROMPT, ANSWER, VOCAB.size, TEMPERATURE, ENDS, "float32", GROUP)
-    return Rollouts(mesh, shape, SEED, tool)
+    return Rollouts(mesh, shape, SEED, tool, is_sharded)
 
 
 def sampled(model: Any, mesh: Any, tool: Any = None) -> Answered:
@@ -170,6 +172,37 @@ def test_the_decoding_program_only_guesses_what_the_trainer_draws(tool: Any) -> 
         if batch == 0 and tool is not None:
             assert not found.sampled[np.arange(ANSWER) < found.counts[:, None]].all()
     assert other.others > 20 > trainer.others
+
+
+@pytest.mark.parametrize("family", SHARP)
+@pytest.mark.parametrize("axes", [{"fsdp": 4}, {"fsdp": 2, "tensor": 2}, {"tensor": 2}], ids=str)
+def test_sharded_sampling_gives_the_answers_of_the_trainer(family: str, axes: dict[str, int]) -> None:
+    """Bit for bit those of whole weights; without the trainer the log-probabilities differ by rounding."""
+    model, mesh = sharp(family), mesh_of(**axes)
+    placed = jax.device_put(model, shardings(model, mesh))
+    rollouts, whole, trainer = rollouts_of(mesh, is_sharded=True), rollouts_of(mesh_of()), ForwardPass(model)
+    for batch in range(4):
+        mine, expected = (
+            one(given, PROMPTED, PURPOSE, batch, trainer) for one, given in ((rollouts, placed), (whole, model))
+        )
+        assert all(map(np.array_equal, mine, expected))
+    mine, expected = rollouts(placed, PROMPTED, PURPOSE, 0), whole(model, PROMPTED, PURPOSE, 0)
+    np.testing.assert_allclose(mine.log_probs, expected.log_probs, rtol=0, atol=5e-5)
+
+
+@pytest.mark.parametrize("is_sharded", [True, False])
+def test_only_in_sharded_sampling_no_device_gathers_all_weights(is_sharded: bool) -> None:
+    spec = LLAMA.model_copy(update={"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 8})
+    model, mesh = make.__wrapped__(spec, length=LENGTH), mesh_of(fsdp=2, tensor=2)
+    placed = jax.device_put(model, shardings(model, mesh))
+    rollouts = rollouts_of(mesh, is_sharded=is_sharded)
+    begin, decode = rollouts._compiled(placed)
+    with context_of(mesh if is_sharded else None):
+        state = begin(placed, *PROMPTED, np.zeros(3, np.uint32))
+        forced = np.zeros((len(COUNTS), ANSWER), np.int32)
+        memory: Any = decode.lower(placed, state, forced, COUNTS > 0).compile().memory_analysis()
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(model))
+    assert (memory.temp_size_in_bytes < weights / 4) == is_sharded
 
 
 def test_a_draw_that_depends_on_later_tokens_is_an_error() -> None:

@@ -10,7 +10,8 @@ samples them again, token by token:
 
 The rows are divided over the devices that divide a batch. Each device computes its rows alone, with the whole
 parameters, which it gathers at the beginning of a call. So no arithmetic depends on how the mesh splits parameters;
-another number of rows on a device can round in another way.
+another number of rows on a device can round in another way. With `Rollouts.is_sharded` no device has all parameters:
+all compute together, divided as in training.
 
 A row that has stopped may go on (`Replies`): the host writes tokens, such as the result of a tool, and the next call of
 the program puts them into the answer in the place of sampled ones.
@@ -39,6 +40,7 @@ from halcyon.models import CausalLM
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.cache import Cache, Group, KeepsCache
 from halcyon.parallel.axes import COMPUTE_AXES, mesh_axes
+from halcyon.parallel.device_mesh import context_of
 
 _CHUNK = 256
 """Tokens of the prompts that are computed together."""
@@ -173,6 +175,7 @@ class Rollouts:
         shape: The shapes of all calls.
         seed: Seed of the keys.
         replies: What follows in rows that stop. None: nothing.
+        is_sharded: Whether the parameters stay divided among the devices.
         compiler_options: XLA's options.
     """
 
@@ -180,6 +183,7 @@ class Rollouts:
     shape: RolloutShape
     seed: int
     replies: Replies | None = None
+    is_sharded: bool = False
     compiler_options: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -214,9 +218,10 @@ class Rollouts:
         rounds = 0
         while True:
             again = state is None
-            if again:
-                state = begin(model, *(self._whole(x) for x in (*prompted, numbers)))
-            state = decode(model, state, self._whole(forced), self._whole(waiting | again))
+            with context_of(self.mesh if self.is_sharded else None):
+                if again:
+                    state = begin(model, *(self._whole(x) for x in (*prompted, numbers)))
+                state = decode(model, state, self._whole(forced), self._whole(waiting | again))
             tokens, counts, log_probs = self._answers(state)
             there = places < counts[:, None]
             own = there & ~written
@@ -264,21 +269,18 @@ class Rollouts:
                 )
             shape, rows, whole = self.shape, PartitionSpec(self._rows), PartitionSpec()
             pause = None if self.replies is None else self.replies.pauses
-            one: Any = jax.ShapeDtypeStruct((1,), jnp.uint32)
-            example: Any = jax.ShapeDtypeStruct((1, shape.prompt), jnp.int32), jax.ShapeDtypeStruct((1,), jnp.int32)
-            numbers: Any = jax.ShapeDtypeStruct((3,), jnp.uint32)
-            state = _state_specs(
-                jax.eval_shape(functools.partial(_begun, shape=shape), model, *example, one, one, numbers), self._rows
-            )
-            place = functools.partial(jax.shard_map, mesh=self.mesh, check_vma=False)
-            begin = place(
-                functools.partial(_begun, shape=shape), in_specs=(whole, rows, rows, rows, rows, whole), out_specs=state
-            )
-            decode = place(
-                functools.partial(_decoded, shape=shape, pause=pause),
-                in_specs=(whole, state, rows, rows),
-                out_specs=state,
-            )
+            begin: Callable[..., _State] = functools.partial(_begun, shape=shape)
+            decode: Callable[..., _State] = functools.partial(_decoded, shape=shape, pause=pause)
+            if self.is_sharded:
+                begin, decode = (functools.partial(_with_rows_divided, one, self._rows) for one in (begin, decode))
+            else:
+                one: Any = jax.ShapeDtypeStruct((1,), jnp.uint32)
+                example: Any = jax.ShapeDtypeStruct((1, shape.prompt), jnp.int32), jax.ShapeDtypeStruct((1,), jnp.int32)
+                numbers: Any = jax.ShapeDtypeStruct((3,), jnp.uint32)
+                state = _state_specs(jax.eval_shape(begin, model, *example, one, one, numbers), self._rows)
+                place = functools.partial(jax.shard_map, mesh=self.mesh, check_vma=False)
+                begin = place(begin, in_specs=(whole, rows, rows, rows, rows, whole), out_specs=state)
+                decode = place(decode, in_specs=(whole, state, rows, rows), out_specs=state)
             self._programs = self._jit(begin), self._jit(decode, donate_argnums=1)
         return self._programs
 
@@ -423,6 +425,17 @@ def _decoded(
         return _State(outputs.cache, state.keys, following, tokens, counts, log_probs, active)
 
     return jax.lax.while_loop(lambda state: jnp.any(state.active), one, state._replace(active=waiting))
+
+
+def _with_rows_divided(function: Callable[..., _State], axes: Sequence[str], *arguments: Any) -> _State:
+    """A state whose rows are divided over mesh axes; XLA divides its other dimensions."""
+    state = function(*arguments)
+
+    def constrained(x: jax.Array, spec: PartitionSpec) -> jax.Array:
+        others = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - len(spec))
+        return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec, *others))
+
+    return jax.tree.map(constrained, state, _state_specs(state, axes))
 
 
 def _state_specs(state: _State, rows: Sequence[str]) -> _State:

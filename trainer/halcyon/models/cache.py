@@ -137,12 +137,12 @@ class Cache(eqx.Module):
                 return Group(arrays, 0, False)
             paged = name.startswith(_ALL) and pages is not None
             entries = of_row * page if paged else min(like.window or length, length)
-            outer = Axis("cache_layer", count), Axis("cache_place", shared if paged else rows)
+            outer = Axis("cache_layer", count), Axis("cache_page", shared) if paged else Axis(BATCH, rows)
             entry = Axis("cache_entry", page if paged else entries)
 
             def zeros(axes: tuple[Axis, ...]) -> jax.Array:
                 inner = (entry, *axes) if paged else (*axes[:-1], entry, axes[-1])
-                return divided(hax.zeros((*outer, *inner), dtype=dtype)).array  # by heads
+                return divided(hax.zeros((*outer, *inner), dtype=dtype)).array  # by rows and heads
 
             arrays = tuple(map(zeros, like.features))
             return Group(arrays, entries, paged)

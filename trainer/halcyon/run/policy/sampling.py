@@ -128,7 +128,8 @@ class Sampling:
                 answers=self.policy.group_size,
             )
             mesh, seed = self._program.mesh, self._settings.seed
-            self._rollouts[rows] = Rollouts(mesh, shape, seed, self._calculator, self._program.compiler_options())
+            is_sharded, options = bool(self.policy.sharded), self._program.compiler_options()
+            self._rollouts[rows] = Rollouts(mesh, shape, seed, self._calculator, is_sharded, options)
         return self._rollouts[rows]
 
     def together(self, rewards: Callable[[], list[float]]) -> np.ndarray:
