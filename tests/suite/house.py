@@ -196,11 +196,11 @@ def _room(module: str) -> str:
 
 
 ROWS = (
-    Row("package tokens", package_tokens, 728_500, 600_000),
-    Row("lines of tests", test_lines, 121_900, 98_000),
+    Row("package tokens", package_tokens, 728_700, 600_000),
+    Row("lines of tests", test_lines, 122_000, 98_000),
     Row("imports, % of the packages' lines", import_share, 7.0, 6.5),
-    Row("words by hand", words_by_hand, 58_400, 52_000),
-    Row("bytes of the CRD as JSON", crd_bytes, 188_000, 177_000),
+    Row("words by hand", words_by_hand, 58_500, 52_000),
+    Row("bytes of the CRD as JSON", crd_bytes, 189_000, 177_000),
     Row("fields without a description", undescribed_fields, 0, 0),
     Row("circles of imports", import_circles, 0, 0),
     Row("arrows between rooms", arrows, 101, 101),
