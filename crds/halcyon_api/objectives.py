@@ -291,6 +291,15 @@ def _policy_problems(spec: TrainingRunSpec, policy: PolicySpec) -> Problems:
             "samplers sample the answers of later steps, so a run with a pool, and task: sample, need sampledBy: "
             "samplers and delaySteps of at least 1",
         )
+    built_in = policy.reward in ("gsm8k", "spellingBee")
+    if policy.environment is not None and (built_in or not policy.delay_steps):
+        yield (
+            f"{field}.environment",
+            "its words are kept with answers that are sampled ahead, so it needs delaySteps of at least 1, and as "
+            "reward judge or a function, package.module:function",
+        )
+    if policy.reward == "judge" and policy.environment is None:
+        yield f"{field}.reward", "judge asks another model; give environment.arguments with its url, or another reward"
     if policy.truncation is not None and not policy.truncates:
         yield f"{field}.truncation", "only a correction by token or sequence truncates; set it, or leave this out"
     if spec.task == "train" and policy.has_sampler and spec.origin is not None and not spec.origin.takes_weights:

@@ -184,6 +184,21 @@ def test_objectives_with_their_sources_are_valid(
                 ({"delaySteps": 1}, {"spec__task": "sample"}),
             )
         ),
+        *(
+            (
+                policy(environment={}, **given),
+                PROMPTS,
+                {},
+                "environment: its words are kept with answers that are sampled ahead, so it needs delaySteps of at",
+            )
+            for given in ({"delaySteps": 1}, {"reward": "package.module:talk"})
+        ),
+        (
+            policy(reward="judge"),
+            PROMPTS,
+            {},
+            "reward: judge asks another model; give environment.arguments with its url, or another reward",
+        ),
         (
             policy(truncation=3),
             PROMPTS,

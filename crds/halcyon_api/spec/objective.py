@@ -2,7 +2,7 @@
 batch.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -127,7 +127,20 @@ Deviation = Literal["population", "sample"]
 Correction = Literal["clip", "token", "sequence"]
 TRUNCATION = 2.0
 
-REWARD_PATTERN = r"^(gsm8k|spellingBee|[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*)$"
+REWARD_PATTERN = r"^(gsm8k|spellingBee|judge|[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*)$"
+
+
+class EnvironmentSpec(ApiModel):
+    """A function in a process of its own that talks with the model and returns the reward."""
+
+    arguments: dict[str, Any] = Field(
+        default={}, max_length=64, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}
+    )
+    """Given to the function. Any members."""
+    timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    """Longest time between two words of the function."""
+    on_failure: Literal["leaveOut", "zero", "end"] = "leaveOut"
+    """A failed conversation has no weight, or the reward 0, or ends the run."""
 
 
 class PolicySpec(ApiModel):
@@ -136,7 +149,8 @@ class PolicySpec(ApiModel):
     """
 
     reward: Annotated[str, StringConstraints(max_length=253, pattern=REWARD_PATTERN)]
-    """`gsm8k`, `spellingBee`, or a function, as `package.module:function`."""
+    """`gsm8k`, `spellingBee`, or a function, as `package.module:function`; with `environment` `judge` or a function."""
+    environment: EnvironmentSpec | None = optional("`reward` talks with the model. Default: it sees the answers.")
     group_size: Annotated[int, Field(ge=2, le=1024)] = 8
     """Answers to each prompt."""
     max_tokens: Annotated[int, Field(ge=1, le=1_048_576)] = 256

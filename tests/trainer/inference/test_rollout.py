@@ -38,6 +38,7 @@ class Adder:
     """A calculator that is called by one token and answers with two, at even places only."""
 
     end = pauses = 7
+    rounds = 17
 
     def __call__(self, rows: Sequence[int], tokens: np.ndarray, counts: np.ndarray) -> dict[int, list[int]]:
         calling = [row for row in rows if tokens[row, counts[row] - 1] == self.end]

@@ -11,8 +11,9 @@ import pytest
 
 from halcyon.inference import Sampling, Token
 from halcyon.inference.sequence import Sequence
+from halcyon.inference.tool_calls import FORMS, Call, CallReader, form_of
+from halcyon.serving.call_schema import call_schema
 from halcyon.serving.requests import Function
-from halcyon.serving.tools import FORMS, Call, CallReader, call_schema, form_of
 from halcyon.tokenizer.byte import ByteTokenizer
 from tests.parity.templates.cases import TEMPLATES
 from tests.trainer.serving.running import TEMPLATE

@@ -2,7 +2,8 @@
 ...``.
 
 KILL=rollout:N: while the answers of batch N, counted from 0, are sampled; KILL=step:N: after their rewards, before the
-step. LEASE_SECONDS: how long a sampler leaves a lease to another one. KILLED=FILE: the file that the process then makes; ROOT=FOLDER: the checkpoint root, for whose first checkpoint it
+step. ENDS: how many tokens, from the first one, end an answer. LEASE_SECONDS: how long a sampler leaves a lease to
+another one. KILLED=FILE: the file that the process then makes; ROOT=FOLDER: the checkpoint root, for whose first checkpoint it
 waits before.
 """
 
@@ -67,6 +68,8 @@ if __name__ == "__main__":
     Rollouts.__call__ = counted  # type: ignore[method-assign]
     Rollouts._answers = interrupted  # type: ignore[method-assign]
     sampling.Sampled = before_a_step  # type: ignore[misc,assignment]
+    if count := os.environ.get("ENDS"):
+        sampling._ends = lambda *_: tuple(range(int(count)))
     if seconds := os.environ.get("LEASE_SECONDS"):
         pool._FIRST_LEASE_SECONDS = pool._SHORTEST_LEASE_SECONDS = float(seconds)
         pool._LEASE_TIMES = 1.0

@@ -49,6 +49,9 @@ class Calculator:
         """The calculator of a tokenizer; None if it lacks a mark."""
         return cls(tokenizer) if all(mark in tokenizer.special_tokens for mark in MARKS) else None
 
+    rounds = 17
+    """See `halcyon.inference.rollout.Replies`."""
+
     @property
     def pauses(self) -> int:
         """See `halcyon.inference.rollout.Replies`."""

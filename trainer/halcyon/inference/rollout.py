@@ -44,8 +44,6 @@ from halcyon.parallel.device_mesh import context_of
 
 _CHUNK = 256
 """Tokens of the prompts that are computed together."""
-_MOST_ROUNDS = 17
-"""Times that an answer may stop, the last one included."""
 _IMPL = "threefry2x32"
 """The generator of the keys; with it the numbers are the same on every platform."""
 _NONE, _DRAWN = -1, -2
@@ -83,6 +81,11 @@ class Answered(NamedTuple):
 
 class Replies(Protocol):
     """What follows in rows that have stopped, such as the results of a tool."""
+
+    @property
+    def rounds(self) -> int:
+        """Times that an answer may stop, the last one included."""
+        ...
 
     @property
     def pauses(self) -> int | None:
@@ -193,7 +196,13 @@ class Rollouts:
         self._programs: tuple[Any, Any] | None = None
 
     def __call__(
-        self, model: CausalLM, prompted: Prompted, purpose: int, batch: int, trainer: Trainer | None = None
+        self,
+        model: CausalLM,
+        prompted: Prompted,
+        purpose: int,
+        batch: int,
+        trainer: Trainer | None = None,
+        replies: Replies | None = None,
     ) -> Answered:
         """The answers to some prompts. A collective: all processes call it with the same rows.
 
@@ -203,12 +212,14 @@ class Rollouts:
             purpose: A number that separates the keys of different uses, such as training and evaluation.
             batch: The number of the batch, for the keys.
             trainer: Draws each token again. None: the answers are those of the decoding program.
+            replies: In the place of those of all calls; without further pauses.
 
         Raises:
             TypeError: The model keeps no cache.
             ValueError: What the trainer draws for a token depends on later tokens.
         """
         begin, decode = self._compiled(model)
+        replies = replies or self.replies
         rows, most = self.shape.rows, self.shape.answer
         every, places = np.arange(rows), np.arange(most)
         numbers = np.array([self.seed, purpose, batch], np.uint32)
@@ -241,10 +252,10 @@ class Rollouts:
                 answered = answered._replace(log_probs=np.where(own, found.log_probs, np.float32(0)))
             rounds += 1
             last = own[every, counts - 1] & (counts < most) & waiting
-            if self.replies is None or rounds == _MOST_ROUNDS or not last.any():
+            if replies is None or rounds == replies.rounds or not last.any():
                 return answered
             forced, waiting = np.full_like(forced, _NONE), np.full(rows, False)
-            for row, reply in self.replies(np.flatnonzero(last).tolist(), tokens, counts).items():
+            for row, reply in replies(np.flatnonzero(last).tolist(), tokens, counts).items():
                 after = counts[row] + len(reply)
                 if after < most:
                     forced[row, counts[row] : after], written[row, counts[row] : after] = reply, True

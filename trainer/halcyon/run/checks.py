@@ -49,7 +49,7 @@ def check_sections(spec: TrainingRunSpec, *, has_model: bool = True, has_files: 
         from halcyon.optim.groups import check_groups
 
         check_groups(spec.model, spec.optimizer, spec.lora)
-    if computes and spec.objective.policy is not None:
+    if computes and spec.objective.policy is not None and spec.objective.policy.environment is None:
         from halcyon.run.policy.rewards import reward_named
 
         reward_named(spec.objective.policy.reward)

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import orjson
 
 from halcyon.inference.sequence import Fault, Output, Sequence, Token
+from halcyon.inference.tool_calls import Call, CallReader
 from halcyon.serving.errors import ApiError, draining, failed, invalid
 from halcyon.serving.requests import ChatRequest, Request
 from halcyon.serving.served import Served
-from halcyon.serving.tools import Call, CallReader
 
 _LEAST_LOG_PROB = -9999.0
 """In the place of minus infinity, which JSON does not have."""

@@ -13,7 +13,9 @@ from halcyon.inference.generating import prompt_ids
 from halcyon.inference.grammar import JsonGrammar, SchemaLimit
 from halcyon.inference.sampling import MOST_SEED, Sampling
 from halcyon.inference.sequence import Sequence
+from halcyon.inference.tool_calls import CallReader, form_of
 from halcyon.serving.batch import Batch, Schema
+from halcyon.serving.call_schema import call_schema
 from halcyon.serving.errors import ApiError, check_model, invalid, overloaded
 from halcyon.serving.limits import Limits
 from halcyon.serving.requests import (
@@ -28,7 +30,6 @@ from halcyon.serving.requests import (
 )
 from halcyon.serving.responses import ResponseBatch, ResponseChat
 from halcyon.serving.served import Served
-from halcyon.serving.tools import CallReader, call_schema, form_of
 from halcyon.tokenizer import Tokenizer
 
 _DEFAULT_TEXT_TOKENS = 16

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import Field
 
 from halcyon.inference.sequence import Output, Token
+from halcyon.inference.tool_calls import Call
 from halcyon.serving.batch import Batch
 from halcyon.serving.errors import invalid
 from halcyon.serving.requests import ChatRequest, Conversation, Function, Name, Part, StrictPart, parsed
-from halcyon.serving.tools import Call
 from halcyon_api.base import AtLeastOne
 
 _LOGS = "message.output_text.logprobs"

@@ -53,7 +53,8 @@ class Run:
     def step(self, done: int) -> tuple[int, int]:
         """The version and the attempt of the answers that a step trains on."""
 
-        def sample(batch: int) -> Sampled:
+        def sample(batch: int, recorded: Any) -> Sampled:
+            assert recorded is None
             tokens = np.array([[done + 1, self.attempt, 0], [batch, 0, 0]], np.int32)
             own = tokens > 0
             answered = Answered(tokens, own.sum(1).astype(np.int32), own, own.any(1), -0.1 * own.astype(np.float32))

@@ -51,6 +51,10 @@ class Sampled(NamedTuple):
     """See `halcyon.run.policy.rollouts.Rollout`."""
     of_trainer: jax.Array | None = None
     """The log-probabilities as the trainer computes them, for a run that needs these."""
+    contexts: Sequence[Sequence[int]] = ()
+    """See `halcyon.run.policy.rollouts.Rollout`."""
+    outcomes: Sequence[tuple[str, str]] = ()
+    """See `halcyon.run.policy.rollouts.Rollout`."""
 
 
 class Ahead:
@@ -116,7 +120,11 @@ class Ahead:
         return max(self._first, done - self._delay + batch - number)
 
     def batch(
-        self, number: int, done: int, asked: Callable[[int], Sequence[Question]], sample: Callable[[int], Sampled]
+        self,
+        number: int,
+        done: int,
+        asked: Callable[[int], Sequence[Question]],
+        sample: Callable[[int, rollouts.Rollout | None], Sampled],
     ) -> Sampled:
         """The answers of a batch. Samples those of the batch that the weights of this step answer. A collective.
 
@@ -124,7 +132,8 @@ class Ahead:
             number: The number of the batch.
             done: Steps done.
             asked: Returns the prompts of a batch.
-            sample: Samples the answers of a batch with the weights of this step.
+            sample: Samples the answers of a batch with the weights of this step; a replay with the words of an
+                environment in those of the run.
 
         Raises:
             NoValidCheckpoint: Answers of earlier weights are missing, or others than were written.
@@ -140,7 +149,7 @@ class Ahead:
                 if version < done:
                     found = self._earlier(batch, version, done, asked(batch))
                 else:
-                    found = sample(batch)
+                    found = sample(batch, self._recorded(batch, version))
                     self._keep(batch, version, asked(batch), found)
                 self._waiting[batch] = version, found
         return self._waiting.pop(number)[1]
@@ -171,7 +180,21 @@ class Ahead:
 
         found = decide(self._processes, self._own.root, read)
         answered = Answered(*(np.array(found[name], kind) for name, kind in zip(Answered._fields, _TYPES, strict=True)))
-        return Sampled(answered, np.array(found["rewards"]), tuple(found["mismatch"]))
+        contexts, outcomes = found["contexts"], [(kind, why) for kind, why in found["outcomes"]]
+        return Sampled(answered, np.array(found["rewards"]), tuple(found["mismatch"]), None, contexts, outcomes)
+
+    def _recorded(self, batch: int, version: int) -> rollouts.Rollout | None:
+        """What an environment said in the run that is replayed. A collective."""
+        if self._policy.environment is None or self._spec.task != "replay":
+            return None
+
+        def read() -> dict[str, Any]:
+            try:
+                return asdict(rollouts.find(self._home, batch, version)[1])
+            except DamagedRecord as damage:
+                raise NoValidCheckpoint(f"{self._home.root}: {damage}; an environment cannot say it again") from None
+
+        return rollouts.Rollout(**decide(self._processes, self._own.root, read))
 
     def _keep(self, batch: int, version: int, asked: Sequence[Question], sampled: Sampled) -> None:
         """Write answers, and compare those of a replay with those of the run."""
@@ -198,7 +221,8 @@ class Ahead:
 def rollout_of(batch: int, version: int, seed: int, asked: Sequence[Question], sampled: Sampled) -> rollouts.Rollout:
     """The answers of a batch, as a root keeps them."""
     arrays = (x.tolist() for x in (*sampled.answered, sampled.rewards))
-    return rollouts.Rollout(batch, version, seed, _prompts(asked), *arrays, list(sampled.mismatch))  # pyright: ignore[reportCallIssue]
+    others = list(sampled.mismatch), [list(one) for one in sampled.contexts], list(sampled.outcomes)
+    return rollouts.Rollout(batch, version, seed, _prompts(asked), *arrays, *others)  # pyright: ignore[reportCallIssue]
 
 
 def _prompts(asked: Sequence[Question]) -> list[list[int]]:

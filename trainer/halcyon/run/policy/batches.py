@@ -19,8 +19,10 @@ from halcyon.data.examples import Batch
 from halcyon.host.errors import Diverged
 from halcyon.models.parameters import joined, split
 from halcyon.run.policy.ahead import Ahead, Sampled
-from halcyon.run.policy.answers import prompted, questions
+from halcyon.run.policy.answers import questions
+from halcyon.run.policy.environment import ANSWERED, failures
 from halcyon.run.policy.rewards import advantages, equal_groups, passes
+from halcyon.run.policy.rollouts import Rollout
 from halcyon.run.policy.sampling import Sampling
 from halcyon.run.setup import Setup
 from halcyon.step.objectives.policy import SAMPLED_LOG_PROBS
@@ -69,12 +71,12 @@ class PolicyBatches:
         """See `halcyon.step.batch_source.BatchSource`."""
         done, sampling = int(np.asarray(state.step)), self._sampling
 
-        def sampled(number: int) -> Sampled:
+        def sampled(number: int, recorded: Rollout | None = None) -> Sampled:
             model = state.model if self._sampler is None else self._sampler(state)
-            return sampling.sampled(number, model, done + 1 + number - step)
+            return sampling.sampled(number, model, done + 1 + number - step, recorded)
 
         found = sampled(step) if self._ahead is None else self._ahead.batch(step, done, sampling.asked, sampled)
-        answered, rewards, mismatch, of_trainer = found
+        answered, rewards, mismatch, of_trainer, contexts, outcomes = found
         limit = self._policy.mismatch_limit
         if limit is not None and not mismatch[0] <= limit:
             raise Diverged(
@@ -82,17 +84,23 @@ class PolicyBatches:
                 f"of the trainer, more than objective.policy.mismatchLimit ({limit:g}); compute in float32, or raise "
                 "the limit"
             )
-        rows = sampling.rows(sampling.asked(step), answered)
+        rows = sampling.rows(sampling.asked(step), answered, contexts)
+        counted = np.full(rewards.shape, True)
+        environment = self._policy.environment
+        if environment is not None and environment.on_failure == "leaveOut":
+            counted = np.array([kind == ANSWERED for kind, _ in outcomes]).reshape(rewards.shape)
         self.numbers = {
-            "reward": float(rewards.mean()),
-            "reward_deviation": float(rewards.std()),
+            "reward": float(rewards.mean(where=counted)),
+            "reward_deviation": float(rewards.std(where=counted)),
             "equal_groups": float(equal_groups(rewards).mean()),
             "answer_tokens": float(answered.counts.mean()),
             "cut_answers": float(1 - answered.ended.mean()),
             "mismatch_max": mismatch[0],
             "mismatch_mean": mismatch[1],
+            **failures(outcomes),
         }
-        of_answers = advantages(rewards, self._policy).reshape(-1, 1).astype(np.float32)
+        of_answers = advantages(rewards, self._policy, counted).reshape(-1, 1).astype(np.float32)
+        rows = rows._replace(weights=rows.weights * counted.reshape(-1, 1).astype(np.float32))
         batch = {**sampling.arrays(rows), "advantages": sampling.placed(of_answers * rows.weights)}
         if not self._policy.has_sampled_log_probs:
             return batch
@@ -125,11 +133,11 @@ class PolicyBatches:
             before_batch()
             asked = questions(validation, rows)
             full = [*asked, *[asked[-1]] * (per - len(asked))]
-            prompts = prompted(full, group, sampling.width, number * per)
-            answered = sampling.sampler(len(prompts.counts))(model, prompts, _EVALUATION, 0)
-            rewards = sampling.together(lambda full=full, answered=answered: sampling.rewards.of(full, answered))[
-                : len(asked)
-            ]
+            answered, _, outcomes = sampling.answers(model, full, _EVALUATION, 0, number * per)
+            given = [one.reward for one in outcomes]
+            rewards = sampling.together(
+                lambda full=full, answered=answered, given=given: given or sampling.rewards.of(full, answered)
+            )[: len(asked)]
             losses += (-rewards).ravel().tolist()
             for k, total in passes(rewards).items():
                 found[k] = found.get(k, 0.0) + total
@@ -143,7 +151,8 @@ class PolicyBatches:
         )
 
     def close(self) -> None:
-        """See `halcyon.step.batch_source.BatchSource`. There is no thread."""
+        """See `halcyon.step.batch_source.BatchSource`."""
+        self._sampling.close()
 
     def _sampler_program(self) -> Callable[[TrainState], Model]:
         """A function from a state to the model that samples, for a run whose state keeps the weights that sample."""

@@ -122,6 +122,11 @@ def reward_named(name: str) -> Reward:
     return Reward(name, function, is_pure=False)
 
 
+def no_rewards(**texts: Sequence[str]) -> Sequence[float]:
+    """In the place of a reward function whose rewards come from elsewhere."""
+    raise TypeError("an environment gives the rewards")
+
+
 def _same_number(
     name: str, *, prompts: Sequence[str], answers: Sequence[str], references: Sequence[str]
 ) -> list[float]:
@@ -156,7 +161,7 @@ PASSES = 1.0
 """Least reward of an answer that counts as right."""
 
 
-def advantages(rewards: np.ndarray, policy: PolicySpec) -> np.ndarray:
+def advantages(rewards: np.ndarray, policy: PolicySpec, counted: np.ndarray | None = None) -> np.ndarray:
     """Each reward minus the mean of its group (Liu et al. 2025); if ``advantage`` is ``standardized``, divided by the
     standard deviation of the group plus ``deviationEpsilon`` (Shao et al. 2024, section 4.1.2). 0 in a group whose
     rewards are equal.
@@ -164,10 +169,17 @@ def advantages(rewards: np.ndarray, policy: PolicySpec) -> np.ndarray:
     Args:
         rewards: float64 [prompt, answer].
         policy: ``spec.objective.policy`` of the run.
+        counted: Answers that count: bool [prompt, answer]. The others, and one alone in its group, have 0. None: all.
 
     Returns:
         float64 [prompt, answer].
     """
+    if counted is not None and not counted.all():
+        found = np.zeros_like(rewards)
+        for group, here in enumerate(counted):
+            if here.sum() > 1:
+                found[group, here] = advantages(rewards[group, here][None], policy)[0]
+        return found
     equal = equal_groups(rewards)[:, None]
     centred = np.where(equal, 0.0, rewards - rewards.mean(axis=1, keepdims=True))
     if policy.advantage == "centred":
@@ -234,13 +246,16 @@ class RecordedRewards:
         """
         return self._rewards(asked, _texts_of(self.tokenizer, answered), answered)
 
-    def of_step(self, step: int, asked: Sequence[Question], answered: Answered) -> list[float]:
+    def of_step(
+        self, step: int, asked: Sequence[Question], answered: Answered, given: Sequence[float] | None = None
+    ) -> list[float]:
         """The rewards of a training step.
 
         Args:
             step: The step, counted from 1.
             asked: Its prompts.
             answered: The answers, a group for each prompt.
+            given: The rewards, if they are known.
 
         Raises:
             TrainerExit: See `Reward.of`; or the root did not answer.
@@ -249,7 +264,7 @@ class RecordedRewards:
         digest = hashlib.sha256(answered.tokens.tobytes() + answered.counts.tobytes()).hexdigest()
         if not self.reward.is_pure and (kept := self._kept(step, digest, len(texts))) is not None:
             return kept
-        rewards = self._rewards(asked, texts, answered)
+        rewards = self._rewards(asked, texts, answered) if given is None else list(given)
         try:
             found = samples.StepSamples(step, digest, tuple(rewards), self._some(asked, answered, texts, rewards))
             if self.reward.is_pure:

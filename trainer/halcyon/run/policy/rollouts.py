@@ -12,7 +12,7 @@ the history.
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
 from pydantic import TypeAdapter
@@ -61,6 +61,8 @@ class Rollout:
         log_probs: The log-probability of each token that the model chose, as it was sampled.
         rewards: The rewards of the answers to each prompt.
         mismatch: The greatest and the mean difference of `log_probs` from those of the trainer, in nats.
+        contexts: The tokens before each answer, where an environment decides them.
+        outcomes: How the conversation of each answer with an environment ended: a word, and a sentence about a failure.
     """
 
     batch: int
@@ -74,6 +76,8 @@ class Rollout:
     log_probs: list[list[float]]
     rewards: list[list[float]]
     mismatch: list[float]
+    contexts: list[list[int]] = field(default_factory=list)
+    outcomes: list[tuple[str, str]] = field(default_factory=list)
 
 
 _STORED = TypeAdapter(Rollout)

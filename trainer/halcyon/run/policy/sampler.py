@@ -164,6 +164,8 @@ class Sampler:
         """Write answers, unless another sampler has; theirs must have the same bits."""
         try:
             why = rollouts.keep_first(self._store, name, rollout)
+            if self._sampling.policy.environment is not None:
+                why = None  # it may say other words each time
         except DamagedRecord as damage:
             why = str(damage)
         if why is not None:

@@ -32,13 +32,14 @@ from halcyon.models import CausalLM
 from halcyon.run.place import Place
 from halcyon.run.policy.ahead import Sampled
 from halcyon.run.policy.answers import Question, Rows, prompted, questions, rows_of
-from halcyon.run.policy.rewards import RecordedRewards, reward_named
+from halcyon.run.policy.environment import Outcome, Talks, problem
+from halcyon.run.policy.rewards import RecordedRewards, Reward, no_rewards, reward_named
 from halcyon.step.objectives.policy import Policy
 from halcyon.step.program import Program
 from halcyon.step.state import Model
 from halcyon.tokenizer import Tokenizer
 
-_TRAINING = 1
+TRAINING = 1
 """The purpose of the answers of training, as a number for their keys."""
 _REQUEST_SECONDS = 60.0
 
@@ -62,14 +63,18 @@ class Sampling:
         self._processes, self.policy = place.processes, policy
         store = Store(spec.checkpoint, timeout_seconds=_REQUEST_SECONDS)
         self._root = store.root
+        talks = policy.environment is not None
+        reward = Reward(policy.reward, no_rewards, is_pure=True) if talks else reward_named(policy.reward)
         self.rewards = RecordedRewards(
-            reward_named(policy.reward), dataset.tokenizer, policy.group_size, store, place.reporter.warning, committed
+            reward, dataset.tokenizer, policy.group_size, store, place.reporter.warning, committed
         )
         self.width = spec.trainer.sequence_length - policy.max_tokens
         formats = [source.format.conversation for source in spec.data.sources]
         templates = [one.template for one in formats if one is not None]
         self._ends = _ends(dataset.tokenizer, templates)
-        self._calculator = Calculator.of(dataset.tokenizer) if None in templates else None
+        self._calculator = Calculator.of(dataset.tokenizer) if None in templates and not talks else None
+        self._talks = Talks(policy, dataset.tokenizer, templates, self._processes, store.root) if talks else None
+        self._on_warning = place.reporter.warning
         self._rollouts: dict[int, Rollouts] = {}
         self._compared = self._comparison(objective)
         is_exact = policy.exact if policy.exact is not None else spec.trainer.precision.compute == "float32"
@@ -79,9 +84,9 @@ class Sampling:
         """The prompts of a batch."""
         return questions(self._dataset, self._dataset.train_rows(number)[:: self.policy.group_size])
 
-    def rows(self, asked: Sequence[Question], answered: Answered) -> Rows:
-        """The rows of prompts with their answers."""
-        prompts = prompted(asked, self.policy.group_size, self.width)
+    def rows(self, asked: Sequence[Question], answered: Answered, contexts: Sequence[Sequence[int]] = ()) -> Rows:
+        """The rows of prompts, or of other tokens in their place, with their answers."""
+        prompts = self._prompted(asked, contexts)
         return rows_of(prompts, answered, self._settings.sequence_length, self._dataset.tokenizer.pad_id)
 
     def arrays(self, rows: Rows) -> Batch:
@@ -94,25 +99,66 @@ class Sampling:
         whole = array.reshape(self._program.microbatches, -1, array.shape[1])
         return jax.make_array_from_callback(whole.shape, self._program.batch_sharding, lambda index: whole[index])
 
-    def sampled(self, number: int, model: Model, step: int) -> Sampled:
+    def _prompted(self, asked: Sequence[Question], contexts: Sequence[Sequence[int]], first: int = 0) -> Prompted:
+        if not contexts:
+            return prompted(asked, self.policy.group_size, self.width, first)
+        of_rows = [Question(np.array(tokens, np.int32), "") for tokens in contexts]
+        return prompted(of_rows, 1, self.width, first * self.policy.group_size)
+
+    def answers(
+        self, model: Model, asked: Sequence[Question], purpose: int, batch: int, first: int = 0, recorded: Any = None
+    ) -> tuple[Answered, Sequence[Sequence[int]], Sequence[Outcome]]:
+        """Answers to prompts, and with an environment what stands before each and how it ended. A collective.
+
+        Args:
+            model: The weights.
+            asked: The prompts.
+            purpose: See `halcyon.inference.rollout.Rollouts`, as for the batch.
+            batch: The number of the batch.
+            first: The number of the first prompt.
+            recorded: A rollout whose environment's words are taken. None: the environment says them.
+        """
+        trainer = self._trainer if purpose == TRAINING else None
+        if self._talks is None:
+            prompts = self._prompted(asked, (), first)
+            return self.sampler(len(prompts.counts))(model, prompts, purpose, batch, trainer), (), ()
+        with self._talks.of_batch(asked, self.policy.group_size, self.width, self.text, recorded) as talk:
+            prompts = self._prompted(asked, talk.contexts, first)
+            answered = self.sampler(len(prompts.counts))(model, prompts, purpose, batch, trainer, talk)
+            return answered, talk.contexts, talk.finish(answered)
+
+    def text(self, question: Question) -> str:
+        """The text of a prompt."""
+        return self._dataset.tokenizer.decode(question.tokens)
+
+    def close(self) -> None:
+        """End the process of the environment."""
+        if self._talks is not None:
+            self._talks.close()
+
+    def sampled(self, number: int, model: Model, step: int, recorded: Any = None) -> Sampled:
         """The answers of a batch. A collective.
 
         Args:
             number: The number of the batch.
             model: The weights.
             step: The step that trains on them, counted from 1.
+            recorded: See `answers`.
 
         Raises:
-            TrainerExit: See `halcyon.run.policy.rewards.Reward.of`.
+            TrainerExit: See `halcyon.run.policy.rewards.Reward.of`, and `halcyon.run.policy.environment.problem`.
         """
         asked = self.asked(number)
-        prompts = prompted(asked, self.policy.group_size, self.width)
-        answered = self.sampler(len(prompts.counts))(model, prompts, _TRAINING, number, self._trainer)
-        rewards = self.together(lambda: self.rewards.of_step(step, asked, answered))
-        rows = self.rows(asked, answered)
+        answered, contexts, outcomes = self.answers(model, asked, TRAINING, number, recorded=recorded)
+        given = [one.reward for one in outcomes] if outcomes else None
+        if (warning := problem(outcomes, self.policy)) is not None:
+            self._on_warning(f"step {step}: {warning}")
+        rewards = self.together(lambda: self.rewards.of_step(step, asked, answered, given))
+        rows = self.rows(asked, answered, contexts)
         of_trainer, *both = self._compared(model, self.arrays(rows), self.placed(rows.log_probs))
         most, mean = (float(x) for x in jax.device_get(both))
-        return Sampled(answered, rewards, (most, mean), of_trainer if self.policy.has_sampler else None)
+        of_trainer = of_trainer if self.policy.has_sampler else None
+        return Sampled(answered, rewards, (most, mean), of_trainer, contexts, [one[:2] for one in outcomes])
 
     def sampler(self, rows: int) -> Rollouts:
         """What samples a number of answers."""
@@ -125,7 +171,7 @@ class Sampling:
                 temperature=self.policy.temperature,
                 ends=self._ends,
                 dtype=self._settings.precision.compute,
-                answers=self.policy.group_size,
+                answers=self.policy.group_size if self._talks is None else 1,
             )
             mesh, seed = self._program.mesh, self._settings.seed
             is_sharded, options = bool(self.policy.sharded), self._program.compiler_options()
