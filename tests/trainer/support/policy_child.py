@@ -69,7 +69,8 @@ if __name__ == "__main__":
     Rollouts._answers = interrupted  # type: ignore[method-assign]
     sampling.Sampled = before_a_step  # type: ignore[misc,assignment]
     if count := os.environ.get("ENDS"):
-        sampling._ends = lambda *_: tuple(range(int(count)))
+        ends = tuple(range(int(count)))
+        sampling._ends = lambda *_: ends
     if seconds := os.environ.get("LEASE_SECONDS"):
         pool._FIRST_LEASE_SECONDS = pool._SHORTEST_LEASE_SECONDS = float(seconds)
         pool._LEASE_TIMES = 1.0

@@ -13,7 +13,8 @@ import pytest
 from halcyon.host.errors import BadConfiguration, TrainerExit
 from halcyon.inference.rollout import Answered
 from halcyon.run.policy.answers import Question
-from halcyon.run.policy.environment import Outcome, Recorded, Talk, Talks, Template, failures, problem
+from halcyon.run.policy.conversations import Outcome, Template
+from halcyon.run.policy.environment import Recorded, Talk, Talks, failures, problem
 from halcyon.run.policy.rollouts import Rollout
 from halcyon_api.spec.objective import EnvironmentSpec, PolicySpec
 from tests.trainer.data.formats.standin import MarkedBytes

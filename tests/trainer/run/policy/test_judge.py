@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
 
+from halcyon.host.http_server import QuietHandler, QuietServer
 from halcyon.run.policy.environment_process import Conversation
 from halcyon.run.policy.judge import judge
 
@@ -21,7 +21,7 @@ def asked() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """The URL of a judge that says `WORDS`, and what it was asked."""
     found: list[dict[str, Any]] = []
 
-    class Judge(BaseHTTPRequestHandler):
+    class Judge(QuietHandler):
         def do_POST(self) -> None:
             found.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             message = {"role": "assistant", "content": WORDS[len(found) - 1]}
@@ -31,10 +31,7 @@ def asked() -> Iterator[tuple[str, list[dict[str, Any]]]]:
             self.end_headers()
             self.wfile.write(data)
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Judge)
+    server = QuietServer(("127.0.0.1", 0), Judge)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}/v1", found

@@ -20,7 +20,8 @@ from halcyon.host.errors import Diverged
 from halcyon.models.parameters import joined, split
 from halcyon.run.policy.ahead import Ahead, Sampled
 from halcyon.run.policy.answers import questions
-from halcyon.run.policy.environment import ANSWERED, failures
+from halcyon.run.policy.conversations import ANSWERED
+from halcyon.run.policy.environment import failures
 from halcyon.run.policy.rewards import advantages, equal_groups, passes
 from halcyon.run.policy.rollouts import Rollout
 from halcyon.run.policy.sampling import Sampling

@@ -2,7 +2,7 @@
 to it by OpenAI's protocol.
 
 It imports no JAX and knows no tokens: what a function asks the model goes as a line of JSON to the trainer, and comes
-back as one (`halcyon.run.policy.environment`). What the function prints goes to standard error.
+back as one (`halcyon.run.policy.conversations`). What the function prints goes to standard error.
 """
 
 import importlib
@@ -15,8 +15,9 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from halcyon.host.http_server import QuietHandler, QuietServer
 
 _LARGEST_BODY = 16 * 1024 * 1024
 
@@ -112,8 +113,8 @@ class _Process:
             del self._answers[row]
 
 
-def _server(process: _Process) -> ThreadingHTTPServer:
-    class Handler(BaseHTTPRequestHandler):
+def _server(process: _Process) -> QuietServer:
+    class Handler(QuietHandler):
         def do_POST(self) -> None:
             row, _, path = self.path.removeprefix("/").partition("/")
             size = int(self.headers.get("Content-Length") or 0)
@@ -137,11 +138,7 @@ def _server(process: _Process) -> ThreadingHTTPServer:
             self.end_headers()
             self.wfile.write(data)
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = QuietServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 

@@ -32,7 +32,8 @@ from halcyon.models import CausalLM
 from halcyon.run.place import Place
 from halcyon.run.policy.ahead import Sampled
 from halcyon.run.policy.answers import Question, Rows, prompted, questions, rows_of
-from halcyon.run.policy.environment import Outcome, Talks, problem
+from halcyon.run.policy.conversations import Outcome
+from halcyon.run.policy.environment import Talks, problem
 from halcyon.run.policy.rewards import RecordedRewards, Reward, no_rewards, reward_named
 from halcyon.step.objectives.policy import Policy
 from halcyon.step.program import Program
