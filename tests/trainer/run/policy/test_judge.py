@@ -22,7 +22,7 @@ def asked() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     found: list[dict[str, Any]] = []
 
     class Judge(QuietHandler):
-        def do_POST(self) -> None:
+        def do_POST(self) -> None:  # noqa: N802
             found.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             message = {"role": "assistant", "content": WORDS[len(found) - 1]}
             data = json.dumps({"choices": [{"message": message}]}).encode()

@@ -115,7 +115,7 @@ class _Process:
 
 def _server(process: _Process) -> QuietServer:
     class Handler(QuietHandler):
-        def do_POST(self) -> None:
+        def do_POST(self) -> None:  # noqa: N802
             row, _, path = self.path.removeprefix("/").partition("/")
             size = int(self.headers.get("Content-Length") or 0)
             if not secrets.compare_digest(self.headers.get("Authorization", ""), f"Bearer {process.key}"):
