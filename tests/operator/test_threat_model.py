@@ -23,9 +23,12 @@ VARIABLES = ".env"
 """Names from the owner's list; each value is a text or comes from a Secret of the namespace."""
 
 
-OPEN = re.compile(r"\.model\.config|\.data\.sources\[\]\.format\.(chat|preference|prompt)\.templateVariables")
-"""Arguments of the class of a custom model, which is a class of the image, and values of a chat template's variables.
-Only the trainer reads them."""
+OPEN = re.compile(
+    r"\.model\.config|\.data\.sources\[\]\.format\.(chat|preference|prompt)\.templateVariables"
+    r"|\.objective\.policy\.environment\.arguments"
+)
+"""Arguments of the class of a custom model and of an environment, both of the image, and values of a chat template's
+variables. Only the trainer reads them."""
 
 
 def fields(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, str, dict[str, Any]]]:

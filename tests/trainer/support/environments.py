@@ -18,7 +18,7 @@ def random_words(conversation: Conversation) -> float:
     """Two turns; between them words that no one can compute again."""
     print("what a function prints goes nowhere near the trainer")
     messages: list[Any] = list(conversation.messages)
-    messages.append(conversation.chat(messages))
+    messages.append({**conversation.chat(messages), "tool_calls": None, "refusal": None})  # as clients write it
     messages.append({"role": "user", "content": os.urandom(2).hex()})
     try:
         messages.append(conversation.chat(messages))

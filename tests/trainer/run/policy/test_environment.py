@@ -38,7 +38,7 @@ class Alone:
 
 
 def policy(function: str = "by_reference", **environment: Any) -> PolicySpec:
-    spec = EnvironmentSpec(timeout_seconds=20, **environment)
+    spec = EnvironmentSpec(**environment)
     return PolicySpec(reward=f"{MODULE}:{function}", max_tokens=MOST, delay_steps=1, environment=spec)
 
 

@@ -225,10 +225,10 @@ def _messages(request: Mapping[str, Any]) -> list[dict[str, Any]]:
     return messages
 
 
-def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two messages say the same; clients add and leave out empty members."""
-    names = ("role", "content", "tool_calls", "tool_call_id")
-    return all((one.get(name) or None) == (other.get(name) or None) for name in names)
+def _said(message: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a message says; clients add and leave out other members."""
+    calls = [(call.get("id"), call.get("function")) for call in message.get("tool_calls") or ()]
+    return message.get("role"), message.get("content") or "", calls, message.get("tool_call_id")
 
 
 class Conversations:
@@ -277,7 +277,7 @@ class Conversations:
                 continue
             with self._failing(row):
                 messages, before = _messages(request), asked[row]
-                if len(messages) <= len(before) or not all(map(_same, before, messages)):
+                if len(messages) <= len(before) or [*map(_said, before)] != [*map(_said, messages[: len(before)])]:
                     raise Failed("failed", "a request does not begin with the conversation so far")
                 last = int(tokens[row, counts[row] - 1])
                 found[row] = self._template.following(messages[len(before) :], request.get("tools"), last)
