@@ -52,11 +52,11 @@ def talks(spec: PolicySpec) -> Iterator[Talks]:
 
 
 class Rows:
-    """The answers of a model that says the same to everything: ``turns`` of it."""
+    """The answers of a batch, as they grow."""
 
-    def __init__(self, rows: int) -> None:
-        self.tokens, self.counts = np.zeros((rows, MOST), np.int32), np.zeros(rows, np.int32)
-        self.own = np.zeros((rows, MOST), bool)
+    def __init__(self, rows: int, most: int = MOST) -> None:
+        self.tokens, self.counts = np.zeros((rows, most), np.int32), np.zeros(rows, np.int32)
+        self.own = np.zeros((rows, most), bool)
 
     def write(self, row: int, tokens: Any, *, own: bool) -> None:
         for token in tokens:
@@ -64,7 +64,7 @@ class Rows:
             self.counts[row] += 1
 
     def answered(self) -> Answered:
-        return Answered(self.tokens, self.counts, self.own, self.counts < MOST, np.zeros(self.tokens.shape, np.float32))
+        return Answered(self.tokens, self.counts, self.own, self.counts > 0, np.zeros(self.tokens.shape, np.float32))
 
 
 def say(text: str) -> list[int]:
