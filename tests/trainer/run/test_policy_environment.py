@@ -21,6 +21,7 @@ from halcyon.host.storage.store import Store
 from halcyon.run.policy.rollouts import find, names_in, write_rollout
 from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
+from tests.ports import free_port
 from tests.suite.limits import limit
 from tests.trainer.run.test_policy_run import STEPS, document_of, numbers
 from tests.trainer.support.process_groups import each_restart, start_processes
@@ -123,3 +124,28 @@ def test_a_killed_run_reads_the_words_that_it_has_heard(tmp_path: Path, monkeypa
         counted = [kind == "answered" for kind, _ in kept.outcomes]
         heard = np.array(kept.rewards).ravel()[counted]
         assert (name.start, rewards[batch + 1]) == (starts, pytest.approx(heard.mean(), abs=1e-12))
+
+
+@pytest.mark.variant
+def test_two_hosts_and_a_sampler_hear_the_same_words(tmp_path: Path) -> None:
+    """Process 0 has the environment, and tells the other one its words; so does a sampler of a pool. Its function says
+    the same each time, so all three ways to sample give the same losses.
+    """
+    same = {"reward": "tests.trainer.support.environments:same_words"}
+    alone = start_processes(document(tmp_path / "alone", **same), tmp_path / "alone" / "log", module=MODULE)
+    assert alone.wait() == [ExitCode.DONE], alone.leader.output_tail()
+    hosts = document(tmp_path / "hosts", **same)
+    hosts["spec"]["accelerator"] |= {"slices": 2, "topology": "1x1"}
+    both = start_processes(hosts, tmp_path / "hosts" / "log", module=MODULE)
+    assert both.wait() == [ExitCode.DONE] * 2, both.leader.output_tail()
+    pool = document(tmp_path / "pool", **same, sampledBy="samplers")
+    run = start_processes(pool, tmp_path / "pool" / "log", module=MODULE)
+    pool["metadata"]["name"] = "sampler"
+    pool["spec"] |= {"task": "sample", "telemetry": {"port": free_port()}}
+    sampler = start_processes(pool, tmp_path / "pool" / "sampler", module=MODULE)
+    assert run.wait() == [ExitCode.DONE], run.leader.output_tail()
+    assert sampler.wait() == [ExitCode.DONE], sampler.leader.output_tail()
+    expected = numbers(alone.leader.events)
+    assert numbers(run.leader.events) == expected
+    for step, found in numbers(both.leader.events).items():
+        assert found == pytest.approx(expected[step], rel=1e-4, abs=1e-6)

@@ -63,3 +63,15 @@ def over_http(conversation: Conversation) -> float:
     assert httpx.post(f"{conversation.url}/models", json={"messages": messages}, headers=headers).status_code == 404
     refused = httpx.post(url, json={"messages": messages}, headers=headers)
     return float(refused.status_code == 400 and "begin with the conversation" in refused.json()["error"]["message"])
+
+
+def same_words(conversation: Conversation) -> float:
+    """`random_words` without chance."""
+    messages: list[Any] = list(conversation.messages)
+    messages.append(conversation.chat(messages))
+    messages.append({"role": "user", "content": "go"})
+    try:
+        messages.append(conversation.chat(messages))
+    except Refused:
+        return 0.0
+    return sum(map(ord, str(messages))) % 97 / 97
