@@ -89,13 +89,10 @@ class Child:
         """Whether the process has ended."""
         return self._popen.poll() is not None
 
-    def begin(self, row: str, prompt: str, reference: str) -> None:
-        """Begin the conversation of a row."""
-        self._send(row=row, prompt=prompt, reference=reference)
-
-    def answer(self, row: str, **answer: Any) -> None:
-        """Give a row its ``completion``, or the sentence of a ``refused`` request."""
-        self._send(row=row, **answer)
+    def tell(self, row: str, **line: Any) -> None:
+        """Begin the conversation of a row with its ``prompt`` and ``reference``, or give it the ``completion`` of its
+        request, or the sentence of a ``refused`` one."""
+        self._send(row=row, **line)
 
     def heard(self, rows: Iterable[str]) -> dict[str, dict[str, Any]]:
         """The next line of each row: a request, a reward, or a failure."""
@@ -255,7 +252,7 @@ class Conversations:
         self.prompts = [one.tokens.tolist() for one in asked]
         """The tokens of the prompt of each row."""
         for row, (one, text) in enumerate(zip(asked, texts, strict=True)):
-            child.begin(self._names[row], text, one.reference)
+            child.tell(self._names[row], prompt=text, reference=one.reference)
         self._hear(range(len(asked)))
         for row, request in self._requests.items():
             if request.get("messages") == [{"role": "user", "content": texts[row]}] and not request.get("tools"):
@@ -303,7 +300,7 @@ class Conversations:
         message = self._template.message(tokens[begun:].tolist(), request.get("tools"))
         finish = "tool_calls" if message.get("tool_calls") else reason
         choice = {"index": 0, "message": message, "finish_reason": finish, "token_ids": tokens[begun:].tolist()}
-        self._child.answer(
+        self._child.tell(
             self._names[row],
             completion={
                 "id": self._names[row],
@@ -341,4 +338,4 @@ class Conversations:
         except Failed as failure:
             self.outcomes[row] = Outcome(failure.kind, str(failure))
             self._requests.pop(row, None)
-            self._child.answer(self._names[row], refused=str(failure))
+            self._child.tell(self._names[row], refused=str(failure))
