@@ -18,12 +18,12 @@ from tests.cluster.whole_path import WholePath
 
 pytestmark = [pytest.mark.cluster, pytest.mark.variant, pytest.mark.timeout(3000)]
 
-STEPS, KILLS, SAMPLERS = 40, 10, 3
+SAMPLERS = 3
 NUMBERS = ("gradientNorm", "answerTokens", "entropy", "mismatchMax")
 ROWS = "".join(json.dumps({"question": f"{n} and {n * 7 % 10}?", "answer": f"#### {n % 3}"}) + "\n" for n in range(24))
 
 
-def document(path: WholePath, name: str, **policy: Any) -> dict[str, Any]:
+def document(path: WholePath, name: str, steps: int, **policy: Any) -> dict[str, Any]:
     """A run of two slices that learns from rewards."""
     found = variant(path.document, name=name)
     spec = found["spec"]
@@ -36,7 +36,7 @@ def document(path: WholePath, name: str, **policy: Any) -> dict[str, Any]:
     spec["objective"] = {"policy": {"reward": "gsm8k", "groupSize": 4, "maxTokens": 8, "delaySteps": 3, **policy}}
     # No answer is right, so the decay alone changes the weights: entropies differ with each version of them.
     spec["optimizer"] = {"learningRate": 0.02, "weightDecay": 1.0, "schedule": {"constant": {}}, "adamw": {}}
-    spec["trainer"] = {"steps": STEPS, "batchSize": 16, "sequenceLength": 32, "evaluation": {"everySteps": 0}}
+    spec["trainer"] = {"steps": steps, "batchSize": 16, "sequenceLength": 32, "evaluation": {"everySteps": 0}}
     spec["checkpoint"]["save"] = {"everySteps": 5}
     spec["plan"] = "off"
     return found
@@ -73,11 +73,12 @@ def kill_of(training: Training, index: int) -> None:
     until(killed, timeout_seconds=120, failure=lambda: f"{training.name} has no running container")
 
 
-def test_kills_of_a_run_and_its_samplers_change_no_bit(path: WholePath) -> None:
+@pytest.mark.parametrize(("steps", "kills"), [(40, 10), pytest.param(130, 50, marks=pytest.mark.long)])
+def test_kills_of_a_run_and_its_samplers_change_no_bit(path: WholePath, steps: int, kills: int) -> None:
     with path.root("asked") as store:
         store.put("rows.jsonl", ROWS.encode())
-    pooled = document(path, "pooled", sampledBy="samplers")
-    calm, run = path.training_of(document(path, "alone")), path.training_of(pooled)
+    pooled = document(path, "pooled", steps, sampledBy="samplers")
+    calm, run = path.training_of(document(path, "alone", steps)), path.training_of(pooled)
     samplers = [path.training_of(sampler(pooled, number)) for number in range(SAMPLERS)]
     chance = random.Random(1)
     try:
@@ -85,13 +86,13 @@ def test_kills_of_a_run_and_its_samplers_change_no_bit(path: WholePath) -> None:
         _, reference = path.finish(calm)
         for one in (run, *samplers):
             one.apply()
-        for kill in range(KILLS):
-            run.wait_for_step(6 + kill * (STEPS - 10) // KILLS)
+        for kill in range(kills):
+            run.wait_for_step(6 + kill * (steps - 10) // kills)
             struck: Training = chance.choice([run, *samplers])
-            struck.kill(chance.randrange(2) if struck is run else 0)
+            kill_of(struck, chance.randrange(2) if struck is run else 0)
         _, lines = path.finish(run)
         wanted = numbers(reference)
-        assert len(set.union(*wanted.values())) == STEPS, "each version of the weights has its own numbers"
+        assert len(set.union(*wanted.values())) == steps, "each version of the weights has its own numbers"
         assert numbers(lines) == wanted
         for one in samplers:
             one.wait_for_phase("Succeeded")

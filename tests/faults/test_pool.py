@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import random
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,9 @@ FAULTS = (
     "kills of the run",
     "kills of the run and a sampler",
     "samplers that stand still",
+    "samplers ten times as slow",
+    "kills of the run between two writes",
+    "kills of a sampler between two writes",
 )
 
 
@@ -44,7 +49,7 @@ class Pool:
     def __init__(self, folder: Path, run: dict[str, Any]) -> None:
         self.folder, self.document, self.restart = folder, run, 0
         self.found: dict[int, tuple[float, ...]] = {}
-        self.run = start_processes(run, folder / "log", module=MODULE)
+        self.run = self.start_run()
         self.samplers = [self.sampler(index) for index in range(SAMPLERS)]
 
     def sampler(self, index: int) -> TrainerProcesses:
@@ -75,22 +80,59 @@ class Pool:
         for index in indices:
             self.samplers[index] = self.sampler(index)
 
+    def start_run(self) -> TrainerProcesses:
+        return start_processes(self.document, self.folder / "log", restart=self.restart, module=MODULE)
+
+    def dying(self, start: Callable[[], TrainerProcesses]) -> TrainerProcesses:
+        """A process that dies before one of its first writes; a run with nothing to write ends."""
+        os.environ["DIE_AT_WRITE"] = str(1 + self.restart % 4)
+        try:
+            group = start()
+        finally:
+            del os.environ["DIE_AT_WRITE"]
+        assert group.wait() in ([-signal.SIGKILL], [ExitCode.DONE]), group.leader.output_tail()
+        return group
+
+    def slow_down(self, group: TrainerProcesses) -> None:
+        """It stands still nine tenths of the time, until the run has done two steps."""
+        done = threading.Event()
+
+        def stutter() -> None:
+            while not done.wait(0.02):
+                group.signal(signal.SIGSTOP, 0)
+                done.wait(0.18)
+                group.signal(signal.SIGCONT, 0)
+
+        thread = threading.Thread(target=stutter)
+        thread.start()
+        self.wait_for_steps(2)
+        done.set()
+        thread.join()
+
     def strike(self, fault: str, index: int) -> None:
         self.restart += 1
-        if "kills of the run" in fault:
-            self.run.reap()
-            self.collect()
-            self.run = start_processes(self.document, self.folder / "log", restart=self.restart, module=MODULE)
+        match fault:
+            case "kills of the run" | "kills of the run and a sampler" | "kills of the run between two writes":
+                self.run.reap()
+                self.collect()
+                if "writes" in fault:
+                    self.run = self.dying(self.start_run)
+                    self.collect()
+                self.run = self.start_run()
+            case "losses of all samplers":
+                self.kill_samplers(*range(SAMPLERS))
+                self.start_samplers(*range(SAMPLERS))
+            case "samplers that stand still":
+                self.samplers[index].signal(signal.SIGSTOP, 0)
+                self.wait_for_steps(1)
+                self.samplers[index].signal(signal.SIGCONT, 0)
+            case "samplers ten times as slow":
+                self.slow_down(self.samplers[index])
         if "a sampler" in fault:
             self.kill_samplers(index)
+            if "writes" in fault:
+                self.dying(lambda: self.sampler(index))
             self.start_samplers(index)
-        if fault == "losses of all samplers":
-            self.kill_samplers(*range(SAMPLERS))
-            self.start_samplers(*range(SAMPLERS))
-        if fault == "samplers that stand still":
-            self.samplers[index].signal(signal.SIGSTOP, 0)
-            self.wait_for_steps(1)
-            self.samplers[index].signal(signal.SIGCONT, 0)
 
     def end(self) -> None:
         assert self.run.wait() == [ExitCode.DONE], self.run.leader.output_tail()
@@ -110,7 +152,7 @@ def started(folder: Path, run: dict[str, Any]) -> Iterator[Pool]:
 
 
 @pytest.mark.parametrize(
-    ("steps", "seed"), [(9, None), *(pytest.param(40, seed, marks=pytest.mark.variant) for seed in (1, 2))]
+    ("steps", "seed"), [(9, None), *(pytest.param(40, seed, marks=pytest.mark.variant) for seed in (1, 2, 3))]
 )
 def test_random_faults_of_a_pool_change_no_bit(
     steps: int, seed: int | None, trials: Trials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -2,7 +2,7 @@
 ...``.
 
 KILL=rollout:N: while the answers of batch N, counted from 0, are sampled; KILL=step:N: after their rewards, before the
-step. ENDS: how many tokens, from the first one, end an answer. LEASE_SECONDS: how long a sampler leaves a lease to
+step. DIE_AT_WRITE: the number of the write of answers, weights or leases before which the process dies. ENDS: how many tokens, from the first one, end an answer. LEASE_SECONDS: how long a sampler leaves a lease to
 another one. KILLED=FILE: the file that the process then makes; ROOT=FOLDER: the checkpoint root, for whose first checkpoint it
 waits before.
 """
@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from halcyon.commands.main import app
+from halcyon.host.storage.store import Store
 from halcyon.inference.rollout import Rollouts
 from halcyon.run.policy import pool, sampling
 from halcyon_api.checkpoint_documents import HEAD_KEY, decode_head
 
 rollout, decoded, made = Rollouts.__call__, Rollouts._answers, sampling.Sampled
 number = -1
+writes = 0
 
 
 def different(prompts: Sequence[str], answers: Sequence[str], references: Sequence[str]) -> list[float]:
@@ -64,7 +66,23 @@ def before_a_step(*arguments: Any) -> Any:
     return made(*arguments)
 
 
+def dying(write: Any) -> Any:
+    """A write of a store that may be the last thing that never happens."""
+
+    def counted_write(store: Store, key: str, *arguments: Any, **named: Any) -> Any:
+        global writes
+        if key.startswith(("rollouts/", "sampling/")):
+            writes += 1
+            if writes == int(os.environ["DIE_AT_WRITE"]):
+                os.kill(os.getpid(), signal.SIGKILL)
+        return write(store, key, *arguments, **named)
+
+    return counted_write
+
+
 if __name__ == "__main__":
+    if "DIE_AT_WRITE" in os.environ:
+        Store.write, Store.create = dying(Store.write), dying(Store.create)  # type: ignore[method-assign]
     Rollouts.__call__ = counted  # type: ignore[method-assign]
     Rollouts._answers = interrupted  # type: ignore[method-assign]
     sampling.Sampled = before_a_step  # type: ignore[misc,assignment]
