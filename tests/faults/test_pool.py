@@ -24,6 +24,8 @@ from tests.trainer.support.process_groups import TrainerProcesses, start_process
 pytestmark = [pytest.mark.slow, rows.POOL]
 DELAY = 3
 SAMPLERS = 2
+RUNS_SECONDS = 0.02
+"""A sampler that is slowed down runs for this time, then stands still nine times as long."""
 FAULTS = (
     "losses of all samplers",
     "kills of a sampler",
@@ -98,9 +100,9 @@ class Pool:
         done = threading.Event()
 
         def stutter() -> None:
-            while not done.wait(0.02):
+            while not done.wait(RUNS_SECONDS):
                 group.signal(signal.SIGSTOP, 0)
-                done.wait(0.18)
+                done.wait(9 * RUNS_SECONDS)
                 group.signal(signal.SIGCONT, 0)
 
         thread = threading.Thread(target=stutter)

@@ -35,6 +35,7 @@ ALLOWED = {
     "trainer/host/storage/test_store.py": {
         "Store(unreachable, timeout_seconds=0.3)": "the test is that the time passes"
     },
+    "faults/test_pool.py": {"done.wait(RUNS_SECONDS)": "a slowed process runs for this time between pauses"},
     "trainer/run/test_own_work.py": {"over.wait(RUNS_SECONDS)": "a slowed process runs for this time between pauses"},
     "trainer/parallel/test_sync_point.py": {
         "waiting.join(0.1)": "nothing happens meanwhile; a longer time would show nothing more"
