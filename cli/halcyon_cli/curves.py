@@ -59,8 +59,10 @@ TITLES = {
     "gradientNorm": "gradient norm",
     "learningRate": "learning rate",
     "tokensPerSecond": "tokens per second",
+    "reward": "reward",
+    "mismatchMax": "greatest mismatch of a token, in nats",
 }
-"""The curves of a run, by the names of their numbers in its history."""
+"""The curves of a run, by the names of their numbers in its history. The first four are always there."""
 _SIZE = (10.0, 6.4)
 _POINTS_PER_INCH = 72.0
 _COLOURS = 10
@@ -141,14 +143,15 @@ def _drawn(histories: Sequence[History]) -> tuple[str, list[_Panel]]:
 
 
 def _panels(figure: Figure, histories: Sequence[History]) -> list[_Panel]:
-    grid = figure.subplots(2, 2, sharex=True)
-    panels = [_Panel(axes, name) for axes, name in zip(grid.flat, TITLES, strict=True)]
+    samples = any("reward" in row for history in histories for row in history.steps)
+    grid = figure.subplots(3 if samples else 2, 2, sharex=True)
+    panels = [_Panel(axes, name) for axes, name in zip(grid.flat, TITLES, strict=samples)]
     for panel in panels:
         _fill(panel, histories)
         panel.axes.set_title(TITLES[panel.name], loc="left")
         panel.axes.grid(alpha=0.25)
     grid[0][0].set_ylabel("nats per token")
-    for axes in grid[1]:
+    for axes in grid[-1]:
         axes.set_xlabel("step")
     if len(histories) > 1 or together(histories[0]) or smoothing(series(histories[0].steps, "loss")[1]):
         grid[0][0].legend(frameon=False)

@@ -146,6 +146,15 @@ def test_the_pictures_and_the_page_are_complete_files(folder: Path, tmp_path: Pa
     assert both.read_text().count(str(folder)) >= 2  # equal names: the roots tell the runs apart
 
 
+def test_a_run_that_samples_has_curves_of_reward_and_mismatch(tmp_path: Path) -> None:
+    store, page = root(tmp_path / "root"), tmp_path / "run.html"
+    sampled = [row(step, 1.0, reward=step / 8, mismatch_max=0.0) for step in range(1, 9)]
+    Recorder(store.place, group(1, writer="a"), seconds=30.0).flush(sampled)
+    assert run("report", tmp_path / "root", "--html", page).exit_code == 0
+    panels = json.loads(page.read_text().partition('<script type="application/json">')[2].partition("</script>")[0])
+    assert [panel["curves"][0]["values"][-1] for panel in panels[4:]] == [1.0, 0.0]
+
+
 def test_a_comparison_says_what_it_has_not_compared(folder: Path, tmp_path: Path) -> None:
     """A step that one history lacks has no loss beside that of another run, and no document is the same as another."""
     store = root(tmp_path / "other")
