@@ -19,7 +19,7 @@ IN_PLACE = pytest.mark.fault(
     "another pod or the store; all losses are bitwise those of an undisturbed run",
 )
 POOL = pytest.mark.fault(
-    row="A run or a sampler of its pool is killed, stands still for a while, or all samplers are lost",
+    row="A run or a sampler of its pool is killed, also between two writes, stands still, is ten times as slow, or all are lost",
     holds="the run waits; every prompt is used once, and all losses and rewards are bitwise those of a run that samples "
     "by itself",
 )
