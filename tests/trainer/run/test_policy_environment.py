@@ -129,7 +129,7 @@ def test_a_killed_run_reads_the_words_that_it_has_heard(tmp_path: Path, monkeypa
 @pytest.mark.variant
 def test_two_hosts_and_a_sampler_hear_the_same_words(tmp_path: Path) -> None:
     """Process 0 has the environment, and tells the other one its words; so does a sampler of a pool. Its function says
-    the same each time, so all three ways to sample give the same losses.
+    the same each time, so all ways to sample give the same losses, also if its process is lost.
     """
     same = {"reward": "tests.trainer.support.environments:same_words"}
     alone = start_processes(document(tmp_path / "alone", **same), tmp_path / "alone" / "log", module=MODULE)
@@ -145,7 +145,12 @@ def test_two_hosts_and_a_sampler_hear_the_same_words(tmp_path: Path) -> None:
     sampler = start_processes(pool, tmp_path / "pool" / "sampler", module=MODULE)
     assert run.wait() == [ExitCode.DONE], run.leader.output_tail()
     assert sampler.wait() == [ExitCode.DONE], sampler.leader.output_tail()
+    lost = document(tmp_path / "lost", **same, environment={"arguments": {"mark": str(tmp_path / "mark")}})
+    again = start_processes(lost, tmp_path / "lost" / "log", module=MODULE)
+    assert again.wait() == [ExitCode.DONE], again.leader.output_tail()
+    assert (tmp_path / "mark").exists()
     expected = numbers(alone.leader.events)
+    assert numbers(again.leader.events) == expected
     assert numbers(run.leader.events) == expected
     for step, found in numbers(both.leader.events).items():
         assert found == pytest.approx(expected[step], rel=1e-4, abs=1e-6)

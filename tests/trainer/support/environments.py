@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -66,7 +67,12 @@ def over_http(conversation: Conversation) -> float:
 
 
 def same_words(conversation: Conversation) -> float:
-    """`random_words` without chance."""
+    """`random_words` without chance; `mark`: a file that it makes before it kills its process, once."""
+    mark = Path(conversation.arguments.get("mark", "/"))
+    if not mark.exists():
+        conversation.chat(conversation.messages)
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
     messages: list[Any] = list(conversation.messages)
     messages.append(conversation.chat(messages))
     messages.append({"role": "user", "content": "go"})

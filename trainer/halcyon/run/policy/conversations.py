@@ -263,6 +263,11 @@ class Conversations:
                     raise Failed("tooLong", f"the prompt has {len(tokens)} tokens, and there is room for {width}")
                 self.prompts[row] = tokens
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the process of the environment has ended, so that it can be asked again."""
+        return self._child.has_ended
+
     def replies(self, rows: Sequence[int], tokens: np.ndarray, counts: np.ndarray) -> dict[int, list[int]]:
         """What follows in rows whose turn of the model has ended."""
         talking = [row for row in rows if row in self._requests and row not in self.outcomes]

@@ -115,8 +115,8 @@ class Talk:
             return {"contexts": self._conversations.prompts}
 
         self.contexts: list[list[int]] = decide(begin)["contexts"]
-        self.is_stuck = False
-        """Whether a conversation has not ended, so that its function still runs."""
+        self.is_stuck = self.is_lost = False
+        """Whether a conversation has not ended, so that its function still runs; whether the process has ended."""
 
     def __call__(self, rows: Sequence[int], tokens: np.ndarray, counts: np.ndarray) -> dict[int, list[int]]:
         """See `halcyon.inference.rollout.Replies`."""
@@ -130,15 +130,19 @@ class Talk:
         """The outcome of each row."""
 
         def outcomes() -> dict[str, Any]:
-            return {"outcomes": self._conversations.finish(answered)}
+            found = self._conversations.finish(answered)
+            return {"outcomes": found, "lost": self._conversations.is_lost}
 
-        found = [Outcome(*one) for one in self._decide(outcomes)["outcomes"]]
+        decided = self._decide(outcomes)
+        found, self.is_lost = [Outcome(*one) for one in decided["outcomes"]], decided["lost"]
         self.is_stuck = any(one.kind == "timedOut" for one in found)
         return found
 
 
 class Recorded:
     """The words of an environment in a rollout, in the place of `Conversations`."""
+
+    is_lost = False
 
     def __init__(self, rollout: Rollout) -> None:
         self._rollout, self.prompts = rollout, rollout.contexts

@@ -43,6 +43,8 @@ from halcyon.tokenizer import Tokenizer
 TRAINING = 1
 """The purpose of the answers of training, as a number for their keys."""
 _REQUEST_SECONDS = 60.0
+_TRIES = 3
+"""Times that the conversations of a batch begin if the process of their environment is lost."""
 
 
 class Sampling:
@@ -123,10 +125,14 @@ class Sampling:
         if self._talks is None:
             prompts = self._prompted(asked, (), first)
             return self.sampler(len(prompts.counts))(model, prompts, purpose, batch, trainer), (), ()
-        with self._talks.of_batch(asked, self.policy.group_size, self.width, self.text, recorded) as talk:
-            prompts = self._prompted(asked, talk.contexts, first)
-            answered = self.sampler(len(prompts.counts))(model, prompts, purpose, batch, trainer, talk)
-            return answered, talk.contexts, talk.finish(answered)
+        for left in reversed(range(_TRIES)):  # nothing of a lost environment is kept, so all begins again
+            with self._talks.of_batch(asked, self.policy.group_size, self.width, self.text, recorded) as talk:
+                prompts = self._prompted(asked, talk.contexts, first)
+                answered = self.sampler(len(prompts.counts))(model, prompts, purpose, batch, trainer, talk)
+                outcomes = talk.finish(answered)
+            if not (left and talk.is_lost):
+                return answered, talk.contexts, outcomes
+        raise AssertionError("the last try returns")
 
     def text(self, question: Question) -> str:
         """The text of a prompt."""
