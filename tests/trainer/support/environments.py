@@ -45,6 +45,12 @@ def by_reference(conversation: Conversation) -> float:
             conversation.chat([{"role": "user", "content": "another"}, first, {"role": "user", "content": "?"}])
         case "long":
             conversation.chat([*conversation.messages, first, {"role": "user", "content": "x" * 99}])
+        case "messages":
+            conversation.chat("text")  # type: ignore[arg-type]
+        case "calls":
+            conversation.chat([*conversation.messages, first | {"tool_calls": [1]}, {"role": "user", "content": "?"}])
+        case "functions":
+            conversation.chat([*conversation.messages, first, {"role": "user", "content": "?"}], [{}])
         case "http":
             return over_http(conversation)
     return 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -102,6 +103,21 @@ def test_each_conversation_ends_with_a_reward_or_a_named_failure() -> None:
     assert failures([one[:2] for one in outcomes]) == {
         "timed_out_answers": 0, "failed_answers": 4 / 6, "too_long_answers": 1 / 6,
     }  # fmt: skip
+
+
+def test_a_request_that_is_none_fails_its_conversation_alone() -> None:
+    references = ["messages", "calls", "functions", "fine"]
+    _, _, outcomes = conversation(policy(), references)
+    assert [one.kind for one in outcomes] == [*["failed"] * 3, "answered"]
+    for one, says in zip(outcomes, ("has no messages", "has no messages", "tools of a request"), strict=False):
+        assert says in one.why
+
+
+def test_first_messages_that_are_too_long_fail_their_conversations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "WIDTH", 10)
+    _, talk, outcomes = conversation(policy("asks_with_tools"), ["x", "y"], said="no")
+    assert [one[:2] for one in outcomes] == [("tooLong", "the prompt has 31 tokens, and there is room for 10")] * 2
+    assert talk.contexts == [TOKENIZER.encode(f"q{number}").tolist() for number in range(2)]
 
 
 def test_words_of_the_environment_follow_the_tokens_of_the_model() -> None:

@@ -160,7 +160,7 @@ class Template:
             Failed: The template does not take it.
         """
         try:
-            rendered = self._template.render(_messages(request), request.get("tools"), to_generate=True)
+            rendered = self._template.render(request["messages"], request.get("tools"), to_generate=True)
         except (DoesNotFit, OverLimit) as error:
             raise Failed("failed", f"the chat template does not take the messages: {error}") from None
         return prompt_tokens(rendered, self._tokenizer).tolist()
@@ -202,7 +202,7 @@ class Template:
             text, plain = text + ("" if token is None else self._special[token]), []
         message: dict[str, Any] = {"role": "assistant", "content": text}
         if self._form is not None and tools:
-            functions = {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in tools}
+            functions = {tool["function"].get("name"): tool["function"].get("parameters") or {} for tool in tools}
             shown, calls = CallReader(self._form, functions, forced=False, named=None).push(text, last=True)
             message["content"] = shown
             if calls:
@@ -214,12 +214,25 @@ def _no_time() -> dt.datetime:
     return dt.datetime(2026, 1, 1)
 
 
-def _messages(request: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The messages of a request."""
-    messages: Any = request.get("messages")
-    if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
+def _check(request: Mapping[str, Any]) -> None:
+    """Check a request of a function, which may be anything.
+
+    Raises:
+        Failed: It has no messages, or other members than those of OpenAI's protocol.
+    """
+
+    def are_objects(found: Any) -> bool:
+        return isinstance(found, list) and all(isinstance(one, dict) for one in found)
+
+    messages, tools = request.get("messages"), request.get("tools") or []
+    if (
+        not messages
+        or not are_objects(messages)
+        or not all(are_objects(one.get("tool_calls") or []) for one in messages)
+    ):
         raise Failed("failed", "a request has no messages; give a list of objects with role and content")
-    return messages
+    if not are_objects(tools) or not all(isinstance(one.get("function"), dict) for one in tools):
+        raise Failed("failed", "tools of a request are no list of functions; describe them as OpenAI's protocol does")
 
 
 def _said(message: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -254,8 +267,8 @@ class Conversations:
         for row, (one, text) in enumerate(zip(asked, texts, strict=True)):
             child.tell(self._names[row], prompt=text, reference=one.reference)
         self._hear(range(len(asked)))
-        for row, request in self._requests.items():
-            if request.get("messages") == [{"role": "user", "content": texts[row]}] and not request.get("tools"):
+        for row, request in list(self._requests.items()):
+            if request["messages"] == [{"role": "user", "content": texts[row]}] and not request.get("tools"):
                 continue
             with self._failing(row):
                 tokens = template.prompt(request)
@@ -278,7 +291,7 @@ class Conversations:
             if (request := self._requests.get(row)) is None or row in self.outcomes:
                 continue
             with self._failing(row):
-                messages, before = _messages(request), asked[row]
+                messages, before = request["messages"], asked[row]
                 if len(messages) <= len(before) or [*map(_said, before)] != [*map(_said, messages[: len(before)])]:
                     raise Failed("failed", "a request does not begin with the conversation so far")
                 last = int(tokens[row, counts[row] - 1])
@@ -320,7 +333,7 @@ class Conversations:
                 },
             },
         )
-        return [*_messages(request), message]
+        return [*request["messages"], message]
 
     def _hear(self, rows: Iterable[int]) -> None:
         """Wait until each row has asked the model, or has ended."""
@@ -329,6 +342,8 @@ class Conversations:
             row = of_name[name]
             if "request" in line:
                 self._requests[row] = line["request"]
+                with self._failing(row):
+                    _check(line["request"])
             elif "reward" in line:
                 self.outcomes[row] = Outcome(ANSWERED, reward=line["reward"])
             else:
