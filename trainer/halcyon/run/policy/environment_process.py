@@ -89,7 +89,7 @@ class _Process:
         """Begin a conversation, or pass an answer to one."""
         row = line["row"]
         if "prompt" not in line:
-            self._answers[row].put(line)
+            self._answers.get(row, queue.SimpleQueue()).put(line)  # it may have ended meanwhile
             return
         self._answers[row] = queue.SimpleQueue()
         messages = [{"role": "user", "content": line["prompt"]}]
