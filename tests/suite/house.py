@@ -196,7 +196,7 @@ def _room(module: str) -> str:
 
 
 ROWS = (
-    Row("package tokens", package_tokens, 735_300, 600_000),
+    Row("package tokens", package_tokens, 735_400, 600_000),
     Row("lines of tests", test_lines, 122_700, 98_000),
     Row("imports, % of the packages' lines", import_share, 7.0, 6.5),
     Row("words by hand", words_by_hand, 59_300, 52_000),
