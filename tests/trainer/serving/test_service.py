@@ -21,7 +21,7 @@ from halcyon.serving.errors import ApiError
 from halcyon.serving.limits import Limits
 from halcyon.serving.served import Served
 from halcyon.serving.service import STUCK_SECONDS, Preparers
-from halcyon_devcluster.waiting import until
+from halcyon_devcluster.waiting import holds_within, until
 from tests.ports import free_port
 from tests.suite.limits import limit
 from tests.trainer.serving.running import running, write_model
@@ -59,6 +59,8 @@ def test_a_call_that_does_not_end_is_a_fault_and_waiting_calls_are_bounded() -> 
         second.cancel()  # its client is gone
         gate.set()
         assert await first == "late"
+        emptied = await asyncio.to_thread(holds_within, lambda: not preparers._queue.qsize(), 60)
+        assert emptied, "the call of the client that is gone leaves the queue"
         assert await preparers.run(lambda: "fourth") == "fourth"
         with pytest.raises(ZeroDivisionError):
             await preparers.run(lambda: 1 // 0)
