@@ -14,7 +14,7 @@ import pytest
 from halcyon.host.errors import BadConfiguration, TrainerExit
 from halcyon.inference.rollout import Answered
 from halcyon.run.policy.answers import Question
-from halcyon.run.policy.conversations import Outcome, Template
+from halcyon.run.policy.conversations import Failed, Outcome, Template
 from halcyon.run.policy.environment import Recorded, Talk, Talks, failures, problem
 from halcyon.run.policy.rollouts import Rollout
 from halcyon_api.spec.objective import EnvironmentSpec, PolicySpec
@@ -147,10 +147,19 @@ def test_calls_of_tools_are_read_as_the_template_writes_them() -> None:
     call = [*tokenizer.encode("ok"), tokenizer.special_tokens["<tool_call>"]]
     call += [*tokenizer.encode('{"name": "add", "arguments": {"a": 1}}'), tokenizer.special_tokens["</tool_call>"], END]
     tools = [{"type": "function", "function": {"name": "add"}}]
-    message = template.message([int(token) for token in call], tools)
+    message = template.message([int(token) for token in call], tools, 7)
     assert message["content"] == "ok"
-    assert [one["function"] for one in message["tool_calls"]] == [{"name": "add", "arguments": '{"a": 1}'}]
+    function = {"name": "add", "arguments": '{"a": 1}'}
+    assert message["tool_calls"] == [{"id": "call00070", "type": "function", "function": function}]
     assert "tool_calls" not in template.message([int(token) for token in call], None)
+
+
+def test_halcyons_own_template_has_no_messages_of_tools() -> None:
+    own = Template(TOKENIZER, None)
+    said = own.following([{"role": "user", "content": "4"}], None, TOKENIZER.special_tokens["<|assistant_end|>"])
+    assert TOKENIZER.show(np.array(said)) == "[user_start]4[user_end][assistant_start]"
+    with pytest.raises(Failed, match="let a tool answer as the user"):
+        own.following([{"role": "tool", "content": "4"}], None, END)
 
 
 def test_a_conversation_that_waits_for_ever_is_timed_out_and_its_process_ends() -> None:

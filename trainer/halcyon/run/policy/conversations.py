@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from halcyon.data.formats.template import ChatTemplate, DoesNotFit, prompt_tokens
+from halcyon.data.formats.template import ChatTemplate, DoesNotFit, Rendered, prompt_tokens
 from halcyon.host.errors import BadConfiguration
 from halcyon.host.limits.apart import OverLimit
 from halcyon.inference.rollout import Answered
@@ -159,11 +159,7 @@ class Template:
         Raises:
             Failed: The template does not take it.
         """
-        try:
-            rendered = self._template.render(request["messages"], request.get("tools"), to_generate=True)
-        except (DoesNotFit, OverLimit) as error:
-            raise Failed("failed", f"the chat template does not take the messages: {error}") from None
-        return prompt_tokens(rendered, self._tokenizer).tolist()
+        return prompt_tokens(self._rendered(request["messages"], request.get("tools")), self._tokenizer).tolist()
 
     def following(self, later: Sequence[Mapping[str, Any]], tools: Any, last: int) -> list[int]:
         """The tokens between an answer of the model and its next one.
@@ -177,11 +173,7 @@ class Template:
             Failed: The template does not take the messages.
         """
         before = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _WORDS}]
-        try:
-            rendered = self._template.render([*before, *later], tools, to_generate=True)
-        except (DoesNotFit, OverLimit) as error:
-            raise Failed("failed", f"the chat template does not take the messages: {error}") from None
-        text, special, spells = rendered.text
+        text, special, spells = self._rendered([*before, *later], tools).text
         if _WORDS not in text:
             raise Failed("failed", "the chat template does not print the answers of the model")
         end = text.find(_WORDS) + len(_WORDS)
@@ -191,8 +183,22 @@ class Template:
         rest = [(first - end, after - end) for first, after in special if first >= end]
         return self._tokenizer.encode_rendered([RenderedText(text[end:], rest, spells)])[0].tokens.tolist()
 
-    def message(self, tokens: Sequence[int], tools: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
-        """An answer of the model as a message of OpenAI's protocol."""
+    def _rendered(self, messages: Sequence[Mapping[str, Any]], tools: Any) -> Rendered:
+        others = {one.get("role") for one in messages} - {"system", "user", "assistant"}
+        if self._template.is_own and others:
+            raise Failed(
+                "failed", "Halcyon's own template has no messages of tools; let a tool answer as the user"
+            )
+        try:
+            return self._template.render(messages, tools, to_generate=True)
+        except (DoesNotFit, OverLimit) as error:
+            raise Failed("failed", f"the chat template does not take the messages: {error}") from None
+
+    def message(
+        self, tokens: Sequence[int], tools: Sequence[Mapping[str, Any]] | None, place: int = 0
+    ) -> dict[str, Any]:
+        """An answer of the model as a message of OpenAI's protocol; its place makes the ids of calls, which some
+        templates print."""
         text, plain = "", list[int]()
         for token in (*tokens, None):
             if token is not None and token not in self._special:
@@ -206,7 +212,9 @@ class Template:
             shown, calls = CallReader(self._form, functions, forced=False, named=None).push(text, last=True)
             message["content"] = shown
             if calls:
-                message["tool_calls"] = [call.document() for call in calls]
+                message["tool_calls"] = [
+                    call._replace(id=f"call{place:04d}{number}").document() for number, call in enumerate(calls)
+                ]
         return message
 
 
@@ -315,7 +323,7 @@ class Conversations:
     def _complete(self, row: int, tokens: np.ndarray, reason: str) -> list[dict[str, Any]]:
         """Give a row the answer to its request; returns the conversation with it."""
         request, begun = self._requests.pop(row), self._begun.get(row, 0)
-        message = self._template.message(tokens[begun:].tolist(), request.get("tools"))
+        message = self._template.message(tokens[begun:].tolist(), request.get("tools"), begun)
         finish = "tool_calls" if message.get("tool_calls") else reason
         choice = {"index": 0, "message": message, "finish_reason": finish, "token_ids": tokens[begun:].tolist()}
         self._child.tell(
