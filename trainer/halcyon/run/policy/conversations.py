@@ -186,9 +186,7 @@ class Template:
     def _rendered(self, messages: Sequence[Mapping[str, Any]], tools: Any) -> Rendered:
         others = {one.get("role") for one in messages} - {"system", "user", "assistant"}
         if self._template.is_own and others:
-            raise Failed(
-                "failed", "Halcyon's own template has no messages of tools; let a tool answer as the user"
-            )
+            raise Failed("failed", "Halcyon's own template has no messages of tools; let a tool answer as the user")
         try:
             return self._template.render(messages, tools, to_generate=True)
         except (DoesNotFit, OverLimit) as error:
