@@ -155,7 +155,12 @@ def test_answers_with_a_false_label_are_left_out_and_counted(tmp_path: Path, kin
     dataset, ledgers = opened(path)
     np.testing.assert_array_equal(at(dataset, np.arange(5)).tokens, at(wanted, np.arange(5)).tokens)
     ledger = ledgers["talks"]
-    assert (ledger.rows, ledger.rejected_rows, ledger.documents, sum(shard.empty_rows for shard in ledger.shards)) == (
+    assert (
+        ledger.counts.rows,
+        ledger.counts.rejected_rows,
+        ledger.counts.documents,
+        sum(shard.empty_rows for shard in ledger.shards),
+    ) == (
         40,
         14,
         26,

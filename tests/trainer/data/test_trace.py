@@ -46,11 +46,11 @@ def test_any_part_of_the_stream_has_the_documents_of_the_whole(spec: TrainingRun
     ledger = caches.ledgers["web"]
     assert len(ledger.shards) > 15
     whole = TokenReader(store, "web", ledger, Memory(1 << 20))
-    all_ends, all_origins = whole.document_ends(), whole.origins_of(np.arange(ledger.documents))
+    all_ends, all_origins = whole.document_ends(), whole.origins_of(np.arange(ledger.counts.documents))
     numbers = np.random.default_rng(0)
-    starts = [0, ledger.tokens - 1, *numbers.integers(0, ledger.tokens, 100).tolist()]
+    starts = [0, ledger.counts.tokens - 1, *numbers.integers(0, ledger.counts.tokens, 100).tolist()]
     for start in starts:
-        length = int(min(numbers.choice([1, 5, 40, 2000]), ledger.tokens - start))
+        length = int(min(numbers.choice([1, 5, 40, 2000]), ledger.counts.tokens - start))
         reader = Watched(store, "web", ledger, Memory(1 << 20))
         first, ends = reader.documents_around(start, start + length)
         span = Spans(np.zeros(1, np.int32), np.array([start]), np.array([length], np.int32))
@@ -72,7 +72,7 @@ def test_the_rows_of_a_step_are_traced(spec: TrainingRunSpec) -> None:
     dataset = dataset_of(spec, store, caches)
     ledger = caches.ledgers["web"]
     reader = TokenReader(store, "web", ledger, Memory(1 << 20))
-    ends, origins = reader.document_ends(), reader.origins_of(np.arange(ledger.documents))
+    ends, origins = reader.document_ends(), reader.origins_of(np.arange(ledger.counts.documents))
     rows = dataset.train_rows(7)
     for row, excerpts in enumerate(trace(dataset, rows, caches.ledgers)):
         start = int(rows.sequence[row]) * 17

@@ -141,7 +141,7 @@ def may_begin(spec: TrainingRunSpec, caches: Caches) -> bool:
     ledgers = [caches.ledgers.get(source.name) for source in spec.data.sources]
     # Of the first two sequences, one is for training and one is held out, unless the share is 0 or 1 (`split_stream`).
     return run_streams(spec) and all(
-        ledger is not None and (ledger.finished or ledger.tokens >= 2 * stride) for ledger in ledgers
+        ledger is not None and (ledger.finished or ledger.counts.tokens >= 2 * stride) for ledger in ledgers
     )
 
 
@@ -198,7 +198,7 @@ def _no_validation(data: DataSpec, caches: Caches, length: int) -> str:
             "spec.data.validation.fraction: it is 0, and spec.trainer.evaluation.everySteps asks for evaluations; "
             "raise it, or set everySteps to 0"
         )
-    tokens = max(ledger.tokens for ledger in caches.ledgers.values())
+    tokens = max(ledger.counts.tokens for ledger in caches.ledgers.values())
     lower = f"lower spec.trainer.sequenceLength to {tokens // 2 - 1}, " if tokens >= 4 else ""
     return (
         f"spec.data.sources: the text is too short: {counted(tokens, 'token')} make one sequence of {length}, and "
@@ -318,7 +318,7 @@ class _Snapshots:
             length -= 1  # of a row with vectors, all tokens are inputs
         if packer is None:
             return Concatenate(
-                ledger.tokens if ledger.finished else ledger.tokens // (length + 1) * (length + 1), length
+                ledger.counts.tokens if ledger.finished else ledger.counts.tokens // (length + 1) * (length + 1), length
             )
         ends = reader.document_ends()
         decides = canonical_json([*packer.key, length, ledger.content_sha256])
@@ -340,10 +340,10 @@ class _Snapshots:
             BadConfiguration: A prompt is too long; or more rows are left out than `maxSkipped`.
         """
         longest, most = int(prompts.prompt_tokens.max(initial=0)), prompts.sequence_length - answer_tokens
-        bad = prompts.report.left_out + ledger.skipped.bad_rows
+        bad, rows = prompts.report.left_out + ledger.counts.skipped.bad_rows, ledger.counts.rows
         skips = self._source.on_bad_row == "skip"
-        if longest > most and not (skips and bad <= self._source.max_skipped * ledger.rows):
-            of_all = f"{bad:,} of {counted(ledger.rows, 'row')} cannot be used, more than the share of maxSkipped: "
+        if longest > most and not (skips and bad <= self._source.max_skipped * rows):
+            of_all = f"{bad:,} of {counted(rows, 'row')} cannot be used, more than the share of maxSkipped: "
             file, row = self._reader.origins_of(np.array([int(np.argmax(prompts.prompt_tokens))]))[0].tolist()
             where = f"row {row} (counted from 0)" + (f" of {ledger.files[file].uri}" if file >= 0 else "")
             raise BadConfiguration(

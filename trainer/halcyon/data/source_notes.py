@@ -35,21 +35,6 @@ class SourceNote:
     """How its tokens fill sequences. None: it is not known yet."""
 
     @property
-    def units_left_out(self) -> int | None:
-        """Documents, conversations, pairs or prompts that are in no sequence."""
-        return None if self.layout is None else self.layout.left_out
-
-    @property
-    def dropped_tokens(self) -> int | None:
-        """Tokens of these, and of a rest that fills no sequence."""
-        return None if self.layout is None else self.layout.dropped
-
-    @property
-    def cropped_tokens(self) -> int | None:
-        """Tokens cut off what is too long for a sequence."""
-        return None if self.layout is None else self.layout.cropped
-
-    @property
     def message(self) -> str:
         """One sentence."""
         clauses: list[str] = []
@@ -76,16 +61,17 @@ def source_notes(caches: Caches, data: ValidationData | None = None) -> Iterator
     layouts = {} if data is None else {one.name: one.layout.report for one in data.sources if one.turns is None}
     for name, ledger in caches.ledgers.items():
         form, layout = None if ledger.form is None else str(ledger.form), layouts.get(name)
-        note = SourceNote(name, form, ledger.rows, ledger.rejected_rows, left_out(ledger), layout)
+        counts = ledger.counts
+        note = SourceNote(name, form, counts.rows, counts.rejected_rows, left_out(ledger), layout)
         if form is not None or note.left_out is not None or (layout is not None and layout.loss is not None):
             yield note
 
 
 def left_out(ledger: Ledger) -> str | None:
     """What is left out of a source, and the first problems; None: nothing."""
-    skipped = ledger.skipped
+    empty, skipped = ledger.counts.empty_rows, ledger.counts.skipped
     counts = (
-        (ledger.empty_rows, "row without text", "rows without text"),
+        (empty, "row without text", "rows without text"),
         (ledger.hidden, "hidden file or folder", "hidden files and folders"),
         (ledger.excluded, "excluded file or folder", "excluded files and folders"),
         (ledger.others, "file with another ending", "files with other endings"),
@@ -114,9 +100,9 @@ def source_warnings(spec: TrainingRunSpec, caches: Caches) -> Iterator[str]:
         warning = text_warning(source, [file.uri for file in ledger.files] if ledger is not None else ())
         if warning is not None:
             yield warning
-        if ledger is not None and ledger.finished and ledger.tokens <= length and spec.task == "train":
+        if ledger is not None and ledger.finished and ledger.counts.tokens <= length and spec.task == "train":
             yield (
-                f"spec.data.sources[{source.name}]: its {counted(ledger.tokens, 'token')} are less than one sequence "
-                f"of {length}, so each step reads the same text again, and the rest is padding; give more text, or "
-                "lower spec.trainer.sequenceLength"
+                f"spec.data.sources[{source.name}]: its {counted(ledger.counts.tokens, 'token')} are less than one "
+                f"sequence of {length}, so each step reads the same text again, and the rest is padding; give more "
+                "text, or lower spec.trainer.sequenceLength"
             )

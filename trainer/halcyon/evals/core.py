@@ -155,28 +155,26 @@ def _same(rows: Sequence[np.ndarray]) -> int:
 def _example(task: CoreTask, rows: Sequence[Row], number: int) -> CoreExample:
     others = [other for other in range(len(rows)) if other != number]
     drawn = random.Random(_SHOTS_SEED + number).sample(others, task.shots) if task.shots else []  # noqa: S311 - as published
-    before = "".join(f"{_solved(task, rows[other].values)}\n\n" for other in drawn)
-    row, delimiter = rows[number].values, task.delimiter
-    match task.kind:
-        case "multiple_choice":
-            texts = tuple(f"{before}{row['query']}{delimiter}{choice}" for choice in row["choices"])
-        case "schema":
-            texts = tuple(f"{before}{context}{delimiter}{row['continuation']}" for context in row["context_options"])
-        case "language_modeling":
-            asked = f"{before}{row['context'].strip()}{delimiter}"
-            # Spaces at the end would be part of the next token of the text with the continuation.
-            return CoreExample(rows[number].place, task.kind, (asked.strip(), f"{asked}{row['continuation']}"), 0)
-    return CoreExample(rows[number].place, task.kind, texts, row["gold"])
+    solved = (_texts(task, rows[other].values) for other in drawn)
+    before = "".join(f"{texts[gold]}\n\n" for texts, gold in solved)
+    texts, gold = _texts(task, rows[number].values)
+    texts = [f"{before}{text}" for text in texts]
+    if task.kind == "language_modeling":
+        # Spaces at the end would be part of the next token of the text with the continuation.
+        texts.insert(0, texts[0].removesuffix(rows[number].values["continuation"]).strip())
+    return CoreExample(rows[number].place, task.kind, tuple(texts), gold)
 
 
-def _solved(task: CoreTask, row: Mapping[str, Any]) -> str:
+def _texts(task: CoreTask, row: Mapping[str, Any]) -> tuple[list[str], int]:
+    """The question with each answer, and the place of the right one."""
     match task.kind:
         case "multiple_choice":
-            return f"{row['query']}{task.delimiter}{row['choices'][row['gold']]}"
+            return [f"{row['query']}{task.delimiter}{choice}" for choice in row["choices"]], row["gold"]
         case "schema":
-            return f"{row['context_options'][row['gold']]}{task.delimiter}{row['continuation']}"
+            texts = [f"{context}{task.delimiter}{row['continuation']}" for context in row["context_options"]]
+            return texts, row["gold"]
         case "language_modeling":
-            return f"{row['context'].strip()}{task.delimiter}{row['continuation']}"
+            return [f"{row['context'].strip()}{task.delimiter}{row['continuation']}"], 0
 
 
 def _check(row: Row, kind: CoreKind) -> None:

@@ -63,7 +63,7 @@ def build_data(context: Context, reporter: RunReporter, around: Surroundings) ->
     if context.process_index == 0:
         report_warnings(reporter, context.spec, caches)
         report_sources(reporter, source_notes(caches))
-    tokens = sum(ledger.tokens for ledger in caches.ledgers.values())
+    tokens = sum(ledger.counts.tokens for ledger in caches.ledgers.values())
     return (
         f"the token caches below {store.root} are complete: {counted(tokens, 'token')} in "
         f"{counted(len(caches.ledgers), 'source')}"

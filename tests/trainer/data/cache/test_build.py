@@ -86,12 +86,12 @@ def test_every_document_is_there_once_and_in_order(tmp_path: Path) -> None:
     ]
     assert np.array_equal(whole_stream(store, caches), np.concatenate(expected))
     ledger = caches.ledgers["web"]
-    assert (ledger.rows, ledger.documents, ledger.finished) == (300, len(expected), True)
-    assert ledger.size_bytes == sum(len(text) for text in texts)
+    assert (ledger.counts.rows, ledger.counts.documents, ledger.finished) == (300, len(expected), True)
+    assert ledger.counts.size_bytes == sum(len(text) for text in texts)
     assert sum(shard.empty_rows for shard in ledger.shards) == 300 - len(expected)
     reader = TokenReader(store, "web", ledger, Memory(1 << 20))
     assert reader.document_ends().tolist() == np.cumsum([len(document) for document in expected]).tolist()
-    assert reader.origins_of(np.arange(ledger.documents)).tolist() == [
+    assert reader.origins_of(np.arange(ledger.counts.documents)).tolist() == [
         [0, row] for row, text in enumerate(texts) if text
     ]
 

@@ -67,7 +67,7 @@ def test_files_before_the_place_are_not_opened(
             ensure_caches(spec_at(root, corpus, **rows), process="p", report=stop)
         ledger = ledger_of(f"file://{root}")
         assert 0 < len(ledger.shards) < shards
-        done = ledger.rows + rows.get("start", 0)
+        done = ledger.counts.rows + rows.get("start", 0)
         opened.clear()
         ensure_caches(spec_at(root, corpus, **rows), process="p")
         numbers = [number for number in range(FILES) if number != 3]

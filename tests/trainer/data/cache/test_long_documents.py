@@ -68,7 +68,11 @@ def test_a_document_may_be_larger_than_a_shard(corpus: Path, undisturbed: Path) 
     assert reader.origins_of(np.arange(len(documents))).tolist() == [[0, row] for row, text in enumerate(TEXTS) if text]
     ledger = caches.ledgers["web"]
     assert max(shard.tokens for shard in ledger.shards) > 2 * CACHE["shardTokens"]
-    assert (ledger.rows, ledger.documents, ledger.size_bytes) == (6, 5, sum(len(text.encode()) for text in TEXTS))
+    assert (ledger.counts.rows, ledger.counts.documents, ledger.counts.size_bytes) == (
+        6,
+        5,
+        sum(len(text.encode()) for text in TEXTS),
+    )
     assert sum(shard.empty_rows for shard in ledger.shards) == 1
 
 

@@ -39,7 +39,7 @@ def test_bad_rows_are_counted_and_the_first_are_shown(tmp_path: Path) -> None:
     assert note.startswith("source web leaves out 5 rows that cannot be read. The first: row 3 (counted from 0) of ")
     assert "row 7 (counted from 0) of " in note
     ledger = ledger_of(f"file://{tmp_path}/root")
-    assert (ledger.rows, ledger.documents, ledger.shards[0].empty_rows) == (100, 95, 0)
+    assert (ledger.counts.rows, ledger.counts.documents, ledger.shards[0].empty_rows) == (100, 95, 0)
 
 
 def test_more_than_the_allowed_share_is_an_error(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_folder_of_mixed_files_is_read_and_what_is_left_out_is_said(tmp_path: 
         "be read. The first: "
     )
     ledger = ledger_of(f"file://{tmp_path}/root", "notes")
-    assert (ledger.rows, ledger.documents) == (14, 12)
+    assert (ledger.counts.rows, ledger.counts.documents) == (14, 12)
 
 
 def test_a_folder_of_pictures_is_no_text(tmp_path: Path) -> None:

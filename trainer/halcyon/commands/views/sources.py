@@ -66,8 +66,8 @@ def overview(dataset: Dataset, ledgers: Mapping[str, Ledger], steps: int) -> lis
     return [
         SourceOverview(
             name=source.name,
-            documents=ledgers[source.name].documents,
-            tokens=ledgers[source.name].tokens,
+            documents=ledgers[source.name].counts.documents,
+            tokens=ledgers[source.name].counts.tokens,
             lengths=lengths_of(source.tokens.document_ends()) if isinstance(source.tokens, TokenReader) else None,
             sequences=source.layout.sequences,
             validation=source.split.validation,
@@ -111,42 +111,25 @@ def _lengths(ends: np.ndarray, first: int) -> np.ndarray:
 
 def source_table(ledgers: Mapping[str, Ledger]) -> FittedTable:
     """Table of the contents of the caches."""
-    labelled = any(ledger.rejected_rows for ledger in ledgers.values())
-    skips = any(ledger.skipped for ledger in ledgers.values())
+    labelled = any(ledger.counts.rejected_rows for ledger in ledgers.values())
+    skips = any(ledger.counts.skipped for ledger in ledgers.values())
     rows = "source", "rows", "empty", *(("label false",) if labelled else ()), *(("left out",) if skips else ())
     table = numbers_table("Token caches", *rows, "documents", "tokens", "bytes", "bytes/token", "shards")
     for name, ledger in ledgers.items():
-        rejected = (ledger.rejected_rows,) if labelled else ()
-        skipped = (ledger.skipped.rows,) if skips else ()
-        cells = (
-            ledger.rows,
-            ledger.empty_rows,
-            *rejected,
-            *skipped,
-            ledger.documents,
-            ledger.tokens,
-            ledger.size_bytes,
-        )
-        ratio = f"{ledger.size_bytes / ledger.tokens:.3f}" if ledger.tokens else "-"
+        rows, empty, rejected, documents, tokens, size_bytes, skipped = ledger.counts
+        left_out = *((rejected,) if labelled else ()), *((skipped.rows,) if skips else ())
+        cells = rows, empty, *left_out, documents, tokens, size_bytes
+        ratio = f"{size_bytes / tokens:.3f}" if tokens else "-"
         table.add_row(name, *(f"{cell:,}" for cell in cells), ratio, str(len(ledger.shards)))
     return table
 
 
 def ledger_document(name: str, ledger: Ledger) -> dict[str, Any]:
     """The contents of a cache, for programs."""
-    numbers = (
-        "rows",
-        "documents",
-        "tokens",
-        "size_bytes",
-        "empty_rows",
-        "rejected_rows",
-        "hidden",
-        "excluded",
-        "others",
-    )
-    skipped = {key: value for key, value in vars(ledger.skipped).items() if isinstance(value, int)}
-    found = _camel({key: getattr(ledger, key) for key in numbers} | skipped)
+    files = {"hidden": ledger.hidden, "excluded": ledger.excluded, "others": ledger.others}
+    counts = ledger.counts._asdict()
+    skipped = {key: value for key, value in vars(counts.pop("skipped")).items() if isinstance(value, int)}
+    found = _camel(counts | files | skipped)
     return {"name": name, **found, "shards": len(ledger.shards), "finished": ledger.finished}
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from halcyon.data.cache import work
-from halcyon.data.cache.ledger import LEDGER_KEY, Ledger, ShardEntry, SkippedEntry, decode, encode
+from halcyon.data.cache.ledger import LEDGER_KEY, Ledger, ShardEntry, decode, encode
 from halcyon.data.cache.pool import TokenizerPool
 from halcyon.data.cache.shards import Counts, Part, Shard, ShardBuilder
 from halcyon.data.sources import Piece
@@ -42,7 +42,7 @@ class LastFile:
     """
 
     def __init__(self, ledger: Ledger) -> None:
-        self._rows = ledger.rows
+        self._rows = ledger.counts.rows
         self._numbers = {file.uri: number for number, file in enumerate(ledger.files)}
         self._begun: deque[tuple[int, FilePlace | None]] = deque([(-1, ledger.last_file)])
 
@@ -120,7 +120,7 @@ class SourceBuild:
         self, ledger: Ledger, parts: Iterator[Part], files: LastFile, writer: ThreadPoolExecutor
     ) -> Iterator[Ledger]:
         shard = ShardBuilder(ledger.content_state)
-        passed = _committed(ledger)
+        passed = ledger.counts
         commit: Future[Ledger] | None = None  # of the previous shard, while this one is filled
         for part in parts:
             shard.add(part)
@@ -138,10 +138,10 @@ class SourceBuild:
             ledger = commit.result()
         if shard.parts:
             ledger = self._commit(ledger, shard.take(), files)
-        finished, counts = ledger.but(finished=True), _committed(ledger)
+        finished, counts = ledger.but(finished=True), ledger.counts
         self._limit(counts, finished)
         if counts.tokens == 0:
-            raise BadConfiguration(f"{self.job.where}: {_no_text(ledger)}")
+            raise BadConfiguration(f"{self.job.where}: {_no_text(counts, len(ledger.files))}")
         ledger = self._swap(ledger, finished)
         self.report(self._built(counts, ledger))
         yield ledger
@@ -150,9 +150,8 @@ class SourceBuild:
         path = f"{self.name}/shards/{len(ledger.shards):06d}.{shard.sha256[:16]}/"
         for name, content in shard.files():
             self.store.write(f"{path}{name}", content)
-        counts: dict[str, Any] = shard.counts._asdict()
-        counts["skipped"] = SkippedEntry(**vars(shard.counts.skipped)) if shard.counts.skipped else None
-        last_file, rows_before_last_file = files.of_row_before(ledger.rows + shard.counts.rows)
+        counts: dict[str, Any] = shard.counts._asdict() | {"skipped": shard.counts.skipped or None}
+        last_file, rows_before_last_file = files.of_row_before(ledger.counts.rows + shard.counts.rows)
         entry = ShardEntry(
             path=path,
             **counts,
@@ -191,21 +190,11 @@ class SourceBuild:
         )
 
 
-def _no_text(ledger: Ledger) -> str:
+def _no_text(counts: Counts, files: int) -> str:
     """Why a source without a token has none, and the fix."""
-    if ledger.rejected_rows:
+    if counts.rejected_rows:
         return "the label of each row is false, so there is no answer to learn; give rows whose label is true"
-    if binary := ledger.skipped.binary_files:
-        files, verb = counted(len(ledger.files), "file"), "is" if binary == 1 else "are"
-        return f"there is no text in {files}, of which {binary:,} {verb} binary: {ledger.skipped.binary_examples[0]}"
+    if binary := counts.skipped.binary_files:
+        of_all, verb = counted(files, "file"), "is" if binary == 1 else "are"
+        return f"there is no text in {of_all}, of which {binary:,} {verb} binary: {counts.skipped.binary_examples[0]}"
     return "all its documents are empty; give it some text"
-
-
-def _committed(ledger: Ledger) -> Counts:
-    return Counts(
-        rows=ledger.rows,
-        documents=ledger.documents,
-        tokens=ledger.tokens,
-        size_bytes=ledger.size_bytes,
-        skipped=ledger.skipped,
-    )

@@ -235,7 +235,7 @@ class CacheKeeper:
         """The source that is built next, up to its next commit."""
         if self.portion_tokens is None:
             return next(iter(growing))
-        tokens = {name: ledgers[name].tokens for name in growing}
+        tokens = {name: ledgers[name].counts.tokens for name in growing}
         return next_source(tokens, positive_weights(self.data), self.portion_tokens)
 
     def _growing(
@@ -245,7 +245,9 @@ class CacheKeeper:
         build = SourceBuild(
             source.name, self.store, job, self.data.cache.shard_tokens, source.max_skipped, pool, self._built
         )
-        rest = pieces(source, files, self.access, start_row=source.rows.start + ledger.rows, begin=ledger.last_file)
+        rest = pieces(
+            source, files, self.access, start_row=source.rows.start + ledger.counts.rows, begin=ledger.last_file
+        )
         yield from build.run(ledger, rest, text_bytes=sum(file.size_bytes for file in files))
 
     def _built(self, built: Built) -> None:

@@ -12,11 +12,13 @@ write the same bytes under the same name, and files that a killed builder left b
 from __future__ import annotations
 
 import hashlib
+from functools import reduce
 from typing import Any, Literal
 
 from pydantic import NonNegativeInt, ValidationError
 
-from halcyon.data.cache.skipped import Skipped
+from halcyon.data.cache.shards import NO_COUNTS, Counts
+from halcyon.data.cache.skipped import NOTHING, Skipped
 from halcyon.data.forms.form import Form
 from halcyon.data.sources.piece import FilePlace
 from halcyon_api.base import AtLeastOne
@@ -49,21 +51,6 @@ class FileEntry(Document):
         return self.version == other.version or (self.sha256 is not None and self.sha256 == other.sha256)
 
 
-class SkippedEntry(Document):
-    """Files and rows of a shard that are left out, which made no document. Each of them counts as a row too."""
-
-    binary_files: NonNegativeInt
-    """Files of a text source that hold no text."""
-    bad_files: NonNegativeInt
-    """Files that cannot be read."""
-    bad_rows: NonNegativeInt
-    """Rows that cannot be read."""
-    examples: tuple[str, ...]
-    """The first problems of the shard, each as a sentence."""
-    binary_examples: tuple[str, ...] = ()
-    """The first binary files, each as a sentence."""
-
-
 class ShardEntry(Document):
     """A shard: neighbouring documents."""
 
@@ -77,7 +64,7 @@ class ShardEntry(Document):
     """Rows without text, which made no document."""
     rejected_rows: NonNegativeInt = 0
     """Rows whose label says that the answer is a bad one, which made no document."""
-    skipped: SkippedEntry | None = None
+    skipped: Skipped | None = None
     """What is left out. None: nothing."""
     size_bytes: NonNegativeInt
     """Bytes of text."""
@@ -91,6 +78,14 @@ class ShardEntry(Document):
     """Hash of its contents."""
     content_sha256: str
     """Hash of the contents of all shards up to its end, independent of their bounds."""
+
+    @property
+    def counts(self) -> Counts:
+        """Its numbers."""
+        left_out = self.skipped or NOTHING
+        return Counts(
+            self.rows, self.empty_rows, self.rejected_rows, self.documents, self.tokens, self.size_bytes, left_out
+        )
 
 
 class Ledger(Document):
@@ -114,40 +109,9 @@ class Ledger(Document):
     finished: bool = False
 
     @property
-    def tokens(self) -> int:
-        """Tokens of all shards."""
-        return sum(shard.tokens for shard in self.shards)
-
-    @property
-    def documents(self) -> int:
-        """Documents of all shards."""
-        return sum(shard.documents for shard in self.shards)
-
-    @property
-    def rows(self) -> int:
-        """Rows of all shards. An interrupted build continues after them."""
-        return sum(shard.rows for shard in self.shards)
-
-    @property
-    def empty_rows(self) -> int:
-        """Rows of all shards that have no text."""
-        return sum(shard.empty_rows for shard in self.shards)
-
-    @property
-    def rejected_rows(self) -> int:
-        """Rows of all shards that were left out because of their label."""
-        return sum(shard.rejected_rows for shard in self.shards)
-
-    @property
-    def skipped(self) -> Skipped:
-        """What is left out of all shards."""
-        found = [shard.skipped for shard in self.shards if shard.skipped is not None]
-        return sum((Skipped(**vars(one)) for one in found), start=Skipped())
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of text in all shards."""
-        return sum(shard.size_bytes for shard in self.shards)
+    def counts(self) -> Counts:
+        """The sums of all shards. An interrupted build continues after their rows."""
+        return reduce(Counts.plus, (shard.counts for shard in self.shards), NO_COUNTS)
 
     @property
     def last_file(self) -> FilePlace | None:
@@ -170,19 +134,20 @@ class Ledger(Document):
         It depends on neither the files' addresses nor the bounds of shards.
         """
         contents = self.shards[-1].content_sha256 if self.shards else []
-        skipped = self.skipped
-        left_out = (self.empty_rows, self.rejected_rows, skipped.binary_files, skipped.bad_files, skipped.bad_rows)
-        decided = [[self.token_type, self.weight_type], contents, [self.rows, *left_out]]
+        counts, skipped = self.counts, self.counts.skipped
+        rows = [*counts[:3], skipped.binary_files, skipped.bad_files, skipped.bad_rows]
+        decided = [[self.token_type, self.weight_type], contents, rows]
         return hashlib.sha256(canonical_json(decided)).hexdigest()
 
     @property
     def description(self) -> dict[str, Any]:
         """Identifies the contents of a finished cache."""
+        counts = self.counts
         return {
             "contentSha256": self.content_sha256,
-            "tokens": self.tokens,
-            "documents": self.documents,
-            "sizeBytes": self.size_bytes,
+            "tokens": counts.tokens,
+            "documents": counts.documents,
+            "sizeBytes": counts.size_bytes,
         }
 
     @property

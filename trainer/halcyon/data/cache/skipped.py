@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from pydantic import NonNegativeInt
 
 from halcyon.data.sources.piece import LeftOut
+from halcyon_api.checkpoint_documents import Document
 from halcyon_api.counting import counted
 
 MOST_EXAMPLES = 3
@@ -13,14 +15,15 @@ _FIRST_ROWS = 1000
 """Rows after which the share is limited before the end of the source."""
 
 
-@dataclass(frozen=True)
-class Skipped:
-    """What is left out of some rows."""
+class Skipped(Document):
+    """Files and rows that are left out, which made no document. Each of them counts as a row too."""
 
-    binary_files: int = 0
+    binary_files: NonNegativeInt = 0
     """Files of a text source that hold no text."""
-    bad_files: int = 0
-    bad_rows: int = 0
+    bad_files: NonNegativeInt = 0
+    """Files that cannot be read."""
+    bad_rows: NonNegativeInt = 0
+    """Rows that cannot be read."""
     examples: tuple[str, ...] = ()
     """The first files and rows that cannot be read, each as a sentence."""
     binary_examples: tuple[str, ...] = ()
@@ -35,15 +38,21 @@ class Skipped:
             tuple(one.problem for one in found if (one.kind == "binary") == wanted)[:MOST_EXAMPLES]
             for wanted in (False, True)
         )
-        return cls(kinds.count("binary"), kinds.count("file"), kinds.count("row"), bad, binary)
+        return cls(
+            binary_files=kinds.count("binary"),
+            bad_files=kinds.count("file"),
+            bad_rows=kinds.count("row"),
+            examples=bad,
+            binary_examples=binary,
+        )
 
     def __add__(self, other: Skipped) -> Skipped:
         return Skipped(
-            self.binary_files + other.binary_files,
-            self.bad_files + other.bad_files,
-            self.bad_rows + other.bad_rows,
-            (*self.examples, *other.examples)[:MOST_EXAMPLES],
-            (*self.binary_examples, *other.binary_examples)[:MOST_EXAMPLES],
+            binary_files=self.binary_files + other.binary_files,
+            bad_files=self.bad_files + other.bad_files,
+            bad_rows=self.bad_rows + other.bad_rows,
+            examples=(*self.examples, *other.examples)[:MOST_EXAMPLES],
+            binary_examples=(*self.binary_examples, *other.binary_examples)[:MOST_EXAMPLES],
         )
 
     def __bool__(self) -> bool:

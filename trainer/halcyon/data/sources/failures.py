@@ -39,19 +39,20 @@ _LASTING_STATUS = frozenset({"404", "405", "406", "410", "411", "413", "414", "4
 _LASTING_TYPES = frozenset(
     {"FileNotFoundError", "NotFoundError", "NotSupportedError", "InvalidPathError", "UnknownConfigurationKeyError"}
 )
-_AWAY = frozenset(
-    {
-        *(
-            errno.EIO,
-            errno.ESTALE,
-            errno.ENOTCONN,
-            errno.ETIMEDOUT,
-            errno.EREMOTEIO,
-            errno.EHOSTDOWN,
-            errno.EHOSTUNREACH,
-        ),
-        *(errno.ENETDOWN, errno.ENETUNREACH, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EAGAIN),
-    }
+_AWAY = (
+    errno.EIO,
+    errno.ESTALE,
+    errno.ENOTCONN,
+    errno.ETIMEDOUT,
+    errno.EREMOTEIO,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.ECONNREFUSED,
+    errno.ECONNRESET,
+    errno.ECONNABORTED,
+    errno.EAGAIN,
 )
 """Error numbers of a file system whose server or process does not answer."""
 

@@ -108,19 +108,16 @@ def read_between(file: SourceFile, start: int, end: int, access: Access) -> Iter
 
 def _read_local(file: SourceFile, start: int, end: int) -> bytes:
     require_file(Path(file.uri))
-    with Path(file.uri).open("rb", buffering=0) as stream:
-        parts: list[bytes] = []
+    with Path(file.uri).open("rb") as stream:
         stream.seek(start)
-        while start < end and (part := stream.read(end - start)):
-            parts.append(part)
-            start += len(part)
+        data = stream.read(end - start)
         # Checked after the read, to detect writes during the read.
         grown = not file.size_bytes and stream.read(1)
-        if grown or start < end or _as_listed(file.uri, os.fstat(stream.fileno())) != file:
+        if grown or len(data) < end - start or _as_listed(file.uri, os.fstat(stream.fileno())) != file:
             raise Replaced(
                 f"{file.uri} changed after it was listed; leave the files alone while they are read, and start again"
             )
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    return data
 
 
 def _as_listed(path: str, status: os.stat_result) -> SourceFile:

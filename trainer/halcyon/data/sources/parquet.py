@@ -144,16 +144,10 @@ class _RangeStream(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def seekable(self) -> bool:
-        return True
-
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         self._position = (
             offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._file.size_bytes}[whence]
         )
-        return self._position
-
-    def tell(self) -> int:
         return self._position
 
     def read(self, size: int | None = -1) -> bytes:

@@ -6,8 +6,6 @@ both train without an error.
 
 import codecs
 import re
-from collections.abc import Iterable
-from itertools import chain
 from typing import NamedTuple
 
 from halcyon_api.counting import counted
@@ -94,40 +92,22 @@ def has_mark(head: bytes) -> bool:
     return head.startswith(tuple(mark for mark, _ in _MARKS))
 
 
-def not_utf8(content: bytes | Iterable[bytes]) -> NotText | None:
-    """What is wrong with bytes that are not UTF-8. None: they are UTF-8.
-
-    Args:
-        content: The bytes, or parts of them, cut anywhere.
-    """
-    if isinstance(content, bytes):
-        try:
-            content.decode()
-        except UnicodeDecodeError:
-            content = (content,)
-        else:
-            return None
-    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-    bad = size_bytes = 0
-    first, mark, letters = "", "", False
-    for part in chain(content, [b""]):
-        begin = size_bytes - len(decoder.getstate()[0])
-        mark = mark or (size_bytes == 0 and next((name for sign, name in _MARKS if part.startswith(sign)), "")) or ""
-        size_bytes += len(part)
-        text = decoder.decode(part, final=not part)
-        escaped = list(_ESCAPED.finditer(text))
-        letters = letters or (not text.isascii() and len(_ABOVE_ASCII.findall(text)) > len(escaped))
-        if escaped and not bad:
-            place = begin + len(text[: escaped[0].start()].encode())
-            first = f"at byte {place} (0x{ord(escaped[0][0]) - 0xDC00:02x})"
-        bad += len(escaped)
-    if not bad:
+def not_utf8(content: bytes) -> NotText | None:
+    """What is wrong with bytes that are not UTF-8. None: they are UTF-8."""
+    try:
+        content.decode()
         return None
-    if mark:
+    except UnicodeDecodeError as error:
+        place = error.start
+    if (mark := next((name for sign, name in _MARKS if content.startswith(sign)), None)) is not None:
         return NotText(f"is {mark}, not UTF-8", _convert(mark))
+    text = content.decode(errors="surrogateescape")
+    bad = len(_ESCAPED.findall(text))
     # Bytes among valid letters are damage, and no other encoding.
-    fix = "remove them, for example with iconv -f UTF-8 -t UTF-8 -c" if letters else _convert("WINDOWS-1252")
-    return NotText(f"is not UTF-8 {first}: {bad:,} of its {counted(size_bytes, 'byte')} would be replaced", fix)
+    has_letters = len(_ABOVE_ASCII.findall(text)) > bad
+    fix = "remove them, for example with iconv -f UTF-8 -t UTF-8 -c" if has_letters else _convert("WINDOWS-1252")
+    first = f"at byte {place} (0x{content[place]:02x})"
+    return NotText(f"is not UTF-8 {first}: {bad:,} of its {counted(len(content), 'byte')} would be replaced", fix)
 
 
 def _convert(encoding: str) -> str:
