@@ -8,7 +8,6 @@ import functools
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,12 +21,10 @@ from halcyon.data.cache.reader import Memory, TokenReader
 from halcyon.data.cache.tokenizers import inherited_tokenizer
 from halcyon.data.dataset import Dataset, ValidationData
 from halcyon.data.formats import begin_id
-from halcyon.data.layout.beside import BesidePacker, Images, Sounds
 from halcyon.data.layout.concatenate import Concatenate
 from halcyon.data.layout.packer import TOO_SHORT, Layout, packer_of
-from halcyon.data.layout.prompts import LabelPacker, PromptPacker, Prompts
+from halcyon.data.layout.prompts import PromptPacker, Prompts
 from halcyon.data.layout.spans import arrays_of
-from halcyon.data.layout.whole import WholePacker
 from halcyon.data.mixture import build_mixture, rehearsed_sequences, stop_problem
 from halcyon.data.order.epochs import Order
 from halcyon.data.source_data import GrowingSource, Source, SourceData
@@ -270,18 +267,7 @@ class _Snapshots:
         self._reader = TokenReader(store, source.name, first, memory)
         self._schedule = build_schedule(spec.trainer)
         self._begin = begin_id(source.format, tokenizer)
-        packer = packer_of(spec.objective, source.layout, source.name)
-        if spec.model.sound is not None:
-            packer = BesidePacker(Sounds(*spec.model.sound))
-        elif source.format.chat is not None and spec.model.sight is not None:
-            packer = BesidePacker(Images(spec.model.sight))
-        if isinstance(packer, LabelPacker):
-            packer = LabelPacker(spec.model.classes, source.name)
-        if (pair := source.format.pair) is not None:
-            packer = WholePacker(pair.texts, 1, 1)
-        if isinstance(packer, PromptPacker):
-            packer = replace(packer, skips=source.on_bad_row == "skip")
-        self._packer = packer
+        self._packer = packer_of(spec, source)
         self._description = _description_of_stream(first, self._reader, self._schedule) if run_streams(spec) else None
 
     def __call__(self, ledger: Ledger) -> SourceData:
@@ -314,7 +300,7 @@ class _Snapshots:
     def _layout(self, ledger: Ledger) -> Layout:
         """The layout. One that takes time to build is stored beside the tokens, under a hash of all its inputs."""
         packer, reader, length = self._packer, self._reader, self._schedule.longest
-        if isinstance(packer, WholePacker) and self._source.format.pair is not None:
+        if self._source.format.pair is not None:
             length -= 1  # of a row with vectors, all tokens are inputs
         if packer is None:
             return Concatenate(
@@ -328,7 +314,7 @@ class _Snapshots:
             built = arrays_of(packer.build(ends, reader, length))
             store_arrays(self._store, prefix, built)
             arrays = load_arrays(self._store, prefix) or built  # read again, because large arrays are then on disk
-        layout = packer.load(ends, arrays, length)
+        layout: Layout = packer.make(**arrays, document_ends=ends, sequence_length=length)
         if isinstance(layout, Prompts) and isinstance(packer, PromptPacker):
             self._check_room(layout, packer.answer_tokens, ledger)
         return layout

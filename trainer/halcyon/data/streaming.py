@@ -7,7 +7,6 @@ source, layouts that choose among documents, shares by size, an end of the data,
 objective that packs conversations.
 """
 
-from halcyon.data.layout.packer import objective_packer
 from halcyon_api.spec.data import DataSpec, OrderSpec
 from halcyon_api.training_run import TrainingRunSpec
 
@@ -36,7 +35,7 @@ def run_streams(spec: TrainingRunSpec) -> bool:
     """Whether training may begin while the token caches are still being built: `streams`, and the objective packs no
     conversations.
     """
-    return streams(spec.data) and objective_packer(spec.objective) is None
+    return streams(spec.data) and spec.objective.kind in ("nextToken", "maskedToken")
 
 
 def positive_weights(data: DataSpec) -> dict[str, float]:

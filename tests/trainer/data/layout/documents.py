@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 from hypothesis import strategies as st
 
-from halcyon.data.layout.packer import Layout
+from halcyon.data.layout.packer import Layout, Packer, packer_of
+from halcyon_api.spec.objective import ObjectiveSpec
+from halcyon_api.spec.sources import DataSourceSpec
 
 
 def ends_of(lengths: list[int]) -> np.ndarray:
@@ -21,6 +26,15 @@ class Unweighted:
 
 
 UNWEIGHTED = Unweighted()
+
+
+def packer_for(objective: dict[str, Any], layout: dict[str, Any] | None = None) -> Packer | None:
+    """The packer of a source of texts, for an objective and a layout of a run document."""
+    run: Any = SimpleNamespace(
+        objective=ObjectiveSpec.model_validate(objective), model=SimpleNamespace(sound=None, sight=None)
+    )
+    source = {"name": "web", "text": {"paths": ["/a"]}, "layout": layout or {"concatenate": {}}}
+    return packer_of(run, DataSourceSpec.model_validate(source))
 
 
 def contents(layout: Layout) -> list[list[range]]:

@@ -66,7 +66,7 @@ def test_a_layout_is_rebuilt_from_its_arrays_and_never_changes() -> None:
     spec = LayoutSpec(best_fit=BestFitSpec(buffer=20))
     packer = DocumentPacker(spec, "any")
     layout = packer.build(ends, UNWEIGHTED, 32)
-    again = packer.load(ends, arrays_of(layout), 32)
+    again = packer.make(**arrays_of(layout), document_ends=ends, sequence_length=32)
     assert contents(again) == contents(layout)
     assert (again.sequences, again.report) == (layout.sequences, layout.report)
     assert arrays_of(layout)["documents"].dtype == np.uint32

@@ -86,7 +86,7 @@ def test_a_layout_is_rebuilt_from_its_arrays() -> None:
     spec = LayoutSpec(pack=PackSpec(max_segments=4, too_long="right"))
     packer = DocumentPacker(spec, "any")
     layout = packer.build(ends, UNWEIGHTED, 32)
-    again = packer.load(ends, arrays_of(layout), 32)
+    again = packer.make(**arrays_of(layout), document_ends=ends, sequence_length=32)
     assert contents(again) == contents(layout)
     assert (again.sequences, again.report) == (layout.sequences, layout.report)
     assert sum(array.nbytes for array in arrays_of(layout).values()) == 8 * (layout.sequences + 1)

@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from halcyon.data.layout.packer import Packer, packer_of
-from halcyon_api.spec.objective import ObjectiveSpec
-from halcyon_api.spec.sources import LayoutSpec
+from tests.trainer.data.layout.documents import packer_for
 
 PAIRS = {"preference": {"simpo": {}, "pairsPerRow": 3}}
 
@@ -33,5 +31,5 @@ PAIRS = {"preference": {"simpo": {}, "pairsPerRow": 3}}
 def test_a_stored_layout_is_found_by_what_decides_it(
     objective: dict[str, Any], layout: dict[str, Any], key: list[Any] | None
 ) -> None:
-    packer: Packer | None = packer_of(ObjectiveSpec.model_validate(objective), LayoutSpec.model_validate(layout), "web")
+    packer = packer_for(objective, layout)
     assert (packer.key if packer is not None else None) == key

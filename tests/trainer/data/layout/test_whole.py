@@ -9,12 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halcyon.data.layout.packer import objective_packer
 from halcyon.data.layout.spans import arrays_of, first_counted
 from halcyon.data.layout.whole import WholePacker, WholeUnits
-from halcyon_api.spec.objective import ObjectiveSpec
 from tests.trainer.data.corpus import TokensInMemory
-from tests.trainer.data.layout.documents import contents, ends_of
+from tests.trainer.data.layout.documents import contents, ends_of, packer_for
 
 conversation = st.lists(st.sampled_from([0.0, 0.0, 1.0]), max_size=30)
 """The loss weights of the tokens of a conversation."""
@@ -91,7 +89,7 @@ def test_a_long_conversation_whose_answer_is_late_keeps_context_before_the_answe
 
 
 def test_one_pair_in_a_row_keeps_the_order_of_the_pairs() -> None:
-    packer = objective_packer(ObjectiveSpec.model_validate({"preference": {"simpo": {}}}))
+    packer = packer_for({"preference": {"simpo": {}}})
     assert isinstance(packer, WholePacker)
     ends, weights = stream([[0.0, 1.0]] * 4 + [[0.0, 1.0, 1.0]] * 6)
     rows = contents(packer.build(ends, weights, 9))

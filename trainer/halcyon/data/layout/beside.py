@@ -6,8 +6,9 @@ sequence is left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -98,12 +99,13 @@ class BesidePacker:
         starts, _ = document_spans(document_ends, np.arange(len(document_ends)))
         headers = weights.gather(starts, np.full(len(starts), HEADER)).reshape(-1, HEADER).astype(np.int64)
         kept = np.flatnonzero(headers[:, 1] <= sequence_length + 1)
-        arrays = {"firsts": headers[:, 0].copy(), "texts": headers[:, 1].copy(), "kept": kept}
-        return self.load(document_ends, arrays, sequence_length)
+        firsts, texts = headers.T.copy()
+        return Beside(kept, document_ends, sequence_length, firsts, texts, self.reader)
 
-    def load(self, document_ends: np.ndarray, arrays: Mapping[str, np.ndarray], sequence_length: int) -> Beside:
+    @property
+    def make(self) -> Callable[..., Beside]:
         """See `DocumentPacker`."""
-        return Beside(**arrays, document_ends=document_ends, sequence_length=sequence_length, reader=self.reader)
+        return partial(Beside, reader=self.reader)
 
 
 @dataclass(frozen=True, eq=False)

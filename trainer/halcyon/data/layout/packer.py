@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from halcyon.data.layout.beside import Beside, BesidePacker
+from halcyon.data.layout.beside import Beside, BesidePacker, Images, Sounds
 from halcyon.data.layout.best_fit import BestFit
 from halcyon.data.layout.concatenate import Concatenate
 from halcyon.data.layout.pack import Pack
@@ -18,8 +19,8 @@ from halcyon.data.layout.prompts import Labelled, LabelPacker, PromptPacker, Pro
 from halcyon.data.layout.spans import Weights
 from halcyon.data.layout.whole import WholePacker, WholeUnits
 from halcyon.host.errors import BadConfiguration
-from halcyon_api.spec.objective import ObjectiveSpec
-from halcyon_api.spec.sources import LayoutSpec, PackSpec
+from halcyon_api.spec.sources import DataSourceSpec, LayoutSpec
+from halcyon_api.training_run import TrainingRunSpec
 
 _PAIR_BUFFER = 1000
 """Number of pairs to choose the best fit from, where a row may hold several."""
@@ -57,10 +58,10 @@ class DocumentPacker:
         Raises:
             BadConfiguration: A document does not fit.
         """
-        del weights
         if self.spec.best_fit is not None:
             return BestFit.build(document_ends, sequence_length, buffer=self.spec.best_fit.buffer)
-        pack = self._pack
+        pack = self.spec.pack
+        assert pack is not None  # noqa: S101 - documents that are concatenated need no packer
         try:
             return Pack.build(document_ends, sequence_length, max_segments=pack.max_segments, too_long=pack.too_long)
         except ValueError as error:
@@ -69,19 +70,10 @@ class DocumentPacker:
                 "set left, right or drop"
             ) from error
 
-    def load(self, document_ends: np.ndarray, arrays: Mapping[str, np.ndarray], sequence_length: int) -> Layout:
-        """Make a layout again from its arrays, with the same documents and length."""
-        if self.spec.best_fit is not None:
-            return BestFit(**arrays, document_ends=document_ends, sequence_length=sequence_length)
-        return Pack(
-            **arrays, document_ends=document_ends, sequence_length=sequence_length, too_long=self._pack.too_long
-        )
-
     @property
-    def _pack(self) -> PackSpec:
-        if self.spec.pack is None:
-            raise TypeError("documents that are concatenated need no packer")
-        return self.spec.pack
+    def make(self) -> Callable[..., Layout]:
+        """Makes a layout again from its arrays, with the same documents and length."""
+        return BestFit if self.spec.pack is None else partial(Pack, too_long=self.spec.pack.too_long)
 
 
 Layout = Concatenate | BestFit | Pack | WholeUnits | Prompts | Beside | Labelled
@@ -90,24 +82,22 @@ Packer = DocumentPacker | WholePacker | PromptPacker | BesidePacker | LabelPacke
 """Makes the layout of a source from its documents, which takes time, or from the arrays of the layout."""
 
 
-def objective_packer(objective: ObjectiveSpec) -> WholePacker | PromptPacker | LabelPacker | None:
-    """The packer of an objective that keeps conversations whole, in the place of the sources' layouts; None: they have
-    their own.
-    """
+def packer_of(spec: TrainingRunSpec, source: DataSourceSpec) -> Packer | None:
+    """The packer of a source; None: its documents are concatenated, which is a formula."""
+    objective = spec.objective
+    if (pair := source.format.pair) is not None:
+        return WholePacker(pair.texts, 1, 1)
+    if spec.model.sound is not None:
+        return BesidePacker(Sounds(*spec.model.sound))
+    if source.format.chat is not None and spec.model.sight is not None:
+        return BesidePacker(Images(spec.model.sight))
     if (policy := objective.policy) is not None:
-        return PromptPacker(policy.max_tokens)
+        return PromptPacker(policy.max_tokens, source.on_bad_row == "skip")
     if objective.classify is not None:
-        return LabelPacker()
-    if objective.contrastive is not None:
-        return WholePacker(2, 1, 1)
+        return LabelPacker(spec.model.classes, source.name)
     if (finetune := objective.finetune) is not None:
         return WholePacker(1, None, finetune.buffer)
     if (preference := objective.preference) is not None:
         # A row of one pair has no fit to choose, so the pairs keep their order.
         return WholePacker(2, preference.pairs_per_row, 1 if preference.pairs_per_row == 1 else _PAIR_BUFFER)
-    return None
-
-
-def packer_of(objective: ObjectiveSpec, layout: LayoutSpec, source: str) -> Packer | None:
-    """The packer of a source; None: its documents are concatenated, which is a formula."""
-    return objective_packer(objective) or (DocumentPacker(layout, source) if layout.concatenate is None else None)
+    return DocumentPacker(source.layout, source.name) if source.layout.concatenate is None else None

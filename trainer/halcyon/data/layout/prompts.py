@@ -7,7 +7,6 @@ as numbers with weight 1. Tokens would change the reference: tokenizers normaliz
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,36 +17,6 @@ from halcyon.host.errors import BadConfiguration
 
 _CHUNK = 2**14
 """Texts whose labels are read at once."""
-
-
-@dataclass(frozen=True)
-class PromptPacker:
-    """One prompt in each sequence, with room for an answer. See `halcyon.data.layout.packer.DocumentPacker`.
-
-    Attributes:
-        answer_tokens: Most tokens of an answer.
-        skips: Whether a prompt without room for an answer is left out. Default: it stays, for an error with its row.
-    """
-
-    answer_tokens: int
-    skips: bool = False
-    empty = "it has no prompt with room for an answer; give it shorter prompts, or raise spec.trainer.sequenceLength"
-
-    @property
-    def key(self) -> list[Any]:
-        """See `DocumentPacker`."""
-        return [2, "prompts", asdict(self)]
-
-    def build(self, document_ends: np.ndarray, weights: Weights, sequence_length: int) -> Prompts:
-        """See `DocumentPacker`. A prompt ends before the first token that counts."""
-        tokens = first_counted(weights, document_ends)
-        room = sequence_length - self.answer_tokens
-        kept = np.flatnonzero(tokens <= room) if self.skips else np.arange(len(tokens))
-        return Prompts(kept, document_ends, sequence_length, tokens)
-
-    def load(self, document_ends: np.ndarray, arrays: Mapping[str, np.ndarray], sequence_length: int) -> Prompts:
-        """See `DocumentPacker`."""
-        return Prompts(**arrays, document_ends=document_ends, sequence_length=sequence_length)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +50,44 @@ class Prompts(OneEach):
         ]
 
 
+@dataclass(frozen=True, eq=False)
+class Labelled(Prompts):
+    """One text in each sequence: the part of it that fits.
+
+    Attributes:
+        classes: Number of the label of each text: int64 [documents].
+    """
+
+    classes: np.ndarray
+
+
+@dataclass(frozen=True)
+class PromptPacker:
+    """One prompt in each sequence, with room for an answer. See `halcyon.data.layout.packer.DocumentPacker`.
+
+    Attributes:
+        answer_tokens: Most tokens of an answer.
+        skips: Whether a prompt without room for an answer is left out. Default: it stays, for an error with its row.
+    """
+
+    answer_tokens: int
+    skips: bool = False
+    make = Prompts
+    empty = "it has no prompt with room for an answer; give it shorter prompts, or raise spec.trainer.sequenceLength"
+
+    @property
+    def key(self) -> list[Any]:
+        """See `DocumentPacker`."""
+        return [2, "prompts", asdict(self)]
+
+    def build(self, document_ends: np.ndarray, weights: Weights, sequence_length: int) -> Prompts:
+        """See `DocumentPacker`. A prompt ends before the first token that counts."""
+        tokens = first_counted(weights, document_ends)
+        room = sequence_length - self.answer_tokens
+        kept = np.flatnonzero(tokens <= room) if self.skips else np.arange(len(tokens))
+        return Prompts(kept, document_ends, sequence_length, tokens)
+
+
 @dataclass(frozen=True)
 class LabelPacker:
     """One text in each sequence. See `halcyon.data.layout.packer.DocumentPacker`.
@@ -90,8 +97,9 @@ class LabelPacker:
         source: Name of the source, for error messages.
     """
 
-    labels: tuple[str, ...] = ()
-    source: str = ""
+    labels: tuple[str, ...]
+    source: str
+    make = Labelled
     empty = "it has no text; give it texts with labels"
 
     @property
@@ -118,20 +126,5 @@ class LabelPacker:
                         "which spec.model.labels lacks; add it there, or fix the row"
                     )
                 classes.append(numbers[label])
-        arrays = {"kept": kept, "prompt_tokens": np.minimum(tokens, sequence_length), "classes": np.array(classes, int)}
-        return self.load(document_ends, arrays, sequence_length)
-
-    def load(self, document_ends: np.ndarray, arrays: Mapping[str, np.ndarray], sequence_length: int) -> Labelled:
-        """See `DocumentPacker`."""
-        return Labelled(**arrays, document_ends=document_ends, sequence_length=sequence_length)
-
-
-@dataclass(frozen=True, eq=False)
-class Labelled(Prompts):
-    """One text in each sequence: the part of it that fits.
-
-    Attributes:
-        classes: Number of the label of each text: int64 [documents].
-    """
-
-    classes: np.ndarray
+        kept_tokens = np.minimum(tokens, sequence_length)
+        return Labelled(kept, document_ends, sequence_length, kept_tokens, np.array(classes, int))

@@ -19,8 +19,9 @@ result is the same everywhere.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -98,11 +99,10 @@ class WholePacker:
             self.conversations,
         )
 
-    def load(self, document_ends: np.ndarray, arrays: Mapping[str, np.ndarray], sequence_length: int) -> WholeUnits:
+    @property
+    def make(self) -> Callable[..., WholeUnits]:
         """See `DocumentPacker`."""
-        return WholeUnits(
-            **arrays, document_ends=document_ends, sequence_length=sequence_length, conversations=self.conversations
-        )
+        return partial(WholeUnits, conversations=self.conversations)
 
 
 @dataclass(frozen=True, eq=False)
