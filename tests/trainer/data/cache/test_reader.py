@@ -53,7 +53,7 @@ def check(store: Store, caches: Caches, memory: Memory) -> None:
 
 def test_spans_of_a_folder(tmp_path: Path, corpus: Path) -> None:
     store, caches = local(tmp_path, corpus)
-    assert caches.ledgers["web"].tokens * 2 > 8 * BLOCK_BYTES, "several blocks"
+    assert caches.ledgers["web"].counts.tokens * 2 > 8 * BLOCK_BYTES, "several blocks"
     check(store, caches, Memory(1 << 20))
 
 
@@ -87,7 +87,7 @@ def test_a_flipped_bit_is_never_silent(tmp_path: Path, corpus: Path, name: str) 
     reads = {
         "tokens": lambda: reader.gather(np.array([place // 2]), np.array([2])),
         "ends": reader.document_ends,
-        "origins": lambda: reader.origins_of(np.arange(caches.ledgers["web"].documents)),
+        "origins": lambda: reader.origins_of(np.arange(caches.ledgers["web"].counts.documents)),
     }
     with pytest.raises(
         DamagedData, match=rf"web/shards/.*{name} of the token cache is damaged in block \d+; delete the cache"
