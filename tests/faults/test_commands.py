@@ -22,8 +22,10 @@ import pytest
 import typer.main
 import yaml
 
-from halcyon.checkpoint import list_checkpoints, verify_checkpoint
+from halcyon.checkpoint import list_checkpoints
+from halcyon.checkpoint.verify import find_damage
 from halcyon.host.output import READER_LEFT
+from halcyon.host.storage.store import Store
 from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_cli import kubectl
@@ -179,7 +181,7 @@ class Trial:
             committed = list_checkpoints(root).committed
             assert committed
             for entry in committed:
-                assert verify_checkpoint(root, entry) == ()
+                assert find_damage(Store(root), entry) == ()
         if writer.file:
             json.loads((self.folder / writer.file).read_text())
 

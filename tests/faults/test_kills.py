@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
-from halcyon.checkpoint import list_checkpoints, verify_checkpoint
+from halcyon.checkpoint import list_checkpoints
+from halcyon.checkpoint.verify import find_damage
 from halcyon.host.storage.store import Store
 from halcyon_api.ends import ExitCode
 from tests.faults import rows
@@ -106,7 +107,7 @@ def test_the_engine_killed_at_random_moments(
             committed = [entry.step for entry in listing.committed]
             assert committed == sorted(committed, reverse=True)
             for entry in listing.committed:
-                assert verify_checkpoint(root.spec, entry) == ()
+                assert find_damage(Store(root.spec), entry) == ()
             known = max([newest, *(event["step"] for event in heard if event["event"] == "committed")])
             newest = committed[0] if committed else 0
             assert known <= newest <= known + 1, "a committed step was lost, or one appeared from nowhere"
@@ -139,7 +140,7 @@ def test_the_engine_killed_before_each_write_of_a_commit(
         newest += write == WRITES
         committed = list_checkpoints(root.spec).committed
         assert [entry.step for entry in committed] == list(range(newest, 0, -1))
-        assert [verify_checkpoint(root.spec, entry) for entry in committed] == [()] * newest
+        assert [find_damage(Store(root.spec), entry) for entry in committed] == [()] * newest
         trials.count("kills before a write of a save")
 
 

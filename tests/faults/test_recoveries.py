@@ -26,7 +26,7 @@ from halcyon.checkpoint import Checkpointer
 from halcyon.checkpoint.evidence import StepNumbers
 from halcyon.checkpoint.head import edit, with_pin
 from halcyon.checkpoint.opening import entry_of, load_head
-from halcyon.checkpoint.rollback import Distrust, KeepsAudited, KeepsNewestByStep, Return, batch_number, until
+from halcyon.checkpoint.rollback import Distrust, KeepsNewest, Return, batch_number, until
 from halcyon.checkpoint.verify import encode_commit
 from halcyon.commands.copy_checkpoint import copy_checkpoint
 from halcyon.host.errors import BadConfiguration, Fenced, NoValidCheckpoint, TrainerExit
@@ -286,8 +286,8 @@ class Run:
         known = StepNumbers()
         newest = checkpointer.newest
         known.audited = 0 if newest is None else newest.step if newest.audited is None else newest.audited
-        checkpointer.add_reader(KeepsAudited(lambda: known.audited, checkpointer.committed))
-        checkpointer.add_reader(KeepsNewestByStep(is_by_step, checkpointer.committed))
+        checkpointer.add_reader(KeepsNewest(lambda step: step <= (known.audited or 0), checkpointer.committed))
+        checkpointer.add_reader(KeepsNewest(is_by_step, checkpointer.committed))
         while state[0] < STEPS:
             step, batch = state[0] + 1, batch_number(checkpointer.skipped, state[0])
             if batch in self.diverging:

@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 
-from halcyon.checkpoint import list_checkpoints, verify_checkpoint
+from halcyon.checkpoint import list_checkpoints
+from halcyon.checkpoint.verify import find_damage
+from halcyon.host.storage.store import Store
 from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_devcluster.waiting import until
@@ -88,7 +90,7 @@ def test_a_training_continues_while_its_root_is_full_or_read_only(
     def check_the_old_checkpoints_are_intact() -> None:
         committed = list_checkpoints(spec).committed
         assert len(committed) == 2
-        assert [verify_checkpoint(spec, entry) for entry in committed] == [(), ()]
+        assert [find_damage(Store(spec), entry) for entry in committed] == [(), ()]
 
     def fill() -> None:
         shutil.rmtree(root / "compilation", ignore_errors=True)  # it would make room for a save
@@ -162,7 +164,7 @@ def test_an_exceeded_quota_costs_checkpoints_and_not_the_training(file_root: Roo
     assert all("has no space left; free some or enlarge it" in text for text in failures)
     listing = list_checkpoints(file_root.spec)
     assert [entry.step for entry in listing.committed] == [2, 1]
-    assert [verify_checkpoint(file_root.spec, entry) for entry in listing.committed] == [(), ()]
+    assert [find_damage(Store(file_root.spec), entry) for entry in listing.committed] == [(), ()]
     with open_root(file_root) as checkpointer:
         restored = restore_right(checkpointer)
     assert restored.step == 2

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from halcyon.checkpoint import Callbacks, Limits, list_checkpoints, verify_checkpoint
+from halcyon.checkpoint import Callbacks, Limits, list_checkpoints
+from halcyon.checkpoint.verify import find_damage
+from halcyon.host.storage.store import Store
 from halcyon_api.checkpoint_documents import HEAD_KEY, decode_head
 from halcyon_api.ends import ExitCode
 from halcyon_devcluster.waiting import until
@@ -66,7 +68,7 @@ def check_root(root: Root, good_root: Root, steps: list[int]) -> None:
     committed = [entry.step for entry in listing.committed]
     assert committed[: len(steps)] == steps
     assert len(set(committed)) == len(committed) <= len(steps) + 1, "one more may be kept: one that was read back"
-    assert [verify_checkpoint(good_root.spec, entry) for entry in listing.committed] == [()] * len(committed)
+    assert [find_damage(Store(good_root.spec), entry) for entry in listing.committed] == [()] * len(committed)
     assert listing.unfinished == ()
     with open_root(good_root) as checkpointer:
         restored = restore_right(checkpointer)

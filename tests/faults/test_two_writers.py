@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from halcyon.checkpoint import list_checkpoints, verify_checkpoint
+from halcyon.checkpoint import list_checkpoints
+from halcyon.checkpoint.verify import find_damage
+from halcyon.host.storage.store import Store
 from halcyon_api.ends import ExitCode
 from halcyon_devcluster.waiting import until
 from tests.faults import rows
@@ -72,7 +74,7 @@ def test_a_writer_continued_in_mid_save_after_it_was_replaced_changes_nothing(
         (3, epoch(1, 1)),
     ]
     for entry in list_checkpoints(root.spec).committed:
-        assert verify_checkpoint(root.spec, entry) == ()
+        assert find_damage(Store(root.spec), entry) == ()
     with open_root(root) as later:
         restored = restore_right(later)
         assert restored.step == 4

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from halcyon.checkpoint import Restored, list_checkpoints, verify_checkpoint
-from halcyon.checkpoint.verify import encode_commit
+from halcyon.checkpoint import Restored, list_checkpoints
+from halcyon.checkpoint.verify import encode_commit, find_damage
 from halcyon.host.errors import NoValidCheckpoint
+from halcyon.host.storage.store import Store
 from halcyon_api.checkpoint_documents import DamagedDocument, decode_head
 from tests.trainer.checkpoint.helpers import Root, fill, open_root, restore_newest, restore_right, snapshot_of
 
@@ -127,7 +128,7 @@ def test_a_restore_stops_and_changes_nothing_if_all_checkpoints_are_damaged(root
             restore_newest(checkpointer)
         assert [entry["step"] for entry in root.head["committed"]] == [20, 10]
     assert before == {name: data for name, data in snapshot_of(root.folder).items() if name.startswith("steps/")}
-    assert [len(verify_checkpoint(root.spec, entry)) for entry in list_checkpoints(root.spec).committed] == [1, 1]
+    assert [len(find_damage(Store(root.spec), entry)) for entry in list_checkpoints(root.spec).committed] == [1, 1]
 
 
 def _empty(data: bytes) -> bytes:
@@ -171,7 +172,7 @@ def test_verification_reports_all_damage(file_root: Root) -> None:
     flip(data / "weight/c/0/0", 3)
     (data / "bias/c/0").unlink()
     (data / "step/zarr.json").write_bytes(b"{}")
-    assert sorted(verify_checkpoint(file_root.spec, entry)) == [
+    assert sorted(find_damage(Store(file_root.spec), entry)) == [
         "data/bias/c/0 is missing",
         f"data/step/zarr.json has 2 bytes instead of {_size(file_root, entry.path, 'step/zarr.json')}",
         "data/weight/c/0/0 does not have the hash that the manifest names",

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from halcyon.checkpoint import Callbacks, SaveFailed, list_checkpoints, parts, verify_checkpoint
+from halcyon.checkpoint import Callbacks, SaveFailed, list_checkpoints, parts
 from halcyon.checkpoint.head import edit, with_pin
 from halcyon.checkpoint.retention import Retention, with_early_deletion
+from halcyon.checkpoint.verify import find_damage
 from halcyon.host.storage.failures import StoreFailure, from_tensorstore
 from halcyon.host.storage.store import Store
 from halcyon.step.compilation import CompilationCache
@@ -84,7 +85,7 @@ def test_a_save_onto_a_full_disk_fails_and_leaves_no_files(small_disk: Path, mon
         assert failures == [checkpointer.last_error]
         assert (root.folder / "HEAD").read_bytes() == head
         assert list_checkpoints(root.spec).unfinished == (), "its files are removed, so the next save has room"
-        assert [verify_checkpoint(root.spec, entry) for entry in list_checkpoints(root.spec).committed] == [(), ()]
+        assert [find_damage(Store(root.spec), entry) for entry in list_checkpoints(root.spec).committed] == [(), ()]
 
         (small_disk / "filler").write_bytes(b"x" * (small_disk_free(small_disk) - 4096))
         save_step(checkpointer, 4, devices=devices)
@@ -104,7 +105,7 @@ def test_a_save_onto_a_full_disk_fails_and_leaves_no_files(small_disk: Path, mon
 
 def committed(root: Root) -> list[int]:
     listing = list_checkpoints(root.spec)
-    assert all(verify_checkpoint(root.spec, entry) == () for entry in listing.committed)
+    assert all(find_damage(Store(root.spec), entry) == () for entry in listing.committed)
     assert listing.unfinished == ()
     return [entry.step for entry in listing.committed]
 

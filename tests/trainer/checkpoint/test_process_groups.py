@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from halcyon.checkpoint import list_checkpoints, verify_checkpoint
+from halcyon.checkpoint import list_checkpoints
+from halcyon.checkpoint.verify import find_damage
+from halcyon.host.storage.store import Store
 from halcyon_api.checkpoint_documents import Manifest
 from halcyon_api.ends import ExitCode
 from tests.ports import free_port
@@ -82,7 +84,7 @@ def test_every_replica_writes_its_share_and_reads_it_for_the_others(
         assert group.run() == [0] * 4, group.children[0].noise()
         wrote = [events[-1]["files"] for events in group.events_of("wrote")]
     newest = list_checkpoints(root.spec).committed[0]
-    assert verify_checkpoint(root.spec, newest) == ()
+    assert find_damage(Store(root.spec), newest) == ()
     manifest = Manifest.model_validate_json((root.folder / newest.path / "MANIFEST.json").read_bytes())
     assert sorted(path for files in wrote for path in files) == [file.path for file in manifest.files], (
         "each file by one process"

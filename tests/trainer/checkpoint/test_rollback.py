@@ -10,8 +10,7 @@ from halcyon.checkpoint.head import with_commit
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.rollback import (
     Distrust,
-    KeepsAudited,
-    KeepsNewestByStep,
+    KeepsNewest,
     Return,
     batch_number,
     in_force,
@@ -120,7 +119,7 @@ def test_the_best_evaluation_is_again_that_of_the_checkpoint() -> None:
 
 
 def test_the_newest_checkpoint_made_by_step_is_kept() -> None:
-    keeps = KeepsNewestByStep(by_tens, (entry(13), entry(10)))
+    keeps = KeepsNewest(by_tens, (entry(13), entry(10)))
     assert [step for step in (9, 10, 13) if keeps.in_use(step)] == [10]
     keeps.committed(entry(17))
     keeps.committed(entry(20))
@@ -162,7 +161,7 @@ def test_a_return_takes_back_the_audits_of_the_steps_that_are_done_again() -> No
 
 def test_the_newest_confirmed_checkpoint_is_kept_while_newer_ones_come() -> None:
     audited = 0
-    keeps = KeepsAudited(lambda: audited, head_of(0).committed)
+    keeps = KeepsNewest(lambda step: step <= audited, head_of(0).committed)
     head = head_of(0)
     retention = Retention(newest=1, permanent=(), in_use=keeps.in_use)
     for step in (5, 10, 15, 20):

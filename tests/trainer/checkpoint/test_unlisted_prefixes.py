@@ -31,9 +31,9 @@ def test_unknown_prefixes_before_between_and_after_known_ones_are_found(root: Ro
     fill(with_keep(root, 4), 10, 20, 30)
     paths = stray(root, 1, 15, 20, 25, 99)
     store = Store(root.spec)
-    known = [entry["path"] for entry in root.head["committed"]]
+    known = list_checkpoints(root.spec).committed
     assert unlisted_prefixes(store, known) == tuple(paths)
-    assert unlisted_prefixes(store, []) == tuple(sorted([*paths, *known]))
+    assert unlisted_prefixes(store, []) == tuple(sorted([*paths, *(entry.path for entry in known)]))
     assert [one.path for one in garbage(store)] == paths
     assert list_checkpoints(root.spec).unfinished == tuple(paths)
 
@@ -47,11 +47,10 @@ def test_no_key_of_a_known_checkpoint_is_listed(s3_root: Root, monkeypatch: pyte
         listed.extend(list_between(store, ranges))
         return listed
 
+    known = list_checkpoints(s3_root.spec).committed
     monkeypatch.setattr(Store, "list_between", recording)
     monkeypatch.delattr(Store, "list")
-    assert unlisted_prefixes(Store(s3_root.spec), [entry["path"] for entry in s3_root.head["committed"]]) == tuple(
-        paths
-    )
+    assert unlisted_prefixes(Store(s3_root.spec), known) == tuple(paths)
     assert listed == [f"{paths[0]}data/x/c/{number}" for number in range(2)]
 
 

@@ -14,7 +14,9 @@ from typing import IO, Any
 import pytest
 import yaml
 
-from halcyon.checkpoint import list_checkpoints, verify_checkpoint
+from halcyon.checkpoint import list_checkpoints
+from halcyon.checkpoint.verify import find_damage
+from halcyon.host.storage.store import Store
 from halcyon_api.reading import parse_run
 from tests.suite.limits import limit
 from tests.trainer.support.process_groups import run_document
@@ -67,7 +69,7 @@ def trained(
     root = parse_run(document).spec.checkpoint
     newest = list_checkpoints(root).committed[0]
     assert newest.step == steps
-    assert verify_checkpoint(root, newest) == ()
+    assert find_damage(Store(root), newest) == ()
     assert "Traceback" not in errors
     return code, errors
 

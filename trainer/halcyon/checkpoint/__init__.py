@@ -5,7 +5,7 @@ verifies.
 """
 
 from halcyon.checkpoint.checkpointer import Checkpointer
-from halcyon.checkpoint.opening import Listing, list_checkpoints, verify_checkpoint
+from halcyon.checkpoint.opening import Listing, list_checkpoints
 from halcyon.checkpoint.processes import Processes
 from halcyon.checkpoint.results import Callbacks, Limits, Restored, RunRecord, SaveReport
 from halcyon.host.storage.failures import SaveFailed
@@ -21,5 +21,4 @@ __all__ = [
     "SaveFailed",
     "SaveReport",
     "list_checkpoints",
-    "verify_checkpoint",
 ]

@@ -158,16 +158,12 @@ class ModelArrays:
 
     def __init__(self, checkpoint: Checkpoint, *, kept_bytes: int = KEPT_BYTES) -> None:
         self._checkpoint, self._kept_bytes = checkpoint, kept_bytes
+        self.entry = checkpoint.entry
         self.leaves: dict[str, ManifestLeaf] = below(checkpoint, MODEL_PREFIX)
         """The manifest's entries of the parameters."""
         self._chunks: OrderedDict[tuple[str, tuple[int, ...]], np.ndarray] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
-
-    @property
-    def entry(self) -> CommittedStep:
-        """The checkpoint's entry in HEAD."""
-        return self._checkpoint.entry
 
     def read(self, path: str, region: Region) -> np.ndarray:
         """A region of a parameter; see `read_stored`."""

@@ -34,6 +34,7 @@ from halcyon_api.checkpoint_documents import (
     HEAD_KEY,
     STEPS_PREFIX,
     BadStep,
+    CommittedStep,
     DamagedDocument,
     Head,
     canonical_json,
@@ -45,24 +46,25 @@ LAST = f"{STEPS_PREFIX[:-1]}0"
 """A key that sorts after all prefixes: ``0`` is the character after the slash."""
 
 
-def unlisted_prefixes(store: Store, known: Iterable[str], first: str = FIRST, last: str = LAST) -> tuple[str, ...]:
+def unlisted_prefixes(
+    store: Store, entries: Iterable[BadStep | CommittedStep], first: str = FIRST, last: str = LAST
+) -> tuple[str, ...]:
     """The unknown prefixes in a root, or in a range of its keys.
 
     Args:
         store: The root.
-        known: Prefixes to leave out.
+        entries: Checkpoints to leave out.
         first: First key of the range.
         last: End of the range, exclusive.
 
     Raises:
         StoreFailure: The store did not answer.
     """
-    known = sorted(prefix for prefix in set(known) if first <= prefix < last)
+    named = {entry.path for entry in entries if first <= entry.path < last}
     if store.folder is not None:
-        named = set(known)
-        return tuple(
-            prefix for prefix in prefixes(store.folders(STEPS_PREFIX)) if prefix not in named and first <= prefix < last
-        )
+        listed = prefixes(store.folders(STEPS_PREFIX))
+        return tuple(prefix for prefix in listed if prefix not in named and first <= prefix < last)
+    known = sorted(named)
     begins = [first, *(f"{prefix[:-1]}0" for prefix in known)]
     return prefixes(store.list_between(list(zip(begins, [*known, last], strict=True))))
 
@@ -115,7 +117,7 @@ def delete_orphans(store: Store, keeper: HeadKeeper) -> None:
         store: The root.
         keeper: HEAD, in the process that has the root.
     """
-    listed = unlisted_prefixes(store, (entry.path for entry in (*keeper.head.committed, *keeper.head.bad)))
+    listed = unlisted_prefixes(store, (*keeper.head.committed, *keeper.head.bad))
     head = keeper.refresh()  # after the listing: see the module
     for prefix in orphans(listed, head):
         delete_checkpoint(store, prefix)
@@ -134,7 +136,7 @@ def unlisted_commits(store: Store) -> tuple[str, ...]:
             head = decode_head(store.read(HEAD_KEY).data or b"")
         except DamagedDocument:
             return ()  # its damage is reported, and all marks count
-        listed = unlisted_prefixes(store, (entry.path for entry in (*head.committed, *head.bad)))
+        listed = unlisted_prefixes(store, (*head.committed, *head.bad))
         marked = {path for path in unnamed(listed, head) if store.read(f"{path}{COMMIT_KEY}").data is not None}
         if not marked or found is not None:
             return tuple(
@@ -168,7 +170,7 @@ def garbage(store: Store) -> tuple[Garbage, ...]:
     if before is None:
         return ()
     known = decode_head(before)
-    listed = unlisted_prefixes(store, (entry.path for entry in (*known.committed, *known.bad)))
+    listed = unlisted_prefixes(store, (*known.committed, *known.bad))
     data = store.read(HEAD_KEY).data  # after the listing
     if data is None:
         return ()

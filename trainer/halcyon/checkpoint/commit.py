@@ -6,11 +6,12 @@ part documents are deleted.
 """
 
 import platform
+from collections import Counter
 from functools import cache
 from importlib.metadata import version
 
-from halcyon.checkpoint.evidence import encode_link, key_of, link_of
-from halcyon.checkpoint.head import HeadKeeper, with_commit, with_read_back_mark, with_up_time
+from halcyon.checkpoint.evidence import key_of, link_of
+from halcyon.checkpoint.head import HeadKeeper, with_commit, with_read_back_mark
 from halcyon.checkpoint.layout import expected_files
 from halcyon.checkpoint.parts import PARTS_PREFIX, Part, Sleep, decode_report, gather_reports
 from halcyon.checkpoint.retention import Retention
@@ -46,9 +47,9 @@ def gather_parts(
     """
     files = list(own.files)
     full: CommitFailed | None = None
-    parts, own_process = f"{prefix}{PARTS_PREFIX}", own.process
+    parts = f"{prefix}{PARTS_PREFIX}"
     for process, data in gather_reports(
-        store, parts, own_process, process_count, CommitFailed, timeout_seconds=timeout_seconds, sleep=sleep
+        store, parts, own.process, process_count, CommitFailed, timeout_seconds=timeout_seconds, sleep=sleep
     ):
         try:
             part = decode_report(Part, data)
@@ -69,8 +70,6 @@ def commit(
     store: Store,
     keeper: HeadKeeper,
     prefix: str,
-    leaves: tuple[documents.ManifestLeaf, ...],
-    files: tuple[documents.ManifestFile, ...],
     about: documents.Manifest,
     retention: Retention,
     up_milliseconds: int,
@@ -79,7 +78,7 @@ def commit(
     """Commit written files.
 
     Args:
-        about: The manifest without arrays, files and versions.
+        about: The manifest without versions and the link that it follows.
         up_milliseconds: Time that the run has been up since the previous commit, or since its start.
         read_back_every: The number of commits after which one is marked to be read back; 0: this one is not.
 
@@ -92,13 +91,13 @@ def commit(
         StoreFailure: The store failed before the change of HEAD, or the disk had no room for it.
         Undecided: The store failed during the change of HEAD.
     """
-    _check_files(store, prefix, leaves, files)
+    _check_files(store, prefix, about)
     newest, evidence = keeper.head.newest, about.evidence
     if evidence is not None:
         evidence = evidence.but(previous=None if newest is None else newest.link)
-    manifest = about.but(leaves=leaves, files=files, versions=versions(), evidence=evidence)
+    manifest = about.but(versions=versions(), evidence=evidence)
     if (link := link_of(prefix, manifest)) is not None:
-        store.write(key_of(prefix), encode_link(link))
+        store.write(key_of(prefix), documents.canonical_json(link.document()))
     data = documents.canonical_json(manifest.document())
     for key, content in ((documents.MANIFEST_KEY, data), (documents.COMMIT_KEY, encode_commit(data, about.epoch))):
         if not store.create(f"{prefix}{key}", content):
@@ -106,8 +105,8 @@ def commit(
     entry = describe_commit(prefix, data, manifest)
     try:
         keeper.update(
-            lambda head: with_up_time(
-                with_read_back_mark(with_commit(head, entry, retention), read_back_every), up_milliseconds
+            lambda head: with_read_back_mark(with_commit(head, entry, retention), read_back_every).but(
+                up_milliseconds=head.up_milliseconds + up_milliseconds
             )
         )
     except StoreFailure as failure:
@@ -128,32 +127,24 @@ class Undecided(Exception):
         self.failure = failure
 
 
-def _check_files(
-    store: Store, prefix: str, leaves: tuple[documents.ManifestLeaf, ...], files: tuple[documents.ManifestFile, ...]
-) -> None:
-    named = [file.path for file in files]
-    needed = expected_files(leaves)
+def _check_files(store: Store, prefix: str, about: documents.Manifest) -> None:
+    named = Counter(file.path for file in about.files)
+    needed = expected_files(about.leaves)
     start = f"{prefix}{documents.DATA_PREFIX}"
     listed = {key.removeprefix(start) for key in store.list(start)}
     for what, wrong in (
-        (
-            "twice among the parts",
-            {path for path in named if named.count(path) > 1} if len(named) != len(set(named)) else set(),
-        ),
-        ("missing from the parts", needed - set(named)),
-        ("no file of this state", set(named) - needed),
+        ("twice among the parts", {path for path, count in named.items() if count > 1}),
+        ("missing from the parts", needed - named.keys()),
+        ("no file of this state", named.keys() - needed),
         ("missing from the store", needed - listed),
         ("unknown in the store", listed - needed),
     ):
         if wrong:
-            raise CommitFailed(f"{len(wrong)} files are {what}, among them {prefix}{documents.DATA_PREFIX}{min(wrong)}")
+            raise CommitFailed(f"{len(wrong)} files are {what}, among them {start}{min(wrong)}")
 
 
 @cache
 def versions() -> dict[str, str]:
     """Versions of the software that writes a manifest."""
-    return (
-        {"python": platform.python_version()}
-        | {"halcyon": package.version()}
-        | {name: version(name) for name in ("jax", "numpy", "tensorstore")}
-    )
+    own = {"python": platform.python_version(), "halcyon": package.version()}
+    return own | {name: version(name) for name in ("jax", "numpy", "tensorstore")}

@@ -147,14 +147,9 @@ def link_of(prefix: str, manifest: Manifest) -> Link | None:
     )
 
 
-def encode_link(link: Link) -> bytes:
-    """The stored form of a link."""
-    return canonical_json(link.document())
-
-
 def hash_of(link: Link) -> str:
     """The SHA-256 of a link, by which HEAD and the next link name it."""
-    return hashlib.sha256(encode_link(link)).hexdigest()
+    return hashlib.sha256(canonical_json(link.document())).hexdigest()
 
 
 def key_of(prefix: str) -> str:

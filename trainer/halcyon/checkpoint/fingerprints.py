@@ -120,13 +120,11 @@ def _walk(path: str, new: Any, old: Any) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _clause(path: str, new: Any, old: Any) -> str:
-    if old is _ABSENT:
-        return f"{path} is {_value(new)} but was not set"
-    if new is _ABSENT:
-        return f"{path} is not set but was {_value(old)}"
     return f"{path} is {_value(new)} but was {_value(old)}"
 
 
 def _value(value: Any) -> str:
+    if value is _ABSENT:
+        return "not set"
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}…"

@@ -126,11 +126,6 @@ def with_damage(head: Head, bad: BadStep) -> Head:
     return with_bad(head, (bad,)) if any(entry.path == bad.path for entry in head.committed) else head
 
 
-def with_up_time(head: Head, milliseconds: int) -> Head:
-    """HEAD with these milliseconds added to the run's up time."""
-    return head.but(up_milliseconds=head.up_milliseconds + milliseconds)
-
-
 def bad_step(entry: CommittedStep, reason: str) -> BadStep:
     """The entry of HEAD for a checkpoint that did not verify."""
     return BadStep(path=entry.path, step=entry.step, reason=reason[:_LONGEST_REASON])

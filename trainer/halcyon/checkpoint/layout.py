@@ -255,14 +255,10 @@ def who_holds(sharding: jax.sharding.Sharding, shape: Sequence[int]) -> tuple[He
     The same on every process.
     """
     holders: dict[RegionKey, set[int]] = {}
-    regions: dict[RegionKey, Region] = {}
     device: Any
     for device, index in sharding.devices_indices_map(tuple(shape)).items():
-        region = normal(index, shape)
-        key = key_of(region)
-        regions[key] = region
-        holders.setdefault(key, set()).add(device.process_index)
-    return tuple(Held(regions[key], tuple(sorted(processes))) for key, processes in holders.items())
+        holders.setdefault(key_of(normal(index, shape)), set()).add(device.process_index)
+    return tuple(Held(tuple(slice(*part) for part in key), tuple(sorted(each))) for key, each in holders.items())
 
 
 def assign(sizes: Sequence[int], holders: Sequence[tuple[int, ...]], loads: dict[int, int]) -> list[int]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from halcyon.checkpoint.collect import FIRST, LAST, mark_left, unlisted_prefixes, unnamed
 from halcyon.checkpoint.fingerprints import differences, planned_steps, sentence, with_steps
 from halcyon.checkpoint.head import HeadKeeper, copies, copy_key, take
-from halcyon.checkpoint.verify import find_damage, none_verifies, readable, rebuild_head
+from halcyon.checkpoint.verify import none_verifies, readable, rebuild_head
 from halcyon.host.errors import BadConfiguration, NoValidCheckpoint, RunChanged, TrainerExit
 from halcyon.host.storage.abilities import ProbeContended, require_abilities
 from halcyon.host.storage.failures import STOPPED, StoreFailure, as_exit
@@ -276,7 +276,7 @@ def list_checkpoints(spec: CheckpointSpec, *, limit: int | None = None, before: 
         older = len(candidates) - len(page)
         first, last = _first_of(page[-1].step) if older else FIRST, LAST if before is None else _first_of(before)
         bad = tuple(entry for entry in head.bad if first <= entry.path < last) if head is not None else ()
-        unlisted = unlisted_prefixes(store, (entry.path for entry in (*page, *bad)), first, last)
+        unlisted = unlisted_prefixes(store, (*page, *bad), first, last)
     except StoreFailure as failure:
         raise as_exit(failure, spec.root) from None
     if head is None:
@@ -288,18 +288,3 @@ def list_checkpoints(spec: CheckpointSpec, *, limit: int | None = None, before: 
 def _first_of(step: int) -> str:
     """A key that sorts before all prefixes of a step and after the prefixes of earlier steps."""
     return documents.step_prefix(step, 0, "")[: -len(".000000./")]
-
-
-def verify_checkpoint(spec: CheckpointSpec, entry: documents.CommittedStep) -> tuple[str, ...]:
-    """Read a whole checkpoint and check every byte.
-
-    Returns:
-        The damage, one sentence for each fault; empty if the checkpoint is intact.
-
-    Raises:
-        TrainerExit: The root cannot be read.
-    """
-    try:
-        return find_damage(Store(spec), entry)
-    except StoreFailure as failure:
-        raise as_exit(failure, spec.root) from None

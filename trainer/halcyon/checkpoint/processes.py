@@ -83,9 +83,8 @@ def decide(processes: Processes, root: str, work: Callable[[], dict[str, Any]]) 
             verdict = _as_verdict(as_exit(error, root))
         except Exception as error:
             failure = error
-            verdict = _as_verdict(
-                errors.TrainerExit(f"process 0 failed at checkpoint root {root}: {type(error).__name__}: {error}")
-            )
+            text = f"process 0 failed at checkpoint root {root}: {type(error).__name__}: {error}"
+            verdict = _as_verdict(errors.TrainerExit(text))
     verdict = processes.agree(verdict)
     if failure is not None:
         raise failure

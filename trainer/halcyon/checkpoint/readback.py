@@ -68,32 +68,6 @@ def read_back(
     return tuple(damage for damage in damages if damage)
 
 
-def report(store: Store, prefix: str, check: Check) -> None:
-    """Write a check, with its hash, for process 0."""
-    bounded = check.but(damages=check.damages[:_MOST_DAMAGES])
-    store.write(report_key(f"{prefix}{CHECKS_PREFIX}", check.process), encode_report(bounded))
-
-
-def gather_checks(
-    store: Store, prefix: str, own: Check, process_count: int, *, timeout_seconds: float, sleep: Sleep
-) -> tuple[str, ...]:
-    """Wait, in process 0, for the checks of the other processes.
-
-    Returns:
-        All damage of the checkpoint.
-
-    Raises:
-        CheckMissing: A process wrote no check in time.
-        DamagedDocument: A check document is damaged.
-        StoreFailure: The store did not answer.
-    """
-    checks = f"{prefix}{CHECKS_PREFIX}"
-    reports = gather_reports(
-        store, checks, own.process, process_count, CheckMissing, timeout_seconds=timeout_seconds, sleep=sleep
-    )
-    return own.damages + tuple(damage for _, data in reports for damage in decode_report(Check, data).damages)
-
-
 @dataclass
 class ReadBackWorker:
     """Reads back this process's files of a checkpoint."""
@@ -144,19 +118,22 @@ class ReadBackWorker:
 
     def _read(self, entry: documents.CommittedStep, files: tuple[documents.ManifestFile, ...]) -> None:
         damages = read_back(self.store, entry, files, manifest=self.keeper is not None)
-        check = Check(process=self.processes.process_index, damages=damages)
+        process, checks = self.processes.process_index, f"{entry.path}{CHECKS_PREFIX}"
         if self.keeper is None:
-            report(self.store, entry.path, check)
+            check = Check(process=process, damages=damages[:_MOST_DAMAGES])
+            self.store.write(report_key(checks, process), encode_report(check))
             return
-        damages = gather_checks(
+        for _, data in gather_reports(
             self.store,
-            entry.path,
-            check,
+            checks,
+            process,
             self.processes.process_count,
+            CheckMissing,
             timeout_seconds=self.timeout_seconds,
             sleep=self.sleep,
-        )
-        self.store.delete_prefix(f"{entry.path}{CHECKS_PREFIX}")
+        ):
+            damages += decode_report(Check, data).damages
+        self.store.delete_prefix(checks)
         if not damages:
             self.keeper.update(lambda head: with_verified(head, entry.path))
         else:

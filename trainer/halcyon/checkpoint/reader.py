@@ -207,9 +207,8 @@ class _SharedReads:
             return None
         key = (leaf.sharding, leaf.shape)
         if key not in self._known:
-            everybody = tuple(range(self._process_count))
             held = (
-                (everybody,)
+                (tuple(range(self._process_count)),)
                 if leaf.sharding is None
                 else [one.processes for one in layout.who_holds(leaf.sharding, leaf.shape)]
             )

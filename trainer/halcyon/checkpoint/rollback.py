@@ -6,7 +6,7 @@ that is killed after it begins at the checkpoint with the entry. From then on th
 the document and these entries (`batch_number`).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from halcyon.checkpoint.results import CheckpointReader
@@ -66,10 +66,7 @@ class Return:
             return head
         end = batch_number(head.skipped, self.bad_step - 1) + 1 + self.further
         batches = end - batch_number(until(head.skipped, target.step), target.step)
-        entry = SkippedBatches(
-            step=target.step, batches=batches, reason=self.reason[:_LONGEST_REASON], epoch=head.epoch
-        )
-        return _gone_back(head, target, entry)
+        return _gone_back(head, target, batches, self.reason)
 
 
 @dataclass(frozen=True)
@@ -92,13 +89,7 @@ class Distrust:
     def applied(self, head: Head) -> Head:
         """HEAD without the checkpoints that no audit has confirmed; unchanged if there are none."""
         target = self.target(head)
-        if target is None or target == head.newest:
-            return head
-        return _gone_back(
-            head,
-            target,
-            SkippedBatches(step=target.step, batches=0, reason=self.reason[:_LONGEST_REASON], epoch=head.epoch),
-        )
+        return head if target is None or target == head.newest else _gone_back(head, target, 0, self.reason)
 
 
 GoesBack = Return | Distrust
@@ -107,7 +98,8 @@ back, or cannot.
 """
 
 
-def _gone_back(head: Head, target: CommittedStep, entry: SkippedBatches) -> Head:
+def _gone_back(head: Head, target: CommittedStep, batches: int, reason: str) -> Head:
+    skipped = SkippedBatches(step=target.step, batches=batches, reason=reason[:_LONGEST_REASON], epoch=head.epoch)
     newer = [entry for entry in head.committed if entry.step > target.step]
     kept = tuple(entry for entry in newer if entry.path in head.pinned)
     why = f"the run went back to step {target.step}"
@@ -115,48 +107,28 @@ def _gone_back(head: Head, target: CommittedStep, entry: SkippedBatches) -> Head
         committed=tuple(entry for entry in head.committed if entry.step <= target.step),
         deleting=(*head.deleting, *(entry.path for entry in newer if entry not in kept)),
         bad=(*head.bad, *(BadStep(path=entry.path, step=entry.step, reason=why) for entry in kept)),
-        skipped=(*head.skipped, entry),
+        skipped=(*head.skipped, skipped),
     )
 
 
-class KeepsAudited(CheckpointReader):
-    """Keeps the newest checkpoint that an audit has confirmed.
+class KeepsNewest(CheckpointReader):
+    """Keeps the newest checkpoint that the run may go back to.
 
     Args:
-        audited: Step of the last audit that found all numbers right, at the time of the call.
+        counts: Whether the run may go back to the checkpoint of a step, at the time of the call.
         committed: The checkpoints, newest first.
     """
 
-    def __init__(self, audited: Callable[[], int | None], committed: Iterable[CommittedStep]) -> None:
-        self._audited, self._steps = audited, {entry.step for entry in committed}
+    def __init__(self, counts: Callable[[int], bool], committed: Sequence[CommittedStep]) -> None:
+        self._counts = counts
+        self._steps = dict.fromkeys(entry.step for entry in reversed(committed))
+        """The steps in the order of their last commits."""
 
     def committed(self, entry: CommittedStep) -> None:
         """See `CheckpointReader`."""
-        self._steps.add(entry.step)
+        self._steps.pop(entry.step, None)
+        self._steps[entry.step] = None
 
     def in_use(self, step: int) -> bool:
         """See `CheckpointReader`."""
-        audited = self._audited() or 0
-        return step == max((one for one in self._steps if one <= audited), default=None)
-
-
-class KeepsNewestByStep(CheckpointReader):
-    """Keeps the newest checkpoint made by step while a run may go back to it.
-
-    Args:
-        by_step: See `Return.by_step`.
-        committed: The checkpoints, newest first.
-    """
-
-    def __init__(self, by_step: Callable[[int], bool], committed: Iterable[CommittedStep]) -> None:
-        self._by_step = by_step
-        self._step: int | None = next((entry.step for entry in committed if by_step(entry.step)), None)
-
-    def committed(self, entry: CommittedStep) -> None:
-        """See `CheckpointReader`."""
-        if self._by_step(entry.step):
-            self._step = entry.step
-
-    def in_use(self, step: int) -> bool:
-        """See `CheckpointReader`."""
-        return step == self._step
+        return step == next(filter(self._counts, reversed(self._steps)), None)

@@ -209,22 +209,12 @@ class Leader:
         if failure is not None:
             raise failure
         self.written = part.files
+        about = about.but(leaves=snapshot.leaves, files=others)
         if about.evidence is not None:
-            evidence = about.evidence.but(segments=self.segments(about.step))
-            about = about.but(evidence=evidence)
+            about = about.but(evidence=about.evidence.but(segments=self.segments(about.step)))
         now = time.monotonic()
         up_milliseconds = round(1000 * (now - self._counted_until))
-        commit(
-            self.store,
-            self.keeper,
-            prefix,
-            snapshot.leaves,
-            others,
-            about,
-            self.retention,
-            up_milliseconds,
-            self.read_back_every(),
-        )
+        commit(self.store, self.keeper, prefix, about, self.retention, up_milliseconds, self.read_back_every())
         self._counted_until = now
         if about.process_count > 1:
             self._parts.append(prefix)

@@ -14,6 +14,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import jax
@@ -159,21 +160,13 @@ def _make_plan(leaves: Sequence[layout.Leaf], process: int, process_count: int) 
     total = layout.state_bytes(leaves)
     limit = layout.chunk_limit(total)
     described = tuple(layout.describe(leaf, limit) for leaf in leaves)
-    known: dict[tuple[Any, tuple[int, ...]], tuple[layout.Held, ...]] = {}
+    who_holds = cache(layout.who_holds)
     pieces: list[_Piece] = []
     loads: dict[int, int] = {}
     shared: list[tuple[int, layout.Held, layout.Region]] = []
     for index, (leaf, there) in enumerate(zip(leaves, described, strict=True)):
-        sharding = leaf.sharding
-        if sharding is None:
-            held: tuple[layout.Held, ...] = (
-                layout.Held(layout.whole(leaf.shape), (0,)),
-            )  # the same plain number on every process
-        else:
-            if (sharding, leaf.shape) not in known:
-                known[sharding, leaf.shape] = layout.who_holds(sharding, leaf.shape)
-            held = known[sharding, leaf.shape]
-        for one in held:
+        plain = (layout.Held(layout.whole(leaf.shape), (0,)),)  # the same number on every process
+        for one in plain if leaf.sharding is None else who_holds(leaf.sharding, leaf.shape):
             first, *others = one.processes
             if others:
                 shared += [

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from halcyon.checkpoint import SaveFailed
-from halcyon.checkpoint.rollback import KeepsNewestByStep, Return, batch_number, until
+from halcyon.checkpoint.rollback import KeepsNewest, Return, batch_number, until
 from halcyon.data.cache.background import BackgroundCaches
 from halcyon.data.dataset import Dataset
 from halcyon.host.errors import Diverged
@@ -136,7 +136,7 @@ class Training(Setup):
         policies = (self._policy.non_finite, self._policy.spike.action if self._policy.spike else "")
         self._goes_back = "rollback" in policies
         if self._goes_back:
-            self.checkpointer.add_reader(KeepsNewestByStep(self._saved_by_step, self.checkpointer.committed))
+            self.checkpointer.add_reader(KeepsNewest(self._saved_by_step, self.checkpointer.committed))
 
     def run(self, state: TrainState, step: int, *, save_first: bool = False, is_saved: bool = True) -> TrainingEnd:
         """Train until the last step or a notice.

@@ -106,25 +106,22 @@ class Store:
         self.root = normal_root(checkpoint.root)
         self._abandoned = abandoned
         self._timeout_seconds = timeout_seconds
-        self._checkpoint = checkpoint
-        self._folder = Path(parse_root(checkpoint.root).path) if self.root.startswith("file://") else None
-        self.retry_budget = None if self._folder is not None else retry_budget
+        self.place = checkpoint
+        """Root, endpoint and region."""
+        self.folder = Path(parse_root(checkpoint.root).path) if self.root.startswith("file://") else None
+        """The folder of a `file://` root; None for an object store."""
+        self.retry_budget = None if self.folder is not None else retry_budget
         """None after the root is open: then a save that is denied access is reported, and the training continues."""
         self.answered_at = time.monotonic()
         """When the store last completed a request, in seconds of the monotonic clock."""
         self._kvstore = self._open()
 
-    @property
-    def folder(self) -> Path | None:
-        """The folder of a `file://` root; None for an object store."""
-        return self._folder
-
     def free_bytes(self) -> int | None:
         """Free bytes of the file system of a `file://` root; None if this is unknown."""
-        if self._folder is None:
+        if self.folder is None:
             return None
         try:
-            status = os.statvfs(next(folder for folder in (self._folder, *self._folder.parents) if folder.exists()))
+            status = os.statvfs(next(folder for folder in (self.folder, *self.folder.parents) if folder.exists()))
         except OSError:
             return None
         return (
@@ -139,9 +136,9 @@ class Store:
 
     def _require_file(self, key: str) -> None:
         """Of a `file://` root: raise a failure for a pipe or a device, which a request would wait for without end."""
-        if self._folder is not None:
+        if self.folder is not None:
             try:
-                require_file(self._folder / key)
+                require_file(self.folder / key)
             except OSError as error:
                 raise StoreFailure("FAILED_PRECONDITION", f"{error.filename}: {error.strerror}") from None
 
@@ -149,9 +146,9 @@ class Store:
         """Drop a file of a `file://` root from the page cache, if the operating system supports it, so the next read is
         from the disk.
         """
-        if self._folder is not None and hasattr(os, "posix_fadvise"):
+        if self.folder is not None and hasattr(os, "posix_fadvise"):
             with contextlib.suppress(OSError):
-                descriptor = os.open(self._folder / key, os.O_RDONLY)
+                descriptor = os.open(self.folder / key, os.O_RDONLY)
                 try:
                     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
                 finally:
@@ -195,19 +192,14 @@ class Store:
             contents.append(value)
         return contents
 
-    @property
-    def place(self) -> CheckpointSpec:
-        """Root, endpoint and region."""
-        return self._checkpoint
-
     def write(self, key: str, data: bytes | Iterable[bytes | memoryview]) -> None:
         """Write a key that no other process writes; `data` is the value or its pieces.
 
         A `file://` root writes pieces as an iterator makes them; an object store gets them in one request, from memory.
         """
         pieces = (data,) if isinstance(data, bytes) else data
-        if self._folder is not None:
-            path = self._folder / key
+        if self.folder is not None:
+            path = self.folder / key
             self._wait(lambda: begin(lambda: write_file(path, pieces), name="checkpoint-file"))
         else:
             value = data if isinstance(data, bytes) else b"".join(pieces)
@@ -221,10 +213,10 @@ class Store:
         """
         if not generation:
             raise ValueError("an empty generation means no condition")
-        if self._folder is None:
+        if self.folder is None:
             return self._swap(key, data, generation)
-        with exclusive(self._folder / LOCK_KEY, timeout_seconds=self._timeout_seconds, abandoned=self._abandoned):
-            remove_leftovers(self._folder / key)
+        with exclusive(self.folder / LOCK_KEY, timeout_seconds=self._timeout_seconds, abandoned=self._abandoned):
+            remove_leftovers(self.folder / key)
             return self._swap(key, data, generation)
 
     def _swap(self, key: str, data: bytes, generation: bytes) -> bytes | None:
@@ -268,9 +260,9 @@ class Store:
 
         A process that was killed during its first write below a prefix leaves a folder without any key.
         """
-        if self._folder is None or not (self._folder / prefix).is_dir():
+        if self.folder is None or not (self.folder / prefix).is_dir():
             return []
-        with os.scandir(self._folder / prefix) as entries:
+        with os.scandir(self.folder / prefix) as entries:
             return sorted(f"{prefix}{entry.name}/" for entry in entries if entry.is_dir())
 
     def delete(self, key: str) -> None:
@@ -282,14 +274,14 @@ class Store:
         if not prefix.endswith("/"):
             raise ValueError(f"a prefix ends with a slash, not {prefix!r}")
         self._wait(lambda: self._kvstore.delete_range(_range(prefix)))
-        if self._folder is not None:
-            _remove_empty_folder(self._folder / prefix)
+        if self.folder is not None:
+            _remove_empty_folder(self.folder / prefix)
 
     def _open(self) -> ts.KvStore | AzureContainer:
         """A new driver, which reads the present credentials."""
         if self.root.startswith("az://"):
-            return AzureContainer(self._checkpoint, self._timeout_seconds)
-        return self._answer(lambda: ts.KvStore.open(kvstore_spec(self._checkpoint, os.environ)))
+            return AzureContainer(self.place, self._timeout_seconds)
+        return self._answer(lambda: ts.KvStore.open(kvstore_spec(self.place, os.environ)))
 
     def _wait(self, start: Callable[[], Any], *, ahead: bool = False) -> Any:
         """Wait for the future that `start` returns. If the store denies access, read the credentials again and retry.

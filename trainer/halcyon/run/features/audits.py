@@ -9,7 +9,7 @@ blames the right node.
 
 import time
 
-from halcyon.checkpoint.rollback import Distrust, KeepsAudited
+from halcyon.checkpoint.rollback import Distrust, KeepsNewest
 from halcyon.host.errors import BadConfiguration, Corrupted
 from halcyon.run.callback import Callback
 from halcyon.run.setup import Setup
@@ -61,7 +61,7 @@ class Audits(Callback):
             numbers.audited = 0
         if (finding := self._audit.products()) is not None:
             self._suspect(0 if newest is None else newest.step, finding)
-        checkpointer.add_reader(KeepsAudited(lambda: numbers.audited, checkpointer.committed))
+        checkpointer.add_reader(KeepsNewest(lambda step: step <= (numbers.audited or 0), checkpointer.committed))
 
     def stepped(self, step: int, state: TrainState, batch: Batch) -> None:
         """Audit the step if it is due.
