@@ -115,8 +115,11 @@ class Loader:
         self.wait_seconds = 0.0
         """Seconds that all calls of `batch` waited for data."""
 
-    def batch(self, step: int) -> Batch:
-        """The batch of the ``(step + 1)``-th optimizer step. Never waits for a device."""
+    def batch(self, step: int, state: object = None) -> Batch:
+        """The batch of the ``(step + 1)``-th optimizer step. Never waits for a device. The state of the training, which
+        other sources need, has no effect.
+        """
+        del state
         begin = self.clock()
         self._make_ahead(step)
         batch = self._ahead.pop(step).result()

@@ -114,4 +114,4 @@ def _with_snapshot(average: Average, model: Tree) -> Average:
 def _stacked_zeros(leaf: Any, size: int) -> Any:
     if not is_named(leaf):
         return jnp.zeros((size, *leaf.shape), leaf.dtype)
-    return hax.NamedArray(jnp.zeros((size, *leaf.array.shape), leaf.dtype), (hax.Axis(SNAPSHOT, size), *leaf.axes))
+    return hax.zeros((hax.Axis(SNAPSHOT, size), *leaf.axes), leaf.dtype)

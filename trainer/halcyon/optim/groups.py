@@ -74,26 +74,14 @@ def groups_of(spec: OptimizerSpec, model: CausalLM) -> tuple[Group, ...]:
     """
     leaves, structure = jax.tree.flatten(parameters(model))
     groups = spec.groups or ()
-    owner: list[int | None] = [None] * len(leaves)
-    for index, group in _memberships(groups, paths(model), leaves):
-        owner[index] = group
+    owner = _owners(groups, paths(model), leaves)
 
     def members_of(number: int | None, *, all_decay: bool) -> Any:
         kept = [dataclasses.replace(one, decays=True) if all_decay else one for one in leaves]
-        flags = jax.tree.unflatten(structure, [found == number for found in owner])
+        flags = jax.tree.unflatten(structure, [owner.get(index) == number for index in range(len(leaves))])
         return select(jax.tree.unflatten(structure, kept), flags)
 
-    rest = Group(
-        REST,
-        spec.kind,
-        spec.value,
-        1.0,
-        spec.weight_decay,
-        decay_follows=True,
-        momentum_follows=True,
-        frozen=False,
-        parameters=members_of(None, all_decay=False),
-    )
+    rest = _group(spec, GroupSpec(match="*"), None, members_of)
     return (rest, *(_group(spec, group, number, members_of) for number, group in enumerate(groups)))
 
 
@@ -114,14 +102,11 @@ def trained(spec: OptimizerSpec, model: CausalLM, lora: LoraSpec | None = None) 
         return flags
     frozen: set[str] = set()
     for number, group in enumerate(groups_of(spec, model)[1:]):
-        members = (
-            {dotted(path) for path, _ in jax.tree_util.tree_leaves_with_path(group.parameters)}
-            if group.frozen
-            else set[str]()
-        )
-        if group.frozen and not members:
-            raise BadConfiguration(_no_member(number, (spec.groups or ())[number], paths(model)))
-        frozen |= members
+        if group.frozen:
+            members = {dotted(path) for path, _ in jax.tree_util.tree_leaves_with_path(group.parameters)}
+            if not members:
+                raise BadConfiguration(_no_member(number, (spec.groups or ())[number], paths(model)))
+            frozen |= members
     beside = jax.tree.leaves(flags) if flags is not None else [True] * len(paths(model))
     both = [flag and path not in frozen for flag, path in zip(beside, paths(model), strict=True)]
     if not any(both):
@@ -146,8 +131,8 @@ def check_groups(model: ModelSection, optimizer: OptimizerSpec, lora: LoraSpec |
     groups_of(optimizer, split(shapes, trained(optimizer, shapes, lora))[0])
 
 
-def _memberships(groups: Any, names: list[str], leaves: list[Parameter]) -> list[tuple[int, int]]:
-    """The number of each parameter that is in a group, with that of its group."""
+def _owners(groups: Any, names: list[str], leaves: list[Parameter]) -> dict[int, int]:
+    """The number of the group of each parameter that is in one, by the number of the parameter."""
     owner: dict[int, int] = {}
     for number, group in enumerate(groups):
         members = [index for index, (path, one) in enumerate(zip(names, leaves, strict=True)) if _has(group, path, one)]
@@ -160,17 +145,17 @@ def _memberships(groups: Any, names: list[str], leaves: list[Parameter]) -> list
                     f"{_FIELD}[{number}]: {names[index]} is also in groups[{other}] ({_selection(groups[other])}); "
                     "change one of the selections, so that each parameter is in one group"
                 )
-    return list(owner.items())
+    return owner
 
 
-def _group(spec: OptimizerSpec, group: GroupSpec, number: int, members_of: Any) -> Group:
+def _group(spec: OptimizerSpec, group: GroupSpec, number: int | None, members_of: Any) -> Group:
     rule = group.rule or spec.kind
     try:
         settings = spec.settings_of(group)
     except InvalidGroup as error:
         raise BadConfiguration(f"{_FIELD}[{number}].{error.field}: {error}") from None
     return Group(
-        name=f"groups[{number}]",
+        name=REST if number is None else f"groups[{number}]",
         rule=rule,
         settings=settings,
         rate_factor=1.0 if group.learning_rate is None else group.learning_rate,

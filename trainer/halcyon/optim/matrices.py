@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import accumulate
 from typing import Any
 
 import haliax as hax
@@ -134,9 +135,7 @@ class Matrices:
         """`compute` with one matrix in and out, for a function with ``f(x.T) == f(x).T``: a matrix and its transpose
         share a stack.
         """
-        return self._computed(lambda stack: (function(stack),), [(Kind.MATRIX, tree)], [Kind.MATRIX], (), turning=True)[
-            0
-        ]
+        return self.compute(lambda stack: (function(stack),), [(Kind.MATRIX, tree)], [Kind.MATRIX], turning=True)[0]
 
     def compute(
         self,
@@ -144,6 +143,8 @@ class Matrices:
         arguments: Sequence[tuple[Kind, Tree]],
         results: Sequence[Kind],
         shared: Sequence[jax.Array] = (),
+        *,
+        turning: bool = False,
     ) -> tuple[Tree, ...]:
         """Compute a function of stacks, one call for each shape.
 
@@ -154,19 +155,8 @@ class Matrices:
                 get its axes.
             results: Kind of each result.
             shared: Further arguments, the same for every stack.
+            turning: Whether stacks of tall matrices are transposed.
         """
-        return self._computed(function, arguments, results, shared, turning=False)
-
-    def _computed(
-        self,
-        function: Callable[..., tuple[jax.Array, ...]],
-        arguments: Sequence[tuple[Kind, Tree]],
-        results: Sequence[Kind],
-        shared: Sequence[jax.Array],
-        *,
-        turning: bool,
-    ) -> tuple[Tree, ...]:
-        """See `compute`; with `turning`, stacks of tall matrices are transposed."""
         leaves = [self._leaves(tree) for _, tree in arguments]
         turned = [turning and form.rows > form.columns for form in self._forms]
         shapes = [
@@ -179,12 +169,13 @@ class Matrices:
             return stack.mT if turned[index] else stack
 
         computed: list[list[Any]] = [[None] * len(self._forms) for _ in results]
-        for members in _groups(shapes):
+        for shape in dict.fromkeys(shapes):
+            members = [index for index, one in enumerate(shapes) if one == shape]
             stacks = [
                 jnp.concatenate([stack_of(index, kind, arrays[index]) for index in members])
                 for (kind, _), arrays in zip(arguments, leaves, strict=True)
             ]
-            borders = _borders([self._forms[index].count for index in members])
+            borders = list(accumulate(self._forms[index].count for index in members))[:-1]
             for number, (kind, stack) in enumerate(zip(results, by_part(function, stacks, shared), strict=True)):
                 for index, part in zip(members, jnp.split(stack, borders), strict=True):
                     named = self._forms[index].named(part.mT if turned[index] else part, kind)
@@ -209,10 +200,10 @@ def by_part(
         shared: Arrays that every device gets whole.
     """
     sizes = {name: size for name, size in open_axes().items() if size > 1}
-    names, parts = _split(len(stacks[0]), sizes)
+    count = len(stacks[0])
+    names, parts = _split(count, sizes)
     if not names:
         return function(*stacks, *shared)
-    count = len(stacks[0])
     missing = -count % parts
     padded = [jnp.pad(stack, ((0, missing), *(((0, 0),) * (stack.ndim - 1)))) for stack in stacks]
     spec = PartitionSpec(names)
@@ -238,15 +229,6 @@ def _split(count: int, sizes: dict[str, int]) -> tuple[tuple[str, ...], int]:
 
 def _is_matrix(parameter: Parameter) -> bool:
     return parameter.role in HIDDEN and min(_size(parameter.inputs), _size(parameter.outputs)) > 1
-
-
-def _groups(shapes: Sequence[Any]) -> list[list[int]]:
-    """The indices of equal shapes, in the order of their first members."""
-    return [[index for index, one in enumerate(shapes) if one == shape] for shape in dict.fromkeys(shapes)]
-
-
-def _borders(counts: list[int]) -> list[int]:
-    return [sum(counts[:number]) for number in range(1, len(counts))]
 
 
 def _size(axes: tuple[Axis, ...]) -> int:

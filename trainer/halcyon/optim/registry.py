@@ -86,9 +86,9 @@ def build_optimizer(
         BadConfiguration: See `halcyon.optim.groups.groups_of`.
     """
     clip = optax.clip_by_global_norm(spec.max_gradient_norm) if spec.max_gradient_norm else optax.identity()
-    build = _by_group if spec.groups else _for_all
-    inner = stored_as(build(spec, model), moments, stochastic=is_stochastic(moments, rounding))
     declared = parameters(model)
+    build = _by_group(spec, model) if spec.groups else _rule(spec, spec.kind, spec.value, declared)
+    inner = stored_as(build, moments, stochastic=is_stochastic(moments, rounding))
 
     # The state is a pair: this order decides its paths in checkpoints.
     def init(params: Tree) -> tuple[Any, Any]:
@@ -107,15 +107,17 @@ def build_optimizer(
     ) -> tuple[Tree, tuple[Any, Any]]:
         gradients = clipped(spec.clip, declared, jax.tree.map(wide, gradients), params)
         gradients, of_clip = clip.update(gradients, state[0], params)
-        decay = spec.weight_decay if weight_decay is None else weight_decay
-        arguments: dict[str, Any] = {
-            "learning_rate": learning_rate,
-            "weight_decay": decay,
-            "step": step,
-            "key": key,
+        changes, of_rules = inner.update(
+            gradients,
+            state[1],
+            params,
+            learning_rate=learning_rate,
+            weight_decay=spec.weight_decay if weight_decay is None else weight_decay,
+            step=step,
+            key=key,
+            peak_rate=spec.learning_rate,
             **further,
-        }
-        changes, of_rules = inner.update(gradients, state[1], params, **arguments)
+        )
         return changes, (of_clip, of_rules)
 
     return transformation(init, update)
@@ -127,27 +129,21 @@ def _rule(spec: OptimizerSpec, name: str, settings: ApiModel, declared: Any) -> 
     return RULES[name](settings, declared, **further)
 
 
-def _for_all(spec: OptimizerSpec, model: CausalLM) -> optax.GradientTransformationExtraArgs:
-    """The rule of the run for all parameters."""
-    rule = _rule(spec, spec.kind, spec.value, parameters(model))
-
-    def update(gradients: Tree, state: Any, params: Tree, **arguments: Any) -> tuple[Tree, Any]:
-        return rule.update(gradients, state, params, **{"peak_rate": spec.learning_rate, **arguments})
-
-    return transformation(rule.init, update)
-
-
 def _by_group(spec: OptimizerSpec, model: CausalLM) -> optax.GradientTransformationExtraArgs:
     """A rule for each group that is trained.
 
     The state has the state of each rule under the number of its group; 0 is the rest.
     """
-    groups = _trained_groups(spec, model)
-    rules = {name: _rule(spec, group.rule, group.settings, group.parameters) for name, group in groups}
-    flags = {name: _flags(group, model) for name, group in groups}
+    groups = {
+        f"{number}": group
+        for number, group in enumerate(groups_of(spec, model))
+        if not group.frozen and jax.tree.leaves(group.parameters)
+    }
+    rules = {name: _rule(spec, group.rule, group.settings, group.parameters) for name, group in groups.items()}
+    flags = {name: _flags(group) for name, group in groups.items()}
 
     def init(params: Tree) -> dict[str, Any]:
-        return {name: rules[name].init(select(params, flags[name])) for name, _ in groups}
+        return {name: rules[name].init(select(params, flags[name])) for name in groups}
 
     def update(
         gradients: Tree,
@@ -157,18 +153,19 @@ def _by_group(spec: OptimizerSpec, model: CausalLM) -> optax.GradientTransformat
         learning_rate: Scalar,
         weight_decay: Scalar,
         key: jax.Array | None,
+        peak_rate: float,
         **further: Any,
     ) -> tuple[Tree, dict[str, Any]]:
         changes: list[Tree] = [jax.tree.map(lambda _: None, gradients, is_leaf=is_named)]
         states: dict[str, Any] = {}
-        for number, (name, group) in enumerate(groups):
+        for number, (name, group) in enumerate(groups.items()):
             arguments: dict[str, Any] = {
                 "learning_rate": learning_rate * group.rate_factor,
                 "weight_decay": _decay(group, weight_decay, spec.weight_decay)
                 if group.decay_follows
                 else group.weight_decay,
                 "key": None if key is None else jax.random.fold_in(key, number),
-                "peak_rate": spec.learning_rate * group.rate_factor,
+                "peak_rate": peak_rate * group.rate_factor,
                 **{name: value for name, value in further.items() if name != "momentum" or group.momentum_follows},
             }
             if (estimate := further.get("curvature")) is not None:
@@ -181,15 +178,6 @@ def _by_group(spec: OptimizerSpec, model: CausalLM) -> optax.GradientTransformat
     return transformation(init, update)
 
 
-def _trained_groups(spec: OptimizerSpec, model: CausalLM) -> list[tuple[str, Group]]:
-    """The groups that have parameters, each with its name in the state."""
-    return [
-        (f"{n}", group)
-        for n, group in enumerate(groups_of(spec, model))
-        if not group.frozen and jax.tree.leaves(group.parameters)
-    ]
-
-
 def _decay(group: Group, now: Scalar, base: float) -> Scalar:
     """The decay of a group with the run's rule: a schedule of the run's decay scales it."""
     if group.weight_decay == base:
@@ -197,11 +185,9 @@ def _decay(group: Group, now: Scalar, base: float) -> Scalar:
     return group.weight_decay * (now / base) if base else group.weight_decay
 
 
-def _flags(group: Group, model: CausalLM) -> Tree:
+def _flags(group: Group) -> Tree:
     """A bool in the place of each NamedArray of the model: whether it belongs to the group."""
-    declared, structure = jax.tree.flatten(parameters(model))
-    own = structure.flatten_up_to(group.parameters)
-    return jax.tree.unflatten(structure, [one is not None for one, _ in zip(own, declared, strict=True)])
+    return jax.tree.map(lambda one: one is not None, group.parameters, is_leaf=lambda one: one is None)
 
 
 LEAST_WEIGHT_NORM = 1e-3

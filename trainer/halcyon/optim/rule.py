@@ -62,16 +62,13 @@ class Update(Protocol):
         ...
 
 
-def transformation(init: Callable[[Tree], Any], update: Update) -> optax.GradientTransformationExtraArgs:
+def transformation(init: optax.TransformInitFn, update: Update) -> optax.GradientTransformationExtraArgs:
     """The rule as a transformation of Optax."""
-
-    def first(params: Tree) -> Any:
-        return init(params)
 
     def with_arguments(updates: Tree, state: Any, params: Tree | None = None, **extra_args: Any) -> tuple[Tree, Any]:
         return update(updates, state, params, **extra_args)
 
-    return optax.GradientTransformationExtraArgs(first, with_arguments)
+    return optax.GradientTransformationExtraArgs(init, with_arguments)
 
 
 def decaying(parameters: Tree) -> Tree:
@@ -186,7 +183,7 @@ class Direct(Protocol):
         ...
 
 
-def descending(init: Callable[[Tree], Any], direct: Direct, parameters: Tree) -> optax.GradientTransformationExtraArgs:
+def descending(init: optax.TransformInitFn, direct: Direct, parameters: Tree) -> optax.GradientTransformationExtraArgs:
     """A rule that computes a direction; `finish` applies learning rate and weight decay to it.
 
     Args:
@@ -203,16 +200,6 @@ def descending(init: Callable[[Tree], Any], direct: Direct, parameters: Tree) ->
         return finish(direction, params, learning_rate, weight_decay, decays), state
 
     return transformation(init, update)
-
-
-def of_optax(scale: optax.GradientTransformation, parameters: Tree) -> optax.GradientTransformationExtraArgs:
-    """A rule whose direction Optax computes, in float32."""
-
-    def direct(gradients: Tree, state: Any, params: Tree, **further: Any) -> tuple[Tree, Any]:
-        del further
-        return scale.update(gradients, state, params)
-
-    return descending(lambda params: scale.init(jax.tree.map(wide, params)), direct, parameters)
 
 
 def select(tree: Tree, flags: Tree) -> Tree:

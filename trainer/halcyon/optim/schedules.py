@@ -78,15 +78,16 @@ def update_arguments(spec: OptimizerSpec, steps: int) -> UpdateArguments:
         spec: ``spec.optimizer`` of the run.
         steps: ``spec.trainer.steps``.
     """
-    others, curves = spec.other_schedules, dict[str, Callable[[jax.typing.ArrayLike], jax.Array]]()
-    if others is not None and (points := others.points_of("weight_decay")):
-        curves["weight_decay"] = _through(points, steps, spec.weight_decay)
-    if others is not None and others.weight_decay_shape == "cosine":
-        curves["weight_decay"] = lambda done: (
-            0.5 * spec.weight_decay * (1.0 + jnp.cos(math.pi * jnp.asarray(done, jnp.float32) / steps))
-        )
-    if others is not None and (points := others.points_of("momentum")):
-        curves["momentum"] = _through(points, steps)
+    curves: dict[str, Callable[[jax.typing.ArrayLike], jax.Array]] = {}
+    if (others := spec.other_schedules) is not None:
+        if points := others.points_of("weight_decay"):
+            curves["weight_decay"] = _through(points, steps, spec.weight_decay)
+        if others.weight_decay_shape == "cosine":
+            curves["weight_decay"] = lambda done: (
+                0.5 * spec.weight_decay * (1.0 + jnp.cos(math.pi * jnp.asarray(done, jnp.float32) / steps))
+            )
+        if points := others.points_of("momentum"):
+            curves["momentum"] = _through(points, steps)
     return lambda done: {name: curve(done) for name, curve in curves.items()}
 
 

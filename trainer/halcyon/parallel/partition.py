@@ -13,8 +13,9 @@ sent, and the device has whole arrays.
 
 import contextlib
 import math
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import haliax as hax
@@ -121,7 +122,6 @@ def by_group(
     shared: Any,
     *,
     gathered: bool,
-    part: Callable[[Any], Any],
 ) -> Any:
     """Sum ``function(batch, parameters, shared)`` over the groups of devices that each compute a part of the batch.
 
@@ -131,13 +131,13 @@ def by_group(
 
     Args:
         function: Takes the group's part of the batch, the parameters and `shared`; returns its part of two sums: a tree
-            of scalars, and a tree like `part` of the parameters.
+            of scalars, and a tree like the first of the parameters.
         batch: Tree of arrays [microbatches, batch, ...].
-        parameters: Tree of named arrays, split by `PARAMETER_AXES`.
+        parameters: Trees of named arrays, split by `PARAMETER_AXES`: those that the second sum is like, such as the
+            trained ones, and others.
         shared: Tree of arrays of which every device has the whole.
         gathered: Whether each device holds the parameters, and their sums, unsplit over ``fsdp`` during the
             computation.
-        part: Of the parameters, the part that the second sum is like, such as the trained ones. Default: all.
 
     Returns:
         The sums, split by `PARAMETER_AXES`.
@@ -148,12 +148,10 @@ def by_group(
     here = MeshShard(sizes)
 
     def one(batch: Any, parameters: Any, shared: Any) -> Any:
-        with computing_here():
-            scalars, sums = function(batch, _on_each_device(here.gathered, parameters), shared)
-            return jax.tree.map(here.sum_over_batch, scalars), _on_each_device(here.reduced, sums)
+        scalars, sums = function(batch, _on_each_device(here.gathered, parameters), shared)
+        return jax.tree.map(here.sum_over_batch, scalars), _on_each_device(here.reduced, sums)
 
-    out = (PartitionSpec(), _specs(here, part(parameters)))
-    return _in_groups(here, one, out)(batch, parameters, shared)
+    return _in_groups(here, one, (PartitionSpec(), _specs(here, parameters[0])), batch, parameters, shared)
 
 
 def digests_by_device(
@@ -175,16 +173,13 @@ def digests_by_device(
     Returns:
         uint32 [*sizes of the mesh axes, words].
     """
-    sizes = _groups(gathered=False)
-    if not sizes:
-        return _digests(digest, function(batch, parameters, shared))
-    here = MeshShard(sizes)
 
-    def one(batch: Any, parameters: Any, shared: Any) -> jax.Array:
-        with computing_here():
-            return _digests(digest, function(batch, parameters, shared))
+    def one(*parts: Any) -> jax.Array:
+        return _digests(digest, function(*parts))
 
-    return _in_groups(here, one, _by_device(sizes))(batch, parameters, shared)
+    if not (sizes := _groups(gathered=False)):
+        return one(batch, parameters, shared)
+    return _in_groups(MeshShard(sizes), one, _by_device(sizes), batch, parameters, shared)
 
 
 def _groups(gathered: bool) -> dict[str, int]:
@@ -196,14 +191,19 @@ def _groups(gathered: bool) -> dict[str, int]:
     return {name: size for name, size in open_axes().items() if name in names and size > 1}
 
 
-def _in_groups(here: MeshShard, one: Callable[[Any, Any, Any], Any], out: Any) -> Callable[..., Any]:
-    def run(batch: Any, parameters: Any, shared: Any) -> Any:
-        rows = PartitionSpec(None, tuple(here.sizes))
-        in_specs = (rows, _specs(here, parameters), PartitionSpec())
-        split = jax.shard_map(one, in_specs=in_specs, out_specs=out, axis_names=set(here.sizes), check_vma=False)
-        return split(batch, parameters, shared)
+def _in_groups(here: MeshShard, one: Callable[..., Any], out: Any, batch: Any, parameters: Any, shared: Any) -> Any:
+    in_specs = PartitionSpec(None, tuple(here.sizes)), _specs(here, parameters), PartitionSpec()
+    return _on_parts(one, here.sizes, in_specs, out)(batch, parameters, shared)
 
-    return run
+
+def _on_parts(function: Callable[..., Any], axes: Iterable[str], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
+    """`function` of each device's parts along some mesh axes."""
+
+    def run(*parts: Any) -> Any:
+        with computing_here():
+            return function(*parts)
+
+    return jax.shard_map(run, in_specs=in_specs, out_specs=out_specs, axis_names=set(axes), check_vma=False)
 
 
 def _by_device(names: Container[str]) -> PartitionSpec:
@@ -214,19 +214,12 @@ def _by_device(names: Container[str]) -> PartitionSpec:
 
 def _digests(digest: Callable[[Any], jax.Array], tree: Any) -> jax.Array:
     """The digest of each device's part of a tree of named arrays and of scalars that all devices of a group have."""
-    open_here = open_axes()
-    here, leading = MeshShard(open_here), (1,) * len(jax.sharding.get_abstract_mesh().axis_names)
-    specs = jax.tree.map(
-        lambda x: here.spec(x.axis_names, PARAMETER_AXES) if is_named(x) else PartitionSpec(), tree, is_leaf=is_named
-    )
+    open_here, leading = open_axes(), (1,) * len(jax.sharding.get_abstract_mesh().axis_names)
 
     def one(tree: Any) -> jax.Array:
         return digest(tree).reshape(*leading, -1)
 
-    split = jax.shard_map(
-        one, in_specs=(specs,), out_specs=_by_device(open_here), axis_names=set(open_here), check_vma=False
-    )
-    return split(tree)
+    return _on_parts(one, open_here, (_specs(MeshShard(open_here), tree),), _by_device(open_here))(tree)
 
 
 def _on_each_device(function: Callable[[NamedArray], NamedArray], parameters: Any) -> Any:
@@ -239,16 +232,16 @@ def _on_each_device(function: Callable[[NamedArray], NamedArray], parameters: An
     specs = _specs(MeshShard(open_here), parameters)
 
     def each(parameters: Any) -> Any:
-        with computing_here():
-            return jax.tree.map(function, parameters, is_leaf=is_named)
+        return jax.tree.map(function, parameters, is_leaf=is_named)
 
-    return jax.shard_map(each, in_specs=(specs,), out_specs=specs, axis_names=set(open_here), check_vma=False)(
-        parameters
-    )
+    return _on_parts(each, open_here, (specs,), specs)(parameters)
 
 
 def _specs(here: MeshShard, tree: Any, table: AxisTable = PARAMETER_AXES) -> Any:
-    return jax.tree.map(lambda x: here.spec(x.axis_names, table), tree, is_leaf=is_named)
+    """The partition specs of named arrays, and of scalars that every device has."""
+    return jax.tree.map(
+        lambda x: here.spec(x.axis_names, table) if is_named(x) else PartitionSpec(), tree, is_leaf=is_named
+    )
 
 
 LONGEST_UNROLLED = 8
@@ -289,18 +282,9 @@ class MeshPartition(Partition):
         def of_result(result: Result) -> PartitionSpec:
             return shard.spec(result.axes, PARAMETER_AXES if result.parameter else COMPUTE_AXES)
 
-        def one(activations: Any, parameters: Any) -> Any:
-            with computing_here():
-                return function(shard, activations, parameters)
-
-        run = jax.shard_map(
-            one,
-            in_specs=(_specs(shard, activations, COMPUTE_AXES), _specs(shard, parameters)),
-            out_specs=jax.tree.map(of_result, results, is_leaf=lambda leaf: isinstance(leaf, Result)),
-            axis_names=set(open_here),
-            check_vma=False,
-        )
-        return run(activations, parameters)
+        in_specs = _specs(shard, activations, COMPUTE_AXES), _specs(shard, parameters)
+        out_specs = jax.tree.map(of_result, results, is_leaf=lambda leaf: isinstance(leaf, Result))
+        return _on_parts(partial(function, shard), open_here, in_specs, out_specs)(activations, parameters)
 
     def divided(self, x: NamedArray) -> NamedArray:
         """Constrain an activation to `COMPUTE_AXES`.

@@ -90,35 +90,12 @@ BuildBatchSource = Callable[[Dataset, Program, TrainerSpec], BatchSource]
 """Makes the source of a training, once its text and its program are open."""
 
 
-class DatasetBatches:
-    """The batches of a dataset, made ahead by a loader. They do not depend on the state."""
-
-    def __init__(self, loader: Loader) -> None:
-        self._loader = loader
-
-    @property
-    def last_wait_seconds(self) -> float:
-        """See `BatchSource`."""
-        return self._loader.last_wait_seconds
-
-    def batch(self, step: int, state: TrainState) -> Batch:
-        """See `BatchSource`."""
-        del state
-        return self._loader.batch(step)
-
-    def close(self) -> None:
-        """See `BatchSource`."""
-        self._loader.close()
-
-
 def dataset_batches(dataset: Dataset, program: Program, settings: TrainerSpec) -> BatchSource:
     """The source of a run that trains on its dataset."""
-    return DatasetBatches(
-        Loader(
-            dataset,
-            microbatches=program.microbatches,
-            sharding=program.batch_sharding,
-            fields=program.objective.fields,
-            last_step=settings.steps,
-        )
+    return Loader(
+        dataset,
+        microbatches=program.microbatches,
+        sharding=program.batch_sharding,
+        fields=program.objective.fields,
+        last_step=settings.steps,
     )

@@ -91,9 +91,9 @@ def keeps_collectives_in_order(program: str) -> bool:
     module = parse(program)
     return not any(
         is_collective(one) or one.opcode in ("send", "recv")
-        for name, lines in module.computations.items()
-        if name != module.entry
+        for lines in module.computations.values()
         for one in lines
+        if one.computation != module.entry
     )
 
 

@@ -110,12 +110,9 @@ def hutchinson(loss_sum: LossSum, part: Model, batch: Batch, key: jax.Array) -> 
     try:
         product = jax.lax.scan(accumulate, zero, (batch, jnp.arange(len(batch["weights"]))))[0]
     except (ValueError, TypeError, NotImplementedError) as error:
+        first = str(error).strip().split("\n", maxsplit=1)[0][:120].rstrip(".")
         raise BadConfiguration(
             "spec.optimizer.sophia.estimator: hutchinson differentiates the model twice, which its attention or its "
-            f"experts do not allow ({_first_line(error)}); use gaussNewton, or trainer.attention: reference"
+            f"experts do not allow ({first}); use gaussNewton, or trainer.attention: reference"
         ) from error
     return jax.tree.map(lambda u, p: u * p * share, direction, product)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", maxsplit=1)[0][:120].rstrip(".")

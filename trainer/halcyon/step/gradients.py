@@ -83,14 +83,7 @@ class Gradients:
         batch = self.objective.prepared(joined(varied[0], rest[0]), batch)
         if len(jax.tree.leaves(batch)[0]) == 1:
             return self._of_first(batch, (varied, rest), step)
-        return by_group(
-            self._of_group,
-            batch,
-            (varied, rest),
-            step,
-            gathered=self.gather_once,
-            part=lambda parts: parts[0],
-        )
+        return by_group(self._of_group, batch, (varied, rest), step, gathered=self.gather_once)
 
     def digests(
         self, digest: Callable[[Any], jax.Array], varied: Varied, rest: Frozen, batch: Batch, step: jax.Array

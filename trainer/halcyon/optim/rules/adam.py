@@ -7,7 +7,7 @@ a dropped update changes neither count nor moments.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,6 @@ from halcyon.optim.rule import (
     inner_axes,
     mean,
     mean_of_rest,
-    of_optax,
     spread,
     transformation,
     wide,
@@ -90,7 +89,7 @@ def adamw(rule: rules.AdamWSpec, parameters: Any) -> optax.GradientTransformatio
     return transformation(_first_state, update)
 
 
-def _first_state(params: Tree) -> optax.ScaleByAdamState:
+def _first_state(params: Tree) -> Any:
     return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros(params), zeros(params))
 
 
@@ -161,7 +160,7 @@ def adam_mini(rule: rules.AdamMiniSpec, parameters: Any) -> optax.GradientTransf
         def second(names: frozenset[str], p: NamedArray) -> NamedArray:
             return zeros_over([axis for axis in p.axes if axis.name in names])
 
-        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros(params), jax.tree.map(second, kept, params))
+        return _first_state(params)._replace(nu=jax.tree.map(second, kept, params))
 
     def direct(gradients: Tree, state: Any, params: Tree, **further: Any) -> tuple[Tree, optax.ScaleByAdamState]:
         del params, further
@@ -216,20 +215,16 @@ def mars(rule: rules.MarsSpec, parameters: Any) -> optax.GradientTransformationE
     adam = optax.scale_by_adam(rule.beta1, rule.beta2, rule.epsilon)
     scale = rule.gamma * rule.beta1 / (1 - rule.beta1)
 
-    def init(params: Tree) -> MarsState:
-        return MarsState(jnp.zeros((), jnp.int32), *(zeros(params) for _ in range(3)))
-
     def direct(gradients: Tree, state: MarsState, params: Tree, **further: Any) -> tuple[Tree, MarsState]:
         del params, further
         factor = jnp.where(state.steps > 0, scale, 0.0)
         reduced = jax.tree.map(lambda g, last: g + factor * (g - wide(last)), gradients, state.last)
         norm = optax.tree.norm(reduced)
         reduced = jax.tree.map(lambda c: c / jnp.maximum(1.0, norm), reduced)
-        direction, after = adam.update(reduced, optax.ScaleByAdamState(state.steps, state.mu, state.nu))
-        kept: Any = after
-        return direction, MarsState(kept.count, kept.mu, kept.nu, gradients)
+        direction, after = adam.update(reduced, optax.ScaleByAdamState(*state[:3]))
+        return direction, MarsState(*cast(Any, after), last=gradients)
 
-    return descending(init, direct, parameters)
+    return descending(lambda params: MarsState(*_first_state(params), last=zeros(params)), direct, parameters)
 
 
 def adopt(rule: rules.AdoptSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
@@ -238,10 +233,14 @@ def adopt(rule: rules.AdoptSpec, parameters: Any) -> optax.GradientTransformatio
 
     The first step only makes the second moment, and changes no parameter, also not by weight decay.
     """
-    inner = of_optax(scale_by_adopt(rule.beta1, rule.beta2, rule.epsilon, mu_dtype=jnp.float32), parameters)
+    adam, decays = scale_by_adopt(rule.beta1, rule.beta2, rule.epsilon, mu_dtype=jnp.float32), decaying(parameters)
 
-    def update(gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, **further: Any) -> tuple[Tree, Any]:
+    def update(
+        gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, weight_decay: Scalar, **further: Any
+    ) -> tuple[Tree, Any]:
+        del further
         begun = (state.count > 0).astype(jnp.float32)
-        return inner.update(gradients, state, params, learning_rate=learning_rate * begun, **further)
+        direction, after = adam.update(gradients, state, params)
+        return finish(direction, params, learning_rate * begun, weight_decay, decays), after
 
-    return transformation(inner.init, update)
+    return transformation(lambda params: adam.init(jax.tree.map(wide, params)), update)

@@ -48,9 +48,6 @@ def sophia(rule: SophiaSpec, parameters: Any) -> optax.GradientTransformationExt
     """
     gamma = rule.gamma if rule.gamma is not None else _GAMMA[rule.estimator]
 
-    def init(params: Tree) -> SophiaState:
-        return SophiaState(zeros(params), zeros(params))
-
     def direct(
         gradients: Tree,
         state: SophiaState,
@@ -75,4 +72,4 @@ def sophia(rule: SophiaSpec, parameters: Any) -> optax.GradientTransformationExt
         )
         return direction, SophiaState(momentum, hessian)
 
-    return descending(init, direct, parameters)
+    return descending(lambda params: SophiaState(zeros(params), zeros(params)), direct, parameters)

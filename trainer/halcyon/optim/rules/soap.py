@@ -50,10 +50,11 @@ def first_bases(matrices: Matrices) -> Bases:
 def standard(matrices: Matrices) -> tuple[Any, Any]:
     """The standard basis of both sides of each matrix."""
 
-    def fill(kind: Kind) -> Any:
-        return matrices.new(kind, lambda form: jnp.eye(form.shape(kind)[-1], dtype=jnp.float32))
-
-    return fill(Kind.LEFT), fill(Kind.RIGHT)
+    left, right = (
+        matrices.new(kind, lambda form, kind=kind: jnp.eye(form.shape(kind)[-1], dtype=jnp.float32))
+        for kind in (Kind.LEFT, Kind.RIGHT)
+    )
+    return left, right
 
 
 def into(stack: jax.Array, bases: Bases) -> jax.Array:
@@ -101,17 +102,13 @@ def _side(
         return mean, basis
     mean = decay * mean + (1 - decay) * square
 
-    def first(mean: jax.Array, _: jax.Array) -> jax.Array:
-        return jnp.linalg.eigh(mean)[1][..., ::-1]
-
-    def next_basis(mean: jax.Array, basis: jax.Array) -> jax.Array:
-        return jnp.linalg.qr(product(mean, basis))[0]
-
-    def same(_: jax.Array, basis: jax.Array) -> jax.Array:
-        return basis
-
+    bases = (
+        lambda mean, _: jnp.linalg.eigh(mean)[1][..., ::-1],
+        lambda mean, basis: jnp.linalg.qr(product(mean, basis))[0],
+        lambda _, basis: basis,
+    )
     which = jnp.where(count == 0, 0, jnp.where(count % every == 0, 1, 2))
-    return mean, jax.lax.switch(which, (first, next_basis, same), mean, basis)
+    return mean, jax.lax.switch(which, bases, mean, basis)
 
 
 class SoapState(NamedTuple):

@@ -101,14 +101,14 @@ def collectives(program: str | Module) -> list[Collective]:
 def collective(module: Module, placed: Placed) -> Collective:
     """The collective of an instruction that is one."""
     one = placed.instruction
-    operands = module.arrays(placed.computation, one)
+    operands = module.arrays(one)
     largest = max([*one.results, *operands] or [Array("u8", (0,))], key=lambda array: array.size_bytes)
     kind = one.opcode.removesuffix("-start")
     sent, received = (sum(array.size_bytes for array in arrays) for arrays in (operands, one.results))
     if one.opcode.endswith("-start") and kind != "all-reduce":
         received -= sent  # the result of the start has the operands too
-    scatters = placed.computation.startswith(_SCATTERING)
-    channel = _CHANNEL.search(one.attributes) if placed.computation in module.fused and not scatters else None
+    scatters = one.computation.startswith(_SCATTERING)
+    channel = _CHANNEL.search(one.attributes) if one.computation in module.fused and not scatters else None
     return Collective(
         kind="reduce-scatter" if scatters else kind,
         dtype=largest.dtype,

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from halcyon.step.hlo.module import Array, Instruction, Module, Placed
+from halcyon.step.hlo.module import BODY, Array, Instruction, Module, Placed, first_group
 
 Phase = Literal["forward", "backward", "recomputed"]
 """Part of a step: the forward pass, the backward pass, or a forward operation that the backward pass computes again."""
@@ -29,7 +29,6 @@ _MATRIX_LIBRARIES = ("__cublas$", "__cudnn$conv", "__onednn$matmul")
 _CONTRACTED = re.compile(r'lhs_contracting_dim(?:s=\{|ensions":\[)([\d,"]*)')
 _LABELS = re.compile(r"\bdim_labels=(\w+)_(\w+)->(\w+)")
 _WINDOW = re.compile(r"\bwindow=\{([^}]*)\}")
-_BODY = re.compile(r"\bbody=%?([\w.\-]+)")
 _NUMBERED = re.compile(r"(\.\d+|\.clone)+$")
 
 
@@ -121,8 +120,7 @@ def phase_of(operation: str) -> Phase:
 
 def scope_of(operation: str) -> str:
     """The part of a model that JAX's name of an operation belongs to; empty if it names none."""
-    found = _SCOPE.search(operation)
-    return found[1] if found else ""
+    return first_group(_SCOPE, operation)
 
 
 def calls(module: Module) -> tuple[Call, ...]:
@@ -144,10 +142,8 @@ def calls(module: Module) -> tuple[Call, ...]:
 
 def target_of(instruction: Instruction) -> str:
     """The function that a custom call runs; empty for another instruction."""
-    found = (
-        _TARGET.search(instruction.attributes) if instruction.opcode.removesuffix("-start") == "custom-call" else None
-    )
-    return found[1] if found else ""
+    is_call = instruction.opcode.removesuffix("-start") == "custom-call"
+    return first_group(_TARGET, instruction.attributes) if is_call else ""
 
 
 def loops(module: Module) -> tuple[Loop, ...]:
@@ -157,8 +153,7 @@ def loops(module: Module) -> tuple[Loop, ...]:
 
 def _loop(module: Module, placed: Placed) -> Loop:
     instruction = placed.instruction
-    body = _BODY.search(instruction.attributes)
-    inside = list(_without_loops(module, body[1])) if body else []
+    inside = list(_without_loops(module, first_group(BODY, instruction.attributes)))
     kernels = [target for line in inside if (target := target_of(line)) and target not in _WITHOUT_WORK]
     matrices = sum(target.startswith(_MATRIX_LIBRARIES) for target in kernels)
     return Loop(
@@ -181,9 +176,8 @@ def products(module: Module) -> tuple[Product, ...]:
     """The matrix products by type and depth, those with the most operations first."""
     found: dict[tuple[str, int], list[int]] = {}
     for placed in module.placed:
-        operations = product_flops(module, placed.computation, placed.instruction)
-        if operations:
-            factors = module.arrays(placed.computation, placed.instruction)[:2]
+        if operations := product_flops(module, placed.instruction):
+            factors = module.arrays(placed.instruction)[:2]
             dtype = min(
                 (array.dtype for array in factors), key=lambda dtype: Array(dtype, (8,)).size_bytes, default="unknown"
             )
@@ -195,21 +189,20 @@ def products(module: Module) -> tuple[Product, ...]:
     return tuple(sorted(rows, key=lambda row: -row.flops))
 
 
-def product_flops(module: Module, computation: str, instruction: Instruction) -> int:
+def product_flops(module: Module, instruction: Instruction) -> int:
     """Floating-point operations of an instruction that is a matrix product; 0 for another one.
 
     On TPUs XLA writes products as convolutions, with the batch of a product as a dimension of the window.
     """
     library = target_of(instruction).startswith(_MATRIX_LIBRARIES)
-    if instruction.opcode == "convolution":
-        return _convolution_flops(instruction, module.arrays(computation, instruction))
-    if instruction.opcode != "dot" and not library:
+    if instruction.opcode not in ("dot", "convolution") and not library:
         return 0
-    factors = module.arrays(computation, instruction)
-    contracted = _CONTRACTED.search(instruction.attributes)
-    axes = [int(axis) for axis in re.findall(r"\d+", contracted[1])] if contracted else []
+    factors = module.arrays(instruction)
+    if instruction.opcode == "convolution":
+        return _convolution_flops(instruction, factors)
     if not factors or not instruction.results:
         return 0
+    axes = [int(axis) for axis in re.findall(r"\d+", first_group(_CONTRACTED, instruction.attributes))]
     if library and not axes:
         axes = [len(factors[0].shape) - 1]
     return 2 * instruction.results[0].size * math.prod(factors[0].shape[axis] for axis in axes)
@@ -223,8 +216,7 @@ def _convolution_flops(instruction: Instruction, arrays: list[Array]) -> int:
     if labels is None or len(arrays) < 2 or not instruction.results:
         return 0
     left, right, out = labels[1], labels[2], labels[3]
-    window = _WINDOW.search(instruction.attributes)
-    fields = dict(part.split("=") for part in window[1].split()) if window else {}
+    fields = dict(part.split("=") for part in first_group(_WINDOW, instruction.attributes).split())
     met = 1
     for number, label in enumerate(sorted(label for label in out if label.isdigit())):
         sizes = (

@@ -19,7 +19,7 @@ _CALL = re.compile(
     r"\b(?:body|condition|calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)|branch_computations=\{([^}]*)\}"
 )
 _CONDITION = re.compile(r"\bcondition=%?([\w.\-]+)")
-_BODY = re.compile(r"\bbody=%?([\w.\-]+)")
+BODY = re.compile(r"\bbody=%?([\w.\-]+)")
 _INDEX = re.compile(r"\bindex=(\d+)")
 _SHAPE = re.compile(r"\b(pred|bf16|f[48]\w+|[cfsu]\d+)\[([\d,]*)\]")
 _BITS = {"pred": 8, "bf16": 16}
@@ -56,6 +56,7 @@ class Instruction:
 
     Attributes:
         name: Its name in the module.
+        computation: Name of its computation.
         opcode: Its operation, such as ``fusion``.
         results: The arrays of its result; several for a tuple.
         operands: Names of its operands.
@@ -64,6 +65,7 @@ class Instruction:
     """
 
     name: str
+    computation: str
     opcode: str
     results: tuple[Array, ...]
     operands: tuple[str, ...]
@@ -76,8 +78,12 @@ class Instruction:
 
         Empty: XLA made the instruction.
         """
-        found = _OPERATION.search(self.attributes)
-        return found[1] if found else ""
+        return first_group(_OPERATION, self.attributes)
+
+    @property
+    def result_bytes(self) -> int:
+        """Bytes of its results."""
+        return sum(array.size_bytes for array in self.results)
 
     @property
     def called(self) -> tuple[str, ...]:
@@ -94,12 +100,10 @@ class Placed:
 
     Attributes:
         instruction: The instruction.
-        computation: Name of its computation.
         loops: Iterations of each loop around it, the outermost first. None: XLA does not know them.
     """
 
     instruction: Instruction
-    computation: str
     loops: tuple[int | None, ...] = ()
 
     @property
@@ -124,11 +128,16 @@ class Module:
     entry: str
     _by_name: dict[str, dict[str, Instruction]] = field(default_factory=dict[str, dict[str, Instruction]])
 
-    def arrays(self, computation: str, instruction: Instruction) -> list[Array]:
+    def inside(self, instruction: Instruction) -> list[Instruction]:
+        """The instructions of the computations that an instruction runs."""
+        return [line for called in instruction.called for line in self.computations.get(called, ())]
+
+    def arrays(self, instruction: Instruction) -> list[Array]:
         """The arrays of all operands of an instruction."""
-        if computation not in self._by_name:
-            self._by_name[computation] = {one.name: one for one in self.computations[computation]}
-        known = self._by_name[computation]
+        name = instruction.computation
+        if name not in self._by_name:
+            self._by_name[name] = {one.name: one for one in self.computations[name]}
+        known = self._by_name[name]
         written = read_arrays(instruction.literal)  # some versions of XLA write the types of operands
         return written or [array for name in instruction.operands if name in known for array in known[name].results]
 
@@ -140,8 +149,7 @@ class Module:
         """
         if stated := _TRIPS.search(loop.attributes):
             return int(stated[1])
-        condition, body = _CONDITION.search(loop.attributes), _BODY.search(loop.attributes)
-        lines = self.computations.get(condition[1], ()) if condition else ()
+        lines = self.computations.get(first_group(_CONDITION, loop.attributes), ())
         limits = [
             one
             for one in lines
@@ -153,7 +161,7 @@ class Module:
         counter = next(
             (one for one in lines if one.opcode == "get-tuple-element" and one.name in compares[-1].operands), None
         )
-        return -(-int(limits[0].literal) // self._stride(body[1] if body else "", counter))
+        return -(-int(limits[0].literal) // self._stride(first_group(BODY, loop.attributes), counter))
 
     def _stride(self, body: str, counter: Instruction | None) -> int:
         """What an iteration adds to the counter of a loop: a constant in the loop's body, else 1.
@@ -178,8 +186,8 @@ class Module:
     @cached_property
     def fused(self) -> frozenset[str]:
         """Names of the computations that fusions compute as one operation."""
-        lines = (one for lines in self.computations.values() for one in lines if one.opcode == "fusion")
-        return frozenset(called for one in lines for called in one.called)
+        lines = (one for lines in self.computations.values() for one in lines)
+        return frozenset(called for one in lines if one.opcode == "fusion" for called in one.called)
 
     @cached_property
     def placed(self) -> tuple[Placed, ...]:
@@ -188,7 +196,7 @@ class Module:
 
     def _walk(self, name: str, loops: tuple[int | None, ...]) -> Iterator[Placed]:
         for one in self.computations.get(name, ()):
-            yield Placed(one, name, loops)
+            yield Placed(one, loops)
             inside = (*loops, self.trips(one)) if one.opcode == "while" else loops
             for called in one.called:
                 yield from self._walk(called, inside)
@@ -204,7 +212,7 @@ def parse(program: str) -> Module:
             lines[name] = []
             entry = name if found[1] else entry
         elif name and (match := _INSTRUCTION.match(line)):
-            if one := _instruction(match[1], f" {match[2]}"):
+            if one := _instruction(match[1], name, f" {match[2]}"):
                 lines[name].append(one)
         elif line == "}" or line.startswith("}, execution_thread"):
             name = ""
@@ -213,19 +221,26 @@ def parse(program: str) -> Module:
     return Module({name: tuple(found) for name, found in lines.items()}, entry)
 
 
-def _instruction(name: str, text: str) -> Instruction | None:
+def _instruction(name: str, computation: str, text: str) -> Instruction | None:
     opcode = _OPCODE.search(text)
     if opcode is None:
         return None
     literal, _, attributes = text[opcode.end() :].partition(")")
     return Instruction(
         name,
+        computation,
         opcode[1],
         tuple(read_arrays(text[: opcode.start()])),
         tuple(_NAME.findall(literal)),
         literal.strip(),
         attributes,
     )
+
+
+def first_group(pattern: re.Pattern[str], text: str) -> str:
+    """The first group of a pattern where it is in a text; empty: it is not."""
+    found = pattern.search(text)
+    return found[1] if found else ""
 
 
 def read_arrays(text: str) -> list[Array]:

@@ -57,7 +57,7 @@ def sent_bytes(one: Collective, devices: int) -> float:
         one: The collective.
         devices: Devices of the program, for a collective of all of them.
     """
-    members = max(map(len, one.groups)) if one.groups else devices
+    members = max(map(len, _members(one, devices)))
     if one.kind in ("collective-permute", "collective-broadcast"):
         return one.total_bytes
     return (2 if one.kind == "all-reduce" else 1) * one.total_bytes * (members - 1) / max(members, 1)
@@ -139,7 +139,7 @@ class _Simulation:
                 part: seconds for part, seconds in self._parts(instruction).items() if part not in ends
             }
             within = self._within(instruction) if opcode.endswith("-start") else []
-            own = [collective(self.module, Placed(instruction, name))] if is_own else within
+            own = [collective(self.module, Placed(instruction))] if is_own else within
             if own:
                 begun[instruction.name] = sum(map(self.seconds_of, own))
             for each, seconds in begun.items():
@@ -158,7 +158,7 @@ class _Simulation:
             now = max(now, end)
             if is_own or opcode in FREE or opcode.endswith(ASYNCHRONOUS):
                 continue
-            inside = self._inside(name, instruction)
+            inside = self._inside(instruction)
             if inside.collectives:  # they use the links after those that are in flight
                 total += Overlap(0.0, 0.0, max(0.0, links_free - now))
                 now = max(now, links_free)
@@ -174,13 +174,10 @@ class _Simulation:
     def _within(self, instruction: Instruction) -> list[Collective]:
         """The collectives of the computations that an instruction calls."""
         return [
-            collective(self.module, Placed(line, called))
-            for called in instruction.called
-            for line in self.module.computations.get(called, ())
-            if is_collective(line)
+            collective(self.module, Placed(line)) for line in self.module.inside(instruction) if is_collective(line)
         ]
 
-    def _inside(self, name: str, instruction: Instruction) -> Overlap:
+    def _inside(self, instruction: Instruction) -> Overlap:
         """The time of an instruction that is no collective itself."""
         if instruction.opcode == "while":
             trips = self.module.trips(instruction) or 1
@@ -191,8 +188,8 @@ class _Simulation:
                 key=lambda part: part.computation + part.waited,
                 default=_NOTHING,
             )
-        flops = flops_at_peak(self.module, name, instruction)
-        moved = moved_bytes(self.module, name, instruction)
+        flops = flops_at_peak(self.module, instruction)
+        moved = moved_bytes(self.module, instruction)
         computation = max(flops / self.rates.flops, moved / self.rates.memory)
         collectives = sum(self.seconds_of(each) for each in self._within(instruction) if each.part_of is None)
         return Overlap(computation, collectives, max(0.0, collectives - (computation if flops else 0.0)))

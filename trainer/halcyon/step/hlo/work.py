@@ -108,13 +108,12 @@ def work_by_part(module: Module, rates: Rates) -> tuple[Work, ...]:
     """
     found: dict[str, Work] = {}
     for placed in module.placed:
-        one, name = placed.instruction, placed.computation
-        if name in module.fused or one.opcode in (*FREE, *CONTROL) or one.opcode.endswith(ASYNCHRONOUS):
+        one = placed.instruction
+        is_counted = one.computation not in module.fused and one.opcode not in (*FREE, *CONTROL)
+        if not is_counted or one.opcode.endswith(ASYNCHRONOUS) or is_collective(one):
             continue
-        if is_collective(one):
-            continue
-        flops = placed.times * flops_at_peak(module, name, one)
-        moved = placed.times * moved_bytes(module, name, one)
+        flops = placed.times * flops_at_peak(module, one)
+        moved = placed.times * moved_bytes(module, one)
         products, memory = flops / rates.flops, moved / rates.memory
         part = _part(module, one)
         row = found.get(part, Work(part))
@@ -135,11 +134,8 @@ def _part(module: Module, instruction: Instruction) -> str:
     """
     if part := scope_of(instruction.operation):
         return part
-    inside = [
-        (product_flops(module, name, line), scope_of(line.operation))
-        for name in (instruction.called if instruction.opcode == "fusion" else ())
-        for line in module.computations.get(name, ())
-    ]
+    lines = module.inside(instruction) if instruction.opcode == "fusion" else ()
+    inside = [(product_flops(module, line), scope_of(line.operation)) for line in lines]
     named = [part for flops, part in inside if flops and part]
     named += [part for _, part in reversed(inside) if part and not instruction.operation]
     return named[0] if named else OTHER
@@ -150,84 +146,66 @@ def is_narrow(dtype: str) -> bool:
     return dtype.startswith("f8") or dtype == "s8"
 
 
-def flops_at_peak(module: Module, name: str, instruction: Instruction) -> float:
+def flops_at_peak(module: Module, instruction: Instruction) -> float:
     """Operations of the matrix products of an instruction, those of 8 bits as half as many: their peak rate is twice as
     high.
 
     Args:
         module: The program.
-        name: Computation of the instruction.
         instruction: The instruction; those that a fusion computes count for the fusion.
     """
-    if flops := float(product_flops(module, name, instruction)):
-        factors = module.arrays(name, instruction)[:2]
+    if flops := float(product_flops(module, instruction)):
+        factors = module.arrays(instruction)[:2]
         return flops / 2 if any(is_narrow(array.dtype) for array in factors) else flops
-    called = instruction.called if instruction.opcode == "fusion" else ()
-    return sum(flops_at_peak(module, each, line) for each in called for line in module.computations.get(each, ()))
+    lines = module.inside(instruction) if instruction.opcode == "fusion" else ()
+    return sum(flops_at_peak(module, line) for line in lines)
 
 
-def moved_bytes(module: Module, name: str, instruction: Instruction) -> int:
-    """Bytes that an instruction reads and writes."""
+def moved_bytes(module: Module, instruction: Instruction) -> int:
+    """Bytes that an instruction reads and writes.
+
+    A fusion reads only a part of an array that it slices, and writes only the part that it updates.
+    """
     if instruction.opcode == "fusion":
-        return _fused_bytes(module, instruction)
-    return _plain_bytes(module, name, instruction)
-
-
-def _plain_bytes(module: Module, name: str, instruction: Instruction) -> int:
-    """Bytes that an instruction reads and writes, where it is no fusion."""
-    results = sum(array.size_bytes for array in instruction.results)
+        lines = module.inside(instruction)
+        read = sum(_read_bytes(module, lines, line) for line in lines if line.opcode == "parameter")
+        return read + _written_bytes(module, lines)
     if instruction.opcode in ("dynamic-slice", "slice", "gather"):
-        return 2 * results
-    operands = [array.size_bytes for array in module.arrays(name, instruction)]
+        return 2 * instruction.result_bytes
+    operands = [array.size_bytes for array in module.arrays(instruction)]
     if instruction.opcode == "dynamic-update-slice" and len(operands) > 1:
         return 2 * operands[1]
-    return results + sum(operands)
+    return instruction.result_bytes + sum(operands)
 
 
-def _fused_bytes(module: Module, instruction: Instruction) -> int:
-    """Bytes that a fusion reads and writes.
-
-    It reads only a part of an array that it slices, and writes only the part that it updates.
-    """
-    lines = _lines(module, instruction)
-    read = sum(_read_bytes(module, lines, line) for line in lines if line.opcode == "parameter")
-    return read + _written_bytes(module, instruction)
-
-
-def _lines(module: Module, fusion: Instruction) -> list[Instruction]:
-    return [line for called in fusion.called for line in module.computations.get(called, ())]
-
-
-def _written_bytes(module: Module, fusion: Instruction) -> int:
-    lines = _lines(module, fusion)
+def _written_bytes(module: Module, lines: list[Instruction]) -> int:
     if not lines:
         return 0
     root = lines[-1]
     written = 0
     for line in [line for line in lines if line.name in root.operands] if root.opcode == "tuple" else [root]:
-        arrays = module.arrays(fusion.called[0], line)
+        arrays = module.arrays(line)
         if line.opcode == "fusion":
-            written += _written_bytes(module, line)
+            written += _written_bytes(module, module.inside(line))
         elif line.opcode == "dynamic-update-slice" and len(arrays) > 1:
             written += arrays[1].size_bytes
         else:
-            written += sum(array.size_bytes for array in line.results)
+            written += line.result_bytes
     return written
 
 
 def _read_bytes(module: Module, lines: list[Instruction], array: Instruction) -> int:
-    whole = sum(one.size_bytes for one in array.results)
-    read = 0
+    whole, read = array.result_bytes, 0
     for user in (line for line in lines if array.name in line.operands):
-        results = sum(one.size_bytes for one in user.results)
         if user.opcode == "gather":
-            read += results
+            read += user.result_bytes
         elif user.opcode in ("slice", "dynamic-slice"):
-            read += _read_bytes(module, lines, user) or results  # a gather may read a part of it
+            read += _read_bytes(module, lines, user) or user.result_bytes  # a gather may read a part of it
         elif user.opcode in ("bitcast", "convert"):
+            results = user.result_bytes
             read += (_read_bytes(module, lines, user) or results) * whole // max(1, results)
         elif user.opcode == "fusion":
-            inside = _lines(module, user)
+            inside = module.inside(user)
             read += sum(
                 _read_bytes(module, inside, line)
                 for line in inside
