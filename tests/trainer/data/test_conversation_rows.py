@@ -68,7 +68,7 @@ def opened(
 
 
 def every_row(dataset: Dataset) -> Examples:
-    return at(dataset, np.arange(dataset.train_sequences))
+    return at(dataset, np.arange(sum(source.used for source in dataset.sources)))
 
 
 def counted_text(dataset: Dataset, examples: Examples) -> str:
@@ -131,7 +131,7 @@ def test_a_pair_is_two_documents_of_one_row_in_order(tmp_path: Path) -> None:
         assert f"{row}+1" in texts[0]
         assert f"{row + 100}+1" in texts[1]
     several = opened(tmp_path, pairs, {"preference": {"simpo": {}, "pairsPerRow": 3}}, PAIRS, 400)
-    assert several.train_sequences == 2
+    assert sum(source.used for source in several.sources) == 2
 
 
 def test_a_source_without_a_token_that_counts_is_an_error(tmp_path: Path) -> None:

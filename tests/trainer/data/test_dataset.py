@@ -56,7 +56,7 @@ def trained(dataset: Dataset, first: int, last: int) -> BatchRows:
 
 def epoch_of(dataset: Dataset, epoch: int) -> np.ndarray:
     """All sequences of an epoch, in order, of a data set with one source and batches of 1."""
-    sequences = dataset.train_sequences
+    sequences = sum(source.used for source in dataset.sources)
     return trained(dataset, epoch * sequences, (epoch + 1) * sequences).sequence
 
 
@@ -87,7 +87,7 @@ def test_training_never_sees_a_held_out_token_and_no_token_is_lost(tokens: int, 
     assert not training & validation
     lost = set(range(tokens)) - training - validation
     assert lost <= {tokens - 1}, "a single last token in a window has no target"
-    assert dataset.train_sequences + dataset.validation_sequences == len(range(0, tokens - 1, 9))
+    assert sum(source.used for source in dataset.sources) + dataset.validation_sequences == len(range(0, tokens - 1, 9))
 
 
 def test_targets_follow_their_inputs() -> None:
@@ -143,7 +143,7 @@ def test_packed_documents_have_a_segment_each(tmp_path: Path, layout: dict[str, 
     for number, letter in enumerate("abcdefghij"):
         (tmp_path / letter).write_text(letter * (1 + number % 4))
     dataset = open_text(sources=[text_source(tmp_path, name="letters", layout=layout)], sequence_length=12, fraction=0)
-    examples = at(dataset, np.arange(dataset.train_sequences))
+    examples = at(dataset, np.arange(sum(source.used for source in dataset.sources)))
     assert examples.segments.max() >= 2
     for tokens, segments in zip(examples.tokens, examples.segments, strict=True):
         letters = [(int(segment), int(token)) for token, segment in zip(tokens, segments, strict=True) if token < 256]
@@ -191,7 +191,7 @@ def test_every_sequence_has_a_positive_loss_weight(tmp_path: Path) -> None:
         (tmp_path / f"{number:03d}").write_bytes(b"x")
     for length in (2, 3, 4, 7):
         dataset = open_text(tmp_path, sequence_length=length, fraction=0)
-        assert at(dataset, np.arange(dataset.train_sequences)).weights.sum(axis=1).min() >= 1
+        assert at(dataset, np.arange(sum(source.used for source in dataset.sources))).weights.sum(axis=1).min() >= 1
 
 
 def test_every_epoch_has_every_sequence_once_in_an_order_of_its_own() -> None:
@@ -199,7 +199,7 @@ def test_every_epoch_has_every_sequence_once_in_an_order_of_its_own() -> None:
     epochs = [epoch_of(dataset, epoch) for epoch in range(4)]
     for indices in epochs:
         assert np.array_equal(np.sort(indices), np.sort(epochs[0]))
-        assert np.unique(indices).size == dataset.train_sequences
+        assert np.unique(indices).size == sum(source.used for source in dataset.sources)
     for first in range(4):
         for second in range(first):
             assert (epochs[first] == epochs[second]).sum() < 10
@@ -229,7 +229,7 @@ def test_stages_of_sizes_take_every_training_sequence_once_in_an_epoch() -> None
         BatchScheduleEntry(from_step=35, sequence_length=8),
     ]
     dataset = distinct_tokens(9 * 300, sequence_length=8, fraction=0.1, stages=stages, batch_size=4)
-    assert dataset.train_sequences == 270
+    assert sum(source.used for source in dataset.sources) == 270
     taken: Counter[int] = Counter()
     epoch: set[int] = set()
     for step in range(10**6):
@@ -293,7 +293,7 @@ def test_the_order_never_changes_between_versions() -> None:
 
 
 def test_without_shuffle_the_text_is_read_in_order() -> None:
-    sequences = distinct_tokens(1000, sequence_length=8, fraction=0).train_sequences
+    sequences = sum(source.used for source in distinct_tokens(1000, sequence_length=8, fraction=0).sources)
     dataset = distinct_tokens(1000, sequence_length=8, fraction=0, shuffle=False, batch_size=sequences)
     assert dataset.train_rows(0).sequence.tolist() == list(range(sequences))
     assert dataset.train_rows(1).sequence.tolist() == list(range(sequences))
@@ -333,7 +333,7 @@ def test_each_source_holds_out_its_own_part_and_an_evaluation_sees_all_of_them(t
     }
     assert len(seen) == sum(len(rows) for rows in batches) == dataset.validation_sequences
     assert {source for source, _ in seen} == {0, 1, 2}
-    rows = trained(dataset, 0, 2 * dataset.train_sequences // 8)
+    rows = trained(dataset, 0, 2 * sum(source.used for source in dataset.sources) // 8)
     trained_on = set(zip(rows.source.tolist(), rows.sequence.tolist(), strict=True))
     assert not trained_on & seen
     assert {source for source, _ in trained_on} == {0, 1, 3}
@@ -368,7 +368,7 @@ def test_a_mixture_of_two_sources_has_its_shares(tmp_path: Path) -> None:
 
 def test_rows_past_the_end_of_the_data_have_weight_0(tmp_path: Path) -> None:
     folder = texts(tmp_path, "only", 3)
-    sequences = open_text(folder, fraction=0).train_sequences
+    sequences = sum(source.used for source in open_text(folder, fraction=0).sources)
     batch = 16
     full, rest = divmod(sequences, batch)
     assert rest

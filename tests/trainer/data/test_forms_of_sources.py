@@ -127,7 +127,7 @@ def test_each_kind_and_form_gives_the_tokens_of_messages(tmp_path: Path, kind: s
     wanted, _ = opened(run(tmp_path, write(tmp_path / "wanted.jsonl", TALKS), {"chat": {}}))
     dataset, ledgers = opened(run(tmp_path, write(tmp_path / f"rows.{kind}", FORMS[form]), {"chat": {}}))
     assert str(ledgers["talks"].form).startswith(f"{form}: ")
-    rows = np.arange(wanted.train_sequences)
+    rows = np.arange(sum(source.used for source in wanted.sources))
     for name in ("tokens", "targets", "weights", "segments"):
         np.testing.assert_array_equal(getattr(at(dataset, rows), name), getattr(at(wanted, rows), name))
 

@@ -58,7 +58,7 @@ def test_steps_have_whole_groups_of_prompts_with_whole_references(tmp_path: Path
         for number in range(10)
     ]
     data = opened(tmp_path, rows)
-    assert (data.train_sequences, data.validation_sequences) == (8, 2)
+    assert (sum(source.used for source in data.sources), data.validation_sequences) == (8, 2)
     seen: list[str] = []
     for step in range(4):
         all_rows = data.train_rows(step)

@@ -151,8 +151,14 @@ def build_schedule(spec: TrainerSpec, repeats: int = 1, begins: tuple[int, int] 
         repeats: See `BatchSchedule`. It decides the positions of a step, not its sizes.
         begins: See `BatchSchedule`. It decides the positions of a step, not its sizes.
     """
-    sizes = {"steps": spec.steps, "batch_size": spec.batch_size, "sequence_length": spec.sequence_length}
-    return BatchSchedule(**sizes, periods=spec.batch_schedule, repeats=repeats, begins=begins)
+    return BatchSchedule(
+        steps=spec.steps,
+        batch_size=spec.batch_size,
+        sequence_length=spec.sequence_length,
+        periods=spec.batch_schedule,
+        repeats=repeats,
+        begins=begins,
+    )
 
 
 def _beginning(periods: Sequence[Period], step: int, position: int) -> list[Period]:

@@ -74,10 +74,9 @@ class ValidationData:
     @property
     def each(self) -> dict[str, ValidationData]:
         """A `ValidationData` of each source that has held-out sequences, or may still get some, by name."""
-        first = None if self._first_weights is None else 1.0
         return {
             source.name: ValidationData(
-                [source], self.tokenizer, self.sequence_length, first=None if first is None else {source.name: first}
+                [source], self.tokenizer, self.sequence_length, first={source.name: 1.0} if self.streams else None
             )
             for source in self._sources
             if (source.snapshot.split.share > 0 if self.streams else source.snapshot.split.validation)
@@ -218,11 +217,6 @@ class Dataset(ValidationData):
         self.schedule = schedule
         self.mixture = mixture
         self._limit = mixture.limit()
-
-    @property
-    def train_sequences(self) -> int:
-        """Training sequences of one epoch of all sources, of the longest length."""
-        return sum(source.used for source in self.sources)
 
     def train_rows(self, step: int) -> BatchRows:
         """The rows of the ``(step + 1)``-th optimizer step. Waits for a source that is still being built."""

@@ -140,7 +140,12 @@ def centred(accuracy: float, baseline: float) -> float:
 
 def core_of(tasks: Iterable[TaskNumbers]) -> float | None:
     """CORE: the mean of the centred accuracies of its tasks; None without them."""
-    known = [task.centred for task in tasks if task.task.startswith(CORE_PREFIX) and task.centred is not None]
+    return mean(task.centred for task in tasks if task.task.startswith(CORE_PREFIX))
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """The mean of the known values; None: there is none."""
+    known = [value for value in values if value is not None]
     return math.fsum(known) / len(known) if known else None
 
 

@@ -33,11 +33,6 @@ class Prompts:
     chat: ChatPrompts | None
 
     @property
-    def has_chat(self) -> bool:
-        """Whether prompts are conversations."""
-        return self.chat is not None
-
-    @property
     def ends(self) -> tuple[int, ...]:
         """Tokens that end an answer."""
         return self.tokenizer.ends if self.chat is None else self.chat.ends
@@ -60,11 +55,11 @@ class Prompts:
 
     def answer_ids(self, answer: str) -> np.ndarray:
         """The tokens of an answer after a prompt: int32 [tokens]. Plain text has a space before a short answer."""
-        return self.tokenizer.encode(answer if self.has_chat else f" {answer}")
+        return self.tokenizer.encode(f" {answer}" if self.chat is None else answer)
 
     def stop(self, prompt: Prompt) -> tuple[str, ...]:
         """Strings before which an answer ends."""
-        return () if self.has_chat else prompt.stop
+        return prompt.stop if self.chat is None else ()
 
 
 @dataclass(frozen=True)
@@ -111,7 +106,7 @@ class Answers:
     on_step: Callable[[], object] = lambda: None
 
     def __post_init__(self) -> None:
-        self._calculator = Calculator.of(self.prompts.tokenizer) if self.prompts.has_chat else None
+        self._calculator = None if self.prompts.chat is None else Calculator.of(self.prompts.tokenizer)
         self._ends = (*self.prompts.ends, *(() if self._calculator is None else (self._calculator.end,)))
 
     def answers(

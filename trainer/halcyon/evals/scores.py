@@ -4,12 +4,12 @@ The document is `halcyon_api.result_documents`.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from halcyon.evals.benchmarks import BENCHMARKS, Benchmark
-from halcyon.evals.core import centred, core_of
+from halcyon.evals.core import centred, core_of, mean
 from halcyon.evals.example import Answer, MultipleChoice, OpenQuestion, Sound
 from halcyon_api.result_documents import SAMPLES, AnswerSample, TaskNumbers, TaskResults
 
@@ -45,7 +45,7 @@ def result_of(name: str, answers: Sequence[Answer], baseline: float | None, seco
     The standard error is the sample's standard deviation divided by the root of the number of examples.
     """
     rights = [share for answer in answers if (share := answer.share) is not None]
-    accuracy = _mean(rights)
+    accuracy = mean(rights)
     size = sum(answer.size_bytes for answer in answers)
     words = sum(answer.words for answer in answers)
     bits = math.fsum(answer.nats for answer in answers) / (math.log(2) * size) if size else math.nan
@@ -129,19 +129,14 @@ def chat_core_of(tasks: Sequence[TaskNumbers]) -> float | None:
     """
     wanted = {benchmark.name for benchmark in BENCHMARKS.values() if benchmark.in_chat_core}
     centred_by_task = {task.task: task.centred for task in tasks if task.task in wanted and task.centred is not None}
-    return _mean(centred_by_task.values()) if wanted - {_OPTIONAL} <= set(centred_by_task) else None
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else None
+    return mean(centred_by_task.values()) if wanted - {_OPTIONAL} <= set(centred_by_task) else None
 
 
 def _standard_error(values: Sequence[float]) -> float | None:
     if len(values) < 2:
         return None
-    mean = math.fsum(values) / len(values)
-    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
+    middle = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((value - middle) ** 2 for value in values) / (len(values) - 1) / len(values))
 
 
 def _pass_at(answers: Sequence[Answer]) -> dict[str, float]:

@@ -12,17 +12,17 @@ very long word, or only spaces - is cut anyway, and only there may ids differ fr
 are part of the tokenizer's fingerprint. A rule is a pattern; the text that it matches is in neither piece.
 """
 
-from __future__ import annotations
-
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
 
 import numpy as np
 
 from halcyon.tokenizer.probe import PROSE
+
+PieceEncoder = Callable[[Sequence[str]], list[np.ndarray]]
+"""Encodes texts of bounded length: ids of each text, int32, without special tokens."""
 
 PIECE_CHARACTERS = 2**18
 """Texts up to twice this length are never cut; others are cut at the first safe place after this number of characters.
@@ -73,29 +73,12 @@ def find_joint(encode: PieceEncoder, sample: str = PROSE) -> re.Pattern[str]:
     return CUT_BETWEEN
 
 
-class PieceEncoder(Protocol):
-    """Encodes texts of bounded length."""
-
-    @property
-    def name(self) -> str:
-        """Name of the library."""
-        ...
-
-    def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Ids of each text, int32, without special tokens."""
-        ...
-
-
 @dataclass(eq=False)
 class DocumentEncoder:
     """Cuts long documents, encodes the pieces in groups and joins their ids."""
 
     encode_pieces: PieceEncoder
     joint: re.Pattern[str]
-
-    def encode(self, text: str | bytes) -> np.ndarray:
-        """Ids of one document: int32, shape [tokens]."""
-        return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
         """Ids of each document: int32, shape [tokens]."""

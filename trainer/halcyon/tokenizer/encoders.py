@@ -39,8 +39,6 @@ _DIGITS = frozenset("0123456789")
 class ReferenceEncoder:
     """Encodes with ``tokenizers``."""
 
-    name = "tokenizers"
-
     tokenizer: tokenizers.Tokenizer
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -54,8 +52,6 @@ class FastEncoder:
     """Encodes with ``fastokens``, which uses all cores (one core with ``FASTOKENS_BPE_THREADS=1``) and releases the
     GIL.
     """
-
-    name = "fastokens"
 
     tokenizer: fastokens.Tokenizer
 
@@ -76,7 +72,11 @@ def encode_flat(tokenizer: fastokens.Tokenizer, texts: Sequence[str]) -> tuple[n
 
 
 def choose_encoder(
-    makers: Iterable[Callable[[], PieceEncoder | None]], reference: PieceEncoder, special: Iterable[str], what: str
+    makers: Iterable[Callable[[], PieceEncoder | None]],
+    reference: PieceEncoder,
+    special: Iterable[str],
+    what: str,
+    library: str,
 ) -> PieceEncoder:
     """The first fast encoder that agrees with the reference on the probe, else the reference.
 
@@ -85,6 +85,7 @@ def choose_encoder(
         reference: The encoder whose ids are correct by definition.
         special: Spellings of the special tokens.
         what: The tokenizer's file, for the log.
+        library: The library of the reference, for the log.
     """
     texts, reason = probe_texts(special), "its ids differ from the reference's"
     for make in makers:
@@ -96,7 +97,7 @@ def choose_encoder(
                 return fast
         except (ValueError, RuntimeError) as error:  # such as a pattern that needs too many steps
             reason = str(error).split("\n", 1)[0]
-    log.warning("fastokens cannot encode with %s (%s): using %s, which is slower", what, reason, reference.name)
+    log.warning("fastokens cannot encode with %s (%s): using %s, which is slower", what, reason, library)
     return reference
 
 
@@ -104,7 +105,6 @@ def choose_encoder(
 class DigitPairEncoder:
     """Encodes digit by digit with ``fastokens``, then pairs the digits."""
 
-    name = "fastokens"
     by_digit: fastokens.Tokenizer
     """The tokenizer with the pattern that splits every digit."""
     by_pattern: PieceEncoder

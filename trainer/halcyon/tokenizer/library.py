@@ -50,8 +50,7 @@ class LibraryTokenizer(Tokenizer):
 
     def encode(self, text: str | bytes) -> np.ndarray:
         """Token ids of a text, without special tokens: int32, shape [tokens]."""
-        with errors_of_library(self.where):
-            return self._documents.encode(text)
+        return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
         """Token ids of each text: int32, shape [tokens]."""

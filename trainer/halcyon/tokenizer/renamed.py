@@ -94,7 +94,6 @@ class WithoutSpecial:
 
     def __init__(self, encode: PieceEncoder, is_special: np.ndarray, renamed: RenamedTokenizer) -> None:
         self._encode, self._is_special, self._renamed = encode, is_special, renamed
-        self.name = encode.name
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids of each text, int32, without special tokens."""

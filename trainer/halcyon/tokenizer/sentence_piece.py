@@ -28,8 +28,6 @@ nothing.
 class SentencePieceEncoder:
     """Encodes with ``sentencepiece``, on all cores."""
 
-    name = "sentencepiece"
-
     processor: sentencepiece.SentencePieceProcessor
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -44,7 +42,6 @@ class SentencePieceTokenizer(LibraryTokenizer):
     one of them.
     """
 
-    encoder = "sentencepiece"
     where = WHERE
 
     def __init__(self, definition: TokenizerDefinition) -> None:

@@ -103,10 +103,5 @@ def _first(special: Mapping[str, int], names: tuple[str, ...]) -> int | None:
 
 def _known(special: Mapping[str, int]) -> str:
     names = list(special)
-    if not names:
-        return "it has no special tokens"
-    return (
-        "it has "
-        + ", ".join(names[:_MOST_SHOWN])
-        + (f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else "")
-    )
+    more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
+    return f"it has {', '.join(names[:_MOST_SHOWN])}{more}" if names else "it has no special tokens"

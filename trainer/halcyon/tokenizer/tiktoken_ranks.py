@@ -32,8 +32,6 @@ WHERE = "spec.tokenizer.tiktoken"
 class TiktokenEncoder:
     """Encodes with ``tiktoken``."""
 
-    name = "tiktoken"
-
     encoding: tiktoken.Encoding
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -69,12 +67,8 @@ class TiktokenTokenizer(LibraryTokenizer):
             TiktokenEncoder(self._library),
             self.special_tokens,
             "these ranks",
+            "tiktoken",
         )
-
-    @property
-    def encoder(self) -> str:
-        """The library that encodes: ``fastokens`` or ``tiktoken``."""
-        return self._encode_pieces.name
 
     @cached_property
     def _documents(self) -> DocumentEncoder:

@@ -98,7 +98,8 @@ class JsonTokenizer(LibraryTokenizer):
         """
         plain = cache(lambda: FastEncoder(fastokens.Tokenizer.from_json_str(self._content)))
         makers = [lambda: pair_digits(self._content, plain()), plain]
-        return choose_encoder(makers, ReferenceEncoder(self._reference), self.special_tokens, "this tokenizer.json")
+        reference = ReferenceEncoder(self._reference)
+        return choose_encoder(makers, reference, self.special_tokens, "this tokenizer.json", "tokenizers")
 
     @cached_property
     def _documents(self) -> DocumentEncoder:
@@ -106,11 +107,6 @@ class JsonTokenizer(LibraryTokenizer):
         if self._document["model"].get("type") in _OF_WORDS:
             encode = WithoutSpecial(encode, self._is_special, self._renamed)
         return DocumentEncoder(encode, find_joint(ReferenceEncoder(self._reference)))
-
-    @property
-    def encoder(self) -> str:
-        """The library that encodes: ``fastokens`` or ``tokenizers``."""
-        return self._chosen.name
 
     def pieces(self) -> list[bytes]:
         """The bytes of text of each id; none for special tokens."""

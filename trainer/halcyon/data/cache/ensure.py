@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Literal
@@ -38,7 +39,6 @@ from halcyon.data.cache.tokenizers import InheritedTokenizer, read_tokenizer, st
 from halcyon.data.formats import weight_type
 from halcyon.data.formats.form_rows import form_of
 from halcyon.data.formats.text import texts_of
-from halcyon.data.forms.form import Form
 from halcyon.data.sources import Access, SourceFile, pieces, read_pieces
 from halcyon.data.sources.access import forget_clients
 from halcyon.data.sources.listing import Listing, list_source
@@ -123,9 +123,6 @@ class CacheKeeper:
     pause: Callable[[float], None] = time.sleep
     sight: ImageShape | None = None
     _definition: TokenizerDefinition | None = None
-    _listings: dict[str, Listing] = field(default_factory=dict[str, Listing])
-    _forms: dict[str, Form | None] = field(default_factory=dict[str, "Form | None"])
-    _entries: dict[str, tuple[FileEntry, ...]] = field(default_factory=dict[str, tuple[FileEntry, ...]])
     _seen: dict[str, tuple[bytes, Ledger]] = field(default_factory=dict[str, tuple[bytes, Ledger]])
     _outdated: dict[str, tuple[bytes, str]] = field(default_factory=dict[str, tuple[bytes, str]])
     """The stored ledger and its difference, of each source whose cache is to be built again."""
@@ -134,6 +131,10 @@ class CacheKeeper:
 
     def __post_init__(self) -> None:
         self._retries = SourceRetries(self.retry_budget, forget_clients)
+        sources = {source.name: source for source in self.data.sources}
+        self._listing = cache(lambda name: self._list(sources[name]))
+        self._hashed = cache(lambda name: _hashed(self._listing(name).files))
+        self._form = cache(lambda name: form_of(sources[name], self._listing(name).files, self.access))
 
     def ensure(self) -> Caches:
         """The caches; builds them if they do not exist.
@@ -241,7 +242,7 @@ class CacheKeeper:
     def _growing(
         self, source: DataSourceSpec, job: work.Job, ledger: Ledger, pool: TokenizerPool
     ) -> Generator[Ledger, None, None]:
-        files = self._listed(source)
+        files = self._listing(source.name).files
         build = SourceBuild(
             source.name, self.store, job, self.data.cache.shard_tokens, source.max_skipped, pool, self._built
         )
@@ -273,15 +274,16 @@ class CacheKeeper:
         So the files are recorded before a tokenizer that was trained on them is used again.
         """
         largest = max(load(definition).vocab_size - 1, 2**16 - 1 if work.is_large(source.format, self.sight) else 0)
+        listing = self._listing(source.name)
         ledger = Ledger(
             identity=identity(source, definition.fingerprint, work.FORMAT_VERSION, self.sight),
             token_type="uint8" if largest < 2**8 else "uint16" if largest < 2**16 else "uint32",
             weight_type=weight_type(source.format),
-            files=self._hashed(source),
-            form=self._form(source),
-            hidden=self._listing(source).hidden,
-            excluded=self._listing(source).excluded,
-            others=self._listing(source).others,
+            files=self._hashed(source.name),
+            form=self._form(source.name),
+            hidden=listing.hidden,
+            excluded=listing.excluded,
+            others=listing.others,
         )
         key = f"{source.name}/{LEDGER_KEY}"
         value = self.store.read(key)
@@ -336,8 +338,8 @@ class CacheKeeper:
             return f"its token cache was built with another {' and '.join(differing)}"
         if ledger.shards and ledger.shards[-1].open_tokens is not None:
             return "its token cache ends inside a document, which this version does not continue"
-        changed = changed_file(_entries(self._listed(source)), ledger.files)
-        if changed is not None and (changed := changed_file(self._hashed(source), ledger.files)):
+        changed = changed_file(_entries(self._listing(source.name).files), ledger.files)
+        if changed is not None and (changed := changed_file(self._hashed(source.name), ledger.files)):
             return f"{changed}, since its token cache was built"
         return None
 
@@ -363,24 +365,10 @@ class CacheKeeper:
         """The checkpoint root, if the caches belong to it."""
         return self.store.root.removesuffix("/data")
 
-    def _hashed(self, source: DataSourceSpec) -> tuple[FileEntry, ...]:
-        if source.name not in self._entries:
-            self._entries[source.name] = _hashed(self._listed(source))
-        return self._entries[source.name]
-
-    def _form(self, source: DataSourceSpec) -> Form | None:
-        if source.name not in self._forms:
-            self._forms[source.name] = form_of(source, self._listed(source), self.access)
-        return self._forms[source.name]
-
-    def _listed(self, source: DataSourceSpec) -> tuple[SourceFile, ...]:
-        return self._listing(source).files
-
-    def _listing(self, source: DataSourceSpec) -> Listing:
-        if source.name not in self._listings:
-            self._listings[source.name] = list_source(source, self.access)
-            self._retries.reset_deadline()
-        return self._listings[source.name]
+    def _list(self, source: DataSourceSpec) -> Listing:
+        listing = list_source(source, self.access)
+        self._retries.reset_deadline()
+        return listing
 
     # Tokenizers
 
@@ -421,13 +409,15 @@ class CacheKeeper:
         """Texts of all sources, each source up to its share of the sample's bytes."""
         weights = [1.0 if source.weight is None else source.weight for source in self.data.sources]
         if all(source.weight is None for source in self.data.sources):
-            weights = [float(sum(file.size_bytes for file in self._listed(source))) for source in self.data.sources]
+            weights = [
+                float(sum(file.size_bytes for file in self._listing(source.name).files)) for source in self.data.sources
+            ]
         total = sum(weights) or 1.0
         for source, weight in zip(self.data.sources, weights, strict=True):
             left = int(size_bytes * weight / total)
-            parts = read_pieces(pieces(source, self._listed(source), self.access), self.access)
+            parts = read_pieces(pieces(source, self._listing(source.name).files, self.access), self.access)
             rows = chain.from_iterable(parts)
-            for text in texts_of(source.format, rows, where=_where(source), form=self._form(source)):
+            for text in texts_of(source.format, rows, where=_where(source), form=self._form(source.name)):
                 if left <= 0:
                     break
                 left -= len(text.encode(errors="replace"))

@@ -148,7 +148,9 @@ class FetchedBlocks:
                 else:
                     part = block // self.fetch_blocks * self.fetch_blocks
                     missing.update(range(part, min(part + self.fetch_blocks, len(self.file.checks))))
-        runs = _runs(sorted(missing - held.keys()))
+        needed = np.array(sorted(missing - held.keys()), int)
+        borders = np.flatnonzero(np.diff(needed) > 1) + 1
+        runs = [(run[0], run[-1]) for part in np.split(needed, borders) if (run := part.tolist())]
         requests = [
             (self.file.key, first * stored.BLOCK_BYTES, min((last + 1) * stored.BLOCK_BYTES, self.file.size_bytes))
             for first, last in runs
@@ -267,8 +269,11 @@ class TokenReader:
     def _read_ends(self, shard: int) -> np.ndarray:
         """The ends, in the stream, of the documents that end in a shard: int64 [documents]."""
         ends = np.empty(self._there.shards[shard].documents, np.int64)
-        self._ends_of(shard, ends)
-        return ends
+        if len(ends):
+            blocks = self._blocks(shard, stored.ENDS)
+            blocks.require([(0, ends.nbytes)])
+            blocks.copy(0, ends.view(np.uint8))
+        return ends + self._there.starts[shard]
 
     def document_ends(self) -> np.ndarray:
         """End of each document in the stream: int64 [documents]."""
@@ -276,7 +281,7 @@ class TokenReader:
         ends = scratch_array((sum(shard.documents for shard in there.shards),), np.int64)
         done = 0
         for index, shard in enumerate(there.shards):
-            self._ends_of(index, ends[done : done + shard.documents])
+            ends[done : done + shard.documents] = self._read_ends(index)
             done += shard.documents
         return ends
 
@@ -322,14 +327,6 @@ class TokenReader:
             for at, begin in zip(here.tolist(), begins, strict=True):
                 blocks.copy(begin, origins[at].view(np.uint8))
         return origins
-
-    def _ends_of(self, index: int, out: np.ndarray) -> None:
-        """Write the ends, in the stream, of the documents that end in a shard to ``out``: int64 [documents]."""
-        if len(out):
-            blocks = self._blocks(index, stored.ENDS)
-            blocks.require([(0, len(out) * stored.END_TYPE.itemsize)])
-            blocks.copy(0, out.view(np.uint8))
-            out += self._there.starts[index]
 
     def _gather(self, kind: str, dtype: np.dtype, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         lengths = np.asarray(lengths, np.int64)
@@ -379,14 +376,3 @@ class TokenReader:
             return MappedBlocks(file, self._store.folder / file.key)
         fits = self.tokens * self.token_type.itemsize <= self._memory.size_bytes
         return FetchedBlocks(file, self._store.read_ranges, self._memory, _LARGE_FETCH_BLOCKS if fits else 1)
-
-
-def _runs(numbers: list[int]) -> list[tuple[int, int]]:
-    """Rising numbers as ranges (first, last) of consecutive numbers, in order."""
-    runs: list[tuple[int, int]] = []
-    for number in numbers:
-        if runs and runs[-1][1] == number - 1:
-            runs[-1] = (runs[-1][0], number)
-        else:
-            runs.append((number, number))
-    return runs

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -165,10 +166,7 @@ def block_count(size_bytes: int) -> int:
 
 def check_offsets(sizes: Iterable[int]) -> list[int]:
     """Index in ``checks`` of the first checksum of each file, then the number of all checksums."""
-    offsets = [0]
-    for size in sizes:
-        offsets.append(offsets[-1] + block_count(size))
-    return offsets
+    return list(accumulate(map(block_count, sizes), initial=0))
 
 
 def _bytes(array: np.ndarray) -> memoryview:

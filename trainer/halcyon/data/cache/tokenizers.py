@@ -107,16 +107,12 @@ def inherited_tokenizer(spec: TrainingRunSpec, store: Store) -> InheritedTokeniz
 
         theirs = origin_place(origin, spec.checkpoint)
         try:
-            fingerprint = tokenizer_fingerprint(Store(theirs, retry_budget=store.retry_budget))
+            own = Store(theirs, retry_budget=store.retry_budget)
+            fingerprint = tokenizer_fingerprint(own)
             if fingerprint is None:
                 return None
             beside = Store(theirs.but(root=f"{theirs.root.rstrip('/')}/data"), retry_budget=store.retry_budget)
-            places = (
-                store,
-                Store(theirs, retry_budget=store.retry_budget),
-                beside,
-            )  # the second one has the run's own copy
-            return next(filter(None, (find_tokenizer(place, fingerprint) for place in places)), None)
+            return next(filter(None, (find_tokenizer(place, fingerprint) for place in (store, own, beside))), None)
         except StoreFailure as failure:
             raise as_exit(
                 failure, theirs.root, what="spec.from: the root of the other run", field="spec.from"

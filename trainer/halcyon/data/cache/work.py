@@ -195,9 +195,7 @@ class Worker:
     def _rejected(self, run: list[SourceRow]) -> int:
         """Number of rows that the formatter has left out because of their label."""
         form = self._job.form
-        if form is None or "label" not in form.fields:
-            return 0
-        return sum(is_rejected(form, row.value) for row in run if isinstance(row.value, dict))
+        return sum(form is not None and isinstance(row.value, dict) and is_rejected(form, row.value) for row in run)
 
     def _weights(self, documents: list[TokenizedDocument]) -> np.ndarray | None:
         if self._job.weight_type is None:

@@ -44,23 +44,29 @@ class Formatter(Protocol):
         ...
 
 
+def fields_of(row: SourceRow, where: str) -> dict[str, Any]:
+    """The fields of a row.
+
+    Raises:
+        BadConfiguration: The row has no fields.
+    """
+    if not isinstance(row.value, dict):
+        fix = "use a source whose rows have fields, such as jsonl or csv, or the format text"
+        raise bad_row(row, where, "has no fields: it is plain text", fix)
+    return row.value
+
+
 def field_value(row: SourceRow, name: str, where: str) -> Any:
     """A field of a row.
 
     Raises:
         BadConfiguration: The row has no such field, or has no fields at all.
     """
-    if not isinstance(row.value, dict):
-        raise bad_row(
-            row,
-            where,
-            "has no fields: it is plain text",
-            "use a source whose rows have fields, such as jsonl or csv, or the format text",
-        )
+    fields = fields_of(row, where)
     try:
-        value = row.value[name]
+        value = fields[name]
     except KeyError:
-        names = ", ".join(list(row.value)[:20])
+        names = ", ".join(list(fields)[:20])
         raise bad_row(
             row,
             where,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, TypeVar
 
-from halcyon.data.formats.document import bad_row
+from halcyon.data.formats.document import bad_row, fields_of
 from halcyon.data.forms.form import BadConversation, Form, named_form, of_first_row
 from halcyon.data.sources import Access, SourceFile, SourceRow, pieces, read_pieces
 from halcyon.host.errors import BadConfiguration
@@ -36,12 +36,10 @@ class FormRows:
         Raises:
             BadConfiguration: The row does not have the form of its source.
         """
-        if not isinstance(row.value, dict):
-            fix = "use a source whose rows have fields, such as jsonl or csv, or the format text"
-            raise bad_row(row, self._where_of(None), "has no fields: it is plain text", fix)
+        fields = fields_of(row, self._where_of(None))
         try:
-            self._form = self._form or of_first_row(self._spec, row.value)
-            return read(self._form, row.value)
+            self._form = self._form or of_first_row(self._spec, fields)
+            return read(self._form, fields)
         except BadConversation as bad:
             raise bad_row(row, self._where_of(bad.part), str(bad), bad.fix) from None
 

@@ -118,12 +118,12 @@ _QUESTIONS = (
 def named_form(spec: FormatSpec) -> Form | None:
     """The form of a format whose document names the fields; None: the rows decide, or they are no conversations."""
     if (chat := spec.chat) is not None and chat.messages_field is not None:
-        return Form(name="messages", fields=_fields({"messages": chat.messages_field, "tools": chat.tools_field}))
+        return _form("messages", {"messages": chat.messages_field, "tools": chat.tools_field})
     if (pair := spec.preference) is not None and pair.chosen_field is not None and pair.rejected_field is not None:
         named = {"question": pair.prompt_field, "chosen": pair.chosen_field, "rejected": pair.rejected_field}
-        return Form(name="pairs", fields=_fields(named))
+        return _form("pairs", named)
     if (prompt := spec.prompt) is not None and prompt.field is not None:
-        return Form(name="prompts", fields=_fields({"question": prompt.field, "answer": prompt.reference_field}))
+        return _form("prompts", {"question": prompt.field, "answer": prompt.reference_field})
     return None
 
 
@@ -178,10 +178,10 @@ def _chat(spec: ChatFormatSpec, names: Collection[str]) -> Form:
     more = _beside(names) | ({} if spec.tools_field is None else {"tools": spec.tools_field})
     more["images"] = _first(("images", "image"), names)
     if (field := _first(_MESSAGES, names)) is not None:
-        return Form(name=_MESSAGES[field], fields=_fields({"messages": field, **more}))
+        return _form(_MESSAGES[field], {"messages": field, **more})
     for form in _QUESTIONS:
         if form.question in names and (answer := _first(form.answers, names)) is not None:
-            return Form(name=form.name, fields=_fields({**_asked(form, names), "answer": answer, **more}))
+            return _form(form.name, {**_asked(form, names), "answer": answer, **more})
     if {"chosen", "rejected"} <= set(names):
         raise BadConversation(
             "has the fields chosen and rejected, so it is a pair and not a conversation", "set format preference"
@@ -198,9 +198,7 @@ def _preference(spec: PreferenceFormatSpec, names: Collection[str]) -> Form:
     tools = _first(("tools",), names)
     if spec.chosen_field is None and spec.rejected_field is None and set(_OPENAI_PAIR) <= set(names):
         request, *answers = _OPENAI_PAIR
-        return Form(
-            name="pairs of OpenAI", fields=_fields({"request": request, "chosen": answers[0], "rejected": answers[1]})
-        )
+        return _form("pairs of OpenAI", {"request": request, "chosen": answers[0], "rejected": answers[1]})
     if not {chosen, rejected} <= set(names):
         if _first(_LABELS, names) is not None:
             raise BadConversation(
@@ -226,18 +224,18 @@ def _preference(spec: PreferenceFormatSpec, names: Collection[str]) -> Form:
     )
     history = _first(("history",), names) if question == "instruction" else None
     pair = {"history": history, **asked, "chosen": chosen, "rejected": rejected}
-    return Form(name=name, fields=_fields({**pair, "system": _first(_SYSTEMS, names), "tools": tools}))
+    return _form(name, {**pair, "system": _first(_SYSTEMS, names), "tools": tools})
 
 
 def _prompt(spec: PromptFormatSpec, names: Collection[str]) -> Form:
     more = _beside(names)
     if (field := _first(_MESSAGES, names)) is not None:
-        return Form(name=_MESSAGES[field], fields=_fields({"messages": field, "answer": spec.reference_field, **more}))
+        return _form(_MESSAGES[field], {"messages": field, "answer": spec.reference_field, **more})
     for form in _QUESTIONS:
         if form.question in names:
             answer = spec.reference_field or _first(_REFERENCES, names)
             name = form.name if answer is not None else "prompts"
-            return Form(name=name, fields=_fields({**_asked(form, names), "answer": answer, **more}))
+            return _form(name, {**_asked(form, names), "answer": answer, **more})
     raise _unknown(names, "prompt", "messages", "field", "prompt; " + _KNOWN)
 
 
@@ -256,8 +254,8 @@ def _first(wanted: Iterable[str], names: Collection[str]) -> str | None:
     return next((name for name in wanted if name in names), None)
 
 
-def _fields(fields: Mapping[Any, str | None]) -> dict[Any, str]:
-    return {part: field for part, field in fields.items() if field is not None}
+def _form(name: str, fields: Mapping[Any, str | None]) -> Form:
+    return Form(name=name, fields={part: field for part, field in fields.items() if field is not None})
 
 
 def _unknown(names: Collection[str], what: str, first: str, setting: str, known: str) -> BadConversation:

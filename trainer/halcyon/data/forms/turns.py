@@ -76,13 +76,13 @@ def parsed(text: str) -> Any:
 def _message(message: Any, place: int) -> Any:
     if not isinstance(message, Mapping):
         return message
-    role, said = message.get("role"), "content"
+    role = message.get("role")
     if role is None and isinstance(message.get("from"), str):
         return _turn(message, place)
     if not isinstance(role, str):
         return message
     known = _ROLE_OF.get(role.strip().casefold()) or ("developer" if role.casefold() == "developer" else role)
-    if said not in message and "value" in message:
+    if "content" not in message and "value" in message:
         message = {("content" if name == "value" else name): member for name, member in message.items()}
     return {**message, "role": known}
 
