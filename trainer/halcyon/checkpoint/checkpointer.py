@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from statistics import median_low
 from typing import Any, Self
 
@@ -40,9 +39,10 @@ from halcyon.checkpoint.results import (
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.rollback import GoesBack
 from halcyon.checkpoint.save_roles import Follower, Leader
-from halcyon.checkpoint.save_schedule import is_save_step, is_save_time, mean_time_between_stops, save_interval
+from halcyon.checkpoint.save_schedule import mean_time_between_stops, save_interval
 from halcyon.checkpoint.snapshot import Snapshot, Snapshotter
 from halcyon.checkpoint.verify import Damaged, none_verifies
+from halcyon.host.clock import timestamp
 from halcyon.host.errors import Fenced, NoValidCheckpoint, RootUnusable, TrainerExit
 from halcyon.host.storage.failures import STOPPED, Abandoned, SaveFailed, StoreFailure, as_exit, explain
 from halcyon.host.storage.retry_budget import RetryBudget
@@ -339,7 +339,8 @@ class Checkpointer:
         """Whether ``spec.save``, ``spec.permanent`` or a reader wants a checkpoint after `step` steps. The same on
         every process; saves by time are not, so processes exchange `due` instead.
         """
-        return is_save_step(self._spec, step) or self.is_promised(step)
+        every = 0 if self._spec.save.auto else self._spec.save.every_steps
+        return (every > 0 and step > 0 and step % every == 0) or self.is_promised(step)
 
     def is_promised(self, step: int) -> bool:
         """Whether ``spec.permanent`` or a reader wants the checkpoint of exactly this step."""
@@ -349,7 +350,8 @@ class Checkpointer:
         """Whether ``spec.save.everySeconds``, or the best interval, has passed since the last save began, or a
         read-back found damage.
         """
-        return self._save_wanted or is_save_time(self.interval_seconds, self._last_save_at, now)
+        interval = self.interval_seconds
+        return self._save_wanted or (interval is not None and now - self._last_save_at >= interval)
 
     @property
     def interval_seconds(self) -> float | None:
@@ -357,13 +359,8 @@ class Checkpointer:
 
         With ``save.auto`` the processes measure different values.
         """
-        last = self.last_save
-        return save_interval(
-            self._spec,
-            self.mean_seconds,
-            None if last is None else last.copy_seconds,
-            self.expected_seconds or 0.0,
-        )
+        blocked = None if self.last_save is None else self.last_save.copy_seconds
+        return save_interval(self._spec, self.mean_seconds, blocked, self.expected_seconds or 0.0)
 
     @property
     def mean_seconds(self) -> float:
@@ -444,9 +441,7 @@ class Checkpointer:
             files=(),
             data_position=data_position,
             versions={},
-            time=datetime.fromtimestamp(self._last_save_at, UTC)
-            .isoformat(timespec="milliseconds")
-            .replace("+00:00", "Z"),
+            time=timestamp(self._last_save_at),
             evaluation=evaluation,
             evidence=self._evidence(step, numbers),
             **{name: value for name, value in vars(self._run).items() if name != "hardware"},
@@ -586,8 +581,8 @@ class Checkpointer:
             self.last_error = f"checkpoint root {self._store.root}: old checkpoints could not be deleted ({failure})"
 
     def _take_read_back(self, entry: documents.CommittedStep, damage: str | None) -> None:
-        self._save_wanted |= damage is not None
         if damage is not None:
+            self._save_wanted = True
             self._callbacks.on_newest(self.kept)
         self._callbacks.on_read_back(entry, damage)
 

@@ -9,6 +9,7 @@ and never one of the two newest. The free space of an object store is unknown, s
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Self
 
 from halcyon.host.storage.failures import StoreFailure
@@ -46,15 +47,13 @@ def kept_as_best(committed: Sequence[CommittedStep], newest: int) -> frozenset[s
     for entry in committed[:newest]:
         best = None if entry.evaluation is None else entry.evaluation.best_step
         if best is not None:
-            kept = next((entry for entry in committed if entry.step == best), None) or next(
-                (
-                    entry
-                    for entry in committed
-                    if entry.step <= best and entry.evaluation is not None and entry.evaluation.best_step == entry.step
-                ),
-                None,
+            kept = (
+                one.path
+                for one in committed
+                if one.step == best
+                or (one.step < best and one.evaluation is not None and one.evaluation.best_step == one.step)
             )
-            prefixes |= set() if kept is None else {kept.path}
+            prefixes.update(islice(kept, 1))
     return frozenset(prefixes)
 
 

@@ -161,11 +161,11 @@ class Leader:
     written: tuple[ManifestFile, ...] = ()
     """The files that this process wrote in the last save that it finished."""
     _counted_until: float = field(default_factory=time.monotonic)
-    _failed: list[str] = field(default_factory=list[str])
+    _failed: list[str] = field(default_factory=list)
     """Prefixes of failed saves that are still to be deleted."""
-    _undecided: list[str] = field(default_factory=list[str])
+    _undecided: list[str] = field(default_factory=list)
     """Prefixes whose commit may have succeeded, or may still arrive."""
-    _parts: list[str] = field(default_factory=list[str])
+    _parts: list[str] = field(default_factory=list)
     """Prefixes whose part documents are still to be deleted."""
     _orphans_deleted: bool = False
 

@@ -11,7 +11,6 @@ least the duration of a save.
 
 import math
 
-from halcyon.checkpoint.retention import Retention
 from halcyon_api.spec.checkpoint import CheckpointSpec
 
 PRIOR_SECONDS = 4 * 3600.0
@@ -19,17 +18,6 @@ PRIOR_SECONDS = 4 * 3600.0
 
 FIRST_GUESS_SECONDS = 1.0
 """Assumed time for which a save blocks the loop, before the first one is measured."""
-
-
-def is_save_step(spec: CheckpointSpec, step: int) -> bool:
-    """Whether ``save.everySteps`` or ``permanent`` wants a checkpoint after `step` steps."""
-    every = 0 if spec.save.auto else spec.save.every_steps
-    return (every > 0 and step > 0 and step % every == 0) or Retention.of(spec).is_permanent(step)
-
-
-def is_save_time(interval_seconds: float | None, last_save_at: float, now: float) -> bool:
-    """Whether the interval has passed since the last save began. None: no saves by time."""
-    return interval_seconds is not None and now - last_save_at >= interval_seconds
 
 
 def save_interval(
@@ -45,9 +33,8 @@ def save_interval(
     """
     if not spec.save.auto:
         return spec.save.every_seconds or None
-    return best_interval(
-        FIRST_GUESS_SECONDS if blocked_seconds is None else blocked_seconds, mean_seconds, save_seconds
-    )
+    blocked_seconds = FIRST_GUESS_SECONDS if blocked_seconds is None else blocked_seconds
+    return best_interval(blocked_seconds, mean_seconds, save_seconds)
 
 
 def mean_time_between_stops(up_seconds: float, stops: int) -> float:

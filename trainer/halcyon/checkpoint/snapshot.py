@@ -111,7 +111,9 @@ class Snapshotter:
             replicas = here[piece.leaf][layout.key_of(piece.held)]
             shard = replicas[piece.turn % len(replicas)]
             if _on_host(shard.device, shard.data.sharding):
-                copies.append(Shard(piece.leaf, piece.region, self._copy(leaf, piece, np.asarray(shard.data))))
+                buffer = self._buffer(leaf, piece.region)
+                np.copyto(buffer, np.asarray(shard.data)[layout.within(piece.region, piece.held)])
+                copies.append(Shard(piece.leaf, piece.region, buffer))
                 continue
             data = shard.data
             if piece.region != piece.held:
@@ -142,11 +144,6 @@ class Snapshotter:
         # The transfer allocated this memory, and nothing else uses it.
         copies.append(Shard(piece.leaf, piece.region, np.asarray(data)))
         return 0 if piece.region == piece.held else data.nbytes
-
-    def _copy(self, leaf: layout.Leaf, piece: _Piece, data: np.ndarray) -> np.ndarray:
-        buffer = self._buffer(leaf, piece.region)
-        np.copyto(buffer, data[layout.within(piece.region, piece.held)])
-        return buffer
 
     def _buffer(self, leaf: layout.Leaf, region: layout.Region) -> np.ndarray:
         key = (leaf.path, layout.key_of(region))

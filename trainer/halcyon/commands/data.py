@@ -28,7 +28,6 @@ from halcyon_api.training_run import TrainingRunSpec
 if TYPE_CHECKING:
     from halcyon.data.cache.ensure import Caches
     from halcyon.data.dataset import Dataset
-    from halcyon.run.context import Context
 
 _STOPPED = "stopped; the shards that are done are kept"
 
@@ -53,7 +52,7 @@ def build(
 
     outlive_reader()
     with report_errors(document, interrupted=_STOPPED):
-        spec = _context(document, checkpoint_root, changes).run.spec
+        spec = _spec(document, checkpoint_root, changes)
         caches = _built(spec, Console(stderr=True) if as_json else new_console())
         notes = _notes(spec, caches)
         if as_json:
@@ -88,7 +87,7 @@ def show(
 
     picked = _slice(("0:4" if text else ":") if rows is None else rows)
     with report_errors(document, interrupted=_STOPPED):
-        spec = _context(document, checkpoint_root, changes).run.spec
+        spec = _spec(document, checkpoint_root, changes)
         if step > spec.trainer.steps:
             raise typer.BadParameter(
                 f"the run has {counted(spec.trainer.steps, 'step')}, not {step}", param_hint="--step"
@@ -122,7 +121,7 @@ def stats(
     from halcyon.data.open import inspect_dataset
 
     with report_errors(document, interrupted=_STOPPED):
-        spec = _context(document, checkpoint_root, changes).run.spec
+        spec = _spec(document, checkpoint_root, changes)
         dataset, caches = inspect_dataset(spec, process=f"stats/{time.time_ns()}", on_rebuild=_warn)
         ledgers = caches.ledgers
         steps = spec.trainer.steps
@@ -237,8 +236,8 @@ def _slice(words: str) -> slice:
     return slice(begin, end) if row is None else slice(row, row + 1)
 
 
-def _context(document: Path, checkpoint_root: str | None, changes: Changes) -> Context:
+def _spec(document: Path, checkpoint_root: str | None, changes: Changes) -> TrainingRunSpec:
     from halcyon.run.context import resolve_context
     from halcyon.run.data import checked
 
-    return checked(resolve_context(document, {}, checkpoint_root=checkpoint_root, **changes.arguments))
+    return checked(resolve_context(document, {}, checkpoint_root=checkpoint_root, **changes.arguments)).run.spec

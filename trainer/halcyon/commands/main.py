@@ -247,18 +247,16 @@ def _confirmed(sentence: str) -> bool:
     return typer.confirm(f"{sentence}. Stop it, after it has saved, and go on here?", err=True)
 
 
+_TASKS = {"data": "only builds tokens", "sample": "only samples answers", "measure": "only measures collectives"}
+
+
 def _task(spec: TrainingRunSpec) -> str:
     """The task of a run, in a few words."""
-    if spec.task == "data":
-        return "only builds tokens"
-    if spec.task == "sample":
-        return "only samples answers"
-    if spec.task == "measure":
-        return "only measures collectives"
+    if spec.task in _TASKS:
+        return _TASKS[spec.task]
     if spec.task == "evaluate" and spec.origin is not None:
-        return f"only evaluates run {spec.origin.run}" + (
-            f" at step {spec.origin.step}" if spec.origin.step is not None else ""
-        )
+        at = "" if spec.origin.step is None else f" at step {spec.origin.step}"
+        return f"only evaluates run {spec.origin.run}{at}"
     if spec.task == "replay" and spec.origin is not None:
         return f"only computes steps of run {spec.origin.run} again, from step {spec.origin.step}"
     return counted(spec.trainer.steps, "step")

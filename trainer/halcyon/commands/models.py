@@ -16,16 +16,6 @@ import_app = options.Commands("Make a checkpoint from a model in other files.")
 export_app = options.Commands("Write the model of a checkpoint for other programs.")
 
 
-@import_app.callback()
-def _imports() -> None:
-    """Make a checkpoint from a model in other files."""
-
-
-@export_app.callback()
-def _exports() -> None:
-    """Write the model of a checkpoint for other programs."""
-
-
 @import_app.command("hf")
 def import_hf(
     folder: str,

@@ -55,16 +55,12 @@ def prove(
         public_key (KEY.PEM): With --check: the key that must have signed it.
     """
     with report_root_errors():
-        if check is not None:
-            if replays or key is not None or output is not None:
-                raise BadConfiguration("--check writes no statement; leave out --replay, --key and --output")
-            store, run = _opened(place, changes, settings)
-            holds = _checked(check, public_key, store, run)
-        else:
-            if public_key is not None:
-                raise BadConfiguration("--public-key needs --check FILE; a statement is signed with --key")
-            store, run = _opened(place, changes, settings)
-            holds = _proved(store, run, replays or [], key, output)
+        if check is None and public_key is not None:
+            raise BadConfiguration("--public-key needs --check FILE; a statement is signed with --key")
+        if check is not None and (replays or key is not None or output is not None):
+            raise BadConfiguration("--check writes no statement; leave out --replay, --key and --output")
+        root = _opened(place, changes, settings)
+        holds = _proved(*root, replays or [], key, output) if check is None else _checked(check, public_key, *root)
     if not holds:
         raise typer.Exit(ExitCode.FAILURE)
 

@@ -5,7 +5,6 @@ A process trains the document of the replay (task ``replay``) in a folder of its
 
 import json as json_format
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,6 @@ from halcyon_api.training_run import TrainingRun
 from halcyon_api.yaml_text import dump
 
 _OPTIONS = {"spec.from.step": "--from", "spec.from.toStep": "--to"}
-_BY_OPTION = re.compile("spec\\.from\\.(?:step|toStep)")
 
 
 def replay(
@@ -92,7 +90,10 @@ def replayed(
     try:
         read_original(store, first, to, run.spec.trainer.steps)
     except BadConfiguration as error:
-        raise BadConfiguration(_BY_OPTION.sub(lambda found: _OPTIONS[found[0]], str(error))) from None
+        said = str(error)
+        for field, option in _OPTIONS.items():
+            said = said.replace(field, option)
+        raise BadConfiguration(said) from None
     if others := other_document(store, run):
         raise BadConfiguration("; ".join(others))
     with tempfile.TemporaryDirectory(prefix="halcyon-replay-", ignore_cleanup_errors=True) as folder:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json as json_format
 import sys
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
@@ -41,11 +42,6 @@ class _OrRun(TyperGroup):
 
 
 app = Commands("Show what a run would do, without a device.", cls=_OrRun)
-
-
-@app.callback()
-def _shows() -> None:
-    """Show what a run would do, without a device. `halcyon show RUN.YAML` is short for `halcyon show run RUN.YAML`."""
 
 
 app.command("dial")(show_dial)
@@ -99,7 +95,7 @@ def optimizer(
         template = program.template
         rows = overview(spec.optimizer, template.model, template.optimizer_state, program.trained)
         if json:
-            sys.stdout.writelines(f"{json_format.dumps(row.document())}\n" for row in rows)
+            sys.stdout.writelines(f"{json_format.dumps(asdict(row))}\n" for row in rows)
         else:
             console().print(updates_table(rows))
 

@@ -1,6 +1,7 @@
 """An HTTP server of the standard library that a trainer can have beside its training."""
 
 import socket
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -18,6 +19,15 @@ class QuietServer(ThreadingHTTPServer):
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
         super().__init__(address, handler)
+
+    def begin(self, name: str) -> None:
+        """Answer requests in a thread with this name."""
+        threading.Thread(target=self.serve_forever, args=(0.1,), name=name, daemon=True).start()
+
+    def end(self) -> None:
+        """Stop, after `begin`. A second call does nothing."""
+        self.shutdown()
+        self.server_close()
 
     def server_bind(self) -> None:
         """Bind without the base class's look-up of this host's name, which may take seconds if DNS is slow."""

@@ -56,7 +56,6 @@ def open_log(
     *,
     steps: int | None,
     json_lines: bool | None = None,
-    clock: Clock | None = None,
 ) -> EventLog:
     """The log for a stream: lines for people on a terminal, JSON lines everywhere else.
 
@@ -65,11 +64,10 @@ def open_log(
         identity: The process that writes.
         steps: Steps of the whole run; None for a run without steps.
         json_lines: True: always JSON lines. False: always lines for people. Default: these only on a terminal.
-        clock: Sources of time.
     """
     wants_json = not stream.isatty() if json_lines is None else json_lines
     if wants_json:
-        return JsonLog(stream, identity, clock)
+        return JsonLog(stream, identity)
     from halcyon.telemetry.progress_line import ProgressLine  # imports rich, which a pod does not need
 
-    return ProgressLine(stream, identity.run, steps=steps, live=stream.isatty(), clock=clock)
+    return ProgressLine(stream, identity.run, steps=steps, live=stream.isatty())

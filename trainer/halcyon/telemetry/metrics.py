@@ -91,17 +91,7 @@ def _by_number(state: State, beginning: str) -> Iterator[Sample]:
 
 
 READS: dict[str, Callable[[State], float | Iterable[Sample] | None]] = {
-    "halcyon_trainer_info": lambda state: [
-        (
-            (
-                state.identity.run,
-                str(state.identity.attempt),
-                str(state.identity.restart),
-                str(state.identity.process_index),
-            ),
-            1.0,
-        ),
-    ],
+    "halcyon_trainer_info": lambda state: [(tuple(map(str, vars(state.identity).values())), 1.0)],
     "halcyon_trainer_stage": lambda state: [((stage,), float(stage == state.stage)) for stage in get_args(Stage)],
     "halcyon_trainer_startup_seconds": lambda state: [
         ((part,), getattr(state.startup_seconds, part)) for part in StartupSeconds.model_fields

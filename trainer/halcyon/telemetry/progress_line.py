@@ -39,7 +39,7 @@ class ProgressLine:
         clock: Sources of time.
     """
 
-    def __init__(self, stream: TextIO, run: str, *, steps: int | None, live: bool, clock: Clock | None) -> None:
+    def __init__(self, stream: TextIO, run: str, *, steps: int | None, live: bool, clock: Clock | None = None) -> None:
         self._clock = clock or Clock()
         self._steps, self._loss, self._step = steps, _Smoothed(), 0
         self._console = Console(file=stream, force_terminal=live, highlight=False)

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -67,18 +67,8 @@ class TelemetryServer:
         profiles: ProfileRequests | None = None,
         request_seconds: float = _REQUEST_SECONDS,
     ) -> None:
-        handler = type(
-            "Handler",
-            (_Handler,),
-            {
-                "answers": answers_of(reporter, requests),
-                "posts": posts_of(reporter, requests, profiles),
-                "token": token,
-                "only_local": not in_pod,
-            },
-        )
         try:
-            self._server = _bind(port, handler, in_pod)
+            self._server = server = _bind(port, in_pod)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
@@ -86,22 +76,15 @@ class TelemetryServer:
                 f"spec.telemetry.port: port {port} is already in use on this machine; set another one, or end the "
                 "process that has it"
             ) from None
-        self._server.request_seconds = request_seconds
-        self.host: str = str(self._server.server_address[0])
+        server.answers, server.posts = answers_of(reporter, requests), posts_of(reporter, requests, profiles)
+        server.token, server.only_local, server.request_seconds = token, not in_pod, request_seconds
+        self.host: str = str(server.server_address[0])
         """The address that the server listens on."""
-        self.port: int = self._server.server_address[1]
+        self.port: int = server.server_address[1]
         """Its port."""
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.1,), name="halcyon-telemetry", daemon=True
-        )
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop listening. A second call does nothing."""
-        if self._thread.is_alive():
-            self._server.shutdown()
-            self._thread.join()
-        self._server.server_close()
+        self.close = server.end
+        """Stops listening. A second call does nothing."""
+        server.begin("halcyon-telemetry")
 
 
 def answers_of(reporter: RunReporter, requests: SaveRequests | None = None) -> dict[str, Callable[[], Answer]]:
@@ -119,8 +102,7 @@ def answers_of(reporter: RunReporter, requests: SaveRequests | None = None) -> d
 
     def healthz() -> Answer:
         health = reporter.health()
-        code = HTTPStatus.OK if health.healthy else HTTPStatus.SERVICE_UNAVAILABLE
-        return code, "text/plain; charset=utf-8", f"{health.message}\n".encode()
+        return _sentence(HTTPStatus.OK if health.healthy else HTTPStatus.SERVICE_UNAVAILABLE, health.message)
 
     return {"/status": status, "/metrics": metrics, "/healthz": healthz}
 
@@ -139,7 +121,7 @@ def posts_of(
         def save(body: bytes) -> Answer:
             wanted = SaveRequest.model_validate_json(body, by_alias=True, by_name=False)
             if (wanted.run, wanted.attempt, wanted.restart) != (mine.run, mine.attempt, mine.restart):
-                return _refusal(
+                return _sentence(
                     HTTPStatus.CONFLICT, f"this is run {mine.run}, attempt {mine.attempt}, restart {mine.restart}"
                 )
             return _accepted(requests.request(wanted.id, reporter.observe().step))
@@ -150,7 +132,7 @@ def posts_of(
         def profile(body: bytes) -> Answer:
             wanted = ProfileRequest.model_validate_json(body, by_alias=True, by_name=False)
             if wanted.run != mine.run:
-                return _refusal(HTTPStatus.CONFLICT, f"this is run {mine.run}")
+                return _sentence(HTTPStatus.CONFLICT, f"this is run {mine.run}")
             return _accepted(profiles.request(wanted.steps, reporter.observe().step))
 
         posts[PROFILE_PATH] = "profile", profile
@@ -158,26 +140,23 @@ def posts_of(
 
 
 class _Handler(QuietHandler):
-    answers: dict[str, Callable[[], Answer]]
-    posts: dict[str, tuple[str, Callable[[bytes], Answer]]]
-    token: str
+    server: "_Server"  # pyright: ignore[reportIncompatibleVariableOverride]
     server_version = "halcyon"
     sys_version = ""
-    only_local: bool
 
     def handle_one_request(self) -> None:
         """Begin the time of a request, and answer it."""
-        cast(_Server, self.server).begin(self.connection)
+        self.server.begin_request(self.connection)
         super().handle_one_request()
 
     def parse_request(self) -> bool:
         """Read the headers. A request under a foreign name is refused; see `halcyon.host.local_names`."""
         if not super().parse_request():
             return False
-        if self.only_local and not is_own_host(self.headers.get("Host", "")):
+        if self.server.only_local and not is_own_host(self.headers.get("Host", "")):
             self.close_connection = True
             self._send(
-                _refusal(HTTPStatus.MISDIRECTED_REQUEST, "this process answers only to localhost; use that name")
+                _sentence(HTTPStatus.MISDIRECTED_REQUEST, "this process answers only to localhost; use that name")
             )
             return False
         return True
@@ -186,8 +165,8 @@ class _Handler(QuietHandler):
         """Answer one request."""
         if self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
             self.close_connection = True  # the body is not read
-        answer = self.answers.get(self.path.partition("?")[0])
-        self._send(answer() if answer else _not_found(self.answers))
+        answer = self.server.answers.get(self.path.partition("?")[0], self._not_found)
+        self._send(answer())
 
     do_HEAD = do_GET  # noqa: N815
 
@@ -195,27 +174,30 @@ class _Handler(QuietHandler):
         """Take a request for a checkpoint or a profile."""
         self.close_connection = True  # the body of a rejected request is not read
         length = self.headers.get("Content-Length", "")
-        if self.path not in self.posts:
-            self._send(_not_found(self.answers))
+        if self.path not in self.server.posts:
+            self._send(self._not_found())
             return
-        what, take = self.posts[self.path]
+        what, take = self.server.posts[self.path]
         if not self._has_token():
-            self._send(_refusal(HTTPStatus.FORBIDDEN, f"a request for a {what} must have this process's token"))
+            self._send(_sentence(HTTPStatus.FORBIDDEN, f"a request for a {what} must have this process's token"))
         elif not (length.isascii() and length.isdigit() and len(length) < 9):
-            self._send(_refusal(HTTPStatus.LENGTH_REQUIRED, "Content-Length is missing or not valid"))
+            self._send(_sentence(HTTPStatus.LENGTH_REQUIRED, "Content-Length is missing or not valid"))
         elif int(length) > MAX_SAVE_REQUEST_BYTES:
             self._send(
-                _refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has at most {MAX_SAVE_REQUEST_BYTES} bytes")
+                _sentence(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has at most {MAX_SAVE_REQUEST_BYTES} bytes")
             )
         else:
             try:
                 answer = take(self.rfile.read(int(length)))
             except ValidationError as error:
-                answer = _refusal(HTTPStatus.BAD_REQUEST, first_fault(error, "body"))
+                answer = _sentence(HTTPStatus.BAD_REQUEST, first_fault(error, "body"))
             self._send(answer)
 
+    def _not_found(self) -> Answer:
+        return _sentence(HTTPStatus.NOT_FOUND, f"there are {', '.join(self.server.answers)}")
+
     def _has_token(self) -> bool:
-        given, token = self.headers.get("Authorization", ""), self.token
+        given, token = self.headers.get("Authorization", ""), self.server.token
         return bool(token) and secrets.compare_digest(given.encode(), f"Bearer {token}".encode())
 
     def _send(self, answer: Answer) -> None:
@@ -236,21 +218,25 @@ class _Handler(QuietHandler):
         """
         del message, explain
         self.close_connection = True
-        self._send(_refusal(HTTPStatus(code), HTTPStatus(code).phrase))
+        self._send(_sentence(HTTPStatus(code), HTTPStatus(code).phrase))
 
 
 class _Server(QuietServer):
     block_on_close = False
     request_queue_size = 128
-    request_seconds = _REQUEST_SECONDS
+    answers: dict[str, Callable[[], Answer]]
+    posts: dict[str, tuple[str, Callable[[bytes], Answer]]]
+    token: str
+    only_local: bool
+    request_seconds: float
 
-    def __init__(self, address: tuple[str, int], handler: type[QuietHandler]) -> None:
+    def __init__(self, host: str, port: int) -> None:
         self._lock = threading.Lock()
         self._ends: dict[socket.socket, float] = {}
         """When the request of each connection must have ended, the oldest request first."""
-        super().__init__(address, handler)
+        super().__init__((host, port), _Handler)
 
-    def begin(self, connection: socket.socket) -> None:
+    def begin_request(self, connection: socket.socket) -> None:
         """The time of a request begins."""
         with self._lock:
             if self._ends.pop(connection, None) is not None:
@@ -284,27 +270,23 @@ class _Server(QuietServer):
             connection.shutdown(socket.SHUT_RDWR)
 
 
-def _bind(port: int, handler: type[QuietHandler], everywhere: bool) -> _Server:
+def _bind(port: int, everywhere: bool) -> _Server:
     """Listen on this machine's own address; or on all addresses of both families, or only of IPv4 if the machine has no
     IPv6.
     """
     if not everywhere:
-        return _Server(("127.0.0.1", port), handler)
+        return _Server("127.0.0.1", port)
     try:
-        return _Server(("::", port), handler)
+        return _Server("::", port)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise
-        return _Server(("0.0.0.0", port), handler)  # noqa: S104 - the kubelet, Prometheus and the operator come from outside
+        return _Server("0.0.0.0", port)  # noqa: S104 - the kubelet, Prometheus and the operator come from outside
 
 
 def _accepted(taken: ApiModel) -> Answer:
     return HTTPStatus.ACCEPTED, "application/json", taken.model_dump_json(by_alias=True).encode()
 
 
-def _refusal(code: HTTPStatus, why: str) -> Answer:
-    return code, "text/plain; charset=utf-8", f"{why}\n".encode()
-
-
-def _not_found(answers: dict[str, Callable[[], Answer]]) -> Answer:
-    return HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", f"there are {', '.join(answers)}\n".encode()
+def _sentence(code: HTTPStatus, words: str) -> Answer:
+    return code, "text/plain; charset=utf-8", f"{words}\n".encode()

@@ -127,7 +127,7 @@ class State:
     audited_step: int | None = None
 
     # Counts of this process since its start, for counters.
-    counts: Mapping[str, int] = field(default_factory=dict[str, int])
+    counts: Mapping[str, int] = field(default_factory=dict)
     """Of the events that are counted (`halcyon.telemetry.events`)."""
     processed_steps: int = 0
     processed_tokens: int = 0

@@ -7,6 +7,7 @@ evaluated sources and then its message, and is always valid JSON.
 
 import os
 import shlex
+from bisect import bisect_right
 from pathlib import Path
 from typing import Any
 
@@ -63,20 +64,14 @@ def encode_report(report: TerminationReport, limit: int = TERMINATION_MESSAGE_LI
 
     Drops the last evaluated sources and the end of the message as far as necessary.
     """
-    best = _encode(report)
-    if len(best) <= limit:
-        return best
+    if len(whole := _encode(report)) <= limit:
+        return whole
     report = _with_fewer_sources(report, limit)
-    low, high = 0, len(report.message)
-    best = _encode(report.but(message=""))
-    while low < high:
-        middle = (low + high + 1) // 2
-        candidate = _encode(report.but(message=clip(report.message, middle)))
-        if len(candidate) <= limit:
-            low, best = middle, candidate
-        else:
-            high = middle - 1
-    return best
+
+    def cut(length: int) -> bytes:
+        return _encode(report.but(message=clip(report.message, length) if length else ""))
+
+    return cut(bisect_right(range(1, len(report.message) + 1), limit, key=lambda length: len(cut(length))))
 
 
 def write_termination_report(path: Path | None, report: TerminationReport) -> str | None:

@@ -7,7 +7,6 @@ says.
 import hmac
 import re
 import socket
-import threading
 from contextlib import suppress
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
@@ -54,13 +53,7 @@ class PeerServer(QuietServer):
     def __init__(self, folder: Folder, token: str) -> None:
         self.folder, self.token = folder, token
         super().__init__(("::" if socket.has_dualstack_ipv6() else "", 0), _Request)
-        self._thread = threading.Thread(target=self.serve_forever, name="halcyon-memory", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop."""
-        self.shutdown()
-        self.server_close()
+        self.begin("halcyon-memory")
 
 
 class _Request(QuietHandler):

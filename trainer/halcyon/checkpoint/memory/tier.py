@@ -67,7 +67,7 @@ class _Source:
     token: str
     own_files: int = 0
     peer_files: int = 0
-    _part: dict[str, int] = field(default_factory=dict[str, int])
+    _part: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._part = {file.path: number for number, part in enumerate(self.kept.parts) for file in part.files}
@@ -279,4 +279,4 @@ class MemoryTier:
         """Stop serving, and send no more copies. What is kept stays."""
         self._copies = ()
         with suppress(OSError):
-            self._server.close()
+            self._server.end()

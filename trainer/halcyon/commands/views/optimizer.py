@@ -1,7 +1,7 @@
 """The update of each parameter of a run, as plain values and as a table, for ``halcyon show optimizer``."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -43,10 +43,6 @@ class ParameterUpdate:
     weight_decay: float
     state_bytes: int
 
-    def document(self) -> dict[str, Any]:
-        """The update as JSON."""
-        return asdict(self)
-
 
 def overview(spec: OptimizerSpec, model: CausalLM, state: Any, trained: Any = None) -> list[ParameterUpdate]:
     """The update of each parameter, in the order of the model.
@@ -70,17 +66,13 @@ def overview(spec: OptimizerSpec, model: CausalLM, state: Any, trained: Any = No
         paths(model), jax.tree.leaves(model, is_leaf=is_named), jax.tree.leaves(parameters(model)), strict=True
     )
     for path, leaf, declared in leaves:
+        update = named.get(path, FROZEN), FROZEN, 0.0, 0.0, 0
+        if path in owners:
+            group, decays = owners[path]
+            decay = group.weight_decay if decays else 0.0
+            update = group.name, group.rule, group.rate_factor, decay, stored[path]
         shape = {axis.name: axis.size for axis in leaf.axes}
-        if path not in owners:
-            rows.append(ParameterUpdate(path, shape, declared.role.value, named.get(path, FROZEN), FROZEN, 0.0, 0.0, 0))
-            continue
-        group, decays = owners[path]
-        decay = group.weight_decay if decays else 0.0
-        rows.append(
-            ParameterUpdate(
-                path, shape, declared.role.value, group.name, group.rule, group.rate_factor, decay, stored[path]
-            )
-        )
+        rows.append(ParameterUpdate(path, shape, declared.role.value, *update))
     return rows
 
 

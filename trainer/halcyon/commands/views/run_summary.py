@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from haliax import NamedArray
 
 from halcyon.models.axes import is_named
 from halcyon.models.flops import model_flops, weight_flops
@@ -220,7 +219,7 @@ def parameter_rows(spec: TrainingRunSpec, model: Any, vocabulary: int) -> Iterat
         vocabulary: Tokens of the tokenizer.
     """
     for path, leaf, parameter, flops in weight_flops(spec, model, vocabulary):
-        elements = _elements(leaf)
+        elements = math.prod(leaf.array.shape)
         yield ParameterRow(
             path=path,
             axes=tuple((axis.name, axis.size) for axis in leaf.axes),
@@ -263,10 +262,6 @@ def source_rows(spec: TrainingRunSpec) -> tuple[SourceRow, ...]:
         )
         for source, weight in zip(data.sources, weights, strict=True)
     )
-
-
-def _elements(leaf: NamedArray) -> int:
-    return math.prod(leaf.array.shape)
 
 
 def _leaves(tree: Any) -> list[tuple[str, Any]]:

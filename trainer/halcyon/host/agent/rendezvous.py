@@ -59,10 +59,10 @@ class Rendezvous:
     """The newest committed step that process 0 knows."""
     _found: int | None = None
     """The first one that it has named: the newest when it began."""
-    _present: set[int] = field(default_factory=set[int])
-    _waiting: set[int] = field(default_factory=set[int])
-    _done: set[int] = field(default_factory=set[int])
-    _ends: list[End] = field(default_factory=list[End])
+    _present: set[int] = field(default_factory=set)
+    _waiting: set[int] = field(default_factory=set)
+    _done: set[int] = field(default_factory=set)
+    _ends: list[End] = field(default_factory=list)
     _left: bool = False
     """Whether a pod was told to leave since the last start."""
 

@@ -75,7 +75,7 @@ class Supervisor:
     _lineage: Lineage | None = None
     _since: int | None = None
     """Number of the first start of this pod; None: there was none yet."""
-    _arrived: list[socket.socket] = field(default_factory=list[socket.socket])
+    _arrived: list[socket.socket] = field(default_factory=list)
     _leader: Lines | None = None
     _heard: float = 0.0
     _beaten: float = 0.0

@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Any
@@ -31,18 +30,8 @@ _AT_A_TIME = 64
 _OUT_OF_RANGE = "InvalidRange"
 
 
-@dataclass(frozen=True)
-class _Stamp:
-    generation: bytes
-
-
-@dataclass(frozen=True)
-class _Read:
-    """The answer to a read; `state` is ``value`` or ``missing``."""
-
-    state: str
-    value: bytes
-    stamp: _Stamp
+_Read = ts.KvStore.ReadResult
+_Stamp = ts.KvStore.TimestampedStorageGeneration
 
 
 class AzureContainer:
@@ -85,12 +74,19 @@ class AzureContainer:
 
     def _begin(self, request: Callable[[], Any]) -> Future[Any]:
         """The answer to a request."""
+        return begin(lambda: self._answer(request), name="azure-request")
 
-        def answer() -> Any:
+    def _answer(self, request: Callable[[], Any]) -> Any:
+        try:
             with self._free:
-                return _translated(request)
-
-        return begin(answer, name="azure-request")
+                return request()
+        except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
+            code, said = "PERMISSION_DENIED", error
+        except FileNotFoundError as error:
+            code, said = "NOT_FOUND", error
+        except (exceptions.BaseError, ValueError) as error:
+            code, said = "OUT_OF_RANGE" if _OUT_OF_RANGE in str(error) else "UNAVAILABLE", error
+        raise StoreFailure(code, clean(str(said)))
 
     def _read(self, key: str, byte_range: slice | None) -> _Read:
         options: dict[str, Any] = {}
@@ -101,7 +97,7 @@ class AzureContainer:
             found = obstore.get(self._store, key, options=options)  # type: ignore[arg-type]
             return _Read("value", bytes(found.bytes()), _Stamp((found.meta["e_tag"] or "").encode()))
         except FileNotFoundError:
-            return _Read("missing", b"", _Stamp(_ABSENT))
+            return _Read("missing", stamp=_Stamp(_ABSENT))
 
     def _write(self, key: str, value: bytes | None, if_equal: bytes | None) -> _Stamp:
         if value is None:
@@ -127,20 +123,3 @@ class AzureContainer:
             for blob in batch:
                 if low <= blob["path"] and (not high or blob["path"] < high):
                     yield blob["path"]
-
-
-def _translated(request: Callable[[], Any]) -> Any:
-    """The answer to a request.
-
-    Raises:
-        StoreFailure: The request failed.
-    """
-    try:
-        return request()
-    except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
-        raise StoreFailure("PERMISSION_DENIED", clean(str(error))) from None
-    except FileNotFoundError as error:
-        raise StoreFailure("NOT_FOUND", clean(str(error))) from None
-    except (exceptions.BaseError, ValueError) as error:
-        code = "OUT_OF_RANGE" if _OUT_OF_RANGE in str(error) else "UNAVAILABLE"
-        raise StoreFailure(code, clean(str(error))) from None

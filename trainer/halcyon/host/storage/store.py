@@ -213,14 +213,12 @@ class Store:
         """
         if not generation:
             raise ValueError("an empty generation means no condition")
-        if self.folder is None:
-            return self._swap(key, data, generation)
-        with exclusive(self.folder / LOCK_KEY, timeout_seconds=self._timeout_seconds, abandoned=self._abandoned):
-            remove_leftovers(self.folder / key)
-            return self._swap(key, data, generation)
-
-    def _swap(self, key: str, data: bytes, generation: bytes) -> bytes | None:
-        return self._wait(lambda: self._kvstore.write(key, data, if_equal=generation)).generation or None
+        with contextlib.ExitStack() as held:
+            if self.folder is not None:
+                lock, wait = self.folder / LOCK_KEY, self._timeout_seconds
+                held.enter_context(exclusive(lock, timeout_seconds=wait, abandoned=self._abandoned))
+                remove_leftovers(self.folder / key)
+            return self._wait(lambda: self._kvstore.write(key, data, if_equal=generation)).generation or None
 
     def count_concurrent_swaps(self, key: str, values: Sequence[bytes], generation: bytes) -> int:
         """Issue several compare-and-swaps of the same generation in parallel, and return how many succeeded."""
@@ -275,7 +273,8 @@ class Store:
             raise ValueError(f"a prefix ends with a slash, not {prefix!r}")
         self._wait(lambda: self._kvstore.delete_range(_range(prefix)))
         if self.folder is not None:
-            _remove_empty_folder(self.folder / prefix)
+            with contextlib.suppress(OSError):  # TensorStore deletes only files; a folder with other files stays
+                (self.folder / prefix).rmdir()
 
     def _open(self) -> ts.KvStore | AzureContainer:
         """A new driver, which reads the present credentials."""
@@ -351,11 +350,3 @@ def _range(prefix: str) -> ts.KvStore.KeyRange:
     """Keys that begin with `prefix`: up to the prefix with its last byte plus one."""
     start = os.fsencode(prefix)
     return ts.KvStore.KeyRange(start, start[:-1] + bytes([start[-1] + 1])) if start else ts.KvStore.KeyRange()
-
-
-def _remove_empty_folder(folder: Path) -> None:
-    """Delete an empty folder, because TensorStore deletes only files. A folder with other files stays."""
-    try:
-        folder.rmdir()
-    except OSError:
-        return

@@ -27,7 +27,7 @@ class Row:
     """Name of the event (`halcyon.telemetry.events`), or ``watched`` for all numbers of a watched step."""
     time: float
     """Seconds since 1970."""
-    fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    fields: Mapping[str, Any] = field(default_factory=dict)
     """Its fields, in snake_case as in Python."""
     report: object = None
     """What the loop reported, such as a `StepReport`, for listeners in the same thread; it is not kept."""

@@ -8,6 +8,7 @@ the root. Evaluations and texts of the model are kept by step, the latest of eac
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from halcyon.host.clock import timestamp
 from halcyon.host.storage.store import Store
@@ -108,8 +109,7 @@ class History:
         """Seconds between the process groups, in which no process of the run wrote: it was stopped, or waited for
         hardware.
         """
-        pairs = zip(self.groups, self.groups[1:], strict=False)
-        return sum(max(0.0, after.group.began - before.last_time) for before, after in pairs)
+        return sum(max(0.0, after.group.began - before.last_time) for before, after in pairwise(self.groups))
 
 
 def list_segments(store: Store) -> tuple[list[segments.SegmentName], list[segments.SegmentName]]:

@@ -148,8 +148,7 @@ class HistoryWriter(Background):
     def _flush(self, *, last: bool) -> None:
         try:
             store = self._opened()
-            if self._unsent is not None:
-                self._send(store)
+            self._send(store)
             if self._waiting:
                 self._waiting.append(segments.encode_row(Row(ACCOUNT, self._wall(), self._account())))
                 name = segments.SegmentName(self._number, self._number, 0, self._group.number, self._group.writer)
