@@ -31,7 +31,6 @@ from halcyon.run import benchmarks
 from halcyon.run import process as trainer_process
 from halcyon.step import validation
 from halcyon.telemetry import RunReporter
-from halcyon.telemetry.health import HealthLimits
 from halcyon.weights import background
 from halcyon.weights.background import Exporter
 
@@ -120,7 +119,9 @@ def endless_task(runner: Any, chosen: Any, index: int, count: int, on_progress: 
 def install() -> None:
     """Put the trouble into the trainer's classes."""
     if os.environ.get("PATIENT") == os.environ["HALCYON_JOB_INDEX"]:
-        trainer_process.HealthLimits = lambda floor_seconds: HealthLimits(floor_seconds=1000 * floor_seconds)  # type: ignore[assignment]
+        trainer_process.RunReporter = lambda *args, floor_seconds, **rest: RunReporter(  # type: ignore[assignment, misc]
+            *args, floor_seconds=1000 * floor_seconds, **rest
+        )
     Loader.batch = troubled_batch  # type: ignore[method-assign]
     Exporter._write_share = stalled_share  # type: ignore[method-assign]
     benchmarks._asked = endless_task

@@ -8,10 +8,8 @@ from typing import get_args
 
 import pytest
 
-from halcyon.telemetry.health import HealthLimits, judge, step_limit_seconds
+from halcyon.telemetry.health import FLOOR_SECONDS, judge, step_limit_seconds
 from halcyon_api.status.progress import Stage
-
-LIMITS = HealthLimits()
 
 
 @pytest.mark.parametrize(
@@ -31,11 +29,11 @@ LIMITS = HealthLimits()
     ],
 )
 def test_the_limit_of_a_step_is_derived_from_earlier_steps(step_seconds: Sequence[float], limit: float) -> None:
-    assert step_limit_seconds(step_seconds, LIMITS) == pytest.approx(limit)
+    assert step_limit_seconds(step_seconds, FLOOR_SECONDS) == pytest.approx(limit)
 
 
 def test_a_floor_above_the_ceiling_wins() -> None:
-    assert step_limit_seconds([100.0], HealthLimits(floor_seconds=7200)) == 7200
+    assert step_limit_seconds([100.0], 7200) == 7200
 
 
 @pytest.mark.parametrize(
@@ -82,20 +80,20 @@ def test_the_health_verdict_depends_on_the_stage_and_the_time(
     healthy: bool,
     limit: float,
 ) -> None:
-    health = judge(stage, stage_began, last_step, [step_seconds], now, LIMITS)
+    health = judge(stage, stage_began, last_step, [step_seconds], now, FLOOR_SECONDS)
     assert (health.healthy, health.limit_seconds) == (healthy, limit)
 
 
 def test_every_stage_has_a_verdict() -> None:
     for stage in get_args(Stage):
-        assert judge(stage, 0.0, None, (), 1.0, LIMITS).healthy
+        assert judge(stage, 0.0, None, (), 1.0, FLOOR_SECONDS).healthy
 
 
 def test_the_verdict_is_a_sentence() -> None:
     assert (
-        judge("training", 0.0, 10.0, [(1.0,)], 100.0, LIMITS).message
+        judge("training", 0.0, 10.0, [(1.0,)], 100.0, FLOOR_SECONDS).message
         == "stalled: no step ended for 90.0 s, limit 60.0 s"
     )
-    assert judge("compiling", 0.0, None, (), 5.0, LIMITS).message == "ok: compiling for 5.0 s, limit 7200.0 s"
-    assert judge("training", 0.0, None, (), 5.0, LIMITS).message == "ok: no first step for 5.0 s, limit 7200.0 s"
-    assert judge("done", 0.0, None, (), 5.0, LIMITS).message == "ok: done for 5.0 s, no limit"
+    assert judge("compiling", 0.0, None, (), 5.0, FLOOR_SECONDS).message == "ok: compiling for 5.0 s, limit 7200.0 s"
+    assert judge("training", 0.0, None, (), 5.0, FLOOR_SECONDS).message == "ok: no first step for 5.0 s, limit 7200.0 s"
+    assert judge("done", 0.0, None, (), 5.0, FLOOR_SECONDS).message == "ok: done for 5.0 s, no limit"

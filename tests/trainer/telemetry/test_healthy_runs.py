@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from halcyon.telemetry.health import Health, HealthLimits, Watchdog
+from halcyon.telemetry.health import FLOOR_SECONDS, Health, Watchdog
 from tests.suite.limits import limit
 from tests.trainer.telemetry.fakes import Scene, step_report
 
@@ -203,4 +203,4 @@ def test_a_hung_process_tells_the_others_before_it_stores_its_stacks() -> None:
 
 
 def test_a_floor_is_the_least_time_of_a_step() -> None:
-    assert HealthLimits().floor_seconds == 60
+    assert FLOOR_SECONDS == 60

@@ -5,6 +5,7 @@ The arrays are read and written in chunks, several at a time, so the whole state
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -76,8 +77,7 @@ def create_checkpoint(
 
     jobs: list[Callable[[], stored.ManifestFile]] = []
     for leaf in leaves:
-        jobs.append(lambda leaf=leaf: metadata(leaf))
-        jobs += [lambda leaf=leaf, indices=indices: chunk(leaf, indices) for indices in chunks_of(leaf)]
+        jobs += [partial(metadata, leaf), *(partial(chunk, leaf, indices) for indices in chunks_of(leaf))]
     files = in_parallel(jobs)
     before_commit()
     manifest = stored.Manifest(

@@ -269,9 +269,8 @@ def list_checkpoints(spec: CheckpointSpec, *, limit: int | None = None, before: 
             head, damage = load_head(store)
         except NoValidCheckpoint as error:
             head, damage = None, str(error)
-        candidates = (
-            [entry for entry in head.committed if before is None or entry.step < before] if head is not None else []
-        )
+        committed = () if head is None else head.committed
+        candidates = [entry for entry in committed if before is None or entry.step < before]
         page = tuple(candidates[:limit])
         older = len(candidates) - len(page)
         first, last = _first_of(page[-1].step) if older else FIRST, LAST if before is None else _first_of(before)

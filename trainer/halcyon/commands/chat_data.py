@@ -52,9 +52,9 @@ def files(root: Path | None = None) -> Iterator[tuple[str, bytes]]:
 def row(turns: Sequence[Turn]) -> str:
     """One line: the messages of a conversation, with the user's first."""
     messages = [
-        message
-        for question, answer in turns
-        for message in ({"role": "user", "content": question}, {"role": "assistant", "content": answer})
+        {"role": role, "content": text}
+        for turn in turns
+        for role, text in zip(("user", "assistant"), turn, strict=True)
     ]
     return json.dumps({"messages": messages}, ensure_ascii=False)
 
@@ -151,7 +151,7 @@ _BAD = re.compile(r"[`{}<>|\\]|::|https?:|\s--|\.\.\.")
 """Markup, usage lines and cut sentences, which cannot be answers."""
 
 
-def documented(root: Path | None = None) -> Iterator[tuple[Turn, ...]]:
+def documented(root: Path | None) -> Iterator[tuple[Turn, ...]]:
     """A question and its answer for each public function and class with a short first sentence, in the order of the
     modules.
 
@@ -215,10 +215,8 @@ def words_of(texts: Iterable[str]) -> tuple[list[str], list[str]]:
     """
     counts = Counter(word for text in texts for word in _WORD.findall(text))
     ranked = sorted(counts, key=lambda word: (-counts[word], word))[:MOST_WORDS]
-    parts: dict[bool, list[str]] = {False: [], True: []}
-    for word in sorted(ranked):
-        parts[hashlib.sha256(word.encode()).digest()[0] % _HELD_OUT == 0].append(word)
-    return parts[False], parts[True]
+    held_out = {word for word in ranked if hashlib.sha256(word.encode()).digest()[0] % _HELD_OUT == 0}
+    return sorted(set(ranked) - held_out), sorted(held_out)
 
 
 def spelled(words: Sequence[str]) -> Iterator[tuple[Turn, ...]]:

@@ -61,11 +61,10 @@ def copy_checkpoint(
     beside = [key for prefix in _BESIDE for key in store.list(prefix)]
     steps = {key: results_step(key) for key in store.list(TASKS_PREFIX)}
     beside += [key for key, step in steps.items() if step is not None and step <= entry.step]
+    beside += [key_of(link.path) for link in read_chain(store, (entry,)).links]
     jobs: list[Callable[[], None]] = [partial(carry, file) for file in manifest.files]
     jobs += [partial(_carry_key, store, to, key) for key in beside]
-    jobs.append(lambda: copy_history(store, to, entry.step))
-    jobs += [partial(_carry_key, store, to, key_of(link.path)) for link in read_chain(store, (entry,)).links]
-    in_parallel(jobs)
+    in_parallel([*jobs, partial(copy_history, store, to, entry.step)])
     to.write(f"{entry.path}{documents.MANIFEST_KEY}", data)
     to.write(f"{entry.path}{documents.COMMIT_KEY}", encode_commit(data, entry.epoch))
     # Epoch 0.0: every run that takes the root has a later epoch.

@@ -187,8 +187,7 @@ def _lines() -> Iterator[str]:
         if shows_prompt:
             sys.stdout.write("> ")
             sys.stdout.flush()
-        line = sys.stdin.readline()
-        if not line:
+        if not (line := sys.stdin.readline()):
             return
-        if line.strip():
-            yield line.strip()
+        if line := line.strip():
+            yield line

@@ -26,23 +26,21 @@ def is_local(spec: TrainingRunSpec) -> bool:
 
 def local_paths(spec: TrainingRunSpec) -> dict[str, str]:
     """The paths of files that a run reads, by field of the document, without addresses of stores and servers."""
-    named: dict[str, str | None] = {}
-    for source in spec.data.sources:
-        for number, path in enumerate(source.paths):
-            named[f"spec.data.sources[{source.name}].{source.kind}.paths[{number}]"] = path
-    tokenizer = spec.tokenizer
+    named = {
+        f"spec.data.sources[{source.name}].{source.kind}.paths[{number}]": path
+        for source in spec.data.sources
+        for number, path in enumerate(source.paths)
+    }
+    tokenizer, tasks = spec.tokenizer, spec.trainer.evaluation.tasks
     for kind, section in (
         ("tokenizerJson", tokenizer.tokenizer_json),
         ("tiktoken", tokenizer.tiktoken),
         ("sentencePiece", tokenizer.sentence_piece),
     ):
-        named[f"spec.tokenizer.{kind}.path"] = section.path if section else None
-    tasks = spec.trainer.evaluation.tasks
-    named |= {
-        f"spec.trainer.evaluation.tasks.files.{name}": path
-        for name, path in (tasks.files if tasks is not None else {}).items()
-    }
-    paths = {field: path.removeprefix("file://") for field, path in named.items() if path is not None}
+        named |= {f"spec.tokenizer.{kind}.path": section.path} if section and section.path else {}
+    for name, path in (tasks.files if tasks is not None else {}).items():
+        named[f"spec.trainer.evaluation.tasks.files.{name}"] = path
+    paths = {field: path.removeprefix("file://") for field, path in named.items()}
     return {field: path for field, path in paths.items() if "://" not in path}
 
 

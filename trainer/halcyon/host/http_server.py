@@ -24,7 +24,7 @@ class QuietServer(ThreadingHTTPServer):
         """Answer requests in a thread with this name."""
         threading.Thread(target=self.serve_forever, args=(0.1,), name=name, daemon=True).start()
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Stop, after `begin`. A second call does nothing."""
         self.shutdown()
         self.server_close()

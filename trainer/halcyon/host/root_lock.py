@@ -57,7 +57,6 @@ def held_root(
     *,
     folder: Path = CACHE / "locks",
     takes_over: Callable[[str], bool] = lambda sentence: False,
-    wait_seconds: float = _ENDING_SECONDS,
 ) -> Iterator[None]:
     """Hold a root until the end of the block.
 
@@ -67,7 +66,6 @@ def held_root(
         folder: Where the lock files are. If it cannot be written, there is no lock.
         takes_over: Called with a sentence about the process that holds the root. True: that process is asked to save
             and end, and this one waits for it.
-        wait_seconds: Longest wait for its end.
 
     Raises:
         RootTaken: Another process of this machine trains in the root.
@@ -87,7 +85,7 @@ def held_root(
                     f"{_trains(root, holder)}; stop it with `{end}` (it saves first), follow it with "
                     f"`{follow}`, or give --take-over to stop it and go on here"
                 )
-            _end(descriptor, holder, wait_seconds)
+            _end(descriptor, holder)
         holder = Holder(os.getpid(), command, time.time(), int(os.environ.pop(PARENT, "0")))
         text = json.dumps(asdict(holder)).encode()
         os.ftruncate(descriptor, 0)
@@ -144,16 +142,16 @@ def _trains(root: str, holder: Holder) -> str:
     )
 
 
-def _end(descriptor: int, holder: Holder, wait_seconds: float) -> None:
+def _end(descriptor: int, holder: Holder) -> None:
     """Ask a process to save and end, and wait for its lock."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(holder.pid, signal.SIGTERM)
         os.kill(holder.pid, signal.SIGCONT)  # a stopped process sees no other signal
-    deadline = time.monotonic() + wait_seconds
+    deadline = time.monotonic() + _ENDING_SECONDS
     while not _try(descriptor):
         if time.monotonic() >= deadline:
             raise RootTaken(
-                f"process {holder.pid} did not end within {wait_seconds:.0f} s; end it with `kill -KILL {holder.pid}`, "
-                "which loses its steps since the last checkpoint, and start again"
+                f"process {holder.pid} did not end within {_ENDING_SECONDS:.0f} s; end it with "
+                f"`kill -KILL {holder.pid}`, which loses its steps since the last checkpoint, and start again"
             )
         time.sleep(_PAUSE_SECONDS)

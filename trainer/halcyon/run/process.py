@@ -46,7 +46,7 @@ from halcyon.telemetry import (
     termination_report,
     write_termination_report,
 )
-from halcyon.telemetry.health import STORE_SECONDS, HealthLimits, Watchdog
+from halcyon.telemetry.health import STORE_SECONDS, Watchdog
 from halcyon.telemetry.termination import STACKS_LENGTH, clip, outcome
 from halcyon_api.ends import EndCause
 from halcyon_api.spec.checkpoint import normal_root
@@ -168,9 +168,11 @@ def run_training(
         _leave_unstarted(error, environ)
     identity, trains = context.identity, spec.has_steps
     log = open_log(_own_stdout(), identity, steps=spec.trainer.steps if trains else None, json_lines=json_lines)
-    limits = HealthLimits(floor_seconds=float(spec.recovery.step_timeout_seconds))
+    floor = float(spec.recovery.step_timeout_seconds)
     age = None if link is None else link.age_seconds
-    reporter = RunReporter(identity, run_plan(context), log, limits=limits, work=_WORK[spec.task], age_seconds=age)
+    reporter = RunReporter(
+        identity, run_plan(context), log, floor_seconds=floor, work=_WORK[spec.task], age_seconds=age
+    )
     ending = _Ending(command, context, reporter)
     requests, profile_requests = SaveRequests(), ProfileRequests()
     retry_budget = RetryBudget(

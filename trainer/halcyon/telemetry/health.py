@@ -30,24 +30,18 @@ from halcyon_api.status.progress import Stage
 POLL_SECONDS = 1.0
 LATE_SECONDS = 1.0
 """A poll that is later than this means that the whole process was paused, so no step could end either."""
+FLOOR_SECONDS = 60.0
+"""The smallest limit of a step, unless a run has another one: every machine pauses now and then."""
+CEILING_SECONDS = 3600.0
+"""The largest limit of a step, unless the smallest one is larger."""
+FACTOR = 10.0
+"""The limit of a step is this times the 99th percentile of the recorded steps of the same size."""
 EXIT_DELAY_SECONDS = 3.0
 """Time that a process waits after writing its stacks, so that the others can write theirs."""
 STORE_SECONDS = 10.0
 """Longest time for writing to the checkpoint root."""
 StoreStacks = Callable[[str], str]
 """Stores stacks and returns their address."""
-
-
-@dataclass(frozen=True)
-class HealthLimits:
-    """Limits of the time between two steps, in seconds; `STAGES` has those of the stages."""
-
-    floor_seconds: float = 60.0
-    """The smallest limit of a step: every machine pauses now and then."""
-    ceiling_seconds: float = 3600.0
-    """The largest limit of a step, unless `floor_seconds` is larger."""
-    factor: float = 10.0
-    """The limit of a step is this times the 99th percentile of the recorded steps of the same size."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +57,13 @@ class Health:
     """One sentence for people."""
 
 
-def step_limit_seconds(step_seconds: Sequence[float], limits: HealthLimits) -> float:
+def step_limit_seconds(step_seconds: Sequence[float], floor_seconds: float) -> float:
     """The limit of a step: a multiple of the 99th percentile (nearest rank) of the durations so far, between floor and
     ceiling.
     """
     ranked = sorted(step_seconds)
     percentile = ranked[math.ceil(0.99 * len(ranked)) - 1] if ranked else 0.0
-    return min(max(limits.floor_seconds, limits.factor * percentile), max(limits.floor_seconds, limits.ceiling_seconds))
+    return min(max(floor_seconds, FACTOR * percentile), max(floor_seconds, CEILING_SECONDS))
 
 
 def judge(
@@ -78,7 +72,7 @@ def judge(
     last_step_ended: float | None,
     step_seconds: Sequence[Sequence[float]],
     now: float,
-    limits: HealthLimits,
+    floor_seconds: float,
     *,
     paused_seconds: float = 0.0,
     waits_until: float | None = None,
@@ -92,7 +86,7 @@ def judge(
         step_seconds: For each size of the steps that may be in progress, durations of the last steps of that size, in
             any order; empty for a new size.
         now: The time of the verdict.
-        limits: The limits.
+        floor_seconds: The smallest limit of a step.
         paused_seconds: Time that the machine was paused since a step or a stage last ended.
         waits_until: End of the retries of a store that denies access; None: there are no such retries.
     """
@@ -110,7 +104,7 @@ def judge(
         limit = (
             STAGES["compiling"].limit_seconds
             if new_size
-            else max(step_limit_seconds(seconds, limits) for seconds in step_seconds)
+            else max(step_limit_seconds(seconds, floor_seconds) for seconds in step_seconds)
         )
         what = "no step of a new size ended for" if new_size else "no step ended for"
     if waits_until is not None:

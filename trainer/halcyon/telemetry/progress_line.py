@@ -41,7 +41,7 @@ class ProgressLine:
 
     def __init__(self, stream: TextIO, run: str, *, steps: int | None, live: bool, clock: Clock | None = None) -> None:
         self._clock = clock or Clock()
-        self._steps, self._loss, self._step = steps, _Smoothed(), 0
+        self._steps, self._step, self._sum, self._weight = steps, 0, 0.0, 0.0
         self._console = Console(file=stream, force_terminal=live, highlight=False)
         self._progress: Progress | None = None
         if not live:
@@ -95,7 +95,10 @@ class ProgressLine:
     def _step_done(self, fields: dict[str, Any]) -> None:
         """Print the line that stays, if a multiple of `line_steps` was passed since the last one."""
         step, steps = fields["step"], self._steps or 0
-        smoothed, every = self._loss.add(fields["loss"]), line_steps(steps)
+        # The exponential mean of the losses, without a bias towards the first ones.
+        self._sum = _SMOOTHING * self._sum + (1 - _SMOOTHING) * fields["loss"]
+        self._weight = _SMOOTHING * self._weight + (1 - _SMOOTHING)
+        smoothed, every = self._sum / self._weight, line_steps(steps)
         if step // every > self._step // every or step == steps:
             width = self._console.width if self._progress is not None else None
             self._console.print(Text(step_line(fields, steps, smoothed, width)), soft_wrap=width is None)
@@ -113,19 +116,6 @@ class ProgressLine:
         line = Table.grid(Column(no_wrap=True), Column(overflow="fold"), padding=(0, 1))
         line.add_row(moment, Text(text))
         self._console.print(line)
-
-
-class _Smoothed:
-    """Exponential mean of the losses, without a bias towards the first ones."""
-
-    def __init__(self) -> None:
-        self._sum = self._weight = 0.0
-
-    def add(self, loss: float) -> float:
-        """The mean after one more loss."""
-        self._sum = _SMOOTHING * self._sum + (1 - _SMOOTHING) * loss
-        self._weight = _SMOOTHING * self._weight + (1 - _SMOOTHING)
-        return self._sum / self._weight
 
 
 class _Count(ProgressColumn):

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 
 from halcyon.telemetry.events import EVENTS
-from halcyon.telemetry.health import HealthLimits
+from halcyon.telemetry.health import CEILING_SECONDS, FACTOR, FLOOR_SECONDS
 from halcyon.telemetry.metrics import METRICS
 from halcyon.telemetry.stages import STAGES
 
@@ -69,11 +69,10 @@ Every line has:
 
 def render() -> str:
     """The page, in Markdown."""
-    limits = HealthLimits()
     return _HEAD.format(
-        factor=limits.factor,
-        floor=limits.floor_seconds,
-        ceiling=limits.ceiling_seconds,
+        factor=FACTOR,
+        floor=FLOOR_SECONDS,
+        ceiling=CEILING_SECONDS,
         stages=_rows(
             (f"`{stage}`", f"{row.limit_seconds:g} s" if row.limit_seconds < float("inf") else "none")
             for stage, row in STAGES.items()

@@ -16,7 +16,7 @@ from pydantic.alias_generators import to_snake
 
 from halcyon.host.clock import Clock, microseconds, process_age_seconds, timestamp
 from halcyon.telemetry.events import BY_NAME
-from halcyon.telemetry.health import Health, HealthLimits
+from halcyon.telemetry.health import FLOOR_SECONDS, Health
 from halcyon.telemetry.history.background import Listener, Row
 from halcyon.telemetry.log import EventLog
 from halcyon.telemetry.log_line import RunIdentity
@@ -46,7 +46,7 @@ class RunReporter:
         plan: The plan of the run, for its counts.
         log: The log of events.
         clock: Sources of time.
-        limits: Limits of a healthy process.
+        floor_seconds: The smallest limit of a step in a healthy process.
         age_seconds: Age of the process now. Default: from the operating system.
         work: The stage of the run's productive work.
     """
@@ -58,7 +58,7 @@ class RunReporter:
         log: EventLog,
         *,
         clock: Clock | None = None,
-        limits: HealthLimits | None = None,
+        floor_seconds: float = FLOOR_SECONDS,
         age_seconds: float | None = None,
         work: progress.Stage = "training",
     ) -> None:
@@ -66,9 +66,7 @@ class RunReporter:
         self._clock = clock = clock or Clock()
         age = process_age_seconds() if age_seconds is None else age_seconds
         began = clock.monotonic() - age
-        self._state = State(
-            identity, plan, limits or HealthLimits(), clock.wall() - age, TimeAccount(began, work), began
-        )
+        self._state = State(identity, plan, floor_seconds, clock.wall() - age, TimeAccount(began, work), began)
         self._lock = threading.Lock()
         self._logged_at: dict[str, float] = {}
         self._listeners: tuple[Listener, ...] = ()

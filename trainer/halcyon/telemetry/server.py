@@ -82,7 +82,7 @@ class TelemetryServer:
         """The address that the server listens on."""
         self.port: int = server.server_address[1]
         """Its port."""
-        self.close = server.end
+        self.close = server.close
         """Stops listening. A second call does nothing."""
         server.begin("halcyon-telemetry")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from halcyon.host.clock import microseconds, timestamp
-from halcyon.telemetry.health import Health, HealthLimits, judge
+from halcyon.telemetry.health import Health, judge
 from halcyon.telemetry.log_line import RunIdentity
 from halcyon.telemetry.times import STEPS_UNDER_WAY, Durations, Pace, TimeAccount
 from halcyon.telemetry.watched import WatchedParameter
@@ -31,10 +31,10 @@ class RunPlan:
     """Steps of the whole run."""
     tokens_before: Callable[[int], int]
     """Tokens of the first n steps, as a function of n, over all devices: the sum of batch size x sequence length."""
-    log_every_steps: int = 1
-    size_of: Callable[[int], Hashable] = lambda step: None
+    log_every_steps: int
+    size_of: Callable[[int], Hashable]
     """Size of a step by its number, counted from 0: steps of the same size run the same program."""
-    peak_flops_per_second: float | None = None
+    peak_flops_per_second: float | None
     """Peak of all devices of the run together; None if it is not known."""
 
 
@@ -66,7 +66,8 @@ class State:
 
     identity: RunIdentity
     run_plan: RunPlan
-    limits: HealthLimits
+    floor_seconds: float
+    """The smallest limit of a step in a healthy process."""
     began_time: float
     """Start of the process."""
     account: TimeAccount
@@ -331,7 +332,7 @@ class State:
             self.pace.last_ended,
             self.steps_in_progress,
             self.now,
-            self.limits,
+            self.floor_seconds,
             paused_seconds=self.paused_seconds,
             waits_until=self.waits_until,
         )

@@ -279,4 +279,4 @@ class MemoryTier:
         """Stop serving, and send no more copies. What is kept stays."""
         self._copies = ()
         with suppress(OSError):
-            self._server.end()
+            self._server.close()

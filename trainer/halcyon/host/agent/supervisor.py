@@ -144,18 +144,14 @@ class Supervisor:
             for child in (self._child, self._spare):
                 if child is not None and child.process.pid == pid:
                     child.process.returncode = code
-                    self._drain(child)
+                    if child.lines.socket is not None:
+                        self._hear_child(child)  # what it said before it ended
+                        child.lines.leave(self._selector)
+                    _kill_session(pid)
                     if child is self._child:
                         self._child_ended(child, code)
                     else:
                         self._spare = None
-
-    def _drain(self, child: _Child) -> None:
-        """Hear what a process said before it ended, and end what it has started."""
-        if child.lines.socket is not None:
-            self._hear_child(child)
-            child.lines.leave(self._selector)
-        _kill_session(child.process.pid)
 
     def _child_ended(self, child: _Child, code: int) -> None:
         end: dict[str, Any] = {"exitCode": code if code >= 0 else 128 - code, "stopped": self._stopped}
@@ -189,8 +185,9 @@ class Supervisor:
     def _take_report(self) -> dict[str, Any] | None:
         """The termination report that the process has written. The file is empty afterwards, for that of the next."""
         try:
-            self._report = self.place.termination_log.read_bytes() or self._report
-            found = json.loads(self.place.termination_log.read_bytes())
+            data = self.place.termination_log.read_bytes()
+            self._report = data or self._report
+            found = json.loads(data)
             self.place.termination_log.write_bytes(b"")
         except (OSError, ValueError, RecursionError):
             return None

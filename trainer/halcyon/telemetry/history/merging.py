@@ -8,6 +8,7 @@ and all other events stay; of the accounts of time only the last one of each pro
 earlier ones.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 
 from halcyon.telemetry.history.background import STEP
@@ -67,11 +68,10 @@ def resolved(groups: Groups) -> Groups:
     checkpoint.
     """
     kept: Groups = {}
-    until: int | None = None
+    until = math.inf
     for group in sorted(groups, key=lambda one: one.order, reverse=True):
         kept[group] = _last_of_each_step(groups[group], until)
-        first = first_step(group, groups[group])
-        until = first if until is None else min(until, first)
+        until = min(until, first_step(group, groups[group]))
     return dict(reversed(kept.items()))
 
 
@@ -99,19 +99,18 @@ def sampled(groups: Groups, limit: int, event: str = STEP) -> Groups:
     }
 
 
-def _last_of_each_step(rows: Sequence[Record], until: int | None) -> list[Record]:
+def _last_of_each_step(rows: Sequence[Record], until: float) -> list[Record]:
     kept: list[Record] = []
-    after: int | None = None  # going back in time: the lowest step seen so far
+    after = math.inf  # going back in time: the lowest step seen so far
     for row in reversed(rows):
         if row["event"] != STEP:
             kept.append(row)
             if row["event"] == ROLLED_BACK:
-                after = min(row["toStep"] + 1, row["toStep"] + 1 if after is None else after)
+                after = min(after, row["toStep"] + 1)
             continue
-        step = row["step"]
-        if (until is None or step <= until) and (after is None or step < after):
+        if row["step"] <= until and row["step"] < after:
             kept.append(row)
-        after = step if after is None else min(after, step)
+        after = min(after, row["step"])
     kept.reverse()
     return kept
 

@@ -187,33 +187,33 @@ def history_of(root: str, groups: segments.Groups, *, files: int = 0, damages: S
     """The history of rows that were joined."""
     kept = resolved(groups)
     steps = [row for rows in kept.values() for row in rows if row["event"] == STEP]
-    evaluations: dict[tuple[int, str, str], segments.Record] = {}
-    samples: dict[tuple[int, str, str], segments.Record] = {}
+    latest: dict[tuple[int, str, str, str], segments.Record] = {}
     events: list[segments.Record] = []
     for group, rows in kept.items():
-        evaluations, samples = _until(evaluations, group.resumed_step), _until(samples, group.resumed_step)
+        latest = _until(latest, group.resumed_step)
         for row in rows:
             if row["event"] == ROLLED_BACK:
-                evaluations, samples = _until(evaluations, row["toStep"]), _until(samples, row["toStep"])
-            if row["event"] == "evaluation":
-                evaluations[row["step"], row.get("source", ""), row.get("tag", "")] = row
-            elif row["event"] == SAMPLE:
-                samples[row["step"], "", ""] = row
+                latest = _until(latest, row["toStep"])
+            if row["event"] in ("evaluation", SAMPLE):
+                latest[row["step"], row.get("source", ""), row.get("tag", ""), row["event"]] = row
             elif row["event"] not in (STEP, ACCOUNT):
                 events.append({**row, "attempt": group.attempt, "restart": group.restart})
+    ordered = [latest[key] for key in sorted(latest)]
     return History(
         root=root,
         groups=_accounts(groups),
         steps=tuple(sorted(steps, key=lambda row: row["step"])),
-        evaluations=tuple(evaluations[key] for key in sorted(evaluations)),
-        samples=tuple(samples[key] for key in sorted(samples)),
+        evaluations=tuple(row for row in ordered if row["event"] != SAMPLE),
+        samples=tuple(row for row in ordered if row["event"] == SAMPLE),
         events=tuple(sorted(events, key=lambda row: row["time"])),
         files=files,
         damages=tuple(damages),
     )
 
 
-def _until(rows: dict[tuple[int, str, str], segments.Record], step: int) -> dict[tuple[int, str, str], segments.Record]:
+def _until(
+    rows: dict[tuple[int, str, str, str], segments.Record], step: int
+) -> dict[tuple[int, str, str, str], segments.Record]:
     """The rows without those after a step: their models were left behind."""
     return {key: row for key, row in rows.items() if key[0] <= step}
 
