@@ -157,7 +157,7 @@ class Checkpointer:
             else Leader(
                 store,
                 self._keeper,
-                retention=Retention.of(spec, self._in_use),
+                retention=Retention.of(spec, lambda step: any(reader.in_use(step) for reader in self._readers)),
                 timeout_seconds=wait,
                 sleep=self._pause,
                 warn=callbacks.on_warning,
@@ -566,9 +566,6 @@ class Checkpointer:
                 self._callbacks.on_failure(self.last_error)
         except Exception as failure:
             self._fatal = failure
-
-    def _in_use(self, step: int) -> bool:
-        return any(reader.in_use(step) for reader in self._readers)
 
     def _tidy(self) -> None:
         try:

@@ -100,19 +100,23 @@ def create_checkpoint(
     to.write(f"{prefix}{stored.MANIFEST_KEY}", data)
     to.write(f"{prefix}{stored.COMMIT_KEY}", encode_commit(data, _EPOCH))
     entry = describe_commit(prefix, data, manifest)
-    if not commit_fresh(to, stored.Head(owner=owner, epoch=_EPOCH, committed=(entry,)), before.generation):
-        raise RootTaken(f"{to.root} was taken by a run meanwhile; the files below {to.root}/{prefix} are not used")
+    commit_fresh(to, stored.Head(owner=owner, epoch=_EPOCH, committed=(entry,)), before.generation)
     return entry
 
 
-def commit_fresh(to: Store, head: stored.Head, generation: bytes) -> bool:
-    """Write the first HEAD of a root. False: another writer was first.
+def commit_fresh(to: Store, head: stored.Head, generation: bytes) -> None:
+    """Write the first HEAD of a root.
 
     Args:
         to: The root.
-        head: HEAD. It names a checkpoint that no other writer has.
+        head: HEAD. It names one checkpoint, which no other writer has.
         generation: Generation of the missing HEAD.
+
+    Raises:
+        RootTaken: Another writer was first.
     """
     data = stored.encode_head(head)
     # The store may have written HEAD although its answer was lost; its retry then finds another generation.
-    return to.swap(stored.HEAD_KEY, data, generation) is not None or to.read(stored.HEAD_KEY).data == data
+    if to.swap(stored.HEAD_KEY, data, generation) is None and to.read(stored.HEAD_KEY).data != data:
+        unused = f"{to.root}/{head.committed[0].path}"
+        raise RootTaken(f"{to.root} was taken by a run meanwhile; the files below {unused} are not used")

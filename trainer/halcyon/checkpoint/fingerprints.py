@@ -20,6 +20,8 @@ DATA_FIELDS = ("sources", "mixture", "order", "validation", "attendAcrossDocumen
 ADAPTER = "spec.adapter"
 """A section that only the runs with an adapter have."""
 TRAINER_FIELDS = ("steps", "batchSize", "sequenceLength", "batchSchedule", "seed", "precision", "dropout")
+_WHOLE = ("model", "tokenizer", "optimizer", "objective", "adapter", "average")
+"""Sections all of whose fields decide numbers."""
 _ABSENT = object()
 _MOST = 5
 
@@ -32,20 +34,10 @@ def fingerprints(spec: TrainingRunSpec, *, data: Mapping[str, Any]) -> Fingerpri
         data: Description of the dataset's contents: hashes, counts, lengths.
     """
     document = spec.document()
-    trainer = {name: value for name, value in document["trainer"].items() if name in TRAINER_FIELDS}
-    sections: dict[str, Any] = {
-        "spec.model": document["model"],
-        "spec.tokenizer": document["tokenizer"],
-        "spec.data": {name: value for name, value in document["data"].items() if name in DATA_FIELDS},
-        "spec.optimizer": document["optimizer"],
-        "spec.objective": document["objective"],
-        "spec.trainer": trainer,
-        "data": dict(data),
-    }
-    if spec.adapter is not None:
-        sections[ADAPTER] = document["adapter"]
-    if spec.average is not None:
-        sections["spec.average"] = document["average"]
+    sections: dict[str, Any] = {f"spec.{name}": document[name] for name in _WHOLE if name in document}
+    for name, fields in (("data", DATA_FIELDS), ("trainer", TRAINER_FIELDS)):
+        sections[f"spec.{name}"] = {field: value for field, value in document[name].items() if field in fields}
+    sections["data"] = dict(data)
     if spec.origin is not None and spec.origin.data_position is not None:
         sections["spec.from"] = {name: document["from"][name] for name in ("step", "dataPosition")}
     return fingerprints_of(sections)
@@ -90,7 +82,7 @@ def differences(now: Fingerprints, then: Fingerprints) -> tuple[str, ...]:
         if now.sections.get(section) == then.sections.get(section):
             continue
         changed = [
-            _clause(path, new, old)
+            f"{path} is {_value(new)} but was {_value(old)}"
             for path, new, old in _walk(
                 section, now.documents.get(section, _ABSENT), then.documents.get(section, _ABSENT)
             )
@@ -117,10 +109,6 @@ def _walk(path: str, new: Any, old: Any) -> Iterator[tuple[str, Any, Any]]:
             yield from _walk(f"{path}[{index}]", left, right)
     elif new is _ABSENT or old is _ABSENT or (type(new), new) != (type(old), old):
         yield path, new, old
-
-
-def _clause(path: str, new: Any, old: Any) -> str:
-    return f"{path} is {_value(new)} but was {_value(old)}"
 
 
 def _value(value: Any) -> str:

@@ -76,18 +76,14 @@ def take_root(
             again = store.read(documents.HEAD_KEY)
             generation = again.generation if again.data == data else None
         if generation is not None:
-            _settle(store, wanted, data)
+            # Finish what a killed writer has left: copy HEAD, delete the copies of earlier ones, mark what left HEAD.
+            store.write(copy_key(writer), data)
+            for key, copy in copies(store).items():
+                if copy.starts < wanted.starts:
+                    store.delete(key)
+            mark_left(store, wanted)
             return HeadKeeper(store, wanted, generation), loss
     raise _contended(store.root)
-
-
-def _settle(store: Store, head: documents.Head, data: bytes) -> None:
-    """Finish what a killed writer has left: copy HEAD, delete the copies of earlier writers, mark what left HEAD."""
-    store.write(copy_key(head.writer), data)
-    for key, copy in copies(store).items():
-        if copy.starts < head.starts:
-            store.delete(key)
-    mark_left(store, head)
 
 
 def _contended(root: str) -> TrainerExit:

@@ -58,12 +58,16 @@ def copy_checkpoint(
     def carry(file: documents.ManifestFile) -> None:
         to.write(f"{entry.path}{documents.DATA_PREFIX}{file.path}", read_file(store, entry.path, file))
 
+    def carry_key(key: str) -> None:
+        if (data := store.read(key).data) is not None:
+            to.write(key, data)
+
     beside = [key for prefix in _BESIDE for key in store.list(prefix)]
     steps = {key: results_step(key) for key in store.list(TASKS_PREFIX)}
     beside += [key for key, step in steps.items() if step is not None and step <= entry.step]
     beside += [key_of(link.path) for link in read_chain(store, (entry,)).links]
     jobs: list[Callable[[], None]] = [partial(carry, file) for file in manifest.files]
-    jobs += [partial(_carry_key, store, to, key) for key in beside]
+    jobs += [partial(carry_key, key) for key in beside]
     in_parallel([*jobs, partial(copy_history, store, to, entry.step)])
     to.write(f"{entry.path}{documents.MANIFEST_KEY}", data)
     to.write(f"{entry.path}{documents.COMMIT_KEY}", encode_commit(data, entry.epoch))
@@ -73,15 +77,5 @@ def copy_checkpoint(
     head = documents.Head(
         owner=owner or manifest.owner, epoch=documents.Epoch(attempt=0, restart=0), committed=(entry,), skipped=past
     )
-    if not commit_fresh(to, head, before.generation):
-        raise RootTaken(
-            f"{to.root} was taken by a run during the copy; the copied files below {to.root}/{documents.STEPS_PREFIX} "
-            "are not used"
-        )
+    commit_fresh(to, head, before.generation)
     return head
-
-
-def _carry_key(store: Store, to: Store, key: str) -> None:
-    data = store.read(key).data
-    if data is not None:
-        to.write(key, data)

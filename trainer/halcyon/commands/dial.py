@@ -158,13 +158,13 @@ def dial(choices: Choices) -> Dial:
     reference = NanochatSpec(depth=REFERENCE_DEPTH, head_dim=choices.head_dim)
     reference_tokens = choices.tokens_per_parameter * reference.scaling_parameters(vocabulary)
     best = REFERENCE_BATCH * (tokens / reference_tokens) ** BATCH_EXPONENT
-    batch_tokens = choices.batch_tokens if choices.batch_tokens is not None else 2 ** round(math.log2(best))
+    batch_tokens = choices.batch_tokens or 2 ** round(math.log2(best))
     if batch_tokens % choices.sequence_length:
         raise InvalidDial(
             f"a batch of {batch_tokens} tokens has no whole number of sequences of {choices.sequence_length}; give "
             "another batch or length"
         )
-    steps = choices.steps if choices.steps is not None else tokens // batch_tokens
+    steps = choices.steps or tokens // batch_tokens
     if steps < 2:
         raise InvalidDial(
             f"{tokens} tokens are {steps} steps of {batch_tokens} tokens; give more tokens for a parameter, or a "

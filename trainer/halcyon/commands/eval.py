@@ -20,7 +20,6 @@ from halcyon_api import result_documents
 
 if TYPE_CHECKING:
     from halcyon.evals.benchmarks import Benchmark
-    from halcyon.evals.example import Answer
 
 
 _MOST_LIKELY = options.Chosen(temperature=0.0)
@@ -91,7 +90,8 @@ def evaluate_tasks(
             numbers.append(result)
             samples += samples_of(benchmark, given)
             if results is not None:
-                _write_answers(results / f"{benchmark.name.replace('/', '-')}.jsonl", given)
+                lines = (f"{dumps(answer.document(), ensure_ascii=False)}\n" for answer in given)
+                (results / f"{benchmark.name.replace('/', '-')}.jsonl").write_text("".join(lines), encoding="utf-8")
             if not json:
                 sys.stderr.write(f"{result.task}: {result.examples} examples in {result.seconds:.1f} s\n")
         step = 0 if entry is None else entry.step
@@ -136,11 +136,6 @@ def _benchmarks(given: Sequence[str], core: Path | None, most: int | None) -> li
             f"{', '.join(BENCHMARKS)}"
         )
     return read_benchmarks(files, most)
-
-
-def _write_answers(path: Path, answers: Sequence[Answer]) -> None:
-    lines = (f"{dumps(answer.document(), ensure_ascii=False)}\n" for answer in answers)
-    path.write_text("".join(lines), encoding="utf-8")
 
 
 def _document(results: result_documents.TaskResults) -> dict[str, Any]:

@@ -144,18 +144,12 @@ def keep_stacks(spec: CheckpointSpec, identity: RunIdentity, stacks: str, *, tim
     store.write(key, stacks.encode(errors="replace")[:MAX_STACKS_BYTES])
     if identity.process_index == 0:
         with contextlib.suppress(StoreFailure):  # the next hung process tries again
-            _delete_old(store)
+            named = {one: _STACKS.fullmatch(one.removeprefix(STACKS_PREFIX)) for one in store.list(STACKS_PREFIX)}
+            groups = {one: (int(match[1]), int(match[2])) for one, match in named.items() if match}
+            old = sorted(set(groups.values()))[:-KEPT_RESTARTS]
+            for one in (one for one, group in groups.items() if group in old):
+                store.delete(one)
     return f"{store.root}/{key}"
-
-
-def _delete_old(store: Store) -> None:
-    keys: dict[tuple[int, int], list[str]] = {}
-    for key in store.list(STACKS_PREFIX):
-        if match := _STACKS.fullmatch(key.removeprefix(STACKS_PREFIX)):
-            keys.setdefault((int(match[1]), int(match[2])), []).append(key)
-    for process_group in sorted(keys)[:-KEPT_RESTARTS]:
-        for key in keys[process_group]:
-            store.delete(key)
 
 
 def speed(state: State) -> dict[str, Any]:

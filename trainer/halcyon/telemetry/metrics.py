@@ -7,7 +7,7 @@ number of values of a label does not grow with the run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -24,6 +24,7 @@ from halcyon_api.yaml_text import read_document
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric as Family
 
+_FURTHER = "multi_token_loss_"
 Sample = tuple[tuple[str, ...], float]
 """Values of the labels, and the value of the sample."""
 
@@ -72,22 +73,20 @@ def _evaluated(field: str) -> Callable[[State], Iterable[Sample]]:
     return samples
 
 
-def _by_layer(state: State, names: Mapping[str, str]) -> Iterator[Sample]:
-    """Metrics of the objective with one number for each layer, under a label each; absent before the first step and for
-    other models.
-    """
+def _expert_loads(state: State) -> Iterator[Sample]:
+    """The loads of experts in each layer; absent before the first step and for other models."""
     metrics = {} if state.last_step is None else state.last_step.metrics
-    for label, name in names.items():
-        values = metrics.get(name, ())
+    for label in ("max", "min"):
+        values = metrics.get(f"expert_load_{label}", ())
         for layer, value in enumerate(values if isinstance(values, tuple) else ()):
             yield (str(layer), label), value
 
 
-def _by_number(state: State, beginning: str) -> Iterator[Sample]:
-    """Metrics of the objective whose names end with a number, by it."""
+def _multi_token_losses(state: State) -> Iterator[Sample]:
+    """The losses of further tokens, by their distance."""
     for name, value in ({} if state.last_step is None else state.last_step.metrics).items():
-        if name.startswith(beginning) and isinstance(value, float):
-            yield (name.removeprefix(beginning),), value
+        if name.startswith(_FURTHER) and isinstance(value, float):
+            yield (name.removeprefix(_FURTHER),), value
 
 
 READS: dict[str, Callable[[State], float | Iterable[Sample] | None]] = {
@@ -99,10 +98,8 @@ READS: dict[str, Callable[[State], float | Iterable[Sample] | None]] = {
     "halcyon_trainer_seconds_total": _as_they_passed,
     "halcyon_trainer_step_seconds": lambda state: [((), float(count)) for count in state.pace.buckets],
     "halcyon_trainer_slow_process_ratio": lambda state: state.slow and [((str(state.slow.process),), state.slow.ratio)],
-    "halcyon_trainer_multi_token_loss_nats": lambda state: _by_number(state, "multi_token_loss_"),
-    "halcyon_trainer_expert_load_ratio": lambda state: _by_layer(
-        state, {"max": "expert_load_max", "min": "expert_load_min"}
-    ),
+    "halcyon_trainer_multi_token_loss_nats": _multi_token_losses,
+    "halcyon_trainer_expert_load_ratio": _expert_loads,
     "halcyon_trainer_watch_norm": lambda state: [
         ((one.what, one.path), one.value) for one in state.watched if one.statistic == "norm"
     ],

@@ -178,7 +178,9 @@ class _Handler(QuietHandler):
             self._send(self._not_found())
             return
         what, take = self.server.posts[self.path]
-        if not self._has_token():
+        token = self.server.token
+        given = self.headers.get("Authorization", "").encode()
+        if not token or not secrets.compare_digest(given, f"Bearer {token}".encode()):
             self._send(_sentence(HTTPStatus.FORBIDDEN, f"a request for a {what} must have this process's token"))
         elif not (length.isascii() and length.isdigit() and len(length) < 9):
             self._send(_sentence(HTTPStatus.LENGTH_REQUIRED, "Content-Length is missing or not valid"))
@@ -195,10 +197,6 @@ class _Handler(QuietHandler):
 
     def _not_found(self) -> Answer:
         return _sentence(HTTPStatus.NOT_FOUND, f"there are {', '.join(self.server.answers)}")
-
-    def _has_token(self) -> bool:
-        given, token = self.headers.get("Authorization", ""), self.server.token
-        return bool(token) and secrets.compare_digest(given.encode(), f"Bearer {token}".encode())
 
     def _send(self, answer: Answer) -> None:
         code, content_type, body = answer

@@ -31,10 +31,10 @@ class RunPlan:
     """Steps of the whole run."""
     tokens_before: Callable[[int], int]
     """Tokens of the first n steps, as a function of n, over all devices: the sum of batch size x sequence length."""
-    log_every_steps: int
-    size_of: Callable[[int], Hashable]
+    log_every_steps: int = 1
+    size_of: Callable[[int], Hashable] = lambda step: None
     """Size of a step by its number, counted from 0: steps of the same size run the same program."""
-    peak_flops_per_second: float | None
+    peak_flops_per_second: float | None = None
     """Peak of all devices of the run together; None if it is not known."""
 
 

@@ -66,7 +66,16 @@ def encode_report(report: TerminationReport, limit: int = TERMINATION_MESSAGE_LI
     """
     if len(whole := _encode(report)) <= limit:
         return whole
-    report = _with_fewer_sources(report, limit)
+    # Keep the first evaluated sources, as many as leave room for the message. The log has all of them.
+    progress = report.progress
+    while (
+        progress is not None
+        and progress.evaluated is not None
+        and progress.evaluated.sources
+        and len(_encode(report.but(message="", progress=progress))) > limit - _ROOM_FOR_MESSAGE
+    ):
+        progress = progress.but(evaluated=progress.evaluated.but(sources=progress.evaluated.sources[:-1]))
+    report = report.but(progress=progress)
 
     def cut(length: int) -> bytes:
         return _encode(report.but(message=clip(report.message, length) if length else ""))
@@ -130,23 +139,6 @@ def outcome(
         *(() if complete else (f"next    {command}",)),
         f"report  {report}",
     )
-
-
-def _with_fewer_sources(report: TerminationReport, limit: int) -> TerminationReport:
-    """Keep the first evaluated sources, as many as leave `_ROOM_FOR_MESSAGE` bytes for the message.
-
-    The log has all of them.
-    """
-    progress = report.progress
-    while (
-        progress is not None
-        and progress.evaluated is not None
-        and progress.evaluated.sources
-        and len(_encode(report.but(message="", progress=progress))) > limit - _ROOM_FOR_MESSAGE
-    ):
-        evaluated = progress.evaluated.but(sources=progress.evaluated.sources[:-1])
-        progress = progress.but(evaluated=evaluated)
-    return report.but(progress=progress)
 
 
 def _encode(report: TerminationReport) -> bytes:

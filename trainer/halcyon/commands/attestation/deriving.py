@@ -127,7 +127,10 @@ def statement(run: str, links: Sequence[tuple[str, Link]], claims: documents.Cla
     data = newest.sections.get(_DATA)
     return documents.Statement(
         type_=documents.STATEMENT_TYPE,
-        subject=tuple(documents.subject_of(link) for _, link in links),
+        subject=tuple(
+            documents.Subject(name=link.path.rstrip("/"), digest=documents.Digest(sha256=link.state))
+            for _, link in links
+        ),
         predicate_type=documents.PREDICATE_TYPE,
         predicate=documents.Predicate(
             run=run,

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field, NonNegativeInt, ValidationError
 
 from halcyon_api.base import ApiModel
-from halcyon_api.checkpoint_documents import Document, Link, Sha256, canonical_json
+from halcyon_api.checkpoint_documents import Document, Sha256, canonical_json
 from halcyon_api.printable import one_line
 from halcyon_api.replays import ReplayRecord
 
@@ -137,11 +137,6 @@ class Envelope(Document):
     payload: str
     payload_type: str
     signatures: tuple[Signature, ...] = Field(min_length=1, max_length=MOST_SIGNATURES)
-
-
-def subject_of(link: Link) -> Subject:
-    """The subject of a link."""
-    return Subject(name=link.path.rstrip("/"), digest=Digest(sha256=link.state))
 
 
 def encode(document: ApiModel) -> bytes:

@@ -73,17 +73,16 @@ def overview(dataset: Dataset, ledgers: Mapping[str, Ledger], steps: int) -> lis
             validation=source.split.validation,
             used=source.used,
             epochs=float(epochs[index]),
-            epoch_steps=_epoch_steps(dataset, index),
+            epoch_steps=tuple(
+                dataset.schedule.steps_for(last)
+                for epoch in (1, 2, 3)
+                if (last := dataset.mixture.position_after(index, epoch)) is not None
+            ),
             share=int(counts[index]) / max(1, end),
             layout=source.layout.report,
         )
         for index, source in enumerate(dataset.sources)
     ]
-
-
-def _epoch_steps(dataset: Dataset, source: int) -> tuple[int, ...]:
-    ends = (dataset.mixture.position_after(source, epochs) for epochs in (1, 2, 3))
-    return tuple(dataset.schedule.steps_for(end) for end in ends if end is not None)
 
 
 def lengths_of(ends: np.ndarray) -> Lengths:

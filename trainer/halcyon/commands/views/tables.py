@@ -68,7 +68,9 @@ class FittedTable(Table):
     def _fitting(self, console: Console, options: ConsoleOptions) -> tuple[list[Column], list[Column]]:
         """The columns that fit, and those that do not."""
         wide = options.update(width=10_000)
-        needs = {column._index: self._need(console, wide, column) for column in self.columns}
+        # The width of each column with its padding.
+        needs = {column._index: self._measure_column(console, wide, column).maximum for column in self.columns}
+        needs |= {one._index: min(needs[one._index], _WORDS) for one in self.columns if not one.no_wrap}
         kept = list(self.columns)
         named = {title: place for place, title in enumerate(self._drops)}
         order = sorted(
@@ -82,11 +84,6 @@ class FittedTable(Table):
             kept.remove(column)
             left_out.append(column)
         return kept, sorted(left_out, key=lambda column: column._index)
-
-    def _need(self, console: Console, options: ConsoleOptions, column: Column) -> int:
-        """The width that a column needs, with its padding."""
-        widest = self._measure_column(console, options, column).maximum
-        return widest if column.no_wrap else min(widest, _WORDS)
 
 
 @dataclasses.dataclass(frozen=True)

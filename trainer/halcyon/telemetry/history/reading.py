@@ -130,16 +130,12 @@ def read_history(store: Store) -> History:
         StoreFailure: The store did not answer.
     """
     groups, files, damages = read_groups(store)
-    origin, damage = _read_origin(store)
-    return replace(history_of(store.root, groups, files=files, damages=[*damages, *damage]), origin=origin)
-
-
-def _read_origin(store: Store) -> tuple[checkpoint_documents.OriginRecord | None, list[str]]:
-    data = store.read(checkpoint_documents.ORIGIN_KEY).data
+    data, origin = store.read(checkpoint_documents.ORIGIN_KEY).data, None
     try:
-        return (None if data is None else checkpoint_documents.decode_origin(data)), []
+        origin = None if data is None else checkpoint_documents.decode_origin(data)
     except checkpoint_documents.DamagedDocument as damage:
-        return None, [str(damage)]
+        damages.append(str(damage))
+    return replace(history_of(store.root, groups, files=files, damages=damages), origin=origin)
 
 
 def read_groups(store: Store) -> tuple[segments.Groups, int, list[str]]:

@@ -89,12 +89,8 @@ def _is_number(value: Any) -> bool:
     )
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_STEP
-
-
 _KINDS: Mapping[str, Callable[[Any], bool]] = {
-    "count": _is_count,
+    "count": lambda value: isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_STEP,
     "number": _is_number,
     "time": lambda value: _is_number(value) and not isinstance(value, str) and 0 <= value <= _LATEST,
     "name": lambda value: isinstance(value, str) and len(value) <= _MOST_NAME and (value.isprintable() or not value),
