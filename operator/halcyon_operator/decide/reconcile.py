@@ -107,10 +107,10 @@ def _completed(decision: Decision, observed: Observed, change: Change, jobset: J
     found = change.events + decision.events
     if written is not None:
         found += (
-            events.state_changed(before, written)
-            + events.placement_changed(before, written)
-            + queue_changed(before, written, observed.now)
-            + events.budget_nearly_spent(before, written)
+            *events.state_changed(before, written),
+            *events.placement_changed(before, written),
+            *queue_changed(before, written, observed.now),
+            *events.budget_nearly_spent(before, written),
         )
     again = (
         decision.requeue_after,
@@ -119,15 +119,8 @@ def _completed(decision: Decision, observed: Observed, change: Change, jobset: J
         SOON_SECONDS if change.asks or waits_for_save else None,
     )
     soonest = min((seconds for seconds in again if seconds is not None), default=None)
-    return Decision(
-        written,
-        decision.delete,
-        decision.create,
-        found,
-        change.asks,
-        boost_due(observed, written or observed.run.status, jobset),
-        soonest,
-    )
+    boost = boost_due(observed, written or before, jobset)
+    return replace(decision, status=written, events=found, asks=change.asks, boost=boost, requeue_after=soonest)
 
 
 def _reading_head(observed: Observed) -> Decision:
@@ -138,23 +131,19 @@ def _reading_head(observed: Observed) -> Decision:
     run = observed.run
     if run.status.conditions:
         return Decision(requeue_after=LATER_SECONDS)
-    description = Description(
-        "Pending", "ReadingCheckpointRoot", "reading the checkpoint root for a checkpoint to continue from"
-    )
-    return Decision(
-        status_to_write(observed, with_description(run.status, description, run.generation, observed.now)),
-        requeue_after=LATER_SECONDS,
-    )
+    message = "reading the checkpoint root for a checkpoint to continue from"
+    description = Description("Pending", "ReadingCheckpointRoot", message)
+    status = with_description(run.status, description, run.generation, observed.now)
+    return Decision(status_to_write(observed, status), requeue_after=LATER_SECONDS)
 
 
 def _without_planner(decision: Decision, step: steps.Step, observed: Observed) -> Decision:
     """The decision, with the deletion of a planning pod that nobody waits for, or that plans another spec."""
-    planner, spec = observed.planner, observed.run.spec
-    if planner is None or spec is None or planner.jobset.deleting:
+    planner, run = observed.planner, observed.run
+    if planner is None or run.spec is None or planner.jobset.deleting:
         return decision
-    if planner.jobset.owner_uid != observed.run.uid or planner.jobset.name != names.plan_name(observed.run.name):
-        return decision
-    if isinstance(step, steps.MakePlan) and planner.hash == plan_hash(spec):
+    own = (planner.jobset.owner_uid, planner.jobset.name) == (run.uid, names.plan_name(run.name))
+    if not own or (isinstance(step, steps.MakePlan) and planner.hash == plan_hash(run.spec)):
         return decision
     gone = Deletion("JobSet", planner.jobset.name, planner.jobset.uid)
     return replace(decision, delete=(*decision.delete, gone))
@@ -164,16 +153,14 @@ def _with_probe(decision: Decision, step: steps.Step, observed: Observed) -> Dec
     """The decision, with the creation or deletion of the probe for more slices."""
     if decision.status is None:
         return decision
-    placement = decision.status.placement
-    wanted = observed.run.spec is not None and not observed.run.spec.suspend
+    placement, made = decision.status.placement, isinstance(step, steps.Keep)
+    spec = None if observed.run.spec and observed.run.spec.suspend else observed.run.spec
     holding = (
-        wanted
+        spec is not None
         and placement is not None
-        and probe_holds_room(placement, observed.now, made=isinstance(step, steps.Keep), trains=trains(decision.status))
+        and probe_holds_room(placement, observed.now, made=made, trains=trains(decision.status))
     )
-    spec = observed.run.spec if isinstance(step, steps.Keep) else None
-    spec = None if spec is not None and spec.suspend else spec
-    create, delete = plan_probe(observed, decision.status, spec, holding=holding)
+    create, delete = plan_probe(observed, decision.status, spec if made else None, holding=holding)
     return replace(decision, create=decision.create + create, delete=decision.delete + delete)
 
 
@@ -186,13 +173,8 @@ def _invalid(observed: Observed, status: TrainingRunStatus) -> Decision:
     if jobset is None or jobset.outcome != "running":
         description = stalled("InvalidSpec", message)
     else:
+        message += f"; attempt {status.attempt} goes on as it was"
         at_work = describe_attempt(observed, status, jobset)
-        description = Description(
-            at_work.phase,
-            at_work.reason,
-            at_work.message,
-            "InvalidSpec",
-            f"{message}; attempt {status.attempt} goes on as it was",
-        )
+        description = replace(at_work, stalled="InvalidSpec", stalled_message=message, pending="")
     status = with_description(status, description, observed.run.generation, observed.now)
     return Decision(status, jobsets_to_suspend(observed), requeue_after=later(observed))

@@ -104,7 +104,7 @@ def cause_of(ending: PodEnding) -> EndCause:
         return EndCause.EVICTED
     if ending.exit_code is not None and ending.exit_code in BY_EXIT_CODE:
         return BY_EXIT_CODE[ending.exit_code]
-    return EndCause.HUNG if ending.report is not None and ending.report.cause == EndCause.HUNG else EndCause.FAILED
+    return EndCause.HUNG if ending.report and ending.report.cause == EndCause.HUNG else EndCause.FAILED
 
 
 def conclude(endings: Iterable[PodEnding], group: ProcessGroup, *, refused: bool = False) -> GroupEnd | None:
@@ -137,20 +137,23 @@ def conclude(endings: Iterable[PodEnding], group: ProcessGroup, *, refused: bool
         return None
     first = min(candidates, key=lambda ending: _order(ending, refused))
     cause = (refused and _fatal_cause(first)) or cause_of(first)
-    reports = [ending.report for ending in own if ending.report is not None]
+    reports = [ending.report for ending in own if ending.report]
     return GroupEnd(
         cause=cause,
         message=f"{ending_sentence(first)}{_save_clause(first, reports)}",
         at=None if first.at == UNKNOWN_TIME else first.at,
         step=max((report.step for report in reports), default=None),
-        epoch_attempt=_epoch(reports),
-        others_missing=first.report is not None and bool(first.report.others_missing),
+        epoch_attempt=max(
+            (report.epoch_attempt for report in reports if report.epoch_attempt is not None), default=None
+        ),
+        others_missing=bool(first.report and first.report.others_missing),
     )
 
 
 def is_echo(ending: PodEnding) -> bool:
     """Whether a process reported that it ended because of the others: they had ended, or they did not join."""
-    return ending.report is not None and (ending.report.peer_lost is not None or bool(ending.report.others_missing))
+    report = ending.report
+    return bool(report and (report.peer_lost is not None or report.others_missing))
 
 
 def fails_job(ending: PodEnding) -> bool:
@@ -165,57 +168,37 @@ def fails_job(ending: PodEnding) -> bool:
 
 def ending_sentence(ending: PodEnding) -> str:
     """One sentence for the user about the ending of a pod."""
+    details = f": {ending.message}" if ending.message else ""
     if ending.trouble == "disrupted":
-        return (
-            f"pod {ending.name} was disrupted: {ending.message}"
-            if ending.message
-            else f"pod {ending.name} was disrupted"
-        )
+        return f"pod {ending.name} was disrupted{details}"
     if ending.trouble == "rejected":
         return f"node {ending.node} did not start pod {ending.name}: {ending.message}"
     if ending.trouble == "deleted":
         return f"pod {ending.name} was deleted"
+    said = ending.report.message if ending.report else ""
     if ending.evicted:
-        saved = f"; {ending.report.message}" if ending.report is not None and ending.report.message else ""
-        return f"pod {ending.name} was evicted by its node: {ending.evicted}{saved}"
-    code = f"exit code {ending.exit_code}" if ending.exit_code is not None else "no exit code"
-    if ending.report is not None and ending.report.message:
-        return f"{ending.report.message} (pod {ending.name}, {code})"
-    return (
-        f"pod {ending.name} ended with {code}: {ending.message}"
-        if ending.message
-        else f"pod {ending.name} ended with {code}"
-    )
+        return f"pod {ending.name} was evicted by its node: {ending.evicted}{f'; {said}' if said else ''}"
+    code = "no exit code" if ending.exit_code is None else f"exit code {ending.exit_code}"
+    return f"{said} (pod {ending.name}, {code})" if said else f"pod {ending.name} ended with {code}{details}"
 
 
 def _save_clause(first: PodEnding, reports: Iterable[TerminationReport]) -> str:
     """Clause about the save after a preemption notice; empty if the ending itself reports it."""
     if first.trouble == "exited":
         return ""
-    leader = min(
-        (report for report in reports if report.saved is not None),
-        key=lambda report: report.process_index,
-        default=None,
-    )
-    return f"; {leader.message}" if leader is not None else ""
+    saved = (report for report in reports if report.saved is not None)
+    leader = min(saved, key=lambda report: report.process_index, default=None)
+    return f"; {leader.message}" if leader else ""
 
 
 def _fatal_cause(ending: PodEnding) -> EndCause | None:
     """The cause that a reserved exit code means; None for other exits."""
-    return BY_EXIT_CODE[ending.exit_code] if ending.exit_code is not None and ending.exit_code in FATAL_CODES else None
+    return BY_EXIT_CODE.get(ending.exit_code or 0) if ending.exit_code in FATAL_CODES else None
 
 
 def _order(ending: PodEnding, refused: bool) -> tuple[datetime, int, ProcessIndex, str]:
     if refused:
         return ending.at, 0, ending.process, ending.uid
     rank = TROUBLE_RANKS[ending.trouble]
-    return (
-        ending.at,
-        _RANKS.get(cause_of(ending), rank) if ending.trouble == "exited" else rank,
-        ending.process,
-        ending.uid,
-    )
-
-
-def _epoch(reports: Iterable[TerminationReport]) -> int | None:
-    return max((report.epoch_attempt for report in reports if report.epoch_attempt is not None), default=None)
+    rank = _RANKS.get(cause_of(ending), rank) if ending.trouble == "exited" else rank
+    return ending.at, rank, ending.process, ending.uid

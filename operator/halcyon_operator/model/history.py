@@ -34,7 +34,7 @@ def last_entry(status: TrainingRunStatus, attempt: int) -> HistoryEntry | None:
 def last_cause(status: TrainingRunStatus) -> EndCause:
     """Cause of the end of the present attempt's newest process group."""
     entry = last_entry(status, status.attempt)
-    return cause_named(entry.cause if entry is not None else None)
+    return cause_named(entry and entry.cause)
 
 
 def last_end(status: TrainingRunStatus) -> HistoryEntry | None:
@@ -51,7 +51,7 @@ def ended_cause(status: TrainingRunStatus) -> EndCause:
 def last_message(status: TrainingRunStatus) -> str:
     """Message of the newest end in the history."""
     ended = last_end(status)
-    return (ended.message if ended is not None else None) or "no pod was seen to end"
+    return (ended and ended.message) or "no pod was seen to end"
 
 
 def had_processes(observed: Observed, status: TrainingRunStatus, group: ProcessGroup) -> bool:

@@ -376,3 +376,12 @@ class Observed:
     def endings_of(self, group: ProcessGroup) -> list[PodEnding]:
         """The endings of the pods of a process group."""
         return [ending for ending in self.endings if ending.group == group]
+
+    def reports_at_end(self, group: ProcessGroup) -> dict[ProcessIndex, TerminationReport]:
+        """The termination reports of a process group, by process."""
+        return {ending.process: ending.report for ending in self.endings_of(group) if ending.report}
+
+    def report_of(self, group: ProcessGroup) -> ProgressReport | None:
+        """The progress report, if it comes from this process group."""
+        report = self.report
+        return report if report and (report.attempt, report.restart) == group else None

@@ -44,7 +44,7 @@ def jobset_annotations(queue: QueueSpec | None) -> dict[str, str]:
 
 def pod_annotations(queue: QueueSpec | None, hosts_per_slice: int) -> dict[str, str]:
     """Annotations for how close together Kueue places the pods."""
-    topology = queue.topology if queue is not None else None
+    topology = queue and queue.topology
     if topology is None:
         return {}
     wanted = {"required": topology.required, "preferred": topology.preferred, "slice-required": topology.slice}

@@ -89,7 +89,7 @@ class Observer:
         runs.
         """
         key = namespace, name
-        run = self.cache.run(key) if self.cache is not None else None
+        run = self.cache and self.cache.run(key)
         if run is None or self.cache is None or run.defaults_due:
             return None
         found = self.cache.jobsets(key)
@@ -237,7 +237,7 @@ class Observer:
 
         Not read once this run has a checkpoint of its own.
         """
-        origin = run.spec.origin if run.spec is not None else None
+        origin = run.spec and run.spec.origin
         if (
             origin is None
             or origin.run is None

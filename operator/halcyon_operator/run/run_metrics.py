@@ -116,7 +116,7 @@ def _interval_seconds(spec: TrainingRunSpec | None, status: TrainingRunStatus) -
     save = _saves(spec)
     if save is not None and save.every_seconds and not save.auto:
         return save.every_seconds
-    return status.progress.save_interval_seconds if status.progress is not None else None
+    return status.progress and status.progress.save_interval_seconds
 
 
 RUN_METRICS = (

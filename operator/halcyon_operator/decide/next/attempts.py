@@ -137,7 +137,7 @@ def _suspended_by_hand(situation: Situation) -> steps.Keep | None:
 def _resumed_by_hand(situation: Situation) -> steps.Stop | None:
     """The end is on record since the suspension (`record/follow.py`): new processes would have the epoch of the old."""
     jobset = situation.jobset
-    entry = entry_of(situation.status, group_of(situation.status, jobset)) if jobset is not None else None
+    entry = jobset and entry_of(situation.status, group_of(situation.status, jobset))
     if jobset is None or jobset.outcome != "running" or jobset.suspended or entry is None or not entry.cause:
         return None
     return steps.Stop(EndCause.PREEMPTED, f"{entry.message or entry.cause}, and resumed")

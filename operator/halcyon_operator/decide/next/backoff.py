@@ -45,7 +45,7 @@ class Backoff:
 def backoff_of(status: TrainingRunStatus) -> Backoff | None:
     """The pause after the newest end of a run; None if the next attempt follows at once."""
     newest = next((entry for entry in reversed(status.history) if entry.cause and entry.cause != _OWN), None)
-    ended = moment(newest.ended_at) if newest is not None else None
+    ended = newest and moment(newest.ended_at)
     if newest is None or ended is None:
         return None
     cause = cause_named(newest.cause)

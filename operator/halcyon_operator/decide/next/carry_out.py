@@ -3,6 +3,7 @@
 Pure.
 """
 
+from dataclasses import replace
 from datetime import datetime
 
 from halcyon_api import names
@@ -25,7 +26,7 @@ from halcyon_operator.decide.record.restarts import passed_over, with_restart_do
 from halcyon_operator.decide.record.spec_hash import RETIRED
 from halcyon_operator.decide.tell import events
 from halcyon_operator.decide.tell.conditions import Description, recorded_description, stalled, with_description
-from halcyon_operator.decide.tell.describe import describe_attempt, describe_success, describe_transition
+from halcyon_operator.decide.tell.describe import describe_attempt, describe_transition, done_sentence
 from halcyon_operator.model.decision import Change, ConfigMapPlan, Decision, Deletion, JobSetPlan, Plan, PlannerPlan
 from halcyon_operator.model.endings import GroupEnd
 from halcyon_operator.model.history import last_entry, present_group
@@ -46,10 +47,12 @@ def carry_out(step: steps.Step, situation: Situation) -> Decision:
     wanted_hash = situation.wanted_hash
     run = observed.run
 
-    def described(status: TrainingRunStatus, description: Description) -> TrainingRunStatus:
-        return with_description(status, description, run.generation, now)
+    def decided(status: TrainingRunStatus, description: Description, after: float | None = SOON_SECONDS) -> Decision:
+        return Decision(with_description(status, description, run.generation, now), requeue_after=after)
 
-    vanished = _vanished(status, now)
+    # A process group whose JobSet was deleted before an end was seen.
+    message = f"JobSet {status.job_set_name} was deleted"
+    vanished = with_end(status, present_group(status), EndCause.JOB_SET_DELETED, message, now, None)
     match step:
         case steps.Keep(jobset, placement):
             status = _kept(status, run, spec, wanted_hash)
@@ -62,16 +65,16 @@ def carry_out(step: steps.Step, situation: Situation) -> Decision:
             lost = observed.config_map_lost and status.edit is None
             if lost and observed.create_refusal:
                 description = Description(description.phase, "CreateRefused", observed.create_refusal)
-            return Decision(
-                described(status, description),
-                create=(ConfigMapPlan(run, status.attempt, _attempt_spec(observed, status, spec)),) if lost else (),
-                events=(events.config_map_lost(status),) if lost else (),
-                requeue_after=interval if description.phase == "Running" else _soon(status, interval, now),
-            )
+            again = interval if description.phase == "Running" else _soon(status, interval, now)
+            decision = decided(status, description, again)
+            if not lost:
+                return decision
+            config_map = ConfigMapPlan(run, status.attempt, _attempt_spec(observed, status, spec))
+            return replace(decision, create=(config_map,), events=(events.config_map_lost(status),))
         case steps.Finish(jobset):
             return _finish(observed, vanished, spec, jobset)
         case steps.Finished():
-            return _finished(observed, described(status, recorded_description(status)), spec)
+            return _finished(decided(status, recorded_description(status), None), observed, spec)
         case steps.Stop(cause, message, placement):
             group = present_group(status)
             status = with_end(status, group, cause, message, now, None)
@@ -89,65 +92,51 @@ def carry_out(step: steps.Step, situation: Situation) -> Decision:
                 # The number of an attempt is never used twice, even if the status does not have it.
                 status = status.but(root_attempt=max(status.root_attempt, highest))
             description = describe_transition(status, spec, f"stopping attempt {status.attempt}: {message}")
-            return Decision(
-                described(status, description), all_jobsets(observed), events=ended, requeue_after=SOON_SECONDS
-            )
+            return replace(decided(status, description), delete=all_jobsets(observed), events=ended)
         case steps.Wait(message):
-            return Decision(
-                described(vanished, describe_transition(status, spec, message)),
-                requeue_after=SOON_SECONDS,
-            )
+            return decided(vanished, describe_transition(status, spec, message))
         case steps.Await(message):
-            return Decision(
-                described(status, Description("Pending", "AwaitsRun", message)), requeue_after=later(observed)
-            )
+            return decided(status, Description("Pending", "AwaitsRun", message), later(observed))
         case steps.HoldBack(reason, message, seconds):
-            return Decision(
-                described(vanished, Description("Restarting", reason, message)),
-                requeue_after=max(1.0, seconds),
-            )
+            return decided(vanished, Description("Restarting", reason, message), max(1.0, seconds))
         case steps.DiscardConfigMap():
-            return Decision(
-                described(vanished, describe_transition(status, spec, "removing the last attempt's ConfigMap")),
-                delete=_config_map(observed),
-                requeue_after=SOON_SECONDS,
-            )
+            description = describe_transition(status, spec, "removing the last attempt's ConfigMap")
+            found = own_config_map(observed)
+            gone = (Deletion("ConfigMap", found.name, found.uid),) if found and not found.deleting else ()
+            return replace(decided(vanished, description), delete=gone)
         case steps.NewAttempt(attempt, pardon):
             change = Change(_numbered(vanished, spec, run.name, attempt, wanted_hash, pardon, now))
             change = change.then(with_edits_in_force(observed, change.status, attempt))
-            change = change.then(_with_defaults(change.status, run, attempt))
+            changed = change.status.but(defaults=run.defaults or change.status.defaults)
+            change = change.then(Change(changed, events.defaults_taken(run.defaults, attempt)))
             change = change.then(with_restart_done(change.status, attempt))
             description = describe_transition(change.status, spec, f"attempt {attempt} is on record")
-            return Decision(described(change.status, description), events=change.events, requeue_after=0.0)
+            return replace(decided(change.status, description, 0.0), events=change.events)
         case steps.Create():
             description = describe_transition(status, spec, f"creating attempt {status.attempt}")
             if observed.create_refusal:
                 description = Description(description.phase, "CreateRefused", observed.create_refusal)
-            return Decision(
-                described(status, description), create=_objects(observed, status, spec), requeue_after=SOON_SECONDS
-            )
+            return replace(decided(status, description), create=_objects(observed, status, spec))
         case steps.MakePlan():
             planner = observed.planner
             said = "compiling the step in a pod without accelerators, to see whether it fits and what it takes"
-            if planner is not None and planner.pod is not None and planner.pod.waiting_message:
+            if planner and planner.pod and planner.pod.waiting_message:
                 said += f"; its pod waits: {planner.pod.waiting_message}"
             made = (PlannerPlan(run, spec, observed.settings, plan_hash(spec)),) if planner is None else ()
             if observed.create_refusal:
-                said = f"{said}; {observed.create_refusal}"
-            return Decision(
-                described(vanished, Description("Pending", "Planning", said)), create=made, requeue_after=SOON_SECONDS
-            )
+                said += f"; {observed.create_refusal}"
+            return replace(decided(vanished, Description("Pending", "Planning", said)), create=made)
         case steps.Rest():
             at = f" at step {status.resume_step}" if status.resume_step else ""
             description = Description("Suspended", "Suspended", f"suspended{at}; set spec.suspend: false to go on")
-            if observed.run.budget_spent:
-                message = f"{observed.run.budget_spent}; suspended{at}; raise spec.budget to go on"
+            if run.budget_spent:
+                message = f"{run.budget_spent}; suspended{at}; raise spec.budget to go on"
                 description = Description("Suspended", "BudgetSpent", message)
-            return Decision(described(vanished, description))
+            return decided(vanished, description, None)
         case steps.Stall(reason, message):
-            return Decision(described(vanished, stalled(reason, message)), requeue_after=later(observed))
+            return decided(vanished, stalled(reason, message), later(observed))
         case steps.StayStalled():
-            return Decision(described(status, recorded_description(status)))
+            return decided(status, recorded_description(status), None)
 
 
 def later(observed: Observed) -> float:
@@ -165,12 +154,6 @@ def _soon(status: TrainingRunStatus, interval: float, now: datetime) -> float:
     return min(interval, max(SOON_SECONDS, waited / 10))
 
 
-def _with_defaults(status: TrainingRunStatus, run: RunView, attempt: int) -> Change:
-    """The status of a new attempt with the defaults that it takes."""
-    changed = status.but(defaults=run.defaults or status.defaults)
-    return Change(changed, events.defaults_taken(run.defaults, attempt))
-
-
 def _kept(status: TrainingRunStatus, run: RunView, spec: TrainingRunSpec, wanted: str) -> TrainingRunStatus:
     """The status of an attempt that continues.
 
@@ -182,12 +165,6 @@ def _kept(status: TrainingRunStatus, run: RunView, spec: TrainingRunSpec, wanted
     topology = _topology(spec, placement_of(status, spec).slices)
     defaults = run.defaults or status.defaults
     return status.but(attempt_spec_hash=wanted, in_force=in_force, topology=topology, defaults=defaults)
-
-
-def _vanished(status: TrainingRunStatus, now: datetime) -> TrainingRunStatus:
-    """The status with an end for a process group whose JobSet was deleted before an end was seen."""
-    message = f"JobSet {status.job_set_name} was deleted"
-    return with_end(status, present_group(status), EndCause.JOB_SET_DELETED, message, now, None)
 
 
 def _numbered(
@@ -248,7 +225,7 @@ def _attempt_spec(observed: Observed, status: TrainingRunStatus, spec: TrainingR
 def _finish(
     observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView | None
 ) -> Decision:
-    end = (jobset.finished_at if jobset is not None else None) or observed.now
+    end = (jobset and jobset.finished_at) or observed.now
     last, progress = last_progress(observed, status).but(eta_seconds=None), status.progress
     if spec.task in ("evaluate", "replay"):
         progress = last
@@ -265,34 +242,30 @@ def _finish(
         in_force=dict(observed.run.fields) if status.in_force is None else status.in_force,
         progress=progress,
     )
-    status = with_description(status, describe_success(status, spec), observed.run.generation, observed.now)
-    return _finished(observed, status, spec)
+    description = Description("Succeeded", "Succeeded", done_sentence(status, spec))
+    status = with_description(status, description, observed.run.generation, observed.now)
+    return _finished(Decision(status), observed, spec)
 
 
-def _finished(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> Decision:
+def _finished(decision: Decision, observed: Observed, spec: TrainingRunSpec) -> Decision:
     """The decision for a finished run.
 
     Run and pods (for their logs) stay until the time to live is over. Checkpoints always stay.
     """
-    if spec.ttl_seconds_after_finished is None:
-        return Decision(status)
-    finished = moment(status.finished_at) or observed.now
+    if decision.status is None or spec.ttl_seconds_after_finished is None:
+        return decision
+    finished = moment(decision.status.finished_at) or observed.now
     left = spec.ttl_seconds_after_finished - (observed.now - finished).total_seconds()
     if left > 0:
-        return Decision(status, requeue_after=left)
+        return replace(decision, requeue_after=left)
     run = observed.run
     gone = Deletion("TrainingRun", run.name, run.uid, run.resource_version)
-    return Decision(status, (gone,), events=(events.expired(spec),), requeue_after=SOON_SECONDS)
+    return replace(decision, delete=(gone,), events=(events.expired(spec),), requeue_after=SOON_SECONDS)
 
 
 def all_jobsets(observed: Observed) -> tuple[Deletion, ...]:
     """The deletion of each JobSet of the run's attempts."""
     return tuple(Deletion("JobSet", jobset.name, jobset.uid) for jobset in own_jobsets(observed) if not jobset.deleting)
-
-
-def _config_map(observed: Observed) -> tuple[Deletion, ...]:
-    found = own_config_map(observed)
-    return (Deletion("ConfigMap", found.name, found.uid),) if found is not None and not found.deleting else ()
 
 
 def _topology(spec: TrainingRunSpec, slices: int) -> TopologyStatus:

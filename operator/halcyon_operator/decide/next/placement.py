@@ -198,7 +198,7 @@ def missing_slices(observed: Observed, status: TrainingRunStatus, spec: Training
     if pause is None or placement.waiting_since is not None or not trains(status):
         return 0
     entry = entry_of(status, present_group(status))
-    since = entry.first_step_at if entry is not None else None
+    since = entry and entry.first_step_at
     if observed.probe is None and (
         seconds_between(since, observed.now) < pause or not may_probe(placement, observed.now)
     ):

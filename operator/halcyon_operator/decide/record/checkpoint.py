@@ -30,10 +30,9 @@ def with_checkpoint(observed: Observed) -> TrainingRunStatus:
         status = status.but(root_attempt=max(status.root_attempt, min(head.head.epoch.attempt, LARGEST_EXACT)))
         return status if newest is None else status.but(checkpoint=_from_root(newest, observed.now))
     if isinstance(head, HeadUnreachable):
-        known, report = [] if status.checkpoint is None else [status.checkpoint], observed.report
-        reported = _from_report(observed)
+        known, reported = [status.checkpoint] if status.checkpoint else [], _from_report(observed)
         endings, group = observed.endings, present_group(status)
-        if report is not None and reported and (report.attempt, report.restart) == group:
+        if reported and observed.report_of(group):
             # The present group knows HEAD: after a return its newest checkpoint is older than one that was given up.
             known, endings = reported, observed.endings_of(group)
         # For the same step the later source wins: the status, reports of ended processes, the report of the running one
@@ -78,7 +77,7 @@ def _from_root(step: CommittedStep, now: datetime) -> RunCheckpoint:
 
 
 def _from_report(observed: Observed) -> list[RunCheckpoint]:
-    reported = observed.report.checkpoint if observed.report is not None else None
+    reported = observed.report and observed.report.checkpoint
     if reported is None:
         return []
     size = None if reported.size_bytes is None else min(reported.size_bytes, LARGEST_EXACT)

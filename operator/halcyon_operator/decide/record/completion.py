@@ -6,35 +6,35 @@ a fault of the program in the image, and the run has not succeeded.
 
 from typing import Literal
 
-from halcyon_api.status.progress import Progress
+from halcyon_api.status.progress import Progress, TerminationReport
 from halcyon_api.status.requests import read_recorded
 from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.record.history import shown
 from halcyon_operator.model.history import present_group
-from halcyon_operator.model.views import HeadAbsent, HeadFound, JobSetView, Observed, PodEnding
+from halcyon_operator.model.views import HeadAbsent, HeadFound, JobSetView, Observed, ProcessIndex
 
 UNSEEN_SECONDS = 30.0
 """Wait for the termination report and the last checkpoint after the end of a JobSet, before they count as lost."""
 _STEPS = "trainer.steps"
+_LEADER = ProcessIndex(0, 0)
 
 
 def last_progress(observed: Observed, status: TrainingRunStatus) -> Progress:
     """The run's last progress: from the termination report of process 0, else from its last progress report."""
     known = status.progress or Progress()
-    left = (ending.report.progress for ending in _reported(observed, status) if ending.report is not None)
-    return next((shown(progress, known) for progress in left if progress is not None), known)
+    left = (report.progress for report in _reports(observed, status).values())
+    return next((shown(progress, known) for progress in left if progress), known)
 
 
 def said_at_end(observed: Observed, status: TrainingRunStatus) -> str:
     """What the termination report of process 0 says; empty if there is none."""
-    return next((one.report.message for one in _reported(observed, status) if one.report and one.process == (0, 0)), "")
+    leader = _reports(observed, status).get(_LEADER)
+    return leader.message if leader else ""
 
 
-def _reported(observed: Observed, status: TrainingRunStatus) -> list[PodEnding]:
-    """Endings of the present process group that have a report."""
-    group = present_group(status)
-    return [ending for ending in observed.endings_of(group) if ending.report is not None]
+def _reports(observed: Observed, status: TrainingRunStatus) -> dict[ProcessIndex, TerminationReport]:
+    return observed.reports_at_end(present_group(status))
 
 
 def steps_done(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> int:
@@ -42,8 +42,8 @@ def steps_done(observed: Observed, status: TrainingRunStatus, spec: TrainingRunS
     replay, which saves nothing.
     """
     if spec.task == "train" and isinstance(observed.head, HeadFound | HeadAbsent):
-        return 0 if status.checkpoint is None else status.checkpoint.step
-    reports = [ending.report.step for ending in _reported(observed, status) if ending.report is not None]
+        return status.resume_step
+    reports = (report.step for report in _reports(observed, status).values())
     return max(status.resume_step, last_progress(observed, status).step, *reports, 0)
 
 
@@ -79,7 +79,7 @@ def completion(
         last = min(last, progress.step)
     if steps_done(observed, status, spec) >= last:
         return "completed"
-    leader = next((ending.report for ending in _reported(observed, status) if ending.process == (0, 0)), None)
+    leader = _reports(observed, status).get(_LEADER)
     if (
         (leader is None or leader.step >= last)
         and jobset.finished_at is not None
@@ -102,7 +102,7 @@ def final_step(observed: Observed, status: TrainingRunStatus, spec: TrainingRunS
     progress = last_progress(observed, status)
     if progress.stopped_early:
         return min(progress.step, steps)
-    return min(status.checkpoint.step, steps) if status.checkpoint is not None and status.checkpoint.step else steps
+    return min(status.resume_step or steps, steps)
 
 
 def planned_steps(status: TrainingRunStatus) -> int | None:

@@ -92,7 +92,7 @@ def _then(spec: TrainingRunSpec, waiting: bool) -> str:
 
 def with_edits_in_force(observed: Observed, status: TrainingRunStatus, attempt: int) -> Change:
     """The status of a new attempt, with which all edits take effect."""
-    found = _changes(status, observed.run.fields) if status.in_force is not None else ()
+    found = () if status.in_force is None else _changes(status, observed.run.fields)
     changed = status.but(in_force=dict(observed.run.fields), edit=None)
     if not found:
         return Change(changed)
@@ -107,7 +107,7 @@ def with_edits_in_force(observed: Observed, status: TrainingRunStatus, attempt: 
 def saved(observed: Observed, status: TrainingRunStatus) -> bool:
     """Whether the wait of an edit or a requested restart for a checkpoint is over."""
     restart = status.restart if status.restart_waits else None
-    waiting = [save for save in (status.edit.save if status.edit is not None else None, restart) if save is not None]
+    waiting = [save for save in (status.edit and status.edit.save, restart) if save]
     if not waiting or not trains(status):
         return True
     if observed.run.spec is not None and observed.run.spec.task != "train":

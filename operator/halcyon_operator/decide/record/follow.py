@@ -71,18 +71,16 @@ def _blaming_left(observed: Observed, status: TrainingRunStatus, group: ProcessG
     and before that the next pod gets its node.
     """
     for ending in observed.endings_of(group):
-        end = conclude((ending,), group) if ending.exit_code == ExitCode.LEAVES_NODE else None
-        blames = blames_for(replace(observed, endings=(ending,)), group, end) if end is not None else []
-        if blames and observed.run.spec is not None:
-            placement = with_blames(placement_of(status, observed.run.spec), blames)
-            status = status.but(placement=placement)
+        if ending.exit_code == ExitCode.LEAVES_NODE and (end := conclude((ending,), group)):
+            blames = blames_for(replace(observed, endings=(ending,)), group, end)
+            status = with_blames(status, observed.run.spec, blames)
     return status
 
 
 def _with_report(observed: Observed, status: TrainingRunStatus, group: ProcessGroup) -> Change:
     """The status with the trainer's report, if it comes from the present process group."""
-    report, entry = observed.report, entry_of(status, group)
-    if report is None or (report.attempt, report.restart) != group or (step := resumed_step(report)) is None:
+    report, entry = observed.report_of(group), entry_of(status, group)
+    if report is None or (step := resumed_step(report)) is None:
         return Change(status)
     if entry is not None and report.in_place < entry.in_place:
         return Change(status)
@@ -92,10 +90,9 @@ def _with_report(observed: Observed, status: TrainingRunStatus, group: ProcessGr
     if spec is None or spec.task not in ("data", "sample"):  # these do no steps
         status = status.but(progress=shown(report.progress, status.progress))
     if spec is not None and report.slow is not None:
-        placement = placement_of(status, spec)
-        for blame in slow_blames(observed, status, placement, report.slow):
-            status = status.but(placement=with_blames(placement, [blame]))
-            resumed += (events.slow_process(group, report.slow, blame.node),)
+        blames = slow_blames(observed, status, placement_of(status, spec), report.slow)
+        status = with_blames(status, spec, blames)
+        resumed += tuple(events.slow_process(group, report.slow, blame.node) for blame in blames)
     return Change(status, resumed)
 
 
@@ -136,10 +133,7 @@ def _ended(
 ) -> Change:
     """The change at the end of a process group, with the blames for its nodes."""
     status = with_end(status, group, end.cause, end.message, at, end.step)
-    blames, spec = blames_for(observed, group, end), observed.run.spec
-    if blames and spec is not None:
-        placement = with_blames(placement_of(status, spec), blames)
-        status = status.but(placement=placement)
+    status = with_blames(status, observed.run.spec, blames_for(observed, group, end))
     return Change(status, events.ended(status, group, end, restarting=restarting))
 
 
@@ -230,7 +224,7 @@ def _account_in_place(observed: Observed, status: TrainingRunStatus, group: Proc
     Returns the change, and the number of failures among the restarts.
     """
     change, failures, entry = Change(status), 0, entry_of(status, group)
-    last = entry.in_place if entry is not None else 0
+    last = entry.in_place if entry else 0
     for found in ends_in_place(observed, group) if entry is None or entry.ended_at is None else ():
         if found.number <= last:
             continue
@@ -256,7 +250,7 @@ def _concluded(
     end = conclude(ends_that_count(observed, status, group), group, refused=refused)
     if end is not None and end.cause == EndCause.POD_DELETED and _is_echo(observed, status, group):
         end = None
-    return with_queue_cause(status, group, with_no_room(observed, group, end) if end is not None else None)
+    return with_queue_cause(status, group, end and with_no_room(observed, group, end))
 
 
 def _is_echo(observed: Observed, status: TrainingRunStatus, group: ProcessGroup) -> bool:
@@ -295,6 +289,5 @@ def with_manual_suspension(observed: Observed, status: TrainingRunStatus, jobset
     by_hand = jobset.suspended and not jobset.queue and jobset.outcome == "running" and not jobset.deleting
     if not by_hand or not had_processes(observed, status, group):
         return status
-    return with_end(
-        status, group, EndCause.PREEMPTED, f"JobSet {jobset.name} was suspended by a user", observed.now, None
-    )
+    message = f"JobSet {jobset.name} was suspended by a user"
+    return with_end(status, group, EndCause.PREEMPTED, message, observed.now, None)

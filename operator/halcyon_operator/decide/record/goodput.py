@@ -72,13 +72,9 @@ class _Book:
 
     def advance(self, to: datetime, cause: str) -> int:
         """Count the time up to `to`, if it is not counted yet. Returns the counted milliseconds."""
-        span = self._take(to)
+        span = self.take(to)
         self.milliseconds[cause] += span
         return span
-
-    def leave_out(self, to: datetime) -> None:
-        """Count the time up to `to` as suspension."""
-        self.suspended += self._take(to)
 
     def add_report(self, seconds: GoodputSeconds, at: datetime) -> None:
         """Count the time that a process reports, since its last report."""
@@ -92,7 +88,7 @@ class _Book:
         news = {cause: max(0, count) for cause, count in news.items()}
         # The clocks of process and operator differ, and reports may come from two processes of the group: reports give
         # the shares of the causes, the operator's clock gives the time.
-        for cause, share in _shares(news, self._take(at)).items():
+        for cause, share in _shares(news, self.take(at)).items():
             self.milliseconds[cause] += share
         lost = min(lost, self.milliseconds["productive_step"])
         self.milliseconds["productive_step"] -= lost
@@ -117,7 +113,8 @@ class _Book:
             carried=before.carried if before is not None else CarriedGoodput(),
         )
 
-    def _take(self, to: datetime) -> int:
+    def take(self, to: datetime) -> int:
+        """The milliseconds up to `to` that are not counted yet. From now on they are."""
         span = max(0, _milliseconds(to) - self.until)
         self.until += span
         return span
@@ -132,8 +129,8 @@ def _counted(entry: HistoryEntry, observed: Observed, status: TrainingRunStatus,
     if not present:  # it started again in its pods
         pods = [pod for pod in pods if end is None or pod.created_at is None or pod.created_at <= end]
         after = end_after(entry, observed)
-        ending = ending_in_place(observed, status, group, after) if after is not None else None
-        endings = [ending] if ending is not None else []
+        ending = after and ending_in_place(observed, status, group, after)
+        endings = [ending] if ending else []
     hosts = status.topology.hosts if status.topology is not None else len(pods)
     report = _newest_report(entry, observed, endings)
     if book.process is None:
@@ -165,16 +162,14 @@ def _newest_report(
     entry: HistoryEntry, observed: Observed, endings: Sequence[PodEnding]
 ) -> tuple[GoodputSeconds, datetime] | None:
     """The newest report about the time of a process group, and its time."""
-    reported: list[tuple[datetime, GoodputSeconds]] = []
-    living, own = observed.report, (entry.attempt, entry.restart, entry.in_place)
-    if living is not None and (living.attempt, living.restart, living.in_place) == own:
-        at = moment(living.time)
-        reported += [(at, living.seconds)] if at is not None else []
-    for ending in endings:
-        last = ending.report
-        if last is not None and last.seconds is not None and (at := moment(last.time)) is not None:
-            reported.append((at, last.seconds))
-    believed = [(at, seconds) for at, seconds in reported if max(seconds.model_dump().values()) < _LONGEST_LIFE_SECONDS]
+    living = observed.report_of(_group(entry))
+    own = living if living and living.in_place == entry.in_place else None
+    believed = [
+        (at, report.seconds)
+        for report in (own, *(ending.report for ending in endings))
+        if report and report.seconds and (at := moment(report.time))
+        if max(report.seconds.model_dump().values()) < _LONGEST_LIFE_SECONDS
+    ]
     if not believed:
         return None
     at, seconds = max(believed, key=lambda one: one[0])
@@ -183,19 +178,16 @@ def _newest_report(
 
 def _count_start(pods: Sequence[PodView], hosts: int, book: _Book) -> None:
     """Count until all pods existed, and until all had a node."""
-    created = [pod.created_at for pod in pods if pod.created_at is not None]
-    if created:
+    if created := [pod.created_at for pod in pods if pod.created_at]:
         book.advance(max(created), "operator_delay")
     if _scheduled(pods, hosts):
-        book.advance(max(pod.scheduled_at for pod in pods if pod.scheduled_at is not None), "capacity_wait")
+        book.advance(max(pod.scheduled_at for pod in pods if pod.scheduled_at), "capacity_wait")
 
 
 def _count_waiting(pods: Sequence[PodView], hosts: int, book: _Book, now: datetime, *, queued: bool) -> None:
     """Count the wait of a process group without a process until now."""
-    if not pods and queued:
-        book.advance(now, "capacity_wait")
-    elif not pods:
-        book.advance(now, "operator_delay")
+    if not pods:
+        book.advance(now, "capacity_wait" if queued else "operator_delay")
     elif not _scheduled(pods, hosts):
         book.advance(now, "capacity_wait")
     elif not any(pod.running for pod in pods):
@@ -210,7 +202,8 @@ def _count_between(before: TrainingRunStatus, status: TrainingRunStatus, book: _
         before.phase,
         status.phase,
     } or before.phase == "Succeeded":  # succeeded before, but got more steps
-        book.leave_out(now)
+        # Suspension is in no sum.
+        book.suspended += book.take(now)
         return
     stopped = before.holds("Stalled") or status.holds("Stalled")
     book.advance(now, "other" if stopped else "operator_delay")

@@ -20,10 +20,8 @@ _NOTICE = timedelta(minutes=10)
 
 def ends_in_place(observed: Observed, group: ProcessGroup) -> list[EndInPlace]:
     """The ends of this process group that are reported, oldest first."""
-    left = [ending.report for ending in observed.endings_of(group) if ending.report is not None]
-    report = observed.report
-    own = [report] if report is not None and (report.attempt, report.restart) == group else []
-    found = {end.number: end for one in (*left, *own) for end in one.ends_in_place or ()}
+    reports = (*observed.reports_at_end(group).values(), observed.report_of(group))
+    found = {end.number: end for one in reports if one for end in one.ends_in_place or ()}
     return [found[number] for number in sorted(found)]
 
 
@@ -57,8 +55,8 @@ def ending_in_place(
         return min(seen, key=lambda one: abs(one.at - at), default=None)
     pod = next((pod for pod in observed.pods_of(group) if pod.process == process), None)
     return PodEnding(
-        uid=pod.uid if pod is not None else "",
-        name=pod.name if pod is not None else f"of process {end.process}",
+        uid=pod.uid if pod else "",
+        name=pod.name if pod else f"of process {end.process}",
         run_uid=observed.run.uid,
         group=group,
         process=process,
@@ -67,7 +65,7 @@ def ending_in_place(
         ended=True,
         exit_code=end.exit_code,
         report=end.report if isinstance(end, ReportedEnd) else None,
-        node=pod.node if pod is not None else "",
+        node=pod.node if pod else "",
         ran=True,
     )
 
@@ -76,8 +74,8 @@ def ends_that_count(observed: Observed, status: TrainingRunStatus, group: Proces
     """The endings that explain the end of a process group: where pods left because they had replaced all others, those
     of the others.
     """
-    left = [one.report for one in observed.endings_of(group) if one.report is not None]
     entry = entry_of(status, group)
+    left = observed.reports_at_end(group).values()
     if entry is None or all(report.cause != EndCause.NOT_REJOINED for report in left):
         return observed.endings
     began = moment(entry.started_at)
@@ -90,7 +88,7 @@ def conclude_in_place(
 ) -> GroupEnd:
     """The end of the process group."""
     unseen = GroupEnd(EndCause.PREEMPTED, f"the pod of process {end.process} was replaced while no operator looked")
-    found = (conclude((ending,), group) if ending is not None else None) or unseen
-    if ending is not None and found.cause == EndCause.POD_DELETED and ending.node in left_alone(status):
+    found = (ending and conclude((ending,), group)) or unseen
+    if ending and found.cause == EndCause.POD_DELETED and ending.node in left_alone(status):
         found = replace(found, cause=EndCause.MOVED, message=f"node {ending.node} is avoided: {found.message}")
     return replace(found, step=max(found.step or 0, end.step) or None)

@@ -101,8 +101,7 @@ def _speeds(status: TrainingRunStatus, spec: TrainingRunSpec, placement: Placeme
     """The known speeds of the rows, with that of the present one: measured, else planned."""
     speeds = [*placement.speeds, *[0.0] * (placement.row + 1 - len(placement.speeds))]
     measured = status.progress.tokens_per_second if status.progress is not None and trains(status) else None
-    plan = status.plan if status.plan is not None and status.plan.hash == plan_hash(spec) else None
-    planned = plan.tokens_per_second if plan is not None else None
+    planned = status.plan.tokens_per_second if status.plan and status.plan.hash == plan_hash(spec) else None
     speeds[placement.row] = measured or speeds[placement.row] or planned or 0.0
     return speeds
 
@@ -121,7 +120,7 @@ def better_row(observed: Observed, status: TrainingRunStatus) -> int | None:
         return None
     present, end = placement.row, moment(place.deadline)
     speeds = [*placement.speeds, *[0.0] * (len(rows) - len(placement.speeds))]
-    eta = progress.eta_seconds if progress is not None else None
+    eta = progress and progress.eta_seconds
 
     def makes(row: int, reserve: float) -> bool:
         if end is None or eta is None or not (speeds[row] and speeds[present]):
@@ -169,8 +168,7 @@ def _all_placed(
     observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, slices: int, jobset: JobSetView
 ) -> bool:
     """Whether every process of the present group has a node."""
-    group = group_of(status, jobset)
-    placed = {pod.process for pod in observed.pods_of(group) if pod.node}
+    placed = {pod.process for pod in observed.pods_of(group_of(status, jobset)) if pod.node}
     return len(placed) >= slices * spec.accelerator.resolve().hosts_per_slice
 
 
@@ -269,10 +267,13 @@ def with_no_room(observed: Observed, group: ProcessGroup, end: GroupEnd) -> Grou
     return replace(end, cause=EndCause.NO_ROOM) if starved else end
 
 
-def with_blames(placement: PlacementStatus, blames: list[Blame]) -> PlacementStatus:
-    """The placement with some more blames, each once."""
+def with_blames(status: TrainingRunStatus, spec: TrainingRunSpec | None, blames: list[Blame]) -> TrainingRunStatus:
+    """The status with some more blames of nodes, each once."""
+    if spec is None or not blames:
+        return status
+    placement = placement_of(status, spec)
     new = [one for one in blames if one not in placement.blames]
-    return placement.but(blames=[*placement.blames, *new][-MAX_BLAMES:])
+    return status.but(placement=placement.but(blames=[*placement.blames, *new][-MAX_BLAMES:]))
 
 
 def _began(ending: PodEnding) -> bool:

@@ -60,8 +60,8 @@ def _failure(planner: PlannerView, seconds: int, now: datetime) -> PlanStatus | 
         return PlanStatus(message=f"planning did not end in {seconds} s{f': {why}' if why else ''}"[:1024])
     if jobset.outcome == "running" or (pod is not None and pod.ending is None):
         return None
-    ending = pod.ending if pod is not None else None
-    message = ending.message if ending is not None else ""
+    ending = pod and pod.ending
+    message = ending.message if ending else ""
     if "DeadlineExceeded" in (message, jobset.failure_reason) or "DeadlineExceeded" in jobset.failure_message:
         return PlanStatus(message=f"planning did not end in {seconds} s")
     why = jobset.failure_message or "its pod is gone" if ending is None else ending_sentence(ending)

@@ -34,14 +34,14 @@ def with_queue(observed: Observed, status: TrainingRunStatus, jobset: JobSetView
     known = status.queue if status.queue is not None and status.queue.name == jobset.queue else None
     group = group_of(status, jobset)
     found = _eviction(observed, status, jobset)
-    eviction = found or (known.eviction if known is not None else None)
+    eviction = found or (known and known.eviction)
     if eviction is not None and not jobset.suspended and _is_of(eviction, group):
         eviction = None  # the process group continues, so the eviction does not explain its later end
     waiting_since = None
     if jobset.suspended:
         fresh = jobset.restarts == 0 and not had_processes(observed, status, group)
         began = found.time if found is not None else stamp((jobset.created_at if fresh else None) or observed.now)
-        waiting_since = (known.waiting_since if known is not None else None) or began
+        waiting_since = (known and known.waiting_since) or began
     queue = QueueStatus(name=jobset.queue, waiting_since=waiting_since, eviction=eviction)
     return status.but(queue=queue)
 
@@ -100,7 +100,7 @@ def _eviction(observed: Observed, status: TrainingRunStatus, jobset: JobSetView)
     entry, seen = entry_of(status, group), observed.workload
     if not jobset.suspended or not isinstance(seen, WorkloadView) or seen.evicted is None:
         return None
-    evicted, known = seen.evicted, status.queue.eviction if status.queue is not None else None
+    evicted, known = seen.evicted, status.queue and status.queue.eviction
     recorded = known is not None and known.time == stamp(
         evicted.at or observed.now
     )  # the Workload keeps the condition while the next group waits

@@ -116,12 +116,11 @@ def _pursue(
 
     Send it if it is not accepted yet.
     """
-    newest = status.checkpoint.step if status.checkpoint is not None else None
+    newest = status.checkpoint and status.checkpoint.step
     if status.phase in ("Succeeded", "Suspended") and newest is not None:
         return wanted.but(step=newest)  # the run does not train, so the newest checkpoint contains all steps
-    report = observed.report
-    group = group_of(status, jobset) if jobset is not None and jobset.outcome == "running" else None
-    if report is not None and group is not None and group == (report.attempt, report.restart):
+    group = group_of(status, jobset) if jobset and jobset.outcome == "running" else None
+    if group and (report := observed.report_of(group)):
         taken = next((one for one in report.save_requests or () if one.id == request), None)
         if taken is not None:
             wanted = wanted.but(asked_step=taken.step)
@@ -154,7 +153,7 @@ def _maintenance(
         for one in sorted(listed, key=lambda one: (one.node, one.notice))[:MAX_NOTICES]
     ]
     fresh = [one for one in notices if (one.node, one.notice) not in seen]
-    save = known.save if known is not None else None
+    save = known and known.save
     if any(one.notice != "scheduled" for one in fresh) and not _covered(save, observed.now):
         save = SaveRequestStatus(
             value=f"{fresh[0].node} {fresh[0].notice} {stamp(observed.now)}"[:MAX_REQUEST_VALUE],

@@ -28,7 +28,7 @@ def status_to_write(observed: Observed, status: TrainingRunStatus) -> TrainingRu
         return None
     spec, spent = observed.run.spec, observed.run.status.spent
     # A restarted operator does not remember its writes.
-    written = observed.progress_written_at or (moment(spent.counted_until) if spent is not None else None)
+    written = observed.progress_written_at or (spent and moment(spent.counted_until))
     if not observed.run.raw_status or _without_messages(old) != _without_messages(new):
         return status
     if _without_numbers(old) != _without_numbers(new):

@@ -125,7 +125,7 @@ def _degraded(status: TrainingRunStatus, description: Description) -> tuple[bool
     """
     if description.reason in DEGRADED_REASONS:
         return True, description.reason, description.message
-    why = status.placement.reason if status.placement is not None else None
+    why = status.placement and status.placement.reason
     holds = bool(why) and description.phase in ("Starting", "Running", "Restarting")
     return holds, "FewerSlices" if holds else "NotDegraded", why or "" if holds else ""
 

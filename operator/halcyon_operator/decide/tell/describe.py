@@ -67,15 +67,13 @@ def describe_attempt(observed: Observed, status: TrainingRunStatus, jobset: JobS
             )
         return Description("Restarting", "Restarting", f"{end.message}; the JobSet starts the run again")
     if entry is not None and entry.first_step_at is not None:
-        report = observed.report
-        if report is not None and (report.attempt, report.restart) != group:
-            report = None
+        report = observed.report_of(group)
         doing = _doing(report, observed.run.spec.task if observed.run.spec else "train")
         training = f"attempt {group.attempt}, restart {group.restart} {doing}"
         if observed.report_problem:
             training += f" by its last report; process 0 does not report now ({observed.report_problem})"
-        failed = report.checkpoint_error if report is not None else None
-        problem = f", but the last save failed: {failed}" if failed is not None else ""
+        failed = report and report.checkpoint_error
+        problem = "" if failed is None else f", but the last save failed: {failed}"
         if observed.run.spec is not None and observed.run.spec.suspend:
             return Description(
                 "Suspending",
@@ -85,7 +83,8 @@ def describe_attempt(observed: Observed, status: TrainingRunStatus, jobset: JobS
         asked = "; a restart waits for a checkpoint" if status.restart_waits else ""
         pending = EDIT_PENDING if status.edit is not None else RESTART_PENDING if asked else ""
         reason = "CheckpointsFailing" if problem else pending or "Running"
-        message = f"{training}{problem}{waiting_clause(status)}{asked}{'' if problem else _reach(observed)}"
+        edit = f"; an edit waits for a checkpoint: {_some(status.edit.fields) or 'spec'}" if status.edit else ""
+        message = f"{training}{problem}{edit}{asked}{'' if problem else _reach(observed)}"
         return Description("Running", reason, message, pending=pending)
     if (problem := _problem(observed, status, pods)) is not None:
         return Description(starting, *problem)
@@ -119,12 +118,8 @@ def describe_transition(status: TrainingRunStatus, spec: TrainingRunSpec, messag
     return Description("Restarting", "Restarting", message)
 
 
-def describe_success(status: TrainingRunStatus, spec: TrainingRunSpec) -> Description:
-    """The description of a run that is done."""
-    return Description("Succeeded", "Succeeded", _done(status, spec))
-
-
-def _done(status: TrainingRunStatus, spec: TrainingRunSpec) -> str:
+def done_sentence(status: TrainingRunStatus, spec: TrainingRunSpec) -> str:
+    """One sentence about a run that is done."""
     progress, checkpoint, steps = status.progress, status.checkpoint, spec.trainer.steps
     if spec.task == "data":
         return "the token caches of all sources are complete"
@@ -175,8 +170,8 @@ def _evaluated(progress: Progress | None) -> str:
 
 def _doing(report: ProgressReport | None, task: Task) -> str:
     """What a process group does or waits for after its first step, as the end of a sentence."""
-    late = report.late_save if report is not None else None
-    retried = f", and retries the {_retried(report.waiting)}" if report is not None and report.waiting else ""
+    late = report and report.late_save
+    retried = f", and retries the {_retried(report.waiting)}" if report and report.waiting else ""
     if late is None or (began := moment(late.since)) is None:
         return f"is {_WORK[task]}{retried}"
     silent = moment(late.silent_since)
@@ -203,28 +198,22 @@ def _start_message(observed: Observed, status: TrainingRunStatus, pods: list[Pod
         return f"attempt {status.attempt}: waiting for the JobSet to make {wanted} pods; {hint}"
     if running < wanted:
         return f"attempt {status.attempt}: {running} of {wanted} pods run"
-    if observed.report is not None and observed.report.waiting is not None:
-        return f"attempt {status.attempt}: the trainer retries the {_retried(observed.report.waiting)}"
-    if observed.report is not None:
-        return f"attempt {status.attempt}: all {wanted} pods run; the trainer is {observed.report.stage}"
+    if (report := observed.report) is not None:
+        if report.waiting is not None:
+            return f"attempt {status.attempt}: the trainer retries the {_retried(report.waiting)}"
+        return f"attempt {status.attempt}: all {wanted} pods run; the trainer is {report.stage}"
     return f"attempt {status.attempt}: all {wanted} pods run; the trainer has not answered yet" + (
         f" ({observed.report_problem})" if observed.report_problem else ""
     )
 
 
 def _reach(observed: Observed) -> str:
-    if isinstance(observed.head, HeadUnreachable):
-        return (
-            f"; the operator cannot read the checkpoint root ({observed.head.reason}): checkpoints are shown as the "
-            "trainer reports them"
-        )
-    return ""
-
-
-def waiting_clause(status: TrainingRunStatus) -> str:
-    """Clause about an edit that waits while the run trains; empty if there is none."""
-    edit = status.edit
-    return f"; an edit waits for a checkpoint: {_some(edit.fields) or 'spec'}" if edit is not None else ""
+    if not isinstance(observed.head, HeadUnreachable):
+        return ""
+    return (
+        f"; the operator cannot read the checkpoint root ({observed.head.reason}): checkpoints are shown as the "
+        "trainer reports them"
+    )
 
 
 def edit_clause(status: TrainingRunStatus) -> str:

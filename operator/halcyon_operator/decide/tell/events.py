@@ -1,5 +1,7 @@
 """The Kubernetes Events of a run. Pure; `run.controller` posts each key once."""
 
+from collections.abc import Iterator
+
 from halcyon_api.counting import percent
 from halcyon_api.defaults.status import DefaultsStatus
 from halcyon_api.ends import EndReason
@@ -19,11 +21,7 @@ NEARLY_SPENT = 0.8
 def attempt_started(status: TrainingRunStatus) -> tuple[Event, ...]:
     """The event when an attempt's JobSet exists."""
     topology = status.topology
-    on = (
-        f" on {topology.slices} slices, {topology.hosts} hosts, {topology.devices} devices"
-        if topology is not None
-        else ""
-    )
+    on = f" on {topology.slices} slices, {topology.hosts} hosts, {topology.devices} devices" if topology else ""
     step = status.resume_step
     begins = f"resuming from step {step}" if step else "from the beginning"
     return (Event("Normal", "AttemptStarted", f"Attempt {status.attempt}{on}, {begins}", f"started/{status.attempt}"),)
@@ -42,7 +40,7 @@ def ended(status: TrainingRunStatus, group: ProcessGroup, end: GroupEnd, *, rest
 def _named(entry: HistoryEntry | None, group: ProcessGroup) -> tuple[str, str]:
     """The name of a process group in a sentence, and in the key of an event."""
     name, key = f"Attempt {group.attempt}, restart {group.restart}", f"{group.attempt}.{group.restart}"
-    times = entry.in_place if entry is not None else 0
+    times = entry.in_place if entry else 0
     return (f"{name}, in place {times}", f"{key}+{times}") if times else (name, key)
 
 
@@ -67,31 +65,24 @@ def resumed(status: TrainingRunStatus, group: ProcessGroup, report: ProgressRepo
     return found
 
 
-def state_changed(before: TrainingRunStatus, after: TrainingRunStatus) -> tuple[Event, ...]:
+def state_changed(before: TrainingRunStatus, after: TrainingRunStatus) -> Iterator[Event]:
     """The events when the run reaches a state that users wait for or must act on."""
-    found: list[Event] = []
     stalled, was = after.condition("Stalled"), before.condition("Stalled")
-    reason = stall_reason(stalled.reason) if stalled is not None and stalled.status == "True" else ""
-    if stalled is not None and reason and (was is None or (was.status, was.reason) != ("True", reason)):
-        found.append(
-            Event("Warning", reason, stalled.message, f"stalled/{after.observed_generation}/{after.attempt}/{reason}")
-        )
+    reason = stall_reason(stalled.reason) if stalled and stalled.status == "True" else ""
+    state = f"{after.observed_generation}/{after.attempt}"
+    if stalled and reason and (was is None or (was.status, was.reason) != ("True", reason)):
+        yield Event("Warning", reason, stalled.message, f"stalled/{state}/{reason}")
     if after.phase != before.phase and after.phase in ("Succeeded", "Suspended"):
         condition = after.condition("Ready")
-        message = condition.message if condition is not None else after.phase
-        found.append(
-            Event("Normal", after.phase, message, f"{after.phase}/{after.observed_generation}/{after.attempt}")
-        )
-    return tuple(found)
+        yield Event("Normal", after.phase, condition.message if condition else after.phase, f"{after.phase}/{state}")
 
 
-def budget_nearly_spent(before: TrainingRunStatus, after: TrainingRunStatus) -> tuple[Event, ...]:
+def budget_nearly_spent(before: TrainingRunStatus, after: TrainingRunStatus) -> Iterator[Event]:
     """The event when 80 % of the budget is used, once for each generation of the document."""
-    was, share = (status.spent.share or 0.0 if status.spent is not None else 0.0 for status in (before, after))
-    if not was < NEARLY_SPENT <= share:
-        return ()
-    message = f"{percent(share)} of spec.budget is used; at 100% the run saves and is suspended"
-    return (Event("Warning", "BudgetNearlySpent", message, f"budget/{after.observed_generation}"),)
+    was, share = ((status.spent and status.spent.share) or 0.0 for status in (before, after))
+    if was < NEARLY_SPENT <= share:
+        message = f"{percent(share)} of spec.budget is used; at 100% the run saves and is suspended"
+        yield Event("Warning", "BudgetNearlySpent", message, f"budget/{after.observed_generation}")
 
 
 def expired(spec: TrainingRunSpec) -> Event:
@@ -109,41 +100,34 @@ def config_map_lost(status: TrainingRunStatus) -> Event:
     return Event("Warning", "ConfigMapDeleted", message, f"configMap/{status.attempt}/{len(status.history)}")
 
 
-def placement_changed(before: TrainingRunStatus, after: TrainingRunStatus) -> tuple[Event, ...]:
+def placement_changed(before: TrainingRunStatus, after: TrainingRunStatus) -> Iterator[Event]:
     """The events when the run changes its number of slices or its avoided nodes, or when there is room for more
     slices.
     """
     now = after.placement
     if now is None:
-        return ()
+        return
     was = before.placement or now.but(avoided=[], room_since=None)
-    found: list[Event] = []
-    entry = last_end(after)
-    why = (entry.message if entry is not None else None) or ""
-    if now.row != was.row and before.attempt == after.attempt:
-        found.append(Event("Normal", "PlaceChanged", why, f"row/{after.attempt}"))
-    elif now.slices != was.slices and before.attempt == after.attempt:
+    entry, attempt = last_end(after), after.attempt
+    why = (entry and entry.message) or ""
+    if now.row != was.row and before.attempt == attempt:
+        yield Event("Normal", "PlaceChanged", why, f"row/{attempt}")
+    elif now.slices != was.slices and before.attempt == attempt:
         shrunk = now.slices < was.slices
-        found.append(
-            Event(
-                "Warning" if shrunk else "Normal", "Shrinking" if shrunk else "Growing", why, f"slices/{after.attempt}"
-            )
-        )
+        yield Event("Warning" if shrunk else "Normal", "Shrinking" if shrunk else "Growing", why, f"slices/{attempt}")
     if now.room_since is not None and was.room_since is None:
         message = f"There is room for {now.room_slices} slices; the run grows from {now.slices} at its next checkpoint"
         if now.room_row is not None:
             message = f"There is room in row {now.room_row} of place; the run moves at its next checkpoint"
-        found.append(Event("Normal", "RoomFound", message, f"room/{after.attempt}/{now.room_since}"))
+        yield Event("Normal", "RoomFound", message, f"room/{attempt}/{now.room_since}")
     known, avoided = {node.node for node in was.avoided}, {node.node for node in now.avoided}
     slow = {blame.node for blame in now.blames if blame.slow}
     for node in sorted(avoided - known):
         said = "its process was slower than the others" if node in slow else why
-        key = f"avoided/{after.attempt}/{node}"
-        found.append(Event("Warning", "NodeAvoided", f"Attempts avoid node {node}: {said}", key))
+        yield Event("Warning", "NodeAvoided", f"Attempts avoid node {node}: {said}", f"avoided/{attempt}/{node}")
     if known - avoided:
         message = f"Attempts may use these nodes again: {', '.join(sorted(known - avoided))}"
-        found.append(Event("Normal", "NodesTakenBack", message, f"forgiven/{after.attempt}"))
-    return tuple(found)
+        yield Event("Normal", "NodesTakenBack", message, f"forgiven/{attempt}")
 
 
 def slow_process(group: ProcessGroup, slow: SlowProcess, node: str) -> Event:
@@ -161,11 +145,8 @@ def checkpoint_failing(report: ProgressReport | None) -> tuple[Event, ...]:
     if report is None or report.checkpoint_error is None:
         return ()
     message = f"The last save failed, training goes on: {report.checkpoint_error}"
-    return (
-        Event(
-            "Warning", "CheckpointFailed", message, f"save/{report.attempt}.{report.restart}/{report.checkpoint_error}"
-        ),
-    )
+    key = f"save/{report.attempt}.{report.restart}/{report.checkpoint_error}"
+    return (Event("Warning", "CheckpointFailed", message, key),)
 
 
 def defaults_taken(record: DefaultsStatus | None, attempt: int) -> tuple[Event, ...]:

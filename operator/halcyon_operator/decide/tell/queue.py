@@ -1,5 +1,6 @@
 """Sentences and events about a run in a queue: since when it waits, for what, and why it lost its quota. Pure."""
 
+from collections.abc import Iterator
 from datetime import datetime
 
 from halcyon_api.status.run_status import QueueStatus, TrainingRunStatus
@@ -43,17 +44,18 @@ def describe_waiting(
     return Description("Queued", reason, message, stalled, message if stalled else "")
 
 
-def queue_changed(before: TrainingRunStatus, after: TrainingRunStatus, now: datetime) -> tuple[Event, ...]:
+def queue_changed(before: TrainingRunStatus, after: TrainingRunStatus, now: datetime) -> Iterator[Event]:
     """The event when the run begins to wait in a queue, or is admitted."""
-    waited = before.queue.waiting_since if before.queue is not None else None
-    queue = after.queue
+    waited = before.queue and before.queue.waiting_since
+    queue, attempt = after.queue, after.attempt
     if queue is None or (waited is None) == (queue.waiting_since is None):
-        return ()
+        return
     if queue.waiting_since is not None:
-        message = f"Attempt {after.attempt} waits in queue {queue.name}"
-        return (Event("Normal", "Queued", message, f"queued/{after.attempt}/{queue.waiting_since}"),)
-    message = f"Attempt {after.attempt} was admitted by queue {queue.name} after {seconds_between(waited, now):.0f} s"
-    return (Event("Normal", "Admitted", message, f"admitted/{after.attempt}/{waited}"),)
+        message = f"Attempt {attempt} waits in queue {queue.name}"
+        yield Event("Normal", "Queued", message, f"queued/{attempt}/{queue.waiting_since}")
+    else:
+        message = f"Attempt {attempt} was admitted by queue {queue.name} after {seconds_between(waited, now):.0f} s"
+        yield Event("Normal", "Admitted", message, f"admitted/{attempt}/{waited}")
 
 
 def _why(
@@ -87,6 +89,7 @@ def _why(
 
 
 def _of_workload(seen: WorkloadView, now: datetime) -> tuple[QueueReason | StallReason, str]:
+    after = f" after {seen.evicted.reason}: {seen.evicted.message}" if seen.evicted else ""
     if seen.finished is not None:
         why = (
             f"Kueue does not start it, {seen.finished.reason}: {seen.finished.message}; fix what it names, then edit "
@@ -94,7 +97,6 @@ def _of_workload(seen: WorkloadView, now: datetime) -> tuple[QueueReason | Stall
         )
         return "QueueRefused", why
     if not seen.active:
-        after = f" after {seen.evicted.reason}: {seen.evicted.message}" if seen.evicted is not None else ""
         why = (
             f"Workload {seen.name} is deactivated{after}; set its spec.active to true, or suspend the run and resume it"
         )
@@ -102,8 +104,7 @@ def _of_workload(seen: WorkloadView, now: datetime) -> tuple[QueueReason | Stall
     if seen.admitted:
         return "Admitted", "it is admitted, and about to start"
     if seen.requeue_at is not None and seen.requeue_at > now:
-        after = f", after {seen.evicted.reason}: {seen.evicted.message}" if seen.evicted is not None else ""
-        return "WaitingToRequeue", f"it is queued again at {stamp(seen.requeue_at)}{after}"
+        return "WaitingToRequeue", f"it is queued again at {stamp(seen.requeue_at)}{after and f',{after}'}"
     if seen.unreserved is None:
         pending = [check for check in seen.checks if check.state != "Ready"]
         states = "; ".join(
