@@ -239,6 +239,6 @@ def test_a_budget_that_cannot_be_kept_is_refused(
 @pytest.mark.parametrize(("before", "after", "warned"), [(None, 0.5, 0), (0.79, 0.8, 1), (0.8, 0.9, 0), (None, 1.2, 1)])
 def test_an_event_warns_once_when_four_fifths_are_used(before: float | None, after: float, warned: int) -> None:
     was, now = (TrainingRunStatus(spent=Spending(share=share)) for share in (before, after))
-    found = budget_nearly_spent(was, now)
+    found = [*budget_nearly_spent(was, now)]
     assert len(found) == warned
     assert all(event.message.startswith(f"{after:.0%} of spec.budget is used") for event in found)

@@ -75,7 +75,7 @@ def test_a_readable_number_is_near_the_number(value: float) -> None:
 
 
 def test_sentences_name_no_share_that_is_no_percentage() -> None:
-    share = budget_nearly_spent(TrainingRunStatus(), TrainingRunStatus(spent=Spending(share=78_418.0)))
+    share = [*budget_nearly_spent(TrainingRunStatus(), TrainingRunStatus(spent=Spending(share=78_418.0)))]
     slow = planned(
         TrainingRunStatus(
             plan=PlanStatus(fits=True, tokens_per_second=1e18, step_seconds=1.0),
