@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 
 from halcyon.data.batch_schedule import BatchSchedule
-from halcyon.data.order.permutation import Permutation
+from halcyon.data.order.permutation import Permutation, checked_positions
 from halcyon.data.shares import MAX_BLOCKS, Shares
 from halcyon.host.errors import BadConfiguration
 from halcyon_api.spec.data import DataSpec
@@ -86,9 +86,7 @@ class Mixture:
         Raises:
             IndexError: A position is below 0.
         """
-        positions = np.asarray(positions, np.int64)
-        if positions.size and positions.min() < 0:
-            raise IndexError("a position is below 0")
+        positions = checked_positions(positions)
         rising = np.argsort(positions, kind="stable")
         numbers = np.searchsorted(self._first_positions, positions[rising], side="right") - 1
         blocks, slots = np.divmod(positions[rising] - np.array(self._first_positions)[numbers], self._block_sequences)

@@ -207,10 +207,15 @@ def test_a_program_ends_with_its_parent(tmp_path: Path) -> None:
 
 
 def test_without_what_it_needs_nothing_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert lacking("linux", lambda: True, lambda: 1) is None
-    assert lacking("darwin", lambda: True, lambda: 7) == "it does not run Linux"
-    assert "Landlock" in str(lacking("linux", lambda: True, lambda: 0))
-    assert "are not known" in str(lacking("linux", lambda: False, lambda: 7))
+    for of, name, value, words in (
+        (sys, "platform", "darwin", "it does not run Linux"),
+        (child, "landlock_version", lambda: 0, "Landlock"),
+        (child, "has_call_table", lambda: False, "are not known"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(of, name, value)
+            assert words in str(lacking())
+    assert lacking() is None
     running.check.cache_clear()
     with monkeypatch.context() as patched:
         patched.setattr(child, "landlock_version", lambda: 0)

@@ -126,12 +126,11 @@ class BackgroundCaches:
                 self._pause(0)
                 report(built)
 
-            update = self.progress.update
             replace(
                 keeper,
                 portion_tokens=self._portion_tokens,
                 report=report_unless_stopped,
-                on_caches=update,
+                on_caches=self.progress.update,
                 pause=self._pause,
             ).ensure()
         except (Stopped, Preempted):

@@ -163,9 +163,8 @@ class SourceBuild:
         return self._swap(ledger, ledger.but(shards=(*ledger.shards, entry)))
 
     def _limit(self, counts: Counts, ledger: Ledger) -> None:
-        rows, files, most = counts.rows, len(ledger.files), self.max_skipped
-        finished = ledger.finished
-        if counts.skipped and (problem := counts.skipped.too_many(rows, files, most, finished=finished)):
+        files, most = len(ledger.files), self.max_skipped
+        if problem := counts.skipped.too_many(counts.rows, files, most, finished=ledger.finished):
             raise BadConfiguration(f"{self.job.where}: {problem}")
 
     def _swap(self, before: Ledger, after: Ledger) -> Ledger:

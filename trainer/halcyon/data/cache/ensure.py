@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from itertools import chain, repeat
 from pathlib import Path
@@ -122,14 +122,13 @@ class CacheKeeper:
     retry_budget: RetryBudget | None = None
     pause: Callable[[float], None] = time.sleep
     sight: ImageShape | None = None
-    _definition: TokenizerDefinition | None = None
-    _seen: dict[str, tuple[bytes, Ledger]] = field(default_factory=dict[str, tuple[bytes, Ledger]])
-    _outdated: dict[str, tuple[bytes, str]] = field(default_factory=dict[str, tuple[bytes, str]])
-    """The stored ledger and its difference, of each source whose cache is to be built again."""
-    _rebuilt: set[str] = field(default_factory=set[str])
-    _retries: SourceRetries = field(init=False)
 
     def __post_init__(self) -> None:
+        self._definition: TokenizerDefinition | None = None
+        self._seen: dict[str, tuple[bytes, Ledger]] = {}
+        self._outdated: dict[str, tuple[bytes, str]] = {}
+        """The stored ledger and its difference, of each source whose cache is to be built again."""
+        self._rebuilt = set[str]()
         self._retries = SourceRetries(self.retry_budget, forget_clients)
         sources = {source.name: source for source in self.data.sources}
         self._listing = cache(lambda name: self._list(sources[name]))
@@ -164,7 +163,13 @@ class CacheKeeper:
             BadConfiguration, TrainerExit: See `ensure`.
         """
         with self._errors_at_root():
-            return self._find()
+            definition = self._tokenizer()
+            if definition is None:
+                return None
+            ledgers = {source.name: self._ledger(source, definition) for source in self.data.sources}
+            caches = Caches(definition, {name: ledger for name, ledger in ledgers.items() if ledger is not None})
+            self.on_caches(caches)
+            return caches
 
     @contextmanager
     def _errors_at_root(self) -> Iterator[None]:
@@ -174,15 +179,6 @@ class CacheKeeper:
             if failure.is_outage:
                 raise DataUnreachable(explain(failure, self.store.root, what=_WHAT)) from failure
             raise as_exit(failure, self.store.root, what=_WHAT) from failure
-
-    def _find(self) -> Caches | None:
-        definition = self._tokenizer()
-        if definition is None:
-            return None
-        ledgers = {source.name: self._ledger(source, definition) for source in self.data.sources}
-        caches = Caches(definition, {name: ledger for name, ledger in ledgers.items() if ledger is not None})
-        self.on_caches(caches)
-        return caches
 
     def _build(self) -> None:
         try:
@@ -197,9 +193,8 @@ class CacheKeeper:
             Replaced: Another builder has written a ledger.
         """
         definition = self._tokenizer()
-        if definition is not None and not self._is_of_this_text(definition):
-            definition = None
-        definition = definition or self._new_tokenizer()
+        if definition is None or not self._is_of_this_text(definition):
+            definition = self._new_tokenizer()
         ledgers = {
             source.name: self._ledger(source, definition) or self._begin(source, definition)
             for source in self.data.sources

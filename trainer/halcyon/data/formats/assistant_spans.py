@@ -106,19 +106,16 @@ class AssistantSpans:
         """
         text, gone = rendered.text.text, set[str]()
         for start, after in rendered.text.special:
-            spelling = text[start:after]
-            if start < end < after:  # two tokens that end turns have their last letters in common
-                end = after
-                gone.add(spelling)
-            elif end <= start:
-                if (
-                    spelling not in self._ends
-                    or spelling in gone
-                    or (text[end:start] if gone else text[end:start].strip())
-                ):
-                    break
-                end = after
-                gone.add(spelling)
+            spelling, between = text[start:after], text[end:start]
+            if after <= end:
+                continue
+            # Two tokens that end turns may have their last letters in common: the second one begins before the end.
+            if end <= start and (
+                spelling not in self._ends or spelling in gone or (between if gone else between.strip())
+            ):
+                break
+            end = after
+            gone.add(spelling)
         return end
 
     def _after_answers(self) -> set[str]:

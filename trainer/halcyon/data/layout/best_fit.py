@@ -22,7 +22,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from halcyon.data.layout.spans import LayoutReport, Spans, checked_indices, document_spans, ragged_ranges
+from halcyon.data.layout.spans import LayoutReport, Spans, document_spans, ragged_ranges
+from halcyon.data.order.permutation import checked_places
 
 _CHUNK_DOCUMENTS = 2**16
 
@@ -51,20 +52,14 @@ class Buffer:
             queue.append(number)
         self._size += 1
 
-    def take(self, missing: int) -> tuple[int, int]:
-        """Length and number of the longest document of at most ``missing`` tokens, else of the shortest document; (0,
-        0) if empty.
+    def take(self, missing: int, *, crops: bool) -> tuple[int, int]:
+        """Length and number of the longest document of at most ``missing`` tokens; (0, 0) if there is none. If
+        ``crops``, the shortest document is taken where none fits.
         """
-        if not self._size:
-            return 0, 0
-        return self._taken(max(0, bisect_right(self._lengths, missing) - 1))
-
-    def take_fitting(self, missing: int) -> tuple[int, int]:
-        """Length and number of the longest document of at most ``missing`` tokens; (0, 0) if none fits."""
         place = bisect_right(self._lengths, missing) - 1
-        return self._taken(place) if place >= 0 else (0, 0)
-
-    def _taken(self, place: int) -> tuple[int, int]:
+        if not self._size or (place < 0 and not crops):
+            return 0, 0
+        place = max(0, place)
         length = self._lengths[place]
         queue = self._queues[length]
         number = queue.popleft()
@@ -108,7 +103,7 @@ class BestFit:
             while missing:
                 while len(shelf) < buffer and (document := next(coming, None)):
                     shelf.put(*document)
-                length, number = shelf.take(missing)
+                length, number = shelf.take(missing, crops=True)
                 if not length:
                     break
                 taken.append(number)
@@ -142,7 +137,7 @@ class BestFit:
 
     def spans(self, indices: np.ndarray) -> Spans:
         """One span for each document of a sequence; the last one may be cropped."""
-        indices = checked_indices(indices, self.sequences)
+        indices = checked_places(indices, self.sequences)
         sequence, pieces = ragged_ranges(self.first_pieces[indices], self.first_pieces[indices + 1])
         starts, lengths = document_spans(self.document_ends, self.documents[pieces].astype(np.int64))
         # Only the last piece of a sequence is cropped, by the number of tokens that the sequence would have too many.

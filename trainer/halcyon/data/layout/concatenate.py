@@ -7,7 +7,8 @@ remainder of one token has no target, so it makes no sequence.
 
 import numpy as np
 
-from halcyon.data.layout.spans import LayoutReport, Spans, checked_indices
+from halcyon.data.layout.spans import LayoutReport, Spans
+from halcyon.data.order.permutation import checked_places
 
 
 class Concatenate:
@@ -35,7 +36,7 @@ class Concatenate:
 
     def spans(self, indices: np.ndarray) -> Spans:
         """The one span of each sequence."""
-        indices = checked_indices(indices, self.sequences)
+        indices = checked_places(indices, self.sequences)
         stride = self.sequence_length + 1
         start = indices * stride
         length = np.minimum(stride, self._tokens - start).astype(np.int32)

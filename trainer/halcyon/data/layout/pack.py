@@ -14,7 +14,8 @@ from typing import Literal
 
 import numpy as np
 
-from halcyon.data.layout.spans import LayoutReport, Spans, checked_indices, document_spans, ragged_ranges
+from halcyon.data.layout.spans import LayoutReport, Spans, document_spans, ragged_ranges
+from halcyon.data.order.permutation import checked_places
 
 TooLong = Literal["left", "right", "drop", "raise"]
 
@@ -90,7 +91,7 @@ class Pack:
 
     def spans(self, indices: np.ndarray) -> Spans:
         """One span for each document that has tokens in the sequence."""
-        indices = checked_indices(indices, self.sequences)
+        indices = checked_places(indices, self.sequences)
         sequence, documents = ragged_ranges(self.first_documents[indices], self.first_documents[indices + 1])
         starts, lengths = document_spans(self.document_ends, documents)
         kept = _kept(lengths, 0, self.sequence_length + 1, self.too_long)

@@ -100,15 +100,6 @@ def arrays_of(layout: Any) -> dict[str, np.ndarray]:
     }
 
 
-def checked_indices(indices: np.ndarray, sequences: int) -> np.ndarray:
-    """Indices as int64 [n].
-
-    Raises:
-        IndexError: An index is outside ``[0, sequences)``.
-    """
-    return checked_places(indices, sequences).reshape(-1)
-
-
 @dataclass(frozen=True, eq=False)
 class OneEach:
     """A layout with one document in each sequence.
@@ -131,7 +122,7 @@ class OneEach:
 
     def documents(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Numbers of the documents of sequences, their beginnings in the stream, and their lengths: int64 [n] each."""
-        numbers = self.kept[checked_indices(indices, self.sequences)]
+        numbers = self.kept[checked_places(indices, self.sequences)]
         return numbers, *document_spans(self.document_ends, numbers)
 
 

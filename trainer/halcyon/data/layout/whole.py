@@ -31,11 +31,11 @@ from halcyon.data.layout.spans import (
     LayoutReport,
     Spans,
     Weights,
-    checked_indices,
     document_spans,
     first_counted,
     ragged_ranges,
 )
+from halcyon.data.order.permutation import checked_places
 
 _CHUNK_UNITS = 2**16
 
@@ -80,7 +80,7 @@ class WholePacker:
                     buffer.put(length, number)
                     if begin:
                         begin_of[number] = begin
-                length, number = buffer.take_fitting(missing)
+                length, number = buffer.take(missing, crops=False)
                 if not length:
                     break
                 units.append(number)
@@ -157,7 +157,7 @@ class WholeUnits:
 
     def spans(self, indices: np.ndarray) -> Spans:
         """One span for each conversation of each row."""
-        indices = checked_indices(indices, self.sequences)
+        indices = checked_places(indices, self.sequences)
         row, pieces = ragged_ranges(self.first_pieces[indices], self.first_pieces[indices + 1])
         starts, lengths = self._documents(pieces)
         kept = _kept(lengths, self.sequence_length + 1)

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from halcyon.data.order.permutation import Permutation
+from halcyon.data.order.permutation import Permutation, checked_positions
 from halcyon.data.order.windows import BlockPermutation, WindowPermutation, groups
 from halcyon_api.spec.data import OrderSpec
 
@@ -45,10 +45,7 @@ class Order:
         Raises:
             IndexError: A position is below 0.
         """
-        positions = np.asarray(positions, np.int64)
-        if positions.size and positions.min() < 0:
-            raise IndexError("a position is below 0")
-        epochs, ranks = np.divmod(positions, max(1, self.sequences))
+        epochs, ranks = np.divmod(checked_positions(positions), max(1, self.sequences))
         if self._spec.sequential is None:
             for epoch, inside in groups(epochs):
                 ranks.flat[inside] = self._epoch_order(epoch)(ranks.flat[inside])

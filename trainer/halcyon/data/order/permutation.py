@@ -47,6 +47,18 @@ def checked_places(places: np.ndarray | int, size: int) -> np.ndarray:
     return places
 
 
+def checked_positions(positions: np.ndarray) -> np.ndarray:
+    """Positions of an endless run as int64.
+
+    Raises:
+        IndexError: A position is below 0.
+    """
+    positions = np.asarray(positions, np.int64)
+    if positions.size and positions.min() < 0:
+        raise IndexError("a position is below 0")
+    return positions
+
+
 class _Cipher(NamedTuple):
     """Parameters of a network."""
 

@@ -8,7 +8,7 @@ A decompressor returns all that some bytes become. So it gets few bytes at a tim
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, cast
+from typing import Any, cast
 
 import zstandard
 from isal import isal_zlib
@@ -28,16 +28,6 @@ _PART_BYTES = 2**20
 """Most bytes of a part that is passed on."""
 
 
-class _Decompressor(Protocol):
-    @property
-    def eof(self) -> bool: ...
-
-    @property
-    def unused_data(self) -> bytes: ...
-
-    def decompress(self, data: bytes, /) -> bytes: ...
-
-
 def is_compressed(uri: str) -> bool:
     """Whether a file's name says that it is compressed."""
     return uri.endswith((".gz", ".zst"))
@@ -52,22 +42,19 @@ def decompressed(uri: str, chunks: Iterable[bytes | memoryview]) -> Iterator[byt
     if uri.endswith(".gz"):
         return _stream(uri, "gzip", chunks, lambda: isal_zlib.decompressobj(_GZIP_WINDOW), _GZIP_ERROR)
     if uri.endswith(".zst"):
-        return _stream(uri, "zstd", chunks, _zstd, zstandard.ZstdError)
+        zstd = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW)
+        return _stream(uri, "zstd", chunks, zstd.decompressobj, zstandard.ZstdError)
     return iter(chunks)
-
-
-def _zstd() -> _Decompressor:
-    return zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW).decompressobj()
 
 
 def _stream(
     uri: str,
     kind: str,
     chunks: Iterable[bytes | memoryview],
-    make: Callable[[], _Decompressor],
+    make: Callable[[], Any],
     failure: type[Exception],
 ) -> Iterator[bytes]:
-    member: _Decompressor | None = None
+    member: Any = None
     members = 0
     expansion = Expansion()
     for data in _slices(chunks, _SLICE_BYTES[kind]):

@@ -11,6 +11,7 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,9 @@ from halcyon_api.counting import counted
 from halcyon_api.spec.sources import DataSourceSpec
 
 _WILD = re.compile(r"[*?\[]")
+_SIGN = re.compile(r"\[(!?+.[^\]]*+)\]|.", re.DOTALL)
+"""Several characters in brackets, of which the first may be a bracket, or one sign."""
+_ANY_FOLDERS = r"(?:[^./][^/]*/)*"
 
 
 def where_of(source: DataSourceSpec) -> str:
@@ -212,38 +216,22 @@ def glob_to_regex(pattern: str) -> re.Pattern[str]:
     The rules are those of the shell and of `glob.glob`: `*` and `?` within a part, `**` for any number of parts,
     `[...]` for one of several characters; and a wildcard does not match a part that begins with a dot.
     """
-    parts = pattern.split("/")
-    out: list[str] = []
-    for index, part in enumerate(parts):
-        last = index == len(parts) - 1
-        if part == "**":
-            out.append(r"(?:[^./][^/]*/)*[^./][^/]*" if last else r"(?:[^./][^/]*/)*")
-        else:
-            out.append(_part(part) + ("" if last else "/"))
-    return re.compile("".join(out), re.DOTALL)
+    *folders, name = pattern.split("/")
+    above = "".join(_ANY_FOLDERS if folder == "**" else f"{_part(folder)}/" for folder in folders)
+    return re.compile(above + (rf"{_ANY_FOLDERS}[^./][^/]*" if name == "**" else _part(name)), re.DOTALL)
 
 
 def literal_prefix(pattern: str) -> str:
     """The parts before the first part with a wildcard: the prefix that a store lists. It has no final slash."""
-    parts = pattern.split("/")
-    count = next((index for index, part in enumerate(parts) if _WILD.search(part)), len(parts))
-    return "/".join(parts[:count])
+    return "/".join(takewhile(lambda part: not _WILD.search(part), pattern.split("/")))
 
 
 def _part(part: str) -> str:
-    out = r"(?!\.)" if part[:1] in ("*", "?", "[") else ""
-    position = 0
-    while position < len(part):
-        sign = part[position]
-        position += 1
-        if sign == "*":
-            out += "[^/]*"
-        elif sign == "?":
-            out += "[^/]"
-        elif sign == "[" and (end := part.find("]", position + 1 + (part[position : position + 1] == "!"))) >= 0:
-            body = part[position:end].replace("\\", r"\\").replace("[", r"\[")
-            out += f"[^/{body[1:]}]" if body.startswith("!") else "[" + re.sub(r"^\^", r"\\^", body) + "]"
-            position = end + 1
-        else:
-            out += re.escape(sign)
-    return out
+    return (r"(?!\.)" if part[:1] in ("*", "?", "[") else "") + _SIGN.sub(_expression, part)
+
+
+def _expression(sign: re.Match[str]) -> str:
+    if sign[1] is None:
+        return {"*": "[^/]*", "?": "[^/]"}.get(sign[0]) or re.escape(sign[0])
+    body = sign[1].replace("\\", r"\\").replace("[", r"\[")
+    return f"[^/{body[1:]}]" if body.startswith("!") else "[" + re.sub(r"^\^", r"\\^", body) + "]"

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -119,7 +118,7 @@ def check() -> None:
     Raises:
         BadConfiguration: It cannot; the sentence says what is missing.
     """
-    reason = lacking(sys.platform, child.has_call_table, child.landlock_version)
+    reason = lacking()
     if reason is None:
         try:
             ran = run(Program("import socket\ntry:\n    socket.socket()\nexcept PermissionError:\n    print('safe')"))
@@ -136,19 +135,13 @@ def check() -> None:
         )
 
 
-def lacking(platform: str, has_table: Callable[[], bool], version: Callable[[], int]) -> str | None:
-    """What a machine lacks for running programs safely; None: nothing that can be seen without trying.
-
-    Args:
-        platform: `sys.platform`.
-        has_table: Says whether the system calls of the machine's processor are known.
-        version: Gives the version of its Landlock; 0 without Landlock.
-    """
-    if platform != "linux":
+def lacking() -> str | None:
+    """What this machine lacks for running programs safely; None: nothing that can be seen without trying."""
+    if sys.platform != "linux":
         return "it does not run Linux"
-    if not has_table():
+    if not child.has_call_table():
         return f"the system calls of {os.uname().machine} are not known"
-    return None if version() >= 1 else "its kernel has no Landlock, or Landlock is not enabled"
+    return None if child.landlock_version() >= 1 else "its kernel has no Landlock, or Landlock is not enabled"
 
 
 def _run(given: IO[bytes], token: bytes, limits: Limits) -> Ran:
