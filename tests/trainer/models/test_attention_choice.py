@@ -41,7 +41,6 @@ def request(
     head: int = 128,
     value: int | None = None,
     cap: float | None = None,
-    sinks: bool = False,
     parts: int = 1,
     rows: bool = True,
 ) -> Request:
@@ -52,7 +51,7 @@ def request(
         hax.Axis("head_size", head),
         hax.Axis("value", value or head),
     )
-    return Request(AttentionShape(*axes, cap, 512), mask or Causal(), jnp.dtype(dtype), sinks, parts, rows)
+    return Request(AttentionShape(*axes, cap, 512), mask or Causal(), jnp.dtype(dtype), parts, rows)
 
 
 IDS = hax.named(jnp.zeros((2, 4096), jnp.int32), ("batch", "position"))
@@ -71,7 +70,7 @@ SEGMENTS = Causal() & Segments(IDS)
         (HOPPER, request(parts=2), "ring"),
         (TPU, request(), "splash"),
         (TPU, request(1024), "splash"),
-        (TPU, request(mask=SEGMENTS, cap=50.0, sinks=True), "splash"),
+        (TPU, request(mask=SEGMENTS, cap=50.0), "splash"),
         (TPU, request(mask=Causal() & Window(128) & Segments(IDS)), "splash"),
         (TPU, request(dtype=jnp.float32), "blockwise"),
         (TPU, request(mask=Causal() & Prefix(9)), "blockwise"),
@@ -82,7 +81,6 @@ SEGMENTS = Causal() & Segments(IDS)
         (HOPPER, request(mask=SEGMENTS), "tokamax"),
         (HOPPER, request(8191, mask=Causal() & Window(128)), "tokamax"),
         (HOPPER, request(cap=50.0), "tokamax"),
-        (HOPPER, request(sinks=True), "tokamax"),
         (HOPPER, request(head=192, value=128), "tokamax"),
         (HOPPER, request(dtype=jnp.float32), "blockwise"),
         (HOPPER, request(mask=Window(128)), "blockwise"),
@@ -154,11 +152,9 @@ def test_without_the_package_auto_says_what_to_install(monkeypatch: pytest.Monke
 def shape_of(position: int = 64) -> jax.ShapeDtypeStruct:
     """Trace one call of attention."""
     queries, size = hax.Axis("position", position), hax.Axis("head_size", 8)
-    query, keys = hax.zeros((hax.Axis("batch", 2), queries, size)), queries.alias("key_position")
+    query = hax.zeros((hax.Axis("batch", 2), queries, size))
     key = query.rename({"position": "key_position"})
-    return jax.eval_shape(
-        lambda: attention(query, key, key, Causal(), position=queries, key_position=keys, head_size=size)
-    )
+    return jax.eval_shape(lambda: attention(query, key, key, Causal()))
 
 
 def test_the_context_decides_and_hears_the_choice() -> None:

@@ -109,9 +109,6 @@ def computed(
             key,
             value,
             case.mask_of(segments),
-            position=position,
-            key_position=keys,
-            head_size=size,
             value_size=value.axes[-1],
             soft_cap=case.soft_cap,
             sinks=sinks if case.sinks else None,
@@ -181,7 +178,7 @@ def test_a_program_for_a_tpu_calls_splash() -> None:
     ids = hax.zeros((batch, position), dtype=jnp.int32)
 
     def loss(query: NamedArray, key: NamedArray, ids: NamedArray) -> jax.Array:
-        out = attention(query, key, key, Causal() & Segments(ids), position=position, key_position=keys, head_size=size)
+        out = attention(query, key, key, Causal() & Segments(ids))
         return hax.sum(out.astype(jnp.float32)).scalar()
 
     with attending("auto", Target("tpu")):

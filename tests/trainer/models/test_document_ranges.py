@@ -49,7 +49,6 @@ def test_a_range_holds_all_visible_keys_whatever_the_ids(name: str, seed: int, r
     ids = np.cumsum(noise.random((2, 64)) < 0.1, 1) if rising else noise.integers(0, 3, (2, 64))
     mask = MASKS[name](segments(ids.astype(np.int32)))
     found = mask.block_ranges(POSITION, KEYS, BLOCK)
-    assert mask.has_block_ranges == (found is not None)
     visible = np.asarray(
         mask.visible(Block.all_of(POSITION), Block.all_of(KEYS)).rearrange((BATCH, POSITION, KEYS)).array
     )
@@ -91,9 +90,6 @@ def gradients(implementation: Implementation, scale: int, hidden: float) -> list
             hax.named(key, (BATCH, keys, SIZE)),
             hax.named(value, (BATCH, keys, SIZE)),
             Causal() & Segments(hax.named(jnp.asarray(ids), (BATCH, position))),
-            position=position,
-            key_position=keys,
-            head_size=SIZE,
             implementation=implementation,
             block=BLOCK * scale,
         )
@@ -146,7 +142,6 @@ def test_the_bits_are_those_of_the_whole_range(
 
     narrow = run()
     monkeypatch.setattr(Segments, "block_ranges", Mask.block_ranges)
-    monkeypatch.setattr(Segments, "has_block_ranges", Mask.has_block_ranges)
     monkeypatch.setattr(
         splash_attention, "shared_blocks", lambda queries, keys, block: jnp.ones((queries.shape[1] // block,) * 2, bool)
     )

@@ -145,9 +145,6 @@ def test_gradients_of_keys_and_values_do_not_get_worse_with_more_blocks_of_queri
                 key,
                 value,
                 Causal(),
-                position=length,
-                key_position=keys,
-                head_size=size,
                 block=block,
             )
             return hax.sum((out * weights.astype(dtype)).astype(jnp.float32)).scalar()

@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import equinox as eqx
 import haliax as hax
@@ -439,11 +439,7 @@ class KeptPositions(Mask):
 
     def visible(self, queries: Block, keys: Block) -> NamedArray:
         """See `Mask.visible`."""
-        of_keys: Any = keys.of(self.of_keys)
+        of_keys = keys.of(self.of_keys)
         of_queries, last = (queries.of(x).broadcast_axis(keys.axis) for x in (self.of_queries, self.last))
-        there: Any = hax.greater_equal(of_keys, 0)
-        seen: Any = hax.logical_and(hax.greater_equal(last, of_keys), there.broadcast_axis(queries.axis))
-        windowed: Any = (
-            seen if self.window is None else hax.logical_and(seen, hax.less(of_queries - self.window, of_keys))
-        )
-        return windowed
+        seen = (last >= of_keys) & (of_keys >= 0).broadcast_axis(queries.axis)
+        return seen if self.window is None else seen & (of_queries - self.window < of_keys)

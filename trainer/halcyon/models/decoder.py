@@ -380,7 +380,7 @@ class Decoder(TokenDecoder):
         if stack is None or design.further is None or inputs.weights is None:
             return [], None
         mask, rotary = self._attended([design.further.kind], inputs)[design.further.kind]
-        goes_on: Any = hax.equal(documents, ahead(documents, -1))
+        goes_on: Any = documents == ahead(documents, -1)
 
         def step(block: FurtherBlock, carry: Any, given: None) -> tuple[Any, Any]:
             x, tokens, targets, weights = carry

@@ -12,7 +12,6 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-import equinox as eqx
 import haliax as hax
 import jax
 import jax.numpy as jnp
@@ -45,7 +44,6 @@ class SenseWeights(WithSites):
 
     query: Linear
     key: Linear
-    head_size: Axis = eqx.field(static=True)
 
     def __call__(self, x: NamedArray, senses: NamedArray, mask: Mask, memory: Memory | None) -> NamedArray:
         """The weighted sum of each sense: (..., position, heads, embed).
@@ -56,22 +54,16 @@ class SenseWeights(WithSites):
             mask: The tokens that a position sees.
             memory: Keys and sense vectors of earlier positions. None: only those of `x`.
         """
-        position = x.resolve_axis(POSITION)
-        key_position = position.alias(KEY_POSITION)
         query, key = self.query(x), self.key(x)
         if memory is None:
-            key, senses = key.rename({position: key_position}), senses.rename({position: key_position})
+            key, senses = key.rename({POSITION: KEY_POSITION}), senses.rename({POSITION: KEY_POSITION})
         else:
             (key, senses), mask = memory.extended(key, senses)
-            key_position = key.resolve_axis(KEY_POSITION)
         return attention(
             query,
             key,
             senses,
             mask,
-            position=position,
-            key_position=key_position,
-            head_size=self.head_size,
             value_size=senses.resolve_axis(EMBED),
             dropout=self.sites[0] if self.sites else None,
         )
@@ -115,7 +107,7 @@ class Senses(WithSites):
             mlp=mlp(Axis(MLP, spec.mlp_size), embed),
             output_norm=norm(),
             sense_mlp=mlp(Axis(SENSE_MLP, spec.sense_mlp_size), senses, embed),
-            attention=SenseWeights(linear(embed, senses, head_size), linear(embed, senses, head_size), head_size),
+            attention=SenseWeights(linear(embed, senses, head_size), linear(embed, senses, head_size)),
         )
 
     def __call__(self, embedded: NamedArray, x: NamedArray, mask: Mask, memory: Memory | None = None) -> NamedArray:

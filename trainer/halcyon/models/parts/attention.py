@@ -14,20 +14,21 @@ memory, and the time to write it, grow with the square of the sequence length.
 """
 
 import functools
+from typing import Any
 
 import haliax as hax
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
-from halcyon.models.axes import BATCH, elementwise, recomputed
+from halcyon.models.axes import BATCH, HEAD_SIZE, KEY_POSITION, POSITION, elementwise, recomputed
 from halcyon.models.dropout import Dropout
 from halcyon.models.partition import parts_of
 from halcyon.models.parts.attention_blocks import MASKED, AttentionShape, CallArrays
 from halcyon.models.parts.attention_choice import Implementation, Request, chosen, kernel_on, present_target
 from halcyon.models.parts.blockwise_attention import attend_in_blocks
-from halcyon.models.parts.kernel_attention import KernelMask, kernel_mask
-from halcyon.models.parts.masks import Block, Mask
+from halcyon.models.parts.kernel_attention import kernel_mask
+from halcyon.models.parts.masks import Block, Mask, surely_sees_itself
 from halcyon.models.parts.ring_attention import attend_in_ring
 from halcyon.models.parts.splash_attention import attend_by_splash
 from halcyon.models.parts.tokamax_attention import attend_by_tokamax
@@ -45,9 +46,6 @@ def attention(
     value: NamedArray,
     mask: Mask | None = None,
     *,
-    position: Axis,
-    key_position: Axis,
-    head_size: Axis,
     value_size: Axis | None = None,
     scale: float | None = None,
     soft_cap: float | None = None,
@@ -64,10 +62,7 @@ def attention(
         key: (..., key_position, ..., head_size).
         value: (..., key_position, ..., value_size), otherwise like `key`.
         mask: The keys that a query sees. None: all.
-        position: Axis of the queries' positions.
-        key_position: Axis of the keys' positions.
-        head_size: The axis that a score is summed over.
-        value_size: Features of a value. Default: `head_size`.
+        value_size: Features of a value. Default: those of a query.
         scale: Factor of the scores. Default: 1 / sqrt(head_size).
         soft_cap: Smooth limit of the scores: ``cap * tanh(score / cap)`` (Gemma Team 2024). None: no limit.
         sinks: Scores of a key without a value, over axes of the heads (Xiao et al. 2023). None: no such key.
@@ -85,11 +80,12 @@ def attention(
     """
     if soft_cap is not None and soft_cap <= 0:
         raise ValueError(f"soft_cap is {soft_cap}; give a positive number, or None for no limit")
-    value_size = value_size or head_size
-    form = AttentionShape(position, key_position, head_size, value_size, soft_cap, block)
+    position, head_size = query.resolve_axis(POSITION), query.resolve_axis(HEAD_SIZE)
+    key_position = key.resolve_axis(KEY_POSITION)
+    form = AttentionShape(position, key_position, head_size, value_size or head_size, soft_cap, block)
     rows = BATCH not in query.axis_names or (BATCH in key.axis_names and BATCH in value.axis_names)
     batch = -(-query.axis_size(BATCH) // parts_of(query.resolve_axis(BATCH))) if BATCH in query.axis_names else 1
-    request = Request(form, mask, query.dtype, sinks is not None, parts_of(position), rows, batch, dropout is not None)
+    request = Request(form, mask, query.dtype, parts_of(position), rows, batch, dropout is not None)
     name = chosen(request, implementation)
     query = query * (head_size.size**-0.5 if scale is None else scale)
     given = CallArrays(query, key, value, mask, sinks)
@@ -98,18 +94,12 @@ def attention(
         return attend_in_blocks(given, form, by_row=present_target().platform == "cpu")
     if name == "ring":
         return attend_in_ring(given, form)
+    known: Any = kernel_mask(mask)
     if name == "splash":
-        return attend_by_splash(given, _of_kernel(mask), form, interpret=present_target().interpret)
+        return attend_by_splash(given, known, form, interpret=present_target().interpret)
     if name == "tokamax":
-        return attend_by_tokamax(given, _of_kernel(mask), form, kernel_on(request, present_target()))
+        return attend_by_tokamax(given, known, form, kernel_on(request, present_target()))
     return attended(recomputed(functools.partial(_attend, form))(given, dropout))
-
-
-def _of_kernel(mask: Mask | None) -> KernelMask:
-    form = kernel_mask(mask)
-    if form is None:
-        raise TypeError("a kernel was chosen for a mask that it does not have")
-    return form
 
 
 def _attend(form: AttentionShape, given: CallArrays, dropout: Dropout | None) -> NamedArray:
@@ -124,7 +114,7 @@ def _attend(form: AttentionShape, given: CallArrays, dropout: Dropout | None) ->
         scores = elementwise(recomputed(lambda scores: soft_cap * jnp.tanh(scores / soft_cap)), scores)
     out_axes = tuple(form.value_size if axis == head_size else axis for axis in query.axes)
     visible = None if mask is None else mask.visible(Block.all_of(position), Block.all_of(key_position))
-    certain = mask is None or mask.sees_itself or sinks is not None
+    certain = surely_sees_itself(mask) or sinks is not None
     # Add a bias instead of selecting: the backward pass then needs no mask, because a weight of zero has no gradient.
     masked = () if visible is None else (hax.where(visible, 0.0, MASKED),)
     extra = () if sinks is None else (sinks.astype(jnp.float32),)

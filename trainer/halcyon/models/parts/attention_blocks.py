@@ -120,7 +120,7 @@ class BlockPairs:
         """
         greatest, total, result = sums
         # A query that sees no key has only masked scores, or none. Its maximum shows this, and its result is zero.
-        seen = hax.greater(greatest, MASKED / 2)
+        seen = greatest > MASKED / 2
         result = hax.where(seen, result / hax.where(seen, total, 1.0), 0.0)
         log_totals = hax.where(seen, greatest + hax.log(hax.where(seen, total, 1.0)), -_LEAST)
         return result.rearrange(self._result_axes).astype(dtype), log_totals

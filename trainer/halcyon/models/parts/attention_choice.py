@@ -16,7 +16,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from halcyon.models.axes import KEY_POSITION, POSITION
 from halcyon.models.parts import tokamax_attention
 from halcyon.models.parts.attention_blocks import AttentionShape
 from halcyon.models.parts.kernel_attention import kernel_mask
@@ -68,7 +67,6 @@ class Request:
     form: AttentionShape
     mask: Mask | None
     dtype: jnp.dtype
-    sinks: bool
     parts: int
     """Parts into which the mesh splits the positions."""
     rows: bool = True
@@ -177,10 +175,7 @@ def _ring(request: Request) -> str | None:
     form = request.form
     if request.parts < 2:
         return "the mesh does not split positions; set mesh.ici.context"
-    if form.position.size != form.key_position.size or (form.position.name, form.key_position.name) != (
-        POSITION,
-        KEY_POSITION,
-    ):
+    if form.position.size != form.key_position.size:
         return "it needs one key for each query"
     return None if request.rows else "keys and values must have the rows of the queries"
 
@@ -218,8 +213,6 @@ def _tokamax(request: Request, target: Target) -> str | None:
         )
     if mask is None or not mask.causal or form.position.size != form.key_position.size:
         return "it has no mask of this kind"
-    if (form.position.name, form.key_position.name) != (POSITION, KEY_POSITION):
-        return "it needs the axes of a model's positions"
     table = request.batch * form.position.size * form.key_position.size
     if kernel.keeps_table and _has_ranges(request) and table > LARGEST_TABLE_BYTES:
         return (

@@ -21,7 +21,7 @@ from halcyon.models.axes import BATCH, is_named, joined, run, with_array
 from halcyon.models.partition import Result, Shard, by_device
 from halcyon.models.parts.attention_blocks import AttentionShape, BlockPairs, CallArrays, Sums, by_sinks, mean_gradient
 from halcyon.models.parts.kernel_attention import result_names
-from halcyon.models.parts.masks import Mask, Prefix
+from halcyon.models.parts.masks import Mask, Prefix, Segments, conjuncts
 from halcyon.models.remat import attended
 
 _Saved = tuple[CallArrays, NamedArray, NamedArray]
@@ -118,7 +118,7 @@ def _by_device(
     """
     query, key, value, mask = given[:4]
     rows = BATCH not in query.axis_names or (BATCH in key.axis_names and BATCH in value.axis_names)
-    if mask is None or not mask.has_block_ranges or not rows:
+    if not rows or not any(isinstance(part, Segments) for part in conjuncts(mask)):
         return function(given, False)
 
     def of_device(shard: Shard, given: Any, parameters: tuple[()]) -> tuple[NamedArray, ...]:

@@ -164,7 +164,7 @@ def _before(x: NamedArray, segments: NamedArray | None) -> NamedArray:
     moved = _moved(x, 0.0)
     if segments is None:
         return moved
-    return hax.where(hax.equal(segments, _moved(segments, -1)), moved, 0.0).rearrange(x.axes)
+    return hax.where(segments == _moved(segments, -1), moved, 0.0).rearrange(x.axes)
 
 
 def _moved(x: NamedArray, first: float) -> NamedArray:

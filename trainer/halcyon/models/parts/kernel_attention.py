@@ -16,7 +16,7 @@ from haliax import NamedArray
 from halcyon.models.axes import BATCH, KEY_POSITION, POSITION
 from halcyon.models.partition import Result, Shard, by_device
 from halcyon.models.parts.attention_blocks import AttentionShape, CallArrays
-from halcyon.models.parts.masks import Causal, Mask, Nearby, Segments, Window, conjuncts
+from halcyon.models.parts.masks import Causal, Mask, Nearby, Segments, Window, conjuncts, surely_sees_itself
 
 
 class KernelMask(NamedTuple):
@@ -44,7 +44,7 @@ def kernel_mask(mask: Mask | None) -> KernelMask | None:
         not known
         or len(segments) > 1
         or (near and (causal or windows))
-        or (mask is not None and not mask.sees_itself)
+        or not surely_sees_itself(mask)
         or any(_axes(part) - {BATCH, POSITION, KEY_POSITION} for part in segments)
     ):
         return None

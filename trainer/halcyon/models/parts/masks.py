@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import haliax as hax
@@ -95,16 +95,6 @@ class Mask(eqx.Module):
         del queries, keys, block
         return None
 
-    @property
-    def has_block_ranges(self) -> bool:
-        """Whether `block_ranges` bounds the keys."""
-        return False
-
-    @property
-    def sees_itself(self) -> bool:
-        """True: every query surely sees the key at its own position. False: not certain."""
-        return False
-
     def __and__(self, other: Mask) -> Mask:
         return _Both(self, other)
 
@@ -114,16 +104,11 @@ class Causal(Mask):
 
     def visible(self, queries: Block, keys: Block) -> NamedArray:
         """See `Mask.visible`."""
-        return cast("NamedArray", hax.greater_equal(queries.numbers().broadcast_axis(keys.axis), keys.numbers()))
+        return queries.numbers().broadcast_axis(keys.axis) >= keys.numbers()
 
     def key_range(self, first: int, last: int, keys: int) -> tuple[int, int]:
         """See `Mask.key_range`."""
         return 0, min(keys, last + 1)
-
-    @property
-    def sees_itself(self) -> bool:
-        """True."""
-        return True
 
 
 class Until(Mask):
@@ -139,16 +124,11 @@ class Until(Mask):
 
     def visible(self, queries: Block, keys: Block) -> NamedArray:
         """See `Mask.visible`."""
-        return cast("NamedArray", hax.greater_equal(queries.of(self.last).broadcast_axis(keys.axis), keys.numbers()))
+        return queries.of(self.last).broadcast_axis(keys.axis) >= keys.numbers()
 
     def key_range(self, first: int, last: int, keys: int) -> tuple[int, int]:
         """See `Mask.key_range`."""
         return 0, min(keys, last + 1 + self.farthest)
-
-    @property
-    def sees_itself(self) -> bool:
-        """True."""
-        return True
 
 
 class Window(Mask):
@@ -166,16 +146,11 @@ class Window(Mask):
     def visible(self, queries: Block, keys: Block) -> NamedArray:
         """See `Mask.visible`."""
         oldest = queries.numbers() + -self.size
-        return cast("NamedArray", hax.less(oldest.broadcast_axis(keys.axis), keys.numbers()))
+        return oldest.broadcast_axis(keys.axis) < keys.numbers()
 
     def key_range(self, first: int, last: int, keys: int) -> tuple[int, int]:
         """See `Mask.key_range`."""
         return min(keys, max(0, first - self.size + 1)), keys
-
-    @property
-    def sees_itself(self) -> bool:
-        """True: a window has at least one position."""
-        return True
 
 
 class Nearby(Mask):
@@ -186,16 +161,11 @@ class Nearby(Mask):
     def visible(self, queries: Block, keys: Block) -> NamedArray:
         """See `Mask.visible`."""
         distance: NamedArray = queries.numbers().broadcast_axis(keys.axis) - keys.numbers()
-        return cast("NamedArray", hax.less_equal(hax.abs(distance), self.reach))
+        return hax.abs(distance) <= self.reach
 
     def key_range(self, first: int, last: int, keys: int) -> tuple[int, int]:
         """See `Mask.key_range`."""
         return min(keys, max(0, first - self.reach)), min(keys, last + self.reach + 1)
-
-    @property
-    def sees_itself(self) -> bool:
-        """True."""
-        return True
 
 
 class Prefix(Mask):
@@ -206,7 +176,7 @@ class Prefix(Mask):
     def visible(self, queries: Block, keys: Block) -> NamedArray:
         """See `Mask.visible`."""
         del queries
-        return cast("NamedArray", hax.less(keys.numbers(), self.length))
+        return keys.numbers() < self.length
 
     def key_range(self, first: int, last: int, keys: int) -> tuple[int, int]:
         """See `Mask.key_range`."""
@@ -228,7 +198,8 @@ class Segments(Mask):
     def visible(self, queries: Block, keys: Block) -> NamedArray:
         """See `Mask.visible`."""
         of_keys = self.of_queries.rename({queries.whole: keys.whole}) if self.of_keys is None else self.of_keys
-        return cast("NamedArray", hax.equal(queries.of(self.of_queries).broadcast_axis(keys.axis), keys.of(of_keys)))
+        same: Any = queries.of(self.of_queries).broadcast_axis(keys.axis) == keys.of(of_keys)
+        return same
 
     def block_ranges(self, queries: Axis, keys: Axis, block: int) -> BlockRanges | None:
         """See `Mask.block_ranges`."""
@@ -248,21 +219,19 @@ class Segments(Mask):
         end = jnp.where(seen.any(1), blocks - jnp.argmax(seen[:, ::-1], 1), first)
         return BlockRanges(first.astype(jnp.int32), end.astype(jnp.int32))
 
-    @property
-    def has_block_ranges(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def sees_itself(self) -> bool:
-        """True if queries and keys are the same positions."""
-        return self.of_keys is None
-
 
 def causal(segments: NamedArray | None = None, until: Until | None = None) -> Mask:
     """The mask of a decoder: causal, or with `until` up to its positions, and, with `segments`, within each segment."""
     first = until or Causal()
     return first if segments is None else first & Segments(segments)
+
+
+def surely_sees_itself(mask: Mask | None) -> bool:
+    """True: every query surely sees the key at its own position. False: not certain."""
+    return all(
+        part.of_keys is None if isinstance(part, Segments) else isinstance(part, Causal | Until | Window | Nearby)
+        for part in conjuncts(mask)
+    )
 
 
 def conjuncts(mask: Mask | None) -> tuple[Mask, ...]:
@@ -277,8 +246,8 @@ class _Both(Mask):
     right: Mask
 
     def visible(self, queries: Block, keys: Block) -> NamedArray:
-        seen = _alike(self.left.visible(queries, keys), self.right.visible(queries, keys))
-        return cast("NamedArray", hax.logical_and(*seen))
+        left, right = _alike(self.left.visible(queries, keys), self.right.visible(queries, keys))
+        return left & right
 
     def key_range(self, first: int, last: int, keys: int) -> tuple[int, int]:
         left, right = (mask.key_range(first, last, keys) for mask in (self.left, self.right))
@@ -290,14 +259,6 @@ class _Both(Mask):
         if left is None or right is None:
             return left or right
         return BlockRanges(jnp.maximum(left.first, right.first), jnp.minimum(left.end, right.end))
-
-    @property
-    def has_block_ranges(self) -> bool:
-        return self.left.has_block_ranges or self.right.has_block_ranges
-
-    @property
-    def sees_itself(self) -> bool:
-        return self.left.sees_itself and self.right.sees_itself
 
 
 def shared_blocks(of_queries: jax.Array, of_keys: jax.Array, block: int) -> jax.Array:

@@ -164,9 +164,6 @@ class SelfAttention(WithSites):
             key,
             value,
             mask,
-            position=x.resolve_axis(POSITION),
-            key_position=key.resolve_axis(KEY_POSITION),
-            head_size=self.head_size,
             scale=self.scale,
             soft_cap=self.soft_cap,
             sinks=self.sinks,
@@ -230,26 +227,20 @@ class LatentAttention(WithSites):
             memory: Latent vectors of earlier positions; it then decides the keys that a query sees. None: only those of
                 `x`.
         """
-        position = x.resolve_axis(POSITION)
-        key_position = position.alias(KEY_POSITION)
-        source = x
+        source, key_rotary = x, rotate(self.key_rotary(x), rotary, self.rotary)
         if self.query_down is not None and self.query_latent_norm is not None:
             source = self.query_latent_norm(self.query_down(x))
         latent = self.latent_norm(self.latent(x))
         if memory is not None:
-            return self._remembering(source, latent, rotate(self.key_rotary(x), rotary, self.rotary), rotary, memory)
+            return self._remembering(source, latent, key_rotary, rotary, memory)
         plain = self.query_plain(source)
         query = _joined(plain, rotate(self.query_rotary(source), rotary, self.rotary), self.plain, self.rotary)
-        plain = self.key_plain(latent)
-        key = _joined(plain, rotate(self.key_rotary(x), rotary, self.rotary), self.plain, self.rotary)
+        key = _joined(self.key_plain(latent), key_rotary, self.plain, self.rotary)
         attended = attention(
             query,
-            key.rename({position: key_position}),
-            self.value(latent).rename({position: key_position}),
+            key.rename({POSITION: KEY_POSITION}),
+            self.value(latent).rename({POSITION: KEY_POSITION}),
             mask,
-            position=position,
-            key_position=key_position,
-            head_size=query.resolve_axis(HEAD_SIZE),
             value_size=self.value_size,
             scale=self.scale,
             dropout=self.sites[0] if self.sites else None,
@@ -269,15 +260,11 @@ class LatentAttention(WithSites):
         seen = contract(plain, self.key_plain.weight, self.plain)
         query = _joined(seen, rotate(self.query_rotary(source), rotary, self.rotary), rank, self.rotary)
         (kept,), mask = memory.extended(_joined(latent, key_rotary, rank, self.rotary))
-        features = query.resolve_axis(HEAD_SIZE)
         attended = attention(
             query,
             kept,
-            kept[features, : rank.size].rename({HEAD_SIZE: rank.name}),
+            kept[HEAD_SIZE, : rank.size].rename({HEAD_SIZE: rank.name}),
             mask,
-            position=latent.resolve_axis(POSITION),
-            key_position=kept.resolve_axis(KEY_POSITION),
-            head_size=features,
             value_size=rank,
             scale=(self.plain.size + self.rotary.size) ** -0.5 if self.scale is None else self.scale,
         )
