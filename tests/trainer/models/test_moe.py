@@ -19,9 +19,10 @@ from haliax import Axis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from halcyon.models.axes import is_named
+from halcyon.models.design import LayersInit, Mixture, plain_design
 from halcyon.models.parts import dispatch, grouped_product
 from halcyon.models.parts.experts import silu_gate
-from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.moe import MixtureOfExperts, RouterLosses, reported
 from halcyon.models.parts.routing import Routing, at_experts, balance, choose
 from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, constrain, shardings
@@ -44,23 +45,11 @@ def make(
 ) -> MixtureOfExperts:
     """A mixture with random weights, biases and correction."""
     sizes = ExpertSizes(experts, 0, MLP, (), MLP if shared else 0, bias=bias, correction=routing.groups > 1)
-    keys = iter(jax.random.split(jax.random.key(seed), 8))
-
-    def linear(inputs: Any, outputs: Any) -> Linear:
-        return Linear.init(inputs, outputs, std=0.5, dtype=jnp.dtype("float32"), key=next(keys))
-
-    made = MixtureOfExperts.init(
-        Axis("embed", EMBED),
-        sizes,
-        routing,
-        linear,
-        stacked=(),
-        std=0.5,
-        dtype=jnp.dtype("float32"),
-        combine=silu_gate,
-        activation="silu",
-        keys=keys,
+    keys, design = iter(jax.random.split(jax.random.key(seed), 8)), plain_design(1, EMBED, 1, 1, 1e-5, 0.5, "silu")
+    stacked = Mixture(sizes, routing, RouterLosses(0.0, 0.0), silu_gate).init(
+        LayersInit(design, Axis("layers", 1), jnp.dtype("float32"), keys)
     )
+    made = jax.tree.map(lambda x: x["layers", 0], stacked, is_leaf=is_named)
     noise = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: leaf + 0.1 * jnp.asarray(noise.standard_normal(leaf.shape), leaf.dtype), made)
 

@@ -29,7 +29,7 @@ from jaxtyping import PRNGKeyArray
 
 from halcyon.models.axes import EMBED, LAYERS, PAIR, ahead, elementwise, is_named, with_array
 from halcyon.models.cache import Cache, FixedState, Layers, Memory, PositionState, group_name
-from halcyon.models.design import BlockKind, Design, masks_and_rotations
+from halcyon.models.design import BlockKind, Design, LayersInit, masks_and_rotations
 from halcyon.models.dropout import WithSites
 from halcyon.models.int8 import Int8Embedding, Int8Linear, int8_product
 from halcyon.models.layer_kinds import STACKS, LayerKind
@@ -38,7 +38,7 @@ from halcyon.models.model import CausalLM, Inputs, Outputs
 from halcyon.models.partition import divided
 from halcyon.models.parts.embedding import Embedding
 from halcyon.models.parts.linear import Linear
-from halcyon.models.parts.mlp import GatedMlp, PlainMlp, Xielu
+from halcyon.models.parts.mlp import Mlp, Xielu
 from halcyon.models.parts.moe import reported
 from halcyon.models.parts.norm import Norm, RmsNorm
 from halcyon.models.parts.weight import add_wide
@@ -108,19 +108,18 @@ class Block(WithSites):
     """Cross attention to the states of an encoder; None: none."""
     mlp_norm: Norm | None
     mlp: Any
-    """`GatedMlp`, `PlainMlp`, or `MixtureOfExperts`."""
+    """`Mlp`, or `MixtureOfExperts`."""
     mlp_post_norm: Norm | None
 
     @staticmethod
-    def init(
-        design: Design, form: LayerKind, layers: Axis, dtype: jnp.dtype, *, keys: Iterator[PRNGKeyArray]
-    ) -> "Block":
-        """All blocks of one form at once: every parameter has the axis ``layers`` in front."""
-        norm = functools.partial(design.norm, design.axes.embed, dtype, stacked=(layers,))
+    def init(init: LayersInit, form: LayerKind) -> "Block":
+        """All blocks of one form at once."""
+        design = init.design
+        norm = functools.partial(init.norm, design.axes.embed)
         before, after = design.placement != "after", design.placement != "before"
         mixer = design.recurrence if form.recurrent and design.recurrence is not None else design.attention
-        attention = mixer(design, layers, dtype, keys)
-        cross = None if design.cross is None else design.cross(design, layers, dtype, keys)
+        attention = mixer(init)
+        cross = None if design.cross is None else design.cross(init)
         mlp = design.mixture.init if form.with_experts and design.mixture is not None else _mlp
         return Block(
             attention_norm=norm() if before else None,
@@ -129,9 +128,17 @@ class Block(WithSites):
             cross_norm=None if design.cross is None else norm(),
             cross=cross,
             mlp_norm=norm() if before else None,
-            mlp=mlp(design, layers, dtype, keys),
+            mlp=mlp(init),
             mlp_post_norm=norm() if after else None,
         )
+
+    @classmethod
+    def stack(
+        cls, design: Design, count: int, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray], form: LayerKind | None = None
+    ) -> Stack[Any]:
+        """Random blocks of one form. Default: that of the first layer."""
+        init = LayersInit(design, Axis(LAYERS, count), dtype, keys)
+        return Stack(init.layers, cls.init(init, form or design.forms[0]))
 
     def __call__(
         self,
@@ -160,19 +167,18 @@ class Block(WithSites):
             others = heard if isinstance(heard, tuple) else self.cross.keys_and_values(heard)
             x = x + self.cross(_normed(self.cross_norm, x), None, others=others)
         normed, report = _normed(self.mlp_norm, x), None
-        if isinstance(self.mlp, GatedMlp | PlainMlp):
+        if isinstance(self.mlp, Mlp):
             out = self.mlp(normed)
         else:
             out, report = self.mlp(normed, weights)
         return divided(x + self.at_site(1, _normed(self.mlp_post_norm, out))), report
 
 
-def _mlp(design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> GatedMlp | PlainMlp:
-    sizes, at = design.sizes, design.axes
-    linear = functools.partial(design.linear, layers=layers, dtype=dtype, keys=keys, bias=sizes.mlp_bias)
-    if design.learned_activation:
-        return PlainMlp.init(at.embed, at.mlp, linear, Xielu.init((layers,), dtype))
-    return (GatedMlp if sizes.gated else PlainMlp).init(at.embed, at.mlp, linear, design.activation)
+def _mlp(init: LayersInit) -> Mlp:
+    design, at = init.design, init.design.axes
+    linear = functools.partial(init.linear, bias=design.sizes.mlp_bias)
+    learned = Xielu.init((init.layers,), init.dtype) if design.learned_activation else None
+    return Mlp.init(at.embed, at.mlp, linear, design.activation, gated=design.sizes.gated, learned=learned)
 
 
 def _normed(norm: Norm | None, x: NamedArray) -> NamedArray:
@@ -192,14 +198,11 @@ class FurtherBlock(Block):
     """Before the output head."""
 
     @staticmethod
-    def init(
-        design: Design, form: LayerKind, layers: Axis, dtype: jnp.dtype, *, keys: Iterator[PRNGKeyArray]
-    ) -> "FurtherBlock":
+    def init(init: LayersInit, form: LayerKind) -> "FurtherBlock":
         """See `Block.init`."""
-        block, embed = Block.init(design, form, layers, dtype, keys=keys), design.axes.embed
-        norm = functools.partial(design.norm, embed, dtype, stacked=(layers,))
-        pair = Axis(PAIR, 2 * embed.size)
-        projection = design.linear((pair,), (embed,), layers=layers, dtype=dtype, keys=keys)
+        block, embed = Block.init(init, form), init.design.axes.embed
+        norm = functools.partial(init.norm, embed)
+        projection = init.linear((Axis(PAIR, 2 * embed.size),), (embed,))
         return FurtherBlock(
             **vars(block), embedding_norm=norm(), hidden_norm=norm(), projection=projection, norm=norm()
         )
@@ -266,11 +269,10 @@ class Decoder(TokenDecoder):
         made: dict[str, Any] = dict.fromkeys(STACKS)
         for (form, name), keys in zip(stacks.items(), of_stacks, strict=True):
             if count := forms.count(form):
-                layers = Axis(LAYERS, count)
-                made[name] = Stack(layers, Block.init(design, form, layers, dtype, keys=keys))
+                made[name] = Block.stack(design, count, dtype, keys, form)
         if (further := design.further) is not None:
-            layers, keys = Axis(LAYERS, further.count), iter(jax.random.split(jax.random.fold_in(key, 1), 17))
-            made["further_blocks"] = Stack(layers, FurtherBlock.init(design, further.form, layers, dtype, keys=keys))
+            keys = iter(jax.random.split(jax.random.fold_in(key, 1), 17))
+            made["further_blocks"] = FurtherBlock.stack(design, further.count, dtype, keys, further.form)
         return cls(
             embedding=embedding,
             positions=positions,

@@ -11,23 +11,26 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import haliax as hax
+import jax
 import jax.numpy as jnp
-from haliax import Axis
+from haliax import Axis, NamedArray
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models.axes import EMBED, HEAD_SIZE, HEADS, KV_HEADS, MLP, Q_HEADS_PER_GROUP
+from halcyon.models.axes import EMBED, EXPERTS, HEAD_SIZE, HEADS, KV_HEADS, MLP, Q_HEADS_PER_GROUP, ROUTES
 from halcyon.models.layer_kinds import LayerKind, layer_kinds, stack_names
 from halcyon.models.model import Inputs
 from halcyon.models.parameters import Role
 from halcyon.models.parts.embedding import Embedding
-from halcyon.models.parts.experts import Gate
+from halcyon.models.parts.experts import Experts, Gate
 from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.masks import Mask, Until, Window, causal
-from halcyon.models.parts.moe import MixtureOfExperts, RouterLosses
+from halcyon.models.parts.mlp import Mlp
+from halcyon.models.parts.moe import MixtureOfExperts, Router, RouterLosses
 from halcyon.models.parts.norm import LayerNorm, RmsNorm, Scaling
 from halcyon.models.parts.rotary import Rope, rotary_table
 from halcyon.models.parts.routing import Routing
 from halcyon.models.parts.self_attention import SelfAttention
+from halcyon.models.parts.weight import normal
 from halcyon_api.spec.families.experts import ExpertSizes
 from halcyon_api.spec.families.section import Activation, DecoderSizes
 
@@ -81,23 +84,42 @@ class DecoderAxes:
     mlp: Axis
 
 
-def self_attention(
-    design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray], *, gated: bool = False
-) -> SelfAttention:
-    """The self-attention that a design describes, with or without a gate: every parameter has the axis ``layers`` in
-    front."""
+@dataclass(frozen=True)
+class LayersInit:
+    """Makes the random parameters of all layers of one form at once: every one has the axis `layers` in front."""
+
+    design: Design
+    layers: Axis
+    dtype: jnp.dtype
+    keys: Iterator[PRNGKeyArray]
+
+    def norm(self, over: Axis | tuple[Axis, ...]) -> Any:
+        """See `Design.norm`."""
+        return self.design.norm(over, self.dtype, stacked=(self.layers,))
+
+    def linear(self, inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], bias: bool = False) -> Linear:
+        """A random linear map of each layer: (layers, *inputs, *outputs)."""
+        std, into_stream = self.design.std, self.design.std_into_stream
+        if into_stream is not None and outputs == (self.design.axes.embed,):
+            std = into_stream
+        stacked, key = (self.layers,), next(self.keys)
+        return Linear.init(inputs, outputs, stacked=stacked, std=std, dtype=self.dtype, bias=bias, key=key)
+
+
+def self_attention(init: LayersInit, *, gated: bool = False) -> SelfAttention:
+    """The self-attention that a design describes, with or without a gate."""
+    design = init.design
     sizes, at = design.sizes, design.axes
-    linear = functools.partial(design.linear, layers=layers, dtype=dtype, keys=keys)
     return SelfAttention.init(
         at.embed,
-        (at.kv_heads,),
+        at.kv_heads,
         at.queries,
         at.head_size,
-        functools.partial(linear, bias=sizes.query_bias),
-        functools.partial(linear, bias=sizes.output_bias),
-        norm=functools.partial(design.norm, dtype=dtype, stacked=(layers,)) if sizes.query_norm else None,
+        functools.partial(init.linear, bias=sizes.query_bias),
+        functools.partial(init.linear, bias=sizes.output_bias),
+        norm=init.norm if sizes.query_norm else None,
         norm_of=sizes.query_norm or "head",
-        sinks=hax.zeros((layers, at.kv_heads, *at.queries), dtype=dtype) if sizes.sinks else None,
+        sinks=hax.zeros((init.layers, at.kv_heads, *at.queries), dtype=init.dtype) if sizes.sinks else None,
         scale=design.score_scale,
         soft_cap=design.score_cap,
         gated=gated,
@@ -113,9 +135,8 @@ class FurtherLayers:
     kind: BlockKind
 
 
-InitMixer = Callable[["Design", Axis, jnp.dtype, Iterator[PRNGKeyArray]], Any]
-"""Makes what mixes the positions in all layers of one form, such as `self_attention`: every parameter has the axis
-``layers`` in front."""
+InitMixer = Callable[[LayersInit], Any]
+"""Makes what mixes the positions in all layers of one form, such as `self_attention`."""
 
 
 @dataclass(frozen=True)
@@ -209,20 +230,6 @@ class Design:
             return LayerNorm.init(over, stacked=stacked, epsilon=self.epsilon, dtype=dtype, shift=shift)
         return RmsNorm.init(over, stacked=stacked, epsilon=self.epsilon, dtype=dtype, scaling=self.scaling)
 
-    def linear(
-        self,
-        inputs: tuple[Axis, ...],
-        outputs: tuple[Axis, ...],
-        bias: bool = False,
-        *,
-        layers: Axis,
-        dtype: jnp.dtype,
-        keys: Iterator[PRNGKeyArray],
-    ) -> Linear:
-        """A random linear map of each layer: (layers, *inputs, *outputs)."""
-        std = self.std if self.std_into_stream is None or outputs != (self.axes.embed,) else self.std_into_stream
-        return Linear.init(inputs, outputs, stacked=(layers,), std=std, dtype=dtype, bias=bias, key=next(keys))
-
     def untied_head(self, vocab: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> Linear | None:
         """A random output head: (embed, vocab). None: the head is the token embedding."""
         if self.sizes.tied:
@@ -270,17 +277,38 @@ class Mixture:
     losses: RouterLosses
     combine: Gate
 
-    def init(self, design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> MixtureOfExperts:
-        """Random experts: every parameter has the axis ``layers`` in front."""
-        return MixtureOfExperts.init(
-            design.axes.embed,
-            self.sizes,
-            self.routing,
-            functools.partial(design.linear, layers=layers, dtype=dtype, keys=keys),
-            stacked=(layers,),
-            std=design.std,
-            dtype=dtype,
-            combine=self.combine,
-            activation=design.activation,
-            keys=keys,
+    def init(self, init: LayersInit) -> MixtureOfExperts:
+        """Random experts."""
+        embed, sizes, stacked = init.design.axes.embed, self.sizes, (init.layers,)
+        inner, activation = Axis(MLP, sizes.shared), init.design.activation
+        shared = Mlp.init(embed, inner, init.linear, activation) if sizes.shared else None
+        shared_gate = init.linear((embed,), ()) if sizes.shared_gate else None
+        first, second, third, fourth = jax.random.split(next(init.keys), 4)
+        outer, mlp, routes = (*stacked, Axis(EXPERTS, sizes.experts)), Axis(MLP, sizes.mlp), Axis(ROUTES, sizes.experts)
+
+        def weight(key: PRNGKeyArray, outer: tuple[Axis, ...], inputs: Axis, outputs: Axis) -> NamedArray:
+            return normal(key, outer, (inputs,), (outputs,), std=init.design.std, dtype=init.dtype)
+
+        def zero(*axes: Axis) -> NamedArray | None:
+            return hax.zeros(axes, dtype=init.dtype) if sizes.bias else None
+
+        router = Router(
+            inputs=embed,
+            routing=self.routing,
+            bias=zero(*stacked, routes),
+            weight=weight(first, stacked, embed, routes),
+            correction=hax.zeros((*stacked, routes), dtype=jnp.float32) if sizes.correction else None,
         )
+        of_experts = Experts(
+            experts=outer[-1],
+            embed=embed,
+            mlp=mlp,
+            combine=self.combine,
+            gate=weight(second, outer, embed, mlp),
+            up=weight(third, outer, embed, mlp),
+            down=weight(fourth, outer, mlp, embed),
+            gate_bias=zero(*outer, mlp),
+            up_bias=zero(*outer, mlp),
+            down_bias=zero(*outer, embed),
+        )
+        return MixtureOfExperts(router, of_experts, shared, shared_gate)

@@ -46,7 +46,7 @@ class PatchTower(eqx.Module):
     patches: Linear
     blocks: Stack[Block]
     norm: RmsNorm
-    merger: mlp.PlainMlp
+    merger: mlp.Mlp
     spec: QwenVisionSpec = eqx.field(static=True)
 
     @staticmethod
@@ -57,15 +57,15 @@ class PatchTower(eqx.Module):
         sizes = spec.num_hidden_layers, spec.hidden_size, spec.num_attention_heads, spec.intermediate_size
         plain = plain_design(*sizes, EPSILON, std, "silu")
         design = dataclasses.replace(plain, sizes=dataclasses.replace(plain.sizes, gated=True), layer_norms=False)
-        layers = Axis(axes.LAYERS, spec.num_hidden_layers)
         embed, square = design.axes.embed, spec.pooled**2 * spec.hidden_size
         linear = functools.partial(Linear.init, std=std, dtype=dtype)
         joined, inner = Axis(axes.CHANNELS, square), Axis(axes.MLP, square)
         return PatchTower(
             linear(pixels_of(spec, Axis(axes.FRAME, FRAMES)), (embed,), key=next(keys)),
-            Stack(layers, Block.init(design, design.forms[0], layers, dtype, keys=keys)),
+            Block.stack(design, spec.num_hidden_layers, dtype, keys),
             RmsNorm.init(embed, stacked=(), epsilon=EPSILON, dtype=dtype),
-            mlp.PlainMlp(
+            mlp.Mlp(
+                None,
                 linear((joined,), (inner,), bias=True, key=next(keys)),
                 linear((inner,), (width,), bias=True, key=next(keys)),
                 None,

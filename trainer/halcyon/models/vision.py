@@ -53,11 +53,11 @@ class VisionTower(eqx.Module):
         """Random parameters, normal with this standard deviation; `width` are the features of the decoder."""
         sizes = spec.num_hidden_layers, spec.hidden_size, spec.num_attention_heads, spec.intermediate_size
         design = plain_design(*sizes, EPSILON, std, "gelu_pytorch_tanh")
-        embed, layers = design.axes.embed, Axis(axes.LAYERS, spec.num_hidden_layers)
+        embed = design.axes.embed
         source, pooled = Axis(axes.SOURCE, spec.patches), embed.alias(axes.CHANNELS)
         return VisionTower(
             Linear.init(pixels_of(spec), (embed,), std=std, dtype=dtype, bias=True, key=next(keys)),
-            Stack(layers, Block.init(design, design.forms[0], layers, dtype, keys=keys)),
+            Block.stack(design, spec.num_hidden_layers, dtype, keys),
             LayerNorm.init(embed, epsilon=EPSILON, dtype=dtype),
             RmsNorm.init(pooled, stacked=(), epsilon=EPSILON, dtype=dtype, scaling="offset"),
             Linear.init((pooled,), (width,), std=std, dtype=dtype, key=next(keys)),

@@ -30,7 +30,7 @@ from halcyon.models.partition import divided
 from halcyon.models.parts.attention import attention
 from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.masks import Mask, causal
-from halcyon.models.parts.mlp import PlainMlp
+from halcyon.models.parts.mlp import Mlp
 from halcyon.models.parts.norm import LayerNorm
 from halcyon.models.published import ConfigReader, PublishedModel, Tensor, Tensors
 from halcyon.models.published.tensors import Join, piece
@@ -83,9 +83,9 @@ class Senses(WithSites):
 
     norm: LayerNorm
     mlp_norm: LayerNorm
-    mlp: PlainMlp
+    mlp: Mlp
     output_norm: LayerNorm
-    sense_mlp: PlainMlp
+    sense_mlp: Mlp
     attention: SenseWeights
 
     @staticmethod
@@ -98,8 +98,8 @@ class Senses(WithSites):
             std = spec.initializer_range
             return Linear.init((inputs,), outputs, std=std, dtype=dtype, bias=True, key=next(keys))
 
-        def mlp(inner: Axis, *outputs: Axis) -> PlainMlp:
-            return PlainMlp(linear(embed, inner), linear(inner, *outputs), None, spec.hidden_act)
+        def mlp(inner: Axis, *outputs: Axis) -> Mlp:
+            return Mlp(None, linear(embed, inner), linear(inner, *outputs), None, spec.hidden_act)
 
         return Senses(
             norm=norm(),

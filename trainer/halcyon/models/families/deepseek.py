@@ -8,16 +8,14 @@ parameters half a head apart. GLM 4.5 has grouped-query attention and rotates a 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from haliax import Axis
-from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
-from halcyon.models.design import Design
+from halcyon.models.design import Design, LayersInit
 from halcyon.models.families.family import decoder_family, design_of, mixture_of
 from halcyon.models.parts.norm import RmsNorm
 from halcyon.models.parts.routing import Routing
@@ -57,14 +55,14 @@ def latent_design(spec: DeepseekV3Spec) -> Design:
     """What the decoder of DeepSeek V3 is made of."""
     rotary = Axis(axes.ROTARY_SIZE, spec.qk_rope_head_dim)
 
-    def attention(design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> LatentAttention:
-        linear = functools.partial(design.linear, layers=layers, dtype=dtype, keys=keys)
+    def attention(init: LayersInit) -> LatentAttention:
+        linear, stacked, scaling = init.linear, (init.layers,), init.design.scaling
         biased = functools.partial(linear, bias=spec.attention_bias)  # to a latent vector, or into the residual stream
 
         def norm(axis: Axis) -> RmsNorm:
-            return RmsNorm.init(axis, stacked=(layers,), epsilon=_LATENT_EPSILON, dtype=dtype, scaling=design.scaling)
+            return RmsNorm.init(axis, stacked=stacked, epsilon=_LATENT_EPSILON, dtype=init.dtype, scaling=scaling)
 
-        embed, heads = design.axes.embed, Axis(axes.HEADS, spec.num_attention_heads)
+        embed, heads = init.design.axes.embed, Axis(axes.HEADS, spec.num_attention_heads)
         rank, plain = Axis(axes.KV_RANK, spec.kv_lora_rank), Axis(axes.PLAIN_SIZE, spec.qk_nope_head_dim)
         query_rank = None if spec.q_lora_rank is None else Axis(axes.QUERY_RANK, spec.q_lora_rank)
         source, value_size = query_rank or embed, Axis(axes.VALUE_SIZE, spec.v_head_dim)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -29,7 +29,7 @@ from jaxtyping import PRNGKeyArray
 from halcyon.models import axes
 from halcyon.models.axes import elementwise, expanded, later, recomputed
 from halcyon.models.decoder import Decoder
-from halcyon.models.design import BlockKind, Design
+from halcyon.models.design import BlockKind, LayersInit
 from halcyon.models.families.family import Family
 from halcyon.models.families.gpt2 import learned_positions_design
 from halcyon.models.model import Inputs
@@ -182,15 +182,13 @@ def _cut(x: jax.Array, size: int) -> jax.Array:
     return x.reshape(*x.shape[:-1], -1, size)
 
 
-def _mixer(
-    spec: HyenaSpec, positions: int, design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]
-) -> Hyena:
-    linear = functools.partial(design.linear, bias=True, layers=layers, dtype=dtype, keys=keys)
-    embed = design.axes.embed
+def _mixer(spec: HyenaSpec, positions: int, init: LayersInit) -> Hyena:
+    linear = functools.partial(init.linear, bias=True)
+    embed, layers, dtype = init.design.axes.embed, init.layers, init.dtype
     parts, channels = Axis(axes.CONVOLUTIONS, spec.hyena_order + 1), Axis(axes.MLP, spec.hidden_size)
     taps, inputs = Axis(axes.TAPS, TAPS), Axis(axes.FILTER_INPUT, FILTER_INPUTS)
     width, hidden = Axis(axes.FILTER, spec.filter_order), Axis(axes.FILTER_OUTPUT, spec.filter_order)
-    own = iter(jax.random.split(next(keys), 5))
+    own = iter(jax.random.split(next(init.keys), 5))
 
     def of_filter(inputs: Axis, *outputs: Axis) -> Linear:
         # By the width: a filter of small weights would be 0.

@@ -77,16 +77,12 @@ class ModernBert(CausalLM, WithSites):
         design, keys, others = _design(spec), iter(jax.random.split(key, 17)), spec.num_hidden_layers - 1
         embed, dense = design.axes.embed, Axis(_DENSE, spec.hidden_size)
 
-        def blocks(count: int) -> Stack[Block]:
-            layers = Axis(axes.LAYERS, count)
-            return Stack(layers, Block.init(design, design.forms[0], layers, dtype, keys=keys))
-
-        embedding, first = design.embedding(vocab, dtype, keys), blocks(1)
+        embedding, first = design.embedding(vocab, dtype, keys), Block.stack(design, 1, dtype, keys)
         return ModernBert(
             embedding=embedding,
             embedding_norm=design.norm(embed, dtype),
             first_block=dataclasses.replace(first, stacked=dataclasses.replace(first.stacked, attention_norm=None)),
-            later_blocks=blocks(others) if others else None,
+            later_blocks=Block.stack(design, others, dtype, keys) if others else None,
             norm=design.norm(embed, dtype),
             head_dense=Linear.init((embed,), (dense,), std=_into_stream(spec), dtype=dtype, key=next(keys)),
             head_norm=design.norm(embed, dtype),

@@ -38,7 +38,7 @@ from halcyon.models.partition import divided
 from halcyon.models.parts.embedding import Embedding, Smear, ValueEmbedding
 from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.masks import Mask
-from halcyon.models.parts.mlp import PlainMlp
+from halcyon.models.parts.mlp import Mlp
 from halcyon.models.parts.norm import RmsNorm
 from halcyon.models.parts.rotary import Rope, RotaryTable
 from halcyon.models.parts.self_attention import SelfAttention
@@ -76,7 +76,7 @@ class NanochatBlock(WithSites):
     attention_norm: RmsNorm
     attention: SelfAttention
     mlp_norm: RmsNorm
-    mlp: PlainMlp
+    mlp: Mlp
     values: ValueEmbedding | None
     residual_factor: NamedArray = parameter(Role.BIAS)
     embedding_factor: NamedArray = parameter(Role.BIAS)
@@ -242,7 +242,7 @@ def _blocks(
 
     queries = Axis(axes.Q_HEADS_PER_GROUP, spec.heads // heads.size)
     attention = SelfAttention.init(
-        embed, (heads,), (queries,), head_size, linear, zero, norm=_norm, scale=SCORE_SCALE / math.sqrt(spec.head_dim)
+        embed, heads, (queries,), head_size, linear, zero, norm=_norm, scale=SCORE_SCALE / math.sqrt(spec.head_dim)
     )
     mlp = Axis(axes.MLP, 4 * spec.width)
     values = None
@@ -257,7 +257,7 @@ def _blocks(
         attention_norm=_norm(embed),
         attention=attention,
         mlp_norm=_norm(embed),
-        mlp=PlainMlp(linear((embed,), (mlp,), factor=_UP_FACTOR), zero((mlp,), (embed,)), None, "relu2"),
+        mlp=Mlp(None, linear((embed,), (mlp,), factor=_UP_FACTOR), zero((mlp,), (embed,)), None, "relu2"),
         values=values,
     )
     return Stack(layers, block)

@@ -8,21 +8,20 @@ other. Its published files in bfloat16 have the experts of a layer in one tensor
 others, with a tensor each. The text model is read from the files of a Qwen 3.5 with images, too.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, get_args
 
 import haliax as hax
 import jax
 import jax.numpy as jnp
 from haliax import Axis
-from jaxtyping import PRNGKeyArray
 
 from halcyon.models.axes import EMBED, HEAD_SIZE, KV_HEADS, LAYERS, PAIR, Q_HEADS_PER_GROUP, TAPS, VALUE_SIZE
-from halcyon.models.design import Design, self_attention
+from halcyon.models.design import Design, LayersInit, self_attention
 from halcyon.models.families.family import decoder_family, design_of, mixture_of
 from halcyon.models.parts.gated_delta_net import CausalConvolution, DeltaAxes, GatedDeltaNet
-from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.norm import RmsNorm
 from halcyon.models.parts.weight import normal
 from halcyon.models.published import (
@@ -65,23 +64,18 @@ def _is_recurrent(spec: Qwen3NextSpec) -> tuple[bool, ...]:
     return tuple(mixer == "linear_attention" for mixer in spec.layers_by_type)
 
 
-def _delta_net(
-    spec: Qwen3NextSpec, design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]
-) -> GatedDeltaNet:
+def _delta_net(spec: Qwen3NextSpec, init: LayersInit) -> GatedDeltaNet:
     """Random parameters: normal; factors of decays even in (0.01, 16), their shifts 1."""
-    key_heads = spec.linear_num_key_heads
+    key_heads, layers, dtype = spec.linear_num_key_heads, init.layers, init.dtype
     at = DeltaAxes(
-        embed=design.axes.embed,
+        embed=init.design.axes.embed,
         key_heads=Axis(KV_HEADS, key_heads),
         value_heads=Axis(Q_HEADS_PER_GROUP, spec.linear_num_value_heads // key_heads),
         key_size=Axis(HEAD_SIZE, spec.linear_key_head_dim),
         value_size=Axis(VALUE_SIZE, spec.linear_value_head_dim),
     )
-    own = iter(jax.random.split(next(keys), 11))
-    heads = (at.key_heads, at.value_heads)
-
-    def linear(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...]) -> Linear:
-        return Linear.init(inputs, outputs, stacked=(layers,), std=spec.initializer_range, dtype=dtype, key=next(own))
+    own = iter(jax.random.split(next(init.keys), 11))
+    heads, linear = (at.key_heads, at.value_heads), dataclasses.replace(init, keys=own).linear
 
     def convolution(features: tuple[Axis, ...]) -> CausalConvolution:
         axis = Axis(TAPS, spec.linear_conv_kernel_dim)

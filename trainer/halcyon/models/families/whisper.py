@@ -24,7 +24,7 @@ from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
 from halcyon.models.decoder import Block, Decoder
-from halcyon.models.design import Design, plain_design, self_attention
+from halcyon.models.design import Design, LayersInit, plain_design, self_attention
 from halcyon.models.families.family import Family
 from halcyon.models.model import Inputs
 from halcyon.models.parameters import Role, parameter
@@ -59,7 +59,7 @@ class Encoder(eqx.Module):
     def init(spec: WhisperSpec, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> Encoder:
         """Random parameters, and sinusoids as positions."""
         inner = _design(spec, spec.encoder_layers, spec.encoder_heads, spec.encoder_mlp)
-        embed, layers = inner.axes.embed, Axis(axes.LAYERS, spec.encoder_layers)
+        embed = inner.axes.embed
         source, taps = Axis(axes.SOURCE, spec.max_source_positions), Axis(axes.TAPS, TAPS)
 
         def convolution(inputs: Axis) -> Linear:
@@ -68,7 +68,7 @@ class Encoder(eqx.Module):
         return Encoder(
             convolution(Axis(axes.MEL, spec.num_mel_bins)),
             convolution(embed.alias(axes.CHANNELS)),
-            Stack(layers, Block.init(inner, inner.forms[0], layers, dtype, keys=keys)),
+            Block.stack(inner, spec.encoder_layers, dtype, keys),
             inner.norm(embed, dtype),
             hax.named(jnp.asarray(sinusoids(source.size, embed.size), dtype), (source, embed)),
         )
@@ -99,9 +99,9 @@ def sinusoids(positions: int, width: int) -> np.ndarray:
     return np.concatenate((np.sin(turns), np.cos(turns)), 1).astype(np.float32)
 
 
-def _attention(design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> SelfAttention:
+def _attention(init: LayersInit) -> SelfAttention:
     """Attention whose keys have no biases."""
-    found = self_attention(design, layers, dtype, keys)
+    found = self_attention(init)
     return dataclasses.replace(found, key=dataclasses.replace(found.key, bias=None))
 
 

@@ -38,27 +38,6 @@ def activate(name: Activation, x: jax.Array) -> jax.Array:
             return jnp.square(jax.nn.relu(x))
 
 
-class GatedMlp(eqx.Module):
-    """``down(activation(gate(x)) * up(x))`` (Shazeer 2020): SwiGLU with ``silu``, GeGLU with ``gelu``."""
-
-    gate: Linear
-    up: Linear
-    down: Linear
-    activation: Activation = eqx.field(static=True, default="silu")
-
-    @staticmethod
-    def init(embed: Axis, mlp: Axis, linear: InitLinear, activation: Activation = "silu") -> GatedMlp:
-        """Random linear maps from `embed` to `mlp` and back."""
-        maps = {"gate": linear((embed,), (mlp,)), "up": linear((embed,), (mlp,)), "down": linear((mlp,), (embed,))}
-        return GatedMlp(**maps, activation=activation)
-
-    @jax.named_scope("mlp")
-    def __call__(self, x: NamedArray) -> NamedArray:
-        """(..., embed) to the same axes."""
-        gated = elementwise(recomputed(lambda gate, up: activate(self.activation, gate) * up), self.gate(x), self.up(x))
-        return self.down(gated)
-
-
 def activated(name: Activation, x: NamedArray) -> NamedArray:
     """An activation function applied to every element."""
     return elementwise(recomputed(lambda x: activate(name, x)), x)
@@ -97,26 +76,36 @@ class Xielu(eqx.Module):
         return elementwise(recomputed(activate), x, self.positive, self.negative)
 
 
-class PlainMlp(eqx.Module):
-    """``down(activation(up(x)))``."""
+class Mlp(eqx.Module):
+    """``down(activation(gate(x)) * up(x))`` (Shazeer 2020): SwiGLU with ``silu``, GeGLU with ``gelu``. Without a gate,
+    ``down(activation(up(x)))``."""
 
+    gate: Linear | None
     up: Linear
     down: Linear
     learned: Xielu | None
-    """The activation function, if it has parameters."""
-    activation: Activation | None = eqx.field(static=True)
+    """The activation function, if it has parameters; then there is no gate."""
+    activation: Activation = eqx.field(static=True)
 
     @staticmethod
-    def init(embed: Axis, mlp: Axis, linear: InitLinear, activation: Activation | Xielu) -> PlainMlp:
+    def init(
+        embed: Axis,
+        mlp: Axis,
+        linear: InitLinear,
+        activation: Activation,
+        *,
+        gated: bool = True,
+        learned: Xielu | None = None,
+    ) -> Mlp:
         """Random linear maps from `embed` to `mlp` and back."""
-        up, down = linear((embed,), (mlp,)), linear((mlp,), (embed,))
-        learned, named = (activation, None) if isinstance(activation, Xielu) else (None, activation)
-        return PlainMlp(up, down, learned, named)
+        gate = linear((embed,), (mlp,)) if gated else None
+        return Mlp(gate, linear((embed,), (mlp,)), linear((mlp,), (embed,)), learned, activation)
 
     @jax.named_scope("mlp")
     def __call__(self, x: NamedArray) -> NamedArray:
         """(..., embed) to the same axes."""
+        if self.gate is not None:
+            gated = recomputed(lambda gate, up: activate(self.activation, gate) * up)
+            return self.down(elementwise(gated, self.gate(x), self.up(x)))
         inner = self.up(x)
-        return self.down(
-            self.learned(inner) if self.learned is not None else activated(self.activation or "silu", inner)
-        )
+        return self.down(activated(self.activation, inner) if self.learned is None else self.learned(inner))

@@ -6,7 +6,6 @@ uneven the load is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -14,20 +13,17 @@ import haliax as hax
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
-from jaxtyping import PRNGKeyArray
 
-from halcyon.models.axes import EXPERTS, LAYERS, MLP, POSITION, ROUTES, elementwise, recomputed
+from halcyon.models.axes import LAYERS, POSITION, ROUTES, elementwise, recomputed
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import Result, Shard, by_device, divided
 from halcyon.models.parts.coded import is_coded
 from halcyon.models.parts.dispatch import dispatched
-from halcyon.models.parts.experts import Experts, Gate
-from halcyon.models.parts.linear import InitLinear, Linear
-from halcyon.models.parts.mlp import GatedMlp
+from halcyon.models.parts.experts import Experts
+from halcyon.models.parts.linear import Linear
+from halcyon.models.parts.mlp import Mlp
 from halcyon.models.parts.routing import Routing, balance, choose
-from halcyon.models.parts.weight import add_wide, apply_weight, normal
-from halcyon_api.spec.families.experts import ExpertSizes
-from halcyon_api.spec.families.section import Activation
+from halcyon.models.parts.weight import add_wide, apply_weight
 
 
 class RouterReport(NamedTuple):
@@ -74,69 +70,9 @@ class MixtureOfExperts(eqx.Module):
 
     router: Router
     experts: Experts
-    shared: GatedMlp | None
+    shared: Mlp | None
     shared_gate: Linear | None = None
     """To a factor of that MLP's output, after a sigmoid. None: no such factor."""
-
-    @staticmethod
-    def init(
-        embed: Axis,
-        sizes: ExpertSizes,
-        routing: Routing,
-        linear: InitLinear,
-        *,
-        stacked: tuple[Axis, ...],
-        std: float,
-        dtype: jnp.dtype,
-        combine: Gate,
-        activation: Activation,
-        keys: Iterator[PRNGKeyArray],
-    ) -> MixtureOfExperts:
-        """Random parameters.
-
-        Args:
-            embed: Features of the residual stream.
-            sizes: Sizes of the experts.
-            routing: The rule that chooses the experts of a token.
-            linear: Makes the maps of the MLP that every token goes through.
-            stacked: Axes of all parameters in front, such as the layers.
-            std: Standard deviation of the weights.
-            dtype: Type of the parameters.
-            combine: Combines the outputs of the maps ``gate`` and ``up`` of an expert.
-            activation: That of the MLP that every token goes through.
-            keys: Random keys.
-        """
-        shared = GatedMlp.init(embed, Axis(MLP, sizes.shared), linear, activation) if sizes.shared else None
-        shared_gate = linear((embed,), ()) if sizes.shared_gate else None
-        first, second, third, fourth = jax.random.split(next(keys), 4)
-        outer, mlp, routes = (*stacked, Axis(EXPERTS, sizes.experts)), Axis(MLP, sizes.mlp), Axis(ROUTES, sizes.experts)
-
-        def weight(key: PRNGKeyArray, outer: tuple[Axis, ...], inputs: Axis, outputs: Axis) -> NamedArray:
-            return normal(key, outer, (inputs,), (outputs,), std=std, dtype=dtype)
-
-        def zero(*axes: Axis) -> NamedArray | None:
-            return hax.zeros(axes, dtype=dtype) if sizes.bias else None
-
-        router = Router(
-            inputs=embed,
-            routing=routing,
-            bias=zero(*stacked, routes),
-            weight=weight(first, stacked, embed, routes),
-            correction=hax.zeros((*stacked, routes), dtype=jnp.float32) if sizes.correction else None,
-        )
-        of_experts = Experts(
-            experts=outer[-1],
-            embed=embed,
-            mlp=mlp,
-            combine=combine,
-            gate=weight(second, outer, embed, mlp),
-            up=weight(third, outer, embed, mlp),
-            down=weight(fourth, outer, mlp, embed),
-            gate_bias=zero(*outer, mlp),
-            up_bias=zero(*outer, mlp),
-            down_bias=zero(*outer, embed),
-        )
-        return MixtureOfExperts(router, of_experts, shared, shared_gate)
 
     def __call__(self, x: NamedArray, weights: NamedArray | None = None) -> tuple[NamedArray, RouterReport]:
         """(..., position, embed) to the same axes, and the report of the router.

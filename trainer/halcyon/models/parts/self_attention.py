@@ -60,7 +60,7 @@ class SelfAttention(WithSites):
     @staticmethod
     def init(
         embed: Axis,
-        key_heads: tuple[Axis, ...],
+        kv_heads: Axis,
         queries: tuple[Axis, ...],
         head_size: Axis,
         linear: InitLinear,
@@ -77,7 +77,7 @@ class SelfAttention(WithSites):
 
         Args:
             embed: Features of the residual stream.
-            key_heads: Heads of keys and values.
+            kv_heads: Heads of keys and values.
             queries: Query heads that share one head of keys and values; empty: one query head each.
             head_size: Features of a head.
             linear: Makes the projections of queries, keys and values.
@@ -89,7 +89,7 @@ class SelfAttention(WithSites):
             soft_cap: See the class.
             gated: Whether there is a gate; `linear` makes it.
         """
-        heads, shared = (*key_heads, *queries, head_size), (*key_heads, head_size)
+        heads, shared = (kv_heads, *queries, head_size), (kv_heads, head_size)
         return SelfAttention(
             query=linear((embed,), heads),
             key=linear((embed,), shared),
@@ -133,7 +133,7 @@ class SelfAttention(WithSites):
             factor: A further factor of the scores, such as one of the layer. None: 1.
             memory: Keys and values of earlier positions; it then decides the keys that a query sees. None: only those
                 of `x`.
-            added: Added to the values: (..., position, *key_heads, head_size). None: nothing.
+            added: Added to the values: (..., position, kv_heads, head_size). None: nothing.
             others: Keys and values of another sequence, as `keys_and_values` makes them, without rotation and memory:
                 cross attention. None: those of `x`.
         """
@@ -153,7 +153,7 @@ class SelfAttention(WithSites):
         return self._output(x, factored, key, value, mask)
 
     def keys_and_values(self, x: NamedArray) -> tuple[NamedArray, NamedArray]:
-        """Those of another sequence, for cross attention to it: (..., key_position, *key_heads, head_size) each."""
+        """Those of another sequence, for cross attention to it: (..., key_position, kv_heads, head_size) each."""
         return self.key(x).rename({POSITION: KEY_POSITION}), self.value(x).rename({POSITION: KEY_POSITION})
 
     def _output(
