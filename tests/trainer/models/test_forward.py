@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from halcyon.models import Inputs
-from halcyon.models.stack import with_remat
+from halcyon.models.stack import with_loops
 from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.trainer import Remat
 from tests.trainer.models import reference
@@ -82,7 +82,7 @@ def test_a_later_token_does_not_change_earlier_logits(spec: ModelSection) -> Non
 
 def test_rematerialisation_keeps_one_carry_a_block() -> None:
     def scratch_bytes(remat: Remat) -> int:
-        model = with_remat(make(changed(LLAMA, num_hidden_layers=8)), remat)
+        model = with_loops(make(changed(LLAMA, num_hidden_layers=8)), remat)
         return losses.lower(model, *batch(rows=64)).compile().memory_analysis().temp_size_in_bytes
 
     assert scratch_bytes("full") < 0.5 * scratch_bytes("none")

@@ -14,7 +14,7 @@ from haliax import Axis
 
 from halcyon.models import Inputs, build_model
 from halcyon.models.remat import group_size
-from halcyon.models.stack import with_remat
+from halcyon.models.stack import with_loops
 from halcyon.step.objectives.next_token import next_token_sums
 from halcyon_api.spec.model import read_model
 from halcyon_api.spec.trainer import REMAT, Remat
@@ -54,7 +54,7 @@ def program(family: str, remat: Remat) -> tuple[Any, Any]:
         return next_token_sums(model, Inputs(inputs), targets, hax.ones((batch, POSITION))).loss
 
     def build() -> Any:
-        return with_remat(build_model(spec, VOCAB, POSITION, dtype="float32", key=jax.random.key(0)), remat)
+        return with_loops(build_model(spec, VOCAB, POSITION, dtype="float32", key=jax.random.key(0)), remat)
 
     return jax.jit(jax.value_and_grad(loss)), build
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from halcyon.models.remat import Loop
-from halcyon.models.stack import stacks_of, with_unroll
+from halcyon.models.stack import stacks_of, with_loops
 from halcyon_api.spec.trainer import AUTOMATIC_UNROLL, WITHOUT_LOOP, Remat, unrolled_blocks
 from tests.trainer.models.test_remat import LAYERS, program, variants
 from tests.trainer.step.test_program import program_of
@@ -34,7 +34,7 @@ def iterations_of(program: str) -> Counter[int]:
 def computed(family: str, remat: Remat, blocks: int) -> tuple[float, list[np.ndarray], Counter[int]]:
     """Loss, gradients, and the loops of the program."""
     run, build = program(family, remat)
-    model = with_unroll(build(), blocks)
+    model = with_loops(build(), unroll=blocks)
     compiled = run.lower(model).compile()
     loss, gradients = compiled(model)
     return (

@@ -67,8 +67,8 @@ class Stack(eqx.Module, Generic[Block]):
     Attributes:
         layers: The number of blocks.
         stacked: The block.
-        remat: What the forward pass keeps for the backward pass; see `with_remat`.
-        unroll: Blocks in one iteration of the loop over them; see `with_unroll`.
+        remat: What the forward pass keeps for the backward pass; see `with_loops`.
+        unroll: Blocks in one iteration of the loop over them; see `with_loops`.
         slots: (layers, statistics) in a step that watches the outputs of the blocks; see `with_slots`.
         apart: Whether the blocks are apart, each without the axis `layers`: `stacked` is the first one.
         further: The other blocks, if they are apart.
@@ -167,27 +167,18 @@ class Stack(eqx.Module, Generic[Block]):
         return jax.tree.map(without_layers, (self.stacked, self.slots), is_leaf=is_named)
 
 
-def with_remat(model: Model, policy: Remat) -> Model:
-    """`model` with this remat policy in all of its stacks.
+def with_loops(model: Model, remat: Remat = "none", unroll: int = 1) -> Model:
+    """`model` with these loops over the blocks of its stacks. The result is the same up to rounding.
+
+    A loop whose repetition has several unlike blocks computes whole repetitions. The last blocks, if they are fewer,
+    follow the loop.
 
     Args:
         model: A model, or the shapes in its place.
-        policy: See `halcyon.models.remat`.
+        remat: See `halcyon.models.remat`.
+        unroll: Blocks in one iteration.
     """
-    return _changed(model, lambda stack: dataclasses.replace(stack, remat=policy))
-
-
-def with_unroll(model: Model, blocks: int) -> Model:
-    """`model` with loops over its blocks that compute this number of them in one iteration.
-
-    The result is the same up to rounding. A loop whose repetition has several unlike blocks computes whole repetitions.
-    The last blocks, if they are fewer, follow the loop.
-
-    Args:
-        model: A model, or the shapes in its place.
-        blocks: Blocks in one iteration.
-    """
-    return _changed(model, lambda stack: dataclasses.replace(stack, unroll=blocks))
+    return _changed(model, lambda stack: dataclasses.replace(stack, remat=remat, unroll=unroll))
 
 
 def _changed(model: Model, change: Callable[[Stack[Any]], Stack[Any]]) -> Model:

@@ -25,7 +25,7 @@ from halcyon.models.dropout import WithSites
 from halcyon.models.parameters import split
 from halcyon.models.parts.attention_choice import CannotServe, Choice, Target, attending
 from halcyon.models.softmax import logits_for
-from halcyon.models.stack import stacks_of, with_remat, with_unroll
+from halcyon.models.stack import stacks_of, with_loops
 from halcyon.optim import build_optimizer, learning_rate, update_arguments
 from halcyon.optim.groups import trained
 from halcyon.optim.registry import estimator_of, needs_key
@@ -280,7 +280,7 @@ def build_program(
         model = build_model(
             spec.model, vocab, max_position, tokens=vocab_size, dtype=settings.precision.parameters, key=key
         )
-        return with_unroll(with_remat(model, settings.remat), unroll)
+        return with_loops(model, settings.remat, unroll)
 
     lora = spec.lora
 

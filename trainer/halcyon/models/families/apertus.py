@@ -19,7 +19,7 @@ def design(spec: ApertusSpec) -> Design:
     """What the decoder is made of."""
     if spec.hidden_act == "xielu":
         return design_of(spec, "silu", learned_activation=True)
-    return design_of(spec, spec.hidden_act)
+    return design_of(spec)
 
 
 def tensors(spec: ApertusSpec) -> Tensors:

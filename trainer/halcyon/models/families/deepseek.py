@@ -7,7 +7,6 @@ parameters half a head apart. GLM 4.5 has grouped-query attention and rotates a 
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +17,7 @@ from halcyon.models import axes
 from halcyon.models.design import Design, LayersInit
 from halcyon.models.families.family import decoder_family, design_of, mixture_of
 from halcyon.models.parts.norm import RmsNorm
+from halcyon.models.parts.rotary import grown
 from halcyon.models.parts.routing import Routing
 from halcyon.models.parts.self_attention import LatentAttention
 from halcyon.models.published import (
@@ -47,8 +47,8 @@ def design(spec: CorrectedSection) -> Design:
         groups=spec.n_group,
         kept_groups=spec.topk_group,
     )
-    mixture = mixture_of(spec, spec.hidden_act, routing=routing, correction=spec.router_correction_coef)
-    return design_of(spec, spec.hidden_act, partial=partial, mixture=mixture)
+    mixture = mixture_of(spec, routing=routing, correction=spec.router_correction_coef)
+    return design_of(spec, partial=partial, mixture=mixture)
 
 
 def latent_design(spec: DeepseekV3Spec) -> Design:
@@ -93,8 +93,7 @@ def _score_scale(spec: DeepseekV3Spec) -> float:
     plain, scaling = spec.head_size**-0.5, spec.rope_scaling
     if scaling is None or scaling.rope_type == "default" or not scaling.mscale_all_dim:
         return plain
-    factor = scaling.factor or 1.0
-    return plain * (1.0 if factor <= 1 else 0.1 * scaling.mscale_all_dim * math.log(factor) + 1.0) ** 2
+    return plain * grown(scaling, scaling.mscale_all_dim) ** 2
 
 
 def tensors(spec: Glm4MoeSpec) -> Tensors:
@@ -219,8 +218,7 @@ _GLM = DecoderConfig(
 
 
 def _read_deepseek(config: ConfigReader) -> DeepseekV3Spec:
-    for key, value in _COMPUTED.items():
-        config.only(key, value)
+    config.all_only(_COMPUTED)
     spec = _DEEPSEEK.read(config, head_dim=None, num_key_value_heads=None)
     factor = config.number(_BALANCE, 0.0)
     if not factor or config.has("router_aux_loss_coef"):

@@ -19,7 +19,6 @@ from halcyon.models.parts.rotary import Rope
 from halcyon.models.parts.routing import Routing
 from halcyon.models.published import PublishedModel
 from halcyon_api.spec.families.decoder import DecoderSection
-from halcyon_api.spec.families.experts import ExpertsSection
 from halcyon_api.spec.families.section import Activation, ModelSection
 
 Section = TypeVar("Section", bound=ModelSection)
@@ -70,13 +69,13 @@ def decoder_family(
 
 
 def design_of(
-    spec: DecoderSection, activation: Activation, *, windowed: Rope | None = None, partial: float = 1.0, **other: Any
+    spec: Any, activation: Activation | None = None, *, windowed: Rope | None = None, partial: float = 1.0, **other: Any
 ) -> Design:
     """The design that a section's common fields describe.
 
     Args:
-        spec: The section.
-        activation: The activation function of the MLP.
+        spec: The `DecoderSection`.
+        activation: The activation function of the MLP. None: that of the section.
         windowed: The rotation of layers that see only a window. None: that of the others.
         partial: The part of each head's features that is rotated.
         other: Further fields of `Design`.
@@ -93,7 +92,7 @@ def design_of(
         kinds=tuple(kinds[kind] for kind in spec.layers_by_type),
         epsilon=spec.rms_norm_eps,
         std=spec.initializer_range,
-        activation=activation,
+        activation=activation or spec.hidden_act,
         **other,
     )
 
@@ -108,8 +107,7 @@ def seeing_design(design: Callable[[Any], Design], init: Callable[..., Any], spe
 
 
 def mixture_of(
-    spec: ExpertsSection,
-    activation: Activation = "silu",
+    spec: Any,
     *,
     normalised: bool = True,
     routing: Routing | None = None,
@@ -121,11 +119,10 @@ def mixture_of(
     The section's factor of the balance loss is for a loss that is the experts per token at an even load, ours for 1.
 
     Args:
-        spec: The section.
-        activation: The activation function of an expert's gate.
+        spec: The `ExpertsSection`.
         normalised: Whether the weights of a token's experts are divided by their sum.
         routing: The rule of the routers. None: the softmax over all experts.
-        combine: See `Mixture`. None: that of the activation function.
+        combine: See `Mixture`. None: that of the activation function of the section.
         correction: See `RouterLosses`.
     """
     sizes = spec.experts()
@@ -133,5 +130,5 @@ def mixture_of(
         sizes,
         routing or Routing(sizes.per_token, normalised=normalised),
         RouterLosses(spec.router_aux_loss_coef * sizes.per_token, spec.router_z_loss_coef, correction),
-        combine or gate_of(activation),
+        combine or gate_of(spec.hidden_act),
     )

@@ -29,7 +29,7 @@ _TANH = "gelu_pytorch_tanh"
 
 def design(spec: GemmaSpec) -> Design:
     """What the decoder of Gemma 1 is made of."""
-    return design_of(spec, spec.hidden_act, scaling="offset", embedding_scale=math.sqrt(spec.hidden_size))
+    return design_of(spec, scaling="offset", embedding_scale=math.sqrt(spec.hidden_size))
 
 
 def alternating_design(spec: Gemma2Spec | Gemma3Spec) -> Design:
@@ -37,7 +37,6 @@ def alternating_design(spec: Gemma2Spec | Gemma3Spec) -> Design:
     scalar = spec.query_pre_attn_scalar
     return design_of(
         spec,
-        spec.hidden_act,
         windowed=Rope(spec.rope_local_base_freq) if isinstance(spec, Gemma3Spec) else None,
         scaling="offset",
         embedding_scale=math.sqrt(spec.hidden_size),
@@ -176,8 +175,7 @@ def _read_with_images(config: ConfigReader) -> Gemma3Spec:
         image_token_index=config.integer("image_token_index", 262_144),
     )
     config.only("mm_tokens_per_image", vision.tokens)
-    for name, value in _seen(vision).items():
-        seen.only(name, value)
+    seen.all_only(_seen(vision))
     return _read_gemma3(config).but(vision=vision)
 
 

@@ -8,7 +8,7 @@ from halcyon_api.spec.families.llama import LlamaSpec
 
 def design(spec: LlamaSpec) -> Design:
     """What the decoder is made of. Its norms round once, unlike those of Hugging Face."""
-    return design_of(spec, spec.hidden_act, scaling="wide", placement="both" if spec.hybrid_norm else "before")
+    return design_of(spec, scaling="wide", placement="both" if spec.hybrid_norm else "before")
 
 
 def _is_published(spec: LlamaSpec) -> bool:

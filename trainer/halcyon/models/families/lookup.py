@@ -46,17 +46,14 @@ def published_of_config(config: ConfigReader, *, images: bool = False) -> Publis
     Raises:
         BadConfiguration: It is not one of `published_models`; the message names the nearest (`_nearest`).
     """
-    named, forms = (
-        config.document.get("architectures"),
-        [form for form in published_models() if images or not form.images],
-    )
-    architecture = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
-    known = {name: form for form in forms for name in form.architectures}
-    if architecture is None:
-        known, architecture, key = {form.model_type: form for form in forms}, config.text("model_type"), "model_type"
-    else:
-        key = "architectures"
-    if (form := known.get(architecture)) or (form := {one.classifier: one for one in forms}.get(architecture)):
+    forms = [form for form in published_models() if images or not form.images]
+    match config.document.get("architectures"):
+        case [str() as architecture, *_]:
+            key, known = "architectures", {name: form for form in forms for name in form.architectures}
+        case _:
+            key, known = "model_type", {form.model_type: form for form in forms}
+            architecture = config.text(key)
+    if form := ({one.classifier: one for one in forms} | known).get(architecture):
         return form
     nearest = _nearest(config, architecture, known)
     shown = nearest.model_type if key == "model_type" else nearest.architectures[0]

@@ -2,29 +2,25 @@
 in every layer; the weights of a token's experts add up to 1.
 """
 
+import functools
+
 from halcyon.models.design import Design
 from halcyon.models.families.family import decoder_family, design_of, mixture_of
-from halcyon.models.published import DecoderConfig, PublishedModel, Tensors, decoder_tensors
+from halcyon.models.published import DecoderConfig, PublishedModel, decoder_tensors
 from halcyon_api.spec.families.mistral import MistralSpec, MixtralSpec
 
 _NAMES = {"gate": "w1", "up": "w3", "down": "w2"}
 
 
-def design(spec: MistralSpec) -> Design:
-    """What the decoder of Mistral is made of."""
-    return design_of(spec, spec.hidden_act)
-
-
 def expert_design(spec: MixtralSpec) -> Design:
     """What the decoder of Mixtral is made of."""
-    return design_of(spec, spec.hidden_act, mixture=mixture_of(spec, spec.hidden_act))
+    return design_of(spec, mixture=mixture_of(spec))
 
 
-def mixtral_tensors(spec: MixtralSpec) -> Tensors:
-    """The tensors of ``MixtralForCausalLM``."""
-    return decoder_tensors(
-        spec, mixture=lambda layers: layers.experts("block_sparse_moe.gate", "block_sparse_moe.experts", _NAMES)
-    )
+_TENSORS = functools.partial(
+    decoder_tensors,
+    mixture=lambda layers: layers.experts("block_sparse_moe.gate", "block_sparse_moe.experts", _NAMES),
+)
 
 
 _MISTRAL = DecoderConfig(MistralSpec, {"num_key_value_heads": 8, "hidden_act": "silu", "sliding_window": 4096})
@@ -44,11 +40,11 @@ _MIXTRAL = DecoderConfig(
 )
 MISTRAL = decoder_family(
     MistralSpec,
-    design,
+    design_of,
     PublishedModel("mistral", ("MistralForCausalLM",), decoder_tensors, _MISTRAL.read, _MISTRAL.write),
 )
 MIXTRAL = decoder_family(
     MixtralSpec,
     expert_design,
-    PublishedModel("mixtral", ("MixtralForCausalLM",), mixtral_tensors, _MIXTRAL.read, _MIXTRAL.write),
+    PublishedModel("mixtral", ("MixtralForCausalLM",), _TENSORS, _MIXTRAL.read, _MIXTRAL.write),
 )

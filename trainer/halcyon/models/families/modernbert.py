@@ -36,7 +36,7 @@ from halcyon.models.parts.norm import LayerNorm
 from halcyon.models.parts.rotary import Rope
 from halcyon.models.published import ConfigReader, Layers, PublishedModel, Tensor, Tensors
 from halcyon.models.published.decoder_config import REQUIRED, read_keys, write_keys
-from halcyon.models.published.rope import read_rope_by_layer, read_windowed_theta, require_rope
+from halcyon.models.published.rope import read_rope_by_layer, read_windowed_theta, require_default
 from halcyon.models.published.tensors import tensor, with_bias
 from halcyon.models.softmax import Softmax
 from halcyon.models.stack import Stack
@@ -241,12 +241,11 @@ _GLOBAL, _LOCAL = "global_rope_theta", "local_rope_theta"
 
 
 def _read(config: ConfigReader) -> ModernBertSpec:
-    for name, computed in _ONLY.items():
-        config.only(name, computed)
+    config.all_only(_ONLY)
     fields = read_keys(config, _DEFAULTS, {})
     ropes = {name: config.document[name] for name in ("rope_parameters", "rope_scaling") if config.has(name)}
     own = {"rope_theta": config.number(_GLOBAL)} if config.has(_GLOBAL) else {}
-    full = require_rope(config, read_rope_by_layer(ConfigReader({**ropes, **own}, config.where), 160_000.0), "default")
+    full = require_default(config, read_rope_by_layer(ConfigReader({**ropes, **own}, config.where), 160_000.0))
     windowed = read_windowed_theta(config, _LOCAL, 10_000.0)
     pooling: Any = config.text("classifier_pooling", "cls")
     spec = ModernBertSpec(**fields, rope_theta=full.theta, rope_local_base_freq=windowed, classifier_pooling=pooling)

@@ -18,7 +18,7 @@ from halcyon_api.spec.families.olmo import Olmo2Spec, Olmo3Spec
 def design(spec: Olmo2Spec | Olmo3Spec) -> Design:
     """What the decoder is made of."""
     windowed = Rope(spec.rope_local_base_freq or spec.rope_theta) if isinstance(spec, Olmo3Spec) else None
-    return design_of(spec, spec.hidden_act, windowed=windowed, scaling="wide", placement="after")
+    return design_of(spec, windowed=windowed, scaling="wide", placement="after")
 
 
 _THETA = 500_000.0

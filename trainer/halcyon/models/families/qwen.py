@@ -22,19 +22,12 @@ from halcyon_api.spec.families.vision import FRAMES, QwenVisionSpec
 from halcyon_api.spec.model_shape import COLOURS
 
 
-def design(spec: QwenSection) -> Design:
-    """What the decoder is made of."""
-    return design_of(spec, spec.hidden_act)
-
-
 def expert_design(spec: Qwen3MoeSpec) -> Design:
     """What the decoder with experts is made of."""
-    return design_of(spec, spec.hidden_act, mixture=mixture_of(spec, spec.hidden_act, normalised=spec.norm_topk_prob))
+    return design_of(spec, mixture=mixture_of(spec, normalised=spec.norm_topk_prob))
 
 
-def qwen3_moe_tensors(spec: Qwen3MoeSpec) -> Tensors:
-    """The tensors of ``Qwen3MoeForCausalLM``."""
-    return decoder_tensors(spec, mixture=lambda layers: layers.experts("mlp.gate", "mlp.experts"))
+_MOE_TENSORS = functools.partial(decoder_tensors, mixture=lambda layers: layers.experts("mlp.gate", "mlp.experts"))
 
 
 Section = TypeVar("Section", bound=QwenSection)
@@ -143,8 +136,7 @@ def _read_with_images(config: ConfigReader) -> Qwen2Spec:
         tokens_per_side=config.integer(_SIZE, 32 * fields["patch_size"]) // (2 * fields["patch_size"]),
         image_token_index=config.integer("image_token_id", _TOKENS["image_token_id"]),
     )
-    for name, value in _seen(vision, text.hidden_size).items():
-        seen.only(name, value)
+    seen.all_only(_seen(vision, text.hidden_size))
     for name in ("rope_parameters", "rope_scaling"):
         config.part(name).only("mrope_section", list(sections(text.head_size)))
     return text.but(vision=vision)
@@ -203,7 +195,7 @@ _BESIDE_IMAGES = PublishedModel(
 )
 QWEN2 = decoder_family(
     Qwen2Spec,
-    functools.partial(seeing_design, design, PatchTower.init),
+    functools.partial(seeing_design, design_of, PatchTower.init),
     PublishedModel(
         "qwen2",
         ("Qwen2ForCausalLM",),
@@ -225,11 +217,11 @@ QWEN2 = decoder_family(
 )
 QWEN3 = decoder_family(
     Qwen3Spec,
-    design,
+    design_of,
     PublishedModel("qwen3", ("Qwen3ForCausalLM",), decoder_tensors, functools.partial(_read, _QWEN3), _QWEN3.write),
 )
 QWEN3_MOE = decoder_family(
     Qwen3MoeSpec,
     expert_design,
-    PublishedModel("qwen3_moe", ("Qwen3MoeForCausalLM",), qwen3_moe_tensors, _read_qwen3_moe, _write_qwen3_moe),
+    PublishedModel("qwen3_moe", ("Qwen3MoeForCausalLM",), _MOE_TENSORS, _read_qwen3_moe, _write_qwen3_moe),
 )

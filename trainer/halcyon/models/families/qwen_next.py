@@ -34,8 +34,9 @@ from halcyon.models.published import (
     decoder_tensors,
 )
 from halcyon.models.published.decoder_config import read_layer_types
-from halcyon.models.published.tensors import BESIDE_IMAGES, KEYS, QUERIES, FurtherNames, tensor
+from halcyon.models.published.tensors import BESIDE_IMAGES, QUERIES, FurtherNames, tensor
 from halcyon_api.spec.families.qwen_next import MixerType, Qwen3NextSpec
+from halcyon_api.spec.families.section import DecoderSizes
 
 _MOST_DECAY = 16.0
 """Upper end of the first decays, which are drawn evenly."""
@@ -50,11 +51,10 @@ def design(spec: Qwen3NextSpec) -> Design:
     """What the decoder is made of."""
     return design_of(
         spec,
-        spec.hidden_act,
         partial=spec.partial_rotary_factor,
         scaling="offset",
         attention=functools.partial(self_attention, gated=True),
-        mixture=mixture_of(spec, spec.hidden_act, normalised=spec.norm_topk_prob),
+        mixture=mixture_of(spec, normalised=spec.norm_topk_prob),
         recurrence=functools.partial(_delta_net, spec),
         recurrent=_is_recurrent(spec),
     )
@@ -108,7 +108,7 @@ def tensors(spec: Qwen3NextSpec, *, in_one: bool = False) -> Tensors:
     return decoder_tensors(
         spec,
         mixture=functools.partial(_mixture, in_one=in_one),
-        attention=functools.partial(_attention_tensors, bias=spec.attention_bias),
+        attention=functools.partial(_attention_tensors, sizes=spec.sizes()),
         recurrence=functools.partial(_delta_net_tensors, by_head=spec.fused_projections),
         recurrent=_is_recurrent(spec),
         names=FurtherNames("mtp.layers.{layers}", _beside, ((r"mtp\.", ""),)),
@@ -128,19 +128,15 @@ def _beside(layers: Layers) -> list[Tensor]:
     ]
 
 
-def _attention_tensors(layers: Layers, bias: bool) -> list[Tensor]:
+def _attention_tensors(layers: Layers, sizes: DecoderSizes) -> list[Tensor]:
     def query(kind: str, *inputs: str) -> Tensor:
         parts = (layers.piece(f"attention.{name}.{kind}", QUERIES, *inputs) for name in ("query", "gate"))
         return layers.fused(f"self_attn.q_proj.{kind}", 0, 2, *parts)
 
     return [
         query("weight", EMBED),
-        *([query("bias")] if bias else []),
-        *layers.linear("self_attn.k_proj", "attention.key", KEYS, EMBED, bias),
-        *layers.linear("self_attn.v_proj", "attention.value", KEYS, EMBED, bias),
-        *layers.linear("self_attn.o_proj", "attention.output", EMBED, QUERIES, bias),
-        layers.tensor("self_attn.q_norm.weight", "attention.query_norm.weight", HEAD_SIZE),
-        layers.tensor("self_attn.k_norm.weight", "attention.key_norm.weight", HEAD_SIZE),
+        *([query("bias")] if sizes.query_bias else []),
+        *(one for one in layers.self_attention(sizes) if ".q_proj." not in one.name),
     ]
 
 

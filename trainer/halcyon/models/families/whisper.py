@@ -203,8 +203,7 @@ _NAMES = {
 
 
 def _read(config: ConfigReader) -> WhisperSpec:
-    config.only("scale_embedding", False)
-    config.only("tie_word_embeddings", True)
+    config.all_only({"scale_embedding": False, "tie_word_embeddings": True})
     return WhisperSpec(**read_keys(config, _DEFAULTS, _NAMES))
 
 

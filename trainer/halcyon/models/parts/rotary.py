@@ -100,14 +100,15 @@ def magnitude(rope: Rope) -> float:
         return 1.0
     if scaling.attention_factor is not None:
         return scaling.attention_factor
-    factor = scaling.factor or 1.0
-
-    def grown(mscale: float) -> float:
-        return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
-
     if scaling.mscale and scaling.mscale_all_dim:
-        return grown(scaling.mscale) / grown(scaling.mscale_all_dim)
-    return grown(1.0)
+        return grown(scaling, scaling.mscale) / grown(scaling, scaling.mscale_all_dim)
+    return grown(scaling, 1.0)
+
+
+def grown(scaling: RopeScaling, mscale: float) -> float:
+    """``0.1 mscale ln(factor) + 1``, or 1 if positions are not scaled."""
+    factor = scaling.factor or 1.0
+    return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
 
 
 def rotary_table(position: Axis, head_size: Axis, rope: Rope, positions: NamedArray | None) -> RotaryTable:

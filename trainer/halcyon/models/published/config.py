@@ -93,11 +93,7 @@ class ConfigReader:
 
     def part(self, name: str) -> ConfigReader:
         """The object at a key; one without keys if the key is absent or null."""
-        return self.inner(name) or self.empty()
-
-    def empty(self) -> ConfigReader:
-        """An object without keys."""
-        return ConfigReader({}, self.where)
+        return self.inner(name) or ConfigReader({}, self.where)
 
     def only(self, name: str, *computed: Any) -> None:
         """Reject a value other than those that the family computes. An absent key and null are accepted.
@@ -111,6 +107,11 @@ class ConfigReader:
             raise BadConfiguration(
                 f"{self.where}: {name} is {_shown(value)}, but Halcyon computes this model only with {allowed}"
             )
+
+    def all_only(self, computed: Mapping[str, Any]) -> None:
+        """`only` for each key and its value."""
+        for name, value in computed.items():
+            self.only(name, value)
 
     def _value(self, name: str, kind: type[Value], default: Value | None) -> Value:
         value = self.document.get(name)

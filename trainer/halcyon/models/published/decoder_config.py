@@ -172,10 +172,6 @@ def _read_nullable(config: ConfigReader, key: str, default: int | None) -> int |
     return config.integer(key) if config.has(key) else None
 
 
-def _read_head_size(config: ConfigReader, key: str, default: int | None) -> int | None:
-    return config.integer(key) if config.has(key) else default
-
-
 def _read_key_value_heads(config: ConfigReader, key: str, default: int | None) -> int:
     """If it is null, the number of query heads, and also if it is absent and the class has no default."""
     heads = config.integer("num_attention_heads")
@@ -218,7 +214,7 @@ def _read_dense_layers(config: ConfigReader, key: str, default: list[int]) -> li
 
 _READERS: Mapping[str, Callable[[ConfigReader, str, Any], Any]] = {
     "activation_function": read_activation,
-    "head_dim": _read_head_size,
+    "head_dim": lambda config, key, default: config.integer(key) if config.has(key) else default,
     "hidden_act": read_activation,
     "hidden_activation": read_activation,
     "layer_types": lambda config, key, default: read_layer_types(config),

@@ -76,8 +76,7 @@ def with_default_rope(config: ConfigReader, default: Mapping[str, Any]) -> Confi
         config: The config.json.
         default: The object of ``rope_scaling``. A base in it comes before ``rope_theta``.
     """
-    former = config.inner(_FORMER)
-    if config.has(_NEW) or (former is not None and former.document):
+    if config.part(_FORMER).document or config.has(_NEW):
         return config
     beside = {name: value for name, value in config.document.items() if name != _THETA or _THETA not in default}
     return ConfigReader({**beside, _FORMER: default}, config.where)
@@ -158,8 +157,8 @@ def read_windowed_theta(config: ConfigReader, key: str | None, default_theta: fl
     """
     windowed = config.part(_NEW).part(LAYER_TYPES[1])
     own = {} if key is None or not config.has(key) else {_THETA: config.number(key)}
-    rope = require_rope(config, _read(ConfigReader(own, config.where), windowed, default_theta), "default")
-    _require_part(config.empty(), rope, False)
+    rope = require_default(config, _read(ConfigReader(own, config.where), windowed, default_theta))
+    _require_part(ConfigReader({}, config.where), rope, False)
     return rope.theta
 
 
@@ -189,7 +188,7 @@ def _read(config: ConfigReader, scaling: ConfigReader, default_theta: float, als
             raise BadConfiguration(
                 f"{scaling.where} has no {name}, which {_TYPE} {kind} needs; copy the whole file of the model"
             )
-    known = _ENTRIES[kind] | set(also if kind != "default" else ())
+    known = computed_entries(kind, also)
     settings: dict[str, Any] = {}
     for name, value in scaling.document.items():
         if name in known:
@@ -238,14 +237,14 @@ def _require_part(config: ConfigReader, rope: Rope, partial: bool) -> None:
         )
 
 
-def require_rope(config: ConfigReader, rope: Rope, *kinds: str) -> Rope:
-    """Return `rope` if its kind is one of `kinds`.
+def require_default(config: ConfigReader, rope: Rope) -> Rope:
+    """Return `rope` if it is not scaled.
 
     Raises:
         BadConfiguration: The family does not compute this kind.
     """
-    if rope.kind not in kinds:
-        raise _other_kind(config, rope.kind, *kinds)
+    if rope.kind != "default":
+        raise _other_kind(config, rope.kind, "default")
     return rope
 
 
@@ -270,4 +269,4 @@ def write_rope(rope: Rope, *, always: bool) -> dict[str, Any]:
 
 def computed_entries(kind: str, also: Collection[str]) -> frozenset[str]:
     """The entries that a kind of scaling computes."""
-    return _ENTRIES[kind] | set(also)
+    return _ENTRIES[kind] | set(also if kind != "default" else ())
