@@ -60,9 +60,7 @@ def with_adapter(model: Model, spec: LoraSpec, key: PRNGKeyArray) -> Model:
                 f"{_FIELD}.targets: {pattern!r} matches no weight of a linear map of the model; its weights are "
                 f"{_listed(list(there))}; correct the pattern"
             )
-    chosen = {
-        path: weight for path, weight in there.items() if any(fnmatchcase(path, pattern) for pattern in spec.targets)
-    }
+    chosen = {path: weight for path, weight in there.items() if _matches(path, spec.targets)}
     stacked_experts = next((path for path in chosen if chosen[path][2]), None)
     for name, is_set in (("dropout", spec.dropout > 0), ("dora", spec.dora)):
         if stacked_experts is not None and is_set:
@@ -90,7 +88,12 @@ def with_codes(model: Model, spec: LoraSpec) -> Model:
     def changed(path: Any, node: Any) -> Any:
         for name, weight, inputs in _weights(node):
             own = f"{dotted(path)}.{name}"
-            if not isinstance(weight, Coded) and is_large(weight) and fits(base, inputs) and not _is_trained(own, spec):
+            if (
+                not isinstance(weight, Coded)
+                and is_large(weight)
+                and fits(base, inputs)
+                and not _matches(own, spec.train_also)
+            ):
                 role = node.role if isinstance(node, Linear) else Role.EXPERT
                 node = dataclasses.replace(node, **{name: Coded.of(base, weight, inputs, role)})
         return node
@@ -106,7 +109,7 @@ def base_note(model: CausalLM, spec: LoraSpec | None) -> str:
     left = [
         path
         for path, (weight, inputs, _) in adaptable(model)
-        if is_large(weight) and not (fits(base, inputs) or _is_trained(path, spec))
+        if is_large(weight) and not (fits(base, inputs) or _matches(path, spec.train_also))
     ]
     why = f"blocks of {BASES[base].block} do not divide their last axis of inputs"
     return f"{_FIELD}.base: these weights keep their type, because {why}: {_listed(left)}." if left else ""
@@ -268,9 +271,8 @@ def _weights(node: Any) -> Iterator[tuple[str, NamedArray | Coded, tuple[Axis, .
         )
 
 
-def _is_trained(path: str, spec: LoraSpec) -> bool:
-    """Whether a weight is trained, beside the adapters."""
-    return any(fnmatchcase(path, pattern) for pattern in spec.train_also)
+def _matches(path: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(path, pattern) for pattern in patterns)
 
 
 def _places(node: Any) -> dict[str, str]:

@@ -151,8 +151,8 @@ def joined(x: NamedArray, axis: str = POSITION) -> NamedArray:
 def run(x: NamedArray, whole: Axis, part: Axis, first: jax.Array | int) -> NamedArray:
     """The ``part.size`` elements from `first` on, along the axis `whole`. `first` may be traced."""
     at = x.axis_names.index(whole.name)
-    axes = tuple(part if axis.name == whole.name else axis for axis in x.axes)
-    return NamedArray(jax.lax.dynamic_slice_in_dim(x.array, first, part.size, at), tuple(axis.name for axis in axes))
+    names = (*x.axis_names[:at], part.name, *x.axis_names[at + 1 :])
+    return NamedArray(jax.lax.dynamic_slice_in_dim(x.array, first, part.size, at), names)
 
 
 def ahead(x: NamedArray, last: float = 0) -> NamedArray:

@@ -28,9 +28,7 @@ def read_model(config: str, folder: Path) -> dict[str, Any]:
     from halcyon.host.storage.store import Store
     from halcyon.weights.folder import folder_place, read_config
 
-    place, name = (
-        (config.rpartition("/")[0], config.rpartition("/")[2]) if config.endswith(".json") else (config, _NAME)
-    )
+    place, _, name = config.rpartition("/") if config.endswith(".json") else (config, "", _NAME)
     if "://" not in config:
         place = str(folder / user_path(place))
     try:

@@ -27,7 +27,7 @@ from halcyon.weights.folder import HUB
 from halcyon.weights.layout import FileTensor, View
 from halcyon.weights.peft_config import CONFIG_KEY
 from halcyon.weights.peft_files import DOWN_END, MAGNITUDE_END, PREFIX, TENSORS_KEY, UP_END, WEIGHT_END
-from halcyon.weights.root import DOWN, MAGNITUDE, UP, MergedArrays, StoredModel
+from halcyon.weights.root import DOWN, MAGNITUDE, UP, Factor, MergedArrays, StoredModel
 from halcyon.weights.safetensors import is_finite, write_header
 from halcyon_api.spec.adapter import LoraSpec
 
@@ -229,9 +229,6 @@ def _arranged(view: View, arrays: MergedArrays, path: str, *groups: Sequence[str
         for name, size in zip(names, leaf.shape, strict=True)
     )
     values = arrays.read_stored(path, region).astype(np.float32)
-    free = [name for name in names if name not in view.fixed]
-    order = [name for group in groups for name in group]
-    values = values.reshape([size for name, size in zip(names, values.shape, strict=True) if name not in view.fixed])
-    values = view.in_order_of_file(values.transpose([free.index(name) for name in order]), order)
-    sizes = dict(zip(order, values.shape, strict=True))
-    return values.reshape([math.prod(sizes[name] for name in group) for group in groups])
+    free = {name: size for name, size in zip(names, values.shape, strict=True) if name not in view.fixed}
+    values = view.in_order_of_file(values.reshape(list(free.values())), tuple(free))
+    return Factor(tuple(free), values).ordered(*groups)

@@ -132,16 +132,16 @@ class MergedArrays(ModelArrays):
         """See `ModelArrays.release`."""
         self._parts.release()
 
-    def _factor(self, path: str, axes: Sequence[str], region: Region) -> _Factor:
+    def _factor(self, path: str, axes: Sequence[str], region: Region) -> Factor:
         """The part of an array of an adapter that belongs to a region of its weight."""
         leaf, parts = self.stored[path], dict(zip(axes, region, strict=True))
         names = tuple(leaf.axes or ())
         own = tuple(parts.get(name, slice(0, size)) for name, size in zip(names, leaf.shape, strict=True))
-        return _Factor(names, self.read_stored(path, own).astype(np.float32))
+        return Factor(names, self.read_stored(path, own).astype(np.float32))
 
 
 @dataclass(eq=False)
-class _Factor:
+class Factor:
     """An array of an adapter with the names of its axes."""
 
     names: tuple[str, ...]
@@ -155,7 +155,7 @@ class _Factor:
         return array.reshape([math.prod(sizes[name] for name in group) for group in groups])
 
 
-def _added(weight: np.ndarray, axes: Sequence[str], down: _Factor, up: _Factor, scale: float) -> np.ndarray:
+def _added(weight: np.ndarray, axes: Sequence[str], down: Factor, up: Factor, scale: float) -> np.ndarray:
     """``weight + scale down up`` in float32, with the axes of the weight."""
     stacked = [name for name in axes if name in STACKED_AXES]
     inputs = [name for name in axes if name in down.names and name not in stacked]

@@ -162,13 +162,10 @@ def refusal(name: Implementation, request: Request, target: Target) -> str | Non
         return "only reference has spec.trainer.dropout.attention"
     if name != "ring" and request.parts > 1:
         return f"the mesh splits positions over {request.parts} devices, which only ring serves"
-    if name == "ring":
-        return _ring(request)
-    if name == "splash":
-        return _splash(request, target)
-    if name == "tokamax":
-        return _tokamax(request, target)
-    return None
+    if name in ("reference", "blockwise"):
+        return None
+    found = _ring(request) if name == "ring" else {"splash": _splash, "tokamax": _tokamax}[name](request, target)
+    return found if found or request.rows else "keys and values must have the rows of the queries"
 
 
 def _ring(request: Request) -> str | None:
@@ -177,7 +174,7 @@ def _ring(request: Request) -> str | None:
         return "the mesh does not split positions; set mesh.ici.context"
     if form.position.size != form.key_position.size:
         return "it needs one key for each query"
-    return None if request.rows else "keys and values must have the rows of the queries"
+    return None
 
 
 def _splash(request: Request, target: Target) -> str | None:
@@ -190,7 +187,7 @@ def _splash(request: Request, target: Target) -> str | None:
         return f"{form.position.size} queries and {form.key_position.size} keys are not multiples of {LANES}"
     if kernel_mask(request.mask) is None:
         return "it has no mask of this kind"
-    return None if request.rows else "keys and values must have the rows of the queries"
+    return None
 
 
 def kernel_on(request: Request, target: Target) -> GpuKernel:
@@ -221,7 +218,7 @@ def _tokamax(request: Request, target: Target) -> str | None:
         )
     if not tokamax_attention.is_there():
         return f"the package tokamax is not installed: {install('cuda')}"
-    return None if request.rows else "keys and values must have the rows of the queries"
+    return None
 
 
 def _gpu_kernel(request: Request, target: Target) -> GpuKernel | str:

@@ -20,8 +20,6 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from halcyon.models.axes import recomputed
-
 CHUNK = 64
 """Positions of a chunk; a power of two."""
 
@@ -37,9 +35,10 @@ def delta_rule(
     rate: jax.Array,
     starts: jax.Array | None = None,
     *,
+    state: jax.Array | None = None,
     chunk: int = CHUNK,
-) -> jax.Array:
-    """The outputs of all positions. The backward pass keeps only the arguments.
+) -> tuple[jax.Array, jax.Array]:
+    """The outputs of all positions, and the last state. A position with a decay and a rate of 0 changes no state.
 
     Args:
         query: float32 [..., key head, position, key feature], scaled.
@@ -49,42 +48,12 @@ def delta_rule(
         rate: float32, like `log_decay`.
         starts: bool [..., position]: True where a segment starts. Its leading dimensions are those before the heads.
             None: one segment.
+        state: The state before the first position: float32 [..., key head, value head of it, key feature, value
+            feature]. None: zeros.
         chunk: Positions of a chunk; a power of two.
 
     Returns:
-        float32, like `value`.
-    """
-
-    def outputs(*given: jax.Array | None) -> jax.Array:
-        return continued_delta_rule(*given, chunk=chunk)[0]  # pyright: ignore[reportArgumentType]
-
-    return recomputed(outputs)(query, key, value, log_decay, rate, starts)
-
-
-def continued_delta_rule(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    log_decay: jax.Array,
-    rate: jax.Array,
-    starts: jax.Array | None = None,
-    *,
-    state: jax.Array | None = None,
-    chunk: int = CHUNK,
-) -> tuple[jax.Array, jax.Array]:
-    """The outputs of all positions, and the state after the last one. A position with a decay and a rate of 0 changes
-    no state.
-
-    Args:
-        query: See `delta_rule`.
-        key: See `delta_rule`.
-        value: See `delta_rule`.
-        log_decay: See `delta_rule`.
-        rate: See `delta_rule`.
-        starts: See `delta_rule`.
-        state: The state before the first position: float32 [..., key head, value head of it, key feature, value
-            feature]. None: zeros.
-        chunk: See `delta_rule`.
+        float32, like `value`, and a state, like `state`.
     """
     positions = key.shape[-2]
     chunk = min(chunk, 1 << (positions - 1).bit_length())

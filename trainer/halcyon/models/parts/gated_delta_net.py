@@ -17,7 +17,7 @@ from halcyon.models.axes import BATCH, POSITION, TAPS, elementwise, expanded, la
 from halcyon.models.cache import FixedState, Memory
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import divided
-from halcyon.models.parts.delta_rule import continued_delta_rule, delta_rule
+from halcyon.models.parts.delta_rule import delta_rule
 from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.mlp import activate
 from halcyon.models.parts.norm import RmsNorm
@@ -171,7 +171,8 @@ class GatedDeltaNet(eqx.Module):
             jax.nn.sigmoid(self.rate(x).rearrange(of_heads).array.astype(jnp.float32)),
         )
         if state is None:
-            out = delta_rule(*arrays, None if segments is None else _starts(expanded(segments, (*outer, POSITION))))
+            starts = None if segments is None else _starts(expanded(segments, (*outer, POSITION)))
+            out, _ = recomputed(delta_rule)(*arrays, starts)
         else:
             out = state.ruled(*arrays)
         normed = self.norm(divided(NamedArray(out.astype(x.dtype), of_values)))
@@ -217,7 +218,7 @@ class _Continued:
         positions = jnp.arange(rate.shape[-1], dtype=jnp.int32)
         counted = (positions < self._memory.counts(rate.shape[-1])[:, None])[:, None, None]
         log_decay, rate = jnp.where(counted, log_decay, 0.0), jnp.where(counted, rate, 0.0)
-        out, last = continued_delta_rule(query, key, value, log_decay, rate, state=self._state)
+        out, last = delta_rule(query, key, value, log_decay, rate, state=self._state)
         self._memory.replace((*self._kept, last))
         return out
 

@@ -25,6 +25,7 @@ from halcyon.models.axes import KEY_POSITION, POSITION, cut, is_named, joined, w
 from halcyon.models.partition import Result, Shard, by_device, unroll
 from halcyon.models.parts.attention_blocks import AttentionShape, BlockPairs, CallArrays, Sums, by_sinks, mean_gradient
 from halcyon.models.parts.blockwise_attention import added
+from halcyon.models.parts.kernel_attention import result_names
 from halcyon.models.parts.masks import Mask
 from halcyon.models.parts.ring_order import RingOrder, ring_order, zigzag_runs
 from halcyon.models.remat import attended
@@ -43,7 +44,7 @@ def attend_in_ring(given: CallArrays, form: AttentionShape) -> NamedArray:
 
 def _forward(given: CallArrays, form: AttentionShape) -> tuple[NamedArray, _Saved]:
     query, key, value, mask, sinks = given
-    mine = tuple(form.value_size.name if axis.name == form.head_size.name else axis.name for axis in query.axes)
+    mine = result_names(query, form)
     one_number = tuple(name for name in mine if name != form.value_size.name)
 
     def of_device(shard: Shard, given: Any, parameters: tuple[()]) -> tuple[NamedArray, NamedArray]:
@@ -267,19 +268,19 @@ class _Ring:
         """An array whose positions are in natural order, in the order of the ring."""
         if not self._order.zigzag:
             return x
-        even, odd = self._halves(x)
+        even, odd = jnp.split(x.array, 2, x.axis_names.index(POSITION))
         to = zigzag_device(self._devices)
-        even, odd = self._send(even, to[0::2]), self._send(odd, to[1::2])
+        even, odd = self._sent(even, to[0::2]), self._sent(odd, to[1::2])
         return self._put_together(x, jnp.where(self._is_even, even, odd), jnp.where(self._is_even, odd, even))
 
     def restored(self, x: NamedArray) -> NamedArray:
         """The inverse of `arranged`."""
         if not self._order.zigzag:
             return x
-        low, high = self._halves(x)
+        low, high = jnp.split(x.array, 2, x.axis_names.index(POSITION))
         to = zigzag_device(self._devices)
-        even = self._send(jnp.where(self._is_even, low, high), np.argsort(to[0::2]))
-        odd = self._send(jnp.where(self._is_even, high, low), np.argsort(to[1::2]))
+        even = self._sent(jnp.where(self._is_even, low, high), np.argsort(to[0::2]))
+        odd = self._sent(jnp.where(self._is_even, high, low), np.argsort(to[1::2]))
         return self._put_together(x, even, odd)
 
     @property
@@ -289,18 +290,11 @@ class _Ring:
         """
         return jnp.asarray(self._index % 2 == 0)
 
-    def _halves(self, x: NamedArray) -> tuple[jax.Array, jax.Array]:
-        low, high = jnp.split(x.array, 2, x.axis_names.index(POSITION))
-        return low, high
-
     def _put_together(self, x: NamedArray, low: jax.Array, high: jax.Array) -> NamedArray:
         return with_array(x, jnp.concatenate((low, high), x.axis_names.index(POSITION)))
 
-    def _send(self, x: jax.Array, to: np.ndarray) -> jax.Array:
-        return self._shard.sent(self._whole, x, [int(device) for device in to])
-
-    def _sent(self, tree: Any, to: list[int]) -> Any:
-        return jax.tree.map(lambda x: self._shard.sent(self._whole, x, to), tree)
+    def _sent(self, tree: Any, to: Any) -> Any:
+        return jax.tree.map(lambda x: self._shard.sent(self._whole, x, list(map(int, to))), tree)
 
 
 def zigzag_device(devices: int) -> np.ndarray:
