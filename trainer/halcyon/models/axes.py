@@ -141,9 +141,9 @@ def cut(tree: Tree, blocks: int) -> Tree:
     return jax.tree.map(one, tree, is_leaf=is_named)
 
 
-def joined(x: NamedArray, axis: str = POSITION) -> NamedArray:
-    """The inverse of `cut`: join the blocks of an axis, which a loop has stacked in front."""
-    at = x.axis_names.index(axis)
+def joined(x: NamedArray) -> NamedArray:
+    """The inverse of `cut`: join the blocks of positions, which a loop has stacked in front."""
+    at = x.axis_names.index(POSITION)
     runs = jnp.moveaxis(x.array, 0, at)
     return with_array(x, runs.reshape(*runs.shape[:at], -1, *runs.shape[at + 2 :]))
 

@@ -14,7 +14,7 @@ import haliax as hax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
-from halcyon.models.axes import expanded, with_array
+from halcyon.models.axes import HEAD_SIZE, POSITION, expanded, with_array
 from halcyon.models.parts.masks import Block, Mask
 from halcyon.models.parts.weight import contract
 
@@ -78,10 +78,10 @@ class BlockPairs:
     ) -> None:
         self._form, self._mask, self._whole = form, mask, whole or form.position
         self.queries, self.keys = form.position.resize(form.block), form.key_position.resize(form.block)
-        self._heads = tuple(axis for axis in axes if axis.name not in (form.position.name, form.head_size.name))
+        self._heads = tuple(axis for axis in axes if axis.name not in (POSITION, HEAD_SIZE))
         self.rows = (*self._heads, self.queries)
         """Axes of an array with one number for each query of a block."""
-        sized = {form.head_size.name: form.value_size, form.position.name: self.queries}
+        sized = {HEAD_SIZE: form.value_size, POSITION: self.queries}
         self._result_axes = tuple(sized.get(axis.name, axis) for axis in axes)
 
     def start(self, sinks: NamedArray | None) -> Sums:

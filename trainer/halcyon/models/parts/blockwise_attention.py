@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from haliax import Axis, NamedArray
 
-from halcyon.models.axes import BATCH, is_named, joined, run, with_array
+from halcyon.models.axes import BATCH, KEY_POSITION, POSITION, is_named, joined, run, with_array
 from halcyon.models.partition import Result, Shard, by_device
 from halcyon.models.parts.attention_blocks import AttentionShape, BlockPairs, CallArrays, Sums, by_sinks, mean_gradient
 from halcyon.models.parts.kernel_attention import result_names
@@ -73,8 +73,8 @@ def _attend(given: CallArrays, form: AttentionShape, by_row: bool) -> NamedArray
 def _forward(given: CallArrays, form: AttentionShape, by_row: bool) -> tuple[NamedArray, _Saved]:
     names = result_names(given.query, form)
     one_number = (
-        *(name for name in names if name not in (form.value_size.name, form.position.name)),
-        form.position.name,
+        *(name for name in names if name not in (form.value_size.name, POSITION)),
+        POSITION,
     )
 
     def of_device(given: Any, narrow: bool) -> tuple[NamedArray, ...]:
@@ -187,7 +187,7 @@ class _Blocks:
             return self._pairs.finish(sums, query.dtype)
 
         results, log_totals = jax.lax.map(of_queries, jnp.arange(self._count))
-        return joined(results, self._form.position.name), joined(log_totals, self._form.position.name)
+        return joined(results), joined(log_totals)
 
     def backward(
         self,
@@ -223,13 +223,13 @@ class _Blocks:
 
         start = (hax.zeros(key.axes, dtype=jnp.float32), hax.zeros(value.axes, dtype=jnp.float32))
         (by_key, by_value), by_query = jax.lax.scan(of_queries, start, jnp.arange(self._count))
-        return joined(by_query, self._form.position.name), by_key.astype(key.dtype), by_value.astype(value.dtype)
+        return joined(by_query), by_key.astype(key.dtype), by_value.astype(value.dtype)
 
     def _part(self, x: NamedArray, whole: Axis, part: Axis, number: jax.Array) -> NamedArray:
         return run(x, whole, part, number * self._form.block)
 
     def _added(self, total: NamedArray, part: NamedArray, number: jax.Array) -> NamedArray:
-        return added(total, part, self._form.key_position.name, number * self._form.block)
+        return added(total, part, KEY_POSITION, number * self._form.block)
 
 
 def added(total: NamedArray, part: NamedArray, axis: str, first: jax.Array) -> NamedArray:

@@ -6,16 +6,14 @@ XLA cannot partition a kernel.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from haliax import NamedArray
 
-from halcyon.models.axes import BATCH, KEY_POSITION, POSITION
-from halcyon.models.partition import Result, Shard, by_device
-from halcyon.models.parts.attention_blocks import AttentionShape, CallArrays
+from halcyon.models.axes import BATCH, HEAD_SIZE, KEY_POSITION, POSITION
+from halcyon.models.parts.attention_blocks import AttentionShape
 from halcyon.models.parts.masks import Causal, Mask, Nearby, Segments, Window, conjuncts, surely_sees_itself
 
 
@@ -74,11 +72,11 @@ class Layout(NamedTuple):
     """Heads of queries: those of keys, then those that share keys."""
 
     @staticmethod
-    def of(query: NamedArray, key: NamedArray, form: AttentionShape) -> Layout:
+    def of(query: NamedArray, key: NamedArray) -> Layout:
         """The layout of a call."""
         rows = tuple(name for name in key.axis_names if name == BATCH)
-        heads = tuple(name for name in key.axis_names if name not in (*rows, KEY_POSITION, form.head_size.name))
-        sharing = tuple(name for name in query.axis_names if name not in (*rows, *heads, POSITION, form.head_size.name))
+        heads = tuple(name for name in key.axis_names if name not in (*rows, KEY_POSITION, HEAD_SIZE))
+        sharing = tuple(name for name in query.axis_names if name not in (*rows, *heads, POSITION, HEAD_SIZE))
         return Layout(rows, heads, (*heads, *sharing))
 
     def array(self, x: NamedArray, heads: tuple[str, ...], *last: str) -> jax.Array:
@@ -92,62 +90,9 @@ class Layout(NamedTuple):
         return NamedArray(array.reshape(*(like.axis_size(name) for name in outer), *array.shape[2:]), (*outer, *last))
 
 
-class KernelArrays(NamedTuple):
-    """The arrays of one call."""
-
-    query: jax.Array
-    """[rows, heads, position, features]."""
-    key: jax.Array
-    """[rows, heads of keys, key position, features]."""
-    value: jax.Array
-    """[rows, heads of keys, key position, features of a value]."""
-    sinks: jax.Array | None
-    """[heads]."""
-    segments: tuple[jax.Array, jax.Array] | None
-    """Of queries [rows, position] and of keys [rows, key position]."""
-
-
-def attend_by_kernel(
-    compute: Callable[[KernelArrays], jax.Array],
-    given: CallArrays,
-    segments: Segments | None,
-    form: AttentionShape,
-) -> NamedArray:
-    """Call a kernel on each device.
-
-    Args:
-        compute: The kernel; returns [rows, heads, position, features of a value].
-        given: The arrays; the mask is not read.
-        segments: The segments that attention stays within.
-        form: The axes.
-
-    Returns:
-        An array with the type and the axes of `query`, with `value_size` in the place of `head_size`.
-    """
-    layout, names = Layout.of(given.query, given.key, form), result_names(given.query, form)
-    ids = () if segments is None else (segments.of_queries, *(() if segments.of_keys is None else (segments.of_keys,)))
-
-    def of_device(shard: Shard, given: Any, parameters: tuple[()]) -> NamedArray:
-        del shard, parameters
-        (query, key, value), sinks, ids = given
-        queries = layout.array(query, layout.of_queries, POSITION, form.head_size.name)
-        arrays = KernelArrays(
-            queries,
-            layout.array(key, layout.of_keys, KEY_POSITION, form.head_size.name),
-            layout.array(value, layout.of_keys, KEY_POSITION, form.value_size.name),
-            sinks[0].rearrange(layout.of_queries).array.reshape(-1) if sinks else None,
-            (rows_of(ids[0], len(queries)), rows_of(ids[-1], len(queries))) if ids else None,
-        )
-        found = layout.named(compute(arrays), query, layout.of_queries, POSITION, form.value_size.name)
-        return found.rearrange(names).astype(query.dtype)
-
-    sinks = () if given.sinks is None else (given.sinks,)
-    return by_device(of_device, (given[:3], sinks, ids), (), Result(names), kernel=True)
-
-
 def result_names(query: NamedArray, form: AttentionShape) -> tuple[str, ...]:
     """The axes of the result of a call."""
-    return tuple(form.value_size.name if name == form.head_size.name else name for name in query.axis_names)
+    return tuple(form.value_size.name if name == HEAD_SIZE else name for name in query.axis_names)
 
 
 def rows_of(ids: NamedArray, rows: int) -> jax.Array:

@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 from haliax import NamedArray
 
+from halcyon.models.axes import HEAD_SIZE, KEY_POSITION, POSITION
+from halcyon.models.partition import Result, Shard, by_device
 from halcyon.models.parts.attention_blocks import AttentionShape, CallArrays
-from halcyon.models.parts.kernel_attention import KernelArrays, KernelMask, attend_by_kernel
+from halcyon.models.parts.kernel_attention import KernelMask, Layout, result_names, rows_of
 from halcyon.models.parts.masks import shared_blocks
 from halcyon.models.remat import ATTENTION
 
@@ -48,9 +50,18 @@ def attend_by_splash(given: CallArrays, mask: KernelMask, form: AttentionShape, 
         block_kv_dq=keys,
     )
 
-    def compute(arrays: KernelArrays) -> jax.Array:
-        heads = arrays.query.shape[1]
-        kernel = splash_attention_kernel.make_splash_mha(
+    layout, names = Layout.of(given.query, given.key), result_names(given.query, form)
+
+    def of_device(shard: Shard, given: Any, parameters: tuple[()]) -> NamedArray:
+        del shard, parameters
+        query, key, value, segments, sinks = given
+        arrays = (
+            layout.array(query, layout.of_queries, POSITION, HEAD_SIZE),
+            layout.array(key, layout.of_keys, KEY_POSITION, HEAD_SIZE),
+            layout.array(value, layout.of_keys, KEY_POSITION, form.value_size.name),
+        )
+        rows, heads = arrays[0].shape[:2]
+        kernel: Any = splash_attention_kernel.make_splash_mha(
             splash_attention_mask.MultiHeadMask([_mask(mask, shape)] * heads),
             block_sizes=blocks,
             head_shards=1,
@@ -59,19 +70,22 @@ def attend_by_splash(given: CallArrays, mask: KernelMask, form: AttentionShape, 
             attn_logits_soft_cap=form.soft_cap,
             interpret=interpret,
         )
-        if arrays.segments is not None:  # Then there is one key for each query, and their blocks are equal.
-            kernel = _narrowed(kernel, shared_blocks(*arrays.segments, queries))
+        ids = None
+        if segments is not None:  # Then there is one key for each query, and their blocks are equal.
+            of_queries, of_keys = segments.of_queries, segments.of_keys
+            ids = rows_of(of_queries, rows), rows_of(of_queries if of_keys is None else of_keys, rows)
+            kernel = _narrowed(kernel, shared_blocks(*ids, queries))
+        of_heads = None if sinks is None else sinks.rearrange(layout.of_queries).array.reshape(-1)
 
-        def one(
-            query: jax.Array, key: jax.Array, value: jax.Array, segments: tuple[jax.Array, jax.Array] | None
-        ) -> jax.Array:
-            ids = None if segments is None else splash_attention_kernel.SegmentIds(*segments)
-            found: Any = kernel(query, key, value, ids, arrays.sinks)
-            return found
+        def one(query: jax.Array, key: jax.Array, value: jax.Array, ids: Any) -> Any:
+            ids = None if ids is None else splash_attention_kernel.SegmentIds(*ids)
+            return kernel(query, key, value, ids, of_heads)
 
-        return jax.vmap(one)(arrays.query, arrays.key, arrays.value, arrays.segments)
+        found = layout.named(jax.vmap(one)(*arrays, ids), query, layout.of_queries, POSITION, form.value_size.name)
+        return found.rearrange(names).astype(query.dtype)
 
-    return attend_by_kernel(compute, given, mask.segments, form)
+    activations = (*given[:3], mask.segments, given.sinks)
+    return by_device(of_device, activations, (), Result(names), kernel=True)
 
 
 def _narrowed(kernel: Any, seen: jax.Array) -> Any:

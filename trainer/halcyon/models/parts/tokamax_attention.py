@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 from haliax import NamedArray
 
-from halcyon.models.axes import KEY_POSITION, POSITION
+from halcyon.models.axes import HEAD_SIZE, KEY_POSITION, POSITION
 from halcyon.models.partition import Result, Shard, by_device
 from halcyon.models.parts.attention_blocks import AttentionShape, CallArrays, by_sinks, mean_gradient
 from halcyon.models.parts.kernel_attention import KernelMask, Layout, result_names, rows_of
@@ -65,7 +65,7 @@ def _attend(given: _Given, call: _Call) -> NamedArray:
 
 
 def _forward(given: _Given, call: _Call) -> tuple[NamedArray, _Saved]:
-    layout, names = Layout.of(*given[:2], call.form), result_names(given[0], call.form)
+    layout, names = Layout.of(*given[:2]), result_names(given[0], call.form)
     one_number = tuple(name for name in names if name != call.form.value_size.name)
 
     def of_device(shard: Shard, given: Any, parameters: tuple[()]) -> tuple[NamedArray, NamedArray]:
@@ -87,7 +87,7 @@ def _forward(given: _Given, call: _Call) -> tuple[NamedArray, _Saved]:
 
 def _backward(call: _Call, saved: _Saved, cotangent: NamedArray) -> tuple[_Given]:
     (query, key, value, ids, sinks), result, log_totals = saved
-    form, layout = call.form, Layout.of(query, key, call.form)
+    form, layout = call.form, Layout.of(query, key)
 
     def of_device(shard: Shard, given: Any, parameters: tuple[()]) -> tuple[NamedArray, ...]:
         del shard, parameters
@@ -98,8 +98,8 @@ def _backward(call: _Call, saved: _Saved, cotangent: NamedArray) -> tuple[_Given
             layout.array(cotangent.astype(query.dtype), layout.of_queries, POSITION, form.value_size.name),
         )
         places = (
-            (query, layout.of_queries, (POSITION, form.head_size.name)),
-            (key, layout.of_keys, (KEY_POSITION, form.head_size.name)),
+            (query, layout.of_queries, (POSITION, HEAD_SIZE)),
+            (key, layout.of_keys, (KEY_POSITION, HEAD_SIZE)),
             (value, layout.of_keys, (KEY_POSITION, form.value_size.name)),
         )
         return tuple(
@@ -129,8 +129,8 @@ class _Kernel:
         self._arrays = tuple(
             _padded(layout.array(x, heads, position, features))
             for x, heads, position, features in (
-                (query, layout.of_queries, POSITION, form.head_size.name),
-                (key, layout.of_keys, KEY_POSITION, form.head_size.name),
+                (query, layout.of_queries, POSITION, HEAD_SIZE),
+                (key, layout.of_keys, KEY_POSITION, HEAD_SIZE),
                 (value, layout.of_keys, KEY_POSITION, form.value_size.name),
             )
         )
