@@ -371,14 +371,13 @@ class Engine:
     def _compute_prompt(self) -> None:
         """Compute a chunk of the prompt of the oldest sequence that needs it."""
         found = [
-            (sequence.number, slot)
+            (sequence.number, slot, sequence)
             for slot, sequence in enumerate(self._slots)
             if sequence is not None and not sequence.is_decoding
         ]
         if not found:
             return
-        _, slot = min(found)
-        sequence: Any = self._slots[slot]
+        _, slot, sequence = min(found)
         self._share(sequence)
         with context_of(self._mesh):
             self._compute_chunk(sequence, slot)
@@ -445,9 +444,8 @@ class Engine:
         for other, found in enumerate(self._slots):
             if found is None or found.computed or found.is_decoding or found.salt != sequence.salt:
                 continue
-            if not np.array_equal(found.prompt, sequence.prompt):
-                continue
-            if found.logs_prompt and not (sequence.logs_prompt and sequence.alternatives == found.alternatives):
+            has_logs = sequence.logs_prompt and sequence.alternatives == found.alternatives
+            if not np.array_equal(found.prompt, sequence.prompt) or (found.logs_prompt and not has_logs):
                 continue
             found.prompt_logs = sequence.prompt_logs
             pages = jnp.asarray(self._pages_of(sequence)), jnp.asarray(self._pages_of(found))

@@ -55,10 +55,6 @@ def end_process(lost: int) -> None:
         os._exit(ExitCode.FAILURE)
 
 
-def _ignore() -> None:
-    """Do nothing."""
-
-
 @dataclass
 class _Peer:
     """The other end of a connection."""
@@ -85,7 +81,7 @@ class Lifeline:
         self._sent: list[bytes] = []
         self._send_lock = threading.Lock()
         self._on_message: tuple[OnMessage, ...] = ()
-        self._on_hung: Callable[[], object] = _ignore
+        self._on_hung: Callable[[], object] = lambda: None
         self._undelivered: list[tuple[bytes, int]] = []
         self._receive_lock = threading.Lock()
         self._leaving = threading.Event()

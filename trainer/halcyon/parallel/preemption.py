@@ -41,7 +41,6 @@ class PreemptionNotice:
 
     on_arrival: Callable[[], object] = lambda: None
     """Called at once for each notice, in a separate thread."""
-    """Seconds, monotonic."""
     on_interrupt: Callable[[int], object] = lambda count: None
     """Called in the same thread for each interrupt from the keyboard, with the number of interrupts so far."""
     _interrupts: int = 0

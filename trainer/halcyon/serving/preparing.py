@@ -1,6 +1,5 @@
 """From a request to its sequences: checks that need the model, and tokens."""
 
-import dataclasses
 import secrets
 from collections.abc import Iterable
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 import orjson
 
 from halcyon.host.errors import BadConfiguration
-from halcyon.inference.generating import prompt_ids
+from halcyon.inference.generating import prompt_ids, seeded
 from halcyon.inference.grammar import JsonGrammar, SchemaLimit
 from halcyon.inference.sampling import MOST_SEED, Sampling
 from halcyon.inference.sequence import Sequence
@@ -39,7 +38,7 @@ _RETRY_SECONDS = 5
 
 def texts_of(request: Request) -> int:
     """The number of texts that a request asks for."""
-    prompts = len(_prompts(request)) if isinstance(request, TextRequest) and request.prompt else 1
+    prompts = len(several(request.prompt or "")) if isinstance(request, TextRequest) else 1
     return prompts * (request.n or 1)
 
 
@@ -179,18 +178,16 @@ def _chat(request: ChatRequest, served: Served, length: int, limits: Limits) -> 
     alternatives = (request.top_logprobs or 0) if logs else 0
     sampling = _sampling(request, _most_tokens(most, None, len(ids), length, limits), alternatives)
     schema = _schema(request, limits, functions if is_forced else None, named)
-    if form is None:
-        sequences, readers = _sequences(ids, sampling, served.ends, count, logs), None
-    else:
+    ends, spelled, readers = set(served.ends), dict[int, str](), None
+    if form is not None:
         special = served.tokenizer.special_tokens
-        ends = {*served.ends, *(special[stop] for stop in form.stops if stop in special)}
-        sequences = _sequences(ids, sampling, ends, count, logs)
-        for sequence in sequences:
-            sequence.spelled = {token: name for name, token in special.items() if name in form.marks}
+        ends |= {special[stop] for stop in form.stops if stop in special}
+        spelled = {token: name for name, token in special.items() if name in form.marks}
         known = {function.name: function.parameters or {} for function in functions}
-        readers = [CallReader(form, known, forced=is_forced, named=named) for _ in sequences]
+        readers = [CallReader(form, known, forced=is_forced, named=named) for _ in range(count)]
+    sequences = _sequences(ids, sampling, ends, count, logs)
     for sequence in sequences:
-        sequence.images = images
+        sequence.images, sequence.spelled = images, spelled
     kind = ResponseBatch if isinstance(request, ResponseChat) else Batch
     return kind(request, served, sequences, len(ids), ("",) * count, readers, schema=schema)
 
@@ -201,7 +198,7 @@ def _texts(request: TextRequest, served: Served, length: int, limits: Limits) ->
     sequences: list[Sequence] = []
     echoes: list[str] = []
     total = 0
-    for index, prompt in enumerate(_prompts(request)):
+    for index, prompt in enumerate(several(request.prompt or "")):
         ids = token_ids(prompt, tokenizer, "prompt")
         asked = 1 if request.max_tokens == 0 else request.max_tokens  # the text is left out; see `Batch`
         most = _most_tokens(asked, _DEFAULT_TEXT_TOKENS, len(ids), length, limits)
@@ -214,10 +211,6 @@ def _texts(request: TextRequest, served: Served, length: int, limits: Limits) ->
         echoes += [text] * count
         total += len(ids)
     return Batch(request, served, tuple(sequences), total, tuple(echoes))
-
-
-def _prompts(request: TextRequest) -> list[Any]:
-    return several("" if request.prompt is None else request.prompt)
 
 
 def several(given: Any) -> list[Any]:
@@ -243,8 +236,7 @@ def _sequences(
     ids: np.ndarray, sampling: Sampling, ends: Iterable[int], count: int, logs: bool
 ) -> tuple[Sequence, ...]:
     """The choices of a prompt: each has the next seed."""
-    seeds = [(sampling.seed + number) % (MOST_SEED + 1) for number in range(count)]
-    return tuple(Sequence(ids, dataclasses.replace(sampling, seed=seed), frozenset(ends), logs=logs) for seed in seeds)
+    return tuple(Sequence(ids, one, frozenset(ends), logs=logs) for one in seeded(sampling, count))
 
 
 def _sampling(request: Request, max_tokens: int, alternatives: int, offset: int = 0) -> Sampling:

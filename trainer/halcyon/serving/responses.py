@@ -120,17 +120,21 @@ class ResponsesRequest(Conversation):
                 "this server keeps no answers; leave it out, and send the whole conversation in input",
                 "previous_response_id",
             )
-        same = "model", "temperature", "top_p", "top_k", "min_p", "seed", "stream", "chat_template_kwargs"
+        same = {"model", "temperature", "top_p", "top_k", "min_p", "seed", "stream", "chat_template_kwargs"}
         logs = self.top_logprobs is not None or _LOGS in (self.include or ())
+        tools = [
+            {"type": "function", "function": tool.model_dump(exclude={"type"}, exclude_none=True)}
+            for tool in self.tools or ()
+        ]
         named = self.tool_choice.name if isinstance(self.tool_choice, NamedFunctionTool) else None
         return parsed(
             ResponseChat,
-            {name: getattr(self, name) for name in same}
+            self.model_dump(include=same)
             | {
                 "asked": self,
                 "messages": self._messages(),
                 "max_completion_tokens": self.max_output_tokens,
-                "tools": self._tools() or None,
+                "tools": tools or None,
                 "tool_choice": self.tool_choice if named is None else {"type": "function", "function": {"name": named}},
                 "response_format": self._format(),
                 "reasoning_effort": None if self.reasoning is None else self.reasoning.effort,
@@ -155,12 +159,6 @@ class ResponsesRequest(Conversation):
                     messages.append({"role": "assistant", "content": None})
                 messages[-1].setdefault("tool_calls", []).append(call)
         return messages
-
-    def _tools(self) -> list[dict[str, Any]]:
-        return [
-            {"type": "function", "function": tool.model_dump(exclude={"type"}, exclude_none=True)}
-            for tool in self.tools or ()
-        ]
 
     def _format(self) -> dict[str, Any] | None:
         found = None if self.text is None else self.text.format
@@ -196,7 +194,7 @@ class ResponseBatch(Batch):
 
     def begin(self) -> list[dict[str, Any]]:
         """See `Batch`."""
-        return [self._event(f"response.{name}", response=self.whole()) for name in _BEGINS]
+        return [self._event(f"response.{name}", response=self.whole()) for name in ("created", "in_progress")]
 
     def chunks(self, index: int, output: Output) -> list[dict[str, Any]]:
         """See `Batch`."""
@@ -305,7 +303,6 @@ class ResponseBatch(Batch):
         ]
 
 
-_BEGINS = ("created", "in_progress")
 _DEFAULTS: dict[str, Any] = {
     "instructions": None, "max_output_tokens": None, "metadata": {}, "parallel_tool_calls": True, "reasoning": None,
     "temperature": None, "text": {"format": {"type": "text"}}, "tool_choice": "auto", "tools": [], "top_logprobs": None,

@@ -201,7 +201,7 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
         Route("/metrics", exposition),
         *_page_routes(page),
     ]
-    handlers: dict[Any, Any] = {ApiError: _answer_error, HTTPException: _answer_http, Exception: _answer_fault}
+    handlers: Any = dict.fromkeys((ApiError, HTTPException, Exception), _answer_error)
     return _Outer(Starlette(routes=routes, exception_handlers=handlers), only_local)
 
 
@@ -268,20 +268,13 @@ def _refusal(error: ApiError) -> Response:
     return _Json(error.document, status_code=error.status, headers=error.headers)
 
 
-async def _answer_error(_: HttpRequest, error: Exception) -> Response:
-    return _refusal(error if isinstance(error, ApiError) else failed())
-
-
-async def _answer_http(http: HttpRequest, error: Exception) -> Response:
-    status, path = error.status_code if isinstance(error, HTTPException) else 500, shown(http.url.path)
-    if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        return _refusal(ApiError(status, f"{path} does not take {shown(http.method)}", code="method_not_allowed"))
-    return _refusal(ApiError(status, f"there is no {path}", code="not_found"))
-
-
-async def _answer_fault(_: HttpRequest, error: Exception) -> Response:
-    del error  # the server writes it to its log
-    return _refusal(failed())
+async def _answer_error(http: HttpRequest, error: Exception) -> Response:
+    if isinstance(error, HTTPException):
+        status, path = error.status_code, shown(http.url.path)
+        error = ApiError(status, f"there is no {path}", code="not_found")
+        if status == HTTPStatus.METHOD_NOT_ALLOWED:
+            error = ApiError(status, f"{path} does not take {shown(http.method)}", code="method_not_allowed")
+    return _refusal(error if isinstance(error, ApiError) else failed())  # the server writes a fault to its log
 
 
 def _probed(fault: str, well: str) -> Response:

@@ -228,10 +228,7 @@ class Service:
     def end(self, batch: Batch) -> None:
         """Count a request that has begun, and end texts that nobody reads any more."""
         self.worker.cancel(batch.sequences)
-        endpoint = endpoint_of(batch.request)
-        self.metrics.requests.labels(endpoint, batch.outcome).inc()
-        if batch.outcome == "completed":
-            self.metrics.seconds.labels(endpoint).observe(time.monotonic() - batch.sequences[0].began)
+        self._count(endpoint_of(batch.request), batch.sequences[0].began, batch.outcome)
 
     async def transcribe(self, request: TranscriptionRequest) -> dict[str, Any] | str:
         """What is said in a file of sound, some parts at a time between those of others.
@@ -249,7 +246,7 @@ class Service:
                 texts += await self._computed(partial(transcriber.texts, group, prompt))
         finally:
             worker.release(1)
-        self._completed("transcriptions", began)
+        self._count("transcriptions", began)
         return transcriptions.document_of(request, sound, texts)
 
     async def embed(self, request: EmbeddingRequest) -> dict[str, object]:
@@ -267,7 +264,7 @@ class Service:
             vectors = [await self._computed(partial(embedder.vector, served, ids)) for ids in texts]
         finally:
             worker.release(len(texts))
-        self._completed("embeddings", began)
+        self._count("embeddings", began)
         return document_of(request, served, vectors, sum(map(len, texts)))
 
     async def _computed(self, call: Callable[[], Result]) -> Result:
@@ -280,9 +277,10 @@ class Service:
             log.exception("an answer without text could not be computed")
             raise failed() from None
 
-    def _completed(self, endpoint: str, began: float) -> None:
-        self.metrics.requests.labels(endpoint, "completed").inc()
-        self.metrics.seconds.labels(endpoint).observe(time.monotonic() - began)
+    def _count(self, endpoint: str, began: float, outcome: str = "completed") -> None:
+        self.metrics.requests.labels(endpoint, outcome).inc()
+        if outcome == "completed":
+            self.metrics.seconds.labels(endpoint).observe(time.monotonic() - began)
 
     def close(self) -> bool:
         """End the threads that prepare.

@@ -349,7 +349,11 @@ class Worker:
             log.exception("the engine failed; its texts end, and it begins again")
             self._metrics.engine_failures.inc()
             self._fail(generation, "failed")
-            self._renew(generation)
+            try:
+                generation.engine = self._engine(generation.served)
+            except Exception as error:
+                log.exception("the engine could not begin again")
+                self._broken = f"the engine could not begin again: {error}"
             return
         for token in tokens:
             sequence = generation.sequences[token.sequence]
@@ -362,13 +366,6 @@ class Worker:
                 self._over(sequence, output)
             else:
                 sequence.push(output)
-
-    def _renew(self, generation: _Generation) -> None:
-        try:
-            generation.engine = self._engine(generation.served)
-        except Exception as error:
-            log.exception("the engine could not begin again")
-            self._broken = f"the engine could not begin again: {error}"
 
     def _fail(self, generation: _Generation, fault: Fault) -> None:
         for number, sequence in tuple(generation.sequences.items()):
