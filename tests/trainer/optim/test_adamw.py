@@ -16,6 +16,7 @@ from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.spec.optimizer import OptimizerSpec
 from halcyon_api.spec.rules import AdamWSpec
 from halcyon_api.spec.schedule import CosineScheduleSpec, ScheduleSpec
+from halcyon_api.spec.trainer import TrainerSpec
 from tests.trainer.models.cases import GPT2, LLAMA, make, shapes
 from tests.trainer.models.reference import named_leaves
 
@@ -50,7 +51,8 @@ def test_twenty_steps_are_those_of_the_definition(scale):
 
     @jax.jit
     def update(model, state, gradient, done):
-        updates, state = optimizer.update(gradient, state, model, learning_rate=learning_rate(OPTIMIZER, STEPS)(done))
+        rate = learning_rate(OPTIMIZER, TrainerSpec(steps=STEPS, batch_size=8, sequence_length=32))(done)
+        updates, state = optimizer.update(gradient, state, model, learning_rate=rate)
         return optax.apply_updates(model, updates), state
 
     ours, state = model, jax.jit(optimizer.init)(model)

@@ -55,7 +55,7 @@ def test_the_schedules_of_the_document_are_those_of_the_original(figures: dict[s
     """The fall of the rate begins, and ends, one step earlier than in the original: the last step has the last rate."""
     spec = parse_run(with_root_addresses(document(dial(Choices(figures["depth"]))))).spec
     steps, optimizer = spec.trainer.steps, spec.optimizer
-    rate, arguments = learning_rate(optimizer, steps, spec.trainer), update_arguments(optimizer, steps)
+    rate, arguments = learning_rate(optimizer, spec.trainer), update_arguments(optimizer, steps)
     for step, factor, momentum, decay in figures["at"]:
         assert float(rate(step)) / optimizer.learning_rate == pytest.approx(factor, abs=1.0 / round(0.65 * steps))
         found = arguments(step)

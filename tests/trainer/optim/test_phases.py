@@ -33,7 +33,7 @@ def trainer(steps: int = STEPS, **fields: Any) -> TrainerSpec:
 
 
 def rates(phases: dict[str, Any], steps: int = STEPS) -> np.ndarray:
-    rate = learning_rate(optimizer(phases), steps, trainer(steps))
+    rate = learning_rate(optimizer(phases), trainer(steps))
     return np.array(jax.jit(jax.vmap(rate))(jnp.arange(steps)))
 
 
@@ -116,7 +116,5 @@ def test_the_rate_grows_with_the_batch(rule: str, factors: list[float]) -> None:
         {"fromStep": 4, "batchSize": 32},
     ]
     spec = optimizer({"shape": "constant"}, otherSchedules={"rateByBatchSize": rule})
-    rate = learning_rate(spec, 6, trainer(6, batchSchedule=entries))
+    rate = learning_rate(spec, trainer(6, batchSchedule=entries))
     assert [float(rate(done)) for done in range(6)] == pytest.approx([PEAK * factor for factor in factors])
-    with pytest.raises(ValueError, match="needs the batch sizes"):
-        learning_rate(spec, 6)

@@ -16,6 +16,7 @@ from halcyon_api.edits.steps import settled_steps
 from halcyon_api.spec.optimizer import OptimizerSpec
 from halcyon_api.spec.rules import AdamWSpec
 from halcyon_api.spec.schedule import ConstantScheduleSpec, CosineScheduleSpec, ScheduleSpec, WsdScheduleSpec
+from halcyon_api.spec.trainer import TrainerSpec
 
 CONSTANT = ScheduleSpec(constant=ConstantScheduleSpec(warmup_steps=4))
 STEADY = ScheduleSpec(constant=ConstantScheduleSpec())
@@ -27,7 +28,8 @@ LATE = ScheduleSpec(cosine=CosineScheduleSpec(warmup_steps=12))
 
 
 def rate(schedule: ScheduleSpec, steps: int = 12):
-    return learning_rate(OptimizerSpec(learning_rate=0.8, schedule=schedule, adamw=AdamWSpec()), steps)
+    settings = TrainerSpec(steps=steps, batch_size=8, sequence_length=32)
+    return learning_rate(OptimizerSpec(learning_rate=0.8, schedule=schedule, adamw=AdamWSpec()), settings)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from halcyon.step.step import make_train_step
 from halcyon_api.ends import FATAL_CODES, ExitCode
 from halcyon_api.spec.optimizer import OptimizerSpec
 from halcyon_api.spec.recovery import DivergenceSpec, SpikeSpec
+from halcyon_api.spec.trainer import TrainerSpec
 from tests.trainer.step.given import as_objective
 from tests.trainer.step.test_program import program_of
 from tests.trainer.support.batches import batch_of
@@ -96,7 +97,9 @@ def test_after_dropped_updates_the_reported_rate_is_used_and_the_decay_ends(
         spec__trainer={"steps": steps, "batchSize": 1, "sequenceLength": 16},
         spec__data__attendAcrossDocuments=True,
     )
-    expected = learning_rate(OptimizerSpec.model_validate(optimizer), steps)
+    expected = learning_rate(
+        OptimizerSpec.model_validate(optimizer), TrainerSpec(steps=steps, batch_size=1, sequence_length=16)
+    )
     with program.tracing():
         step = jax.jit(program.train_step)
     state = initial_state(program.build_state, program.template)

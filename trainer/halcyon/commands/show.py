@@ -193,7 +193,7 @@ def _curves(spec: TrainingRunSpec) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
     optimizer, trainer = spec.optimizer, spec.trainer
     done = np.unique(np.linspace(0, trainer.steps - 1, min(trainer.steps, 4 * _WIDTH)).round().astype(np.int32))
-    rates = jax.jit(jax.vmap(learning_rate(optimizer, trainer.steps, trainer)))(done)
+    rates = jax.jit(jax.vmap(learning_rate(optimizer, trainer)))(done)
     others = jax.jit(jax.vmap(update_arguments(optimizer, trainer.steps)))(done)
     constants = {"weight_decay": optimizer.weight_decay}
     if (member := MOMENTUM.get(optimizer.kind)) is not None:

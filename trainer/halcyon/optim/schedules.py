@@ -7,7 +7,7 @@ constants, so that the compiled program has the same size for any number of cycl
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,19 +24,13 @@ _AMPLITUDE = 4.6
 _EXPONENTS = {"polynomial": 2.0, "power": -0.51}
 
 
-class LearningRate(Protocol):
-    """The learning rate of a step, by the number of steps done before it."""
-
-    def __call__(self, done: jax.typing.ArrayLike, /) -> jax.Array:
-        """A float32 scalar."""
-        ...
-
-
+Curve = Callable[[jax.typing.ArrayLike], jax.Array]
+"""A number of a step, by the number of steps done before it: a float32 scalar."""
 UpdateArguments = Callable[[jax.typing.ArrayLike], Mapping[str, jax.Array]]
 """Further arguments of an update, by the number of steps done before it."""
 
 
-def learning_rate(spec: OptimizerSpec, steps: int, trainer: TrainerSpec | None = None) -> LearningRate:
+def learning_rate(spec: OptimizerSpec, trainer: TrainerSpec) -> Curve:
     """The learning rate of a step as a function of the steps done before it.
 
     With ``t`` steps from the beginning of a cycle to the step, the rate is
@@ -51,22 +45,16 @@ def learning_rate(spec: OptimizerSpec, steps: int, trainer: TrainerSpec | None =
 
     Args:
         spec: ``spec.optimizer`` of the run.
-        steps: ``spec.trainer.steps``.
-        trainer: ``spec.trainer``, for the schedules that depend on batch sizes.
+        trainer: ``spec.trainer`` of the run.
 
     Returns:
         A function of the number of steps done; a float32 scalar.
-
-    Raises:
-        ValueError: The schedule depends on batch sizes, and `trainer` is not given.
     """
     others = spec.other_schedules
     rule = others.rate_by_batch_size if others is not None else None
-    rate = _rate(*as_phases(spec.schedule, steps), spec.learning_rate, trainer)
+    rate = _rate(*as_phases(spec.schedule, trainer.steps), spec.learning_rate, trainer)
     if rule is None:
         return rate
-    if trainer is None:
-        raise ValueError("rateByBatchSize needs the batch sizes of the run")
     factor = _batch_factor(trainer, 1.0 if rule == "linear" else 0.5)
     return lambda done: rate(done) * factor(done)
 
@@ -78,7 +66,7 @@ def update_arguments(spec: OptimizerSpec, steps: int) -> UpdateArguments:
         spec: ``spec.optimizer`` of the run.
         steps: ``spec.trainer.steps``.
     """
-    curves: dict[str, Callable[[jax.typing.ArrayLike], jax.Array]] = {}
+    curves: dict[str, Curve] = {}
     if (others := spec.other_schedules) is not None:
         if points := others.points_of("weight_decay"):
             curves["weight_decay"] = _through(points, steps, spec.weight_decay)
@@ -91,16 +79,14 @@ def update_arguments(spec: OptimizerSpec, steps: int) -> UpdateArguments:
     return lambda done: {name: curve(done) for name, curve in curves.items()}
 
 
-def _through(
-    points: Sequence[tuple[float, float]], steps: int, factor: float = 1.0
-) -> Callable[[jax.typing.ArrayLike], jax.Array]:
+def _through(points: Sequence[tuple[float, float]], steps: int, factor: float = 1.0) -> Curve:
     """A curve of straight lines through the points; constant before the first and after the last one."""
     places = np.array([steps_in(place, steps) for place, _ in points], np.float32)
     values = np.array([factor * value for _, value in points], np.float32)
     return lambda done: jnp.interp(jnp.asarray(done, jnp.float32), places, values)
 
 
-def _batch_factor(trainer: TrainerSpec, exponent: float) -> Callable[[jax.typing.ArrayLike], jax.Array]:
+def _batch_factor(trainer: TrainerSpec, exponent: float) -> Curve:
     """The batch size of a step over the first one, to a power: 1 for the linear rule (Goyal et al. 2017), 1/2 for
     the square root.
     """
@@ -114,7 +100,7 @@ def _batch_factor(trainer: TrainerSpec, exponent: float) -> Callable[[jax.typing
     ]
 
 
-def _rate(spec: PhasesScheduleSpec, cycles: Sequence[Cycle], peak: float, trainer: TrainerSpec | None) -> LearningRate:
+def _rate(spec: PhasesScheduleSpec, cycles: Sequence[Cycle], peak: float, trainer: TrainerSpec) -> Curve:
     """The learning rate on cycles of phases; `peak` is ``spec.optimizer.learningRate``."""
     table = [np.array(column, np.int32) for column in zip(*cycles, strict=True)]
     lasts = [float(_decayed(spec, cycle.decay, cycle, peak, trainer, np)) if cycle.decay else peak for cycle in cycles]
@@ -143,7 +129,7 @@ def _decayed(
     since: jax.typing.ArrayLike,
     cycle: Cycle,
     peak: float,
-    trainer: TrainerSpec | None,
+    trainer: TrainerSpec,
     xp: Any = jnp,
 ) -> jax.Array:
     """The learning rate after ``t`` steps of a decay that has ``T`` steps. ``r`` is `minRatio`, and ``x`` is ``t / T``,
@@ -189,8 +175,6 @@ def _decayed(
         case "inverseSquareRootDecay":
             share = xp.maximum(1.0 / xp.sqrt(1.0 + (spec.scale or _DROP) * passed / length), least)
         case "power":
-            if trainer is None:
-                raise ValueError("the shape power needs the batch of the run")
             tokens = xp.maximum(passed, 1e-6) * (trainer.batch_size * trainer.sequence_length)
             return xp.minimum(peak, trainer.batch_size * (spec.scale or _AMPLITUDE) * tokens**exponent)
     return peak * share

@@ -331,7 +331,7 @@ def build_program(
         make_train_step,
         gradients,
         optimizer,
-        learning_rate(spec.optimizer, settings.steps, settings),  # not used by a given rule
+        learning_rate(spec.optimizer, settings),  # not used by a given rule
         mesh,
         divergence,
         update_arguments=update_arguments(spec.optimizer, settings.steps),
