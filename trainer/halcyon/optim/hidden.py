@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 import haliax as hax
 import jax
 import jax.numpy as jnp
-import optax
 from haliax import Axis, NamedArray
 
 from halcyon.optim.matrices import Matrices, MatrixShape, hidden
-from halcyon.optim.rule import Scalar, Tree, merge, select, transformation, wide
+from halcyon.optim.rule import Given, Rule, Tree, merge, select, wide
 from halcyon.optim.rules.adam import adamw
 from halcyon_api.spec.rules import AdamWSpec, Coefficients, IterationType, MatricesSpec, Scaling
 
@@ -120,10 +119,8 @@ def orthogonalizer(shared: MatricesSpec) -> Callable[[jax.Array], jax.Array]:
     )
 
 
-Build = Callable[[Matrices], optax.GradientTransformationExtraArgs]
+Build = Callable[[Matrices], Rule]
 """Builds the rule of hidden matrices; see `halcyon.optim.rule`."""
-Arguments = dict[str, Any]
-"""The keyword arguments of an update."""
 
 
 class HiddenState(NamedTuple):
@@ -137,36 +134,32 @@ class HiddenState(NamedTuple):
 
 def for_hidden(
     init: Callable[[Matrices, Tree], Any],
-    direct: Callable[..., tuple[Tree, Any]],
+    direct: Callable[[Matrices, Any, Given], tuple[Tree, Any]],
     parameters: Tree,
     shared: MatricesSpec,
     rate: float = 1.0,
-) -> optax.GradientTransformationExtraArgs:
+) -> Rule:
     """A rule that computes a direction for hidden matrices, which `decayed` applies, and AdamW for the rest.
 
     Args:
         init: Makes the state from the matrices and the parameters.
-        direct: ``direct(matrices, gradients, state, **further)``, otherwise like `halcyon.optim.rule.Direct`.
+        direct: ``direct(matrices, state, given)``, otherwise as for `halcyon.optim.rule.descending`.
         parameters: See `halcyon.optim.rule`.
         shared: See `beside_adamw`.
         rate: See `beside_adamw`.
     """
 
-    def build(matrices: Matrices) -> optax.GradientTransformationExtraArgs:
-        def update(
-            gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, weight_decay: Scalar, **further: Any
-        ) -> tuple[Tree, Any]:
-            direction, state = direct(matrices, gradients, state, **further)
-            return decayed(direction, params, learning_rate, weight_decay, cautious=shared.cautious), state
+    def build(matrices: Matrices) -> Rule:
+        def update(state: Any, given: Given) -> tuple[Tree, Any]:
+            direction, state = direct(matrices, state, given)
+            return decayed(direction, given, cautious=shared.cautious), state
 
-        return transformation(functools.partial(init, matrices), update)
+        return Rule(functools.partial(init, matrices), update)
 
     return beside_adamw(build, parameters, shared, rate)
 
 
-def beside_adamw(
-    build: Build, parameters: Tree, shared: MatricesSpec, rate: float = 1.0
-) -> optax.GradientTransformationExtraArgs:
+def beside_adamw(build: Build, parameters: Tree, shared: MatricesSpec, rate: float = 1.0) -> Rule:
     """A rule for hidden matrices, and AdamW for the other parameters.
 
     Args:
@@ -177,8 +170,8 @@ def beside_adamw(
     """
     others = shared.others
 
-    def scaled(factor: float) -> Callable[[Arguments], Arguments]:
-        return lambda arguments: arguments | {"learning_rate": arguments["learning_rate"] * factor}
+    def scaled(factor: float) -> Callable[[Given], Given]:
+        return lambda given: given._replace(learning_rate=given.learning_rate * factor)
 
     spec = AdamWSpec(beta1=others.beta1, beta2=others.beta2, epsilon=others.epsilon)
     return beside(build, spec, parameters, scaled(rate), scaled(others.learning_rate))
@@ -188,17 +181,17 @@ def beside(
     build: Build,
     others: AdamWSpec,
     parameters: Tree,
-    for_matrices: Callable[[Arguments], Arguments],
-    for_others: Callable[[Arguments], Arguments],
-) -> optax.GradientTransformationExtraArgs:
+    for_matrices: Callable[[Given], Given],
+    for_others: Callable[[Given], Given],
+) -> Rule:
     """A rule for hidden matrices, and AdamW for the other parameters.
 
     Args:
         build: Builds the rule of hidden matrices.
         others: The settings of AdamW.
         parameters: See `halcyon.optim.rule`.
-        for_matrices: The arguments of the rule's update, from those of the whole.
-        for_others: The arguments of AdamW's update.
+        for_matrices: What the rule gets, from what is given for the matrices.
+        for_others: What AdamW gets, from what is given for the others.
     """
     flags = hidden(parameters)
     against = jax.tree.map(lambda flag: not flag, flags)
@@ -208,16 +201,12 @@ def beside(
     def init(params: Tree) -> HiddenState:
         return HiddenState(of_matrices.init(select(params, flags)), of_others.init(select(params, against)))
 
-    def update(gradients: Tree, state: Any, params: Tree, **arguments: Any) -> tuple[Tree, HiddenState]:
-        changes, matrices = of_matrices.update(
-            select(gradients, flags), state.matrices, select(params, flags), **for_matrices(arguments)
-        )
-        further, rest = of_others.update(
-            select(gradients, against), state.others, select(params, against), **for_others(arguments)
-        )
+    def update(state: Any, given: Given) -> tuple[Tree, HiddenState]:
+        changes, matrices = of_matrices.update(state.matrices, for_matrices(given.of(flags)))
+        further, rest = of_others.update(state.others, for_others(given.of(against)))
         return merge([changes, further]), HiddenState(matrices, rest)
 
-    return transformation(init, update)
+    return Rule(init, update)
 
 
 def scale(form: MatrixShape, name: Scaling) -> float:
@@ -227,23 +216,21 @@ def scale(form: MatrixShape, name: Scaling) -> float:
     return 0.2 * math.sqrt(max(form.rows, form.columns))
 
 
-def decayed(direction: Tree, params: Tree, learning_rate: Scalar, weight_decay: Scalar, *, cautious: bool) -> Tree:
+def decayed(direction: Tree, given: Given, *, cautious: bool) -> Tree:
     """The change of each hidden matrix: ``-learning_rate (direction + weight_decay parameter)``.
 
     Args:
-        direction: Float32 arrays with the structure of `params`.
-        params: The matrices.
-        learning_rate: The rate of this step.
-        weight_decay: Decoupled weight decay.
+        direction: Float32 arrays with the structure of the matrices.
+        given: The matrices, the learning rate and the decoupled weight decay.
         cautious: Decay an element only where the update and the decay have one sign (Chen et al. 2025, `arXiv
             2510.12402 <https://arxiv.org/abs/2510.12402>`_).
     """
 
     def one(leaf: jax.Array, weight: jax.Array) -> jax.Array:
         decay = wide(weight) * (leaf * wide(weight) >= 0) if cautious else wide(weight)
-        return -learning_rate * (leaf + weight_decay * decay)
+        return -given.learning_rate * (leaf + given.weight_decay * decay)
 
-    return jax.tree.map(one, direction, params)
+    return jax.tree.map(one, direction, given.params)
 
 
 def norm(x: NamedArray, axes: tuple[Axis, ...]) -> NamedArray:

@@ -13,7 +13,7 @@ from halcyon.models.axes import is_named
 from halcyon.models.parameters import Parameter, Role, parameters
 from halcyon.optim.groups import Group, groups_of
 from halcyon.optim.rounding import is_stochastic, stored_as
-from halcyon.optim.rule import Scalar, Tree, frobenius_norm, merge, select, transformation, wide
+from halcyon.optim.rule import Given, Rule, Scalar, Tree, frobenius_norm, merge, select, wide
 from halcyon.optim.rules.adafactor import adafactor
 from halcyon.optim.rules.adam import adam_h, adam_mini, adamw, adopt, mars
 from halcyon.optim.rules.kron import kron
@@ -25,10 +25,9 @@ from halcyon_api.spec.optimizer import FOR_MATRICES, ClipSpec, OptimizerSpec
 from halcyon_api.spec.rules import Estimator, MatricesSpec, SophiaSpec
 from halcyon_api.spec.trainer import MomentsType, PrecisionSpec
 
-Rule = Callable[..., optax.GradientTransformationExtraArgs]
 """See `halcyon.optim.rule`."""
 
-RULES: Mapping[str, Rule] = {
+RULES: Mapping[str, Callable[..., Rule]] = {
     "adamw": adamw,
     "lion": lion,
     "muon": muon,
@@ -94,42 +93,23 @@ def build_optimizer(
     def init(params: Tree) -> tuple[Any, Any]:
         return clip.init(params), inner.init(params)
 
-    def update(
-        gradients: Tree,
-        state: Any,
-        params: Tree,
-        *,
-        learning_rate: Scalar,
-        weight_decay: Scalar | None = None,
-        step: jax.Array | int = 0,
-        key: jax.Array | None = None,
-        **further: Any,
-    ) -> tuple[Tree, tuple[Any, Any]]:
-        gradients = clipped(spec.clip, declared, jax.tree.map(wide, gradients), params)
+    def update(updates: Tree, state: Any, params: Any = None, **extra_args: Any) -> tuple[Tree, tuple[Any, Any]]:
+        gradients = clipped(spec.clip, declared, jax.tree.map(wide, updates), params)
         gradients, of_clip = clip.update(gradients, state[0], params)
-        changes, of_rules = inner.update(
-            gradients,
-            state[1],
-            params,
-            learning_rate=learning_rate,
-            weight_decay=spec.weight_decay if weight_decay is None else weight_decay,
-            step=step,
-            key=key,
-            peak_rate=spec.learning_rate,
-            **further,
-        )
+        arguments: dict[str, Any] = {"weight_decay": spec.weight_decay, **extra_args}
+        changes, of_rules = inner.update(state[1], Given(gradients, params, peak_rate=spec.learning_rate, **arguments))
         return changes, (of_clip, of_rules)
 
-    return transformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _rule(spec: OptimizerSpec, name: str, settings: ApiModel, declared: Any) -> optax.GradientTransformationExtraArgs:
+def _rule(spec: OptimizerSpec, name: str, settings: ApiModel, declared: Any) -> Rule:
     """One rule for some parameters."""
     further = {"shared": spec.matrices or MatricesSpec()} if name in FOR_MATRICES else {}
     return RULES[name](settings, declared, **further)
 
 
-def _by_group(spec: OptimizerSpec, model: CausalLM) -> optax.GradientTransformationExtraArgs:
+def _by_group(spec: OptimizerSpec, model: CausalLM) -> Rule:
     """A rule for each group that is trained.
 
     The state has the state of each rule under the number of its group; 0 is the rest.
@@ -145,37 +125,23 @@ def _by_group(spec: OptimizerSpec, model: CausalLM) -> optax.GradientTransformat
     def init(params: Tree) -> dict[str, Any]:
         return {name: rules[name].init(select(params, flags[name])) for name in groups}
 
-    def update(
-        gradients: Tree,
-        state: Any,
-        params: Tree,
-        *,
-        learning_rate: Scalar,
-        weight_decay: Scalar,
-        key: jax.Array | None,
-        peak_rate: float,
-        **further: Any,
-    ) -> tuple[Tree, dict[str, Any]]:
-        changes: list[Tree] = [jax.tree.map(lambda _: None, gradients, is_leaf=is_named)]
+    def update(state: Any, given: Given) -> tuple[Tree, dict[str, Any]]:
+        changes: list[Tree] = [jax.tree.map(lambda _: None, given.gradients, is_leaf=is_named)]
         states: dict[str, Any] = {}
         for number, (name, group) in enumerate(groups.items()):
-            arguments: dict[str, Any] = {
-                "learning_rate": learning_rate * group.rate_factor,
-                "weight_decay": _decay(group, weight_decay, spec.weight_decay)
-                if group.decay_follows
-                else group.weight_decay,
-                "key": None if key is None else jax.random.fold_in(key, number),
-                "peak_rate": peak_rate * group.rate_factor,
-                **{name: value for name, value in further.items() if name != "momentum" or group.momentum_follows},
-            }
-            if (estimate := further.get("curvature")) is not None:
-                arguments["curvature"] = lambda estimate=estimate, name=name: select(estimate(), flags[name])
-            own = select(gradients, flags[name]), state[name], select(params, flags[name])
-            change, states[name] = rules[name].update(*own, **arguments)
+            follows, decay = group.decay_follows, given.weight_decay
+            own = given.of(flags[name])._replace(
+                learning_rate=given.learning_rate * group.rate_factor,
+                weight_decay=_decay(group, decay, spec.weight_decay) if follows else group.weight_decay,
+                key=None if given.key is None else jax.random.fold_in(given.key, number),
+                peak_rate=given.peak_rate * group.rate_factor,
+                momentum=given.momentum if group.momentum_follows else None,
+            )
+            change, states[name] = rules[name].update(state[name], own)
             changes.append(change)
         return merge(changes), states
 
-    return transformation(init, update)
+    return Rule(init, update)
 
 
 def _decay(group: Group, now: Scalar, base: float) -> Scalar:

@@ -38,7 +38,7 @@ from haliax import NamedArray
 
 from halcyon.models.axes import EMBED, is_named
 from halcyon.models.parameters import STACKED_AXES
-from halcyon.optim.rule import Tree, transformation
+from halcyon.optim.rule import Given, Rule, Tree
 from halcyon_api.spec.trainer import MomentsType
 
 
@@ -115,9 +115,7 @@ class Scaled(NamedTuple):
     """
 
 
-def stored_as(
-    rule: optax.GradientTransformationExtraArgs, kind: MomentsType, *, stochastic: bool
-) -> optax.GradientTransformationExtraArgs:
+def stored_as(rule: Rule, kind: MomentsType, *, stochastic: bool) -> Rule:
     """`rule` with its moments in another type.
 
     Args:
@@ -132,13 +130,16 @@ def stored_as(
     def init(params: Tree) -> Any:
         return narrow(rule.init(params), None)
 
-    def update(gradients: Tree, state: Any, params: Tree, *, key: jax.Array | None, **further: Any) -> tuple[Tree, Any]:
-        if stochastic and key is None:
-            raise TypeError("moments that are rounded stochastically need the argument key")
-        changes, new = rule.update(gradients, wide(state), params, key=key, **further)
-        return changes, narrow(new, jax.random.fold_in(key, _NUMBER) if stochastic and key is not None else None)
+    def update(state: Any, given: Given) -> tuple[Tree, Any]:
+        key = None
+        if stochastic:
+            if given.key is None:
+                raise TypeError("moments that are rounded stochastically need the argument key")
+            key = jax.random.fold_in(given.key, _NUMBER)
+        changes, new = rule.update(wide(state), given)
+        return changes, narrow(new, key)
 
-    return transformation(init, update)
+    return Rule(init, update)
 
 
 def is_stochastic(kind: MomentsType, rounding: str | None) -> bool:

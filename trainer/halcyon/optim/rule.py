@@ -1,25 +1,23 @@
 """The interface of an update rule, and the parts that rules share.
 
-A rule is a function ``NAME(rule, parameters) -> optax.GradientTransformationExtraArgs`` in `halcyon.optim.rules`:
+A rule is a function ``NAME(rule, parameters) -> Rule`` in `halcyon.optim.rules`:
 
 - ``rule``: its settings, a class of `halcyon_api.spec.rules`;
 - ``parameters``: a `halcyon.models.parameters.Parameter` in the place of each NamedArray of the rule's group, None in
   all other places;
 
-``update(gradients, state, params, *, learning_rate, weight_decay, step, key)`` returns the float32 change that is added
-to each parameter. Trees of a rule have None in the place of a parameter of another group, so ``jax.tree.map`` sees only
-the rule's own parameters.
+``update(state, given)`` returns the float32 change that is added to each parameter. Trees of a rule have None in the
+place of a parameter of another group, so ``jax.tree.map`` sees only the rule's own parameters.
 
 Each array of a state that belongs to a parameter is a NamedArray with the parameter's axes, or with some of them. So
 `halcyon.parallel.axes.shardings` divides the state like the parameters, and a checkpoint restores it on another mesh.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
-import optax
 from haliax import Axis, NamedArray
 
 from halcyon.models.axes import is_named
@@ -32,43 +30,42 @@ DECAYING = frozenset({Role.MATRIX, Role.HEAD, Role.ROUTER, Role.EXPERT, Role.CON
 """The roles of linear maps. Weight decay applies only to them."""
 
 
-class Update(Protocol):
-    """The update of a rule."""
+class Given(NamedTuple):
+    """What a rule knows of a step beside its state."""
 
-    def __call__(
-        self,
-        gradients: Tree,
-        state: Any,
-        params: Tree,
-        *,
-        learning_rate: Scalar,
-        weight_decay: Scalar,
-        step: jax.Array | int,
-        key: jax.Array | None,
-        **further: Any,
-    ) -> tuple[Tree, Any]:
-        """The changes to add to the parameters, and the next state.
+    gradients: Tree
+    """Float32 gradients, clipped."""
+    params: Tree
+    """The parameters."""
+    learning_rate: Scalar
+    """The rate of this step, float32 scalar."""
+    weight_decay: Scalar
+    """Decoupled decay of those parameters whose roles decay (`decaying`)."""
+    peak_rate: float
+    """The greatest rate of the schedule."""
+    step: jax.Array | int = 0
+    """Number of steps done, int32 scalar. Steps with dropped updates count."""
+    key: jax.Array | None = None
+    """Random key of this step. None: the caller has none, and the rule draws no numbers."""
+    momentum: Scalar | None = None
+    """The scheduled momentum of this step. None: that of the rule."""
+    curvature: Callable[[], Tree] | None = None
+    """Estimates the diagonal of the Hessian. None: no rule needs it."""
 
-        Args:
-            gradients: Float32 gradients, clipped.
-            state: The state of the rule.
-            params: The parameters.
-            learning_rate: The rate of this step, float32 scalar.
-            weight_decay: Decoupled decay of those parameters whose roles decay (`decaying`).
-            step: Number of steps done, int32 scalar. Steps with dropped updates count.
-            key: Random key of this step. None: the caller has none, and the rule draws no numbers.
-            further: What only some rules take.
-        """
-        ...
+    def of(self, flags: Tree) -> Self:
+        """The same for the parameters whose flag is True; see `select`."""
+        gradients, params, estimate = select(self.gradients, flags), select(self.params, flags), self.curvature
+        curvature = None if estimate is None else lambda: select(estimate(), flags)
+        return self._replace(gradients=gradients, params=params, curvature=curvature)
 
 
-def transformation(init: optax.TransformInitFn, update: Update) -> optax.GradientTransformationExtraArgs:
-    """The rule as a transformation of Optax."""
+class Rule(NamedTuple):
+    """An update rule for some parameters."""
 
-    def with_arguments(updates: Tree, state: Any, params: Tree | None = None, **extra_args: Any) -> tuple[Tree, Any]:
-        return update(updates, state, params, **extra_args)
-
-    return optax.GradientTransformationExtraArgs(init, with_arguments)
+    init: Callable[[Tree], Any]
+    """Makes the state from the parameters."""
+    update: Callable[[Any, Given], tuple[Tree, Any]]
+    """The changes to add to the parameters, and the next state, from the state."""
 
 
 def decaying(parameters: Tree) -> Tree:
@@ -76,21 +73,19 @@ def decaying(parameters: Tree) -> Tree:
     return jax.tree.map(lambda one: one.role in DECAYING if one.decays is None else one.decays, parameters)
 
 
-def finish(direction: Tree, params: Tree, learning_rate: Scalar, weight_decay: Scalar, decays: Tree) -> Tree:
+def finish(direction: Tree, given: Given, decays: Tree) -> Tree:
     """The change of each parameter: ``-learning_rate * (direction + weight_decay * parameter)``, float32.
 
     Args:
-        direction: Float32 arrays with the structure of `params`.
-        params: The parameters.
-        learning_rate: The rate of this step.
-        weight_decay: Decoupled weight decay (Loshchilov and Hutter 2019).
+        direction: Float32 arrays with the structure of the parameters.
+        given: The parameters, the learning rate and the decoupled weight decay (Loshchilov and Hutter 2019).
         decays: The result of `decaying`.
     """
     flags = jax.tree.leaves(decays)
     leaves, structure = jax.tree.flatten(direction)
-    pairs = zip(flags, leaves, jax.tree.leaves(params), strict=True)
-    decayed = [leaf + weight_decay * wide(weight) if flag else leaf for flag, leaf, weight in pairs]
-    return jax.tree.unflatten(structure, [-learning_rate * leaf for leaf in decayed])
+    pairs = zip(flags, leaves, jax.tree.leaves(given.params), strict=True)
+    decayed = [leaf + given.weight_decay * wide(weight) if flag else leaf for flag, leaf, weight in pairs]
+    return jax.tree.unflatten(structure, [-given.learning_rate * leaf for leaf in decayed])
 
 
 def mean(old: Tree, new: Tree, decay: Scalar) -> Tree:
@@ -174,32 +169,22 @@ def without_axes(x: NamedArray, left_out: tuple[Axis, ...]) -> tuple[Axis, ...]:
     return tuple(axis for axis in x.axes if axis.name not in names)
 
 
-class Direct(Protocol):
-    """Computes the direction that a step goes against."""
-
-    def __call__(self, gradients: Tree, state: Any, params: Tree, **further: Any) -> tuple[Tree, Any]:
-        """Float32 arrays with the structure of `params`, and the next state. `further` are the arguments of `Update`
-        but rate and decay."""
-        ...
-
-
-def descending(init: optax.TransformInitFn, direct: Direct, parameters: Tree) -> optax.GradientTransformationExtraArgs:
+def descending(init: Callable[[Tree], Any], direct: Callable[[Any, Given], tuple[Tree, Any]], parameters: Tree) -> Rule:
     """A rule that computes a direction; `finish` applies learning rate and weight decay to it.
 
     Args:
         init: Makes the state from the parameters.
-        direct: Computes the direction.
+        direct: Computes the direction that a step goes against: float32 arrays with the structure of the parameters;
+            and the next state.
         parameters: See the module.
     """
     decays = decaying(parameters)
 
-    def update(
-        gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, weight_decay: Scalar, **further: Any
-    ) -> tuple[Tree, Any]:
-        direction, state = direct(gradients, state, params, **further)
-        return finish(direction, params, learning_rate, weight_decay, decays), state
+    def update(state: Any, given: Given) -> tuple[Tree, Any]:
+        direction, state = direct(state, given)
+        return finish(direction, given, decays), state
 
-    return transformation(init, update)
+    return Rule(init, update)
 
 
 def select(tree: Tree, flags: Tree) -> Tree:

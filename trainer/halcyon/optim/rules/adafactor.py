@@ -14,7 +14,19 @@ from haliax import NamedArray
 
 from halcyon.models.axes import is_named
 from halcyon.models.parameters import Parameter
-from halcyon.optim.rule import Inner, Tree, descending, each, mean_of_rest, spread, wide, without_axes, zeros_over
+from halcyon.optim.rule import (
+    Given,
+    Inner,
+    Rule,
+    Tree,
+    descending,
+    each,
+    mean_of_rest,
+    spread,
+    wide,
+    without_axes,
+    zeros_over,
+)
 from halcyon_api.spec.rules import AdafactorSpec
 
 
@@ -37,7 +49,7 @@ class _Moments(NamedTuple):
     whole: Any
 
 
-def adafactor(rule: AdafactorSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
+def adafactor(rule: AdafactorSpec, parameters: Any) -> Rule:
     """Gradients over factored second moments, clipped, as a share of the size of the parameter.
 
     See `halcyon.optim.rule`.
@@ -58,8 +70,7 @@ def adafactor(rule: AdafactorSpec, parameters: Any) -> optax.GradientTransformat
     def init(params: Tree) -> AdafactorState:
         return AdafactorState(jnp.zeros((), jnp.int32), *parted(jax.tree.map(first, parameters, params)))
 
-    def direct(gradients: Tree, state: AdafactorState, params: Tree, **further: Any) -> tuple[Tree, AdafactorState]:
-        del further
+    def direct(state: AdafactorState, given: Given) -> tuple[Tree, AdafactorState]:
         steps: Any = optax.safe_increment(state.steps)
         beta = 1.0 - steps.astype(jnp.float32) ** -rule.decay_exponent
 
@@ -75,9 +86,9 @@ def adafactor(rule: AdafactorSpec, parameters: Any) -> optax.GradientTransformat
             over = tuple(number for number, axis in enumerate(g.axes) if axis.name in inputs)
             return NamedArray(g.array / jnp.sqrt(rows * columns / jnp.mean(rows, axis=over, keepdims=True)), g.axes)
 
-        new = jax.tree.map(second, gradients, *state[1:], is_leaf=is_named)
-        direction = jax.tree.map(scaled, parameters, gradients, new)
-        return each(clipped, parameters, direction, params), AdafactorState(steps, *parted(new))
+        new = jax.tree.map(second, given.gradients, *state[1:], is_leaf=is_named)
+        direction = jax.tree.map(scaled, parameters, given.gradients, new)
+        return each(clipped, parameters, direction, given.params), AdafactorState(steps, *parted(new))
 
     def clipped(inner: Inner, u: jax.Array, p: jax.Array) -> jax.Array:
         u = u / jnp.maximum(1.0, inner.root_mean_square(u) / rule.clip_update)

@@ -18,8 +18,9 @@ from optax.contrib import scale_by_adopt
 from halcyon.models.axes import HEADS, KV_HEADS, Q_HEADS_PER_GROUP, is_named
 from halcyon.models.parameters import PRODUCTS, Parameter, Role
 from halcyon.optim.rule import (
+    Given,
     Inner,
-    Scalar,
+    Rule,
     Tree,
     decaying,
     descending,
@@ -30,7 +31,6 @@ from halcyon.optim.rule import (
     mean,
     mean_of_rest,
     spread,
-    transformation,
     wide,
     zeros,
     zeros_over,
@@ -41,7 +41,7 @@ _LEAST_SHARE = 1e-3
 """The share by which a cautious update is divided is at least this, as in the paper's code."""
 
 
-def adamw(rule: rules.AdamWSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
+def adamw(rule: rules.AdamWSpec, parameters: Any) -> Rule:
     """Adam with decoupled weight decay. See `halcyon.optim.rule`.
 
     Three options change the update before learning rate and decay, in this order:
@@ -58,35 +58,34 @@ def adamw(rule: rules.AdamWSpec, parameters: Any) -> optax.GradientTransformatio
     """
     beta2, epsilon, decays, clip = rule.beta2, rule.epsilon, decaying(parameters), rule.clip_update
 
-    def update(
-        gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, weight_decay: Scalar, **further: Any
-    ) -> tuple[Tree, optax.ScaleByAdamState]:
+    def update(state: Any, given: Given) -> tuple[Tree, optax.ScaleByAdamState]:
         # A scheduled momentum is that of this step, also in the bias correction.
-        beta1, count = further.get("momentum", rule.beta1), optax.safe_increment(state.count)
-        first = mean(state.mu, gradients, beta1)
-        second = jax.tree.map(lambda old, g: beta2 * old + (1 - beta2) * g * g, state.nu, gradients)
+        beta1, count = rule.beta1 if given.momentum is None else given.momentum, optax.safe_increment(state.count)
+        first = mean(state.mu, given.gradients, beta1)
+        second = jax.tree.map(lambda old, g: beta2 * old + (1 - beta2) * g * g, state.nu, given.gradients)
         first_share, second_share = 1 - beta1**count, 1 - beta2**count
         direction = jax.tree.map(lambda m, v: m / first_share / (jnp.sqrt(v / second_share) + epsilon), first, second)
         kept = optax.ScaleByAdamState(count, first, second)
         if clip is not None:
             direction = each(functools.partial(_clipped, clip), parameters, direction)
         if rule.cautious:
-            direction = each(_cautious, parameters, direction, gradients)
+            direction = each(_cautious, parameters, direction, given.gradients)
         if rule.corrected_decay:
-            direction = corrected(direction, params, weight_decay, learning_rate / further["peak_rate"])
-            return finish(direction, params, learning_rate, 0.0, decays), kept
-        return finish(direction, params, learning_rate, weight_decay, decays), kept
+            direction = corrected(direction, given)
+            return finish(direction, given._replace(weight_decay=0.0), decays), kept
+        return finish(direction, given, decays), kept
 
-    def corrected(direction: Tree, params: Tree, weight_decay: Scalar, share: Scalar) -> Tree:
+    def corrected(direction: Tree, given: Given) -> Tree:
         """The direction and the decay of each parameter."""
+        share = given.learning_rate / given.peak_rate
 
         def one(parameter: Parameter, decays: bool, u: NamedArray, p: NamedArray) -> NamedArray:
-            factor = weight_decay if parameter.role == Role.HEAD else weight_decay * share
+            factor = given.weight_decay if parameter.role == Role.HEAD else given.weight_decay * share
             return NamedArray(u.array + factor * wide(p.array), u.axes) if decays else u
 
-        return jax.tree.map(one, parameters, decays, direction, params)
+        return jax.tree.map(one, parameters, decays, direction, given.params)
 
-    return transformation(_first_state, update)
+    return Rule(_first_state, update)
 
 
 def _first_state(params: Tree) -> Any:
@@ -107,7 +106,7 @@ _ON_SPHERES = PRODUCTS - {Role.ADAPTER}
 _LEAST_NORM = 1e-10
 
 
-def adam_h(rule: rules.AdamHSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
+def adam_h(rule: rules.AdamHSpec, parameters: Any) -> Rule:
     """AdamH: Adam on the sphere of each matrix's norm (Wen et al. 2025, "Fantastic Pretraining Optimizers and Where to
     Find Them 2.1"). See `halcyon.optim.rule`.
 
@@ -119,27 +118,24 @@ def adam_h(rule: rules.AdamHSpec, parameters: Any) -> optax.GradientTransformati
     decays = decaying(parameters)
     adam = optax.scale_by_adam(rule.beta1, rule.beta2, rule.epsilon)
 
-    def update(
-        gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, weight_decay: Scalar, **further: Any
-    ) -> tuple[Tree, Any]:
-        del further
-        direction, after = adam.update(gradients, state)
-        plain = finish(direction, params, learning_rate, weight_decay, decays)
+    def update(state: Any, given: Given) -> tuple[Tree, Any]:
+        direction, after = adam.update(given.gradients, state)
+        plain = finish(direction, given, decays)
 
         def one(parameter: Parameter, u: NamedArray, p: NamedArray, otherwise: NamedArray) -> NamedArray:
             if parameter.role not in _ON_SPHERES:
                 return otherwise
             axes, weight = inner_axes(p, parameter), wide(p.array)
             size = frobenius_norm(axes, weight)
-            moved = weight - rule.matrix_rate * learning_rate * size * u.array / jnp.maximum(
+            moved = weight - rule.matrix_rate * given.learning_rate * size * u.array / jnp.maximum(
                 frobenius_norm(axes, u.array), _LEAST_NORM
             )
             return NamedArray(moved * (size / jnp.maximum(frobenius_norm(axes, moved), _LEAST_NORM)) - weight, p.axes)
 
-        changes = jax.tree.map(one, parameters, direction, params, plain)
+        changes = jax.tree.map(one, parameters, direction, given.params, plain)
         return changes, after
 
-    return transformation(_first_state, update)
+    return Rule(_first_state, update)
 
 
 _HEADS = (HEADS, KV_HEADS, Q_HEADS_PER_GROUP)
@@ -147,7 +143,7 @@ _BY_HEAD = ("query", "key")
 """Beginnings of the names of modules whose outputs are queries or keys."""
 
 
-def adam_mini(rule: rules.AdamMiniSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
+def adam_mini(rule: rules.AdamMiniSpec, parameters: Any) -> Rule:
     """Adam-mini (Zhang et al. 2024, algorithms 1 and 3): AdamW with one second moment for each block of a parameter,
     the mean of its squares. See `halcyon.optim.rule`.
 
@@ -162,8 +158,7 @@ def adam_mini(rule: rules.AdamMiniSpec, parameters: Any) -> optax.GradientTransf
 
         return _first_state(params)._replace(nu=jax.tree.map(second, kept, params))
 
-    def direct(gradients: Tree, state: Any, params: Tree, **further: Any) -> tuple[Tree, optax.ScaleByAdamState]:
-        del params, further
+    def direct(state: Any, given: Given) -> tuple[Tree, optax.ScaleByAdamState]:
         count = optax.safe_increment(state.count)
         first_share, second_share = 1 - rule.beta1**count, 1 - rule.beta2**count
 
@@ -174,8 +169,8 @@ def adam_mini(rule: rules.AdamMiniSpec, parameters: Any) -> optax.GradientTransf
             squares = spread(v, m)
             return NamedArray(m.array / first_share / (jnp.sqrt(squares / second_share) + rule.epsilon), m.axes)
 
-        mu = mean(state.mu, gradients, rule.beta1)
-        nu = jax.tree.map(second, gradients, state.nu, is_leaf=is_named)
+        mu = mean(state.mu, given.gradients, rule.beta1)
+        nu = jax.tree.map(second, given.gradients, state.nu, is_leaf=is_named)
         return jax.tree.map(scaled, mu, nu, is_leaf=is_named), optax.ScaleByAdamState(count, mu, nu)
 
     return descending(init, direct, parameters)
@@ -205,7 +200,7 @@ class MarsState(NamedTuple):
     last: Tree
 
 
-def mars(rule: rules.MarsSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
+def mars(rule: rules.MarsSpec, parameters: Any) -> Rule:
     """MARS-AdamW with the gradient of the last step (Yuan et al. 2024, algorithm 2, the approximate version). See
     `halcyon.optim.rule`.
 
@@ -215,19 +210,18 @@ def mars(rule: rules.MarsSpec, parameters: Any) -> optax.GradientTransformationE
     adam = optax.scale_by_adam(rule.beta1, rule.beta2, rule.epsilon)
     scale = rule.gamma * rule.beta1 / (1 - rule.beta1)
 
-    def direct(gradients: Tree, state: MarsState, params: Tree, **further: Any) -> tuple[Tree, MarsState]:
-        del params, further
+    def direct(state: MarsState, given: Given) -> tuple[Tree, MarsState]:
         factor = jnp.where(state.steps > 0, scale, 0.0)
-        reduced = jax.tree.map(lambda g, last: g + factor * (g - wide(last)), gradients, state.last)
+        reduced = jax.tree.map(lambda g, last: g + factor * (g - wide(last)), given.gradients, state.last)
         norm = optax.tree.norm(reduced)
         reduced = jax.tree.map(lambda c: c / jnp.maximum(1.0, norm), reduced)
         direction, after = adam.update(reduced, optax.ScaleByAdamState(*state[:3]))
-        return direction, MarsState(*cast(Any, after), last=gradients)
+        return direction, MarsState(*cast(Any, after), last=given.gradients)
 
     return descending(lambda params: MarsState(*_first_state(params), last=zeros(params)), direct, parameters)
 
 
-def adopt(rule: rules.AdoptSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
+def adopt(rule: rules.AdoptSpec, parameters: Any) -> Rule:
     """ADOPT (Taniguchi et al. 2024, algorithm 2, with the clipping of its appendix), by Optax: Adam whose second moment
     does not contain the gradient that it divides. See `halcyon.optim.rule`.
 
@@ -235,12 +229,9 @@ def adopt(rule: rules.AdoptSpec, parameters: Any) -> optax.GradientTransformatio
     """
     adam, decays = scale_by_adopt(rule.beta1, rule.beta2, rule.epsilon, mu_dtype=jnp.float32), decaying(parameters)
 
-    def update(
-        gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, weight_decay: Scalar, **further: Any
-    ) -> tuple[Tree, Any]:
-        del further
+    def update(state: Any, given: Given) -> tuple[Tree, Any]:
         begun = (state.count > 0).astype(jnp.float32)
-        direction, after = adam.update(gradients, state, params)
-        return finish(direction, params, learning_rate * begun, weight_decay, decays), after
+        direction, after = adam.update(given.gradients, state, given.params)
+        return finish(direction, given._replace(learning_rate=given.learning_rate * begun), decays), after
 
-    return transformation(lambda params: adam.init(jax.tree.map(wide, params)), update)
+    return Rule(lambda params: adam.init(jax.tree.map(wide, params)), update)

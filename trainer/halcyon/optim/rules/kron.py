@@ -14,13 +14,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from haliax import NamedArray
 
 from halcyon.models.axes import is_named
 from halcyon.optim.hidden import for_hidden
 from halcyon.optim.matrices import Kind, Matrices
-from halcyon.optim.rule import Tree, mean, zeros
+from halcyon.optim.rule import Given, Rule, Tree, mean, zeros
 from halcyon.optim.rules.soap import both_sides, product, standard
 from halcyon_api.spec.rules import KronSpec, MatricesSpec
 
@@ -50,7 +49,7 @@ class KronState(NamedTuple):
     """Upper triangular factors, float32: [stacked..., outputs..., flat_outputs] each."""
 
 
-def kron(rule: KronSpec, parameters: Any, shared: MatricesSpec) -> optax.GradientTransformationExtraArgs:
+def kron(rule: KronSpec, parameters: Any, shared: MatricesSpec) -> Rule:
     """Kron for hidden matrices, AdamW for the rest. See `halcyon.optim.rule`."""
 
     def of_stack(
@@ -70,16 +69,14 @@ def kron(rule: KronSpec, parameters: Any, shared: MatricesSpec) -> optax.Gradien
         zero = jnp.zeros((), jnp.int32)
         return KronState(zero, zero, zeros(params), *standard(matrices))
 
-    def direct(
-        matrices: Matrices, gradients: Tree, state: Any, *, key: jax.Array | None = None, **further: Any
-    ) -> tuple[Tree, KronState]:
-        del further
+    def direct(matrices: Matrices, state: Any, given: Given) -> tuple[Tree, KronState]:
         count = state.done + 1
-        momentum = mean(state.momentum, gradients, rule.momentum)
+        momentum = mean(state.momentum, given.gradients, rule.momentum)
         corrected = jax.tree.map(lambda leaf: leaf / (1 - rule.momentum**count), momentum)
         share = jnp.clip(jnp.exp(-0.001 * (count - OFTEN).astype(jnp.float32)), LEAST_SHARE, 1.0)
         due = state.waited + 1 >= 1 / share
-        noise = random_like(jax.random.fold_in(jax.random.key(0), state.done) if key is None else key, gradients)
+        key = jax.random.fold_in(jax.random.key(0), state.done) if given.key is None else given.key
+        noise = random_like(key, given.gradients)
         held = [(Kind.MATRIX, corrected), (Kind.MATRIX, noise), (Kind.LEFT, state.left), (Kind.RIGHT, state.right)]
         results = [Kind.MATRIX, Kind.LEFT, Kind.RIGHT]
         direction, left, right = matrices.compute(of_stack, held, results, (state.done, due))

@@ -1,27 +1,25 @@
 """Lion and Sophia: the momentum without the size of its elements, by its sign or over the curvature."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from halcyon.optim.rule import Tree, descending, mean, zeros
+from halcyon.optim.rule import Given, Rule, Tree, descending, mean, zeros
 from halcyon_api.spec.rules import LionSpec, SophiaSpec
 
 
-def lion(rule: LionSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
+def lion(rule: LionSpec, parameters: Any) -> Rule:
     """Lion, evolved sign momentum (Chen et al. 2023, algorithm 2): the sign of a mean of momentum and gradient. See
     `halcyon.optim.rule`.
 
     Optax's Lion gives the same bits, but its state has a count of steps and another name in checkpoints.
     """
 
-    def direct(gradients: Tree, state: Any, params: Tree, **further: Any) -> tuple[Tree, optax.TraceState]:
-        del params, further
-        direction = jax.tree.map(jnp.sign, mean(state.trace, gradients, rule.beta1))
-        return direction, optax.TraceState(mean(state.trace, gradients, rule.beta2))
+    def direct(state: Any, given: Given) -> tuple[Tree, optax.TraceState]:
+        direction = jax.tree.map(jnp.sign, mean(state.trace, given.gradients, rule.beta1))
+        return direction, optax.TraceState(mean(state.trace, given.gradients, rule.beta2))
 
     return descending(lambda params: optax.TraceState(zeros(params)), direct, parameters)
 
@@ -36,7 +34,7 @@ class SophiaState(NamedTuple):
     hessian: Tree
 
 
-def sophia(rule: SophiaSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
+def sophia(rule: SophiaSpec, parameters: Any) -> Rule:
     """Sophia (Liu et al. 2023, algorithm 3): clipped momentum over curvature. See `halcyon.optim.rule`.
 
     Every k steps the step of the run estimates the diagonal of the Hessian (`halcyon.step.curvature`). A moving average
@@ -48,25 +46,15 @@ def sophia(rule: SophiaSpec, parameters: Any) -> optax.GradientTransformationExt
     """
     gamma = rule.gamma if rule.gamma is not None else _GAMMA[rule.estimator]
 
-    def direct(
-        gradients: Tree,
-        state: SophiaState,
-        params: Tree,
-        *,
-        step: jax.Array | int,
-        curvature: Callable[[], Tree] | None = None,
-        **further: Any,
-    ) -> tuple[Tree, SophiaState]:
-        del params, further
-        if curvature is None:
+    def direct(state: SophiaState, given: Given) -> tuple[Tree, SophiaState]:
+        if (estimate := given.curvature) is None:
             raise TypeError("sophia needs the argument curvature, an estimate of the Hessian's diagonal")
-        estimate = curvature
-        momentum = mean(state.momentum, gradients, rule.beta1)
+        momentum = mean(state.momentum, given.gradients, rule.beta1)
 
         def renewed(old: Tree) -> Tree:
             return mean(old, estimate(), rule.beta2)
 
-        hessian = jax.lax.cond(jnp.asarray(step) % rule.every_steps == 0, renewed, lambda old: old, state.hessian)
+        hessian = jax.lax.cond(jnp.asarray(given.step) % rule.every_steps == 0, renewed, lambda old: old, state.hessian)
         direction = jax.tree.map(
             lambda m, h: jnp.clip(m / jnp.maximum(gamma * h, rule.epsilon), -1.0, 1.0), momentum, hessian
         )

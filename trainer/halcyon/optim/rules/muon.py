@@ -26,7 +26,7 @@ from halcyon.optim.hidden import (
     scale,
 )
 from halcyon.optim.matrices import Matrices, MatrixShape, hidden
-from halcyon.optim.rule import Scalar, Tree, decaying, finish, mean, merge, select, transformation, zeros
+from halcyon.optim.rule import Given, Rule, Tree, decaying, finish, mean, merge, select, zeros
 from halcyon_api.spec.rules import AdamWSpec, MatricesSpec, MuonAdamWSpec, MuonHSpec, MuonSpec, NorMuonSpec, ScionSpec
 
 BETA1, BETA2 = 0.8, 0.95
@@ -50,7 +50,7 @@ class NormalizedState(NamedTuple):
     """
 
 
-def muon(rule: MuonSpec, parameters: Any, shared: MatricesSpec) -> optax.GradientTransformationExtraArgs:
+def muon(rule: MuonSpec, parameters: Any, shared: MatricesSpec) -> Rule:
     """Muon: momentum whose singular values are replaced by numbers near 1 (Jordan et al. 2024, `Muon
     <https://kellerjordan.github.io/posts/muon/>`_; scales and decay for large models: Liu et al. 2025, `arXiv
     2502.16982 <https://arxiv.org/abs/2502.16982>`_), beside AdamW. See `halcyon.optim.rule`.
@@ -60,17 +60,16 @@ def muon(rule: MuonSpec, parameters: Any, shared: MatricesSpec) -> optax.Gradien
     """
     orthogonal = orthogonalizer(shared)
 
-    def direct(matrices: Matrices, gradients: Tree, state: Any, **further: Any) -> tuple[Tree, optax.TraceState]:
-        del further
-        momentum = mean(state.trace, gradients, rule.momentum)
-        ahead = mean(momentum, gradients, rule.momentum) if rule.nesterov else momentum
+    def direct(matrices: Matrices, state: Any, given: Given) -> tuple[Tree, optax.TraceState]:
+        momentum = mean(state.trace, given.gradients, rule.momentum)
+        ahead = mean(momentum, given.gradients, rule.momentum) if rule.nesterov else momentum
         steps = matrices.compute_each(orthogonal, ahead)
         return matrices.map(lambda form, step: step * scale(form, shared.scaling), steps), optax.TraceState(momentum)
 
     return for_hidden(lambda _, params: optax.TraceState(zeros(params)), direct, parameters, shared)
 
 
-def normuon(rule: NorMuonSpec, parameters: Any, shared: MatricesSpec) -> optax.GradientTransformationExtraArgs:
+def normuon(rule: NorMuonSpec, parameters: Any, shared: MatricesSpec) -> Rule:
     """NorMuon: Muon whose update has the same size for each output of a matrix (Li et al. 2025, `arXiv 2510.05491
     <https://arxiv.org/abs/2510.05491>`_), beside AdamW. See `halcyon.optim.rule`.
 
@@ -90,10 +89,9 @@ def normuon(rule: NorMuonSpec, parameters: Any, shared: MatricesSpec) -> optax.G
         factor = norm(step, of_matrix(form)) / (norm(divided, of_matrix(form)) + _TINY)
         return (divided * factor * scale(form, shared.scaling)).rearrange(step.axes)
 
-    def direct(matrices: Matrices, gradients: Tree, state: Any, **further: Any) -> tuple[Tree, NormalizedState]:
-        del further
-        momentum = mean(state.momentum, gradients, rule.momentum)
-        steps = matrices.compute_each(orthogonal, mean(momentum, gradients, rule.momentum))
+    def direct(matrices: Matrices, state: Any, given: Given) -> tuple[Tree, NormalizedState]:
+        momentum = mean(state.momentum, given.gradients, rule.momentum)
+        steps = matrices.compute_each(orthogonal, mean(momentum, given.gradients, rule.momentum))
         squares = mean(state.squares, matrices.map(mean_square, steps), rule.beta2)
         return matrices.map(equalized, steps, squares), NormalizedState(momentum, squares)
 
@@ -104,7 +102,7 @@ def _outputs(form: MatrixShape) -> tuple[Axis, ...]:
     return (*form.parameter.stacked, *form.parameter.outputs)
 
 
-def muon_h(rule: MuonHSpec, parameters: Any, shared: MatricesSpec) -> optax.GradientTransformationExtraArgs:
+def muon_h(rule: MuonHSpec, parameters: Any, shared: MatricesSpec) -> Rule:
     """MuonH: Muon on a sphere (Wen et al. 2025, `Hyperball
     <https://psychedelic-sunstone-851.notion.site/Fantastic-Pretraining-Optimizers-and-Where-to-Find-Them-2-1-Hyperball-Optimization-2e924306e6f280e7a5ffee00eb40a0dd>`_),
     beside AdamW. See `halcyon.optim.rule`.
@@ -114,28 +112,25 @@ def muon_h(rule: MuonHSpec, parameters: Any, shared: MatricesSpec) -> optax.Grad
     """
     orthogonal = orthogonalizer(shared)
 
-    def build(matrices: Matrices) -> optax.GradientTransformationExtraArgs:
-        def update(
-            gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, **further: Any
-        ) -> tuple[Tree, optax.TraceState]:
-            del further
-            momentum = mean(state.trace, gradients, rule.momentum)
-            steps = matrices.compute_each(orthogonal, mean(momentum, gradients, rule.momentum))
+    def build(matrices: Matrices) -> Rule:
+        def update(state: Any, given: Given) -> tuple[Tree, optax.TraceState]:
+            momentum = mean(state.trace, given.gradients, rule.momentum)
+            steps = matrices.compute_each(orthogonal, mean(momentum, given.gradients, rule.momentum))
 
             def on_sphere(form: MatrixShape, step: NamedArray, weight: NamedArray) -> NamedArray:
                 wide = weight.astype(jnp.float32)
                 radius = norm(wide, of_matrix(form))
-                moved = wide - step * (learning_rate * radius / (norm(step, of_matrix(form)) + _TINY))
+                moved = wide - step * (given.learning_rate * radius / (norm(step, of_matrix(form)) + _TINY))
                 return (moved * (radius / (norm(moved, of_matrix(form)) + _TINY)) - wide).rearrange(weight.axes)
 
-            return matrices.map(on_sphere, steps, params), optax.TraceState(momentum)
+            return matrices.map(on_sphere, steps, given.params), optax.TraceState(momentum)
 
-        return transformation(lambda params: optax.TraceState(zeros(params)), update)
+        return Rule(lambda params: optax.TraceState(zeros(params)), update)
 
     return beside_adamw(build, parameters, shared, rule.matrix_rate)
 
 
-def muon_adamw(rule: MuonAdamWSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
+def muon_adamw(rule: MuonAdamWSpec, parameters: Any) -> Rule:
     """The update of nanochat (Karpathy 2026, `github.com/karpathy/nanochat <https://github.com/karpathy/nanochat>`_):
     Muon with four additions for hidden matrices, and AdamW without decay for the other parameters. nanochat's own
     rates, decays and betas of these are groups of the document (`halcyon.commands.dial.adamw_groups`). See
@@ -156,33 +151,31 @@ def muon_adamw(rule: MuonAdamWSpec, parameters: Any) -> optax.GradientTransforma
     """
     others = AdamWSpec(beta1=BETA1, beta2=BETA2, epsilon=rule.epsilon)
 
-    def for_others(arguments: dict[str, Any]) -> dict[str, Any]:
+    def for_others(given: Given) -> Given:
         """Momentum and weight decay are those of matrices."""
-        return {name: value for name, value in arguments.items() if name != "momentum"} | {"weight_decay": 0.0}
+        return given._replace(momentum=None, weight_decay=0.0)
 
-    return beside(functools.partial(_nanochat, rule), others, parameters, lambda arguments: arguments, for_others)
+    return beside(functools.partial(_nanochat, rule), others, parameters, lambda given: given, for_others)
 
 
-def _nanochat(rule: MuonAdamWSpec, matrices: Matrices) -> optax.GradientTransformationExtraArgs:
+def _nanochat(rule: MuonAdamWSpec, matrices: Matrices) -> Rule:
     orthogonal = functools.partial(polar_express_with_margin, dtype=rule.iteration_type)
 
     def init(params: Tree) -> NormalizedState:
         return NormalizedState(zeros(params), matrices.map(lambda form, _: hax.zeros(_larger_side(form)), params))
 
-    def update(
-        gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, weight_decay: Scalar, **further: Any
-    ) -> tuple[Tree, NormalizedState]:
-        decay: Any = further.get("momentum", rule.momentum)
-        momentum = mean(state.momentum, gradients, decay)
-        steps = matrices.map(_equilibrated, mean(momentum, gradients, decay))
+    def update(state: Any, given: Given) -> tuple[Tree, NormalizedState]:
+        decay = rule.momentum if given.momentum is None else given.momentum
+        momentum = mean(state.momentum, given.gradients, decay)
+        steps = matrices.map(_equilibrated, mean(momentum, given.gradients, decay))
         steps = matrices.map(_orthogonal_norm, matrices.compute_each(orthogonal, steps))
         squares = mean(state.squares, matrices.map(_mean_square, steps), rule.beta2)
         direction = matrices.map(_normalized, steps, squares)
-        changes = decayed(direction, params, learning_rate, weight_decay, cautious=True)
+        changes = decayed(direction, given, cautious=True)
         changes = matrices.map(lambda form, change: change * scale(form, "spectral"), changes)
         return changes, NormalizedState(momentum, squares)
 
-    return transformation(init, update)
+    return Rule(init, update)
 
 
 def _larger_side(form: MatrixShape) -> tuple[Axis, ...]:
@@ -214,7 +207,7 @@ def _normalized(form: MatrixShape, step: NamedArray, squares: NamedArray) -> Nam
     return (divided * factor).rearrange(step.axes)
 
 
-def scion(rule: ScionSpec, parameters: Any, shared: MatricesSpec) -> optax.GradientTransformationExtraArgs:
+def scion(rule: ScionSpec, parameters: Any, shared: MatricesSpec) -> Rule:
     """Scion: each parameter moves towards the point of a ball where the momentum is greatest (Pethick et al. 2025,
     `arXiv 2502.07529 <https://arxiv.org/abs/2502.07529>`_). See `halcyon.optim.rule`.
 
@@ -241,16 +234,13 @@ def scion(rule: ScionSpec, parameters: Any, shared: MatricesSpec) -> optax.Gradi
         size = hax.sqrt(hax.mean(hax.square(momentum), axes)) if axes else hax.abs(momentum)
         return (momentum * rule.radius / (size + _LEAST_SIZE)).rearrange(momentum.axes)
 
-    def update(
-        gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, weight_decay: Scalar, **further: Any
-    ) -> tuple[Tree, optax.TraceState]:
-        del further
-        momentum = mean(state.trace, gradients, rule.momentum)
+    def update(state: Any, given: Given) -> tuple[Tree, optax.TraceState]:
+        momentum = mean(state.trace, given.gradients, rule.momentum)
         steps = matrices.compute_each(orthogonal, select(momentum, flags))
         inside = matrices.map(lambda form, step: step * (rule.radius * math.sqrt(form.columns / form.rows)), steps)
         around = jax.tree.map(outside, rest, select(momentum, against))
-        decay = 1.0 if rule.constrained else weight_decay
-        changes = finish(merge([inside, around]), params, learning_rate * rule.matrix_rate, decay, decays)
-        return changes, optax.TraceState(momentum)
+        decay = 1.0 if rule.constrained else given.weight_decay
+        scaled = given._replace(learning_rate=given.learning_rate * rule.matrix_rate, weight_decay=decay)
+        return finish(merge([inside, around]), scaled, decays), optax.TraceState(momentum)
 
-    return transformation(lambda params: optax.TraceState(zeros(params)), update)
+    return Rule(lambda params: optax.TraceState(zeros(params)), update)

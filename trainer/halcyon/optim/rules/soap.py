@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from halcyon.optim.hidden import beside_adamw, decayed, for_hidden, orthogonalizer, scale
 from halcyon.optim.matrices import Kind, Matrices
-from halcyon.optim.rule import Scalar, Tree, mean, transformation, zeros
+from halcyon.optim.rule import Given, Rule, Tree, mean, zeros
 from halcyon_api.spec.rules import MatricesSpec, SoapMuonSpec, SoapSpec
 
 KINDS = (Kind.LEFT, Kind.RIGHT, Kind.LEFT, Kind.RIGHT)
@@ -124,7 +123,7 @@ class SoapState(NamedTuple):
     """Float32."""
 
 
-def soap(rule: SoapSpec, parameters: Any, shared: MatricesSpec) -> optax.GradientTransformationExtraArgs:
+def soap(rule: SoapSpec, parameters: Any, shared: MatricesSpec) -> Rule:
     """SOAP (algorithm 3) for hidden matrices, AdamW for the rest. See `halcyon.optim.rule`.
 
     The first step only computes the bases and changes no hidden matrix, because a gradient is never projected to its
@@ -141,25 +140,24 @@ def soap(rule: SoapSpec, parameters: Any, shared: MatricesSpec) -> optax.Gradien
         direction = back(mean / (jnp.sqrt(square) + EPSILON), bases)
         return direction, first, second, *followed(bases, gradient, rule.beta2, count, rule.every_steps)
 
-    def build(matrices: Matrices) -> optax.GradientTransformationExtraArgs:
+    def build(matrices: Matrices) -> Rule:
         def init(params: Tree) -> SoapState:
             return SoapState(jnp.zeros((), jnp.int32), zeros(params), zeros(params), first_bases(matrices))
 
-        def update(
-            gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, weight_decay: Scalar, **further: Any
-        ) -> tuple[Tree, SoapState]:
-            del further
+        def update(state: Any, given: Given) -> tuple[Tree, SoapState]:
             held = [
-                *((Kind.MATRIX, tree) for tree in (gradients, state.first, state.second)),
+                *((Kind.MATRIX, tree) for tree in (given.gradients, state.first, state.second)),
                 *zip(KINDS, state.bases, strict=True),
             ]
             results = [Kind.MATRIX, Kind.MATRIX, Kind.MATRIX, *KINDS]
             direction, first, second, *bases = matrices.compute(of_stack, held, results, (state.done,))
             begun = (state.done > 0).astype(jnp.float32)
-            changes = decayed(direction, params, learning_rate * begun, weight_decay, cautious=shared.cautious)
-            return changes, SoapState(state.done + 1, first, second, Bases(*bases))
+            begins = given._replace(learning_rate=given.learning_rate * begun)
+            return decayed(direction, begins, cautious=shared.cautious), SoapState(
+                state.done + 1, first, second, Bases(*bases)
+            )
 
-        return transformation(init, update)
+        return Rule(init, update)
 
     return beside_adamw(build, parameters, shared)
 
@@ -177,7 +175,7 @@ class SoapMuonState(NamedTuple):
     """Float32."""
 
 
-def soap_muon(rule: SoapMuonSpec, parameters: Any, shared: MatricesSpec) -> optax.GradientTransformationExtraArgs:
+def soap_muon(rule: SoapMuonSpec, parameters: Any, shared: MatricesSpec) -> Rule:
     """SOAP-Muon for hidden matrices, AdamW for the rest: Muon of the momentum that SOAP divides by its root mean square
     in the eigenbasis of Shampoo (Vyas et al. 2025, `SOAP-Muon <https://nikhilvyas.github.io/SOAP_Muon.pdf>`_). See
     `halcyon.optim.rule`.
@@ -199,11 +197,13 @@ def soap_muon(rule: SoapMuonSpec, parameters: Any, shared: MatricesSpec) -> opta
     def init(matrices: Matrices, params: Tree) -> SoapMuonState:
         return SoapMuonState(jnp.zeros((), jnp.int32), zeros(params), zeros(params), first_bases(matrices))
 
-    def direct(matrices: Matrices, gradients: Tree, state: Any, **further: Any) -> tuple[Tree, SoapMuonState]:
-        del further
-        momentum = mean(state.momentum, gradients, rule.momentum)
+    def direct(matrices: Matrices, state: Any, given: Given) -> tuple[Tree, SoapMuonState]:
+        momentum = mean(state.momentum, given.gradients, rule.momentum)
         held = [
-            *((Kind.MATRIX, tree) for tree in (gradients, mean(momentum, gradients, rule.momentum), state.second)),
+            *(
+                (Kind.MATRIX, tree)
+                for tree in (given.gradients, mean(momentum, given.gradients, rule.momentum), state.second)
+            ),
             *zip(KINDS, state.bases, strict=True),
         ]
         steps, second, *bases = matrices.compute(of_stack, held, [Kind.MATRIX, Kind.MATRIX, *KINDS], (state.done,))
