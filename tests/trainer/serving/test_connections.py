@@ -76,7 +76,7 @@ def test_addresses_of_version_6_are_counted_by_their_network() -> None:
 
 
 def test_large_bodies_leave_room_for_small_ones() -> None:
-    bodies = Bodies(100_000)
+    bodies = Bodies(Limits(all_bodies_bytes=100_000))
     with bodies.reading() as first, bodies.reading() as second:
         first(90_000)
         second(60_000)

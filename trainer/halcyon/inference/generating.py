@@ -20,6 +20,8 @@ Conversation = abc.Sequence[abc.Mapping[str, Any]]
 """Messages with ``role`` and ``content``."""
 Prompt = str | abc.Sequence[int] | Conversation
 
+Given = str | tuple[int, ...] | tuple[abc.Mapping[str, Any], ...]
+"""A prompt as a completion shows it."""
 _LENGTHS = 64
 """Lengths of engines are multiples of it, so that later calls find their programs compiled."""
 
@@ -49,7 +51,7 @@ class Completion:
         finish: ``stop``: at a token or a string that ends the text. ``length``: at its greatest length.
     """
 
-    prompt: str | tuple[int, ...] | tuple[abc.Mapping[str, Any], ...]
+    prompt: Given
     text: str
     tokens: tuple[int, ...]
     log_probs: tuple[float, ...]
@@ -59,7 +61,7 @@ class Completion:
 class Collector:
     """Joins the parts of texts."""
 
-    def __init__(self, prompts: abc.Sequence[str | tuple[int, ...] | tuple[abc.Mapping[str, Any], ...]]) -> None:
+    def __init__(self, prompts: abc.Sequence[Given]) -> None:
         self._prompts = tuple(prompts)
         self._texts = [""] * len(prompts)
         self._tokens: list[list[Token]] = [[] for _ in prompts]
@@ -193,16 +195,15 @@ def _several(prompts: Any) -> abc.Sequence[Any]:
     if isinstance(prompts, str):
         return (prompts,)
     several = prompts if isinstance(prompts, np.ndarray) else tuple(prompts)
-    is_one = len(several) and not isinstance(several[0], str) and _is_part(several[0])
+    is_one = (
+        len(several)
+        and not isinstance(several[0], str)
+        and (isinstance(several[0], abc.Mapping) or np.ndim(several[0]) == 0)
+    )
     return (several,) if is_one else tuple(several)
 
 
-def _is_part(value: Any) -> bool:
-    """Whether a value is a part of a prompt: a token id, or a message."""
-    return isinstance(value, abc.Mapping) or np.ndim(value) == 0
-
-
-def _given(prompt: Any) -> str | tuple[int, ...] | tuple[abc.Mapping[str, Any], ...]:
+def _given(prompt: Any) -> Given:
     """A prompt as a completion shows it. See `generate` for the errors."""
     if isinstance(prompt, str):
         return prompt

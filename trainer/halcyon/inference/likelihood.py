@@ -87,7 +87,7 @@ class Likelihoods:
                 scores.update(self._computed(batch))
             most = self._model.max_position.size
             for batch in self._batches(groups, lambda group: group.shape(most), lambda group: group.rows[0].spans):
-                scores.update(_computed_together(self._model, batch, self._dtype, self._batch_tokens, self._mesh))
+                scores.update(self._computed_together(batch))
         return [scores[number] for number in range(len(spans))]
 
     def _batches(
@@ -126,6 +126,28 @@ class Likelihoods:
         log_probs, best = jax.device_get(found)
         return _scores(batch, log_probs, best)
 
+    def _computed_together(self, batch: "Sequence[Group]") -> dict[int, Score]:
+        """The scores of the rows of some groups of one shape."""
+        length, ending = batch[0].shape(self._model.max_position.size)
+        texts = min(power(len(batch), 1), max(len(batch), self._batch_tokens // length))
+        rows = [(owner, row) for owner, group in enumerate(batch) for row in group.rows]
+        count, targets = bucket(len(rows), 4), power(max(row.targets.shape[1] for _, row in rows), 1)
+        tokens, lengths = np.zeros((texts, length), np.int32), np.zeros(texts, np.int32)
+        for place, group in enumerate(batch):
+            tokens[place, : len(group.text)], lengths[place] = group.text, len(group.text)
+        owners, counts = np.zeros(count, np.int32), np.zeros(count, np.int32)
+        ends, wanted = np.zeros((count, ending), np.int32), np.zeros((count, ending, targets), np.int32)
+        for place, (owner, row) in enumerate(rows):
+            size = len(row.targets)
+            owners[place], counts[place] = owner, size
+            ends[place, :size], wanted[place, :size, : row.targets.shape[1]] = row.inputs[row.context :], row.targets
+        log_probs, best = jax.device_get(
+            _scored_endings(
+                self._model, tokens, lengths, owners, ends, counts, wanted, dtype=self._dtype, mesh=self._mesh
+            )
+        )
+        return _scores([row for _, row in rows], log_probs, best)
+
 
 class Group(NamedTuple):
     """Rows whose positions before the scored ones have the same tokens."""
@@ -157,37 +179,6 @@ def _grouped(rows: Sequence[TokenRow]) -> tuple[list[Group], list[TokenRow]]:
     groups = [Group(tuple(found)) for found in by_text.values() if len(found) > 1 and found[0].context >= _LEAST_SHARED]
     shared = {id(row) for group in groups for row in group.rows}
     return groups, [row for row in rows if id(row) not in shared]
-
-
-def _computed_together(
-    model: Any, batch: Sequence[Group], dtype: str, batch_tokens: int, mesh: Mesh | None
-) -> dict[int, Score]:
-    """The scores of the rows of some groups.
-
-    Args:
-        model: A model that keeps a cache.
-        batch: Groups of one shape.
-        dtype: Type of activations and matrix products.
-        batch_tokens: Positions of a batch; it bounds the padding of the number of texts.
-        mesh: The mesh of the context. None: one device.
-    """
-    length, ending = batch[0].shape(model.max_position.size)
-    texts = min(power(len(batch), 1), max(len(batch), batch_tokens // length))
-    rows = [(owner, row) for owner, group in enumerate(batch) for row in group.rows]
-    count, targets = bucket(len(rows), 4), power(max(row.targets.shape[1] for _, row in rows), 1)
-    tokens, lengths = np.zeros((texts, length), np.int32), np.zeros(texts, np.int32)
-    for place, group in enumerate(batch):
-        tokens[place, : len(group.text)], lengths[place] = group.text, len(group.text)
-    owners, counts = np.zeros(count, np.int32), np.zeros(count, np.int32)
-    ends, wanted = np.zeros((count, ending), np.int32), np.zeros((count, ending, targets), np.int32)
-    for place, (owner, row) in enumerate(rows):
-        size = len(row.targets)
-        owners[place], counts[place] = owner, size
-        ends[place, :size], wanted[place, :size, : row.targets.shape[1]] = row.inputs[row.context :], row.targets
-    log_probs, best = jax.device_get(
-        _scored_endings(model, tokens, lengths, owners, ends, counts, wanted, dtype=dtype, mesh=mesh)
-    )
-    return _scores([row for _, row in rows], log_probs, best)
 
 
 def _scores(rows: Sequence[TokenRow], log_probs: np.ndarray, best: np.ndarray) -> dict[int, Score]:

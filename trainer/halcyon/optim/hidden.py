@@ -11,10 +11,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import haliax as hax
 import jax
 import jax.numpy as jnp
-from haliax import Axis, NamedArray
 
 from halcyon.optim.matrices import Matrices, MatrixShape, hidden
 from halcyon.optim.rule import Given, Rule, Tree, merge, select, wide
@@ -231,13 +229,3 @@ def decayed(direction: Tree, given: Given, *, cautious: bool) -> Tree:
         return -given.learning_rate * (leaf + given.weight_decay * decay)
 
     return jax.tree.map(one, direction, given.params)
-
-
-def norm(x: NamedArray, axes: tuple[Axis, ...]) -> NamedArray:
-    """The square root of the sum of squares over some axes."""
-    return hax.sqrt(hax.sum(hax.square(x), axes))
-
-
-def of_matrix(form: MatrixShape) -> tuple[Axis, ...]:
-    """The axes of one matrix, without those along which matrices are stacked."""
-    return (*form.parameter.inputs, *form.parameter.outputs)

@@ -90,6 +90,10 @@ class MatrixShape:
         side = self.rows if kind is Kind.LEFT else self.columns
         return (self.count, side, side) if side <= LARGEST_SIDE else (self.count, 1, 1)
 
+    def norm(self, x: NamedArray) -> NamedArray:
+        """The Frobenius norm of each matrix."""
+        return hax.sqrt(hax.sum(hax.square(x), (*self.parameter.inputs, *self.parameter.outputs)))
+
     def flat(self, x: NamedArray, kind: Kind) -> jax.Array:
         """An array of this kind as a stack of matrices, float32."""
         return x.rearrange(self.axes(kind)).array.astype(jnp.float32).reshape(self.shape(kind))

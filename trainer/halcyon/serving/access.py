@@ -116,11 +116,11 @@ class Bodies:
     """Counts the bytes of the bodies that clients are sending.
 
     Args:
-        most_bytes: Most of them; see `Limits.all_bodies_bytes`.
+        limits: The limits of the server.
     """
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes, self._bytes = most_bytes, 0
+    def __init__(self, limits: Limits) -> None:
+        self.limits, self._bytes = limits, 0
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Callable[[int], None]]:
@@ -135,7 +135,7 @@ class Bodies:
             nonlocal size
             size += further
             self._bytes += further
-            if size > _SMALL_BYTES and self._bytes > self._most_bytes:
+            if size > _SMALL_BYTES and self._bytes > self.limits.all_bodies_bytes:
                 raise overloaded(_RETRY_SECONDS)
 
         try:
@@ -144,18 +144,15 @@ class Bodies:
             self._bytes -= size
 
 
-async def read_json(
-    request: HttpRequest, limits: Limits, bodies: Bodies, *, with_images: bool = False
-) -> dict[str, Any]:
+async def read_json(request: HttpRequest, bodies: Bodies, *, with_images: bool = False) -> dict[str, Any]:
     """The object in the body of a request.
 
     Raises:
         ApiError: It is too large, too slow, or no JSON object, or the server reads too many others.
         ClientDisconnect: The client is gone.
     """
-    data = await _body(
-        request, "application/json", "JSON", limits.form_bytes if with_images else limits.body_bytes, limits, bodies
-    )
+    most = bodies.limits.form_bytes if with_images else bodies.limits.body_bytes
+    data = await _body(request, "application/json", "JSON", most, bodies)
     try:
         document: Any = orjson.loads(data)
     except orjson.JSONDecodeError as error:
@@ -167,7 +164,7 @@ async def read_json(
     return document
 
 
-async def read_form(request: HttpRequest, limits: Limits, bodies: Bodies) -> dict[str, str | bytes]:
+async def read_form(request: HttpRequest, bodies: Bodies) -> dict[str, str | bytes]:
     """The fields of a form in the body of a request; a file is its bytes.
 
     Raises:
@@ -176,7 +173,7 @@ async def read_form(request: HttpRequest, limits: Limits, bodies: Bodies) -> dic
     """
     if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):  # a form needs no permission
         raise ApiError(403, "a page of another site cannot use this server", code="wrong_site")
-    data = await _body(request, "multipart/form-data", "a form", limits.form_bytes, limits, bodies)
+    data = await _body(request, "multipart/form-data", "a form", bodies.limits.form_bytes, bodies)
 
     async def parts() -> AsyncGenerator[bytes]:
         yield data
@@ -190,26 +187,22 @@ async def read_form(request: HttpRequest, limits: Limits, bodies: Bodies) -> dic
         return {name: value if isinstance(value, str) else await value.read() for name, value in form.items()}
 
 
-async def _body(request: HttpRequest, kind: str, what: str, most: int, limits: Limits, bodies: Bodies) -> bytes:
+async def _body(request: HttpRequest, kind: str, what: str, most: int, bodies: Bodies) -> bytes:
     """The bytes of a body of a media type."""
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if given != kind:  # a page of another site may send other types without asking
         raise ApiError(
             415, f"the body must be {what} with the header 'Content-Type: {kind}'", code="unsupported_media_type"
         )
+    data, seconds = bytearray(), bodies.limits.body_seconds
     try:
         with bodies.reading() as count:
-            async with asyncio.timeout(limits.body_seconds):
-                return await _read(request, most, count)
+            async with asyncio.timeout(seconds):
+                async for part in request.stream():
+                    count(len(part))
+                    data += part
+                    if len(data) > most:
+                        raise ApiError(413, f"the body has at most {most} bytes", code="request_too_large")
     except TimeoutError:
-        raise ApiError(408, f"the body did not come within {limits.body_seconds:g} seconds", code="timeout") from None
-
-
-async def _read(request: HttpRequest, most: int, count: Callable[[int], None]) -> bytes:
-    data = bytearray()
-    async for part in request.stream():
-        count(len(part))
-        data += part
-        if len(data) > most:
-            raise ApiError(413, f"the body has at most {most} bytes", code="request_too_large")
+        raise ApiError(408, f"the body did not come within {seconds:g} seconds", code="timeout") from None
     return bytes(data)

@@ -23,6 +23,8 @@ from halcyon.serving.served import Served
 
 _LEAST_LOG_PROB = -9999.0
 """In the place of minus infinity, which JSON does not have."""
+Document = dict[str, Any]
+"""A JSON object."""
 DONE = b"data: [DONE]\n\n"
 
 
@@ -74,7 +76,7 @@ def fault_error(fault: Fault) -> ApiError:
             return failed()
 
 
-def event(document: dict[str, Any]) -> bytes:
+def event(document: Document) -> bytes:
     """A server-sent event; one with a type has a name too."""
     name = f"event: {document['type']}\n".encode() if "type" in document else b""
     return name + b"data: " + orjson.dumps(document) + b"\n\n"
@@ -85,7 +87,7 @@ class Schema(NamedTuple):
 
     field: str
     """The field that it comes from."""
-    document: dict[str, Any]
+    document: Document
 
 
 @dataclass
@@ -146,7 +148,7 @@ class Batch:
         self._choices = [_Choice(reader) for reader in readers or [None] * len(sequences)]
 
     @functools.cached_property
-    def _head(self) -> dict[str, Any]:
+    def _head(self) -> Document:
         return {
             "id": f"chatcmpl-{self.number}" if self._is_chat else f"cmpl-{self.number}",
             "created": self.created,
@@ -182,7 +184,7 @@ class Batch:
             self._choices[index].tokens += output.tokens
 
     @property
-    def usage(self) -> dict[str, Any]:
+    def usage(self) -> Document:
         """The numbers of tokens."""
         generated = sum(choice.generated for choice in self._choices)
         # The choices of a prompt share it; the first one shows what earlier requests had computed.
@@ -195,32 +197,32 @@ class Batch:
             "prompt_tokens_details": {"cached_tokens": reused},
         }
 
-    def whole(self) -> dict[str, Any]:
+    def whole(self) -> Document:
         """The answer that is not streamed."""
         kind = "chat.completion" if self._is_chat else "text_completion"
         choices = [self._whole(index) for index in range(len(self._choices))]
         return self._head | {"object": kind, "choices": choices, "usage": self.usage}
 
-    def _whole(self, index: int) -> dict[str, Any]:
+    def _whole(self, index: int) -> Document:
         choice = self._choices[index]
         logs = self._log_probs(index, choice.tokens)
         common = {"index": index, "finish_reason": choice.finish, "logprobs": logs}
         if not self._is_chat:
             return common | {"text": self._echoes[index] + choice.text}
-        message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
+        message: Document = {"role": "assistant", "content": choice.text, "refusal": None}
         if choice.calls:
             message["tool_calls"] = [call.document() for call in choice.calls]
             message["content"] = choice.text.strip() or None
         return common | {"message": message}
 
-    def begin(self) -> list[dict[str, Any]]:
+    def begin(self) -> list[Document]:
         """The first events of a stream: the role of each message."""
         if not self._is_chat:
             return []
         role = {"role": "assistant", "content": "", "refusal": None}
         return [self._chunk(index, role) for index in range(len(self._choices))]
 
-    def chunks(self, index: int, output: Output) -> list[dict[str, Any]]:
+    def chunks(self, index: int, output: Output) -> list[Document]:
         """The events of an output.
 
         Raises:
@@ -236,7 +238,7 @@ class Batch:
         if begins:
             text = self._echoes[index] + text
             choice.places = choice.places or Places(self._served.pieces, len(self._echoes[index]))
-        events: list[dict[str, Any]] = []
+        events: list[Document] = []
         if self._is_chat:
             if text or tokens is not None:
                 events.append(self._chunk(index, {"content": text}, tokens))
@@ -249,7 +251,7 @@ class Batch:
             events.append(self._chunk(index, text, tokens, choice.finish))
         return events
 
-    def end(self) -> list[dict[str, Any]]:
+    def end(self) -> list[Document]:
         """The last events of a stream."""
         if not self.request.wants_usage:
             return []
@@ -259,13 +261,13 @@ class Batch:
     def _kind(self) -> str:
         return "chat.completion.chunk" if self._is_chat else "text_completion"
 
-    def _chunk(self, index: int, content: Any, log_probs: Any = None, finish: str | None = None) -> dict[str, Any]:
+    def _chunk(self, index: int, content: Any, log_probs: Any = None, finish: str | None = None) -> Document:
         field_name = "delta" if self._is_chat else "text"
         choice = {"index": index, field_name: content, "logprobs": log_probs, "finish_reason": finish}
         usage = {"usage": None} if self.request.wants_usage else {}
         return self._head | {"object": self._kind, "choices": [choice]} | usage
 
-    def _log_probs(self, index: int, tokens: Iterable[Token]) -> dict[str, Any] | None:
+    def _log_probs(self, index: int, tokens: Iterable[Token]) -> Document | None:
         """What is reported of some tokens of a text; the first time with those of the prompt, if they are wanted."""
         sequence, choice = self.sequences[index], self._choices[index]
         if not sequence.logs:
@@ -305,7 +307,7 @@ class Batch:
             found[f"token_id:{token}" if spelling in found else spelling] = _finite(log_prob)
         return found
 
-    def _entry(self, token: int, log_prob: float) -> dict[str, Any]:
+    def _entry(self, token: int, log_prob: float) -> Document:
         piece = self._names[token].encode() if token in self._names else self._served.pieces[token]
         return {"token": self._spelling(token), "id": token, "logprob": _finite(log_prob), "bytes": list(piece)}
 

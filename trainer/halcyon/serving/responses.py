@@ -12,7 +12,7 @@ from pydantic import Field
 
 from halcyon.inference.sequence import Output, Token
 from halcyon.inference.tool_calls import Call
-from halcyon.serving.batch import Batch
+from halcyon.serving.batch import Batch, Document
 from halcyon.serving.errors import invalid
 from halcyon.serving.requests import ChatRequest, Conversation, Function, Name, Part, StrictPart, parsed
 from halcyon_api.base import AtLeastOne
@@ -77,7 +77,7 @@ class FormatPart(StrictPart):
     type: Literal["text", "json_object", "json_schema"]
     name: Name = "answer"
     description: str | None = None
-    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    schema_: Annotated[Document | None, Field(alias="schema")] = None
     strict: bool | None = None
 
 
@@ -143,8 +143,8 @@ class ResponsesRequest(Conversation):
             },
         )
 
-    def _messages(self) -> list[dict[str, Any]]:
-        messages: list[dict[str, Any]] = []
+    def _messages(self) -> list[Document]:
+        messages: list[Document] = []
         if self.instructions is not None:
             messages.append({"role": "system", "content": self.instructions})
         items = [MessageItem(role="user", content=self.input)] if isinstance(self.input, str) else self.input
@@ -160,7 +160,7 @@ class ResponsesRequest(Conversation):
                 messages[-1].setdefault("tool_calls", []).append(call)
         return messages
 
-    def _format(self) -> dict[str, Any] | None:
+    def _format(self) -> Document | None:
         found = None if self.text is None else self.text.format
         if found is None or found.type != "json_schema":
             return None if found is None else {"type": found.type}
@@ -183,8 +183,8 @@ class ResponseBatch(Batch):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._asked = cast(ResponseChat, self.request).asked
-        self._items: list[dict[str, Any]] = []
-        self._open: dict[str, Any] | None = None
+        self._items: list[Document] = []
+        self._open: Document | None = None
         """The message that text is added to. None: no message is open."""
         self._sent, self._status = 0, "in_progress"
 
@@ -192,14 +192,14 @@ class ResponseBatch(Batch):
         """See `Batch`."""
         self.chunks(index, output)
 
-    def begin(self) -> list[dict[str, Any]]:
+    def begin(self) -> list[Document]:
         """See `Batch`."""
         return [self._event(f"response.{name}", response=self.whole()) for name in ("created", "in_progress")]
 
-    def chunks(self, index: int, output: Output) -> list[dict[str, Any]]:
+    def chunks(self, index: int, output: Output) -> list[Document]:
         """See `Batch`."""
         text, calls = self.add(index, output)
-        events: list[dict[str, Any]] = []
+        events: list[Document] = []
         is_blank = self._open is None and bool(self._asked.tools) and not text.strip()  # between calls
         if (text or output.tokens) and not is_blank:
             events += self._added(text, output.tokens)
@@ -213,11 +213,11 @@ class ResponseBatch(Batch):
             events.append(self._event(f"response.{self._status}", response=self.whole()))
         return events
 
-    def end(self) -> list[dict[str, Any]]:
+    def end(self) -> list[Document]:
         """See `Batch`."""
         return []
 
-    def whole(self) -> dict[str, Any]:
+    def whole(self) -> Document:
         """See `Batch`."""
         asked, counts = self._asked, self.usage
         usage = {
@@ -245,23 +245,23 @@ class ResponseBatch(Batch):
             "usage": None if self._status == "in_progress" else usage,
         }
 
-    def _event(self, kind: str, **fields: Any) -> dict[str, Any]:
+    def _event(self, kind: str, **fields: Any) -> Document:
         self._sent += 1
         return {"type": kind, "sequence_number": self._sent - 1, **fields}
 
-    def _of_part(self, kind: str, **fields: Any) -> dict[str, Any]:
+    def _of_part(self, kind: str, **fields: Any) -> Document:
         item = self._items[-1]
         place = {"item_id": item["id"], "output_index": len(self._items) - 1, "content_index": 0}
         return self._event(f"response.{kind}", **place, **fields)
 
-    def _item(self, item: dict[str, Any]) -> dict[str, Any]:
+    def _item(self, item: Document) -> Document:
         """A new item, which the event shows without its content."""
         self._items.append(item)
         empty = {"content": []} if "content" in item else {"arguments": ""}
         return self._event("response.output_item.added", output_index=len(self._items) - 1, item=item | empty)
 
-    def _added(self, text: str, tokens: tuple[Token, ...]) -> list[dict[str, Any]]:
-        events: list[dict[str, Any]] = []
+    def _added(self, text: str, tokens: tuple[Token, ...]) -> list[Document]:
+        events: list[Document] = []
         if self._open is None:
             part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
             number = f"msg_{self.number}{len(self._items)}"
@@ -274,7 +274,7 @@ class ResponseBatch(Batch):
         part["logprobs"] = part["logprobs"] + logs
         return [*events, self._of_part("output_text.delta", delta=text, logprobs=logs)]
 
-    def _closed(self) -> list[dict[str, Any]]:
+    def _closed(self) -> list[Document]:
         """The events of the end of the open message, if there is one."""
         item, self._open = self._open, None
         if item is None:
@@ -286,7 +286,7 @@ class ResponseBatch(Batch):
             self._event("response.output_item.done", output_index=len(self._items) - 1, item=item),
         ]
 
-    def _called(self, call: Call) -> list[dict[str, Any]]:
+    def _called(self, call: Call) -> list[Document]:
         item = {
             "id": f"fc_{self.number}{len(self._items)}",
             "type": "function_call",
@@ -303,7 +303,7 @@ class ResponseBatch(Batch):
         ]
 
 
-_DEFAULTS: dict[str, Any] = {
+_DEFAULTS: Document = {
     "instructions": None, "max_output_tokens": None, "metadata": {}, "parallel_tool_calls": True, "reasoning": None,
     "temperature": None, "text": {"format": {"type": "text"}}, "tool_choice": "auto", "tools": [], "top_logprobs": None,
     "top_p": None, "user": None,

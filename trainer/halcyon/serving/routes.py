@@ -114,8 +114,8 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
         only_local: Whether the server is for this machine alone; see `check_host`.
         page: The folder of the chat page. The page is served if it exists.
     """
-    worker, limits, metrics = service.worker, service.limits, service.metrics
-    bodies = Bodies(limits.all_bodies_bytes)
+    worker, metrics = service.worker, service.metrics
+    bodies = Bodies(service.limits)
 
     def counted(path: str, endpoint: str, answer: Callable[[HttpRequest], Awaitable[Response]]) -> Route:
         async def answer_and_count(http: HttpRequest) -> Response:
@@ -135,7 +135,7 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
         async def answer(http: HttpRequest) -> Response:
             salt = keys.check(http.headers.get("authorization", ""))
             sees = worker.served.model.sight is not None
-            given = parsed(kind, await read_json(http, limits, bodies, with_images=sees))
+            given = parsed(kind, await read_json(http, bodies, with_images=sees))
             request = given.chat() if isinstance(given, ResponsesRequest) else given
             batch = await _watched(http.receive, service.begin(request, salt))
             if request.stream:
@@ -151,12 +151,12 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
 
     async def embeddings(http: HttpRequest) -> Response:
         keys.check(http.headers.get("authorization", ""))
-        request = parsed(EmbeddingRequest, await read_json(http, limits, bodies))
+        request = parsed(EmbeddingRequest, await read_json(http, bodies))
         return _Json(await _watched(http.receive, service.embed(request)))
 
     async def transcriptions(http: HttpRequest) -> Response:
         keys.check(http.headers.get("authorization", ""))
-        request = parsed(TranscriptionRequest, await read_form(http, limits, bodies))
+        request = parsed(TranscriptionRequest, await read_form(http, bodies))
         answer = await _watched(http.receive, service.transcribe(request))
         return Response(answer, media_type="text/plain") if isinstance(answer, str) else _Json(answer)
 

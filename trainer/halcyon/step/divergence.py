@@ -152,9 +152,8 @@ class DivergenceWatch:
             return ""
         what = f"the loss of step {step} is {_formatted(loss)} and its gradient norm {_formatted(gradient_norm)}"
         action = self._policy.non_finite
-        if verdict == Verdict.SPIKE and self._policy.spike is not None:
-            action = self._policy.spike.action
-            spike = self._policy.spike
+        if verdict == Verdict.SPIKE and (spike := self._policy.spike) is not None:
+            action = spike.action
             norm = (
                 ""
                 if spike.gradient_norm_sigmas is None

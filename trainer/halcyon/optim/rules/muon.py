@@ -19,8 +19,6 @@ from halcyon.optim.hidden import (
     beside_adamw,
     decayed,
     for_hidden,
-    norm,
-    of_matrix,
     orthogonalizer,
     polar_express_with_margin,
     scale,
@@ -86,7 +84,7 @@ def normuon(rule: NorMuonSpec, parameters: Any, shared: MatricesSpec) -> Rule:
 
     def equalized(form: MatrixShape, step: NamedArray, square: NamedArray) -> NamedArray:
         divided = (step / (hax.sqrt(square) + _TINY)).rearrange(step.axes)
-        factor = norm(step, of_matrix(form)) / (norm(divided, of_matrix(form)) + _TINY)
+        factor = form.norm(step) / (form.norm(divided) + _TINY)
         return (divided * factor * scale(form, shared.scaling)).rearrange(step.axes)
 
     def direct(matrices: Matrices, state: Any, given: Given) -> tuple[Tree, NormalizedState]:
@@ -119,9 +117,9 @@ def muon_h(rule: MuonHSpec, parameters: Any, shared: MatricesSpec) -> Rule:
 
             def on_sphere(form: MatrixShape, step: NamedArray, weight: NamedArray) -> NamedArray:
                 wide = weight.astype(jnp.float32)
-                radius = norm(wide, of_matrix(form))
-                moved = wide - step * (given.learning_rate * radius / (norm(step, of_matrix(form)) + _TINY))
-                return (moved * (radius / (norm(moved, of_matrix(form)) + _TINY)) - wide).rearrange(weight.axes)
+                radius = form.norm(wide)
+                moved = wide - step * (given.learning_rate * radius / (form.norm(step) + _TINY))
+                return (moved * (radius / (form.norm(moved) + _TINY)) - wide).rearrange(weight.axes)
 
             return matrices.map(on_sphere, steps, given.params), optax.TraceState(momentum)
 
@@ -185,14 +183,14 @@ def _larger_side(form: MatrixShape) -> tuple[Axis, ...]:
 
 def _equilibrated(form: MatrixShape, step: NamedArray) -> NamedArray:
     """The matrix with the same norm for the part of each output: the root of the mean of their squares."""
-    of_outputs = hax.maximum(norm(step, form.parameter.inputs), _LEAST_NORM)
-    target = norm(step, of_matrix(form)) / form.columns**0.5
+    of_outputs = hax.maximum(hax.sqrt(hax.sum(hax.square(step), form.parameter.inputs)), _LEAST_NORM)
+    target = form.norm(step) / form.columns**0.5
     return (step * (target / of_outputs)).rearrange(step.axes)
 
 
 def _orthogonal_norm(form: MatrixShape, step: NamedArray) -> NamedArray:
     target = min(form.rows, form.columns) ** 0.5
-    return (step * (target / hax.maximum(norm(step, of_matrix(form)), _LEAST_NORM))).rearrange(step.axes)
+    return (step * (target / hax.maximum(form.norm(step), _LEAST_NORM))).rearrange(step.axes)
 
 
 def _mean_square(form: MatrixShape, step: NamedArray) -> NamedArray:
@@ -203,7 +201,7 @@ def _mean_square(form: MatrixShape, step: NamedArray) -> NamedArray:
 def _normalized(form: MatrixShape, step: NamedArray, squares: NamedArray) -> NamedArray:
     least: Any = hax.maximum(squares, _LEAST_SQUARE)
     divided = (step * hax.rsqrt(least)).rearrange(step.axes)
-    factor = norm(step, of_matrix(form)) / hax.maximum(norm(divided, of_matrix(form)), _LEAST_SQUARE)
+    factor = form.norm(step) / hax.maximum(form.norm(divided), _LEAST_SQUARE)
     return (divided * factor).rearrange(step.axes)
 
 
