@@ -44,6 +44,8 @@ from halcyon_api.counting import counted
 
 _TYPES = {"top_k": np.int32, "seed": np.uint32}
 """Types of settings of a slot that are not float32."""
+Slots = list[Sequence | None]
+"""The sequence of each slot; None: it is free."""
 CALL_SECONDS = 0.02
 """The aim for the time of a call that computes several tokens of each slot."""
 
@@ -128,7 +130,7 @@ class Engine:
         self._shares = share and all(group.paged for group in self._state.cache.groups.values())
         self._pool = Pages(self.pages)
         self._all_allowed = jnp.full((slots, -(-model.vocab.size // 32)), -1, jnp.int32)
-        self._slots: list[Sequence | None] = [None] * slots
+        self._slots: Slots = [None] * slots
         self._waiting: deque[Sequence] = deque()
         self._following = 0
 
@@ -231,7 +233,8 @@ class Engine:
         """
         if not self._ready:
             self._admit()
-            self._compute_prompt()
+            with context_of(self._mesh):
+                self._compute_prompt()
             self._compute_tokens()
         return self._ready.popleft() if self._ready else []
 
@@ -254,7 +257,7 @@ class Engine:
         for number in range(int(is_token.any(1).sum())):
             self._ready.append(self._taken(decoding, found, number))
 
-    def _plan(self, decoding: list[Sequence | None]) -> programs.Plan:
+    def _plan(self, decoding: Slots) -> programs.Plan:
         bound = any(sequence is not None and sequence.grammar is not None for sequence in decoding)
         prompts = any(sequence is not None and not sequence.is_decoding for sequence in self._slots)
         ends = np.full((len(decoding), programs.MOST_ENDS), -1, np.int32)
@@ -277,7 +280,7 @@ class Engine:
             shift=self._shift(decoding),
         )
 
-    def _shift(self, sequences: list[Sequence | None]) -> Any:
+    def _shift(self, sequences: Slots) -> Any:
         """By how much the next position of each sequence is less than the tokens before it: int32 [sequence]."""
         sight = self._model.sight
         if sight is None or not sight.positions:
@@ -285,7 +288,7 @@ class Engine:
         places = [() if one is None or one.is_image is None else one.is_image[: one.computed] for one in sequences]
         return np.array([np.sum(each) // sight.tokens for each in places], np.int32) * (sight.tokens - sight.positions)
 
-    def _taken(self, decoding: list[Sequence | None], found: programs.Chosen, number: int) -> list[Token]:
+    def _taken(self, decoding: Slots, found: programs.Chosen, number: int) -> list[Token]:
         """The tokens of one step. A sequence that ends leaves `decoding` and its slot."""
         taken: list[Token] = []
         for slot, sequence in enumerate(decoding):
@@ -311,7 +314,7 @@ class Engine:
                 self._release(slot)
         return taken
 
-    def _allowed(self, sequences: list[Sequence | None]) -> jax.Array:
+    def _allowed(self, sequences: Slots) -> jax.Array:
         """int32 [slot, word]; see `decode`."""
         if all(sequence is None or sequence.grammar is None for sequence in sequences):
             return self._all_allowed
@@ -379,10 +382,6 @@ class Engine:
             return
         _, slot, sequence = min(found)
         self._share(sequence)
-        with context_of(self._mesh):
-            self._compute_chunk(sequence, slot)
-
-    def _compute_chunk(self, sequence: Sequence, slot: int) -> None:
         if not sequence.is_marked:
             known = np.pad(sequence.prompt[: sequence.computed], (0, self.length - sequence.computed))
             self._state = programs.mark(self._state, jnp.int32(slot), jnp.asarray(known), jnp.int32(sequence.computed))
@@ -469,7 +468,7 @@ class Engine:
             sequence.pages = sequence.pages[count:]
 
 
-def _controls(sequences: list[Sequence | None]) -> Controls:
+def _controls(sequences: Slots) -> Controls:
     """The settings of all slots; those of a slot without a sequence are the plainest."""
     array: Any = np.asarray  # the call of the program copies them to the device faster than a conversion of each
     plain = Sampling(temperature=0.0)

@@ -212,7 +212,15 @@ def _given(prompt: Any) -> Given:
         if wrong:
             raise TypeError(f"a message of a conversation needs a role and a content, unlike {str(wrong[0])[:80]}")
         return tuple(prompt)
-    return _token_ids(prompt)
+    array = np.asarray(prompt)  # `Engine.add` checks whether the model has the tokens
+    if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
+        raise TypeError(
+            f"a prompt must be a text, a list of token ids or a list of messages, not an array of shape "
+            f"{list(array.shape)} and type {array.dtype}"
+        )
+    if not array.size:
+        raise ValueError("a prompt has no token ids; give at least one, such as the token that begins a document")
+    return tuple(array.tolist())
 
 
 def _is_conversation(prompt: Any) -> bool:
@@ -232,19 +240,6 @@ def _chat_of(model: CausalLM, tokenizer: Tokenizer | None, template: str | None)
             "the model has no chat template, so messages cannot become tokens; give one as template, or give a text"
         )
     return chat
-
-
-def _token_ids(prompt: Any) -> tuple[int, ...]:
-    """The token ids of a prompt. `Engine.submit` checks whether the model has them. See `generate` for the errors."""
-    array = np.asarray(prompt)
-    if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
-        raise TypeError(
-            f"a prompt must be a text, a list of token ids or a list of messages, not an array of shape "
-            f"{list(array.shape)} and type {array.dtype}"
-        )
-    if not array.size:
-        raise ValueError("a prompt has no token ids; give at least one, such as the token that begins a document")
-    return tuple(array.tolist())
 
 
 def generate(

@@ -32,6 +32,8 @@ from halcyon.models.softmax import block_count, most_logit_bytes
 from halcyon.parallel.device_mesh import context_of, mesh_of
 
 Member = TypeVar("Member")
+Scores = dict[int, Score]
+"""The scores of spans, by their numbers."""
 _SHORTEST = 32
 """Positions of the shortest rows and texts."""
 _LEAST_SHARED = 8
@@ -81,7 +83,7 @@ class Likelihoods:
                 raise ValueError(f"{span.name} has a token that is not one of 0 to {known - 1}, which the model has")
         rows = rows_of(spans, self._model.max_position.size)
         groups, alone = _grouped(rows) if isinstance(self._model, KeepsCache) else ([], rows)
-        scores: dict[int, Score] = {}
+        scores: Scores = {}
         with context_of(self._mesh):
             for batch in self._batches(alone, self._shape, lambda row: row.spans):
                 scores.update(self._computed(batch))
@@ -111,7 +113,7 @@ class Likelihoods:
             0 if row.images is None else row.spans[0] + 1,
         )
 
-    def _computed(self, batch: list[TokenRow]) -> dict[int, Score]:
+    def _computed(self, batch: list[TokenRow]) -> Scores:
         length, positions, targets, _ = self._shape(batch[0])
         size = min(power(len(batch), 1), max(1, self._batch_tokens // length))
         tokens, at = np.zeros((size, length), np.int32), np.zeros((size, positions), np.int32)
@@ -126,7 +128,7 @@ class Likelihoods:
         log_probs, best = jax.device_get(found)
         return _scores(batch, log_probs, best)
 
-    def _computed_together(self, batch: "Sequence[Group]") -> dict[int, Score]:
+    def _computed_together(self, batch: "Sequence[Group]") -> Scores:
         """The scores of the rows of some groups of one shape."""
         length, ending = batch[0].shape(self._model.max_position.size)
         texts = min(power(len(batch), 1), max(len(batch), self._batch_tokens // length))
@@ -181,9 +183,9 @@ def _grouped(rows: Sequence[TokenRow]) -> tuple[list[Group], list[TokenRow]]:
     return groups, [row for row in rows if id(row) not in shared]
 
 
-def _scores(rows: Sequence[TokenRow], log_probs: np.ndarray, best: np.ndarray) -> dict[int, Score]:
+def _scores(rows: Sequence[TokenRow], log_probs: np.ndarray, best: np.ndarray) -> Scores:
     """The scores of the spans of some rows, by their numbers; see `TokenRow.scores`."""
-    scores: dict[int, Score] = {}
+    scores: Scores = {}
     for place, row in enumerate(rows):
         scores.update(row.scores(log_probs[place], best[place]))
     return scores

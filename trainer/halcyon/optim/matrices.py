@@ -106,7 +106,7 @@ class MatrixShape:
 
 def hidden(parameters: Tree) -> Tree:
     """Which parameters are hidden matrices: a bool in the place of each `Parameter`."""
-    return jax.tree.map(_is_matrix, parameters)
+    return jax.tree.map(lambda one: one.role in HIDDEN and min(_size(one.inputs), _size(one.outputs)) > 1, parameters)
 
 
 class Matrices:
@@ -229,10 +229,6 @@ def _split(count: int, sizes: dict[str, int]) -> tuple[tuple[str, ...], int]:
         if name not in between and parts * sizes[name] <= count:
             names, parts = (*names, name), parts * sizes[name]
     return names, parts
-
-
-def _is_matrix(parameter: Parameter) -> bool:
-    return parameter.role in HIDDEN and min(_size(parameter.inputs), _size(parameter.outputs)) > 1
 
 
 def _size(axes: tuple[Axis, ...]) -> int:

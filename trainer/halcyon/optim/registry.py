@@ -179,16 +179,12 @@ def clipped(spec: ClipSpec | None, parameters: Any, gradients: Tree, params: Tre
         return gradients
 
     def one(parameter: Parameter, gradient: NamedArray, weight: NamedArray) -> NamedArray:
-        axes = _of_one_output(parameter, gradient)
+        # The weights of one output, of one token of a table, or of a whole vector.
+        table = parameter.role is Role.EMBEDDING or not parameter.inputs
+        names = {axis.name for axis in (parameter.outputs if table else parameter.inputs)}
+        axes = tuple(number for number, axis in enumerate(gradient.axes) if axis.name in names)
         limit = share * jnp.maximum(frobenius_norm(axes, wide(weight.array)), LEAST_WEIGHT_NORM)
         size = jnp.maximum(frobenius_norm(axes, gradient.array), _TINY)
         return NamedArray(gradient.array * jnp.minimum(1.0, limit / size), gradient.axes)
 
     return jax.tree.map(one, parameters, gradients, params)
-
-
-def _of_one_output(parameter: Parameter, x: NamedArray) -> tuple[int, ...]:
-    """The numbers of the axes of the weights of one output, of one token of a table, or of a whole vector."""
-    table = parameter.role is Role.EMBEDDING or not parameter.inputs
-    names = {axis.name for axis in (parameter.outputs if table else parameter.inputs)}
-    return tuple(number for number, axis in enumerate(x.axes) if axis.name in names)

@@ -147,7 +147,9 @@ def _chat(request: ChatRequest, served: Served, length: int, limits: Limits) -> 
         form = form_of(prompts.template)
         tools = [tool.model_dump(exclude_none=True) for tool in request.tools or ()]
     if form is not None and is_forced:
-        functions = _demanded(request)
+        chosen = request.tool_choice
+        name = chosen.function.name if isinstance(chosen, NamedTool) else None
+        functions = [function for function in functions if name in (None, function.name)]
         if form.head and len(functions) == 1:
             named = functions[0].name
             begun = form.head.replace("NAME", named)
@@ -274,13 +276,6 @@ def _most_tokens(asked: int | None, default: int | None, prompt: int, length: in
             code="context_length_exceeded",
         )
     return wanted
-
-
-def _demanded(request: ChatRequest) -> list[Function]:
-    """The functions of which the request demands a call."""
-    chosen = request.tool_choice
-    name = chosen.function.name if isinstance(chosen, NamedTool) else None
-    return [tool.function for tool in request.tools or () if name in (None, tool.function.name)]
 
 
 def _schema(request: ChatRequest, limits: Limits, functions: list[Function] | None, named: str | None) -> Schema | None:

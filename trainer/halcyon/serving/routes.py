@@ -117,6 +117,9 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
     worker, metrics = service.worker, service.metrics
     bodies = Bodies(service.limits)
 
+    def checked(http: HttpRequest) -> bytes:
+        return keys.check(http.headers.get("authorization", ""))
+
     def counted(path: str, endpoint: str, answer: Callable[[HttpRequest], Awaitable[Response]]) -> Route:
         async def answer_and_count(http: HttpRequest) -> Response:
             try:
@@ -133,7 +136,7 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
 
     def ask(kind: type[Request | ResponsesRequest]) -> Callable[[HttpRequest], Awaitable[Response]]:
         async def answer(http: HttpRequest) -> Response:
-            salt = keys.check(http.headers.get("authorization", ""))
+            salt = checked(http)
             sees = worker.served.model.sight is not None
             given = parsed(kind, await read_json(http, bodies, with_images=sees))
             request = given.chat() if isinstance(given, ResponsesRequest) else given
@@ -150,12 +153,12 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
         return answer
 
     async def embeddings(http: HttpRequest) -> Response:
-        keys.check(http.headers.get("authorization", ""))
+        checked(http)
         request = parsed(EmbeddingRequest, await read_json(http, bodies))
         return _Json(await _watched(http.receive, service.embed(request)))
 
     async def transcriptions(http: HttpRequest) -> Response:
-        keys.check(http.headers.get("authorization", ""))
+        checked(http)
         request = parsed(TranscriptionRequest, await read_form(http, bodies))
         answer = await _watched(http.receive, service.transcribe(request))
         return Response(answer, media_type="text/plain") if isinstance(answer, str) else _Json(answer)
@@ -173,7 +176,7 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
         }
 
     async def models(http: HttpRequest) -> Response:
-        keys.check(http.headers.get("authorization", ""))
+        checked(http)
         name = http.path_params.get("name")
         check_model(name, worker.served.name)
         return _Json({"object": "list", "data": [model()]} if name is None else model())

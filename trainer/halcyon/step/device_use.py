@@ -133,6 +133,11 @@ class Plan:
         return self.batch_size * self.sequence_length
 
     @property
+    def device_tokens(self) -> float:
+        """Tokens of a step on one device."""
+        return self.tokens / math.prod(self.mesh.values())
+
+    @property
     def kernels(self) -> tuple[Call, ...]:
         """Its calls that are no library's matrix products."""
         return tuple(call for call in self.calls if not call.is_product)

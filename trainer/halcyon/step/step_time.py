@@ -78,7 +78,8 @@ def step_time(plan: Plan, flops: ModelFlops, rates: Rates, shares: Shares, *, ow
             it was compiled for another platform.
     """
     kernels = kernel_flops(plan, flops, own_kernel=own_kernel)
-    narrow = _narrow(plan)
+    all_flops = sum(one.flops for one in plan.products)
+    narrow = sum(one.flops for one in plan.products if is_narrow(one.dtype)) / (all_flops or 1)
     products = (1 - narrow / 2) / ((1 - narrow) / shares.products + narrow / 2 / shares.narrow)
     reached = {"products": products, "memory": shares.memory, "kernels": shares.kernels}
     parts: list[StepPart] = []
@@ -118,7 +119,9 @@ def step_time(plan: Plan, flops: ModelFlops, rates: Rates, shares: Shares, *, ow
     if (late := launched - sum(part.seconds for part in parts)) > 0:
         parts.append(StepPart("launches", 0.0, 0.0, 0.0, late, "host"))
     ideal_seconds, seconds = sum(part.ideal_seconds for part in parts), sum(part.seconds for part in parts)
-    at_peak = _peak_seconds(plan, flops, rates)
+    # At the peak rates: without positions that a causal mask hides and gradients of frozen weights; the narrow share of
+    # products at the rate of its type.
+    at_peak = plan.device_tokens * (flops.products * (1 - narrow / 2) + flops.visible) / rates.flops
     parts.sort(key=lambda part: -part.seconds)
     return StepTime(
         tuple(parts),
@@ -129,25 +132,11 @@ def step_time(plan: Plan, flops: ModelFlops, rates: Rates, shares: Shares, *, ow
     )
 
 
-def _peak_seconds(plan: Plan, flops: ModelFlops, rates: Rates) -> float:
-    """Time of one device at its peak rates for what every step of the model computes: without positions that a causal
-    mask hides and gradients of frozen weights; the narrow share of products at the rate of its type.
-    """
-    tokens = plan.tokens / math.prod(plan.mesh.values())
-    return tokens * (flops.products * (1 - _narrow(plan) / 2) + flops.visible) / rates.flops
-
-
-def _narrow(plan: Plan) -> float:
-    """The share of the operations of products that is in 8 bits."""
-    narrow = sum(one.flops for one in plan.products if is_narrow(one.dtype))
-    return narrow / (sum(one.flops for one in plan.products) or 1)
-
-
 def kernel_flops(plan: Plan, flops: ModelFlops, *, own_kernel: bool = False) -> dict[str, float]:
     """Operations of a step that a program does not state, on one device, by part: those of kernels, and of loops whose
     iterations the data decides.
     """
-    tokens = plan.tokens / math.prod(plan.mesh.values())
+    tokens = plan.device_tokens
     found: dict[str, float] = {}
     hidden = {"attention"} if own_kernel else set[str]()
     hidden |= {call.scope for call in plan.kernels if call.scope} | {
@@ -196,7 +185,7 @@ class PlannedTime:
 
     def _again(self, remat: Remat) -> float:
         """Seconds in which a device computes a part of the forward pass again."""
-        tokens, shares = self.plan.tokens / math.prod(self.plan.mesh.values()), Shares()
+        tokens, shares = self.plan.device_tokens, Shares()
         products = (self.flops.per_token - self.flops.attention - self.flops.head) / 3 / shares.products
         attention = self.flops.visible / 3 / shares.kernels
         again = {"attention": products, "full": products + attention}.get(remat, 0.0)

@@ -28,6 +28,9 @@ from halcyon.models.statistics import bin_counts, block_of
 from halcyon.parallel.axes import PARAMETER_AXES, mesh_axes, open_axes
 from halcyon_api.spec.telemetry import WatchSpec
 
+Numbers = dict[str, jax.Array]
+"""Numbers by name."""
+
 
 class Watched(NamedTuple):
     """The arrays of a watched step. The first three are trees with the structure of the model."""
@@ -45,7 +48,7 @@ class Watched(NamedTuple):
     """
 
 
-def watched(spec: WatchSpec, arrays: Watched, step: jax.Array) -> dict[str, jax.Array]:
+def watched(spec: WatchSpec, arrays: Watched, step: jax.Array) -> Numbers:
     """The numbers of a watched step. For use inside ``jax.jit``.
 
     - ``norm``: the square root of the sum of squares; ``rms``: of the mean of squares.
@@ -66,18 +69,18 @@ def watched(spec: WatchSpec, arrays: Watched, step: jax.Array) -> dict[str, jax.
     if jax.default_backend() != "cpu" or jax.process_count() == 1:
         shapes = jax.eval_shape(lambda: _of_trees(spec, trees))
 
-        def nothing(trees: Any) -> dict[str, jax.Array]:
+        def nothing(trees: Any) -> Numbers:
             del trees
             return jax.tree.map(lambda one: jnp.zeros(one.shape, one.dtype), shapes)
 
-        found: dict[str, jax.Array] = jax.lax.cond(step >= 0, lambda trees: _of_trees(spec, trees), nothing, trees)
+        found: Numbers = jax.lax.cond(step >= 0, lambda trees: _of_trees(spec, trees), nothing, trees)
     else:
         found = _of_trees(spec, trees)
     return found | {f"activations/{name}": value for name, value in activation_statistics(arrays.activations).items()}
 
 
-def _of_trees(spec: WatchSpec, trees: Mapping[str, Any]) -> dict[str, jax.Array]:
-    found: dict[str, jax.Array] = {}
+def _of_trees(spec: WatchSpec, trees: Mapping[str, Any]) -> Numbers:
+    found: Numbers = {}
     for what in (one for one in spec.what if one != "activations"):
         for path, values, axes, block in _leaves(trees[what]):
             squares = jnp.sum(jnp.square(values), axes)

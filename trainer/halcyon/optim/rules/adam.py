@@ -6,7 +6,6 @@ a dropped update counts in the schedule. The state counts only the gradients in 
 a dropped update changes neither count nor moments.
 """
 
-import functools
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -67,7 +66,9 @@ def adamw(rule: rules.AdamWSpec, parameters: Any) -> Rule:
         direction = jax.tree.map(lambda m, v: m / first_share / (jnp.sqrt(v / second_share) + epsilon), first, second)
         kept = optax.ScaleByAdamState(count, first, second)
         if clip is not None:
-            direction = each(functools.partial(_clipped, clip), parameters, direction)
+            direction = each(
+                lambda inner, u: u / jnp.maximum(1.0, inner.root_mean_square(u) / clip), parameters, direction
+            )
         if rule.cautious:
             direction = each(_cautious, parameters, direction, given.gradients)
         if rule.corrected_decay:
@@ -90,10 +91,6 @@ def adamw(rule: rules.AdamWSpec, parameters: Any) -> Rule:
 
 def _first_state(params: Tree) -> Any:
     return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros(params), zeros(params))
-
-
-def _clipped(limit: float, inner: Inner, update: jax.Array) -> jax.Array:
-    return update / jnp.maximum(1.0, inner.root_mean_square(update) / limit)
 
 
 def _cautious(inner: Inner, update: jax.Array, gradient: jax.Array) -> jax.Array:
