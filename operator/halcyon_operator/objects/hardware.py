@@ -104,14 +104,10 @@ def node_requirements(
     if row.resource:
         amounts[row.resource] = str(shape.chips_per_host)
     fast = row.fabric if accelerator.network == "gpuDirect" else None
-    volumes, mounts = (_fabric_volumes(fast), _fabric_mounts(fast)) if fast is not None else ([], [])
+    volumes, mounts = (_fabric_volumes(fast), _mounts(fast, fast.host_paths)) if fast else ([], [])
     if row.memory_backed_shm:
-        volumes.append(
-            {
-                "name": "shm",
-                "emptyDir": {"medium": "Memory", "sizeLimit": f"{max(1, pod_memory_gib(row, shape) // SHM_SHARE)}Gi"},
-            }
-        )
+        limit = f"{max(1, pod_memory_gib(row, shape) // SHM_SHARE)}Gi"
+        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": limit}})
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108 a mount point inside the pod
     claims = {f"fabric-{number}": template for number, template in enumerate(fabric.resource_claims)}
     if accelerator.compute_domain is not None:
@@ -123,11 +119,11 @@ def node_requirements(
         resources={"requests": {"cpu": cpus} | amounts} | ({"limits": amounts} if amounts else {}),
         jobset_annotations={EXCLUSIVE_TOPOLOGY_ANNOTATION: together} if together and shape.hosts > 1 else {},
         affinity=_avoiding(avoided, unpreferred),
-        pod_annotations=_fabric_annotations(fast) if fast is not None else fabric.annotations,
-        environment=row.environment | (fast.environment if fast is not None else {}),
+        pod_annotations=_fabric_annotations(fast) if fast else fabric.annotations,
+        environment=row.environment | (fast.environment if fast else {}),
         volumes=volumes,
         mounts=mounts,
-        sidecars=_sidecars(fast) if fast is not None else [],
+        sidecars=[_sidecar(fast, fast.sidecar)] if fast and fast.sidecar else [],
         resource_claims=[{"name": name, "resourceClaimTemplateName": template} for name, template in claims.items()],
     )
 
@@ -208,10 +204,10 @@ def multislice_environment(
         {"name": "TPU_WORKER_ID", **from_pod(names.JOB_COMPLETION_INDEX)},
     ]
     if accelerator.row.process_addresses:
-        variables.append(
-            {"name": "TPU_PROCESS_ADDRESSES", "value": ",".join(f"{host}:{TPU_PROCESS_PORT}" for host in hostnames)}
-        )
-        variables.append({"name": "TPU_PROCESS_PORT", "value": str(TPU_PROCESS_PORT)})
+        variables += [
+            {"name": "TPU_PROCESS_ADDRESSES", "value": ",".join(f"{host}:{TPU_PROCESS_PORT}" for host in hostnames)},
+            {"name": "TPU_PROCESS_PORT", "value": str(TPU_PROCESS_PORT)},
+        ]
     elif hosts_per_slice > 1:
         variables.append({"name": "TPU_WORKER_HOSTNAMES", "value": ",".join(hostnames)})
     return variables
@@ -237,24 +233,11 @@ def _fabric_annotations(fabric: Fabric) -> dict[str, str]:
 
 def _fabric_volumes(fabric: Fabric) -> list[dict[str, Any]]:
     """Volumes of the pod."""
-    paths = {
-        path.name: path
-        for path in (*fabric.host_paths, *(fabric.sidecar.host_paths if fabric.sidecar is not None else ()))
-    }
+    paths = {path.name: path for path in (*fabric.host_paths, *(fabric.sidecar.host_paths if fabric.sidecar else ()))}
     found: list[dict[str, Any]] = [
         {"name": path.name, "hostPath": {"path": path.path, "type": "Directory"}} for path in paths.values()
     ]
     return found + ([{"name": SOCKETS_VOLUME, "emptyDir": {"sizeLimit": "64Mi"}}] if fabric.socket_directory else [])
-
-
-def _fabric_mounts(fabric: Fabric) -> list[dict[str, Any]]:
-    """Mounts of the trainer's container."""
-    return _mounts(fabric, fabric.host_paths)
-
-
-def _sidecars(fabric: Fabric) -> list[dict[str, Any]]:
-    """Init containers of the pod."""
-    return [_sidecar(fabric, fabric.sidecar)] if fabric.sidecar is not None else []
 
 
 def _sidecar(fabric: Fabric, sidecar: Sidecar) -> dict[str, Any]:

@@ -67,13 +67,6 @@ def leaves_node(spec: TrainingRunSpec) -> bool:
     return in_place(spec) and apart and (queue is None or queue.topology is None)
 
 
-def _off_guarded_nodes(run: RunView) -> dict[str, Any]:
-    """Affinity: not on the node of a guard of the run (`jobset.build_guard`)."""
-    guards = {"matchLabels": {names.LABEL_ROLE: names.ROLE_GUARD, names.LABEL_RUN_UID: run.uid}}
-    term = {"labelSelector": guards, "topologyKey": hardware.HOSTNAME_LABEL}
-    return {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
-
-
 def keeps_in_memory(spec: TrainingRunSpec) -> bool:
     """Whether snapshots of the state lie in the pods' memory."""
     return in_place(spec) and spec.checkpoint.memory is not None
@@ -89,6 +82,12 @@ def pod_template(plan: JobSetPlan, labels: dict[str, str], requirements: hardwar
         size = {} if limit is None else {"sizeLimit": str(int(parse_quantity(limit)) // MEMORY_SHARE)}
         volumes.append({"name": "memory", "emptyDir": {"medium": "Memory"} | size})
         mounts.append({"name": "memory", "mountPath": names.MEMORY_DIRECTORY})
+    affinity = requirements.affinity
+    if leaves_node(spec):  # not onto the node of a guard of the run (`jobset.build_guard`)
+        guards = {"matchLabels": {names.LABEL_ROLE: names.ROLE_GUARD, names.LABEL_RUN_UID: plan.run.uid}}
+        term = {"labelSelector": guards, "topologyKey": hardware.HOSTNAME_LABEL}
+        rule = {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
+        affinity = {**affinity, "podAntiAffinity": rule}
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": spec.recovery.grace_period_seconds,
@@ -103,14 +102,13 @@ def pod_template(plan: JobSetPlan, labels: dict[str, str], requirements: hardwar
         "resourceClaims": requirements.resource_claims,
         "nodeSelector": requirements.node_selector,
         "tolerations": requirements.tolerations,
-        "affinity": requirements.affinity | (_off_guarded_nodes(plan.run) if leaves_node(spec) else {}),
+        "affinity": affinity,
         "priorityClassName": spec.scheduling.priority_class_name,
         "serviceAccountName": spec.scheduling.service_account_name,
     }
-    metadata = {"labels": labels} | (
-        {"annotations": requirements.pod_annotations} if requirements.pod_annotations else {}
-    )
-    template = {"metadata": metadata, "spec": pod | {name: value for name, value in optional.items() if value}}
+    annotations = {"annotations": requirements.pod_annotations} if requirements.pod_annotations else {}
+    pod |= {name: value for name, value in optional.items() if value}
+    template = {"metadata": {"labels": labels} | annotations, "spec": pod}
     return owned_pods.with_settings(template, plan)
 
 
@@ -151,12 +149,8 @@ def _container(
         "securityContext": owned_pods.container_security(PodSecurity()),
         "volumeMounts": mounts,
     }
-    claims = (
-        {"claims": [{"name": claim["name"]} for claim in requirements.resource_claims]}
-        if requirements.resource_claims
-        else {}
-    )
-    return container | {"resources": requirements.resources | claims}
+    claims = [{"name": claim["name"]} for claim in requirements.resource_claims]
+    return container | {"resources": requirements.resources | ({"claims": claims} if claims else {})}
 
 
 def _variable(variable: VariableSpec) -> dict[str, Any]:
@@ -228,9 +222,8 @@ def _volumes(run: RunView, spec: TrainingRunSpec, attempt: int) -> tuple[list[di
         volumes.append({"name": "checkpoints", "persistentVolumeClaim": {"claimName": spec.checkpoint.volume_claim}})
         mounts.append({"name": "checkpoints", "mountPath": parse_root(spec.checkpoint.root).path})
     if spec.data.volume is not None:
-        volumes.append(
-            {"name": "data", "persistentVolumeClaim": {"claimName": spec.data.volume.claim, "readOnly": True}}
-        )
+        claim = {"claimName": spec.data.volume.claim, "readOnly": True}
+        volumes.append({"name": "data", "persistentVolumeClaim": claim})
         mounts.append({"name": "data", "mountPath": spec.data.volume.mount_path, "readOnly": True})
     return volumes, mounts
 

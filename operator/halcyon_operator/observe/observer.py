@@ -19,7 +19,6 @@ from halcyon_operator.model.views import (
     HeadAbsent,
     HeadReading,
     JobSetView,
-    NoticeView,
     ObjectView,
     Observed,
     PlannerView,
@@ -89,8 +88,7 @@ class Observer:
         runs.
         """
         key = namespace, name
-        run = self.cache and self.cache.run(key)
-        if run is None or self.cache is None or run.defaults_due:
+        if self.cache is None or (run := self.cache.run(key)) is None or run.defaults_due:
             return None
         found = self.cache.jobsets(key)
         if not any(_at_work(run, seen.view) for seen in found if seen.role == "attempt"):
@@ -190,7 +188,7 @@ class Observer:
             earlier_pods=earlier,
             deleting_seconds=self._deletions.seconds(key, (*pods, *earlier)),
             pod_warning=self._warning(key, run, pods, alive),
-            notices=self._notices(key, pods),
+            notices=() if self.nodes is None else self.nodes.on(key, (pod.node for pod in pods if not pod.over)),
             workload=workload,
             fresh_token=self.token(),
             pace_seconds=self.pace(),
@@ -204,12 +202,6 @@ class Observer:
             return None
         group = group_of(run.status, alive)
         return self.warnings.of(key, [pod for pod in pods if pod.group == group], alive, run.status)
-
-    def _notices(self, key: RunKey, pods: tuple[PodView, ...]) -> tuple[NoticeView, ...]:
-        """Maintenance notices of the nodes of the run's pods."""
-        if self.nodes is None:
-            return ()
-        return self.nodes.on(key, (pod.node for pod in pods if not pod.over))
 
     async def _named(
         self, run: RunView, jobsets: tuple[JobSetView, ...]
@@ -275,12 +267,8 @@ class Observer:
             else await self.cluster.defaults(namespace, DEFAULT_NAME)
             for namespace, document in zip(namespaces, exact, strict=True)
         ]
-        return FoundDefaults(
-            name,
-            namespaces,
-            tuple(document for document in found if document is not None),
-            any(document is not None for document in exact),
-        )
+        documents = tuple(document for document in found if document is not None)
+        return FoundDefaults(name, namespaces, documents, any(document is not None for document in exact))
 
     async def _workload(self, run: RunView, alive: JobSetView | None, max_age_seconds: float) -> WorkloadReading | None:
         """The Workload of a run that a queue holds, or whose priority may change; None for any other run."""
@@ -293,14 +281,9 @@ class Observer:
         return await self.workloads.read(run.namespace, alive.uid, max_age_seconds)
 
     async def _report(self, run: RunView, pods: tuple[PodView, ...], alive: JobSetView | None) -> ReportReading:
-        if run.spec is None or alive is None or run.deleting:
-            return ReportReading()
-        pod = first_process(pods, group_of(run.status, alive))
-        return (
-            ReportReading()
-            if pod is None
-            else await self.trainers.read((run.namespace, run.name), pod, trainer_port(run))
-        )
+        if run.spec and alive and not run.deleting and (pod := first_process(pods, group_of(run.status, alive))):
+            return await self.trainers.read((run.namespace, run.name), pod, trainer_port(run))
+        return ReportReading()
 
 
 def _pods_of(run: RunView, own: frozenset[str], seen: Iterable[SeenPod], role: Role) -> tuple[PodView, ...]:

@@ -69,7 +69,7 @@ def parse_run_view(document: object, defaults: FoundDefaults | None = None) -> R
     took = taken(document, status, defaults)
     raw_spec = resolved_spec(document, took.values)
     parsed = _ParsedSpec(problems=(took.problem,)) if took.problem else _parse_spec(metadata, raw_spec)
-    row = status.placement.row if status.placement is not None else 0
+    row = status.placement.row if status.placement else 0
     if parsed.spec is not None and 0 < row < len(parsed.rows):
         parsed = replace(parsed, suggested=parsed.rows[row])
         raw_spec = parsed.rows[row].document()
@@ -153,10 +153,9 @@ def _cluster_problems(spec: TrainingRunSpec) -> tuple[str, ...]:
             "spec.checkpoint.volumeClaim: a file:// root in a cluster needs a PersistentVolumeClaim, because the files "
             "in a pod are lost when the pod ends; set one, or use an s3:// or gs:// root"
         )
-    if (
-        spec.export is not None
-        and spec.export.place(spec.checkpoint).root.startswith("file://")
-        and not _on_volume(spec)
+    exports, claim = spec.export.place(spec.checkpoint).root if spec.export else "", spec.checkpoint.volume_claim
+    if exports.startswith("file://") and not (
+        claim and normal_root(exports).startswith(f"{normal_root(spec.checkpoint.root)}/")
     ):
         problems.append(
             "spec.export.root: a file:// folder in a cluster must lie below the file:// root of checkpoint, on its "
@@ -164,8 +163,9 @@ def _cluster_problems(spec: TrainingRunSpec) -> tuple[str, ...]:
             "the files in a pod are lost when the pod ends; leave export.root out, or use s3:// or gs://"
         )
     if spec.data.volume is not None:
-        taken = [path for path in _mount_paths(spec) if _nested(path, spec.data.volume.mount_path)]
-        if taken:
+        paths = [names.RUN_DOCUMENT_DIRECTORY, "/tmp", CACHE_DIRECTORY]  # noqa: S108 a mount point inside the pod
+        paths += [parse_root(spec.checkpoint.root).path] if claim else []
+        if taken := [path for path in paths if _nested(path, spec.data.volume.mount_path)]:
             problems.append(
                 f"spec.data.volume.mountPath: {spec.data.volume.mount_path} overlaps {taken[0]}, where the pod has "
                 "something else; choose another path"
@@ -184,20 +184,6 @@ def _cluster_problems(spec: TrainingRunSpec) -> tuple[str, ...]:
     return tuple(problems)
 
 
-def _on_volume(spec: TrainingRunSpec) -> bool:
-    """Whether the exports of a run lie on the volume of its checkpoints."""
-    exports = spec.export.place(spec.checkpoint).root if spec.export is not None else ""
-    return spec.checkpoint.volume_claim is not None and normal_root(exports).startswith(
-        f"{normal_root(spec.checkpoint.root)}/"
-    )
-
-
-def _mount_paths(spec: TrainingRunSpec) -> list[str]:
-    """Mount paths of the pod's volumes, except the data volume."""
-    checkpoints = [parse_root(spec.checkpoint.root).path] if spec.checkpoint.volume_claim is not None else []
-    return [names.RUN_DOCUMENT_DIRECTORY, "/tmp", CACHE_DIRECTORY, *checkpoints]  # noqa: S108 a mount point inside the pod
-
-
 def _nested(first: str, second: str) -> bool:
     return f"{first}/".startswith(f"{second}/") or f"{second}/".startswith(f"{first}/")
 
@@ -207,12 +193,6 @@ def parse_prerequisite(name: str, document: object) -> Prerequisite:
     if document is None:
         return Prerequisite(name)
     status = parse_status(value_at(document, "status"))
-    waits = status.phase != "Succeeded" and status.attempt == 0
-    return Prerequisite(
-        name, status.phase, _message(status), text(value_at(document, "spec", "after", "run")) if waits else ""
-    )
-
-
-def _message(status: TrainingRunStatus) -> str:
-    ready = status.condition("Ready")
-    return ready.message if ready is not None else ""
+    ready, waits = status.condition("Ready"), status.phase != "Succeeded" and status.attempt == 0
+    after = text(value_at(document, "spec", "after", "run")) if waits else ""
+    return Prerequisite(name, status.phase, ready.message if ready else "", after)

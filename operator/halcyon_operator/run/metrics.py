@@ -16,7 +16,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from halcyon_api.ends import COUNTERS
-from halcyon_api.status.run_status import Phase, Restarts, TrainingRunStatus
+from halcyon_api.status.run_status import Phase, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.model.views import RunKey
 from halcyon_operator.run.run_metrics import RunCollector
@@ -89,9 +89,9 @@ class Metrics:
             self._phases[key] = after.phase
             self._count_phases()
         self._runs.saw(key, spec, after)
+        known, now = (status.restarts.model_dump(by_alias=True) for status in (before, after))
         for cause in COUNTERS:
-            more = _restarts(after.restarts, cause) - _restarts(before.restarts, cause)
-            if more > 0:
+            if (more := now[cause] - known[cause]) > 0:
                 self.restarts.labels(cause).inc(more)
 
     def lost_run(self, key: RunKey) -> None:
@@ -111,8 +111,8 @@ class Metrics:
             self.runs.labels(phase).set(tally[phase])
 
 
-def _restarts(restarts: Restarts, cause: str) -> int:
-    return int(restarts.model_dump(by_alias=True)[cause])
+def _answer(problem: str) -> web.Response:
+    return web.Response(status=503 if problem else 200, text=f"{problem or 'ok'}\n")
 
 
 class HttpServer:
@@ -149,12 +149,7 @@ class HttpServer:
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _show_health(self, _: web.Request) -> web.Response:
-        problem = self._problem()
-        return web.Response(status=503, text=f"{problem}\n") if problem else web.Response(text="ok\n")
+        return _answer(self._problem())
 
     async def _show_readiness(self, _: web.Request) -> web.Response:
-        return (
-            web.Response(text="ok\n")
-            if self._ready()
-            else web.Response(status=503, text="the watches are not filled yet\n")
-        )
+        return _answer("" if self._ready() else "the watches are not filled yet")

@@ -58,10 +58,6 @@ def next_step(situation: Situation) -> steps.Step:
     return first_step(AFTER_ATTEMPT, situation) or new_attempt(situation)
 
 
-def _done_before(situation: Situation) -> steps.Finished | None:
-    return steps.Finished() if situation.status.holds("Succeeded") and not situation.lengthened else None
-
-
 def _completed(situation: Situation) -> steps.Finish | None:
     return steps.Finish(situation.jobset) if _completion(situation) == "completed" else None
 
@@ -94,11 +90,9 @@ def _saves_first(situation: Situation) -> steps.Keep | None:
 
 
 def _suspend(situation: Situation) -> steps.Step | None:
-    return (
-        (remains_of_attempt(situation.observed, EndCause.SUSPENDED, "suspended") or steps.Rest())
-        if situation.spec.suspend
-        else None
-    )
+    if not situation.spec.suspend:
+        return None
+    return remains_of_attempt(situation.observed, EndCause.SUSPENDED, "suspended") or steps.Rest()
 
 
 def _superseded(situation: Situation) -> steps.Step | None:
@@ -108,10 +102,6 @@ def _superseded(situation: Situation) -> steps.Step | None:
         return None
     remains = remains_of_attempt(situation.observed, EndCause.FENCED, message)
     return remains or steps.Stall(EndReason(EndCause.FENCED.end.reason), message)
-
-
-def _stay_stalled(situation: Situation) -> steps.StayStalled | None:
-    return steps.StayStalled() if situation.stopped and not situation.released else None
 
 
 def _left_over(situation: Situation) -> steps.Step | None:
@@ -130,8 +120,8 @@ def _ended(situation: Situation) -> steps.Stop | None:
 
 def _suspended_by_hand(situation: Situation) -> steps.Keep | None:
     jobset = situation.jobset
-    by_hand = jobset is not None and jobset.suspended and not jobset.queue and jobset.outcome == "running"
-    return steps.Keep(jobset) if jobset is not None and by_hand else None
+    by_hand = jobset and jobset.suspended and not jobset.queue and jobset.outcome == "running"
+    return steps.Keep(jobset) if jobset and by_hand else None
 
 
 def _resumed_by_hand(situation: Situation) -> steps.Stop | None:
@@ -159,7 +149,11 @@ def _evicted_by_queue(situation: Situation) -> steps.Stop | None:
 
 
 BEFORE: tuple[Case, ...] = (
-    Case("the run has succeeded, and `trainer.steps` was not raised since", "nothing", _done_before),
+    Case(
+        "the run has succeeded, and `trainer.steps` was not raised since",
+        "nothing",
+        lambda one: steps.Finished() if one.status.holds("Succeeded") and not one.lengthened else None,
+    ),
     Case(
         "the JobSet has completed after the last step, and `trainer.steps` was not raised",
         "the run has succeeded",
@@ -181,7 +175,11 @@ BEFORE: tuple[Case, ...] = (
         _suspend,
     ),
     Case("MultiKueue made the run, and a later attempt has the root", "stops the run", _superseded),
-    Case("the run is stopped, without an edit or a requested restart that may fix it", "nothing", _stay_stalled),
+    Case(
+        "the run is stopped, without an edit or a requested restart that may fix it",
+        "nothing",
+        lambda one: steps.StayStalled() if one.stopped and not one.released else None,
+    ),
     Case(
         "there is another JobSet of the run, or the attempt's own one is being deleted",
         "deletes it and waits",

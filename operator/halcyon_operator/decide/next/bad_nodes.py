@@ -25,10 +25,11 @@ def node_to_avoid(placement: PlacementStatus, spec: TrainingRunSpec, now: dateti
         return None
     fresh = [blame for blame in placement.blames if _fresh(blame.time, settings, now)]
     avoided = {one.node for one in current_avoided(placement.avoided, settings, now)}
-    name = _proved(fresh, avoided) or _suspected(fresh, avoided) or _blamed(fresh, avoided, settings.blames)
-    name = name or _rejecting(fresh, avoided, settings.blames)
-    if spec.recovery.straggler is not None and spec.recovery.straggler.action == "replace":
-        name = name or _slow(fresh, avoided)
+    candidates = [blame for blame in fresh if blame.node not in avoided]
+    name = _proved(candidates) or _suspected(fresh, avoided) or _blamed(candidates, settings.blames)
+    name = name or _rejecting(candidates, settings.blames)
+    if spec.recovery.straggler and spec.recovery.straggler.action == "replace":
+        name = name or _slow(candidates)
     if name is None:
         return None
     node = AvoidedNode(node=name, since=stamp(now), blames=sum(blame.node == name for blame in fresh))
@@ -72,9 +73,9 @@ def current_avoided(avoided: Iterable[AvoidedNode], settings: BadNodesSpec, now:
     return [node for node in avoided if settings.blames and _fresh(node.since, settings, now)]
 
 
-def _proved(blames: Iterable[Blame], avoided: set[str]) -> str | None:
+def _proved(blames: Iterable[Blame]) -> str | None:
     """A node whose numbers an audit found wrong."""
-    return next((blame.node for blame in blames if blame.corrupted and blame.node not in avoided), None)
+    return next((blame.node for blame in blames if blame.corrupted), None)
 
 
 def _suspected(blames: Iterable[Blame], avoided: set[str]) -> str | None:
@@ -92,26 +93,26 @@ def _suspected(blames: Iterable[Blame], avoided: set[str]) -> str | None:
     return max(sorted(last), key=lambda node: times[node])
 
 
-def _blamed(blames: Iterable[Blame], avoided: set[str], least: int) -> str | None:
+def _blamed(blames: Iterable[Blame], least: int) -> str | None:
     """A node with enough ordinary blames, and more than twice as many as any other node."""
     ordinary = (blame for blame in blames if blame.corrupted is None and not blame.rejected and blame.slow is None)
-    counts = Counter(blame.node for blame in ordinary if blame.node not in avoided)
+    counts = Counter(blame.node for blame in ordinary)
     ranked = counts.most_common(2)
     if not ranked or ranked[0][1] < least or (len(ranked) > 1 and ranked[0][1] <= 2 * ranked[1][1]):
         return None
     return ranked[0][0]
 
 
-def _rejecting(blames: Iterable[Blame], avoided: set[str], least: int) -> str | None:
+def _rejecting(blames: Iterable[Blame], least: int) -> str | None:
     """The node that has rejected most pods, if they are enough."""
-    counts = Counter(blame.node for blame in blames if blame.rejected and blame.node not in avoided)
+    counts = Counter(blame.node for blame in blames if blame.rejected)
     return next((node for node, count in counts.most_common(1) if count >= least), None)
 
 
-def _slow(blames: Collection[Blame], avoided: set[str]) -> str | None:
+def _slow(blames: Collection[Blame]) -> str | None:
     """A node whose process is slow, and that the run has not come back to because no other node had room."""
     back = {blame.node for blame in blames if blame.slow == 0}
-    return next((blame.node for blame in blames if blame.slow and blame.node not in avoided | back), None)
+    return next((blame.node for blame in blames if blame.slow and blame.node not in back), None)
 
 
 def _fresh(time: str, settings: BadNodesSpec, now: datetime) -> bool:

@@ -37,9 +37,9 @@ def _already_done(situation: Situation) -> steps.Finish | None:
     """Also for a run that was deleted and created again, so that it uses no hardware."""
     status, spec = situation.status, situation.spec
     planned, progress = spec.trainer.steps, status.progress
-    exported = progress is not None and progress.exported_step is not None and progress.exported_step >= planned
+    exported = spec.export is None or ((progress and progress.exported_step) or 0) >= planned
     known = spec.task == "train" and isinstance(situation.observed.head, HeadFound)
-    return steps.Finish(None) if known and status.resume_step >= planned and (spec.export is None or exported) else None
+    return steps.Finish(None) if known and status.resume_step >= planned and exported else None
 
 
 def _prerequisite(situation: Situation) -> steps.Stall | steps.Await | None:
@@ -82,10 +82,6 @@ def _create(situation: Situation) -> steps.Step | None:
     return name_conflict(situation.observed, status) or steps.Create()
 
 
-def _old_config_map(situation: Situation) -> steps.DiscardConfigMap | None:
-    return steps.DiscardConfigMap() if own_config_map(situation.observed) is not None else None
-
-
 def _held_back(situation: Situation) -> steps.HoldBack | None:
     """No pause if a user has edited the spec or requested a restart."""
     status, now = situation.status, situation.observed.now
@@ -116,8 +112,7 @@ def _unplanned(situation: Situation) -> steps.MakePlan | None:
     spec, status = situation.spec, situation.status
     if plan_mode(spec, situation.observed.settings) == "off":
         return None
-    known = status.plan is not None and status.plan.hash == plan_hash(spec)
-    return None if known else steps.MakePlan()
+    return None if status.plan and status.plan.hash == plan_hash(spec) else steps.MakePlan()
 
 
 def _too_large(situation: Situation) -> steps.Stall | None:
@@ -163,7 +158,11 @@ AFTER_ATTEMPT: tuple[Case, ...] = (
         "creates its objects",
         _create,
     ),
-    Case("the ConfigMap of the last attempt is left", "deletes it", _old_config_map),
+    Case(
+        "the ConfigMap of the last attempt is left",
+        "deletes it",
+        lambda situation: steps.DiscardConfigMap() if own_config_map(situation.observed) else None,
+    ),
     Case("ends without a checkpoint, or a store that cannot be reached, cause a pause", "waits", _held_back),
     Case("all numbers of attempts are used", "stops: `AttemptsExhausted`", _exhausted),
     Case("the step is not planned, and `plan` asks for it", "plans it: `Planning`", _unplanned),
@@ -242,13 +241,14 @@ def remains_of_earlier_run(observed: Observed, status: TrainingRunStatus) -> ste
     if status.attempt > 0:
         return None
     run, whose = observed.run, "of an earlier run of this name"
-    jobsets = [
+    at_work = [
         jobset
         for jobset in observed.jobsets
         if jobset.owner_uid != run.uid and names.is_attempt_name(run.name, jobset.name)
+        if jobset.outcome == "running" or jobset.deleting
     ]
-    for jobset in jobsets:
-        if jobset.outcome == "running" and not jobset.deleting and not jobset.owner_uid:
+    for jobset in at_work:
+        if not jobset.deleting and not jobset.owner_uid:
             # A background deletion removes the JobSet first, and its controller, which lags, may then create its Jobs
             # once more.
             fix = f"kubectl delete jobset,configmap {jobset.name} --namespace {run.namespace} --cascade=foreground"
@@ -257,8 +257,8 @@ def remains_of_earlier_run(observed: Observed, status: TrainingRunStatus) -> ste
                 f"JobSet {jobset.name} {whose}, which was deleted without it, still runs; delete it ({fix}): its pods "
                 "save, and this run goes on from there",
             )
-    if at_work := next((jobset for jobset in jobsets if jobset.outcome == "running" or jobset.deleting), None):
-        return steps.Wait(f"waiting for JobSet {at_work.name} {whose} and its pods to be gone")
+    if at_work:
+        return steps.Wait(f"waiting for JobSet {at_work[0].name} {whose} and its pods to be gone")
     if pods := [pod for pod in observed.earlier_pods if not pod.over or pod.deleting]:
         return steps.Wait(f"waiting for {len(pods)} pods {whose} to end, among them {pods[0].name}{on_node(pods[0])}")
     return None

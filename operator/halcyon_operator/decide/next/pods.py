@@ -52,7 +52,7 @@ def _with_held_end(observed: Observed, jobset: JobSetView) -> JobSetView:
     topology = observed.run.status.topology
     if not container or topology is None or len(pods) < topology.hosts:
         return jobset
-    endings = [pod.ending for pod in pods if pod.ending is not None and pod.ending.ended and pod.ending.exit_code == 0]
+    endings = [pod.ending for pod in pods if pod.ending and pod.ending.ended and pod.ending.exit_code == 0]
     last = max((ending.at for ending in endings), default=observed.now)
     if len(endings) < len(pods) or _seconds(last, observed.now) < HELD_SECONDS:
         return jobset
@@ -74,20 +74,17 @@ def with_held_pods(decision: Decision, observed: Observed, step: Step, jobset: J
         if not isinstance(step, Finish | Finished | Stall | StayStalled):
             return decision
         return replace(decision, delete=(*decision.delete, Deletion("JobSet", jobset.name, jobset.uid)))
-    held = [pod for pod in _group_pods(observed, jobset) if held_container(pod) and pod.ending is not None]
-    due = [
-        pod
-        for pod in held
-        if pod.ending is not None and pod.ending.exit_code != 0 and _since_end(pod, observed.now) >= HELD_SECONDS
+    held = [
+        (pod, pod.ending.exit_code, HELD_SECONDS - _seconds(pod.ending.at, observed.now))
+        for pod in _group_pods(observed, jobset)
+        if held_container(pod) and pod.ending
     ]
-    known = {(deletion.kind, deletion.uid) for deletion in decision.delete}
-    gone = tuple(Deletion("Pod", pod.name, pod.uid) for pod in due if ("Pod", pod.uid) not in known)
+    due = [pod for pod, exit_code, left in held if exit_code != 0 and left <= 0]
+    gone = tuple(Deletion("Pod", pod.name, pod.uid) for pod in due)
     events = tuple(
         Event("Warning", "PodHeld", f"Deleting pod {pod.name}: {held_clause(pod)}", f"held/{pod.uid}") for pod in due
     )
-    waits = [
-        HELD_SECONDS - _since_end(pod, observed.now) for pod in held if _since_end(pod, observed.now) < HELD_SECONDS
-    ]
+    waits = (left for *_, left in held if left > 0)
     again = min((seconds for seconds in (decision.requeue_after, *waits) if seconds is not None), default=None)
     return replace(decision, delete=decision.delete + gone, events=decision.events + events, requeue_after=again)
 
@@ -97,10 +94,6 @@ def _group_pods(observed: Observed, jobset: JobSetView) -> list[PodView]:
     group, own = ProcessGroup(jobset.attempt, jobset.restarts), frozenset({jobset.uid} - {""})
     running = jobset.outcome == "running" and not jobset.deleting and not jobset.suspended
     return [pod for pod in observed.pods_of(group) if is_own(pod, observed.run, own)] if running else []
-
-
-def _since_end(pod: PodView, now: datetime) -> float:
-    return _seconds(pod.ending.at, now) if pod.ending is not None else 0.0
 
 
 def _seconds(start: datetime, now: datetime) -> float:
@@ -125,11 +118,9 @@ def with_stuck_pods(decision: Decision, observed: Observed) -> Decision:
     if decision.status is None or not pods or decision.status.phase not in _WAITING_PHASES:
         return decision
     status = with_stuck_description(decision.status, observed, pods)
+    allowed = observed.settings.stuck_pods.force_delete
     own = {pod.uid for pod in observed.pods}
-    if not observed.settings.stuck_pods.force_delete or not (
-        ours := [pod for pod in pods if pod.uid in own and not pod.finalizers]
-    ):
-        return replace(decision, status=status)
+    ours = [pod for pod in pods if allowed and pod.uid in own and not pod.finalizers]
     gone = tuple(Deletion("Pod", pod.name, pod.uid, force=True) for pod in ours)
     events = tuple(
         Event(
@@ -160,11 +151,10 @@ def jobs_to_replace(observed: Observed, status: TrainingRunStatus, jobset: JobSe
     lost = [
         pod
         for pod in _group_pods(observed, jobset)
-        if pod.phase == "Failed" and pod.ending is not None and _replaced_at_once(pod.ending, observed, status)
+        if pod.phase == "Failed" and pod.ending and _replaced_at_once(pod.ending, observed, status)
     ]
-    job = names.job_name
     return tuple(
-        Deletion("Job", job(observed.run.name, status.attempt, pod.process.slice), pod.job_uid)
+        Deletion("Job", names.job_name(observed.run.name, status.attempt, pod.process.slice), pod.job_uid)
         for pod in lost[:MAX_PODS]
     )
 
@@ -176,6 +166,7 @@ def _replaced_at_once(ending: PodEnding, observed: Observed, status: TrainingRun
         for one in observed.replaced
     )
     failed = cause_of(ending).end.budget == "failure" and status.failures_without_checkpoint > 0
-    if ending.exit_code == ExitCode.LEAVES_NODE or waits_for_guard(observed, status, ending.node):
-        return not waits_for_guard(observed, status, ending.node)
+    waits = waits_for_guard(observed, status, ending.node)
+    if waits or ending.exit_code == ExitCode.LEAVES_NODE:
+        return not waits
     return not (again or failed or fails_job(ending) or ending.trouble == "rejected")

@@ -78,9 +78,8 @@ def with_room(
         update["room_slices"] = room
     placement = placement.but(**update)
     entry = entry_of(status, present_group(status))
-    if (pause := search_pause(spec)) is not None:
-        first_step_at = entry.first_step_at if entry is not None and entry.ended_at is None else None
-        placement = with_growth_cost(placement, pause, first_step_at, observed.now)
+    if (pause := search_pause(spec)) is not None and entry and entry.ended_at is None:
+        placement = with_growth_cost(placement, pause, entry.first_step_at, observed.now)
     return status.but(placement=placement)
 
 
@@ -94,7 +93,7 @@ def search_pause(spec: TrainingRunSpec) -> float | None:
     """Seconds that the run trains before it searches for room elsewhere. None: it never does."""
     if spec.recovery.elastic is not None:
         return spec.recovery.elastic.grow_after_seconds
-    return spec.place.wait_seconds if spec.place is not None and spec.place.by is not None else None
+    return spec.place.wait_seconds if spec.place and spec.place.by else None
 
 
 def _speeds(status: TrainingRunStatus, spec: TrainingRunSpec, placement: PlacementStatus) -> list[float]:
@@ -177,7 +176,7 @@ def _room(observed: Observed, spec: TrainingRunSpec, placement: PlacementStatus)
 
     A number below the wanted one counts only after the probe has searched for `growAfterSeconds`.
     """
-    elastic, probe = spec.recovery.elastic, observed.probe
+    elastic, probe, usable = spec.recovery.elastic, observed.probe, usable_slices(spec)
     if probe is None or probe.jobset.deleting or probe.jobset.outcome != "running":
         return None
     pods = [pod for pod in probe.pods if pod.phase == "Running" and not pod.deleting]
@@ -187,15 +186,12 @@ def _room(observed: Observed, spec: TrainingRunSpec, placement: PlacementStatus)
         return slices if whole_slices(pods, there) >= slices else None
     if elastic is None:
         return None
-    held = whole_slices(pods, spec)
-    larger = [number for number in usable_slices(spec) if placement.slices < number <= placement.slices + held]
-    if not larger:
-        return None
-    looked = (observed.now - probe.jobset.created_at).total_seconds() if probe.jobset.created_at is not None else 0.0
-    everything = larger[-1] == usable_slices(spec)[-1]
-    return (
-        larger[-1] if everything or placement.room_since is not None or looked >= elastic.grow_after_seconds else None
-    )
+    most = placement.slices + whole_slices(pods, spec)
+    largest = max((number for number in usable if placement.slices < number <= most), default=None)
+    if largest in (None, usable[-1]) or placement.room_since is not None:
+        return largest
+    begun = probe.jobset.created_at or observed.now
+    return largest if (observed.now - begun).total_seconds() >= elastic.grow_after_seconds else None
 
 
 def whole_slices(pods: list[PodView], spec: TrainingRunSpec) -> int:
@@ -217,10 +213,10 @@ def blames_for(observed: Observed, group: ProcessGroup, end: GroupEnd) -> list[B
     """
     endings, corrupted = observed.endings_of(group), end.cause == EndCause.CORRUPTED
     if end.cause == EndCause.REJECTED:
-        rejecting = sorted({(one.node, stamp(one.at)) for one in endings if one.trouble == "rejected" and one.node})
+        rejecting = {(one.node, stamp(one.at)) for one in endings if one.trouble == "rejected" and one.node}
         return [
             Blame(node=node, time=at, attempt=group.attempt, restart=group.restart, rejected=True)
-            for node, at in rejecting
+            for node, at in sorted(rejecting)
         ]
     if not end.is_failure or end.at is None:
         return []
@@ -229,9 +225,8 @@ def blames_for(observed: Observed, group: ProcessGroup, end: GroupEnd) -> list[B
     if len(nodes - {""}) < 2 or (len(first) > 1 and not corrupted):
         return []
     certain = len(first) == 1 if corrupted else None
-    at = stamp(end.at)
     return [
-        Blame(node=node, time=at, attempt=group.attempt, restart=group.restart, corrupted=certain)
+        Blame(node=node, time=stamp(end.at), attempt=group.attempt, restart=group.restart, corrupted=certain)
         for node in sorted(first)
     ]
 

@@ -28,12 +28,12 @@ def spending(observed: Observed) -> Spending | None:
         return status.spent  # an invalid document has no price; the next valid one counts this time
     since = moment(known.counted_until) or datetime.min.replace(tzinfo=UTC)
     now = max(observed.now, since)
-    pods = [*observed.pods, *(observed.probe.pods if observed.probe is not None else ())]
+    pods = [*observed.pods, *(observed.probe.pods if observed.probe else ())]
     starts = [(pod, start) for pod in pods if (start := pod.scheduled_at or pod.started_at) is not None]
     seconds = sum(max(0.0, (_end(pod, now) - max(start, since)).total_seconds()) for pod, start in starts)
     gone = known.pods - sum(start <= since for _, start in starts)
     if gone > 0:
-        newer = [pod.created_at for pod in pods if pod.created_at is not None and pod.created_at > since]
+        newer = [pod.created_at for pod in pods if pod.created_at and pod.created_at > since]
         seconds += gone * (min([now, *newer]) - since).total_seconds()
     hours = seconds / 3600 * _chips_of_a_pod(spec, status)
     price = spec.accelerator.price_per_chip_hour
@@ -51,7 +51,7 @@ def _end(pod: PodView, now: datetime) -> datetime:
     """The time until which a pod has held its chips. A pod of which no container ever ran has not held them."""
     if not pod.over:
         return now
-    end = pod.finished_at or (pod.ending.at if pod.ending is not None else UNKNOWN_TIME)
+    end = pod.finished_at or (pod.ending.at if pod.ending else UNKNOWN_TIME)
     return min(end, now) if end != UNKNOWN_TIME else datetime.min.replace(tzinfo=UTC)
 
 
