@@ -33,33 +33,32 @@ class RangeSpec(OneOf):
 
     uniform: Bounds | None = Field(default=None, description="Evenly between two numbers.")
     log_uniform: Bounds | None = Field(default=None, description="Between two numbers, evenly on a logarithmic scale.")
-    integer: Annotated[list[int], Field(min_length=2, max_length=2)] | None = Field(
-        default=None, description="A whole number between two, both included."
+    integer: list[int] | None = Field(
+        default=None, description="A whole number between two, both included.", min_length=2, max_length=2
     )
-    choice: Annotated[list[Any], Field(min_length=1)] | None = Field(default=None, description="One of these values.")
+    choice: list[Any] | None = Field(default=None, description="One of these values.", min_length=1)
 
 
 class RandomSpec(ApiModel):
     """Variants with random values."""
 
-    samples: Annotated[int, Field(ge=1, le=MAX_VARIANTS)] = Field(description="Number of variants.")
+    samples: int = Field(description="Number of variants.", ge=1, le=MAX_VARIANTS)
     seed: int = Field(default=0, description="Seed of all values.")
-    values: Annotated[dict[str, RangeSpec], Field(min_length=1)] = Field(
-        description="For each path: how its value is drawn."
-    )
+    values: dict[str, RangeSpec] = Field(description="For each path: how its value is drawn.", min_length=1)
 
 
 class Sweep(OneOf):
     """The document of a sweep: its name, and exactly one of grid, random and list."""
 
     name: RunName | None = Field(default=None, description="Value of the label. Default: the run's name.")
-    grid: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)] | None = Field(
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] | None = Field(
         default=None,
         description="For each path its values; each combination is a variant, the last path changes first.",
+        min_length=1,
     )
     random: RandomSpec | None = Field(default=None, description="Random values.")
-    variants: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = Field(
-        default=None, alias="list", description="The values of each variant."
+    variants: list[dict[str, Any]] | None = Field(
+        default=None, alias="list", description="The values of each variant.", min_length=1
     )
 
     @classmethod

@@ -127,7 +127,7 @@ class TrainingRunSpec(RuledModel):
     ) = None
     """Name of the TrainingRunDefaults, in the run's namespace and in the operator's, that fill in the fields missing
     here. Default: `default`. An empty string: no defaults."""
-    image: Annotated[str, StringConstraints(max_length=512, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$")] | None = None
+    image: str | None = optional(max_length=512, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$")
     """Image of the trainer. Default: the trainer image of the operator's version."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     """When the kubelet pulls the image."""
@@ -136,13 +136,11 @@ class TrainingRunSpec(RuledModel):
     the same, steps count on from it, and this document sets everything else."""
     after: AfterSpec | None = None
     """Begin when another run has succeeded, such as a run of task `data` that builds this run's tokens."""
-    env: Annotated[
-        list[VariableSpec],
-        Field(
-            max_length=MAX_VARIABLES,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
-        ),
-    ] = Field(default=[])
+    env: list[VariableSpec] = Field(
+        default=[],
+        max_length=MAX_VARIABLES,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
     """Environment variables of the trainer. The operator's settings list the allowed names: by default
     `XLA_FLAGS`, `LIBTPU_INIT_ARGS`, `NCCL_*` and `HF_TOKEN`. On your own machine, a variable that your shell sets keeps
     its value."""

@@ -35,7 +35,7 @@ class DefaultsStatus(StatusModel):
     """`spec.defaults` when they were taken."""
     request: Annotated[str, StringConstraints(max_length=MAX_REQUEST_VALUE)] = ""
     """Annotation `halcyon.dev/refresh-defaults` when they were taken."""
-    sources: Annotated[list[DefaultsSource], Field(max_length=2)] = Field(default_factory=list[DefaultsSource])
+    sources: list[DefaultsSource] = Field(default_factory=list[DefaultsSource], max_length=2)
     """The sources: that in the run's namespace, then that in the operator's."""
     values: InForce = Field(default_factory=dict[str, str])
     """All values of the defaults, by path, as JSON text. The run's document overrides them."""

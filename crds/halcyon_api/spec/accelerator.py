@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from halcyon_api.base import ApiModel, ObjectName, Quantity, Rule, RuledModel, shows
+from halcyon_api.base import ApiModel, ObjectName, Quantity, Rule, RuledModel, optional, shows
 from halcyon_api.hardware import TABLE, suggestion
 from halcyon_api.hardware.kinds import CHIPS_OF_A_CUBE, Accelerator, Provisioning
 from halcyon_api.spec.fabric import FabricName, built_in_fabrics
@@ -205,7 +205,7 @@ class Hardware(RuledModel):
     compute_domain: ObjectName | None = None
     """gb200 and gb300: name of the ResourceClaimTemplate of a ComputeDomain in the namespace, so that NVLink connects
     the hosts."""
-    price_per_chip_hour: Annotated[float, Field(ge=0, le=100_000)] | None = None
+    price_per_chip_hour: float | None = optional(ge=0, le=100_000)
     """Price of a chip hour."""
 
     @property

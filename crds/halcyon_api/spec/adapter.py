@@ -55,7 +55,7 @@ class LoraSpec(ApiModel):
     """Columns of A."""
     alpha: PositiveFloat = 16.0
     """Factor, divided by `rank`."""
-    targets: Annotated[list[Pattern], Field(min_length=1, max_length=64)] = Field(default=["*"])
+    targets: list[Pattern] = Field(default=["*"], min_length=1, max_length=64)
     """Patterns of the adapted weights, such as `*.attention.*`."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of an adapter's inputs that training sets to 0."""
@@ -63,7 +63,7 @@ class LoraSpec(ApiModel):
     """Divide `alpha` by the root of `rank`."""
     dora: bool = False
     """Train the length of each column too."""
-    train_also: Annotated[list[Pattern], Field(max_length=64)] = Field(default=[])
+    train_also: list[Pattern] = Field(default=[], max_length=64)
     """Patterns of further trained parameters, such as `embedding.*`."""
     base: Base | None = None
     """Hold frozen matrices in 4 bits (nf4, mxfp4) or 8 (QLoRA). Default: their type."""

@@ -11,7 +11,17 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints, model_validator
 
-from halcyon_api.base import MAX_FILE_NAME_BYTES, ApiModel, ObjectName, Rule, RuledModel, Seconds, StepCount, StepNumber
+from halcyon_api.base import (
+    MAX_FILE_NAME_BYTES,
+    ApiModel,
+    ObjectName,
+    Rule,
+    RuledModel,
+    Seconds,
+    StepCount,
+    StepNumber,
+    optional,
+)
 
 ROOT_PATTERN = (
     r"^(file://(/[^/:\x00-\x1f\x7f]+)+|(s3|gs|az)://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
@@ -96,10 +106,10 @@ class CheckpointSpec(RuledModel):
     root: Address = Field(json_schema_extra=ADDRESS_SCHEMA)
     """Address of the run's checkpoints, used by no other run: file:///PATH, s3://BUCKET/PATH, gs://BUCKET/PATH or
     az://ACCOUNT/CONTAINER/PATH. Default: `checkpoint.rootPrefix` of the TrainingRunDefaults, with /NAMESPACE/NAME."""
-    endpoint: Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[A-Za-z0-9.:\[\]-]+$")] | None = None
+    endpoint: str | None = optional(max_length=512, pattern=r"^https?://[A-Za-z0-9.:\[\]-]+$")
     """Address of an S3-compatible store other than AWS, or of another server for Azure's blobs, such as
     `http://store.storage.svc:7070`."""
-    region: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z0-9-]+$")] | None = None
+    region: str | None = optional(max_length=64, pattern=r"^[a-z0-9-]+$")
     """Region of an S3 bucket. Default: `us-east-1` if an endpoint is set, else found by the client."""
     credentials_secret: SecretName | None = None
     """Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for an S3 root, AZURE_STORAGE_ACCOUNT_KEY for one of
@@ -118,7 +128,7 @@ class CheckpointSpec(RuledModel):
     """Keep the state in the pods' memory too: a start in place repeats few steps. Default: no."""
     keep: Annotated[int, Field(ge=2, le=1000)] = 2
     """Newest checkpoints to keep."""
-    permanent: Annotated[list[PermanentSpec], Field(max_length=16)] = Field(default=[])
+    permanent: list[PermanentSpec] = Field(default=[], max_length=16)
     """Steps whose checkpoints are always made and kept forever, in rising order of untilStep."""
 
     rules: ClassVar = (

@@ -81,7 +81,7 @@ class MixtureSpec(ApiModel):
     block_sequences: Annotated[int, Field(ge=1, le=65_536)] = 2048
     """Sequences of a mixture block. In each block every source has its exact share, rounded to sequences, in random
     order."""
-    schedule: Annotated[list[MixtureScheduleEntry], Field(max_length=32)] = Field(default=[])
+    schedule: list[MixtureScheduleEntry] = Field(default=[], max_length=32)
     """Other weights from given steps on, in rising order of `fromStep`."""
     stop: Literal["restart", "firstExhausted", "allExhausted"] = "restart"
     """`restart`: an exhausted source begins its next epoch, in a new order. `firstExhausted`: a run that needs more
@@ -89,7 +89,7 @@ class MixtureSpec(ApiModel):
     source."""
     last_batch: Literal["pad", "drop"] = "drop"
     """If the data ends inside a batch: `pad` fills it with sequences of weight 0, `drop` leaves it out."""
-    simulate_tokens: Annotated[int, Field(ge=1, le=1_000_000_000_000_000)] | None = None
+    simulate_tokens: int | None = optional(ge=1, le=1_000_000_000_000_000)
     """Simulate a run over this many tokens: only a part of each source is used, so that this shorter run has as many
     epochs of it."""
 

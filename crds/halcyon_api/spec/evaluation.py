@@ -25,7 +25,7 @@ class TagSpec(ApiModel):
 class BySourceSpec(ApiModel):
     """The evaluation of each source alone."""
 
-    tags: Annotated[list[TagSpec], Field(max_length=32)] = Field(default=[])
+    tags: list[TagSpec] = Field(default=[], max_length=32)
     """Named sets of sources."""
 
 
@@ -38,7 +38,7 @@ class BestSpec(ApiModel):
     """A source, or a tag. Default: all sources."""
     average: Literal["micro", "macro"] = "micro"
     """Over tokens, or over sources."""
-    patience: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    patience: int | None = optional(ge=1, le=1_000_000)
     """Stop, as a success, after this many evaluations without improvement."""
     min_improvement: Annotated[float, Field(ge=0, le=1000)] = 0.0
     """Least change that counts."""
@@ -68,9 +68,11 @@ class EvaluationSpec(RuledModel):
 
     every_steps: StepNumber = 0
     """Evaluate every N steps and after the last step; 0: never."""
-    batches: Annotated[int, Field(ge=1, le=1_000_000)] | None = optional(
+    batches: int | None = optional(
         f"Maximum batches of the held-out part. Default: {EVALUATION_BATCHES} while training; all with task "
-        "`evaluate`, where the maximum is per source."
+        "`evaluate`, where the maximum is per source.",
+        ge=1,
+        le=1_000_000,
     )
     by_source: BySourceSpec | None = None
     """Evaluate each source alone, on `batches` each."""

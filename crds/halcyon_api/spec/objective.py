@@ -175,8 +175,8 @@ class PolicySpec(ApiModel):
     """Weight of the KL to the first weights."""
     updates_per_rollout: Annotated[int, Field(ge=1, le=64)] = 1
     """Steps with the same sampling weights."""
-    delay_steps: Annotated[int, Field(ge=0, le=64)] | None = optional(
-        "Step s trains on answers that the weights of step s - delaySteps sampled. Default: 0."
+    delay_steps: int | None = optional(
+        "Step s trains on answers that the weights of step s - delaySteps sampled. Default: 0.", ge=0, le=64
     )
     sampled_by: Literal["run", "samplers"] | None = optional(
         "`samplers`: runs of task `sample` with this document and root sample the answers. Default: the run."
@@ -185,7 +185,7 @@ class PolicySpec(ApiModel):
         "Of answers of other weights: `clip` the ratio (default), or weigh each `token` or `sequence` by its ratio, at "
         "most `truncation` (IMPALA, TIS)."
     )
-    truncation: Annotated[float, Field(gt=0, le=1000)] | None = optional(f"Default: {TRUNCATION:g}.")
+    truncation: float | None = optional(f"Default: {TRUNCATION:g}.", gt=0, le=1000)
     sharded: bool | None = optional(
         "While answers are sampled, no device holds all weights: they stay divided as in training. Default: false."
     )

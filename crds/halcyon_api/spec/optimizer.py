@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import Field, NonNegativeFloat, PositiveFloat, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 
-from halcyon_api.base import ApiModel, OneOf, Rule, RuledModel
+from halcyon_api.base import ApiModel, OneOf, Rule, RuledModel, optional
 from halcyon_api.spec import rules as update_rules
 from halcyon_api.spec.schedule import OtherSchedulesSpec, ScheduleSpec, cosine
 
@@ -45,7 +45,7 @@ class GroupSpec(RuledModel):
 
     match: Pattern | None = None
     """Pattern of paths; `halcyon show optimizer` lists them."""
-    roles: Annotated[list[RoleName], Field(min_length=1, max_length=9)] | None = None
+    roles: list[RoleName] | None = optional(min_length=1, max_length=9)
     """Roles."""
     learning_rate: PositiveFloat | None = None
     """Factor of `optimizer.learningRate`."""
@@ -141,7 +141,7 @@ class OptimizerSpec(OneOf, RuledModel):
     """Sophia."""
     matrices: update_rules.MatricesSpec | None = None
     """What the rules for hidden matrices share."""
-    groups: Annotated[list[GroupSpec], Field(max_length=32)] | None = None
+    groups: list[GroupSpec] | None = optional(max_length=32)
     """Parameters with settings of their own; none may be in two groups."""
 
     rules: ClassVar = (

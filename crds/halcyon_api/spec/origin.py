@@ -2,9 +2,7 @@
 succeed before.
 """
 
-from typing import Annotated, ClassVar
-
-from pydantic import Field
+from typing import ClassVar
 
 from halcyon_api.base import ApiModel, Rule, RuledModel, RunName, StepNumber, exactly_one, optional
 from halcyon_api.spec.adapter import Pattern
@@ -48,11 +46,11 @@ class OriginSpec(RuledModel):
 
     weights_only: bool | None = None
     """Take only the weights of `run`, at step 0."""
-    only: Annotated[list[Pattern], Field(max_length=64)] | None = None
+    only: list[Pattern] | None = optional(max_length=64)
     """Patterns of the parameters to take; the others begin random."""
     grow_vocabulary: bool | None = None
     """Begin missing tokens with the mean of all rows."""
-    data_position: Annotated[int, Field(ge=0, le=1_000_000_000_000_000)] | None = None
+    data_position: int | None = optional(ge=0, le=1_000_000_000_000_000)
     """Position in the order of the data where this run begins, in sequences; 0: the start. Default: that of `step`."""
 
     @property

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from halcyon_api.base import ApiModel, Rule, RuledModel
+from halcyon_api.base import ApiModel, Rule, RuledModel, optional
 from halcyon_api.spec.accelerator import AcceleratorSpec, Hardware
 from halcyon_api.spec.budget import Time, time_rule
 from halcyon_api.spec.mesh import MeshSpec
@@ -37,9 +37,9 @@ class OtherRow(ApiModel):
     """The hardware, with the `hostResources` of the run."""
     mesh: MeshSpec | None = None
     """The mesh. Default: chosen as for a run without `mesh`."""
-    microbatches: Annotated[int, Field(ge=1, le=MAX_MICROBATCHES)] | None = None
+    microbatches: int | None = optional(ge=1, le=MAX_MICROBATCHES)
     """Parts of a batch. Default: `trainer.microbatches`."""
-    node_selector: Annotated[dict[str, LabelValue], Field(max_length=16)] | None = None
+    node_selector: dict[str, LabelValue] | None = optional(max_length=16)
     """Labels of the nodes. Default: `scheduling.nodeSelector`."""
 
     @field_validator("node_selector")

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt
 
-from halcyon_api.base import ApiModel, AtLeastOne, Rule, RuledModel, Seconds, cel, shows
+from halcyon_api.base import ApiModel, AtLeastOne, Rule, RuledModel, Seconds, cel, optional, shows
 from halcyon_api.spec.accelerator import MAX_SLICES
 
 
@@ -13,7 +13,7 @@ class SpikeSpec(ApiModel):
 
     sigmas: Annotated[float, Field(ge=1, le=1000)]
     """A loss more than this many standard deviations above the mean of the last steps is a spike."""
-    gradient_norm_sigmas: Annotated[float, Field(ge=1, le=1000)] | None = None
+    gradient_norm_sigmas: float | None = optional(ge=1, le=1000)
     """The same for the gradient norm. Default: only the loss counts."""
     window_steps: Annotated[int, Field(ge=8, le=100_000)] = 256
     """Number of these last steps. The rule applies once there are this many."""

@@ -3,7 +3,7 @@
 All are pure functions of the step.
 """
 
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
@@ -83,9 +83,9 @@ class PhasesScheduleSpec(RuledModel):
     """Warm-up of later cycles, from the last rate."""
     cycles: CycleStep | None = None
     """Number of equal cycles."""
-    cycle_lengths: Annotated[list[CycleStep], Field(max_length=MAX_CYCLES)] | None = None
+    cycle_lengths: list[CycleStep] | None = optional(max_length=MAX_CYCLES)
     """Steps of cycles; the rest is one more."""
-    cycle_ends: Annotated[list[CycleStep], Field(max_length=MAX_CYCLES)] | None = None
+    cycle_ends: list[CycleStep] | None = optional(max_length=MAX_CYCLES)
     """Last steps of cycles; the rest is one more."""
     first_rate: FirstRate = "atStart"
     """Rate of the first step of a cycle. `atStart`: that at the start of the curve, so 0 in a warm-up. `afterOneStep`:
@@ -139,7 +139,7 @@ class SchedulePointSpec(ApiModel):
 class OtherSchedulesSpec(ApiModel):
     """Schedules of weight decay and momentum, and the rate by batch size."""
 
-    points: Annotated[list[SchedulePointSpec], Field(max_length=64)] = Field(default=[])
+    points: list[SchedulePointSpec] = Field(default=[], max_length=64)
     """In rising order; linear in between."""
     weight_decay_shape: Literal["cosine"] | None = None
     """Half a cosine to 0."""

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, field_validator
 
-from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel
+from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel, optional
 
 LabelKey = Annotated[
     str,
@@ -60,7 +60,7 @@ class QueueSpec(ApiModel):
     """WorkloadPriorityClass: the run's priority in the queue. Default: the priority of `priorityClassName`."""
     topology: QueueTopologySpec | None = None
     """How close together the pods must be. Default: on any nodes of the queue's flavor."""
-    max_run_duration_seconds: Annotated[int, Field(ge=600, le=31_536_000)] | None = None
+    max_run_duration_seconds: int | None = optional(ge=600, le=31_536_000)
     """For queues that request nodes with a ProvisioningRequest: how long the nodes are needed. Default: as long as the
     provider gives them. The run continues on the next ones."""
 
@@ -108,10 +108,10 @@ def check_node_labels(labels: dict[str, str]) -> dict[str, str]:
 class SchedulingSpec(ApiModel):
     """Placement and priority of the pods."""
 
-    node_selector: Annotated[dict[str, LabelValue], Field(max_length=16)] = Field(default={})
+    node_selector: dict[str, LabelValue] = Field(default={}, max_length=16)
     """Labels that the nodes must have beside those of the accelerator type. They choose nodes of type `nvidia`
     or `cpu`, on any Kubernetes."""
-    tolerations: Annotated[list[TolerationSpec], Field(max_length=16)] = Field(default=[])
+    tolerations: list[TolerationSpec] = Field(default=[], max_length=16)
     """Taints that the pods tolerate beside those of the accelerator type."""
 
     priority_class_name: ObjectName | None = None
@@ -121,7 +121,7 @@ class SchedulingSpec(ApiModel):
     service_account_name: ObjectName | None = None
     """ServiceAccount whose cloud identity the pods have. Default: the namespace's `default`. No token is mounted."""
 
-    labels: Annotated[dict[str, LabelValue], Field(max_length=16)] = Field(default={})
+    labels: dict[str, LabelValue] = Field(default={}, max_length=16)
     """Labels of the pods and their Jobs, of keys that the operator's owner allows."""
 
     @field_validator("labels")

@@ -19,10 +19,12 @@ RowNumber = Annotated[int, Field(ge=0, le=1_000_000_000_000)]
 class StdlibSourceSpec(ApiModel):
     """The Python standard library of the trainer's interpreter: real text that every machine has."""
 
-    include: Annotated[
-        list[Literal["source", "documentation"]],
-        Field(min_length=1, max_length=2, json_schema_extra={"x-kubernetes-list-type": "set"}),
-    ] = Field(default=["source", "documentation"])
+    include: list[Literal["source", "documentation"]] = Field(
+        default=["source", "documentation"],
+        min_length=1,
+        max_length=2,
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
     """`source`: the library's modules. `documentation`: the language reference that `help()` shows."""
 
 
@@ -133,7 +135,7 @@ class ChatFormatSpec(ApiModel):
     beside `tokenizer`, else Halcyon's."""
     template_variables: Variables | None = optional(json_schema_extra=_ANY_MEMBERS)
     """Defaults of its variables, as `{enable_thinking: false}`."""
-    system_prompt: Annotated[str, StringConstraints(max_length=16_384)] | None = None
+    system_prompt: str | None = optional(max_length=16_384)
     """System message for conversations that have none."""
     date: Day | None = optional(_DATE)
     loss_on: Literal["assistant", "all"] = "assistant"
@@ -179,11 +181,9 @@ class PairFormatSpec(ApiModel):
     """Field with the query."""
     positive_field: FieldName = "positive"
     """Field with the text, or a list that begins with it."""
-    negative_fields: Annotated[list[FieldName], Field(max_length=64)] = Field(default=[])
+    negative_fields: list[FieldName] = Field(default=[], max_length=64)
     """Fields with other texts, each one or a list."""
-    negatives: Annotated[int, Field(ge=1, le=64)] | None = optional(
-        "Number of them in a row. Default: one for each field."
-    )
+    negatives: int | None = optional("Number of them in a row. Default: one for each field.", ge=1, le=64)
     query_prefix: Prefix = ""
     """Put before a query, as `query: `."""
     text_prefix: Prefix = ""
@@ -221,7 +221,7 @@ class SpeechFormatSpec(ApiModel):
     """Field with the path of a sound below the folder of the row's file, or with its bytes."""
     text_field: FieldName = "text"
     """Field with what is said."""
-    language: Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}$", max_length=3)] | None = None
+    language: str | None = optional(pattern=r"^[a-z]{2,3}$", max_length=3)
     """As `en`: a text begins with Whisper's tokens of it. Default: what the tokenizer puts before a text."""
 
     @property
@@ -359,7 +359,7 @@ class DataSourceSpec(OneOf):
         """Its files; None: it has none of its own."""
         return self.text or self.jsonl or self.csv or self.tsv or self.parquet
 
-    weight: Annotated[float, Field(ge=0, le=1_000_000_000_000)] | None = None
+    weight: float | None = optional(ge=0, le=1_000_000_000_000)
     """Share of the training sequences, relative to other sources. Set it for all or none. Default: the source's size.
     """
     format: FormatSpec = Field(default_factory=lambda: FormatSpec(text=TextFormatSpec()))

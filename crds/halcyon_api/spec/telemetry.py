@@ -74,9 +74,7 @@ class WatchSpec(ApiModel):
 
     every_steps: StepCount = 10
     """Steps between two watched ones. A watched step is a program of its own."""
-    what: Annotated[list[Watched], Field(min_length=1, max_length=4)] = Field(
-        default=["gradients", "parameters", "updates"]
-    )
+    what: list[Watched] = Field(default=["gradients", "parameters", "updates"], min_length=1, max_length=4)
     """`updates` adds their ratio to the parameters; `activations` are the outputs of blocks."""
     histograms: bool = False
     """Also histograms of the magnitudes, for the history and for hooks."""

@@ -43,7 +43,7 @@ class BpeTokenizerSpec(ApiModel):
     """Number of tokens, special tokens and the 256 bytes included."""
     sample_bytes: Annotated[int, Field(ge=1, le=1_000_000_000_000)] = 2_000_000_000
     """Largest sample to train on, in bytes of text, taken from the sources by weight, in order."""
-    special_tokens: Annotated[list[TokenText], Field(max_length=256)] = Field(default=[])
+    special_tokens: list[TokenText] = Field(default=[], max_length=256)
     """Further special tokens, after the merges, in addition to those of documents and chats."""
 
 

@@ -270,7 +270,7 @@ class TrainerSpec(ApiModel):
     without weight fill the devices."""
     sequence_length: SequenceLength = 1024
     """Tokens of a sequence."""
-    batch_schedule: Annotated[list[BatchScheduleEntry], Field(max_length=32)] = Field(default=[])
+    batch_schedule: list[BatchScheduleEntry] = Field(default=[], max_length=32)
     """Other batch sizes and sequence lengths from given steps on, in rising order of `fromStep`."""
     microbatches: Microbatches = 1
     """Parts of a batch, computed one after the other to save memory; the result is the same up to rounding. `auto`: the

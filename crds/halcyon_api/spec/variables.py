@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import StringConstraints
 
-from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel, shows
+from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel, optional, shows
 
 MAX_VARIABLES = 64
 _NAME = r"^[A-Z][A-Z0-9_]*$"
@@ -74,7 +74,7 @@ class VariableSpec(RuledModel):
 
     name: Annotated[str, StringConstraints(max_length=128, pattern=_NAME)]
     """Name, one that the chart's `trainerPods.variables` allows."""
-    value: Annotated[str, StringConstraints(max_length=4096)] | None = None
+    value: str | None = optional(max_length=4096)
     """Value."""
     value_from: VariableSource | None = None
     """Source of the value, instead of `value`."""

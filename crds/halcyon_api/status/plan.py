@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints, ValidationError
 
-from halcyon_api.base import StatusModel
+from halcyon_api.base import StatusModel, optional
 from halcyon_api.status.progress import TERMINATION_MESSAGE_LIMIT
 
 _Number = Annotated[float, Field(ge=0, le=1e18)]
@@ -22,7 +22,7 @@ class PlanStatus(StatusModel):
     """Hash of the part of the spec that decides the plan."""
     fits: bool | None = None
     """Whether a step fits into the memory of a device; absent: not known."""
-    memory: Annotated[str, StringConstraints(max_length=64)] | None = None
+    memory: str | None = optional(max_length=64)
     """Memory of a device that a step takes, and that there is."""
     step_seconds: _Number | None = None
     """Seconds of a step."""
@@ -30,7 +30,7 @@ class PlanStatus(StatusModel):
     """Tokens a second."""
     mfu: _Number | None = None
     """Model FLOPs utilisation of that speed."""
-    bound: Annotated[str, StringConstraints(max_length=32)] | None = None
+    bound: str | None = optional(max_length=32)
     """What takes most of a step."""
     chip_hours: _Number | None = None
     """Chip-hours of the whole run."""

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, StringConstraints, field_validator
 
-from halcyon_api.base import AtLeastOne, RunName, StatusModel, Timestamp
+from halcyon_api.base import AtLeastOne, RunName, StatusModel, Timestamp, optional
 from halcyon_api.ends import EndCause
 from halcyon_api.post_requests import MAX_REMEMBERED_REQUESTS, SaveRequestTaken
 from halcyon_api.result_documents import REPORTED_TASKS
@@ -85,7 +85,7 @@ class Evaluated(StatusModel):
     """Steps done when the checkpoint was made."""
     path: Annotated[str, StringConstraints(max_length=1024, pattern=r"^[A-Za-z0-9._/-]+$")]
     """Path below that run's root."""
-    sources: Annotated[list[SourceEvaluation], Field(max_length=64)] = Field(default_factory=list[SourceEvaluation])
+    sources: list[SourceEvaluation] = Field(default_factory=list[SourceEvaluation], max_length=64)
     """Sources whose evaluation is complete, in the order of the document."""
 
 
@@ -126,15 +126,15 @@ class Progress(StatusModel):
     """Objective `policy`: mean reward."""
     evaluated: Evaluated | None = None
     """The checkpoint that a run of task `evaluate` evaluates."""
-    tasks: Annotated[dict[str, float], Field(max_length=32)] | None = None
+    tasks: dict[str, float] | None = optional(max_length=32)
     """Results by task."""
     save_interval_seconds: float | None = None
     """Seconds between saves, if saves are made by time."""
     exported_step: StepNumber | None = None
     """Step of the newest complete export, if the run has `export`."""
-    attention: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z, ]*$")] | None = None
+    attention: str | None = optional(max_length=64, pattern=r"^[a-z, ]*$")
     """The implementation of attention in use; several if the calls of the model differ."""
-    determinism: Annotated[str, StringConstraints(max_length=32, pattern=r"^[a-z]*$")] | None = None
+    determinism: str | None = optional(max_length=32, pattern=r"^[a-z]*$")
     """The `trainer.determinism` in effect."""
     best_step: StepNumber | None = None
     """Step of the best evaluation."""
@@ -142,7 +142,7 @@ class Progress(StatusModel):
     """Its value."""
     stopped_early: bool | None = None
     """Whether evaluations that did not improve ended the run."""
-    plan: Annotated[str, StringConstraints(max_length=200, pattern=r"^[A-Za-z0-9., ]*$")] | None = None
+    plan: str | None = optional(max_length=200, pattern=r"^[A-Za-z0-9., ]*$")
     """How a step uses the devices: mesh, microbatches, remat policy and memory of one device."""
 
     @field_validator("tasks")
@@ -240,7 +240,7 @@ class EndInPlace(StatusModel):
     """Whether the pod of this process ended too, so that nobody knows more about its end."""
     at: Timestamp
     """When the supervisor of process 0 learned of it."""
-    exit_code: Annotated[int, Field(ge=0, le=255)] | None = None
+    exit_code: int | None = optional(ge=0, le=255)
     """Exit code of the process; 128 and the number of a signal that ended it."""
     step: StepNumber = 0
     """Steps done, by the reports of all its processes."""
@@ -280,7 +280,7 @@ class TerminationReport(StatusModel):
     """Whether the process gave up waiting for the others at the start: they, or their pods, have the cause."""
     seconds: GoodputSeconds | None = None
     """Every second of the process, by cause."""
-    ends_in_place: Annotated[list[EndInPlace], Field(max_length=16)] | None = None
+    ends_in_place: list[EndInPlace] | None = optional(max_length=16)
     """The last ends before it in its pod, oldest first, from its supervisor."""
     time: Timestamp
     """When the process ended."""
@@ -306,7 +306,7 @@ class ProgressReport(StatusModel):
     """Index of the process in its process group."""
     in_place: NonNegativeInt = 0
     """Starts of the processes of these pods before this one."""
-    ends_in_place: Annotated[list[ReportedEnd], Field(max_length=16)] | None = None
+    ends_in_place: list[ReportedEnd] | None = optional(max_length=16)
     """The last such ends, oldest first."""
     stage: Stage
     """What the process is doing."""
@@ -340,5 +340,5 @@ class ProgressReport(StatusModel):
     """The save in flight, if it takes longer than usual and another one is due."""
     slow: SlowProcess | None = None
     """The process that the others wait for, if any; reported by process 0."""
-    save_requests: Annotated[list[SaveRequestTaken], Field(max_length=MAX_REMEMBERED_REQUESTS)] | None = None
+    save_requests: list[SaveRequestTaken] | None = optional(max_length=MAX_REMEMBERED_REQUESTS)
     """The last checkpoint requests that this process has recorded."""

@@ -100,7 +100,7 @@ class EditStatus(StatusModel):
 
     since: Timestamp
     """When the edit was first seen."""
-    fields: Annotated[list[FieldPath], Field(max_length=MAX_FIELDS)] = Field(default_factory=list[str])
+    fields: list[FieldPath] = Field(default_factory=list[str], max_length=MAX_FIELDS)
     """The fields that differ from those of the present attempt."""
     save: SaveRequestStatus
     """The requested checkpoint; the next attempt begins with it."""

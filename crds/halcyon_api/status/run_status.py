@@ -93,7 +93,7 @@ class PlacementStatus(StatusModel):
     row: Annotated[int, Field(ge=0, le=MAX_OTHERS)] = 0
     """Row of hardware of the present attempt; while it stops, of the next one. 0: `accelerator`, n: the nth of
     `place.otherwise`."""
-    speeds: Annotated[list[NonNegativeFloat], Field(max_length=1 + MAX_OTHERS)] = Field(default_factory=list[float])
+    speeds: list[NonNegativeFloat] = Field(default_factory=list[float], max_length=1 + MAX_OTHERS)
     """Tokens a second in each row, measured or planned. 0: not known."""
     reason: ShortText | None = None
     """Why the run has fewer slices than `accelerator.slices`."""
@@ -115,9 +115,9 @@ class PlacementStatus(StatusModel):
     """Growths in a row lost before they had paid for themselves."""
     grow_not_before: Timestamp | None = None
     """After a lost growth: when the search for room begins again."""
-    avoided: Annotated[list[AvoidedNode], Field(max_length=MAX_AVOIDED)] = Field(default_factory=list[AvoidedNode])
+    avoided: list[AvoidedNode] = Field(default_factory=list[AvoidedNode], max_length=MAX_AVOIDED)
     """Nodes that attempts avoid."""
-    blames: Annotated[list[Blame], Field(max_length=MAX_BLAMES)] = Field(default_factory=list[Blame])
+    blames: list[Blame] = Field(default_factory=list[Blame], max_length=MAX_BLAMES)
     """The last ones, oldest first."""
 
 
@@ -252,16 +252,15 @@ class TrainingRunStatus(StatusModel):
     """Generation of the spec that this status is about."""
     phase: Phase = "Pending"
     """The conditions summarized in one word."""
-    conditions: Annotated[
-        list[Condition],
-        Field(
-            max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
-        ),
-    ] = Field(default_factory=list[Condition])
+    conditions: list[Condition] = Field(
+        default_factory=list[Condition],
+        max_length=16,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
     """Conditions of the run."""
     attempt: NonNegativeInt = 0
     """Number of the present attempt. It never decreases, and fences the checkpoint root."""
-    attempt_spec_hash: Annotated[str, StringConstraints(max_length=64)] | None = None
+    attempt_spec_hash: str | None = optional(max_length=64)
     """Hash of the part of the spec that the present attempt was created from."""
     defaults: DefaultsStatus | None = None
     """The values that the run took from its TrainingRunDefaults at its first attempt."""
@@ -269,9 +268,9 @@ class TrainingRunStatus(StatusModel):
     """The editable fields of the spec that are not at their default, with the values that the run uses now."""
     edit: EditStatus | None = None
     """The edit that waits for a checkpoint, if there is one."""
-    job_set_name: Annotated[str, StringConstraints(max_length=63)] | None = None
+    job_set_name: str | None = optional(max_length=63)
     """JobSet of the present attempt."""
-    job_set_uid: Annotated[str, StringConstraints(max_length=64)] | None = None
+    job_set_uid: str | None = optional(max_length=64)
     """UID of that JobSet; absent until it exists."""
     job_set_restarts: NonNegativeInt = 0
     """Restarts of that JobSet when it was last read."""
@@ -305,7 +304,7 @@ class TrainingRunStatus(StatusModel):
     """Slices and avoided nodes, with the reasons."""
     queue: QueueStatus | None = None
     """The queue of the present attempt."""
-    history: Annotated[list[HistoryEntry], Field(max_length=MAX_HISTORY)] = Field(default_factory=list[HistoryEntry])
+    history: list[HistoryEntry] = Field(default_factory=list[HistoryEntry], max_length=MAX_HISTORY)
     """The last process groups, oldest first."""
     started_at: Timestamp | None = None
     """When the first attempt was created."""

@@ -45,8 +45,8 @@ class DecoderSection(ModelSection):
     """Use the token embedding as the output head."""
     initializer_range: PositiveFloat = 0.02
     """Standard deviation of the normal initialisation."""
-    num_nextn_predict_layers: Annotated[int, Field(ge=1, le=MOST_FURTHER)] | None = optional(
-        "Layers to train that predict further tokens. Not set: those of `from` are kept."
+    num_nextn_predict_layers: int | None = optional(
+        "Layers to train that predict further tokens. Not set: those of `from` are kept.", ge=1, le=MOST_FURTHER
     )
 
     labels: Labels | None = None

@@ -37,7 +37,7 @@ class NanochatSpec(ModelSection):
     family: Literal["nanochat"] = "nanochat"
     depth: Count = 12
     """Transformer blocks."""
-    hidden_size: Annotated[int, Field(ge=SMEAR_CHANNELS, le=1_048_576)] | None = None
+    hidden_size: int | None = optional(ge=SMEAR_CHANNELS, le=1_048_576)
     """Width of the residual stream. Default: 64 * `depth`, in whole heads."""
     head_dim: Width = 128
     """Features of a head."""
@@ -45,8 +45,8 @@ class NanochatSpec(ModelSection):
     """Key and value heads. Default: all heads."""
     window_pattern: Annotated[str, StringConstraints(max_length=64), Field(pattern="^[SL]+$")] = "SSSL"
     """Attention of blocks, repeated: S: a window, L: all; the last is L."""
-    sliding_window: Annotated[int, Field(ge=1, le=16_777_216)] | None = optional(
-        f"Positions that a layer with a window sees, its own included. Default: {DEFAULT_WINDOW}."
+    sliding_window: int | None = optional(
+        f"Positions that a layer with a window sees, its own included. Default: {DEFAULT_WINDOW}.", ge=1, le=16_777_216
     )
     rope_theta: PositiveFloat = 100_000.0
     """Base of the rotary frequencies."""
