@@ -60,15 +60,6 @@ class TokenDecoder(CausalLM, WithSites):
     def kept(self) -> tuple[PositionState | FixedState, ...]:
         """What each layer keeps in a cache, in order."""
 
-    @abstractmethod
-    def __call__(
-        self, inputs: Inputs, *, cache: Cache | None = None, compute_dtype: DTypeLike = jnp.float32
-    ) -> Outputs:
-        """See `CausalLM.__call__`.
-
-        With a cache, `inputs` are the next tokens of each row, and `Outputs.cache` is the cache after them.
-        """
-
     def new_cache(self, rows: int, length: int, dtype: DTypeLike, *, pages: int | None = None) -> Cache:
         """An empty cache for this model; see `Cache.of`.
 
@@ -308,7 +299,7 @@ class Decoder(TokenDecoder):
     def __call__(
         self, inputs: Inputs, *, cache: Cache | None = None, compute_dtype: DTypeLike = jnp.float32
     ) -> Outputs:
-        """See `TokenDecoder.__call__`."""
+        """See `KeepsCache.__call__`."""
         inputs = inputs if cache is None else cache.placed(inputs)
         x, layers, reports = self._trunk(inputs, cache, compute_dtype)
         if cache is not None and layers is not None:

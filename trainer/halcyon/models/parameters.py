@@ -132,12 +132,11 @@ def _declared(node: Any, owner: eqx.Module | None, declared: _Declared | None, p
         if declared is None:
             raise TypeError(f"the parameter {path} has no role; declare it with parameter(Role...)")
         role = declared.role if isinstance(declared.role, Role) else getattr(owner, declared.role)
-        given = () if declared.inputs is None else getattr(owner, declared.inputs)
-        names = tuple(axis.name for axis in ((given,) if isinstance(given, Axis) else given))
-        stacked = tuple(axis for axis in node.axes if axis.name in STACKED_AXES and axis.name not in names)
-        whole = {axis.name: axis for axis in given} if isinstance(given, tuple) else {given.name: given}
-        inputs = tuple(whole[axis.name] for axis in node.axes if axis.name in names)
-        outputs = tuple(axis for axis in node.axes if axis not in stacked and axis.name not in names)
+        given: Any = () if declared.inputs is None else getattr(owner, declared.inputs)
+        whole = {axis.name: axis for axis in ((given,) if isinstance(given, Axis) else given)}
+        stacked = tuple(axis for axis in node.axes if axis.name in STACKED_AXES and axis.name not in whole)
+        inputs = tuple(whole[axis.name] for axis in node.axes if axis.name in whole)
+        outputs = tuple(axis for axis in node.axes if axis not in stacked and axis.name not in whole)
         yield Parameter(role, inputs, outputs, stacked)
     elif isinstance(node, eqx.Module):
         for field in dataclasses.fields(node):

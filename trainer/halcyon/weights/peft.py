@@ -18,7 +18,6 @@ from halcyon.host.errors import BadConfiguration
 from halcyon.host.storage.store import Store
 from halcyon.models.axes import RANK
 from halcyon.models.families.lookup import published_of_section
-from halcyon.models.parameters import STACKED_AXES
 from halcyon.tokenizer.side_files import CONFIG_KEY as MODEL_CONFIG_KEY
 from halcyon.tokenizer.side_files import json_object
 from halcyon.weights.companions import BASE, encode
@@ -163,8 +162,9 @@ def adapter_config(lora: LoraSpec, modules: Sequence[Module], every: set[str], b
 
 def _module(tensor: FileTensor, arrays: MergedArrays) -> Module:
     views = tensor.views
-    inputs = next(_inputs(view, arrays) for view in views if view.leaf.path in arrays.adapters)
-    sides = [number for number, names in enumerate(views[0].piece.dimensions) if set(names) == set(inputs)]
+    adapted = [view for view in views if view.leaf.path in arrays.adapters]
+    inputs = arrays.inputs(adapted[0].leaf.path)
+    sides = [number for number, names in enumerate(views[0].piece.dimensions) if set(names) == inputs]
     joined = views[0].join if len(views) > 1 else None
     if (
         len(tensor.shape) != 2
@@ -179,7 +179,6 @@ def _module(tensor: FileTensor, arrays: MergedArrays) -> Module:
     at = 1 - sides[0]
     outputs = tensor.shape[at]
     within = joined.within if joined else 0
-    adapted = [view for view in views if view.leaf.path in arrays.adapters]
     rank, downs = arrays.lora.rank, []
     up = np.zeros((outputs, rank * len(adapted)), np.float32)
     magnitude = np.zeros(outputs, np.float32) if arrays.lora.dora else None
@@ -211,11 +210,6 @@ def _lengths(view: View, arrays: MergedArrays, shared: Sequence[str], own: Seque
     inputs = [name for name in view.axes() if name not in (*shared, *own)]
     weight = _arranged(view, arrays, view.leaf.path, shared, own, inputs)
     return np.sqrt(np.sum(weight * weight, -1))
-
-
-def _inputs(view: View, arrays: MergedArrays) -> tuple[str, ...]:
-    axes = arrays.stored[f"{arrays.adapters[view.leaf.path]}.{DOWN}"].axes or ()
-    return tuple(name for name in axes if name not in (RANK, *STACKED_AXES))
 
 
 def _arranged(view: View, arrays: MergedArrays, path: str, *groups: Sequence[str]) -> np.ndarray:

@@ -110,7 +110,7 @@ class MergedArrays(ModelArrays):
             weight = self.read_stored(path, region)
             return _added(weight, leaf.axes or (), down, up, self.lora.scale).astype(weight.dtype)
         # A column's length needs the whole column.
-        inputs = {name for name in self.stored[f"{owner}.{DOWN}"].axes or () if name not in (RANK, *STACKED_AXES)}
+        inputs = self.inputs(path)
         axes = leaf.axes or ()
         columns = tuple(
             whole((size,))[0] if name in inputs else part
@@ -123,6 +123,11 @@ class MergedArrays(ModelArrays):
         wanted = self._factor(magnitude, axes, columns).values.reshape(lengths.shape)
         cut = tuple(part if name in inputs else slice(None) for name, part in zip(axes, region, strict=True))
         return (adapted * (wanted / lengths))[cut].astype(weight.dtype)
+
+    def inputs(self, path: str) -> set[str]:
+        """The axes of an adapted weight that a product sums over."""
+        axes = self.stored[f"{self.adapters[path]}.{DOWN}"].axes or ()
+        return {name for name in axes if name not in (RANK, *STACKED_AXES)}
 
     def read_stored(self, path: str, region: Region) -> np.ndarray:
         """A region of an array before the merge; see `ModelArrays.read`."""

@@ -157,7 +157,7 @@ class Backpack(Decoder):
     def __call__(
         self, inputs: Inputs, *, cache: Cache | None = None, compute_dtype: DTypeLike = jnp.float32
     ) -> Outputs:
-        """See `TokenDecoder.__call__`."""
+        """See `KeepsCache.__call__`."""
         inputs = inputs if cache is None else cache.placed(inputs)
         mask, dtype = causal(inputs.segments), jnp.dtype(compute_dtype)
         x, layers, _ = self._trunk(inputs, cache, dtype)

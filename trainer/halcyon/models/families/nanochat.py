@@ -42,7 +42,7 @@ from halcyon.models.parts.mlp import Mlp
 from halcyon.models.parts.norm import RmsNorm
 from halcyon.models.parts.rotary import Rope, RotaryTable
 from halcyon.models.parts.self_attention import SelfAttention
-from halcyon.models.parts.weight import drawn
+from halcyon.models.parts.weight import uniform
 from halcyon.models.stack import Stack
 from halcyon_api.spec.families.nanochat import (
     LOGIT_CAP,
@@ -154,7 +154,7 @@ class Nanochat(TokenDecoder):
                 Linear(
                     (gate,),
                     Role.MATRIX,
-                    _uniform(next(tables), (gate,), (Axis(axes.SMEARED, 1),), within=(0.0, _GATE_BOUND), dtype=dtype),
+                    uniform(next(tables), (gate,), (Axis(axes.SMEARED, 1),), within=(0.0, _GATE_BOUND), dtype=dtype),
                     None,
                 ),
                 hax.zeros((), dtype=dtype),
@@ -187,7 +187,7 @@ class Nanochat(TokenDecoder):
     def __call__(
         self, inputs: Inputs, *, cache: Cache | None = None, compute_dtype: DTypeLike = jnp.float32
     ) -> Outputs:
-        """See `TokenDecoder.__call__`."""
+        """See `KeepsCache.__call__`."""
         inputs = inputs if cache is None else cache.placed(inputs)
         tokens, head_size = inputs.tokens, self.valued_blocks.stacked.attention.head_size
         attended = masks_and_rotations([kind for _, kind in self.kinds], inputs, self._position_axis(tokens), head_size)
@@ -229,7 +229,7 @@ def _blocks(
     def linear(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], *, factor: float = 1.0) -> Linear:
         within = (-bound * factor, bound * factor)
         return Linear(
-            inputs, Role.MATRIX, _uniform(next(keys), (layers,), inputs, outputs, within=within, dtype=dtype), None
+            inputs, Role.MATRIX, uniform(next(keys), (layers,), inputs, outputs, within=within, dtype=dtype), None
         )
 
     def zero(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...]) -> Linear:
@@ -248,8 +248,8 @@ def _blocks(
     values = None
     if form == "valued_blocks":
         gate, features = Axis(axes.VALUE_GATE, VALUE_GATE_CHANNELS), Axis(axes.EMBED, heads.size * head_size.size)
-        table = _uniform(next(keys), (layers,), (vocab,), (features,), within=(-bound, bound), dtype=dtype)
-        gates = _uniform(next(keys), (layers,), (gate,), (heads,), within=(0.0, _GATE_BOUND), dtype=dtype)
+        table = uniform(next(keys), (layers,), (vocab,), (features,), within=(-bound, bound), dtype=dtype)
+        gates = uniform(next(keys), (layers,), (gate,), (heads,), within=(0.0, _GATE_BOUND), dtype=dtype)
         values = ValueEmbedding(Embedding(vocab, table), Linear((gate,), Role.MATRIX, gates, None), head_size)
     block = NanochatBlock(
         residual_factor=on_line(_RESIDUAL),
@@ -265,11 +265,6 @@ def _blocks(
 
 def _norm(over: Axis | tuple[Axis, ...]) -> RmsNorm:
     return RmsNorm((over,) if isinstance(over, Axis) else over, NORM_EPSILON, None)
-
-
-def _uniform(key: PRNGKeyArray, *groups: tuple[Axis, ...], within: tuple[float, float], dtype: jnp.dtype) -> NamedArray:
-    """Uniform values; see `halcyon.models.parts.weight.drawn`."""
-    return drawn(lambda shape: jax.random.uniform(key, shape, jnp.float32, *within), *groups, dtype=dtype)
 
 
 NANOCHAT = Family(NanochatSpec, Nanochat.init)

@@ -171,7 +171,8 @@ class GatedDeltaNet(eqx.Module):
             jax.nn.sigmoid(self.rate(x).rearrange(of_heads).array.astype(jnp.float32)),
         )
         if state is None:
-            starts = None if segments is None else _starts(expanded(segments, (*outer, POSITION)))
+            ids = None if segments is None else expanded(segments, (*outer, POSITION))
+            starts = None if ids is None else jnp.diff(ids, prepend=ids[..., :1]) != 0
             out, _ = recomputed(delta_rule)(*arrays, starts)
         else:
             out = state.ruled(*arrays)
@@ -231,11 +232,3 @@ def _unit(x: jax.Array) -> jax.Array:
     """Vectors of length 1, in float32."""
     wide = x.astype(jnp.float32)
     return wide * jax.lax.rsqrt(jnp.sum(wide * wide, -1, keepdims=True) + _LENGTH_EPSILON)
-
-
-def _starts(segments: jax.Array) -> jax.Array:
-    """True at each position whose segment is not that of the position before."""
-    changed = segments[..., 1:] != segments[..., :-1]
-    return jnp.concatenate(
-        (jnp.zeros_like(changed[..., :1]) if changed.shape[-1] else jnp.zeros(segments.shape, bool), changed), -1
-    )

@@ -28,7 +28,7 @@ from halcyon.models.dropout import dropped
 from halcyon.models.parameters import STACKED_AXES, Role, parameter
 from halcyon.models.partition import divided
 from halcyon.models.parts.coded import Coded
-from halcyon.models.parts.weight import apply_weight
+from halcyon.models.parts.weight import apply_weight, uniform
 from halcyon_api.spec.narrow_products import NarrowProducts
 
 
@@ -84,12 +84,7 @@ class LowRank(eqx.Module):
         outputs = tuple(axis for axis in weight.axes if axis not in stacked and axis.name not in names)
         between = Axis(RANK, rank)
         bound = 1 / math.sqrt(math.prod(axis.size for axis in inputs))
-        shape = [
-            math.prod(axis.size for axis in group) for group in (stacked, inputs, (between,))
-        ]  # see `weight.normal`
-        drawn = jax.random.uniform(key, shape, jnp.float32, -bound, bound)
-        axes = (*stacked, *inputs, between)
-        down = hax.named(drawn.reshape([axis.size for axis in axes]), axes)
+        down = uniform(key, stacked, inputs, (between,), within=(-bound, bound), dtype=jnp.dtype(jnp.float32))
         up = hax.zeros((*stacked, between, *outputs), dtype=jnp.float32)
         return LowRank(
             inputs, between, scale, dropout, down, up, _lengths(weight.astype(jnp.float32), inputs) if dora else None

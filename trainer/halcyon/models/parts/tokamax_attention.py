@@ -207,7 +207,7 @@ def first_keys(ids: jax.Array | None, window: int | None, positions: int) -> jax
     position, starts = jnp.arange(positions, dtype=jnp.int32), []
     if ids is not None:
         ids = jnp.pad(ids, ((0, 0), (0, positions - ids.shape[1])), mode="edge")
-        begins = jnp.concatenate((jnp.ones_like(ids[:, :1], bool), ids[:, 1:] != ids[:, :-1]), 1)
+        begins = jnp.diff(ids, prepend=ids[:, :1]) != 0
         starts.append(jax.lax.cummax(jnp.where(begins, position, 0), 1))
     if window is not None:
         starts.append(jnp.maximum(position - window + 1, 0)[None])

@@ -45,6 +45,11 @@ def normal(key: PRNGKeyArray, *groups: tuple[Axis, ...], std: float, dtype: jnp.
     return drawn(lambda shape: jax.random.normal(key, shape, jnp.float32) * std, *groups, dtype=dtype)
 
 
+def uniform(key: PRNGKeyArray, *groups: tuple[Axis, ...], within: tuple[float, float], dtype: jnp.dtype) -> NamedArray:
+    """Uniformly distributed values; see `drawn`."""
+    return drawn(lambda shape: jax.random.uniform(key, shape, jnp.float32, *within), *groups, dtype=dtype)
+
+
 def contract(
     x: NamedArray,
     y: NamedArray | Coded,
