@@ -19,7 +19,7 @@ import numpy as np
 from halcyon.host.errors import BadConfiguration
 from halcyon.models.axes import is_named
 from halcyon.models.parameters import dotted
-from halcyon.models.published.tensors import Constant, Join, Piece, Tensor, Tensors
+from halcyon.models.published.tensors import Join, Piece, Tensor, Tensors
 
 Region = tuple[slice, ...]
 """A part of an array: one slice with start and stop for each dimension."""
@@ -215,12 +215,17 @@ class WeightLayout:
         self._sources: dict[str, dict[tuple[int, ...], tuple[FileTensor, View]]] = {path: {} for path in self.leaves}
         self._stacked: dict[str, tuple[str, ...]] = {}
         found = [one for tensor in declared.tensors for one in self._instances(tensor)]
-        found += [one for constant in declared.constants for one in self._numbers(constant)]
+        found += [
+            FileTensor(constant.name.format(layers=layer), (), leaves[0].dtype, (), constant.value)
+            for constant in declared.constants
+            for layer in constant.layers
+        ]
         for one in sorted(found, key=lambda one: _natural(one.name)):
             if one.name in self.tensors:
                 raise TypeError(f"the tensor {one.name} is declared twice")
             self.tensors[one.name] = one
-        self._check_complete()
+        if missing := [path for path in self.leaves if path not in self._stacked]:
+            raise TypeError(f"no tensor holds the parameter {missing[0]}")
 
     def canonical(self, name: str, names: Container[str] = ()) -> str | None:
         """The name in `tensors` of a tensor of a file; None: it is ignored, or of a part that is not trained
@@ -324,14 +329,11 @@ class WeightLayout:
             result[tuple(at[name] for name in leaf.axes)] = values
         return result
 
-    def _numbers(self, constant: Constant) -> Iterator[FileTensor]:
-        dtype = next(iter(self.leaves.values())).dtype
-        for layer in constant.layers:
-            yield FileTensor(constant.name.format(layers=layer), (), dtype, (), constant.value)
-
     def _instances(self, tensor: Tensor) -> Iterator[FileTensor]:
         stacked = tuple(_NUMBER.findall(tensor.name))
-        leaves = [self._leaf(piece.path) for piece in tensor.pieces]
+        if unknown := [piece.path for piece in tensor.pieces if piece.path not in self.leaves]:
+            raise TypeError(f"a tensor holds the parameter {unknown[0]}, which the model does not have")
+        leaves = [self.leaves[piece.path] for piece in tensor.pieces]
         for leaf, piece in zip(leaves, tensor.pieces, strict=True):
             named = [*stacked, *itertools.chain.from_iterable(piece.dimensions)]
             if sorted(named) != sorted(leaf.axes):
@@ -369,16 +371,6 @@ class WeightLayout:
         ]
         for number, (leaf, piece, own) in enumerate(zip(leaves, tensor.pieces, sizes, strict=True)):
             yield View(leaf, piece, own, fixed, tensor.join, sum(lengths[:number]), sum(lengths))
-
-    def _leaf(self, path: str) -> LeafShape:
-        if path not in self.leaves:
-            raise TypeError(f"a tensor holds the parameter {path}, which the model does not have")
-        return self.leaves[path]
-
-    def _check_complete(self) -> None:
-        missing = [path for path in self.leaves if path not in self._stacked]
-        if missing:
-            raise TypeError(f"no tensor holds the parameter {missing[0]}")
 
 
 def _clip(part: slice, size: int) -> slice:

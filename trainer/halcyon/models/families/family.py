@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import jax.numpy as jnp
 from haliax import Axis
@@ -22,17 +22,6 @@ from halcyon_api.spec.families.decoder import DecoderSection
 from halcyon_api.spec.families.section import Activation, ModelSection
 
 Section = TypeVar("Section", bound=ModelSection)
-SectionOfInit = TypeVar("SectionOfInit", contravariant=True)
-
-
-class InitModel(Protocol[SectionOfInit]):
-    """Makes a model with random parameters from a section; see `halcyon.models.build_model`."""
-
-    def __call__(
-        self, spec: SectionOfInit, vocab: Axis, max_position: Axis, dtype: jnp.dtype, /, *, key: PRNGKeyArray
-    ) -> CausalLM:
-        """The model."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -41,12 +30,13 @@ class Family(Generic[Section]):
 
     Attributes:
         section: The class of its section.
-        init: Makes the model.
+        init: Makes a model with random parameters from a section, the axes of the vocabulary and of positions, a type
+            and ``key``; see `halcyon.models.build_model`.
         forms: The classes of transformers that compute models of the family. Empty: it cannot be imported or exported.
     """
 
     section: type[Section]
-    init: InitModel[Section]
+    init: Callable[..., CausalLM]
     forms: tuple[PublishedModel, ...] = ()
 
 

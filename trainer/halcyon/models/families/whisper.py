@@ -25,7 +25,7 @@ from jaxtyping import PRNGKeyArray
 from halcyon.models import axes
 from halcyon.models.decoder import Block, Decoder
 from halcyon.models.design import Design, LayersInit, plain_design, self_attention
-from halcyon.models.families.family import Family
+from halcyon.models.families.family import decoder_family
 from halcyon.models.model import Inputs
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import divided
@@ -110,15 +110,14 @@ def _design(spec: WhisperSpec, layers: int, heads: int, mlp: int, **other: Any) 
     return plain_design(*sizes, _EPSILON, spec.initializer_range, spec.hidden_act, attention=_attention, **other)
 
 
+def design(spec: WhisperSpec) -> Design:
+    """What the decoder is made of."""
+    sizes = spec.num_hidden_layers, spec.num_attention_heads, spec.mlp_size
+    return _design(spec, *sizes, encoder=functools.partial(Encoder.init, spec), cross=_attention)
+
+
 class Whisper(Decoder):
     """An encoder of sound, and a decoder of tokens."""
-
-    @staticmethod
-    def init(spec: WhisperSpec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Whisper:
-        """Random parameters: normal with `initializer_range`; biases 0, norms 1, positions of the encoder sinusoids."""
-        sizes = spec.num_hidden_layers, spec.num_attention_heads, spec.mlp_size
-        design = _design(spec, *sizes, encoder=functools.partial(Encoder.init, spec), cross=_attention)
-        return Whisper.of(design, vocab, max_position, dtype, key=key)
 
     @property
     def sound(self) -> tuple[int, int]:
@@ -234,4 +233,4 @@ _FORM = PublishedModel(
     positions="max_target_positions",
     encodes=True,
 )
-WHISPER = Family(WhisperSpec, Whisper.init, (_FORM,))
+WHISPER = decoder_family(WhisperSpec, design, _FORM, kind=lambda _: Whisper)

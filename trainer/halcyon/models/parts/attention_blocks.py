@@ -78,8 +78,7 @@ class BlockPairs:
     ) -> None:
         self._form, self._mask, self._whole = form, mask, whole or form.position
         self.queries, self.keys = form.position.resize(form.block), form.key_position.resize(form.block)
-        self._heads = tuple(axis for axis in axes if axis.name not in (POSITION, HEAD_SIZE))
-        self.rows = (*self._heads, self.queries)
+        self.rows = (*(axis for axis in axes if axis.name not in (POSITION, HEAD_SIZE)), self.queries)
         """Axes of an array with one number for each query of a block."""
         sized = {HEAD_SIZE: form.value_size, POSITION: self.queries}
         self._result_axes = tuple(sized.get(axis.name, axis) for axis in axes)

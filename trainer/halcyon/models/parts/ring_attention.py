@@ -118,13 +118,12 @@ class _Ring:
         self._order: RingOrder = ring_order(mask, form.position.size, self._devices, form.block)
         self._block, self._blocks = self._order.block, part.size // self._order.block
         self._form = dataclasses.replace(form, block=self._block)
-        self._pairs = BlockPairs(self._form, mask, query.axes, form.position.alias(_WHOLE))
-        self._steps = self._order.steps
+        whole = form.position.alias(_WHOLE)
+        self._pairs = BlockPairs(self._form, mask, query.axes, whole)
         self._firsts, self._begin, self._end = (
             jnp.asarray(x) for x in (self._order.firsts, self._order.begin, self._order.end)
         )
-        whole, keys = form.position.alias(_WHOLE), form.key_position
-        self._bounds = None if mask is None else mask.block_ranges(whole, keys, self._block)
+        self._bounds = None if mask is None else mask.block_ranges(whole, form.key_position, self._block)
 
     def forward(
         self, query: NamedArray, key: NamedArray, value: NamedArray, sinks: NamedArray | None
@@ -221,7 +220,7 @@ class _Ring:
             kept, sums = compute(number, kept, keys, sums)
             return kept, coming, self._sent(sums, onward)
 
-        last, carry = self._steps - 1, (kept, keys, sums)
+        last, carry = self._order.steps - 1, (kept, keys, sums)
         if unroll(last):
             for number in range(last):
                 carry = one(number, carry)
