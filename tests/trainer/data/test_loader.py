@@ -244,7 +244,6 @@ def test_the_wait_for_a_batch_is_measured(watched: Watched) -> None:
         assert batches.last_wait_seconds == 0.5
         batches.batch(1)
         assert batches.last_wait_seconds == 0.25
-        assert batches.wait_seconds == 0.75
 
 
 def test_closing_ends_the_threads(watched: Watched) -> None:

@@ -58,11 +58,10 @@ def global_batch(
     pieces: dict[str, list[jax.Array]] = {name: [] for name in fields}
     for device, index in placements.items():
         mine, positions = (numbers[index[:2]], index[2]) if index is not None else (numbers, slice(None))
-        examples = made.get(key := mine.tobytes())
-        if examples is None:
-            examples = made[key] = rows(mine.ravel())
+        if (key := mine.tobytes()) not in made:
+            made[key] = rows(mine.ravel())
         for name, arrays in pieces.items():
-            rows_of = getattr(examples, name)
+            rows_of = getattr(made[key], name)
             if rows_of.ndim == 2:
                 rows_of = rows_of[:, positions]
             arrays.append(jax.device_put(rows_of.reshape(*mine.shape, *rows_of.shape[1:]), device))
@@ -112,8 +111,6 @@ class Loader:
         self._reach = 0
         self.last_wait_seconds = 0.0
         """Seconds that the last call of `batch` waited for data."""
-        self.wait_seconds = 0.0
-        """Seconds that all calls of `batch` waited for data."""
 
     def batch(self, step: int, state: object = None) -> Batch:
         """The batch of the ``(step + 1)``-th optimizer step. Never waits for a device. The state of the training, which
@@ -126,7 +123,6 @@ class Loader:
         self._reach = min(max(1, 2 * self._reach), self.depth)
         self._make_ahead(step + 1, first_wanted=False)
         self.last_wait_seconds = self.clock() - begin
-        self.wait_seconds += self.last_wait_seconds
         return batch
 
     def close(self) -> None:

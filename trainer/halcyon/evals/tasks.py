@@ -19,7 +19,7 @@
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from halcyon.evals.example import GivenReply, Message, MultipleChoice, OpenQuestion, Prompt, letter_choice
@@ -147,12 +147,7 @@ def final_number(text: str) -> Decimal | None:
     none.
     """
     match = _MARKED.search(text)
-    if match is None:
-        return None
-    try:
-        return Decimal(match[1].replace(",", ""))
-    except InvalidOperation:
-        return None
+    return None if match is None else Decimal(match[1].replace(",", ""))
 
 
 def has_right_number(example: OpenQuestion, text: str) -> bool:

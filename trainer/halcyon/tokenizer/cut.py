@@ -91,10 +91,7 @@ class DocumentEncoder:
                     counts[-1] += 1
                     yield piece
 
-        encoded = [ids for group in _groups(cut()) for ids in self.encode_pieces(group)]
-        if len(encoded) == len(texts):
-            return encoded
-        parts = iter(encoded)
+        parts = iter([ids for group in _groups(cut()) for ids in self.encode_pieces(group)])
         return [next(parts) if count == 1 else np.concatenate(list(islice(parts, count))) for count in counts]
 
 

@@ -117,8 +117,6 @@ class DigitPairEncoder:
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids of each text, int32, without special tokens."""
         odd = [index for index, text in enumerate(texts) if has_other_numbers(text)]
-        if not odd:
-            return self._pair(texts)
         others = set(odd)
         by_pattern = iter(self.by_pattern([texts[index] for index in odd]))
         paired = iter(self._pair([text for index, text in enumerate(texts) if index not in others]))

@@ -82,25 +82,22 @@ class RenamedTokenizer:
         return self._copies[width]
 
 
-class WithoutSpecial:
-    """Encodes texts that have no special tokens, with a model that has special tokens among the words it knows, such as
-    Unigram.
+def without_special(
+    encode: PieceEncoder, is_special: np.ndarray, renamed: RenamedTokenizer, texts: Sequence[str]
+) -> list[np.ndarray]:
+    """Ids of each text, int32, without special tokens, by a model that has special tokens among the words it knows,
+    such as Unigram.
 
     Args:
         encode: Encodes texts.
         is_special: Whether each id is a special token that no text has: bool [vocabulary].
         renamed: Encodes the texts in which the model found such a token.
+        texts: The texts.
     """
-
-    def __init__(self, encode: PieceEncoder, is_special: np.ndarray, renamed: RenamedTokenizer) -> None:
-        self._encode, self._is_special, self._renamed = encode, is_special, renamed
-
-    def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Ids of each text, int32, without special tokens."""
-        return [
-            self._renamed.encode(RenderedText(text, ())).tokens if self._is_special[ids].any() else ids
-            for text, ids in zip(texts, self._encode(texts), strict=True)
-        ]
+    return [
+        renamed.encode(RenderedText(text, ())).tokens if is_special[ids].any() else ids
+        for text, ids in zip(texts, encode(texts), strict=True)
+    ]
 
 
 def _normalized(library: tokenizers.Tokenizer, text: str) -> str:

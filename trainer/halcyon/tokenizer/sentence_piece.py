@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 
@@ -22,17 +21,6 @@ _BEFORE = "\ufdd6"
 """Stands before a part that does not begin a text: no piece of a vocabulary has this noncharacter, so it is joined to
 nothing.
 """
-
-
-@dataclass(frozen=True)
-class SentencePieceEncoder:
-    """Encodes with ``sentencepiece``, on all cores."""
-
-    processor: sentencepiece.SentencePieceProcessor
-
-    def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Ids of each text, int32, without special tokens."""
-        return [np.array(ids, np.int32) for ids in self.processor.encode(list(texts), out_type=int)]
 
 
 class SentencePieceTokenizer(LibraryTokenizer):
@@ -83,7 +71,9 @@ class SentencePieceTokenizer(LibraryTokenizer):
 
     @cached_property
     def _documents(self) -> DocumentEncoder:
-        encode = SentencePieceEncoder(self._processor)
+        def encode(texts: Sequence[str]) -> list[np.ndarray]:  # on all cores
+            return [np.array(ids, np.int32) for ids in self._processor.encode(list(texts), out_type=int)]
+
         return DocumentEncoder(encode, find_joint(encode))
 
     def pieces(self) -> list[bytes]:

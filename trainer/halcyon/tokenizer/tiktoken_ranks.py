@@ -8,7 +8,6 @@ import base64
 import binascii
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
@@ -26,17 +25,6 @@ from halcyon.tokenizer.library import LibraryTokenizer
 from halcyon.tokenizer.tiktoken_encodings import ENCODINGS, END_OF_TEXT
 
 WHERE = "spec.tokenizer.tiktoken"
-
-
-@dataclass(frozen=True)
-class TiktokenEncoder:
-    """Encodes with ``tiktoken``."""
-
-    encoding: tiktoken.Encoding
-
-    def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Ids of each text, int32, without special tokens."""
-        return [self.encoding.encode_to_numpy(text, disallowed_special=()).astype(np.int32) for text in texts]
 
 
 class TiktokenTokenizer(LibraryTokenizer):
@@ -64,11 +52,14 @@ class TiktokenTokenizer(LibraryTokenizer):
         )
         self._encode_pieces = choose_encoder(
             [partial(_fast, definition.content, encoding.pattern, self.special_tokens)],
-            TiktokenEncoder(self._library),
+            self._encode_slowly,
             self.special_tokens,
             "these ranks",
             "tiktoken",
         )
+
+    def _encode_slowly(self, texts: Sequence[str]) -> list[np.ndarray]:
+        return [self._library.encode_to_numpy(text, disallowed_special=()).astype(np.int32) for text in texts]
 
     @cached_property
     def _documents(self) -> DocumentEncoder:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from types import MappingProxyType
 from typing import Any
 from unicodedata import is_normalized
@@ -18,7 +18,7 @@ from halcyon.tokenizer.definition import TokenizerDefinition
 from halcyon.tokenizer.encoders import FastEncoder, ReferenceEncoder, choose_encoder, pair_digits
 from halcyon.tokenizer.growth import problem_of
 from halcyon.tokenizer.library import LibraryTokenizer, errors_of_library
-from halcyon.tokenizer.renamed import RenamedTokenizer, WithoutSpecial
+from halcyon.tokenizer.renamed import RenamedTokenizer, without_special
 from halcyon.tokenizer.rendered import EncodedText, RenderedText, encoded
 from halcyon.tokenizer.special import find_document_tokens
 
@@ -105,7 +105,7 @@ class JsonTokenizer(LibraryTokenizer):
     def _documents(self) -> DocumentEncoder:
         encode = self._chosen
         if self._document["model"].get("type") in _OF_WORDS:
-            encode = WithoutSpecial(encode, self._is_special, self._renamed)
+            encode = partial(without_special, encode, self._is_special, self._renamed)
         return DocumentEncoder(encode, find_joint(ReferenceEncoder(self._reference)))
 
     def pieces(self) -> list[bytes]:

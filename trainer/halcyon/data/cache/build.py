@@ -16,7 +16,7 @@ from typing import Any
 from halcyon.data.cache import work
 from halcyon.data.cache.ledger import LEDGER_KEY, Ledger, ShardEntry, decode, encode
 from halcyon.data.cache.pool import TokenizerPool
-from halcyon.data.cache.shards import Counts, Part, Shard, ShardBuilder
+from halcyon.data.cache.shards import Counts, Shard, ShardBuilder
 from halcyon.data.sources import Piece
 from halcyon.data.sources.piece import FilePlace, Files
 from halcyon.host.errors import BadConfiguration
@@ -112,39 +112,33 @@ class SourceBuild:
             Replaced: Another builder has written the ledger.
         """
         files = LastFile(ledger)
-        with freed_memory_kept(), ThreadPoolExecutor(1, thread_name_prefix="halcyon-shards") as writer:
-            parts = self.pool.tokenized(self.job, files.noted(pieces), in_processes=text_bytes >= SMALL_BYTES)
-            yield from self._run(ledger, parts, files, writer)
-
-    def _run(
-        self, ledger: Ledger, parts: Iterator[Part], files: LastFile, writer: ThreadPoolExecutor
-    ) -> Iterator[Ledger]:
         shard = ShardBuilder(ledger.content_state)
         passed = ledger.counts
         commit: Future[Ledger] | None = None  # of the previous shard, while this one is filled
-        for part in parts:
-            shard.add(part)
-            coming = passed.plus(shard.counts)
-            self._limit(coming, ledger)
-            full = shard.counts.tokens >= self.shard_tokens
-            if commit is not None and (full or commit.done()):
-                ledger, commit = commit.result(), None
-                yield ledger
-            if full:
-                passed = coming
-                commit = writer.submit(self._commit, ledger, shard.take(), files)
-            self.report(self._built(coming, ledger))
-        if commit is not None:
-            ledger = commit.result()
-        if shard.parts:
-            ledger = self._commit(ledger, shard.take(), files)
-        finished, counts = ledger.but(finished=True), ledger.counts
-        self._limit(counts, finished)
-        if counts.tokens == 0:
-            raise BadConfiguration(f"{self.job.where}: {_no_text(counts, len(ledger.files))}")
-        ledger = self._swap(ledger, finished)
-        self.report(self._built(counts, ledger))
-        yield ledger
+        with freed_memory_kept(), ThreadPoolExecutor(1, thread_name_prefix="halcyon-shards") as writer:
+            for part in self.pool.tokenized(self.job, files.noted(pieces), in_processes=text_bytes >= SMALL_BYTES):
+                shard.add(part)
+                coming = passed.plus(shard.counts)
+                self._limit(coming, ledger)
+                full = shard.counts.tokens >= self.shard_tokens
+                if commit is not None and (full or commit.done()):
+                    ledger, commit = commit.result(), None
+                    yield ledger
+                if full:
+                    passed = coming
+                    commit = writer.submit(self._commit, ledger, shard.take(), files)
+                self.report(self._built(coming, ledger))
+            if commit is not None:
+                ledger = commit.result()
+            if shard.parts:
+                ledger = self._commit(ledger, shard.take(), files)
+            finished, counts = ledger.but(finished=True), ledger.counts
+            self._limit(counts, finished)
+            if counts.tokens == 0:
+                raise BadConfiguration(f"{self.job.where}: {_no_text(counts, len(ledger.files))}")
+            ledger = self._swap(ledger, finished)
+            self.report(self._built(counts, ledger))
+            yield ledger
 
     def _commit(self, ledger: Ledger, shard: Shard, files: LastFile) -> Ledger:
         path = f"{self.name}/shards/{len(ledger.shards):06d}.{shard.sha256[:16]}/"

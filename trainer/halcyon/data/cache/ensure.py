@@ -271,7 +271,7 @@ class CacheKeeper:
         largest = max(load(definition).vocab_size - 1, 2**16 - 1 if work.is_large(source.format, self.sight) else 0)
         listing = self._listing(source.name)
         ledger = Ledger(
-            identity=identity(source, definition.fingerprint, work.FORMAT_VERSION, self.sight),
+            identity=identity(source, definition.fingerprint, self.sight),
             token_type="uint8" if largest < 2**8 else "uint16" if largest < 2**16 else "uint32",
             weight_type=weight_type(source.format),
             files=self._hashed(source.name),
@@ -327,7 +327,7 @@ class CacheKeeper:
 
     def _difference(self, source: DataSourceSpec, definition: TokenizerDefinition, ledger: Ledger) -> str | None:
         """What differs between the document and the cache of a source, with its files; None: nothing."""
-        wanted, recorded = identity(source, definition.fingerprint, work.FORMAT_VERSION, self.sight), ledger.identity
+        wanted, recorded = identity(source, definition.fingerprint, self.sight), ledger.identity
         differing = sorted(name for name in wanted | recorded if wanted.get(name) != recorded.get(name))
         if differing:
             return f"its token cache was built with another {' and '.join(differing)}"
@@ -379,7 +379,7 @@ class CacheKeeper:
     @property
     def _tokenizer_key(self) -> str:
         sources = [
-            {"name": source.name, "weight": source.weight} | identity(source, "", work.FORMAT_VERSION, self.sight)
+            {"name": source.name, "weight": source.weight} | identity(source, "", self.sight)
             for source in self.data.sources
         ]
         document: dict[str, Any] = {"tokenizer": self.tokenizer.document(), "sources": sources}

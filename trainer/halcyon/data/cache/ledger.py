@@ -27,7 +27,8 @@ from halcyon_api.spec.model_shape import ImageShape
 from halcyon_api.spec.sources import DataSourceSpec
 
 LEDGER_KEY = "LEDGER.json"
-FORMAT_VERSION = 1
+TOKENS_VERSION = 4
+"""Increased when the same rows would give other tokens than before."""
 
 
 class DamagedLedger(ValueError):
@@ -91,7 +92,7 @@ class ShardEntry(Document):
 class Ledger(Document):
     """The state of a cache."""
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1] = 1
     identity: dict[str, Any]
     token_type: Literal["uint8", "uint16", "uint32"]
     weight_type: Literal["uint8", "float32"] | None = None
@@ -157,22 +158,20 @@ class Ledger(Document):
         return hashlib.sha256(canonical_json(files)).hexdigest()
 
 
-def identity(
-    source: DataSourceSpec, tokenizer_fingerprint: str, format_version: int, sight: ImageShape | None = None
-) -> dict[str, Any]:
+def identity(source: DataSourceSpec, tokenizer_fingerprint: str, sight: ImageShape | None) -> dict[str, Any]:
     """Everything that decides the tokens of a source besides its text.
 
     Args:
         source: The source.
         tokenizer_fingerprint: Fingerprint of the tokenizer.
-        format_version: Version of the code that turns rows into tokens.
+
         sight: The images that the model sees. None: none.
     """
     document = source.document()
     kept = {name: document[name] for name in (source.kind, "format", "rows", "onBadFile", "onBadRow")}
     if sight is not None and source.format.chat is not None:
         kept["images"] = [sight.image_size, sight.tokens, sight.images, *([sight.token] if sight.cubic else ())]
-    return {"formatVersion": format_version, "tokenizer": tokenizer_fingerprint, **kept}
+    return {"formatVersion": TOKENS_VERSION, "tokenizer": tokenizer_fingerprint, **kept}
 
 
 def changed_file(wanted: tuple[FileEntry, ...], recorded: tuple[FileEntry, ...]) -> str | None:

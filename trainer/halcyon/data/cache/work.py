@@ -37,8 +37,6 @@ PIPE_TOKENS = 2**23
 """Tokens of a piece that a worker sends through its pipe."""
 LARGE_ROWS = 8
 """Rows with sounds or images in a part."""
-FORMAT_VERSION = 4
-"""Increased when the same rows would give other tokens than before."""
 
 
 @dataclass(frozen=True)

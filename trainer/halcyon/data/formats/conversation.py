@@ -6,7 +6,7 @@ are a matter of the template: it raises an error, or prints them. Halcyon's own 
 message, then alternating user and assistant turns, as in nanochat.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from halcyon.data.forms.form import BadConversation
@@ -125,8 +125,9 @@ def _are_parts(content: object) -> bool:
     )
 
 
-class Contents:
-    """The contents that a template takes: texts, or lists of parts (``{"type": "text", "text": ...}``).
+def text_roles(render: Callable[[list[dict[str, Any]]], str]) -> frozenset[str]:
+    """The roles whose contents a template takes only as a text, and not as a list of parts (``{"type": "text", "text":
+    ...}``).
 
     Many templates print `message['content']`, and print a list as Python writes it: the model would learn brackets and
     quotes. Other templates go through the parts and fail on a text. So a template is tried once with a list for each
@@ -135,30 +136,31 @@ class Contents:
     Args:
         render: Renders messages to text; may raise `BadConversation`.
     """
+    return frozenset(role for role in ("system", "user", "assistant", "tool") if _wants_text(render, role))
 
-    def __init__(self, render: Callable[[list[dict[str, Any]]], str]) -> None:
-        self._wants_text = {role for role in ("system", "user", "assistant", "tool") if _wants_text(render, role)}
 
-    def fit(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """The messages as the template takes them.
+def fitted(message: Mapping[str, Any], place: int, roles: Collection[str]) -> dict[str, Any]:
+    """A message as a template takes it.
 
-        Raises:
-            BadConversation: The content of a message is missing or a number, or has parts that are no texts.
-        """
-        return [self._message(message, place) for place, message in enumerate(messages)]
+    Args:
+        message: The message.
+        place: Its place, for errors.
+        roles: See `text_roles`.
 
-    def _message(self, message: Mapping[str, Any], place: int) -> dict[str, Any]:
-        content = message.get("content")
-        if content is None:
-            if not any(value for key, value in message.items() if key not in _NO_CONTENT):
-                raise BadConversation(f"has no content in the message at place {place}")
-        elif isinstance(content, list):
-            if message["role"] in self._wants_text and not _is_code(content):
-                return {**message, "content": _joined_texts(content, place)}
-        elif isinstance(content, bool | int | float):
-            kind = "a truth value" if isinstance(content, bool) else "a number"
-            raise BadConversation(f"does not fit the template: the content at place {place} is {kind}, not a text")
-        return dict(message)
+    Raises:
+        BadConversation: The content is missing or a number, or has parts that are no texts.
+    """
+    content = message.get("content")
+    if content is None:
+        if not any(value for key, value in message.items() if key not in _NO_CONTENT):
+            raise BadConversation(f"has no content in the message at place {place}")
+    elif isinstance(content, list):
+        if message["role"] in roles and not _is_code(content):
+            return {**message, "content": _joined_texts(content, place)}
+    elif isinstance(content, bool | int | float):
+        kind = "a truth value" if isinstance(content, bool) else "a number"
+        raise BadConversation(f"does not fit the template: the content at place {place} is {kind}, not a text")
+    return dict(message)
 
 
 def _is_code(parts: Sequence[Any]) -> bool:

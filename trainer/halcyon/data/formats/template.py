@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from halcyon.data.formats.conversation import Contents, own_contents
+from halcyon.data.formats.conversation import fitted, own_contents, text_roles
 from halcyon.data.formats.text import size_in_bytes
 from halcyon.data.forms.form import BadConversation
 from halcyon.data.templates import Printer, unmarked
@@ -227,11 +227,13 @@ class ChatTemplate:
         Raises:
             BadConversation: A content is missing, a number, or a part that is no text.
         """
-        return own_contents(messages) if self.is_own else self._contents.fit(messages)
+        if self.is_own:
+            return own_contents(messages)
+        return [fitted(message, place, self._text_roles) for place, message in enumerate(messages)]
 
     @cached_property
-    def _contents(self) -> Contents:
-        return Contents(lambda messages: self.render(messages).text.text)
+    def _text_roles(self) -> frozenset[str]:
+        return text_roles(lambda messages: self.render(messages).text.text)
 
     def turn_end(self) -> TurnEnd | None:
         """The special token that ends the assistant's turn; None if none follows its words, or no such conversation

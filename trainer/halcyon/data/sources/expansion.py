@@ -110,10 +110,7 @@ def _value_bytes(array: Any) -> np.ndarray:
         ends = np.concatenate([[0], np.cumsum(np.sum([_value_bytes(member) for member in members], axis=0))])
         offsets = array.offsets.to_numpy(zero_copy_only=False)
         return _VALUE_BYTES + ends[offsets[1:]] - ends[offsets[:-1]]
-    if any(
-        test(kind)
-        for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
-    ):
+    if kind in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary()):
         lengths = pc.call_function("binary_length", [array]).fill_null(0)
         return _VALUE_BYTES + lengths.to_numpy(zero_copy_only=False).astype(np.int64)
     return np.full(count, _VALUE_BYTES + array.nbytes // max(count, 1), np.int64)

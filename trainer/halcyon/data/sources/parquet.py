@@ -36,13 +36,6 @@ _MOST_BATCH_ROWS = 2**16
 
 _SPEAKERS = ("role", "from")
 _SAID = ("content", "value")
-_LISTS = (
-    pa.types.is_list,
-    pa.types.is_large_list,
-    pa.types.is_fixed_size_list,
-    pa.types.is_list_view,
-    pa.types.is_large_list_view,
-)
 
 
 def cut(
@@ -277,9 +270,8 @@ def _values(piece: Piece, name: str, column: pa.ChunkedArray) -> list[Any]:
 
 def _has_structs(kind: pa.DataType) -> bool:
     """Whether values of a type are, or contain, structs or maps."""
-    if pa.types.is_struct(kind) or pa.types.is_map(kind):
-        return True
-    return any(test(kind) for test in _LISTS) and _has_structs(kind.value_type)
+    members = (kind.field(place).type for place in range(kind.num_fields))
+    return pa.types.is_struct(kind) or pa.types.is_map(kind) or any(map(_has_structs, members))
 
 
 def _without_nulls(value: Any) -> Any:

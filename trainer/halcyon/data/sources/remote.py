@@ -69,8 +69,6 @@ def read_range(file: SourceFile, address: Address, start: int, end: int, access:
         Unreadable: The object differs from the listing.
         BaseError, OSError: The request failed.
     """
-    if start == end:
-        return memoryview(b"")
     result = obstore.get(client(address, access), address.path, options={"range": (start, end)})
     _check(file, address, result.meta)
     return memoryview(result.bytes())

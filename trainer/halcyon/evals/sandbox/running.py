@@ -165,9 +165,7 @@ def _run(given: IO[bytes], token: bytes, limits: Limits) -> Ran:
     with process, os.fdopen(end, "rb", buffering=0) as reported:
         try:
             watched = _Watched(process, reported, limits)
-            stopped = watched.read()
-            if stopped is None:
-                stopped = _ended(process)
+            stopped = watched.read() or _ended(process)
         finally:
             process.kill()
     written = bytes(watched.texts[reported])
