@@ -39,13 +39,10 @@ def text_warning(source: DataSourceSpec, files: Collection[str] = ()) -> str | N
     if source.text is None:
         return None
     of_files = {kind_of_path(file) for file in files}
-    named = [(path, kind) for path in source.paths if (kind := kind_of_path(path)) is not None]
-    if not named and len(of_files) == 1 and (kind := next(iter(of_files))) is not None:
-        named = [(source.paths[0], kind)]
-    if not named:
-        return None
-    path, kind = named[0]
-    return (
+    named = [(path, kind_of_path(path)) for path in source.paths]
+    named += [(source.paths[0], kind) for kind in of_files if len(of_files) == 1]
+    path, kind = next((one for one in named if one[1] is not None), ("", None))
+    return kind and (
         f"spec.data.sources[{source.name}].text: {path} looks like a file of rows, and text takes a whole file, with "
         f"all its marks, as one document; write {kind}: {{paths: …}} to read its rows"
     )

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from halcyon.data.formats import build_formatter
-from halcyon.data.formats.conversation import Contents
+from halcyon.data.formats.conversation import fitted
 from halcyon.host.errors import BadConfiguration
 from halcyon_api.spec.sources import ChatFormatSpec, FormatSpec, PromptFormatSpec
 from tests.trainer.data.formats.standin import MarkedBytes, row
@@ -64,7 +64,7 @@ def test_own_template_takes_parts_of_any_role_that_are_texts() -> None:
 
 def test_a_content_may_be_null_where_a_tool_is_called() -> None:
     messages = [user("a"), assistant(None, tool_calls=[{}])]
-    assert Contents(lambda messages: "").fit(messages) == messages
+    assert [fitted(message, place, ()) for place, message in enumerate(messages)] == messages
 
 
 def test_a_message_may_have_keys_that_only_its_template_knows() -> None:

@@ -13,7 +13,7 @@ from halcyon.data.sources import named_dataset, parquet
 from halcyon.data.sources.access import Access, SourceFile, parse_address
 from halcyon.data.sources.decompress import decompressed, is_compressed
 from halcyon.data.sources.failures import Unreadable, errors_at, may_skip
-from halcyon.data.sources.fields import columns_of, named_fields
+from halcyon.data.sources.fields import named_fields
 from halcyon.data.sources.files import read_between, read_chunks
 from halcyon.data.sources.listing import named_files, where_of
 from halcyon.data.sources.piece import (
@@ -81,15 +81,14 @@ def pieces(
 
 
 def _cutter(source: DataSourceSpec, access: Access, target_bytes: int) -> _Cut:
-    columns = partial(columns_of, source.format)
     if source.parquet is not None:
-        return partial(parquet.cut, columns_of=columns, access=access, target_bytes=target_bytes)
+        return partial(parquet.cut, form=source.format, access=access, target_bytes=target_bytes)
     if source.hugging_face is not None:
-        return partial(named_dataset.cut, spec=source.hugging_face, columns_of=columns, target_bytes=target_bytes)
+        return partial(named_dataset.cut, spec=source.hugging_face, form=source.format, target_bytes=target_bytes)
     if source.jsonl is not None:
         begin = partial(begin_json, named_fields(source.format))
     else:
-        begin = partial(begin_delimited, "," if source.csv is not None else "\t", columns)
+        begin = partial(begin_delimited, "," if source.csv is not None else "\t", source.format)
     return partial(_text_parts, begin=begin, access=access, target_bytes=target_bytes)
 
 

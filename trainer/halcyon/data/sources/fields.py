@@ -1,13 +1,10 @@
 """The fields of a row that a format reads. Other columns of a columnar file are not fetched."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 
 from halcyon.data.forms.form import BadConversation, named_form, recognise
 from halcyon.data.sources.failures import Unreadable
 from halcyon_api.spec.sources import FormatSpec
-
-ColumnsOf = Callable[[str, Collection[str]], tuple[str, ...]]
-"""The columns of a file that a format reads, given its address and the names of its columns; raises `Unreadable`."""
 
 
 def needed_fields(spec: FormatSpec, names: Collection[str] = ()) -> tuple[str, ...]:
@@ -41,13 +38,13 @@ def columns_of(spec: FormatSpec, file: str, names: Collection[str]) -> tuple[str
         raise Unreadable(f"{file} {bad}; {bad.fix}") from None
 
 
-def existing_columns(columns_of: ColumnsOf, file: str, names: Sequence[str]) -> tuple[str, ...]:
+def existing_columns(spec: FormatSpec, file: str, names: Sequence[str]) -> tuple[str, ...]:
     """The columns of a table that a format reads.
 
     Raises:
         Unreadable: A column does not exist.
     """
-    columns = columns_of(file, names)
+    columns = columns_of(spec, file, names)
     for column in columns:
         if column not in names:
             raise Unreadable(

@@ -10,10 +10,10 @@ from typing import Any
 
 from halcyon.data.sources.access import SourceFile
 from halcyon.data.sources.failures import Replaced, Unreadable, reason, unreadable
-from halcyon.data.sources.fields import ColumnsOf, existing_columns
+from halcyon.data.sources.fields import existing_columns
 from halcyon.data.sources.parquet import table_parts
 from halcyon.data.sources.piece import FilePart, Wanted
-from halcyon_api.spec.sources import HuggingFaceSourceSpec
+from halcyon_api.spec.sources import FormatSpec, HuggingFaceSourceSpec
 
 
 def list_dataset(spec: HuggingFaceSourceSpec) -> tuple[SourceFile, ...]:
@@ -29,7 +29,7 @@ def list_dataset(spec: HuggingFaceSourceSpec) -> tuple[SourceFile, ...]:
 
 
 def cut(
-    file: SourceFile, wanted: Wanted, *, spec: HuggingFaceSourceSpec, columns_of: ColumnsOf, target_bytes: int
+    file: SourceFile, wanted: Wanted, *, spec: HuggingFaceSourceSpec, form: FormatSpec, target_bytes: int
 ) -> Generator[FilePart, None, int]:
     """The wanted parts of a data set by name; returns its number of rows.
 
@@ -39,7 +39,7 @@ def cut(
     dataset = _load(spec.dataset, spec.config, spec.split, spec.revision)
     if _version(dataset) != file.version:
         raise Replaced(f"{file.uri} changed after it was listed; set its revision")
-    fields = existing_columns(columns_of, file.uri, dataset.column_names)
+    fields = existing_columns(form, file.uri, dataset.column_names)
     rows = len(dataset)
     kept = dataset.select_columns(list(fields)).with_format("arrow")
     batch_rows = max(1, int(target_bytes / max(kept.data.nbytes / max(rows, 1), 1)))

@@ -24,10 +24,11 @@ from pyarrow.parquet import ParquetFile
 from halcyon.data.sources.access import Access, SourceFile
 from halcyon.data.sources.expansion import MOST_BYTES, Expands, cut_rows, group_bytes, may_expand, row_bytes
 from halcyon.data.sources.failures import Unreadable, errors_at, reason
-from halcyon.data.sources.fields import ColumnsOf, existing_columns
+from halcyon.data.sources.fields import existing_columns
 from halcyon.data.sources.files import read_range
 from halcyon.data.sources.piece import TARGET_BYTES, FilePart, Piece, RowGroups, SourceRow, Table, Wanted
 from halcyon.data.sources.text_check import not_utf8
+from halcyon_api.spec.sources import FormatSpec
 
 _LARGE_GROUP = 8
 """The parent cuts a row group that is larger than this number of pieces."""
@@ -39,7 +40,7 @@ _SAID = ("content", "value")
 
 
 def cut(
-    file: SourceFile, wanted: Wanted, *, columns_of: ColumnsOf, access: Access, target_bytes: int
+    file: SourceFile, wanted: Wanted, *, form: FormatSpec, access: Access, target_bytes: int
 ) -> Generator[FilePart, None, int]:
     """The wanted parts of a file; returns its number of rows.
 
@@ -48,7 +49,7 @@ def cut(
     """
     try:
         opened = _open(file, access)
-        columns = existing_columns(columns_of, file.uri, opened.schema_arrow.names)
+        columns = existing_columns(form, file.uri, opened.schema_arrow.names)
     except Unreadable as bad:
         bad.rows = 0
         raise

@@ -14,11 +14,12 @@ from typing import Literal, NamedTuple
 
 from halcyon.data.forms.form import BadValue
 from halcyon.data.sources.failures import Unreadable, reason
-from halcyon.data.sources.fields import ColumnsOf
+from halcyon.data.sources.fields import columns_of
 from halcyon.data.sources.piece import Delimited, JsonArray, JsonLines, LeftOut, Rows, SourceRow
 from halcyon.data.sources.row_ends import ElementScanner, LineScanner, RecordScanner, Scanner
 from halcyon.data.sources.text_check import has_mark, no_text, not_utf8
 from halcyon_api.counting import counted
+from halcyon_api.spec.sources import FormatSpec
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _HEAD_BYTES = 2**20
@@ -83,7 +84,7 @@ def _is_array(head: bytes) -> bool:
 
 def begin_delimited(
     delimiter: Literal[",", "\t"],
-    columns_of: ColumnsOf,
+    form: FormatSpec,
     file: str,
     chunks: Iterable[bytes | memoryview],
 ) -> Begun:
@@ -91,7 +92,7 @@ def begin_delimited(
 
     Args:
         delimiter: The sign between values.
-        columns_of: The columns that the format reads, given the file and the names of all columns.
+        form: The format.
         file: Address of the file, for messages.
         chunks: The text.
 
@@ -112,7 +113,7 @@ def begin_delimited(
         scanner.close()
         end = len(head)
     columns = _header(file, delimiter, head[:end])
-    wanted = columns_of(file, columns) if columns else ()
+    wanted = columns_of(form, file, columns) if columns else ()
     if columns:
         _check_columns(file, delimiter, columns, wanted)
     return Begun(Delimited(delimiter, columns, wanted), end, chain([head[end:]], texts))
