@@ -35,6 +35,21 @@ class SourceNote:
     """How its tokens fill sequences. None: it is not known yet."""
 
     @property
+    def units_left_out(self) -> int | None:
+        """Documents, conversations, pairs or prompts that are in no sequence."""
+        return None if self.layout is None else self.layout.left_out
+
+    @property
+    def dropped_tokens(self) -> int | None:
+        """Tokens of these, and of a rest that fills no sequence."""
+        return None if self.layout is None else self.layout.dropped
+
+    @property
+    def cropped_tokens(self) -> int | None:
+        """Tokens cut off what is too long for a sequence."""
+        return None if self.layout is None else self.layout.cropped
+
+    @property
     def message(self) -> str:
         """One sentence."""
         clauses: list[str] = []
