@@ -13,7 +13,7 @@ import pytest
 from haliax import NamedArray
 
 from halcyon.models import CausalLM, Inputs, build_model
-from halcyon.models.parameters import Role, roles
+from halcyon.models.parameters import Role, parameters
 from halcyon.step.objectives.next_token import next_token_sums
 from halcyon_api.spec.families.apertus import ApertusSpec
 from halcyon_api.spec.families.backpack import BackpackSpec
@@ -161,6 +161,11 @@ _REFERENCES = {
 }
 WITH_REFERENCE = pytest.mark.parametrize("spec", _REFERENCES.values(), ids=_REFERENCES)
 """The models that `tests.trainer.models.reference` computes too."""
+
+
+def roles(model: Any) -> Any:
+    """`model` with a `Role` in the place of each array."""
+    return jax.tree.map(lambda one: one.role, parameters(model))
 
 
 def shapes(spec: ModelSection, vocab: hax.Axis = VOCAB, length: int = LENGTH, dtype: str = "float32") -> CausalLM:

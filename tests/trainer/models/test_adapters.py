@@ -26,12 +26,12 @@ from halcyon.models.adapters import (
     with_dropout,
 )
 from halcyon.models.adapters import without_adapter as base_of
-from halcyon.models.parameters import Role, joined, roles, split
+from halcyon.models.parameters import Role, joined, split
 from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.low_rank import LowRank
 from halcyon_api.spec.adapter import LoraSpec
 from tests.parity.dora import dora_with_dropout
-from tests.trainer.models.cases import FAMILIES, LLAMA, make, named
+from tests.trainer.models.cases import FAMILIES, LLAMA, make, named, roles
 
 TOKENS = named(np.random.default_rng(0).integers(0, 24, (2, 8), np.int32))
 _MARKS = {"llama": (), "deepseek-v3": (pytest.mark.slow,)}

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from haliax import Axis, NamedArray
 
-from halcyon.models.parameters import Parameter, Role, parameter, parameters, roles
+from halcyon.models.parameters import Parameter, Role, parameter, parameters
 from halcyon.models.parts.linear import Linear
 from halcyon.models.stack import Stack, runs_of
 from halcyon_api.spec.trainer import Remat
+from tests.trainer.models.cases import roles
 
 EMBED, BATCH = Axis("embed", 6), Axis("batch", 3)
 

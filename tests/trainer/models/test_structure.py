@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from halcyon.models import build_model, flops_per_token, parameter_count
-from halcyon.models.parameters import PRODUCTS, Parameter, Role, parameters, roles
+from halcyon.models.parameters import PRODUCTS, Parameter, Role, parameters
 from halcyon_api.spec.families.deepseek import DeepseekV3Spec
 from halcyon_api.spec.families.gemma import Gemma2Spec, Gemma3Spec, GemmaSpec
 from halcyon_api.spec.families.gpt2 import Gpt2Spec
@@ -33,6 +33,7 @@ from tests.trainer.models.cases import (
     changed,
     losses,
     make,
+    roles,
     shapes,
 )
 from tests.trainer.models.reference import named_leaves

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from halcyon.models.parameters import Role, roles
+from halcyon.models.parameters import Role
 from halcyon.models.parameters import parameters as declarations
 from halcyon.optim import build_optimizer, learning_rate
 from halcyon.optim.rule import decaying
@@ -17,7 +17,7 @@ from halcyon_api.spec.optimizer import OptimizerSpec
 from halcyon_api.spec.rules import AdamWSpec
 from halcyon_api.spec.schedule import CosineScheduleSpec, ScheduleSpec
 from halcyon_api.spec.trainer import TrainerSpec
-from tests.trainer.models.cases import GPT2, LLAMA, make, shapes
+from tests.trainer.models.cases import GPT2, LLAMA, make, roles, shapes
 from tests.trainer.models.reference import named_leaves
 
 STEPS = 20

@@ -14,7 +14,7 @@ from pydantic.alias_generators import to_camel
 from halcyon.commands.views.optimizer import overview
 from halcyon.host.errors import BadConfiguration
 from halcyon.models.axes import is_named
-from halcyon.models.parameters import Role, roles, split
+from halcyon.models.parameters import Role, split
 from halcyon.optim import build_optimizer
 from halcyon.optim.groups import check_groups, groups_of, paths, trained
 from halcyon.optim.registry import RULES
@@ -22,7 +22,7 @@ from halcyon_api.reading import parse_run
 from halcyon_api.spec.optimizer import OptimizerSpec, RoleName, RuleName
 from halcyon_api.validation import find_problems
 from tests.api.documents import document
-from tests.trainer.models.cases import LLAMA, make, shapes
+from tests.trainer.models.cases import LLAMA, make, roles, shapes
 
 
 def optimizer(*groups: dict[str, Any], **settings: Any) -> OptimizerSpec:

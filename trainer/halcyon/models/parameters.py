@@ -114,11 +114,6 @@ def parameters(model: eqx.Module) -> Any:
     return jax.tree.unflatten(treedef, [counted(one) for one in _declared(model, None, None, type(model).__name__)])
 
 
-def roles(model: eqx.Module) -> Any:
-    """`model` with a `Role` in the place of each NamedArray; raises as `parameters` does."""
-    return jax.tree.map(lambda one: one.role, parameters(model))
-
-
 def parameter_count(model: Any) -> int:
     """Elements of all parameters of a model, or of its shapes.
 
@@ -187,11 +182,9 @@ def matching(model: Any, patterns: Sequence[str]) -> Any:
     False.
     """
 
-    def matches(path: Any, leaf: Any) -> bool:
-        del leaf
-        return any(fnmatch.fnmatchcase(dotted(path), pattern) for pattern in patterns)
-
-    return jax.tree_util.tree_map_with_path(matches, model, is_leaf=is_named)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: any(fnmatch.fnmatchcase(dotted(path), pattern) for pattern in patterns), model, is_leaf=is_named
+    )
 
 
 def dotted(path: Any) -> str:

@@ -255,11 +255,11 @@ def with_slots(model: Model, slots: Mapping[str, NamedArray]) -> Model:
     """`model` with these slots in its stacks, by their paths."""
     if not slots:
         return model
-
-    def one(path: Any, node: Any) -> Any:
-        return dataclasses.replace(node, slots=slots.get(dotted(path))) if _is_stack(node) else node
-
-    return jax.tree_util.tree_map_with_path(one, model, is_leaf=lambda node: _is_stack(node) or is_named(node))
+    return jax.tree_util.tree_map_with_path(
+        lambda path, node: dataclasses.replace(node, slots=slots.get(dotted(path))) if _is_stack(node) else node,
+        model,
+        is_leaf=lambda node: _is_stack(node) or is_named(node),
+    )
 
 
 def activation_statistics(sums: Mapping[str, NamedArray]) -> dict[str, jax.Array]:

@@ -155,7 +155,7 @@ def latent_tensors(spec: DeepseekV3Spec) -> Tensors:
 
 def _mixture(spec: CorrectedSection) -> Callable[[Layers], list[Tensor]]:
     def of(layers: Layers) -> list[Tensor]:
-        found = layers.experts("mlp.gate", "mlp.experts")
+        found = layers.experts()
         found.append(layers.tensor("mlp.gate.e_score_correction_bias", "mlp.router.correction", axes.ROUTES))
         return found + (layers.mlp("mlp.shared_experts", "mlp.shared") if spec.n_shared_experts else [])
 

@@ -19,7 +19,7 @@ def expert_design(spec: MixtralSpec) -> Design:
 
 _TENSORS = functools.partial(
     decoder_tensors,
-    mixture=lambda layers: layers.experts("block_sparse_moe.gate", "block_sparse_moe.experts", _NAMES),
+    mixture=lambda layers: layers.experts("block_sparse_moe", _NAMES),
 )
 
 

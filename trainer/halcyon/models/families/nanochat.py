@@ -12,7 +12,6 @@ and keys after the rotation; a rotation does not change a norm.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import equinox as eqx
@@ -143,10 +142,6 @@ class Nanochat(TokenDecoder):
         of_tables, of_plain, of_valued = jax.random.split(key, 3)
         tables = iter(jax.random.split(of_tables, 3))
 
-        def stack(form: Form, key: PRNGKeyArray) -> Stack[NanochatBlock]:
-            numbers = [number for number, (one, _) in enumerate(kinds) if one == form]
-            return _blocks(spec, numbers, form, vocab, dtype, iter(jax.random.split(key, 6)))
-
         gate = Axis(axes.SMEAR_GATE, SMEAR_CHANNELS)
         return Nanochat(
             embedding=Embedding.init(vocab, embed, std=EMBEDDING_STD, dtype=dtype, key=next(tables)),
@@ -159,8 +154,8 @@ class Nanochat(TokenDecoder):
                 ),
                 hax.zeros((), dtype=dtype),
             ),
-            plain_blocks=stack("plain_blocks", of_plain) if spec.depth > 1 else None,
-            valued_blocks=stack("valued_blocks", of_valued),
+            plain_blocks=_blocks(spec, False, vocab, dtype, of_plain) if spec.depth > 1 else None,
+            valued_blocks=_blocks(spec, True, vocab, dtype, of_valued),
             backout=hax.full((), _BACKOUT, dtype=dtype),
             untied_head=Linear.init((embed,), (vocab,), std=HEAD_STD, dtype=dtype, role=Role.HEAD, key=next(tables)),
             norm=_norm(embed),
@@ -218,10 +213,10 @@ class Nanochat(TokenDecoder):
         return self.norm(elementwise(recomputed(without), x, half, self.backout))
 
 
-def _blocks(
-    spec: NanochatSpec, numbers: Sequence[int], form: Form, vocab: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]
-) -> Stack[NanochatBlock]:
-    """The blocks of one form; `numbers` are their places in the model, from 0."""
+def _blocks(spec: NanochatSpec, valued: bool, vocab: Axis, dtype: jnp.dtype, key: PRNGKeyArray) -> Stack[NanochatBlock]:
+    """The blocks of one form."""
+    numbers = [number for number, one in enumerate(spec.with_values) if one == valued]
+    keys = iter(jax.random.split(key, 6))
     layers, embed = Axis(axes.LAYERS, len(numbers)), Axis(axes.EMBED, spec.width)
     heads, head_size = Axis(axes.KV_HEADS, spec.key_value_heads), Axis(axes.HEAD_SIZE, spec.head_dim)
     bound = math.sqrt(3 / spec.width)  # the uniform distribution with the standard deviation 1 / sqrt(width)
@@ -246,7 +241,7 @@ def _blocks(
     )
     mlp = Axis(axes.MLP, 4 * spec.width)
     values = None
-    if form == "valued_blocks":
+    if valued:
         gate, features = Axis(axes.VALUE_GATE, VALUE_GATE_CHANNELS), Axis(axes.EMBED, heads.size * head_size.size)
         table = uniform(next(keys), (layers,), (vocab,), (features,), within=(-bound, bound), dtype=dtype)
         gates = uniform(next(keys), (layers,), (gate,), (heads,), within=(0.0, _GATE_BOUND), dtype=dtype)

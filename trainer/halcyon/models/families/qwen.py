@@ -27,7 +27,7 @@ def expert_design(spec: Qwen3MoeSpec) -> Design:
     return design_of(spec, mixture=mixture_of(spec, normalised=spec.norm_topk_prob))
 
 
-_MOE_TENSORS = functools.partial(decoder_tensors, mixture=lambda layers: layers.experts("mlp.gate", "mlp.experts"))
+_MOE_TENSORS = functools.partial(decoder_tensors, mixture=Layers.experts)
 
 
 Section = TypeVar("Section", bound=QwenSection)

@@ -164,7 +164,7 @@ def _delta_net_tensors(layers: Layers, by_head: bool) -> list[Tensor]:
 
 def _mixture(layers: Layers, *, in_one: bool) -> list[Tensor]:
     return [
-        *(layers.fused_experts if in_one else layers.experts)("mlp.gate", "mlp.experts"),
+        *(layers.fused_experts() if in_one else layers.experts()),
         *layers.mlp("mlp.shared_expert", "mlp.shared"),
         layers.tensor("mlp.shared_expert_gate.weight", "mlp.shared_gate.weight", (), EMBED),
     ]

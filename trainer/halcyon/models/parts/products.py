@@ -127,7 +127,19 @@ def _scaled(
     by_tensor = products.scales == "tensor"
     left, left_scale = rounded(left_kind, x, tuple(range(x.ndim)) if by_tensor else over_x)
     right, right_scale = rounded(right_kind, y, tuple(range(y.ndim)) if by_tensor else over_y)
-    sums = _multiplied(products, role, left, right, ((over_x, over_y), ((), ())), into).astype(jnp.float32)
+    if left.dtype == jnp.int8:
+        into_sums, precision = jnp.int32, None
+    else:
+        if jax.default_backend() == "cpu":  # on CPU, XLA has no product of two types
+            left, right = left.astype(jnp.float32), right.astype(jnp.float32)
+        # On GPUs, the default is to add up in fewer bits. The scales are powers of 2, so it does not matter whether
+        # `into` rounds before them.
+        fast = products.fast_accumulation == "always" or (products.fast_accumulation == "forward" and role == "forward")
+        precision = jax.lax.Precision.HIGHEST if not fast and jax.default_backend() == "gpu" else None
+        into_sums = into
+    contracted = ((over_x, over_y), ((), ()))
+    sums = jax.lax.dot_general(left, right, contracted, precision=precision, preferred_element_type=into_sums)
+    sums = sums.astype(jnp.float32)
     own_y = y.ndim - len(over_y)
     left_scale = jnp.squeeze(left_scale, over_x)
     return (sums * left_scale.reshape(*left_scale.shape, *(1,) * own_y) * jnp.squeeze(right_scale, over_y)).astype(into)
@@ -151,20 +163,6 @@ def rounded(kind: Kind, x: jax.Array, over: tuple[int, ...]) -> tuple[jax.Array,
     power = jnp.clip(_EXPONENTS[kind] - jnp.frexp(greatest)[1], -_LARGEST_SCALE, _LARGEST_SCALE)
     narrow = (wide * jnp.ldexp(jnp.float32(1), power)).astype(_FLOAT8[kind])
     return narrow, jnp.where(jnp.isfinite(greatest), jnp.ldexp(jnp.float32(1), -power), jnp.nan)
-
-
-def _multiplied(
-    products: NarrowProducts, role: Role, left: jax.Array, right: jax.Array, dimension_numbers: Any, into: Any
-) -> jax.Array:
-    if left.dtype == jnp.int8:
-        return jax.lax.dot_general(left, right, dimension_numbers, preferred_element_type=jnp.int32)
-    if jax.default_backend() == "cpu":  # on CPU, XLA has no product of two types
-        left, right = left.astype(jnp.float32), right.astype(jnp.float32)
-    # On GPUs, the default is to add up in fewer bits. The scales are powers of 2, so it does not matter whether `into`
-    # rounds before them.
-    fast = products.fast_accumulation == "always" or (products.fast_accumulation == "forward" and role == "forward")
-    precision = jax.lax.Precision.HIGHEST if not fast and jax.default_backend() == "gpu" else None
-    return jax.lax.dot_general(left, right, dimension_numbers, precision=precision, preferred_element_type=into)
 
 
 def _in_blocks(

@@ -258,36 +258,26 @@ class Layers:
             for tensor in self.linear(f"{name}.{part}_proj", f"{path}.{part}", *axes, bias=bias)
         ]
 
-    def experts(self, router: str, experts: str, names: Mapping[str, str] = SEPARATE) -> list[Tensor]:
+    def experts(self, name: str = "mlp", maps: Mapping[str, str] = SEPARATE) -> list[Tensor]:
         """The tensors of a router and of experts with a tensor each.
 
         Args:
-            router: Name of the router.
-            experts: Name of the experts.
-            names: The names of ``gate``, ``up`` and ``down`` in an expert.
+            name: The name of both together.
+            maps: The names of ``gate``, ``up`` and ``down`` in an expert.
         """
         of_experts = [
-            self.tensor(f"{experts}.{{experts}}.{names[part]}.weight", f"mlp.experts.{part}", *axes)
+            self.tensor(f"{name}.experts.{{experts}}.{maps[part]}.weight", f"mlp.experts.{part}", *axes)
             for part, axes in _MAPS.items()
         ]
-        return [self.tensor(f"{router}.weight", "mlp.router.weight", ROUTES, EMBED), *of_experts]
+        return [self.tensor(f"{name}.gate.weight", "mlp.router.weight", ROUTES, EMBED), *of_experts]
 
-    def fused_experts(self, router: str, experts: str) -> list[Tensor]:
-        """The tensors of a router and of experts with one tensor for all gates and ups, and one for all downs.
-
-        Args:
-            router: Name of the router.
-            experts: Name of the experts.
-        """
+    def fused_experts(self) -> list[Tensor]:
+        """The tensors of a router and of experts with one tensor for all gates and ups, and one for all downs."""
+        pieces = (self.piece(f"mlp.experts.{part}", EXPERTS, MLP, EMBED) for part in ("gate", "up"))
         return [
-            self.tensor(f"{router}.weight", "mlp.router.weight", ROUTES, EMBED),
-            self.fused(
-                f"{experts}.gate_up_proj",
-                1,
-                0,
-                *(self.piece(f"mlp.experts.{part}", EXPERTS, MLP, EMBED) for part in ("gate", "up")),
-            ),
-            self.tensor(f"{experts}.down_proj", "mlp.experts.down", EXPERTS, EMBED, MLP),
+            self.tensor("mlp.gate.weight", "mlp.router.weight", ROUTES, EMBED),
+            self.fused("mlp.experts.gate_up_proj", 1, 0, *pieces),
+            self.tensor("mlp.experts.down_proj", "mlp.experts.down", EXPERTS, EMBED, MLP),
         ]
 
     def self_attention(self, sizes: DecoderSizes) -> list[Tensor]:
@@ -378,10 +368,12 @@ def decoder_tensors(
 
     def of(layers: Layers, form: LayerKind) -> list[Tensor]:
         mixer = recurrence if form.recurrent and recurrence is not None else attention
-        found = [*layers.norms(norms), *(layers.self_attention(sizes) if mixer is None else mixer(layers))]
+        mixed = layers.self_attention(sizes) if mixer is None else mixer(layers)
         if form.with_experts and mixture is not None:
-            return [*found, *mixture(layers), *beside(layers)]
-        return [*found, *layers.mlp("mlp", "mlp", gated=sizes.gated, bias=sizes.mlp_bias), *beside(layers)]
+            fed = mixture(layers)
+        else:
+            fed = layers.mlp("mlp", "mlp", gated=sizes.gated, bias=sizes.mlp_bias)
+        return [*layers.norms(norms), *mixed, *fed, *beside(layers)]
 
     numbers: dict[LayerKind, list[int]] = {}
     for number, form in enumerate(layer_kinds(spec.num_hidden_layers, recurrent, with_experts(spec))):
