@@ -34,6 +34,8 @@ from halcyon.parallel.device_mesh import context_of, mesh_of
 Member = TypeVar("Member")
 Scores = dict[int, Score]
 """The scores of spans, by their numbers."""
+Found = tuple[jax.Array, jax.Array]
+"""Log-probabilities of tokens, and the most likely token, at each position."""
 _SHORTEST = 32
 """Positions of the shortest rows and texts."""
 _LEAST_SHARED = 8
@@ -201,7 +203,7 @@ def _scored(
     *,
     dtype: str,
     mesh: Mesh | None,
-) -> tuple[jax.Array, jax.Array]:
+) -> Found:
     """Log-probabilities of tokens after some positions, and the most likely token after each.
 
     Args:
@@ -234,7 +236,7 @@ def _scored_endings(
     *,
     dtype: str,
     mesh: Mesh | None,
-) -> tuple[jax.Array, jax.Array]:
+) -> Found:
     """Log-probabilities of the tokens of endings, and the most likely token at each position.
 
     Args:
@@ -260,7 +262,7 @@ def _scored_endings(
     return log_probs_at(model, features_of(model, outputs), targets)
 
 
-def log_probs_at(model: CausalLM, features: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+def log_probs_at(model: CausalLM, features: jax.Array, targets: jax.Array) -> Found:
     """Log-probabilities of some tokens at each position, and the most likely token.
 
     Args:
@@ -275,7 +277,7 @@ def log_probs_at(model: CausalLM, features: jax.Array, targets: jax.Array) -> tu
     most = MAX_LOGIT_BYTES_CPU if jax.default_backend() == "cpu" else most_logit_bytes()
     blocks = block_count(len(flat), len(flat) * model.vocab.size * 4, most)
 
-    def of_block(block: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def of_block(block: Found) -> Found:
         named = hax.named(block[0][None], (BATCH, POSITION, model.embed.name))
         logits = model.logits(named).rearrange((BATCH, POSITION, model.vocab.name)).array[0].astype(jnp.float32)
         of_targets = jnp.take_along_axis(logits, block[1], -1)

@@ -128,6 +128,10 @@ class Fixed(NamedTuple):
     """Tokens that the model proposes in a step."""
 
 
+Decoded = tuple[State, Chosen, jax.Array]
+"""See `_decode`."""
+
+
 class Programs(NamedTuple):
     """The programs for models of one structure.
 
@@ -136,7 +140,7 @@ class Programs(NamedTuple):
 
     prefill: Callable[..., tuple[State, PromptLogs]]
     """See `_prefill`."""
-    decode: Callable[..., tuple[State, Chosen, jax.Array]]
+    decode: Callable[..., Decoded]
     """See `_decode`."""
     see: Callable[..., jax.Array]
     """From the arrays of the model and the pixels of an image, uint8 [row, column, colour]: what stands at its tokens,
@@ -173,7 +177,7 @@ def programs_of(structure: Any, fixed: Fixed, mesh: Mesh | None = None) -> Progr
     def prefill(arrays: Any, *arguments: Any) -> tuple[State, PromptLogs]:
         return _prefill(jax.tree.unflatten(structure, arrays), *arguments, fixed=fixed)
 
-    def decode(arrays: Any, *arguments: Any) -> tuple[State, Chosen, jax.Array]:
+    def decode(arrays: Any, *arguments: Any) -> Decoded:
         return _decode(jax.tree.unflatten(structure, arrays), *arguments, fixed=fixed)
 
     def see(arrays: Any, pixels: jax.Array) -> jax.Array:
@@ -340,9 +344,7 @@ def copy(state: State, slot: jax.Array, to: jax.Array, pages: jax.Array, new: ja
     return State(copied, *jax.tree.map(lambda x: x.at[to].set(x[slot]), tuple(state[1:])))
 
 
-def _decode(
-    model: CausalLM, state: State, controls: Controls, plan: Plan, *, fixed: Fixed
-) -> tuple[State, Chosen, jax.Array]:
+def _decode(model: CausalLM, state: State, controls: Controls, plan: Plan, *, fixed: Fixed) -> Decoded:
     """Choose a token in each active slot, and compute it; again for each step.
 
     The masks of grammars are an argument of every call, so a request has the same program whether or not another one

@@ -213,10 +213,6 @@ class ResponseBatch(Batch):
             events.append(self._event(f"response.{self._status}", response=self.whole()))
         return events
 
-    def end(self) -> list[Document]:
-        """See `Batch`."""
-        return []
-
     def whole(self) -> Document:
         """See `Batch`."""
         asked, counts = self._asked, self.usage

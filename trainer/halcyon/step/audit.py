@@ -33,6 +33,8 @@ _PRODUCTS, _SIDE, _SIDE_ON_CPU = 8, 1024, 256
 """Number of the products of `Audit.products`, and the rows and columns of their matrices: enough for all cores of an
 accelerator. A processor would take a second."""
 
+Compile = Callable[[jax.stages.Lowered, str], jax.stages.Compiled]
+"""Compiles a traced program, and gets the name of its module."""
 Digests = np.ndarray
 """uint32 [part, device of the part, words]."""
 
@@ -66,9 +68,7 @@ class Audit:
         compiled: Compiles a lowered program. It gets the name of its module. None: the program of the run does.
     """
 
-    def __init__(
-        self, program: Program, compiled: Callable[[jax.stages.Lowered, str], jax.stages.Compiled] | None = None
-    ) -> None:
+    def __init__(self, program: Program, compiled: Compile | None = None) -> None:
         self._program, self._mesh = program, program.mesh
         self._compile = compiled or (lambda lowered, _: program.compile(lowered))
         sizes = self._mesh.shape
@@ -194,7 +194,7 @@ class Audit:
         return tuple(sorted(int(position) for position in positions[wrong]))
 
 
-def compare_products(mesh: Mesh, compiled: Callable[[jax.stages.Lowered, str], jax.stages.Compiled]) -> Finding | None:
+def compare_products(mesh: Mesh, compiled: Compile) -> Finding | None:
     """Multiply the same matrices on each device. A collective, which needs no state.
 
     Args:

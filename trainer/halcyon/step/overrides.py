@@ -38,8 +38,7 @@ _PLAIN = object()
 """Stands in the fixed part of a module for an array that was given without named axes."""
 
 
-def _is_leaf(node: Any) -> bool:
-    return node is None or is_named(node)
+_mapped: Any = functools.partial(jax.tree.map, is_leaf=lambda node: node is None or is_named(node))
 
 
 @dataclass(frozen=True)
@@ -72,27 +71,21 @@ class ModelParts:
         def rest(leaf: Any, own: Any) -> Any:
             return leaf if own is None else None if is_named(leaf) else _PLAIN
 
-        parameters = jax.tree.map(parameter, module, is_leaf=_is_leaf)
+        parameters = _mapped(parameter, module)
         if not jax.tree.leaves(parameters):
             raise BadConfiguration(f"model: {type(module).__name__} has no floating-point array, so nothing is trained")
-        return ModelParts(parameters, jax.tree.map(rest, module, parameters, is_leaf=_is_leaf))
+        return ModelParts(parameters, _mapped(rest, module, parameters))
 
     def plain(self, tree: Any) -> Any:
         """A tree of the structure of the parameters, with arrays where the module has arrays without named axes."""
-        return jax.tree.map(
-            lambda leaf, fixed: leaf.array if fixed is _PLAIN and is_named(leaf) else leaf,
-            tree,
-            self.fixed,
-            is_leaf=_is_leaf,
-        )
+        return _mapped(lambda leaf, fixed: leaf.array if fixed is _PLAIN and is_named(leaf) else leaf, tree, self.fixed)
 
     def module(self, parameters: Any) -> Any:
         """The module with other parameters."""
-        return jax.tree.map(
+        return _mapped(
             lambda leaf, fixed: fixed if leaf is None else leaf.array if fixed is _PLAIN else leaf,
             parameters,
             self.fixed,
-            is_leaf=_is_leaf,
         )
 
     def transformation(self, given: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -100,13 +93,12 @@ class ModelParts:
 
         def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
             changes, state = given.update(self.plain(updates), state, self.plain(params))
-            back = jax.tree.map(
+            back = _mapped(
                 lambda leaf, change: (
                     leaf if leaf is None else NamedArray(getattr(change, "array", change), leaf.axis_names)
                 ),
                 updates,
                 changes,
-                is_leaf=_is_leaf,
             )
             return back, state
 

@@ -17,7 +17,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from haliax import NamedArray
 from jax.sharding import Mesh
 
 from halcyon.models.parameters import joined, split
@@ -125,11 +124,6 @@ def make_train_step(
 
     key_of = gradients.key_of
 
-    def slots_of(model: Model) -> dict[str, NamedArray]:
-        if watch is None or "activations" not in watch.what:
-            return {}
-        return empty_slots(model, histograms=watch.histograms)
-
     def estimate(state: TrainState, batch: Batch) -> Model:
         """The diagonal of the Hessian of the mean loss, with respect to the trained part."""
         step, (part, fixed) = state.step, split(state.model, trained)
@@ -156,9 +150,12 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch, control: jax.Array) -> tuple[TrainState, StepMetrics]:
         part, fixed = split(state.model, trained)
         batch = gradients.seeded(batch, state.step)
-        sums, (gradient, activations) = gradients.of_batch(
-            (part, slots_of(state.model)), (fixed, state.reference), batch, state.step
+        slots = (
+            empty_slots(state.model, histograms=watch.histograms)
+            if watch is not None and "activations" in watch.what
+            else {}
         )
+        sums, (gradient, activations) = gradients.of_batch((part, slots), (fixed, state.reference), batch, state.step)
         share = 1.0 / jnp.maximum(sums.weight, 1.0)
         gradient = constrain(jax.tree.map(lambda total: total.astype(jnp.float32) * share, gradient), mesh)
         loss, gradient_norm = sums.loss * share, optax.tree.norm(gradient)

@@ -67,9 +67,6 @@ def adafactor(rule: AdafactorSpec, parameters: Any) -> Rule:
             for number in range(3)
         ]
 
-    def init(params: Tree) -> AdafactorState:
-        return AdafactorState(jnp.zeros((), jnp.int32), *parted(jax.tree.map(first, parameters, params)))
-
     def direct(state: AdafactorState, given: Given) -> tuple[Tree, AdafactorState]:
         steps: Any = optax.safe_increment(state.steps)
         beta = 1.0 - steps.astype(jnp.float32) ** -rule.decay_exponent
@@ -94,4 +91,8 @@ def adafactor(rule: AdafactorSpec, parameters: Any) -> Rule:
         u = u / jnp.maximum(1.0, inner.root_mean_square(u) / rule.clip_update)
         return u * jnp.maximum(rule.least_size, inner.root_mean_square(wide(p)))
 
-    return descending(init, direct, parameters)
+    return descending(
+        lambda params: AdafactorState(jnp.zeros((), jnp.int32), *parted(jax.tree.map(first, parameters, params))),
+        direct,
+        parameters,
+    )

@@ -34,6 +34,10 @@ LARGEST_ROOT_MEAN_SQUARE = 1.1
 _LEAST_FOURTH_MOMENT = 1e-24
 
 
+Factors = tuple[jax.Array, jax.Array]
+"""The factors of a stack of matrices."""
+
+
 class KronState(NamedTuple):
     """State of Kron."""
 
@@ -57,10 +61,13 @@ def kron(rule: KronSpec, parameters: Any, shared: MatricesSpec) -> Rule:
     ) -> tuple[jax.Array, ...]:
         left, right = jax.lax.cond(count == 0, _first_scale, lambda _, *factors: factors, gradient, left, right)
 
-        def followed(left: jax.Array, right: jax.Array) -> tuple[jax.Array, jax.Array]:
-            return followed_factors(gradient, noise, left, right, rule.factor_rate)
-
-        left, right = jax.lax.cond(due, followed, lambda *factors: factors, left, right)
+        left, right = jax.lax.cond(
+            due,
+            lambda left, right: followed_factors(gradient, noise, left, right, rule.factor_rate),
+            lambda *factors: factors,
+            left,
+            right,
+        )
         direction = both_sides(product(left.mT, left), gradient, product(right.mT, right))
         size = jnp.sqrt(jnp.mean(jnp.square(direction), axis=(-2, -1), keepdims=True))
         return direction / jnp.maximum(1.0, size / LARGEST_ROOT_MEAN_SQUARE), left, right
@@ -85,9 +92,7 @@ def kron(rule: KronSpec, parameters: Any, shared: MatricesSpec) -> Rule:
     return for_hidden(init, direct, parameters, shared, rule.matrix_rate)
 
 
-def followed_factors(
-    gradient: jax.Array, noise: jax.Array, left: jax.Array, right: jax.Array, rate: float
-) -> tuple[jax.Array, jax.Array]:
+def followed_factors(gradient: jax.Array, noise: jax.Array, left: jax.Array, right: jax.Array, rate: float) -> Factors:
     """The factors after one gradient.
 
     Args:
@@ -122,7 +127,7 @@ def random_like(key: jax.Array, tree: Tree) -> Tree:
     return jax.tree.unflatten(structure, drawn)
 
 
-def _first_scale(gradient: jax.Array, left: jax.Array, right: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _first_scale(gradient: jax.Array, left: jax.Array, right: jax.Array) -> Factors:
     """The factors of a preconditioner that brings the first gradient to elements of about 1."""
     sides = sum(factor.shape[-1] > 1 for factor in (left, right))
     if not sides:

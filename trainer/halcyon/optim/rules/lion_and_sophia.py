@@ -51,10 +51,12 @@ def sophia(rule: SophiaSpec, parameters: Any) -> Rule:
             raise TypeError("sophia needs the argument curvature, an estimate of the Hessian's diagonal")
         momentum = mean(state.momentum, given.gradients, rule.beta1)
 
-        def renewed(old: Tree) -> Tree:
-            return mean(old, estimate(), rule.beta2)
-
-        hessian = jax.lax.cond(jnp.asarray(given.step) % rule.every_steps == 0, renewed, lambda old: old, state.hessian)
+        hessian = jax.lax.cond(
+            jnp.asarray(given.step) % rule.every_steps == 0,
+            lambda old: mean(old, estimate(), rule.beta2),
+            lambda old: old,
+            state.hessian,
+        )
         direction = jax.tree.map(
             lambda m, h: jnp.clip(m / jnp.maximum(gamma * h, rule.epsilon), -1.0, 1.0), momentum, hessian
         )

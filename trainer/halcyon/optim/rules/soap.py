@@ -141,9 +141,6 @@ def soap(rule: SoapSpec, parameters: Any, shared: MatricesSpec) -> Rule:
         return direction, first, second, *followed(bases, gradient, rule.beta2, count, rule.every_steps)
 
     def build(matrices: Matrices) -> Rule:
-        def init(params: Tree) -> SoapState:
-            return SoapState(jnp.zeros((), jnp.int32), zeros(params), zeros(params), first_bases(matrices))
-
         def update(state: Any, given: Given) -> tuple[Tree, SoapState]:
             held = [
                 *((Kind.MATRIX, tree) for tree in (given.gradients, state.first, state.second)),
@@ -157,7 +154,10 @@ def soap(rule: SoapSpec, parameters: Any, shared: MatricesSpec) -> Rule:
                 state.done + 1, first, second, Bases(*bases)
             )
 
-        return Rule(init, update)
+        return Rule(
+            lambda params: SoapState(jnp.zeros((), jnp.int32), zeros(params), zeros(params), first_bases(matrices)),
+            update,
+        )
 
     return beside_adamw(build, parameters, shared)
 
@@ -194,9 +194,6 @@ def soap_muon(rule: SoapMuonSpec, parameters: Any, shared: MatricesSpec) -> Rule
         direction = orthogonal(scaled)
         return direction, second, *followed(bases, gradient, rule.beta2, count, rule.every_steps)
 
-    def init(matrices: Matrices, params: Tree) -> SoapMuonState:
-        return SoapMuonState(jnp.zeros((), jnp.int32), zeros(params), zeros(params), first_bases(matrices))
-
     def direct(matrices: Matrices, state: Any, given: Given) -> tuple[Tree, SoapMuonState]:
         momentum = mean(state.momentum, given.gradients, rule.momentum)
         held = [
@@ -210,4 +207,11 @@ def soap_muon(rule: SoapMuonSpec, parameters: Any, shared: MatricesSpec) -> Rule
         direction = matrices.map(lambda form, step: step * scale(form, shared.scaling), steps)
         return direction, SoapMuonState(state.done + 1, momentum, second, Bases(*bases))
 
-    return for_hidden(init, direct, parameters, shared)
+    return for_hidden(
+        lambda matrices, params: SoapMuonState(
+            jnp.zeros((), jnp.int32), zeros(params), zeros(params), first_bases(matrices)
+        ),
+        direct,
+        parameters,
+        shared,
+    )

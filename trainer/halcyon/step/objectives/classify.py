@@ -29,13 +29,10 @@ class Classify(Drops):
 
     compute_dtype: jnp.dtype
     products: NarrowProducts | None = None
+    fields = typed("tokens", "targets", "segments", "weights")
+    """See `halcyon.step.objectives.objective.Objective`."""
     per_token = False
     """See `halcyon.step.objectives.objective.Objective`: the unit is a text."""
-
-    @property
-    def fields(self) -> dict[str, Any]:
-        """See `halcyon.step.objectives.objective.Objective`."""
-        return typed("tokens", "targets", "segments", "weights")
 
     def __call__(self, model: CausalLM, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
         """See `halcyon.step.objectives.objective.Objective`. The metric ``accuracy`` is 1 for a text whose label has

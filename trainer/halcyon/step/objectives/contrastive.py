@@ -42,13 +42,10 @@ class Contrastive(Drops):
     texts: int
     compute_dtype: jnp.dtype
     products: NarrowProducts | None = None
+    fields = typed("tokens", "segments", "positions")
+    """See `halcyon.step.objectives.objective.Objective`."""
     per_token = False
     """See `halcyon.step.objectives.objective.Objective`: the unit is a query."""
-
-    @property
-    def fields(self) -> dict[str, Any]:
-        """See `halcyon.step.objectives.objective.Objective`."""
-        return typed("tokens", "segments", "positions")
 
     def __call__(self, model: CausalLM, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
         """See `halcyon.step.objectives.objective.Objective`. The metric ``accuracy`` is 1 for a query to which its text

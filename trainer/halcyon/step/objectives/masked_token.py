@@ -69,13 +69,10 @@ class MaskedToken(Drops):
     ids: MaskIds
     compute_dtype: jnp.dtype
     products: NarrowProducts | None = None
+    fields = typed("tokens", "segments", "weights")
+    """See `halcyon.step.objectives.objective.Objective`."""
     per_token = False
     """See `halcyon.step.objectives.objective.Objective`: a hidden token's nats are no measure of all tokens."""
-
-    @property
-    def fields(self) -> dict[str, Any]:
-        """See `halcyon.step.objectives.objective.Objective`."""
-        return typed("tokens", "segments", "weights")
 
     def __call__(self, model: CausalLM, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
         """See `halcyon.step.objectives.objective.Objective`."""

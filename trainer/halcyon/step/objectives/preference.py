@@ -118,10 +118,12 @@ def _log_odds(mean: jax.Array) -> jax.Array:
     return less - jnp.log(-jnp.expm1(less))
 
 
+Arrays = Mapping[str, NamedArray]
+"""The arrays of a batch by name."""
 _ANSWER = "answer"
 
 
-def _inputs(arrays: Mapping[str, NamedArray]) -> Inputs:
+def _inputs(arrays: Arrays) -> Inputs:
     return Inputs(arrays["tokens"], arrays["positions"], arrays["segments"], arrays["weights"])
 
 
@@ -139,12 +141,9 @@ class Preference(Drops):
     compute_dtype: jnp.dtype
     products: NarrowProducts | None = None
 
+    fields = typed("tokens", "targets", "segments", "positions", "weights")
+    """See `halcyon.step.objectives.objective.Objective`."""
     per_token = False
-
-    @property
-    def fields(self) -> dict[str, Any]:
-        """See `halcyon.step.objectives.objective.Objective`."""
-        return typed("tokens", "targets", "segments", "positions", "weights")
 
     def __call__(self, model: CausalLM, batch: Batch, frozen: CausalLM | None, key: jax.Array | None) -> Sums:
         """See `halcyon.step.objectives.objective.Objective`. Metrics, for each pair:
@@ -181,23 +180,21 @@ class Preference(Drops):
         of_row = hax.named(jnp.sum(there, axis=1), (BATCH,))
         return with_routers(Sums(jnp.sum(there * found.loss), jnp.sum(there), metrics), outputs, of_row)
 
-    def _scores(self, model: CausalLM, arrays: Mapping[str, NamedArray]) -> tuple[jax.Array, Outputs]:
+    def _scores(self, model: CausalLM, arrays: Arrays) -> tuple[jax.Array, Outputs]:
         """The score of each conversation: float32 [batch, 2 pairs]."""
         outputs = model.states(_inputs(arrays), compute_dtype=self.compute_dtype)
         numbers = jnp.arange(1, 1 + 2 * self.spec.pairs_per_row)
         members = arrays["segments"].array[:, None] == numbers[:, None]
         return model.scores(pooled(outputs.features, members, model.pooling or "last")).array[..., 0], outputs
 
-    def _log_probs(self, model: CausalLM, arrays: Mapping[str, NamedArray]) -> tuple[NamedArray, Outputs]:
+    def _log_probs(self, model: CausalLM, arrays: Arrays) -> tuple[NamedArray, Outputs]:
         """The log-probability of each target, [batch, position]."""
         model = with_products(model, self.products)
         outputs = model(_inputs(arrays), compute_dtype=self.compute_dtype)
         found = token_log_probs(outputs.features, model.head, arrays["targets"], model.softmax)
         return found.log_probs, outputs
 
-    def _reference_sums(
-        self, model: CausalLM, frozen: CausalLM | None, arrays: Mapping[str, NamedArray]
-    ) -> jax.Array | None:
+    def _reference_sums(self, model: CausalLM, frozen: CausalLM | None, arrays: Arrays) -> jax.Array | None:
         """Log-probabilities of the answers under the reference, [batch, answer]; None for a loss without one."""
         if not self.spec.has_reference:
             return None
@@ -205,7 +202,7 @@ class Preference(Drops):
         log_probs, _ = self._log_probs(reference, arrays)
         return jax.lax.stop_gradient(self._by_answer(log_probs * arrays["weights"], arrays))
 
-    def _by_answer(self, values: NamedArray, arrays: Mapping[str, NamedArray]) -> jax.Array:
+    def _by_answer(self, values: NamedArray, arrays: Arrays) -> jax.Array:
         """The sums of values [batch, position] over the segments 1, 2, ... of each row: float32 [batch, 2 pairs]."""
         answer = Axis(_ANSWER, 2 * self.spec.pairs_per_row)
         hits: Any = hax.equal(arrays["segments"].broadcast_axis(answer), hax.arange(answer) + 1)
