@@ -47,7 +47,21 @@ from halcyon.host.errors import Fenced, NoValidCheckpoint, RootUnusable, Trainer
 from halcyon.host.storage.failures import STOPPED, Abandoned, SaveFailed, StoreFailure, as_exit, explain
 from halcyon.host.storage.retry_budget import RetryBudget
 from halcyon.host.storage.store import Store
-from halcyon_api import checkpoint_documents as documents
+from halcyon_api.checkpoint_documents import (
+    BadStep,
+    CommittedStep,
+    DamagedDocument,
+    DataPosition,
+    Epoch,
+    EvaluationRecord,
+    Evidence,
+    Fingerprints,
+    Head,
+    Manifest,
+    Owner,
+    SkippedBatches,
+    step_prefix,
+)
 from halcyon_api.spec.checkpoint import CheckpointSpec
 
 
@@ -82,8 +96,8 @@ class Checkpointer:
         spec: CheckpointSpec,
         run: RunRecord,
         *,
-        owner: documents.Owner,
-        epoch: documents.Epoch | None,
+        owner: Owner,
+        epoch: Epoch | None,
         processes: Processes,
         expected_step: int,
         clock: Callable[[], float] = time.time,
@@ -122,7 +136,7 @@ class Checkpointer:
             return {"head": self._keeper.head.document(), "loss": loss}
 
         taken = decide(processes, store.root, take)
-        self._head = head = documents.Head.model_validate_json(json.dumps(taken["head"]))
+        self._head = head = Head.model_validate_json(json.dumps(taken["head"]))
         self._check_sees(head.writer)
         self.head_loss: str | None = taken["loss"]
         """Why HEAD was rebuilt from the checkpoints when the root was taken; None if it was not."""
@@ -191,7 +205,7 @@ class Checkpointer:
                 )
 
     @property
-    def fingerprints(self) -> documents.Fingerprints:
+    def fingerprints(self) -> Fingerprints:
         """The fingerprints of the run."""
         return self._run.fingerprints
 
@@ -212,24 +226,24 @@ class Checkpointer:
         self._wants.append(wants)
 
     @property
-    def newest(self) -> documents.CommittedStep | None:
+    def newest(self) -> CommittedStep | None:
         """The newest committed checkpoint that this process knows."""
         return self._head.newest
 
     @property
-    def kept(self) -> documents.CommittedStep | None:
+    def kept(self) -> CommittedStep | None:
         """`newest`, but on process 0 without what a read-back has found damaged since the last save: for reports, not
         for decisions of all processes.
         """
         return self.newest if self._keeper is None else self._keeper.head.newest
 
-    def agreed(self) -> documents.CommittedStep | None:
+    def agreed(self) -> CommittedStep | None:
         """What process 0 has `kept`. A collective, for the main thread."""
         self._change_head(lambda head: head)
         return self.newest
 
     @property
-    def committed(self) -> tuple[documents.CommittedStep, ...]:
+    def committed(self) -> tuple[CommittedStep, ...]:
         """The committed checkpoints that this process knows, newest first.
 
         After `restore` the same on every process.
@@ -257,7 +271,7 @@ class Checkpointer:
             RunChanged: The arrays of the checkpoint are not those of the template.
             Fenced: A newer epoch has the root.
         """
-        skipped: list[documents.BadStep] = []
+        skipped: list[BadStep] = []
         restored: Restored | None = None
         for entry in self._head.committed[: self._limits.damaged_checkpoints + 1]:
             agree = Agreement(self._processes, self._store.root, entry.step)
@@ -279,11 +293,11 @@ class Checkpointer:
     # Going back
 
     @property
-    def skipped(self) -> tuple[documents.SkippedBatches, ...]:
+    def skipped(self) -> tuple[SkippedBatches, ...]:
         """The returns of the run to earlier checkpoints, oldest first. The same on every process."""
         return self._head.skipped
 
-    def inherit(self, past: tuple[documents.SkippedBatches, ...]) -> None:
+    def inherit(self, past: tuple[SkippedBatches, ...]) -> None:
         """Take over the returns of the run that this run begins from. A collective, for the main thread, before the
         first save.
 
@@ -293,7 +307,7 @@ class Checkpointer:
         """
         self._change_head(lambda head: head.but(skipped=past))
 
-    def go_back(self, back: GoesBack) -> documents.SkippedBatches | None:
+    def go_back(self, back: GoesBack) -> SkippedBatches | None:
         """Make an earlier checkpoint the newest one, and record the batches to leave out. A collective, for the main
         thread.
 
@@ -314,7 +328,7 @@ class Checkpointer:
         self._change_head(lambda head: back.applied(head) if len(head.skipped) == returns else head)
         return self._head.skipped[-1] if len(self._head.skipped) > returns else None
 
-    def _change_head(self, change: Callable[[documents.Head], documents.Head]) -> None:
+    def _change_head(self, change: Callable[[Head], Head]) -> None:
         """Change HEAD on process 0, and take it over on all. A collective."""
         keeper = self._keeper
 
@@ -325,12 +339,12 @@ class Checkpointer:
                 head = keeper.update(change)
                 mark_left(self._store, head)
                 return head.document()
-            except documents.DamagedDocument as damage:
+            except DamagedDocument as damage:
                 raise TrainerExit(
                     f"{damage} in checkpoint root {self._store.root}; start again to have it rebuilt"
                 ) from None
 
-        self._head = documents.Head.model_validate_json(json.dumps(decide(self._processes, self._store.root, work)))
+        self._head = Head.model_validate_json(json.dumps(decide(self._processes, self._store.root, work)))
         self._callbacks.on_newest(self.newest)
 
     # Saving
@@ -359,7 +373,7 @@ class Checkpointer:
 
         With ``save.auto`` the processes measure different values.
         """
-        blocked = None if self.last_save is None else self.last_save.copy_seconds
+        blocked = self.last_save and self.last_save.copy_seconds
         return save_interval(self._spec, self.mean_seconds, blocked, self.expected_seconds or 0.0)
 
     @property
@@ -395,8 +409,8 @@ class Checkpointer:
         self,
         step: int,
         state: Any,
-        data_position: documents.DataPosition,
-        evaluation: documents.EvaluationRecord | None = None,
+        data_position: DataPosition,
+        evaluation: EvaluationRecord | None = None,
         numbers: StepNumbers | None = None,
     ) -> None:
         """Begin a checkpoint. All processes call it, on the main thread.
@@ -431,8 +445,8 @@ class Checkpointer:
         # The same on every process, without communication.
         # After a return, a step is saved again: its prefix must not be one whose deletion has begun.
         tries = f"{len(self._head.skipped)}x{self._try}" if self._head.skipped else str(self._try)
-        prefix = documents.step_prefix(step, self.epoch.attempt, f"{self.writer}-{tries}")
-        about = documents.Manifest(
+        prefix = step_prefix(step, self.epoch.attempt, f"{self.writer}-{tries}")
+        about = Manifest(
             step=step,
             epoch=self.epoch,
             owner=self._head.owner,
@@ -448,12 +462,12 @@ class Checkpointer:
         )
         self._in_background(lambda: self._write(prefix, snapshot, about, blocked_seconds, copy_seconds), copying)
 
-    def _evidence(self, step: int, numbers: StepNumbers | None) -> documents.Evidence | None:
+    def _evidence(self, step: int, numbers: StepNumbers | None) -> Evidence | None:
         """What this save adds to the chain of evidence; process 0 fills in the link that it follows."""
         if numbers is None:
             return None
-        count, digest = numbers.since(0 if self.newest is None else self.newest.step, step)
-        return documents.Evidence(steps=count, numbers=digest, hardware=self._run.hardware, audited=numbers.audited)
+        count, digest = numbers.since(self.newest.step if self.newest else 0, step)
+        return Evidence(steps=count, numbers=digest, hardware=self._run.hardware, audited=numbers.audited)
 
     def poll(self) -> None:
         """Raise an error of the background threads that must end the training.
@@ -523,7 +537,7 @@ class Checkpointer:
             raise Abandoned
 
     def _write(
-        self, prefix: str, snapshot: Snapshot, about: documents.Manifest, blocked_seconds: float, copy_seconds: float
+        self, prefix: str, snapshot: Snapshot, about: Manifest, blocked_seconds: float, copy_seconds: float
     ) -> None:
         began = time.monotonic()
         error: str | None = None
@@ -539,7 +553,7 @@ class Checkpointer:
             error = explain(failure, self._store.root)
         except Undecided as undecided:
             error = f"it is unknown whether HEAD was changed; {explain(undecided.failure, self._store.root)}"
-        except (CommitFailed, documents.DamagedDocument) as failure:
+        except (CommitFailed, DamagedDocument) as failure:
             error = f"checkpoint root {self._store.root}: {failure}"
         except Exception as failure:
             error = f"checkpoint root {self._store.root}: {type(failure).__name__}: {failure}"
@@ -574,10 +588,10 @@ class Checkpointer:
             self._fatal = fenced
         except Abandoned:
             return
-        except (StoreFailure, documents.DamagedDocument) as failure:
+        except (StoreFailure, DamagedDocument) as failure:
             self.last_error = f"checkpoint root {self._store.root}: old checkpoints could not be deleted ({failure})"
 
-    def _take_read_back(self, entry: documents.CommittedStep, damage: str | None) -> None:
+    def _take_read_back(self, entry: CommittedStep, damage: str | None) -> None:
         if damage is not None:
             self._save_wanted = True
             self._callbacks.on_newest(self.kept)

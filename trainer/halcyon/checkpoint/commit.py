@@ -94,7 +94,7 @@ def commit(
     _check_files(store, prefix, about)
     newest, evidence = keeper.head.newest, about.evidence
     if evidence is not None:
-        evidence = evidence.but(previous=None if newest is None else newest.link)
+        evidence = evidence.but(previous=newest and newest.link)
     manifest = about.but(versions=versions(), evidence=evidence)
     if (link := link_of(prefix, manifest)) is not None:
         store.write(key_of(prefix), documents.canonical_json(link.document()))

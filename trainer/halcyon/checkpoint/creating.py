@@ -19,9 +19,25 @@ from halcyon.checkpoint.parts import in_parallel, write_file
 from halcyon.checkpoint.verify import describe_commit, encode_commit, prefixes
 from halcyon.host.errors import RootTaken
 from halcyon.host.storage.store import Store
-from halcyon_api import checkpoint_documents as stored
+from halcyon_api.checkpoint_documents import (
+    COMMIT_KEY,
+    HEAD_KEY,
+    MANIFEST_KEY,
+    STEPS_PREFIX,
+    CommittedStep,
+    DataPosition,
+    Epoch,
+    Head,
+    Manifest,
+    ManifestFile,
+    ManifestLeaf,
+    Owner,
+    canonical_json,
+    encode_head,
+    step_prefix,
+)
 
-_EPOCH = stored.Epoch(attempt=0, restart=0)
+_EPOCH = Epoch(attempt=0, restart=0)
 """Every run that takes the root has a later epoch."""
 _NONCE = "created"
 """How the names of all checkpoints begin that this module makes."""
@@ -29,16 +45,16 @@ _NONCE = "created"
 
 def create_checkpoint(
     to: Store,
-    leaves: Sequence[stored.ManifestLeaf],
-    read: Callable[[stored.ManifestLeaf, Region], np.ndarray],
+    leaves: Sequence[ManifestLeaf],
+    read: Callable[[ManifestLeaf, Region], np.ndarray],
     *,
-    owner: stored.Owner,
+    owner: Owner,
     documents: Mapping[str, Any],
     vocabulary: int,
     positions: int,
     time: str,
     before_commit: Callable[[], object] = lambda: None,
-) -> stored.CommittedStep:
+) -> CommittedStep:
     """Write a checkpoint of step 0 into a fresh root and commit it.
 
     HEAD is written last, by a compare-and-swap that requires that no HEAD exists: a killed process leaves no
@@ -59,28 +75,28 @@ def create_checkpoint(
         RootTaken: The root already holds checkpoints.
         StoreFailure: The store did not answer.
     """
-    prefix = stored.step_prefix(0, _EPOCH.attempt, f"{_NONCE}-{secrets.token_hex(4)}")
-    before = to.read(stored.HEAD_KEY)
-    others, ours = prefixes(to.list(stored.STEPS_PREFIX)), stored.step_prefix(0, _EPOCH.attempt, _NONCE).rstrip("/")
+    prefix = step_prefix(0, _EPOCH.attempt, f"{_NONCE}-{secrets.token_hex(4)}")
+    before = to.read(HEAD_KEY)
+    others, ours = prefixes(to.list(STEPS_PREFIX)), step_prefix(0, _EPOCH.attempt, _NONCE).rstrip("/")
     if before.data is not None or not all(other.startswith(ours) for other in others):
         raise RootTaken(f"{to.root} holds checkpoints already; give a root that is empty")
     for other in others:
         delete_checkpoint(to, other)  # of a killed process
     codecs = Codecs()
 
-    def metadata(leaf: stored.ManifestLeaf) -> stored.ManifestFile:
+    def metadata(leaf: ManifestLeaf) -> ManifestFile:
         return write_file(to, prefix, metadata_path(leaf), (codecs.of(leaf).metadata(),))
 
-    def chunk(leaf: stored.ManifestLeaf, indices: tuple[int, ...]) -> stored.ManifestFile:
+    def chunk(leaf: ManifestLeaf, indices: tuple[int, ...]) -> ManifestFile:
         values = read(leaf, chunk_region(leaf, indices))
         return write_file(to, prefix, chunk_path(leaf, indices), codecs.of(leaf).encode(indices, values))
 
-    jobs: list[Callable[[], stored.ManifestFile]] = []
+    jobs: list[Callable[[], ManifestFile]] = []
     for leaf in leaves:
         jobs += [partial(metadata, leaf), *(partial(chunk, leaf, indices) for indices in chunks_of(leaf))]
     files = in_parallel(jobs)
     before_commit()
-    manifest = stored.Manifest(
+    manifest = Manifest(
         step=0,
         epoch=_EPOCH,
         owner=owner,
@@ -88,7 +104,7 @@ def create_checkpoint(
         leaves=tuple(leaves),
         files=tuple(sorted(files, key=lambda file: file.path)),
         fingerprints=fingerprints_of(documents),
-        data_position=stored.DataPosition(step=0, sequences=0, tokens=0),
+        data_position=DataPosition(step=0, sequences=0, tokens=0),
         seed=0,
         versions=versions(),
         mesh={},
@@ -96,15 +112,15 @@ def create_checkpoint(
         vocabulary=vocabulary,
         positions=positions,
     )
-    data = stored.canonical_json(manifest.document())
-    to.write(f"{prefix}{stored.MANIFEST_KEY}", data)
-    to.write(f"{prefix}{stored.COMMIT_KEY}", encode_commit(data, _EPOCH))
+    data = canonical_json(manifest.document())
+    to.write(f"{prefix}{MANIFEST_KEY}", data)
+    to.write(f"{prefix}{COMMIT_KEY}", encode_commit(data, _EPOCH))
     entry = describe_commit(prefix, data, manifest)
-    commit_fresh(to, stored.Head(owner=owner, epoch=_EPOCH, committed=(entry,)), before.generation)
+    commit_fresh(to, Head(owner=owner, epoch=_EPOCH, committed=(entry,)), before.generation)
     return entry
 
 
-def commit_fresh(to: Store, head: stored.Head, generation: bytes) -> None:
+def commit_fresh(to: Store, head: Head, generation: bytes) -> None:
     """Write the first HEAD of a root.
 
     Args:
@@ -115,8 +131,8 @@ def commit_fresh(to: Store, head: stored.Head, generation: bytes) -> None:
     Raises:
         RootTaken: Another writer was first.
     """
-    data = stored.encode_head(head)
+    data = encode_head(head)
     # The store may have written HEAD although its answer was lost; its retry then finds another generation.
-    if to.swap(stored.HEAD_KEY, data, generation) is None and to.read(stored.HEAD_KEY).data != data:
+    if to.swap(HEAD_KEY, data, generation) is None and to.read(HEAD_KEY).data != data:
         unused = f"{to.root}/{head.committed[0].path}"
         raise RootTaken(f"{to.root} was taken by a run meanwhile; the files below {unused} are not used")

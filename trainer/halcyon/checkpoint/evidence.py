@@ -184,8 +184,8 @@ def segments_of(store: Store, head: Head | None) -> dict[str, str]:
     """
     end, _ = read_end(store)
     is_copy = end is not None and not end.writer
-    linked = {} if is_copy or head is None else read_chain(store, head.committed).segments
-    return {**linked, **({} if end is None else end.segments)}
+    linked = {} if is_copy or not head else read_chain(store, head.committed).segments
+    return {**linked, **(end.segments if end else {})}
 
 
 def read_end(store: Store) -> tuple[Segments | None, str | None]:

@@ -18,7 +18,20 @@ from halcyon.host.errors import BadConfiguration, NoValidCheckpoint, RunChanged,
 from halcyon.host.storage.abilities import ProbeContended, require_abilities
 from halcyon.host.storage.failures import STOPPED, StoreFailure, as_exit
 from halcyon.host.storage.store import Store, Value
-from halcyon_api import checkpoint_documents as documents
+from halcyon_api.checkpoint_documents import (
+    HEAD_KEY,
+    BadStep,
+    CommittedStep,
+    DamagedDocument,
+    Epoch,
+    Fingerprints,
+    Head,
+    Owner,
+    RebuiltHead,
+    decode_head,
+    encode_head,
+    step_prefix,
+)
 from halcyon_api.edits.steps import steps_refusal
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.optimizer import OptimizerSpec
@@ -30,10 +43,10 @@ _TRIES = 20
 def take_root(
     store: Store,
     *,
-    owner: documents.Owner,
-    epoch: documents.Epoch | None,
+    owner: Owner,
+    epoch: Epoch | None,
     writer: str,
-    fingerprints: documents.Fingerprints,
+    fingerprints: Fingerprints,
     expected_step: int,
     earlier: Sequence[str] | None = None,
 ) -> tuple[HeadKeeper, str | None]:
@@ -54,11 +67,11 @@ def take_root(
     """
     probed = False
     for _ in range(_TRIES):
-        present = store.read(documents.HEAD_KEY)
+        present = store.read(HEAD_KEY)
         head, loss = load_head(store, present)
         wanted = take(head, owner=owner, epoch=epoch, writer=writer, root=store.root, earlier=earlier)
         if loss is not None:
-            wanted = wanted.but(rebuilt=documents.RebuiltHead(reason=loss, epoch=wanted.epoch))
+            wanted = wanted.but(rebuilt=RebuiltHead(reason=loss, epoch=wanted.epoch))
         _expect_checkpoint(head, expected_step, store.root)
         if head is not None:
             _expect_same_run(store, head, fingerprints)
@@ -70,10 +83,10 @@ def take_root(
             probed = True
         if loss is not None and present.data is not None:
             store.write(f"{QUARANTINE_PREFIX}HEAD.{writer}", present.data)
-        data = documents.encode_head(wanted)
-        generation = store.swap(documents.HEAD_KEY, data, present.generation)
+        data = encode_head(wanted)
+        generation = store.swap(HEAD_KEY, data, present.generation)
         if generation is None:  # another process was first, or our own first try succeeded and its answer was lost
-            again = store.read(documents.HEAD_KEY)
+            again = store.read(HEAD_KEY)
             generation = again.generation if again.data == data else None
         if generation is not None:
             # Finish what a killed writer has left: copy HEAD, delete the copies of earlier ones, mark what left HEAD.
@@ -92,7 +105,7 @@ def _contended(root: str) -> TrainerExit:
     )
 
 
-def load_head(store: Store, present: Value | None = None) -> tuple[documents.Head | None, str | None]:
+def load_head(store: Store, present: Value | None = None) -> tuple[Head | None, str | None]:
     """HEAD of a root, or rebuilt from its copy and the checkpoints if it is missing or damaged.
 
     Args:
@@ -107,11 +120,11 @@ def load_head(store: Store, present: Value | None = None) -> tuple[documents.Hea
             missing, and all checkpoints are damaged.
         StoreFailure: The store did not answer.
     """
-    data, loss = (present or store.read(documents.HEAD_KEY)).data, "HEAD is missing"
+    data, loss = (present or store.read(HEAD_KEY)).data, "HEAD is missing"
     try:
         if data is not None:
-            return documents.decode_head(data), None
-    except documents.DamagedDocument as damage:
+            return decode_head(data), None
+    except DamagedDocument as damage:
         loss = str(damage)
     head, bad = rebuild_head(store)
     if head is not None:
@@ -126,7 +139,7 @@ def load_head(store: Store, present: Value | None = None) -> tuple[documents.Hea
     return None, None
 
 
-def committed_steps(store: Store) -> tuple[documents.CommittedStep, ...]:
+def committed_steps(store: Store) -> tuple[CommittedStep, ...]:
     """The committed checkpoints of a root, newest first.
 
     Raises:
@@ -137,7 +150,7 @@ def committed_steps(store: Store) -> tuple[documents.CommittedStep, ...]:
     return _filled_head(store).committed
 
 
-def entry_of(store: Store, step: int | None) -> documents.CommittedStep:
+def entry_of(store: Store, step: int | None) -> CommittedStep:
     """The checkpoint of a step; None: the newest.
 
     Raises:
@@ -156,14 +169,14 @@ def entry_of(store: Store, step: int | None) -> documents.CommittedStep:
     )
 
 
-def _filled_head(store: Store) -> documents.Head:
+def _filled_head(store: Store) -> Head:
     head, _ = load_head(store)
     if head is None or not head.committed:
         raise BadConfiguration(f"{store.root} holds no checkpoint")
     return head
 
 
-def _expect_checkpoint(head: documents.Head | None, expected_step: int, root: str) -> None:
+def _expect_checkpoint(head: Head | None, expected_step: int, root: str) -> None:
     if head is not None and head.committed:
         return
     if head is not None and head.bad:
@@ -179,7 +192,7 @@ def _expect_checkpoint(head: documents.Head | None, expected_step: int, root: st
         )
 
 
-def _expect_same_run(store: Store, head: documents.Head, fingerprints: documents.Fingerprints) -> None:
+def _expect_same_run(store: Store, head: Head, fingerprints: Fingerprints) -> None:
     """Compare the run with the newest checkpoint whose manifest can be read. Only the restore checks the data."""
     for entry, manifest in readable(store, head.committed):
         then = manifest.fingerprints
@@ -189,9 +202,7 @@ def _expect_same_run(store: Store, head: documents.Head, fingerprints: documents
         return
 
 
-def _with_its_steps(
-    now: documents.Fingerprints, then: documents.Fingerprints, done: int, root: str
-) -> documents.Fingerprints:
+def _with_its_steps(now: Fingerprints, then: Fingerprints, done: int, root: str) -> Fingerprints:
     """The run's fingerprints with the checkpoint's number of steps, if the new number does not change the steps that
     are done.
 
@@ -218,30 +229,26 @@ def same_root_everywhere(store: Store, writer: str) -> str:
     `STOPPED`: a preemption notice came while the store rejected the credentials.
     """
     try:
-        data = store.read(documents.HEAD_KEY).data
-        head = documents.decode_head(data) if data is not None else None
+        data = store.read(HEAD_KEY).data
+        head = decode_head(data) if data is not None else None
     except StoreFailure as failure:
-        return STOPPED if failure.code == STOPPED else f"cannot read {documents.HEAD_KEY}: {failure}"
-    except documents.DamagedDocument as damage:
+        return STOPPED if failure.code == STOPPED else f"cannot read {HEAD_KEY}: {failure}"
+    except DamagedDocument as damage:
         return str(damage)
-    return (
-        ""
-        if head is not None and head.writer == writer
-        else f"sees {'another' if head else 'no'} {documents.HEAD_KEY} there"
-    )
+    return "" if head is not None and head.writer == writer else f"sees {'another' if head else 'no'} {HEAD_KEY} there"
 
 
 @dataclass(frozen=True)
 class Listing:
     """The contents of a root."""
 
-    head: documents.Head | None
+    head: Head | None
     """HEAD, rebuilt from the checkpoints if necessary; None if the root holds no checkpoint."""
     head_damage: str | None
     """Why HEAD itself could not be used."""
-    committed: tuple[documents.CommittedStep, ...]
+    committed: tuple[CommittedStep, ...]
     """Newest first."""
-    bad: tuple[documents.BadStep, ...]
+    bad: tuple[BadStep, ...]
     unfinished: tuple[str, ...]
     """Prefixes of checkpoints that are being written, are being deleted, or were given up."""
     older: int = 0
@@ -265,7 +272,7 @@ def list_checkpoints(spec: CheckpointSpec, *, limit: int | None = None, before: 
             head, damage = load_head(store)
         except NoValidCheckpoint as error:
             head, damage = None, str(error)
-        committed = () if head is None else head.committed
+        committed = head.committed if head else ()
         candidates = [entry for entry in committed if before is None or entry.step < before]
         page = tuple(candidates[:limit])
         older = len(candidates) - len(page)
@@ -282,4 +289,4 @@ def list_checkpoints(spec: CheckpointSpec, *, limit: int | None = None, before: 
 
 def _first_of(step: int) -> str:
     """A key that sorts before all prefixes of a step and after the prefixes of earlier steps."""
-    return documents.step_prefix(step, 0, "")[: -len(".000000./")]
+    return step_prefix(step, 0, "")[: -len(".000000./")]

@@ -18,7 +18,7 @@ from halcyon.checkpoint.processes import Processes
 from halcyon.checkpoint.verify import damage_of, read_file, read_manifest
 from halcyon.host.storage.failures import Abandoned, StoreFailure
 from halcyon.host.storage.store import Store
-from halcyon_api import checkpoint_documents as documents
+from halcyon_api.checkpoint_documents import DATA_PREFIX, CommittedStep, DamagedDocument, Document, ManifestFile
 
 CHECKS_PREFIX = "checks/"
 _WORKERS = 2
@@ -29,16 +29,14 @@ class CheckMissing(Exception):
     """A process did not report its read-back in time; the message names the process."""
 
 
-class Check(documents.Document):
+class Check(Document):
     """The damage that a process found in the files that it wrote."""
 
     process: int
     damages: tuple[str, ...]
 
 
-def read_back(
-    store: Store, entry: documents.CommittedStep, files: Sequence[documents.ManifestFile], *, manifest: bool
-) -> tuple[str, ...]:
+def read_back(store: Store, entry: CommittedStep, files: Sequence[ManifestFile], *, manifest: bool) -> tuple[str, ...]:
     """Read and check files of a checkpoint, without the page cache of this machine.
 
     Args:
@@ -54,8 +52,8 @@ def read_back(
         StoreFailure: The store did not answer.
     """
 
-    def check(file: documents.ManifestFile) -> str | None:
-        store.forget(f"{entry.path}{documents.DATA_PREFIX}{file.path}")
+    def check(file: ManifestFile) -> str | None:
+        store.forget(f"{entry.path}{DATA_PREFIX}{file.path}")
         return damage_of(lambda: read_file(store, entry.path, file))
 
     damages: list[str | None] = [damage_of(lambda: read_manifest(store, entry))] if manifest else []
@@ -80,7 +78,7 @@ class ReadBackWorker:
     """Longest wait of process 0 for the checks of the others."""
     sleep: Sleep
     """Waits this number of seconds, or raises `Abandoned`."""
-    on_read_back: Callable[[documents.CommittedStep, str | None], object]
+    on_read_back: Callable[[CommittedStep, str | None], object]
     """Called on process 0 with the checkpoint and its damage (None: intact), after HEAD records the result."""
     on_warning: Callable[[str], object]
     """Called with the reason why a checkpoint could not be read back."""
@@ -93,7 +91,7 @@ class ReadBackWorker:
         """Whether a checkpoint is being read."""
         return self._thread is not None and self._thread.is_alive()
 
-    def begin(self, entry: documents.CommittedStep, files: tuple[documents.ManifestFile, ...]) -> None:
+    def begin(self, entry: CommittedStep, files: tuple[ManifestFile, ...]) -> None:
         """Read this process's files of a checkpoint in a thread: neither the next save nor the end of the run waits for
         it.
         """
@@ -106,17 +104,17 @@ class ReadBackWorker:
         if self._thread is not None:
             self._thread.join()
 
-    def _guarded(self, entry: documents.CommittedStep, files: tuple[documents.ManifestFile, ...]) -> None:
+    def _guarded(self, entry: CommittedStep, files: tuple[ManifestFile, ...]) -> None:
         try:
             self._read(entry, files)
         except Abandoned:
             return
-        except (StoreFailure, CheckMissing, documents.DamagedDocument) as failure:
+        except (StoreFailure, CheckMissing, DamagedDocument) as failure:
             self.on_warning(f"the checkpoint at step {entry.step} could not be read back: {failure}")
         except Exception as failure:
             self.on_fatal(failure)
 
-    def _read(self, entry: documents.CommittedStep, files: tuple[documents.ManifestFile, ...]) -> None:
+    def _read(self, entry: CommittedStep, files: tuple[ManifestFile, ...]) -> None:
         damages = read_back(self.store, entry, files, manifest=self.keeper is not None)
         process, checks = self.processes.process_index, f"{entry.path}{CHECKS_PREFIX}"
         if self.keeper is None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Self
 
-from halcyon.host.storage.failures import StoreFailure
 from halcyon.host.storage.store import Store
 from halcyon_api.checkpoint_documents import CommittedStep, Head
 from halcyon_api.spec.checkpoint import CheckpointSpec, PermanentSpec
@@ -45,7 +44,7 @@ def kept_as_best(committed: Sequence[CommittedStep], newest: int) -> frozenset[s
     """
     prefixes: set[str] = set()
     for entry in committed[:newest]:
-        best = None if entry.evaluation is None else entry.evaluation.best_step
+        best = entry.evaluation and entry.evaluation.best_step
         if best is not None:
             kept = (
                 one.path
@@ -100,17 +99,6 @@ def is_tight(store: Store, needed_bytes: int) -> bool:
     """Whether the free space may be too small for a save."""
     free = store.free_bytes()
     return free is not None and free < MARGIN * needed_bytes
-
-
-def expect_room(store: Store, needed_bytes: int) -> None:
-    """Check that a save of this size can fit.
-
-    Raises:
-        StoreFailure: Less space is free than the save needs.
-    """
-    free = store.free_bytes()
-    if free is not None and free < needed_bytes:
-        raise StoreFailure("RESOURCE_EXHAUSTED", f"No space left: {free} bytes are free, {needed_bytes} are needed")
 
 
 def delete_programs(store: Store) -> int:

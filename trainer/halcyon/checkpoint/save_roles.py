@@ -22,7 +22,6 @@ from halcyon.checkpoint.retention import (
     Retention,
     delete_programs,
     dispensable,
-    expect_room,
     is_tight,
     with_early_deletion,
 )
@@ -320,7 +319,9 @@ def _own_part(
 ) -> tuple[parts.Part, Exception | None]:
     """Write this process's files. A failure is returned, not raised, because the part must report it to process 0."""
     try:
-        expect_room(store, needed_bytes)
+        free = store.free_bytes()
+        if free is not None and free < needed_bytes:
+            raise StoreFailure("RESOURCE_EXHAUSTED", f"No space left: {free} bytes are free, {needed_bytes} are needed")
         return parts.Part(process=process, files=parts.write_files(store, prefix, snapshot)), None
     except Abandoned:
         raise

@@ -17,10 +17,23 @@ from halcyon.checkpoint.head import copies, with_bad
 from halcyon.checkpoint.layout import expected_files
 from halcyon.checkpoint.parts import in_parallel
 from halcyon.host.storage.store import Store
-from halcyon_api import checkpoint_documents as documents
+from halcyon_api.checkpoint_documents import (
+    COMMIT_KEY,
+    DATA_PREFIX,
+    MANIFEST_KEY,
+    STEPS_PREFIX,
+    BadStep,
+    Commit,
+    CommittedStep,
+    Epoch,
+    Head,
+    Manifest,
+    ManifestFile,
+    canonical_json,
+)
 
 _LONGEST_REASON = 200
-_PREFIX = re.compile(rf"^{documents.STEPS_PREFIX}(\d{{12,}})\.(\d{{6,}})\.([0-9A-Za-z-]+)/")
+_PREFIX = re.compile(rf"^{STEPS_PREFIX}(\d{{12,}})\.(\d{{6,}})\.([0-9A-Za-z-]+)/")
 
 
 class Damaged(Exception):
@@ -31,12 +44,12 @@ class OtherState(Exception):
     """The arrays of the checkpoint are not those of the template; the message names one that differs."""
 
 
-def encode_commit(manifest: bytes, epoch: documents.Epoch) -> bytes:
+def encode_commit(manifest: bytes, epoch: Epoch) -> bytes:
     """The COMMIT mark of a manifest."""
-    return documents.canonical_json(documents.Commit(manifest_sha256=_sha256(manifest), epoch=epoch).document())
+    return canonical_json(Commit(manifest_sha256=_sha256(manifest), epoch=epoch).document())
 
 
-def read_manifest(store: Store, entry: documents.CommittedStep) -> documents.Manifest:
+def read_manifest(store: Store, entry: CommittedStep) -> Manifest:
     """Read the manifest of a checkpoint that HEAD lists, and check it against HEAD and COMMIT.
 
     Raises:
@@ -46,9 +59,9 @@ def read_manifest(store: Store, entry: documents.CommittedStep) -> documents.Man
     return read_manifest_bytes(store, entry)[1]
 
 
-def read_manifest_bytes(store: Store, entry: documents.CommittedStep) -> tuple[bytes, documents.Manifest]:
+def read_manifest_bytes(store: Store, entry: CommittedStep) -> tuple[bytes, Manifest]:
     """Like `read_manifest`; also returns the bytes that were hashed."""
-    data, mark = (store.read(f"{entry.path}{key}").data for key in (documents.MANIFEST_KEY, documents.COMMIT_KEY))
+    data, mark = (store.read(f"{entry.path}{key}").data for key in (MANIFEST_KEY, COMMIT_KEY))
     if data is None:
         raise Damaged("MANIFEST.json is missing")
     if _sha256(data) != entry.manifest_sha256:
@@ -63,9 +76,9 @@ def read_manifest_bytes(store: Store, entry: documents.CommittedStep) -> tuple[b
     return data, manifest
 
 
-def _parse(data: bytes) -> documents.Manifest:
+def _parse(data: bytes) -> Manifest:
     try:
-        manifest = documents.Manifest.model_validate_json(data)
+        manifest = Manifest.model_validate_json(data)
     except ValidationError as error:
         raise Damaged(f"MANIFEST.json cannot be read: {error.errors()[0]['msg']}") from None
     if expected_files(manifest.leaves) != {file.path for file in manifest.files}:
@@ -73,9 +86,7 @@ def _parse(data: bytes) -> documents.Manifest:
     return manifest
 
 
-def readable(
-    store: Store, entries: Iterable[documents.CommittedStep]
-) -> Iterator[tuple[documents.CommittedStep, documents.Manifest]]:
+def readable(store: Store, entries: Iterable[CommittedStep]) -> Iterator[tuple[CommittedStep, Manifest]]:
     """The checkpoints whose manifest can be read, with it.
 
     Raises:
@@ -86,14 +97,14 @@ def readable(
             yield entry, read_manifest(store, entry)
 
 
-def read_file(store: Store, prefix: str, file: documents.ManifestFile) -> bytes:
+def read_file(store: Store, prefix: str, file: ManifestFile) -> bytes:
     """Read one whole file of a checkpoint, and check it.
 
     Raises:
         Damaged: The file is missing, or differs from the manifest.
         StoreFailure: The store did not answer.
     """
-    data = store.read(f"{prefix}{documents.DATA_PREFIX}{file.path}").data
+    data = store.read(f"{prefix}{DATA_PREFIX}{file.path}").data
     if data is None:
         raise Damaged(f"data/{file.path} is missing")
     if len(data) != file.size_bytes:
@@ -112,7 +123,7 @@ def damage_of(read: Callable[[], object]) -> str | None:
     return None
 
 
-def find_damage(store: Store, entry: documents.CommittedStep) -> tuple[str, ...]:
+def find_damage(store: Store, entry: CommittedStep) -> tuple[str, ...]:
     """Read a whole checkpoint and return its damage, one sentence for each fault; empty if it is intact."""
     try:
         data, manifest = read_manifest_bytes(store, entry)
@@ -132,7 +143,7 @@ def prefixes(keys: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({match[0] for key in keys if (match := _PREFIX.match(key))}))
 
 
-def rebuild_head(store: Store) -> tuple[documents.Head | None, tuple[documents.BadStep, ...]]:
+def rebuild_head(store: Store) -> tuple[Head | None, tuple[BadStep, ...]]:
     """A HEAD for a root whose HEAD is lost: its last copy, with the checkpoints that are still there.
 
     A COMMIT that HEAD never listed, of a writer that was killed or fenced, does not count. Without a copy it does,
@@ -142,15 +153,11 @@ def rebuild_head(store: Store) -> tuple[documents.Head | None, tuple[documents.B
     Returns:
         HEAD; None if there is no copy and no checkpoint, then with those whose MANIFEST and COMMIT do not fit.
     """
-    listed = prefixes(
-        store.list(documents.STEPS_PREFIX) if store.folder is None else store.folders(documents.STEPS_PREFIX)
-    )
-    entries: list[tuple[documents.CommittedStep, documents.Manifest]] = []
-    bad: dict[str, documents.BadStep] = {}
+    listed = prefixes(store.list(STEPS_PREFIX) if store.folder is None else store.folders(STEPS_PREFIX))
+    entries: list[tuple[CommittedStep, Manifest]] = []
+    bad: dict[str, BadStep] = {}
     for prefix in listed:
-        data, mark = (
-            store.read(f"{prefix}{key}").data or b"" for key in (documents.MANIFEST_KEY, documents.COMMIT_KEY)
-        )
+        data, mark = (store.read(f"{prefix}{key}").data or b"" for key in (MANIFEST_KEY, COMMIT_KEY))
         if not mark:
             continue
         try:
@@ -173,35 +180,35 @@ def rebuild_head(store: Store) -> tuple[documents.Head | None, tuple[documents.B
             if entry.path in named or known.epoch < entry.epoch
         ]
         for path in named.keys() - {entry.path for entry, _ in entries}:
-            lost = documents.BadStep(path=path, step=named[path].step, reason="COMMIT is missing")
+            lost = BadStep(path=path, step=named[path].step, reason="COMMIT is missing")
             known = with_bad(known, [bad.get(path, lost)])
     elif not entries:
         return None, tuple(bad.values())
     entries.sort(key=lambda one: (one[0].step, one[0].epoch), reverse=True)
     if known is None:
         newest, manifest = entries[0]
-        known = documents.Head(owner=manifest.owner, epoch=newest.epoch, bad=tuple(bad.values()))
+        known = Head(owner=manifest.owner, epoch=newest.epoch, bad=tuple(bad.values()))
     if entries and entries[0][0].path not in known.named:
         # There is no copy, or it is of an earlier start, and the last one is lost too.
         known = known.but(skipped=entries[0][1].data_position.skipped)
     epochs = [known.epoch, *(entry.epoch for entry, _ in entries)] + [
-        documents.Epoch(attempt=int(prefix.split(".")[1]), restart=0) for prefix in listed
+        Epoch(attempt=int(prefix.split(".")[1]), restart=0) for prefix in listed
     ]
     return known.but(epoch=max(epochs), committed=tuple(entry for entry, _ in entries)), ()
 
 
-def _left(prefix: str, mark: bytes, damage: str) -> documents.BadStep:
+def _left(prefix: str, mark: bytes, damage: str) -> BadStep:
     """The entry of ``HEAD.bad`` for a checkpoint without a valid COMMIT: its mark says why it left HEAD, or it is
     damaged.
     """
     try:
-        reason = documents.BadStep.model_validate_json(mark).reason
+        reason = BadStep.model_validate_json(mark).reason
     except ValidationError:
         reason = damage
-    return documents.BadStep(path=prefix, step=int(prefix.split("/")[1].split(".")[0]), reason=reason)
+    return BadStep(path=prefix, step=int(prefix.split("/")[1].split(".")[0]), reason=reason)
 
 
-def none_verifies(root: str, tried: Sequence[documents.BadStep], older: Sequence[documents.CommittedStep]) -> str:
+def none_verifies(root: str, tried: Sequence[BadStep], older: Sequence[CommittedStep]) -> str:
     """The error message for a restore that found only damaged checkpoints.
 
     Args:
@@ -222,9 +229,9 @@ def none_verifies(root: str, tried: Sequence[documents.BadStep], older: Sequence
     )
 
 
-def describe_commit(prefix: str, data: bytes, manifest: documents.Manifest) -> documents.CommittedStep:
+def describe_commit(prefix: str, data: bytes, manifest: Manifest) -> CommittedStep:
     """The entry of HEAD for a checkpoint whose manifest is `data`."""
-    return documents.CommittedStep(
+    return CommittedStep(
         step=manifest.step,
         epoch=manifest.epoch,
         path=prefix,
@@ -232,7 +239,7 @@ def describe_commit(prefix: str, data: bytes, manifest: documents.Manifest) -> d
         size_bytes=sum(file.size_bytes for file in manifest.files) + len(data),
         time=manifest.time,
         evaluation=manifest.evaluation,
-        audited=None if manifest.evidence is None else manifest.evidence.audited,
+        audited=manifest.evidence and manifest.evidence.audited,
         link=None if (link := link_of(prefix, manifest)) is None else hash_of(link),
     )
 

@@ -254,8 +254,8 @@ def copy(
     *,
     step: Step = None,
     run: str | None = None,
-    to_endpoint: options.RootEndpoint = None,
-    to_region: options.RootRegion = None,
+    to_endpoint: str | None = None,
+    to_region: str | None = None,
     settings: options.StoreSettings,
 ) -> None:
     """Copy a checkpoint to an empty root, and verify it during the copy.
@@ -263,6 +263,8 @@ def copy(
     Args:
         to (TO): An empty root to copy to.
         run: NAMESPACE/NAME of the run that may resume from it. Default: the same run.
+        to_endpoint: Address of the S3-compatible store of the new root.
+        to_region: Region of the new root's bucket.
     """
     from halcyon.commands.copy_checkpoint import copy_checkpoint
 

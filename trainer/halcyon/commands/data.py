@@ -169,7 +169,6 @@ def conversations(
 
 def _built(spec: TrainingRunSpec, console: Console) -> Caches:
     """Build the caches of a run, or open them. Shows the progress of each source."""
-    from halcyon.commands.views.sources import format_speed
     from halcyon.data.open import cache_keeper
     from halcyon_api.status.sources import Built
 
@@ -188,9 +187,11 @@ def _built(spec: TrainingRunSpec, console: Console) -> Caches:
             now = time.monotonic()
             if built.source not in tasks:
                 tasks[built.source] = progress.add_task(built.source, total=None, words="")
+            seconds = max(now - began, 1e-9)
             words = (
                 f"{counted(built.tokens, 'token')}, {counted(built.shards, 'shard')}  "
-                f"{format_speed(built, now - began)}"
+                f"{built.documents / seconds:,.0f} docs/s  {built.size_bytes / seconds / 1e6:.1f} MB/s  "
+                f"{built.tokens / seconds:,.0f} tokens/s"
             )
             progress.update(
                 tasks[built.source], words=words, total=1 if built.finished else None, completed=int(built.finished)

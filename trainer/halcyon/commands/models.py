@@ -21,13 +21,13 @@ def import_hf(
     folder: str,
     root: options.NewRoot,
     *,
-    run: options.OwnerName = None,
+    run: str | None = None,
     dtype: options.Dtype | None = None,
     adapter: str | None = None,
     images: bool = False,
     settings: options.StoreSettings,
-    root_endpoint: options.RootEndpoint = None,
-    root_region: options.RootRegion = None,
+    root_endpoint: str | None = None,
+    root_region: str | None = None,
 ) -> None:
     """Import a Hugging Face model as a checkpoint of step 0, with which runs can begin.
 
@@ -35,9 +35,12 @@ def import_hf(
 
     Args:
         folder: A folder with config.json and safetensors files: a directory, s3://, gs:// or hf://OWNER/NAME.
+        run: NAME or NAMESPACE/NAME of the run that owns the root. Default: the last part of the root.
         dtype: Type of the parameters. Default: that of the files.
         adapter: A folder with a LoRA adapter of peft, on this machine or hf://OWNER/NAME, to add to the weights.
         images: Of a model with images, import all; else the text model, and the rest is kept as it is.
+        root_endpoint: Address of the S3-compatible store of the new root.
+        root_region: Region of the new root's bucket.
     """
     from halcyon.host.storage.store import Store
     from halcyon.weights.creating import import_model

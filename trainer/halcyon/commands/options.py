@@ -109,14 +109,8 @@ Overrides = Annotated[
         help="Set one field, such as spec.trainer.steps=100; null removes it. May be repeated.",
     ),
 ]
-OwnerName = Annotated[
-    str | None,
-    typer.Option(help="NAME or NAMESPACE/NAME of the run that owns the root. Default: the last part of the root."),
-]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 NewRoot = Annotated[str, typer.Option(help="The checkpoint root to make: a directory, s3:// or gs://.")]
-RootEndpoint = Annotated[str | None, typer.Option(help="Address of the S3-compatible store of the new root.")]
-RootRegion = Annotated[str | None, typer.Option(help="Region of the new root's bucket.")]
 Device = Annotated[
     Literal["cpu"] | None, typer.Option(help="cpu: on the processor. Default: the accelerator that the document names.")
 ]

@@ -67,8 +67,8 @@ def prove(
 
 def _proved(store: Store, run: TrainingRun | None, replays: list[Path], key: Path | None, output: Path | None) -> bool:
     """Write the statement about a root. False: the root does not hold, and nothing is written."""
-    from halcyon.commands.attestation.deriving import claims_of, misfit, read_root, statement
-    from halcyon.commands.attestation.documents import MOST_BYTES, Unacceptable, encode, parse
+    from halcyon.commands.attestation.deriving import image_of, misfit, read_root, statement
+    from halcyon.commands.attestation.documents import MOST_BYTES, Claims, Unacceptable, encode, parse
 
     if output is not None:
         require_folder(output, "--output")
@@ -86,7 +86,8 @@ def _proved(store: Store, run: TrainingRun | None, replays: list[Path], key: Pat
     for path, record in zip(replays, records, strict=True):
         if (problem := misfit(record, root.run, root.links)) is not None:
             raise BadConfiguration(f"--replay {path}: {problem}")
-    data = encode(statement(root.run, root.links, claims_of(run, records)))
+    image = None if run is None or run.spec.image is None else image_of(run.spec.image)
+    data = encode(statement(root.run, root.links, Claims(image=image, replays=tuple(records))))
     try:
         parse(data)
     except Unacceptable as problem:

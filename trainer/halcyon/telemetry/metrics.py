@@ -75,7 +75,7 @@ def _evaluated(field: str) -> Callable[[State], Iterable[Sample]]:
 
 def _expert_loads(state: State) -> Iterator[Sample]:
     """The loads of experts in each layer; absent before the first step and for other models."""
-    metrics = {} if state.last_step is None else state.last_step.metrics
+    metrics = state.last_step.metrics if state.last_step else {}
     for label in ("max", "min"):
         values = metrics.get(f"expert_load_{label}", ())
         for layer, value in enumerate(values if isinstance(values, tuple) else ()):
@@ -84,7 +84,7 @@ def _expert_loads(state: State) -> Iterator[Sample]:
 
 def _multi_token_losses(state: State) -> Iterator[Sample]:
     """The losses of further tokens, by their distance."""
-    for name, value in ({} if state.last_step is None else state.last_step.metrics).items():
+    for name, value in (state.last_step.metrics if state.last_step else {}).items():
         if name.startswith(_FURTHER) and isinstance(value, float):
             yield (name.removeprefix(_FURTHER),), value
 

@@ -216,7 +216,7 @@ class State:
         return self.but(
             account=self.account.went_back(self.stage, step, self.now),
             last_step=None if last is None else replace(last, step=step),
-            pace=self.pace.begin_again(),
+            pace=self.pace._replace(ends=(), last_ended=None),  # the next step does not follow on the last ones
         )
 
     def newest(self, committed: CommittedStep | None) -> State:
@@ -252,7 +252,7 @@ class State:
     @property
     def loss(self) -> float | None:
         """Training loss of the last step, nats per token; None before the first one."""
-        return None if self.last_step is None else self.last_step.loss
+        return self.last_step and self.last_step.loss
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -287,12 +287,12 @@ class State:
     @property
     def best_step(self) -> int | None:
         """Step of the best evaluation."""
-        return None if self.best is None else self.best.best_step
+        return self.best and self.best.best_step
 
     @property
     def best_evaluation(self) -> float | None:
         """Its value."""
-        return None if self.best is None else self.best.best_value
+        return self.best and self.best.best_value
 
     def shown(self, name: str) -> Any:
         """The field of this name, or ``FIELD.FIELD``; else the metric of the objective in the last step, if it is
@@ -302,7 +302,7 @@ class State:
         if hasattr(self, own):
             found = getattr(self, own)
             return found and getattr(found, inner) if inner else found
-        value = None if self.last_step is None else self.last_step.metrics.get(name)
+        value = self.last_step and self.last_step.metrics.get(name)
         return finite(max(value) if isinstance(value, tuple) else value)
 
     @property

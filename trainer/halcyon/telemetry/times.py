@@ -156,10 +156,6 @@ class Pace(NamedTuple):
         end = ((total, step, wait_seconds),)
         return Pace(self.ends[-_SPEED_STEPS:] + end, buckets, total, now)
 
-    def begin_again(self) -> Pace:
-        """Forget the last steps, because the next one does not follow on them."""
-        return Pace((), self.buckets, self.sum_seconds)
-
     @property
     def steps_per_second(self) -> float | None:
         """Speed over the last steps; None before the second step."""

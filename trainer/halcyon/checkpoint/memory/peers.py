@@ -85,10 +85,12 @@ class _Request(QuietHandler):
         try:
             if name == "part":
                 part = decode_report(KeptPart, data)
-                self._accept(part.process == process)
+                if part.process != process:
+                    raise ValueError
                 self.server.folder.keep(part)
+            elif file_of(name, (data,)).sha256 != name:
+                raise ValueError
             else:
-                self._accept(file_of(name, (data,)).sha256 == name)
                 self.server.folder.put(process, name, (data,))
         except (DamagedDocument, ValueError, OSError):
             self._answer(HTTPStatus.BAD_REQUEST)
@@ -105,11 +107,6 @@ class _Request(QuietHandler):
             self._answer(HTTPStatus.FORBIDDEN)
             return None
         return int(found[1]), found[2]
-
-    @staticmethod
-    def _accept(is_right: bool) -> None:
-        if not is_right:
-            raise ValueError
 
     def _answer(self, status: HTTPStatus, data: bytes = b"") -> None:
         self.send_response_only(status)

@@ -147,17 +147,6 @@ def statement(run: str, links: Sequence[tuple[str, Link]], claims: documents.Cla
     )
 
 
-def claims_of(run: TrainingRun | None, replays: Sequence[ReplayRecord]) -> documents.Claims:
-    """What a user states beside the chain.
-
-    Args:
-        run: The document of the run, if there is one.
-        replays: Records of replays.
-    """
-    image = None if run is None or run.spec.image is None else image_of(run.spec.image)
-    return documents.Claims(image=image, replays=tuple(replays))
-
-
 def image_of(name: str) -> documents.Image:
     """An image by its name, with the digest in the name. Pure."""
     _, found, digest = name.partition(_DIGEST)

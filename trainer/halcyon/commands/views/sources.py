@@ -15,7 +15,6 @@ from halcyon.data.cache.reader import TokenReader
 from halcyon.data.dataset import Dataset
 from halcyon.data.layout.spans import LayoutReport
 from halcyon_api.counting import counted
-from halcyon_api.status.sources import Built
 
 _BINS = 48
 _HISTOGRAM_LINES = 3
@@ -177,13 +176,4 @@ def _histogram(name: str, documents: int, lengths: Lengths) -> RenderableType:
         *(Text(f"{'':>9} {bars}", style="green") for bars in upper),
         Text(f"{lengths.low:>9,} {lowest} {lengths.high:,}", style="green"),
         Text(f"          {words}", style="dim"),
-    )
-
-
-def format_speed(built: Built, seconds: float) -> str:
-    """Documents, megabytes of text and tokens per second."""
-    seconds = max(seconds, 1e-9)
-    return (
-        f"{built.documents / seconds:,.0f} docs/s  {built.size_bytes / seconds / 1e6:.1f} MB/s  "
-        f"{built.tokens / seconds:,.0f} tokens/s"
     )

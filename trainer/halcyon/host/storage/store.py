@@ -239,19 +239,12 @@ class Store:
 
     def list_between(self, ranges: Sequence[tuple[str, str]]) -> list[str]:
         """All keys in the ranges [first, second), with up to 64 requests in parallel."""
-        keys: list[str] = []
-        for start in range(0, len(ranges), _REQUESTS_AT_A_TIME):
-            asks = [
-                _started_request(
-                    lambda low=low, high=high: self._kvstore.list(
-                        ts.KvStore.KeyRange(os.fsencode(low), os.fsencode(high))
-                    )
-                )
-                for low, high in ranges[start : start + _REQUESTS_AT_A_TIME]
-            ]
-            for ask in asks:
-                keys += (os.fsdecode(key) for key in self._wait(ask, ahead=True))
-        return keys
+
+        def keys(ends: tuple[str, str]) -> Iterable[bytes]:
+            return self._wait(lambda: self._kvstore.list(ts.KvStore.KeyRange(*map(os.fsencode, ends))))
+
+        with ThreadPoolExecutor(_REQUESTS_AT_A_TIME) as pool:
+            return [os.fsdecode(key) for found in pool.map(keys, ranges) for key in found]
 
     def folders(self, prefix: str) -> list[str]:
         """Folders directly below a prefix of a `file://` root, with a slash at their end; empty for an object store.

@@ -62,7 +62,7 @@ def _listing(store: Store) -> tuple[bytes | None, list[str]]:
 
 def _read(store: Store) -> Evidence:
     head, head_damage = load_head(store)
-    chain = read_chain(store, () if head is None else head.committed)
+    chain = read_chain(store, head.committed if head else ())
     end, end_damage = read_end(store)
     is_copy = end is not None and not end.writer
     names = sorted(segments.segments_in(store), key=lambda name: name.order)
@@ -77,7 +77,7 @@ def _read(store: Store) -> Evidence:
             damages.append(str(damage))
         else:
             damages += (f"{name.key} lacks {key}, which could not be read when they were merged" for key in lost)
-    stated = [{} if is_copy else chain.segments, {} if end is None else end.segments]
+    stated = [{} if is_copy else chain.segments, end.segments if end else {}]
     for key, digest in dict.fromkeys(pair for each in stated for pair in each.items()):
         held = data.get(key) or store.read(key).data  # links also name rollouts
         if held is None:

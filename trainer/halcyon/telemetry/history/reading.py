@@ -23,6 +23,8 @@ from halcyon_api.status.run_status import HistoryEntry
 
 _TRIES = 5
 """Reads of a history whose segments are merged meanwhile."""
+_Latest = dict[tuple[int, str, str, str], segments.Record]
+"""Rows by step, source, tag and event."""
 _ENDS = {"done": "completed", "preempted": "preempted"}
 
 
@@ -183,7 +185,7 @@ def history_of(root: str, groups: segments.Groups, *, files: int = 0, damages: S
     """The history of rows that were joined."""
     kept = resolved(groups)
     steps = [row for rows in kept.values() for row in rows if row["event"] == STEP]
-    latest: dict[tuple[int, str, str, str], segments.Record] = {}
+    latest: _Latest = {}
     events: list[segments.Record] = []
     for group, rows in kept.items():
         latest = _until(latest, group.resumed_step)
@@ -207,9 +209,7 @@ def history_of(root: str, groups: segments.Groups, *, files: int = 0, damages: S
     )
 
 
-def _until(
-    rows: dict[tuple[int, str, str, str], segments.Record], step: int
-) -> dict[tuple[int, str, str, str], segments.Record]:
+def _until(rows: _Latest, step: int) -> _Latest:
     """The rows without those after a step: their models were left behind."""
     return {key: row for key, row in rows.items() if key[0] <= step}
 
