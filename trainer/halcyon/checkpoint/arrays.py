@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from halcyon.checkpoint.codec import decode
-from halcyon.checkpoint.layout import Region, chunk_path, chunk_region, chunks_of, overlap, shape_of, within
+from halcyon.checkpoint.layout import Indices, Region, chunk_path, chunk_region, chunks_of, overlap, shape_of, within
 from halcyon.checkpoint.verify import Damaged, read_file, read_manifest
 from halcyon.host.storage.store import Store
 from halcyon_api.checkpoint_documents import CommittedStep, Manifest, ManifestFile, ManifestLeaf
@@ -50,7 +50,7 @@ class Checkpoint:
         """The arrays by path."""
         return {leaf.path: leaf for leaf in self.manifest.leaves}
 
-    def file(self, leaf: ManifestLeaf, indices: tuple[int, ...]) -> ManifestFile:
+    def file(self, leaf: ManifestLeaf, indices: Indices) -> ManifestFile:
         """The file of a chunk."""
         return self._files[chunk_path(leaf, indices)]
 
@@ -58,7 +58,7 @@ class Checkpoint:
         """Size of an array's files."""
         return sum(self.file(leaf, indices).size_bytes for indices in chunks_of(leaf))
 
-    def chunk(self, leaf: ManifestLeaf, indices: tuple[int, ...]) -> np.ndarray:
+    def chunk(self, leaf: ManifestLeaf, indices: Indices) -> np.ndarray:
         """The elements of a chunk, verified.
 
         Raises:
@@ -161,7 +161,7 @@ class ModelArrays:
         self.entry = checkpoint.entry
         self.leaves: dict[str, ManifestLeaf] = below(checkpoint, MODEL_PREFIX)
         """The manifest's entries of the parameters."""
-        self._chunks: OrderedDict[tuple[str, tuple[int, ...]], np.ndarray] = OrderedDict()
+        self._chunks: OrderedDict[tuple[str, Indices], np.ndarray] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
 
@@ -198,7 +198,7 @@ class ModelArrays:
             self._chunks.clear()
             self._bytes = 0
 
-    def _chunk(self, leaf: ManifestLeaf, indices: tuple[int, ...]) -> np.ndarray:
+    def _chunk(self, leaf: ManifestLeaf, indices: Indices) -> np.ndarray:
         key = leaf.path, indices
         with self._lock:
             if key in self._chunks:

@@ -14,7 +14,7 @@ from halcyon.checkpoint.codec import Codecs
 from halcyon.checkpoint.collect import delete_checkpoint
 from halcyon.checkpoint.commit import versions
 from halcyon.checkpoint.fingerprints import fingerprints_of
-from halcyon.checkpoint.layout import Region, chunk_path, chunk_region, chunks_of, metadata_path
+from halcyon.checkpoint.layout import Indices, Region, chunk_path, chunk_region, chunks_of, metadata_path
 from halcyon.checkpoint.parts import in_parallel, write_file
 from halcyon.checkpoint.verify import describe_commit, encode_commit, prefixes
 from halcyon.host.errors import RootTaken
@@ -87,7 +87,7 @@ def create_checkpoint(
     def metadata(leaf: ManifestLeaf) -> ManifestFile:
         return write_file(to, prefix, metadata_path(leaf), (codecs.of(leaf).metadata(),))
 
-    def chunk(leaf: ManifestLeaf, indices: tuple[int, ...]) -> ManifestFile:
+    def chunk(leaf: ManifestLeaf, indices: Indices) -> ManifestFile:
         values = read(leaf, chunk_region(leaf, indices))
         return write_file(to, prefix, chunk_path(leaf, indices), codecs.of(leaf).encode(indices, values))
 

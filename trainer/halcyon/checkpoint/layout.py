@@ -35,6 +35,8 @@ METADATA_KEY = "zarr.json"
 _LONGEST_FOLDER = 200
 _PLAIN = frozenset(string.ascii_letters + string.digits + "._-")
 
+Indices = tuple[int, ...]
+"""The place of a chunk among those of its array."""
 Region = tuple[slice, ...]
 """A part of an array: one slice with start and stop for each dimension."""
 RegionKey = tuple[tuple[int, int], ...]
@@ -190,7 +192,7 @@ def chunk_region(leaf: ManifestLeaf, indices: Sequence[int]) -> Region:
     )
 
 
-def chunks_of(leaf: ManifestLeaf, region: Region | None = None) -> Iterator[tuple[int, ...]]:
+def chunks_of(leaf: ManifestLeaf, region: Region | None = None) -> Iterator[Indices]:
     """Indices of the chunks that overlap a region; default: of all chunks. An array without elements has no chunks."""
     if math.prod(leaf.shape) == 0:
         return iter(())

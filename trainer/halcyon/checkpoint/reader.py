@@ -25,6 +25,7 @@ from jax.sharding import SingleDeviceSharding
 from halcyon.checkpoint import layout
 from halcyon.checkpoint.broadcast import Partition, broadcast, devices_are_even, partition_of, stream_bytes
 from halcyon.checkpoint.codec import decode
+from halcyon.checkpoint.layout import Indices
 from halcyon.checkpoint.parts import in_parallel
 from halcyon.checkpoint.processes import Agreement
 from halcyon.checkpoint.verify import Damaged, OtherState, read_file, read_manifest
@@ -41,6 +42,8 @@ AVERAGE_PREFIX = "average."
 
 Pair = tuple[ManifestLeaf, layout.Leaf]
 """An array of a checkpoint, and that of the template."""
+Owner = Callable[[ManifestFile], int | None]
+"""The process that reads a file most quickly; None: any."""
 
 
 def holds_average(manifest: Manifest, template: Any) -> bool:
@@ -134,7 +137,7 @@ def read_arrays(
     read: Callable[[ManifestFile], bytes],
     *,
     is_shared: bool,
-    owner: Callable[[ManifestFile], int | None] = lambda file: None,
+    owner: Owner = lambda file: None,
 ) -> Any:
     """Read a state from its files. A collective, for the main thread.
 
@@ -192,7 +195,7 @@ def _floating(dtype: np.dtype) -> bool:
 class _SharedReads:
     """Finds the processes that read for each other, and reads waves of leaves."""
 
-    def __init__(self, process_count: int, owner: Callable[[ManifestFile], int | None], *, worthwhile: bool) -> None:
+    def __init__(self, process_count: int, owner: Owner, *, worthwhile: bool) -> None:
         self._process_count, self._owner = process_count, owner
         # Processes that JAX does not connect (in a test) cannot send data to each other.
         self._possible = (
@@ -253,7 +256,7 @@ class _SharedRead:
         partition: Partition,
         readers: Sequence[_LeafReader],
         loads: dict[int, int],
-        owner: Callable[[ManifestFile], int | None],
+        owner: Owner,
     ) -> None:
         me = jax.process_index()
         self._partition = partition
@@ -334,7 +337,7 @@ class _LeafReader:
             self._regions[layout.key_of(region)] = region
             self._devices.append((device, layout.key_of(region)))
         self._filled: dict[layout.RegionKey, np.ndarray] = {}
-        needed: dict[tuple[int, ...], list[layout.RegionKey]] = {}
+        needed: dict[Indices, list[layout.RegionKey]] = {}
         for key, region in self._regions.items():
             chunks = list(layout.chunks_of(self.there, region))
             for chunk in chunks:
@@ -356,19 +359,19 @@ class _LeafReader:
         if (file := self.files.get(layout.metadata_path(self.there))) is not None:
             self.read(file)
 
-    def file(self, indices: tuple[int, ...]) -> ManifestFile:
+    def file(self, indices: Indices) -> ManifestFile:
         """The file of a chunk."""
         return self.files[layout.chunk_path(self.there, indices)]
 
-    def chunk_bytes(self, indices: tuple[int, ...]) -> int:
+    def chunk_bytes(self, indices: Indices) -> int:
         """Size of a chunk's elements in bytes, without the checksum."""
         return math.prod(self._chunk_shape(indices)) * self._dtype.itemsize
 
-    def as_chunk(self, indices: tuple[int, ...], data: np.ndarray) -> np.ndarray:
+    def as_chunk(self, indices: Indices, data: np.ndarray) -> np.ndarray:
         """A chunk from its bytes."""
         return data.view(self._dtype).reshape(self._chunk_shape(indices))
 
-    def fetch(self, indices: tuple[int, ...]) -> np.ndarray:
+    def fetch(self, indices: Indices) -> np.ndarray:
         """Read a chunk and check it."""
         file = self.file(indices)
         data = self.read(file)
@@ -377,7 +380,7 @@ class _LeafReader:
         except ValueError as error:
             raise Damaged(f"data/{file.path} cannot be decoded: {str(error)[:200]}") from None
 
-    def paste(self, indices: tuple[int, ...], chunk: np.ndarray) -> None:
+    def paste(self, indices: Indices, chunk: np.ndarray) -> None:
         """Copy a chunk into the regions that it overlaps, rounded if the leaf has another type."""
         chunk = chunk.astype(self.leaf.dtype, copy=False)
         held = layout.chunk_region(self.there, indices)
@@ -400,5 +403,5 @@ class _LeafReader:
         shards = [jax.device_put(*each) for each in placed]
         return jax.make_array_from_single_device_arrays(self.leaf.shape, sharding, shards)
 
-    def _chunk_shape(self, indices: tuple[int, ...]) -> list[int]:
+    def _chunk_shape(self, indices: Indices) -> list[int]:
         return layout.shape_of(layout.chunk_region(self.there, indices))

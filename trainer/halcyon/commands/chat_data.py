@@ -22,6 +22,7 @@ from halcyon.evals.tasks import drawn_question
 
 Turn = tuple[str, str]
 """A question and its answer."""
+Conversation = tuple[Turn, ...]
 NAMES = ("small-talk.jsonl", "library.jsonl", "spelling.jsonl", "questions.jsonl", "words.txt")
 COUNTED, ROLLOUTS = 4000, 1000
 """Questions about letters for finetuning, and others for reinforcement learning."""
@@ -132,7 +133,7 @@ ANSWERS: Mapping[str, tuple[str, ...]] = {
 """The questions of each answer."""
 
 
-def small_talk() -> Iterator[tuple[Turn, ...]]:
+def small_talk() -> Iterator[Conversation]:
     """Each question alone, and each after a greeting."""
     asked = [(question, answer) for answer, questions in ANSWERS.items() for question in questions]
     greeting = asked[0]
@@ -151,7 +152,7 @@ _BAD = re.compile(r"[`{}<>|\\]|::|https?:|\s--|\.\.\.")
 """Markup, usage lines and cut sentences, which cannot be answers."""
 
 
-def documented(root: Path | None) -> Iterator[tuple[Turn, ...]]:
+def documented(root: Path | None) -> Iterator[Conversation]:
     """A question and its answer for each public function and class with a short first sentence, in the order of the
     modules.
 
@@ -219,13 +220,13 @@ def words_of(texts: Iterable[str]) -> tuple[list[str], list[str]]:
     return sorted(set(ranked) - held_out), sorted(held_out)
 
 
-def spelled(words: Sequence[str]) -> Iterator[tuple[Turn, ...]]:
+def spelled(words: Sequence[str]) -> Iterator[Conversation]:
     """Each word, spelled."""
     for word in words:
         yield ((f"Spell {word}.", ",".join(word)),)
 
 
-def letter_questions(words: Sequence[str], split: str, number: int) -> Iterator[tuple[Turn, ...]]:
+def letter_questions(words: Sequence[str], split: str, number: int) -> Iterator[Conversation]:
     """Questions about letters of words, drawn at random, the same every time.
 
     Args:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from halcyon.inference import Sampling
     from halcyon.serving.served import Source
 
+Command = Callable[..., None]
 _ENTRY = re.compile(r"^ {4}(\w+)(?: \((.+?)\))?: (.*(?:\n {8}.*)*)", re.MULTILINE)
 """An argument, its value as the help shows it, and its meaning, in the section ``Args`` of a docstring."""
 
@@ -43,18 +44,18 @@ class Commands(typer.Typer):
     def __init__(self, about: str, **settings: Any) -> None:
         super().__init__(help=about, no_args_is_help=True, **settings)
 
-    def command(self, name: str | None = None, **settings: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[Command], Command]:
         """Adds a function as a command, and leaves the function as it is."""
         add = super().command(name, **settings)
 
-        def added(function: Callable[..., None]) -> Callable[..., None]:
+        def added(function: Command) -> Command:
             add(_with_options(function))
             return function
 
         return added
 
 
-def _with_options(command: Callable[..., None]) -> Callable[..., None]:
+def _with_options(command: Command) -> Command:
     own = inspect.signature(command, eval_str=True).parameters.values()
     groups = {one.name: cast("type[Any]", one.annotation) for one in own if is_dataclass(one.annotation)}
     fields = {name: inspect.signature(group, eval_str=True).parameters for name, group in groups.items()}

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _FURTHER = "multi_token_loss_"
 Sample = tuple[tuple[str, ...], float]
 """Values of the labels, and the value of the sample."""
+Read = Callable[[State], float | Iterable[Sample] | None]
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Metric:
     kind: Literal["gauge", "counter", "histogram"]
     name: str
     help: str
-    read: str | Callable[[State], float | Iterable[Sample] | None] = ""
+    read: str | Read = ""
     """Without labels, the number; None while there is none. With labels, the samples. A text: what `State.shown` has
     under it; empty: under the metric's own name.
     """
@@ -89,7 +90,7 @@ def _multi_token_losses(state: State) -> Iterator[Sample]:
             yield (name.removeprefix(_FURTHER),), value
 
 
-READS: dict[str, Callable[[State], float | Iterable[Sample] | None]] = {
+READS: dict[str, Read] = {
     "halcyon_trainer_info": lambda state: [(tuple(map(str, vars(state.identity).values())), 1.0)],
     "halcyon_trainer_stage": lambda state: [((stage,), float(stage == state.stage)) for stage in get_args(Stage)],
     "halcyon_trainer_startup_seconds": lambda state: [

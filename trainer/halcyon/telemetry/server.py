@@ -37,6 +37,10 @@ _MOST_CONNECTIONS = 32
 
 Answer = tuple[HTTPStatus, str, bytes]
 """Status, content type, body."""
+Gets = dict[str, Callable[[], Answer]]
+"""What answers a GET request, by path."""
+Posts = dict[str, tuple[str, Callable[[bytes], Answer]]]
+"""The requests that have an effect, by path: what each asks for, and the function that takes its body."""
 
 
 class TelemetryServer:
@@ -87,7 +91,7 @@ class TelemetryServer:
         server.begin("halcyon-telemetry")
 
 
-def answers_of(reporter: RunReporter, requests: SaveRequests | None = None) -> dict[str, Callable[[], Answer]]:
+def answers_of(reporter: RunReporter, requests: SaveRequests | None = None) -> Gets:
     """The functions that answer GET requests, by path."""
 
     def status() -> Answer:
@@ -107,15 +111,13 @@ def answers_of(reporter: RunReporter, requests: SaveRequests | None = None) -> d
     return {"/status": status, "/metrics": metrics, "/healthz": healthz}
 
 
-def posts_of(
-    reporter: RunReporter, requests: SaveRequests | None, profiles: ProfileRequests | None
-) -> dict[str, tuple[str, Callable[[bytes], Answer]]]:
+def posts_of(reporter: RunReporter, requests: SaveRequests | None, profiles: ProfileRequests | None) -> Posts:
     """The requests that have an effect, by path: what each asks for, and the function that takes its body.
 
     The function records a request, which the loop reads at its next step, and rejects one that names another process.
     """
     mine = reporter.identity
-    posts: dict[str, tuple[str, Callable[[bytes], Answer]]] = {}
+    posts: Posts = {}
     if requests is not None:
 
         def save(body: bytes) -> Answer:
@@ -222,8 +224,8 @@ class _Handler(QuietHandler):
 class _Server(QuietServer):
     block_on_close = False
     request_queue_size = 128
-    answers: dict[str, Callable[[], Answer]]
-    posts: dict[str, tuple[str, Callable[[bytes], Answer]]]
+    answers: Gets
+    posts: Posts
     token: str
     only_local: bool
     request_seconds: float

@@ -14,7 +14,7 @@ from typing import Any
 from halcyon.host.agent.lineage import Lineage
 from halcyon.host.agent.lines import SILENCE_SECONDS, Lines
 from halcyon.host.agent.place import Place
-from halcyon.host.agent.rendezvous import Go, Order, Quit, Rendezvous, Stop
+from halcyon.host.agent.rendezvous import Go, Orders, Quit, Rendezvous, Stop
 from halcyon.host.clock import timestamp
 
 
@@ -94,7 +94,7 @@ class Leader:
                 self._lose_peer(peer)
                 return
 
-    def _heard_from(self, peer: _Peer, document: dict[str, Any]) -> list[Order]:
+    def _heard_from(self, peer: _Peer, document: dict[str, Any]) -> Orders:
         meeting = self._meeting
         if peer.process is None:
             if not secrets.compare_digest(str(document["token"]).encode(), self._place.token.encode()):
@@ -111,7 +111,7 @@ class Leader:
             peer.process, self._of[process] = process, peer
             known = document["known"]
             return meeting.joined(process, None if known is None else Lineage.read(known))
-        orders: list[Order] = []
+        orders: Orders = []
         if document.get("waits"):
             orders += meeting.waits(peer.process)
         if (end := document.get("ended")) is not None:
@@ -131,7 +131,7 @@ class Leader:
             del self._of[peer.process]
             self._obey(self._meeting.lost(peer.process))
 
-    def _obey(self, orders: list[Order]) -> None:
+    def _obey(self, orders: Orders) -> None:
         for order in orders:
             match order:
                 case Stop():

@@ -31,6 +31,7 @@ class Quit:
 
 
 Order = Stop | Go | Quit
+Orders = list[Order]
 End = Mapping[str, Any]
 
 
@@ -71,14 +72,14 @@ class Rendezvous:
         """Whether the processes of all supervisors that are here have done their work."""
         return self._present <= self._done
 
-    def joined(self, process: int, known: Lineage | None) -> list[Order]:
+    def joined(self, process: int, known: Lineage | None) -> Orders:
         """A supervisor has connected.
 
         Args:
             process: Its process.
             known: The lineage that it knows; None: its pod is new.
         """
-        found: list[Order] = []
+        found: Orders = []
         if self.running:  # its pod was replaced before its loss was noticed
             found = self.lost(process)
         self._present.add(process)
@@ -88,12 +89,12 @@ class Rendezvous:
             self.lineage = known
         return found
 
-    def waits(self, process: int) -> list[Order]:
+    def waits(self, process: int) -> Orders:
         """A process waits at the join, and the one before it has ended."""
         self._waiting.add(process)
         return self._start()
 
-    def ended(self, process: int, end: End) -> list[Order]:
+    def ended(self, process: int, end: End) -> Orders:
         """A process that had joined has ended, and its supervisor starts the next one; or it ends too, if ``podLost``.
 
         ``stopped``: its supervisor ended it because of another one.
@@ -106,12 +107,12 @@ class Rendezvous:
         self.committed = step
         self._found = step if self._found is None else self._found
 
-    def done(self, process: int) -> list[Order]:
+    def done(self, process: int) -> Orders:
         """A process has done all its work."""
         self._done.add(process)
         return self._end_after_others()
 
-    def lost(self, process: int) -> list[Order]:
+    def lost(self, process: int) -> Orders:
         """The connection of a supervisor has closed."""
         self._present.discard(process)
         self._waiting.discard(process)
@@ -123,7 +124,7 @@ class Rendezvous:
     def _lost_pod(self, process: int) -> End:
         return {"process": process, "podLost": True, "at": self.now()}
 
-    def _ended(self, end: End | None) -> list[Order]:
+    def _ended(self, end: End | None) -> Orders:
         if self.lineage is None:  # the first start: the pod is replaced, and the others still wait for it
             return []
         if end is not None:
@@ -131,11 +132,11 @@ class Rendezvous:
         was_running, self.running = self.running, False
         return [*([Stop()] if was_running else []), *self._end_after_others()]
 
-    def _end_after_others(self) -> list[Order]:
+    def _end_after_others(self) -> Orders:
         """The processes that have done their work do not come back, so the others cannot start without them."""
         return [Quit(ExitCode.NOT_REJOINED)] if self._done and self._ends else []
 
-    def _start(self) -> list[Order]:
+    def _start(self) -> Orders:
         if self.running or len(self._waiting) < self.processes:
             return []
         if self.lineage is None:

@@ -33,6 +33,8 @@ from halcyon_api.spec.checkpoint import CheckpointSpec, normal_root, parse_root
 
 Pieces = tuple[bytes | memoryview, ...]
 """One value to write, as pieces in their order."""
+Request = Callable[[], Any]
+"""Starts a request, and gives its future."""
 LOCK_KEY = "LOCK"
 """File of a `file://` root whose lock is held during a compare-and-swap."""
 _WAIT_SLICE_SECONDS = 0.2
@@ -275,7 +277,7 @@ class Store:
             return AzureContainer(self.place, self._timeout_seconds)
         return self._answer(lambda: ts.KvStore.open(kvstore_spec(self.place, os.environ)))
 
-    def _wait(self, start: Callable[[], Any], *, ahead: bool = False) -> Any:
+    def _wait(self, start: Request, *, ahead: bool = False) -> Any:
         """Wait for the future that `start` returns. If the store denies access, read the credentials again and retry.
 
         Args:
@@ -308,7 +310,7 @@ class Store:
             if retry_budget is not None and began is not None:
                 retry_budget.end_wait(self.root, began, answers=answers)
 
-    def _answer(self, start: Callable[[], Any]) -> Any:
+    def _answer(self, start: Request) -> Any:
         """Wait for the future that `start` returns, in short intervals, so that abandoned work ends soon."""
         deadline = time.monotonic() + self._timeout_seconds
         try:
@@ -333,7 +335,7 @@ class Store:
             raise from_tensorstore(error) from None
 
 
-def _started_request(start: Callable[[], Any]) -> Callable[[], Any]:
+def _started_request(start: Request) -> Request:
     """Start a request now. The first call of the result returns its future; each later call starts a new request."""
     ahead = [start()]
     return lambda: ahead.pop() if ahead else start()

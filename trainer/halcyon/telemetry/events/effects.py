@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from halcyon.telemetry.events.row import Change, Words
+from halcyon.telemetry.events.row import Change, Fields, Words
 from halcyon_api.counting import counted
 from halcyon_api.result_documents import task_title
 from halcyon_api.status.evaluation import Evaluation, with_source
@@ -14,14 +13,14 @@ if TYPE_CHECKING:
     from halcyon.telemetry.state import State
 
 
-def _joined(fields: Mapping[str, Any]) -> str:
+def _joined(fields: Fields) -> str:
     devices = counted(fields["devices"], "device")
     if fields["processes"] == 1:
         return f"on {devices}"
     return f"{counted(fields['processes'], 'process', 'processes')}, {devices} in {fields['seconds']:.1f} s"
 
 
-def _placed(fields: Mapping[str, Any]) -> str:
+def _placed(fields: Fields) -> str:
     slices = fields.get("slices") or 1
     shape = f" {fields['topology']}" if fields.get("topology") else ""
     place = f"{counted(slices, 'slice')} of {fields['accelerator']}{shape}, {counted(fields['devices'], 'device')}"
@@ -29,21 +28,21 @@ def _placed(fields: Mapping[str, Any]) -> str:
     return f"trains on {place}" + (f"; begins from {origin}" if origin else "")
 
 
-def _tokenized(fields: Mapping[str, Any]) -> str:
+def _tokenized(fields: Fields) -> str:
     done = "tokenized" if fields["finished"] else "tokenized so far"
     return (
         f"{fields['source']}: {counted(fields['tokens'], 'token')} of {counted(fields['documents'], 'document')} {done}"
     )
 
 
-def _restored(fields: Mapping[str, Any]) -> str:
+def _restored(fields: Fields) -> str:
     start, path = f"start {fields['start']}: " if fields.get("start") else "", fields.get("path")
     if not path:
         return f"{start}begins at step 0 with new parameters"
     return f"{start}goes on from step {fields['step']} ({path})" if fields["step"] else f"{start}begins with {path}"
 
 
-def _evaluation(fields: Mapping[str, Any]) -> str:
+def _evaluation(fields: Fields) -> str:
     part = fields.get("source") or fields.get("tag")
     where = f"step {fields['step']}" + (f", {part}" if part else "")
     if "pass_at" in fields:
@@ -55,7 +54,7 @@ def _evaluation(fields: Mapping[str, Any]) -> str:
     return f"{where}: held-out loss {fields['loss']:z.4f}{of}{right}{_bits(fields)}{average}"
 
 
-def _evaluated(state: State, of: Mapping[str, Any], report: tuple[Evaluation, Evaluation | None] | None) -> State:
+def _evaluated(state: State, of: Fields, report: tuple[Evaluation, Evaluation | None] | None) -> State:
     if report is None:  # a part of an evaluation while the run trains
         return state
     evaluation, average = report
@@ -65,12 +64,12 @@ def _evaluated(state: State, of: Mapping[str, Any], report: tuple[Evaluation, Ev
     return state if state.evaluated is None else state.but(evaluated=with_source(state.evaluated, source, evaluation))
 
 
-def _bits(fields: Mapping[str, Any]) -> str:
+def _bits(fields: Fields) -> str:
     """The bits per byte of an evaluation as the end of a sentence; empty without them."""
     return f", {fields['bits_per_byte']:z.4f} bits per byte" if fields.get("bits_per_byte") is not None else ""
 
 
-def _task(fields: Mapping[str, Any]) -> str:
+def _task(fields: Fields) -> str:
     titles = {
         "accuracy": "",
         "standard_error": "standard error ",
@@ -82,7 +81,7 @@ def _task(fields: Mapping[str, Any]) -> str:
     return f"step {fields['step']}: {task_title(fields['task'], fields.get('tasks'))} {', '.join(numbers)}"
 
 
-def _collective(of: Mapping[str, Any]) -> str:
+def _collective(of: Fields) -> str:
     reached, promised = of["bus_bandwidth"] / 1e9, of.get("promised")
     share = f", {1e11 * reached / promised:.0f} % of {promised / 1e9:.0f}" if promised else ""
     return (

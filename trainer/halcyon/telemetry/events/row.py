@@ -11,9 +11,11 @@ from halcyon.telemetry.termination import clip
 if TYPE_CHECKING:
     from halcyon.telemetry.state import State
 
-Words = Callable[[Mapping[str, Any]], str]
+Fields = Mapping[str, Any]
+"""The fields of an event, in snake_case."""
+Words = Callable[[Fields], str]
 """A sentence, from the fields of an event."""
-Change = Callable[["State", Mapping[str, Any], Any], "State"]
+Change = Callable[["State", Fields, Any], "State"]
 """The state after an event, from the state at this moment, the fields, and what the event is made from."""
 
 
@@ -38,7 +40,7 @@ class Event:
     on_screen: bool = True
     """Whether a terminal shows it; one with too many numbers is for the report of a chain."""
 
-    def changed(self, state: State, fields: Mapping[str, Any], report: Any) -> State:
+    def changed(self, state: State, fields: Fields, report: Any) -> State:
         """The state after the event, from the state at this moment."""
         shown = {name: fields[own] for name, own in self.shows.items()}
         state = state.but(**{name: clip(value) if isinstance(value, str) else value for name, value in shown.items()})

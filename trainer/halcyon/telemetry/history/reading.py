@@ -23,6 +23,7 @@ from halcyon_api.status.run_status import HistoryEntry
 
 _TRIES = 5
 """Reads of a history whose segments are merged meanwhile."""
+Rows = tuple[segments.Record, ...]
 _Latest = dict[tuple[int, str, str, str], segments.Record]
 """Rows by step, source, tag and event."""
 _ENDS = {"done": "completed", "preempted": "preempted"}
@@ -69,10 +70,10 @@ class History:
 
     root: str
     groups: tuple[ProcessGroupHistory, ...]
-    steps: tuple[segments.Record, ...]
-    evaluations: tuple[segments.Record, ...]
-    samples: tuple[segments.Record, ...]
-    events: tuple[segments.Record, ...]
+    steps: Rows
+    evaluations: Rows
+    samples: Rows
+    events: Rows
     files: int
     damages: tuple[str, ...]
     origin: checkpoint_documents.OriginRecord | None = None

@@ -33,6 +33,8 @@ from halcyon_api.spec.checkpoint import CheckpointSpec
 FLUSH_SECONDS = 20.0
 """Longest time for which rows are only in memory."""
 _REQUEST_SECONDS = 60.0
+Sums = dict[str, str]
+"""SHA-256 of segments by key."""
 _QUARANTINE_PREFIX = "quarantine/"
 _LOOK_SECONDS = 0.5
 _WRITTEN_SECONDS = 5.0
@@ -80,15 +82,15 @@ class HistoryWriter(Background):
         self._waiting: list[segments.Record] = []
         self._unsent: tuple[segments.SegmentName, bytes] | None = None
         self._wanted = self._warned = False
-        self._sums: dict[str, str] = {}
+        self._sums: Sums = {}
         """SHA-256 of each segment that counts, by key; also of those that a link names and that are missing."""
         self._merged: list[segments.SegmentName] = []
         """Segments that were merged into another one, and are still to be deleted."""
         self._named: set[str] = set()
         """The segments of the newest link, and of one that may become it."""
-        self._given: dict[str, str] | None = None
+        self._given: Sums | None = None
         self._committed = False
-        self._asked: list[Future[dict[str, str]]] = []
+        self._asked: list[Future[Sums]] = []
         self._names_all = False
         """Whether a link will name all segments."""
         # The first rows are written at once, so that the history shows each start.
@@ -100,7 +102,7 @@ class HistoryWriter(Background):
         if row.event not in _NOT_KEPT:
             super().record(row)
 
-    def written(self, seconds: float = _WRITTEN_SECONDS) -> dict[str, str] | None:
+    def written(self, seconds: float = _WRITTEN_SECONDS) -> Sums | None:
         """The segments that hold all rows so far, and the SHA-256 of each, for the link of a checkpoint. For the thread
         that commits.
 
@@ -118,8 +120,8 @@ class HistoryWriter(Background):
         """Whether the store has all rows so far. For a thread that keeps a snapshot."""
         return self._ask(_FLUSH, _WRITTEN_SECONDS) is not None
 
-    def _ask(self, event: str, seconds: float) -> dict[str, str] | None:
-        answer: Future[dict[str, str]] = Future()
+    def _ask(self, event: str, seconds: float) -> Sums | None:
+        answer: Future[Sums] = Future()
         if not self._ended:
             self.record(Row(event, 0.0, report=answer))
             self.hurry()

@@ -14,7 +14,7 @@ from urllib.parse import urlparse
 import orjson
 
 from halcyon.host.storage.files import write_file
-from halcyon.telemetry.trackers.tracker import TrackedRun, library
+from halcyon.telemetry.trackers.tracker import Numbers, TrackedRun, library
 from halcyon_api.yaml_text import dump
 
 _TAG = "halcyon.id"
@@ -61,7 +61,7 @@ class MlflowRuns:
             tags = {_TAG: run.series, "halcyon.document": json.dumps(run.document)[:_LONGEST_TAG]}
             self._run_id = self._client.create_run(identity, run_name=run.title, tags=tags).info.run_id
 
-    def numbers(self, step: int, time: float, values: Mapping[str, float]) -> None:
+    def numbers(self, step: int, time: float, values: Numbers) -> None:
         """Queue numbers. Those of steps that the server has already are bitwise the same, and are left out."""
         for name, value in values.items():
             if step > self._last_step(name) and math.isfinite(value):
@@ -79,7 +79,7 @@ class MlflowRuns:
             self._client.log_batch(self._run_id, metrics=self._waiting[:_BATCH])
             del self._waiting[:_BATCH]
 
-    def end(self, cause: str, summary: Mapping[str, float]) -> None:
+    def end(self, cause: str, summary: Numbers) -> None:
         """Add the summary as tags, and end the run."""
         for name, value in summary.items():
             self._client.set_tag(self._run_id, f"halcyon.{name.replace('/', '.')}", f"{value:.3f}")
@@ -115,7 +115,7 @@ class TrackioRuns:
         # The library has no public name for the step after the last one that it holds.
         self._first = int(getattr(self._run, "_next_step", 0))
 
-    def numbers(self, step: int, time: float, values: Mapping[str, float]) -> None:
+    def numbers(self, step: int, time: float, values: Numbers) -> None:
         """Add numbers. Those of steps that the run has already are bitwise the same, and are left out."""
         if step >= self._first:
             self._run.log(dict(values), step=step)
@@ -123,7 +123,7 @@ class TrackioRuns:
     def flush(self) -> None:
         """Do nothing: the library sends by itself."""
 
-    def end(self, cause: str, summary: Mapping[str, float]) -> None:
+    def end(self, cause: str, summary: Numbers) -> None:
         """Finish the run. Trackio has no summary."""
         self._run.finish()
 
@@ -151,7 +151,7 @@ class TensorBoard:
         )
         self._writer.add_text("document", f"```yaml\n{dump(dict(run.document))}\n```", run.resumed_step)
 
-    def numbers(self, step: int, time: float, values: Mapping[str, float]) -> None:
+    def numbers(self, step: int, time: float, values: Numbers) -> None:
         """Add scalars."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step, time)
@@ -160,7 +160,7 @@ class TensorBoard:
         """Write what was added."""
         self._writer.flush()
 
-    def end(self, cause: str, summary: Mapping[str, float]) -> None:
+    def end(self, cause: str, summary: Numbers) -> None:
         """Add the summary as text, and close the file."""
         rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in summary.items())
         self._writer.add_text("end", f"{cause}\n\n| | |\n|---|---|\n{rows}")
@@ -209,7 +209,7 @@ class WeightsAndBiases:
             self._last_step = Path(self._run.sync_dir).parent / f"halcyon-{run.series}.step"
             self._first = max(self._first, _step_in(self._last_step) + 1)
 
-    def numbers(self, step: int, time: float, values: Mapping[str, float]) -> None:
+    def numbers(self, step: int, time: float, values: Numbers) -> None:
         """Add numbers. Those of steps that the run has already are bitwise the same, and are left out."""
         if step >= self._first:
             self._waiting.append((step, dict(values)))
@@ -222,7 +222,7 @@ class WeightsAndBiases:
             self._run.log(values, step=step)
         self._waiting.clear()
 
-    def end(self, cause: str, summary: Mapping[str, float]) -> None:
+    def end(self, cause: str, summary: Numbers) -> None:
         """Finish the run."""
         self._run.summary.update(dict(summary))
         self._run.finish(exit_code=1 if cause == "error" else 0)
@@ -300,7 +300,7 @@ class JsonLines:
             end += len(line)
         return end
 
-    def numbers(self, step: int, time: float, values: Mapping[str, float]) -> None:
+    def numbers(self, step: int, time: float, values: Numbers) -> None:
         """Add a line."""
         self._write({"step": step, "time": round(time, 3), **values})
 
@@ -308,7 +308,7 @@ class JsonLines:
         """Hand the lines to the operating system."""
         self._file.flush()
 
-    def end(self, cause: str, summary: Mapping[str, float]) -> None:
+    def end(self, cause: str, summary: Numbers) -> None:
         """Close the file. Its last line says how the process ended; the next process may append after it."""
         self._write({"event": cause, **summary})
         self._file.close()

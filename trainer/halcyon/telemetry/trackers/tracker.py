@@ -22,6 +22,8 @@ LOOK_SECONDS = 1.0
 """Longest time from a step to its tracker."""
 _END = frozenset({"done", "preempted", "error"})
 _BACK = "rolledBack"
+Numbers = Mapping[str, float]
+"""Numbers by name, such as ``train/loss``."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Tracker(Protocol):
         """Begin the series, or continue that of an earlier process."""
         ...
 
-    def numbers(self, step: int, time: float, values: Mapping[str, float]) -> None:
+    def numbers(self, step: int, time: float, values: Numbers) -> None:
         """Add the numbers of a step, such as ``train/loss``.
 
         Args:
@@ -78,7 +80,7 @@ class Tracker(Protocol):
         """Send what was added."""
         ...
 
-    def end(self, cause: str, summary: Mapping[str, float]) -> None:
+    def end(self, cause: str, summary: Numbers) -> None:
         """End the series for this process.
 
         Args:
@@ -98,7 +100,7 @@ class TrackerThread(Background):
     tracker: Tracker
     run: Callable[[int], TrackedRun]
     """Makes the run from the resumed step; called in the thread."""
-    summary: Callable[[], Mapping[str, float]]
+    summary: Callable[[], Numbers]
     """The seconds of this process by cause; called in the thread at the end."""
     on_warning: Callable[[str], object]
     """Called in the thread with the sentence about the error that ended the tracker."""
