@@ -254,7 +254,7 @@ def read_chain(store: Store, committed: Iterable[CommittedStep]) -> Chain:
         if entry.link is not None and by_hash.get(entry.link, ("", b""))[0] != key_of(entry.path)
     ]
     links: list[Link] = []
-    wanted = entries[0].link if entries else None
+    newest = wanted = entries[0].link if entries else None
     while wanted is not None:
         key, data = by_hash.get(wanted, ("", None))
         after = f"before step {links[-1].step}" if links else "of the newest checkpoint"
@@ -271,5 +271,5 @@ def read_chain(store: Store, committed: Iterable[CommittedStep]) -> Chain:
         links.append(link)
         wanted = link.previous
     parsed = {digest: link for digest, (_, data) in by_hash.items() if (link := parsed_link(data)) is not None}
-    segments = _newest_segments(parsed, entries[0].link if entries else None)
+    segments = _newest_segments(parsed, newest)
     return Chain(tuple(links), len(stored) - len(links), tuple(dict.fromkeys(damages)), segments)

@@ -42,6 +42,8 @@ AVERAGE_PREFIX = "average."
 
 Pair = tuple[ManifestLeaf, layout.Leaf]
 """An array of a checkpoint, and that of the template."""
+Found = tuple[Sequence[Pair], Iterable[ManifestFile]]
+"""The arrays of a state, and the files that hold them."""
 Owner = Callable[[ManifestFile], int | None]
 """The process that reads a file most quickly; None: any."""
 
@@ -122,7 +124,7 @@ def read_state(
             those of the template) or `StoreFailure` (the store did not answer), here or on another process.
     """
 
-    def read_and_match() -> tuple[Sequence[Pair], Iterable[ManifestFile]]:
+    def read_and_match() -> Found:
         manifest = read_manifest(store, entry)
         return match_leaves(manifest.leaves, template, cast=cast, part=part, spare=spare), manifest.files
 
@@ -133,7 +135,7 @@ def read_state(
 def read_arrays(
     template: Any,
     agree: Agreement,
-    find: Callable[[], tuple[Sequence[Pair], Iterable[ManifestFile]]],
+    find: Callable[[], Found],
     read: Callable[[ManifestFile], bytes],
     *,
     is_shared: bool,

@@ -35,6 +35,7 @@ RootArgument = Annotated[
         metavar="ROOT|RUN.YAML",
     ),
 ]
+_StepArgument = Annotated[int, typer.Argument(min=0)]
 Step = Annotated[int | None, typer.Option(min=0, help="The step. Default: the newest checkpoint.")]
 
 
@@ -149,8 +150,8 @@ def verify(
 @app.command()
 def diff(
     place: RootArgument,
-    first: Annotated[int, typer.Argument(min=0)],
-    second: Annotated[int, typer.Argument(min=0)],
+    first: _StepArgument,
+    second: _StepArgument,
     *,
     other: str | None = None,
     settings: options.StoreSettings,

@@ -73,7 +73,6 @@ def main(version: Version = False) -> None:
     replace_unencodable()
 
 
-@app.command(rich_help_panel=LOCAL)
 def train(
     document: options.Document,
     *,
@@ -155,7 +154,6 @@ def train(
     )
 
 
-@app.command(rich_help_panel=LOCAL)
 def validate(
     document: options.Document,
     *,
@@ -185,7 +183,6 @@ def validate(
     )
 
 
-@app.command(rich_help_panel=LOCAL)
 def resolve(document: options.Document, overrides: options.Overrides = None) -> None:
     """Print a run document with the model of the config.json that it names, for `kubectl apply`."""
     from halcyon.weights.model_file import read_model
@@ -194,7 +191,6 @@ def resolve(document: options.Document, overrides: options.Overrides = None) -> 
         sys.stdout.write(dump(with_changes(read_one(document), document.parent, read_model, overrides or ())))
 
 
-@app.command(rich_help_panel=LOCAL)
 def doctor(
     place: checkpoints.RootArgument,
     *,
@@ -224,7 +220,6 @@ def doctor(
         raise typer.Exit(ExitCode.ROOT_UNUSABLE)
 
 
-@app.command("models", rich_help_panel=LOCAL)
 def list_models(as_json: options.Json = False) -> None:
     """List the model families of spec.model, with the published models and the fields of each."""
     from halcyon_api.families_reference import COMMON, OTHERS, rows
@@ -272,6 +267,11 @@ for name, group in {
 }.items():
     app.add_typer(group, name=name, rich_help_panel=LOCAL)
 for name, command in {
+    "train": train,
+    "validate": validate,
+    "resolve": resolve,
+    "doctor": doctor,
+    "models": list_models,
     "dial": dial.print_dial,
     "plan": plan,
     "replay": replay,

@@ -24,7 +24,6 @@ from halcyon_api.printable import printable
 from halcyon_api.training_run import TrainingRun
 
 if TYPE_CHECKING:
-    from halcyon.commands.attestation.checking import Fact
     from halcyon.host.storage.store import Store
     from halcyon_api.replays import ReplayRecord
 
@@ -126,17 +125,12 @@ def _checked(path: Path, public_key: Path | None, store: Store, run: TrainingRun
     holds = True
     for fact in (signature, *facts(stated, read_root(store, run))):
         holds = holds and fact.holds is not False
-        _print(*_line(fact, is_signed=key is not None))
+        # What only the signer states needs a signature.
+        signed = fact.holds is None and key is not None
+        verdict, color = ("signed", "green") if signed else _VERDICTS[fact.holds]
+        _print(f"{verdict}: {fact.name}: {fact.words}", color)
     _print("the statement holds" if holds else "the statement does not hold", "green" if holds else "red")
     return holds
-
-
-def _line(fact: Fact, *, is_signed: bool) -> tuple[str, str]:
-    """A fact as a line, with its color. What only the signer states needs a signature."""
-    verdict, color = _VERDICTS[fact.holds]
-    if fact.holds is None and is_signed:
-        verdict, color = "signed", "green"
-    return f"{verdict}: {fact.name}: {fact.words}", color
 
 
 def _record(path: Path) -> ReplayRecord:

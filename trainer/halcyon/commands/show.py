@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json as json_format
 import sys
-from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +68,12 @@ def show_run(
         summary = summarize(run, program, run_mesh(run.spec), vocabulary.tokens)
         note = f"The vocabulary is assumed to have {vocabulary.tokens:,} tokens: {vocabulary.note}."
         shown = summary.document() | {"vocabulary_note": vocabulary.note or None}
-        _print(shown, (*run_page(summary), *([note] if vocabulary.note else [])), json=json)
+        if json:
+            sys.stdout.write(f"{json_format.dumps(shown)}\n")
+            return
+        screen = console()
+        for part in (*run_page(summary), *([note] if vocabulary.note else [])):
+            screen.print(part, highlight=False)
 
 
 @app.command()
@@ -130,15 +134,6 @@ def profile(
             sys.stdout.write(f"{json_format.dumps(list(numbers.values()))}\n")
         else:
             console().print(profile_view(f"{store.root}/{matching[-1]}", numbers))
-
-
-def _print(document: dict[str, Any], parts: Iterable[Any], *, json: bool) -> None:
-    if json:
-        sys.stdout.write(f"{json_format.dumps(document)}\n")
-        return
-    screen = console()
-    for part in parts:
-        screen.print(part, highlight=False)
 
 
 def _program(spec: TrainingRunSpec, vocabulary: int) -> Program:

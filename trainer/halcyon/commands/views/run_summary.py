@@ -178,7 +178,18 @@ def summarize(run: TrainingRun, program: Program, mesh: ResolvedMesh, vocabulary
     """
     spec, row = run.spec, run.spec.accelerator.row
     flops = model_flops(spec, program.template.model, vocabulary)
-    rows = tuple(parameter_rows(spec, program.template.model, vocabulary))
+    rows = tuple(
+        ParameterRow(
+            path=path,
+            axes=tuple((axis.name, axis.size) for axis in leaf.axes),
+            dtype=str(np.dtype(leaf.array.dtype)),
+            role=parameter.role.value,
+            parameters=math.prod(leaf.array.shape),
+            size_bytes=math.prod(leaf.array.shape) * leaf.array.dtype.itemsize,
+            flops_per_token=each,
+        )
+        for path, leaf, parameter, each in weight_flops(spec, program.template.model, vocabulary)
+    )
     trained = jax.tree.leaves(split(program.template.model, program.trained)[0])
     custom = spec.model.family == "custom"
     return Summary(
@@ -208,27 +219,6 @@ def summarize(run: TrainingRun, program: Program, mesh: ResolvedMesh, vocabulary
         peak_flops_per_second=None if row.peak_flops_per_second is None else row.peak_flops_per_second * mesh.devices,
         sources=source_rows(spec),
     )
-
-
-def parameter_rows(spec: TrainingRunSpec, model: Any, vocabulary: int) -> Iterator[ParameterRow]:
-    """The parameters of a model.
-
-    Args:
-        spec: The run's spec.
-        model: The model, or its shapes.
-        vocabulary: Tokens of the tokenizer.
-    """
-    for path, leaf, parameter, flops in weight_flops(spec, model, vocabulary):
-        elements = math.prod(leaf.array.shape)
-        yield ParameterRow(
-            path=path,
-            axes=tuple((axis.name, axis.size) for axis in leaf.axes),
-            dtype=str(np.dtype(leaf.array.dtype)),
-            role=parameter.role.value,
-            parameters=elements,
-            size_bytes=elements * leaf.array.dtype.itemsize,
-            flops_per_token=flops,
-        )
 
 
 def state_rows(state: Any, model: Any) -> Iterator[StateRow]:
