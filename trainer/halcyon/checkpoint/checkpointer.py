@@ -446,6 +446,11 @@ class Checkpointer:
         # After a return, a step is saved again: its prefix must not be one whose deletion has begun.
         tries = f"{len(self._head.skipped)}x{self._try}" if self._head.skipped else str(self._try)
         prefix = step_prefix(step, self.epoch.attempt, f"{self.writer}-{tries}")
+        evidence = None
+        if numbers is not None:  # process 0 fills in the link that it follows
+            count, digest = numbers.since(self.newest.step if self.newest else 0, step)
+            hardware, audited = self._run.hardware, numbers.audited
+            evidence = Evidence(steps=count, numbers=digest, hardware=hardware, audited=audited)
         about = Manifest(
             step=step,
             epoch=self.epoch,
@@ -457,17 +462,10 @@ class Checkpointer:
             versions={},
             time=timestamp(self._last_save_at),
             evaluation=evaluation,
-            evidence=self._evidence(step, numbers),
+            evidence=evidence,
             **{name: value for name, value in vars(self._run).items() if name != "hardware"},
         )
         self._in_background(lambda: self._write(prefix, snapshot, about, blocked_seconds, copy_seconds), copying)
-
-    def _evidence(self, step: int, numbers: StepNumbers | None) -> Evidence | None:
-        """What this save adds to the chain of evidence; process 0 fills in the link that it follows."""
-        if numbers is None:
-            return None
-        count, digest = numbers.since(self.newest.step if self.newest else 0, step)
-        return Evidence(steps=count, numbers=digest, hardware=self._run.hardware, audited=numbers.audited)
 
     def poll(self) -> None:
         """Raise an error of the background threads that must end the training.

@@ -96,7 +96,7 @@ class ReadBackWorker:
         it.
         """
         self.join()  # the thread has reported its last result: process 0 marks another checkpoint only after that
-        self._thread = threading.Thread(target=self._guarded, args=(entry, files), name="checkpoint-check")
+        self._thread = threading.Thread(target=self._read, args=(entry, files), name="checkpoint-check")
         self._thread.start()
 
     def join(self) -> None:
@@ -104,39 +104,36 @@ class ReadBackWorker:
         if self._thread is not None:
             self._thread.join()
 
-    def _guarded(self, entry: CommittedStep, files: tuple[ManifestFile, ...]) -> None:
+    def _read(self, entry: CommittedStep, files: tuple[ManifestFile, ...]) -> None:
         try:
-            self._read(entry, files)
+            damages = read_back(self.store, entry, files, manifest=self.keeper is not None)
+            process, checks = self.processes.process_index, f"{entry.path}{CHECKS_PREFIX}"
+            if self.keeper is None:
+                check = Check(process=process, damages=damages[:_MOST_DAMAGES])
+                self.store.write(report_key(checks, process), encode_report(check))
+                return
+            for _, data in gather_reports(
+                self.store,
+                checks,
+                process,
+                self.processes.process_count,
+                CheckMissing,
+                timeout_seconds=self.timeout_seconds,
+                sleep=self.sleep,
+            ):
+                damages += decode_report(Check, data).damages
+            self.store.delete_prefix(checks)
+            if not damages:
+                self.keeper.update(lambda head: with_verified(head, entry.path))
+            else:
+                bad = bad_step(entry, damages[0])
+                if bad not in self.keeper.update(lambda head: with_damage(head, bad)).bad:
+                    return  # the checkpoint is being deleted, so missing files are no damage
+            self.on_read_back(entry, damages[0] if damages else None)
+            mark_left(self.store, self.keeper.head)
         except Abandoned:
             return
         except (StoreFailure, CheckMissing, DamagedDocument) as failure:
             self.on_warning(f"the checkpoint at step {entry.step} could not be read back: {failure}")
         except Exception as failure:
             self.on_fatal(failure)
-
-    def _read(self, entry: CommittedStep, files: tuple[ManifestFile, ...]) -> None:
-        damages = read_back(self.store, entry, files, manifest=self.keeper is not None)
-        process, checks = self.processes.process_index, f"{entry.path}{CHECKS_PREFIX}"
-        if self.keeper is None:
-            check = Check(process=process, damages=damages[:_MOST_DAMAGES])
-            self.store.write(report_key(checks, process), encode_report(check))
-            return
-        for _, data in gather_reports(
-            self.store,
-            checks,
-            process,
-            self.processes.process_count,
-            CheckMissing,
-            timeout_seconds=self.timeout_seconds,
-            sleep=self.sleep,
-        ):
-            damages += decode_report(Check, data).damages
-        self.store.delete_prefix(checks)
-        if not damages:
-            self.keeper.update(lambda head: with_verified(head, entry.path))
-        else:
-            bad = bad_step(entry, damages[0])
-            if bad not in self.keeper.update(lambda head: with_damage(head, bad)).bad:
-                return  # the checkpoint is being deleted, so missing files are no damage
-        self.on_read_back(entry, damages[0] if damages else None)
-        mark_left(self.store, self.keeper.head)

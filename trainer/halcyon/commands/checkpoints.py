@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.filesize import decimal
 
-from halcyon.commands import options
 from halcyon.commands.errors import about_file, console, report_root_errors
+from halcyon.commands.options import AtLeast0, AtLeast1, Commands, Json, StoreSettings, print_json
 from halcyon.host.errors import BadConfiguration
 from halcyon_api.base import InvalidRun
 from halcyon_api.checkpoint_documents import CommittedStep, Owner
@@ -26,7 +26,7 @@ from halcyon_api.spec.checkpoint import CheckpointSpec
 if TYPE_CHECKING:
     from halcyon.host.storage.store import Store
 
-app = options.Commands("List, verify, compare, pin, copy and average the checkpoints of a run.")
+app = Commands("List, verify, compare, pin, copy and average the checkpoints of a run.")
 
 RootArgument = Annotated[
     str,
@@ -43,10 +43,10 @@ Step = Annotated[int | None, typer.Option(min=0, help="The step. Default: the ne
 def list_(
     place: RootArgument,
     *,
-    limit: options.AtLeast1 = 100,
-    before: options.AtLeast0 | None = None,
-    settings: options.StoreSettings,
-    as_json: options.Json = False,
+    limit: AtLeast1 = 100,
+    before: AtLeast0 | None = None,
+    settings: StoreSettings,
+    as_json: Json = False,
 ) -> None:
     """List the checkpoints in a root: those that can be restored, and the others with the reason.
 
@@ -74,8 +74,8 @@ def show(
     place: RootArgument,
     *,
     step: Step = None,
-    settings: options.StoreSettings,
-    as_json: options.Json = False,
+    settings: StoreSettings,
+    as_json: Json = False,
 ) -> None:
     """Show one checkpoint: the attempt that made it, its position in the data, and its arrays."""
     from halcyon.checkpoint.arrays import Checkpoint
@@ -93,8 +93,8 @@ def verify(
     *,
     step: Step = None,
     every: Annotated[bool, typer.Option("--all")] = False,
-    settings: options.StoreSettings,
-    as_json: options.Json = False,
+    settings: StoreSettings,
+    as_json: Json = False,
 ) -> None:
     """Read HEAD, the chain of evidence, the ledgers of token caches, and every byte of a checkpoint and of the history,
     and report all damage.
@@ -142,7 +142,7 @@ def verify(
         read("token caches", *read_caches(store))
         intact = not any(found.values())
         if as_json:
-            options.print_json({"intact": intact, "problems": found, "checkpointsNotRead": others})
+            print_json({"intact": intact, "problems": found, "checkpointsNotRead": others})
     if not intact:
         raise typer.Exit(ExitCode.FAILURE)
 
@@ -154,8 +154,8 @@ def diff(
     second: _StepArgument,
     *,
     other: str | None = None,
-    settings: options.StoreSettings,
-    as_json: options.Json = False,
+    settings: StoreSettings,
+    as_json: Json = False,
 ) -> None:
     """List the arrays that differ between two checkpoints, and by how much. Exits with 1 if any array differs.
 
@@ -183,7 +183,7 @@ def pin(
     place: RootArgument,
     *,
     step: Step = None,
-    settings: options.StoreSettings,
+    settings: StoreSettings,
 ) -> None:
     """Pin a checkpoint, so that no later save deletes it. The run may be active."""
     from halcyon.checkpoint.head import edit, with_pin
@@ -202,7 +202,7 @@ def unpin(
     place: RootArgument,
     *,
     step: Step = None,
-    settings: options.StoreSettings,
+    settings: StoreSettings,
 ) -> None:
     """Remove a pin. From the run's next save on, the checkpoint may be deleted like any other."""
     from halcyon.checkpoint.head import edit, without_pin
@@ -218,8 +218,8 @@ def gc(
     place: RootArgument,
     *,
     dry_run: bool = False,
-    settings: options.StoreSettings,
-    as_json: options.Json = False,
+    settings: StoreSettings,
+    as_json: Json = False,
 ) -> None:
     """Delete files that can never be restored: of checkpoints deleted in part, and of writers that have lost the
     root.
@@ -257,7 +257,7 @@ def copy(
     run: str | None = None,
     to_endpoint: str | None = None,
     to_region: str | None = None,
-    settings: options.StoreSettings,
+    settings: StoreSettings,
 ) -> None:
     """Copy a checkpoint to an empty root, and verify it during the copy.
 
@@ -274,12 +274,12 @@ def copy(
         if run is not None and not (namespace and name):
             raise BadConfiguration(f"--run: give NAMESPACE/NAME, not {run!r}")
         store, entry = _opened(place, step, settings)
-        target = root_store(root_address(to), options.StoreSettings(to_endpoint, to_region))
+        target = root_store(root_address(to), StoreSettings(to_endpoint, to_region))
         head = copy_checkpoint(store, entry, target, owner=Owner(namespace=namespace, name=name) if run else None)
         _print(f"step {entry.step} is in {target.root}, for the run {head.owner.namespace}/{head.owner.name}")
 
 
-def root_spec(place: str, settings: options.StoreSettings) -> CheckpointSpec:
+def root_spec(place: str, settings: StoreSettings) -> CheckpointSpec:
     """The address of a root: from a run document, or from an address or a directory.
 
     Raises:
@@ -303,14 +303,14 @@ def root_spec(place: str, settings: options.StoreSettings) -> CheckpointSpec:
         raise BadConfiguration(f"{place}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
 
 
-def root_store(place: str, settings: options.StoreSettings) -> Store:
+def root_store(place: str, settings: StoreSettings) -> Store:
     """The root that a command line names; raises as `root_spec` does."""
     from halcyon.host.storage.store import Store
 
     return Store(root_spec(place, settings))
 
 
-def _opened(place: str, step: int | None, settings: options.StoreSettings) -> tuple[Store, CommittedStep]:
+def _opened(place: str, step: int | None, settings: StoreSettings) -> tuple[Store, CommittedStep]:
     """A root and one of its checkpoints; the newest without a step."""
     from halcyon.checkpoint.opening import entry_of
 
@@ -323,4 +323,4 @@ def _print(view: object, document: Mapping[str, object] | Literal[False] = False
     if document is False:
         console().print(view)
     else:
-        options.print_json(document)
+        print_json(document)

@@ -101,7 +101,12 @@ class ProgressLine:
         smoothed, every = self._sum / self._weight, line_steps(steps)
         if step // every > self._step // every or step == steps:
             width = self._console.width if self._progress is not None else None
-            self._console.print(Text(step_line(fields, steps, smoothed, width)), soft_wrap=width is None)
+            line = f"step {step}/{steps}  smoothed loss {smoothed:z.4f}"
+            if fields.get("tokens_per_second"):
+                left = f"  {duration(fields['eta_seconds'])} left"
+                whole = f"{line}  {fields['tokens_per_second']:,.0f} tok/s{left}"
+                line = whole if width is None or len(whole) < width else line + left  # without the speed
+            self._console.print(Text(line), soft_wrap=width is None)
         self._step = step
 
     def _update(self, **changes: Any) -> None:
@@ -151,23 +156,6 @@ class _Numbers(ProgressColumn):
             parts += [] if narrow else [f"{numbers['tokens_per_second']:,.0f} tok/s"]
             parts += [f"eta {duration(numbers['eta_seconds'])}"]
         return Text("  ".join(parts), style="cyan")
-
-
-def step_line(fields: dict[str, Any], steps: int, smoothed: float, width: int | None) -> str:
-    """The line about a step that stays on the screen.
-
-    Args:
-        fields: The event ``step``.
-        steps: Steps of the whole run.
-        smoothed: Smoothed loss, nats per token.
-        width: Columns of the terminal; None: no limit. Where it is small, the speed is left out.
-    """
-    line = f"step {fields['step']}/{steps}  smoothed loss {smoothed:z.4f}"
-    if not fields.get("tokens_per_second"):
-        return line
-    speed, left = f"  {fields['tokens_per_second']:,.0f} tok/s", f"  {duration(fields['eta_seconds'])} left"
-    whole = line + speed + left
-    return whole if width is None or len(whole) < width else line + left
 
 
 def line_steps(steps: int) -> int:

@@ -43,12 +43,13 @@ def watched_groups(arrays: Mapping[str, np.ndarray]) -> Groups:
 
 def watched_parameters(groups: Groups) -> tuple[WatchedParameter, ...]:
     """The numbers that the metrics show: the norm of the whole array, or the greatest ratio of a layer."""
-
-    def over_layers(statistic: str, values: np.ndarray) -> float:
-        return float((values.astype("float64") ** 2).sum() ** 0.5 if statistic == "norm" else values.max())
-
     return tuple(
-        WatchedParameter(what, statistic, path, over_layers(statistic, values))
+        WatchedParameter(
+            what,
+            statistic,
+            path,
+            float((values.astype("float64") ** 2).sum() ** 0.5 if statistic == "norm" else values.max()),
+        )
         for (what, statistic), found in groups.items()
         if statistic in ("norm", "ratio")
         for path, values in list(found.items())[:MOST_PARAMETERS]

@@ -42,7 +42,7 @@ class Leader:
         self._peers: set[_Peer] = set()
         self._of: dict[int, _Peer] = {}
         """The same by process, of those that have said it."""
-        self._meeting = Rendezvous(
+        self.meeting = Rendezvous(
             place.processes,
             partial(secrets.token_hex, 4),
             lambda: timestamp(time.time()),
@@ -56,11 +56,6 @@ class Leader:
             ("", place.port), family=family, dualstack_ipv6=family == socket.AF_INET6, backlog=4096
         )
         self._selector.register(server, selectors.EVENT_READ, partial(self._accept, server))
-
-    @property
-    def all_done(self) -> bool:
-        """Whether nobody needs this supervisor any more."""
-        return self._meeting.all_done
 
     def beat(self) -> None:
         """Say to all that this supervisor is there."""
@@ -95,7 +90,7 @@ class Leader:
                 return
 
     def _heard_from(self, peer: _Peer, document: dict[str, Any]) -> Orders:
-        meeting = self._meeting
+        meeting = self.meeting
         if peer.process is None:
             if not secrets.compare_digest(str(document["token"]).encode(), self._place.token.encode()):
                 raise ValueError
@@ -129,7 +124,7 @@ class Leader:
         peer.lines.leave(self._selector)
         if peer.process is not None:
             del self._of[peer.process]
-            self._obey(self._meeting.lost(peer.process))
+            self._obey(self.meeting.lost(peer.process))
 
     def _obey(self, orders: Orders) -> None:
         for order in orders:

@@ -220,7 +220,7 @@ class Supervisor:
             self._kill_at = None
             _send(self._child, signal.SIGKILL)
         if self._done_at is not None and (
-            self._leads is None or self._leads.all_done or now - self._done_at > _LAST_SECONDS
+            self._leads is None or self._leads.meeting.all_done or now - self._done_at > _LAST_SECONDS
         ):
             self._code = 0
         if now - self._beaten >= BEAT_SECONDS:

@@ -12,9 +12,21 @@ from itertools import pairwise
 
 from halcyon.host.clock import timestamp
 from halcyon.host.storage.store import Store
-from halcyon.telemetry.history import segments
 from halcyon.telemetry.history.background import STEP
 from halcyon.telemetry.history.merging import ACCOUNT, ROLLED_BACK, SAMPLE, first_step, joined, merged, resolved
+from halcyon.telemetry.history.segments import (
+    METRICS_PREFIX,
+    DamagedSegment,
+    Groups,
+    ProcessGroupId,
+    Record,
+    SegmentName,
+    digest,
+    encode_segment,
+    live,
+    read_segment,
+    segments_in,
+)
 from halcyon.telemetry.log_line import to_camel
 from halcyon_api import checkpoint_documents
 from halcyon_api.accounts import divide
@@ -23,8 +35,8 @@ from halcyon_api.status.run_status import HistoryEntry
 
 _TRIES = 5
 """Reads of a history whose segments are merged meanwhile."""
-Rows = tuple[segments.Record, ...]
-_Latest = dict[tuple[int, str, str, str], segments.Record]
+Rows = tuple[Record, ...]
+_Latest = dict[tuple[int, str, str, str], Record]
 """Rows by step, source, tag and event."""
 _ENDS = {"done": "completed", "preempted": "preempted"}
 
@@ -43,7 +55,7 @@ class ProcessGroupHistory:
         repeated: Steps that this group or a later one did again.
     """
 
-    group: segments.ProcessGroupId
+    group: ProcessGroupId
     last_step: int
     last_time: float
     ended: str
@@ -115,14 +127,14 @@ class History:
         return sum(max(0.0, after.group.began - before.last_time) for before, after in pairwise(self.groups))
 
 
-def list_segments(store: Store) -> tuple[list[segments.SegmentName], list[segments.SegmentName]]:
+def list_segments(store: Store) -> tuple[list[SegmentName], list[SegmentName]]:
     """The segments in a root that count, in their order, and those that a killed merge has left.
 
     Raises:
         StoreFailure: The store did not answer.
     """
-    present = segments.segments_in(store)
-    counting = segments.live(present)
+    present = segments_in(store)
+    counting = live(present)
     return counting, sorted(set(present) - set(counting), key=lambda name: name.order)
 
 
@@ -141,7 +153,7 @@ def read_history(store: Store) -> History:
     return replace(history_of(store.root, groups, files=files, damages=damages), origin=origin)
 
 
-def read_groups(store: Store) -> tuple[segments.Groups, int, list[str]]:
+def read_groups(store: Store) -> tuple[Groups, int, list[str]]:
     """The rows of a root by process group, the number of segments, and a sentence about each damaged one.
 
     Raises:
@@ -158,36 +170,36 @@ def read_groups(store: Store) -> tuple[segments.Groups, int, list[str]]:
     return joined(parts), len(names), damages
 
 
-def read_segments(store: Store, names: Sequence[segments.SegmentName]) -> tuple[list[segments.Groups], list[str]]:
+def read_segments(store: Store, names: Sequence[SegmentName]) -> tuple[list[Groups], list[str]]:
     """The rows of segments, in the given order, and a sentence about each one that is damaged, which is left out, or
     whose number is missing.
 
     Raises:
         StoreFailure: The store did not answer.
     """
-    parts: list[segments.Groups] = []
+    parts: list[Groups] = []
     damages: list[str] = []
     last = 0
     for name in names:
         if name.first > last + 1:
             missing = f"no file has the numbers {last + 1} to {name.first - 1}"
-            damages.append(f"{segments.METRICS_PREFIX}: {missing}, so the history lacks their rows")
+            damages.append(f"{METRICS_PREFIX}: {missing}, so the history lacks their rows")
         last = max(last, name.last)
         try:
-            groups, lost = segments.read_segment(name.key, store.read(name.key).data)
+            groups, lost = read_segment(name.key, store.read(name.key).data)
             parts.append(groups)
             damages += (f"{name.key} lacks {key}, which could not be read when they were merged" for key in lost)
-        except segments.DamagedSegment as damage:
+        except DamagedSegment as damage:
             damages.append(str(damage))
     return parts, damages
 
 
-def history_of(root: str, groups: segments.Groups, *, files: int = 0, damages: Sequence[str] = ()) -> History:
+def history_of(root: str, groups: Groups, *, files: int = 0, damages: Sequence[str] = ()) -> History:
     """The history of rows that were joined."""
     kept = resolved(groups)
     steps = [row for rows in kept.values() for row in rows if row["event"] == STEP]
     latest: _Latest = {}
-    events: list[segments.Record] = []
+    events: list[Record] = []
     for group, rows in kept.items():
         latest = _until(latest, group.resumed_step)
         for row in rows:
@@ -215,7 +227,7 @@ def _until(rows: _Latest, step: int) -> _Latest:
     return {key: row for key, row in rows.items() if key[0] <= step}
 
 
-def _accounts(groups: segments.Groups) -> tuple[ProcessGroupHistory, ...]:
+def _accounts(groups: Groups) -> tuple[ProcessGroupHistory, ...]:
     entries = [_entry(group, rows) for group, rows in groups.items()]
     histories: list[ProcessGroupHistory] = []
     for index, (group, rows) in enumerate(groups.items()):
@@ -236,7 +248,7 @@ def _accounts(groups: segments.Groups) -> tuple[ProcessGroupHistory, ...]:
     return tuple(histories)
 
 
-def _entry(group: segments.ProcessGroupId, rows: Sequence[segments.Record]) -> HistoryEntry:
+def _entry(group: ProcessGroupId, rows: Sequence[Record]) -> HistoryEntry:
     """The process group in the form in which the operator keeps it, whose rules of counting apply here too."""
     account = next((row for row in reversed(rows) if row["event"] == ACCOUNT), None)
     # The newest row, not the greatest step: the group may have gone back.
@@ -274,8 +286,8 @@ def copy_history(store: Store, to: Store, step: int) -> None:
     if not kept:
         return
     newest = max(kept, key=lambda group: group.order)
-    name = segments.SegmentName(1, 1, 1, newest.number, newest.writer)
-    data = segments.encode_segment(name, kept)
+    name = SegmentName(1, 1, 1, newest.number, newest.writer)
+    data = encode_segment(name, kept)
     to.write(name.key, data)
-    end = checkpoint_documents.Segments(writer="", segments={name.key: segments.digest(data)})
+    end = checkpoint_documents.Segments(writer="", segments={name.key: digest(data)})
     to.write(checkpoint_documents.SEGMENTS_KEY, checkpoint_documents.canonical_json(end.document()))

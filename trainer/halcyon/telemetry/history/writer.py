@@ -23,9 +23,24 @@ from typing import Any
 from halcyon.checkpoint.evidence import segments_of
 from halcyon.host.storage.failures import Abandoned, StoreFailure
 from halcyon.host.storage.store import Store
-from halcyon.telemetry.history import segments
 from halcyon.telemetry.history.background import STEP, Background, Row
 from halcyon.telemetry.history.merging import ACCOUNT, due, merged, sampled
+from halcyon.telemetry.history.segments import (
+    METRICS_PREFIX,
+    DamagedSegment,
+    Groups,
+    ProcessGroupId,
+    Record,
+    SegmentName,
+    covers,
+    digest,
+    encode_row,
+    encode_segment,
+    live,
+    parse_name,
+    read_segment,
+    segments_in,
+)
 from halcyon_api import checkpoint_documents
 from halcyon_api.counting import counted
 from halcyon_api.spec.checkpoint import CheckpointSpec
@@ -66,7 +81,7 @@ class HistoryWriter(Background):
     def __init__(
         self,
         checkpoint: CheckpointSpec,
-        group: segments.ProcessGroupId,
+        group: ProcessGroupId,
         *,
         account: Callable[[], Mapping[str, Any]],
         on_warning: Callable[[str], object],
@@ -77,14 +92,14 @@ class HistoryWriter(Background):
         self._account, self._on_warning = account, on_warning
         self._wall = wall
         self._store: Store | None = None
-        self._names: list[segments.SegmentName] = []
+        self._names: list[SegmentName] = []
         self._number = 1
-        self._waiting: list[segments.Record] = []
-        self._unsent: tuple[segments.SegmentName, bytes] | None = None
+        self._waiting: list[Record] = []
+        self._unsent: tuple[SegmentName, bytes] | None = None
         self._wanted = self._warned = False
         self._sums: Sums = {}
         """SHA-256 of each segment that counts, by key; also of those that a link names and that are missing."""
-        self._merged: list[segments.SegmentName] = []
+        self._merged: list[SegmentName] = []
         """Segments that were merged into another one, and are still to be deleted."""
         self._named: set[str] = set()
         """The segments of the newest link, and of one that may become it."""
@@ -152,10 +167,10 @@ class HistoryWriter(Background):
             store = self._opened()
             self._send(store)
             if self._waiting:
-                self._waiting.append(segments.encode_row(Row(ACCOUNT, self._wall(), self._account())))
-                name = segments.SegmentName(self._number, self._number, 0, self._group.number, self._group.writer)
+                self._waiting.append(encode_row(Row(ACCOUNT, self._wall(), self._account())))
+                name = SegmentName(self._number, self._number, 0, self._group.number, self._group.writer)
                 self._number += 1
-                self._unsent, self._waiting = (name, segments.encode_segment(name, {self._group: self._waiting})), []
+                self._unsent, self._waiting = (name, encode_segment(name, {self._group: self._waiting})), []
                 self._send(store)
             self._warned = False
             if self._names_all:
@@ -174,7 +189,7 @@ class HistoryWriter(Background):
             if not self._warned:
                 self._warned = True
                 self._on_warning(
-                    f"the history could not be written to {self._checkpoint.root}/{segments.METRICS_PREFIX}, and is "
+                    f"the history could not be written to {self._checkpoint.root}/{METRICS_PREFIX}, and is "
                     f"tried again: {failure}"
                 )
 
@@ -183,16 +198,16 @@ class HistoryWriter(Background):
         if self._store is not None:
             return self._store
         store = Store(self._checkpoint, timeout_seconds=_REQUEST_SECONDS)
-        present = segments.segments_in(store)
+        present = segments_in(store)
         named = segments_of(store, self._head(store))
         self._named, keys = set(named), {name.key for name in present}
         # A merge that no link names yet was not completed, so its sources are all there.
         begun = [name for name in present if name.level and self._may_need(name) and name.key not in named]
         for name in begun:
             store.delete(name.key)
-        self._names = segments.live(set(present) - set(begun))
+        self._names = live(set(present) - set(begun))
         self._merged = list(set(present) - set(begun) - set(self._names))
-        missing = [name for name in map(segments.parse_name, named) if name is not None and name.key not in keys]
+        missing = [name for name in map(parse_name, named) if name is not None and name.key not in keys]
         self._sums = {name.key: named[name.key] for name in missing if not _holder(self._names, name)}
         self._know(store, named)
         self._number = 1 + max((name.last for name in present), default=0)
@@ -204,11 +219,11 @@ class HistoryWriter(Background):
         """Hash the segments that are not known yet: of an earlier process that was killed."""
         for name in self._names:
             if name.key not in self._sums:
-                self._sums[name.key] = named.get(name.key) or segments.digest(store.read(name.key).data or b"")
+                self._sums[name.key] = named.get(name.key) or digest(store.read(name.key).data or b"")
 
-    def _may_need(self, name: segments.SegmentName) -> bool:
+    def _may_need(self, name: SegmentName) -> bool:
         """Whether a segment holds rows of the newest link, or of one that may become it."""
-        numbers = [one.last for one in map(segments.parse_name, self._named) if one is not None]
+        numbers = [one.last for one in map(parse_name, self._named) if one is not None]
         return name.first <= max(numbers, default=0)
 
     def _delete_merged(self, store: Store) -> None:
@@ -229,48 +244,46 @@ class HistoryWriter(Background):
             name, data = self._unsent
             store.write(name.key, data)
             self._names.append(name)
-            self._sums[name.key] = segments.digest(data)
+            self._sums[name.key] = digest(data)
             self._unsent = None
 
     def _merge(self, store: Store) -> None:
         """Merge while there is something to merge, as long as this process has the root."""
         while due(self._names):
-            self._names = segments.live(set(segments.segments_in(store)) - set(self._merged))
+            self._names = live(set(segments_in(store)) - set(self._merged))
             self._know(store, {})
             sources = due(self._names)
             if not sources or not self._has_root(store):
                 return
-            name = segments.SegmentName(
+            name = SegmentName(
                 sources[0].first,
                 max(one.last for one in sources),
                 sources[0].level + 1,
                 self._group.number,
                 self._group.writer,
             )
-            held = [
-                one for one in map(segments.parse_name, self._sums) if one is not None and segments.covers(name, one)
-            ]
+            held = [one for one in map(parse_name, self._sums) if one is not None and covers(name, one)]
             parts = [self._part(store, one) for one in sorted(held, key=lambda one: one.order)]
             rows = merged(groups for groups, _ in parts)
-            data = segments.encode_segment(name, rows, [key for _, lost in parts for key in lost])
+            data = encode_segment(name, rows, [key for _, lost in parts for key in lost])
             store.write(name.key, data)
             self._names = [*(one for one in self._names if one not in sources), name]
             for one in held:
                 del self._sums[one.key]
-            self._sums[name.key] = segments.digest(data)
+            self._sums[name.key] = digest(data)
             self._merged += sources
 
-    def _part(self, store: Store, source: segments.SegmentName) -> tuple[segments.Groups, tuple[str, ...]]:
+    def _part(self, store: Store, source: SegmentName) -> tuple[Groups, tuple[str, ...]]:
         """The rows of a segment, and the segments that are lost.
 
         A damaged one has no rows, and its bytes are set aside, because its name is about to be covered.
         """
         data = store.read(source.key).data
         try:
-            if data is not None and segments.digest(data) != self._sums[source.key]:
-                raise segments.DamagedSegment(f"{source.key} is not what was written")
-            return segments.read_segment(source.key, data)
-        except segments.DamagedSegment as damage:
+            if data is not None and digest(data) != self._sums[source.key]:
+                raise DamagedSegment(f"{source.key} is not what was written")
+            return read_segment(source.key, data)
+        except DamagedSegment as damage:
             if data is not None:
                 store.write(f"{_QUARANTINE_PREFIX}{source.key.replace('/', '-')}", data)
             self._on_warning(f"a part of the history is lost: {damage}")
@@ -304,12 +317,12 @@ class HistoryWriter(Background):
         self._on_warning(f"the history of this process ends here: {type(error).__name__}: {error}")
 
 
-def _holder(names: Iterable[segments.SegmentName], name: segments.SegmentName) -> segments.SegmentName | None:
+def _holder(names: Iterable[SegmentName], name: SegmentName) -> SegmentName | None:
     """The segment into which another one was merged."""
-    return next((one for one in names if segments.covers(one, name)), None)
+    return next((one for one in names if covers(one, name)), None)
 
 
-def _stored(row: Row) -> segments.Record:
+def _stored(row: Row) -> Record:
     if not _NOT_KEPT_FIELDS.isdisjoint(row.fields):
         row = replace(row, fields={name: value for name, value in row.fields.items() if name not in _NOT_KEPT_FIELDS})
-    return segments.encode_row(row)
+    return encode_row(row)

@@ -6,6 +6,7 @@ import netrc
 import os
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -207,7 +208,8 @@ class WeightsAndBiases:
         self._last_step: Path | None = None
         if self._run.offline:
             self._last_step = Path(self._run.sync_dir).parent / f"halcyon-{run.series}.step"
-            self._first = max(self._first, _step_in(self._last_step) + 1)
+            with suppress(OSError, ValueError):
+                self._first = max(self._first, int(self._last_step.read_text(encoding="ascii")) + 1)
 
     def numbers(self, step: int, time: float, values: Numbers) -> None:
         """Add numbers. Those of steps that the run has already are bitwise the same, and are left out."""
@@ -226,14 +228,6 @@ class WeightsAndBiases:
         """Finish the run."""
         self._run.summary.update(dict(summary))
         self._run.finish(exit_code=1 if cause == "error" else 0)
-
-
-def _step_in(file: Path) -> int:
-    """The step in a file; -1 without one."""
-    try:
-        return int(file.read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return -1
 
 
 def has_credentials(environ: Mapping[str, str]) -> bool:
