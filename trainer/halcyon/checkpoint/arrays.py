@@ -17,7 +17,7 @@ from halcyon.checkpoint.codec import decode
 from halcyon.checkpoint.layout import Indices, Region, chunk_path, chunk_region, chunks_of, overlap, shape_of, within
 from halcyon.checkpoint.verify import Damaged, read_file, read_manifest
 from halcyon.host.storage.store import Store
-from halcyon_api.checkpoint_documents import CommittedStep, Manifest, ManifestFile, ManifestLeaf
+from halcyon_api.checkpoint_documents import CommittedStep, ManifestFile, ManifestLeaf
 
 KEPT_BYTES = 1 << 30
 """Chunks that are kept in memory, because the regions of neighbouring layers lie in the same chunk."""
@@ -41,9 +41,9 @@ class Checkpoint:
 
     def __init__(self, store: Store, entry: CommittedStep) -> None:
         self.entry = entry
-        self.manifest: Manifest = read_manifest(store, entry)
+        self.manifest = read_manifest(store, entry)
         self._store = store
-        self._files: dict[str, ManifestFile] = {file.path: file for file in self.manifest.files}
+        self._files = {file.path: file for file in self.manifest.files}
 
     @property
     def leaves(self) -> dict[str, ManifestLeaf]:
@@ -159,7 +159,7 @@ class ModelArrays:
     def __init__(self, checkpoint: Checkpoint, *, kept_bytes: int = KEPT_BYTES) -> None:
         self._checkpoint, self._kept_bytes = checkpoint, kept_bytes
         self.entry = checkpoint.entry
-        self.leaves: dict[str, ManifestLeaf] = below(checkpoint, MODEL_PREFIX)
+        self.leaves = below(checkpoint, MODEL_PREFIX)
         """The manifest's entries of the parameters."""
         self._chunks: OrderedDict[tuple[str, Indices], np.ndarray] = OrderedDict()
         self._bytes = 0

@@ -74,8 +74,8 @@ class LeafCodec:
             "store_data_equal_to_fill_value": True,  # otherwise a chunk of zeros has no file
         }
         self._leaf = leaf
-        self._files: ts.KvStore = ts.KvStore.open(memory, context=context).result()
-        self._array: ts.TensorStore = ts.open(spec, context=context, create=True).result()
+        self._files = ts.KvStore.open(memory, context=context).result()
+        self._array = ts.open(spec, context=context, create=True).result()
 
     def metadata(self) -> bytes:
         """Content of ``zarr.json``."""

@@ -14,7 +14,7 @@ import random
 import re
 import sysconfig
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from halcyon.data.sources.stdlib import documentation, stdlib_modules
@@ -65,7 +65,7 @@ def lines(rows: Iterable[str]) -> bytes:
     return "".join(f"{line}\n" for line in rows).encode()
 
 
-ANSWERS: Mapping[str, tuple[str, ...]] = {
+ANSWERS = {
     "Hello! What would you like to know about the Python standard library?": (
         "Hello",
         "Hello!",

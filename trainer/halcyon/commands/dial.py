@@ -84,7 +84,7 @@ class Choices:
     final_rate: float = 0.05
 
 
-LAWS: dict[str, str] = {
+LAWS = {
     "width": "64 * depth, rounded up to whole heads",
     "heads": "width / headDim",
     "window": "sequence length / 4, rounded up to 128, and the position itself",

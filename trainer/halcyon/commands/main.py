@@ -16,7 +16,6 @@ from halcyon.commands import (
     data,
     dial,
     models,
-    options,
     profile,
     samples,
     serve,
@@ -27,6 +26,19 @@ from halcyon.commands import (
 )
 from halcyon.commands.errors import OneSentence, console, replace_unencodable, report_errors, report_root_errors
 from halcyon.commands.eval import evaluate_tasks
+from halcyon.commands.options import (
+    AtLeast0,
+    AtLeast1,
+    Changes,
+    Commands,
+    Device,
+    Document,
+    Json,
+    Overrides,
+    StoreSettings,
+    print_json,
+    resolved,
+)
 from halcyon.commands.plan import plan
 from halcyon.commands.prove import prove
 from halcyon.commands.replay import replay
@@ -46,7 +58,7 @@ from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.validation import SLOW_SUMS, has_slow_sums
 from halcyon_api.yaml_text import dump
 
-app = options.Commands(
+app = Commands(
     "Train language models on preemptible accelerators as if nothing ever failed.", name="halcyon", cls=OneSentence
 )
 
@@ -74,21 +86,21 @@ def main(version: Version = False) -> None:
 
 
 def train(
-    document: options.Document,
+    document: Document,
     *,
     checkpoint_root: str | None = None,
     json: Annotated[bool | None, typer.Option("--json/--no-json")] = None,
     compilation_cache: Annotated[Path | None, typer.Option(envvar="HALCYON_COMPILATION_CACHE")] = None,
-    changes: options.Changes,
-    device: options.Device = None,
+    changes: Changes,
+    device: Device = None,
     fresh: bool = False,
     branch: str | None = None,
-    from_step: options.AtLeast0 | None = None,
+    from_step: AtLeast0 | None = None,
     weights_only: bool = False,
     take_over: bool = False,
     coordinator: str | None = None,
-    processes: options.AtLeast1 | None = None,
-    process: options.AtLeast0 | None = None,
+    processes: AtLeast1 | None = None,
+    process: AtLeast0 | None = None,
     local_devices: str | None = None,
 ) -> None:
     """Train a run on this machine, on several hosts, or in a pod that the operator made.
@@ -155,9 +167,9 @@ def train(
 
 
 def validate(
-    document: options.Document,
+    document: Document,
     *,
-    changes: options.Changes,
+    changes: Changes,
 ) -> None:
     """Check a run document, with its defaults, without a cluster or a device.
 
@@ -166,7 +178,7 @@ def validate(
     from halcyon.data.source_kinds import text_warnings
 
     with report_errors(document):
-        run = options.resolved(document, changes)
+        run = resolved(document, changes)
     for warning in (*text_warnings(run.spec.data), *[SLOW_SUMS] * has_slow_sums(run.spec)):
         sys.stderr.write(printable(f"{document}: warning: {warning}\n"))
     problems = document_problems(run.spec, lambda note: sys.stderr.write(printable(f"{document}: note: {note}\n")))
@@ -183,7 +195,7 @@ def validate(
     )
 
 
-def resolve(document: options.Document, overrides: options.Overrides = None) -> None:
+def resolve(document: Document, overrides: Overrides = None) -> None:
     """Print a run document with the model of the config.json that it names, for `kubectl apply`."""
     from halcyon.weights.model_file import read_model
 
@@ -194,8 +206,8 @@ def resolve(document: options.Document, overrides: options.Overrides = None) -> 
 def doctor(
     place: checkpoints.RootArgument,
     *,
-    settings: options.StoreSettings,
-    as_json: options.Json = False,
+    settings: StoreSettings,
+    as_json: Json = False,
     collectives: bool = False,
 ) -> None:
     """Test the operations that a checkpoint root must support. Exits with 85 if one fails.
@@ -205,7 +217,7 @@ def doctor(
             as `halcyon train RUN.YAML --set spec.task=measure`.
     """
     if collectives:
-        train(user_path(place), json=as_json or None, changes=options.Changes(overrides=["spec.task=measure"]))
+        train(user_path(place), json=as_json or None, changes=Changes(overrides=["spec.task=measure"]))
     from halcyon.commands.views.checkpoints import abilities_view
     from halcyon.host.storage.abilities import test_abilities
 
@@ -213,19 +225,19 @@ def doctor(
         store = checkpoints.root_store(place, settings)
         abilities = list(test_abilities(store, secrets.token_hex(4), time.monotonic))
         if as_json:
-            options.print_json({"root": store.root, "abilities": [asdict(one) for one in abilities]})
+            print_json({"root": store.root, "abilities": [asdict(one) for one in abilities]})
         else:
             console().print(abilities_view(store.root, abilities))
     if any(ability.problem for ability in abilities):
         raise typer.Exit(ExitCode.ROOT_UNUSABLE)
 
 
-def list_models(as_json: options.Json = False) -> None:
+def list_models(as_json: Json = False) -> None:
     """List the model families of spec.model, with the published models and the fields of each."""
     from halcyon_api.families_reference import COMMON, OTHERS, rows
 
     if as_json:
-        options.print_json({"families": [asdict(row) for row in rows()], "common": COMMON})
+        print_json({"families": [asdict(row) for row in rows()], "common": COMMON})
         return
     table = FittedTable("section", "models", "what it is", "further fields")
     for row in rows():

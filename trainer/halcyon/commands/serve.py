@@ -19,7 +19,6 @@ from halcyon.host.last_resort import end_within
 
 if TYPE_CHECKING:
     from halcyon.serving.limits import Limits
-    from halcyon.serving.worker import EngineSettings
 
 _CLOSING_SECONDS = 30.0
 """Longest time from the last answer to the end of the process."""
@@ -81,12 +80,6 @@ class Engine:
     share_prompts: Literal["key", "all", "none"] = "key"
     ahead: bool = True
 
-    def settings(self, compute: str) -> EngineSettings:
-        """The sizes, with the type of activations."""
-        from halcyon.serving.worker import EngineSettings
-
-        return EngineSettings(self.slots, self.length, self.pages, self.share_prompts, compute, self.ahead)
-
 
 def serve(
     *,
@@ -135,7 +128,7 @@ def serve(
         from halcyon.serving.routes import application
         from halcyon.serving.server import Server, bound
         from halcyon.serving.service import Service
-        from halcyon.serving.worker import Worker
+        from halcyon.serving.worker import EngineSettings, Worker
 
         keys = read_keys(api_key_file, os.environ)
         limits = limited.limits()
@@ -166,7 +159,10 @@ def serve(
             )
         metrics.slots.set(engine.slots)
         metrics.step.set(served.step or 0)
-        worker = Worker(served, engine.settings(loaded.compute), limits, metrics)
+        settings = EngineSettings(
+            engine.slots, engine.length, engine.pages, engine.share_prompts, loaded.compute, engine.ahead
+        )
+        worker = Worker(served, settings, limits, metrics)
         embedder = None if embeddings is None else Embedder(embeddings, worker.length, loaded.compute)
         with waiting(COMPILING_MODEL):
             worker.warm_up()

@@ -82,9 +82,9 @@ class TelemetryServer:
             ) from None
         server.answers, server.posts = answers_of(reporter, requests), posts_of(reporter, requests, profiles)
         server.token, server.only_local, server.request_seconds = token, not in_pod, request_seconds
-        self.host: str = str(server.server_address[0])
+        self.host = str(server.server_address[0])
         """The address that the server listens on."""
-        self.port: int = server.server_address[1]
+        self.port = server.server_address[1]
         """Its port."""
         self.close = server.close
         """Stops listening. A second call does nothing."""

@@ -6,7 +6,7 @@ An envelope is one of DSSE (https://github.com/secure-systems-lab/dsse/blob/mast
 """
 
 import json
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, NonNegativeInt, ValidationError
 
@@ -28,6 +28,8 @@ _MOST_DEPTH = 32
 _LONGEST = 200
 
 Steps = NonNegativeInt
+_From = Annotated[Steps, Field(validation_alias="from", serialization_alias="from")]
+_To = Annotated[Steps, Field(validation_alias="to", serialization_alias="to")]
 Parsed = TypeVar("Parsed", bound=ApiModel)
 
 
@@ -66,9 +68,9 @@ class StatedChain(ApiModel):
     """SHA-256 of its newest link."""
     links: Steps
     """Number of links."""
-    first: Steps = Field(validation_alias="from", serialization_alias="from")
+    first: _From
     """Steps done before its first link."""
-    last: Steps = Field(validation_alias="to", serialization_alias="to")
+    last: _To
     """Steps done at its newest link."""
     audited: Steps | None = None
     """Step of the last audit before it that found all numbers right."""
@@ -77,9 +79,9 @@ class StatedChain(ApiModel):
 class Computed(ApiModel):
     """Steps that the same hardware, mesh and software has computed."""
 
-    first: Steps = Field(validation_alias="from", serialization_alias="from")
+    first: _From
     """Steps done before."""
-    last: Steps = Field(validation_alias="to", serialization_alias="to")
+    last: _To
     """Steps done after."""
     hardware: str
     mesh: dict[str, int]

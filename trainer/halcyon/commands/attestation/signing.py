@@ -23,7 +23,7 @@ from halcyon_api.counting import counted
 PASSPHRASE = "HALCYON_KEY_PASSPHRASE"  # noqa: S105 - the name of a variable
 """Environment variable with the passphrase of a private key."""
 _MOST_KEY_BYTES = 64 * 2**10
-_HASHES: dict[str, hashes.HashAlgorithm] = {
+_HASHES = {
     "secp256r1": hashes.SHA256(),
     "secp384r1": hashes.SHA384(),
     "secp521r1": hashes.SHA512(),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from halcyon.step.device_use import Plan
 
 UTILISATION = 0.4
-"""Model FLOPs utilisation for which the page states the duration of the run."""
+"""Model FLOPs utilisation for which the page states the duration of the run, without evaluations and saves."""
 
 
 def run_page(summary: Summary) -> Iterator[RenderableType]:
@@ -86,8 +86,8 @@ def _work(summary: Summary) -> FittedTable:
     table.add_row("tokens of the run", f"{summary.tokens:,}")
     table.add_row("tokens for each parameter", f"{summary.tokens / max(1, summary.parameter_count):,.1f}")
     table.add_row("FLOPs of the run", f"{summary.flops:.3g}")
-    seconds = summary.seconds(UTILISATION)
-    if seconds is not None:
+    if summary.peak_flops_per_second is not None:
+        seconds = summary.flops / (UTILISATION * summary.peak_flops_per_second)
         table.add_row(f"time at {UTILISATION:.0%} of the peak (MFU)", duration(seconds))
     return table
 

@@ -155,13 +155,6 @@ class Summary:
         """Operations of the whole run, at the longest sequence."""
         return self.flops_per_token * self.tokens
 
-    def seconds(self, utilisation: float) -> float | None:
-        """Duration of all steps at a model FLOPs utilisation, without evaluations and saves.
-
-        None: the peak is not known.
-        """
-        return None if self.peak_flops_per_second is None else self.flops / (utilisation * self.peak_flops_per_second)
-
     def document(self) -> dict[str, Any]:
         """The summary as JSON."""
         return {**asdict(self), "parameter_count": self.parameter_count, "flops": self.flops}

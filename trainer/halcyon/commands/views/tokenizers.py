@@ -122,7 +122,7 @@ _HINDI = """सभी मनुष्यों को गौरव और अध
 और परस्पर उन्हें भाईचारे के भाव से बर्ताव करना चाहिए।
 """
 
-SAMPLES: Mapping[str, str] = {
+SAMPLES = {
     "English": _ENGLISH,
     "code": _CODE,
     "maths": _MATHS,

@@ -102,7 +102,7 @@ def reading_problem(store: Store, nonce: str) -> str | None:
     return "does not give back what was written to it; choose another store"
 
 
-_CHECKS: tuple[tuple[str, Callable[[Store, str], str | None]], ...] = (
+_CHECKS = (
     ("read what was written", reading_problem),
     ("list at once", listing_problem),
     ("conditional creation", create_problem),

@@ -31,7 +31,7 @@ _MOST_STEP = 2**53
 _MOST_NAME = 200
 _SPECIAL = ("NaN", "Infinity", "-Infinity")
 """Numbers that JSON cannot express."""
-NEEDED: Mapping[str, Mapping[str, str]] = {
+NEEDED = {
     "step": {"step!": "count"},
     "evaluation": {"step!": "count"},
     "task": {"step!": "count", "task!": "name"},

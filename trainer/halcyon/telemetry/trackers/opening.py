@@ -2,7 +2,6 @@
 
 import secrets
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from halcyon_api.spec.telemetry import TrackersSpec
 from halcyon_api.status.goodput import CAUSES
 from halcyon_api.training_run import TrainingRun
 
-_KINDS: tuple[tuple[str, str, Callable[[str], Tracker]], ...] = (
+_KINDS = (
     ("json_lines", "path", JsonLines),
     ("tensor_board", "directory", TensorBoard),
     ("wandb", "project", WeightsAndBiases),
