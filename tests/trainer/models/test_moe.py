@@ -4,6 +4,7 @@ load is.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from collections.abc import Callable
@@ -45,7 +46,8 @@ def make(
 ) -> MixtureOfExperts:
     """A mixture with random weights, biases and correction."""
     sizes = ExpertSizes(experts, 0, MLP, (), MLP if shared else 0, bias=bias, correction=routing.groups > 1)
-    keys, design = iter(jax.random.split(jax.random.key(seed), 8)), plain_design(1, EMBED, 1, 1, 1e-5, 0.5, "silu")
+    keys, plain = iter(jax.random.split(jax.random.key(seed), 8)), plain_design(1, EMBED, 1, 1, 1e-5, 0.5, "silu")
+    design = dataclasses.replace(plain, sizes=dataclasses.replace(plain.sizes, gated=True, mlp_bias=False))
     stacked = Mixture(sizes, routing, RouterLosses(0.0, 0.0), silu_gate).init(
         LayersInit(design, Axis("layers", 1), jnp.dtype("float32"), keys)
     )

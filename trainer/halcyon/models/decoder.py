@@ -29,7 +29,7 @@ from jaxtyping import PRNGKeyArray
 
 from halcyon.models.axes import EMBED, LAYERS, PAIR, ahead, elementwise, is_named, with_array
 from halcyon.models.cache import Cache, FixedState, Layers, Memory, PositionState, group_name
-from halcyon.models.design import BlockKind, Design, LayersInit, masks_and_rotations
+from halcyon.models.design import BlockKind, Design, LayersInit, masks_and_rotations, mlp_of
 from halcyon.models.dropout import WithSites
 from halcyon.models.int8 import Int8Embedding, Int8Linear, int8_product
 from halcyon.models.layer_kinds import STACKS, LayerKind
@@ -38,7 +38,7 @@ from halcyon.models.model import CausalLM, Inputs, Outputs
 from halcyon.models.partition import divided
 from halcyon.models.parts.embedding import Embedding
 from halcyon.models.parts.linear import Linear
-from halcyon.models.parts.mlp import Mlp, Xielu
+from halcyon.models.parts.mlp import Mlp
 from halcyon.models.parts.moe import reported
 from halcyon.models.parts.norm import Norm, RmsNorm
 from halcyon.models.parts.weight import add_wide
@@ -111,7 +111,7 @@ class Block(WithSites):
         mixer = design.recurrence if form.recurrent and design.recurrence is not None else design.attention
         attention = mixer(init)
         cross = None if design.cross is None else design.cross(init)
-        mlp = design.mixture.init if form.with_experts and design.mixture is not None else _mlp
+        mixture = design.mixture if form.with_experts else None
         return Block(
             attention_norm=norm() if before else None,
             attention=attention,
@@ -119,7 +119,7 @@ class Block(WithSites):
             cross_norm=None if design.cross is None else norm(),
             cross=cross,
             mlp_norm=norm() if before else None,
-            mlp=mlp(init),
+            mlp=mlp_of(init, design.axes.mlp) if mixture is None else mixture.init(init),
             mlp_post_norm=norm() if after else None,
         )
 
@@ -163,13 +163,6 @@ class Block(WithSites):
         else:
             out, report = self.mlp(normed, weights)
         return divided(x + self.at_site(1, _normed(self.mlp_post_norm, out))), report
-
-
-def _mlp(init: LayersInit) -> Mlp:
-    design, at = init.design, init.design.axes
-    linear = functools.partial(init.linear, bias=design.sizes.mlp_bias)
-    learned = Xielu.init((init.layers,), init.dtype) if design.learned_activation else None
-    return Mlp.init(at.embed, at.mlp, linear, design.activation, gated=design.sizes.gated, learned=learned)
 
 
 def _normed(norm: Norm | None, x: NamedArray) -> NamedArray:

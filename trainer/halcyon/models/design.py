@@ -24,7 +24,7 @@ from halcyon.models.parts.embedding import Embedding
 from halcyon.models.parts.experts import Experts, Gate
 from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.masks import Mask, Until, Window, causal
-from halcyon.models.parts.mlp import Mlp
+from halcyon.models.parts.mlp import Mlp, Xielu
 from halcyon.models.parts.moe import MixtureOfExperts, Router, RouterLosses
 from halcyon.models.parts.norm import LayerNorm, RmsNorm, Scaling
 from halcyon.models.parts.rotary import Rope, rotary_table
@@ -108,22 +108,31 @@ class LayersInit:
 
 def self_attention(init: LayersInit, *, gated: bool = False) -> SelfAttention:
     """The self-attention that a design describes, with or without a gate."""
-    design = init.design
-    sizes, at = design.sizes, design.axes
-    return SelfAttention.init(
-        at.embed,
-        at.kv_heads,
-        at.queries,
-        at.head_size,
-        functools.partial(init.linear, bias=sizes.query_bias),
-        functools.partial(init.linear, bias=sizes.output_bias),
-        norm=init.norm if sizes.query_norm else None,
-        norm_of=sizes.query_norm or "head",
-        sinks=hax.zeros((init.layers, at.kv_heads, *at.queries), dtype=init.dtype) if sizes.sinks else None,
+    design, sizes, at = init.design, init.design.sizes, init.design.axes
+    embed, shared, heads = (at.embed,), (at.kv_heads, at.head_size), (at.kv_heads, *at.queries, at.head_size)
+    linear, of_head = functools.partial(init.linear, bias=sizes.query_bias), sizes.query_norm == "head"
+    return SelfAttention(
+        query=linear(embed, heads),
+        key=linear(embed, shared),
+        value=linear(embed, shared),
+        output=init.linear(heads, embed, sizes.output_bias),
+        head_size=at.head_size,
+        query_norm=init.norm((at.head_size,) if of_head else heads) if sizes.query_norm else None,
+        key_norm=init.norm((at.head_size,) if of_head else shared) if sizes.query_norm else None,
+        sinks=hax.zeros((init.layers, *heads[:-1]), dtype=init.dtype) if sizes.sinks else None,
         scale=design.score_scale,
         soft_cap=design.score_cap,
-        gated=gated,
+        gate=linear(embed, heads) if gated else None,
     )
+
+
+def mlp_of(init: LayersInit, mlp: Axis) -> Mlp:
+    """The MLP that a design describes, with this number of features."""
+    design, embed = init.design, (init.design.axes.embed,)
+    linear = functools.partial(init.linear, bias=design.sizes.mlp_bias)
+    gate = linear(embed, (mlp,)) if design.sizes.gated else None
+    learned = Xielu.init((init.layers,), init.dtype) if design.learned_activation else None
+    return Mlp(gate, linear(embed, (mlp,)), linear((mlp,), embed), learned, design.activation)
 
 
 @dataclass(frozen=True)
@@ -280,8 +289,7 @@ class Mixture:
     def init(self, init: LayersInit) -> MixtureOfExperts:
         """Random experts."""
         embed, sizes, stacked = init.design.axes.embed, self.sizes, (init.layers,)
-        inner, activation = Axis(MLP, sizes.shared), init.design.activation
-        shared = Mlp.init(embed, inner, init.linear, activation) if sizes.shared else None
+        shared = mlp_of(init, Axis(MLP, sizes.shared)) if sizes.shared else None
         shared_gate = init.linear((embed,), ()) if sizes.shared_gate else None
         first, second, third, fourth = jax.random.split(next(init.keys), 4)
         outer, mlp, routes = (*stacked, Axis(EXPERTS, sizes.experts)), Axis(MLP, sizes.mlp), Axis(ROUTES, sizes.experts)

@@ -235,9 +235,17 @@ def _blocks(spec: NanochatSpec, valued: bool, vocab: Axis, dtype: jnp.dtype, key
         share = np.asarray(numbers, np.float32) / max(spec.depth - 1, 1)
         return hax.named(jnp.asarray(first + (last - first) * share, dtype), (layers,))
 
-    queries = Axis(axes.Q_HEADS_PER_GROUP, spec.heads // heads.size)
-    attention = SelfAttention.init(
-        embed, heads, (queries,), head_size, linear, zero, norm=_norm, scale=SCORE_SCALE / math.sqrt(spec.head_dim)
+    shared = (heads, head_size)
+    every = (heads, Axis(axes.Q_HEADS_PER_GROUP, spec.heads // heads.size), head_size)
+    attention = SelfAttention(
+        query=linear((embed,), every),
+        key=linear((embed,), shared),
+        value=linear((embed,), shared),
+        output=zero(every, (embed,)),
+        head_size=head_size,
+        query_norm=_norm(head_size),
+        key_norm=_norm(head_size),
+        scale=SCORE_SCALE / math.sqrt(spec.head_dim),
     )
     mlp = Axis(axes.MLP, 4 * spec.width)
     values = None
@@ -258,8 +266,8 @@ def _blocks(spec: NanochatSpec, valued: bool, vocab: Axis, dtype: jnp.dtype, key
     return Stack(layers, block)
 
 
-def _norm(over: Axis | tuple[Axis, ...]) -> RmsNorm:
-    return RmsNorm((over,) if isinstance(over, Axis) else over, NORM_EPSILON, None)
+def _norm(over: Axis) -> RmsNorm:
+    return RmsNorm((over,), NORM_EPSILON, None)
 
 
 NANOCHAT = Family(NanochatSpec, Nanochat.init)

@@ -16,7 +16,6 @@ and checkpoints reject.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -77,7 +76,3 @@ class Linear(eqx.Module):
         if self.bias is not None:
             y = add_wide(y, self.bias)
         return divided(y)
-
-
-InitLinear = Callable[[tuple[Axis, ...], tuple[Axis, ...]], Linear]
-"""Makes a linear map from its inputs and outputs."""

@@ -12,7 +12,7 @@ from haliax import Axis, NamedArray
 
 from halcyon.models.axes import elementwise, recomputed
 from halcyon.models.parameters import Role, parameter
-from halcyon.models.parts.linear import InitLinear, Linear
+from halcyon.models.parts.linear import Linear
 from halcyon_api.spec.families.section import Activation
 
 BETA, EPSILON = 0.5, -1e-6
@@ -86,20 +86,6 @@ class Mlp(eqx.Module):
     learned: Xielu | None
     """The activation function, if it has parameters; then there is no gate."""
     activation: Activation = eqx.field(static=True)
-
-    @staticmethod
-    def init(
-        embed: Axis,
-        mlp: Axis,
-        linear: InitLinear,
-        activation: Activation,
-        *,
-        gated: bool = True,
-        learned: Xielu | None = None,
-    ) -> Mlp:
-        """Random linear maps from `embed` to `mlp` and back."""
-        gate = linear((embed,), (mlp,)) if gated else None
-        return Mlp(gate, linear((embed,), (mlp,)), linear((mlp,), (embed,)), learned, activation)
 
     @jax.named_scope("mlp")
     def __call__(self, x: NamedArray) -> NamedArray:

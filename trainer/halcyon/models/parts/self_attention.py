@@ -7,8 +7,7 @@ that all heads share.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import haliax as hax
@@ -21,7 +20,7 @@ from halcyon.models.cache import Memory
 from halcyon.models.dropout import WithSites
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.parts.attention import attention
-from halcyon.models.parts.linear import InitLinear, Linear
+from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.masks import Mask
 from halcyon.models.parts.norm import RmsNorm
 from halcyon.models.parts.rotary import RotaryTable, rotate
@@ -56,53 +55,6 @@ class SelfAttention(WithSites):
     scale: float | None = eqx.field(static=True, default=None)
     soft_cap: float | None = eqx.field(static=True, default=None)
     gate: Linear | None = None
-
-    @staticmethod
-    def init(
-        embed: Axis,
-        kv_heads: Axis,
-        queries: tuple[Axis, ...],
-        head_size: Axis,
-        linear: InitLinear,
-        output: InitLinear,
-        *,
-        norm: Callable[[tuple[Axis, ...]], RmsNorm] | None = None,
-        norm_of: Literal["head", "projection"] = "head",
-        sinks: NamedArray | None = None,
-        scale: float | None = None,
-        soft_cap: float | None = None,
-        gated: bool = False,
-    ) -> SelfAttention:
-        """Random projections.
-
-        Args:
-            embed: Features of the residual stream.
-            kv_heads: Heads of keys and values.
-            queries: Query heads that share one head of keys and values; empty: one query head each.
-            head_size: Features of a head.
-            linear: Makes the projections of queries, keys and values.
-            output: Makes the projection into the residual stream.
-            norm: Makes the norms of queries and of keys. None: no norms.
-            norm_of: Whether these norms are over the features of each head, or over those of all heads together.
-            sinks: See the class.
-            scale: See the class.
-            soft_cap: See the class.
-            gated: Whether there is a gate; `linear` makes it.
-        """
-        heads, shared = (kv_heads, *queries, head_size), (kv_heads, head_size)
-        return SelfAttention(
-            query=linear((embed,), heads),
-            key=linear((embed,), shared),
-            value=linear((embed,), shared),
-            output=output(heads, (embed,)),
-            head_size=head_size,
-            query_norm=None if norm is None else norm(heads if norm_of == "projection" else (head_size,)),
-            key_norm=None if norm is None else norm(shared if norm_of == "projection" else (head_size,)),
-            sinks=sinks,
-            scale=scale,
-            soft_cap=soft_cap,
-            gate=linear((embed,), heads) if gated else None,
-        )
 
     @property
     def kept(self) -> tuple[tuple[Axis, ...], ...]:
