@@ -87,7 +87,9 @@ def test_each_row_is_a_conversation(tmp_path: Path) -> None:
     assert tuple(found) == chat_data.NAMES
     for name, content in found.items():
         for line in content.decode().splitlines() if name.endswith(".jsonl") else ():
-            check_turns(check_messages(json.loads(line)["messages"], needs_assistant=True, alternate=True))
+            messages = json.loads(line)["messages"]
+            check_messages(messages, needs_assistant=True, alternate=True)
+            check_turns(messages)
     assert all(word.isalpha() and word.islower() for word in found["words.txt"].decode().split())
 
 

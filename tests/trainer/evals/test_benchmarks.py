@@ -58,15 +58,9 @@ def test_multiple_choice_is_the_same_from_each_published_file(tmp_path: Path) ->
     assert table[1].name == "elementary_mathematics_test.csv line 3"
 
 
-def test_questions_have_a_solution_that_their_own_rule_accepts(tmp_path: Path) -> None:
+def test_questions_take_an_answer_with_the_right_number(tmp_path: Path) -> None:
     (word_problem,) = BENCHMARKS["gsm8k"].read(samples.lines(tmp_path / "gsm8k.jsonl", samples.GSM8K)).examples
     assert isinstance(word_problem, OpenQuestion)
-    assert [(part["type"], part["text"]) for part in word_problem.solution if part["type"] != "text"] == [
-        ("python", "2*6"),
-        ("python_output", "12"),
-        ("python", "12+1000"),
-        ("python_output", "1012"),
-    ]
     grade = BENCHMARKS["gsm8k"].grade
     assert grade is not None
     assert [
@@ -85,9 +79,8 @@ def test_questions_have_a_solution_that_their_own_rule_accepts(tmp_path: Path) -
     assert bees == BENCHMARKS["spelling-bee"].read(tmp_path / "words.txt").examples
     for bee in bees:
         assert isinstance(bee, OpenQuestion)
-        parts = {part["type"]: part["text"] for part in bee.solution}
-        assert calculate(parts["python"]) == parts["python_output"]
-        assert grade(bee, "".join(part["text"] for part in bee.solution))
+        word, letter = bee.name.partition("(")[2].rstrip(")").split(", ")
+        assert grade(bee, f"#### {word.count(letter)}")
 
     (reply,) = BENCHMARKS["smoltalk"].read(samples.parquet(tmp_path / "talk.parquet", samples.SMOLTALK)).examples
     assert isinstance(reply, GivenReply)

@@ -33,6 +33,12 @@ from halcyon_api.result_documents import CORE_PREFIX, TaskNumbers
 
 TASKS, BASELINES, DATA = "core.yaml", "eval_meta_data.csv", "eval_data"
 _ORDER_SEED, _SHOTS_SEED = 1337, 1234
+_FIELDS: Mapping[CoreKind, tuple[tuple[str, ...], str | None]] = {
+    "multiple_choice": (("query",), "choices"),
+    "schema": (("continuation",), "context_options"),
+    "language_modeling": (("context", "continuation"), None),
+}
+"""Fields of the rows of each kind: those that must be texts, which may be empty; and the one of the choices."""
 
 
 @dataclass(frozen=True)
@@ -183,22 +189,12 @@ def _texts(task: CoreTask, row: Mapping[str, Any]) -> tuple[list[str], int]:
 
 
 def _check(row: Row, kind: CoreKind) -> None:
-    match kind:
-        case "multiple_choice":
-            _string(row, "query")
-            row.integer("gold", len(row.texts("choices")) - 1)
-        case "schema":
-            _string(row, "continuation")
-            row.integer("gold", len(row.texts("context_options")) - 1)
-        case "language_modeling":
-            _string(row, "context")
-            _string(row, "continuation")
-
-
-def _string(row: Row, name: str) -> None:
-    """Check a field that must be a text; it may be empty."""
-    if not isinstance(row.get(name), str):
-        row.bad(f"the field {name} is no text")
+    texts, choices = _FIELDS[kind]
+    for name in texts:
+        if not isinstance(row.get(name), str):
+            row.bad(f"the field {name} is no text")
+    if choices is not None:
+        row.integer("gold", len(row.texts(choices)) - 1)
 
 
 def _task(folder: Path, path: Path, given: Any, baselines: Mapping[str, float]) -> CoreTask:

@@ -55,14 +55,13 @@ class OpenQuestion:
         name: See `MultipleChoice`.
         prompt: What the model is asked.
         reference: What the answer is compared with.
-        solution: A right answer as the parts of an assistant's message, for finetuning.
+
         facts: What else decides whether an answer is right, by name.
     """
 
     name: str
     prompt: Prompt
     reference: str
-    solution: tuple[Message, ...]
     facts: Mapping[str, str] = field(default_factory=dict[str, str])
 
 

@@ -7,11 +7,8 @@
 - SmolTalk: conversations (Ben Allal et al. 2025), as published on the hub (Parquet) or as JSON lines. The last answer
   is scored.
 - GSM8K: word problems of school mathematics (Cobbe et al. 2021), as published by its authors (JSON lines) or on the
-  hub (Parquet). A solution has the calls of a calculator between ``<<`` and ``>>``, such as ``<<12/60=0.2>>``, and ends
-  with ``####`` and the answer. In a conversation each call is a part ``python`` with the expression, and a part
-  ``python_output`` with the result.
-- SpellingBee: how often a letter is in a word. Each example is a function of a list of words and of its number. The
-  solution spells the word, counts by hand, and checks the count with the calculator.
+  hub (Parquet). A solution ends with ``####`` and the answer.
+- SpellingBee: how often a letter is in a word. Each example is a function of a list of words and of its number.
 - HumanEval: functions that a model completes and tests check (Chen et al. 2021), as published
   (``HumanEval.jsonl.gz``) or on the hub.
 """
@@ -111,7 +108,6 @@ def _checked(row: Row) -> tuple[Message, ...]:
     return tuple({"role": message["role"], "content": message["content"]} for message in given)
 
 
-_CALL = re.compile(r"<<([^<>]*)>>")
 _MARKED = re.compile(r"####\s*\$?(-?[0-9][0-9,]*(?:\.[0-9]+)?)")
 
 
@@ -121,25 +117,11 @@ def gsm8k(rows: Iterable[Row]) -> Iterator[OpenQuestion]:
         question, answer = row.text("question"), row.text("answer")
         if final_number(answer) is None:
             row.bad("the field answer does not end with #### and a number")
-        yield OpenQuestion(row.place, _asked(question, row.images()), answer, tuple(solution_parts(answer)))
+        yield OpenQuestion(row.place, _asked(question, row.images()), answer)
 
 
 def _asked(question: str, images: tuple[bytes, ...] = ()) -> Prompt:
     return Prompt(({"role": "user", "content": question},), f"Question: {question}\nAnswer:", ("\nQuestion:",), images)
-
-
-def solution_parts(answer: str) -> Iterator[Message]:
-    """The parts of a published solution."""
-    end = 0
-    for call in _CALL.finditer(answer):
-        if call.start() > end:
-            yield {"type": "text", "text": answer[end : call.start()]}
-        expression, _, result = call[1].rpartition("=")
-        yield {"type": "python", "text": expression or result}
-        yield {"type": "python_output", "text": result if expression else ""}
-        end = call.end()
-    if end < len(answer):
-        yield {"type": "text", "text": answer[end:]}
 
 
 def final_number(text: str) -> Decimal | None:
@@ -194,9 +176,7 @@ def spelling_bee(rows: Iterable[Row]) -> Iterator[OpenQuestion]:
 def _spelling_question(words: list[str], number: int) -> OpenQuestion:
     drawn = random.Random(f"spelling bee test {number}")  # noqa: S311 - the examples must be the same every time
     word, letter, asked = drawn_question(words, drawn)
-    count = word.count(letter)
-    solution = tuple(_spelled_solution(word, letter, count))
-    return OpenQuestion(f"test {number} ({word}, {letter})", _asked(asked), f"#### {count}", solution)
+    return OpenQuestion(f"test {number} ({word}, {letter})", _asked(asked), f"#### {word.count(letter)}")
 
 
 def drawn_question(words: Sequence[str], drawn: random.Random) -> tuple[str, str, str]:
@@ -208,18 +188,6 @@ def drawn_question(words: Sequence[str], drawn: random.Random) -> tuple[str, str
         letter=f"{quotes[0]}{letter}{quotes[0]}", word=f"{quotes[1]}{word}{quotes[1]}"
     )
     return word, letter, asked
-
-
-def _spelled_solution(word: str, letter: str, count: int) -> Iterator[Message]:
-    lines, counted = [f"The letters of {word}: {','.join(word)}", f"Counting {letter}:"], 0
-    for place, sign in enumerate(word, 1):
-        counted += sign == letter
-        # No space before a letter: with one it would be another token.
-        lines.append(f"{place}:{sign}" + (f" yes, {counted}" if sign == letter else ""))
-    yield {"type": "text", "text": "\n".join([*lines, "", "The calculator says: "])}
-    yield {"type": "python", "text": f"'{word}'.count('{letter}')"}
-    yield {"type": "python_output", "text": str(count)}
-    yield {"type": "text", "text": f"\n\n#### {count}"}
 
 
 _STOP = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(", "\n```")
@@ -234,12 +202,10 @@ def human_eval(rows: Iterable[Row]) -> Iterator[OpenQuestion]:
         prompt, test, function = row.text("prompt"), row.text("test"), row.text("entry_point")
         if not _NAME.fullmatch(function):
             row.bad(f"the field entry_point is {function!r}, which is no name of a function")
-        solution = f"{prompt}{row.text('canonical_solution')}"
         yield OpenQuestion(
             f"{row.place} ({row.text('task_id')})",
             Prompt(({"role": "user", "content": prompt},), prompt.rstrip("\n"), _STOP),
-            solution,
-            ({"type": "text", "text": solution},),
+            f"{prompt}{row.text('canonical_solution')}",
             {"prompt": prompt, "test": test, "entry_point": function},
         )
 

@@ -30,10 +30,8 @@ _NO_CONTENT = frozenset({"role", "content", "name", *_LEARNT})
 """
 
 
-def check_messages(
-    messages: object, *, needs_assistant: bool, alternate: bool, images: bool = False
-) -> list[dict[str, Any]]:
-    """Check messages for any template, and return them.
+def check_messages(messages: object, *, needs_assistant: bool, alternate: bool, images: bool = False) -> None:
+    """Check messages for any template.
 
     Args:
         messages: The messages.
@@ -66,7 +64,6 @@ def check_messages(
         raise BadConversation(
             "has no assistant turn, so nothing in it would be learnt", "leave the row out, or set lossOn: all"
         )
-    return messages
 
 
 def refuse_videos(messages: Iterable[Any]) -> None:

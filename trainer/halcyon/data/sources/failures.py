@@ -79,9 +79,10 @@ def may_skip(error: Unreadable) -> bool:
 
 def unreadable(message: str, error: BaseException) -> Unreadable:
     """The exception to raise for an error: `Unreachable` if a later try may succeed, else `Unreadable`."""
-    if type(error).__name__ in ("FileNotFoundError", "NotFoundError") and not is_outage(error):
-        return Replaced(message)
-    return (Unreachable if is_outage(error) else Unreadable)(message)
+    if is_outage(error):
+        return Unreachable(message)
+    is_gone = type(error).__name__ in ("FileNotFoundError", "NotFoundError")
+    return (Replaced if is_gone else Unreadable)(message)
 
 
 def is_outage(error: BaseException) -> bool:
