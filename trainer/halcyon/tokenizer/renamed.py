@@ -9,7 +9,8 @@ anywhere in the text, so no text has them.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import cache
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -19,15 +20,6 @@ from halcyon.tokenizer.rendered import EncodedText, RenderedText, encoded
 
 _OUTER, _FIRST = "\ufdd6", 0xF0000
 _IN_A_ROW = re.compile(f"{_OUTER}+")
-
-
-class _Copy(NamedTuple):
-    """A tokenizer with other spellings."""
-
-    names: Mapping[str, str]
-    library: tokenizers.Tokenizer
-    ids: np.ndarray
-    """The id of the tokenizer for each id of the copy."""
 
 
 class RenamedTokenizer:
@@ -41,7 +33,7 @@ class RenamedTokenizer:
     def __init__(self, document: Mapping[str, Any], special: Mapping[str, int]) -> None:
         self._document = document
         self._special = special
-        self._copies: dict[int, _Copy] = {}
+        self._copy = cache(self._made)
 
     def encode(self, rendered: RenderedText) -> EncodedText:
         """The ids of a text; its spellings outside of ``special`` are words."""
@@ -62,24 +54,22 @@ class RenamedTokenizer:
         where = np.concatenate(places)
         return EncodedText(ids[inside.tokens], where[inside.starts], where[inside.ends])
 
-    def _copy(self, width: int) -> _Copy:
-        """The copy whose spellings have this number of noncharacters at each side: a power of two, so there are few
-        copies.
+    def _made(self, width: int) -> tuple[Mapping[str, str], tokenizers.Tokenizer, np.ndarray]:
+        """The other spellings, which have this number of noncharacters at each side: a power of two, so there are few
+        copies; the copy; and the id of the tokenizer for each id of the copy.
         """
-        if width not in self._copies:
-            outer = _OUTER * width
-            names = {spelling: f"{outer}{chr(_FIRST + number)}{outer}" for number, spelling in enumerate(self._special)}
-            library = tokenizers.Tokenizer.from_str(json.dumps(_renamed(self._document, names), ensure_ascii=False))
-            if any(name not in _normalized(library, name) for name in names.values()):
-                library = tokenizers.Tokenizer.from_str(
-                    json.dumps(_renamed(self._document, names, {"normalized": False}), ensure_ascii=False)
-                )
-            known = library.get_vocab(with_added_tokens=True)
-            ids = np.arange(max(known.values()) + 1, dtype=np.int32)
-            for spelling, token in self._special.items():
-                ids[known[names[spelling]]] = token
-            self._copies[width] = _Copy(names, library, ids)
-        return self._copies[width]
+        outer = _OUTER * width
+        names = {spelling: f"{outer}{chr(_FIRST + number)}{outer}" for number, spelling in enumerate(self._special)}
+        library = tokenizers.Tokenizer.from_str(json.dumps(_renamed(self._document, names), ensure_ascii=False))
+        if any(name not in _normalized(library, name) for name in names.values()):
+            library = tokenizers.Tokenizer.from_str(
+                json.dumps(_renamed(self._document, names, {"normalized": False}), ensure_ascii=False)
+            )
+        known = library.get_vocab(with_added_tokens=True)
+        ids = np.arange(max(known.values()) + 1, dtype=np.int32)
+        for spelling, token in self._special.items():
+            ids[known[names[spelling]]] = token
+        return names, library, ids
 
 
 def without_special(

@@ -5,26 +5,24 @@ sound as unsigned numbers of 16 bits. So a cache keeps a sound as it keeps token
 (`halcyon.data.layout.beside` reads it).
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from halcyon.data.formats.document import TokenizedDocument, bad_row, field_value
-from halcyon.data.formats.text import size_in_bytes
+from halcyon.data.formats.text import TextFormatter
 from halcyon.data.named_files import BadFile, content, shown
 from halcyon.data.sound import MOST_BYTES, decoded
 from halcyon.data.sources import Access, SourceRow
 from halcyon.data.sources.text_check import not_utf8
 from halcyon.host.errors import BadConfiguration
-from halcyon.tokenizer import Tokenizer, around
-from halcyon_api.spec.sources import SpeechFormatSpec
+from halcyon.tokenizer import Tokenizer
+from halcyon_api.spec.sources import SpeechFormatSpec, TextFormatSpec
 
 SECONDS = 30.0
 """The longest sound: what Whisper hears at once."""
 MOST_TOKENS = 2**16 - 1
 
 
-class SpeechFormatter:
+class SpeechFormatter(TextFormatter):
     """Makes a document of each row whose text is not empty.
 
     Args:
@@ -38,21 +36,9 @@ class SpeechFormatter:
     """
 
     def __init__(self, spec: SpeechFormatSpec, tokenizer: Tokenizer, where: str, access: Access | None) -> None:
-        self._spec, self._tokenizer, self._where, self._access = spec, tokenizer, f"{where}.speech", access
-        self._prompt = np.array(prompt_of(tokenizer, spec.language, "transcribe", f"{self._where}.language"), np.int32)
-        self._after = around(tokenizer)[1]
-
-    notes = ()
-
-    def __call__(self, rows: Sequence[SourceRow]) -> list[TokenizedDocument]:
-        """The documents of some rows; see `Formatter`."""
-        texts = [self._text(row) for row in rows]
-        kept = [index for index, text in enumerate(texts) if text]
-        encoded = self._tokenizer.encode_batch([texts[index] for index in kept])
-        return [
-            TokenizedDocument(self._document(rows[index], ids), None, size_in_bytes(texts[index]), index)
-            for index, ids in zip(kept, encoded, strict=True)
-        ]
+        super().__init__(TextFormatSpec(), tokenizer, where)
+        self._spec, self._where, self._access = spec, f"{where}.speech", access
+        self._before = np.array(prompt_of(tokenizer, spec.language, "transcribe", f"{self._where}.language"), np.int32)
 
     def _text(self, row: SourceRow) -> str:
         name = self._spec.text_field
@@ -62,11 +48,10 @@ class SpeechFormatter:
             raise bad_row(row, f"{self._where}.textField", f"has a field {name!r} that is no text", fix)
         return text
 
-    def _document(self, row: SourceRow, ids: np.ndarray) -> np.ndarray:
-        tokens = np.concatenate([self._prompt, ids, self._after])
-        if len(tokens) > MOST_TOKENS:
+    def _document(self, row: SourceRow, ids: np.ndarray, size_bytes: int, index: int) -> TokenizedDocument:
+        if len(ids) > MOST_TOKENS:
             raise bad_row(
-                row, self._where, f"has a text of {len(tokens):,} tokens; the limit is {MOST_TOKENS:,}", "cut it"
+                row, self._where, f"has a text of {len(ids):,} tokens; the limit is {MOST_TOKENS:,}", "cut it"
             )
         where = f"{self._where}.audioField"
         value = field_value(row, self._spec.audio_field, where)
@@ -74,7 +59,8 @@ class SpeechFormatter:
             samples = decoded(content(value, row.file, self._access, MOST_BYTES), SECONDS)
         except BadFile as bad:
             raise bad_row(row, where, f"names a sound{shown(value)} that {bad}", bad.fix) from None
-        return np.concatenate([[len(self._prompt), len(tokens)], tokens, samples.view(np.uint16)]).astype(np.int32)
+        numbers = np.concatenate([[len(self._before), len(ids)], ids, samples.view(np.uint16)]).astype(np.int32)
+        return TokenizedDocument(numbers, None, size_bytes, index)
 
 
 def prompt_of(tokenizer: Tokenizer, language: str | None, task: str, where: str) -> tuple[int, ...]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -87,12 +86,9 @@ class BesidePacker:
     """
 
     reader: Sounds | Images
+    key = (2, "beside")
+    """See `DocumentPacker`. The reader's sizes decide no address."""
     empty = "it has no text that fits into a sequence; give shorter texts, or raise spec.trainer.sequenceLength"
-
-    @property
-    def key(self) -> list[Any]:
-        """See `DocumentPacker`. The reader's sizes decide no address."""
-        return [2, "beside"]
 
     def build(self, document_ends: np.ndarray, weights: Tokens, sequence_length: int) -> Beside:
         """See `DocumentPacker`."""
