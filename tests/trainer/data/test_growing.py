@@ -284,7 +284,8 @@ class Gate:
 
 
 def shards_of(caches: BackgroundCaches, name: str = "web") -> int:
-    ledger = caches.progress.ledger(name)
+    latest = caches.progress.latest
+    ledger = None if latest is None else latest.ledgers.get(name)
     return 0 if ledger is None else len(ledger.shards)
 
 

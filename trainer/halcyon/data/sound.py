@@ -74,8 +74,7 @@ def _resampled(samples: np.ndarray, rate: int) -> np.ndarray:
         return samples
     from scipy.signal import resample_poly
 
-    common = np.gcd(rate, RATE)
-    return resample_poly(samples.astype(np.float64), RATE // common, rate // common)
+    return resample_poly(samples.astype(np.float64), RATE, rate)
 
 
 def log_mel(samples: np.ndarray, bands: int, frames: int) -> np.ndarray:

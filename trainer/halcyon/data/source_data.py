@@ -205,9 +205,7 @@ class GrowingSource:
     @property
     def snapshot(self) -> SourceData:
         """The source with the text cached so far."""
-        ledger = self._progress.ledger(self.name)
-        if ledger is None:
-            raise LookupError(f"the token cache of {self.name} has not been begun")
+        ledger = self._progress.caches.ledgers[self.name]
         with self._lock:
             if (
                 self._newest is None

@@ -32,11 +32,6 @@ class Prompts:
     tokenizer: Tokenizer
     chat: ChatPrompts | None
 
-    @property
-    def ends(self) -> tuple[int, ...]:
-        """Tokens that end an answer."""
-        return self.tokenizer.ends if self.chat is None else self.chat.ends
-
     def seen(self, prompt: Prompt) -> tuple[np.ndarray, np.ndarray | None]:
         """The tokens of a prompt up to the answer, int32 [tokens], and its images; see `ChatPrompts.seen`.
 
@@ -107,7 +102,8 @@ class Answers:
 
     def __post_init__(self) -> None:
         self._calculator = None if self.prompts.chat is None else Calculator.of(self.prompts.tokenizer)
-        self._ends = (*self.prompts.ends, *(() if self._calculator is None else (self._calculator.end,)))
+        ends = (self.prompts.chat or self.prompts.tokenizer).ends
+        self._ends = (*ends, *(() if self._calculator is None else (self._calculator.end,)))
 
     def answers(
         self, prompts: Sequence[tuple[np.ndarray, np.ndarray | None]], settings: Sequence[Sampling]

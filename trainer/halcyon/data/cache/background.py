@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from halcyon.data.cache.ensure import CacheKeeper, Caches
-from halcyon.data.cache.ledger import Ledger
 from halcyon.host.errors import Preempted
 from halcyon_api.status.sources import Built
 
@@ -40,10 +39,6 @@ class CacheProgress:
         if self.latest is None:
             raise LookupError("no token cache has been seen yet")
         return self.latest
-
-    def ledger(self, name: str) -> Ledger | None:
-        """The latest ledger of a source; None before its build has begun."""
-        return None if self.latest is None else self.latest.ledgers.get(name)
 
     def update(self, caches: Caches) -> None:
         """Set the latest state and notify the waiting threads."""

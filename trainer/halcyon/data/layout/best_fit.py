@@ -44,12 +44,10 @@ class Buffer:
 
     def put(self, length: int, number: int) -> None:
         """Add a document."""
-        queue = self._queues.get(length)
-        if queue is None:
+        if length not in self._queues:
             insort(self._lengths, length)
-            self._queues[length] = deque((number,))
-        else:
-            queue.append(number)
+            self._queues[length] = deque()
+        self._queues[length].append(number)
         self._size += 1
 
     def take(self, missing: int, *, crops: bool) -> tuple[int, int]:
