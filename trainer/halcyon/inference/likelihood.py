@@ -44,20 +44,14 @@ MAX_LOGIT_BYTES_CPU = 1 << 23
 """Largest size of the logits that are computed at a time on a CPU, whose caches hold about as much."""
 
 
-def default_batch_tokens() -> int:
-    """Positions of a batch: on a CPU, more of them leave its caches and take longer each; an accelerator needs many to
-    be busy.
-    """
-    return 1024 if jax.default_backend() == "cpu" else 16384
-
-
 class Likelihoods:
     """Computes log-likelihoods with one model.
 
     Args:
         model: The model; it may be divided among devices (see `halcyon.parallel.device_mesh`).
         compute_dtype: Type of activations and matrix products; logits and log-likelihoods are float32.
-        batch_tokens: Positions of a batch. Default: `default_batch_tokens`.
+        batch_tokens: Positions of a batch. Default: 1024 on a CPU, because more of them leave its caches and take
+            longer each; else 16384, because an accelerator needs many to be busy.
 
     Raises:
         BadConfiguration: The model is an encoder.
@@ -68,7 +62,7 @@ class Likelihoods:
     ) -> None:
         model.require_decoder()
         self._model, self._dtype, self._mesh = model, jnp.dtype(compute_dtype).name, mesh_of(model)
-        self._batch_tokens = batch_tokens or default_batch_tokens()
+        self._batch_tokens = batch_tokens or (1024 if jax.default_backend() == "cpu" else 16384)
 
     def scores(self, spans: Sequence[Span]) -> list[Score]:
         """The score of each span, in their order.
@@ -83,13 +77,13 @@ class Likelihoods:
         for span in spans:
             if len(span.tokens) and not 0 <= span.tokens.min() <= span.tokens.max() < known:
                 raise ValueError(f"{span.name} has a token that is not one of 0 to {known - 1}, which the model has")
-        rows = rows_of(spans, self._model.max_position.size)
+        most = self._model.max_position.size
+        rows = rows_of(spans, most)
         groups, alone = _grouped(rows) if isinstance(self._model, KeepsCache) else ([], rows)
         scores: Scores = {}
         with context_of(self._mesh):
             for batch in self._batches(alone, self._shape, lambda row: row.spans):
                 scores.update(self._computed(batch))
-            most = self._model.max_position.size
             for batch in self._batches(groups, lambda group: group.shape(most), lambda group: group.rows[0].spans):
                 scores.update(self._computed_together(batch))
         return [scores[number] for number in range(len(spans))]

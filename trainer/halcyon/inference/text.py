@@ -72,7 +72,7 @@ class StopStrings:
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
         self._beginnings = {stop[:length] for stop in self._stops for length in range(1, len(stop))}
-        self._longest = max((len(beginning) for beginning in self._beginnings), default=0)
+        self._longest = max(map(len, self._beginnings), default=0)
         self._waiting = ""
 
     def push(self, text: str) -> tuple[str, bool]:

@@ -31,6 +31,10 @@ class Call(NamedTuple):
         return place | {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
 
 
+Calls = list[Call]
+"""Calls in a text, in their order."""
+
+
 @dataclass(frozen=True)
 class ToolFormat:
     """How templates of one kind write calls.
@@ -53,7 +57,7 @@ class ToolFormat:
     signs: tuple[str, ...]
     begins: tuple[str, ...]
     ends: tuple[str, ...]
-    read: Callable[[str, Functions], list[Call]]
+    read: Callable[[str, Functions], Calls]
     head: str | None = None
     others: tuple[str, ...] = ()
     stops: tuple[str, ...] = ()
@@ -79,7 +83,7 @@ def _json(text: str) -> Any:
         return None
 
 
-def json_calls(body: str, functions: Functions) -> list[Call]:
+def json_calls(body: str, functions: Functions) -> Calls:
     """Objects with ``name`` and ``arguments`` (or ``parameters``): alone, in a list, or with ; between them.
 
     Markdown may fence them.
@@ -90,7 +94,7 @@ def json_calls(body: str, functions: Functions) -> list[Call]:
     found: Any = value if isinstance(value, list) else [value]
     if value is None and "};" in "".join(text.split()):
         found = [_json(part) for part in re.split(r"(?<=\})\s*;\s*(?=\{)", text)]
-    calls: list[Call] = []
+    calls: Calls = []
     for one in found:
         if not isinstance(one, dict) or not isinstance(one.get("name"), str):
             return []
@@ -98,15 +102,15 @@ def json_calls(body: str, functions: Functions) -> list[Call]:
     return calls
 
 
-def _known_calls(body: str, functions: Functions) -> list[Call]:
+def _known_calls(body: str, functions: Functions) -> Calls:
     """`json_calls` of functions that the request has: an answer in JSON may have a name too."""
     calls = json_calls(body, functions)
     return calls if all(call.name in functions for call in calls) else []
 
 
-def _xml_calls(body: str, functions: Functions) -> list[Call]:
+def _xml_calls(body: str, functions: Functions) -> Calls:
     """``<function=NAME><parameter=NAME>VALUE</parameter></function>``, as Qwen 3 Coder writes it; else JSON."""
-    calls: list[Call] = []
+    calls: Calls = []
     for name, inside in re.findall(r"<function=([^>\s]+)>(.*?)(?:</function>|\Z)", body, re.DOTALL):
         properties = functions.get(name, {}).get("properties", {})
         values: dict[str, Any] = {}
@@ -119,11 +123,11 @@ def _xml_calls(body: str, functions: Functions) -> list[Call]:
     return calls or json_calls(body, functions)
 
 
-def _mistral_calls(body: str, functions: Functions) -> list[Call]:
+def _mistral_calls(body: str, functions: Functions) -> Calls:
     """A list of objects, or ``NAME[ARGS]{...}`` after each mark."""
     if body.lstrip()[:1] in ("[", "{"):
         return json_calls(body, functions)
-    calls: list[Call] = []
+    calls: Calls = []
     for part in body.split("[TOOL_CALLS]"):
         name, brace, rest = part.partition("{")
         if not isinstance(_json(brace + rest), dict):
@@ -132,10 +136,10 @@ def _mistral_calls(body: str, functions: Functions) -> list[Call]:
     return calls
 
 
-def _deepseek_calls(body: str, functions: Functions) -> list[Call]:
+def _deepseek_calls(body: str, functions: Functions) -> Calls:
     """``function<sep>NAME`` and the arguments between fences (V3, R1), or ``NAME<sep>`` and the arguments (V3.1)."""
     del functions
-    calls: list[Call] = []
+    calls: Calls = []
     for part in filter(str.strip, body.split("<｜tool▁call▁begin｜>")):
         before, _, after = part.partition("<｜tool▁call▁end｜>")[0].partition("<｜tool▁sep｜>")
         name, fence, arguments = after.partition("```json")
@@ -148,7 +152,7 @@ def _deepseek_calls(body: str, functions: Functions) -> list[Call]:
     return calls
 
 
-def _harmony_calls(body: str, functions: Functions) -> list[Call]:
+def _harmony_calls(body: str, functions: Functions) -> Calls:
     """A message ``to=functions.NAME``, as gpt-oss writes it."""
     del functions
     header, mark, message = body.partition("<|message|>")
@@ -225,9 +229,9 @@ class CallReader:
         self._inside: str | None = "" if self.forced or self.form.is_begun else None
         self._mark = ""
 
-    def push(self, text: str, *, last: bool) -> tuple[str, list[Call]]:
+    def push(self, text: str, *, last: bool) -> tuple[str, Calls]:
         """The text and the calls that a part of a text completes."""
-        shown, calls = "", list[Call]()
+        shown, calls = "", Calls()
         while True:
             if self._inside is None:
                 waiting = self._outside.finish() + text
@@ -262,7 +266,7 @@ class CallReader:
             shown += self._outside.finish()
         return shown, calls
 
-    def _read(self, body: str) -> list[Call]:
+    def _read(self, body: str) -> Calls:
         if not self.forced:
             return self.form.read(body, self._functions)
         if self.named is None:

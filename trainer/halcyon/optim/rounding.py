@@ -41,8 +41,11 @@ from halcyon.models.parameters import STACKED_AXES
 from halcyon.optim.rule import Given, Rule, Tree
 from halcyon_api.spec.trainer import MomentsType
 
+Key = jax.Array | None
+"""A random key. None: there is none."""
 
-def add_updates(parameters: Any, updates: Any, key: jax.Array | None) -> Any:
+
+def add_updates(parameters: Any, updates: Any, key: Key) -> Any:
     """The sums, in the types of the parameters.
 
     Args:
@@ -156,8 +159,8 @@ def _wide_bfloat16(state: Any) -> Any:
     return _mapped(lambda field, x: _as(x, jnp.float32) if field in MEANS | SQUARES else x, state)
 
 
-def _bfloat16(state: Any, key: jax.Array | None) -> Any:
-    def narrowed(field: str | None, x: Any, own: jax.Array | None) -> Any:
+def _bfloat16(state: Any, key: Key) -> Any:
+    def narrowed(field: str | None, x: Any, own: Key) -> Any:
         if field not in MEANS | SQUARES:
             return x
         return _as(x, jnp.bfloat16) if own is None else NamedArray(stochastically_rounded(x.array, own), x.axis_names)
@@ -176,10 +179,10 @@ def _wide(state: Scaled) -> Any:
     return _mapped(widened, state.values, scales)
 
 
-def _narrow(state: Any, key: jax.Array | None) -> Scaled:
+def _narrow(state: Any, key: Key) -> Scaled:
     leaves, structure = jax.tree.flatten(state, is_leaf=is_named)
 
-    def one(field: str | None, x: Any, own: jax.Array | None) -> tuple[Any, Any]:
+    def one(field: str | None, x: Any, own: Key) -> tuple[Any, Any]:
         if field not in MEANS | SQUARES or sum(axis.name not in STACKED_AXES for axis in x.axes) < 2:
             return x, None
         return _float8(x, own, squares=field in SQUARES)
@@ -190,7 +193,7 @@ def _narrow(state: Any, key: jax.Array | None) -> Scaled:
     )
 
 
-def _float8(x: NamedArray, key: jax.Array | None, *, squares: bool) -> tuple[NamedArray, NamedArray]:
+def _float8(x: NamedArray, key: Key, *, squares: bool) -> tuple[NamedArray, NamedArray]:
     """A float32 moment in 8 bits, and the scales of its rows.
 
     Without a key: that before the first update, which is 0.
@@ -245,7 +248,7 @@ def _fields(state: Any) -> list[str | None]:
     return [field(path, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state, is_leaf=is_named)]
 
 
-def _keys(state: Any, key: jax.Array | None) -> Any:
+def _keys(state: Any, key: Key) -> Any:
     """A key for each array; None without a key."""
     count = len(jax.tree.leaves(state, is_leaf=is_named))
     return [None] * count if key is None else jax.random.split(key, count)

@@ -87,8 +87,7 @@ class Islands:
         grid = np.array(devices, dtype=object).reshape(islands, -1)
         self._mesh = Mesh(grid, AXES["all"], axis_types=(AxisType.Auto,) * 2)
         self._processes = processes
-        of = [{device.process_index for device in row} for row in grid]
-        self.members = [sorted(indices) for indices in of]
+        self.members = [sorted({device.process_index for device in row}) for row in grid]
         """The processes of each island."""
 
     def measure(self, kind: Kind, over: Over, size_bytes: int) -> Measured | None:

@@ -13,11 +13,9 @@ from typing import Any
 import jax
 
 from halcyon.host.errors import BadConfiguration
-from halcyon.host.memory import HOST_MEMORY, check_memory
+from halcyon.host.memory import HOST_MEMORY
 from halcyon_api.hardware import narrow_types
-from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.spec.trainer import PrecisionSpec, TrainerSpec
-from halcyon_api.training_run import TrainingRunSpec
 
 
 def hardware_name() -> str:
@@ -44,15 +42,6 @@ def check_narrow(precision: PrecisionSpec, devices: list[Any]) -> None:
                 f"spec.trainer.precision.products: {kind} needs a device that is faster in it, and JAX sees "
                 f"{device.device_kind}; leave products out, or take such a device (docs/hardware.md)"
             )
-
-
-def check_device_memory(spec: TrainingRunSpec, mesh: ResolvedMesh) -> None:
-    """Reject a run that cannot fit on this process's accelerators, if JAX knows the size of their memory.
-
-    Raises:
-        BadConfiguration: See `halcyon.host.memory.check_memory`.
-    """
-    check_memory(spec, mesh, device_memory(), devices=1, where="each device")
 
 
 def has_host_memory(devices: Iterable[Any]) -> bool:

@@ -279,11 +279,12 @@ class MeshPartition(Partition):
             return function(MeshShard({}), activations, parameters)
         shard = MeshShard(sizes)
 
-        def of_result(result: Result) -> PartitionSpec:
-            return shard.spec(result.axes, PARAMETER_AXES if result.parameter else COMPUTE_AXES)
-
         in_specs = _specs(shard, activations, COMPUTE_AXES), _specs(shard, parameters)
-        out_specs = jax.tree.map(of_result, results, is_leaf=lambda leaf: isinstance(leaf, Result))
+        out_specs = jax.tree.map(
+            lambda result: shard.spec(result.axes, PARAMETER_AXES if result.parameter else COMPUTE_AXES),
+            results,
+            is_leaf=lambda leaf: isinstance(leaf, Result),
+        )
         return _on_parts(partial(function, shard), open_here, in_specs, out_specs)(activations, parameters)
 
     def divided(self, x: NamedArray) -> NamedArray:

@@ -17,10 +17,11 @@ from jax.sharding import Mesh
 from halcyon.checkpoint.origin import OtherRun, origin_store
 from halcyon.host.agent.link import Link
 from halcyon.host.errors import TrainerExit
+from halcyon.host.memory import check_memory
 from halcyon.host.storage.retry_budget import RetryBudget
 from halcyon.host.storage.store import Store
 from halcyon.parallel.device_mesh import build_mesh
-from halcyon.parallel.devices import check_device_memory, check_host_memory, check_narrow
+from halcyon.parallel.devices import check_host_memory, check_narrow, device_memory
 from halcyon.parallel.process_group import JOIN_TIMEOUT_SECONDS, CouldNotJoin, ProcessGroup, join, leave
 from halcyon.run.context import Context, Surroundings, adapt_to_devices
 from halcyon.telemetry import RunReporter
@@ -66,7 +67,7 @@ class Place:
         )
         context = adapt_to_devices(self.context, jax.device_count(), jax.default_backend())
         check_narrow(context.spec.trainer.precision, jax.devices())
-        check_device_memory(context.spec, context.mesh)
+        check_memory(context.spec, context.mesh, device_memory(), devices=1, where="each device")
         check_host_memory(context.spec.trainer, jax.local_devices())
         return replace(self, context=context), build_mesh(context.mesh)
 

@@ -25,6 +25,8 @@ _LEAST_LOG_PROB = -9999.0
 """In the place of minus infinity, which JSON does not have."""
 Document = dict[str, Any]
 """A JSON object."""
+Events = list[Document]
+"""The events of a stream."""
 DONE = b"data: [DONE]\n\n"
 
 
@@ -215,14 +217,14 @@ class Batch:
             message["content"] = choice.text.strip() or None
         return common | {"message": message}
 
-    def begin(self) -> list[Document]:
+    def begin(self) -> Events:
         """The first events of a stream: the role of each message."""
         if not self._is_chat:
             return []
         role = {"role": "assistant", "content": "", "refusal": None}
         return [self._chunk(index, role) for index in range(len(self._choices))]
 
-    def chunks(self, index: int, output: Output) -> list[Document]:
+    def chunks(self, index: int, output: Output) -> Events:
         """The events of an output.
 
         Raises:
@@ -238,7 +240,7 @@ class Batch:
         if begins:
             text = self._echoes[index] + text
             choice.places = choice.places or Places(self._served.pieces, len(self._echoes[index]))
-        events: list[Document] = []
+        events: Events = []
         if self._is_chat:
             if text or tokens is not None:
                 events.append(self._chunk(index, {"content": text}, tokens))
@@ -251,7 +253,7 @@ class Batch:
             events.append(self._chunk(index, text, tokens, choice.finish))
         return events
 
-    def end(self) -> list[Document]:
+    def end(self) -> Events:
         """The last events of a stream."""
         if not self.request.wants_usage:
             return []
@@ -354,7 +356,7 @@ def places_of(pieces: list[bytes], tokens: list[int], length: int) -> list[int]:
         length: The characters of its text. A tokenizer may put a space before a text, which is not in it.
     """
     places = Places(pieces)
-    found = [places.next(token) for token in tokens]
+    found = list(map(places.next, tokens))
     return [max(0, place + length - places.end) for place in found]
 
 

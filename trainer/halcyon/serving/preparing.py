@@ -60,7 +60,12 @@ def check(request: Request, name: str, limits: Limits) -> int:
         _check_chat(request, limits)
         asked = request.max_completion_tokens or request.max_tokens
     elif isinstance(request, TextRequest):
-        _check_text(request)
+        if request.best_of is not None and request.best_of != (request.n or 1):
+            raise invalid("it must equal n; this server returns every text that it computes", "best_of")
+        if request.logprobs is not None and request.logprobs > 5:
+            raise invalid("at most 5 are possible", "logprobs")
+        if isinstance(request.prompt, list) and not request.prompt:
+            raise invalid("the list is empty", "prompt")
     if asked is not None and limits.max_tokens is not None and asked > limits.max_tokens:
         raise invalid(f"{asked} is more than the {limits.max_tokens} tokens that this server allows", "max_tokens")
     return count
@@ -101,15 +106,6 @@ def _check_size(place: str, schema: dict[str, Any] | None, limits: Limits) -> No
         raise invalid("it is nested too deeply", field, place=place) from None
     if size > limits.schema_bytes:
         raise invalid(f"it has {size} bytes; at most {limits.schema_bytes} are possible", field, place=place)
-
-
-def _check_text(request: TextRequest) -> None:
-    if request.best_of is not None and request.best_of != (request.n or 1):
-        raise invalid("it must equal n; this server returns every text that it computes", "best_of")
-    if request.logprobs is not None and request.logprobs > 5:
-        raise invalid("at most 5 are possible", "logprobs")
-    if isinstance(request.prompt, list) and not request.prompt:
-        raise invalid("the list is empty", "prompt")
 
 
 def prepare(request: Request, served: Served, length: int, limits: Limits) -> Batch:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from halcyon.inference.sequence import Output, Token
 from halcyon.inference.tool_calls import Call
-from halcyon.serving.batch import Batch, Document
+from halcyon.serving.batch import Batch, Document, Events
 from halcyon.serving.errors import invalid
 from halcyon.serving.requests import ChatRequest, Conversation, Function, Name, Part, StrictPart, parsed
 from halcyon_api.base import AtLeastOne
@@ -192,14 +192,14 @@ class ResponseBatch(Batch):
         """See `Batch`."""
         self.chunks(index, output)
 
-    def begin(self) -> list[Document]:
+    def begin(self) -> Events:
         """See `Batch`."""
         return [self._event(f"response.{name}", response=self.whole()) for name in ("created", "in_progress")]
 
-    def chunks(self, index: int, output: Output) -> list[Document]:
+    def chunks(self, index: int, output: Output) -> Events:
         """See `Batch`."""
         text, calls = self.add(index, output)
-        events: list[Document] = []
+        events: Events = []
         is_blank = self._open is None and bool(self._asked.tools) and not text.strip()  # between calls
         if (text or output.tokens) and not is_blank:
             events += self._added(text, output.tokens)
@@ -256,8 +256,8 @@ class ResponseBatch(Batch):
         empty = {"content": []} if "content" in item else {"arguments": ""}
         return self._event("response.output_item.added", output_index=len(self._items) - 1, item=item | empty)
 
-    def _added(self, text: str, tokens: tuple[Token, ...]) -> list[Document]:
-        events: list[Document] = []
+    def _added(self, text: str, tokens: tuple[Token, ...]) -> Events:
+        events: Events = []
         if self._open is None:
             part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
             number = f"msg_{self.number}{len(self._items)}"
@@ -270,7 +270,7 @@ class ResponseBatch(Batch):
         part["logprobs"] = part["logprobs"] + logs
         return [*events, self._of_part("output_text.delta", delta=text, logprobs=logs)]
 
-    def _closed(self) -> list[Document]:
+    def _closed(self) -> Events:
         """The events of the end of the open message, if there is one."""
         item, self._open = self._open, None
         if item is None:
@@ -282,7 +282,7 @@ class ResponseBatch(Batch):
             self._event("response.output_item.done", output_index=len(self._items) - 1, item=item),
         ]
 
-    def _called(self, call: Call) -> list[Document]:
+    def _called(self, call: Call) -> Events:
         item = {
             "id": f"fc_{self.number}{len(self._items)}",
             "type": "function_call",

@@ -191,7 +191,7 @@ class Audit:
         """The positions in the flat mesh of what is true in an array [part, device of the part]."""
         axes = [self._mesh.axis_names.index(name) for name in along]
         positions = _parted(np.arange(self._mesh.size).reshape(*self._mesh.devices.shape, 1), axes)[..., 0]
-        return tuple(sorted(int(position) for position in positions[wrong]))
+        return tuple(sorted(positions[wrong].tolist()))
 
 
 def compare_products(mesh: Mesh, compiled: Compile) -> Finding | None:

@@ -267,7 +267,7 @@ def step_bytes(step: jax.stages.Compiled) -> int | None:
     None: not known.
     """
     kinds = [_analysis(step, kind) for kind in ("argument", "output", "temp", "alias")]
-    if any(found is None for found in kinds):
+    if None in kinds:
         return None
     arguments, results, temporary, reused = (found or 0 for found in kinds)
     return arguments + results + temporary - reused

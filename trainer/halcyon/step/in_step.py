@@ -128,6 +128,6 @@ def reported_metrics(metrics: Mapping[str, jax.typing.ArrayLike]) -> dict[str, R
         if np.ndim(value) == 0:
             found[name] = float(np.asarray(value))
         else:
-            found[f"{name}_max"] = tuple(float(one) for one in np.max(np.asarray(value), axis=-1))
-            found[f"{name}_min"] = tuple(float(one) for one in np.min(np.asarray(value), axis=-1))
+            found[f"{name}_max"] = tuple(np.max(np.asarray(value), axis=-1).tolist())
+            found[f"{name}_min"] = tuple(np.min(np.asarray(value), axis=-1).tolist())
     return found

@@ -170,8 +170,11 @@ class Overrides:
     @property
     def names(self) -> dict[str, str | None]:
         """The import path of each object that is given; None: it was given without one."""
-        given = {name: value for name in NAMES if (value := getattr(self, name)) is not None}
-        return {name: value if isinstance(value, str) else None for name, value in given.items()}
+        return {
+            name: value if isinstance(value, str) else None
+            for name in NAMES
+            if (value := getattr(self, name)) is not None
+        }
 
     @property
     def warning(self) -> str | None:

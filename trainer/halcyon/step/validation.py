@@ -30,6 +30,8 @@ from halcyon_api.spec.evaluation import EVALUATION_BATCHES
 from halcyon_api.spec.trainer import TrainerSpec
 from halcyon_api.status.evaluation import EvaluatedSets, Evaluation, total
 
+Callback = Callable[[], object]
+"""Called around a batch. It may raise an exception, at the same batch on all processes."""
 _IN_FLIGHT = 2
 """Dispatched batches whose sums are not fetched yet: enough to keep the devices busy, few enough to use little memory.
 """
@@ -86,8 +88,8 @@ def evaluate(
     microbatches: int,
     sharding: Sharding,
     fields: Iterable[str],
-    before_batch: Callable[[], object] = lambda: None,
-    on_batch: Callable[[], object] = lambda: None,
+    before_batch: Callback = lambda: None,
+    on_batch: Callback = lambda: None,
 ) -> Evaluation:
     """Evaluate on the held-out part, on the same sequences every time.
 
@@ -174,8 +176,8 @@ class ValidationLoss:
         batches: int | None,
         batch_size: int,
         *,
-        before_batch: Callable[[], object] = lambda: None,
-        on_batch: Callable[[], object] = lambda: None,
+        before_batch: Callback = lambda: None,
+        on_batch: Callback = lambda: None,
     ) -> Evaluation:
         """Evaluate a model. See `evaluate`."""
         with self._compiling, self._program.tracing():
@@ -228,7 +230,7 @@ class Validation:
         waiting = () if by_source is None else tuple(self._dataset.each.values())
         return all(part.holds_validation(sequences) for part in waiting or (self._dataset,))
 
-    def of(self, state: TrainState, before_batch: Callable[[], object]) -> tuple[EvaluatedSets, Evaluation | None]:
+    def of(self, state: TrainState, before_batch: Callback) -> tuple[EvaluatedSets, Evaluation | None]:
         """Evaluate a state. A collective.
 
         Args:

@@ -76,9 +76,6 @@ def normuon(rule: NorMuonSpec, parameters: Any, shared: MatricesSpec) -> Rule:
     """
     orthogonal = orthogonalizer(shared)
 
-    def init(matrices: Matrices, params: Tree) -> NormalizedState:
-        return NormalizedState(zeros(params), matrices.map(lambda form, _: hax.zeros(_outputs(form)), params))
-
     def mean_square(form: MatrixShape, step: NamedArray) -> NamedArray:
         return hax.mean(hax.square(step), form.parameter.inputs).rearrange(_outputs(form))
 
@@ -93,7 +90,14 @@ def normuon(rule: NorMuonSpec, parameters: Any, shared: MatricesSpec) -> Rule:
         squares = mean(state.squares, matrices.map(mean_square, steps), rule.beta2)
         return matrices.map(equalized, steps, squares), NormalizedState(momentum, squares)
 
-    return for_hidden(init, direct, parameters, shared)
+    return for_hidden(
+        lambda matrices, params: NormalizedState(
+            zeros(params), matrices.map(lambda form, _: hax.zeros(_outputs(form)), params)
+        ),
+        direct,
+        parameters,
+        shared,
+    )
 
 
 def _outputs(form: MatrixShape) -> tuple[Axis, ...]:
@@ -149,11 +153,13 @@ def muon_adamw(rule: MuonAdamWSpec, parameters: Any) -> Rule:
     """
     others = AdamWSpec(beta1=BETA1, beta2=BETA2, epsilon=rule.epsilon)
 
-    def for_others(given: Given) -> Given:
-        """Momentum and weight decay are those of matrices."""
-        return given._replace(momentum=None, weight_decay=0.0)
-
-    return beside(functools.partial(_nanochat, rule), others, parameters, lambda given: given, for_others)
+    return beside(
+        functools.partial(_nanochat, rule),
+        others,
+        parameters,
+        lambda given: given,
+        lambda given: given._replace(momentum=None, weight_decay=0.0),  # they are those of matrices
+    )
 
 
 def _nanochat(rule: MuonAdamWSpec, matrices: Matrices) -> Rule:

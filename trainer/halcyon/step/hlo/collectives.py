@@ -33,6 +33,10 @@ _MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(" + _IOTA 
 _MESH_AXIS = re.compile(r"'(\w+)'=(\d+)")
 
 
+Groups = tuple[tuple[int, ...], ...]
+"""The devices that exchange data, in groups."""
+
+
 @dataclass(frozen=True)
 class Collective:
     """One collective of a program.
@@ -55,7 +59,7 @@ class Collective:
     shape: tuple[int, ...]
     depth: int
     times: int = 1
-    groups: tuple[tuple[int, ...], ...] | None = ()
+    groups: Groups | None = ()
     part_of: int | None = None
     further_bytes: int = 0
 
@@ -121,7 +125,7 @@ def collective(module: Module, placed: Placed) -> Collective:
     )
 
 
-def _groups(line: str) -> tuple[tuple[int, ...], ...] | None:
+def _groups(line: str) -> Groups | None:
     """The groups of a collective in any of HLO's notations; empty: one group of all devices. None: another notation.
 
     ``{{0,1},{2,3}}`` lists them. ``[2,2]<=[2,2]T(1,0)`` numbers the devices, transposes them and cuts them into groups.
@@ -131,7 +135,7 @@ def _groups(line: str) -> tuple[tuple[int, ...], ...] | None:
     if listed := _LISTED.search(line):
         return tuple(_numbers(group) for group in re.findall(r"\{([\d,]*)\}", listed[1]) if group)
     if counted := _COUNTED.search(line):
-        return _as_groups(_iota(counted[3], counted[4]).reshape(int(counted[1]), int(counted[2])))
+        return tuple(map(tuple, _iota(counted[3], counted[4]).reshape(int(counted[1]), int(counted[2])).tolist()))
     if (mesh := _MESH.search(line)) and ":" not in mesh[4]:
         axes = {name: int(size) for name, size in _MESH_AXIS.findall(mesh[1])}
         within = [name for name in axes if f"'{name}'" in mesh[4]]
@@ -139,7 +143,7 @@ def _groups(line: str) -> tuple[tuple[int, ...], ...] | None:
         count = math.prod(axes.values())
         devices = (_iota(mesh[2], mesh[3]) if mesh[2] else np.arange(count)).reshape(list(axes.values()))
         ordered = devices.transpose([list(axes).index(name) for name in order])
-        return _as_groups(ordered.reshape(-1, math.prod(axes[name] for name in within)))
+        return tuple(map(tuple, ordered.reshape(-1, math.prod(axes[name] for name in within)).tolist()))
     return () if "replica_groups={}" in line or "replica_groups=" not in line else None
 
 
@@ -149,9 +153,5 @@ def _iota(sizes: str, order: str | None) -> np.ndarray:
     return numbers.transpose(_numbers(order)) if order else numbers
 
 
-def _as_groups(rows: np.ndarray) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(int(one) for one in row) for row in rows)
-
-
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in text.split(","))
+    return tuple(map(int, text.split(",")))

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from halcyon.step.hlo.module import BODY, Array, Instruction, Module, Placed, first_group
+from halcyon.step.hlo.module import BODY, Array, Instruction, Module, Placed, Trips, first_group
 
 Phase = Literal["forward", "backward", "recomputed"]
 """Part of a step: the forward pass, the backward pass, or a forward operation that the backward pass computes again."""
@@ -49,7 +49,7 @@ class Call:
     kernel: str
     phase: Phase
     scope: str
-    loops: tuple[int | None, ...]
+    loops: Trips
     count: int
 
     @property
@@ -76,7 +76,7 @@ class Loop:
     """
 
     trips: int | None
-    outer: tuple[int | None, ...]
+    outer: Trips
     operation: str
     calls: int
     products: int
@@ -125,7 +125,7 @@ def scope_of(operation: str) -> str:
 
 def calls(module: Module) -> tuple[Call, ...]:
     """The calls of kernels and libraries, in the order of the program."""
-    found: Counter[tuple[str, str, Phase, str, tuple[int | None, ...]]] = Counter()
+    found: Counter[tuple[str, str, Phase, str, Trips]] = Counter()
     for placed in module.placed:
         instruction = placed.instruction
         target = target_of(instruction)

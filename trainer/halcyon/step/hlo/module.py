@@ -27,6 +27,10 @@ _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _OPERATION = re.compile(r'\bop_name="([^"]*)"')
 
 
+Trips = tuple[int | None, ...]
+"""Iterations of loops, the outermost first. None: XLA does not know them."""
+
+
 @dataclass(frozen=True)
 class Array:
     """An array of a program, on one device.
@@ -104,7 +108,7 @@ class Placed:
     """
 
     instruction: Instruction
-    loops: tuple[int | None, ...] = ()
+    loops: Trips = ()
 
     @property
     def times(self) -> int:
@@ -194,7 +198,7 @@ class Module:
         """All instructions that the program runs, each as often as a computation calls it."""
         return tuple(self._walk(self.entry, ()))
 
-    def _walk(self, name: str, loops: tuple[int | None, ...]) -> Iterator[Placed]:
+    def _walk(self, name: str, loops: Trips) -> Iterator[Placed]:
         for one in self.computations.get(name, ()):
             yield Placed(one, loops)
             inside = (*loops, self.trips(one)) if one.opcode == "while" else loops

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from halcyon.step.hlo.collectives import KINDS, Collective, collective, is_collective
+from halcyon.step.hlo.collectives import KINDS, Collective, Groups, collective, is_collective
 from halcyon.step.hlo.module import Instruction, Module, Placed
 from halcyon.step.hlo.work import ASYNCHRONOUS, CONTROL, FREE, Rates, flops_at_peak, moved_bytes
 
@@ -90,7 +90,7 @@ def collective_seconds(one: Collective, devices: int, rates: Rates) -> float:
     return rates.latency + max(within if len(members) > islands else 0.0, across / (rates.network or rates.links))
 
 
-def _members(one: Collective, devices: int) -> tuple[tuple[int, ...], ...]:
+def _members(one: Collective, devices: int) -> Groups:
     return one.groups or (tuple(range(devices)),)
 
 
