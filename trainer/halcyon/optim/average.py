@@ -71,8 +71,6 @@ def updated_average(spec: AverageSpec | None, average: Average | None, model: Tr
         case LastKSpec(every_steps=every):
             # `cond`, so that the steps between two models copy nothing.
             return jax.lax.cond(done % every == 0, _with_snapshot, lambda old, new: old, average, model)
-        case other:
-            raise TypeError(f"no average of type {type(other).__name__}")
 
 
 def averaged_model(average: Average, model: Tree) -> Tree:

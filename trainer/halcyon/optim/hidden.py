@@ -117,6 +117,8 @@ def orthogonalizer(shared: MatricesSpec) -> Callable[[jax.Array], jax.Array]:
     )
 
 
+Change = Callable[[Given], Given]
+"""Changes what a rule gets."""
 Build = Callable[[Matrices], Rule]
 """Builds the rule of hidden matrices; see `halcyon.optim.rule`."""
 
@@ -168,7 +170,7 @@ def beside_adamw(build: Build, parameters: Tree, shared: MatricesSpec, rate: flo
     """
     others = shared.others
 
-    def scaled(factor: float) -> Callable[[Given], Given]:
+    def scaled(factor: float) -> Change:
         return lambda given: given._replace(learning_rate=given.learning_rate * factor)
 
     spec = AdamWSpec(beta1=others.beta1, beta2=others.beta2, epsilon=others.epsilon)
@@ -179,8 +181,8 @@ def beside(
     build: Build,
     others: AdamWSpec,
     parameters: Tree,
-    for_matrices: Callable[[Given], Given],
-    for_others: Callable[[Given], Given],
+    for_matrices: Change,
+    for_others: Change,
 ) -> Rule:
     """A rule for hidden matrices, and AdamW for the other parameters.
 
@@ -196,15 +198,15 @@ def beside(
     of_matrices = build(Matrices(select(parameters, flags)))
     of_others = adamw(others, select(parameters, against))
 
-    def init(params: Tree) -> HiddenState:
-        return HiddenState(of_matrices.init(select(params, flags)), of_others.init(select(params, against)))
-
     def update(state: Any, given: Given) -> tuple[Tree, HiddenState]:
         changes, matrices = of_matrices.update(state.matrices, for_matrices(given.of(flags)))
         further, rest = of_others.update(state.others, for_others(given.of(against)))
         return merge([changes, further]), HiddenState(matrices, rest)
 
-    return Rule(init, update)
+    return Rule(
+        lambda params: HiddenState(of_matrices.init(select(params, flags)), of_others.init(select(params, against))),
+        update,
+    )
 
 
 def scale(form: MatrixShape, name: Scaling) -> float:

@@ -42,6 +42,10 @@ memory of a device.
 """
 
 
+OfStacks = Callable[..., tuple[jax.Array, ...]]
+"""A function of stacks of matrices that returns stacks."""
+
+
 class Kind(Enum):
     """The form of an array that belongs to a matrix."""
 
@@ -143,7 +147,7 @@ class Matrices:
 
     def compute(
         self,
-        function: Callable[..., tuple[jax.Array, ...]],
+        function: OfStacks,
         arguments: Sequence[tuple[Kind, Tree]],
         results: Sequence[Kind],
         shared: Sequence[jax.Array] = (),
@@ -193,9 +197,7 @@ class Matrices:
         return jax.tree.unflatten(self._structure, leaves)
 
 
-def by_part(
-    function: Callable[..., tuple[jax.Array, ...]], stacks: Sequence[jax.Array], shared: Sequence[jax.Array] = ()
-) -> tuple[jax.Array, ...]:
+def by_part(function: OfStacks, stacks: Sequence[jax.Array], shared: Sequence[jax.Array] = ()) -> tuple[jax.Array, ...]:
     """``function(*stacks, *shared)``, each device with its part of the stacks. Outside a mesh, one call.
 
     Args:

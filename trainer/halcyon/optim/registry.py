@@ -122,9 +122,6 @@ def _by_group(spec: OptimizerSpec, model: CausalLM) -> Rule:
     rules = {name: _rule(spec, group.rule, group.settings, group.parameters) for name, group in groups.items()}
     flags = {name: _flags(group) for name, group in groups.items()}
 
-    def init(params: Tree) -> dict[str, Any]:
-        return {name: rules[name].init(select(params, flags[name])) for name in groups}
-
     def update(state: Any, given: Given) -> tuple[Tree, dict[str, Any]]:
         changes: list[Tree] = [jax.tree.map(lambda _: None, given.gradients, is_leaf=is_named)]
         states: dict[str, Any] = {}
@@ -141,7 +138,10 @@ def _by_group(spec: OptimizerSpec, model: CausalLM) -> Rule:
             changes.append(change)
         return merge(changes), states
 
-    return Rule(init, update)
+    return Rule(
+        lambda params: {name: rules[name].init(select(params, flags[name])) for name in groups},
+        update,
+    )
 
 
 def _decay(group: Group, now: Scalar, base: float) -> Scalar:

@@ -59,12 +59,16 @@ class Given(NamedTuple):
         return self._replace(gradients=gradients, params=params, curvature=curvature)
 
 
+Update = Callable[[Any, Given], tuple[Tree, Any]]
+"""From a state to the changes, or the direction of the step, and the next state."""
+
+
 class Rule(NamedTuple):
     """An update rule for some parameters."""
 
     init: Callable[[Tree], Any]
     """Makes the state from the parameters."""
-    update: Callable[[Any, Given], tuple[Tree, Any]]
+    update: Update
     """The changes to add to the parameters, and the next state, from the state."""
 
 
@@ -169,7 +173,7 @@ def without_axes(x: NamedArray, left_out: tuple[Axis, ...]) -> tuple[Axis, ...]:
     return tuple(axis for axis in x.axes if axis.name not in names)
 
 
-def descending(init: Callable[[Tree], Any], direct: Callable[[Any, Given], tuple[Tree, Any]], parameters: Tree) -> Rule:
+def descending(init: Callable[[Tree], Any], direct: Update, parameters: Tree) -> Rule:
     """A rule that computes a direction; `finish` applies learning rate and weight decay to it.
 
     Args:

@@ -125,8 +125,6 @@ def mesh_axes(axis: str, table: AxisTable, among: Container[str] | None = None) 
 def open_axes() -> dict[str, int]:
     """The mesh axes of the context that XLA partitions automatically, with their sizes; empty outside `computing`."""
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
-        return {}
     return {
         name: mesh.shape[name]
         for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)

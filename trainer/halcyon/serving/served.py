@@ -102,7 +102,7 @@ class Source:
     @property
     def is_root(self) -> bool:
         """Whether it is a checkpoint root, which may get newer checkpoints."""
-        return not self.place.startswith(("hf:", "hf://"))
+        return not self.place.startswith("hf:")
 
     def check_follow(self) -> None:
         """Newer checkpoints can come only to a root without a step.
@@ -176,23 +176,21 @@ class Source:
 
     @property
     def _name(self) -> str:
-        """The given name, or that of the place."""
-        return self.name or name_of(self.place if self.place.startswith("hf") else split_step(self.place)[0])
+        """The given name, or the last part of the place that names the model.
 
-
-def name_of(place: str) -> str:
-    """The name of the model at a place: the last part that names it.
-
-    Exports of a run are in ``exports/step-N`` below its root, and snapshots of the hub in
-    ``models--OWNER--NAME/snapshots/COMMIT``.
-    """
-    place = place.removeprefix("hf:").removeprefix("//")
-    parts = [part for part in (place if "://" in place else str(Path(place).absolute())).split("/") if part]
-    if "snapshots" in parts[-2:-1] and parts[-3:-2] and parts[-3].startswith("models--"):
-        return parts[-3].split("--")[-1]
-    while len(parts) > 1 and (parts[-1] == "exports" or re.fullmatch(r"step-\d+", parts[-1])):
-        parts.pop()
-    return parts[-1] if parts else "model"
+        Exports of a run are in ``exports/step-N`` below its root, and snapshots of the hub in
+        ``models--OWNER--NAME/snapshots/COMMIT``.
+        """
+        if self.name:
+            return self.name
+        place = self.place if self.place.startswith("hf") else split_step(self.place)[0]
+        place = place.removeprefix("hf:").removeprefix("//")
+        parts = [part for part in (place if "://" in place else str(Path(place).absolute())).split("/") if part]
+        if "snapshots" in parts[-2:-1] and parts[-3:-2] and parts[-3].startswith("models--"):
+            return parts[-3].split("--")[-1]
+        while len(parts) > 1 and (parts[-1] == "exports" or re.fullmatch(r"step-\d+", parts[-1])):
+            parts.pop()
+        return parts[-1] if parts else "model"
 
 
 def text_of(path: Path, option: str) -> str:

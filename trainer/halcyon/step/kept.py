@@ -27,9 +27,8 @@ def kept_bytes(jaxpr: Any) -> int:
         for inner in _inside(equation):
             kept = kept_bytes(inner)
             if equation.primitive.name == _PER_DEVICE:  # shapes inside are those of one device
-                kept *= max(
-                    (_size(out) // max(1, _size(one)) for out, one in _pairs(equation.invars, inner.invars)), default=1
-                )
+                pairs = _pairs(equation.invars, inner.invars)
+                kept *= max((out.aval.size // max(1, one.aval.size) for out, one in pairs), default=1)
             most = max(most, kept)
             if equation.primitive.name == _LOOP:
                 pairs = _pairs(equation.outvars, inner.outvars)
@@ -51,10 +50,6 @@ def _inside(equation: Any) -> Iterator[Any]:
 def _pairs(outside: Any, inside: Any) -> Iterator[tuple[Any, Any]]:
     if len(outside) == len(inside):
         yield from ((out, one) for out, one in zip(outside, inside, strict=True) if hasattr(one.aval, "shape"))
-
-
-def _size(variable: Any) -> int:
-    return variable.aval.size
 
 
 def _bytes(variable: Any) -> int:

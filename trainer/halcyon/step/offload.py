@@ -74,10 +74,8 @@ def on_devices_after(tree: Tree, number: jax.Array) -> Tree:
     if not held:
         return tree
 
-    def nothing(held: list[Any]) -> list[Any]:
-        return [jnp.zeros_like(leaf) for leaf in on_devices(held)]
-
     # It is never negative, but the compiler does not know that.
+    nothing = lambda held: [jnp.zeros_like(leaf) for leaf in on_devices(held)]  # noqa: E731
     copies = iter(jax.lax.cond(number < 0, nothing, on_devices, held))
     return structure.unflatten([next(copies) if is_on_host(leaf) else leaf for leaf in leaves])
 

@@ -63,7 +63,7 @@ class StepTime:
         times: dict[str, float] = {}
         for part in self.parts:
             times[part.bound] = times.get(part.bound, 0.0) + part.seconds
-        return max(times, key=lambda name: times[name])
+        return max(times, key=times.__getitem__)
 
 
 def step_time(plan: Plan, flops: ModelFlops, rates: Rates, shares: Shares, *, own_kernel: bool = False) -> StepTime:
@@ -93,7 +93,7 @@ def step_time(plan: Plan, flops: ModelFlops, rates: Rates, shares: Shares, *, ow
             "kernels": of_kernels / rates.flops,
         }
         times = {name: seconds / reached[name] for name, seconds in ideal.items()}
-        bound: Any = max(times, key=lambda name: times[name])
+        bound: Any = max(times, key=times.__getitem__)
         parts.append(
             StepPart(
                 work.part,

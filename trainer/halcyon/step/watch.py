@@ -69,11 +69,12 @@ def watched(spec: WatchSpec, arrays: Watched, step: jax.Array) -> Numbers:
     if jax.default_backend() != "cpu" or jax.process_count() == 1:
         shapes = jax.eval_shape(lambda: _of_trees(spec, trees))
 
-        def nothing(trees: Any) -> Numbers:
-            del trees
-            return jax.tree.map(lambda one: jnp.zeros(one.shape, one.dtype), shapes)
-
-        found: Numbers = jax.lax.cond(step >= 0, lambda trees: _of_trees(spec, trees), nothing, trees)
+        found: Numbers = jax.lax.cond(
+            step >= 0,
+            lambda trees: _of_trees(spec, trees),
+            lambda _: jax.tree.map(lambda one: jnp.zeros(one.shape, one.dtype), shapes),
+            trees,
+        )
     else:
         found = _of_trees(spec, trees)
     return found | {f"activations/{name}": value for name, value in activation_statistics(arrays.activations).items()}

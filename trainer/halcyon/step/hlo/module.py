@@ -51,7 +51,8 @@ class Array:
     @property
     def size_bytes(self) -> int:
         """Bytes."""
-        return self.size * _bits(self.dtype) // 8
+        bits = _BITS.get(self.dtype) or int(re.sub(r"^[a-z](\d+).*", r"\1", self.dtype))
+        return self.size * bits // 8
 
 
 @dataclass(frozen=True)
@@ -252,7 +253,3 @@ def read_arrays(text: str) -> list[Array]:
     return [
         Array(dtype, tuple(int(size) for size in sizes.split(",") if size)) for dtype, sizes in _SHAPE.findall(text)
     ]
-
-
-def _bits(dtype: str) -> int:
-    return _BITS.get(dtype) or int(re.sub(r"^[a-z](\d+).*", r"\1", dtype))
