@@ -51,13 +51,13 @@ def concerns(variable: str, step: int) -> bool:
     return step == wanted_step and int(os.environ["HALCYON_JOB_INDEX"]) == process
 
 
-def troubled_batch(loader: Loader, step: int) -> Any:
+def troubled_batch(loader: Loader, step: int, *rest: Any) -> Any:
     if concerns("HANG", step):
         wait_for_a_batch_that_never_comes()
     if concerns("AWAIT_NOTICE", step):
         wait_until_all_leave()
     poisoned = int(os.environ.get("POISON", "-2"))
-    made = batch(loader, step)
+    made = batch(loader, step, *rest)
     return {**made, "weights": made["weights"] * float("nan")} if step == poisoned else made
 
 
