@@ -23,7 +23,7 @@ _SCORE = 0x5C0
 """Number of the key of a head of classes."""
 
 
-def family_of(family: str) -> Family[Any]:
+def family_of(family: str) -> Family:
     """What the trainer knows of a family of ``spec.model``.
 
     It imports the file of this family alone, because a run needs no other one: that with the name of the file in the

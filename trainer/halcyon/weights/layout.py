@@ -90,13 +90,10 @@ class View:
 
     def shape(self) -> tuple[int, ...]:
         """Shape of the whole tensor."""
-        return tuple(self._size(number) for number in range(len(self.piece.dimensions)))
-
-    def _size(self, dimension: int) -> int:
-        names = self.piece.dimensions[dimension]
-        if self.join.dimension != dimension:
-            return self._product(names)
-        return self._product(names[: self.join.within]) * self.joined
+        sizes, at = [self._product(names) for names in self.piece.dimensions], self.join.dimension
+        if sizes:
+            sizes[at] = self._product(self.piece.dimensions[at][: self.join.within]) * self.joined
+        return tuple(sizes)
 
     def _product(self, names: Sequence[str]) -> int:
         return math.prod(self.sizes[name] for name in names)

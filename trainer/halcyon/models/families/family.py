@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import jax.numpy as jnp
 from haliax import Axis
@@ -21,11 +21,9 @@ from halcyon.models.published import PublishedModel
 from halcyon_api.spec.families.decoder import DecoderSection
 from halcyon_api.spec.families.section import Activation, ModelSection
 
-Section = TypeVar("Section", bound=ModelSection)
-
 
 @dataclass(frozen=True)
-class Family(Generic[Section]):
+class Family:
     """A family: its section of ``spec.model``, the model of a section, and its forms in the files of Hugging Face.
 
     Attributes:
@@ -35,25 +33,31 @@ class Family(Generic[Section]):
         forms: The classes of transformers that compute models of the family. Empty: it cannot be imported or exported.
     """
 
-    section: type[Section]
+    section: type[ModelSection]
     init: Callable[..., CausalLM]
     forms: tuple[PublishedModel, ...] = ()
 
 
 def decoder_family(
-    section: type[Section],
-    design: Callable[[Section], Design],
+    section: type[ModelSection],
+    design: Callable[[Any], Design],
     *forms: PublishedModel,
-    kind: Callable[[Section], type[Decoder]] = lambda _: Decoder,
-) -> Family[Section]:
-    """A family whose models are a `Decoder` of the design of a section, or of another `kind`."""
+    kind: type[Decoder] = Decoder,
+    seeing: tuple[Callable[..., Any], type[Decoder]] | None = None,
+) -> Family:
+    """A family whose models are a `Decoder` of the design of a section, or of another `kind`; those of a section with a
+    `vision` have an encoder of images, which the first of `seeing` makes, and are of its second."""
 
-    def init(spec: Section, vocab: Axis, max_position: Axis, dtype: jnp.dtype, /, *, key: PRNGKeyArray) -> Decoder:
-        found = design(spec)
+    def init(spec: Any, vocab: Axis, max_position: Axis, dtype: jnp.dtype, /, *, key: PRNGKeyArray) -> Decoder:
+        found, model = design(spec), kind
+        if seeing is not None and spec.vision is not None:
+            tower, model = seeing
+            encoder = functools.partial(tower, spec.vision, spec.initializer_range, found.axes.embed)
+            found = dataclasses.replace(found, encoder=encoder)
         if isinstance(spec, DecoderSection) and (count := spec.num_nextn_predict_layers):
-            longer: Any = design(spec.longer)
+            longer = design(spec.longer)
             found = dataclasses.replace(found, further=FurtherLayers(count, longer.forms[-1], longer.kinds[-1]))
-        return kind(spec).of(found, vocab, max_position, dtype, key=key)
+        return model.of(found, vocab, max_position, dtype, key=key)
 
     return Family(section, init, forms)
 
@@ -85,15 +89,6 @@ def design_of(
         activation=activation or spec.hidden_act,
         **other,
     )
-
-
-def seeing_design(design: Callable[[Any], Design], init: Callable[..., Any], spec: Any) -> Design:
-    """The design of a section whose `vision`, if there is one, is of an encoder of images that `init` makes."""
-    found = design(spec)
-    if spec.vision is None:
-        return found
-    encoder = functools.partial(init, spec.vision, spec.initializer_range, found.axes.embed)
-    return dataclasses.replace(found, encoder=encoder)
 
 
 def mixture_of(

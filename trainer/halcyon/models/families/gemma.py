@@ -11,9 +11,8 @@ import math
 from typing import Any
 
 from halcyon.models import axes
-from halcyon.models.decoder import Decoder
 from halcyon.models.design import Design
-from halcyon.models.families.family import decoder_family, design_of, seeing_design
+from halcyon.models.families.family import decoder_family, design_of
 from halcyon.models.parts.rotary import Rope
 from halcyon.models.published import ConfigReader, DecoderConfig, PublishedModel, decoder_tensors
 from halcyon.models.published.decoder_config import read_activation, read_keys, write_keys
@@ -200,7 +199,7 @@ _WITH_IMAGES = "Gemma3ForConditionalGeneration"
 _GEMMA3_DEFAULTS = {"num_attention_heads": 8, "vocab_size": 262_208, "max_position_embeddings": 131_072}
 GEMMA3 = decoder_family(
     Gemma3Spec,
-    functools.partial(seeing_design, alternating_design, VisionTower.init),
+    alternating_design,
     PublishedModel(
         "gemma3_text",
         ("Gemma3ForCausalLM", _WITH_IMAGES),
@@ -221,5 +220,5 @@ GEMMA3 = decoder_family(
         images=True,
         classes="",
     ),
-    kind=lambda spec: Decoder if spec.vision is None else SeeingDecoder,
+    seeing=(VisionTower.init, SeeingDecoder),
 )

@@ -10,9 +10,8 @@ import functools
 from typing import Any, TypeVar
 
 from halcyon.models import axes
-from halcyon.models.decoder import Decoder
 from halcyon.models.design import Design
-from halcyon.models.families.family import decoder_family, design_of, mixture_of, seeing_design
+from halcyon.models.families.family import decoder_family, design_of, mixture_of
 from halcyon.models.patch_tower import ROTATION, WINDOW, PatchTower, PlacedDecoder, sections
 from halcyon.models.published import ConfigReader, DecoderConfig, PublishedModel, Tensors, decoder_tensors
 from halcyon.models.published.decoder_config import read_keys, write_keys
@@ -195,7 +194,7 @@ _BESIDE_IMAGES = PublishedModel(
 )
 QWEN2 = decoder_family(
     Qwen2Spec,
-    functools.partial(seeing_design, design_of, PatchTower.init),
+    design_of,
     PublishedModel(
         "qwen2",
         ("Qwen2ForCausalLM",),
@@ -213,7 +212,7 @@ QWEN2 = decoder_family(
         images=True,
         covers=lambda spec: True,
     ),
-    kind=lambda spec: Decoder if spec.vision is None else PlacedDecoder,
+    seeing=(PatchTower.init, PlacedDecoder),
 )
 QWEN3 = decoder_family(
     Qwen3Spec,

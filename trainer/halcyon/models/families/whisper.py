@@ -233,4 +233,4 @@ _FORM = PublishedModel(
     positions="max_target_positions",
     encodes=True,
 )
-WHISPER = decoder_family(WhisperSpec, design, _FORM, kind=lambda _: Whisper)
+WHISPER = decoder_family(WhisperSpec, design, _FORM, kind=Whisper)

@@ -11,7 +11,7 @@ read only if it is on the list of its kind of scaling, and a file whose forms di
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from halcyon.host.errors import BadConfiguration
@@ -134,12 +134,12 @@ def read_rope_by_layer(config: ConfigReader, default_theta: float) -> Rope:
     shared = {
         name: new.document[name] for name in FOR_ALL_TYPES if name in new.document and name in _ENTRIES[rope.kind]
     }
-    rope = Rope(rope.theta, rope.kind, settings | shared, rope.part)
+    rope = replace(rope, settings=settings | shared)
     if full.document and former.document:
         _require_same_kind(config, full, former)
         other = _read(config, former, rope.theta)
         read = {name: value for name, value in other.settings.items() if name in shared or name not in FOR_ALL_TYPES}
-        _require_same(config, rope, Rope(other.theta, other.kind, read, other.part))
+        _require_same(config, rope, replace(other, settings=read))
     _require_part(config, rope, False)
     return rope
 
