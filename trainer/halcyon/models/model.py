@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import math
 from abc import abstractmethod
-from typing import Any, ClassVar, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -243,7 +243,7 @@ def with_products(model: Model, products: NarrowProducts | None) -> Model:
     narrowed: Any = jax.tree.map(changed, model, is_leaf=lambda node: isinstance(node, Linear | Experts))
     if isinstance(narrowed, CausalLM):
         narrowed = _with(narrowed, "products", of_head(products))
-    return cast("Model", narrowed)
+    return narrowed
 
 
 def _with(model: Model, field: str, value: Any) -> Model:

@@ -77,12 +77,6 @@ class Parameter:
     counted: float = 1.0
 
 
-@dataclass(frozen=True)
-class _Declared:
-    role: Role | str
-    inputs: str | None
-
-
 _DECLARED = "parameter"
 
 
@@ -95,7 +89,7 @@ def parameter(role: Role | str, *, inputs: str | None = None, **options: Any) ->
             axes, those in `STACKED_AXES` are stacked, and the rest are outputs.
         options: Further options of ``equinox.field``, such as the default.
     """
-    return eqx.field(metadata={_DECLARED: _Declared(role, inputs)}, **options)
+    return eqx.field(metadata={_DECLARED: (role, inputs)}, **options)
 
 
 def parameters(model: eqx.Module) -> Any:
@@ -122,17 +116,19 @@ def parameter_count(model: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(model))
 
 
-def _declared(node: Any, owner: eqx.Module | None, declared: _Declared | None, path: str) -> Iterator[Parameter]:
+def _declared(
+    node: Any, owner: eqx.Module | None, declared: tuple[Any, str | None] | None, path: str
+) -> Iterator[Parameter]:
     if isinstance(node, NamedArray):
         if declared is None:
             raise TypeError(f"the parameter {path} has no role; declare it with parameter(Role...)")
-        role = declared.role if isinstance(declared.role, Role) else getattr(owner, declared.role)
-        given: Any = () if declared.inputs is None else getattr(owner, declared.inputs)
+        role, over = declared
+        given: Any = () if over is None else getattr(owner, over)
         whole = {axis.name: axis for axis in ((given,) if isinstance(given, Axis) else given)}
         stacked = tuple(axis for axis in node.axes if axis.name in STACKED_AXES and axis.name not in whole)
         inputs = tuple(whole[axis.name] for axis in node.axes if axis.name in whole)
         outputs = tuple(axis for axis in node.axes if axis not in stacked and axis.name not in whole)
-        yield Parameter(role, inputs, outputs, stacked)
+        yield Parameter(role if isinstance(role, Role) else getattr(owner, role), inputs, outputs, stacked)
     elif isinstance(node, eqx.Module):
         for field in dataclasses.fields(node):
             if not field.metadata.get("static", False):

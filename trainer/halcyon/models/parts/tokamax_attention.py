@@ -229,13 +229,9 @@ def is_there() -> bool:
 
 def operation(name: str) -> Any:
     """The module of an operation, such as ``attention.api``."""
+    # An empty module in the place of xprof: only the benchmarks of tokamax use it, and it brings 28 packages.
     if "xprof" not in sys.modules and importlib.util.find_spec("xprof") is None:
-        _leave_out_xprof()
+        for part in ("xprof", "xprof.cli", "xprof.cli.tools"):
+            sys.modules[part] = types.ModuleType(part)
+        sys.modules["xprof.cli.tools"].get_kernel_stats_tool = None  # type: ignore[attr-defined]
     return importlib.import_module(f"tokamax._src.ops.{name}")
-
-
-def _leave_out_xprof() -> None:
-    """Put an empty module in the place of xprof: only the benchmarks of tokamax use it, and it brings 28 packages."""
-    for name in ("xprof", "xprof.cli", "xprof.cli.tools"):
-        sys.modules[name] = types.ModuleType(name)
-    sys.modules["xprof.cli.tools"].get_kernel_stats_tool = None  # type: ignore[attr-defined]

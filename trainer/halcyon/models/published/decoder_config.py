@@ -152,9 +152,7 @@ def read_keys(config: ConfigReader, defaults: Mapping[str, Any], names: Mapping[
 def write_keys(spec: Any, keys: Collection[str], names: Mapping[str, str]) -> dict[str, Any]:
     """The values of a section by their keys; see `read_keys`."""
     found = {key: getattr(spec, _PROPERTIES.get(key, names.get(key, key))) for key in keys if key != "rope_theta"}
-    return {
-        key: list(cast("tuple[Any, ...]", value)) if isinstance(value, tuple) else value for key, value in found.items()
-    }
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
 
 
 def _read_key(config: ConfigReader, key: str, default: Any) -> Any:
@@ -184,11 +182,11 @@ def read_activation(config: ConfigReader, key: str, default: Activation) -> Acti
     Raises:
         BadConfiguration: It is not one that Halcyon computes.
     """
-    found = config.text(key, default)
+    found: Any = config.text(key, default)
     found = _ACTIVATIONS.get(found, found)
     if found not in get_args(Activation):
         config.only(key, *get_args(Activation))
-    return cast("Activation", found)
+    return found
 
 
 def read_layer_types(config: ConfigReader, kinds: tuple[str, ...] = get_args(LayerType)) -> list[Any] | None:
@@ -200,16 +198,16 @@ def read_layer_types(config: ConfigReader, kinds: tuple[str, ...] = get_args(Lay
     found = config.document.get("layer_types")
     if found is None:
         return None
-    if not isinstance(found, list) or not set(cast("list[Any]", found)) <= set(kinds):
+    if not isinstance(found, list) or not set(found) <= set(kinds):
         raise BadConfiguration(f"{config.where}: layer_types must be a list of {' and '.join(kinds)}")
-    return cast("list[Any]", found)
+    return found
 
 
 def _read_dense_layers(config: ConfigReader, key: str, default: list[int]) -> list[int]:
     found = config.document.get(key) or default
-    if not isinstance(found, list) or not all(isinstance(one, int) for one in cast("list[Any]", found)):
+    if not isinstance(found, list) or not all(isinstance(one, int) for one in found):
         raise BadConfiguration(f"{config.where}: {key} must be a list of the numbers of layers")
-    return cast("list[int]", found)
+    return found
 
 
 _READERS: Mapping[str, Callable[[ConfigReader, str, Any], Any]] = {
