@@ -130,7 +130,7 @@ def read_of_document(tasks: TasksSpec) -> list[Benchmark]:
     """
     benchmarks: list[Benchmark] = []
     files = tasks.files
-    for name in (*(name for name in BENCHMARKS if name in files), *(name for name in files if name not in BENCHMARKS)):
+    for name in sorted(files, key=lambda name: [*BENCHMARKS, name].index(name)):
         path = user_path(files[name].removeprefix("file://"))
         field = f"spec.trainer.evaluation.tasks.files.{name}"
         try:

@@ -98,8 +98,7 @@ def read_examples(task: CoreTask, most: int | None = None) -> list[CoreExample]:
     for row in rows:
         _check(row, task.kind)
     random.Random(_ORDER_SEED).shuffle(rows)  # noqa: S311 - the order of the published evaluation
-    if most is not None:
-        rows = rows[:most]
+    rows = rows[:most]
     if len(rows) <= task.shots:
         raise BadConfiguration(
             f"{task.file}: {len(rows)} rows are too few for {task.shots} solved examples before each question"

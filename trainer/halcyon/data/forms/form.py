@@ -195,7 +195,6 @@ def _chat(spec: ChatFormatSpec, names: Collection[str]) -> Form:
 
 def _preference(spec: PreferenceFormatSpec, names: Collection[str]) -> Form:
     chosen, rejected = spec.chosen_field or "chosen", spec.rejected_field or "rejected"
-    tools = _first(("tools",), names)
     if spec.chosen_field is None and spec.rejected_field is None and set(_OPENAI_PAIR) <= set(names):
         request, *answers = _OPENAI_PAIR
         return _form("pairs of OpenAI", {"request": request, "chosen": answers[0], "rejected": answers[1]})
@@ -224,7 +223,7 @@ def _preference(spec: PreferenceFormatSpec, names: Collection[str]) -> Form:
     )
     history = _first(("history",), names) if question == "instruction" else None
     pair = {"history": history, **asked, "chosen": chosen, "rejected": rejected}
-    return _form(name, {**pair, "system": _first(_SYSTEMS, names), "tools": tools})
+    return _form(name, pair | _beside(names) | {"label": None})
 
 
 def _prompt(spec: PromptFormatSpec, names: Collection[str]) -> Form:
