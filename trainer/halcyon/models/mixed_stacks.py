@@ -7,7 +7,7 @@ next block, as in a decoder in which some layers have experts. One scan repeats 
 
 import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,17 +17,14 @@ from halcyon.models.remat import Loop, checkpointed, scan
 from halcyon.models.stack import Run, Stack, runs_of
 from halcyon.models.statistics import tapped
 
-LayerKind = TypeVar("LayerKind", bound=Hashable)
-Kind = TypeVar("Kind")
-
 
 def scan_stacks(
-    stacks: Mapping[LayerKind, Stack[Any]],
-    kinds: Sequence[tuple[LayerKind, Kind]],
-    step: Callable[[Kind, Any, Any], tuple[Any, Any]],
+    stacks: Mapping[Hashable, Stack[Any]],
+    kinds: Sequence[tuple[Hashable, Any]],
+    step: Callable[[Any, Any, Any], tuple[Any, Any]],
     carry: Any,
     *,
-    after: Sequence[LayerKind] = (),
+    after: Sequence[Hashable] = (),
 ) -> tuple[Any, Any]:
     """Compute ``carry, output = step(kind, block, carry)`` for each block in order.
 
@@ -51,7 +48,7 @@ def scan_stacks(
         return carry, jax.tree.map(lambda *parts: jnp.stack(parts), *outputs) if outputs else None
     blocks = {form: stack.blocks for form, stack in stacks.items()}
     for run in runs_of(kinds):
-        mine: dict[LayerKind, Any] = {}
+        mine: dict[Hashable, Any] = {}
         for form in dict.fromkeys(form for form, _ in run.pattern):  # a set of texts has another order in each process
             each = sum(form == other for other, _ in run.pattern)
             part = slice(used[form], used[form] + each * run.repetitions)
@@ -68,7 +65,7 @@ def scan_stacks(
 
 
 def _scan_run(
-    run: Run[Any], blocks: Any, loop: Loop, step: Callable[[Any, Any, Any], tuple[Any, Any]], carry: Any
+    run: Run, blocks: Any, loop: Loop, step: Callable[[Any, Any, Any], tuple[Any, Any]], carry: Any
 ) -> tuple[Any, list[Any]]:
     """The last carry, and the outputs of a run, if any."""
     merges = loop.merges or run.repetitions == 1

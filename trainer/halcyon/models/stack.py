@@ -45,7 +45,6 @@ from halcyon.models.statistics import statistics_axis, statistics_of, tapped
 from halcyon_api.spec.trainer import Remat
 
 Block = TypeVar("Block", bound=eqx.Module)
-Kind = TypeVar("Kind")
 Model = TypeVar("Model")
 
 LONGEST_PATTERN = 16
@@ -113,7 +112,7 @@ class Stack(eqx.Module, Generic[Block]):
 
         return scan(body, carry, (self.blocks, inputs), loop)
 
-    def scan_kinds(self, kinds: Sequence[Kind], step: Callable[..., Any], carry: Any, inputs: Any = ()) -> Any:
+    def scan_kinds(self, kinds: Sequence[Any], step: Callable[..., Any], carry: Any, inputs: Any = ()) -> Any:
         """Compute ``carry = step(kind, block, carry, *inputs)`` for each block in order, where the kinds of the blocks
         follow a pattern.
 
@@ -186,7 +185,7 @@ def _changed(model: Model, change: Callable[[Stack[Any]], Stack[Any]]) -> Model:
 
 
 @dataclass(frozen=True)
-class Run(Generic[Kind]):
+class Run:
     """Blocks in order whose kinds repeat a pattern.
 
     Attributes:
@@ -196,7 +195,7 @@ class Run(Generic[Kind]):
     """
 
     first: int
-    pattern: tuple[Kind, ...]
+    pattern: tuple[Any, ...]
     repetitions: int
 
     @property
@@ -205,19 +204,19 @@ class Run(Generic[Kind]):
         return self.first + len(self.pattern) * self.repetitions
 
 
-def runs_of(kinds: Sequence[Kind]) -> tuple[Run[Kind], ...]:
+def runs_of(kinds: Sequence[Any]) -> tuple[Run, ...]:
     """The kinds of all blocks as runs of repeated patterns, with the least cost: the blocks of all patterns, and
     `RUN_COST` for each run.
 
     26 blocks, of which each sixth is global, are the pattern of six 4 times, and that of one local block 2 times.
     """
     count = len(kinds)
-    least: list[tuple[int, tuple[Run[Kind], ...]]] = [(0, ())] * (count + 1)
+    least: list[tuple[int, tuple[Run, ...]]] = [(0, ())] * (count + 1)
     agree = [
         [0] * (count + 1) for _ in range(LONGEST_PATTERN + 1)
     ]  # how many kinds from here on are those of `length` blocks later
     for first in range(count - 1, -1, -1):
-        choices: list[tuple[int, tuple[Run[Kind], ...]]] = []
+        choices: list[tuple[int, tuple[Run, ...]]] = []
         for length in range(1, min(LONGEST_PATTERN, count - first) + 1):
             later = first + length
             same = later < count and kinds[first] == kinds[later]

@@ -91,7 +91,7 @@ def _write(spec: GemmaSpec, positions: int) -> dict[str, Any]:
     return {**_GEMMA.write(spec, positions), "hidden_act": spec.hidden_act, "hidden_activation": spec.hidden_act}
 
 
-def _alternating(config: ConfigReader, of: DecoderConfig[Any]) -> dict[str, Any]:
+def _alternating(config: ConfigReader, of: DecoderConfig) -> dict[str, Any]:
     """The fields of layers that alternate. Older files may have the length of the pattern in place of ``layer_types``.
     A null is no cap."""
     config.only("use_bidirectional_attention", False)
@@ -112,7 +112,7 @@ def _read_gemma3(config: ConfigReader) -> Gemma3Spec:
     return Gemma3Spec(**_alternating(config, _GEMMA3), rope_local_base_freq=windowed)
 
 
-def _write_alternating(of: DecoderConfig[Any], spec: Gemma2Spec | Gemma3Spec, positions: int) -> dict[str, Any]:
+def _write_alternating(of: DecoderConfig, spec: Gemma2Spec | Gemma3Spec, positions: int) -> dict[str, Any]:
     entries, scalar = of.write(spec, positions), spec.query_pre_attn_scalar or spec.head_size
     caps = {name: entries[name] or None for name in _CAPS}
     return {**entries, **caps, "query_pre_attn_scalar": int(scalar) if scalar == int(scalar) else scalar}

@@ -7,7 +7,7 @@ text, the three numbers of a position are equal, so its rotation is that of Qwen
 
 import dataclasses
 import functools
-from typing import Any, TypeVar
+from typing import Any
 
 from halcyon.models import axes
 from halcyon.models.design import Design
@@ -16,7 +16,7 @@ from halcyon.models.patch_tower import ROTATION, WINDOW, PatchTower, PlacedDecod
 from halcyon.models.published import ConfigReader, DecoderConfig, PublishedModel, Tensors, decoder_tensors
 from halcyon.models.published.decoder_config import read_keys, write_keys
 from halcyon.models.published.tensors import BESIDE_IMAGES, Layers, tensor, with_bias
-from halcyon_api.spec.families.qwen import Qwen2Spec, Qwen3MoeSpec, Qwen3Spec, QwenSection
+from halcyon_api.spec.families.qwen import Qwen2Spec, Qwen3MoeSpec, Qwen3Spec
 from halcyon_api.spec.families.vision import FRAMES, QwenVisionSpec
 from halcyon_api.spec.model_shape import COLOURS
 
@@ -28,8 +28,6 @@ def expert_design(spec: Qwen3MoeSpec) -> Design:
 
 _MOE_TENSORS = functools.partial(decoder_tensors, mixture=Layers.experts)
 
-
-Section = TypeVar("Section", bound=QwenSection)
 
 _DEFAULTS = {
     "num_key_value_heads": 32,
@@ -68,7 +66,7 @@ def _windowed(fields: dict[str, Any]) -> dict[str, Any]:
     return fields | {"use_sliding_window": fields["use_sliding_window"] and fields["sliding_window"] is not None}
 
 
-def _read(of: DecoderConfig[Section], config: ConfigReader) -> Section:
+def _read(of: DecoderConfig, config: ConfigReader) -> Any:
     return of.section(**_windowed(of.fields(config)))
 
 

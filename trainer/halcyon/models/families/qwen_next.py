@@ -210,7 +210,7 @@ def _read_mixers(config: ConfigReader) -> list[MixerType]:
     )
 
 
-def _read(of: DecoderConfig[Qwen3NextSpec], config: ConfigReader, **changes: Any) -> Qwen3NextSpec:
+def _read(of: DecoderConfig, config: ConfigReader, **changes: Any) -> Qwen3NextSpec:
     return of.read(config, layer_types=_read_mixers(config), **changes)
 
 

@@ -7,7 +7,7 @@ transformers. Most keys have the names of the fields. What a family computes oth
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, cast, get_args
+from typing import Any, cast, get_args
 
 from pydantic import ValidationError
 
@@ -25,9 +25,7 @@ from halcyon.models.published.rope import (
 from halcyon_api.sentences import first_fault
 from halcyon_api.spec.families.decoder import LayerType
 from halcyon_api.spec.families.rope import RopeScaling, RopeType
-from halcyon_api.spec.families.section import Activation, ModelSection
-
-Section = TypeVar("Section", bound=ModelSection)
+from halcyon_api.spec.families.section import Activation
 
 REQUIRED = None
 """The default of an integer that every config.json has."""
@@ -62,7 +60,7 @@ _REQUIRED: Mapping[str, Mapping[str, float]] = {"llama3": {"low_freq_factor": 1.
 
 
 @dataclass(frozen=True)
-class DecoderConfig(Generic[Section]):
+class DecoderConfig:
     """The config.json of a decoder with rotary positions.
 
     Attributes:
@@ -80,7 +78,7 @@ class DecoderConfig(Generic[Section]):
         also: See `read_rope`.
     """
 
-    section: type[Section]
+    section: type[Any]
     defaults: Mapping[str, Any]
     constants: Mapping[str, Any] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
@@ -89,7 +87,7 @@ class DecoderConfig(Generic[Section]):
     by_layer: bool = False
     also: Collection[str] = ()
 
-    def read(self, config: ConfigReader, **changes: Any) -> Section:
+    def read(self, config: ConfigReader, **changes: Any) -> Any:
         """The section of a config.json, with some fields of the family's own.
 
         Raises:
