@@ -15,7 +15,7 @@ from halcyon_api.counting import size
 from halcyon_api.elastic import possible_microbatches
 from halcyon_api.hardware.kinds import GIB
 from halcyon_api.hardware.machines import left_of_host_gib
-from halcyon_api.mesh import WIDTHS, average_bytes, model_shape, parameter_bytes, reference_bytes
+from halcyon_api.mesh import WIDTHS, average_bytes, model_shape, parameter_bytes, reference_bytes, teacher_bytes
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
 from halcyon_api.spec.trainer import Remat
@@ -122,7 +122,7 @@ def _state_bytes(spec: TrainingRunSpec) -> float:
     stored = parameter_bytes(spec, VOCABULARY_MULTIPLE)
     if spec.task in ("evaluate", "sample"):
         return stored
-    always = stored + average_bytes(spec)
+    always = stored + average_bytes(spec) + teacher_bytes(spec, VOCABULARY_MULTIPLE)
     return always if _has_frozen(spec) else always + stored + _moments(spec) + reference_bytes(spec)
 
 

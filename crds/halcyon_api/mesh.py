@@ -158,9 +158,11 @@ def _state_bytes(spec: TrainingRunSpec) -> float:
     """
     precision = spec.trainer.precision
     if spec.adapter is not None:
-        return parameter_bytes(spec)
+        return parameter_bytes(spec) + teacher_bytes(spec)
     moments = spec.optimizer.usual_moments * WIDTHS[precision.moments]
-    return 2 * WIDTHS[precision.parameters] + moments + average_bytes(spec) + reference_bytes(spec)
+    return (
+        2 * WIDTHS[precision.parameters] + moments + average_bytes(spec) + reference_bytes(spec) + teacher_bytes(spec)
+    )
 
 
 def reference_bytes(spec: TrainingRunSpec) -> int:
@@ -169,6 +171,16 @@ def reference_bytes(spec: TrainingRunSpec) -> int:
     """
     copies = has_reference_copy(spec) + (spec.objective.policy is not None and spec.objective.policy.has_sampler)
     return copies * WIDTHS[spec.trainer.precision.parameters]
+
+
+def teacher_bytes(spec: TrainingRunSpec, unknown_vocabulary: int = ASSUMED_VOCABULARY) -> float:
+    """Bytes of ``spec.objective.teacher``, per parameter of the trained model."""
+    teacher = spec.objective.teacher
+    if teacher is None:
+        return 0
+    sizes = _rows(spec, unknown_vocabulary), spec.trainer.longest_sequence
+    width = WIDTHS[spec.trainer.precision.compute]
+    return width * teacher.model.shape(*sizes).parameters / spec.model.shape(*sizes).parameters
 
 
 def average_bytes(spec: TrainingRunSpec) -> int:

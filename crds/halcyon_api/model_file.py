@@ -6,6 +6,7 @@ checkpoint depends on these files. The contract knows only the places in the doc
 reads config.json.
 """
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -67,41 +68,40 @@ def _text(template: dict[str, Any], folder: Path, where: str) -> str:
         ) from None
 
 
+def _fields(value: Any) -> dict[str, Any]:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
 def _inside(document: Any, *names: str) -> Any:
-    found = document
-    for name in names:
-        if not isinstance(found, dict):
-            return None
-        found = cast("dict[str, Any]", found).get(name)
-    return found
+    return functools.reduce(lambda found, name: _fields(found).get(name), names, document)
 
 
 ReadModel = Callable[[str, Path], dict[str, Any]]
 """Makes ``spec.model`` from ``configFile`` and the folder of the document."""
 
 
-def config_of(document: Any) -> str | None:
-    """The path of the config.json that a document names in place of a model; None if it names none, or is not of this
-    form.
-    """
-    config = _inside(document, "spec", "model", "configFile")
-    named = _inside(document, "spec", "model", "family") == ModelFileSpec.model_fields["family"].default
-    return config if named and isinstance(config, str) else None
-
-
 def with_model(document: Any, folder: Path, read: ReadModel | None) -> Any:
-    """The document with the model of the config.json that it names, and with the templates of files; unchanged if it
-    names none.
+    """The document with the models of the config.json that it names, for the run and its teacher, and with the
+    templates of files; unchanged if it names none.
 
     Raises:
         InvalidRun: The document has fields of another family too.
     """
     document = with_template_files(document, folder)
-    config = config_of(document)
-    if config is None:
-        return document
-    model = cast("dict[str, Any]", document["spec"]["model"])
-    others = [name for name, value in model.items() if name not in ("family", "configFile") and value is not None]
+    for names in (("spec", "model"), ("spec", "objective", "teacher", "model")):
+        document = _with_model_at(document, names, ".".join(names), folder, read)
+    return document
+
+
+def _with_model_at(found: Any, names: tuple[str, ...], field: str, folder: Path, read: ReadModel | None) -> Any:
+    here = _fields(found)
+    if names:
+        inner = _with_model_at(here.get(names[0]), names[1:], field, folder, read)
+        return found if inner is here.get(names[0]) else {**here, names[0]: inner}
+    config = here.get("configFile")
+    if not isinstance(config, str) or here.get("family") != ModelFileSpec.model_fields["family"].default:
+        return found
+    others = [name for name, value in here.items() if name not in ("family", "configFile") and value is not None]
     if others:
-        raise InvalidRun(f"spec.model.{others[0]}: the family huggingFace has only configFile; take {others[0]} out")
-    return document if read is None else {**document, "spec": {**document["spec"], "model": read(config, folder)}}
+        raise InvalidRun(f"{field}.{others[0]}: the family huggingFace has only configFile; take {others[0]} out")
+    return found if read is None else read(config, folder)

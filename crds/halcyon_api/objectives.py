@@ -3,7 +3,7 @@ reference model. Pure.
 """
 
 from halcyon_api.schedules import Problems
-from halcyon_api.spec.objective import PolicySpec
+from halcyon_api.spec.objective import PolicySpec, TeacherSpec
 from halcyon_api.spec.sources import DataSourceSpec
 from halcyon_api.spec.tokenizer import MASKS
 from halcyon_api.training_run import TrainingRunSpec
@@ -74,6 +74,8 @@ def objective_problems(spec: TrainingRunSpec) -> Problems:
         )
     if objective.preference is not None and objective.preference.has_reference:
         yield from _reference_problems(spec, f"preference.{objective.preference.kind}")
+    if objective.teacher is not None:
+        yield from _teacher_problems(spec, objective.teacher)
     if objective.policy is not None:
         yield from _policy_problems(spec, objective.policy)
         if objective.policy.has_reference:
@@ -307,6 +309,22 @@ def _policy_problems(spec: TrainingRunSpec, policy: PolicySpec) -> Problems:
             f"{field}.updatesPerRollout",
             "the run that this one goes on from has no weights that sample; begin with weights alone "
             "(from.weightsOnly: true), or leave it out",
+        )
+
+
+def _teacher_problems(spec: TrainingRunSpec, teacher: TeacherSpec) -> Problems:
+    """A teacher is the only model beside the trained one, and reads the same inputs."""
+    objective, field, origin = spec.objective, "spec.objective.teacher", spec.origin
+    if objective.kind not in ("nextToken", "finetune", "policy"):
+        yield field, f"objective.{objective.kind} has no distribution of each token; leave it out"
+    if objective.policy is not None and objective.policy.beta:
+        yield field, "policy.beta compares with another model already; leave one out"
+    if (teacher.model.sound, teacher.model.sight) != (spec.model.sound, spec.model.sight):
+        yield f"{field}.model", "it must hear and see what the trained model does; take a model with the same inputs"
+    if spec.task == "train" and origin is not None and not origin.takes_weights:
+        yield (
+            "spec.from",
+            "the run that this one goes on from has no teacher; begin with weights alone (weightsOnly: true)",
         )
 
 

@@ -18,6 +18,8 @@ DPO: dict[str, Any] = {"preference": {"dpo": {}}}
 SIMPO: dict[str, Any] = {"preference": {"simpo": {}}}
 FINETUNE: dict[str, Any] = {"finetune": {}}
 PROMPTS = {"prompt": {}}
+LLAMA = {"family": "llama", "numHiddenLayers": 2, "hiddenSize": 64, "numAttentionHeads": 4}
+TEACHER: dict[str, Any] = {"teacher": {"path": "/teacher", "model": LLAMA}}
 
 
 def policy(**fields: Any) -> dict[str, Any]:
@@ -51,6 +53,9 @@ def sentences(*arguments: Any, **changes: Any) -> list[str]:
         (DPO, TEXT, {"spec__task": "data"}),
         (policy(), PROMPTS, {}),
         (policy(beta=0.1), PROMPTS, {"spec__from": BASE}),
+        (policy() | TEACHER, PROMPTS, {}),
+        (FINETUNE | TEACHER, CHAT, {"spec__from": BASE, "spec__adapter": {"lora": {}}}),
+        ({"nextToken": {}} | TEACHER, TEXT, {}),
         (policy(groupSize=2), PROMPTS, {"spec__trainer__batchSchedule": [{"fromStep": 5, "batchSize": 16}]}),
         (policy(), PROMPTS, {"spec__task": "data"}),
     ],
@@ -147,6 +152,20 @@ def test_objectives_with_their_sources_are_valid(
             {},
             "spec.from: objective.policy.beta compares with the weights that the run begins with",
         ),
+        (SIMPO | TEACHER, PAIRS, {}, "spec.objective.teacher: objective.preference has no distribution of each token"),
+        (policy(beta=0.1) | TEACHER, PROMPTS, {"spec__from": BASE}, "policy.beta compares with another model already"),
+        (
+            {"nextToken": {}, "teacher": {"path": "/t", "model": {"family": "whisper"}}},
+            TEXT,
+            {},
+            "spec.objective.teacher.model: it must hear and see what the trained model does",
+        ),
+        (
+            FINETUNE | TEACHER,
+            CHAT,
+            {"spec__from": {"run": "base", "root": "file:///base"}},
+            "spec.from: the run that this one goes on from has no teacher; begin with weights alone",
+        ),
         (
             policy(),
             PROMPTS,
@@ -234,6 +253,15 @@ def test_what_does_not_fit_is_one_sentence(
         ({"preference": {"dpo": {"beta": 0.0}}}, "greater than 0"),
         ({"preference": {"simpo": {"dropout": 0.1}}}, "spec.objective.preference.simpo.dropout: unknown field"),
         ({"finetune": {"weighting": "row"}}, "'token' or 'conversation'"),
+        (FINETUNE | {"teacher": {"path": "/t"}}, "spec.objective.teacher.model: required, and not there; add it"),
+        (
+            FINETUNE | {"teacher": {"path": "/t", "model": {"family": "llama", "hiddenSise": 8}}},
+            "spec.objective.teacher.model.hiddenSise: unknown field; did you mean hiddenSize?",
+        ),
+        (
+            FINETUNE | {"teacher": {"path": "/t", "model": {"family": "huggingFace", "configFile": "/t"}}},
+            "the family huggingFace names a file, which only a command reads",
+        ),
         ({"policy": {}}, "spec.objective.policy.reward: required, and not there; add it"),
         (policy(groupSize=1), "spec.objective.policy.groupSize: must be greater than or equal to 2"),
         (

@@ -4,9 +4,11 @@ batch.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, WithJsonSchema
 
 from halcyon_api.base import ApiModel, OneOf, Ratio, optional
+from halcyon_api.spec.model import Model
+from halcyon_api.spec.tokenizer import Uri
 
 Coefficient = Annotated[float, Field(ge=0, le=1000)]
 MULTI_TOKEN_WEIGHT = 0.3
@@ -223,8 +225,30 @@ class PolicySpec(ApiModel):
         return self.has_sampler or bool(self.delay_steps) or self.truncates
 
 
+class TeacherSpec(ApiModel):
+    """Another model whose distribution of each token is learned (Hinton et al. 2015), in the training or at sampled
+    answers (Agarwal et al. 2024). State and checkpoints hold it.
+    """
+
+    path: Uri
+    """Folder with `config.json` and weights, as in `from.huggingFace`; for the tokenizer of the run."""
+    model: Annotated[
+        Model, WithJsonSchema({"type": "object", "maxProperties": 128, "x-kubernetes-preserve-unknown-fields": True})
+    ]
+    """Its architecture, as `spec.model`."""
+    beta: Ratio = 0.0
+    """0: forward KL divergence; 1: reverse; between: generalized Jensen-Shannon divergence."""
+    temperature: float = Field(default=1.0, gt=0, le=100)
+    """Of both distributions."""
+    top_k: Annotated[int, Field(ge=1, le=65_536)] | None = optional(
+        "Its most likely tokens, compared one by one; the others count as one. Default: all."
+    )
+    weight: Ratio = 1.0
+    """Share of the divergence in what is minimized."""
+
+
 class ObjectiveSpec(OneOf):
-    """The objective: exactly one member."""
+    """The objective: exactly one member, and perhaps, with `nextToken`, `finetune` or `policy`, a teacher."""
 
     next_token: NextTokenSpec | None = None
     """Cross entropy of the next token."""
@@ -240,6 +264,13 @@ class ObjectiveSpec(OneOf):
     """A loss over pairs."""
     policy: PolicySpec | None = None
     """Rewards of sampled answers."""
+    teacher: TeacherSpec | None = None
+    """A model to learn from."""
+
+    @classmethod
+    def kinds(cls) -> tuple[str, ...]:
+        """See `OneOf.kinds`."""
+        return tuple(name for name in super().kinds() if name != "teacher")
 
 
 def next_token() -> ObjectiveSpec:

@@ -79,6 +79,15 @@ class Softmax(NamedTuple):
         return elementwise(lambda logits, is_token: jnp.where(is_token, logits, -jnp.inf), logits, is_token)
 
 
+def at_temperature(features: NamedArray, softmax: Softmax, temperature: float) -> tuple[NamedArray, Softmax]:
+    """Features and softmax whose logits are divided by a temperature."""
+    if temperature == 1:
+        return features, softmax
+    cap = softmax.soft_cap  # cap tanh(x / cap) / t = (cap / t) tanh((x / t) / (cap / t))
+    divided = with_array(features, (features.array / temperature).astype(features.dtype))
+    return divided, softmax._replace(soft_cap=None if cap is None else cap / temperature)
+
+
 def without_padding(tree: Tree, tokens: int | None) -> Tree:
     """`tree` with zeros in the rows of its arrays that pad the vocabulary.
 

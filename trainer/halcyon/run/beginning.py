@@ -39,7 +39,7 @@ from halcyon.weights.folder import folder_place
 from halcyon.weights.further import still_kept
 from halcyon.weights.kept import KeptParts, keep_parts, read_kept
 from halcyon.weights.peft_files import PeftFolder
-from halcyon.weights.reading import Weights, weights_of_checkpoint, weights_of_folder
+from halcyon.weights.reading import FIELDS, Weights, weights_of_checkpoint, weights_of_folder
 from halcyon.weights.vectors import check_pooling
 from halcyon_api.checkpoint_documents import (
     HEAD_KEY,
@@ -53,6 +53,7 @@ from halcyon_api.checkpoint_documents import (
     SkippedBatches,
     canonical_json,
 )
+from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.origin import OriginSpec
 
 Result = TypeVar("Result")
@@ -340,7 +341,7 @@ def from_origin(place: Place, program: Program, prints: Fingerprints) -> Beginni
     if origin is None:
         return Beginning(kind)
     if other is None:
-        weights = _of_hugging_face(place, origin, template.model)
+        weights = of_hugging_face(place, origin, place.spec.model, template.model)
         return Beginning(kind, weights=weights, files=weights.files)
     if entry is not None:
         weights = weights_of_run(place, other, entry, template.model)
@@ -370,7 +371,22 @@ def weights_of_run(place: Place, other: OtherRun, entry: CommittedStep, template
     )
 
 
-def _of_hugging_face(place: Place, origin: OriginSpec, template: CausalLM) -> Weights:
+def of_hugging_face(
+    place: Place, origin: OriginSpec, spec: ModelSection, template: CausalLM, fields: tuple[str, str] = FIELDS
+) -> Weights:
+    """The model of a folder. A collective, for the main thread.
+
+    Args:
+        place: The run.
+        origin: What names the folder.
+        spec: The model that it must be.
+        template: Shapes, types and shardings of the model.
+        fields: The fields that name the folder and the model.
+
+    Raises:
+        BadConfiguration: The weights are of another model, or cannot be read.
+        DataUnreachable: The hub does not answer, or denies access.
+    """
     assert origin.hugging_face is not None  # noqa: S101 - the caller has checked it
     own, processes = place.spec.checkpoint, place.processes
 
@@ -380,7 +396,7 @@ def _of_hugging_face(place: Place, origin: OriginSpec, template: CausalLM) -> We
     path, beside = origin.hugging_face.path, origin.hugging_face.adapter
     store, model = together(processes, path, lambda: folder(path)), without_adapter(template)
     adapter = None if beside is None else together(processes, beside, lambda: PeftFolder(folder(beside)))
-    found = together(processes, store.root, lambda: weights_of_folder(store, origin, place.spec.model, model, adapter))
+    found = together(processes, store.root, lambda: weights_of_folder(store, origin, spec, model, adapter, fields))
     check_pooling(found.files, place.spec.objective.contrastive, store.root)
     return found
 

@@ -43,6 +43,7 @@ from halcyon.run.recorded_tuning import RunChoice
 from halcyon.run.replay import Replay, rounded
 from halcyon.run.setup import Setup
 from halcyon.run.spare import Spare
+from halcyon.run.teacher import with_teacher
 from halcyon.run.trust import check_devices
 from halcyon.step.batch_source import BuildBatchSource, dataset_batches
 from halcyon.step.batches_override import BatchesOverride
@@ -165,7 +166,7 @@ def train(
         callbacks.extend(features_of(setup))  # one by one: if one fails, those before it are closed
         checkpointer.opened()
         choice.keep()
-        state = beginning.state(program)
+        state = with_teacher(place, program, tokenizer, beginning, beginning.state(program))
         if processes.is_main:
             begin_history(place, checkpointer, beginning.step, memory)
             report_sources(reporter, noting.result())

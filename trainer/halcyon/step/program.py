@@ -55,6 +55,7 @@ from halcyon_api.mesh import gathers_once
 from halcyon_api.objectives import has_reference_copy
 from halcyon_api.spec.attention import AttentionName
 from halcyon_api.spec.average import AverageSpec
+from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
 from halcyon_api.spec.trainer import Determinism, InEffect, in_effect, unrolled_blocks
 from halcyon_api.training_run import TrainingRunSpec
@@ -232,11 +233,11 @@ def rate_in(optimizer_state: optax.OptState) -> jax.Array:
     return jnp.asarray(rates[0] if rates else jnp.nan, jnp.float32)
 
 
-def _check_divided(model: Model, mesh: Mesh) -> None:
+def _check_divided(model: Model, mesh: Mesh, field: str = "spec.model") -> None:
     found = undivided(model, mesh)
     if found is not None:
         raise BadConfiguration(
-            f"spec.model: the axis {found.axis.name} of the parameter {found.path} has {found.axis.size} "
+            f"{field}: the axis {found.axis.name} of the parameter {found.path} has {found.axis.size} "
             "elements, which the "
             f"{found.mesh_axis} axis of the mesh, {found.parts}, does not divide; change the configuration or spec.mesh"
         )
@@ -288,6 +289,23 @@ def build_program(
         key = jax.random.fold_in(jax.random.key(settings.seed), _ADAPTER)
         return model if lora is None or has_adapter(model) else with_adapter(model, lora, key)
 
+    teacher = spec.objective.teacher if spec.has_steps else None
+    compute = settings.precision.compute
+
+    def taught_by(model: ModelSection) -> Model:
+        key = jax.random.key(0)
+        return with_unroll(build_model(model, vocab, max_position, tokens=vocab_size, dtype=compute, key=key), unroll)
+
+    teaching = None if teacher is None else jax.eval_shape(lambda: taught_by(teacher.model))
+    if teaching is not None:
+        _check_divided(teaching, mesh, "spec.objective.teacher.model")
+
+    def reference(model: Model) -> Model | None:
+        """The reference; in the place of a teacher, whose weights are read later, zeros."""
+        if teaching is not None:
+            return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), teaching)
+        return model if has_reference_copy(spec) else None
+
     shapes = jax.eval_shape(lambda: adapted(build()))
     if parts is not None or spec.model.family == "custom" or (lora is not None and lora.base is not None):
         _check_divided(without_adapter(shapes), mesh)
@@ -311,7 +329,7 @@ def build_program(
     divergence, policy = spec.recovery.divergence, spec.objective.policy
     complete_state = state_completer(
         optimizer, divergence, adapted, flags, spec.average,
-        has_reference=has_reference_copy(spec),
+        reference=reference,
         has_sampler=policy is not None and policy.has_sampler,
     )  # fmt: skip
 

@@ -37,8 +37,8 @@ class TrainState(eqx.Module):
     average: Average | None = None
     """The average of the parameters; None, and absent in checkpoints, if the run has no ``spec.average``."""
     reference: Model | None = None
-    """The model that the run began with, for an objective that compares with it; None, and absent in checkpoints, for
-    other runs.
+    """The model that the run began with, for an objective that compares with it, or its teacher; None, and absent in
+    checkpoints, for other runs.
     """
     sampler: Model | None = None
     """The trained part of the model that samples answers, where it is not that of each step; None, and absent in
@@ -61,7 +61,7 @@ def state_completer(
     trained: Any,
     average: AverageSpec | None,
     *,
-    has_reference: bool,
+    reference: Callable[[Model], Model | None],
     has_sampler: bool,
 ) -> CompleteState:
     """A function that makes the state before the first step from a model. Trace it, do not call it.
@@ -74,7 +74,7 @@ def state_completer(
         adapted: Adds the run's adapter to a model that has none.
         trained: True in the place of each trained parameter of the result. None: all are trained.
         average: The average of the parameters that the run keeps.
-        has_reference: Whether the state keeps the model as the reference.
+        reference: Makes the reference that the state keeps from the model.
         has_sampler: Whether the state keeps the trained part as the one that samples.
     """
 
@@ -82,10 +82,10 @@ def state_completer(
         model = without_padding(adapted(model), vocabulary_of(model))
         part = split(model, trained)[0]
         optimizer_state = optimizer.init(part)
-        mean, reference = empty_average(average, model), model if has_reference else None
+        mean, kept = empty_average(average, model), reference(model)
         sampler = part if has_sampler else None
         losses = empty_window(divergence)
-        return TrainState(jnp.zeros((), jnp.int32), model, optimizer_state, losses, mean, reference, sampler)
+        return TrainState(jnp.zeros((), jnp.int32), model, optimizer_state, losses, mean, kept, sampler)
 
     return complete
 

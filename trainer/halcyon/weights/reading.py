@@ -41,6 +41,7 @@ from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.origin import OriginSpec
 
 Result = TypeVar("Result")
+FIELDS = "spec.from.huggingFace", "spec.model"
 _NO_WEIGHT = (
     "initializer_range",
     "max_window_layers",  # layer_types says what it says
@@ -122,7 +123,12 @@ def _elements(region: Region) -> int:
 
 
 def weights_of_folder(
-    store: Store, origin: OriginSpec, spec: ModelSection, template: CausalLM, adapter: PeftFolder | None
+    store: Store,
+    origin: OriginSpec,
+    spec: ModelSection,
+    template: CausalLM,
+    adapter: PeftFolder | None,
+    fields: tuple[str, str] = FIELDS,
 ) -> Weights:
     """The weights of a folder with a model in the files of Hugging Face.
 
@@ -132,6 +138,7 @@ def weights_of_folder(
         spec: ``spec.model`` of the run.
         template: Shapes, types and shardings of the run's model without an adapter.
         adapter: A folder with an adapter of peft, which is added to the weights.
+        fields: The fields that name the folder and the model.
 
     Raises:
         BadConfiguration: The weights are of another model, or cannot be read.
@@ -139,10 +146,10 @@ def weights_of_folder(
     """
     config = read_config(store, images=spec.sight is not None)
     tokens, plain = template.token_count, jax.eval_shape(without_codes, template)
-    _require_rows(tokens, config.tokens, store.root, origin)
+    _require_rows(tokens, config.tokens, store.root, origin, fields)
     dtype = None if config.narrow is None else np.dtype(np.float32)  # not rounded, so codes of the same form stay
     if origin.only is None:
-        require_same(spec, config.spec, f"spec.from.huggingFace: {store.root}")
+        require_same(spec, config.spec, f"{fields[0]}: {store.root}", fields[1])
         is_whole, config = with_further(config, spec, plain, store)
         template, plain = (one if is_whole else without_further(one) for one in (template, plain))
         folder = ModelFolder(store, config, plain, dtype, adapter)
@@ -318,7 +325,7 @@ def with_codes(read: ReadRegion, template: Any, dtype: np.dtype | None = None) -
     return part
 
 
-def require_same(ours: ModelSection, theirs: ModelSection, what: str) -> None:
+def require_same(ours: ModelSection, theirs: ModelSection, what: str, field: str = FIELDS[1]) -> None:
     """Compare two models by the entries of their config.json: what the weights need to be the same model.
 
     A custom model has no config.json, so the whole of ``spec.model`` must be the same.
@@ -327,6 +334,7 @@ def require_same(ours: ModelSection, theirs: ModelSection, what: str) -> None:
         ours: ``spec.model`` of the run.
         theirs: The model of the weights.
         what: The place of the weights, for the message.
+        field: The field of `ours`.
 
     Raises:
         BadConfiguration: They differ; the message names the entry.
@@ -335,14 +343,14 @@ def require_same(ours: ModelSection, theirs: ModelSection, what: str) -> None:
         return
     if ours.family != theirs.family:
         raise BadConfiguration(
-            f"{what} holds a model of the family {theirs.family}, and spec.model is {ours.family}; set "
-            f"spec.model.family to {theirs.family}"
+            f"{what} holds a model of the family {theirs.family}, and {field} is {ours.family}; set "
+            f"{field}.family to {theirs.family}"
         )
     if isinstance(ours, CustomSpec):
-        raise BadConfiguration(f"{what} holds another custom model; set spec.model to it, {theirs.document()}")
+        raise BadConfiguration(f"{what} holds another custom model; set {field} to it, {theirs.document()}")
     if theirs.classes and ours.classes != theirs.classes:
         raise BadConfiguration(
-            f"{what} holds a model with the labels {', '.join(theirs.classes)}; set spec.model.labels to them"
+            f"{what} holds a model with the labels {', '.join(theirs.classes)}; set {field}.labels to them"
         )
     form = published_of_section(ours)
     here, there = form.write(ours, 1), form.write(theirs, 1)
@@ -350,7 +358,7 @@ def require_same(ours: ModelSection, theirs: ModelSection, what: str) -> None:
     for name in (*here, *(there.keys() - here.keys())):
         if here.get(name) != there.get(name) and name not in unused:
             raise BadConfiguration(
-                f"{what} holds another model: {name} is {there.get(name)} there, and {here.get(name)} by spec.model; "
+                f"{what} holds another model: {name} is {there.get(name)} there, and {here.get(name)} by {field}; "
                 "set it to the same value"
             )
 
@@ -362,9 +370,9 @@ def _unused_sizes(section: ModelSection) -> tuple[str, ...]:
     return ("intermediate_size",) if unused else ()
 
 
-def _require_rows(tokens: int, rows: int, root: str, origin: OriginSpec) -> None:
+def _require_rows(tokens: int, rows: int, root: str, origin: OriginSpec, fields: tuple[str, str] = FIELDS) -> None:
     if tokens > rows and not origin.grow_vocabulary:
         raise BadConfiguration(
             f"spec.tokenizer: it has {tokens} tokens, but the model in {root} knows only {rows}; take the tokenizer of "
-            "that model, or set spec.from.growVocabulary"
+            f"that model, or {'set spec.from.growVocabulary' if fields == FIELDS else f'another one in {fields[0]}'}"
         )

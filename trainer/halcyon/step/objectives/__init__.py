@@ -49,6 +49,7 @@ def build_objective(spec: TrainingRunSpec, tokenizer: Tokenizer | None = None) -
                 dropout=dropout,
                 multi_token=spec.multi_token_weight,
                 beside=_beside(spec),
+                teacher=spec.objective.teacher,
             )
         case PreferenceSpec() as preference:
             return Preference(preference, compute, precision.narrow, dropout=dropout)
@@ -56,7 +57,7 @@ def build_objective(spec: TrainingRunSpec, tokenizer: Tokenizer | None = None) -
             ids = MaskIds(0, (), 1) if tokenizer is None else MaskIds.of(tokenizer)
             return MaskedToken(share, ids, compute, precision.narrow, dropout=dropout)
         case PolicySpec() as policy:
-            return Policy(policy, compute, precision.narrow, dropout=dropout)
+            return Policy(policy, compute, precision.narrow, spec.objective.teacher, dropout=dropout)
         case other:
             raise TypeError(f"no objective for a spec of type {type(other).__name__}")
 

@@ -18,7 +18,9 @@ from halcyon.models.log_probs import cross_entropy, token_log_probs
 from halcyon.models.model import CausalLM, Inputs, with_products
 from halcyon.models.softmax import sampled_tokens
 from halcyon.step.objectives.objective import ROW_SEEDS, Batch, Drops, Sums, named, with_routers
+from halcyon.step.objectives.teacher import Teacher
 from halcyon_api.spec.narrow_products import NarrowProducts
+from halcyon_api.spec.objective import TeacherSpec
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class NextToken(Drops):
             conversation.
         multi_token: Weight of the mean loss of the layers that predict further tokens. None: the model has none.
         beside: The arrays of what rows have beside tokens, and the types of a row's part of each.
+        teacher: ``spec.objective.teacher``.
     """
 
     segments: bool
@@ -44,6 +47,7 @@ class NextToken(Drops):
     weights: Literal["weights", "conversation_weights"] = "weights"
     multi_token: float | None = None
     beside: tuple[tuple[str, np.dtype], ...] = ()
+    teacher: TeacherSpec | None = None
 
     @property
     def per_token(self) -> bool:
@@ -60,7 +64,7 @@ class NextToken(Drops):
 
     def __call__(self, model: CausalLM, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
         """See `halcyon.step.objectives.objective.Objective`."""
-        del frozen, key
+        del key
         arrays = named(batch, self.fields)
         inputs = self._inputs(arrays)
         if inputs.sound is not None and self.dropout is not None and ROW_SEEDS in batch:
@@ -74,6 +78,7 @@ class NextToken(Drops):
             compute_dtype=self.compute_dtype,
             z_loss=self.z_loss,
             multi_token=None if self.multi_token is None else (self.multi_token, arrays["segments"]),
+            teacher=None if self.teacher is None or frozen is None else Teacher(self.teacher, frozen),
         )
 
     def _inputs(self, arrays: Mapping[str, Any]) -> Inputs:
@@ -118,6 +123,7 @@ def next_token_sums(
     compute_dtype: DTypeLike = jnp.float32,
     z_loss: float = 0.0,
     multi_token: tuple[float, NamedArray] | None = None,
+    teacher: Teacher | None = None,
 ) -> Sums:
     """Cross entropy of `targets`, in nats. With a z-loss, also the penalty and the metric ``z_loss``, without its
     factor. With layers that predict further tokens, the penalty and a metric of each, from
@@ -133,6 +139,7 @@ def next_token_sums(
         z_loss: See `NextToken`.
         multi_token: The weight, and the document of each position: (..., position) integers. None: the model has no
             layers that predict further tokens.
+        teacher: A model to learn from.
     """
     weights = weights.astype(jnp.float32)
     outputs = model(inputs._replace(weights=weights), compute_dtype=compute_dtype)
@@ -152,7 +159,8 @@ def next_token_sums(
             penalty += hax.sum(routers * hax.sum(weights, POSITION)).scalar()
         names = {f"multi_token_loss_{number}": loss for number, loss in enumerate(losses, 1)}
         sums = sums._replace(metrics=sums.metrics | names, penalty=penalty)
-    return _with_z_loss(sums, z_loss, found.squared_log_totals) if z_loss else sums
+    sums = _with_z_loss(sums, z_loss, found.squared_log_totals) if z_loss else sums
+    return sums if teacher is None else teacher.taught(sums, model, outputs.features, inputs, weights, compute_dtype)
 
 
 def _with_z_loss(sums: Sums, factor: float, squares: jax.Array) -> Sums:

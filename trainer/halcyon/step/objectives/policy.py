@@ -26,10 +26,11 @@ from haliax import NamedArray
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.log_probs import token_draws, token_log_probs
 from halcyon.models.model import CausalLM, Inputs, Outputs, with_products
-from halcyon.models.softmax import Softmax
+from halcyon.models.softmax import Softmax, at_temperature
 from halcyon.step.objectives.objective import Batch, Drops, Sums, named, reference_model, typed, with_routers
+from halcyon.step.objectives.teacher import Teacher
 from halcyon_api.spec.narrow_products import NarrowProducts
-from halcyon_api.spec.objective import TRUNCATION, PolicySpec
+from halcyon_api.spec.objective import TRUNCATION, PolicySpec, TeacherSpec
 
 _MOST_LOG_RATIO = 20.0
 """Greatest magnitude of the logarithm of a ratio: its exponential must be finite."""
@@ -133,11 +134,13 @@ class Policy(Drops):
         spec: ``spec.objective.policy`` of the run.
         compute_dtype: Type of activations and matrix products. The loss itself is float32.
         products: Types of the factors of matrix products. None: `compute_dtype`.
+        teacher: ``spec.objective.teacher``.
     """
 
     spec: PolicySpec
     compute_dtype: jnp.dtype
     products: NarrowProducts | None = None
+    teacher: TeacherSpec | None = None
 
     per_token = False
 
@@ -166,9 +169,13 @@ class Policy(Drops):
         if found.kl is not None:
             metrics["kl"] = jnp.sum(weights * found.kl)
         of_row = hax.named(jnp.sum(weights, axis=1), (BATCH,))
-        return with_routers(
-            Sums(jnp.sum(weights * found.loss), total_weight(self.spec, counts), metrics), outputs, of_row
-        )
+        sums = Sums(jnp.sum(weights * found.loss), total_weight(self.spec, counts), metrics)
+        sums = with_routers(sums, outputs, of_row)
+        if self.teacher is None or frozen is None:
+            return sums
+        inputs, each = Inputs(*named(batch, ("tokens",)).values()), hax.named(weights, (BATCH, POSITION))
+        teacher = Teacher(self.teacher, frozen)
+        return teacher.taught(sums, model, outputs.features, inputs, each, self.compute_dtype)
 
     def log_probs(self, model: CausalLM, batch: Batch) -> jax.Array:
         """The log-probability of each target at the temperature of sampling, 0 where it does not count: float32 [batch,
@@ -206,13 +213,7 @@ class Policy(Drops):
         tokens, targets, weights = named(batch, ("tokens", "targets", "weights")).values()
         model = with_products(model, self.products)
         outputs = model(Inputs(tokens, weights=weights), compute_dtype=self.compute_dtype)
-        features, softmax = outputs.features, model.softmax
-        temperature = self.spec.temperature
-        if temperature != 1:  # cap tanh(x / cap) / t = (cap / t) tanh((x / t) / (cap / t))
-            cap = softmax.soft_cap
-            divided = (features.array / temperature).astype(features.dtype)
-            features = NamedArray(divided, features.axis_names)
-            softmax = softmax._replace(soft_cap=None if cap is None else cap / temperature)
+        features, softmax = at_temperature(outputs.features, model.softmax, self.spec.temperature)
         return features, targets, softmax, outputs
 
     def _reference(self, model: CausalLM, frozen: CausalLM | None, batch: Batch) -> jax.Array | None:
