@@ -9,6 +9,7 @@ import yaml
 
 from halcyon_api.defaults.files import with_values
 from halcyon_api.defaults.resource import parse_defaults
+from halcyon_api.model_file import with_model
 from halcyon_api.reading import parse_run
 from halcyon_api.spec.accelerator import AcceleratorSpec
 from halcyon_api.spec.objective import ObjectiveSpec
@@ -83,7 +84,8 @@ def test_fragments_about_objectives_are_valid() -> None:
     ]
     assert len(fragments) >= 2
     for fragment in fragments:
-        ObjectiveSpec.model_validate(fragment, by_alias=True, by_name=False)
+        document = with_model({"spec": {"objective": fragment}}, REPOSITORY, lambda config, folder: {"family": "llama"})
+        ObjectiveSpec.model_validate(document["spec"]["objective"], by_alias=True, by_name=False)
 
 
 def test_fragments_of_almost_a_whole_spec_are_valid() -> None:

@@ -25,10 +25,10 @@ VARIABLES = ".env"
 
 OPEN = re.compile(
     r"\.model\.config|\.data\.sources\[\]\.format\.(chat|preference|prompt)\.templateVariables"
-    r"|\.objective\.policy\.environment\.arguments"
+    r"|\.objective\.policy\.environment\.arguments|\.objective\.teacher\.model"
 )
 """Arguments of the class of a custom model and of an environment, both of the image, and values of a chat template's
-variables. Only the trainer reads them."""
+variables: only the trainer reads them. The model of a teacher, which pydantic checks as it does `spec.model`."""
 
 
 def fields(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, str, dict[str, Any]]]:

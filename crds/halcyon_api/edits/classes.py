@@ -12,6 +12,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from pydantic import WithJsonSchema
+
 from halcyon_api.base import ApiModel, cel, fields_by_name
 from halcyon_api.yaml_text import read_document
 
@@ -152,7 +154,8 @@ def leaves_of(model: type[ApiModel], path: str = "") -> tuple[Leaf, ...]:
 def _leaves(model: type[ApiModel], path: str) -> Iterator[Leaf]:
     for name, field in fields_by_name(model).items():
         child = f"{path}.{name}".removeprefix(".")
-        sections = [section for section in sections_of(field.annotation) if section.model_fields]
+        opaque = any(isinstance(one, WithJsonSchema) for one in field.metadata)  # to the API server it is one value
+        sections = [section for section in sections_of(field.annotation) if section.model_fields and not opaque]
         if len(sections) > 1:  # the families: which fields there are, and with which defaults, depends on the family
             paths = dict.fromkeys(leaf.path for section in sections for leaf in leaves_of(section, child))
             yield from (Leaf(leaf, None, True) for leaf in paths)

@@ -78,7 +78,7 @@ def test_a_killed_run_has_the_same_losses_and_needs_the_files_of_its_teacher_onl
     assert calm.wait() == [ExitCode.DONE], calm.leader.output_tail()
     expected = numbers(calm.leader.events, kind)
     assert sorted(expected) == [1, 2, 3, 4, 5, 6]
-    for name, value in {"KILL": "step:4", "KILLED": tmp_path / "killed", "ROOT": tmp_path / "own" / "root"}.items():
+    for name, value in {"KILL": "step:6", "KILLED": tmp_path / "killed", "ROOT": tmp_path / "own" / "root"}.items():
         monkeypatch.setenv(name, str(value))
     document = document_of(tmp_path / "own", kind, teacher)
     found: dict[int, tuple[float, ...]] = {}
