@@ -274,14 +274,13 @@ def build_program(
 
     parts = overrides.parts  # outside of any trace: it makes the arrays of a model that is given by name
 
-    def build() -> Model:
-        if parts is not None:
-            return parts.parameters
+    def built(section: ModelSection, dtype: str) -> Model:
         key = jax.random.key(settings.seed)
-        model = build_model(
-            spec.model, vocab, max_position, tokens=vocab_size, dtype=settings.precision.parameters, key=key
-        )
+        model = build_model(section, vocab, max_position, tokens=vocab_size, dtype=dtype, key=key)
         return with_loops(model, settings.remat, unroll)
+
+    def build() -> Model:
+        return built(spec.model, settings.precision.parameters) if parts is None else parts.parameters
 
     lora = spec.lora
 
@@ -290,14 +289,9 @@ def build_program(
         return model if lora is None or has_adapter(model) else with_adapter(model, lora, key)
 
     teacher = spec.objective.teacher if spec.has_steps else None
-    compute = settings.precision.compute
-
-    def taught_by(model: ModelSection) -> Model:
-        key = jax.random.key(0)
-        return with_unroll(build_model(model, vocab, max_position, tokens=vocab_size, dtype=compute, key=key), unroll)
-
-    teaching = None if teacher is None else jax.eval_shape(lambda: taught_by(teacher.model))
-    if teaching is not None:
+    teaching: Any = None
+    if teacher is not None:
+        teaching = jax.eval_shape(lambda: built(teacher.model, settings.precision.compute))
         _check_divided(teaching, mesh, "spec.objective.teacher.model")
 
     def reference(model: Model) -> Model | None:
