@@ -235,7 +235,7 @@ _BY_ROW: dict[str, tuple[Mutation, ...]] = {
             "tests/trainer/data/sources/test_outages.py::test_an_outage_during_a_read_is_no_mistake_of_the_document",
             (
                 "data/sources/failures.py",
-                "return (Unreachable if is_outage(error) else Unreadable)(message)",
+                "return Unreachable(message)",
                 "return Unreadable(message)",
             ),
         ),
