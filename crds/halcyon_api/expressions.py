@@ -25,7 +25,7 @@ def _attributes(model: type[BaseModel]) -> dict[str, str]:
 
 
 def _member(value: BaseModel | None, name: str) -> Any:
-    return None if value is None else getattr(value, _attributes(type(value))[name.removesuffix("_")])
+    return value and getattr(value, _attributes(type(value))[name.removesuffix("_")])
 
 
 def _is_set(value: object) -> bool:
@@ -40,11 +40,11 @@ def _matches(text: str, pattern: str) -> bool:
     return re.search(pattern, text) is not None
 
 
-def _exists_one(found: Iterable[bool]) -> bool:
-    return sum(found) == 1
-
-
-_MACROS: dict[str, Callable[[Iterable[bool]], bool]] = {"all": all, "exists": any, "exists_one": _exists_one}
+_MACROS: dict[str, Callable[[Iterable[bool]], bool]] = {
+    "all": all,
+    "exists": any,
+    "exists_one": lambda found: sum(found) == 1,
+}
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "has": _is_set,
     "hasValue": _is_set,

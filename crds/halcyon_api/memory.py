@@ -48,15 +48,17 @@ def least_need(spec: TrainingRunSpec, mesh: ResolvedMesh) -> MemoryNeed:
     trainer, model = spec.trainer, model_shape(spec, unknown_vocabulary=VOCABULARY_MULTIPLE)
     away = 0 if trainer.offload == "none" else _offloaded(spec)
     state = int((_state_bytes(spec) - away) * model.parameters) // mesh.parameter_shards
-    residuals = _kept_residuals(model.blocks, trainer.remat) if spec.has_steps else 1
+    # Residual streams of whole sequences that a device keeps at least, for blocks that are computed in order.
+    kept: dict[Remat, int] = {"nested": math.isqrt(4 * model.blocks), "offload": 1}
+    residuals = kept.get(trainer.remat, model.blocks) if spec.has_steps else 1
     sizes = [(trainer.batch_size, trainer.sequence_length)]
     sizes += [
         (entry.batch_size or trainer.batch_size, entry.sequence_length or trainer.sequence_length)
         for entry in trainer.batch_schedule
     ]
-    tokens = max(batch * length for batch, length in sizes) // (
-        mesh.data_parallelism * mesh.context * _most_microbatches(spec, mesh)
-    )
+    most = trainer.microbatches
+    most = possible_microbatches(trainer, mesh.data_parallelism)[-1] if most == "auto" else most
+    tokens = max(batch * length for batch, length in sizes) // (mesh.data_parallelism * mesh.context * most)
     width = model.width * WIDTHS[trainer.precision.compute] // mesh.tensor
     return MemoryNeed(state, tokens * (residuals * width + _BATCH_BYTES_PER_TOKEN))
 
@@ -139,13 +141,3 @@ def _moments(spec: TrainingRunSpec) -> int:
 def _offloaded(spec: TrainingRunSpec) -> int:
     """Least bytes for each parameter that ``offload: optimizer`` keeps in the host's memory."""
     return average_bytes(spec) + (0 if _has_frozen(spec) else _moments(spec))
-
-
-def _kept_residuals(blocks: int, remat: Remat) -> int:
-    """Residual streams of whole sequences that a device keeps at least, for blocks that are computed in order."""
-    return {"nested": math.isqrt(4 * blocks), "offload": 1}.get(remat, blocks)
-
-
-def _most_microbatches(spec: TrainingRunSpec, mesh: ResolvedMesh) -> int:
-    given = spec.trainer.microbatches
-    return given if given != "auto" else possible_microbatches(spec.trainer, mesh.data_parallelism)[-1]

@@ -127,11 +127,7 @@ def _type_at(path: str, parts: Sequence[Part]) -> Any:
             current = entries
             continue
         if not models:
-            what = (
-                "is a list; write the number of an entry, such as [0]"
-                if entries is not None
-                else f"has no field {part}"
-            )
+            what = f"has no field {part}" if entries is None else "is a list; write the number of an entry, such as [0]"
             raise InvalidRun(f"{path}: {above} {what}")
         fields = list(dict.fromkeys(name for model in models for name in fields_by_name(model)))
         if part not in fields:
@@ -190,14 +186,10 @@ def _put(document: dict[str, Any], change: Override) -> None:
     last = change.parts[-1]
     if isinstance(last, int):
         _entry(node, change, len(change.parts) - 1)
-        if change.value is None:
-            del node[last]
-        else:
-            node[last] = change.value
-    elif change.value is None:
-        node.pop(last, None)
-    else:
+    if change.value is not None:
         node[last] = change.value
+    elif isinstance(last, int) or last in node:
+        del node[last]
 
 
 def _entry(node: Any, change: Override, depth: int) -> Any:

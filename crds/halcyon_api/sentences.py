@@ -134,14 +134,8 @@ def _sentence(name: str, what: str) -> str:
 
 
 def _name(location: Location) -> str:
-    return (
-        ".".join(part if len(part) <= _MAX_WORD else f"{part[:_MAX_WORD]}…" for part in map(_part, location))
-        or "document"
-    )
-
-
-def _part(part: str | int) -> str:
-    return one_line(str(part))
+    parts = (one_line(str(part)) for part in location)
+    return ".".join(part if len(part) <= _MAX_WORD else f"{part[:_MAX_WORD]}…" for part in parts) or "document"
 
 
 def _what(model: type[BaseModel], fault: Mapping[str, Any], meant: Location | None) -> str:
@@ -209,8 +203,7 @@ def meant_field(model: type[BaseModel], location: Location) -> Location | None:
     written = to_camel(str(last))
     fields = fields_at(model, section)
     wanted = _SYNONYMS.get(written, [written])[0]
-    near = _meant_by(str(last), fields)
-    if near is not None:
+    if (near := synonym(str(last), fields) or nearest(str(last), fields)) is not None:
         return (*section, near)
     places = [place for place in dict.fromkeys(_places(model, wanted)) if place[0] != "status"]
     inside = in_document(model, tuple(section))
@@ -219,11 +212,6 @@ def meant_field(model: type[BaseModel], location: Location) -> Location | None:
         return min(below, key=len)
     outermost = [place for place in places if len(place) == min(map(len, places))]
     return outermost[0] if len(outermost) == 1 else None
-
-
-def _meant_by(word: str, fields: Sequence[str]) -> str | None:
-    """The field of a section that a user meant with another name; None if no field is similar."""
-    return synonym(word, fields) or nearest(word, fields)
 
 
 def synonym(word: str, fields: Sequence[str]) -> str | None:

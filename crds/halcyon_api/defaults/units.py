@@ -63,7 +63,8 @@ def values_of_run(spec: object) -> Values:
 
 def merged(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> Values:
     """Two sets of units merged into one, the more specific set first."""
-    found = {path: value for path, value in lower.items() if path not in _PLACE or not _names_root(upper)}
+    rooted = ROOT in upper or PREFIX in upper
+    found = {path: value for path, value in lower.items() if path not in _PLACE or not rooted}
     for path, value in upper.items():
         below = found.get(path)
         if path in _MERGED and isinstance(value, Mapping) and isinstance(below, Mapping):
@@ -117,10 +118,6 @@ def _entries(value: Any) -> list[tuple[str, Any]] | None:
             return None
         found.append((name, cast("Any", entry)))
     return found
-
-
-def _names_root(values: Mapping[str, Any]) -> bool:
-    return ROOT in values or PREFIX in values
 
 
 def _values(spec: object, paths: tuple[str, ...]) -> Values:

@@ -39,11 +39,7 @@ def _rules(model: type[ApiModel], path: str) -> Iterator[dict[str, str]]:
     for name, field in fields_by_name(model).items():
         child = f"{path}.{name}".removeprefix(".")
         section = section_of(field.annotation)
-        below = (
-            [leaf.path for leaf in leaves_of(section, child)]
-            if section is not None and section.model_fields
-            else [child]
-        )
+        below = [leaf.path for leaf in leaves_of(section, child)] if section and section.model_fields else [child]
         frozen = [class_of(leaf) == "frozen" for leaf in below]
         if not any(frozen) or child in RULED_BY_THEIR_SECTION:
             continue

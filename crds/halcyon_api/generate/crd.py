@@ -120,18 +120,16 @@ def _as_stored(node: Any) -> Any:
     if isinstance(node, dict):
         known = cast("Schema", node)
         return {
-            key: _compact(value) if key in _EXPRESSIONS and isinstance(value, str) else _as_stored(value)
+            # Without the spaces around the signs of expressions: the definition must fit into an annotation.
+            key: _SPACED_SIGN.sub(lambda found: found[1] or found[2], value)
+            if key in _EXPRESSIONS and isinstance(value, str)
+            else _as_stored(value)
             for key, value in known.items()
             if not (key == "properties" and value == {})
         }
     if isinstance(node, list):
         return [_as_stored(one) for one in cast("list[Any]", node)]
     return int(node) if isinstance(node, float) and node.is_integer() else node
-
-
-def _compact(expression: str) -> str:
-    """An expression without the spaces around its signs: the definition must fit into an annotation."""
-    return _SPACED_SIGN.sub(lambda found: found[1] or found[2], expression)
 
 
 def _object_schema(model: type[BaseModel]) -> Schema:
@@ -161,13 +159,8 @@ def _leave_to_defaults(spec: Schema) -> None:
         field = node["properties"][name]
         built_in = field.pop("default", None)
         if built_in is not None and "Default:" not in field["description"]:
-            default_text = (
-                "none"
-                if built_in in ([], {})
-                else "those of its members"
-                if isinstance(built_in, dict)
-                else f"`{built_in}`"
-            )
+            text = "those of its members" if isinstance(built_in, dict) else f"`{built_in}`"
+            default_text = "none" if built_in in ([], {}) else text
             field["description"] += f" Default: TrainingRunDefaults, else {default_text}."
     section, name = ROOT.split(".")
     checkpoint = spec["properties"][section]
@@ -188,7 +181,7 @@ def _describe_alike_once(status: Schema) -> None:
         for name, child in node.get("properties", {}).items():
             place, below = f"{path}.{name}".removeprefix("."), child.get("items", child)
             members: Schema = below.get("properties", {})
-            kinds = [_without_description(member) for member in members.values()]
+            kinds = [{key: member[key] for key in member if key != "description"} for member in members.values()]
             if len(kinds) < _ALIKE or any(kind != kinds[0] for kind in kinds):
                 visit(below, place)
             elif (found := first.setdefault(tuple(members), place)) != place:
@@ -211,10 +204,6 @@ def _describe_once(part: Schema) -> None:
             visit(field.get("items", field), f"{section}.{name}".removeprefix("."))
 
     visit(part, "")
-
-
-def _without_description(schema: Schema) -> Schema:
-    return {key: value for key, value in schema.items() if key != "description"}
 
 
 def _forget(default: Any, path: list[str]) -> None:

@@ -108,18 +108,23 @@ _ANY_MEMBERS: dict[str, Any] = {"x-kubernetes-preserve-unknown-fields": True}
 _DATE = "Day that the template prints with `strftime_now`: YYYY-MM-DD. Default: 2026-01-01."
 
 
-class TextFormatSpec(ApiModel):
+class RowFormat(ApiModel):
+    """A format whose rows have named fields."""
+
+    @property
+    def row_fields(self) -> tuple[str, ...]:
+        """The fields of a row that the format reads."""
+        names = (name for name in type(self).model_fields if name.endswith("field"))
+        return tuple(value for name in names if (value := getattr(self, name)) is not None)
+
+
+class TextFormatSpec(RowFormat):
     """Each row is a text."""
 
     field: FieldName = "text"
     """Field of a row that holds the text. Plain text files have no fields."""
     label_field: FieldName | None = None
     """Field with one of `model.labels`, or its number from 0, for `objective.classify`."""
-
-    @property
-    def row_fields(self) -> tuple[str, ...]:
-        """The fields of a row that the format reads."""
-        return (self.field,) if self.label_field is None else (self.field, self.label_field)
 
 
 class ChatFormatSpec(ApiModel):
@@ -200,7 +205,7 @@ class PairFormatSpec(ApiModel):
         return (self.query_field, self.positive_field, *self.negative_fields)
 
 
-class PrebuiltFormatSpec(ApiModel):
+class PrebuiltFormatSpec(RowFormat):
     """Each row is a list of token ids."""
 
     tokens_field: FieldName = "tokens"
@@ -208,13 +213,8 @@ class PrebuiltFormatSpec(ApiModel):
     weights_field: FieldName | None = None
     """Field with a loss weight, 0 to 1, for each token id."""
 
-    @property
-    def row_fields(self) -> tuple[str, ...]:
-        """The fields of a row that the format reads."""
-        return (self.tokens_field,) if self.weights_field is None else (self.tokens_field, self.weights_field)
 
-
-class SpeechFormatSpec(ApiModel):
+class SpeechFormatSpec(RowFormat):
     """Each row is a sound and what is said in it, for the family whisper."""
 
     audio_field: FieldName = "audio"
@@ -223,11 +223,6 @@ class SpeechFormatSpec(ApiModel):
     """Field with what is said."""
     language: str | None = optional(pattern=r"^[a-z]{2,3}$", max_length=3)
     """As `en`: a text begins with Whisper's tokens of it. Default: what the tokenizer puts before a text."""
-
-    @property
-    def row_fields(self) -> tuple[str, ...]:
-        """The fields of a row that the format reads."""
-        return (self.audio_field, self.text_field)
 
 
 class FormatSpec(OneOf):

@@ -77,12 +77,12 @@ class DecoderSection(ModelSection):
     @property
     def key_value_heads(self) -> int:
         """Key and value heads, with the default filled in."""
-        return self.num_key_value_heads if self.num_key_value_heads is not None else self.num_attention_heads
+        return self.num_key_value_heads or self.num_attention_heads
 
     @property
     def head_size(self) -> int:
         """Features of a head, with the default filled in."""
-        return self.head_dim if self.head_dim is not None else self.hidden_size // self.num_attention_heads
+        return self.head_dim or self.hidden_size // self.num_attention_heads
 
     @property
     def layers_by_type(self) -> tuple[str, ...]:
@@ -99,7 +99,7 @@ class DecoderSection(ModelSection):
     def window(self) -> int | None:
         """Positions that a layer with ``sliding_attention`` sees. Families without windows lack the field."""
         stated: int | None = getattr(self, "sliding_window", None)
-        return type(self).default_window if stated is None else stated
+        return stated or type(self).default_window
 
     @property
     def stated_window(self) -> int | None:

@@ -12,7 +12,7 @@ from halcyon_api.spec.families.section import AttentionNeeds, Count, DecoderSize
 from halcyon_api.spec.model_shape import ModelShape, Split
 
 ROUTER_RULES = (
-    per_token_rule("nRoutedExperts", "n_routed_experts"),
+    per_token_rule("nRoutedExperts"),
     Rule(
         "self.nRoutedExperts % self.nGroup == 0",
         "nGroup must divide nRoutedExperts",

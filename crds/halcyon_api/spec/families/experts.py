@@ -79,13 +79,8 @@ class ExpertSizes:
         )
 
 
-def per_token_rule(experts: str, expert_count: str) -> Rule:
-    """A token cannot go to more experts than there are.
-
-    Args:
-        experts: The field with the number of experts.
-        expert_count: The same field in Python.
-    """
+def per_token_rule(experts: str) -> Rule:
+    """A token cannot go to more experts than there are; `experts` is the field with their number."""
     return Rule(
         f"self.numExpertsPerTok <= self.{experts}",
         f"numExpertsPerTok must be at most {experts}",
@@ -124,7 +119,7 @@ class LocalExpertsSection(ExpertsSection):
     num_experts_per_tok: Count = 2
     """Experts that a token goes to."""
 
-    rules: ClassVar = (*ExpertsSection.rules, per_token_rule("numLocalExperts", "num_local_experts"))
+    rules: ClassVar = (*ExpertsSection.rules, per_token_rule("numLocalExperts"))
 
     def experts(self) -> ExpertSizes:
         """See `ExpertsSection.experts`."""

@@ -35,7 +35,7 @@ class LearnedPositionsSection(ModelSection):
     @property
     def mlp_size(self) -> int:
         """Width of the MLP, with the default filled in."""
-        return self.intermediate_size if self.intermediate_size is not None else 4 * self.hidden_size
+        return self.intermediate_size or 4 * self.hidden_size
 
     def sizes(self) -> DecoderSizes:
         """The sizes of the model, but those of its attention."""

@@ -73,7 +73,7 @@ class NanochatSpec(ModelSection):
     @property
     def width(self) -> int:
         """Features of the residual stream, with the default filled in."""
-        return self.hidden_size if self.hidden_size is not None else derived_width(self.depth, self.head_dim)
+        return self.hidden_size or derived_width(self.depth, self.head_dim)
 
     @property
     def heads(self) -> int:
@@ -83,13 +83,12 @@ class NanochatSpec(ModelSection):
     @property
     def key_value_heads(self) -> int:
         """Key and value heads, with the default filled in."""
-        return self.num_key_value_heads if self.num_key_value_heads is not None else self.heads
+        return self.num_key_value_heads or self.heads
 
     @property
     def windows(self) -> tuple[int | None, ...]:
         """For each block the positions that its attention sees; None: all."""
-        window = self.sliding_window if self.sliding_window is not None else DEFAULT_WINDOW
-        pattern = self.window_pattern
+        window, pattern = self.sliding_window or DEFAULT_WINDOW, self.window_pattern
         kinds = [pattern[block % len(pattern)] for block in range(self.depth - 1)] + ["L"]
         return tuple(window if kind == "S" else None for kind in kinds)
 

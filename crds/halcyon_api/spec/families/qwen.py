@@ -81,9 +81,8 @@ class Qwen3Spec(QwenSection):
 
     def sizes(self) -> DecoderSizes:
         """See `DecoderSection.sizes`."""
-        return dataclasses.replace(
-            super().sizes(), query_norm="head", query_bias=self.attention_bias, output_bias=self.attention_bias
-        )
+        bias = self.attention_bias
+        return dataclasses.replace(super().sizes(), query_norm="head", query_bias=bias, output_bias=bias)
 
 
 class QwenExpertsSection(ExpertsSection):
@@ -140,7 +139,7 @@ class Qwen3MoeSpec(QwenExpertsSection):
 
     default_window: ClassVar = decoder.DEFAULT_WINDOW
     published: ClassVar = "Qwen3 30B-A3B and 235B-A22B"
-    rules: ClassVar = (*ExpertsSection.rules, per_token_rule("numExperts", "num_experts"))
+    rules: ClassVar = (*ExpertsSection.rules, per_token_rule("numExperts"))
 
     def layer_type(self, layer: int) -> str:
         """See `DecoderSection.layer_type`."""

@@ -57,12 +57,12 @@ class WhisperSpec(ModelSection):
     @property
     def mlp_size(self) -> int:
         """Width of the decoder's MLP, with the default filled in."""
-        return self.intermediate_size if self.intermediate_size is not None else 4 * self.hidden_size
+        return self.intermediate_size or 4 * self.hidden_size
 
     @property
     def encoder_mlp(self) -> int:
         """Width of the encoder's MLP, with the default filled in."""
-        return self.encoder_ffn_dim if self.encoder_ffn_dim is not None else self.mlp_size
+        return self.encoder_ffn_dim or self.mlp_size
 
     @property
     def encoder_heads(self) -> int:
