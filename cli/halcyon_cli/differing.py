@@ -88,10 +88,7 @@ def _effect(change: Change, live: TrainingRunSpec, wanted: TrainingRunSpec, stat
 
 
 def _steps_refusal(live: TrainingRunSpec, wanted: TrainingRunSpec, status: TrainingRunStatus) -> str | None:
-    done = max(
-        status.progress.step if status.progress is not None else 0,
-        status.checkpoint.step if status.checkpoint is not None else 0,
-    )
+    done = max(status.progress.step if status.progress else 0, status.resume_step)
     rehearsal = wanted.data.mixture.simulate_tokens is not None
     return steps_refusal(
         live.optimizer, rehearsal=rehearsal, old=live.trainer.steps, new=wanted.trainer.steps, done=done

@@ -13,7 +13,7 @@ from halcyon_api.accounts import divide
 from halcyon_api.counting import amount, counted, percent
 from halcyon_api.local_times import local_time
 from halcyon_api.status.goodput import LOOKS, GoodputSeconds, cause_label
-from halcyon_api.status.run_status import HistoryEntry, TrainingRunStatus
+from halcyon_api.status.run_status import TrainingRunStatus
 
 _TICKS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400, 172800, 604800)
 
@@ -78,22 +78,18 @@ def read_report(run: str, status: TrainingRunStatus) -> Report | None:
     groups: list[ProcessGroup] = []
     if goodput.carried.seconds.total > 0:
         groups.append(ProcessGroup("earlier", goodput.carried.seconds, ended="various"))
-    open_one: HistoryEntry | None = None
+    current = goodput.current.seconds
     for index, entry in enumerate(status.history):
+        name = f"{entry.attempt}.{entry.restart}" + (f"+{entry.in_place}" if entry.in_place else "")
         if entry.seconds is None:
-            open_one = entry
+            step = status.progress.step if status.progress and entry.from_step is not None else None
+            groups.append(ProcessGroup(name, current, entry.from_step, step, entry.cause or ""))
             break
         seconds, _ = divide(entry, status.history[index + 1 :])
-        groups.append(
-            ProcessGroup(_group_name(entry), seconds, entry.from_step, entry.to_step, entry.cause or "unknown")
-        )
-    if open_one is not None:
-        step = status.progress.step if status.progress is not None and open_one.from_step is not None else None
-        groups.append(
-            ProcessGroup(_group_name(open_one), goodput.current.seconds, open_one.from_step, step, open_one.cause or "")
-        )
-    elif goodput.current.seconds.total > 0:
-        groups.append(ProcessGroup("next", goodput.current.seconds))
+        groups.append(ProcessGroup(name, seconds, entry.from_step, entry.to_step, entry.cause or "unknown"))
+    else:
+        if current.total > 0:
+            groups.append(ProcessGroup("next", current))
     return Report(
         run=run,
         phase=status.phase,
@@ -111,10 +107,6 @@ def one_after_another(groups: Sequence[ProcessGroup]) -> tuple[ProcessGroup, ...
     """The process groups, each beginning when the one before it ended."""
     begins = accumulate((group.seconds.total for group in groups), initial=0.0)
     return tuple(replace(group, begins_seconds=begin) for group, begin in zip(groups, begins, strict=False))
-
-
-def _group_name(entry: HistoryEntry) -> str:
-    return f"{entry.attempt}.{entry.restart}" + (f"+{entry.in_place}" if entry.in_place else "")
 
 
 def draw(report: Report) -> str:

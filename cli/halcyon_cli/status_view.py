@@ -94,35 +94,27 @@ def run_view(
             fact("since", Text(_ago(ready.last_transition_time, now)))
     topology = status.topology
     if topology is not None:
-        mesh = (
-            ", ".join(f"{axis} {size}" for axis, size in topology.mesh.model_dump().items() if size != 1)
-            or "one device"
-        )
+        mesh = ", ".join(f"{axis} {size}" for axis, size in topology.mesh.model_dump().items() if size != 1)
         sizes = ((topology.slices, "slice"), (topology.hosts, "host"), (topology.devices, "device"))
-        fact("runs on", f"{', '.join(counted(*size) for size in sizes)}; mesh: {mesh}")
+        fact("runs on", f"{', '.join(counted(*size) for size in sizes)}; mesh: {mesh or 'one device'}")
     if status.defaults is not None and status.defaults.sources:
         of = " and ".join(f"{source.namespace}/{source.name}" for source in status.defaults.sources)
         fact("defaults", Text(f"{', '.join(status.defaults.values)} of {of}"))
     progress = status.progress
+    evaluated = progress and progress.evaluated
     if progress is not None:
-        unit = "steps" if progress.evaluated is None else "batches"
-        facts.add_progress(progress.step, progress.steps or steps or 1, unit)
-        fact("speed", _speed(status))
+        facts.add_progress(progress.step, progress.steps or steps or 1, "batches" if evaluated else "steps")
+        fact("speed", _speed(progress))
     if (planned := _planned(status)) is not None:
         fact("plan", planned)
     if losses:
         facts.add_losses("loss", f"{losses[-1]:z.4f}", losses)
-    if progress is not None and progress.evaluated is not None:
-        fact(
-            "evaluates", f"run {progress.evaluated.run} at step {progress.evaluated.step:,}, {progress.evaluated.path}"
-        )
-    if progress is not None and progress.tasks:
+    if evaluated:
+        fact("evaluates", f"run {evaluated.run} at step {evaluated.step:,}, {evaluated.path}")
+    if progress and progress.tasks:
         fact("tasks", ", ".join(f"{name} {value:z.4f}" for name, value in progress.tasks.items()))
-    if status.checkpoint is not None:
-        fact(
-            "saved",
-            f"step {status.checkpoint.step:,}, {_ago(status.checkpoint.time, now)} ago, {status.checkpoint.path}",
-        )
+    if (saved := status.checkpoint) is not None:
+        fact("saved", f"step {saved.step:,}, {_ago(saved.time, now)} ago, {saved.path}")
     counts = status.restarts.model_dump(by_alias=True)
     causes = ", ".join(f"{counts[name]} {name}" for name in COUNTERS if counts[name])
     in_place = f"; {status.restarts.in_place} in place" if status.restarts.in_place else ""
@@ -131,8 +123,8 @@ def run_view(
     if report is not None:
         facts.add_goodput(report)
     parts: list[RenderableType] = [Text(name, "bold"), facts.grid]
-    if progress is not None and progress.evaluated is not None and progress.evaluated.sources:
-        parts.append(_evaluation_table(progress, progress.evaluated))
+    if progress and evaluated and evaluated.sources:
+        parts.append(_evaluation_table(progress, evaluated))
     if hosts:
         table = FittedTable("host", "node", "state", numbers=("age",), drops=("age", "node"))
         for host in hosts:
@@ -182,9 +174,8 @@ def _evaluation_table(progress: Progress, evaluated: Evaluated) -> FittedTable:
     return table
 
 
-def _speed(status: TrainingRunStatus) -> str:
-    progress = status.progress
-    if progress is None or progress.tokens_per_second is None:
+def _speed(progress: Progress) -> str:
+    if progress.tokens_per_second is None:
         return "-"
     mfu = "" if progress.mfu is None else f"MFU {percent(progress.mfu, 1)}"
     left = "" if progress.eta_seconds is None else f"{span(progress.eta_seconds)} left"

@@ -173,13 +173,14 @@ def best_of(results: Sequence[Result]) -> Result | None:
 def results_view(results: Sequence[Result]) -> FittedTable:
     """One line for each member: its changed values, its state, its losses and its time."""
     paths = list(dict.fromkeys(path for result in results for path in result.member.variant.values))
-    best = best_of(results)
-    table = FittedTable(
-        "member", *_titles(paths), "state", numbers=("step", "loss", "held-out loss", "lowest held-out loss", "time")
-    )
+    short = [path.rsplit(".", 1)[-1] for path in paths]
+    titles = [name if short.count(name) == 1 else path for name, path in zip(short, paths, strict=True)]
+    best, numbers = best_of(results), ("step", "loss", "held-out loss", "lowest held-out loss", "time")
+    table = FittedTable("member", *titles, "state", numbers=numbers)
     for result in results:
         history, values = result.history, result.member.variant.values
-        validation, evaluations = series(together(history), "loss")[1], together(history)
+        evaluations = together(history)
+        _, validation = series(evaluations, "loss")
         table.add_row(
             Text(result.member.name),
             *(Text(shown(values[path]) if path in values else "") for path in paths),
@@ -187,7 +188,7 @@ def results_view(results: Sequence[Result]) -> FittedTable:
             f"{history.done_steps}/{result.member.run.spec.trainer.steps}",
             number(history.steps[-1].get("loss") if history.steps else None),
             number(evaluations[-1].get("loss") if evaluations else None),
-            number(min(validation) if validation else None),
+            number(min(validation, default=None)),
             span(history.seconds.total),
             style="bold" if result is best else "",
         )
@@ -206,9 +207,3 @@ def best_sentence(results: Sequence[Result]) -> str | None:
     others = [one.member.name for one in results if one.state != "complete" or one.best is None]
     left_out = f"; not compared: {', '.join(others)}" if others else ""
     return f"best: {best.member.name} ({values}): {kind} {loss:.4f} at step {step}; its root is {root}{left_out}"
-
-
-def _titles(paths: Sequence[str]) -> list[str]:
-    """The last names of the paths, as far as they are not the same."""
-    short = [path.rsplit(".", 1)[-1] for path in paths]
-    return [name if short.count(name) == 1 else path for name, path in zip(short, paths, strict=True)]

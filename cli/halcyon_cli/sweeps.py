@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from halcyon_api.base import ApiModel, InvalidRun, OneOf, RunName
+from halcyon_api.base import ApiModel, InvalidRun, OneOf, RunName, optional
 from halcyon_api.names import ANNOTATION_SWEEP, LABEL_SWEEP, MAX_RUN_NAME_LENGTH
 from halcyon_api.overrides import Override, override, with_overrides
 from halcyon_api.sentences import sentences
@@ -31,12 +31,10 @@ Bounds = Annotated[list[float], Field(min_length=2, max_length=2)]
 class RangeSpec(OneOf):
     """How one value is drawn: exactly one member."""
 
-    uniform: Bounds | None = Field(default=None, description="Evenly between two numbers.")
-    log_uniform: Bounds | None = Field(default=None, description="Between two numbers, evenly on a logarithmic scale.")
-    integer: list[int] | None = Field(
-        default=None, description="A whole number between two, both included.", min_length=2, max_length=2
-    )
-    choice: list[Any] | None = Field(default=None, description="One of these values.", min_length=1)
+    uniform: Bounds | None = optional("Evenly between two numbers.")
+    log_uniform: Bounds | None = optional("Between two numbers, evenly on a logarithmic scale.")
+    integer: list[int] | None = optional("A whole number between two, both included.", min_length=2, max_length=2)
+    choice: list[Any] | None = optional("One of these values.", min_length=1)
 
 
 class RandomSpec(ApiModel):
@@ -50,16 +48,13 @@ class RandomSpec(ApiModel):
 class Sweep(OneOf):
     """The document of a sweep: its name, and exactly one of grid, random and list."""
 
-    name: RunName | None = Field(default=None, description="Value of the label. Default: the run's name.")
-    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] | None = Field(
-        default=None,
-        description="For each path its values; each combination is a variant, the last path changes first.",
+    name: RunName | None = optional("Value of the label. Default: the run's name.")
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] | None = optional(
+        "For each path its values; each combination is a variant, the last path changes first.",
         min_length=1,
     )
-    random: RandomSpec | None = Field(default=None, description="Random values.")
-    variants: list[dict[str, Any]] | None = Field(
-        default=None, alias="list", description="The values of each variant.", min_length=1
-    )
+    random: RandomSpec | None = optional("Random values.")
+    variants: list[dict[str, Any]] | None = optional("The values of each variant.", alias="list", min_length=1)
 
     @classmethod
     def kinds(cls) -> tuple[str, ...]:
@@ -83,9 +78,8 @@ class Variant:
     """Its run document."""
 
     def __str__(self) -> str:
-        return (
-            f"member {self.number} ({', '.join(f'{path}={json.dumps(value)}' for path, value in self.values.items())})"
-        )
+        values = ", ".join(f"{path}={json.dumps(value)}" for path, value in self.values.items())
+        return f"member {self.number} ({values})"
 
 
 def parse_sweep(document: Any) -> Sweep:

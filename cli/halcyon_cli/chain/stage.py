@@ -1,7 +1,7 @@
 """A stage of a chain: one run, with everything that its root has recorded. Pure."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
@@ -77,7 +77,7 @@ class Stage:
     @property
     def documents(self) -> Mapping[str, Any]:
         """The sections of the run's document that its newest checkpoint recorded."""
-        return {} if self.manifest is None else self.manifest.fingerprints.documents
+        return self.manifest.fingerprints.documents if self.manifest else {}
 
     @property
     def places(self) -> dict[tuple[int, int], Mapping[str, Any]]:
@@ -113,7 +113,7 @@ class Stage:
     @property
     def parameters(self) -> int | None:
         """Number of parameters, with the padding of the vocabulary; None without a checkpoint."""
-        leaves = self.manifest.leaves if self.manifest is not None else ()
+        leaves = self.manifest.leaves if self.manifest else ()
         return sum(math.prod(leaf.shape) for leaf in leaves if leaf.path.startswith(_MODEL_PREFIX)) or None
 
     @property
@@ -124,7 +124,7 @@ class Stage:
     @property
     def last_step(self) -> int:
         """Steps done."""
-        recorded = self.manifest.step if self.manifest is not None else 0
+        recorded = self.manifest.step if self.manifest else 0
         return self.history.done_steps if self.history.groups else recorded
 
     @property
@@ -133,11 +133,7 @@ class Stage:
         recorded.
         """
         trainer = self._trainer
-        return (
-            None
-            if trainer is None
-            else _tokens_before(trainer, self.last_step) - _tokens_before(trainer, self.first_step)
-        )
+        return trainer and _tokens_before(trainer, self.last_step) - _tokens_before(trainer, self.first_step)
 
     @property
     def _trainer(self) -> TrainerSpec | None:
@@ -156,7 +152,7 @@ class Stage:
         weights = {one["name"]: one.get("weight", sizes[one["name"]]) for one in given}
         whole = 0 if None in weights.values() else math.fsum(weights.values())
         all_tokens, trainer = self.tokens, self._trainer
-        length = trainer.longest_sequence if trainer is not None else 0
+        length = trainer.longest_sequence if trainer else 0
         shares: list[SourceShare] = []
         for name, weight in weights.items():
             share = weight / whole if whole else None
@@ -182,20 +178,13 @@ class Stage:
     @property
     def chip_hours(self) -> float | None:
         """Chips times hours, over all process groups; None if no process group recorded its chips."""
-        return math.fsum(hours for hours, _ in self._chips) if self._chips else None
-
-    @property
-    def unplaced(self) -> int:
-        """Number of process groups that did not record their chips, so that their cost is not known."""
-        return len(self.history.groups) - len(self._chips)
+        return _sum(hours for hours, _ in self._chips)
 
     def is_counted(self, price: float | None) -> bool:
         """Whether the chips and the price of each process group are known; `price`: see `cost`."""
-        return (
-            bool(self._chips)
-            and not self.unplaced
-            and (price is not None or all(own is not None for _, own in self._chips))
-        )
+        chips = self._chips
+        known = price is not None or all(own is not None for _, own in chips)
+        return known and bool(chips) and len(chips) == len(self.history.groups)
 
     def cost(self, price: float | None) -> float | None:
         """Cost: chips times hours times price; None if chips or price are not known.
@@ -203,8 +192,9 @@ class Stage:
         Args:
             price: Price of a chip for an hour. None: the price that the document gave at the time.
         """
-        parts = [hours * paid for hours, own in self._chips if (paid := own if price is None else price) is not None]
-        return math.fsum(parts) if parts else None
+        return _sum(
+            None if (paid := own if price is None else price) is None else hours * paid for hours, own in self._chips
+        )
 
     @property
     def last_samples(self) -> dict[str, tuple[int, tuple[AnswerSample, ...]]]:
@@ -305,8 +295,7 @@ def tokens_of(stages: Sequence[Stage]) -> str:
 
 def chip_hours_of(stages: Sequence[Stage]) -> float | None:
     """Chip hours of some stages together, as far as they are known; None: none is."""
-    known = [hours for stage in stages if (hours := stage.chip_hours) is not None]
-    return math.fsum(known) if known else None
+    return _sum(stage.chip_hours for stage in stages)
 
 
 def chip_hours_words(stages: Sequence[Stage]) -> str:
@@ -322,5 +311,10 @@ def cost_of(stages: Sequence[Stage], price: float | None) -> float | None:
 
     `price`, if it is given, replaces the prices of the documents.
     """
-    known = [cost for stage in stages if (cost := stage.cost(price)) is not None]
+    return _sum(stage.cost(price) for stage in stages)
+
+
+def _sum(parts: Iterable[float | None]) -> float | None:
+    """The sum of the parts that are known; None: none is."""
+    known = [part for part in parts if part is not None]
     return math.fsum(known) if known else None

@@ -22,7 +22,6 @@ from halcyon_cli.report import Report, read_report
 
 if TYPE_CHECKING:
     from halcyon.host.storage.store import Store
-    from halcyon.telemetry.history.reading import History
 
 
 def report(
@@ -174,7 +173,10 @@ def compare(
         histories = [roots.history_in(store) for store in stores]
         sections = [roots.sections_in(store) for store in stores]
         if as_json:
-            documents = [_history_document(one, now) | {"differs": None} for one in histories]
+            documents: list[dict[str, Any]] = [
+                _document(history_report.report_of(one, now)) | history_report.document(one) | {"differs": None}
+                for one in histories
+            ]
             known = [index for index, one in enumerate(sections) if one]
             fields = differing_fields([sections[index] for index in known])
             for column, index in enumerate(known if len(known) > 1 else ()):
@@ -188,12 +190,6 @@ def compare(
             from halcyon_cli.curves import draw_curves
 
             write_file(draw_curves(histories), svg, "--svg")
-
-
-def _history_document(history: History, now: float) -> dict[str, Any]:
-    from halcyon_cli import history_report
-
-    return _document(history_report.report_of(history, now)) | history_report.document(history)
 
 
 def _document(report: Report) -> dict[str, Any]:

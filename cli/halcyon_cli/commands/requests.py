@@ -3,7 +3,7 @@ refresh.
 """
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -31,9 +31,7 @@ def checkpoint(
     with cluster.connected() as runs:
         _, before = _known(runs, run)
         if before.phase in AT_REST:
-            saved = (
-                f"; its newest checkpoint is of step {before.checkpoint.step}" if before.checkpoint is not None else ""
-            )
+            saved = f"; its newest checkpoint is of step {before.checkpoint.step}" if before.checkpoint else ""
             raise Rejected(f"run {run} is {before.phase} and trains no steps, so there is nothing new to save{saved}")
         value = _request(runs, run, names.ANNOTATION_CHECKPOINT)
         if not wait:
@@ -80,13 +78,7 @@ def suspend(
     wait: Wait = False,
 ) -> None:
     """Save a checkpoint, release the hardware, and stay suspended until `resume`."""
-    with cluster.connected() as runs:
-        document, before = _known(runs, run)
-        said = _suspended(run, before, asked=_asked(document))
-        patched = runs.patch(run, {"spec": {"suspend": True}})
-        say(said)
-        if wait:
-            wait_for(runs, run, lambda status: status.phase in AT_REST, _generation(patched))
+    _set_suspend(run, cluster, _suspended, AT_REST, suspend=True, wait=wait)
 
 
 def resume(
@@ -96,13 +88,30 @@ def resume(
     wait: Wait = False,
 ) -> None:
     """Continue the run from its last checkpoint."""
+    _set_suspend(run, cluster, _resumed, ("Running", "Succeeded", "Failed"), suspend=False, wait=wait)
+
+
+def _set_suspend(
+    run: str, cluster: Cluster, effect: Callable[..., str], phases: Collection[str], *, suspend: bool, wait: bool
+) -> None:
+    """Suspend or resume a run.
+
+    Args:
+        run: Its name.
+        cluster: Its cluster.
+        effect: What it does to the run, as a sentence.
+        phases: The phases in which it is done.
+        suspend: Whether the run is suspended.
+        wait: Whether to wait until it is done.
+    """
     with cluster.connected() as runs:
         document, before = _known(runs, run)
-        said = _resumed(run, before, asked=_asked(document))
-        patched = runs.patch(run, {"spec": {"suspend": False}})
+        said = effect(run, before, asked=bool(document.get("spec", {}).get("suspend")))
+        patched = runs.patch(run, {"spec": {"suspend": suspend}})
         say(said)
         if wait:
-            wait_for(runs, run, lambda status: status.phase in ("Running", "Succeeded", "Failed"), _generation(patched))
+            generation = int(patched["metadata"].get("generation", 0))
+            wait_for(runs, run, lambda status: status.phase in phases, generation)
 
 
 def restart(
@@ -178,11 +187,6 @@ def _known(runs: Runs, run: str) -> tuple[dict[str, Any], TrainingRunStatus]:
     return document, parse_status(document.get("status"))
 
 
-def _asked(document: dict[str, Any]) -> bool:
-    """Whether a document asks for suspension."""
-    return bool(document.get("spec", {}).get("suspend"))
-
-
 def _suspended(run: str, status: TrainingRunStatus, *, asked: bool) -> str:
     """Return what `suspend` does to a run. It raises `Rejected` if it does nothing, now or later."""
     match status.phase:
@@ -203,10 +207,10 @@ def _resumed(run: str, status: TrainingRunStatus, *, asked: bool) -> str:
     ready = status.condition("Ready")
     if status.phase == "Succeeded":
         raise Rejected(f"run {run} is Succeeded, so there is nothing to resume")
-    if ready is not None and ready.reason == "BudgetSpent":
+    if ready and ready.reason == "BudgetSpent":
         raise Rejected(f"run {run} stays Suspended: {ready.message}")
     if not asked and status.phase == "Failed":
-        why = f": {ready.message}" if ready is not None and ready.message else ""
+        why = f": {ready.message}" if ready and ready.message else ""
         raise Rejected(f"run {run} is Failed, and not because of a suspension{why}")
     if not asked and status.phase not in ("Suspended", "Suspending"):
         return f"{run} is {status.phase} and is not suspended"
@@ -216,13 +220,7 @@ def _resumed(run: str, status: TrainingRunStatus, *, asked: bool) -> str:
 def _problem(status: TrainingRunStatus) -> str:
     """Return why a run's document is not valid together with its defaults; empty if it is valid."""
     stalled = status.condition("Stalled")
-    return (
-        stalled.message if stalled is not None and (stalled.status, stalled.reason) == ("True", "InvalidSpec") else ""
-    )
-
-
-def _generation(document: dict[str, Any]) -> int:
-    return int(document["metadata"].get("generation", 0))
+    return stalled.message if stalled and (stalled.status, stalled.reason) == ("True", "InvalidSpec") else ""
 
 
 def _request(runs: Runs, run: str, annotation: str) -> str:
@@ -253,7 +251,7 @@ def saved_step(runs: Runs, run: str, value: str) -> int:
         if request is not None and request.value == value and request.step is not None:
             return request.step
         if found.phase in AT_REST:
-            saved = f"step {found.checkpoint.step}" if found.checkpoint is not None else "nothing"
+            saved = f"step {found.checkpoint.step}" if found.checkpoint else "nothing"
             raise Rejected(
                 f"run {run} became {found.phase} before it saved the requested checkpoint; its newest checkpoint holds "
                 f"{saved}"
@@ -286,5 +284,5 @@ def _status_changes(runs: Runs, run: str, generation: int = 0) -> Iterator[tuple
         if found.phase != phase:
             phase = found.phase
             ready = found.condition("Ready")
-            say(f"{phase}" + (f": {ready.message}" if ready is not None and ready.message else ""))
+            say(phase + (f": {ready.message}" if ready and ready.message else ""))
         yield document, found

@@ -172,7 +172,7 @@ def diff(
 
     with cluster.connected(failure_code=2) as runs:
         live = runs.find(run)
-        known = parse_status(live.get("status") if live is not None else None)
+        known = parse_status(live and live.get("status"))
         values = read_values(known.defaults)
         with reading(file):
             document = with_model(read_one(file), file.parent, read_model)

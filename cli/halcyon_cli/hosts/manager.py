@@ -139,7 +139,7 @@ class Manager:
 
     def _left(self) -> int:
         placement = self._view.status.placement
-        avoided = [one.node for one in placement.avoided] if placement is not None else []
+        avoided = [one.node for one in placement.avoided] if placement else []
         if self._places.goes_on() and self._places.put_back(avoided):
             say("the job waits in the queue again")
         return ExitCode.PREEMPTED
@@ -164,15 +164,15 @@ class Manager:
         return None
 
     def _observe(self, now: datetime) -> Observed:
-        group = self._last
-        pods = tuple(group.pods()) if group is not None else ()
+        last, group = self._last, self._group
+        pods = tuple(last.pods()) if last else ()
         endings, replaced = seen_endings(pods, ())
-        reading = self._report(group) if group is not None and group is self._group else ReportReading()
+        reading = self._report(group) if group else ReportReading()
         return Observed(
             run=self._view,
             settings=self._settings,
-            jobsets=() if self._group is None else (self._group.jobset,),
-            guards=() if self._group is None else self._group.guards(),
+            jobsets=(group.jobset,) if group else (),
+            guards=group.guards() if group else (),
             pods=pods,
             endings=endings,
             replaced=replaced,
@@ -252,7 +252,7 @@ class Manager:
 
     def _ask(self, ask: SaveAsk) -> None:
         """Ask process 0 for a checkpoint; the next reconcile asks again if that fails."""
-        address = self._group.address() if self._group is not None else None
+        address = self._group and self._group.address()
         if address is None:
             return
         headers = {"Authorization": f"Bearer {ask.token}", "Content-Type": "application/json"}

@@ -92,16 +92,13 @@ def settings_for(spec: TrainingRunSpec) -> Settings:
     """Settings of an operator that rejects nothing of a run: its user owns the hosts."""
     endpoint = spec.checkpoint.endpoint
     lists = {"endpoints": [] if endpoint is None else [endpoint]}
-    return parse_settings(
-        json.dumps(
-            {
-                "trainerImage": "none",
-                "gpuDirect": {"allowed": True},
-                "planning": {"mode": "off"},
-                "objectStore": {"s3": lists},
-            }
-        )
-    )
+    settings = {
+        "trainerImage": "none",
+        "gpuDirect": {"allowed": True},
+        "planning": {"mode": "off"},
+        "objectStore": {"s3": lists},
+    }
+    return parse_settings(json.dumps(settings))
 
 
 def written(run: RunView, status: dict[str, Any]) -> dict[str, Any]:
@@ -112,23 +109,22 @@ def written(run: RunView, status: dict[str, Any]) -> dict[str, Any]:
 
 def pod_of(one: Seen, run: RunView, jobset_uid: str, token: str) -> PodView:
     """The process as a pod, with its ending."""
-    index, ending = process_index(one, run), ending_of(one, run, jobset_uid)
     over = one.ended_at is not None
     phase = ("Succeeded" if one.code == 0 else "Failed") if over else "Running" if one.began_at else "Pending"
     return PodView(
         name=_name(one, run),
         uid=f"{jobset_uid}.{one.number}",
         group=one.group,
-        process=index,
+        process=process_index(one, run),
         phase=phase,
         ip=one.host,
         node=one.host,
-        deleting=one.asked_at is not None and not over,
-        running=one.began_at is not None and not over,
+        deleting=bool(one.asked_at) and not over,
+        running=bool(one.began_at) and not over,
         waiting_reason=NOT_REACHED if one.host else "Unschedulable",
         waiting_message="" if one.host else "no host is left for it",
         waiting_for="",
-        ending=ending,
+        ending=ending_of(one, run, jobset_uid),
         grace_seconds=0.0,
         finalizers=(),
         other_containers=(),

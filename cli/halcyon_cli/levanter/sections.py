@@ -85,10 +85,6 @@ def _hub(name: str) -> str:
     return f"hf://{name if '/' in name else f'openai-community/{name}'}"
 
 
-def _is_address(place: str) -> bool:
-    return "://" in place or place.startswith("/")
-
-
 _COMPRESSED = re.compile(r"\.(gz|zst|bz2|xz)$")
 _BRACES = re.compile(r"\{[^{}]*\}")
 _ORDERS: dict[Any, Spec] = {True: {"random": {}}, False: {"sequential": {}}}
@@ -153,10 +149,10 @@ def _data(settings: Settings, spec: Spec, given: Given) -> Iterator[str]:
 
 def _place(settings: Settings, spec: Spec, setting: str, field: str, below: str = "") -> Iterator[str]:
     place = settings.take(setting)
-    if place is not None and not _is_address(place):
-        yield f"{setting}: {place} {_NO_ADDRESS}"
-    elif place is not None:
+    if place is not None and ("://" in place or place.startswith("/")):
         put(spec, field, f"{place.rstrip('/')}/{below}".rstrip("/"))
+    elif place is not None:
+        yield f"{setting}: {place} {_NO_ADDRESS}"
 
 
 def _sources(name: str, config: Settings) -> tuple[list[Spec], list[str]]:
