@@ -217,7 +217,7 @@ def _state(pod: Any) -> str:
     if pod.metadata.deletion_timestamp is not None:
         return "Terminating"
     for container in pod.status.container_statuses or ():
-        if container.state.waiting is not None and container.state.waiting.reason:
+        if container.state.waiting and container.state.waiting.reason:
             return str(container.state.waiting.reason)
     for condition in pod.status.conditions or ():
         if condition.type == "PodScheduled" and condition.status == "False":

@@ -88,7 +88,7 @@ def run_view(
     fact = facts.add
     ready = status.condition("Ready")
     fact("phase", Text(status.phase, _PHASE_STYLES.get(status.phase, "cyan")))
-    if ready is not None and ready.message:
+    if ready and ready.message:
         fact("why" if status.phase in _WAITING else "that is", Text(ready.message))
         if status.phase in _WAITING:
             fact("since", Text(_ago(ready.last_transition_time, now)))
@@ -97,7 +97,7 @@ def run_view(
         mesh = ", ".join(f"{axis} {size}" for axis, size in topology.mesh.model_dump().items() if size != 1)
         sizes = ((topology.slices, "slice"), (topology.hosts, "host"), (topology.devices, "device"))
         fact("runs on", f"{', '.join(counted(*size) for size in sizes)}; mesh: {mesh or 'one device'}")
-    if status.defaults is not None and status.defaults.sources:
+    if status.defaults and status.defaults.sources:
         of = " and ".join(f"{source.namespace}/{source.name}" for source in status.defaults.sources)
         fact("defaults", Text(f"{', '.join(status.defaults.values)} of {of}"))
     progress = status.progress
@@ -138,7 +138,7 @@ def _planned(status: TrainingRunStatus) -> str | None:
     plan, condition = status.plan, status.condition("Planned")
     if plan is None:
         return None
-    if condition is not None and condition.status == "False":
+    if condition and condition.status == "False":
         return condition.message
     words = (
         f"{plan.memory} of a device" if plan.memory else "",

@@ -109,7 +109,7 @@ def pinned(spec: TrainingRunSpec, recorded: ResolvedMesh | None = None) -> Train
     if spec.mesh is not None:
         return spec
     topology = spec.accelerator.resolve()
-    fits = recorded is not None and recorded.devices_per_slice == topology.devices_per_slice
+    fits = recorded and recorded.devices_per_slice == topology.devices_per_slice
     axes = (
         IciAxes(**{row.name: recorded.size(row.name) for row in on("ici")})
         if recorded and fits

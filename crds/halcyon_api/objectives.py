@@ -56,12 +56,12 @@ def objective_problems(spec: TrainingRunSpec) -> Problems:
     elif objective.next_token is None:
         yield from _row_problems(spec)
     best = spec.trainer.evaluation.best
-    if best is not None and best.metric == "accuracy" and objective.kind not in ("classify", "contrastive"):
+    if best and best.metric == "accuracy" and objective.kind not in ("classify", "contrastive"):
         yield (
             "spec.trainer.evaluation.best.metric",
             "only an evaluation with objective.classify or contrastive has it; take loss",
         )
-    if best is not None and best.metric == "bitsPerByte" and not _per_token(spec):
+    if best and best.metric == "bitsPerByte" and not _per_token(spec):
         yield (
             "spec.trainer.evaluation.best.metric",
             f"an evaluation with this objective.{objective.kind} has no bits per byte, because its loss is not one of "
@@ -72,7 +72,7 @@ def objective_problems(spec: TrainingRunSpec) -> Problems:
             "spec.data.attendAcrossDocuments",
             f"with objective.{objective.kind} a text must not see the other one; leave it out",
         )
-    if objective.preference is not None and objective.preference.has_reference:
+    if objective.preference and objective.preference.has_reference:
         yield from _reference_problems(spec, f"preference.{objective.preference.kind}")
     if objective.teacher is not None:
         yield from _teacher_problems(spec, objective.teacher)
@@ -136,7 +136,7 @@ def _source_problems(spec: TrainingRunSpec, source: DataSourceSpec) -> Problems:
     elif form.kind in _ANSWERED:
         yield f"{field}.{form.kind}", _ANSWERED[form.kind]
     elif objective.finetune is not None:
-        if form.chat is not None and form.chat.loss_on == "all":
+        if form.chat and form.chat.loss_on == "all":
             yield f"{field}.chat.lossOn", "objective.finetune trains on the assistant's tokens alone; leave lossOn out"
         elif form.chat is None and (form.prebuilt is None or form.prebuilt.weights_field is None):
             yield (
@@ -162,7 +162,7 @@ def _no_text_problems(spec: TrainingRunSpec) -> Problems:
 def _label_problems(spec: TrainingRunSpec) -> Problems:
     """A model with labels, texts with them, and the objective that learns them belong together."""
     labels, classifies, field = spec.model.classes, spec.objective.classify is not None, "spec.model.labels"
-    rewards = spec.objective.preference is not None and spec.objective.preference.reward is not None
+    rewards = spec.objective.preference and spec.objective.preference.reward is not None
     if classifies and len(labels) < 2:
         yield field, "objective.classify tells labels apart; name at least two, in a family that has the field"
     elif rewards and len(labels) != 1:
@@ -197,7 +197,7 @@ def _masking_problems(spec: TrainingRunSpec) -> Problems:
         )
     for source in spec.data.sources:
         form = source.format
-        if form.chat is not None or (form.prebuilt is not None and form.prebuilt.weights_field is not None):
+        if form.chat is not None or (form.prebuilt and form.prebuilt.weights_field is not None):
             yield (
                 f"spec.data.sources[{source.name}].format",
                 "objective.maskedToken hides tokens of the whole text; set format text, or prebuilt without "
@@ -213,7 +213,7 @@ def _beside_problems(spec: TrainingRunSpec) -> Problems:
         return
     asked = {
         "spec.objective": hears and spec.objective.next_token is None,
-        "spec.mesh.ici.context": spec.mesh is not None and spec.mesh.ici.context != 1,
+        "spec.mesh.ici.context": spec.mesh and spec.mesh.ici.context != 1,
         "spec.data.attendAcrossDocuments": hears and data.attend_across_documents,
         "spec.data.order": data.order.windows or data.order.sequential,
         "spec.telemetry.sample": hears and spec.telemetry.sample,
@@ -304,7 +304,7 @@ def _policy_problems(spec: TrainingRunSpec, policy: PolicySpec) -> Problems:
         yield f"{field}.reward", "judge asks another model; give environment.arguments with its url, or another reward"
     if policy.truncation is not None and not policy.truncates:
         yield f"{field}.truncation", "only a correction by token or sequence truncates; set it, or leave this out"
-    if spec.task == "train" and policy.has_sampler and spec.origin is not None and not spec.origin.takes_weights:
+    if spec.task == "train" and policy.has_sampler and spec.origin and not spec.origin.takes_weights:
         yield (
             f"{field}.updatesPerRollout",
             "the run that this one goes on from has no weights that sample; begin with weights alone "
@@ -337,7 +337,7 @@ def _reference_problems(spec: TrainingRunSpec, kind: str) -> Problems:
             f"objective.{kind} compares with the weights that the run begins with; name them: huggingFace, or a run "
             "with weightsOnly: true",
         )
-    if lora is not None and lora.train_also:
+    if lora and lora.train_also:
         yield (
             "spec.adapter.lora.trainAlso",
             f"objective.{kind} compares with the weights beside the adapter, so they must stay frozen; leave trainAlso "

@@ -93,19 +93,19 @@ def schedule_problems(optimizer: OptimizerSpec, trainer: TrainerSpec) -> Problem
     """
     steps, schedule = trainer.steps, optimizer.schedule
     wsd, cosine, phases = schedule.wsd, schedule.cosine, schedule.phases
-    if wsd is not None and wsd.warmup_steps + wsd.decay_steps > steps:
+    if wsd and wsd.warmup_steps + wsd.decay_steps > steps:
         sentence = (
             f"{wsd.warmup_steps} steps of warm-up and {wsd.decay_steps} of decay are more than the {steps} steps of "
             "the run"
         )
         yield f"{_FIELD}.wsd.decaySteps", f"{sentence}; give fewer, or more trainer.steps"
-    if cosine is not None and cosine.decay_steps is None and cosine.warmup_steps > steps:
+    if cosine and cosine.decay_steps is None and cosine.warmup_steps > steps:
         sentence = (
             f"{cosine.warmup_steps} steps of warm-up are more than the {steps} steps of the run, which would end "
             "before its peak"
         )
         yield f"{_FIELD}.cosine.warmupSteps", f"{sentence}; give fewer, or more trainer.steps"
-    if cosine is not None and cosine.decay_steps is not None and cosine.decay_steps <= cosine.warmup_steps:
+    if cosine and cosine.decay_steps is not None and cosine.decay_steps <= cosine.warmup_steps:
         sentence = f"{cosine.decay_steps} is not after the {cosine.warmup_steps} steps of the warm-up"
         yield f"{_FIELD}.cosine.decaySteps", f"{sentence}; it counts from the first step, so give more"
     if phases is not None:

@@ -398,7 +398,7 @@ class TrainingRunSpec(RuledModel):
     @model_validator(mode="after")
     def _other_roots_are_addresses(self) -> Self:
         for where, place in (("from", self.origin), ("data.cache", self.data.cache)):
-            if place is not None and place.root is not None:
+            if place and place.root is not None:
                 try:
                     parse_root(place.root)
                 except ValueError as error:

@@ -349,8 +349,8 @@ def _adapter_problems(spec: TrainingRunSpec) -> Problems:
             "spec.adapter",
             "it is trained beside the weights of a model; name them in spec.from, or leave adapter out",
         )
-    if spec.lora is not None and spec.lora.base is not None:
-        only = spec.origin is not None and spec.origin.only is not None
+    if spec.lora and spec.lora.base is not None:
+        only = spec.origin and spec.origin.only is not None
         for field, is_set in (("spec.average", spec.average is not None), ("spec.from.only", only)):
             if is_set:
                 yield field, "codes of weights (adapter.lora.base) have none; leave this or base out"

@@ -87,7 +87,7 @@ class _Reader:
             self._notes.append(f"{store.root} has no history, no checkpoint and no results, so its run is not shown")
             return
         origin = stage.origin
-        if origin is not None and origin.run is not None:
+        if origin and origin.run is not None:
             self._follow(origin.root, origin.run, f"the run {origin.run}, from which {stage.run} began,")
         self._stages[store.root] = stage
 

@@ -180,11 +180,16 @@ class Stage:
         """Chips times hours, over all process groups; None if no process group recorded its chips."""
         return _sum(hours for hours, _ in self._chips)
 
+    @property
+    def unplaced(self) -> int:
+        """Number of process groups that did not record their chips, so that their cost is not known."""
+        return len(self.history.groups) - len(self._chips)
+
     def is_counted(self, price: float | None) -> bool:
         """Whether the chips and the price of each process group are known; `price`: see `cost`."""
         chips = self._chips
         known = price is not None or all(own is not None for _, own in chips)
-        return known and bool(chips) and len(chips) == len(self.history.groups)
+        return known and bool(chips) and not self.unplaced
 
     def cost(self, price: float | None) -> float | None:
         """Cost: chips times hours times price; None if chips or price are not known.

@@ -248,7 +248,7 @@ def saved_step(runs: Runs, run: str, value: str) -> int:
     for document in runs.changes(run):
         found = parse_status(document.get("status"))
         request = found.save_request
-        if request is not None and request.value == value and request.step is not None:
+        if request and request.value == value and request.step is not None:
             return request.step
         if found.phase in AT_REST:
             saved = f"step {found.checkpoint.step}" if found.checkpoint else "nothing"

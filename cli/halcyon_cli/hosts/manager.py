@@ -121,7 +121,7 @@ class Manager:
             self._leave("the job's time ends soon" if signal.SIGUSR1 in self._signals else "the run was asked to end")
         elif changed and not self._places.goes_on():
             self._leave("the job was cancelled, or another one takes its nodes")
-        elif group is not None and group.short and self._places.has_queue:
+        elif group and group.short and self._places.has_queue:
             self._leave("the job has fewer nodes than the run needs")
         if self._leaving and (group is None or not group.processes):
             return self._left()
@@ -154,7 +154,7 @@ class Manager:
             return None
         self._carry_out(decision)
         status, group = self._view.status, self._group
-        if status.phase in AT_REST and not (group is not None and group.runs):
+        if status.phase in AT_REST and not (group and group.runs):
             ready = status.condition("Ready")
             if ready is not None and not decision.events:
                 say(f"{status.phase}: {ready.message}")

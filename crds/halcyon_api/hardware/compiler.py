@@ -77,7 +77,7 @@ def generation_of(device_kind: str, compute_capability: str = "") -> Generation 
     major, row = compute_capability.partition(".")[0], row_of_device(device_kind)
     if any(major == str(known) for known, _ in ARCHITECTURES):
         return f"cc{major}"
-    return row.name if row is not None and row.family == "tpu" else None
+    return row.name if row and row.family == "tpu" else None
 
 
 def title(generation: Generation) -> str:

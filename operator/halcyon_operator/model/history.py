@@ -57,7 +57,7 @@ def last_message(status: TrainingRunStatus) -> str:
 def had_processes(observed: Observed, status: TrainingRunStatus, group: ProcessGroup) -> bool:
     """Whether a process group is known to have had processes. A pod that never started had no process."""
     entry = entry_of(status, group)
-    trained = entry is not None and entry.first_step_at is not None
+    trained = entry and entry.first_step_at is not None
     return (
         trained
         or any(one.ran for one in observed.endings_of(group))

@@ -116,7 +116,7 @@ def build_jobset(plan: JobSetPlan) -> Manifest:
     alone = again and topology.slices * topology.hosts_per_slice > 1
     requirements = node_requirements(spec, plan.avoided, settings, plan.unpreferred)
     annotations = requirements.jobset_annotations | kueue.jobset_annotations(queue)
-    if queue is not None and queue.topology is not None:
+    if queue and queue.topology is not None:
         # Kueue then chooses the nodes, so JobSet must not choose them.
         annotations.pop(EXCLUSIVE_TOPOLOGY_ANNOTATION, None)
         requirements = replace(

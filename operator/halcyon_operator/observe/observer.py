@@ -274,7 +274,7 @@ class Observer:
         """The Workload of a run that a queue holds, or whose priority may change; None for any other run."""
         if self.workloads is None:
             return None
-        if run.spec is not None and run.spec.managed_by is not None:
+        if run.spec and run.spec.managed_by is not None:
             return await self.workloads.read(run.namespace, run.uid, max_age_seconds)
         if alive is None or not alive.queue or not (alive.suspended or self.settings.kueue.priority_boost):
             return None

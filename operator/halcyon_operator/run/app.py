@@ -179,7 +179,7 @@ def handlers(
     def enqueue_dependents(key: RunKey) -> None:
         """Reconcile the runs that wait for this one."""
         run = cache.run(key)
-        if run is not None and run.status.phase in AT_REST:
+        if run and run.status.phase in AT_REST:
             for waiting in cache.waiting_for(key):
                 queue.add(waiting)
 

@@ -97,24 +97,24 @@ def _first_step_time(_: TrainingRunSpec | None, status: TrainingRunStatus) -> fl
 
 def _saves(spec: TrainingRunSpec | None) -> SaveSpec | None:
     """The save settings of a run; None if the run makes no checkpoints."""
-    return spec.checkpoint.save if spec is not None and spec.task == "train" else None
+    return spec.checkpoint.save if spec and spec.task == "train" else None
 
 
 def _steps(what: Literal["step", "steps"]) -> Callable[[TrainingRunSpec | None, TrainingRunStatus], float | None]:
     """A field of progress; None for a task that does no steps."""
     return lambda spec, status: (
-        None if spec is not None and spec.task in ("data", "sample") else getattr(status.progress, what, None)
+        None if spec and spec.task in ("data", "sample") else getattr(status.progress, what, None)
     )
 
 
 def _interval_steps(spec: TrainingRunSpec | None, _: TrainingRunStatus) -> float | None:
     save = _saves(spec)
-    return save.every_steps if save is not None and save.every_steps and not save.auto else None
+    return save.every_steps if save and save.every_steps and not save.auto else None
 
 
 def _interval_seconds(spec: TrainingRunSpec | None, status: TrainingRunStatus) -> float | None:
     save = _saves(spec)
-    if save is not None and save.every_seconds and not save.auto:
+    if save and save.every_seconds and not save.auto:
         return save.every_seconds
     return status.progress and status.progress.save_interval_seconds
 

@@ -66,7 +66,7 @@ class WorkQueue(Generic[K]):
         loop = asyncio.get_running_loop()
         due = loop.time() + seconds
         timer = self._timers.get(key)
-        if timer is not None and timer.when() <= due:
+        if timer and timer.when() <= due:
             return
         self._cancel_timer(key)
         self._timers[key] = loop.call_at(due, self.add, key)

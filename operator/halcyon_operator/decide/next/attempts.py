@@ -106,7 +106,7 @@ def _superseded(situation: Situation) -> steps.Step | None:
 
 def _left_over(situation: Situation) -> steps.Step | None:
     jobset = situation.jobset
-    if jobset is not None and not jobset.deleting and all(other is jobset for other in own_jobsets(situation.observed)):
+    if jobset and not jobset.deleting and all(other is jobset for other in own_jobsets(situation.observed)):
         return None
     message = f"JobSet {situation.status.job_set_name or ''} was deleted"
     return remains_of_attempt(situation.observed, EndCause.JOB_SET_DELETED, message)

@@ -217,7 +217,7 @@ def _objects(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpe
 def _attempt_spec(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> TrainingRunSpec:
     """The spec on the attempt's number of slices, with the root of the run that it begins from."""
     spec = on_slices(spec, placement_of(status, spec).slices)
-    if spec.origin is not None and spec.origin.root is None and observed.origin_root is not None:
+    if spec.origin and spec.origin.root is None and observed.origin_root is not None:
         spec = spec.but(origin=spec.origin.but(root=observed.origin_root))
     return spec
 

@@ -37,7 +37,7 @@ def _to_guard(status: TrainingRunStatus, spec: TrainingRunSpec, now: datetime) -
 def has_left(observed: Observed, status: TrainingRunStatus) -> bool:
     """Whether a pod of the present process group has ended because its process failed twice, so that nobody trains."""
     pods = observed.pods_of(present_group(status))
-    return any(pod.ending is not None and pod.ending.exit_code == ExitCode.LEAVES_NODE for pod in pods)
+    return any(pod.ending and pod.ending.exit_code == ExitCode.LEAVES_NODE for pod in pods)
 
 
 def unguarded(situation: Situation) -> Stop | None:

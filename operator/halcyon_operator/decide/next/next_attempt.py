@@ -269,7 +269,7 @@ def name_conflict(observed: Observed, status: TrainingRunStatus) -> steps.Stall 
     name = names.jobset_name(observed.run.name, status.attempt)
     foreign = [jobset for jobset in observed.jobsets if jobset.name == name and jobset.owner_uid != observed.run.uid]
     own = own_config_map(observed)
-    if not foreign and own is not None and own.deleting:
+    if not foreign and own and own.deleting:
         return steps.Wait(f"waiting for ConfigMap {name} to be gone")
     kind = "JobSet" if foreign else "ConfigMap" if observed.config_map is not None and own is None else None
     if kind is None:

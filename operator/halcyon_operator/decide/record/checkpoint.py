@@ -51,7 +51,7 @@ def foreign_owner(observed: Observed) -> Owner | None:
     A sampler works in the root of its run, and the checkpoints of that run are its progress.
     """
     spec = observed.run.spec
-    if not isinstance(observed.head, HeadFound) or (spec is not None and spec.task == "sample"):
+    if not isinstance(observed.head, HeadFound) or (spec and spec.task == "sample"):
         return None
     owner = observed.head.head.owner
     mine = Owner(namespace=observed.run.namespace, name=observed.run.name)

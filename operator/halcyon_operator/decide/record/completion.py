@@ -50,7 +50,7 @@ def steps_done(observed: Observed, status: TrainingRunStatus, spec: TrainingRunS
 def last_step(spec: TrainingRunSpec) -> int:
     """The last step of a document; of a replay without `toStep`, the first one, because only the trainer knows more."""
     origin = spec.origin
-    if spec.task == "replay" and origin is not None and origin.step is not None:
+    if spec.task == "replay" and origin and origin.step is not None:
         return origin.to_step or origin.step + 1
     return spec.trainer.steps
 
@@ -73,7 +73,7 @@ def completion(
     if spec.task not in ("train", "replay"):
         return "completed"
     best, progress = spec.trainer.evaluation.best, last_progress(observed, status)
-    patient = best is not None and best.patience is not None
+    patient = best and best.patience is not None
     last = min(last_step(spec), planned_steps(status) or last_step(spec))
     if patient and progress.stopped_early:
         last = min(last, progress.step)

@@ -110,7 +110,7 @@ def saved(observed: Observed, status: TrainingRunStatus) -> bool:
     waiting = [save for save in (status.edit and status.edit.save, restart) if save]
     if not waiting or not trains(status):
         return True
-    if observed.run.spec is not None and observed.run.spec.task != "train":
+    if observed.run.spec and observed.run.spec.task != "train":
         return True  # such a run makes no checkpoint
     return any(_served(observed, save) for save in waiting)
 
@@ -119,7 +119,7 @@ def _served(observed: Observed, save: SaveRequestStatus) -> bool:
     """Whether a checkpoint contains all steps that were done when it was requested, or the longest wait is over."""
     if save.step is not None:
         return True
-    failing = observed.report is not None and observed.report.checkpoint_error is not None
+    failing = observed.report and observed.report.checkpoint_error is not None
     patience = MAX_ACCEPT_SECONDS if save.asked_step is None or failing else MAX_SAVE_SECONDS
     return seconds_between(save.requested_at, observed.now) >= patience
 

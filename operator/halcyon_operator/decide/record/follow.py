@@ -248,7 +248,7 @@ def _concluded(
     observed: Observed, status: TrainingRunStatus, group: ProcessGroup, *, refused: bool = False
 ) -> GroupEnd | None:
     end = conclude(ends_that_count(observed, status, group), group, refused=refused)
-    if end is not None and end.cause == EndCause.POD_DELETED and _is_echo(observed, status, group):
+    if end and end.cause == EndCause.POD_DELETED and _is_echo(observed, status, group):
         end = None
     return with_queue_cause(status, group, end and with_no_room(observed, group, end))
 

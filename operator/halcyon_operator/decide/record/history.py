@@ -25,7 +25,7 @@ def with_group(status: TrainingRunStatus, group: ProcessGroup, now: datetime, in
     time. The oldest entries are dropped.
     """
     known = entry_of(status, group)
-    if known is not None and known.in_place >= in_place:
+    if known and known.in_place >= in_place:
         return status
     entry = HistoryEntry(attempt=group.attempt, restart=group.restart, in_place=in_place, started_at=stamp(now))
     history = [*status.history, entry]

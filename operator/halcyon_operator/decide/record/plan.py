@@ -58,7 +58,7 @@ def _failure(planner: PlannerView, seconds: int, now: datetime) -> PlanStatus | 
     if created is not None and (now - created).total_seconds() > seconds + _PATIENCE_SECONDS:
         why = pod.waiting_message or pod.waiting_reason if pod is not None else ""
         return PlanStatus(message=f"planning did not end in {seconds} s{f': {why}' if why else ''}"[:1024])
-    if jobset.outcome == "running" or (pod is not None and pod.ending is None):
+    if jobset.outcome == "running" or (pod and pod.ending is None):
         return None
     ending = pod and pod.ending
     message = ending.message if ending else ""

@@ -31,7 +31,7 @@ def with_queue(observed: Observed, status: TrainingRunStatus, jobset: JobSetView
     """
     if jobset is None or not jobset.queue:
         return status if status.queue is None else status.but(queue=None)
-    known = status.queue if status.queue is not None and status.queue.name == jobset.queue else None
+    known = status.queue if status.queue and status.queue.name == jobset.queue else None
     group = group_of(status, jobset)
     found = _eviction(observed, status, jobset)
     eviction = found or (known and known.eviction)
@@ -101,7 +101,7 @@ def _eviction(observed: Observed, status: TrainingRunStatus, jobset: JobSetView)
     if not jobset.suspended or not isinstance(seen, WorkloadView) or seen.evicted is None:
         return None
     evicted, known = seen.evicted, status.queue and status.queue.eviction
-    recorded = known is not None and known.time == stamp(
+    recorded = known and known.time == stamp(
         evicted.at or observed.now
     )  # the Workload keeps the condition while the next group waits
     if entry is None or entry.ended_at is not None or recorded:

@@ -47,11 +47,9 @@ def with_restart(observed: Observed, status: TrainingRunStatus, jobset: JobSetVi
     if _has_only_new_pods(observed, status, jobset):
         message = f"No pod of attempt {status.attempt} is older than the restart that was asked for ({_shown(known)})"
         return _closed(status, known, "restarted", "Restarted", message)
-    if status.restart is not None and status.restart.waits:
+    if status.restart and status.restart.waits:
         return Change(status.but(restart=known))
-    waiting = (
-        trains(status) and observed.run.spec.task == "train" and jobset is not None and jobset.outcome == "running"
-    )
+    waiting = trains(status) and observed.run.spec.task == "train" and jobset and jobset.outcome == "running"
     then = "asking for a checkpoint, from which a new attempt goes on" if waiting else "a new attempt is made at once"
     event = Event(
         "Normal",
@@ -78,7 +76,7 @@ def with_restart_done(status: TrainingRunStatus, attempt: int) -> Change:
 def passed_over(status: TrainingRunStatus) -> TrainingRunStatus:
     """The status of a run that is done. A waiting request is passed over."""
     known = status.restart
-    return _closed(status, known, "passedOver", "", "").status if known is not None and known.waits else status
+    return _closed(status, known, "passedOver", "", "").status if known and known.waits else status
 
 
 def restart_clause(status: TrainingRunStatus) -> str:
@@ -92,7 +90,7 @@ def restart_clause(status: TrainingRunStatus) -> str:
 
 
 def _taken(known: RestartStatus | None, value: str, attempt: int, now: datetime) -> RestartStatus:
-    if known is not None and known.waits:
+    if known and known.waits:
         return known.but(value=value)  # one restart serves all requests that come before it
     return RestartStatus(value=value, requested_at=stamp(now), attempt=attempt, outcome="waiting")
 
@@ -102,9 +100,9 @@ def _at_rest(observed: Observed, status: TrainingRunStatus, jobset: JobSetView |
     spec = observed.run.spec
     if status.attempt == 0:
         return "has not begun"
-    if spec is not None and spec.suspend:
+    if spec and spec.suspend:
         return "is suspended, and begins with new pods when it is resumed"
-    done = jobset is not None and jobset.outcome == "completed" and last_cause(status) != EndCause.ENDED_EARLY
+    done = jobset and jobset.outcome == "completed" and last_cause(status) != EndCause.ENDED_EARLY
     if (status.holds("Succeeded") or done) and not (spec is not None and lengthened(status, spec)):
         return "is done"
     return ""

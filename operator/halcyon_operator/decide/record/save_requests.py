@@ -80,7 +80,7 @@ def with_requests(observed: Observed, status: TrainingRunStatus, jobset: JobSetV
     edit, restart = status.edit, status.restart
     if edit is not None:
         edit = edit.but(save=pursued(edit.save, "edit", edit.save.value))
-    if restart is not None and restart.waits:
+    if restart and restart.waits:
         restart = pursued(restart, "restart", f"{restart.attempt}/{restart.requested_at}")
     status = status.but(save_request=user, maintenance=maintenance, edit=edit, restart=restart)
     return Change(status, tuple(events), tuple(asks))
@@ -89,7 +89,7 @@ def with_requests(observed: Observed, status: TrainingRunStatus, jobset: JobSetV
 def _wanted(observed: Observed, status: TrainingRunStatus) -> SaveRequestStatus | None:
     """The user's request: the recorded one, or a new one."""
     value, known = text(observed.run.save_request, MAX_REQUEST_VALUE), status.save_request
-    if not value or (known is not None and known.value == value):
+    if not value or (known and known.value == value):
         return known
     return SaveRequestStatus(value=value, requested_at=stamp(observed.now))
 

@@ -92,7 +92,7 @@ def recorded_description(status: TrainingRunStatus) -> Description:
     """The description that the status already has."""
     stalled, ready = status.condition("Stalled"), status.condition("Ready")
     reason, message = (cast("RunReason", ready.reason), ready.message) if ready is not None else (status.phase, "")
-    if stalled is not None and stalled.status == "True":
+    if stalled and stalled.status == "True":
         return Description(status.phase, reason, message, stall_reason(stalled.reason), stalled.message)
     return Description(status.phase, reason, message)
 
@@ -114,7 +114,7 @@ def _condition(
         status=truth,
         reason=reason,
         message=text(message, MAX_MESSAGE),
-        last_transition_time=known.last_transition_time if known is not None and known.status == truth else stamp(now),
+        last_transition_time=known.last_transition_time if known and known.status == truth else stamp(now),
         observed_generation=generation,
     )
 

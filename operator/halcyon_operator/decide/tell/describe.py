@@ -66,7 +66,7 @@ def describe_attempt(observed: Observed, status: TrainingRunStatus, jobset: JobS
                 "Restarting", SILENT, f"{end.message}; JobSet {jobset.name} is not restarted: {NO_ANSWER}"
             )
         return Description("Restarting", "Restarting", f"{end.message}; the JobSet starts the run again")
-    if entry is not None and entry.first_step_at is not None:
+    if entry and entry.first_step_at is not None:
         report = observed.report_of(group)
         doing = _doing(report, observed.run.spec.task if observed.run.spec else "train")
         training = f"attempt {group.attempt}, restart {group.restart} {doing}"
@@ -74,7 +74,7 @@ def describe_attempt(observed: Observed, status: TrainingRunStatus, jobset: JobS
             training += f" by its last report; process 0 does not report now ({observed.report_problem})"
         failed = report and report.checkpoint_error
         problem = "" if failed is None else f", but the last save failed: {failed}"
-        if observed.run.spec is not None and observed.run.spec.suspend:
+        if observed.run.spec and observed.run.spec.suspend:
             return Description(
                 "Suspending",
                 "Suspending",
@@ -104,7 +104,7 @@ def _lost(pods: list[PodView], status: TrainingRunStatus, entry: HistoryEntry | 
 def _problem(observed: Observed, status: TrainingRunStatus, pods: list[PodView]) -> tuple[StartReason, str] | None:
     """Reason and message why pods do not start; None if they may still start."""
     warning = observed.pod_warning
-    if warning is not None and not warning.reason and observed.pods:
+    if warning and not warning.reason and observed.pods:
         warning = None  # A JobSet makes its Jobs again once the old pods are gone.
     return start_problem(pods, status.attempt, observed.now, warning)
 
@@ -130,20 +130,20 @@ def done_sentence(status: TrainingRunStatus, spec: TrainingRunSpec) -> str:
         return said or "the collectives are measured; the log has the numbers"
     if spec.task == "sample":
         return "the run whose answers it sampled is done"
-    if spec.task == "replay" and spec.origin is not None and spec.origin.step is not None:
+    if spec.task == "replay" and spec.origin and spec.origin.step is not None:
         last = spec.origin.to_step or (progress.step if progress is not None else steps)
         return (
             f"steps {spec.origin.step + 1} to {last} of run {spec.origin.run} are confirmed; replay.json in "
             "checkpoint.root has what was compared"
         )
-    where = f"; the last checkpoint is {checkpoint.path}" if checkpoint is not None and checkpoint.path else ""
+    where = f"; the last checkpoint is {checkpoint.path}" if checkpoint and checkpoint.path else ""
     if status.attempt == 0:
         step = checkpoint.step if checkpoint is not None else steps
         return (
             f"checkpoint.root already holds step {step} of an earlier run of this name, so there is nothing left to "
             f"train{where}"
         )
-    if progress is not None and progress.stopped_early and progress.step < steps:
+    if progress and progress.stopped_early and progress.step < steps:
         best = f"; the best evaluation is that of step {progress.best_step}" if progress.best_step is not None else ""
         return (
             f"stopped early after step {progress.step} of {steps}, because its evaluations did not improve{best}{where}"

@@ -30,7 +30,7 @@ def attempt_started(status: TrainingRunStatus) -> tuple[Event, ...]:
 def ended(status: TrainingRunStatus, group: ProcessGroup, end: GroupEnd, *, restarting: bool) -> tuple[Event, ...]:
     """The event when a process group has ended."""
     entry = entry_of(status, group)
-    after = f" after step {entry.to_step}" if entry is not None and entry.to_step is not None else ""
+    after = f" after step {entry.to_step}" if entry and entry.to_step is not None else ""
     then = "; restarting" if restarting else ""
     name, key = _named(entry, group)
     message = f"{name} ended{after}: {end.message}{then}"

@@ -67,9 +67,9 @@ def start_problem(
         why = f"{shown}{_init_clause(first)}{_why_late(first, warning)}"
         sentence = f"pod {first.name}{on_node(first)} has not started since {since}{_more(late)}: {why}"
         return conditions.NOT_STARTING, f"attempt {attempt}: {sentence}"
-    if warning is not None and not warning.reason:
+    if warning and not warning.reason:
         return conditions.SILENT, f"attempt {attempt}: there is no Job {warning.name} yet: {NO_ANSWER}"
-    if warning is not None and warning.kind != "Pod":
+    if warning and warning.kind != "Pod":
         sentence = f"{warning.kind} {warning.name} cannot make its pods, {warning.reason}: {warning.message}"
         return conditions.REFUSED, f"attempt {attempt}: {sentence}"
     return None
@@ -110,7 +110,7 @@ def _more(pods: Sequence[PodView]) -> str:
 
 def held_container(pod: PodView) -> str:
     """The container that keeps a pod alive after its trainer has ended; empty: none does."""
-    alive = pod.ending is not None and pod.ending.ended and not pod.over and not pod.deleting
+    alive = pod.ending and pod.ending.ended and not pod.over and not pod.deleting
     return next(iter(pod.other_containers), "") if alive else ""
 
 
