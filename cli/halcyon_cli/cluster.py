@@ -12,7 +12,7 @@ from halcyon_api import names
 from halcyon_api.package import install
 from halcyon_api.training_run import GROUP, PLURAL, VERSION
 from halcyon_cli.output import Rejected
-from halcyon_cli.watching import WatchEnded, documents, each
+from halcyon_cli.watching import Document, WatchEnded, documents, each
 
 _TIMEOUT_SECONDS = 20
 _WATCH_SECONDS = 30
@@ -56,7 +56,7 @@ class Runs:
         chosen = next((one for one in contexts if one["name"] == context), active)
         self.namespace = namespace or chosen["context"].get("namespace") or "default"
 
-    def get(self, name: str) -> dict[str, Any]:
+    def get(self, name: str) -> Document:
         """Return a run's document.
 
         Raises:
@@ -65,7 +65,7 @@ class Runs:
         with self._errors_as_sentences(name):
             return self._ask(self._api.get_namespaced_custom_object, name)
 
-    def find(self, name: str) -> dict[str, Any] | None:
+    def find(self, name: str) -> Document | None:
         """Return a run's document, or None if there is no such run.
 
         Raises:
@@ -75,7 +75,7 @@ class Runs:
             return self._ask(self._api.get_namespaced_custom_object, name)
         return None
 
-    def changes(self, name: str) -> Iterator[dict[str, Any]]:
+    def changes(self, name: str) -> Iterator[Document]:
         """Yield a run's document now, after every change, and at least every 30 seconds, without end.
 
         Raises:
@@ -84,7 +84,7 @@ class Runs:
         chosen = f"metadata.name={name}"
         return documents(lambda: self.get(name), lambda version: self._events(version, field_selector=chosen), _pause)
 
-    def all_changes(self) -> Iterator[dict[str, Any]]:
+    def all_changes(self) -> Iterator[Document]:
         """Yield all runs of the namespace as they are now, then each new or changed one, and all again every 30
         seconds.
 
@@ -92,14 +92,14 @@ class Runs:
             Rejected: The cluster does not answer or forbids it.
         """
 
-        def look() -> tuple[list[dict[str, Any]], str]:
+        def look() -> tuple[list[Document], str]:
             with self._errors_as_sentences("*"):
                 found = self._ask(self._api.list_namespaced_custom_object)
             return found["items"], found["metadata"]["resourceVersion"]
 
         return each(look, self._events, _pause)
 
-    def rejection_reason(self, name: str, document: dict[str, Any]) -> str | None:
+    def rejection_reason(self, name: str, document: Document) -> str | None:
         """Return why the API server, with all its admission policies, would reject a new document for a run. Changes
         nothing (dry run).
 
@@ -128,7 +128,7 @@ class Runs:
                     continue
             return ""
 
-    def patch(self, name: str, patch: dict[str, Any]) -> dict[str, Any]:
+    def patch(self, name: str, patch: Document) -> Document:
         """Merge a patch into a run and return the new document.
 
         Raises:
@@ -271,7 +271,7 @@ class Runs:
             )
             return found.items, found.metadata.resource_version
 
-    def _events(self, version: str, **options: Any) -> Iterator[dict[str, Any]]:
+    def _events(self, version: str, **options: Any) -> Iterator[Document]:
         """Yield the watch events of runs after a resource version, until the server ends the watch.
 
         Raises:
@@ -343,7 +343,7 @@ class Runs:
             ) from None
 
 
-def _watched(function: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[dict[str, Any]]:
+def _watched(function: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Document]:
     """Yield the events of a watch on one of the client's list functions, until the server ends the watch.
 
     Raises:

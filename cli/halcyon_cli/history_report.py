@@ -79,13 +79,13 @@ def report_of(history: History, now: float) -> Report:
     )
 
 
-def series(rows: Iterable[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
+def series(rows: Iterable[Record], name: str) -> tuple[list[int], list[float]]:
     """The steps and values of one number, without values that are not finite."""
     pairs = [(row["step"], row[name]) for row in rows if isinstance(row.get(name), (int, float))]
     return [step for step, _ in pairs], [float(value) for _, value in pairs]
 
 
-def together(history: History) -> list[dict[str, Any]]:
+def together(history: History) -> list[Record]:
     """The evaluations of all sources together, by step."""
     return [row for row in history.evaluations if "source" not in row]
 
@@ -97,7 +97,7 @@ def spread(rows: Sequence[Record], count: int) -> list[Record]:
     return [rows[round(place * (len(rows) - 1) / (count - 1))] for place in range(count)]
 
 
-def last_tasks(history: History) -> list[dict[str, Any]]:
+def last_tasks(history: History) -> list[Record]:
     """The newest result of each task, in the order in which tasks were run."""
     return list({row["task"]: row for row in history.events if row["event"] == "task"}.values())
 

@@ -1,7 +1,6 @@
 """The history of a run, or of several, as a terminal shows it. Pure: takes values, returns rich renderables."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from pydantic.alias_generators import to_snake
 from rich.console import Group, RenderableType
@@ -10,6 +9,7 @@ from rich.text import Text
 from halcyon.commands.views.tables import FittedTable
 from halcyon.telemetry.events import sentence
 from halcyon.telemetry.history.reading import History
+from halcyon.telemetry.history.segments import Record
 from halcyon_api.checkpoint_documents import Epoch
 from halcyon_api.counting import counted, percent
 from halcyon_api.local_times import local_time
@@ -120,7 +120,7 @@ def _add_losses(facts: Facts, history: History) -> None:
             facts.add_losses(title, f"{values[0]:z.4f} to {values[-1]:z.4f}", values)
 
 
-def _evaluations(rows: Sequence[dict[str, Any]]) -> FittedTable:
+def _evaluations(rows: Sequence[Record]) -> FittedTable:
     numbers = "loss", "bits per byte", "seconds"
     table = FittedTable("evaluation at step", "source", numbers=numbers, drops=("seconds",))
     for row in rows[-_LAST_EVENTS:]:
@@ -128,7 +128,7 @@ def _evaluations(rows: Sequence[dict[str, Any]]) -> FittedTable:
     return table
 
 
-def _tasks(rows: Sequence[dict[str, Any]]) -> FittedTable:
+def _tasks(rows: Sequence[Record]) -> FittedTable:
     numbers = "step", "accuracy", "standard error", "centred", "bits per byte", "word errors"
     drops = "word errors", "bits per byte", "standard error", "centred", "step"
     table = FittedTable("task", numbers=numbers, drops=drops)
@@ -147,7 +147,7 @@ def _texts(history: History) -> list[RenderableType]:
     return [Text("what the model writes", "bold"), *shown] if shown else []
 
 
-def _events(rows: Sequence[dict[str, Any]]) -> FittedTable:
+def _events(rows: Sequence[Record]) -> FittedTable:
     table = FittedTable("last events", "start", "", drops=("start",))
     for row in rows:
         time, group, sentence = event_cells(row)
@@ -155,23 +155,23 @@ def _events(rows: Sequence[dict[str, Any]]) -> FittedTable:
     return table
 
 
-def evaluation_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
+def evaluation_cells(row: Record) -> tuple[str, str, str, str]:
     """Step, source, loss and bits per byte of an evaluation."""
     return f"{row['step']:,}", row.get("source", "all"), number(row.get("loss")), number(row.get("bitsPerByte"))
 
 
-def task_cells(row: dict[str, Any]) -> tuple[str, ...]:
+def task_cells(row: Record) -> tuple[str, ...]:
     """Task, step, accuracy, standard error, centred accuracy, bits per byte and word error rate of a result."""
     numbers = (row.get(name) for name in ("accuracy", "standardError", "centred", "bitsPerByte", "wordErrorRate"))
     return task_title(row["task"], row.get("tasks")), f"{row['step']:,}", *map(number, numbers)
 
 
-def event_cells(row: dict[str, Any]) -> tuple[str, str, str]:
+def event_cells(row: Record) -> tuple[str, str, str]:
     """Time, start and sentence of an event."""
     return local_time(row["time"]), str(Epoch(attempt=row["attempt"], restart=row["restart"])), event_sentence(row)
 
 
-def event_sentence(row: dict[str, Any]) -> str:
+def event_sentence(row: Record) -> str:
     """An event as a sentence, as the trainer's live line shows it."""
     fields = {to_snake(name): value for name, value in row.items() if name not in WRITER_FIELDS}
     try:

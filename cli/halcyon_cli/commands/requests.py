@@ -5,7 +5,7 @@ refresh.
 import secrets
 from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -15,6 +15,7 @@ from halcyon_api.status.run_status import AT_REST, TrainingRunStatus, parse_stat
 from halcyon_cli.cluster import Runs
 from halcyon_cli.commands.options import CURRENT, Cluster, Run, Wait
 from halcyon_cli.output import Rejected, say
+from halcyon_cli.watching import Document
 
 
 def checkpoint(
@@ -175,7 +176,7 @@ def refresh(
         wait_for(runs, run, taken)
 
 
-def _known(runs: Runs, run: str) -> tuple[dict[str, Any], TrainingRunStatus]:
+def _known(runs: Runs, run: str) -> tuple[Document, TrainingRunStatus]:
     """Return a run's document and status.
 
     Raises:
@@ -274,7 +275,7 @@ def restarted(runs: Runs, run: str, value: str) -> int:
     raise AssertionError("changes have no end")
 
 
-def _status_changes(runs: Runs, run: str, generation: int = 0) -> Iterator[tuple[dict[str, Any], TrainingRunStatus]]:
+def _status_changes(runs: Runs, run: str, generation: int = 0) -> Iterator[tuple[Document, TrainingRunStatus]]:
     """Yield a run and its status after every change, from an observedGeneration on; print each new phase."""
     phase = ""
     for document in runs.changes(run):

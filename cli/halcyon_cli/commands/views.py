@@ -7,7 +7,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console, RenderableType
@@ -19,6 +19,7 @@ from halcyon_cli import roots
 from halcyon_cli.cluster import Runs
 from halcyon_cli.commands.options import CURRENT, Cluster, Output, OutputFormat, Run
 from halcyon_cli.output import Rejected, reading, reporting_errors, say, write_json
+from halcyon_cli.watching import Document
 
 if TYPE_CHECKING:
     from halcyon.host.storage.store import Store
@@ -82,7 +83,7 @@ def _status_of_root(place: str, settings: roots.RootSettings, *, watch: bool, ou
             live.update(view, refresh=True)
 
 
-def _document_in(store: Store) -> dict[str, Any]:
+def _document_in(store: Store) -> Document:
     """What a root says about its run: the status if a manager keeps one there, else the history."""
     from halcyon_cli import history_report
 
@@ -132,7 +133,7 @@ def logs(
                 console.print(shown(line))
 
 
-def _view(runs: Runs, run: str, document: dict[str, Any]) -> tuple[RenderableType, bool]:
+def _view(runs: Runs, run: str, document: Document) -> tuple[RenderableType, bool]:
     """Return the view of a run, and whether the run has ended."""
     from halcyon_cli.following import hosts_of, last_losses
     from halcyon_cli.status_view import run_view
@@ -145,7 +146,7 @@ def _view(runs: Runs, run: str, document: dict[str, Any]) -> tuple[RenderableTyp
     return view, found.phase in _ENDED
 
 
-def _summary(run: dict[str, Any]) -> dict[str, Any]:
+def _summary(run: Document) -> Document:
     """Return a run as a JSON value: namespace, name, and the status as the API server stores it."""
     metadata = run["metadata"]
     return {"namespace": metadata.get("namespace", ""), "name": metadata["name"], "status": run.get("status") or {}}

@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from halcyon_api import names
 from halcyon_api.edits.changes import recorded, values_of
@@ -11,6 +10,7 @@ from halcyon_api.mesh import pinned
 from halcyon_api.spec.scheduling import SchedulingSpec
 from halcyon_api.status.run_status import parse_status
 from halcyon_api.training_run import API_VERSION, KIND, TrainingRun, TrainingRunSpec
+from halcyon_operator.model.decision import Manifest
 from halcyon_operator.model.settings import Settings, parse_settings
 from halcyon_operator.model.views import NOT_REACHED, PodEnding, PodView, ProcessGroup, ProcessIndex, RunView
 from halcyon_operator.observe.pods import parse_termination
@@ -52,7 +52,7 @@ class Seen:
     report: str = ""
 
 
-def run_view(run: TrainingRun, document: dict[str, Any], restart_request: str = "") -> RunView:
+def run_view(run: TrainingRun, document: Manifest, restart_request: str = "") -> RunView:
     """The run, without what only a cluster has: its queue, the runs that it waits for, slices that come and
     go, other rows of hardware.
 
@@ -101,7 +101,7 @@ def settings_for(spec: TrainingRunSpec) -> Settings:
     return parse_settings(json.dumps(settings))
 
 
-def written(run: RunView, status: dict[str, Any]) -> dict[str, Any]:
+def written(run: RunView, status: Manifest) -> Manifest:
     """What the manager writes: the run with its status, in the form in which a cluster has it."""
     metadata = {"namespace": run.namespace, "name": run.name}
     return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "status": status}
@@ -180,7 +180,7 @@ def _name(one: Seen, run: RunView) -> str:
     return names.hostname(run.name, one.group.attempt, *process_index(one, run))
 
 
-def document_in(data: bytes | None) -> dict[str, Any]:
+def document_in(data: bytes | None) -> Manifest:
     """The document that a manager has written; empty if there is none, or if it is damaged."""
     try:
         found = json.loads(data or b"{}")

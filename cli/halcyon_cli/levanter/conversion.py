@@ -13,7 +13,7 @@ from halcyon_api.plain_files import read_text
 from halcyon_api.training_run import API_VERSION
 from halcyon_api.yaml_text import read_document
 from halcyon_cli.levanter import sections
-from halcyon_cli.levanter.settings import Settings, put
+from halcyon_cli.levanter.settings import Settings, Spec, put
 
 _INCLUDE = re.compile(r"!include\s+(\S+)")
 _INCLUDED = "!include"
@@ -29,16 +29,16 @@ class Conversion:
         notes: One line for each setting that has no field, with the reason.
     """
 
-    document: dict[str, Any]
+    document: Spec
     notes: tuple[str, ...]
 
 
-def rows() -> dict[str, list[dict[str, Any]]]:
+def rows() -> dict[str, list[Spec]]:
     """The rows of ``rows.yaml`` by their title."""
-    return cast("dict[str, list[dict[str, Any]]]", _table("rows.yaml"))
+    return cast("dict[str, list[Spec]]", _table("rows.yaml"))
 
 
-def _rows() -> Iterator[dict[str, Any]]:
+def _rows() -> Iterator[Spec]:
     return (row for group in rows().values() for row in group)
 
 
@@ -47,7 +47,7 @@ def _table(name: str) -> Any:
     return read_document((files("halcyon_cli.levanter") / name).read_text(encoding="utf-8"))
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> Spec:
     """A configuration with the files that it includes.
 
     Raises:
@@ -58,7 +58,7 @@ def read(path: Path) -> dict[str, Any]:
     found = _included(path, 0)
     if not isinstance(found, dict):
         raise ValueError(f"{path}: this is no configuration of Levanter; give a file with model, data and trainer")
-    return cast("dict[str, Any]", found)
+    return cast("Spec", found)
 
 
 def _included(path: Path, depth: int) -> Any:
@@ -71,7 +71,7 @@ def _included(path: Path, depth: int) -> Any:
             return [walk(one) for one in cast("list[Any]", node)]
         if not isinstance(node, dict):
             return node
-        named = cast("dict[str, Any]", node)
+        named = cast("Spec", node)
         if set(named) == {_INCLUDED}:
             return _included(path.parent / named[_INCLUDED], depth + 1)
         return {name: walk(one) for name, one in named.items()}
@@ -98,7 +98,7 @@ def convert(configuration: Mapping[str, Any], name: str, accelerator: Mapping[st
             "give the one that includes it, or see halcyon export, eval and generate"
         )
     given = sections.Given(_table("tables.yaml"), devices, sections.dns_name(str(settings.take("trainer.id") or name)))
-    spec: dict[str, Any] = {"accelerator": dict(accelerator)}
+    spec: Spec = {"accelerator": dict(accelerator)}
     notes: list[str] = []
     for section in sections.ALL:
         try:
@@ -113,13 +113,13 @@ def convert(configuration: Mapping[str, Any], name: str, accelerator: Mapping[st
     return Conversion(document, tuple(dict.fromkeys(notes)))
 
 
-def _copied_fields(row: Mapping[str, Any], settings: Settings, spec: dict[str, Any]) -> Iterator[str]:
+def _copied_fields(row: Mapping[str, Any], settings: Settings, spec: Spec) -> Iterator[str]:
     """Copy the settings of a row into their fields, as the head of ``rows.yaml`` says."""
     names, fields = row.get("set", ()), () if row.get("code") else row.get("to", ())
     for field in fields:
         several = names if len(fields) == 1 else (names[fields.index(field)],)
         value = settings.first(*several, default=row.get("else"))
-        values: dict[str, Any] = row.get("values", {})
+        values: Spec = row.get("values", {})
         found = values.get(str(value).lower()) if values else value
         if value is not None and found is None:
             yield f"{several[0]}: {value} is not here; there are {', '.join(values)}"

@@ -10,9 +10,7 @@ from typing import Any, cast
 
 from pydantic.alias_generators import to_camel
 
-from halcyon_cli.levanter.settings import Settings, put
-
-Spec = dict[str, Any]
+from halcyon_cli.levanter.settings import Settings, Spec, put
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ def _data(settings: Settings, spec: Spec, given: Given) -> Iterator[str]:
     hears = spec.get("model", {}).get("family") == "whisper"
     sources: list[Spec] = []
     tags: dict[str, list[str]] = {}
-    for name, config in cast("dict[str, dict[str, Any]]", configs).items():
+    for name, config in cast("dict[str, Spec]", configs).items():
         config = form | {setting: value for setting, value in config.items() if value is not None}
         tagged = cast("list[str]", config.pop("tags", ()))
         audio = config.pop("audio_key", None) if hears else None

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any, cast
 
+Spec = dict[str, Any]
+
 
 class Settings:
     """A nested document whose values are taken one by one; what nobody took is named at the end.
@@ -11,7 +13,7 @@ class Settings:
         document: The document. It is changed: what was taken is no longer in it.
     """
 
-    def __init__(self, document: dict[str, Any]) -> None:
+    def __init__(self, document: Spec) -> None:
         self._document = document
 
     def take(self, path: str, default: Any = None) -> Any:
@@ -43,23 +45,23 @@ class Settings:
         """The paths that nobody took. A value that is null says nothing, so it is not among them."""
         return _leaves(self._document)
 
-    def _above(self, path: str) -> tuple[dict[str, Any], str]:
+    def _above(self, path: str) -> tuple[Spec, str]:
         *above, last = path.split(".")
         node: Any = self._document
         for part in above:
-            node = cast("dict[str, Any]", node).get(part) if isinstance(node, dict) else None
-        return (cast("dict[str, Any]", node) if isinstance(node, dict) else {}), last
+            node = cast("Spec", node).get(part) if isinstance(node, dict) else None
+        return (cast("Spec", node) if isinstance(node, dict) else {}), last
 
 
 def _leaves(node: Any, path: str = "") -> Iterator[str]:
     if isinstance(node, dict):
-        for name, value in cast("dict[str, Any]", node).items():
+        for name, value in cast("Spec", node).items():
             yield from _leaves(value, f"{path}.{name}" if path else str(name))
     elif node is not None:
         yield path
 
 
-def put(target: dict[str, Any], path: str, value: Any) -> None:
+def put(target: Spec, path: str, value: Any) -> None:
     """Set ``target[a][b]`` for the path ``a.b``, unless the value is None."""
     if value is None:
         return

@@ -17,6 +17,7 @@ from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 from prometheus_client import Counter
 
+from halcyon_operator.model.decision import Manifest
 from halcyon_operator.model.untrusted import integer, text, value_at
 
 _TOTAL_SECONDS, _CONNECT_SECONDS = 30, 10
@@ -102,11 +103,11 @@ class KubernetesApi:
         resource: str,
         *,
         query: dict[str, str] | None = None,
-        body: dict[str, Any] | None = None,
+        body: Manifest | None = None,
         content_type: str = "application/json",
         accept: str = "application/json",
         fenced: bool = True,
-    ) -> dict[str, Any]:
+    ) -> Manifest:
         """Send one request.
 
         Args:
@@ -191,7 +192,7 @@ def inside_cluster() -> bool:
     return "KUBERNETES_SERVICE_HOST" in os.environ and _TOKEN_FILE.exists()
 
 
-def _message(document: dict[str, Any]) -> str:
+def _message(document: Manifest) -> str:
     """The API server's message.
 
     For an unknown field the message begins with the whole object; only the part about the field is kept.
@@ -202,21 +203,21 @@ def _message(document: dict[str, Any]) -> str:
     return text(message)
 
 
-def _parse(content: bytes) -> tuple[dict[str, Any], bool]:
+def _parse(content: bytes) -> tuple[Manifest, bool]:
     """A document, and whether the answer was one."""
     try:
         document = json.loads(content)
     except ValueError:
         return {"message": content[:200].decode(errors="replace")}, False
-    return (cast("dict[str, Any]", document), True) if isinstance(document, dict) else ({}, False)
+    return (cast("Manifest", document), True) if isinstance(document, dict) else ({}, False)
 
 
-def merge_patch(old: Mapping[str, object], new: Mapping[str, object]) -> dict[str, Any]:
+def merge_patch(old: Mapping[str, object], new: Mapping[str, object]) -> Manifest:
     """The smallest patch from `old` to `new`: members that differ, null for removed members.
 
     A list that differs is sent whole.
     """
-    patch: dict[str, Any] = dict.fromkeys(key for key in old if key not in new)
+    patch: Manifest = dict.fromkeys(key for key in old if key not in new)
     for key, value in new.items():
         before = old.get(key)
         if key in old and before == value and type(before) is type(value):

@@ -90,11 +90,11 @@ class Cluster:
                 "the API server does not describe JobSets; a JobSet API without %s rejects every attempt", FIELD
             )
 
-    async def run(self, namespace: str, name: str) -> dict[str, Any] | None:
+    async def run(self, namespace: str, name: str) -> Manifest | None:
         """A TrainingRun; None if it does not exist."""
         return await self._get(PLURAL, namespace, name)
 
-    async def defaults(self, namespace: str, name: str) -> dict[str, Any] | None:
+    async def defaults(self, namespace: str, name: str) -> Manifest | None:
         """A TrainingRunDefaults; None if it, or its kind, does not exist."""
         return await self._get(DEFAULTS, namespace, name)
 
@@ -133,11 +133,11 @@ class Cluster:
         pages = self._pages("pods", namespace, _of_run(run), POD_PAGE)
         return tuple([parse(document) async for page in pages for document in page])
 
-    async def jobset(self, namespace: str, name: str) -> dict[str, Any] | None:
+    async def jobset(self, namespace: str, name: str) -> Manifest | None:
         """A JobSet by name."""
         return await self._get("jobsets", namespace, name)
 
-    async def config_map(self, namespace: str, name: str) -> dict[str, Any] | None:
+    async def config_map(self, namespace: str, name: str) -> Manifest | None:
         """A ConfigMap by name."""
         return await self._get("configmaps", namespace, name)
 
@@ -203,7 +203,7 @@ class Cluster:
                 raise
             logger.debug("%s/%s is not deleted: %s", namespace, deletion.name, error)
 
-    async def write_status(self, run: RunView, status: dict[str, Any]) -> dict[str, Any]:
+    async def write_status(self, run: RunView, status: Manifest) -> Manifest:
         """Write a run's status, if the run still has the observed resource version.
 
         Returns:
@@ -237,12 +237,12 @@ class Cluster:
 
     async def _ask(
         self, method: str, plural: str, namespace: str | None, name: str | None = None, **options: Any
-    ) -> dict[str, Any]:
+    ) -> Manifest:
         return await self._api.request(
             method, client.path_of(_APIS[plural], plural, namespace, name), plural, **options
         )
 
-    async def _get(self, plural: str, namespace: str, name: str) -> dict[str, Any] | None:
+    async def _get(self, plural: str, namespace: str, name: str) -> Manifest | None:
         try:
             return await self._ask("GET", plural, namespace, name)
         except client.NotFound:

@@ -11,8 +11,8 @@ A Lease without a holder was released: the first process that sees it may take i
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
+from halcyon_operator.model.decision import Manifest
 from halcyon_operator.model.untrusted import count, mapping, text, value_at
 
 API_VERSION = "coordination.k8s.io/v1"
@@ -54,13 +54,13 @@ def parse_lease(document: object) -> LeaseRecord:
     )
 
 
-def lease_document(record: LeaseRecord, namespace: str, name: str) -> dict[str, Any]:
+def lease_document(record: LeaseRecord, namespace: str, name: str) -> Manifest:
     """The document of a Lease.
 
     An update contains the resource version that the Lease must still have; a creation has none.
     """
     times = {"acquireTime": record.acquired, "renewTime": record.renewed}
-    spec: dict[str, Any] = {
+    spec: Manifest = {
         "leaseDurationSeconds": max(1, record.duration_seconds),
         "leaseTransitions": record.transitions,
     }

@@ -17,7 +17,9 @@ from halcyon_operator.model.settings import Settings
 from halcyon_operator.model.views import RunView
 
 Manifest = dict[str, Any]
-"""A Kubernetes object as JSON."""
+"""A Kubernetes object, or a part of one, as JSON."""
+Texts = dict[str, str]
+"""Texts by their keys, such as labels or annotations."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,16 @@ from datetime import datetime
 from halcyon_api import names
 from halcyon_api.spec.telemetry import TelemetrySpec
 from halcyon_api.status.requests import read_recorded
-from halcyon_operator.model.views import JobSetView, ObjectView, Observed, PodEnding, PodView, ProcessGroup, RunView
+from halcyon_operator.model.views import (
+    JobSetView,
+    ObjectView,
+    Observed,
+    PodEnding,
+    Pods,
+    PodView,
+    ProcessGroup,
+    RunView,
+)
 
 START_SECONDS = 300.0
 """Time after which a pod that has a node and does not run is late."""
@@ -74,7 +83,7 @@ def late_pods(pods: Iterable[PodView], now: datetime) -> list[PodView]:
     return sorted(late, key=lambda pod: (pod.process, pod.name))
 
 
-def first_process(pods: tuple[PodView, ...], group: ProcessGroup) -> PodView | None:
+def first_process(pods: Pods, group: ProcessGroup) -> PodView | None:
     """The pod of process 0 of a group, if it runs and has an address."""
     return next((pod for pod in pods if pod.group == group and pod.process == (0, 0) and pod.running and pod.ip), None)
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import cast
 
+Members = dict[str, object]
+"""The members of a JSON object."""
 MAX_TEXT = 1024
 _MAX_INTEGER = 2**63
 _MAX_COUNT = 2**31 - 1
@@ -31,7 +33,7 @@ def value_at(value: object, *path: str | int) -> object:
     return value
 
 
-def mapping(value: object) -> dict[str, object]:
+def mapping(value: object) -> Members:
     """The members of an object with string keys; empty for any other value."""
     if not isinstance(value, Mapping):
         return {}
@@ -43,12 +45,12 @@ def sequence(value: object) -> tuple[object, ...]:
     return tuple(cast("list[object]", value)) if isinstance(value, list) else ()
 
 
-def mappings(value: object) -> tuple[dict[str, object], ...]:
+def mappings(value: object) -> tuple[Members, ...]:
     """The members of a list, each as an object; empty for any other value."""
     return tuple(map(mapping, sequence(value)))
 
 
-def conditions_of(status: object) -> dict[str, dict[str, object]]:
+def conditions_of(status: object) -> dict[str, Members]:
     """The conditions of a status, by type."""
     return {text(condition.get("type")): condition for condition in mappings(value_at(status, "conditions"))}
 

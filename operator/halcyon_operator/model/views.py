@@ -215,6 +215,9 @@ class PodView:
         return self.phase in ("Succeeded", "Failed")
 
 
+Pods = tuple[PodView, ...]
+
+
 def _replaces(pod: PodView) -> tuple[bool, float]:
     """Order of the pods of one process: a Job makes another one after the first has ended."""
     return not pod.over, pod.created_at.timestamp() if pod.created_at is not None else 0.0
@@ -237,7 +240,7 @@ class ProbeView:
     """The JobSet of a probe for more slices, or of a guard, and its pods."""
 
     jobset: JobSetView
-    pods: tuple[PodView, ...]
+    pods: Pods
 
 
 @dataclass(frozen=True)
@@ -318,8 +321,8 @@ class Observed:
     settings: Settings
     jobsets: tuple[JobSetView, ...] = ()
     """JobSets with the run's label, and any JobSet that has the name of the present attempt's JobSet."""
-    pods: tuple[PodView, ...] = ()
-    earlier_pods: tuple[PodView, ...] = ()
+    pods: Pods = ()
+    earlier_pods: Pods = ()
     """Trainer pods of an earlier run with the same name, by the uid in their labels; empty once this run has an
     attempt.
     """

@@ -17,7 +17,6 @@ GKE's.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from halcyon_api import names
 from halcyon_api.hardware import PROVISIONING_LABELS
@@ -30,6 +29,7 @@ from halcyon_api.spec.accelerator import AcceleratorSpec
 from halcyon_api.spec.fabric import ClusterFabric
 from halcyon_api.spec.scheduling import SchedulingSpec, TolerationSpec
 from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.model.decision import Manifest, Texts
 from halcyon_operator.model.settings import NO_MEMORY, Settings
 
 HOSTNAME_LABEL = "kubernetes.io/hostname"
@@ -59,17 +59,17 @@ SIDECAR_CPUS = "1"
 class NodeRequirements:
     """Requirements of a run's pods on their nodes: labels, tolerations, resources, volumes and environment."""
 
-    node_selector: dict[str, str]
-    tolerations: list[dict[str, str]]
-    resources: dict[str, dict[str, str]]
-    jobset_annotations: dict[str, str]
-    affinity: dict[str, Any]
-    pod_annotations: dict[str, str]
-    environment: dict[str, str]
-    volumes: list[dict[str, Any]]
-    mounts: list[dict[str, Any]]
-    sidecars: list[dict[str, Any]]
-    resource_claims: list[dict[str, Any]]
+    node_selector: Texts
+    tolerations: list[Texts]
+    resources: dict[str, Texts]
+    jobset_annotations: Texts
+    affinity: Manifest
+    pod_annotations: Texts
+    environment: Texts
+    volumes: list[Manifest]
+    mounts: list[Manifest]
+    sidecars: list[Manifest]
+    resource_claims: list[Manifest]
 
 
 def node_requirements(
@@ -139,7 +139,7 @@ def _elsewhere(row: Accelerator, fabric: ClusterFabric) -> Accelerator:
     )
 
 
-def _selector(accelerator: AcceleratorSpec, row: Accelerator, scheduling: SchedulingSpec) -> dict[str, str]:
+def _selector(accelerator: AcceleratorSpec, row: Accelerator, scheduling: SchedulingSpec) -> Texts:
     """Labels of the nodes. Labels that the accelerator requires override those of the user."""
     labels = {**scheduling.node_selector, **row.node_labels}
     if accelerator.row.family == "tpu":
@@ -153,9 +153,7 @@ def _selector(accelerator: AcceleratorSpec, row: Accelerator, scheduling: Schedu
     return labels
 
 
-def _tolerations(
-    accelerator: AcceleratorSpec, row: Accelerator, further: Sequence[TolerationSpec]
-) -> list[dict[str, str]]:
+def _tolerations(accelerator: AcceleratorSpec, row: Accelerator, further: Sequence[TolerationSpec]) -> list[Texts]:
     taints = list(row.tolerated_taints)
     if (label := PROVISIONING_LABELS.get(accelerator.provisioning)) is not None:
         taints.append((label, "true"))
@@ -163,18 +161,18 @@ def _tolerations(
     return own + [_toleration(taint.key, taint.value, taint.effect) for taint in further]
 
 
-def _toleration(key: str, value: str | None, effect: str | None) -> dict[str, str]:
+def _toleration(key: str, value: str | None, effect: str | None) -> Texts:
     matches = {"operator": "Exists"} if value is None else {"operator": "Equal", "value": value}
     return {"key": key, **matches} | ({"effect": effect} if effect is not None else {})
 
 
-def _avoiding(nodes: Sequence[str], unpreferred: Sequence[str]) -> dict[str, Any]:
+def _avoiding(nodes: Sequence[str], unpreferred: Sequence[str]) -> Manifest:
     """The affinity of pods that must not use some nodes, and should not use others."""
 
-    def without(names: Sequence[str]) -> dict[str, Any]:
+    def without(names: Sequence[str]) -> Manifest:
         return {"matchExpressions": [{"key": HOSTNAME_LABEL, "operator": "NotIn", "values": sorted(names)}]}
 
-    rules: dict[str, Any] = {}
+    rules: Manifest = {}
     if nodes:
         rules["requiredDuringSchedulingIgnoredDuringExecution"] = {"nodeSelectorTerms": [without(nodes)]}
     if unpreferred:
@@ -185,7 +183,7 @@ def _avoiding(nodes: Sequence[str], unpreferred: Sequence[str]) -> dict[str, Any
 
 def multislice_environment(
     accelerator: AcceleratorSpec, hosts_per_slice: int, hostnames: list[str], coordinator: str
-) -> list[dict[str, Any]]:
+) -> list[Manifest]:
     """Variables by which libtpu finds the other slices; none for one slice.
 
     Args:
@@ -196,7 +194,7 @@ def multislice_environment(
     """
     if accelerator.row.family != "tpu" or accelerator.slices == 1:
         return []
-    variables: list[dict[str, Any]] = [
+    variables: list[Manifest] = [
         {"name": "MEGASCALE_NUM_SLICES", "value": str(accelerator.slices)},
         {"name": "MEGASCALE_SLICE_ID", **from_pod(names.JOBSET_JOB_INDEX)},
         {"name": "MEGASCALE_COORDINATOR_ADDRESS", "value": coordinator},
@@ -213,12 +211,12 @@ def multislice_environment(
     return variables
 
 
-def from_pod(annotation: str) -> dict[str, Any]:
+def from_pod(annotation: str) -> Manifest:
     """A variable's value from an annotation of the pod itself."""
     return {"valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.annotations['{annotation}']"}}}
 
 
-def _fabric_annotations(fabric: Fabric) -> dict[str, str]:
+def _fabric_annotations(fabric: Fabric) -> Texts:
     """Annotations of the pod: its networks, and the device files of its sidecar."""
     interfaces = [
         {"interfaceName": name, "network": network} for name, network in (("eth0", "default"), *fabric.interfaces)
@@ -231,16 +229,16 @@ def _fabric_annotations(fabric: Fabric) -> dict[str, str]:
     return found
 
 
-def _fabric_volumes(fabric: Fabric) -> list[dict[str, Any]]:
+def _fabric_volumes(fabric: Fabric) -> list[Manifest]:
     """Volumes of the pod."""
     paths = {path.name: path for path in (*fabric.host_paths, *(fabric.sidecar.host_paths if fabric.sidecar else ()))}
-    found: list[dict[str, Any]] = [
+    found: list[Manifest] = [
         {"name": path.name, "hostPath": {"path": path.path, "type": "Directory"}} for path in paths.values()
     ]
     return found + ([{"name": SOCKETS_VOLUME, "emptyDir": {"sizeLimit": "64Mi"}}] if fabric.socket_directory else [])
 
 
-def _sidecar(fabric: Fabric, sidecar: Sidecar) -> dict[str, Any]:
+def _sidecar(fabric: Fabric, sidecar: Sidecar) -> Manifest:
     return {
         "name": sidecar.name,
         "image": sidecar.image,
@@ -261,8 +259,8 @@ def _sidecar(fabric: Fabric, sidecar: Sidecar) -> dict[str, Any]:
     }
 
 
-def _mounts(fabric: Fabric, paths: tuple[HostPath, ...]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = [
+def _mounts(fabric: Fabric, paths: tuple[HostPath, ...]) -> list[Manifest]:
+    found: list[Manifest] = [
         {"name": path.name, "mountPath": path.mount_path} | ({"readOnly": True} if path.read_only else {})
         for path in paths
     ]

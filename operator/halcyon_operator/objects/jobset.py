@@ -28,7 +28,6 @@ rights. What plans a run is a JobSet of one pod for the same reason.
 """
 
 from dataclasses import replace
-from typing import Any
 
 from halcyon_api import names
 from halcyon_api.defaults.resource import BUILT_IN
@@ -45,6 +44,7 @@ from halcyon_operator.model.decision import (
     Plan,
     PlannerPlan,
     ProbePlan,
+    Texts,
     WorkloadPlan,
 )
 from halcyon_operator.model.settings import NO_MEMORY
@@ -71,7 +71,7 @@ Its image may be a version that does not know them; `env` is in the pod's enviro
 _PROBE_CONTAINER = "probe"
 _PAUSE = ["python3", "-c", "import signal; signal.pause()"]
 """Waits for a signal; every trainer image has Python."""
-_WITHOUT_NETWORK: dict[str, Any] = {
+_WITHOUT_NETWORK: Manifest = {
     "network": {"enableDNSHostnames": False, "publishNotReadyAddresses": True},
     "suspend": False,
 }
@@ -95,7 +95,7 @@ def build_config_map(plan: ConfigMapPlan) -> Manifest:
     }
 
 
-def run_document(run: RunView, spec: TrainingRunSpec) -> dict[str, Any]:
+def run_document(run: RunView, spec: TrainingRunSpec) -> Manifest:
     """The run document for the trainer.
 
     It contains the built-in defaults, because the trainer's image may be a version with other defaults.
@@ -166,12 +166,12 @@ def build_workload(plan: WorkloadPlan) -> Manifest:
 
 
 def jobset_manifest(
-    metadata: dict[str, Any],
+    metadata: Manifest,
     slices: int,
     hosts_per_slice: int,
-    labels: dict[str, str],
-    job: dict[str, Any],
-    more: dict[str, Any],
+    labels: Texts,
+    job: Manifest,
+    more: Manifest,
 ) -> Manifest:
     """A JobSet with one Job for each slice, and one pod for each host.
 
@@ -198,7 +198,7 @@ def jobset_manifest(
     return {"apiVersion": JOBSET_API_VERSION, "kind": "JobSet", "metadata": metadata, "spec": more | spec}
 
 
-def labels_of(run: RunView) -> dict[str, str]:
+def labels_of(run: RunView) -> Texts:
     """Labels of everything that belongs to a run."""
     return {
         names.LABEL_PART_OF: names.PART_OF,
@@ -208,16 +208,14 @@ def labels_of(run: RunView) -> dict[str, str]:
     }
 
 
-def attempt_labels(run: RunView, attempt: int) -> dict[str, str]:
+def attempt_labels(run: RunView, attempt: int) -> Texts:
     """Labels of everything that belongs to an attempt."""
     return labels_of(run) | {names.LABEL_ATTEMPT: str(attempt)}
 
 
-def metadata_of(
-    run: RunView, name: str, labels: dict[str, str], annotations: dict[str, str] | None = None
-) -> dict[str, Any]:
+def metadata_of(run: RunView, name: str, labels: Texts, annotations: Texts | None = None) -> Manifest:
     """Metadata of an object that the run owns."""
-    metadata: dict[str, Any] = {
+    metadata: Manifest = {
         "name": name,
         "namespace": run.namespace,
         "labels": labels,
@@ -235,7 +233,7 @@ def metadata_of(
     return metadata | ({"annotations": annotations} if annotations else {})
 
 
-def _exit_codes(action: str, *codes: int) -> dict[str, Any]:
+def _exit_codes(action: str, *codes: int) -> Manifest:
     values = sorted(map(int, codes))
     return {
         "action": action,
@@ -256,8 +254,8 @@ _REPLACES_ONE_POD = [
 ]
 
 
-def _failure_policy(max_restarts: int, alone: bool) -> dict[str, Any]:
-    def rule(name: str, action: str, *patterns: str) -> dict[str, Any]:
+def _failure_policy(max_restarts: int, alone: bool) -> Manifest:
+    def rule(name: str, action: str, *patterns: str) -> Manifest:
         return {
             "name": name,
             "action": action,
@@ -402,13 +400,13 @@ def build_planner(plan: PlannerPlan) -> Manifest:
 def _short_jobset(
     plan: ProbePlan | GuardPlan | PlannerPlan,
     name: str,
-    role: dict[str, str],
-    annotations: dict[str, str],
+    role: Texts,
+    annotations: Texts,
     size: tuple[int, int],
-    job: dict[str, Any],
-    pod: dict[str, Any],
-    pod_annotations: dict[str, str],
-    container: dict[str, Any],
+    job: Manifest,
+    pod: Manifest,
+    pod_annotations: Texts,
+    container: Manifest,
 ) -> Manifest:
     """A JobSet whose pods save nothing, so they may end at once.
 

@@ -7,6 +7,7 @@ into the Workload. Kueue also writes node selectors, tolerations and labels of t
 suspended JobSet, so the operator never compares that template with its own."""
 
 from halcyon_api.spec.scheduling import QueueSpec
+from halcyon_operator.model.decision import Texts
 
 API_VERSION = "kueue.x-k8s.io/v1beta2"
 WORKLOADS = "workloads"
@@ -26,7 +27,7 @@ _SLICE_SIZE = "kueue.x-k8s.io/podset-slice-size"
 _MAX_RUN_DURATION = "provreq.kueue.x-k8s.io/maxRunDurationSeconds"
 
 
-def jobset_labels(queue: QueueSpec | None) -> dict[str, str]:
+def jobset_labels(queue: QueueSpec | None) -> Texts:
     """Labels that put a JobSet into a queue; none without a queue."""
     if queue is None:
         return {}
@@ -35,14 +36,14 @@ def jobset_labels(queue: QueueSpec | None) -> dict[str, str]:
     )
 
 
-def jobset_annotations(queue: QueueSpec | None) -> dict[str, str]:
+def jobset_annotations(queue: QueueSpec | None) -> Texts:
     """Annotations that Kueue passes to a ProvisioningRequest."""
     if queue is None or queue.max_run_duration_seconds is None:
         return {}
     return {_MAX_RUN_DURATION: str(queue.max_run_duration_seconds)}
 
 
-def pod_annotations(queue: QueueSpec | None, hosts_per_slice: int) -> dict[str, str]:
+def pod_annotations(queue: QueueSpec | None, hosts_per_slice: int) -> Texts:
     """Annotations for how close together Kueue places the pods."""
     topology = queue and queue.topology
     if topology is None:

@@ -1,10 +1,9 @@
 """Applies the owner's settings (`model.settings`) to the pods of runs. Pure."""
 
 from copy import deepcopy
-from typing import Any
 
 from halcyon_api.spec.accelerator import AcceleratorSpec
-from halcyon_operator.model.decision import JobSetPlan
+from halcyon_operator.model.decision import JobSetPlan, Manifest
 from halcyon_operator.model.settings import USER_ID, CaBundle, Cache, PodSecurity, Proxy, TrainerPods
 
 CACHE_DIRECTORY = "/var/cache/halcyon"
@@ -20,10 +19,10 @@ the pod.
 """
 
 
-def pod_security(profile: PodSecurity) -> dict[str, Any]:
+def pod_security(profile: PodSecurity) -> Manifest:
     """Security context of a pod."""
     user = profile.run_as_user
-    context: dict[str, Any] = {"runAsNonRoot": user != 0, "seccompProfile": {"type": "RuntimeDefault"}}
+    context: Manifest = {"runAsNonRoot": user != 0, "seccompProfile": {"type": "RuntimeDefault"}}
     # A cluster that gives each namespace a range of ids rejects every other id, and sets user and group of volumes
     # itself.
     return (
@@ -31,9 +30,9 @@ def pod_security(profile: PodSecurity) -> dict[str, Any]:
     )
 
 
-def container_security(profile: PodSecurity) -> dict[str, Any]:
+def container_security(profile: PodSecurity) -> Manifest:
     """Security context of the trainer's container."""
-    context: dict[str, Any] = {
+    context: Manifest = {
         "allowPrivilegeEscalation": profile.privileged or "SYS_ADMIN" in profile.capabilities,
         "readOnlyRootFilesystem": True,
         "runAsNonRoot": profile.run_as_user != 0,
@@ -49,7 +48,7 @@ def container_security(profile: PodSecurity) -> dict[str, Any]:
     return context
 
 
-def volume_security(profile: PodSecurity) -> dict[str, Any]:
+def volume_security(profile: PodSecurity) -> Manifest:
     """The group of a pod's volumes, as part of its security context."""
     return (
         {}
@@ -58,7 +57,7 @@ def volume_security(profile: PodSecurity) -> dict[str, Any]:
     )
 
 
-def with_settings(template: dict[str, Any], plan: JobSetPlan) -> dict[str, Any]:
+def with_settings(template: Manifest, plan: JobSetPlan) -> Manifest:
     """A trainer's pod template, which has the restricted profile, with the owner's settings."""
     settings, accelerator = plan.settings, plan.spec.accelerator
     template = deepcopy(template)
@@ -84,14 +83,14 @@ def with_settings(template: dict[str, Any], plan: JobSetPlan) -> dict[str, Any]:
     return template
 
 
-def probe_security(pods: TrainerPods, accelerator: AcceleratorSpec) -> tuple[dict[str, Any], dict[str, Any]]:
+def probe_security(pods: TrainerPods, accelerator: AcceleratorSpec) -> tuple[Manifest, Manifest]:
     """Security contexts of a probe pod and its container: the user of the trainer, without its privileges."""
     user = pods.security_of(accelerator).run_as_user
     profile = PodSecurity(run_as_user=USER_ID if user == 0 else user)
     return pod_security(profile), container_security(profile)
 
 
-def _trust(pod: dict[str, Any], trainer: dict[str, Any], bundle: CaBundle) -> None:
+def _trust(pod: Manifest, trainer: Manifest, bundle: CaBundle) -> None:
     item = {"key": bundle.key, "path": "ca.crt"}
     pod["volumes"].append({"name": "ca", "configMap": {"name": bundle.config_map, "items": [item]}})
     trainer["volumeMounts"].append({"name": "ca", "mountPath": CA_DIRECTORY, "readOnly": True})
@@ -109,7 +108,7 @@ def proxy_variables(proxy: Proxy, cluster_domain: str) -> list[dict[str, str]]:
     ]
 
 
-def _keep_cache(pod: dict[str, Any], trainer: dict[str, Any], cache: Cache, namespace: str) -> None:
+def _keep_cache(pod: Manifest, trainer: Manifest, cache: Cache, namespace: str) -> None:
     if not (cache.claim or cache.host_path):
         return
     (volume,) = (volume for volume in pod["volumes"] if volume["name"] == "cache")

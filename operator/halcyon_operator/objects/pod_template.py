@@ -3,8 +3,6 @@
 Pure.
 """
 
-from typing import Any
-
 from kubernetes.utils.quantity import parse_quantity  # pyright: ignore[reportUnknownVariableType]
 
 from halcyon_api import names
@@ -13,7 +11,7 @@ from halcyon_api.mesh import run_mesh
 from halcyon_api.spec.checkpoint import credential_names, parse_root
 from halcyon_api.spec.variables import VariableSpec
 from halcyon_api.training_run import TrainingRunSpec
-from halcyon_operator.model.decision import JobSetPlan
+from halcyon_operator.model.decision import JobSetPlan, Manifest, Texts
 from halcyon_operator.model.settings import PodSecurity
 from halcyon_operator.model.views import RunView
 from halcyon_operator.objects import hardware, owned_pods
@@ -72,7 +70,7 @@ def keeps_in_memory(spec: TrainingRunSpec) -> bool:
     return in_place(spec) and spec.checkpoint.memory is not None
 
 
-def pod_template(plan: JobSetPlan, labels: dict[str, str], requirements: hardware.NodeRequirements) -> dict[str, Any]:
+def pod_template(plan: JobSetPlan, labels: Texts, requirements: hardware.NodeRequirements) -> Manifest:
     """The template of all trainer pods of an attempt."""
     spec = plan.spec
     volumes, mounts = _volumes(plan.run, spec, plan.attempt)
@@ -88,7 +86,7 @@ def pod_template(plan: JobSetPlan, labels: dict[str, str], requirements: hardwar
         term = {"labelSelector": guards, "topologyKey": hardware.HOSTNAME_LABEL}
         rule = {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
         affinity = {**affinity, "podAntiAffinity": rule}
-    pod: dict[str, Any] = {
+    pod: Manifest = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": spec.recovery.grace_period_seconds,
         "automountServiceAccountToken": False,
@@ -112,9 +110,7 @@ def pod_template(plan: JobSetPlan, labels: dict[str, str], requirements: hardwar
     return owned_pods.with_settings(template, plan)
 
 
-def _container(
-    plan: JobSetPlan, requirements: hardware.NodeRequirements, mounts: list[dict[str, Any]]
-) -> dict[str, Any]:
+def _container(plan: JobSetPlan, requirements: hardware.NodeRequirements, mounts: list[Manifest]) -> Manifest:
     spec = plan.spec
     ports = [
         {"name": "telemetry", "containerPort": spec.telemetry.port},
@@ -133,7 +129,7 @@ def _container(
     if spec.accelerator.row.family == "tpu":
         # GKE reads libtpu's metrics from this port by gRPC, and only if the pod declares the port.
         ports.append({"name": "tpu-metrics", "containerPort": hardware.TPU_METRICS_PORT})
-    container: dict[str, Any] = {
+    container: Manifest = {
         "name": names.TRAINER_CONTAINER,
         "image": spec.image or plan.settings.trainer_image,
         "imagePullPolicy": spec.image_pull_policy,
@@ -153,7 +149,7 @@ def _container(
     return container | {"resources": requirements.resources | ({"claims": claims} if claims else {})}
 
 
-def _variable(variable: VariableSpec) -> dict[str, Any]:
+def _variable(variable: VariableSpec) -> Manifest:
     """A variable of the run. Its value is literal: `$(NAME)` in it is not expanded."""
     if variable.value is not None:
         return {"name": variable.name, "value": variable.value.replace("$(", "$$(")}
@@ -163,11 +159,11 @@ def _variable(variable: VariableSpec) -> dict[str, Any]:
     }
 
 
-def _probe() -> dict[str, Any]:
+def _probe() -> Manifest:
     return {"httpGet": {"path": "/healthz", "port": "telemetry"}, "timeoutSeconds": 5}
 
 
-def _environment(plan: JobSetPlan) -> list[dict[str, Any]]:
+def _environment(plan: JobSetPlan) -> list[Manifest]:
     run, spec, settings, attempt = plan.run, plan.spec, plan.settings, plan.attempt
     topology = spec.accelerator.resolve()
     subdomain = f"{names.subdomain(run.uid, attempt)}.{run.namespace}.svc.{settings.cluster_domain}"
@@ -193,7 +189,7 @@ def _environment(plan: JobSetPlan) -> list[dict[str, Any]]:
         leaves_node=1 if leaves_node(spec) else None,
     ).variables()
     # Variables from the pod come first, because later values may refer to them.
-    variables: list[dict[str, Any]] = [{"name": name, **hardware.from_pod(_SOURCES[name])} for name in FROM_POD]
+    variables: list[Manifest] = [{"name": name, **hardware.from_pod(_SOURCES[name])} for name in FROM_POD]
     variables += [{"name": name, "value": value} for name, value in injected.items() if name not in FROM_POD]
     if (secret := spec.checkpoint.credentials_secret) is not None:
         variables += [
@@ -206,14 +202,14 @@ def _environment(plan: JobSetPlan) -> list[dict[str, Any]]:
     return variables + hardware.multislice_environment(spec.accelerator, topology.hosts_per_slice, hosts, coordinator)
 
 
-def _volumes(run: RunView, spec: TrainingRunSpec, attempt: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _volumes(run: RunView, spec: TrainingRunSpec, attempt: int) -> tuple[list[Manifest], list[Manifest]]:
     """Volumes and mounts. The root file system is read-only, so all writable directories are volumes."""
-    volumes: list[dict[str, Any]] = [
+    volumes: list[Manifest] = [
         {"name": "run", "configMap": {"name": names.jobset_name(run.name, attempt)}},
         {"name": "tmp", "emptyDir": {"sizeLimit": TMP_SIZE_LIMIT}},
         {"name": "cache", "emptyDir": {"sizeLimit": CACHE_SIZE_LIMIT}},
     ]
-    mounts: list[dict[str, Any]] = [
+    mounts: list[Manifest] = [
         {"name": "run", "mountPath": names.RUN_DOCUMENT_DIRECTORY, "readOnly": True},
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 a mount point inside the pod
         {"name": "cache", "mountPath": owned_pods.CACHE_DIRECTORY},

@@ -1,7 +1,17 @@
 """Parses a JobSet document of the API server into a `JobSetView`."""
 
 from halcyon_api import names
-from halcyon_operator.model.untrusted import conditions_of, count, holds, mapping, mappings, moment, text, value_at
+from halcyon_operator.model.untrusted import (
+    Members,
+    conditions_of,
+    count,
+    holds,
+    mapping,
+    mappings,
+    moment,
+    text,
+    value_at,
+)
 from halcyon_operator.model.views import JobSetView, ObjectView
 from halcyon_operator.objects.kueue import LABEL_QUEUE
 
@@ -52,7 +62,7 @@ def parse_object(kind: str, document: object) -> ObjectView:
     )
 
 
-def controller_uid(metadata: dict[str, object]) -> str:
+def controller_uid(metadata: Members) -> str:
     """Uid of the object that controls this one; empty: none."""
     owners = mappings(metadata.get("ownerReferences"))
     return next((text(owner.get("uid")) for owner in owners if owner.get("controller") is True), "")

@@ -22,6 +22,7 @@ from halcyon_operator.model.views import (
     ObjectView,
     Observed,
     PlannerView,
+    Pods,
     PodView,
     PodWarning,
     Prerequisite,
@@ -144,7 +145,7 @@ class Observer:
         seen: Sequence[SeenPod],
         progress_written_at: datetime | None,
         workload_age: float,
-        earlier: tuple[PodView, ...] = (),
+        earlier: Pods = (),
     ) -> Observed:
         """The observation: objects that were read from the cluster, with HEAD, report, prerequisites and Workload."""
         jobsets = tuple(one.view for one in found if one.role == "attempt")
@@ -194,9 +195,7 @@ class Observer:
             pace_seconds=self.pace(),
         )
 
-    def _warning(
-        self, key: RunKey, run: RunView, pods: tuple[PodView, ...], alive: JobSetView | None
-    ) -> PodWarning | None:
+    def _warning(self, key: RunKey, run: RunView, pods: Pods, alive: JobSetView | None) -> PodWarning | None:
         """Why the first late pod of the run's process group does not start, or why it has too few pods."""
         if self.warnings is None or alive is None:
             return None
@@ -217,7 +216,7 @@ class Observer:
         return found, None if config_map is None else parse_object("ConfigMap", config_map)
 
     async def _head(
-        self, run: RunView, jobsets: tuple[JobSetView, ...], pods: tuple[PodView, ...], alive: JobSetView | None
+        self, run: RunView, jobsets: tuple[JobSetView, ...], pods: Pods, alive: JobSetView | None
     ) -> HeadReading:
         if run.spec is None or run.spec.managed_by is not None or run.deleting:
             return HeadAbsent()
@@ -280,13 +279,13 @@ class Observer:
             return None
         return await self.workloads.read(run.namespace, alive.uid, max_age_seconds)
 
-    async def _report(self, run: RunView, pods: tuple[PodView, ...], alive: JobSetView | None) -> ReportReading:
+    async def _report(self, run: RunView, pods: Pods, alive: JobSetView | None) -> ReportReading:
         if run.spec and alive and not run.deleting and (pod := first_process(pods, group_of(run.status, alive))):
             return await self.trainers.read((run.namespace, run.name), pod, trainer_port(run))
         return ReportReading()
 
 
-def _pods_of(run: RunView, own: frozenset[str], seen: Iterable[SeenPod], role: Role) -> tuple[PodView, ...]:
+def _pods_of(run: RunView, own: frozenset[str], seen: Iterable[SeenPod], role: Role) -> Pods:
     """The pods of a run with a role.
 
     Pods that have the run's labels but belong to no JobSet of the run are left out.
@@ -329,7 +328,7 @@ def _at_work(run: RunView, jobset: JobSetView) -> bool:
     )
 
 
-def _writers(run: RunView, jobsets: tuple[JobSetView, ...], pods: tuple[PodView, ...]) -> Hashable:
+def _writers(run: RunView, jobsets: tuple[JobSetView, ...], pods: Pods) -> Hashable:
     """The JobSets and pods that may write checkpoints. If they change, an older reading of HEAD may be out of date."""
     return (
         run.uid,
@@ -339,7 +338,7 @@ def _writers(run: RunView, jobsets: tuple[JobSetView, ...], pods: tuple[PodView,
     )
 
 
-def _of_earlier_runs(run: RunView, seen: Iterable[SeenPod]) -> tuple[PodView, ...]:
+def _of_earlier_runs(run: RunView, seen: Iterable[SeenPod]) -> Pods:
     """Trainer pods with the run's name and the uid of another run."""
     pods = (pod.view for pod in seen if pod.role == "attempt")
     return tuple(pod for pod in pods if pod.controlled and pod.jobset_uid and pod.run_uid not in ("", run.uid))

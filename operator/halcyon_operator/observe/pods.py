@@ -20,6 +20,7 @@ from halcyon_api.status.progress import TERMINATION_MESSAGE_LIMIT, Progress, Ter
 from halcyon_operator.model.endings import TROUBLE_RANKS, UNKNOWN_TIME
 from halcyon_operator.model.untrusted import (
     LARGEST_EXACT,
+    Members,
     conditions_of,
     count,
     holds,
@@ -93,14 +94,14 @@ def termination_message(document: object) -> object:
     return value_at(container, "state", "terminated", "message")
 
 
-def _job_uid(metadata: dict[str, object]) -> str:
+def _job_uid(metadata: Members) -> str:
     """Uid of the Job that controls the pod; empty: none does."""
     owners = mappings(metadata.get("ownerReferences"))
     jobs = (owner for owner in owners if owner.get("controller") is True and owner.get("kind") == "Job")
     return next((text(owner.get("uid")) for owner in jobs), "")
 
 
-def _finalizers(metadata: dict[str, object]) -> tuple[str, ...]:
+def _finalizers(metadata: Members) -> tuple[str, ...]:
     names_found = (text(one, 253) for one in sequence(metadata.get("finalizers")))
     return tuple(name for name in names_found if name and name != _FINALIZER_OF_JOBS)
 
@@ -122,21 +123,21 @@ def _save_token(document: object) -> str:
     return next((text(entry.get("value"), 256) for entry in variables if entry.get("name") == SAVE_TOKEN), "")
 
 
-def _trainer(containers: object) -> dict[str, object]:
+def _trainer(containers: object) -> Members:
     """The trainer's entry of a list of containers or of their statuses."""
     return next(
         (entry for entry in mappings(containers) if entry.get("name") == names.TRAINER_CONTAINER), mapping(None)
     )
 
 
-def _others(status: dict[str, object]) -> tuple[str, ...]:
+def _others(status: Members) -> tuple[str, ...]:
     """Names of containers that run beside the trainer. Native sidecars are init containers, and end after it."""
     statuses = mappings(status.get("containerStatuses"))
     running = [text(entry.get("name"), 63) for entry in statuses if "running" in mapping(entry.get("state"))]
     return tuple(name for name in running if name and name != names.TRAINER_CONTAINER)
 
 
-def _waiting(document: object, status: dict[str, object], container: dict[str, object]) -> tuple[str, str, str]:
+def _waiting(document: object, status: Members, container: Members) -> tuple[str, str, str]:
     """Init container, reason and message from the kubelet or the scheduler why the pod does not run yet."""
     waiting = mapping(value_at(container, "state", "waiting"))
     if waiting:
@@ -149,7 +150,7 @@ def _waiting(document: object, status: dict[str, object], container: dict[str, o
     return "", "", ""
 
 
-def _init_container(document: object) -> dict[str, object]:
+def _init_container(document: object) -> Members:
     """Status of the first init container that has neither ended with 0 nor, as a native sidecar, started."""
     containers = mappings(value_at(document, "spec", "initContainers"))
     sidecars = [entry.get("name") for entry in containers if entry.get("restartPolicy") == "Always"]
@@ -164,24 +165,24 @@ def _init_container(document: object) -> dict[str, object]:
     )
 
 
-def _scheduled_at(status: dict[str, object]) -> datetime | None:
+def _scheduled_at(status: Members) -> datetime | None:
     scheduled = conditions_of(status).get("PodScheduled", {})
     return moment(scheduled.get("lastTransitionTime")) if holds(scheduled) else None
 
 
-def _container_times(status: dict[str, object], name: str) -> list[datetime]:
+def _container_times(status: Members, name: str) -> list[datetime]:
     """The times of one name in the states of the containers."""
     states = (mapping(one.get("state")) for one in mappings(status.get("containerStatuses")))
     times = (moment(value_at(state, name)) for found in states for state in found.values())
     return [at for at in times if at is not None]
 
 
-def _sandbox_ready(status: dict[str, object]) -> bool | None:
+def _sandbox_ready(status: Members) -> bool | None:
     ready = conditions_of(status).get("PodReadyToStartContainers")
     return None if ready is None else holds(ready)
 
 
-def _ending(document: object, pod: PodView, container: dict[str, object]) -> PodEnding | None:
+def _ending(document: object, pod: PodView, container: Members) -> PodEnding | None:
     status = mapping(value_at(document, "status"))
     terminated = mapping(value_at(container, "state", "terminated"))
     ended = bool(terminated) or pod.phase in ("Failed", "Succeeded")
@@ -213,7 +214,7 @@ def _ending(document: object, pod: PodView, container: dict[str, object]) -> Pod
 
 
 def _troubles(
-    document: object, pod: PodView, terminated: dict[str, object], ended: bool
+    document: object, pod: PodView, terminated: Members, ended: bool
 ) -> list[tuple[datetime, int, EndKind, str]]:
     """All troubles of a pod: time, rank, kind and message."""
     status = mapping(value_at(document, "status"))
@@ -256,7 +257,7 @@ def _troubles(
     return found
 
 
-def _unready_at(status: dict[str, object]) -> datetime | None:
+def _unready_at(status: Members) -> datetime | None:
     """When a pod that was ready became unready; None: it never was ready, or is ready."""
     ready = conditions_of(status).get("Ready", {})
     at, started = moment(ready.get("lastTransitionTime")), moment(status.get("startTime"))

@@ -25,7 +25,7 @@ from halcyon_api.status.requests import MAX_REQUEST_VALUE
 from halcyon_api.status.run_status import TrainingRunStatus, parse_status
 from halcyon_api.training_run import API_VERSION, KIND, TrainingRunSpec
 from halcyon_api.validation import find_problems
-from halcyon_operator.model.untrusted import count, mapping, text, value_at
+from halcyon_operator.model.untrusted import Members, count, mapping, text, value_at
 from halcyon_operator.model.views import Prerequisite, RunView
 from halcyon_operator.objects.kueue import PREBUILT
 from halcyon_operator.objects.owned_pods import CACHE_DIRECTORY
@@ -99,7 +99,7 @@ def parse_run_view(document: object, defaults: FoundDefaults | None = None) -> R
     )
 
 
-def _parse_spec(metadata: dict[str, object], raw_spec: dict[str, object]) -> _ParsedSpec:
+def _parse_spec(metadata: Members, raw_spec: Members) -> _ParsedSpec:
     place = {
         name: metadata[name] for name in ("name", "namespace") if name in metadata
     }  # some rules compare the spec with it
@@ -120,7 +120,7 @@ def _kept(source: str) -> _ParsedSpec:
     return _parsed(*json.loads(source))
 
 
-def _parsed(place: dict[str, object], raw_spec: dict[str, object]) -> _ParsedSpec:
+def _parsed(place: Members, raw_spec: Members) -> _ParsedSpec:
     try:
         spec = parse_run({"apiVersion": API_VERSION, "kind": KIND, "metadata": place, "spec": raw_spec}).spec
     except InvalidRun as error:

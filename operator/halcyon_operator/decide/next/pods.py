@@ -30,7 +30,7 @@ from halcyon_operator.decide.tell.pods import HELD_SECONDS, held_clause, held_co
 from halcyon_operator.model.decision import Decision, Deletion, Event
 from halcyon_operator.model.endings import cause_of, fails_job
 from halcyon_operator.model.ownership import is_own
-from halcyon_operator.model.views import JobSetView, Observed, PodEnding, PodView, ProcessGroup
+from halcyon_operator.model.views import JobSetView, Observed, PodEnding, Pods, PodView, ProcessGroup
 
 _WAITING_PHASES = ("Pending", "Starting", "Restarting", "Suspending")
 MAX_PODS = 64
@@ -100,7 +100,7 @@ def _seconds(start: datetime, now: datetime) -> float:
     return max(0.0, (now - start).total_seconds())
 
 
-def stuck_pods(observed: Observed) -> tuple[PodView, ...]:
+def stuck_pods(observed: Observed) -> Pods:
     """Pods of the run that still exist long after their grace period, the longest waiting first."""
     waited, after = observed.deleting_seconds, observed.settings.stuck_pods.after_seconds
     pods = {

@@ -13,7 +13,7 @@ from halcyon_operator.decide.tell import conditions
 from halcyon_operator.model.ownership import late_pods
 from halcyon_operator.model.reasons import StartReason
 from halcyon_operator.model.untrusted import stamp
-from halcyon_operator.model.views import NOT_REACHED, Observed, PodView, PodWarning
+from halcyon_operator.model.views import NOT_REACHED, Observed, Pods, PodView, PodWarning
 
 _WAITING_REASONS: dict[str, StartReason] = {
     "ErrImagePull": "ImagePullFailed",
@@ -130,9 +130,7 @@ def held_sentence(pods: list[PodView]) -> str | None:
     )
 
 
-def with_stuck_description(
-    status: TrainingRunStatus, observed: Observed, pods: tuple[PodView, ...]
-) -> TrainingRunStatus:
+def with_stuck_description(status: TrainingRunStatus, observed: Observed, pods: Pods) -> TrainingRunStatus:
     """The status with a description of the first stuck pod and of the fix, unless the run is stalled."""
     description = conditions.recorded_description(status)
     if description.stalled:
