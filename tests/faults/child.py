@@ -69,10 +69,10 @@ def _hang_at(step: int) -> None:
 
     batch = Loader.batch
 
-    def hanging(loader: Any, asked: int) -> Any:
+    def hanging(loader: Any, asked: int, state: Any) -> Any:
         if asked == step:
             threading.Event().wait()
-        return batch(loader, asked)
+        return batch(loader, asked, state)
 
     Loader.batch = hanging  # type: ignore[method-assign]
 

@@ -26,8 +26,8 @@ batch_of = Loader.batch
 lied = False
 
 
-def faulty_batch(loader: Loader, step: int) -> Any:
-    found = batch_of(loader, step)
+def faulty_batch(loader: Loader, step: int, state: Any) -> Any:
+    found = batch_of(loader, step, state)
     if step + 1 != STEP:
         return found
     bits = np.zeros(found["tokens"].shape, np.int32)

@@ -19,8 +19,8 @@ from halcyon.data.loader import Loader
 batch, go_back = Loader.batch, Checkpointer.go_back
 
 
-def poisoned(loader: Loader, step: int) -> Any:
-    found = batch(loader, step)
+def poisoned(loader: Loader, step: int, state: Any) -> Any:
+    found = batch(loader, step, state)
     if step != int(os.environ["POISON"]):
         return found
     if "SPIKE" in os.environ:
