@@ -26,7 +26,11 @@ MAX_NAME_LENGTH = 253
 MAX_FILE_NAME_BYTES = 255
 
 
-def cel(rule: str, message: str, *, field_path: str | None = None, reason: str | None = None) -> dict[str, str]:
+CelRule = dict[str, str]
+"""A validation rule of the API server, as it stands in a schema."""
+
+
+def cel(rule: str, message: str, *, field_path: str | None = None, reason: str | None = None) -> CelRule:
     """One validation rule of the API server.
 
     Args:
@@ -72,7 +76,7 @@ class Rule:
         """Whether an object keeps the rule."""
         return (self.check or evaluated(self.expression))(value)
 
-    def for_api_server(self) -> dict[str, str]:
+    def for_api_server(self) -> CelRule:
         """The rule in the schema."""
         return cel(self.expression, self.message, field_path=self.field_path)
 
@@ -122,7 +126,7 @@ class ApiModel(BaseModel):
     """Rules over the whole object. The first broken one is reported."""
     fields_of: ClassVar[type[BaseModel] | None] = None
     """The class whose fields this one has been given, and whose source describes them. None: its own."""
-    cel_rules: ClassVar[tuple[dict[str, str], ...]] = ()
+    cel_rules: ClassVar[tuple[CelRule, ...]] = ()
     """Rules for the API server only; other code checks them, if at all, for documents that are read without it."""
 
     @classmethod
@@ -226,7 +230,7 @@ class OneOf(ApiModel):
         return f"set exactly one of {', '.join(to_camel(kind) for kind in cls.kinds())}"
 
     @classmethod
-    def one_of_rule(cls) -> dict[str, str]:
+    def one_of_rule(cls) -> CelRule:
         """The rule "exactly one" for the API server."""
         return cel(exactly_one(map(to_camel, cls.members())), cls.one_of_message())
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import WithJsonSchema
 
-from halcyon_api.base import ApiModel, cel, fields_by_name
+from halcyon_api.base import ApiModel, CelRule, cel, fields_by_name
 from halcyon_api.yaml_text import read_document
 
 RULED_BY_THEIR_SECTION = ("recovery.divergence.spike",)
@@ -26,7 +26,7 @@ A rule of the whole run ensures that they are not added or removed later.
 """
 
 
-def frozen_rules(model: type[ApiModel]) -> tuple[dict[str, str], ...]:
+def frozen_rules(model: type[ApiModel]) -> tuple[CelRule, ...]:
     """One rule for each frozen field, or for a section whose leaves are all frozen.
 
     Raises:
@@ -35,7 +35,7 @@ def frozen_rules(model: type[ApiModel]) -> tuple[dict[str, str], ...]:
     return tuple(_rules(model, ""))
 
 
-def _rules(model: type[ApiModel], path: str) -> Iterator[dict[str, str]]:
+def _rules(model: type[ApiModel], path: str) -> Iterator[CelRule]:
     for name, field in fields_by_name(model).items():
         child = f"{path}.{name}".removeprefix(".")
         section = section_of(field.annotation)
@@ -71,7 +71,7 @@ def _equal(path: str, *, optional: bool) -> str:
     return f"has(self.{path}) == has(oldSelf.{path}) && (!has(self.{path}) || {equal})" if optional else equal
 
 
-def _frozen(rule: str, path: str, which: str = "") -> dict[str, str]:
+def _frozen(rule: str, path: str, which: str = "") -> CelRule:
     return cel(
         rule,
         f"{path} must not change{which}; train the change in a new run with spec.from",

@@ -6,7 +6,7 @@ if a longer run is simulated (`simulateTokens`). So the number may change with a
 shares of the run.
 """
 
-from halcyon_api.base import cel
+from halcyon_api.base import CelRule, cel
 from halcyon_api.edits.branch import BRANCH
 from halcyon_api.spec.optimizer import OptimizerSpec
 from halcyon_api.spec.schedule import ConstantScheduleSpec, CosineScheduleSpec, WsdScheduleSpec
@@ -65,7 +65,7 @@ def steps_refusal(optimizer: OptimizerSpec, *, rehearsal: bool, old: int, new: i
     )
 
 
-def steps_rule() -> dict[str, str]:
+def steps_rule() -> CelRule:
     """The same rule for the API server, which knows the finished steps from the last write of the status."""
     new, old, done = "self.spec", "oldSelf.spec", "self.status.progress.step"
     none_done = "self.?status.?progress.?step.orValue(0) == 0"

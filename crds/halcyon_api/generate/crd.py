@@ -24,7 +24,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from halcyon_api import training_run
-from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, OneOf
+from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, CelRule, OneOf
 from halcyon_api.defaults import resource as defaults
 from halcyon_api.defaults.units import ROOT, UNITS
 from halcyon_api.edits.classes import frozen_rules
@@ -311,7 +311,7 @@ def _texts(model: type[BaseModel]) -> dict[str, str]:
 
 
 @functools.cache
-def _rules_of_edits() -> dict[type[ApiModel], tuple[dict[str, str], ...]]:
+def _rules_of_edits() -> dict[type[ApiModel], tuple[CelRule, ...]]:
     """The rules that compare a run with the run before an edit, by the class that has them.
 
     Only the API server evaluates them.
@@ -327,7 +327,7 @@ class _Types:
     schemas: Schema
     classes: dict[str, type[BaseModel]]
 
-    def rules(self, name: str) -> list[dict[str, str]]:
+    def rules(self, name: str) -> list[CelRule]:
         """The CEL rules of a class, the "exactly one" rule first."""
         model = self.classes[name]
         choice = [model.one_of_rule()] if issubclass(model, OneOf) else []

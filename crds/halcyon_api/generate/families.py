@@ -11,13 +11,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from halcyon_api.base import cel
+from halcyon_api.base import CelRule, cel
 from halcyon_api.sentences import synonym
 
 Schema = dict[str, Any]
 Members = Mapping[str, Schema]
 """The schemas of the families, or those that the families have for one field, by family."""
-Rules = Iterator[dict[str, str]]
+Rules = Iterator[CelRule]
 
 TAG = "family"
 _VALUE = re.compile(r"(?<!has\()self\.(\w+)")

@@ -21,6 +21,8 @@ from halcyon_api.spec.tokenizer import TokenizerSpec
 from halcyon_api.training_run import PLURAL, TrainingRun
 
 Rules = dict[str, Any]
+Check = dict[str, str]
+"""A rule of a policy, with its message."""
 
 
 class _Limits:
@@ -93,7 +95,7 @@ class _Limits:
         fix: str,
         unset: str = "''",
         unchanged: str = "OLD == VALUE",
-    ) -> dict[str, str]:
+    ) -> Check:
         """The rule of a field. In expressions VALUE stands for the value of the field, OLD for that before the edit."""
         new, old = (self._value(document, field, unset) for document in ("object", "oldObject"))
         expression = f"{holds} || (request.operation == 'UPDATE' && {unchanged})".replace("VALUE", new).replace(
@@ -101,16 +103,14 @@ class _Limits:
         )
         return _rule(expression, f"spec.{field}", f"string({new})", fix, refusal)
 
-    def _in_list(
-        self, limit: str, field: str, *, unset: str = "''", optional: bool = True, lead: str = ""
-    ) -> dict[str, str]:
+    def _in_list(self, limit: str, field: str, *, unset: str = "''", optional: bool = True, lead: str = "") -> Check:
         """The rule that a field has a value of a list."""
         holds = f"VALUE in variables.{limit}"
         return self._rule(
             field, f"VALUE == '' || {holds}" if optional else holds, unset=unset, fix=_fix(limit, "take", lead=lead)
         )
 
-    def _at_most(self, field: str) -> dict[str, str]:
+    def _at_most(self, field: str) -> Check:
         fix = "' may have; take fewer'"
         refusal = "is above the ' + string(variables.slices) + ' that a run in"
         return self._rule(field, "VALUE <= variables.slices", refusal, unset="1", fix=fix, unchanged="OLD >= VALUE")
@@ -168,14 +168,14 @@ class _Limits:
         return f"{document}.{'.?'.join(names)}.orValue({unset})"
 
 
-def _limit(limit: str, *rules: dict[str, str], **variables: str) -> Rules:
+def _limit(limit: str, *rules: Check, **variables: str) -> Rules:
     named = [{"name": name, "expression": expression} for name, expression in variables.items()]
     return {"limit": limit, "variables": named, "validations": list(rules)}
 
 
 def _rule(
     expression: str, field: str, value: str, fix: str, refusal: str = "is not allowed in", name: str = ""
-) -> dict[str, str]:
+) -> Check:
     """A rule with its message.
 
     `value`, `fix` and `name`, that of the field if it is only known from the document, are expressions.
@@ -189,7 +189,7 @@ def _rule(
     }
 
 
-def _other(field: str, holds: str, fix: str) -> dict[str, str]:
+def _other(field: str, holds: str, fix: str) -> Check:
     """The rule of a field of the hardware of all other rows."""
     rows = "object.spec.?place.?otherwise.orValue([])"
     wrong = f"{rows}.filter(row, !({holds.replace('VALUE', f'row.accelerator.{field}')}))"

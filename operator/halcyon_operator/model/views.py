@@ -216,6 +216,7 @@ class PodView:
 
 
 Pods = tuple[PodView, ...]
+"""Pods of a run."""
 
 
 def _replaces(pod: PodView) -> tuple[bool, float]:
