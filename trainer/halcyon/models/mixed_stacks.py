@@ -6,7 +6,7 @@ next block, as in a decoder in which some layers have experts. One scan repeats 
 """
 
 import functools
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,12 +19,12 @@ from halcyon.models.statistics import tapped
 
 
 def scan_stacks(
-    stacks: Mapping[Hashable, Stack[Any]],
-    kinds: Sequence[tuple[Hashable, Any]],
+    stacks: Mapping[Any, Stack[Any]],
+    kinds: Sequence[tuple[Any, Any]],
     step: Callable[[Any, Any, Any], tuple[Any, Any]],
     carry: Any,
     *,
-    after: Sequence[Hashable] = (),
+    after: Sequence[Any] = (),
 ) -> tuple[Any, Any]:
     """Compute ``carry, output = step(kind, block, carry)`` for each block in order.
 
@@ -48,7 +48,7 @@ def scan_stacks(
         return carry, jax.tree.map(lambda *parts: jnp.stack(parts), *outputs) if outputs else None
     blocks = {form: stack.blocks for form, stack in stacks.items()}
     for run in runs_of(kinds):
-        mine: dict[Hashable, Any] = {}
+        mine: dict[Any, Any] = {}
         for form in dict.fromkeys(form for form, _ in run.pattern):  # a set of texts has another order in each process
             each = sum(form == other for other, _ in run.pattern)
             part = slice(used[form], used[form] + each * run.repetitions)
