@@ -91,6 +91,13 @@ def test_rows_and_the_first_line_say_what_the_step_was_compiled_for() -> None:
     assert second == "A note."
 
 
+def test_samplers_must_sample_the_answers_of_a_step_in_its_time() -> None:
+    found = estimate(COMPILED, replace(RUN, sampled=6400), RATES, IDEAL, NOW)
+    assert number(found, "samplers need, at most") == pytest.approx(6400 / number(found, "time of a step"))
+    with pytest.raises(StopIteration):
+        number(estimate(COMPILED, RUN, RATES, IDEAL, NOW), "samplers need, at most")
+
+
 def test_a_run_that_is_too_long_for_a_calendar_has_no_end() -> None:
     found = estimate(COMPILED, RUN, RATES, replace(IDEAL, host_copy=1e-6, store=1e-6), NOW)
     assert number(found, "time of the run") > 1e12

@@ -91,7 +91,7 @@ def run_of(spec: TrainingRunSpec, program: Program, plan: Plan, vocabulary: Voca
     from halcyon.models.flops import model_flops
 
     template = program.template
-    topology = spec.accelerator.resolve()
+    topology, policy = spec.accelerator.resolve(), spec.objective.policy
     saved = (template.model, template.optimizer_state, template.average, template.reference)
     shape = spec.accelerator.row.shape(spec.accelerator.topology)
     hosts = topology.slices * topology.hosts_per_slice
@@ -112,6 +112,7 @@ def run_of(spec: TrainingRunSpec, program: Program, plan: Plan, vocabulary: Voca
         exact=has_slow_sums(spec),
         in_place=spec.recovery.in_place,
         memory=spec.checkpoint.memory,
+        sampled=0 if policy is None or not policy.has_pool else policy.max_tokens * spec.trainer.batch_size,
     )
 
 

@@ -71,6 +71,7 @@ class Run:
         exact: See `Assumptions.shares`.
         in_place: ``recovery.inPlace``.
         memory: ``checkpoint.memory``.
+        sampled: Most tokens of a step that other runs sample (`objective.policy.sampledBy`).
     """
 
     tokens: int
@@ -87,6 +88,7 @@ class Run:
     exact: bool = False
     in_place: bool = False
     memory: MemorySpec | None = None
+    sampled: int = 0
 
     @property
     def compiled(self) -> str:
@@ -279,6 +281,9 @@ def _step(step: StepTime, run: Run, plan: Plan, assumed: Assumptions, rates: Rat
         Number("MFU", step.mfu, "share", "assumed"),
         Number("tokens a day", plan.tokens / step.seconds * _DAY, "tokens", "assumed"),
     ]
+    if run.sampled:
+        note = "a second, of all samplers together: with fewer the run waits"
+        rows.append(Number("samplers need, at most", run.sampled / step.seconds, "tokens", "assumed", note))
     if rates is not None and rates.network is not None:
         note = "a second to other hosts or slices, of Google's machine; --assume device-network=NUMBER has another one"
         rows.append(Number("network of a device", rates.network, "bytes", "computed", note))
