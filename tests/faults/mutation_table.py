@@ -225,8 +225,8 @@ _BY_ROW: dict[str, tuple[Mutation, ...]] = {
             "tests/operator/test_bad_input.py::test_a_jobset_suspended_by_hand_stays_suspended_and_a_new_attempt_follows_its_resumption",
             (
                 "decide/next/attempts.py",
-                "    return steps.Keep(jobset) if jobset is not None and by_hand else None",
-                '    return steps.Stop(EndCause.PREEMPTED, "broken") if jobset is not None and by_hand else None',
+                "    return steps.Keep(jobset) if jobset and by_hand else None",
+                '    return steps.Stop(EndCause.PREEMPTED, "broken") if jobset and by_hand else None',
             ),
             package=_OPERATOR,
         ),
@@ -387,8 +387,8 @@ _BY_ROW: dict[str, tuple[Mutation, ...]] = {
             "tests/operator/test_planning.py::test_a_run_that_cannot_fit_takes_no_hardware_and_a_mended_one_begins",
             (
                 "decide/next/next_attempt.py",
-                "status.plan is not None and status.plan.hash == plan_hash(spec)",
-                "status.plan is not None",
+                "status.plan and status.plan.hash == plan_hash(spec)",
+                "status.plan",
             ),
             package=_OPERATOR,
         ),
@@ -489,7 +489,7 @@ _BY_ROW: dict[str, tuple[Mutation, ...]] = {
         _mutation(
             "the pod of a broken device comes back to its node",
             "tests/operator/test_guards.py::test_pods_keep_off_the_guards_of_their_run_where_one_pod_can_leave",
-            ("objects/pod_template.py", 'return {"podAntiAffinity":', 'return {"podAffinity":'),
+            ("objects/pod_template.py", '"podAntiAffinity": rule', '"podAffinity": rule'),
             package=_OPERATOR,
         ),
         _mutation(

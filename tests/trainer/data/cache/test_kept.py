@@ -67,6 +67,18 @@ def test_a_flipped_bit_is_reported(store: Store) -> None:
         load_arrays(store, "web/layouts/a/")
 
 
+def test_an_index_without_all_parts_is_reported(store: Store) -> None:
+    """Else the rest of the array would be what the memory held before."""
+    store_arrays(store, "web/layouts/a/", ARRAYS)
+    index = json.loads(store.read("web/layouts/a/INDEX.json").data or b"")
+    for entry in index.values():
+        entry["sha256"] = entry["sha256"][:-1]
+    store.delete("web/layouts/a/INDEX.json")
+    store.write("web/layouts/a/INDEX.json", json.dumps(index).encode())
+    with pytest.raises(DamagedData, match="is damaged; delete it"):
+        load_arrays(store, "web/layouts/a/")
+
+
 @pytest.mark.parametrize("layout", [{"pack": {}}, {"bestFit": {}}])
 def test_a_layout_is_made_once_and_is_the_same_from_a_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: dict[str, object]

@@ -76,6 +76,7 @@ def _read(store: Store, prefix: str, name: str, entry: Mapping[str, object]) -> 
         or not isinstance(length, int)
         or not isinstance(step, int)
         or not isinstance(digests, list)
+        or len(digests) * step < length
     ):
         raise ValueError(name)
     array = scratch_array((length,), dtype)
