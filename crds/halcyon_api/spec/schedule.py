@@ -3,7 +3,7 @@
 All are pure functions of the step.
 """
 
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
@@ -149,9 +149,6 @@ class OtherSchedulesSpec(ApiModel):
     def points_of(self, name: Literal["weight_decay", "momentum"]) -> list[tuple[float, float]]:
         """The points that set one value: their place, which is a fraction of the run or a step, and the value."""
         return [(point.at, value) for point in self.points if (value := getattr(point, name)) is not None]
-
-
-SHAPES: tuple[Shape, ...] = get_args(Shape)
 
 
 def steps_in(length: float, whole: int) -> int:

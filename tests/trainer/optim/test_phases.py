@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ import pytest
 from halcyon.optim import learning_rate, update_arguments
 from halcyon_api.schedules import Cycle, cycles_of
 from halcyon_api.spec.optimizer import OptimizerSpec
-from halcyon_api.spec.schedule import SHAPES, PhasesScheduleSpec
+from halcyon_api.spec.schedule import PhasesScheduleSpec, Shape
 from halcyon_api.spec.trainer import TrainerSpec
 from tests.trainer.optim.levanter_settings import PEAK, SETTINGS, STEPS
 
@@ -45,7 +45,7 @@ def test_rates_are_those_of_levanter(name: str) -> None:
 def test_each_of_levanters_schedules_is_compared() -> None:
     assert RATES.keys() == SETTINGS.keys()
     compared = {phases.get("shape", "cosine") for _, phases in SETTINGS.values()}
-    assert set(SHAPES) - compared == {"squareRoot", "polynomial", "exponential", "inverseSquareRootDecay"}
+    assert set(get_args(Shape)) - compared == {"squareRoot", "polynomial", "exponential", "inverseSquareRootDecay"}
 
 
 def test_the_other_shapes_are_those_of_optax_and_of_their_paper() -> None:

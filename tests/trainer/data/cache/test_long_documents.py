@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from halcyon.data.cache.ensure import Caches
-from halcyon.data.cache.ledger import encode
 from halcyon.data.cache.reader import Memory, TokenReader
 from halcyon.data.cache.work import PIPE_TOKENS
 from halcyon.host.errors import BadConfiguration
@@ -133,17 +132,3 @@ def test_a_long_file_of_another_encoding_is_refused_although_a_token_is_a_byte(t
         BadConfiguration, match=r"a\.txt is not UTF-8 at byte \d+ \(0xf6\): 2 of its [\d,]+ bytes would"
     ):
         ensure_caches(spec_of(f"file://{tmp_path}/root", [source], data__cache=CACHE), process="p")
-
-
-def test_a_cache_that_ends_inside_a_document_is_made_again(corpus: Path, undisturbed: Path, tmp_path: Path) -> None:
-    """Earlier versions cut long documents, and could stop inside one."""
-    spec = spec_of(f"file://{tmp_path}/root", [jsonl(corpus)], data__cache=CACHE)
-    store, caches = ensure_caches(spec, process="p")
-    *whole, last = caches.ledgers["web"].shards
-    cut = last.model_copy(update={"open_tokens": 7})
-    ledger = caches.ledgers["web"].model_copy(update={"shards": (*whole, cut), "finished": False})
-    store.write("web/LEDGER.json", encode(ledger))
-    sentences: list[str] = []
-    ensure_caches(spec, process="p", on_rebuild=sentences.append)
-    assert "ends inside a document" in sentences[0]
-    assert files_below(tmp_path / "root" / "data") == files_below(undisturbed)

@@ -331,8 +331,6 @@ class CacheKeeper:
         differing = sorted(name for name in wanted | recorded if wanted.get(name) != recorded.get(name))
         if differing:
             return f"its token cache was built with another {' and '.join(differing)}"
-        if ledger.shards and ledger.shards[-1].open_tokens is not None:
-            return "its token cache ends inside a document, which this version does not continue"
         changed = changed_file(_entries(self._listing(source.name).files), ledger.files)
         if changed is not None and (changed := changed_file(self._hashed(source.name), ledger.files)):
             return f"{changed}, since its token cache was built"

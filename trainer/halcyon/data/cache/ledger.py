@@ -21,7 +21,6 @@ from halcyon.data.cache.shards import NO_COUNTS, Counts
 from halcyon.data.cache.skipped import NOTHING, Skipped
 from halcyon.data.forms.form import Form
 from halcyon.data.sources.piece import FilePlace
-from halcyon_api.base import AtLeastOne
 from halcyon_api.checkpoint_documents import DamagedDocument, Document, canonical_json, with_hash, without_hash
 from halcyon_api.spec.model_shape import ImageShape
 from halcyon_api.spec.sources import DataSourceSpec
@@ -69,8 +68,6 @@ class ShardEntry(Document):
     """What is left out. None: nothing."""
     size_bytes: NonNegativeInt
     """Bytes of text."""
-    open_tokens: AtLeastOne | None = None
-    """Tokens of a document that continues in the next shard: only in caches of versions that cut long documents."""
     last_file: NonNegativeInt | None = None
     """Number of the file of its last row, if rows are found only by reading their file."""
     rows_before_last_file: NonNegativeInt | None = None
