@@ -192,10 +192,8 @@ class ModelFolder:
         whether they use it.
         """
         tensors = self._files.tensors
-        if getattr(self.config.spec, "labels", None) is not None:  # an output head is not used
-            return
         head = next((name for name in _HEADS if name in tensors and name not in self._names.values()), None)
-        if head is None:
+        if head is None or getattr(self.config.spec, "labels", None) is not None:  # labels: no output head is used
             return
         embedding = self._names[layout.tensors_of("embedding.weight")[0]]
         one, other = tensors[head], tensors[embedding]

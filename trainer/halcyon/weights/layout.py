@@ -51,14 +51,9 @@ class LeafShape:
 
 def leaf_shapes(model: Any) -> tuple[LeafShape, ...]:
     """The parameters of a model or of its shapes, in the order of the tree."""
-    entries = jax.tree_util.tree_flatten_with_path(model, is_leaf=is_named)[0]
     return tuple(
-        LeafShape(
-            dotted(path),
-            {axis.name: axis.size for axis in leaf.axes},
-            np.dtype(leaf.dtype),
-        )
-        for path, leaf in entries
+        LeafShape(dotted(path), {axis.name: axis.size for axis in leaf.axes}, np.dtype(leaf.dtype))
+        for path, leaf in jax.tree_util.tree_flatten_with_path(model, is_leaf=is_named)[0]
     )
 
 
@@ -69,7 +64,7 @@ class View:
     Attributes:
         leaf: The parameter.
         piece: Its declaration.
-        sizes: Size of each of the piece's axes in the file.
+        sizes: Size of each of the piece's axes in the file, in the order of the leaf.
         fixed: The index of each stacked axis that the tensor's name has.
         join: How the pieces are joined.
         offset: Where the piece begins, in the part of the joined dimension that lies within the shared axes.
@@ -91,8 +86,7 @@ class View:
     def shape(self) -> tuple[int, ...]:
         """Shape of the whole tensor."""
         sizes, at = [self._product(names) for names in self.piece.dimensions], self.join.dimension
-        if sizes:
-            sizes[at] = self._product(self.piece.dimensions[at][: self.join.within]) * self.joined
+        sizes[at] = self._product(self.piece.dimensions[at][: self.join.within]) * self.joined
         return tuple(sizes)
 
     def _product(self, names: Sequence[str]) -> int:
@@ -106,7 +100,7 @@ class View:
             parts: The region, as a slice for each axis of the piece.
             rows: Reads the rows [start, stop) of the tensor's first dimension.
         """
-        names = self.piece.dimensions[0] if self.piece.dimensions else ()
+        names = self.piece.dimensions[0]
         alone = self.join == Join()  # its rows hold no other piece
         first, total = (self.offset, self._product(names)) if alone else (0, self.shape()[0])
         end, sizes, region = first + total, dict(self.sizes), dict(parts)
@@ -116,27 +110,24 @@ class View:
             sizes[names[0]], region[names[0]] = outer.stop - outer.start, slice(0, outer.stop - outer.start)
         array, order = rows(first, end), self.axes()
         if not alone:
-            array = self.cut(array, self.join.dimension, sizes)
+            array = self.cut(array, self.join.dimension)
         array = array.reshape([sizes[name] for name in order])
         for axis, name in enumerate(order):
             index: Any = region[name]
             if name in self.piece.orders:
                 index = self.piece.orders[name](self.sizes[name])[index]
             array = array[(slice(None),) * axis + (index,)]
-        return array.transpose([order.index(name) for name in self.leaf.axes if name not in self.fixed])
+        return array.transpose([order.index(name) for name in self.sizes])
 
-    def cut(self, array: np.ndarray, dimension: int, sizes: Mapping[str, int]) -> np.ndarray:
+    def cut(self, array: np.ndarray, dimension: int) -> np.ndarray:
         """The part of an array that belongs to the piece, with the joined dimension as [shared axes, own axes].
 
         Args:
             array: An array with the joined dimension of the tensor.
             dimension: The number of that dimension in `array`.
-            sizes: Sizes of the axes in it.
         """
-        names = self.piece.dimensions[self.join.dimension]
-        outer = math.prod(sizes[name] for name in names[: self.join.within])
-        length = math.prod(sizes[name] for name in names[self.join.within :])
-        whole = array.reshape(*array.shape[:dimension], outer, self.joined, *array.shape[dimension + 1 :])
+        length = self._product(self.piece.dimensions[self.join.dimension][self.join.within :])
+        whole = array.reshape(*array.shape[:dimension], -1, self.joined, *array.shape[dimension + 1 :])
         return whole[(slice(None),) * (dimension + 1) + (slice(self.offset, self.offset + length),)]
 
     def in_order_of_file(self, values: np.ndarray, names: Sequence[str]) -> np.ndarray:
@@ -148,10 +139,9 @@ class View:
 
     def paste(self, tensor: np.ndarray, values: np.ndarray) -> None:
         """Write the parameter's values, with the axes in the order of the leaf, into their place in the tensor."""
-        free = [name for name in self.leaf.axes if name not in self.fixed]
-        order = self.axes()
+        free, order = [*self.sizes], self.axes()
         values = self.in_order_of_file(values.transpose([free.index(name) for name in order]), order)
-        part = self.cut(tensor, self.join.dimension, self.sizes)
+        part = self.cut(tensor, self.join.dimension)
         part[...] = values.reshape(part.shape)
 
 
@@ -184,10 +174,10 @@ class FileTensor:
             return np.full(self.shape, self.constant, self.dtype)
         tensor = np.empty(self.shape, self.dtype)
         for view in self.views:
-            parts = {name: slice(0, view.sizes[name]) for name in view.axes()}
+            parts = {name: slice(0, size) for name, size in view.sizes.items()}
             parts |= {name: slice(index, index + 1) for name, index in view.fixed.items()}
             values = read(view.leaf.path, tuple(parts[name] for name in view.leaf.axes))
-            view.paste(tensor, values.reshape([view.sizes[name] for name in view.leaf.axes if name not in view.fixed]))
+            view.paste(tensor, values.reshape([*view.sizes.values()]))
         return tensor
 
 
@@ -244,9 +234,8 @@ class WeightLayout:
                 break
         if renamed in self.tensors:
             return renamed
-        if any(re.fullmatch(pattern, one) for pattern in self._declared.ignored for one in (name, renamed)):
-            return None
-        if self._declared.part(name, names) is not None:
+        ignored = any(re.fullmatch(pattern, one) for pattern in self._declared.ignored for one in (name, renamed))
+        if ignored or self._declared.part(name, names) is not None:
             return None
         raise BadConfiguration(
             f"the tensor {name} is no part of this model; config.json and the files are of different models"
@@ -264,7 +253,7 @@ class WeightLayout:
         axes cut rows.
         """
         _, view = next(iter(self._sources[path].values()))
-        rows = view.piece.dimensions[0][:1] if view.piece.dimensions else ()
+        rows = view.piece.dimensions[0][:1]
         return self._stacked[path], tuple(name for name in rows if name not in view.piece.orders)
 
     def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -278,11 +267,9 @@ class WeightLayout:
             BadConfiguration: A tensor is missing, or has another shape.
         """
         for name, tensor in self.tensors.items():
-            if name not in shapes and tensor.constant is not None:
-                continue
-            if name not in shapes:
+            if name not in shapes and tensor.constant is None:
                 raise BadConfiguration(f"the files have no tensor {name}; copy all files of the model")
-            if shapes[name] != tensor.shape:
+            if shapes.get(name, tensor.shape) != tensor.shape:
                 raise BadConfiguration(
                     f"the tensor {name} has the shape {list(shapes[name])} in the files, and {list(tensor.shape)} by "
                     "the configuration; give the configuration of this model"
@@ -317,7 +304,7 @@ class WeightLayout:
         stacked = self._stacked[path]
         for index in itertools.product(*(range(asked[name].start, asked[name].stop) for name in stacked)):
             tensor, view = self._sources[path][index]
-            parts = {name: _clip(asked[name], view.sizes[name]) for name in view.axes()}
+            parts = {name: slice(asked[name].start, min(asked[name].stop, size)) for name, size in view.sizes.items()}
             if any(part.stop <= part.start for part in parts.values()):
                 continue
             values = view.read(parts, functools.partial(rows, tensor.name))
@@ -347,31 +334,25 @@ class WeightLayout:
                     f"the tensor {tensor.name} has {len(numbers[name])} numbers of the axis {name}, the model has "
                     "other sizes"
                 )
+        sizes = [
+            {name: self._sizes.get(name, size) for name, size in leaf.axes.items() if name not in stacked}
+            for leaf in leaves
+        ]
+        lengths = [
+            math.prod(own[name] for name in piece.dimensions[tensor.join.dimension][tensor.join.within :])
+            for piece, own in zip(tensor.pieces, sizes, strict=True)
+        ]
         for index in itertools.product(*(range(len(numbers[name])) for name in stacked)):
             fixed = dict(zip(stacked, index, strict=True))
-            views = tuple(self._views(tensor, leaves, fixed))
+            views = tuple(
+                View(leaf, piece, own, fixed, tensor.join, sum(lengths[:number]), sum(lengths))
+                for number, (leaf, piece, own) in enumerate(zip(leaves, tensor.pieces, sizes, strict=True))
+            )
             name = tensor.name.format(**{axis: numbers[axis][at] for axis, at in fixed.items()})
             one = FileTensor(name, views[0].shape(), leaves[0].dtype, views)
             for view in views:
                 self._sources[view.leaf.path][index] = (one, view)
             yield one
-
-    def _views(self, tensor: Tensor, leaves: Sequence[LeafShape], fixed: Mapping[str, int]) -> Iterator[View]:
-        sizes = [
-            {name: self._sizes.get(name, size) for name, size in leaf.axes.items() if name not in fixed}
-            for leaf in leaves
-        ]
-        at, within = tensor.join.dimension, tensor.join.within
-        lengths = [
-            math.prod(own[name] for name in piece.dimensions[at][within:])
-            for piece, own in zip(tensor.pieces, sizes, strict=True)
-        ]
-        for number, (leaf, piece, own) in enumerate(zip(leaves, tensor.pieces, sizes, strict=True)):
-            yield View(leaf, piece, own, fixed, tensor.join, sum(lengths[:number]), sum(lengths))
-
-
-def _clip(part: slice, size: int) -> slice:
-    return slice(min(part.start, size), min(part.stop, size))
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:

@@ -138,10 +138,8 @@ def _from_files(store: Store, dtype: Any, mesh: Mesh | None, images: bool) -> tu
         shapes = config.shapes(config.tokens, config.positions)
         folder = ModelFolder(store, config, shapes, None if dtype is None else np.dtype(jnp.dtype(dtype)))
         types = {path: leaf.dtype for path, leaf in folder.leaves.items()}
-        model, files = (
-            read_arrays(folder.read, shapes if mesh is None else with_mesh(shapes, mesh), types),
-            read_companions(store),
-        )
+        model = read_arrays(folder.read, shapes if mesh is None else with_mesh(shapes, mesh), types)
+        files = read_companions(store)
         model = with_pooling(model, pooling_of(files))
         return model, _tokenizer(definition_of(files), template_of(files), model, store.root)
     except StoreFailure as failure:

@@ -233,8 +233,7 @@ class NarrowFiles(TensorFiles):
                 raise weight.wrong(rest, "is there twice")
             for one in weight.names:
                 del self.tensors[one]
-            wide = StoredTensor(found.file, NAMES.get(dtype, kind or default), shape, 0)
-            self.tensors[weight.stem + rest] = wide
+            self.tensors[weight.stem + rest] = StoredTensor(found.file, NAMES.get(dtype, kind or default), shape, 0)
         if not self._rows:
             raise BadConfiguration(
                 f"{settings.where}: the format is {form}, and {store.root} has no weight in it that Halcyon reads; it "

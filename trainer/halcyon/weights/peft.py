@@ -185,7 +185,7 @@ def _module(tensor: FileTensor, arrays: MergedArrays) -> Module:
 
     def rows(array: np.ndarray, view: View) -> np.ndarray:
         """The outputs of a view in an array of all outputs: [shared, own, ...]."""
-        return view.cut(array, 0, view.sizes) if joined else array[None]
+        return view.cut(array, 0) if joined else array[None]
 
     for view in views:
         names = view.piece.dimensions[at]

@@ -49,11 +49,6 @@ _INITIALISATIONS = ("gaussian", "orthogonal", "eva", "mica")
 """Values of ``init_lora_weights`` besides true, false and null that leave the weights of the base as they are. Others
 change them (``pissa``), so the factors of the file belong to other weights than those of the base."""
 _TASKS = (None, "CAUSAL_LM", "FEATURE_EXTRACTION")
-_EMPTY: tuple[Any, ...] = (None, False, [])
-"""Values that say that a feature is not used.
-
-An empty object is not one of them: peft takes it for the defaults of the feature.
-"""
 _ALL_LINEAR, _ALL_BUT_HEAD = "all-linear", r"(?!lm_head$).*"
 _SHOWN = 80
 _MOST_DIGITS = 9
@@ -207,13 +202,9 @@ class _Fields:
             fix = f"{_MERGE}, or {_CONVERT}"
             raise self._wrong("init_lora_weights", value, f"it may belong to changed weights of the base; {fix}")
         for name, value in self.fields.items():
-            if (
-                name in _COMPUTED
-                or name in _UNCHANGED
-                or any(value is one or (one is not False and value == one) for one in _EMPTY)
-            ):
-                continue
-            raise self._wrong(name, value, f"Halcyon does not compute what it changes; {_MERGE}")
+            # Null, false and an empty list say that a feature is not used. An empty object is one with its defaults.
+            if name not in _COMPUTED | _UNCHANGED and value is not False and value not in (None, []):
+                raise self._wrong(name, value, f"Halcyon does not compute what it changes; {_MERGE}")
 
     def checked(self, name: str, value: Any, kind: Any, why: str) -> Any:
         """A value of a field, if it is of a kind."""

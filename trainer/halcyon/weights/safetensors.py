@@ -31,9 +31,13 @@ _CODES = {"U8": np.dtype("u1"), "I8": np.dtype("i1"), "I32": np.dtype("i4"), "F8
 """Types of the codes of weights in few bits (`halcyon.weights.narrow`)."""
 _OTHER_BYTES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 1),
-    **dict.fromkeys(("I16", "U16"), 2),
-    **dict.fromkeys(("I32", "U32"), 4),
-    **dict.fromkeys(("I64", "U64", "C64"), 8),
+    "I16": 2,
+    "U16": 2,
+    "I32": 4,
+    "U32": 4,
+    "I64": 8,
+    "U64": 8,
+    "C64": 8,
 }
 """Bytes of an element of the types that no parameter has.
 
