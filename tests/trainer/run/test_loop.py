@@ -63,7 +63,7 @@ def test_a_callback_that_needs_no_checkpoint_makes_none() -> None:
     assert loop._call_back(None, 5)
     assert done == ["report", "after 5"]
     loop.checkpointer = SimpleNamespace(should_save=lambda step: False, is_promised=lambda step: False)
-    loop.place.spec = SimpleNamespace(checkpoint=SimpleNamespace(save=SimpleNamespace(before_evaluation=False)))
+    loop._saves_before_evaluation = False
     assert not loop._saved_by_step(5)
 
 

@@ -42,7 +42,7 @@ evaluated: list[RunReporter] = []
 evaluate = validation.evaluate
 evaluations = itertools.count()
 write_share = Exporter._write_share
-asked = benchmarks._asked
+asked = benchmarks.SharedRunner._asked
 
 
 def concerns(variable: str, step: int) -> bool:
@@ -109,11 +109,11 @@ def stalled_share(exporter: Exporter, one: Any) -> None:
     write_share(exporter, one)
 
 
-def endless_task(runner: Any, chosen: Any, index: int, count: int, on_progress: Any) -> Any:
+def endless_task(shared: benchmarks.SharedRunner, runner: Any, chosen: Any) -> Any:
     while chosen.name == os.environ.get("HANG_TASK"):
-        on_progress()  # raises an exception after a notice
+        shared._on_progress()  # raises an exception after a notice
         time.sleep(0.01)
-    return asked(runner, chosen, index, count, on_progress)
+    return asked(shared, runner, chosen)
 
 
 def install() -> None:
@@ -124,7 +124,7 @@ def install() -> None:
         )
     Loader.batch = troubled_batch  # type: ignore[method-assign]
     Exporter._write_share = stalled_share  # type: ignore[method-assign]
-    benchmarks._asked = endless_task
+    benchmarks.SharedRunner._asked = endless_task  # type: ignore[method-assign]
     validation.evaluate = noticed_evaluation
     background.FILE_BYTES = int(os.environ.get("EXPORT_FILE_BYTES", background.FILE_BYTES))
     SyncPoint.__init__ = known_sync_point  # type: ignore[method-assign]

@@ -15,7 +15,7 @@ import bisect
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import jax
@@ -80,9 +80,7 @@ def is_automatic(spec: TrainingRunSpec) -> bool:
 
 def with_choice(spec: TrainingRunSpec, choice: Choice) -> TrainingRunSpec:
     """The spec with the chosen values. Fields that are not automatic stay."""
-    values = {
-        each.name: getattr(choice, each.name) for each in fields(choice) if getattr(spec.trainer, each.name) == "auto"
-    }
+    values = {name: value for name, value in vars(choice).items() if getattr(spec.trainer, name) == "auto"}
     return spec.but(trainer=spec.trainer.but(**values))
 
 

@@ -164,31 +164,20 @@ class Beginning:
             start: The start of the run that this is.
             head_loss: Why HEAD of the run's own root was rebuilt; None if it was not.
         """
-        seconds = reporter.seconds_in_stage()
+        seconds, origin, recalled = reporter.seconds_in_stage(), self.origin, self.recalled
+        own = None if self.is_new else self.restored
         if self.weights is not None and self.weights.note:
             reporter.warning(self.weights.note)
-        if self.recalled is not None:
-            recalled = self.recalled
-            reporter.event(
-                "restored",
-                self,
-                start=str(start),
-                seconds=seconds,
-                own_files=recalled.own_files,
-                peer_files=recalled.peer_files,
-            )
-            return
-        if self.restored is None or self.is_new:
-            reporter.event("restored", self, start=str(start), seconds=seconds)
-            if self.origin is not None:
-                origin = self.origin
-                reporter.event("branched", origin, from_run=origin.run, from_root=origin.root)
-            return
-        reporter.found_checkpoint(self.restored.checkpoint)
-        reporter.event("restored", self, start=str(start), seconds=seconds)
-        if head_loss is not None:
-            reporter.event("headRebuilt", self, reason=head_loss)
-        report_fallback(reporter, self.restored)
+        if own is not None:
+            reporter.found_checkpoint(own.checkpoint)
+        files = {} if recalled is None else {"own_files": recalled.own_files, "peer_files": recalled.peer_files}
+        reporter.event("restored", self, start=str(start), seconds=seconds, **files)
+        if origin is not None:
+            reporter.event("branched", origin, from_run=origin.run, from_root=origin.root)
+        if own is not None:
+            if head_loss is not None:
+                reporter.event("headRebuilt", self, reason=head_loss)
+            report_fallback(reporter, own)
 
 
 def report_fallback(reporter: RunReporter, restored: Restored) -> None:
@@ -342,14 +331,14 @@ def from_origin(place: Place, program: Program, prints: Fingerprints) -> Beginni
         return Beginning(kind)
     if other is None:
         weights = of_hugging_face(place, origin, place.spec.model, template.model)
-        return Beginning(kind, weights=weights, files=weights.files)
-    if entry is not None:
+    elif entry is not None:
         weights = weights_of_run(place, other, entry, template.model)
-        return Beginning(kind, weights=weights, files=weights.files, entry=entry)
-    without_average = dataclasses.replace(template, average=None)
-    restored = other.restore(template, prints, steps=place.spec.trainer.steps, without_average=without_average)
-    files = together(place.processes, other.store.root, lambda: read_companions(other.store, HUGGING_FACE_PREFIX))
-    return Beginning(kind, restored, files=files, entry=restored.checkpoint)
+    else:
+        without_average = dataclasses.replace(template, average=None)
+        restored = other.restore(template, prints, steps=place.spec.trainer.steps, without_average=without_average)
+        files = together(place.processes, other.store.root, lambda: read_companions(other.store, HUGGING_FACE_PREFIX))
+        return Beginning(kind, restored, files=files, entry=restored.checkpoint)
+    return Beginning(kind, weights=weights, files=weights.files, entry=entry)
 
 
 def weights_of_run(place: Place, other: OtherRun, entry: CommittedStep, template: CausalLM) -> Weights:

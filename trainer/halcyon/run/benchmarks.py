@@ -15,7 +15,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from halcyon.checkpoint.processes import decide, gather_texts
 from halcyon.checkpoint.verify import read_manifest
@@ -44,10 +44,8 @@ _TOGETHER = 256
 """Examples whose likelihoods are computed between two reports of progress."""
 _HASH_DIGITS = 8
 """Hexadecimal digits of the hash of a benchmark's examples that processes compare."""
-Outcome = Literal["done", "stopped", "failed"]
-"""How benchmarks ended: all done; a notice came; an error, which was reported."""
 End = Literal["done", "stopped", "failed", "refused"]
-"""How the share of a process ended.
+"""How benchmarks, or the share of a process, ended: all done; a notice came; an error, which was reported; refused.
 
 Refused: the document asks for what this model cannot do, so another attempt ends alike.
 """
@@ -101,7 +99,6 @@ class SharedRunner:
 
     def __post_init__(self) -> None:
         self._shapes = own_shapes(self.spec, self.tokenizer.vocab_size)
-        self._settings = Settings(compute_dtype=self.spec.trainer.precision.compute)
         writing = [benchmark.name for benchmark in self.benchmarks if benchmark.grade is not None]
         if writing and not isinstance(self._shapes, KeepsCache):
             raise BadConfiguration(
@@ -119,11 +116,6 @@ class SharedRunner:
         _check_same_examples(self.benchmarks, self.processes)
         self._progress_at = 0.0
         self._results: TaskResults | None = None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the benchmarks."""
-        return tuple(benchmark.name for benchmark in self.benchmarks)
 
     def while_training(self, step: int, model: Any, past: Sequence[SkippedBatches]) -> bool:
         """Run the benchmarks that the root does not have yet. A collective. False: a notice came.
@@ -162,7 +154,7 @@ class SharedRunner:
         model: Any,
         of_model: dict[str, Any],
         on_done: Callable[[], object] = lambda: None,
-    ) -> Outcome:
+    ) -> End:
         self.reporter.stage("evaluating")
         decides = hashlib.sha256(
             canonical_json({"model": of_model, "examples": self._examples, "prompts": self._prompt_kind})
@@ -200,7 +192,8 @@ class SharedRunner:
         """A runner with a copy of the model, or why there is none, such as too little memory."""
         try:
             copy = own_copy(model, self._shapes)
-            return Runner(copy, self.tokenizer, self._chat, self._settings, on_progress=self._on_progress)
+            settings = Settings(compute_dtype=self.spec.trainer.precision.compute)
+            return Runner(copy, self.tokenizer, self._chat, settings, on_progress=self._on_progress)
         except Exception as error:  # reported with the first benchmark, by all processes together
             return error
 
@@ -219,13 +212,13 @@ class SharedRunner:
             self._results = kept
             return {"tasks": [task.task for task in kept.tasks]}
 
-        return cast("list[str]", decide(self.processes, self.store.root, work)["tasks"])
+        return decide(self.processes, self.store.root, work)["tasks"]
 
     def _keep(self, step: int, decides: str, tasks: list[TaskNumbers], samples: list[AnswerSample]) -> None:
         """Process 0 writes the results. A collective: if they must be kept and cannot, all processes end."""
 
         def work() -> dict[str, Any]:
-            finished = {task.task for task in tasks} >= set(self.names)
+            finished = {task.task for task in tasks} >= {benchmark.name for benchmark in self.benchmarks}
             document = document_of(
                 step, self._prompt_kind, tasks, samples, decides=decides, finished=finished, now=time.time()
             )
@@ -242,15 +235,14 @@ class SharedRunner:
 
     def _one(
         self, runner: Runner | Exception, benchmark: Benchmark, step: int
-    ) -> tuple[Outcome, TaskNumbers | None, list[AnswerSample]]:
+    ) -> tuple[End, TaskNumbers | None, list[AnswerSample]]:
         """Run one benchmark on all processes, each with its share of the examples."""
         begin = time.monotonic()
-        index, count = self.processes.process_index, self.processes.process_count
-        mine = _Share()
+        count, mine = self.processes.process_count, _Share()
         try:
             if isinstance(runner, Exception):
                 raise runner
-            mine.answers = _asked(runner, benchmark, index, count, self._on_progress)
+            mine.answers = self._asked(runner, benchmark)
         except Stopped:
             mine.end = "stopped"
         except BadConfiguration as error:  # another attempt has the same end
@@ -274,6 +266,17 @@ class SharedRunner:
         if self.processes.is_main:
             self.reporter.event("task", numbers, step=step)
         return "done", numbers, samples_of(benchmark, answers)
+
+    def _asked(self, runner: Runner, benchmark: Benchmark) -> list[Answer]:
+        """The answers to the examples of this process."""
+        examples = benchmark.examples[self.processes.process_index :: self.processes.process_count]
+        size = max(1, len(examples)) if benchmark.grade is not None else _TOGETHER  # texts report progress themselves
+        answers: list[Answer] = []
+        for first in range(0, len(examples), size):
+            self._on_progress()
+            with tracing_own():
+                answers += runner.answers(benchmark, examples[first : first + size])
+        return answers
 
     def _on_progress(self) -> None:
         if self.is_stopped():
@@ -312,7 +315,7 @@ def asking_of(
         }
 
     answer = decide(processes, store.root, work)
-    return Asking(bool(answer["chat"]), cast("str | None", answer["template"]))
+    return Asking(answer["chat"], answer["template"])
 
 
 def _check_same_examples(benchmarks: Sequence[Benchmark], processes: ProcessGroup) -> None:
@@ -331,21 +334,6 @@ def _check_same_examples(benchmarks: Sequence[Benchmark], processes: ProcessGrou
                     f"spec.trainer.evaluation.tasks.files: process {process} reads other examples of task "
                     f"{benchmark.name} than process 0; give all hosts the same files"
                 )
-
-
-def _asked(
-    runner: Runner, benchmark: Benchmark, index: int, count: int, on_progress: Callable[[], object]
-) -> list[Answer]:
-    """The answers to every `count`-th example, from number `index` on."""
-    examples = benchmark.examples[index::count]
-    size = max(1, len(examples)) if benchmark.grade is not None else _TOGETHER  # texts report progress by themselves
-    answers: list[Answer] = []
-    for first in range(0, len(examples), size):
-        on_progress()
-        part = examples[first : first + size]
-        with tracing_own():
-            answers += runner.answers(benchmark, part)
-    return answers
 
 
 @dataclass

@@ -74,7 +74,11 @@ def branched(context: Context, branch: Branch) -> Context:
                     f"spec.trainer.steps: run {parent.run} had done {entry.step} steps at its checkpoint, and a branch "
                     f"counts on from there; give more than {entry.step}, or an earlier --from-step"
                 )
-            position = None if branch.weights_only else data_position(_changed(run), manifest)
+            position = None
+            if not branch.weights_only:
+                sections = with_templates(spec).document()
+                decides = {f"spec.{name}": sections[name] for name in ("data", "trainer", "tokenizer", "objective")}
+                position = data_position(decides, manifest)
             origin = {"step": entry.step, "weightsOnly": branch.weights_only or None, "dataPosition": position}
     except StoreFailure as failure:
         raise as_exit(failure, store.root) from None
@@ -127,12 +131,6 @@ def _sizes(documents: Mapping[str, Any]) -> tuple[Any, ...]:
     data, trainer = documents["spec.data"], documents["spec.trainer"]
     sizes = tuple(trainer[name] for name in ("batchSize", "sequenceLength", "batchSchedule"))
     return *sizes, data["mixture"], [one.get("weight") for one in data["sources"]]
-
-
-def _changed(run: TrainingRun) -> dict[str, Any]:
-    """The sections of a document, as a checkpoint has them."""
-    document = with_templates(run.spec).document()
-    return {f"spec.{name}": document[name] for name in ("data", "trainer", "tokenizer", "objective")}
 
 
 def _renamed(run: TrainingRun, branch: Branch, parent: OriginSpec) -> TrainingRun:

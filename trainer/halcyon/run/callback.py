@@ -46,7 +46,6 @@ class Callback:
             step: Steps done.
             is_last: Whether the run ends with this step, also as one that stops early.
         """
-        del step, is_last
         return False
 
     def after(self, step: int, state: TrainState) -> bool:
@@ -60,7 +59,6 @@ class Callback:
         Returns:
             False: a notice of preemption came, and all processes must stop.
         """
-        del step, state
         return True
 
     def leave(self) -> None:

@@ -297,8 +297,8 @@ def run_plan(context: Context) -> RunPlan:
     )
 
 
-def _ignore(*_: object) -> None:
-    return
+def ignore(*_: object) -> None:
+    """Do nothing with what is reported."""
 
 
 @dataclass(frozen=True)
@@ -310,20 +310,20 @@ class Surroundings:
 
     retry_budget: RetryBudget
     """The waits for stores that deny access while the run starts."""
-    on_lost_process: Callable[[int], object] = _ignore
+    on_lost_process: Callable[[int], object] = ignore
     """Called in another thread with the index of a lost process; it must end this process."""
-    on_failed_build: Callable[[Exception], object] = _ignore
+    on_failed_build: Callable[[Exception], object] = ignore
     """Called in another thread with the error of a failed cache build; it must end this process if there are others.
     The main thread may be blocked in a step that another process does not run any more."""
-    on_joined: Callable[[ProcessGroup], object] = _ignore
+    on_joined: Callable[[ProcessGroup], object] = ignore
     """Called with the processes when all have joined."""
-    on_interrupt: Callable[[int], object] = _ignore
+    on_interrupt: Callable[[int], object] = ignore
     """Called in another thread at each interrupt from the keyboard, with their number. The first is a notice."""
     save_requests: SaveRequests = field(default_factory=SaveRequests)
     """Requests for a checkpoint while the run trains."""
     profile_requests: ProfileRequests = field(default_factory=ProfileRequests)
     """Requests for a profile while the run trains."""
-    on_error: Callable[[Exception], object] = _ignore
+    on_error: Callable[[Exception], object] = ignore
     """Called with an error before anything is closed; it must end this process if that hangs."""
-    on_notice: Callable[[], object] = _ignore
+    on_notice: Callable[[], object] = ignore
     """Called in another thread at each notice; it must end this process before it is killed."""

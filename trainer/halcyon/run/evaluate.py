@@ -109,7 +109,9 @@ class CheckpointEvaluation:
         evaluated = Evaluated(run=self._origin.run_name, step=checkpoint.step, path=checkpoint.path)
         for source, evaluation in found.items():
             evaluated = with_source(evaluated, source, evaluation)
-        counts = {source: self._count(part) for source, part in parts.items()}
+        counts = {source: -(-part.validation_sequences // self._batch_size) for source, part in parts.items()}
+        if self._batches is not None:
+            counts = {source: min(count, self._batches) for source, count in counts.items()}
         tokens = self._batch_size * self.validation.sequence_length
         done = sum(counts[source] for source in found)
         self._reporter.evaluates(
@@ -221,12 +223,6 @@ class CheckpointEvaluation:
                 "model to compare with; evaluate a checkpoint of a run with this objective"
             )
         return Restored(entry.step, {"model": weights.model}, entry, ())
-
-    def _count(self, part: ValidationData) -> int:
-        """The number of batches of a source."""
-        sequences = part.validation_sequences
-        taken = sequences if self._batches is None else min(sequences, self._batches * self._batch_size)
-        return -(-taken // self._batch_size)
 
     def _store_results(self, found: Mapping[str, Evaluation], checkpoint: CommittedStep, *, finished: bool) -> None:
         """Process 0 writes the results to the root. All processes raise `Fenced` if a newer epoch owns the root.

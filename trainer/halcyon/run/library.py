@@ -14,20 +14,19 @@ from typing import TYPE_CHECKING, Any, TextIO
 from halcyon.host.errors import BadConfiguration
 from halcyon.host.root_lock import held_root
 from halcyon.host.storage.retry_budget import RetryBudget
-from halcyon.run.context import Surroundings, resolve_context, retry_seconds, run_plan, written
+from halcyon.run.context import Surroundings, ignore, resolve_context, retry_seconds, run_plan, written
 from halcyon.run.outcome import error_outcome, in_words
 from halcyon.telemetry import EventLog, RunReporter, StepReport, open_log, termination_report
 from halcyon.telemetry.history.background import Listener, Row
 from halcyon_api.checkpoint_documents import CommittedStep
 from halcyon_api.ends import EndCause
-from halcyon_api.training_run import TrainingRun, TrainingRunSpec
+from halcyon_api.training_run import TrainingRun
 
 if TYPE_CHECKING:
     import equinox as eqx
     import numpy as np
     import optax
 
-    from halcyon.step.batches_override import Rows
     from halcyon.step.in_step import SeesStep
     from halcyon.step.overrides import Loss, Overrides
     from halcyon_api.status.evaluation import Evaluation
@@ -35,10 +34,6 @@ if TYPE_CHECKING:
 
 _CLOSE_SECONDS = 30.0
 """Longest time at the end of a training in which its history is completed."""
-
-
-def _ignore(*_: object) -> None:
-    return
 
 
 @dataclass(frozen=True)
@@ -63,13 +58,13 @@ class Hooks:
     """
 
     every: int = 1
-    on_step: Callable[[StepReport], object] = _ignore
+    on_step: Callable[[StepReport], object] = ignore
     in_step: SeesStep | None = None
-    on_evaluation: Callable[[int, Evaluation], object] = _ignore
-    on_average: Callable[[int, Evaluation], object] = _ignore
-    on_checkpoint: Callable[[CommittedStep], object] = _ignore
-    on_watch: Callable[[int, Mapping[str, np.ndarray]], object] = _ignore
-    on_end: Callable[[Trained], object] = _ignore
+    on_evaluation: Callable[[int, Evaluation], object] = ignore
+    on_average: Callable[[int, Evaluation], object] = ignore
+    on_checkpoint: Callable[[CommittedStep], object] = ignore
+    on_watch: Callable[[int, Mapping[str, np.ndarray]], object] = ignore
+    on_end: Callable[[Trained], object] = ignore
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -168,9 +163,12 @@ def train(
     if overrides.names:
         place = _completed(place, overrides)
     context = resolve_context(place, {}, checkpoint_root=checkpoint_root, defaults=defaults, on_cpu=on_cpu)
-    if overrides.source is not None:
-        context = context.with_spec(_without_text(context.spec, overrides.source.rows))
     spec = context.spec
+    if overrides.source is not None:
+        # No document can express it: there is no source, and a row that is no text counts as one token.
+        trainer = spec.trainer.but(sequence_length=overrides.source.rows.length)
+        context = context.with_spec(spec.but(data=spec.data.but(sources=[]), trainer=trainer))
+        spec = context.spec
     if spec.task != "train":
         raise BadConfiguration(
             f"spec.task: halcyon.train only trains; run the task {spec.task} with `halcyon train RUN.YAML`"
@@ -259,15 +257,6 @@ def _completed(document: Path | Mapping[str, Any] | TrainingRun, overrides: Over
     return whole
 
 
-def _without_text(spec: TrainingRunSpec, rows: Rows) -> TrainingRunSpec:
-    """The spec of a run with given batches, which no document can express: it has no source, and a row that is no text
-    counts as one token.
-    """
-    data = spec.data.but(sources=[])
-    trainer = spec.trainer.but(sequence_length=rows.length)
-    return spec.but(data=data, trainer=trainer)
-
-
 def _check_sections(spec: Mapping[str, Any], names: Collection[str]) -> None:
     """Reject sections of a document that need what was replaced.
 
@@ -312,22 +301,22 @@ class _HookListener(Listener):
 
     def record(self, row: Row) -> None:
         """Call the hooks for a report, in the thread that reports. An error of a hook ends this thread's work."""
-        if row.report is not None:
-            for one in self.hooks:
-                self._call(one, row.event, row.fields.get("step", 0), row.report)
-
-    def _call(self, hooks: Hooks, event: str, step: int, report: Any) -> None:
-        if event == "step" and (step % hooks.every == 0 or step == self.steps):
-            hooks.on_step(report)
-        elif event == "evaluation":
-            evaluation, average = report
-            hooks.on_evaluation(step, evaluation)
-            if average is not None:
-                hooks.on_average(step, average)
-        elif event == "watched":
-            hooks.on_watch(step, report)
-        elif event == "checkpoint":
-            hooks.on_checkpoint(report)
+        if row.report is None:
+            return
+        event, step = row.event, row.fields.get("step", 0)
+        report: Any = row.report
+        for one in self.hooks:
+            if event == "step" and (step % one.every == 0 or step == self.steps):
+                one.on_step(report)
+            elif event == "evaluation":
+                evaluation, average = report
+                one.on_evaluation(step, evaluation)
+                if average is not None:
+                    one.on_average(step, average)
+            elif event == "watched":
+                one.on_watch(step, report)
+            elif event == "checkpoint":
+                one.on_checkpoint(report)
 
 
 class _NoLog(EventLog):

@@ -110,12 +110,16 @@ class Training(Setup):
         spec, program = self.place.spec, self.programs.program
         self._settings, self._program, self._reporter = spec.trainer, program, self.place.reporter
         self._policy, self._watch = spec.recovery.divergence, spec.telemetry.watch
+        self._saves_before_evaluation = spec.checkpoint.save.before_evaluation
         audit = spec.recovery.audit
         self._flip = audit.flip_bit if audit is not None and self.checkpointer.start == 1 else None
         """A bit that changes in the memory of a process, to try out the audit."""
         self._divergence = DivergenceWatch(self._policy)
         self._best = BestWatch(self._settings.evaluation.best, self.evaluated)
-        self._controls = [self._control_array(value) for value in range(1 << CONTROL_BITS)]
+        sharding = program.control_sharding
+        mine = [np.full(len(sharding.addressable_devices), value, np.int32) for value in range(1 << CONTROL_BITS)]
+        shape = (program.mesh.size,)
+        self._controls = [jax.make_array_from_process_local_data(sharding, values, shape) for values in mine]
         self._evaluation = Validation(self._settings, program, self.dataset, self.batches)
         self._pending: tuple[int, StepMetrics, float, Mapping[str, float]] | None = None
         """The last dispatched step: steps done, its numbers on the device, the seconds that it waited for its batch,
@@ -239,10 +243,6 @@ class Training(Setup):
             state, metrics = self.programs.of(batch)(state, batch, self._controls[0])
             step += 1
             yield step, float(jax.device_get(metrics.loss))
-
-    @property
-    def _saves_before_evaluation(self) -> bool:
-        return self.place.spec.checkpoint.save.before_evaluation
 
     def _batch_number(self, step: int) -> int:
         """The number of the batch of a step, both counted from 0: the step, unless the run has gone back and left out
@@ -580,8 +580,3 @@ class Training(Setup):
         )
         snapshot = self.memory is not None and self.memory.is_time(time.monotonic())
         return self._controls[save * SAVE_WANTED + text * TEXT_WANTED + snapshot * SNAPSHOT_WANTED]
-
-    def _control_array(self, value: int) -> jax.Array:
-        sharding = self._program.control_sharding
-        mine = np.full(len(sharding.addressable_devices), value, np.int32)
-        return jax.make_array_from_process_local_data(sharding, mine, (self._program.mesh.size,))

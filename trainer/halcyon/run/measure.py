@@ -12,7 +12,6 @@ import jax
 from halcyon.checkpoint.processes import gather_texts
 from halcyon.host.memory import machine_memory
 from halcyon.parallel.collectives import AXES, FEWEST, KINDS, SIZES, Islands, Over
-from halcyon.parallel.process_group import ProcessGroup
 from halcyon.run.context import Context, Surroundings, check_context
 from halcyon.run.place import Place, session
 from halcyon.step.hlo.work import Rates
@@ -47,7 +46,9 @@ def measure_network(
     with session(context, reporter, around) as joined:
         place, mesh = joined.lay_out()
         processes, rates = place.processes, rates_of(place.spec.accelerator, place.context.topology.slices)
-        island, most = _island(place), _most_bytes(processes)
+        island, devices = _island(place), jax.local_devices()
+        memory = (devices[0].memory_stats() or {}).get("bytes_limit") or (machine_memory() or 0) // len(devices)
+        most = -processes.greatest(-memory / _MEMORY_SHARE)[0]  # on any device
         islands = Islands(mesh.devices.ravel().tolist(), mesh.size // island, processes)
         names, slow = gather_texts(processes, socket.gethostname()), dict[int, str]()
         for over in AXES:
@@ -93,13 +94,6 @@ def _island(place: Place) -> int:
         return topology.devices // topology.slices
     has_hosts = place.processes.distributed or accelerator.type == "cpu"
     return accelerator.resolve().devices_per_host if has_hosts else topology.devices
-
-
-def _most_bytes(processes: ProcessGroup) -> float:
-    """The most bytes that a collective may take on any device."""
-    devices = jax.local_devices()
-    known = (devices[0].memory_stats() or {}).get("bytes_limit") or (machine_memory() or 0) // len(devices)
-    return -processes.greatest(-known / _MEMORY_SHARE)[0]
 
 
 def _promised(rates: Rates, over: Over, island: int) -> float | None:

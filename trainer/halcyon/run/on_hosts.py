@@ -67,7 +67,9 @@ def supervise(
     Raises:
         BadConfiguration: The run cannot be trained so.
     """
-    attempt, restart, resume_step = (int(os.environ.get(f"HALCYON_{name}", 0)) for name in _OF_MANAGER)
+    attempt, restart, resume_step = (
+        int(os.environ.get(f"HALCYON_{name}", 0)) for name in ("ATTEMPT", "RESTART", "RESUME_STEP")
+    )
     if attempt:
         _read_manager()
     context = resolve_context(document, {}, **options)
@@ -75,7 +77,8 @@ def supervise(
     context = replace(context, topology=topology_of(context.run, member.processes))
     check_context(context)
     topology, token = context.topology, os.environ.get(SAVE_TOKEN, "")
-    host = member.coordinator.rpartition(":")[0].strip("[]")
+    host, _, meets_at = member.coordinator.rpartition(":")
+    host = host.strip("[]")
     try:
         socket.getaddrinfo(host, None)
     except OSError as error:
@@ -117,7 +120,7 @@ def supervise(
         memory=str(folder / "memory") if in_memory else None,
     )
     os.environ.update(environment.variables())
-    port = int(member.coordinator.rpartition(":")[2]) + 1
+    port = int(meets_at) + 1
     os.environ["HALCYON_AGENT_PORT"] = str(port)
     if compilation_cache is not None:
         os.environ["HALCYON_COMPILATION_CACHE"] = str(compilation_cache)
@@ -139,9 +142,6 @@ def supervise(
         sys.stdout.write(f"{REPORT}{' '.join(report.splitlines())}\n")  # in part only, if its writer was killed
     sys.stdout.flush()
     os._exit(code)
-
-
-_OF_MANAGER = ("ATTEMPT", "RESTART", "RESUME_STEP")
 
 
 def _read_manager() -> None:

@@ -58,14 +58,11 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 _NOTICE_MESSAGES: dict[Task, str] = {
-    "train": NOTHING_TO_SAVE,
-    "replay": NOTHING_TO_SAVE,
     "data": f"{NOTICE}; the committed shards of the token caches are kept",
     "evaluate": f"{NOTICE}; the results of the evaluated sources are kept",
-    "measure": NOTHING_TO_SAVE,
     "sample": f"{NOTICE}; the answers of finished batches are kept",
 }
-"""The message of a process that ends at a notice while no step runs."""
+"""The message of a process that ends at a notice while no step runs, for tasks that keep something anyway."""
 _WORK: dict[Task, WorkStage] = {
     "train": "training",
     "data": "tokenizing",
@@ -294,28 +291,28 @@ class _Ending:
         if self._cause is not None:  # a step of the end has failed in this thread
             _exit(self._cause)
         self._cause = cause
-        has_time = cause == EndCause.COMPLETED or not self._context.in_pod
+        context, reporter = self._context, self._reporter
+        has_time = cause == EndCause.COMPLETED or not context.in_pod
         seconds = CLOSING_SECONDS if has_time else LEAVING_SECONDS
         # A preempted pod has no more than its last save left.
-        is_late = cause == EndCause.PREEMPTED and self._context.in_pod
+        is_late = cause == EndCause.PREEMPTED and context.in_pod
         end_within(MARGIN_SECONDS if is_late else seconds + _REST_SECONDS, cause.exit_code)
-        reporter = self._reporter
         try:
             known = _tried(reporter.report)
             if known is not None:
                 saved = known.checkpoint.step if known.checkpoint else None
                 facts |= {"step": known.progress.step, "checkpoint_step": saved, "seconds": known.seconds}
-                facts |= {"progress": known.progress} if self._context.process_index == 0 else {}
+                if context.process_index == 0:
+                    facts["progress"] = known.progress
             report = termination_report(reporter.identity, cause=cause, message=message, **facts)
-            problem = _tried(lambda: write_termination_report(self._context.termination_log, report))
+            problem = _tried(lambda: write_termination_report(context.termination_log, report))
             if problem:
                 _tried(lambda: reporter.warning(problem))
             _tried(lambda: reporter.ended(report))
             _tried(lambda: reporter.close_listeners(seconds))
             _tried(reporter.log.close)
-            context = self._context
             if known is not None and not context.in_pod and context.link is None and context.spec.task == "train":
-                lines = outcome(self._command, self._context.spec.checkpoint, report, known)
+                lines = outcome(self._command, context.spec.checkpoint, report, known)
                 sys.stderr.writelines(f"{line}\n" for line in lines)
         finally:
             _exit(cause)
@@ -398,7 +395,7 @@ class _Ending:
         if signal.SIGTERM not in signals and signal.SIGINT not in signals:
             return
         self._interrupts += signals.count(signal.SIGINT)
-        self.leave(EndCause.PREEMPTED, self.in_words(_NOTICE_MESSAGES[self._context.spec.task]))
+        self.leave(EndCause.PREEMPTED, self.in_words(_NOTICE_MESSAGES.get(self._context.spec.task, NOTHING_TO_SAVE)))
 
 
 def _watchdog(context: Context, reporter: RunReporter, ending: _Ending) -> Watchdog:

@@ -100,7 +100,6 @@ class Programs(Callback):
 
     def dispatched(self, step: int, settle: Settle) -> None:
         """See `Callback`."""
-        del step, settle
         if not self._published:
             self._published = True
             self._copies.append(begin(self._kept.publish, name="keep-programs"))
@@ -198,10 +197,10 @@ class KeptPrograms:
         """
         self._reporter.attends(self._program.attention_choices)
         with self._lock:
-            waits = self._waiting is not None
-            if self._waiting is not None:
-                self._waiting.append((step, batch_size, sequence_length))
-        if not waits:
+            waiting = self._waiting
+            if waiting is not None:
+                waiting.append((step, batch_size, sequence_length))
+        if waiting is None:
             self._report(step, batch_size, sequence_length)
         if jax.default_backend() == "cpu":  # the compiler of an accelerator itself rejects a program that does not fit
             check_step_memory(step, machine_memory(), devices=jax.local_device_count())
@@ -264,8 +263,7 @@ def check_step_memory(compiled: jax.stages.Compiled, available_bytes: int | None
         BadConfiguration: The step cannot run; the message says how many bytes it needs, and how many there are.
     """
     found: Any = compiled.memory_analysis()
-    sizes = [getattr(found, f"{kind}_size_in_bytes", 0) for kind in ("argument", "temp")]
-    needed = sum(sizes) * devices
+    needed = devices * sum(getattr(found, f"{kind}_size_in_bytes", 0) for kind in ("argument", "temp"))
     if available_bytes is not None and needed > available_bytes:
         raise BadConfiguration(
             f"spec.trainer.batchSize: a step takes {counting.size(needed)}, and this machine has "

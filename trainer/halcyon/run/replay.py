@@ -152,7 +152,9 @@ class ComparedNumbers(StepNumbers):
             return
         here = {"loss": loss, "gradientNorm": gradient_norm}
         self.compared += here.keys() <= row.keys()
-        name = next((name for name in here if name in row and not _same_bits(here[name], row[name])), None)
+        name = next(
+            (name for name in here if name in row and float32_bits(here[name]) != float32_bits(row[name])), None
+        )
         if name is not None:
             self.differs(step, f"step {step}: {_NAMES[name]} is {here[name]!r} here, and was {row[name]!r}")
 
@@ -167,11 +169,6 @@ class ComparedNumbers(StepNumbers):
         self.compared = min(record.compared_steps, sum(number <= step for number in self._rows))
         if record.first_different_step is not None and record.first_different_step <= step:
             self.different, self.sentence = record.first_different_step, "".join(record.differences[:1])
-
-
-def _same_bits(here: float, there: float | str) -> bool:
-    """Whether two numbers have the same bits in float32. JSON has numbers that are not finite as text."""
-    return float32_bits(here) == float32_bits(there)
 
 
 def _state_differences(
@@ -278,7 +275,6 @@ class Replay(Callback):
 
     def saving(self, step: int, state: TrainState) -> None:
         """Keep what has been found up to a step whose state is saved next. Process 0 does it."""
-        del step, state
         if self._original is not None:
             with contextlib.suppress(StoreFailure):  # a restart from this checkpoint then knows less
                 self._keep(self._original, None, self._original.made)

@@ -24,7 +24,7 @@ class BenchmarkRuns(Callback):
 
         place = setup.place
         self._every_steps, self._reporter = tasks.every_steps, place.reporter
-        self._program, self._checkpointer = setup.programs.program, setup.checkpointer
+        self._checkpointer = setup.checkpointer
         root = Store(place.spec.checkpoint)
         self._runner = SharedRunner(
             setup.benchmarks,

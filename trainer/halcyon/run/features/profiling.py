@@ -82,16 +82,16 @@ class Profiler(Callback):
             self._fail(error)
             return
         first, steps, compiled = self._first, step - self._first + 1, self._programs.newest
-        own = {
+        numbers = {
             "process": self._process_index,
             "host": socket.gethostname(),
             "firstStep": first,
             "steps": steps,
             "windowSeconds": seconds,
+            **speed(self._reporter.observe()),
         }
-        numbers = {**own, **speed(self._reporter.observe())}
-        store = lambda: self._store(folder, first, steps, numbers, memory, compiled)  # noqa: E731
-        self._thread = threading.Thread(target=store, name="halcyon-profile", daemon=True)
+        work = (folder, first, steps, numbers, memory, compiled)
+        self._thread = threading.Thread(target=self._store, args=work, name="halcyon-profile", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -124,10 +124,9 @@ class Profiler(Callback):
             )
             self._reporter.event(
                 "profiled",
+                kept,
                 step=first,
                 steps=steps,
-                path=kept.path,
-                size_bytes=kept.size_bytes,
                 mfu=numbers.get("mfu"),
                 **step_percentiles(numbers),
             )

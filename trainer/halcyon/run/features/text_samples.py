@@ -46,7 +46,6 @@ class TextSamples(Callback):
     def __init__(self, spec: SampleSpec, setup: Setup) -> None:
         place, tokenizer = setup.place, setup.tokenizer
         self._spec, self._place, self._tokenizer = spec, place, tokenizer
-        self._program = setup.programs.program
         self._shapes = own_shapes(place.spec, tokenizer.vocab_size)
         if not isinstance(self._shapes, KeepsCache):
             raise BadConfiguration(
