@@ -53,9 +53,10 @@ def divergence(
         beta: See this module.
         most: Tokens of the teacher that are outcomes of their own. None: all tokens.
     """
-    blocks = blocks_of(weights, student.softmax.vocab, None)
-    arrays = (student[:2], jax.lax.stop_gradient(teacher[:2]))
-    return _divergence(*arrays[0], arrays[1], weights, (student.softmax, teacher.softmax), (beta, most), blocks)
+    softmax = student.softmax
+    most = None if most is None or most >= softmax.vocab.size else most
+    form = _Form(softmax, teacher.softmax, beta, most, blocks_of(weights, softmax.vocab, None))
+    return _divergence(student.features, student.head, teacher[:2], weights, form)
 
 
 def outcomes(beta: float, log_p: jax.Array, log_q: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -70,31 +71,25 @@ def outcomes(beta: float, log_p: jax.Array, log_q: jax.Array) -> tuple[jax.Array
     return beta * q * (log_q - log_m) + by_p, by_p
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def _divergence(
-    features: NamedArray,
-    head: NamedArray,
-    teacher: Pair,
-    weights: NamedArray,
-    softmaxes: tuple[Softmax, Softmax],
-    form: tuple[float, int | None],
-    blocks: int,
-) -> jax.Array:
-    return _forward(features, head, teacher, weights, softmaxes, form, blocks)[0]
+class _Form(NamedTuple):
+    softmax: Softmax
+    of_teacher: Softmax
+    beta: float
+    most: int | None
+    blocks: int
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _divergence(features: NamedArray, head: NamedArray, teacher: Pair, weights: NamedArray, form: _Form) -> jax.Array:
+    return _forward(features, head, teacher, weights, form)[0]
 
 
 @jax.named_scope("teacher")
 def _forward(
-    features: NamedArray,
-    head: NamedArray,
-    teacher: Pair,
-    weights: NamedArray,
-    softmaxes: tuple[Softmax, Softmax],
-    form: tuple[float, int | None],
-    blocks: int,
+    features: NamedArray, head: NamedArray, teacher: Pair, weights: NamedArray, form: _Form
 ) -> tuple[jax.Array, Pair]:
     """The sum, and its gradients with respect to features and head."""
-    softmax, beta, most = softmaxes[0], *form
+    softmax, of_teacher, beta, most, blocks = form
 
     def of_device(
         shard: Shard, arrays: tuple[NamedArray, ...], heads: Pair
@@ -123,7 +118,7 @@ def _forward(
             named, slope = logits_of(shard, here, whole[0], softmax)
             axes = (*weights.axes, order[0])
             log_p = log_softmax(named.rearrange(axes).array)
-            log_q = log_softmax(logits_of(shard, there, whole[1], softmaxes[1])[0].rearrange(axes).array)
+            log_q = log_softmax(logits_of(shard, there, whole[1], of_teacher)[0].rearrange(axes).array)
             if most is None:
                 found, by_p = outcomes(beta, log_p, log_q)
                 total, by_all = over_vocabulary(found), over_vocabulary(by_p)
@@ -155,10 +150,8 @@ def _forward(
     return total, (by_features, by_head.astype(head.dtype))
 
 
-def _backward(
-    softmaxes: tuple[Softmax, Softmax], form: tuple[float, int | None], blocks: int, found: Pair, cotangent: jax.Array
-) -> tuple[NamedArray, NamedArray, None, None]:
-    del softmaxes, form, blocks
+def _backward(form: _Form, found: Pair, cotangent: jax.Array) -> tuple[NamedArray, NamedArray, None, None]:
+    del form
     by_features, by_head = ((one * cotangent).astype(one.dtype) for one in found)
     return by_features, by_head, None, None
 

@@ -42,7 +42,7 @@ from tests.trainer.support.meshes import mesh_of
 BYTES = load(TokenizerDefinition("byte"))
 FAST = ("llama", "modernbert-untied")
 NAMES = sorted(path.stem for path in (FOLDER / "classifiers").glob("*.npz"))
-OBJECTIVE = Classify(jnp.dtype("float32"))
+OBJECTIVE = Classify(compute_dtype=jnp.dtype("float32"))
 
 
 def loaded(name: str, folder: str = "classifiers", length: int = 14) -> tuple[Any, Any, dict[str, np.ndarray]]:

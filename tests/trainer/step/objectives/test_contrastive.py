@@ -69,7 +69,7 @@ def test_loss_and_every_gradient_are_those_of_sentence_transformers(
 ) -> None:
     model, layout, arrays = loaded(name, "embedders", LENGTH)
     pooling: Any = str(arrays["pooling"])
-    objective = Contrastive(ContrastiveSpec(pooling=pooling), 3, jnp.dtype("float32"))
+    objective = Contrastive(ContrastiveSpec(pooling=pooling), 3, compute_dtype=jnp.dtype("float32"))
     batch, (part, fixed) = batch_of(arrays, microbatches), split(model, None)
 
     def computed(part: Any, batch: Any) -> Any:

@@ -28,7 +28,7 @@ from tests.trainer.models.cases import LLAMA, MODERNBERT, make, named
 from tests.trainer.support.meshes import mesh_of
 
 MASK, SPECIAL, TOKENS = 20, (0, 20), 21
-OBJECTIVE = MaskedToken(0.3, MaskIds(MASK, SPECIAL, TOKENS), jnp.dtype("float32"))
+OBJECTIVE = MaskedToken(0.3, MaskIds(MASK, SPECIAL, TOKENS), compute_dtype=jnp.dtype("float32"))
 ROWS, LENGTH = 8, 32
 ENCODER: Any = MODERNBERT
 DECODER: Any = LLAMA

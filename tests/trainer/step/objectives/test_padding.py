@@ -23,8 +23,10 @@ FLOAT32 = jnp.dtype("float32")
 OBJECTIVES: dict[str, Objective] = {
     "next token": NextToken(segments=False, compute_dtype=FLOAT32, z_loss=0.1),
     "conversations": NextToken(segments=True, compute_dtype=FLOAT32, weights="conversation_weights"),
-    "preference": Preference(PreferenceSpec.model_validate({"simpo": {}}), FLOAT32),
-    "policy": Policy(PolicySpec.model_validate({"reward": "gsm8k", "groupSize": 2, "maxTokens": 9}), FLOAT32),
+    "preference": Preference(PreferenceSpec.model_validate({"simpo": {}}), compute_dtype=FLOAT32),
+    "policy": Policy(
+        PolicySpec.model_validate({"reward": "gsm8k", "groupSize": 2, "maxTokens": 9}), compute_dtype=FLOAT32
+    ),
 }
 FACTORS = {"router_aux_loss_coef": 0.5, "router_z_loss_coef": 0.1}
 MODELS = {

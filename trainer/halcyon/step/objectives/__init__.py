@@ -4,6 +4,8 @@ An objective declares the arrays of its batches and returns weighted sums. Model
 `halcyon.models`, the use of the sums to `halcyon.step.step`.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from halcyon.data.layout.beside import Images, Sounds
@@ -30,34 +32,34 @@ def build_objective(spec: TrainingRunSpec, tokenizer: Tokenizer | None = None) -
     Raises:
         BadConfiguration: The tokenizer lacks a token that the objective needs.
     """
-    precision, dropout = spec.trainer.precision, spec.trainer.dropout
-    segments, compute = not spec.data.attend_across_documents, jnp.dtype(precision.compute)
+    precision = spec.trainer.precision
+    common: dict[str, Any] = {
+        "compute_dtype": jnp.dtype(precision.compute), "products": precision.narrow, "dropout": spec.trainer.dropout
+    }  # fmt: skip
     if spec.objective.classify is not None:
-        return Classify(compute, precision.narrow, dropout=dropout)
+        return Classify(**common)
     if (contrastive := spec.objective.contrastive) is not None:
         texts = max((source.format.pair.texts for source in spec.data.sources if source.format.pair), default=2)
-        return Contrastive(contrastive, texts, compute, precision.narrow, dropout=dropout)
+        return Contrastive(contrastive, texts, **common)
     match spec.objective.value:
         case NextTokenSpec() | FinetuneSpec() as objective:
             by_conversation = isinstance(objective, FinetuneSpec) and objective.weighting == "conversation"
             return NextToken(
-                segments=segments,
-                compute_dtype=compute,
+                segments=not spec.data.attend_across_documents,
                 z_loss=objective.z_loss if isinstance(objective, NextTokenSpec) else 0.0,
-                products=precision.narrow,
                 weights="conversation_weights" if by_conversation else "weights",
-                dropout=dropout,
                 multi_token=spec.multi_token_weight,
                 beside=_beside(spec),
                 teacher=spec.objective.teacher,
+                **common,
             )
         case PreferenceSpec() as preference:
-            return Preference(preference, compute, precision.narrow, dropout=dropout)
+            return Preference(preference, **common)
         case MaskedTokenSpec(share=share):
             ids = MaskIds(0, (), 1) if tokenizer is None else MaskIds.of(tokenizer)
-            return MaskedToken(share, ids, compute, precision.narrow, dropout=dropout)
+            return MaskedToken(share, ids, **common)
         case PolicySpec() as policy:
-            return Policy(policy, compute, precision.narrow, spec.objective.teacher, dropout=dropout)
+            return Policy(policy, spec.objective.teacher, **common)
         case other:
             raise TypeError(f"no objective for a spec of type {type(other).__name__}")
 

@@ -12,23 +12,15 @@ import jax
 import jax.numpy as jnp
 
 from halcyon.models.axes import BATCH, POSITION
-from halcyon.models.model import CausalLM, Inputs, with_products
+from halcyon.models.model import CausalLM, Inputs
 from halcyon.models.pooling import pooled
-from halcyon.step.objectives.objective import Batch, Drops, Sums, named, typed, with_routers
-from halcyon_api.spec.narrow_products import NarrowProducts
+from halcyon.step.objectives.objective import Batch, Common, Sums, named, typed, with_routers
 
 
 @dataclass(frozen=True)
-class Classify(Drops):
-    """Cross entropy of labels, as ``ForSequenceClassification`` of transformers computes it.
+class Classify(Common):
+    """Cross entropy of labels, as ``ForSequenceClassification`` of transformers computes it."""
 
-    Attributes:
-        compute_dtype: Type of activations and matrix products. The loss itself is float32.
-        products: Types of the factors of matrix products. None: `compute_dtype`.
-    """
-
-    compute_dtype: jnp.dtype
-    products: NarrowProducts | None = None
     fields = typed("tokens", "targets", "segments", "weights")
     """See `halcyon.step.objectives.objective.Objective`."""
     per_token = False
@@ -42,7 +34,7 @@ class Classify(Drops):
         inside = batch["segments"] == batch["segments"][:, :1]
         counted = hax.named(inside * weights[:, None], (BATCH, POSITION))
         inputs = Inputs(**named(batch, ("tokens", "segments")), weights=counted)
-        model = self.dropping(with_products(model, self.products), batch)
+        model = self.dropping(model, batch)
         outputs = model.states(inputs, compute_dtype=self.compute_dtype)
         logits = model.scores(pooled(outputs.features, inside[:, None], model.pooling or "last")).array[:, 0]
         labels = jnp.sum(jnp.where(batch["weights"] > 0, batch["targets"], 0), axis=1)

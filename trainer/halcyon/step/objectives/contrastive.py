@@ -16,10 +16,9 @@ import jax
 import jax.numpy as jnp
 
 from halcyon.models.axes import BATCH, POSITION
-from halcyon.models.model import CausalLM, Inputs, Outputs, with_products
+from halcyon.models.model import CausalLM, Inputs, Outputs
 from halcyon.models.pooling import pooled
-from halcyon.step.objectives.objective import Batch, Drops, Sums, named, typed, with_routers
-from halcyon_api.spec.narrow_products import NarrowProducts
+from halcyon.step.objectives.objective import Batch, Common, Sums, named, typed, with_routers
 from halcyon_api.spec.objective import ContrastiveSpec
 
 _ABSENT = -1e9
@@ -27,21 +26,17 @@ _ABSENT = -1e9
 
 
 @dataclass(frozen=True)
-class Contrastive(Drops):
+class Contrastive(Common):
     """InfoNCE (van den Oord et al. 2018, equation 4) with cosines, as ``MultipleNegativesRankingLoss`` of
     sentence-transformers computes it with the scale 1 / temperature.
 
     Attributes:
         spec: ``spec.objective.contrastive`` of the run.
         texts: Texts of a row, the query included.
-        compute_dtype: Type of activations and matrix products. The loss itself is float32.
-        products: Types of the factors of matrix products. None: `compute_dtype`.
     """
 
     spec: ContrastiveSpec
     texts: int
-    compute_dtype: jnp.dtype
-    products: NarrowProducts | None = None
     fields = typed("tokens", "segments", "positions")
     """See `halcyon.step.objectives.objective.Objective`."""
     per_token = False
@@ -93,7 +88,7 @@ class Contrastive(Drops):
         there = jnp.any(members, -1).astype(jnp.float32)
         there = there * there[:, 1:2]  # a row that only fills the batch has one segment
         counted = hax.named(jnp.any(members, 1) * there[:, 1:2], (BATCH, POSITION))
-        model = self.dropping(with_products(model, self.products), batch)
+        model = self.dropping(model, batch)
         inputs = Inputs(**named(batch, self.fields), weights=counted)
         outputs = model.states(inputs, compute_dtype=self.compute_dtype)
         return pooled(outputs.features, members, self.spec.pooling).array, there, outputs

@@ -17,12 +17,11 @@ import jax
 import jax.numpy as jnp
 
 from halcyon.host.errors import BadConfiguration
-from halcyon.models.model import CausalLM, Inputs, with_products
+from halcyon.models.model import CausalLM, Inputs
 from halcyon.step.objectives.next_token import next_token_sums
-from halcyon.step.objectives.objective import ROW_SEEDS, Batch, Drops, Sums, named, typed
+from halcyon.step.objectives.objective import ROW_SEEDS, Batch, Common, Sums, named, typed
 from halcyon.tokenizer import Tokenizer, named_specials
 from halcyon_api.objectives import NO_MASK
-from halcyon_api.spec.narrow_products import NarrowProducts
 
 _SITE = 0x3A5C
 """The number of masks among what is random in a row."""
@@ -55,20 +54,16 @@ class MaskIds(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MaskedToken(Drops):
+class MaskedToken(Common):
     """Cross entropy of hidden tokens.
 
     Attributes:
         share: Share of the tokens that are hidden.
         ids: The tokenizer's ids.
-        compute_dtype: Type of activations and matrix products. The loss itself is float32.
-        products: Types of the factors of matrix products. None: `compute_dtype`.
     """
 
     share: float
     ids: MaskIds
-    compute_dtype: jnp.dtype
-    products: NarrowProducts | None = None
     fields = typed("tokens", "segments", "weights")
     """See `halcyon.step.objectives.objective.Objective`."""
     per_token = False
@@ -79,7 +74,7 @@ class MaskedToken(Drops):
         del frozen, key
         seen, hidden = self.hide(batch)
         arrays = named({**batch, "seen": seen, "hidden": hidden}, ("tokens", "segments", "seen", "hidden"))
-        model = self.dropping(with_products(model, self.products), batch)
+        model = self.dropping(model, batch)
         inputs = Inputs(arrays["seen"], segments=arrays["segments"])
         return next_token_sums(model, inputs, arrays["tokens"], arrays["hidden"], compute_dtype=self.compute_dtype)
 

@@ -17,22 +17,19 @@ from halcyon.models.dropout import masked
 from halcyon.models.log_probs import cross_entropy, token_log_probs
 from halcyon.models.model import CausalLM, Inputs, with_products
 from halcyon.models.softmax import sampled_tokens
-from halcyon.step.objectives.objective import ROW_SEEDS, Batch, Drops, Sums, named, with_routers
+from halcyon.step.objectives.objective import ROW_SEEDS, Batch, Common, Sums, named, with_routers
 from halcyon.step.objectives.teacher import Teacher
-from halcyon_api.spec.narrow_products import NarrowProducts
 from halcyon_api.spec.objective import TeacherSpec
 
 
 @dataclass(frozen=True)
-class NextToken(Drops):
+class NextToken(Common):
     """Cross entropy of the targets.
 
     Attributes:
         segments: Whether attention stays within the documents of a sequence.
-        compute_dtype: Type of activations and matrix products. The loss itself is float32.
         z_loss: Factor of the z-loss, the squared logarithm of the softmax's denominator (Chowdhery et al. 2022, section
             5); 0: none.
-        products: Types of the factors of matrix products. None: `compute_dtype`.
         weights: The array of a batch with the weights of the targets: that of each token, or its share in its
             conversation.
         multi_token: Weight of the mean loss of the layers that predict further tokens. None: the model has none.
@@ -41,9 +38,7 @@ class NextToken(Drops):
     """
 
     segments: bool
-    compute_dtype: jnp.dtype
     z_loss: float = 0.0
-    products: NarrowProducts | None = None
     weights: Literal["weights", "conversation_weights"] = "weights"
     multi_token: float | None = None
     beside: tuple[tuple[str, np.dtype], ...] = ()
@@ -69,7 +64,7 @@ class NextToken(Drops):
         inputs = self._inputs(arrays)
         if inputs.sound is not None and self.dropout is not None and ROW_SEEDS in batch:
             inputs = inputs._replace(sound=masked(inputs.sound, self.dropout, batch[ROW_SEEDS]))
-        model = self.dropping(with_products(model, self.products), batch)
+        model = self.dropping(model, batch)
         return next_token_sums(
             model,
             inputs,

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import haliax as hax
 import jax
+import jax.numpy as jnp
 import numpy as np
 from haliax import NamedArray
 
@@ -17,7 +18,8 @@ from halcyon.data.examples import Batch
 from halcyon.models.adapters import has_adapter, with_dropout, without_adapter
 from halcyon.models.axes import BATCH, BESIDE, POSITION
 from halcyon.models.dropout import with_sites
-from halcyon.models.model import CausalLM, Outputs
+from halcyon.models.model import CausalLM, Outputs, with_products
+from halcyon_api.spec.narrow_products import NarrowProducts
 from halcyon_api.spec.trainer import DropoutSpec
 
 ROW_SEEDS = "row_seeds"
@@ -91,13 +93,17 @@ def named(batch: Batch, fields: Iterable[str]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drops:
-    """What an objective knows of dropout.
+class Common:
+    """What all objectives know of a run.
 
     Attributes:
+        compute_dtype: Type of activations and matrix products. The loss itself is float32.
+        products: Types of the factors of matrix products. None: `compute_dtype`.
         dropout: ``spec.trainer.dropout``.
     """
 
+    compute_dtype: jnp.dtype
+    products: NarrowProducts | None = None
     dropout: DropoutSpec | None = None
 
     def prepared(self, model: Any, batch: Batch) -> Batch:
@@ -106,7 +112,10 @@ class Drops:
         return batch
 
     def dropping(self, model: CausalLM, batch: Batch) -> CausalLM:
-        """The model with dropout in its adapter and at its sites, in a step whose batch has the seeds."""
+        """The model with `products`, and in a step whose batch has the seeds with dropout in its adapter and at its
+        sites.
+        """
+        model = with_products(model, self.products)
         if ROW_SEEDS not in batch:
             return model
         model = with_dropout(model, batch[ROW_SEEDS])

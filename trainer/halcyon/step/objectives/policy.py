@@ -27,9 +27,8 @@ from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.log_probs import token_draws, token_log_probs
 from halcyon.models.model import CausalLM, Inputs, Outputs, with_products
 from halcyon.models.softmax import Softmax, at_temperature
-from halcyon.step.objectives.objective import Batch, Drops, Sums, named, reference_model, typed, with_routers
+from halcyon.step.objectives.objective import Batch, Common, Sums, named, reference_model, typed, with_routers
 from halcyon.step.objectives.teacher import Teacher
-from halcyon_api.spec.narrow_products import NarrowProducts
 from halcyon_api.spec.objective import TRUNCATION, PolicySpec, TeacherSpec
 
 _MOST_LOG_RATIO = 20.0
@@ -127,19 +126,15 @@ ones.
 
 
 @dataclass(frozen=True)
-class Policy(Drops):
+class Policy(Common):
     """A loss over sampled answers.
 
     Attributes:
         spec: ``spec.objective.policy`` of the run.
-        compute_dtype: Type of activations and matrix products. The loss itself is float32.
-        products: Types of the factors of matrix products. None: `compute_dtype`.
         teacher: ``spec.objective.teacher``.
     """
 
     spec: PolicySpec
-    compute_dtype: jnp.dtype
-    products: NarrowProducts | None = None
     teacher: TeacherSpec | None = None
 
     per_token = False

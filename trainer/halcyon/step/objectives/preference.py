@@ -23,9 +23,8 @@ from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.log_probs import token_log_probs
 from halcyon.models.model import CausalLM, Inputs, Outputs, with_products
 from halcyon.models.pooling import pooled
-from halcyon.step.objectives.objective import Batch, Drops, Sums, named, reference_model, typed, with_routers
+from halcyon.step.objectives.objective import Batch, Common, Sums, named, reference_model, typed, with_routers
 from halcyon_api.base import ApiModel
-from halcyon_api.spec.narrow_products import NarrowProducts
 from halcyon_api.spec.objective import DpoSpec, IpoSpec, OrpoSpec, PreferenceSpec, RewardSpec, SimpoSpec
 
 _NEAREST_TO_CERTAIN = -1e-6
@@ -128,18 +127,14 @@ def _inputs(arrays: Arrays) -> Inputs:
 
 
 @dataclass(frozen=True)
-class Preference(Drops):
+class Preference(Common):
     """A loss over pairs.
 
     Attributes:
         spec: ``spec.objective.preference`` of the run.
-        compute_dtype: Type of activations and matrix products. The loss itself is float32.
-        products: Types of the factors of matrix products. None: `compute_dtype`.
     """
 
     spec: PreferenceSpec
-    compute_dtype: jnp.dtype
-    products: NarrowProducts | None = None
 
     fields = typed("tokens", "targets", "segments", "positions", "weights")
     """See `halcyon.step.objectives.objective.Objective`."""
@@ -159,7 +154,7 @@ class Preference(Drops):
             log_probs, outputs = self._log_probs(self.dropping(model, batch), arrays)
             sums = self._by_answer(log_probs * arrays["weights"], arrays)
         else:
-            sums, outputs = self._scores(with_products(self.dropping(model, batch), self.products), arrays)
+            sums, outputs = self._scores(self.dropping(model, batch), arrays)
         reference = self._reference_sums(model, frozen, arrays)
 
         def answers(first: int) -> Answers:
