@@ -17,13 +17,12 @@ up.
 """
 
 import contextlib
+import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
-
-from pydantic import ValidationError
 
 from halcyon.checkpoint.processes import Processes, decide
 from halcyon.checkpoint.results import CheckpointReader
@@ -32,7 +31,7 @@ from halcyon.host.errors import BadConfiguration, RootTaken, TrainerExit
 from halcyon.host.storage.failures import Abandoned, StoreFailure, as_exit
 from halcyon.host.storage.store import Store
 from halcyon.weights.companions import CONFIG_KEY
-from halcyon.weights.exporting import PARTS, ExportPlan, Part, plan_export, read_part, read_parts
+from halcyon.weights.exporting import PARTS, ExportPlan, Part, plan_export, read_parts
 from halcyon.weights.root import stored_model
 from halcyon.weights.safetensors import FILE_SECONDS
 from halcyon_api.checkpoint_documents import CommittedStep, Document, Owner, canonical_json
@@ -45,7 +44,6 @@ KEPT_BYTES = 256 << 20
 """Bytes of the checkpoint that an export keeps in memory."""
 OWNER_KEY = "OWNER"
 """Which run's exports a root holds."""
-_COMPLETE = "complete/"
 _FOLDER = "step-"
 _POLL_SECONDS = 5.0
 """Pause before process 0 looks for the files of the other processes again."""
@@ -185,12 +183,13 @@ class Exporter(CheckpointReader):
             for export in self._exports:
                 if export.open and export.mine_written:
                     self._try(export, self._complete)
-            lacking = [
-                export
-                for export in self._exports
-                if export.open or (export.given_up and export.entry.step == self.steps)
-            ]
-            return {"problems": [f"step {export.entry.step}: {export.problem or _OTHERS}" for export in lacking]}
+            return {
+                "problems": [
+                    f"step {export.entry.step}: {export.problem or _OTHERS}"
+                    for export in self._exports
+                    if export.open or (export.given_up and export.entry.step == self.steps)
+                ]
+            }
 
         problems = decide(self.processes, self._place.root, work)["problems"]
         if problems:
@@ -288,7 +287,7 @@ class Exporter(CheckpointReader):
     def _record(self, export: _Export, *names: str, given_up: str = "") -> None:
         """Add files to the document of this process, or the reason why it cannot write its other files."""
         folder, key, mine = self._folder(export), f"{PARTS}{self.processes.process_index}.json", self._part(export)
-        own = read_part(folder, key)
+        own = Part.parse(folder.read(key).data)
         files = own.files if own is not None and own.is_of(mine) else ()
         part = mine.but(files=(*files, *names), given_up=given_up)
         folder.write(key, canonical_json(part.document()))
@@ -390,7 +389,8 @@ def open_exports(
                     "own"
                 )
             keys = store.list(_FOLDER)
-            there = _exported_steps(keys)
+            exported = re.compile(rf"{_FOLDER}(\d+)/{CONFIG_KEY}")
+            there = {int(found[1]) for key in keys if (found := exported.fullmatch(key))}
             complete = [entry.step for entry in committed if is_complete(store, entry)]
             _tidy(store, keys, complete)
         except StoreFailure as failure:
@@ -410,18 +410,10 @@ def is_complete(exports: Store, entry: CommittedStep) -> bool:
     A run of the same name may have left one of another checkpoint.
     """
     folder = f"{_FOLDER}{entry.step}/"
-    try:
-        made = Complete.model_validate_json(exports.read(_complete(entry.step)).data or b"")
-    except ValidationError:
+    made = Complete.parse(exports.read(_complete(entry.step)).data)
+    if made is None or (made.path, made.manifest_sha256) != (entry.path, entry.manifest_sha256):
         return False
-    is_of = (made.path, made.manifest_sha256) == (entry.path, entry.manifest_sha256)
-    return is_of and {f"{folder}{name}" for name in (CONFIG_KEY, *made.files)} <= {*exports.list(folder)}
-
-
-def _exported_steps(keys: Collection[str]) -> set[int]:
-    """The steps with a model."""
-    found = [key.removeprefix(_FOLDER).removesuffix(f"/{CONFIG_KEY}") for key in keys if key.endswith(f"/{CONFIG_KEY}")]
-    return {int(step) for step in found if step.isdigit()}
+    return {f"{folder}{name}" for name in (CONFIG_KEY, *made.files)} <= {*exports.list(folder)}
 
 
 def _tidy(store: Store, keys: Collection[str], complete: Collection[int]) -> None:
@@ -432,9 +424,9 @@ def _tidy(store: Store, keys: Collection[str], complete: Collection[int]) -> Non
         if parts and prefix + parts in done:
             done.remove(prefix + parts)
             store.delete_prefix(prefix + parts)
-        elif parts and (part := read_part(store, key)) is not None and part.given_up:
+        elif parts and (part := Part.parse(store.read(key).data)) is not None and part.given_up:
             store.write(key, canonical_json(part.but(given_up="").document()))
 
 
 def _complete(step: int) -> str:
-    return f"{_COMPLETE}{_FOLDER}{step}.json"
+    return f"complete/{_FOLDER}{step}.json"

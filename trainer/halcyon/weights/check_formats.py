@@ -5,7 +5,6 @@ each source.
 from collections.abc import Callable
 
 from halcyon.data.formats import build_formatter
-from halcyon.data.formats.document import Formatter
 from halcyon.data.sources import Access, list_files, pieces, read_pieces
 from halcyon.data.sources.files import fetch_file
 from halcyon.host.documents import is_local, local_paths
@@ -13,7 +12,6 @@ from halcyon.tokenizer import Tokenizer, load, resolve
 from halcyon.tokenizer.bpe import train_bpe
 from halcyon.tokenizer.special import OWN_SPECIAL_TOKENS
 from halcyon.weights.chat_template import with_templates
-from halcyon_api.spec.sources import DataSourceSpec
 from halcyon_api.training_run import TrainingRunSpec
 
 _BYTES = 256
@@ -48,7 +46,12 @@ def check_formats(spec: TrainingRunSpec, note: Callable[[str], object]) -> None:
             )
             for sentence in formatter.notes:
                 note(sentence)
-            _format_first_row(source, spec, formatter)
+            is_here = any(field.startswith(f"spec.data.sources[{source.name}].") for field in local_paths(spec))
+            if is_here and source.on_bad_row != "skip":
+                access = Access()
+                rows = next(read_pieces(pieces(source, list_files(source, access), access), access), None)
+                if rows:
+                    formatter(rows[:1])
 
 
 def _templates_are_here(spec: TrainingRunSpec) -> bool:
@@ -64,13 +67,3 @@ def _tokenizer(spec: TrainingRunSpec) -> Tokenizer:
         special = len(OWN_SPECIAL_TOKENS) + len(bpe.special_tokens)
         return load(train_bpe(["halcyon"], _BYTES + special, tuple(bpe.special_tokens)))
     return load(resolve(spec.tokenizer, lambda uri: fetch_file(uri, Access())))
-
-
-def _format_first_row(source: DataSourceSpec, spec: TrainingRunSpec, formatter: Formatter) -> None:
-    is_here = any(field.startswith(f"spec.data.sources[{source.name}].") for field in local_paths(spec))
-    if not is_here or source.on_bad_row == "skip":
-        return
-    access = Access()
-    rows = next(read_pieces(pieces(source, list_files(source, access), access), access), None)
-    if rows:
-        formatter(rows[:1])

@@ -255,12 +255,12 @@ def with_prefix(content: bytes, tokenizer: Tokenizer | None) -> bytes:
         return content
     spelled = {index: text for text, index in tokenizer.special_tokens.items()}
     names = [spelled[index] for index in tokenizer.prefix]
-
-    def piece(kind: str, name: str, sequence: int) -> dict[str, Any]:
-        return {kind: {"id": name, "type_id": sequence}}
-
     first, second = (
-        [*(piece("SpecialToken", name, at) for name in names), piece("Sequence", "AB"[at], at)] for at in (0, 1)
+        [
+            {kind: {"id": name, "type_id": at}}
+            for kind, name in (*(("SpecialToken", name) for name in names), ("Sequence", "AB"[at]))
+        ]
+        for at in (0, 1)
     )
     special = {
         name: {"id": name, "ids": [index], "tokens": [name]}

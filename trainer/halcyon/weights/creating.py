@@ -60,7 +60,7 @@ def import_model(
     folder = ModelFolder(source, config, shapes, kind, None if adapter is None else PeftFolder(adapter))
     files = with_base(read_companions(source), None if adapter else source_name(place, source))
     definition = definition_of(files)
-    leaves = folder.leaves.values()
+    leaves = folder.layout.leaves.values()
     limit = chunk_limit(sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves))
     described = [_described(folder.layout, leaf, limit) for leaf in leaves]
 

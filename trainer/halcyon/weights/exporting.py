@@ -9,7 +9,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from pydantic import ValidationError
 
 from halcyon.host.errors import BadConfiguration
 from halcyon.host.storage.store import Store
@@ -60,11 +59,7 @@ class Part(Document):
 
     def is_of(self, other: Part) -> bool:
         """Whether both are of one export."""
-        return (self.manifest_sha256, self.dtype, self.file_bytes) == (
-            other.manifest_sha256,
-            other.dtype,
-            other.file_bytes,
-        )
+        return self == other.but(files=self.files, given_up=self.given_up)
 
 
 @dataclass(frozen=True)
@@ -160,11 +155,11 @@ class ExportPlan:
             text = config.get("text_config")
             config |= {"text_config": {**text, **sizes, **common}} if text else sizes
         definition = stored.definition
-        if labels := dict(enumerate(stored.spec.classes)):
+        if classes := stored.spec.classes:
             config |= {
                 "architectures": [form.classifier],
-                "id2label": {str(number): name for number, name in labels.items()},
-                "label2id": {name: number for number, name in labels.items()},
+                "id2label": {str(number): name for number, name in enumerate(classes)},
+                "label2id": {name: number for number, name in enumerate(classes)},
                 # transformers finds the last token of a text by it
                 **({} if definition is None else {"pad_token_id": load_tokenizer(definition).pad_id}),
                 **ids,
@@ -244,15 +239,14 @@ def export_model(
     """
     plan = plan_export(stored, dtype=dtype, file_bytes=file_bytes)
     own = plan.share(part, parts)
-    kind = None if dtype is None else str(dtype)
-    mine = Part(manifest_sha256=stored.arrays.entry.manifest_sha256, dtype=kind, file_bytes=file_bytes, files=own)
+    mine = Part(manifest_sha256=stored.arrays.entry.manifest_sha256, dtype=dtype, file_bytes=file_bytes, files=own)
     _require_own_folder(to, mine, plan.files.keys() - set(own))
     for name in own:
         plan.write(to, name)
     if parts > 1:
         to.write(f"{PARTS}{part + 1}-of-{parts}.json", canonical_json(mine.document()))
     written = set(own).union(*(one.files for one in read_parts(to) if one.is_of(mine)))
-    companions: tuple[str, ...] = ()
+    companions = ()
     if plan.files.keys() <= written:
         companions = plan.complete(to)
         if parts > 1:
@@ -279,15 +273,7 @@ def _require_own_folder(to: Store, mine: Part, others: Set[str]) -> None:
 
 def read_parts(folder: Store) -> list[Part]:
     """The documents of the processes that share an export."""
-    return [part for key in folder.list(PARTS) if (part := read_part(folder, key)) is not None]
-
-
-def read_part(store: Store, key: str) -> Part | None:
-    """A document of a process; None: there is none."""
-    try:
-        return Part.model_validate_json(store.read(key).data or b"")
-    except ValidationError:
-        return None
+    return [part for key in folder.list(PARTS) if (part := Part.parse(folder.read(key).data)) is not None]
 
 
 def tokenizer_files(stored: StoredModel, form: PublishedModel) -> tuple[dict[str, bytes], dict[str, Any]]:
@@ -362,19 +348,12 @@ def _contents(
         with np.errstate(over="ignore"):
             values = one.values(stored.arrays.read)
         if not is_finite(values):
-            raise _not_finite(one, stored)
+            wide = dataclasses.replace(one, dtype=np.dtype(np.float32))
+            raise BadConfiguration(
+                f"the tensor {one.name} has numbers beyond the range of {one.dtype.name}; set dtype to bfloat16 or "
+                "float32"
+                if is_finite(wide.values(stored.arrays.read))
+                else f"the tensor {one.name} has NaN or infinite numbers in the checkpoint of step "
+                f"{stored.arrays.entry.step}; export an earlier step"
+            )
         yield np.ascontiguousarray(values, values.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
-
-
-def _not_finite(tensor: FileTensor, stored: StoredModel) -> BadConfiguration:
-    """The error for a tensor with NaN or infinite numbers."""
-    wide = dataclasses.replace(tensor, dtype=np.dtype(np.float32))
-    if is_finite(wide.values(stored.arrays.read)):
-        return BadConfiguration(
-            f"the tensor {tensor.name} has numbers beyond the range of {tensor.dtype.name}; set dtype to bfloat16 or "
-            "float32"
-        )
-    return BadConfiguration(
-        f"the tensor {tensor.name} has NaN or infinite numbers in the checkpoint of step {stored.arrays.entry.step}; "
-        "export an earlier step"
-    )

@@ -153,11 +153,7 @@ class ModelFolder:
         self._adapter = None if adapter is None else _fitted(adapter, layout, shapes)
         layout.check_constants(self._names, self._rows)
         self.layout = WeightLayout(declared, [self._typed(layout, leaf, dtype) for leaf in leaves], sizes)
-
-    @property
-    def leaves(self) -> Mapping[str, LeafShape]:
-        """The parameters by path, with the types in which they are read."""
-        return self.layout.leaves
+        """Its `leaves` have the types in which they are read."""
 
     def read(self, path: str, region: Region) -> np.ndarray:
         """A region of a parameter. Rows of the vocabulary that the files do not have are zero.
@@ -259,9 +255,7 @@ def _fitted(adapter: PeftFolder, layout: WeightLayout, shapes: CausalLM) -> Fitt
         for name, view in views.items()
         if view.leaf.path in inputs and set(view.piece.dimensions[0]) == inputs[view.leaf.path]
     }
-    return adapter.fitted(
-        {name: tensor.shape for name, tensor in layout.tensors.items()}, inputs_first, layout.canonical
-    )
+    return adapter.fitted(layout, inputs_first)
 
 
 def folder_place(

@@ -137,7 +137,7 @@ def _from_files(store: Store, dtype: Any, mesh: Mesh | None, images: bool) -> tu
         config = read_config(store, images=images)
         shapes = config.shapes(config.tokens, config.positions)
         folder = ModelFolder(store, config, shapes, None if dtype is None else np.dtype(jnp.dtype(dtype)))
-        types = {path: leaf.dtype for path, leaf in folder.leaves.items()}
+        types = {path: leaf.dtype for path, leaf in folder.layout.leaves.items()}
         model = read_arrays(folder.read, shapes if mesh is None else with_mesh(shapes, mesh), types)
         files = read_companions(store)
         model = with_pooling(model, pooling_of(files))

@@ -195,21 +195,13 @@ def _module(tensor: FileTensor, arrays: MergedArrays) -> Module:
             columns = slice(rank * len(downs), rank * (len(downs) + 1))
             downs.append(_arranged(view, arrays, f"{owner}.{DOWN}", [RANK], view.piece.dimensions[sides[0]]))
             rows(up, view)[:, :, columns] = _arranged(view, arrays, f"{owner}.{UP}", shared, own, [RANK])
-        if magnitude is not None:
-            rows(magnitude, view)[...] = _lengths(view, arrays, shared, own)
+        if magnitude is not None and view in adapted:
+            owner = arrays.adapters[view.leaf.path]
+            rows(magnitude, view)[...] = _arranged(view, arrays, f"{owner}.{MAGNITUDE}", shared, own)
+        elif magnitude is not None:  # the lengths of the columns, which change nothing
+            weight = _arranged(view, arrays, view.leaf.path, shared, own, view.piece.dimensions[sides[0]])
+            rows(magnitude, view)[...] = np.sqrt(np.sum(weight * weight, -1))
     return Module(tensor.name.removesuffix(WEIGHT_END), np.concatenate(downs), up, magnitude, transposed=at == 1)
-
-
-def _lengths(view: View, arrays: MergedArrays, shared: Sequence[str], own: Sequence[str]) -> np.ndarray:
-    """The magnitudes of a view's outputs.
-
-    Without an adapter, they are the lengths of its columns, which change nothing.
-    """
-    if view.leaf.path in arrays.adapters:
-        return _arranged(view, arrays, f"{arrays.adapters[view.leaf.path]}.{MAGNITUDE}", shared, own)
-    inputs = [name for name in view.axes() if name not in (*shared, *own)]
-    weight = _arranged(view, arrays, view.leaf.path, shared, own, inputs)
-    return np.sqrt(np.sum(weight * weight, -1))
 
 
 def _arranged(view: View, arrays: MergedArrays, path: str, *groups: Sequence[str]) -> np.ndarray:

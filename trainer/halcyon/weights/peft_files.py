@@ -8,13 +8,15 @@ files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import contextlib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from halcyon.host.errors import BadConfiguration
 from halcyon.host.storage.store import Store
+from halcyon.weights.layout import WeightLayout
 from halcyon.weights.peft_config import CONFIG_KEY, AdapterConfig, read_adapter_config
 from halcyon.weights.safetensors import TensorFiles, is_finite, unreadable
 
@@ -53,11 +55,6 @@ class PeftFolder:
         for module in self.modules:
             self._check(module)
 
-    def shapes(self, module: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The shapes of A and B of a module."""
-        down, up = (self._files.tensors[f"{PREFIX}{module}{kind}"].shape for kind in (DOWN_END, UP_END))
-        return down, up
-
     def tensor(self, module: str, kind: str) -> np.ndarray:
         """A tensor of a module in float32, by the end of its name.
 
@@ -73,19 +70,12 @@ class PeftFolder:
             )
         return values.astype(np.float32)
 
-    def fitted(
-        self,
-        shapes: Mapping[str, tuple[int, ...]],
-        inputs_first: Collection[str],
-        tensor_of: Callable[[str], str | None],
-    ) -> FittedAdapter:
+    def fitted(self, layout: WeightLayout, inputs_first: Collection[str]) -> FittedAdapter:
         """The adapter on the tensors of its model. Reads all tensors of the adapter, to find NaN and infinite numbers.
 
         Args:
-            shapes: Shapes of the model's tensors by their names.
+            layout: The tensors of the model.
             inputs_first: Names of the weights that are [inputs, outputs].
-            tensor_of: Gives the name in `shapes` of a tensor, by its name in transformers; None, or
-                ``BadConfiguration``: there is none.
 
         Raises:
             BadConfiguration: The model lacks a module, or its weight has another shape; or see `tensor`.
@@ -93,15 +83,19 @@ class PeftFolder:
         """
         found: dict[str, _Weight] = {}
         for module in self.modules:
-            name = _name_in_model(tensor_of, f"{module}{WEIGHT_END}")
-            shape = None if name is None else shapes.get(name)
+            name = None
+            with contextlib.suppress(BadConfiguration):
+                name = layout.canonical(f"{module}{WEIGHT_END}")
             transposed = name in inputs_first
-            (rank, inputs), (outputs, _) = self.shapes(module)
-            if name is None or shape is None:
+            (rank, inputs), (outputs, _) = (
+                self._files.tensors[f"{PREFIX}{module}{kind}"].shape for kind in (DOWN_END, UP_END)
+            )
+            if name is None:
                 raise BadConfiguration(
                     f"{self.where}: the adapter has the module {module}, and the model has no weight of its own there; "
                     "give the model that the adapter was trained with"
                 )
+            shape = layout.tensors[name].shape
             if shape != ((inputs, outputs) if transposed else (outputs, inputs)):
                 raise BadConfiguration(
                     f"{self.where}: the adapter of {module} is {[outputs, rank]} x {[rank, inputs]}, and the model's "
@@ -234,13 +228,6 @@ def _config(store: Store) -> AdapterConfig:
         )
         raise BadConfiguration(f"{store.root} has no {TENSORS_KEY}{there}")
     return read_adapter_config(data, f"{store.root}/{CONFIG_KEY}")
-
-
-def _name_in_model(tensor_of: Callable[[str], str | None], name: str) -> str | None:
-    try:
-        return tensor_of(name)
-    except BadConfiguration:
-        return None
 
 
 def _module_name(name: str, where: str) -> str:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +40,6 @@ from halcyon_api.spec.families.experts import ExpertsSection
 from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.origin import OriginSpec
 
-Result = TypeVar("Result")
 FIELDS = "spec.from.huggingFace", "spec.model"
 _NO_WEIGHT = (
     "initializer_range",
@@ -81,7 +80,7 @@ def read_arrays(read: ReadRegion, template: Any, types: Mapping[str, np.dtype] |
         template: Tree of ``jax.ShapeDtypeStruct``. A leaf without a sharding is read onto the default device.
         types: Types of the parameters by path. Default: those of the template.
     """
-    arrays: list[Any] = []
+    arrays = []
     for leaf in flatten(template):
         part = _parts(read, leaf, leaf.dtype if types is None else types[leaf.path])
         if leaf.sharding is None:
@@ -157,7 +156,7 @@ def weights_of_folder(
         is_whole = False
         shapes = config.shapes(template.vocab.size, min(template.max_position.size, config.positions))
         folder = ModelFolder(store, config, shapes, dtype, adapter)
-    taken = _taken(template, origin.only, {path: leaf.axes for path, leaf in folder.leaves.items()}, store.root)
+    taken = _taken(template, origin.only, {path: leaf.axes for path, leaf in folder.layout.leaves.items()}, store.root)
     is_base = adapter is None and origin.only is None
     place = origin.hugging_face.path if origin.hugging_face is not None else ""
     files = with_base(read_companions(store), source_name(place, store) if is_base else None)
@@ -241,18 +240,17 @@ def _taken(
             )
     for path, leaf in ours.items():
         if any(fnmatchcase(path, pattern) for pattern in patterns):
-            here, other = _fixed_sizes(leaf.axes), _fixed_sizes(there.get(path))
+            # The axes that must be the same in the weights. Vocabulary and positions may differ.
+            here, other = (
+                {name: size for name, size in axes.items() if name not in (VOCAB, POSITION)}
+                for axes in (leaf.axes, there.get(path, {}))
+            )
             if here != other:
                 raise BadConfiguration(
                     f"spec.from.only: {path} has the axes {here} in spec.model, and {other or 'no place'} in {root}; "
                     "give the model the same sizes, or leave the parameter out of the patterns"
                 )
     return split(template, matching(template, patterns))[0]
-
-
-def _fixed_sizes(axes: Mapping[str, int] | None) -> dict[str, int]:
-    """The axes of a parameter that must be the same in the weights. Vocabulary and positions may differ."""
-    return {name: size for name, size in (axes or {}).items() if name not in (VOCAB, POSITION)}
 
 
 def with_new_rows(read: ReadRegion, template: CausalLM, rows: int, tokens: int) -> ReadRegion:

@@ -5,6 +5,7 @@ An adapter is added to the weights that an export, an average or a new run reads
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -104,14 +105,14 @@ class MergedArrays(ModelArrays):
         if path not in self.adapters:
             return self.read_stored(path, region)
         owner, leaf = self.adapters[path], self.leaves[path]
-        down, up = (self._factor(f"{owner}.{name}", leaf.axes or (), region) for name in (DOWN, UP))
+        axes = leaf.axes or ()
+        down, up = (self._factor(f"{owner}.{name}", axes, region) for name in (DOWN, UP))
         magnitude = f"{owner}.{MAGNITUDE}"
         if magnitude not in self.stored:
             weight = self.read_stored(path, region)
-            return _added(weight, leaf.axes or (), down, up, self.lora.scale).astype(weight.dtype)
+            return _added(weight, axes, down, up, self.lora.scale).astype(weight.dtype)
         # A column's length needs the whole column.
         inputs = self.inputs(path)
-        axes = leaf.axes or ()
         columns = tuple(
             whole((size,))[0] if name in inputs else part
             for name, size, part in zip(axes, leaf.shape, region, strict=True)
@@ -241,10 +242,9 @@ def stored_model(
     checkpoint = Checkpoint(store, entry)
     manifest = checkpoint.manifest
     documents = manifest.fingerprints.documents
-    try:
+    spec = None
+    with contextlib.suppress(KeyError, ValidationError):
         spec = read_model(documents["spec.model"])
-    except (KeyError, ValidationError):
-        spec = None
     if spec is None or manifest.vocabulary is None or manifest.positions is None:
         raise BadConfiguration(f"the checkpoint of step {entry.step} in {store.root} does not say which model it holds")
     try:

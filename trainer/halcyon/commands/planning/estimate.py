@@ -201,7 +201,6 @@ def estimate(plan: Plan, run: Run, rates: Rates | None, assumed: Assumptions, no
         else step_time(plan, run.flops, rates, assumed.shares(exact=run.exact), own_kernel=run.own_kernel)
     )
     memory, missing = _memory(plan, run.compiled)
-    save = _saving(run, assumed)
     basis = "assumed" if run.vocabulary.note else "computed"
     sections: dict[str, tuple[Number, ...]] = {
         "model": (Number("vocabulary", run.vocabulary.tokens, "tokens", basis, run.vocabulary.note),),
@@ -209,9 +208,14 @@ def estimate(plan: Plan, run: Run, rates: Rates | None, assumed: Assumptions, no
     }
     if step is not None:
         sections["step"] = _step(step, run, plan, assumed, rates)
-    sections["checkpoint"] = save
     restore = run.state_bytes / run.hosts / assumed.store
     blocked = run.state_bytes / run.devices / assumed.host_copy
+    sections["checkpoint"] = (
+        Number("size", run.state_bytes, "bytes", "computed"),
+        Number("a save blocks the steps for", blocked, "seconds", "assumed"),
+        Number("time to save", restore + blocked, "seconds", "assumed"),
+        Number("time to restore", restore, "seconds", "assumed"),
+    )
     copy = run.state_bytes / run.hosts / assumed.snapshots + blocked
     every = run.memory.every_steps if run.memory is not None else None
 
@@ -290,17 +294,6 @@ def _step(step: StepTime, run: Run, plan: Plan, assumed: Assumptions, rates: Rat
     if plan.compile_seconds is not None:
         rows.append(Number("time to compile, on this machine", plan.compile_seconds, "seconds", run.compiled))
     return tuple(rows)
-
-
-def _saving(run: Run, assumed: Assumptions) -> tuple[Number, ...]:
-    of_host, blocked = run.state_bytes / run.hosts, run.state_bytes / run.devices / assumed.host_copy
-    seconds = of_host / assumed.store
-    return (
-        Number("size", run.state_bytes, "bytes", "computed"),
-        Number("a save blocks the steps for", blocked, "seconds", "assumed"),
-        Number("time to save", seconds + blocked, "seconds", "assumed"),
-        Number("time to restore", seconds, "seconds", "assumed"),
-    )
 
 
 def _whole(

@@ -127,7 +127,9 @@ def mesh_candidates(run: TrainingRun, fits: bool) -> Iterator[Changes]:
     has_experts = run.spec.model.family != "custom" and model_shape(run.spec).idle_parameters > 0
     choices = [
         dict(zip(_INSIDE, sizes, strict=True))
-        for sizes in itertools.product(*(_divisors(devices, _LARGEST.get(name)) for name in _INSIDE))
+        for sizes in itertools.product(
+            *([size for size in range(1, _LARGEST.get(name, devices) + 1) if devices % size == 0] for name in _INSIDE)
+        )
         if math.prod(sizes) == devices
     ]
     choices.sort(key=lambda sizes: (sizes["tensor"] * sizes["context"], sizes["data"], sizes["expert"]))
@@ -258,7 +260,3 @@ def planned(source: Source, changes: Changes, seconds: float) -> Row | None:
         return Row(changes, json.loads(lines[-1]))
     said = [line for line in ended.stderr.splitlines() if line.strip()]
     return Row(changes, None, said[-1] if said else f"exit code {ended.returncode}")
-
-
-def _divisors(number: int, largest: int | None) -> list[int]:
-    return [size for size in range(1, (largest or number) + 1) if number % size == 0]

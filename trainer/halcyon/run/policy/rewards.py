@@ -75,7 +75,7 @@ class Reward:
             raise TrainerExit(
                 f"{FIELD}: {self.name} failed {_where(error)}({type(error).__name__}: {first_line(error)})"
             ) from error
-        rewards: list[float] = []
+        rewards = []
         entry = found
         try:
             for entry in found:
@@ -303,8 +303,9 @@ class RecordedRewards:
             return None
         except StoreFailure as failure:
             raise as_exit(failure, self.store.root) from None
-        same = found is not None and found.sha256 == digest and len(found.rewards) == count
-        return list(found.rewards) if found is not None and same else None
+        if found is None or found.sha256 != digest or len(found.rewards) != count:
+            return None
+        return list(found.rewards)
 
     def _some(
         self, asked: Sequence[Question], answered: Answered, texts: Sequence[str], rewards: Sequence[float]
