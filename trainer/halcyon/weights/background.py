@@ -395,8 +395,8 @@ def open_exports(
             _tidy(store, keys, complete)
         except StoreFailure as failure:
             raise as_exit(failure, store.root, what="export root", field="spec.export.root") from None
-        done = max((entry.step for entry in committed), default=0)
-        outdated = {entry.step for entry in committed} - {*complete}
+        steps_there = {entry.step for entry in committed}
+        done, outdated = max(steps_there, default=0), steps_there - {*complete}
         return {"complete": complete, "newest": max((step for step in there - outdated if step <= done), default=None)}
 
     found = decide(processes, place.root, work)

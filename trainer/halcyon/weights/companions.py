@@ -210,37 +210,23 @@ def exported_companions(
     if end is not None:
         for name in written.keys() & {TOKENIZER_CONFIG_KEY, "special_tokens_map.json"}:
             written[name] = encode(json_object(written, name) | {"eos_token": end.spelling})
-    generation = _generation(files, kept, tokenizer, template, end)
-    if generation is not None:
-        written[GENERATION_KEY] = encode(generation)
-    return written
-
-
-def _generation(
-    files: Mapping[str, bytes],
-    kept: Mapping[str, bytes],
-    tokenizer: Tokenizer | None,
-    template: str | None,
-    end: TurnEnd | None,
-) -> dict[str, Any] | None:
-    """generation_config.json of an export; None: that of the files is right.
-
-    Other programs stop at the tokens that it names, and at no others. So it names all at which Halcyon stops: those of
-    the files, the end of a document, and the end of the assistant's turn.
-    """
-    settings = json_object(kept, GENERATION_KEY)
-    ids = token_ids(kept, tokenizer, None if end is None else end.id)
+    settings, ids = json_object(kept, GENERATION_KEY), token_ids(kept, tokenizer, None if end is None else end.id)
+    is_there = GENERATION_KEY in kept
     if tokenizer is None:
-        return None if GENERATION_KEY in kept else {"_from_model_config": True, **ids}
+        if not is_there:
+            written[GENERATION_KEY] = encode({"_from_model_config": True, **ids})
+        return written
+    # Other programs stop at the tokens that generation_config.json names, and at no others. So it names all at which
+    # Halcyon stops: those of the files, the end of a document, and the end of the assistant's turn.
     turn = None if template is None else ChatTemplate(template, tokenizer, "the chat template", day(None)).turn_end()
     ends = list(dict.fromkeys((*answer_ends(kept), tokenizer.eos_id, *(() if turn is None else (turn.id,)))))
-    if GENERATION_KEY in kept and set(ends) == set(answer_ends(kept)):
-        return None
+    if is_there and set(ends) == set(answer_ends(kept)):
+        return written
     # A program that takes the file for a copy of config.json would take the one end that config.json names.
     settings.pop("_from_model_config", None)
-    if kept is files and GENERATION_KEY in kept:
-        ids = {}
-    return {**settings, **ids, "eos_token_id": one_or_all(ends)}
+    ids = {} if kept is files and is_there else ids
+    written[GENERATION_KEY] = encode({**settings, **ids, "eos_token_id": one_or_all(ends)})
+    return written
 
 
 def encode(document: Mapping[str, Any]) -> bytes:

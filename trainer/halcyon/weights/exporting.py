@@ -99,7 +99,7 @@ class ExportPlan:
 
     def share(self, part: int, parts: int) -> tuple[str, ...]:
         """The files of process `part`, counted from 0, of `parts` processes."""
-        return tuple(name for number, name in enumerate(self.files) if number % parts == part)
+        return tuple(self.files)[part::parts]
 
     def write(self, to: Store, name: str) -> None:
         """Write one file with tensors.

@@ -15,7 +15,6 @@ from halcyon.data.sources.failures import is_outage
 from halcyon.host.errors import BadConfiguration, DataUnreachable
 from halcyon.host.storage.store import Store
 from halcyon.models import CausalLM, build_model
-from halcyon.models.adapters import adaptable
 from halcyon.models.axes import POSITION, VOCAB
 from halcyon.models.families.lookup import published_of_config
 from halcyon.models.published.config import ConfigReader, PublishedModel, require_common
@@ -23,7 +22,7 @@ from halcyon.weights.companions import CONFIG_KEY
 from halcyon.weights.kept import Kept, KeptParts, KeptTensor
 from halcyon.weights.layout import LeafShape, Region, WeightLayout, leaf_shapes
 from halcyon.weights.narrow import NarrowFiles
-from halcyon.weights.peft_files import FittedAdapter, PeftFolder
+from halcyon.weights.peft_files import PeftFolder
 from halcyon.weights.safetensors import StoredTensor, TensorFiles, is_finite, unreadable
 from halcyon_api.local_roots import root_address
 from halcyon_api.plain_files import user_path
@@ -150,7 +149,7 @@ class ModelFolder:
                 raise unreadable(name, tensor.file, tensor.type)
         layout.check({own: there[name].shape for own, name in self._names.items()})
         self._check_tied(layout)
-        self._adapter = None if adapter is None else _fitted(adapter, layout, shapes)
+        self._adapter = None if adapter is None else adapter.fitted(layout, shapes)
         layout.check_constants(self._names, self._rows)
         self.layout = WeightLayout(declared, [self._typed(layout, leaf, dtype) for leaf in leaves], sizes)
         """Its `leaves` have the types in which they are read."""
@@ -244,18 +243,6 @@ def _names(layout: WeightLayout, tensors: Mapping[str, StoredTensor], where: str
         if own is not None:
             found[own] = name
     return found
-
-
-def _fitted(adapter: PeftFolder, layout: WeightLayout, shapes: CausalLM) -> FittedAdapter:
-    """An adapter on the tensors of a model."""
-    inputs = {path: {axis.name for axis in axes} for path, (_, axes, _) in adaptable(shapes)}
-    views = {name: tensor.views[0] for name, tensor in layout.tensors.items() if tensor.views}
-    inputs_first = {
-        name
-        for name, view in views.items()
-        if view.leaf.path in inputs and set(view.piece.dimensions[0]) == inputs[view.leaf.path]
-    }
-    return adapter.fitted(layout, inputs_first)
 
 
 def folder_place(

@@ -9,13 +9,15 @@ files.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from halcyon.host.errors import BadConfiguration
 from halcyon.host.storage.store import Store
+from halcyon.models import CausalLM
+from halcyon.models.adapters import adaptable
 from halcyon.weights.layout import WeightLayout
 from halcyon.weights.peft_config import CONFIG_KEY, AdapterConfig, read_adapter_config
 from halcyon.weights.safetensors import TensorFiles, is_finite, unreadable
@@ -70,23 +72,23 @@ class PeftFolder:
             )
         return values.astype(np.float32)
 
-    def fitted(self, layout: WeightLayout, inputs_first: Collection[str]) -> FittedAdapter:
+    def fitted(self, layout: WeightLayout, shapes: CausalLM) -> FittedAdapter:
         """The adapter on the tensors of its model. Reads all tensors of the adapter, to find NaN and infinite numbers.
 
         Args:
             layout: The tensors of the model.
-            inputs_first: Names of the weights that are [inputs, outputs].
+            shapes: The model.
 
         Raises:
             BadConfiguration: The model lacks a module, or its weight has another shape; or see `tensor`.
             StoreFailure: The store did not answer.
         """
         found: dict[str, _Weight] = {}
+        inputs_of = {path: {axis.name for axis in axes} for path, (_, axes, _) in adaptable(shapes)}
         for module in self.modules:
             name = None
             with contextlib.suppress(BadConfiguration):
                 name = layout.canonical(f"{module}{WEIGHT_END}")
-            transposed = name in inputs_first
             (rank, inputs), (outputs, _) = (
                 self._files.tensors[f"{PREFIX}{module}{kind}"].shape for kind in (DOWN_END, UP_END)
             )
@@ -95,7 +97,8 @@ class PeftFolder:
                     f"{self.where}: the adapter has the module {module}, and the model has no weight of its own there; "
                     "give the model that the adapter was trained with"
                 )
-            shape = layout.tensors[name].shape
+            shape, views = layout.tensors[name].shape, layout.tensors[name].views[:1]
+            transposed = any(set(view.piece.dimensions[0]) == inputs_of.get(view.leaf.path) for view in views)
             if shape != ((inputs, outputs) if transposed else (outputs, inputs)):
                 raise BadConfiguration(
                     f"{self.where}: the adapter of {module} is {[outputs, rank]} x {[rank, inputs]}, and the model's "

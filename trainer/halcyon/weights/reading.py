@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from halcyon.checkpoint.layout import Leaf, Region, flatten, normal, unflatten, whole
+from halcyon.checkpoint.layout import Leaf, Region, flatten, normal, shape_of, unflatten, whole, within
 from halcyon.host.errors import BadConfiguration
 from halcyon.host.storage.store import Store
 from halcyon.models import CausalLM
@@ -84,7 +84,7 @@ def read_arrays(read: ReadRegion, template: Any, types: Mapping[str, np.dtype] |
     for leaf in flatten(template):
         part = _parts(read, leaf, leaf.dtype if types is None else types[leaf.path])
         if leaf.sharding is None:
-            arrays.append(jnp.asarray(part((slice(None),) * len(leaf.shape))))
+            arrays.append(jnp.asarray(part(whole(leaf.shape))))
         else:
             arrays.append(jax.make_array_from_callback(leaf.shape, leaf.sharding, part))
     return unflatten(template, arrays)
@@ -103,7 +103,7 @@ def _parts(read: ReadRegion, leaf: Leaf, dtype: np.dtype) -> Callable[[Any], np.
         slice(min(part.start for part in parts), max(part.stop for part in parts))
         for parts in zip(*regions, strict=True)
     )
-    filled = _elements(box) <= sum(map(_elements, regions))
+    filled = math.prod(shape_of(box)) <= sum(math.prod(shape_of(region)) for region in regions)
     held: dict[str, np.ndarray] = {}
 
     def part(index: Any) -> np.ndarray:
@@ -111,14 +111,9 @@ def _parts(read: ReadRegion, leaf: Leaf, dtype: np.dtype) -> Callable[[Any], np.
         source = box if filled else region
         if str(source) not in held:
             held[str(source)] = read(leaf.path, source)
-        cut = tuple(slice(one.start - own.start, one.stop - own.start) for one, own in zip(region, source, strict=True))
-        return held[str(source)][cut].astype(dtype)
+        return held[str(source)][within(region, source)].astype(dtype)
 
     return part
-
-
-def _elements(region: Region) -> int:
-    return math.prod(part.stop - part.start for part in region)
 
 
 def weights_of_folder(
@@ -144,10 +139,10 @@ def weights_of_folder(
         StoreFailure: The store did not answer.
     """
     config = read_config(store, images=spec.sight is not None)
-    tokens, plain = template.token_count, jax.eval_shape(without_codes, template)
+    tokens, plain, takes_all = template.token_count, jax.eval_shape(without_codes, template), origin.only is None
     _require_rows(tokens, config.tokens, store.root, origin, fields)
     dtype = None if config.narrow is None else np.dtype(np.float32)  # not rounded, so codes of the same form stay
-    if origin.only is None:
+    if takes_all:
         require_same(spec, config.spec, f"{fields[0]}: {store.root}", fields[1])
         is_whole, config = with_further(config, spec, plain, store)
         template, plain = (one if is_whole else without_further(one) for one in (template, plain))
@@ -157,16 +152,15 @@ def weights_of_folder(
         shapes = config.shapes(template.vocab.size, min(template.max_position.size, config.positions))
         folder = ModelFolder(store, config, shapes, dtype, adapter)
     taken = _taken(template, origin.only, {path: leaf.axes for path, leaf in folder.layout.leaves.items()}, store.root)
-    is_base = adapter is None and origin.only is None
     place = origin.hugging_face.path if origin.hugging_face is not None else ""
-    files = with_base(read_companions(store), source_name(place, store) if is_base else None)
+    files = with_base(read_companions(store), source_name(place, store) if adapter is None and takes_all else None)
     read = with_codes(with_new_rows(folder.read, plain, config.tokens, tokens), taken, dtype)
-    note = "" if origin.only is not None else balance_note(spec, config.spec, store.root)
-    if origin.only is None and spec.classes and not config.spec.classes:
+    note = balance_note(spec, config.spec, store.root) if takes_all else ""
+    if takes_all and spec.classes and not config.spec.classes:
         note = (
             f"the head of spec.model.labels begins with random numbers, and the output head in {store.root} is left out"
         )
-    kept = folder.kept() if origin.only is None else None  # a model with only some parameters is another one
+    kept = folder.kept() if takes_all else None  # a model with only some parameters is another one
     return Weights(read_arrays(read, taken), store.root, files, is_part=not is_whole, kept=kept, note=note)
 
 
@@ -352,20 +346,15 @@ def require_same(ours: ModelSection, theirs: ModelSection, what: str, field: str
         )
     form = published_of_section(ours)
     here, there = form.write(ours, 1), form.write(theirs, 1)
-    unused = (*_NO_WEIGHT, *_unused_sizes(ours))
+    unused, experts = _NO_WEIGHT, ours.experts() if isinstance(ours, ExpertsSection) else None
+    if experts is not None and all(experts.with_experts) and experts.mlp_field != "intermediateSize":
+        unused += ("intermediate_size",)  # the width of MLPs in a model whose layers all have experts
     for name in (*here, *(there.keys() - here.keys())):
         if here.get(name) != there.get(name) and name not in unused:
             raise BadConfiguration(
                 f"{what} holds another model: {name} is {there.get(name)} there, and {here.get(name)} by {field}; "
                 "set it to the same value"
             )
-
-
-def _unused_sizes(section: ModelSection) -> tuple[str, ...]:
-    """The width of MLPs in a model whose layers all have experts."""
-    experts = section.experts() if isinstance(section, ExpertsSection) else None
-    unused = experts is not None and all(experts.with_experts) and experts.mlp_field != "intermediateSize"
-    return ("intermediate_size",) if unused else ()
 
 
 def _require_rows(tokens: int, rows: int, root: str, origin: OriginSpec, fields: tuple[str, str] = FIELDS) -> None:

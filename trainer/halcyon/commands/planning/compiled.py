@@ -60,20 +60,19 @@ def compiled(spec: TrainingRunSpec, assumed: Assumptions, doing: Callable[[str],
 
     slices = spec.accelerator.resolve().slices
     vocabulary = vocabulary_of(spec.tokenizer)
-    rates, note = assumed.rates(rates_of(spec.accelerator, slices)), ""
+    rates, note, found = assumed.rates(rates_of(spec.accelerator, slices)), "", None
     if spec.accelerator.row.family != "cpu":
         try:
-            program, plan = plan_for_hardware(spec, vocabulary.tokens, rates, doing)
-            note = base_note(program.template.model, spec.lora)
-            return Compiled(plan, run_of(spec, program, plan, vocabulary), rates, note)
+            found = plan_for_hardware(spec, vocabulary.tokens, rates, doing)
         except NoCompiler as error:
-            other = without_kernel(spec)
-            attention = other.trainer.attention
-            instead = f" with attention {attention}" if attention != spec.trainer.attention else ""
+            instead = ""
+            if spec.trainer.attention in NARROW_KERNELS:  # a kernel of an accelerator cannot be compiled here
+                instead, spec = " with attention auto", spec.but(trainer=spec.trainer.but(attention="auto"))
             note = f"Compiled for a processor{instead}, so memory is an upper bound and times are rough: {error}."
-            spec = other
-    mesh, memory_bytes = virtual_mesh(spec), spec.accelerator.row.memory_bytes
-    program, plan = planned(spec, vocabulary.tokens, mesh, memory_bytes, rates, doing)
+    if found is None:
+        mesh, memory_bytes = virtual_mesh(spec), spec.accelerator.row.memory_bytes
+        found = planned(spec, vocabulary.tokens, mesh, memory_bytes, rates, doing)
+    program, plan = found
     note = " ".join(filter(None, (note, base_note(program.template.model, spec.lora))))
     return Compiled(plan, run_of(spec, program, plan, vocabulary), rates, note)
 
@@ -114,15 +113,6 @@ def run_of(spec: TrainingRunSpec, program: Program, plan: Plan, vocabulary: Voca
         memory=spec.checkpoint.memory,
         sampled=0 if policy is None or not policy.has_pool else policy.max_tokens * spec.trainer.batch_size,
     )
-
-
-def without_kernel(spec: TrainingRunSpec) -> TrainingRunSpec:
-    """The spec with an attention that this machine's processor has: a kernel of an accelerator cannot be compiled
-    here.
-    """
-    if spec.trainer.attention not in NARROW_KERNELS:
-        return spec
-    return spec.but(trainer=spec.trainer.but(attention="auto"))
 
 
 def virtual_mesh(spec: TrainingRunSpec) -> Mesh:

@@ -12,8 +12,6 @@ from halcyon.step.device_use import Plan
 from halcyon.step.step_time import StepTime
 from halcyon_api.counting import percent, size
 
-_SECTION = "memory of a device"
-
 
 def plan_page(plan: Plan, numbers: Estimate, run: Run, note: str, *, details: bool) -> Iterator[RenderableType]:
     """The parts of the page, from top to bottom."""
@@ -77,7 +75,7 @@ def ranking(tried: Tried) -> Iterator[RenderableType]:
 
 
 _PLACES = (
-    (_SECTION, "the whole step"),
+    ("memory of a device", "the whole step"),
     ("step", "time of a step"),
     ("step", "MFU"),
     ("run", "time of the run"),
