@@ -117,7 +117,7 @@ def choose(
         offloads: Possible offloads, ``none`` first.
         candidates: The steps.
     """
-    best: Choice | None = None
+    best = None
     for offload in offloads:
         for policy in policies:
             of_policy = [Choice(count, policy, offload) for count in microbatches]
@@ -159,8 +159,7 @@ class Candidates:
     policies: Sequence[Remat]
 
     def __post_init__(self) -> None:
-        self._best: Choice | None = None
-        self._least: Choice | None = None
+        self._best = self._least = None
         self._times: dict[Choice, PlannedTime | None] = {}
         self._answers: dict[Choice, bool] = {}
         self.steps: dict[Choice, CompiledStep | None] = {}
@@ -210,7 +209,7 @@ class Candidates:
         """The time of a step that fits. None: it is not known."""
         if one not in self._times:
             step = self.steps.get(one)
-            self._times[one] = None if step is None or self.rates is None else self._planned(one, step, self.rates)
+            self._times[one] = step and self.rates and self._planned(one, step, self.rates)
         return self._times[one]
 
     def _planned(self, one: Choice, step: CompiledStep, rates: Rates) -> PlannedTime | None:
@@ -376,7 +375,7 @@ def planned(
     Raises:
         BadConfiguration: No step fits into the memory.
     """
-    compiled: CompiledStep | None = None
+    compiled = None
     if is_automatic(spec):
         choice, compiled = chosen(spec, vocabulary, mesh, memory_bytes, own_rates(spec, mesh), doing=doing)
         spec = with_choice(spec, choice)

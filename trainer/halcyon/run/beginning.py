@@ -122,7 +122,7 @@ class Beginning:
             return f"memory: {self.recalled.own_files} files of own pods, {self.recalled.peer_files} of others"
         if self.restored is not None:
             return self.restored.checkpoint.path
-        return None if self.weights is None else self.weights.path
+        return self.weights and self.weights.path
 
     @property
     def evaluated(self) -> EvaluationRecord | None:
@@ -164,14 +164,14 @@ class Beginning:
             start: The start of the run that this is.
             head_loss: Why HEAD of the run's own root was rebuilt; None if it was not.
         """
-        seconds, origin, recalled = reporter.seconds_in_stage(), self.origin, self.recalled
+        origin, recalled = self.origin, self.recalled
         own = None if self.is_new else self.restored
         if self.weights is not None and self.weights.note:
             reporter.warning(self.weights.note)
         if own is not None:
             reporter.found_checkpoint(own.checkpoint)
         files = {} if recalled is None else {"own_files": recalled.own_files, "peer_files": recalled.peer_files}
-        reporter.event("restored", self, start=str(start), seconds=seconds, **files)
+        reporter.event("restored", self, start=str(start), seconds=reporter.seconds_in_stage(), **files)
         if origin is not None:
             reporter.event("branched", origin, from_run=origin.run, from_root=origin.root)
         if own is not None:
@@ -273,7 +273,7 @@ def open_checkpoints(
             on_warning=reporter.warning,
             on_read_back=on_read_back,
             on_newest=on_newest,
-            on_return=lambda: None if memory is None else memory.forget(),
+            on_return=lambda: memory and memory.forget(),
         ),
     )
 
@@ -291,7 +291,7 @@ def recall(
         committed=0 if newest is None else newest.step,
         numbers=numbers,
     )
-    return None if found is None else Beginning("memory", recalled=found)
+    return found and Beginning("memory", recalled=found)
 
 
 def begin(
@@ -325,7 +325,7 @@ def from_origin(place: Place, program: Program, prints: Fingerprints) -> Beginni
     """
     origin, template = place.spec.origin, program.template
     other = None if origin is None or origin.hugging_face is not None else place.other_run(origin)
-    entry = None if other is None else other.weights_alone()
+    entry = other and other.weights_alone()
     kind = kind_of(origin, has_own=False, weights_alone=entry is not None)
     if origin is None:
         return Beginning(kind)
@@ -420,10 +420,10 @@ def _keep_parts(place: Place, beginning: Beginning, program: Program) -> None:
     root, origin = place.root(), place.spec.origin
 
     def work() -> KeptParts | None:
-        kept = None if beginning.weights is None else beginning.weights.kept
+        kept = beginning.weights and beginning.weights.kept
         if origin is not None and origin.only is None and beginning.entry is not None:
             kept = read_kept(place.other_run(origin).store)
-            kept = None if kept is None else still_kept(kept, place.spec.model)
+            kept = kept and still_kept(kept, place.spec.model)
         if place.processes.is_main:
             keep_parts(kept, root)
         return kept
@@ -432,12 +432,12 @@ def _keep_parts(place: Place, beginning: Beginning, program: Program) -> None:
         place.reporter.event("kept", message=kept.described(program.template.model.token_count))
 
 
-_KINDS: tuple[type[TrainerExit], ...] = (BadConfiguration, DataUnreachable, NoValidCheckpoint, RunChanged, TrainerExit)
+_KINDS = (BadConfiguration, DataUnreachable, NoValidCheckpoint, RunChanged, TrainerExit)
 
 
 def together(processes: Processes, root: str, work: Callable[[], Result]) -> Result:
     """Run `work` on every process. If it fails on one, every process raises the same error. A collective."""
-    result: Result | None = None
+    result = None
     try:
         result, text = work(), ""
     except Damaged as damage:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -115,7 +115,7 @@ class SharedRunner:
         self._examples = fingerprint(self.benchmarks)
         _check_same_examples(self.benchmarks, self.processes)
         self._progress_at = 0.0
-        self._results: TaskResults | None = None
+        self._results = None
 
     def while_training(self, step: int, model: Any, past: Sequence[SkippedBatches]) -> bool:
         """Run the benchmarks that the root does not have yet. A collective. False: a notice came.
@@ -163,7 +163,7 @@ class SharedRunner:
         done = set(self._kept(step, decides))
         for _ in done:
             on_done()
-        runner: Runner | Exception | None = None
+        runner = None
         tasks = [] if self._results is None else list(self._results.tasks)
         samples = [] if self._results is None else list(self._results.samples)
         for benchmark in self.benchmarks:
@@ -304,7 +304,7 @@ def asking_of(
 
     def work() -> dict[str, Any]:
         if entry is not None:
-            sections: Mapping[str, Any] = read_manifest(store, entry).fingerprints.documents
+            sections = read_manifest(store, entry).fingerprints.documents
         else:
             sections = {} if spec is None else {f"spec.{name}": section for name, section in spec.document().items()}
         objective = sections.get("spec.objective")

@@ -68,7 +68,7 @@ def branched(context: Context, branch: Branch) -> Context:
         if record is not None and head is not None and head.committed:
             origin = _as_before(record, branch, parent, own_store.root)
         else:  # it was killed before its first commit, if there is a record
-            entry, manifest = _checkpoint(store, branch, parent, None if record is None else record.step)
+            entry, manifest = _checkpoint(store, branch, parent, record and record.step)
             if entry.step >= spec.trainer.steps and not branch.weights_only:
                 raise BadConfiguration(
                     f"spec.trainer.steps: run {parent.run} had done {entry.step} steps at its checkpoint, and a branch "
@@ -79,14 +79,11 @@ def branched(context: Context, branch: Branch) -> Context:
                 sections = with_templates(spec).document()
                 decides = {f"spec.{name}": sections[name] for name in ("data", "trainer", "tokenizer", "objective")}
                 position = data_position(decides, manifest)
-            origin = {"step": entry.step, "weightsOnly": branch.weights_only or None, "dataPosition": position}
+            origin = parent.but(step=entry.step, weights_only=branch.weights_only or None, data_position=position)
     except StoreFailure as failure:
         raise as_exit(failure, store.root) from None
     document = own.document()
-    document["spec"]["from"] = {
-        **parent.document(),
-        **{name: value for name, value in origin.items() if value is not None},
-    }
+    document["spec"]["from"] = origin.document()
     return replace(context, run=_parsed(document, branch), owner=context.owner.but(name=own.metadata.name))
 
 
@@ -162,7 +159,7 @@ def _record(store: Store) -> OriginRecord | None:
         raise NoValidCheckpoint(f"{store.root}: {damage}; give the branch another name") from None
 
 
-def _as_before(record: OriginRecord, branch: Branch, parent: OriginSpec, root: str) -> dict[str, Any]:
+def _as_before(record: OriginRecord, branch: Branch, parent: OriginSpec, root: str) -> OriginSpec:
     """``spec.from`` of a branch that has begun."""
     if (record.run, record.root) != (parent.run, normal_root(parent.root or "")):
         raise RootTaken(
@@ -178,11 +175,7 @@ def _as_before(record: OriginRecord, branch: Branch, parent: OriginSpec, root: s
             f"--weights-only: branch {branch.name} began with the whole state; leave --weights-only out to go on, or "
             "give the new branch another name"
         )
-    return {
-        "step": record.step,
-        "weightsOnly": record.weights_only or None,
-        "dataPosition": record.data_position,
-    }
+    return parent.but(step=record.step, weights_only=record.weights_only or None, data_position=record.data_position)
 
 
 def _checkpoint(store: Store, branch: Branch, parent: OriginSpec, tried: int | None) -> tuple[CommittedStep, Manifest]:

@@ -21,7 +21,7 @@ from halcyon.data.dataset import ValidationData
 from halcyon.data.open import validation_data
 from halcyon.data.source_notes import source_notes
 from halcyon.evals.benchmarks import Benchmark
-from halcyon.host.errors import BadConfiguration, NoValidCheckpoint, TrainerExit
+from halcyon.host.errors import BadConfiguration, NoValidCheckpoint
 from halcyon.run.auto_tuning import without_choice
 from halcyon.run.beginning import report_fallback, weights_of_run
 from halcyon.run.benchmarks import SharedRunner, asking_of
@@ -89,13 +89,14 @@ class CheckpointEvaluation:
         spec, self._reporter, self._store = self.place.spec, self.place.reporter, self.place.root()
         if spec.origin is None:
             raise TypeError("a run of task evaluate needs spec.from, which names the run whose checkpoint it evaluates")
-        self._origin: OriginSpec = spec.origin
+        self._origin = spec.origin
         self._batches, self._batch_size = spec.trainer.evaluation.batches, spec.trainer.batch_size
         self._prints = fingerprints(spec, data=self.validation.description)
         # All that decides the numbers, except the step of the checkpoint if the run names none.
         decides = {"sections": dict(self._prints.sections), "from": self._origin.document(), "batches": self._batches}
         self._wanted = hashlib.sha256(canonical_json(decides)).hexdigest()
-        self._keeper: HeadKeeper | None = None
+        self._keeper: HeadKeeper
+        """Of process 0, once it has taken the root."""
 
     def run(self) -> str:
         """Evaluate, and return one sentence with the result."""
@@ -234,8 +235,6 @@ class CheckpointEvaluation:
         """
 
         def keep() -> dict[str, Any]:
-            if self._keeper is None:
-                raise TrainerExit("the root was never taken")
             self._keeper.refresh()
             whole = total(found.values())
             document = EvaluationDocument(

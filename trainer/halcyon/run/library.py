@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -174,7 +174,7 @@ def train(
             f"spec.task: halcyon.train only trains; run the task {spec.task} with `halcyon train RUN.YAML`"
         )
     identity = context.identity
-    events: EventLog = _NoLog() if log is None else open_log(log, identity, steps=spec.trainer.steps)
+    events = _NoLog() if log is None else open_log(log, identity, steps=spec.trainer.steps)
     reporter = RunReporter(identity, run_plan(context), events)
     reporter.listen(_HookListener(sets, spec.trainer.steps))
     interrupts: list[int] = []
@@ -226,7 +226,7 @@ _NEEDS = {
     "batches": ("trainer.evaluation.everySteps", "trainer.batchSchedule", "objective.policy"),
 }
 """Sections that need what the objects replace."""
-_FILLERS: Mapping[str, Any] = {
+_FILLERS = {
     "model": {"family": "custom", "class": "given:Model"},
     "data": {"sources": [{"name": "given", "text": {"paths": ["/given"]}}], "attendAcrossDocuments": True},
 }
@@ -237,15 +237,26 @@ def _completed(document: Path | Mapping[str, Any] | TrainingRun, overrides: Over
     """The document with what the given objects decide.
 
     Raises:
-        BadConfiguration: It has a section that is given too, or the batches are not valid.
+        BadConfiguration: It has a section that is given too or that needs what was replaced, or the batches are not
+            valid.
     """
     whole = written(document)
     if not isinstance(spec := whole.setdefault("spec", {}), dict):
         return whole  # which is rejected with the field
-    _check_sections(spec, overrides.names)
-    for section in (_SECTIONS[name] for name in overrides.names):
+    for name in overrides.names:
+        section = _SECTIONS[name]
+        for path in (section, *_NEEDS.get(name, ())):
+            if _at(spec, path):
+                raise BadConfiguration(
+                    f"spec.{path}: it does not go together with {name}, which is given; leave one of them out"
+                )
         if section in _FILLERS:
             spec[section] = copy.deepcopy(_FILLERS[section])
+    for field_name in ("microbatches", "remat", "offload"):
+        if _at(spec, f"trainer.{field_name}") == "auto":
+            raise BadConfiguration(
+                f"spec.trainer.{field_name}: auto needs a document without given objects; set a value"
+            )
     if overrides.source is not None:
         trainer, rows = spec.setdefault("trainer", {}), overrides.source.rows
         if trainer.setdefault("batchSize", rows.batch_size) != rows.batch_size:
@@ -255,29 +266,6 @@ def _completed(document: Path | Mapping[str, Any] | TrainingRun, overrides: Over
             )
         trainer.pop("sequenceLength", None)
     return whole
-
-
-def _check_sections(spec: Mapping[str, Any], names: Collection[str]) -> None:
-    """Reject sections of a document that need what was replaced.
-
-    Args:
-        spec: Its spec, as it is written.
-        names: The objects that are given.
-
-    Raises:
-        BadConfiguration: There is one.
-    """
-    for name in names:
-        for path in (_SECTIONS[name], *_NEEDS.get(name, ())):
-            if _at(spec, path):
-                raise BadConfiguration(
-                    f"spec.{path}: it does not go together with {name}, which is given; leave one of them out"
-                )
-    for field_name in ("microbatches", "remat", "offload"):
-        if _at(spec, f"trainer.{field_name}") == "auto":
-            raise BadConfiguration(
-                f"spec.trainer.{field_name}: auto needs a document without given objects; set a value"
-            )
 
 
 def _at(spec: Mapping[str, Any], path: str) -> Any:

@@ -10,7 +10,7 @@ combines over all processes. The step at which to leave after a notice is agreed
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,7 +121,7 @@ class Training(Setup):
         shape = (program.mesh.size,)
         self._controls = [jax.make_array_from_process_local_data(sharding, values, shape) for values in mine]
         self._evaluation = Validation(self._settings, program, self.dataset, self.batches)
-        self._pending: tuple[int, StepMetrics, float, Mapping[str, float]] | None = None
+        self._pending = None
         """The last dispatched step: steps done, its numbers on the device, the seconds that it waited for its batch,
         and the numbers of that batch."""
         self._save_asked = False
@@ -286,7 +286,7 @@ class Training(Setup):
                 "back yet; start again to do these steps once more"
             )
         record = self.checkpointer.go_back(Return(bad_step, reason, settings.further_batches, self._saved_by_step))
-        restored = self.checkpointer.restore(self._program.template) if record is not None else None
+        restored = record and self.checkpointer.restore(self._program.template)
         if record is None or restored is None:
             raise Diverged(
                 f"{reason}, and there is no checkpoint yet to go back to; save earlier (checkpoint.save), or make a "

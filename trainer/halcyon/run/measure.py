@@ -52,7 +52,7 @@ def measure_network(
         islands = Islands(mesh.devices.ravel().tolist(), mesh.size // island, processes)
         names, slow = gather_texts(processes, socket.gethostname()), dict[int, str]()
         for over in AXES:
-            promised = None if rates is None else _promised(rates, over, island)
+            promised = rates and _promised(rates, over, island)
             for kind in KINDS:
                 for size in SIZES:
                     reporter.stage("evaluating")

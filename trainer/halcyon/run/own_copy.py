@@ -65,7 +65,7 @@ def own_copy(model: Any, shapes: CausalLM, devices: Sequence[Any] | None = None)
     if len(leaves) != len(wanted):
         raise TypeError(f"the model has {len(leaves)} arrays, and its shapes have {len(wanted)}")
     copies: list[jax.Array] = []
-    failure: Exception | None = None
+    failure = None
     for leaf, shape in zip(leaves, wanted, strict=True):
         part = _on_host(leaf)[tuple(slice(0, size) for size in shape.shape)]
         try:

@@ -13,7 +13,7 @@ other, and gets the answers over it. The products take less than one part in `_S
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +61,7 @@ class OwnWork(Callback):
         self._lifeline, self._programs = lifeline, programs
         spec = place.spec.recovery.straggler or StragglerSpec()
         self._rule = StragglerRule(spec, self._processes.process_count, at_start)
-        self._product: Callable[[jax.Array], jax.Array] | None = None
+        self._product = None
         self._devices, self._size = jax.local_devices(), _PRODUCTS
         if jax.default_backend() == "cpu":
             self._devices, self._size = self._devices[:1], _PRODUCTS_ON_CPU  # all of them are the same cores

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from halcyon.parallel.process_group import ProcessGroup
 
 Result = TypeVar("Result")
-_NOTICE_MESSAGES: dict[Task, str] = {
+_NOTICE_MESSAGES = {
     "data": f"{NOTICE}; the committed shards of the token caches are kept",
     "evaluate": f"{NOTICE}; the results of the evaluated sources are kept",
     "sample": f"{NOTICE}; the answers of finished batches are kept",
@@ -165,10 +165,13 @@ def run_training(
         _leave_unstarted(error, environ)
     identity, trains = context.identity, spec.has_steps
     log = open_log(_own_stdout(), identity, steps=spec.trainer.steps if trains else None, json_lines=json_lines)
-    floor = float(spec.recovery.step_timeout_seconds)
-    age = None if link is None else link.age_seconds
     reporter = RunReporter(
-        identity, run_plan(context), log, floor_seconds=floor, work=_WORK[spec.task], age_seconds=age
+        identity,
+        run_plan(context),
+        log,
+        floor_seconds=float(spec.recovery.step_timeout_seconds),
+        work=_WORK[spec.task],
+        age_seconds=link and link.age_seconds,
     )
     ending = _Ending(command, context, reporter)
     requests, profile_requests = SaveRequests(), ProfileRequests()
@@ -269,7 +272,7 @@ class _Ending:
         self._context = context
         self._reporter = reporter
         self._once = threading.RLock()
-        self._cause: EndCause | None = None
+        self._cause = None
         self._interrupts = 0
 
     def leave(self, cause: EndCause, message: str, **facts: Any) -> NoReturn:

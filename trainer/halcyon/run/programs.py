@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, wait
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -52,7 +51,7 @@ class Programs(Callback):
     def __init__(self, program: Program, background: Executor, kept: KeptPrograms) -> None:
         self.program = program
         """The program before its compilation."""
-        self.newest: TrainStep | None = None
+        self.newest = None
         """The compiled step that was used last."""
         self._background, self._kept = background, kept
         # Before the first program, which waits for it.
@@ -262,7 +261,7 @@ def check_step_memory(compiled: jax.stages.Compiled, available_bytes: int | None
     Raises:
         BadConfiguration: The step cannot run; the message says how many bytes it needs, and how many there are.
     """
-    found: Any = compiled.memory_analysis()
+    found = compiled.memory_analysis()
     needed = devices * sum(getattr(found, f"{kind}_size_in_bytes", 0) for kind in ("argument", "temp"))
     if available_bytes is not None and needed > available_bytes:
         raise BadConfiguration(

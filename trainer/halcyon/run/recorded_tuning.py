@@ -46,7 +46,7 @@ class RunChoice:
     def __init__(self, place: Place) -> None:
         self._processes, self._store, self._spec = place.processes, place.root(), place.spec
         self._key = choice_key(self._spec, place.context.mesh, place.context.owner)
-        self._new: Choice | None = None
+        self._new = None
 
     def find(self, vocabulary: int, mesh: Mesh) -> Choice | None:
         """The recorded choice, or a new one; None if no field is automatic.

@@ -12,7 +12,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -39,7 +39,7 @@ from halcyon_api.replays import REPLAY_KEY, ReplayRecord, Rounding
 
 _TIMES = 4.0
 """A loss may differ from that of the run by this many times the measured rounding, which is only a sample."""
-_NAMES: Final = {"loss": "the loss", "gradientNorm": "the gradient norm"}
+_NAMES = {"loss": "the loss", "gradientNorm": "the gradient norm"}
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class ComparedNumbers(StepNumbers):
         self.losses: dict[int, float] = {}
         """The losses of all steps of this process."""
         self.compared = 0
-        self.different: int | None = None
+        self.different = None
         """The first step that differs."""
         self.sentence = ""
         self._rows, self._on_difference = rows, on_difference
@@ -260,16 +260,16 @@ class Replay(Callback):
         self._original, self._notes = original, tuple(decided["notes"])
         self.once_more: Callable[[], Iterable[tuple[int, float]]] = tuple
         """Computes the steps once more, from rounded parameters."""
-        self.first: int = origin.step
+        self.first = origin.step
         """Steps done at the checkpoint."""
-        self.last: int = decided["last"]
+        self.last = decided["last"]
         """The last step."""
         for note in self._notes:
             place.reporter.warning(f"{note}, so bits may differ")
         self.numbers = ComparedNumbers({} if original is None else original.rows, place.reporter.warning)
         self.found = ""
         """What it has found, in one sentence, once it has ended."""
-        before = None if original is None else ReplayRecord.parse(self._own.read(REPLAY_KEY).data)
+        before = original and ReplayRecord.parse(self._own.read(REPLAY_KEY).data)
         if before is not None:
             self.numbers.goes_on(step, before)
 

@@ -6,7 +6,7 @@ It reads top to bottom; `halcyon.run.loop` has the steps.
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,7 @@ def train(
             report_warnings(reporter, spec, text.caches)
         reporter.stage("restoring")
         opening = background.submit(_open_data, place, overrides, text)
-        starting: list[Future[Any]] = [opening, background.submit(wait_for_root, place)]
+        starting = [opening, background.submit(wait_for_root, place)]
         tokenizer = load_tokenizer(text.caches.tokenizer)
         vocabulary = tokenizer.vocab_size
         cache = open_cache(place, compilation_cache or DEFAULT_COMPILATION_CACHE)
@@ -298,7 +298,7 @@ def placed_fields(context: Context, devices: Sequence[Any], overrides: Overrides
     on_processors = devices[0].platform == "cpu"  # its devices are pretended, so its chips are its hosts
     chips = context.process_count if on_processors else len(devices) // accelerator.row.devices_per_chip
     origin, after = spec.origin, spec.after
-    hugging_face = None if origin is None else origin.hugging_face
+    hugging_face = origin and origin.hugging_face
     return {
         "accelerator": accelerator.type,
         "topology": accelerator.topology,
@@ -308,9 +308,9 @@ def placed_fields(context: Context, devices: Sequence[Any], overrides: Overrides
         "devices": len(devices),
         "chips": max(1, chips),
         "price_per_chip_hour": accelerator.price_per_chip_hour,
-        "from_run": None if origin is None else origin.run,
-        "from_root": None if origin is None else origin.root if hugging_face is None else hugging_face.path,
-        "from_step": None if origin is None else origin.step,
-        "after_run": None if after is None else after.run,
+        "from_run": origin and origin.run,
+        "from_root": hugging_face.path if hugging_face else origin and origin.root,
+        "from_step": origin and origin.step,
+        "after_run": after and after.run,
         "overrides": {name: path or "" for name, path in overrides.names.items()} or None,
     }

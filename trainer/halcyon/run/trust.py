@@ -85,7 +85,7 @@ def device_seconds(devices: list[Any]) -> tuple[np.ndarray, np.ndarray]:
     kept = [jax.device_put(host, device) for device in devices]
     matrices = [jax.jit(lambda x: x[: side**2].reshape(side, side).astype(kind))(one) for one in kept]
     multiply, add = jax.jit(jax.numpy.matmul), jax.jit(lambda x: x + 1)
-    calls: list[Any] = [
+    calls = [
         lambda: [multiply(one, one) for one in matrices],
         lambda: [add(one) for one in kept],
         lambda: [jax.device_put(host, device) for device in devices],

@@ -54,13 +54,11 @@ class Audits(Callback):
         self._sizes: set[tuple[int, int]] = set()
         """Sizes of batches whose audit is being compiled, or is compiled."""
         newest = checkpointer.newest
-        if newest is not None:
-            # The first audit of a run has nothing older to trust than what it began with.
-            numbers.audited = newest.step if newest.audited is None else newest.audited
-        else:
-            numbers.audited = 0
-        if (finding := self._audit.products()) is not None:
-            self._suspect(0 if newest is None else newest.step, finding)
+        # The first audit of a run has nothing older to trust than what it began with.
+        began = 0 if newest is None else newest.step
+        numbers.audited = began if newest is None or newest.audited is None else newest.audited
+        if finding := self._audit.products():
+            self._suspect(began, finding)
         checkpointer.add_reader(KeepsNewest(lambda step: step <= (numbers.audited or 0), checkpointer.committed))
 
     def stepped(self, step: int, state: TrainState, batch: Batch) -> None:
@@ -94,8 +92,7 @@ class Audits(Callback):
         if step == self._checked:
             return
         self._place.reporter.stage("auditing")
-        finding = self._audit.state(state)
-        if finding is not None:
+        if finding := self._audit.state(state):
             self._suspect(step, finding)
 
     def _suspect(self, step: int, finding: Finding) -> None:

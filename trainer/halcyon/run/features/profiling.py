@@ -42,9 +42,9 @@ class Profiler(Callback):
         self._reporter, self._process_index = place.reporter, place.processes.process_index
         self._programs, self._requests = setup.programs, setup.profile_requests
         self._first, self._last = 0, -1
-        self._folder: Path | None = None
+        self._folder = None
         self._began = 0.0
-        self._thread: threading.Thread | None = None
+        self._thread = None
 
     def before(self, step: int, settle: Settle) -> None:
         """Begin a trace before the first step of a window."""
@@ -161,11 +161,9 @@ def collective_seconds(space: Any) -> float:
     Args:
         space: A `jax.profiler.ProfileData`.
     """
-    longest = 0.0
-    for plane in space.planes:
-        for line in plane.lines:
-            nanoseconds = sum(
-                event.duration_ns for event in line.events if event.name.lstrip("%").startswith(_COLLECTIVES)
-            )
-            longest = max(longest, nanoseconds / 1e9)
-    return longest
+    lines = (
+        sum(event.duration_ns for event in line.events if event.name.lstrip("%").startswith(_COLLECTIVES)) / 1e9
+        for plane in space.planes
+        for line in plane.lines
+    )
+    return max(lines, default=0.0)

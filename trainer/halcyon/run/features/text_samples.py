@@ -56,7 +56,7 @@ class TextSamples(Callback):
         chat = ChatPrompts.of(tokenizer, asking.template, lambda: _DATE) if asking.in_conversations else None
         asked = [{"role": "user", "content": spec.prompt}]
         self._ids = prompt_ids(tokenizer, spec.prompt) if chat is None else chat.seen(asked)[0]
-        self._ends = None if chat is None else chat.ends
+        self._ends = chat and chat.ends
         self._between = "" if chat is None else "\n"
         self._tokens = min(MOST_TOKENS, self._shapes.max_position.size - len(self._ids))
         if self._tokens < 1:
