@@ -25,7 +25,7 @@ from halcyon.host.errors import BadConfiguration
 from halcyon.host.storage.store import Store
 from halcyon.models import Inputs
 from halcyon.step.objectives.next_token import next_token_sums
-from halcyon.weights.folder import ModelFolder, read_config
+from halcyon.weights.folder import ModelFolder, model_shapes, read_config
 from halcyon.weights.reading import read_arrays
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.arrays import load_arrays
@@ -47,7 +47,7 @@ def differences(folder: Path) -> dict[str, float]:
     expected = load_arrays(folder / "expected.npz")
     store = Store(CheckpointSpec(root=f"file://{folder.resolve()}"))
     config = read_config(store)
-    shapes = config.shapes(config.tokens, expected["tokens"].shape[1])
+    shapes = model_shapes(config.spec, config.tokens, expected["tokens"].shape[1])
     files = ModelFolder(store, config, shapes, np.dtype(np.float32))
     model = read_arrays(files.read, shapes, {path: leaf.dtype for path, leaf in files.leaves.items()})
     tokens, targets, segments = (named(expected[part]) for part in ("tokens", "targets", "segments"))

@@ -16,7 +16,7 @@ from halcyon.host.errors import BadConfiguration
 from halcyon.models.parts.coded import decoded
 from halcyon.models.published.config import ConfigReader
 from halcyon.weights import kept, narrow
-from halcyon.weights.folder import read_config
+from halcyon.weights.folder import model_shapes, read_config
 from halcyon.weights.layout import WeightLayout, leaf_shapes
 from halcyon.weights.narrow import NarrowFiles
 from halcyon_api.training_run import TrainingRunSpec
@@ -115,7 +115,7 @@ def test_gpt_oss_is_read_as_published_and_held_in_its_bits(tmp_path: Path) -> No
     }
     write_folder(tmp_path / "model", {}, config)
     model = read_config(store_of(tmp_path / "model"))
-    layout = WeightLayout(model.form.tensors(model.spec), leaf_shapes(model.shapes(model.tokens, 32)), {})
+    layout = WeightLayout(model.form.tensors(model.spec), leaf_shapes(model_shapes(model.spec, model.tokens, 32)), {})
     random = np.random.default_rng(0)
     tensors = {name: random.standard_normal(one.shape).astype(jnp.bfloat16) for name, one in layout.tensors.items()}
     written = dict(tensors)

@@ -16,7 +16,7 @@ import halcyon
 from halcyon.host.errors import BadConfiguration
 from halcyon.host.limits import apart
 from halcyon.host.limits.apart import OverLimit
-from halcyon.weights.folder import ModelFolder, read_config
+from halcyon.weights.folder import ModelFolder, model_shapes, read_config
 from halcyon.weights.peft_config import read_adapter_config
 from halcyon.weights.peft_files import PeftFolder
 from halcyon.weights.reading import read_arrays
@@ -32,7 +32,7 @@ def model_with(base: Path, adapter: Path) -> Any:
     """The model of a folder with an adapter added."""
     store = store_of(base)
     config = read_config(store)
-    shapes = config.shapes(config.tokens, config.positions)
+    shapes = model_shapes(config.spec, config.tokens, config.positions)
     return read_arrays(ModelFolder(store, config, shapes, adapter=PeftFolder(store_of(adapter))).read, shapes)
 
 

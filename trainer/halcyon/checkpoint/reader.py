@@ -327,7 +327,7 @@ class _LeafReader:
     partition: Partition | None
 
     def __post_init__(self) -> None:
-        self._dtype = np.dtype(jnp.dtype(self.there.dtype))
+        self._dtype = np.dtype(self.there.dtype)
         sharding, shape = self.leaf.sharding, self.leaf.shape
         self._devices: list[tuple[Any, layout.RegionKey]] = []
         self._regions: dict[layout.RegionKey, layout.Region] = {}

@@ -131,13 +131,13 @@ def one_or_all(ends: Sequence[int]) -> int | list[int]:
     return ends[0] if len(ends) == 1 else list(ends)
 
 
-def token_ids(files: Mapping[str, bytes], tokenizer: Tokenizer | None, end: int | None) -> dict[str, Any]:
+def token_ids(files: Mapping[str, bytes], tokenizer: Tokenizer | None, end: TurnEnd | None) -> dict[str, Any]:
     """The ids of special tokens for config.json: those of the model's own config.json, else those of the tokenizer.
 
     Args:
         files: The files of the folder that the weights came from, as far as they fit to the tokenizer.
         tokenizer: The tokenizer of the run.
-        end: The id that the export names as its end instead, see `new_end`. None: there is none.
+        end: The end that the export names instead, see `new_end`. None: there is none.
     """
     original = json_object(files, CONFIG_KEY)
     found = {name: original[name] for name in sorted(_TOKEN_IDS) if original.get(name) is not None}
@@ -147,7 +147,7 @@ def token_ids(files: Mapping[str, bytes], tokenizer: Tokenizer | None, end: int 
     if end is None:
         return found
     listed = found.get("eos_token_id")
-    return found | {"eos_token_id": list(dict.fromkeys((end, *listed))) if isinstance(listed, list) else end}
+    return found | {"eos_token_id": list(dict.fromkeys((end.id, *listed))) if isinstance(listed, list) else end.id}
 
 
 def new_end(files: Mapping[str, bytes], tokenizer: Tokenizer | None, template: str | None) -> TurnEnd | None:
@@ -210,7 +210,7 @@ def exported_companions(
     if end is not None:
         for name in written.keys() & {TOKENIZER_CONFIG_KEY, "special_tokens_map.json"}:
             written[name] = encode(json_object(written, name) | {"eos_token": end.spelling})
-    settings, ids = json_object(kept, GENERATION_KEY), token_ids(kept, tokenizer, None if end is None else end.id)
+    settings, ids = json_object(kept, GENERATION_KEY), token_ids(kept, tokenizer, end)
     is_there = GENERATION_KEY in kept
     if tokenizer is None:
         if not is_there:

@@ -5,7 +5,6 @@ The weights are read in the chunks that are written, so the memory does not depe
 
 import math
 
-import jax.numpy as jnp
 import numpy as np
 
 from halcyon.checkpoint.arrays import MODEL_PREFIX
@@ -16,7 +15,7 @@ from halcyon.host.clock import timestamp
 from halcyon.host.storage.store import Store
 from halcyon.tokenizer.resolve import definition_of
 from halcyon.weights.companions import keep_companions, read_companions, with_base
-from halcyon.weights.folder import ModelFolder, read_config, source_name
+from halcyon.weights.folder import ModelFolder, model_shapes, read_config, source_name
 from halcyon.weights.kept import keep_parts
 from halcyon.weights.layout import LeafShape, WeightLayout
 from halcyon.weights.peft_files import PeftFolder
@@ -56,7 +55,7 @@ def import_model(
     """
     config = read_config(source, images=images)
     rows = -(-config.tokens // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
-    shapes, kind = config.shapes(rows, config.positions), None if dtype is None else np.dtype(jnp.dtype(dtype))
+    shapes, kind = model_shapes(config.spec, rows, config.positions), None if dtype is None else np.dtype(dtype)
     folder = ModelFolder(source, config, shapes, kind, None if adapter is None else PeftFolder(adapter))
     files = with_base(read_companions(source), None if adapter else source_name(place, source))
     definition = definition_of(files)

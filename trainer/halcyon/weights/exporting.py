@@ -195,7 +195,7 @@ def plan_export(stored: StoredModel, *, dtype: str | None = None, file_bytes: in
     }
     names = kept.listed.names if kept is not None and (outer.get("text_config") or outer.get("vision_config")) else {}
     outer = outer if names else {}
-    layout = export_layout(stored, form, None if dtype is None else np.dtype(jnp.dtype(dtype)))
+    layout = export_layout(stored, form, None if dtype is None else np.dtype(dtype))
     tensors: list[FileTensor | KeptTensor] = []
     for one in layout.tensors.values():
         first, dot, rest = one.name.partition(".")
@@ -286,7 +286,7 @@ def tokenizer_files(stored: StoredModel, form: PublishedModel) -> tuple[dict[str
     # A run that has not trained on conversations exports the ends of the files.
     end = new_end(fitting, tokenizer, template) if has_conversations(stored.data) else None
     written = exported_companions(files, definition, tokenizer, _positions(stored, form), template, end)
-    return written, token_ids(fitting, tokenizer, None if end is None else end.id)
+    return written, token_ids(fitting, tokenizer, end)
 
 
 def template_note(stored: StoredModel) -> str | None:
@@ -328,10 +328,7 @@ def export_layout(stored: StoredModel, form: PublishedModel, dtype: np.dtype | N
             f"the array model.{path} is only in the {'model' if path in shapes else 'checkpoint'}; export another "
             "checkpoint"
         )
-    leaves = [
-        dataclasses.replace(leaf, dtype=dtype or np.dtype(jnp.dtype(there[path].dtype)))
-        for path, leaf in shapes.items()
-    ]
+    leaves = [dataclasses.replace(leaf, dtype=dtype or np.dtype(there[path].dtype)) for path, leaf in shapes.items()]
     return WeightLayout(form.tensors(stored.spec), leaves, {VOCAB: stored.tokens, POSITION: stored.positions})
 
 

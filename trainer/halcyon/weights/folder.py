@@ -66,15 +66,6 @@ class ModelConfig:
         """
         return TensorFiles(store) if self.narrow is None else NarrowFiles(store, self.narrow, dtype)
 
-    def shapes(self, tokens: int, positions: int) -> CausalLM:
-        """The model without its numbers.
-
-        Args:
-            tokens: Rows of the vocabulary.
-            positions: Tokens of the longest sequence.
-        """
-        return model_shapes(self.spec, tokens, positions)
-
 
 def model_shapes(spec: ModelSection, tokens: int, positions: int) -> CausalLM:
     """The shapes of a model: the vocabulary has `tokens` rows, the longest sequence `positions` tokens."""

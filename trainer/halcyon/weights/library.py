@@ -135,8 +135,8 @@ def _logits(model: CausalLM, tokens: jax.Array, compute_dtype: jnp.dtype, beside
 def _from_files(store: Store, dtype: Any, mesh: Mesh | None, images: bool) -> tuple[CausalLM, Tokenizer | None]:
     try:
         config = read_config(store, images=images)
-        shapes = config.shapes(config.tokens, config.positions)
-        folder = ModelFolder(store, config, shapes, None if dtype is None else np.dtype(jnp.dtype(dtype)))
+        shapes = model_shapes(config.spec, config.tokens, config.positions)
+        folder = ModelFolder(store, config, shapes, None if dtype is None else np.dtype(dtype))
         types = {path: leaf.dtype for path, leaf in folder.layout.leaves.items()}
         model = read_arrays(folder.read, shapes if mesh is None else with_mesh(shapes, mesh), types)
         files = read_companions(store)
@@ -151,7 +151,7 @@ def _from_root(
 ) -> tuple[CausalLM, Tokenizer | None]:
     try:
         stored = stored_model(store, entry_of(store, step), weights=weights)
-        types = {path: np.dtype(jnp.dtype(dtype or leaf.dtype)) for path, leaf in stored.arrays.leaves.items()}
+        types = {path: np.dtype(dtype or leaf.dtype) for path, leaf in stored.arrays.leaves.items()}
         shapes = model_shapes(stored.spec, stored.tokens, stored.positions)
         model = read_arrays(stored.arrays.read, shapes if mesh is None else with_mesh(shapes, mesh), types)
         model = with_pooling(model, stored.pooling)

@@ -195,9 +195,8 @@ def _module(tensor: FileTensor, arrays: MergedArrays) -> Module:
             columns = slice(rank * len(downs), rank * (len(downs) + 1))
             downs.append(_arranged(view, arrays, f"{owner}.{DOWN}", [RANK], view.piece.dimensions[sides[0]]))
             rows(up, view)[:, :, columns] = _arranged(view, arrays, f"{owner}.{UP}", shared, own, [RANK])
-        if magnitude is not None and view in adapted:
-            owner = arrays.adapters[view.leaf.path]
-            rows(magnitude, view)[...] = _arranged(view, arrays, f"{owner}.{MAGNITUDE}", shared, own)
+            if magnitude is not None:
+                rows(magnitude, view)[...] = _arranged(view, arrays, f"{owner}.{MAGNITUDE}", shared, own)
         elif magnitude is not None:  # the lengths of the columns, which change nothing
             weight = _arranged(view, arrays, view.leaf.path, shared, own, view.piece.dimensions[sides[0]])
             rows(magnitude, view)[...] = np.sqrt(np.sum(weight * weight, -1))

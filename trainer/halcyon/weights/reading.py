@@ -27,7 +27,7 @@ from halcyon.models.families.lookup import published_of_section
 from halcyon.models.parameters import STACKED_AXES, dotted, matching, split
 from halcyon.models.parts.coded import CODES, Coded, blocks_around, encoded, is_coded, without_codes
 from halcyon.weights.companions import read_companions, with_base
-from halcyon.weights.folder import ModelFolder, read_config, source_name
+from halcyon.weights.folder import ModelFolder, model_shapes, read_config, source_name
 from halcyon.weights.further import read_further, with_further, without_further
 from halcyon.weights.kept import KeptParts
 from halcyon.weights.layout import ReadRegion, leaf_shapes
@@ -149,7 +149,7 @@ def weights_of_folder(
         folder = ModelFolder(store, config, plain, dtype, adapter)
     else:
         is_whole = False
-        shapes = config.shapes(template.vocab.size, min(template.max_position.size, config.positions))
+        shapes = model_shapes(config.spec, template.vocab.size, min(template.max_position.size, config.positions))
         folder = ModelFolder(store, config, shapes, dtype, adapter)
     taken = _taken(template, origin.only, {path: leaf.axes for path, leaf in folder.layout.leaves.items()}, store.root)
     place = origin.hugging_face.path if origin.hugging_face is not None else ""
