@@ -49,7 +49,7 @@ def differences(folder: Path) -> dict[str, float]:
     config = read_config(store)
     shapes = model_shapes(config.spec, config.tokens, expected["tokens"].shape[1])
     files = ModelFolder(store, config, shapes, np.dtype(np.float32))
-    model = read_arrays(files.read, shapes, {path: leaf.dtype for path, leaf in files.leaves.items()})
+    model = read_arrays(files.read, shapes, {path: leaf.dtype for path, leaf in files.layout.leaves.items()})
     tokens, targets, segments = (named(expected[part]) for part in ("tokens", "targets", "segments"))
     counted = expected["segments"] > 0
     present = {name.removeprefix("gradient ") for name in expected if name.startswith("gradient ")}
@@ -83,7 +83,7 @@ def tolerance(folder: Path) -> float:
 def in_file(files: ModelFolder, tree: Any) -> dict[str, np.ndarray]:
     """The arrays of a tree like the model by the names of the file."""
     leaves = jax.tree.leaves(tree, is_leaf=lambda leaf: isinstance(leaf, NamedArray))
-    arrays = {path: np.asarray(leaf.array) for path, leaf in zip(files.leaves, leaves, strict=True)}
+    arrays = {path: np.asarray(leaf.array) for path, leaf in zip(files.layout.leaves, leaves, strict=True)}
     return {
         name: tensor.values(lambda path, region: arrays[path][region]) for name, tensor in files.layout.tensors.items()
     }
