@@ -109,7 +109,7 @@ def test_the_calculator_writes_into_the_answers() -> None:
     assert calls == (~found.sampled & (np.arange(ANSWER) < found.counts[:, None])).sum() // 2 > 0
 
 
-POLICY = Policy(PolicySpec(reward="gsm8k", temperature=TEMPERATURE), jnp.dtype("float32"))
+POLICY = Policy(PolicySpec(reward="gsm8k", temperature=TEMPERATURE), compute_dtype=jnp.dtype("float32"))
 LENGTH = PROMPT + ANSWER
 SHARP = ["llama", "qwen3", "qwen3-moe", "nanochat"]
 
