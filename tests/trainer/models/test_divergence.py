@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from halcyon.models.divergence import Scores, divergence
+from halcyon.models.divergence import Scores, divergence, outcomes
 from halcyon.models.softmax import Softmax, at_temperature
 from halcyon.parallel.device_mesh import build_mesh
 from halcyon.parallel.partition import computing
@@ -123,3 +123,23 @@ def test_a_model_has_no_divergence_from_itself() -> None:
         )(features)
         assert abs(float(value)) < 1e-4
         assert float(jnp.abs(gradient.array).max()) < 1e-5
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.1, 0.5, 0.9, 1.0])
+def test_the_divergence_of_a_position_is_that_of_trl(beta: float) -> None:
+    """``generalized_jsd_loss`` of huggingface/trl (trl/experimental/gkd/gkd_trainer.py, July 2026), in float64."""
+    noise = np.random.default_rng(11)
+    log_p, log_q = (
+        logits - np.logaddexp.reduce(logits, -1, keepdims=True) for logits in 2 * noise.standard_normal((2, 64, 33))
+    )
+
+    def kl_div(given: np.ndarray, target: np.ndarray) -> np.ndarray:
+        return np.exp(target) * (target - given)
+
+    if beta in (0.0, 1.0):
+        wanted = kl_div(log_p, log_q) if beta == 0 else kl_div(log_q, log_p)
+    else:
+        mixture = np.logaddexp(log_p + np.log1p(-beta), log_q + np.log(beta))
+        wanted = beta * kl_div(mixture, log_q) + (1 - beta) * kl_div(mixture, log_p)
+    found, _ = outcomes(beta, jnp.asarray(log_p, jnp.float32), jnp.asarray(log_q, jnp.float32))
+    np.testing.assert_allclose(np.asarray(found).sum(-1), wanted.sum(-1), atol=1e-6)
