@@ -196,7 +196,7 @@ def _room(module: str) -> str:
 
 
 ROWS = (
-    Row("package tokens", package_tokens, 722_100, 600_000),
+    Row("package tokens", package_tokens, 722_200, 600_000),
     Row("lines of tests", test_lines, 123_200, 98_000),
     Row("imports, % of the packages' lines", import_share, 7.2, 6.5),
     Row("words by hand", words_by_hand, 59_600, 52_000),

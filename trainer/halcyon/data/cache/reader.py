@@ -303,7 +303,12 @@ class TokenReader:
         holding = np.searchsorted(there.starts, [start, end - 1], side="right") - 1
         before = np.flatnonzero(counts[: holding[0]])
         first = int(before[-1]) if len(before) else 0
-        ends = [self._known_ends(index) for index in range(first, int(holding[1]) + 1)]
+        last = int(holding[1])
+        ends: list[np.ndarray] = []
+        for index in range(first, len(there.shards)):
+            ends.append(self._known_ends(index))
+            if index >= last and counts[index] and ends[-1][-1] >= end:  # a long document ends in a later shard
+                break
         return int(counts[:first].sum()), np.concatenate(ends)
 
     def origins_of(self, documents: np.ndarray) -> np.ndarray:
