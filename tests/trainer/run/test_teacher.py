@@ -99,6 +99,9 @@ def test_a_killed_run_has_the_same_losses_and_needs_the_files_of_its_teacher_onl
     assert (code, record["identical"], record["comparedSteps"]) == (0, True, 3)
 
 
+WARNINGS: list[str] = []
+
+
 def begun(tmp_path: Path, teacher: Path, **model: Any) -> Any:
     document = document_of(tmp_path, "nextToken", teacher)
     document["spec"]["objective"]["teacher"]["model"] = MODEL | model
@@ -106,15 +109,18 @@ def begun(tmp_path: Path, teacher: Path, **model: Any) -> Any:
     tokenizer = load(BYTE)
     program = build_program(spec, tokenizer.vocab_size, mesh_of(fsdp=2))
     context: Any = SimpleNamespace(spec=spec, owner=Owner(namespace="tests", name="taught"))
-    nowhere: Any = None
-    place = Place(context, OneProcess(), nowhere)  # type: ignore[arg-type]
+    reporter: Any = SimpleNamespace(warning=WARNINGS.append)
+    place = Place(context, OneProcess(), reporter)  # type: ignore[arg-type]
     beginning = from_origin(place, program, fingerprints(spec, data={}))
     return with_teacher(place, program, tokenizer, beginning, beginning.state(program))
 
 
 def test_another_model_or_tokenizer_is_refused_by_its_field(tmp_path: Path) -> None:
     folder = teacher_in(tmp_path / "teacher")
+    WARNINGS.clear()
     assert begun(tmp_path, folder).reference is not None
+    assert len(WARNINGS) == 1
+    assert "has no tokenizer, so it was not compared with spec.tokenizer" in WARNINGS[0]
     with pytest.raises(
         BadConfiguration,
         match=r"^spec\.objective\.teacher: .*: hidden_size is 16 there, and 32 by spec\.objective\.teacher\.model; set",

@@ -42,7 +42,11 @@ def with_teacher(
     origin = OriginSpec(hugging_face=HuggingFaceOriginSpec(path=teacher.path))
     found = of_hugging_face(place, origin, teacher.model, template, (FIELD, f"{FIELD}.model"))
     theirs = definition_of(found.files)
-    if theirs is not None and not _is_same(tokenizer, theirs):
+    if theirs is None:
+        place.reporter.warning(
+            f"{FIELD}.path: {found.path} has no tokenizer, so it was not compared with spec.tokenizer"
+        )
+    elif not _is_same(tokenizer, theirs):
         raise BadConfiguration(
             f"{FIELD}.path: the tokenizer in {found.path} is not spec.tokenizer, so their tokens cannot be compared; "
             "take a teacher with the tokenizer of the run"
